@@ -1,0 +1,5 @@
+"""What is trained on: datasets, transforms, samplers, collate functions."""
+
+from trainwright.engine.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -1,0 +1,407 @@
+"""Datasets that read an annotation list and prepare each sample by a pipeline of transforms."""
+
+import copy
+import functools
+import json
+import logging
+import os
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import yaml
+from torch.utils.data import Dataset
+
+from trainwright.engine.logging import print_log
+from trainwright.engine.registry import DATASETS, TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class Compose:
+    """Applies transforms one after the other.
+
+    Args:
+        transforms: callables, or configs of registered transforms. Each takes a sample and returns one, or
+            None to reject the sample.
+
+    Raises:
+        TypeError: something that is neither a config nor callable.
+    """
+
+    def __init__(self, transforms: Sequence[Mapping[str, Any] | Callable[..., Any]] | None = None) -> None:
+        self.transforms = [build_transform(transform) for transform in transforms or ()]
+
+    def __call__(self, data: Any) -> Any:
+        """Returns the transformed sample, or None as soon as a transform returns None."""
+        for transform in self.transforms:
+            try:
+                data = transform(data)
+            except Exception as error:
+                error.add_note(f"in transform {transform}")
+                raise
+            if data is None:
+                return None
+        return data
+
+    def __repr__(self) -> str:
+        lines = "".join(f"\n    {transform}" for transform in self.transforms)
+        return f"{type(self).__name__}({lines}\n)"
+
+
+def build_transform(transform: Mapping[str, Any] | Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a transform from its config; a callable is returned as it is.
+
+    Raises:
+        TypeError: ``transform`` is neither, or builds something that cannot be called.
+    """
+    built = TRANSFORMS.build(transform) if isinstance(transform, Mapping) else transform
+    if not callable(built):
+        raise TypeError(f"a transform must be callable, or a config of something callable, not {built!r}")
+    return built  # type: ignore[no-any-return]  # checked above
+
+
+def force_full_init(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorates a method of a dataset that needs its annotations: it reads them first if that was put off."""
+
+    @functools.wraps(method)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not getattr(self, "_fully_initialized", False):
+            _initialize_late(self)
+        return method(self, *args, **kwargs)
+
+    return wrapper
+
+
+def _initialize_late(dataset: Any) -> None:
+    if not hasattr(dataset, "full_init"):
+        raise AttributeError(f"{type(dataset).__name__} has no method full_init")
+    print_log(
+        f"{type(dataset).__name__} reads its annotations only now; call full_init() before workers start, "
+        "or each of them reads its own",
+        logger="current",
+        level=logging.WARNING,
+    )
+    dataset.full_init()
+    dataset._fully_initialized = True
+
+
+@DATASETS.register_module()
+class BaseDataset(Dataset[Any]):
+    """A list of annotations, and a pipeline that makes a sample of each.
+
+    An annotation file (json or yaml) holds ``dict(metainfo=dict(...), data_list=[dict(...), ...])``.
+    Other formats: override :meth:`load_data_list`. After loading the annotations lie in one array of bytes,
+    which data workers share with the main process instead of copying it (Python objects would be copied page
+    by page as they are counted).
+
+    Args:
+        ann_file: path of the annotation file, relative to ``data_root``.
+        metainfo: facts about the dataset, such as ``dict(classes=(...))``; goes before :attr:`METAINFO`,
+            which goes before what the annotation file says. A string that is the path of a text file stands
+            for its lines.
+        data_root: folder that ``ann_file`` and ``data_prefix`` are relative to.
+        data_prefix: for each key of an annotation that holds a path, the folder it is relative to; by default
+            ``dict(img_path="")``.
+        filter_cfg: options for :meth:`filter_data` of a subclass.
+        indices: keep only the first ``indices`` samples (the last ones, if negative), or those listed.
+        serialize_data: keep the annotations as bytes; otherwise as a list.
+        pipeline: transforms, or their configs.
+        test_mode: every sample counts: one that the pipeline rejects is an error rather than replaced by
+            another.
+        lazy_init: read the annotations at their first use.
+        max_refetch: how many other samples to try when the pipeline rejects one.
+    """
+
+    METAINFO: Mapping[str, Any] = {}
+    _fully_initialized: bool = False
+    _annotation_names: tuple[str, ...] = ("data_list", "data_address", "data_bytes")
+    data_bytes: np.ndarray
+    data_address: np.ndarray
+
+    def __init__(
+        self,
+        ann_file: str | os.PathLike[str] | None = "",
+        metainfo: Mapping[str, Any] | None = None,
+        data_root: str | os.PathLike[str] | None = "",
+        data_prefix: Mapping[str, str] | None = None,
+        filter_cfg: Mapping[str, Any] | None = None,
+        indices: int | Sequence[int] | None = None,
+        serialize_data: bool = True,
+        pipeline: Sequence[Mapping[str, Any] | Callable[..., Any]] = (),
+        test_mode: bool = False,
+        lazy_init: bool = False,
+        max_refetch: int = 1000,
+    ) -> None:
+        self.ann_file = os.fspath(ann_file or "")
+        self._metainfo = self._load_metainfo(copy.deepcopy(metainfo))
+        self.data_root = os.fspath(data_root or "")
+        self.data_prefix = {"img_path": ""} if data_prefix is None else dict(data_prefix)
+        self.filter_cfg = copy.deepcopy(filter_cfg)
+        self._indices = indices
+        self.serialize_data = serialize_data
+        self.test_mode = test_mode
+        self.max_refetch = max_refetch
+        self.data_list: list[dict[str, Any]] = []
+        self._join_prefix()
+        self.pipeline = Compose(pipeline)
+        if not lazy_init:
+            self.full_init()
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """A copy of the facts about the dataset."""
+        return copy.deepcopy(self._metainfo)
+
+    def full_init(self) -> None:
+        """Reads, filters, cuts and serialises the annotations, unless that is done already."""
+        if self._fully_initialized:
+            return
+        self.data_list = self.load_data_list()
+        self.data_list = self.filter_data()
+        if self._indices is not None:
+            self.data_list = self._get_unserialized_subset(self._indices)
+        if self.serialize_data:
+            self.data_bytes, self.data_address = self._serialize_data()
+        self._fully_initialized = True
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Reads the annotation file.
+
+        Returns:
+            one dict a sample.
+
+        Raises:
+            TypeError: the file holds no dict, or :meth:`parse_data_info` returned none.
+            ValueError: the file lacks ``metainfo`` or ``data_list``.
+        """
+        annotations = _read_annotations(self.ann_file)
+        if not isinstance(annotations, dict):
+            raise TypeError(
+                f"{self.ann_file}: an annotation file holds a dict with the keys metainfo and data_list, "
+                f"not a {type(annotations).__name__}"
+            )
+        if missing := {"metainfo", "data_list"} - annotations.keys():
+            raise ValueError(f"{self.ann_file}: the key {' and '.join(sorted(missing))} is missing")
+        for key, value in annotations["metainfo"].items():
+            self._metainfo.setdefault(key, value)
+        data_list: list[dict[str, Any]] = []
+        for raw_data_info in annotations["data_list"]:
+            parsed = self.parse_data_info(raw_data_info)
+            infos = parsed if isinstance(parsed, list) else [parsed]
+            if not all(isinstance(info, dict) for info in infos):
+                raise TypeError(f"parse_data_info must return a dict or a list of dicts, not {parsed!r}")
+            data_list.extend(infos)
+        return data_list
+
+    def parse_data_info(self, raw_data_info: dict[str, Any]) -> dict[str, Any] | list[dict[str, Any]]:
+        """Makes one sample, or several, of one entry of the annotation file; by default only joins the paths.
+
+        Raises:
+            ValueError: a key of ``data_prefix`` is missing.
+        """
+        for key, prefix in self.data_prefix.items():
+            if key not in raw_data_info:
+                raise ValueError(
+                    f"{self.ann_file}: data_prefix names {key!r}, but an annotation has only the keys "
+                    f"{', '.join(map(repr, raw_data_info))}"
+                )
+            raw_data_info[key] = _join(prefix, raw_data_info[key])
+        return raw_data_info
+
+    def filter_data(self) -> list[dict[str, Any]]:
+        """Returns the annotations to keep, of ``self.data_list``; by default all."""
+        return self.data_list
+
+    @force_full_init
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Returns a copy of the annotation of a sample, with its position as ``sample_idx``.
+
+        Args:
+            idx: position, from the end if negative.
+
+        Raises:
+            IndexError: there is no such sample.
+        """
+        position = position_of(idx, self._num_annotations())
+        if self.serialize_data:
+            start, end = self._byte_range(position)
+            data_info = pickle.loads(memoryview(self.data_bytes)[start:end])
+        else:
+            data_info = copy.deepcopy(self.data_list[position])
+        data_info["sample_idx"] = position
+        return data_info  # type: ignore[no-any-return]  # what was serialised
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Returns the classes of a sample. A subclass that is to be balanced by class must override it."""
+        raise NotImplementedError(f"{type(self).__name__} must implement get_cat_ids(idx) for this")
+
+    def prepare_data(self, idx: int) -> Any:
+        """Returns a sample after the pipeline, or None if the pipeline rejects it."""
+        return self.pipeline(self.get_data_info(idx))
+
+    def __getitem__(self, idx: int) -> Any:
+        """Returns a sample after the pipeline; if that rejects it, another one, unless in ``test_mode``.
+
+        Raises:
+            RuntimeError: the pipeline rejects the sample in ``test_mode``, or ``max_refetch`` others too.
+        """
+        if not self._fully_initialized:
+            _initialize_late(self)
+        data = self.prepare_data(idx)
+        if data is not None:
+            return data
+        if self.test_mode:
+            raise RuntimeError(
+                f"the pipeline rejected (returned None for) sample {idx}, which must not happen in test_mode"
+            )
+        for _ in range(self.max_refetch):
+            data = self.prepare_data(self._rand_another())
+            if data is not None:
+                return data
+        raise RuntimeError(
+            f"the pipeline rejected (returned None for) sample {idx} and {self.max_refetch} random others: "
+            "check the paths and the pipeline"
+        )
+
+    @force_full_init
+    def __len__(self) -> int:
+        return self._num_annotations()
+
+    @force_full_init
+    def get_subset_(self, indices: int | Sequence[int]) -> None:
+        """Keeps only some samples.
+
+        Args:
+            indices: the first ``indices`` samples (the last ones, if negative), or those listed.
+
+        Raises:
+            IndexError: there is no such sample.
+            TypeError: ``indices`` is neither a number nor a sequence.
+        """
+        if self.serialize_data:
+            self.data_bytes, self.data_address = self._get_serialized_subset(indices)
+        else:
+            self.data_list = self._get_unserialized_subset(indices)
+
+    @force_full_init
+    def get_subset(self, indices: int | Sequence[int]) -> Self:
+        """Returns a dataset with only some samples; see :meth:`get_subset_`. The annotations are copied."""
+        subset = self._copy_without_annotation()
+        if self.serialize_data:
+            data_bytes, data_address = self._get_serialized_subset(indices)
+            subset.data_bytes, subset.data_address = data_bytes.copy(), data_address.copy()
+        else:
+            subset.data_list = copy.deepcopy(self._get_unserialized_subset(indices))
+        return subset
+
+    @classmethod
+    def _load_metainfo(cls, metainfo: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        merged = dict(copy.deepcopy(cls.METAINFO))
+        if metainfo is None:
+            return merged
+        if not isinstance(metainfo, Mapping):
+            raise TypeError(f"metainfo must be a mapping, not a {type(metainfo).__name__}")
+        for key, value in metainfo.items():
+            merged[key] = _lines_or_text(value) if isinstance(value, str) else value
+        return merged
+
+    def _join_prefix(self) -> None:
+        if self.ann_file:
+            self.ann_file = _join(self.data_root, self.ann_file)
+        for key, prefix in self.data_prefix.items():
+            if not isinstance(prefix, str | os.PathLike):
+                raise TypeError(f"data_prefix[{key!r}] must be a path, not {prefix!r}")
+            self.data_prefix[key] = _join(self.data_root, os.fspath(prefix))
+
+    def _num_annotations(self) -> int:
+        return len(self.data_address) if self.serialize_data else len(self.data_list)
+
+    def _byte_range(self, position: int) -> tuple[int, int]:
+        start = int(self.data_address[position - 1]) if position else 0
+        return start, int(self.data_address[position])
+
+    def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns all annotations as bytes (uint8) and the end of each (int64); empties ``data_list``."""
+        pieces = [pickle.dumps(data_info, protocol=pickle.HIGHEST_PROTOCOL) for data_info in self.data_list]
+        self.data_list.clear()
+        data_address = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+        return np.frombuffer(b"".join(pieces), dtype=np.uint8), data_address
+
+    def _get_serialized_subset(self, indices: int | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        chosen = chosen_positions(indices, len(self.data_address))
+        if not chosen:
+            return np.empty(0, dtype=np.uint8), np.empty(0, dtype=np.int64)
+        ranges = [self._byte_range(position) for position in chosen]
+        data_bytes = np.concatenate([self.data_bytes[start:end] for start, end in ranges])
+        return data_bytes, np.cumsum([end - start for start, end in ranges], dtype=np.int64)
+
+    def _get_unserialized_subset(self, indices: int | Sequence[int]) -> list[dict[str, Any]]:
+        return [self.data_list[position] for position in chosen_positions(indices, len(self.data_list))]
+
+    def _rand_another(self) -> int:
+        return int(np.random.randint(0, len(self)))
+
+    def _copy_without_annotation(self) -> Self:
+        other = type(self).__new__(type(self))
+        for key, value in self.__dict__.items():
+            if key not in self._annotation_names:
+                other.__dict__[key] = copy.deepcopy(value)
+        other.data_list = []
+        return other
+
+
+def _read_annotations(path: str) -> Any:
+    """Returns what a json or yaml file holds."""
+    text = Path(path).read_text(encoding="utf-8")
+    if path.endswith(".json"):
+        return json.loads(text)
+    if path.endswith((".yaml", ".yml")):
+        return yaml.safe_load(text)
+    raise ValueError(f"{path}: annotations are read from .json and .yaml; for others override load_data_list")
+
+
+def _lines_or_text(value: str) -> str | list[str]:
+    """Returns the lines of the text file at the path ``value``, or ``value`` if there is no such file."""
+    if os.path.isfile(value):  # noqa: PTH113  # Path.is_file() raises for a text too long to be a path
+        return Path(value).read_text(encoding="utf-8").splitlines()
+    if value.endswith(".txt"):
+        print_log(
+            f"metainfo: no file {value!r}; it is taken as text", logger="current", level=logging.WARNING
+        )
+    return value
+
+
+def chosen_positions(indices: int | Sequence[int], size: int) -> Sequence[int]:
+    """Returns the positions that ``indices`` mean in a dataset of ``size`` samples.
+
+    Args:
+        indices: the first ``indices`` samples (the last ones, if negative), or those listed.
+        size: number of samples.
+
+    Raises:
+        IndexError: there is no such sample.
+        TypeError: ``indices`` is neither a number nor a sequence.
+    """
+    if isinstance(indices, int):
+        return range(size)[:indices] if indices >= 0 else range(size)[indices:]
+    if isinstance(indices, Sequence | np.ndarray):
+        return [position_of(int(index), size) for index in indices]
+    raise TypeError(f"indices must be a number or a sequence of numbers, not {indices!r}")
+
+
+def position_of(index: int, size: int) -> int:
+    """Returns an index counted from the start, for one that may count from the end.
+
+    Raises:
+        IndexError: there is no such sample.
+    """
+    if not -size <= index < size:
+        raise IndexError(f"sample {index} of a dataset of {size}")
+    return index + size if index < 0 else index
+
+
+def _join(folder: str, path: str) -> str:
+    """Joins a folder and a path, unless the path is absolute or a URL."""
+    return path if "://" in path else os.path.join(folder, path)  # noqa: PTH118  # the folder may be a URL too

@@ -1,0 +1,74 @@
+"""CIFAR-10 and CIFAR-100."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from trainwright.datasets.in_memory import InMemoryDataset
+from trainwright.datasets.torchvision_files import load_torchvision
+from trainwright.engine.registry import DATASETS
+
+
+@DATASETS.register_module()
+class CIFAR10(InMemoryDataset):
+    """Tiny photographs: 50,000 + 10,000 RGB images of 32×32 in 10 classes (Krizhevsky 2009).
+
+    Inputs are uint8 of shape (3, 32, 32), labels 0 to 9.
+
+    Args:
+        root: folder where ``torchvision.datasets`` keeps the files.
+        split: ``"train"`` or ``"test"``.
+        download: let torchvision download the files into ``root`` if they are not there.
+        batch_transforms, pipeline, indices, metainfo, test_mode, lazy_init: see :class:`InMemoryDataset`.
+
+    Raises:
+        ValueError: an unknown ``split``.
+        RuntimeError: the files are not in ``root`` and not to be downloaded, or are damaged.
+    """
+
+    METAINFO: Mapping[str, Any] = {
+        "classes": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    }
+    _torchvision_name = "CIFAR10"
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: Literal["train", "test"] = "train",
+        download: bool = False,
+        batch_transforms: Sequence[Mapping[str, Any] | Callable[[Tensor], Tensor]] = (),
+        pipeline: Sequence[Mapping[str, Any] | Callable[..., Any]] = (),
+        indices: int | Sequence[int] | None = None,
+        metainfo: Mapping[str, Any] | None = None,
+        test_mode: bool = False,
+        lazy_init: bool = False,
+    ) -> None:
+        if split not in ("train", "test"):
+            raise ValueError(f"split must be 'train' or 'test', not {split!r}")
+        self.root = Path(root)
+        self.split = split
+        self.download = download
+        super().__init__(batch_transforms, pipeline, indices, metainfo, test_mode, lazy_init)
+
+    def load_tensors(self) -> tuple[Tensor, Tensor]:
+        """Returns the images (N, 3, 32, 32), uint8, and the labels (N,), int64."""
+        found = load_torchvision(self._torchvision_name, self.root, self.split, self.download)
+        images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
+        self._metainfo.setdefault("classes", tuple(found.classes))
+        return images, torch.tensor(found.targets, dtype=torch.int64)
+
+
+@DATASETS.register_module()
+class CIFAR100(CIFAR10):
+    """Tiny photographs: 50,000 + 10,000 RGB images of 32×32 in 100 classes (Krizhevsky 2009).
+
+    Labels are 0 to 99; the names of the classes come from the files. The arguments are those of
+    :class:`CIFAR10`.
+    """
+
+    METAINFO: Mapping[str, Any] = {}
+    _torchvision_name = "CIFAR100"

@@ -1,0 +1,104 @@
+"""From a list of samples to a batch."""
+
+import random
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import default_collate as stack
+
+from trainwright.engine.registry import FUNCTIONS
+from trainwright.engine.structures import BaseDataElement
+
+
+@FUNCTIONS.register_module()
+def pseudo_collate(data_batch: Any) -> Any:
+    """Transposes samples to a batch without stacking: a list of dicts becomes a dict of lists.
+
+    Args:
+        data_batch: list of samples, all nested in the same way. A mapping is a whole batch already, and stays
+            as it is.
+
+    Raises:
+        RuntimeError: sequences within the samples differ in length.
+    """
+    return _collate(data_batch, lambda leaves: leaves)
+
+
+@FUNCTIONS.register_module()
+def default_collate(data_batch: Any) -> Any:
+    """Transposes samples to a batch, and stacks arrays, tensors and numbers; data elements stay in lists.
+
+    Args:
+        data_batch: list of samples, all nested in the same way. A mapping is a whole batch already, and stays
+            as it is.
+
+    Raises:
+        RuntimeError: sequences within the samples differ in length, or tensors in shape.
+    """
+    return _collate(
+        data_batch, lambda leaves: leaves if isinstance(leaves[0], BaseDataElement) else stack(leaves)
+    )
+
+
+@FUNCTIONS.register_module()
+def whole_batch(data_batch: Any) -> Any:
+    """Returns what a dataset that fetches whole batches (``__getitems__``) handed over, as it is."""
+    return data_batch
+
+
+@FUNCTIONS.register_module()
+def worker_init_fn(
+    worker_id: int, num_workers: int, rank: int, seed: int, disable_subprocess_warning: bool = False
+) -> None:
+    """Seeds a data worker from its number, as MMEngine does.
+
+    The engine has no need of it: it derives a random stream for each sample. It is for loaders made by hand.
+
+    Args:
+        worker_id: number of the worker within its loader.
+        num_workers: number of workers of the loader.
+        rank: rank of the process.
+        seed: seed of the run.
+        disable_subprocess_warning: silence the warnings of all workers but the first.
+    """
+    worker_seed = num_workers * rank + worker_id + seed
+    random.seed(worker_seed)
+    np.random.seed(worker_seed)
+    torch.manual_seed(worker_seed)
+    if disable_subprocess_warning and worker_id != 0:
+        warnings.simplefilter("ignore")
+
+
+def _collate(samples: Any, collate_leaves: Callable[[Any], Any]) -> Any:
+    if isinstance(samples, Mapping):
+        return samples
+    first = samples[0]
+    if isinstance(first, str | bytes):
+        return samples
+    if isinstance(first, Mapping):
+        return type(first)({key: _collate([s[key] for s in samples], collate_leaves) for key in first})  # type: ignore[call-arg]  # any mapping
+    if isinstance(first, Sequence):
+        return _collate_sequences(samples, collate_leaves)
+    return collate_leaves(samples)
+
+
+def _collate_sequences(samples: Sequence[Any], collate_leaves: Callable[[Any], Any]) -> Any:
+    first = samples[0]
+    lengths = {len(sample) for sample in samples}
+    if len(lengths) > 1:
+        raise RuntimeError(
+            f"the samples of a batch hold sequences of different lengths {sorted(lengths)}; "
+            "put them into a data element, which is never split"
+        )
+    columns = [_collate(list(column), collate_leaves) for column in zip(*samples)]
+    if hasattr(first, "_fields"):
+        return type(first)(*columns)
+    if isinstance(first, tuple):
+        return columns
+    try:
+        return type(first)(columns)  # type: ignore[call-arg]  # most sequences are made from one
+    except TypeError:
+        return columns  # a sequence such as range

@@ -1,0 +1,188 @@
+"""Samplers: in which order, and by which rank, the samples of a dataset are visited.
+
+Every order is a pure function of (seed, epoch), or of (seed, pass) for an endless stream, so each sampler can
+start anywhere: ``iter_from(start)`` yields what an iteration yields after its first ``start`` indices.
+"""
+
+from collections.abc import Iterator, Sequence, Sized
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+
+from trainwright.engine.distributed import get_rank, get_world_size, sync_random_seed
+from trainwright.engine.registry import DATA_SAMPLERS
+
+
+@DATA_SAMPLERS.register_module()
+class DefaultSampler(Sampler[int]):
+    """Visits every sample once an epoch, shared out among the ranks.
+
+    Args:
+        dataset: what is sampled from; must not be empty.
+        shuffle: visit in a new random order each epoch; else in the dataset's own order.
+        seed: seed of the order, the same on every rank; agreed on by the ranks if None.
+        round_up: repeat the first samples so that every rank gets the same number; without it some get one
+            less.
+
+    Raises:
+        ValueError: the dataset is empty.
+    """
+
+    def __init__(
+        self, dataset: Sized, shuffle: bool = True, seed: int | None = None, round_up: bool = True
+    ) -> None:
+        self.rank = get_rank()
+        self.world_size = get_world_size()
+        self.dataset = dataset
+        self.shuffle = shuffle
+        self.seed = sync_random_seed() if seed is None else seed
+        self.epoch = 0
+        self.round_up = round_up
+        size = _size_of(dataset)
+        self.num_samples = -(-(size if round_up else size - self.rank) // self.world_size)
+        self.total_size = self.num_samples * self.world_size if round_up else size
+
+    def __iter__(self) -> Iterator[int]:
+        size = len(self.dataset)
+        order = _permutation(size, self.seed + self.epoch) if self.shuffle else torch.arange(size)
+        if self.round_up:
+            order = order.repeat(-(-self.total_size // size))
+        return iter(order[self.rank : self.total_size : self.world_size].tolist())
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def iter_from(self, start: int) -> Iterator[int]:
+        """Returns this rank's indices of the current epoch, from position ``start`` on."""
+        return islice(iter(self), start, None)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that the next iteration yields."""
+        self.epoch = epoch
+
+
+@DATA_SAMPLERS.register_module()
+class InfiniteSampler(Sampler[int]):
+    """Visits the samples over and over without end, shared out among the ranks.
+
+    The stream is the concatenation of passes over the dataset; pass ``n`` is shuffled with ``seed + n``.
+    (MMEngine's first pass is the same; its later ones go on with the generator of the first, so that none can
+    be jumped to.)
+
+    Args:
+        dataset: what is sampled from; must not be empty.
+        shuffle: each pass in a random order; else in the dataset's own order.
+        seed: seed of the order, the same on every rank; agreed on by the ranks if None.
+
+    Raises:
+        ValueError: the dataset is empty.
+    """
+
+    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:
+        self.rank = get_rank()
+        self.world_size = get_world_size()
+        self.dataset = dataset
+        self.shuffle = shuffle
+        self.seed = sync_random_seed() if seed is None else seed
+        self.size = _size_of(dataset)
+
+    def __iter__(self) -> Iterator[int]:
+        return self.iter_from(0)
+
+    def __len__(self) -> int:
+        """Returns the length of one pass over the dataset, by all ranks together."""
+        return self.size
+
+    def iter_from(self, start: int) -> Iterator[int]:
+        """Yields this rank's part of the stream, from its position ``start`` on."""
+        position = self.rank + start * self.world_size
+        while True:
+            number, offset = divmod(position, self.size)
+            order = _permutation(self.size, self.seed + number) if self.shuffle else torch.arange(self.size)
+            mine = order[offset :: self.world_size].tolist()
+            yield from mine
+            position += len(mine) * self.world_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Does nothing: the stream knows no epochs."""
+
+
+@DATA_SAMPLERS.register_module()
+class ClassAwareSampler(Sampler[int]):
+    """Visits all classes equally often, however many samples each has.
+
+    Source: Shen, Lin & Huang 2016, "Relay Backpropagation for Effective Learning of Deep CNNs".
+
+    Classes come in random cycles, and so do the samples within each class; an epoch is as long as the
+    dataset.
+
+    Args:
+        dataset: must have ``get_cat_ids(index)``, and must not be empty.
+        seed: seed of the order, the same on every rank; agreed on by the ranks if None.
+        num_sample_class: how many samples of a class are taken in a row, at least 1.
+
+    Raises:
+        ValueError: the dataset is empty, none of its samples has a class, or ``num_sample_class`` is below 1.
+    """
+
+    def __init__(self, dataset: Any, seed: int | None = None, num_sample_class: int = 1) -> None:
+        if num_sample_class < 1:
+            raise ValueError(f"num_sample_class must be at least 1, not {num_sample_class}")
+        self.rank = get_rank()
+        self.world_size = get_world_size()
+        self.dataset = dataset
+        self.seed = sync_random_seed() if seed is None else seed
+        self.num_sample_class = num_sample_class
+        self.epoch = 0
+        self.num_samples = -(-_size_of(dataset) // self.world_size)
+        self.members = _members_by_class(dataset)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        total = self.num_samples * self.world_size
+        return islice(self._stream(generator), self.rank, total, self.world_size)
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def iter_from(self, start: int) -> Iterator[int]:
+        """Returns this rank's indices of the current epoch, from position ``start`` on."""
+        return islice(iter(self), start, None)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that the next iteration yields."""
+        self.epoch = epoch
+
+    def _stream(self, generator: torch.Generator) -> Iterator[int]:
+        members = {label: _random_cycle(indices, generator) for label, indices in self.members.items()}
+        for label in _random_cycle(list(self.members), generator):
+            yield from islice(members[label], self.num_sample_class)
+
+
+def _size_of(dataset: Sized) -> int:
+    size = len(dataset)
+    if size == 0:
+        raise ValueError(f"{type(dataset).__name__} is empty: check its paths, filters and indices")
+    return size
+
+
+def _permutation(size: int, seed: int) -> torch.Tensor:
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+
+
+def _random_cycle(items: Sequence[int], generator: torch.Generator) -> Iterator[int]:
+    while True:
+        for position in torch.randperm(len(items), generator=generator).tolist():
+            yield items[position]
+
+
+def _members_by_class(dataset: Any) -> dict[int, list[int]]:
+    members: dict[int, list[int]] = {}
+    for index in range(len(dataset)):
+        for label in set(dataset.get_cat_ids(index)):
+            members.setdefault(int(label), []).append(index)
+    if not members:
+        raise ValueError(f"no sample of {type(dataset).__name__} has a class: get_cat_ids() is always empty")
+    return dict(sorted(members.items()))

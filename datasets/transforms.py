@@ -1,0 +1,138 @@
+"""The first and the last step of an image pipeline: load and pack.
+
+In between stand torchvision's v2 transforms, by name. A sample on its way through a pipeline is a dict:
+
+    img_path    str, absolute or relative to the current folder
+    gt_label    int, where the sample has a class
+    sample_idx  int, its position in the dataset
+    img         tv_tensors.Image: (C, H, W), RGB or grey, uint8 (0 to 255)    from LoadImageFromFile on
+    ori_shape   (height, width) of the image in the file                      from LoadImageFromFile on
+
+Every v2 transform gets the whole dict and changes what it knows the type of (images, and ``tv_tensors`` such
+as boxes and masks that go with them), so other keys may be added freely.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainwright.engine.registry import TRANSFORMS
+from trainwright.engine.structures import DataSample
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
+
+_PIL_MODES = {"color": "RGB", "grayscale": "L"}
+
+
+@TRANSFORMS.register_module()
+class LoadImageFromFile:
+    """Reads the image file at ``img_path``: sets ``img`` and ``ori_shape``.
+
+    Args:
+        to_float32: give float32 instead of uint8, with values still from 0 to 255.
+        color_type: ``"color"`` for three channels (RGB), ``"grayscale"`` for one.
+        ignore_empty: reject a sample whose file cannot be read, so that the dataset takes another one.
+
+    Raises:
+        ValueError: an unknown ``color_type``.
+    """
+
+    def __init__(
+        self,
+        to_float32: bool = False,
+        color_type: Literal["color", "grayscale"] = "color",
+        ignore_empty: bool = False,
+    ) -> None:
+        if color_type not in _PIL_MODES:
+            raise ValueError(f"color_type must be 'color' or 'grayscale', not {color_type!r}")
+        self.to_float32 = to_float32
+        self.color_type = color_type
+        self.ignore_empty = ignore_empty
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any] | None:
+        """Returns the sample with its image, or None if that is to be ignored.
+
+        Raises:
+            OSError: the file is missing or damaged, with a note that names it.
+        """
+        from torchvision.transforms.v2.functional import to_dtype, to_image
+
+        path = results["img_path"]
+        try:
+            picture = self._read(path)
+        except OSError as error:
+            if self.ignore_empty:
+                return None
+            error.add_note(f"while reading the image {os.fspath(path)!r}")
+            raise
+        image = to_image(picture)
+        results["img"] = to_dtype(image, torch.float32) if self.to_float32 else image
+        results["ori_shape"] = tuple(image.shape[-2:])
+        return results
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(to_float32={self.to_float32}, color_type={self.color_type!r}, "
+            f"ignore_empty={self.ignore_empty})"
+        )
+
+    def _read(self, path: str | os.PathLike[str]) -> "PILImage.Image":
+        from PIL import Image, ImageOps
+
+        with Image.open(path) as picture:
+            return ImageOps.exif_transpose(picture).convert(_PIL_MODES[self.color_type])
+
+
+@TRANSFORMS.register_module()
+class PackInputs:
+    """Makes of a sample what a model takes: ``dict(inputs=Tensor, data_samples=DataSample)``.
+
+    ``inputs`` is the image as a plain tensor of shape (C, H, W), of unchanged dtype. ``gt_label`` becomes an
+    int64 tensor: of shape () for one class, (classes,) for a list of them.
+
+    Args:
+        meta_keys: what to keep as meta information, where the sample has it. ``img_shape`` is always known:
+            (height, width) of the packed image.
+        input_key: name of the image in the sample.
+
+    Raises:
+        KeyError: the sample has no image.
+    """
+
+    def __init__(
+        self,
+        meta_keys: Sequence[str] = ("sample_idx", "img_path", "ori_shape", "img_shape"),
+        input_key: str = "img",
+    ) -> None:
+        self.meta_keys = tuple(meta_keys)
+        self.input_key = input_key
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Returns the packed sample."""
+        if self.input_key not in results:
+            raise KeyError(
+                f"the sample has no {self.input_key!r}, only {', '.join(map(repr, results))}: "
+                "does the pipeline begin with LoadImageFromFile?"
+            )
+        inputs = _as_plain_tensor(results[self.input_key])
+        known = dict(results, img_shape=tuple(inputs.shape[-2:]))
+        sample = DataSample(metainfo={key: known[key] for key in self.meta_keys if key in known})
+        if "gt_label" in results:
+            sample.gt_label = torch.as_tensor(results["gt_label"], dtype=torch.int64)
+        return {"inputs": inputs, "data_samples": sample}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(meta_keys={self.meta_keys}, input_key={self.input_key!r})"
+
+
+def _as_plain_tensor(image: Any) -> Tensor:
+    """Returns a (C, H, W) tensor for a tensor, an array (H, W[, C]) or a PIL image."""
+    if isinstance(image, Tensor):
+        return image.as_subclass(Tensor)
+    array = np.asarray(image)
+    return torch.from_numpy(np.ascontiguousarray(np.atleast_3d(array).transpose(2, 0, 1)))

@@ -1,0 +1,125 @@
+"""Every transform of ``torchvision.transforms.v2`` under its own name.
+
+They are registered as they are, but for those whose arguments cannot be written in a config: these take other
+transforms as configs, and data types by name.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torchvision.transforms import v2
+
+from trainwright.datasets.base import build_transform
+from trainwright.engine.registry import TRANSFORMS
+
+TransformLike = Mapping[str, Any] | Callable[..., Any]
+
+
+@TRANSFORMS.register_module()
+class RandomApply(v2.RandomApply):
+    """Applies all of some transforms, or with probability ``1 - p`` none of them.
+
+    Args:
+        transforms: transforms, or their configs.
+        p: probability, in [0, 1].
+    """
+
+    def __init__(self, transforms: Sequence[TransformLike], p: float = 0.5) -> None:
+        super().__init__([build_transform(transform) for transform in transforms], p)
+
+
+@TRANSFORMS.register_module()
+class RandomChoice(v2.RandomChoice):
+    """Applies one of some transforms.
+
+    Args:
+        transforms: transforms, or their configs.
+        p: probability of each; all the same if None.
+    """
+
+    def __init__(self, transforms: Sequence[TransformLike], p: list[float] | None = None) -> None:
+        super().__init__([build_transform(transform) for transform in transforms], p)
+
+
+@TRANSFORMS.register_module()
+class RandomOrder(v2.RandomOrder):
+    """Applies some transforms in random order.
+
+    Args:
+        transforms: transforms, or their configs.
+    """
+
+    def __init__(self, transforms: Sequence[TransformLike]) -> None:
+        super().__init__([build_transform(transform) for transform in transforms])
+
+
+@TRANSFORMS.register_module()
+class ToDtype(v2.ToDtype):
+    """Converts images to another data type.
+
+    Args:
+        dtype: a ``torch.dtype``, its name (``"float32"``), or what else ``torchvision.transforms.v2.ToDtype``
+            takes.
+        scale: scale the values to the range of the new type, such as 0 to 1 for a float.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+
+    def __init__(self, dtype: torch.dtype | str | dict[Any, Any], scale: bool = False) -> None:
+        super().__init__(_dtype(dtype), scale)
+
+
+@TRANSFORMS.register_module()
+class ConvertImageDtype(v2.ConvertImageDtype):
+    """Converts images to another data type, and scales their values to its range.
+
+    Args:
+        dtype: a ``torch.dtype``, or its name (``"float32"``).
+
+    Raises:
+        ValueError: an unknown name.
+    """
+
+    def __init__(self, dtype: torch.dtype | str = torch.float32) -> None:
+        super().__init__(_dtype(dtype))
+
+
+@TRANSFORMS.register_module()
+class AutoAugment(v2.AutoAugment):
+    """Applies a policy that was learned on a data set (Cubuk et al. 2019).
+
+    Args:
+        policy: ``"imagenet"``, ``"cifar10"`` or ``"svhn"``, or the member of ``AutoAugmentPolicy``.
+        **kwargs: ``interpolation`` and ``fill``, as in ``torchvision.transforms.v2.AutoAugment``.
+
+    Raises:
+        ValueError: an unknown policy.
+    """
+
+    def __init__(
+        self, policy: v2.AutoAugmentPolicy | str = v2.AutoAugmentPolicy.IMAGENET, **kwargs: Any
+    ) -> None:
+        super().__init__(v2.AutoAugmentPolicy(policy), **kwargs)
+
+
+def _dtype(dtype: Any) -> Any:
+    if not isinstance(dtype, str):
+        return dtype
+    found = getattr(torch, dtype.removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"{dtype!r} is no data type of torch: try 'float32' or 'uint8'")
+    return found
+
+
+def _register_the_others() -> None:
+    for name, member in vars(v2).items():
+        if not inspect.isclass(member) or not issubclass(member, v2.Transform) or member is v2.Transform:
+            continue
+        if name not in TRANSFORMS.module_dict:
+            TRANSFORMS.register_module(module=member)
+
+
+_register_the_others()

@@ -1,0 +1,270 @@
+"""Datasets made of datasets."""
+
+import bisect
+import copy
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+from torch.utils.data import ConcatDataset as TorchConcatDataset
+from torch.utils.data import Dataset
+
+from trainwright.datasets.base import force_full_init, position_of
+from trainwright.engine.registry import DATASETS
+
+
+class _Wrapper:
+    """What all datasets of datasets have in common."""
+
+    _metainfo: dict[str, Any]
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """A copy of the facts about the inner dataset (of several: the first)."""
+        return copy.deepcopy(self._metainfo)
+
+    def get_subset_(self, indices: int | Sequence[int]) -> NoReturn:
+        """Not offered: it is not clear which inner samples a part of the whole would be."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no subsets: give `indices` to the inner dataset, or use its subsets"
+        )
+
+    def get_subset(self, indices: int | Sequence[int]) -> NoReturn:
+        """Not offered; see :meth:`get_subset_`."""
+        self.get_subset_(indices)
+
+
+@DATASETS.register_module()
+class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
+    """Several datasets one after the other.
+
+    Args:
+        datasets: datasets, or their configs, at least one.
+        lazy_init: read the annotations at their first use.
+        ignore_keys: names of facts (``metainfo``) that may differ; of these the first dataset's are taken.
+
+    Raises:
+        TypeError: something that is neither a dataset nor a config.
+        ValueError: there are no datasets, or facts about them differ.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[Mapping[str, Any] | Any],
+        lazy_init: bool = False,
+        ignore_keys: str | Sequence[str] | None = None,
+    ) -> None:
+        self.datasets = [_build_dataset(dataset) for dataset in datasets]
+        if not self.datasets:
+            raise ValueError("ConcatDataset needs at least one dataset")
+        self.ignore_keys = [ignore_keys] if isinstance(ignore_keys, str) else list(ignore_keys or ())
+        self._metainfo = self.datasets[0].metainfo
+        for number, dataset in enumerate(self.datasets[1:], 1):
+            self._check_metainfo(number, dataset.metainfo)
+        self._fully_initialized = False
+        if not lazy_init:
+            self.full_init()
+
+    def full_init(self) -> None:
+        """Reads the annotations of every dataset, unless that is done already."""
+        if self._fully_initialized:
+            return
+        for dataset in self.datasets:
+            dataset.full_init()
+        super().__init__(self.datasets)
+        self._fully_initialized = True
+
+    @force_full_init
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Returns the annotation of a sample."""
+        dataset_idx, sample_idx = self._get_ori_dataset_idx(idx)
+        return self.datasets[dataset_idx].get_data_info(sample_idx)  # type: ignore[no-any-return]
+
+    @force_full_init
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Returns the classes of a sample."""
+        dataset_idx, sample_idx = self._get_ori_dataset_idx(idx)
+        return self.datasets[dataset_idx].get_cat_ids(sample_idx)  # type: ignore[no-any-return]
+
+    @force_full_init
+    def __getitem__(self, idx: int) -> Any:
+        dataset_idx, sample_idx = self._get_ori_dataset_idx(idx)
+        return self.datasets[dataset_idx][sample_idx]
+
+    @force_full_init
+    def __len__(self) -> int:
+        return super().__len__()
+
+    @force_full_init
+    def _get_ori_dataset_idx(self, idx: int) -> tuple[int, int]:
+        """Returns the number of the dataset of a sample, and its position there."""
+        position = position_of(idx, self.cumulative_sizes[-1])
+        dataset_idx = bisect.bisect_right(self.cumulative_sizes, position)
+        return dataset_idx, position - (self.cumulative_sizes[dataset_idx - 1] if dataset_idx else 0)
+
+    def _check_metainfo(self, number: int, metainfo: dict[str, Any]) -> None:
+        keys = (self._metainfo.keys() | metainfo.keys()) - set(self.ignore_keys)
+        for key in sorted(keys):
+            if key not in metainfo or key not in self._metainfo:
+                owner, other = (0, number) if key in self._metainfo else (number, 0)
+                raise ValueError(
+                    f"datasets.{owner} has metainfo {key!r}, but datasets.{other} has not{_IGNORE_HINT}"
+                )
+            first, value = self._metainfo[key], metainfo[key]
+            if type(first) is not type(value):
+                raise TypeError(
+                    f"metainfo {key!r} is a {type(first).__name__} in datasets.0, "
+                    f"but a {type(value).__name__} in datasets.{number}{_IGNORE_HINT}"
+                )
+            if not np.array_equal(first, value) if isinstance(first, np.ndarray) else first != value:
+                raise ValueError(
+                    f"metainfo {key!r} of datasets.{number} differs from that of datasets.0{_IGNORE_HINT}"
+                )
+
+
+_IGNORE_HINT = "; name it in ignore_keys if that is meant"
+
+
+class _IndexedWrapper(_Wrapper, Dataset[Any]):
+    """A dataset whose samples are samples of one inner dataset, some of them several times.
+
+    Args:
+        dataset: a dataset, or its config.
+        lazy_init: read the annotations at their first use.
+    """
+
+    def __init__(self, dataset: Mapping[str, Any] | Any, lazy_init: bool = False) -> None:
+        self.dataset = _build_dataset(dataset)
+        self._metainfo = self.dataset.metainfo
+        self._fully_initialized = False
+        if not lazy_init:
+            self.full_init()
+
+    def full_init(self) -> None:
+        """Reads the annotations of the inner dataset, unless that is done already."""
+        if self._fully_initialized:
+            return
+        self.dataset.full_init()
+        self._index()
+        self._fully_initialized = True
+
+    @property
+    def fetches_batches(self) -> bool:
+        """Whether ``__getitems__`` returns a whole batch, so that there is nothing to collate."""
+        return bool(getattr(self.dataset, "fetches_batches", False))
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether a sample never depends on random numbers."""
+        return bool(getattr(self.dataset, "deterministic", False))
+
+    @property
+    def __getitems__(self) -> Callable[[Sequence[int]], Any] | None:
+        """Fetches a whole batch at once, where the inner dataset can."""
+        return self._get_batch if self.fetches_batches else None
+
+    @force_full_init
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Returns the annotation of a sample."""
+        return self.dataset.get_data_info(self._get_ori_dataset_idx(idx))  # type: ignore[no-any-return]
+
+    @force_full_init
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Returns the classes of a sample."""
+        return self.dataset.get_cat_ids(self._get_ori_dataset_idx(idx))  # type: ignore[no-any-return]
+
+    @force_full_init
+    def __getitem__(self, idx: int) -> Any:
+        return self.dataset[self._get_ori_dataset_idx(idx)]
+
+    def _index(self) -> None:
+        """Prepares for :meth:`_get_ori_dataset_idx`, once the inner dataset is complete."""
+        raise NotImplementedError
+
+    def _get_ori_dataset_idx(self, idx: int) -> int:
+        """Returns the position of a sample in the inner dataset."""
+        raise NotImplementedError
+
+    @force_full_init
+    def _get_batch(self, indices: Sequence[int]) -> Any:
+        return self.dataset.__getitems__([self._get_ori_dataset_idx(index) for index in indices])
+
+
+@DATASETS.register_module()
+class RepeatDataset(_IndexedWrapper):
+    """A dataset several times over, so that an epoch is longer and the pauses between epochs are fewer.
+
+    Args:
+        dataset: a dataset, or its config.
+        times: how often, at least 1.
+        lazy_init: read the annotations at their first use.
+
+    Raises:
+        ValueError: ``times`` is below 1.
+    """
+
+    def __init__(self, dataset: Mapping[str, Any] | Any, times: int, lazy_init: bool = False) -> None:
+        if times < 1:
+            raise ValueError(f"times must be at least 1, not {times}")
+        self.times = times
+        super().__init__(dataset, lazy_init)
+
+    @force_full_init
+    def __len__(self) -> int:
+        return self.times * self._ori_len
+
+    def _index(self) -> None:
+        self._ori_len = len(self.dataset)
+
+    @force_full_init
+    def _get_ori_dataset_idx(self, idx: int) -> int:
+        return position_of(idx, self.times * self._ori_len) % self._ori_len
+
+
+@DATASETS.register_module()
+class ClassBalancedDataset(_IndexedWrapper):
+    """A dataset in which samples of rare classes are repeated (Gupta, Dollár & Girshick 2019, "LVIS").
+
+    A class that a fraction ``f`` of the samples has is repeated ``max(1, sqrt(oversample_thr / f))`` times; a
+    sample as often as its rarest class, rounded up.
+
+    Args:
+        dataset: a dataset with ``get_cat_ids(index)``, or its config.
+        oversample_thr: classes rarer than this fraction are repeated.
+        lazy_init: read the annotations at their first use.
+    """
+
+    def __init__(
+        self, dataset: Mapping[str, Any] | Any, oversample_thr: float, lazy_init: bool = False
+    ) -> None:
+        self.oversample_thr = oversample_thr
+        super().__init__(dataset, lazy_init)
+
+    @force_full_init
+    def __len__(self) -> int:
+        return len(self.repeat_indices)
+
+    def _index(self) -> None:
+        classes = [set(self.dataset.get_cat_ids(index)) for index in range(len(self.dataset))]
+        counts = Counter(label for labels in classes for label in labels)
+        factor = {
+            label: math.sqrt(self.oversample_thr / (count / len(classes))) for label, count in counts.items()
+        }
+        self.repeat_indices = [
+            index
+            for index, labels in enumerate(classes)
+            for _ in range(math.ceil(max([1.0, *(factor[label] for label in labels)])))
+        ]
+
+    @force_full_init
+    def _get_ori_dataset_idx(self, idx: int) -> int:
+        return self.repeat_indices[idx]
+
+
+def _build_dataset(dataset: Mapping[str, Any] | Any) -> Any:
+    built = DATASETS.build(dataset)
+    if not hasattr(built, "metainfo") or not hasattr(built, "full_init"):
+        raise TypeError(f"a dataset with metainfo and full_init(), or its config, is expected, not {built!r}")
+    return built

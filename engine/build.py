@@ -1,0 +1,146 @@
+"""From a config to objects: the only constructor of parts."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError
+
+if TYPE_CHECKING:
+    from trainwright.engine.registry import Registry
+
+_building: ContextVar[tuple[str, Mapping[str, Any]] | None] = ContextVar("building", default=None)
+
+
+def build(cfg: Any, registry: "Registry", *, path: str = "", **runtime: Any) -> Any:
+    """Builds the object that a config describes.
+
+    ``type`` names it: a registered name, a full dotted path (``torch.nn.Linear``) or the class itself; all other keys
+    are its arguments. An argument that is itself a config is handed over as it is: the class builds its own parts.
+
+    Args:
+        cfg: a mapping with ``type``; anything that is no mapping is returned as it is.
+        registry: where ``type`` is looked up.
+        path: dotted path of ``cfg`` in the whole config, for messages. Found by itself for what a part builds inside.
+        **runtime: arguments that the config does not know, such as the model's parameters for an optimizer. The
+            config's own value wins.
+
+    Raises:
+        UnknownTypeError: nothing of that name is registered or importable.
+        ConfigError: ``type`` is missing, or neither a string nor callable.
+        Exception: whatever the component raises, with a note that says which part was being built.
+    """
+    if not isinstance(cfg, Mapping):
+        return cfg
+    path = path or _path_inside_current(cfg)
+    arguments = {**runtime, **cfg}
+    scope = arguments.pop("_scope_", None)
+    if "type" not in arguments:
+        raise ConfigError(path, f"this {registry.name} has no 'type'", f"its keys: {', '.join(map(str, cfg))}")
+    type_ = arguments.pop("type")
+    with registry.switch_scope(scope) as scoped:
+        component = resolve(type_, scoped, path=path, origin=origin_of(cfg, "type"))
+        with note_errors(path, component, origin_of(cfg, "type")):
+            token = _building.set((path, arguments))
+            try:
+                return component(**arguments)
+            finally:
+                _building.reset(token)
+
+
+def resolve(type_: Any, registry: "Registry", *, path: str = "", origin: Origin | None = None) -> Callable[..., Any]:
+    """Returns the class or function that ``type`` names.
+
+    Raises:
+        UnknownTypeError: no such name, with the closest ones.
+        ConfigError: ``type`` is neither a string nor callable.
+    """
+    if isinstance(type_, str):
+        found = registry.get(type_)
+        if found is None:
+            registries = registry.others_with(type_)
+            hint = f"it is registered as a {registries[0]}" if registries else registry.suggest(type_)
+            raise UnknownTypeError(
+                f"{path}.type" if path else "type",
+                f"{type_!r} is not registered as a {registry.name}",
+                hint or "register it with a decorator, and name its module in `custom_imports`",
+                origin,
+            )
+        return found  # type: ignore[no-any-return]  # a registry holds anything callable
+    if not callable(type_):
+        raise ConfigError(path, f"'type' must be a name or a class, not {type_!r}", origin=origin)
+    return type_
+
+
+def import_object(dotted: str) -> Any:
+    """Returns the object at a full dotted path such as ``torch.nn.Linear``, or None if there is none.
+
+    Raises:
+        ImportError: the module exists and fails while it is imported.
+    """
+    module_name, _, attribute = dotted.rpartition(".")
+    attributes = [attribute]
+    while module_name:
+        try:
+            found = import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (module_name + ".").startswith(error.name + "."):
+                raise
+            module_name, _, attribute = module_name.rpartition(".")
+            attributes.insert(0, attribute)
+            continue
+        for name in attributes:
+            found = getattr(found, name, None)  # type: ignore[assignment]  # a module first, then whatever it holds
+        return found
+    return None
+
+
+def origin_of(cfg: Any, key: Any) -> Origin | None:
+    """Returns where a key of a config was set, or None for a plain dictionary."""
+    origin = getattr(type(cfg), "origin", None)
+    found = origin(cfg, key) if origin is not None else None
+    return found if isinstance(found, Origin) else None
+
+
+@contextmanager
+def note_errors(path: str, component: Any, origin: Origin | None = None) -> Iterator[None]:
+    """Adds ``while building model.backbone (ResNet), configs/my_net.py:14`` to exceptions that pass through."""
+    try:
+        yield
+    except Exception as error:
+        name = getattr(component, "__name__", str(component))
+        note = f"while building {path or name}" + (f" ({name})" if path else "") + (f", {origin}" if origin else "")
+        error.add_note(note)
+        raise
+
+
+def signature_of(component: Callable[..., Any]) -> inspect.Signature | None:
+    """Returns the signature of a class or function, or None where Python cannot tell."""
+    try:
+        return inspect.signature(component)
+    except (ValueError, TypeError):
+        return None
+
+
+def _path_inside_current(cfg: Mapping[str, Any]) -> str:
+    """Returns the path of a config that is part of the one being built, found by identity."""
+    current = _building.get()
+    if current is None:
+        return ""
+    outer, arguments = current
+    for key, value in arguments.items():
+        here = f"{outer}.{key}" if outer else key
+        if value is cfg:
+            return here
+        if isinstance(value, list | tuple):
+            for index, item in enumerate(value):
+                if item is cfg:
+                    return f"{here}.{index}"
+        elif isinstance(value, Mapping):
+            for inner, item in value.items():
+                if item is cfg:
+                    return f"{here}.{inner}"
+    return ""

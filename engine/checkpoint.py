@@ -1,0 +1,259 @@
+"""Checkpoints on disk: written so that a crash leaves a good one, verified before they are trusted, read safely."""
+
+import os
+import pickle
+import re
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+
+from trainwright.engine.errors import CheckpointError
+
+LAST = "last_checkpoint"
+REVISE_KEYS: tuple[tuple[str, str], ...] = ((r"^module\.", ""),)
+
+
+def save_checkpoint(checkpoint: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
+    """Writes a checkpoint so that at every moment either the old file or the whole new one is there.
+
+    It is written beside its place, flushed to the disk, and renamed. The file is a zip archive whose parts carry CRC-32 sums;
+    :func:`verify` reads them.
+
+    Args:
+        checkpoint: tensors, numbers, strings and containers of these: what ``torch.load(weights_only=True)`` reads.
+        path: where to; its folder is made.
+
+    Raises:
+        OSError: the disk is full or cannot be written; nothing is left behind.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError) and "write" in str(error):  # torch hides what the disk said
+            raise OSError(f"cannot write {target}: {error}") from error
+        raise
+    sync_folder(target.parent)
+    return target
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Makes the names in a folder as durable as the files (a no-op where the system cannot)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_last_checkpoint(work_dir: str | os.PathLike[str], name: str | os.PathLike[str]) -> None:
+    """Notes the newest checkpoint in ``work_dir/last_checkpoint``, by a path that survives moving ``work_dir``.
+
+    Args:
+        work_dir: the run's folder.
+        name: the checkpoint; inside ``work_dir`` it is noted relative to it.
+    """
+    folder = Path(work_dir).absolute()
+    target = Path(name) if Path(name).is_absolute() else folder / name
+    text = str(target.relative_to(folder)) if target.is_relative_to(folder) else str(target)
+    temporary = folder / f".{LAST}.{os.getpid()}.tmp"
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / LAST)
+    sync_folder(folder)
+
+
+def verify(path: str | os.PathLike[str]) -> str | None:
+    """Returns what is wrong with a checkpoint file, or None if every part of it agrees with its sum."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if not any(name.endswith("data.pkl") for name in archive.namelist()):
+                return "it is no PyTorch file"
+            damaged = archive.testzip()
+            return f"its part {damaged} is damaged" if damaged else None
+    except FileNotFoundError:
+        return "it does not exist"
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
+        return f"it is incomplete or damaged ({error})"
+
+
+def find_latest_checkpoint(work_dir: str | os.PathLike[str]) -> tuple[Path | None, list[str]]:
+    """Finds the newest checkpoint of a run that is whole.
+
+    First the one that ``last_checkpoint`` names, then every ``epoch_*.pth`` and ``iter_*.pth``, newest first. A path
+    in ``last_checkpoint`` that no longer exists is looked for in ``work_dir``, by its name.
+
+    Returns:
+        The file, or None; and for each one that was passed over a line that says why.
+    """
+    folder = Path(work_dir)
+    candidates: list[Path] = []
+    note = folder / LAST
+    if note.is_file():
+        named = Path(note.read_text().strip())
+        named = named if named.is_absolute() else folder / named
+        candidates.append(named if named.exists() else folder / named.name)
+    saved = [path for path in folder.glob("*.pth") if re.fullmatch(r"(epoch|iter)_\d+\.pth", path.name)]
+    candidates += sorted(saved, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+    skipped = []
+    for path in dict.fromkeys(candidates):
+        problem = verify(path)
+        if problem is None:
+            return path, skipped
+        skipped.append(f"{path}: {problem}")
+    return None, skipped
+
+
+def load_checkpoint_file(
+    path: str | os.PathLike[str], map_location: Any = "cpu", trusted: bool = False
+) -> dict[str, Any]:
+    """Reads a checkpoint without running code that may hide in it.
+
+    Our own files hold nothing but tensors, numbers, strings and containers. Files of MMEngine are read too: the few classes in
+    them are replaced by plain stand-ins, MMEngine need not be installed.
+
+    Args:
+        path: a file; or ``http(s)://…``, downloaded once to torch's cache; or ``torchvision://resnet18``.
+        map_location: where tensors go.
+        trusted: run whatever code the file brings. Only for files whose makers you trust.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds classes that are not on the list.
+    """
+    text = str(path)
+    if text.startswith("torchvision://"):
+        return _load_torchvision(text.removeprefix("torchvision://"))
+    if urlparse(text).scheme in ("http", "https"):
+        loaded = torch.hub.load_state_dict_from_url(text, map_location=map_location, weights_only=not trusted)
+        return dict(loaded)
+    file = Path(path)
+    if not file.is_file():
+        raise CheckpointError(f"there is no checkpoint {file}")
+    try:
+        with torch.serialization.safe_globals(_safe_globals()):
+            loaded = torch.load(file, map_location=map_location, weights_only=not trusted)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"(?:Unsupported global: GLOBAL|class|WeightsUnpickler error: Unsupported class) (\S+)", str(error))
+        what = f"it holds {refused.group(1)}" if refused else str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{file} was refused: {what}, which could run code. If you trust whoever made the file, load it once with "
+            "load_checkpoint_file(path, trusted=True) and save it again with its weights alone"
+        ) from error
+    except (RuntimeError, EOFError, OSError, KeyError) as error:
+        raise CheckpointError(f"{file} cannot be read: {verify(file) or error}") from error
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{file} holds a {type(loaded).__name__}, not a checkpoint")
+    return loaded
+
+
+def get_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the weights in a checkpoint: under ``state_dict``, ``model`` or ``state_dict_ema``, or the checkpoint itself."""
+    for key in ("state_dict", "model", "state_dict_ema"):
+        if isinstance(checkpoint.get(key), Mapping):
+            return dict(checkpoint[key])
+    return dict(checkpoint)
+
+
+def load_state_dict(
+    module: torch.nn.Module,
+    state_dict: Mapping[str, Any],
+    *,
+    strict: bool = False,
+    revise_keys: Sequence[tuple[str, str]] = REVISE_KEYS,
+) -> str:
+    """Loads weights into a module, those that fit.
+
+    Args:
+        module: what is loaded into.
+        state_dict: weights by name.
+        strict: raise if anything does not fit.
+        revise_keys: pairs of (regular expression, replacement) for the names.
+
+    Returns:
+        What was left out, grouped by module, as lines for the log; empty if everything fitted.
+
+    Raises:
+        CheckpointError: something does not fit and ``strict`` is set, or nothing at all fits.
+    """
+    for pattern, replacement in revise_keys:
+        state_dict = {re.sub(pattern, replacement, key): value for key, value in state_dict.items()}
+    own = module.state_dict()
+    wrong_shape = {
+        key: f"{tuple(value.shape)} in the file, {tuple(own[key].shape)} in the model"
+        for key, value in state_dict.items()
+        if key in own and isinstance(value, torch.Tensor) and isinstance(own[key], torch.Tensor) and value.shape != own[key].shape
+    }
+    fitting = {key: value for key, value in state_dict.items() if key not in wrong_shape}
+    result = module.load_state_dict(fitting, strict=False)
+    missing = [key for key in result.missing_keys if key not in wrong_shape and not key.endswith("num_batches_tracked")]
+    parts = []
+    if wrong_shape:
+        parts.append("of another shape, left as they were:\n" + "\n".join(f"  {k}: {v}" for k, v in wrong_shape.items()))
+    if result.unexpected_keys:
+        parts.append("in the file but not in the model:\n" + _grouped(result.unexpected_keys))
+    if missing:
+        parts.append("in the model but not in the file:\n" + _grouped(missing))
+    report = "\n".join(parts)
+    nothing_fits = own and not (set(own) & set(fitting))
+    if report and (strict or nothing_fits):
+        reason = "none of the weights fits the model" if nothing_fits else "the weights do not fit the model"
+        raise CheckpointError(f"{reason}:\n{report}")
+    return report
+
+
+def _grouped(keys: Iterable[str]) -> str:
+    """Returns names grouped by the module that holds them: ``head.fc: weight, bias``."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for key in keys:
+        owner, _, name = key.rpartition(".")
+        groups[owner].append(name)
+    return "\n".join(f"  {owner + ': ' if owner else ''}{', '.join(names)}" for owner, names in groups.items())
+
+
+def _load_torchvision(name: str) -> dict[str, Any]:
+    from torchvision.models import get_model_weights
+
+    return dict(get_model_weights(name).DEFAULT.get_state_dict(progress=False, weights_only=True))
+
+
+class ForeignObject:
+    """Stands in for an object of another framework that was pickled: its attributes, nothing else."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.args = args
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+
+def _safe_globals() -> list[Any]:
+    """The classes beyond tensors and containers that files of MMEngine hold; none of them runs code when it is made."""
+    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray  # type: ignore[attr-defined]
+    names = [
+        "mmengine.logging.history_buffer.HistoryBuffer",
+        "mmengine.logging.message_hub.HistoryBuffer",
+        "mmengine.config.config.ConfigDict",
+    ]
+    stand_ins: list[Any] = [(type(name.rpartition(".")[2], (ForeignObject,), {}), name) for name in names]
+    arrays: list[Any] = [np.ndarray, np.dtype, multiarray.scalar]
+    arrays += [(multiarray._reconstruct, f"{core}.multiarray._reconstruct") for core in ("numpy._core", "numpy.core")]
+    arrays += [(multiarray.scalar, f"{core}.multiarray.scalar") for core in ("numpy._core", "numpy.core")]
+    arrays += [type(np.dtype(code)) for code in ("f8", "f4", "i8", "i4", "u1", "?")]
+    return stand_ins + arrays

@@ -1,0 +1,318 @@
+"""The config of an experiment."""
+
+from argparse import ArgumentParser
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, cast
+
+from trainwright.engine.config.config_dict import ConfigDict, merge_into, own
+from trainwright.engine.config.custom_imports import import_custom_modules
+from trainwright.engine.config.dump import WIDTH, dump_config, format_python
+from trainwright.engine.config.paths import PYTHON_SUFFIX, find_config
+from trainwright.engine.config.read import Reader, check_format
+from trainwright.engine.errors import ConfigError, Origin
+
+RESERVED_KEYS = ("filename", "text", "pretty_text", "env_variables")
+
+State = tuple[ConfigDict, str | None, str, dict[str, str], bool]
+
+
+class Config(MutableMapping[str, Any]):
+    """The config of an experiment: a :class:`ConfigDict` with the file it comes from.
+
+    Keys are items and attributes: ``cfg["model"]`` is ``cfg.model``.
+
+    Example:
+        >>> cfg = Config.fromfile("configs/classification/lenet_fashion_mnist.py")
+        >>> cfg.merge_from_dict({"train_dataloader.batch_size": 64})
+        >>> cfg.train_dataloader.batch_size
+        64
+
+    Args:
+        cfg_dict: the keys.
+        cfg_text: text of the files that it was read from.
+        filename: the file that it was read from.
+        env_variables: environment variables that were used in it.
+        format_python_code: break the lines of :attr:`pretty_text`; otherwise each top-level key has one line.
+
+    Raises:
+        TypeError: ``cfg_dict`` is no dictionary.
+        ConfigError: a key is one of ``filename``, ``text``, ``pretty_text``, ``env_variables``.
+    """
+
+    _cfg_dict: ConfigDict
+    _filename: str | None
+    _text: str
+    _env_variables: dict[str, str]
+    _format_python_code: bool
+
+    def __init__(
+        self,
+        cfg_dict: Mapping[Any, Any] | None = None,
+        cfg_text: str | None = None,
+        filename: str | Path | None = None,
+        env_variables: dict[str, str] | None = None,
+        format_python_code: bool = True,
+    ) -> None:
+        if cfg_dict is None:
+            cfg_dict = ConfigDict()
+        if not isinstance(cfg_dict, dict):
+            raise TypeError(f"cfg_dict must be a dict, not {type(cfg_dict).__name__}")
+        keys = cfg_dict if isinstance(cfg_dict, ConfigDict) else ConfigDict(cfg_dict)
+        for key in RESERVED_KEYS:
+            if key in keys:
+                raise ConfigError(
+                    key, "this name is reserved: it is an attribute of every config", "", keys.origin(key)
+                )
+        filename = None if filename is None else str(filename)
+        self.__setstate__((keys, filename, cfg_text or "", env_variables or {}, format_python_code))
+
+    @staticmethod
+    def fromfile(
+        filename: str | Path,
+        use_predefined_variables: bool = True,
+        import_custom_modules: bool = True,
+        use_environment_variables: bool = True,
+        lazy_import: bool | None = None,
+        format_python_code: bool = True,
+    ) -> "Config":
+        """Reads a config file with all that it inherits from.
+
+        Args:
+            filename: a ``.py``, ``.yaml``, ``.yml`` or ``.json`` file, or ``package::path`` for a config of an
+                installed package.
+            use_predefined_variables: replace ``{{ fileDirname }}`` and the like.
+            import_custom_modules: import what ``custom_imports`` names.
+            use_environment_variables: replace ``{{ $NAME:default }}``.
+            lazy_import: whether a Python file is of the pure-Python style; found out from the file if None.
+            format_python_code: see :class:`Config`.
+
+        Raises:
+            ConfigFileError: the file, or one that it inherits from, is missing or wrong.
+            ConfigError: what is inherited does not fit, or ``custom_imports`` cannot be imported.
+        """
+        file, _ = find_config(str(filename), Path.cwd())
+        reader = Reader(
+            predefined=use_predefined_variables,
+            environment=use_environment_variables,
+            lazy_import=lazy_import,
+        )
+        keys = reader.read_file(file)
+        name = str(file) if "::" in str(filename) else str(filename)
+        return _finish(keys, reader, file, name, import_custom_modules, format_python_code)
+
+    @staticmethod
+    def fromstring(cfg_str: str, file_format: str) -> "Config":
+        """Reads a config from text, as if it were a file in the current folder.
+
+        Args:
+            cfg_str: the text.
+            file_format: ``.py``, ``.yaml``, ``.yml`` or ``.json``.
+
+        Raises:
+            ConfigFileError: the text is wrong, or the format unknown.
+        """
+        reader = Reader()
+        file = Path.cwd() / f"config{check_format(file_format)}"
+        keys = reader.read_text(cfg_str, file, "<string>")
+        return _finish(keys, reader, file, None, True, True)
+
+    @staticmethod
+    def diff(cfg1: "str | Path | Config", cfg2: "str | Path | Config") -> str:
+        """Returns the difference of two configs, or config files, as a unified diff, coloured in a terminal."""
+        import difflib
+
+        from rich.console import Console
+        from rich.text import Text
+
+        configs = [cfg if isinstance(cfg, Config) else Config.fromfile(cfg) for cfg in (cfg1, cfg2)]
+        colors = {"+": "bright_green", "-": "bright_red"}
+        console = Console(soft_wrap=True)
+        with console.capture() as capture:
+            for line in difflib.unified_diff(*(cfg.pretty_text.split("\n") for cfg in configs), lineterm=""):
+                console.print(Text(line, style=colors.get(line[:1], "bright_white")))
+        return capture.get()
+
+    @staticmethod
+    def auto_argparser(description: str | None = None) -> tuple[ArgumentParser, "Config"]:
+        """Returns a parser with an option for each key of the config that the command line names, and that config."""
+        first = ArgumentParser(description=description, add_help=False)
+        first.add_argument("config", help="config file")
+        cfg = Config.fromfile(first.parse_known_args()[0].config)
+        parser = ArgumentParser(description=description)
+        parser.add_argument("config", help="config file")
+        _add_options(parser, cfg._cfg_dict, "")
+        return parser, cfg
+
+    @property
+    def filename(self) -> str | None:
+        """The file that the config was read from."""
+        return self._filename
+
+    @property
+    def text(self) -> str:
+        """Name and text of each file that the config was read from, bases first."""
+        return self._text
+
+    @property
+    def env_variables(self) -> dict[str, str]:
+        """The environment variables that the files use, with their values."""
+        return self._env_variables
+
+    @property
+    def pretty_text(self) -> str:
+        """The whole config as Python text, which loads again to the same config."""
+        return format_python(self.to_dict(), WIDTH if self._format_python_code else None)
+
+    def dump(self, file: str | Path | None = None) -> str | None:
+        """Writes the config to a file, or returns its text.
+
+        Args:
+            file: a ``.py``, ``.yaml``, ``.yml`` or ``.json`` file. If None, the text is returned, in the format of the
+                file that the config was read from.
+
+        Raises:
+            ConfigFileError: an unknown suffix.
+        """
+        suffix = Path(file or self._filename or PYTHON_SUFFIX.join(("config", ""))).suffix
+        width = WIDTH if self._format_python_code else None
+        text = dump_config(self.to_dict(), suffix, width=width)
+        if file is None:
+            return text
+        Path(file).write_text(text, encoding="utf-8")
+        return None
+
+    def merge_from_dict(
+        self, options: Mapping[str, Any], allow_list_keys: bool = True, origin: Origin | None = None
+    ) -> None:
+        """Merges options such as those of the command line.
+
+        Args:
+            options: ``{"model.backbone.depth": 50, "train_pipeline.0.type": "Load"}``: dotted paths, digits for
+                elements of lists.
+            allow_list_keys: take digits for indices of lists and tuples.
+            origin: where the options were set: :data:`~trainwright.engine.config.overrides.COMMAND_LINE`.
+
+        Raises:
+            ConfigError: a path goes through something that is no dictionary, or a list has no such element. The config
+                is then as it was.
+        """
+        merged = own(self._cfg_dict)
+        for path, value in options.items():
+            nested = value
+            for key in reversed(path.split(".")):
+                nested = {key: nested}
+            merge_into(merged, nested, strict=True, list_keys=allow_list_keys, origin=origin)
+        object.__setattr__(self, "_cfg_dict", merged)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain dictionaries, lists and tuples; imported classes become their full dotted names."""
+        return self._cfg_dict.to_dict()
+
+    def origin(self, key: str) -> Origin | None:
+        """Returns where a top-level key was set, if it comes from a file or the command line."""
+        return self._cfg_dict.origin(key)
+
+    def copy(self) -> "Config":
+        """Returns a config of its own with the same values."""
+        keys, *rest = self.__getstate__()
+        other = Config.__new__(Config)
+        other.__setstate__(cast(State, (keys.copy(), *rest)))
+        return other
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Config":
+        other = Config.__new__(Config)
+        memo[id(self)] = other
+        other.__setstate__(deepcopy(self.__getstate__(), memo))
+        return other
+
+    def __getstate__(self) -> State:
+        return self._cfg_dict, self._filename, self._text, self._env_variables, self._format_python_code
+
+    def __setstate__(self, state: State) -> None:
+        names = ("_cfg_dict", "_filename", "_text", "_env_variables", "_format_python_code")
+        for name, value in zip(names, state):
+            object.__setattr__(self, name, value)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._cfg_dict[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._cfg_dict[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._cfg_dict[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cfg_dict)
+
+    def __len__(self) -> int:
+        return len(self._cfg_dict)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._cfg_dict
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_cfg_dict":  # while unpickling
+            raise AttributeError(name)
+        return getattr(self._cfg_dict, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if hasattr(Config, name):
+            raise AttributeError(f"{name!r} is an attribute of Config itself; write cfg[{name!r}] = ...")
+        setattr(self._cfg_dict, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._cfg_dict, name)
+
+    def __repr__(self) -> str:
+        return f"Config (path: {self._filename}): {self._cfg_dict!r}"
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Merges mappings or key-value pairs, recursively, as :meth:`ConfigDict.update` does."""
+        self._cfg_dict.update(*args, **kwargs)
+
+
+@contextmanager
+def read_base() -> Iterator[None]:
+    """Marks the imports of the configs that a pure-Python config inherits from.
+
+    Example:
+        >>> with read_base():
+        ...     from .._base_.default_runtime import *
+
+    The reader of configs looks for this statement and never runs it; elsewhere it does nothing.
+    """
+    yield
+
+
+def _finish(
+    keys: ConfigDict,
+    reader: Reader,
+    file: Path,
+    name: str | None,
+    custom_modules: bool,
+    format_python_code: bool,
+) -> Config:
+    cfg = Config(keys, "\n".join(reader.texts), name, reader.env_variables, format_python_code)
+    if custom_modules:
+        import_custom_modules(keys, file)
+    return cfg
+
+
+def _add_options(parser: ArgumentParser, keys: ConfigDict, prefix: str) -> None:
+    """Adds an option for each key that a command line can set, with the type that it has."""
+    for key, value in keys.items():
+        name = f"--{prefix}{key}"
+        if isinstance(value, dict):
+            _add_options(parser, cast(ConfigDict, value), f"{prefix}{key}.")
+        elif isinstance(value, bool):
+            parser.add_argument(name, action="store_true")
+        elif isinstance(value, str | int | float):
+            parser.add_argument(name, type=type(value))
+        elif isinstance(value, list | tuple) and value:
+            parser.add_argument(name, type=type(value[0]), nargs="+")

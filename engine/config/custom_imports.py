@@ -1,0 +1,94 @@
+"""Importing the modules that a config names in ``custom_imports``."""
+
+import sys
+import warnings
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from trainwright.engine.config.config_dict import ConfigDict
+from trainwright.engine.errors import ConfigError
+
+KEY = "custom_imports"
+
+
+def import_custom_modules(keys: ConfigDict, file: Path | None) -> None:
+    """Imports ``custom_imports=dict(imports=["my.module"], allow_failed_imports=False)``.
+
+    A module that Python does not find by itself is looked for in the current folder, then in the folder of the config
+    that names it, then in that of the whole config: these are appended to ``sys.path``, as far as they are needed.
+
+    Args:
+        keys: the config.
+        file: its file.
+
+    Raises:
+        ConfigError: there is no such module, or ``custom_imports`` is of another form.
+        Exception: whatever a module raises while it is imported, with a note that says who names it.
+    """
+    wanted = keys.get(KEY)
+    if not wanted:
+        return
+    origin = keys.origin(KEY)
+    modules, allow_failed = _checked(wanted, keys)
+    folders = [Path.cwd()]
+    folders += [Path(place.file).parent for place in (_inner_origin(wanted), origin) if place is not None]
+    folders += [file.parent] if file is not None else []
+    for module in modules:
+        try:
+            _import_from(module, folders)
+        except ImportError as error:
+            if not allow_failed:
+                raise ConfigError(f"{KEY}.imports", *_explain(module, error, folders), origin) from error
+            warnings.warn(f"custom_imports: {module} failed to import: {error}", stacklevel=3)
+        except Exception as error:
+            error.add_note(f"while importing {module!r}, {KEY} of {origin or 'the config'}")
+            raise
+
+
+def _checked(wanted: Any, keys: ConfigDict) -> tuple[list[str], bool]:
+    form = f"{KEY} = dict(imports=['my_package.my_module'], allow_failed_imports=False)"
+    if not isinstance(wanted, Mapping) or not set(wanted) <= {"imports", "allow_failed_imports"}:
+        raise ConfigError(KEY, f"{wanted!r:.60} names no modules", f"write {form}", keys.origin(KEY))
+    imports = wanted.get("imports") or []
+    modules = [imports] if isinstance(imports, str) else imports
+    if not isinstance(modules, list | tuple) or not all(isinstance(module, str) for module in modules):
+        raise ConfigError(
+            f"{KEY}.imports", f"{imports!r:.60} names no modules", f"write {form}", keys.origin(KEY)
+        )
+    return list(modules), bool(wanted.get("allow_failed_imports", False))
+
+
+def _inner_origin(wanted: Any) -> Any:
+    return wanted.origin("imports") if isinstance(wanted, ConfigDict) else None
+
+
+def _import_from(module: str, folders: list[Path]) -> None:
+    try:
+        import_module(module)
+        return
+    except ModuleNotFoundError as error:
+        if not _is_absent(module, error):
+            raise
+    for folder in folders:
+        if str(folder) not in sys.path and _is_in(module, folder):
+            sys.path.append(str(folder))
+    import_module(module)
+
+
+def _is_in(module: str, folder: Path) -> bool:
+    path = folder / module.partition(".")[0]
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def _is_absent(module: str, error: ImportError) -> bool:
+    """Whether the module itself or a package around it is what was not found."""
+    return isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+
+
+def _explain(module: str, error: ImportError, folders: list[Path]) -> tuple[str, str]:
+    if not _is_absent(module, error):
+        return f"{module!r} fails while it is imported: {error}", ""
+    places = ", ".join(dict.fromkeys(map(str, folders)))
+    return f"there is no module {module!r}", f"looked for it in sys.path, {places}"

@@ -1,0 +1,181 @@
+"""Writing configs: Python, YAML and JSON that load again to the same config."""
+
+import json
+import keyword
+import math
+import numbers
+from collections.abc import Mapping
+from types import BuiltinFunctionType, FunctionType
+from typing import Any
+
+from trainwright.engine.config.paths import JSON_SUFFIX, PYTHON_SUFFIX
+from trainwright.engine.config.read import check_format
+
+INDENT = 4
+WIDTH = 100
+_AFTER_ALL = ("dict", "float", "frozenset", "globals", "set")  # names that the text itself uses
+
+
+def dump_config(keys: Mapping[Any, Any], suffix: str, *, width: int | None = WIDTH) -> str:
+    """Returns the text of a config.
+
+    What a format cannot hold is written as text: classes and functions by their full dotted name, other objects as
+    ``str`` gives them. JSON has lists for tuples.
+
+    Args:
+        keys: plain dictionaries, lists, tuples and values.
+        suffix: ``.py``, ``.yaml``, ``.yml`` or ``.json``.
+        width: Python text is broken into lines of this length; None: one line for each top-level key.
+
+    Raises:
+        ConfigFileError: another suffix.
+    """
+    check_format(suffix)
+    if suffix == PYTHON_SUFFIX:
+        return format_python(keys, width)
+    if suffix == JSON_SUFFIX:
+        text = json.dumps(
+            _plain(keys, {list: list, tuple: list, set: list}), indent=INDENT, ensure_ascii=False
+        )
+        return text.replace("{{", "{\\u007b") + "\n"
+    return _dump_yaml(_plain(keys, {list: list, tuple: tuple, set: list}))
+
+
+def format_python(keys: Mapping[Any, Any], width: int | None = WIDTH) -> str:
+    """Returns a config as Python assignments, sorted by key, in ``dict(...)`` style."""
+    assigned = {key: value for key, value in sorted(keys.items(), key=_key_order) if _is_variable(key)}
+    others = {key: value for key, value in keys.items() if not _is_variable(key)}
+    lines = [f"{key} = {_format(value, 0, len(key) + 3, width)}\n" for key, value in assigned.items()]
+    if others:
+        call = "globals().update("
+        lines.append(f"{call}{_format(others, 0, len(call), width)})\n")
+    return "".join(lines)
+
+
+def _is_variable(key: Any) -> bool:
+    return _is_argument(key) and key not in _AFTER_ALL
+
+
+def _is_argument(key: Any) -> bool:
+    return isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key)
+
+
+def _key_order(item: tuple[Any, Any]) -> str:
+    return str(item[0])
+
+
+def _format(value: Any, indent: int, used: int, width: int | None) -> str:
+    """Returns the text of a value.
+
+    Args:
+        value: any value.
+        indent: of the line in which it begins.
+        used: characters of that line before it.
+        width: longest line, or None.
+    """
+    flat = _flat(value)
+    if (
+        width is None
+        or used + len(flat) + 1 <= width
+        or not value
+        or not isinstance(value, dict | list | tuple)
+    ):
+        return flat
+    opening, prefixed, closing = _parts(value)
+    inner = indent + INDENT
+    if isinstance(value, dict) or any(isinstance(item, dict | list | tuple) for item in value):
+        texts = [prefix + _format(item, inner, inner + len(prefix), width) for prefix, item in prefixed]
+        lines = [f"{' ' * inner}{text},\n" for text in texts]
+    else:
+        lines = _fill([f"{_flat(item)}," for item in value], inner, width)
+    return f"{opening}\n{''.join(lines)}{' ' * indent}{closing}"
+
+
+def _fill(texts: list[str], indent: int, width: int) -> list[str]:
+    lines = [" " * indent + texts[0]]
+    for text in texts[1:]:
+        if len(lines[-1]) + 1 + len(text) <= width:
+            lines[-1] += f" {text}"
+        else:
+            lines.append(" " * indent + text)
+    return [f"{line}\n" for line in lines]
+
+
+def _flat(value: Any) -> str:
+    """Returns the text of a value in one line."""
+    if not isinstance(value, dict | list | tuple):
+        return _literal(value)
+    opening, prefixed, closing = _parts(value)
+    texts = [f"{prefix}{_flat(item)}" for prefix, item in prefixed]
+    comma = "," if isinstance(value, tuple) and len(texts) == 1 else ""
+    return f"{opening}{', '.join(texts)}{comma}{closing}"
+
+
+def _parts(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> tuple[str, list[tuple[str, Any]], str]:
+    """Returns how a container opens, its items with what stands before each, and how it closes."""
+    if isinstance(value, dict):
+        items = sorted(value.items(), key=_key_order)
+        if all(map(_is_argument, value)):
+            return "dict(", [(f"{key}=", item) for key, item in items], ")"
+        return "{", [(f"{_literal(key)}: ", item) for key, item in items], "}"
+    opening, closing = "[]" if isinstance(value, list) else "()"
+    return opening, [("", item) for item in value], closing
+
+
+def _literal(value: Any) -> str:
+    """Returns the Python text of a value that is no dictionary, list or tuple."""
+    value = _basic(value)
+    if isinstance(value, str):
+        return repr(value).replace("{{", "{\\x7b")  # or it would be a variable when it is read again
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float({str(value)!r})"
+    if isinstance(value, set | frozenset):
+        elements = ", ".join(sorted(map(_literal, value)))
+        return f"{type(value).__name__}([{elements}])" if elements else f"{type(value).__name__}()"
+    return repr(value)
+
+
+def _basic(value: Any) -> Any:
+    """Returns a value that can be written: what it is, or text."""
+    if value is None or value is Ellipsis or isinstance(value, bool | bytes | set | frozenset):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if isinstance(value, type | FunctionType | BuiltinFunctionType):
+        return f"{value.__module__}.{value.__qualname__}"
+    return str(value)
+
+
+def _plain(value: Any, kinds: dict[type, type]) -> Any:
+    """Returns a value of types that YAML and JSON have; ``kinds`` says what becomes of lists, tuples and sets."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item, kinds) for key, item in value.items()}
+    for kind, written in kinds.items():
+        if isinstance(value, kind):
+            return written(_plain(item, kinds) for item in value)
+    basic = _basic(value)
+    return basic if basic is None or isinstance(basic, bool | int | float | str) else str(basic)
+
+
+def _dump_yaml(keys: dict[Any, Any]) -> str:
+    import yaml
+
+    from trainwright.engine.config.parse_data import TUPLE_TAG, yaml_resolvers
+
+    class Dumper(yaml.SafeDumper):
+        yaml_implicit_resolvers = yaml_resolvers(yaml.SafeDumper.yaml_implicit_resolvers)
+
+        def represent_tuple(self, value: tuple[Any, ...]) -> yaml.Node:
+            return self.represent_sequence(TUPLE_TAG, value)
+
+        def represent_text(self, value: str) -> yaml.Node:
+            return self.represent_scalar("tag:yaml.org,2002:str", value, style='"' if "{{" in value else None)
+
+    Dumper.add_representer(tuple, Dumper.represent_tuple)
+    Dumper.add_representer(str, Dumper.represent_text)
+    text = str(yaml.dump(keys, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=WIDTH))
+    return text.replace("{{", "{\\x7b")

@@ -1,0 +1,184 @@
+"""Options from the command line: ``model.depth=50 optimizer.betas=(0.9,0.99) names=[a, 'b c'] schedule={type: Step}``."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from trainwright.engine.errors import ConfigError, Origin
+
+COMMAND_LINE = Origin("--cfg-options")
+
+_INT = re.compile(r"[-+]?[0-9]+")
+_FLOAT = re.compile(
+    r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?(inf|infinity|nan)", re.IGNORECASE
+)
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+
+
+def parse_override(text: str) -> Any:
+    """Returns the value that an option's text stands for.
+
+    Numbers, ``true``, ``false`` (any case) and ``None`` are taken for what they are, ``[a, b]`` and bare ``a,b`` for
+    lists, ``(a, b)`` for a tuple, ``{a: 1}`` for a dictionary, all nested as you like, anything else for text, spaces
+    included. Quotes make text of anything: ``'1'``.
+
+    Raises:
+        ConfigError: brackets or quotes that do not match.
+    """
+    parser = _Parser(text)
+    values, commas = parser.items("")
+    return values if commas else values[0] if values else ""
+
+
+def parse_overrides(options: Sequence[str]) -> dict[str, Any]:
+    """Returns ``{key: value}`` for options of the form ``key=value``; only the first ``=`` separates.
+
+    Raises:
+        ConfigError: no ``=``, no key, or a value that cannot be read.
+    """
+    parsed = {}
+    for option in options:
+        key, separator, text = option.partition("=")
+        key = key.strip()
+        if not separator or not all(key.split(".")):
+            hint = "write KEY=VALUE, such as optim_wrapper.optimizer.lr=0.01"
+            raise ConfigError("", f"{option!r} is no option", hint, COMMAND_LINE)
+        try:
+            parsed[key] = parse_override(text)
+        except ConfigError as error:
+            raise ConfigError(key, error.message, error.hint, COMMAND_LINE) from None
+    return parsed
+
+
+class DictAction(argparse.Action):
+    """Collects ``KEY=VALUE`` options in a dictionary; an option that is repeated adds to it.
+
+    Example:
+        >>> parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    """
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        given = [values] if isinstance(values, str) else list(values or ())
+        try:
+            options = parse_overrides(given)
+        except ConfigError as error:
+            raise argparse.ArgumentError(self, "\n".join(filter(None, (error.message, error.hint)))) from None
+        setattr(namespace, self.dest, {**(getattr(namespace, self.dest, None) or {}), **options})
+
+
+class _Parser:
+    """Recursive descent over the text of one option."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+
+    def items(self, closing: str) -> tuple[list[Any], bool]:
+        """Reads values up to ``closing`` (or the end), and returns them and whether a comma was among them."""
+        values: list[Any] = []
+        commas = False
+        while not self.ends(closing):
+            values.append(self.value("," + closing))
+            if self.take(","):
+                commas = True
+        return values, commas
+
+    def pairs(self) -> dict[Any, Any]:
+        """Reads ``key: value`` up to a closing brace."""
+        pairs = {}
+        while not self.ends("}"):
+            key = self.value(":,}")
+            if not self.take(":"):
+                self.fail(f"a ':' is expected after the key {key!r}")
+            pairs[key] = self.value(",}")
+            self.take(",")
+        return pairs
+
+    def value(self, stops: str) -> Any:
+        """Reads one value, which ends before one of ``stops``."""
+        self.skip_space()
+        start = self.at
+        first = self.text[start : start + 1]
+        if first in ("'", '"'):
+            end = self.text.find(first, start + 1)
+            if end < 0:
+                self.fail(f"a quote {first} is not closed")
+            if self.stands_alone(end + 1, stops):
+                self.at = end + 1
+                return self.text[start + 1 : end]
+        elif first in _CLOSING and first != "" and self.stands_alone(self.matching(start) + 1, stops):
+            self.at = start + 1
+            if first == "{":
+                return self.pairs()
+            values, _ = self.items(_CLOSING[first])
+            return tuple(values) if first == "(" else values
+        return _scalar(self.word(stops))
+
+    def word(self, stops: str) -> str:
+        """Reads unquoted text, in which brackets match."""
+        start = self.at
+        while self.at < len(self.text) and self.text[self.at] not in stops:
+            char = self.text[self.at]
+            if char in _CLOSING.values():
+                self.fail(f"a bracket {char} is not opened")
+            self.at = self.matching(self.at) + 1 if char in _CLOSING else self.at + 1
+        return self.text[start : self.at].strip()
+
+    def matching(self, start: int) -> int:
+        """Returns the index of the bracket that closes the one at ``start``."""
+        expected: list[str] = []
+        index = start
+        while index < len(self.text):
+            char = self.text[index]
+            if char in "'\"" and self.text[:index].rstrip()[-1:] in "([{,:":
+                index = max(index, self.text.find(char, index + 1))
+            elif char in _CLOSING:
+                expected.append(_CLOSING[char])
+            elif char in _CLOSING.values():
+                if char != expected.pop():
+                    break
+                if not expected:
+                    return index
+            index += 1
+        self.fail(f"a bracket {self.text[start]} is not closed")
+
+    def ends(self, closing: str) -> bool:
+        self.skip_space()
+        if self.at == len(self.text):
+            return True
+        return closing != "" and self.take(closing)
+
+    def stands_alone(self, index: int, stops: str) -> bool:
+        """Whether nothing but space is between ``index`` and the end of the value."""
+        rest = self.text[index:].lstrip()
+        return not rest or rest[0] in stops
+
+    def take(self, char: str) -> bool:
+        self.skip_space()
+        found = self.text[self.at : self.at + 1] == char
+        self.at += found
+        return found
+
+    def skip_space(self) -> None:
+        while self.text[self.at : self.at + 1].isspace():
+            self.at += 1
+
+    def fail(self, message: str) -> NoReturn:
+        raise ConfigError("", f"{self.text!r}: {message}", "quotes make text of it: \"'(a'\"", COMMAND_LINE)
+
+
+def _scalar(word: str) -> Any:
+    if _INT.fullmatch(word):
+        return int(word)
+    if _FLOAT.fullmatch(word):
+        return float(word)
+    if word.lower() in ("true", "false"):
+        return word.lower() == "true"
+    return None if word == "None" else word

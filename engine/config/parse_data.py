@@ -1,0 +1,168 @@
+"""YAML and JSON configs: data only, each key with its line."""
+
+import json
+import re
+from bisect import bisect_right
+from json.decoder import JSONDecodeError, scanstring
+from json.scanner import py_make_scanner  # type: ignore[attr-defined]  # the scanner that calls back into Python
+from typing import Any, TypeAlias
+
+import yaml
+
+from trainwright.engine.config.config_dict import ConfigDict
+from trainwright.engine.errors import ConfigFileError, Origin
+
+TUPLE_TAG = "tag:yaml.org,2002:python/tuple"
+FLOAT_TAG = "tag:yaml.org,2002:float"
+TIMESTAMP_TAG = "tag:yaml.org,2002:timestamp"
+FLOAT = re.compile(
+    r"[-+]?(\d[\d_]*\.[\d_]*|\.\d[\d_]*|\d[\d_]*(?=[eE]))([eE][-+]?\d+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
+)
+
+Resolvers: TypeAlias = dict[str | None, list[tuple[str, re.Pattern[str]]]]
+
+
+def yaml_resolvers(inherited: Resolvers) -> Resolvers:
+    """Returns which unquoted texts are numbers, truth values and so on: as PyYAML, but ``1e-3`` is a number, as YAML 1.2
+    has it, and a date is a text."""
+    dropped = (FLOAT_TAG, TIMESTAMP_TAG)
+    resolvers = {
+        first: [rule for rule in rules if rule[0] not in dropped] for first, rules in inherited.items()
+    }
+    for first in "-+.0123456789":
+        resolvers.setdefault(first, []).append((FLOAT_TAG, FLOAT))
+    return resolvers
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # safe either way, C is faster
+    yaml_implicit_resolvers = yaml_resolvers(yaml.SafeLoader.yaml_implicit_resolvers)
+    file = ""
+
+
+def parse_yaml(text: str, file: str) -> ConfigDict:
+    """Reads a YAML config. Tags that could run code are refused; ``!!python/tuple`` is a tuple.
+
+    Args:
+        text: the YAML text.
+        file: name for the origins of the keys.
+
+    Raises:
+        ConfigFileError: wrong syntax, a key that is set twice, or something else than a mapping.
+    """
+    loader = _Loader(text)
+    loader.file = file
+    try:
+        value = loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        message = f"not valid YAML: {error.problem or error.context}"
+        raise ConfigFileError("", message, "", Origin(file, mark.line + 1 if mark else 0)) from None
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        raise ConfigFileError("", f"not valid YAML: {error}", "", Origin(file)) from None
+    finally:
+        loader.dispose()
+    return _checked_root(value, file)
+
+
+def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> ConfigDict:
+    lines: dict[str, int] = {}
+    for key_node, _ in node.value:
+        if key_node.tag != "tag:yaml.org,2002:merge" and isinstance(key_node.value, str):
+            _refuse_twice(key_node.value, Origin(loader.file, key_node.start_mark.line + 1), lines)
+    loader.flatten_mapping(node)
+    mapping = ConfigDict()
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        mapping[key] = loader.construct_object(value_node, deep=True)
+        mapping.set_origin(key, Origin(loader.file, key_node.start_mark.line + 1))
+    return mapping
+
+
+def _construct_tuple(loader: _Loader, node: yaml.SequenceNode) -> tuple[Any, ...]:
+    return tuple(loader.construct_sequence(node, deep=True))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+_Loader.add_constructor(TUPLE_TAG, _construct_tuple)
+
+
+def parse_json(text: str, file: str) -> ConfigDict:
+    """Reads a JSON config.
+
+    Args:
+        text: the JSON text.
+        file: name for the origins of the keys.
+
+    Raises:
+        ConfigFileError: wrong syntax, a key that is set twice, or something else than an object.
+    """
+    try:
+        return _checked_root(_JSONDecoder(text, file).decode(text), file)
+    except JSONDecodeError as error:
+        raise ConfigFileError("", f"not valid JSON: {error.msg}", "", Origin(file, error.lineno)) from None
+
+
+class _JSONDecoder(json.JSONDecoder):
+    """Makes a ConfigDict of each object. (A hook of the json module would not be told the lines.)"""
+
+    def __init__(self, text: str, file: str) -> None:
+        super().__init__()
+        self.file = file
+        self.line_ends = [index for index, char in enumerate(text) if char == "\n"]
+        self.parse_object = self._parse_object
+        self.scan_once = py_make_scanner(self)
+
+    def _parse_object(
+        self, start: tuple[str, int], strict: bool, scan_once: Any, *_: Any
+    ) -> tuple[ConfigDict, int]:
+        text, end = start
+        parsed = ConfigDict()
+        lines: dict[str, int] = {}
+        end = _skip_space(text, end)
+        if text[end : end + 1] == "}":
+            return parsed, end + 1
+        while True:
+            if text[end : end + 1] != '"':
+                raise JSONDecodeError("a key in double quotes is expected", text, end)
+            origin = Origin(self.file, bisect_right(self.line_ends, end) + 1)
+            key, end = scanstring(text, end + 1, strict)
+            _refuse_twice(key, origin, lines)
+            end = _expect(":", text, end)
+            try:
+                parsed[key], end = scan_once(text, end)
+            except StopIteration as stop:
+                raise JSONDecodeError("a value is expected", text, stop.value) from None
+            parsed.set_origin(key, origin)
+            end = _skip_space(text, end)
+            if text[end : end + 1] == "}":
+                return parsed, end + 1
+            end = _expect(",", text, end)
+
+
+def _skip_space(text: str, index: int) -> int:
+    while text[index : index + 1] in (" ", "\t", "\n", "\r"):
+        index += 1
+    return index
+
+
+def _expect(char: str, text: str, index: int) -> int:
+    index = _skip_space(text, index)
+    if text[index : index + 1] != char:
+        raise JSONDecodeError(f"{char!r} is expected", text, index)
+    return _skip_space(text, index + 1)
+
+
+def _refuse_twice(key: str, origin: Origin, lines: dict[str, int]) -> None:
+    if key in lines:
+        raise ConfigFileError("", f"the key {key!r} is set twice, first in line {lines[key]}", "", origin)
+    lines[key] = origin.line
+
+
+def _checked_root(value: Any, file: str) -> ConfigDict:
+    if value is None:
+        return ConfigDict()
+    if not isinstance(value, ConfigDict):
+        raise ConfigFileError(
+            "", f"a config is a mapping of keys to values, not {value!r:.60}", "", Origin(file)
+        )
+    return value

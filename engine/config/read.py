@@ -1,0 +1,211 @@
+"""Reading a config file with all that it inherits from."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trainwright.engine.config.config_dict import ConfigDict, merge_into, own
+from trainwright.engine.config.parse_python import BASE_KEY, BaseImport, Executed, PythonConfig, checked_bases
+from trainwright.engine.config.paths import (
+    JSON_SUFFIX,
+    PYTHON_SUFFIX,
+    SUFFIXES,
+    find_config,
+    find_module,
+)
+from trainwright.engine.config.variables import (
+    mark_base_variables,
+    resolve_marks,
+    substitute_environment,
+    substitute_predefined,
+)
+from trainwright.engine.errors import ConfigFileError, Origin
+
+DEPRECATION_KEY = "_deprecation_"
+STYLES = (
+    "a config and all that it inherits from are of one style: either `_base_ = ...` and `type='Name'`, "
+    "or `with read_base():` and imported classes"
+)
+
+
+class Reader:
+    """Reads one config.
+
+    Args:
+        predefined: replace ``{{ fileDirname }}`` and the like.
+        environment: replace ``{{ $NAME:default }}``.
+        lazy_import: whether Python configs are of the pure-Python style; found out from each file if None.
+
+    Attributes:
+        env_variables: the environment variables that were used, with their values.
+        texts: name and text of each file, bases first.
+    """
+
+    def __init__(
+        self, *, predefined: bool = True, environment: bool = True, lazy_import: bool | None = None
+    ) -> None:
+        self.env_variables: dict[str, str] = {}
+        self.texts: list[str] = []
+        self._predefined = predefined
+        self._environment = environment
+        self._lazy_import = lazy_import
+        self._open: list[str] = []
+
+    def read_file(self, file: Path, origin: Origin | None = None) -> ConfigDict:
+        """Reads a file.
+
+        Args:
+            file: absolute path.
+            origin: the place that names it.
+
+        Raises:
+            ConfigFileError: it cannot be read, or anything it inherits from.
+        """
+        return self.read_text(_load(file, origin), file, str(file), origin)
+
+    def read_text(self, text: str, file: Path, name: str, origin: Origin | None = None) -> ConfigDict:
+        """Reads the text of a config.
+
+        Args:
+            text: what stands in the file.
+            file: its path: bases are found from its folder, and its suffix tells the format.
+            name: what origins and messages call it.
+            origin: the place that names it.
+
+        Raises:
+            ConfigFileError: it cannot be read, or anything it inherits from.
+        """
+        with self._opened(name, origin):
+            substituted = self._substitute(text, file, name)
+            if file.suffix != PYTHON_SUFFIX:
+                return self._read_data(substituted, text, file, name)
+            python = PythonConfig(substituted, name)
+            pure = python.is_pure if self._lazy_import is None else self._lazy_import
+            if pure and python.assigns_base:
+                raise ConfigFileError("", f"{name} assigns `_base_`", STYLES, origin)
+            if not pure:
+                return self._read_text_style(python, text, file, name)
+            if origin is not None and self._lazy_import is None:
+                start = python.pure_origin()
+                raise ConfigFileError("", f"a base is of the pure-Python style, see {start}", STYLES, origin)
+            keys = self._run_pure(python, text, file, name).keys
+            return own(keys, keep_delete=False)  # type: ignore[no-any-return]  # a copy of the same kind
+
+    def _read_text_style(self, python: PythonConfig, text: str, file: Path, name: str) -> ConfigDict:
+        base = self._read_bases(python.bases(), file.parent)
+        child = python.execute(base=base).keys
+        return self._inherit(child, base, text, name)
+
+    def _read_data(self, substituted: str, text: str, file: Path, name: str) -> ConfigDict:
+        from trainwright.engine.config import (
+            parse_data,
+        )  # YAML costs time to import, and most configs are Python
+
+        parse = parse_data.parse_json if file.suffix == JSON_SUFFIX else parse_data.parse_yaml
+        child = parse(mark_base_variables(substituted, quoted=file.suffix == JSON_SUFFIX), name)
+        place = child.origin(BASE_KEY) or Origin(name)
+        base = self._read_bases(checked_bases(child.pop(BASE_KEY, []), [], place), file.parent)
+        child = own(child)
+        resolve_marks(child, base)
+        return self._inherit(child, base, text, name)
+
+    def _read_bases(self, bases: list[tuple[str, Origin]], folder: Path) -> ConfigDict:
+        merged = ConfigDict()
+        for name, place in bases:
+            file, scope = find_config(name, folder, place)
+            keys = self.read_file(file, place)
+            if scope is not None:
+                _set_scope(keys, scope)
+            for key in keys.keys() & merged.keys():
+                first, second = merged.origin(key), keys.origin(key)
+                message = f"two bases set the key {key!r}: {first} and {second}"
+                raise ConfigFileError("", message, "only one of several bases may set a key", place)
+            merge_into(merged, keys)
+        return merged
+
+    def _inherit(self, child: ConfigDict, base: ConfigDict, text: str, name: str) -> ConfigDict:
+        self.texts.append(f"{name}\n{text}")
+        _warn_of_deprecation(child, name)
+        merge_into(base, child, strict=True)
+        return base
+
+    def _run_pure(self, python: PythonConfig, text: str, file: Path, name: str) -> Executed:
+        executed = python.execute(import_base=lambda statement: self._import_base(statement, file.parent))
+        self.texts.append(f"{name}\n{text}")
+        _warn_of_deprecation(executed.keys, name)
+        return executed
+
+    def _import_base(self, statement: BaseImport, folder: Path) -> Executed:
+        file = find_module(statement.module, statement.level, folder, statement.origin)
+        name = str(file)
+        text = _load(file, statement.origin)
+        with self._opened(name, statement.origin):
+            python = PythonConfig(self._substitute(text, file, name), name)
+            if python.assigns_base:
+                raise ConfigFileError("", f"{name} assigns `_base_`", STYLES, statement.origin)
+            return self._run_pure(python, text, file, name)
+
+    def _substitute(self, text: str, file: Path, name: str) -> str:
+        if self._predefined:
+            text = substitute_predefined(text, file)
+        if self._environment:
+            text, used = substitute_environment(text, name)
+            self.env_variables.update(used)
+        return text
+
+    @contextmanager
+    def _opened(self, name: str, origin: Origin | None) -> Iterator[None]:
+        if name in self._open:
+            chain = " → ".join([*self._open[self._open.index(name) :], name])
+            raise ConfigFileError("", f"a config inherits from itself: {chain}", "", origin)
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self._open.pop()
+
+
+def check_format(suffix: str) -> str:
+    """Returns a file suffix that a config can have.
+
+    Raises:
+        ConfigFileError: it is another one.
+    """
+    if suffix not in SUFFIXES:
+        message = f"configs are not written as {suffix or 'a file without suffix'}"
+        raise ConfigFileError("", message, f"the formats are {', '.join(SUFFIXES)}")
+    return suffix
+
+
+def _load(file: Path, origin: Origin | None) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigFileError("", f"{file} cannot be read: {error}", "", origin) from None
+
+
+def _warn_of_deprecation(keys: ConfigDict, name: str) -> None:
+    origin = keys.origin(DEPRECATION_KEY) or Origin(name)
+    notice = keys.pop(DEPRECATION_KEY, None)
+    if notice is None:
+        return
+    message = f"the config {name} will be removed"
+    if "expected" in notice:
+        message += f"; use {notice['expected']} instead"
+    if "reference" in notice:
+        message += f"; see {notice['reference']}"
+    warnings.warn_explicit(message, DeprecationWarning, origin.file, origin.line)
+
+
+def _set_scope(value: object, scope: str) -> None:
+    """Gives each outermost dictionary with a ``type`` the scope of the package that it comes from."""
+    if isinstance(value, ConfigDict):
+        if "type" in value:
+            value.setdefault("_scope_", scope)
+            return
+        for item in dict.values(value):
+            _set_scope(item, scope)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _set_scope(item, scope)

@@ -1,0 +1,106 @@
+"""Variables in the text of a config: ``{{ fileDirname }}``, ``{{ $NAME:default }}``, ``{{ _base_.a.b }}``."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from trainwright.engine.config.config_dict import ConfigDict, own
+from trainwright.engine.errors import ConfigFileError, Origin, did_you_mean
+
+BASE_VARIABLE = re.compile(r"\{\{\s*_base_\.([\w.]+)\s*\}\}")
+_PREDEFINED = re.compile(r"\{\{\s*(fileDirname|fileBasename|fileBasenameNoExtension|fileExtname)\s*\}\}")
+_ENVIRONMENT = re.compile(r"\{\{\s*(['\"]?)\s*\$(\w+)\s*(?::\s*([^}]*?)\s*)?\1\s*\}\}")
+_MARK = "\ue000"  # of the private use area: stands in the text for {{ and }}, and no parser minds it
+_MARKED = re.compile(f"{_MARK}([\\w.]+){_MARK}")
+
+
+def substitute_predefined(text: str, file: Path) -> str:
+    """Replaces ``{{ fileDirname }}``, ``{{ fileBasename }}``, ``{{ fileBasenameNoExtension }}``, ``{{ fileExtname }}``."""
+    values = {
+        "fileDirname": file.parent.as_posix(),
+        "fileBasename": file.name,
+        "fileBasenameNoExtension": file.stem,
+        "fileExtname": file.suffix,
+    }
+    return _PREDEFINED.sub(lambda match: values[match[1]], text)
+
+
+def substitute_environment(text: str, file: str) -> tuple[str, dict[str, str]]:
+    """Replaces ``{{ $NAME:default }}``, and returns the environment variables that were used.
+
+    Quotes inside of the braces, ``{{'$NAME:8'}}``, keep the file readable for Python tools and are dropped.
+
+    Raises:
+        ConfigFileError: a variable is not set and has no default.
+    """
+    used: dict[str, str] = {}
+
+    def value(match: re.Match[str]) -> str:
+        name, default = match[2], match[3]
+        if name in os.environ:
+            used[name] = os.environ[name]
+            return used[name]
+        if not default:
+            line = text.count("\n", 0, match.start()) + 1
+            hint = f"set it, or write a default: {{{{ ${name}:default }}}}"
+            raise ConfigFileError("", f"the environment variable {name} is not set", hint, Origin(file, line))
+        return default
+
+    return _ENVIRONMENT.sub(value, text), used
+
+
+def mark_base_variables(text: str, *, quoted: bool) -> str:
+    """Replaces ``{{ _base_.a.b }}`` by marks that a parser takes for text; :func:`resolve_marks` finds them again.
+
+    Args:
+        text: text of a config.
+        quoted: text must stand in double quotes (JSON), so quotes are added outside of strings.
+    """
+
+    def mark(match: re.Match[str]) -> str:
+        marked = f"{_MARK}{match[1]}{_MARK}"
+        before = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
+        inside_string = before.replace('\\"', "").count('"') % 2 == 1
+        return f'"{marked}"' if quoted and not inside_string else marked
+
+    return BASE_VARIABLE.sub(mark, text)
+
+
+def resolve_marks(value: Any, base: ConfigDict, origin: Origin | None = None) -> Any:
+    """Returns ``value`` with the variables of the base in place of their marks.
+
+    A string that is one variable takes its value as it is; inside of a longer string it becomes text.
+
+    Raises:
+        ConfigFileError: the base has no such key.
+    """
+    if isinstance(value, ConfigDict):
+        for key, item in dict.items(value):
+            place = value.origin(key)
+            value[key] = resolve_marks(item, base, place)
+            value.set_origin(key, place)
+    elif isinstance(value, list | tuple):
+        return value.__class__(resolve_marks(item, base, origin) for item in value)
+    elif isinstance(value, str) and _MARK in value:
+        if whole := _MARKED.fullmatch(value):
+            return own(base_value(base, whole[1], origin))
+        return _MARKED.sub(lambda match: str(base_value(base, match[1], origin)), value)
+    return value
+
+
+def base_value(base: ConfigDict, path: str, origin: Origin | None = None) -> Any:
+    """Returns the value at a dotted path of the base config; digits index lists.
+
+    Raises:
+        ConfigFileError: there is no such key.
+    """
+    found: Any = base
+    for part in path.split("."):
+        try:
+            found = found[int(part)] if isinstance(found, list | tuple) else found[part]
+        except (LookupError, TypeError, ValueError):
+            keys = [key for key in found if isinstance(key, str)] if isinstance(found, dict) else []
+            message = f"the base config has no {path!r}: no {part!r}"
+            raise ConfigFileError("", message, did_you_mean(part, keys), origin) from None
+    return found

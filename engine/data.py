@@ -1,0 +1,291 @@
+"""Data loaders: built from a config, seeded by sample, and able to start at any position."""
+
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from torch import Generator
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+
+from trainwright.engine.build import note_errors, origin_of, resolve
+from trainwright.engine.distributed import get_world_size
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
+from trainwright.engine.state import mix, seed_host
+
+_INDEX_BITS = 40
+_INDEX_MASK = (1 << _INDEX_BITS) - 1
+
+
+class _DatasetProxy(Dataset[Any]):
+    """Stands for another dataset; every attribute that is not its own is that one's, for reading and for writing."""
+
+    _inner: Any
+
+    def __init__(self, dataset: Any, **attributes: Any) -> None:
+        self.__dict__.update(_inner=dataset, **attributes)
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._inner[index]
+
+    def __getattr__(self, name: str) -> Any:
+        if "_inner" not in self.__dict__:  # while being unpickled
+            raise AttributeError(name)
+        return getattr(self._inner, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._inner, name, value)
+
+
+class SeededDataset(_DatasetProxy):
+    """Gives every sample a random stream of its own, whoever fetches it and in whatever order.
+
+    It is asked with keys instead of indices: the epoch in the upper bits, the index in the lower ones, as
+    :class:`PositionedSampler` yields them; so workers that live longer than an epoch know it too. The stream of a sample
+    derives from (seed, epoch, index); a dataset that hands over whole batches has one stream a batch, from the first
+    index.
+
+    Args:
+        dataset: a map-style dataset.
+        seed: seed of the run.
+    """
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        super().__init__(dataset, _seed=seed, _batched=_fetches_batches(dataset))
+
+    def __getitem__(self, key: int) -> Any:
+        index = key & _INDEX_MASK
+        seed_host(mix(self._seed, key >> _INDEX_BITS, index))
+        with _note_sample(self._inner, index):
+            return self._inner[index]
+
+    def __getitems__(self, keys: list[int]) -> Any:
+        if not self._batched:
+            return [self[key] for key in keys]
+        seed_host(mix(self._seed, keys[0] >> _INDEX_BITS, keys[0] & _INDEX_MASK))
+        indices = [key & _INDEX_MASK for key in keys]
+        with _note_sample(self._inner, indices):
+            return self._inner.__getitems__(indices)
+
+
+class FirstSamples(_DatasetProxy):
+    """The first samples of a dataset.
+
+    Args:
+        dataset: a map-style dataset.
+        length: how many samples.
+    """
+
+    def __init__(self, dataset: Any, length: int) -> None:
+        super().__init__(dataset, _length=min(length, len(dataset)))
+
+    def __len__(self) -> int:
+        return self._length  # type: ignore[no-any-return]  # set through __dict__
+
+
+class _note_sample:  # noqa: N801  # a context manager, written as a class since it runs for each sample
+    def __init__(self, dataset: Any, index: int | list[int]) -> None:
+        self._dataset = dataset
+        self._index = index
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is not None:
+            error.add_note(f"while loading sample {self._index} of {type(self._dataset).__name__}")
+
+
+class PositionedSampler(Sampler[Any]):
+    """A sampler, or a batch sampler, that can start in the middle of an epoch.
+
+    Only indices are skipped, no sample is loaded; a sampler with ``iter_from(start)`` skips nothing at all. Every other
+    attribute is the inner sampler's.
+
+    Args:
+        sampler: yields indices, or lists of them.
+        keyed: yield keys for :class:`SeededDataset` instead of indices.
+    """
+
+    def __init__(self, sampler: Any, keyed: bool) -> None:
+        self._sampler = sampler
+        self._keyed = keyed
+        self.epoch = 0
+        self.start = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that the next iteration yields."""
+        self.epoch = epoch
+        for inner in (self._sampler, getattr(self._sampler, "sampler", None)):
+            if hasattr(inner, "set_epoch"):
+                inner.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        start, self.start = self.start, 0
+        items = self.items_from(start)
+        if not self._keyed:
+            return items
+        if self.endless:  # it has passes instead of epochs
+            each = len(self._sampler) / get_world_size()
+            return ((int(place / each) << _INDEX_BITS) + index for place, index in enumerate(items, start))
+        base = self.epoch << _INDEX_BITS
+        return (base + item if isinstance(item, int) else [base + index for index in item] for item in items)
+
+    @property
+    def endless(self) -> bool:
+        """Whether the sampler never comes to an end (it says so by an attribute of this name)."""
+        return bool(getattr(self._sampler, "endless", False))
+
+    def items_from(self, start: int) -> Iterator[Any]:
+        """Yields what the inner sampler yields in the current epoch, from position ``start``."""
+        if hasattr(self._sampler, "iter_from"):
+            return iter(self._sampler.iter_from(start))
+        return islice(iter(self._sampler), start, None)
+
+    def __getattr__(self, name: str) -> Any:
+        if "_sampler" not in self.__dict__:  # while being unpickled
+            raise AttributeError(name)
+        return getattr(self._sampler, name)
+
+
+def build_dataloader(
+    cfg: Any, *, seed: int, path: str = "dataloader", training: bool = False, rank_seed: int = 0
+) -> DataLoader[Any]:
+    """Builds a data loader from a config.
+
+    Args:
+        cfg: a mapping with ``dataset`` and optionally ``sampler`` (default: ``DefaultSampler``, shuffled in training),
+            ``batch_sampler``, ``batch_size``, ``collate_fn``, ``worker_init_fn``, ``num_batch_per_epoch``, and
+            anything that ``torch.utils.data.DataLoader`` takes; or a loader, returned as it is.
+        seed: seed of the run.
+        path: dotted path of ``cfg``, for messages.
+        training: whether the default sampler shuffles.
+        rank_seed: what to add to the seed of this rank's samples and samplers.
+
+    Raises:
+        ConfigError: ``dataset`` is missing, or settings contradict each other.
+    """
+    if not isinstance(cfg, Mapping):
+        return cfg  # type: ignore[no-any-return]  # a loader made by the user, of whatever kind
+    options = dict(cfg)
+    if "dataset" not in options:
+        raise ConfigError(path, "a dataloader needs a dataset", "dataset=dict(type=...)")
+    dataset = DATASETS.build(options.pop("dataset"), path=f"{path}.dataset")
+    if hasattr(dataset, "full_init"):
+        with note_errors(f"{path}.dataset", type(dataset), origin_of(cfg, "dataset")):
+            dataset.full_init()
+    batch_size = options.pop("batch_size", 1)
+    num_batch_per_epoch = options.pop("num_batch_per_epoch", None)
+    if num_batch_per_epoch is not None:
+        dataset = FirstSamples(dataset, num_batch_per_epoch * batch_size)
+    options.pop("disable_subprocess_warning", None)
+    options["collate_fn"] = _build_function(options.pop("collate_fn", None), _default_collate(dataset), f"{path}.collate_fn")
+    options["worker_init_fn"] = partial(
+        initialize_worker, user_function=_build_function(options.pop("worker_init_fn", None), None, f"{path}.worker_init_fn")
+    )
+    options.setdefault("generator", Generator().manual_seed(mix(seed, rank_seed) >> 1))
+    if options.get("num_workers", 0) == 0:
+        if options.pop("persistent_workers", False):
+            raise ConfigError(f"{path}.persistent_workers", "there are no workers to keep", "set num_workers", origin_of(cfg, "persistent_workers"))
+        options.pop("prefetch_factor", None)
+    if isinstance(dataset, IterableDataset):
+        if options.pop("sampler", None) or options.pop("batch_sampler", None):
+            raise ConfigError(path, "an IterableDataset decides its order itself", "remove sampler and batch_sampler")
+        return DataLoader(dataset, batch_size=batch_size, **options)
+    sampler = DATA_SAMPLERS.build(
+        options.pop("sampler", dict(type="DefaultSampler", shuffle=training)),
+        path=f"{path}.sampler", dataset=dataset, seed=seed + rank_seed,
+    )  # fmt: skip
+    batch_sampler_cfg = options.pop("batch_sampler", None)
+    keyed = not getattr(dataset, "deterministic", False)
+    if keyed:
+        dataset = SeededDataset(dataset, seed + rank_seed)
+    if batch_sampler_cfg is None:
+        return DataLoader(dataset, sampler=PositionedSampler(sampler, keyed), batch_size=batch_size, **options)
+    drop_last = options.pop("drop_last", False)
+    batch_sampler = DATA_SAMPLERS.build(
+        batch_sampler_cfg, path=f"{path}.batch_sampler", sampler=sampler, batch_size=batch_size,
+        **({"drop_last": drop_last} if drop_last else {}),
+    )  # fmt: skip
+    return DataLoader(dataset, batch_sampler=PositionedSampler(batch_sampler, keyed), **options)
+
+
+def positioned_sampler(dataloader: Any) -> PositionedSampler | None:
+    """Returns the sampler of a loader that can be moved, or None for a loader that we did not build."""
+    for sampler in (getattr(dataloader, "sampler", None), getattr(dataloader, "batch_sampler", None)):
+        if isinstance(sampler, PositionedSampler):
+            return sampler
+    return None
+
+
+def start_at(dataloader: Any, epoch: int, batch: int) -> bool:
+    """Makes the next iteration over a loader begin at a batch of an epoch.
+
+    Returns:
+        Whether the loader can do so; one of the user's own begins where it likes.
+    """
+    sampler = positioned_sampler(dataloader)
+    if sampler is None:
+        for inner in (getattr(dataloader, "sampler", None), getattr(dataloader, "batch_sampler", None)):
+            if hasattr(inner, "set_epoch"):
+                inner.set_epoch(epoch)
+        return batch == 0
+    sampler.set_epoch(epoch)
+    sampler.start = batch * (dataloader.batch_size or 1)
+    return True
+
+
+def position_of(dataloader: Any, iteration: int) -> tuple[int, int]:
+    """Returns which pass over the data an iteration falls in, and which batch of the pass it is."""
+    sampler = positioned_sampler(dataloader)
+    try:
+        length = len(dataloader)
+    except TypeError:  # an IterableDataset without length
+        return 0, iteration
+    return (0, iteration) if sampler is not None and sampler.endless else divmod(iteration, length)
+
+
+def sample_indices(dataloader: Any, epoch: int, batch: int) -> list[int] | None:
+    """Returns the dataset indices of one batch, worked out from its position, or None where that is impossible."""
+    sampler = positioned_sampler(dataloader)
+    if sampler is None or sampler.epoch != epoch:
+        return None
+    if dataloader.batch_size is None:
+        return list(next(sampler.items_from(batch), []))
+    return list(islice(sampler.items_from(batch * dataloader.batch_size), dataloader.batch_size))
+
+
+def initialize_worker(worker_id: int, user_function: Callable[[int], None] | None = None) -> None:
+    """Prepares a data worker: Ctrl-C is the main process's business."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if user_function is not None:
+        user_function(worker_id)
+
+
+def _fetches_batches(dataset: Any) -> bool:
+    return bool(getattr(dataset, "fetches_batches", False))
+
+
+def _default_collate(dataset: Any) -> dict[str, str]:
+    return dict(type="whole_batch" if _fetches_batches(dataset) else "pseudo_collate")
+
+
+def _build_function(cfg: Any, default: Any, path: str) -> Callable[..., Any] | None:
+    """Returns a function from its config: its name, or ``type`` with the arguments that are to be fixed."""
+    cfg = default if cfg is None else cfg
+    if cfg is None or (callable(cfg) and not isinstance(cfg, Mapping)):
+        return cfg  # type: ignore[no-any-return]  # narrowed to None or a callable
+    arguments = {"type": cfg} if isinstance(cfg, str) else dict(cfg)
+    if "type" not in arguments:
+        raise ConfigError(path, "this function has no 'type'")
+    origin = None if isinstance(cfg, str) else origin_of(cfg, "type")
+    function = resolve(arguments.pop("type"), FUNCTIONS, path=path, origin=origin)
+    return partial(function, **arguments) if arguments else function

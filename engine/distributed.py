@@ -1,0 +1,409 @@
+"""Ranks, collectives and launchers of several processes; in one process a collective changes nothing."""
+
+import functools
+import itertools
+import logging
+import os
+import pickle
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from trainwright.engine.logging import print_log
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_REDUCE_OPS = {
+    "sum": "SUM", "mean": "SUM", "product": "PRODUCT", "min": "MIN", "max": "MAX", "band": "BAND",
+    "bor": "BOR", "bxor": "BXOR",
+}  # fmt: skip
+_LAUNCHERS = ("pytorch", "slurm", "mpi")
+_DEFAULT_PORT = "29500"
+_ABSENT = object()
+
+
+def is_distributed() -> bool:
+    """Whether a process group is initialised."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def get_rank(group: "dist.ProcessGroup | None" = None) -> int:
+    """Returns the index of this process in the group, from 0."""
+    return dist.get_rank(group) if is_distributed() else 0
+
+
+def get_world_size(group: "dist.ProcessGroup | None" = None) -> int:
+    """Returns how many processes the group has."""
+    return dist.get_world_size(group) if is_distributed() else 1
+
+
+def get_dist_info(group: "dist.ProcessGroup | None" = None) -> tuple[int, int]:
+    """Returns rank and world size."""
+    return get_rank(group), get_world_size(group)
+
+
+def get_local_rank() -> int:
+    """Returns the index of this process on its machine, as the launcher says it."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def get_local_size() -> int:
+    """Returns how many processes this machine runs, as the launcher says it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def is_main_process(group: "dist.ProcessGroup | None" = None) -> bool:
+    """Whether this is the process of rank 0."""
+    return get_rank(group) == 0
+
+
+def master_only(func: Callable[P, R]) -> Callable[P, R | None]:
+    """Decorates a function that only the process of rank 0 runs; the others return None."""
+
+    @functools.wraps(func)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R | None:
+        return func(*args, **kwargs) if is_main_process() else None
+
+    return wrapper
+
+
+def get_device(device: "str | torch.device | None" = None) -> torch.device:
+    """Returns the device to compute on.
+
+    Args:
+        device: the one that the user asked for, returned as it is; if None, the current accelerator, else the
+            CPU.
+    """
+    if device is not None:
+        return torch.device(device)
+    if not torch.accelerator.is_available():
+        return torch.device("cpu")
+    accelerator = torch.accelerator.current_accelerator()
+    assert accelerator is not None
+    return torch.device(accelerator.type, torch.accelerator.current_device_index())
+
+
+def infer_launcher() -> str:
+    """Returns the launcher that started this process, by its environment: pytorch, slurm, mpi or none."""
+    if "WORLD_SIZE" in os.environ:
+        return "pytorch"
+    if "SLURM_NTASKS" in os.environ:
+        return "slurm"
+    if "OMPI_COMM_WORLD_LOCAL_RANK" in os.environ:
+        return "mpi"
+    return "none"
+
+
+def init_dist(launcher: str, backend: str | None = None, timeout: float | None = None, **kwargs: Any) -> None:
+    """Initialises the default process group.
+
+    Each process takes the accelerator of its local rank, where there is one. CPU tensors and accelerator
+    tensors can both be exchanged with the default backend.
+
+    Args:
+        launcher: ``"pytorch"`` (torchrun), ``"slurm"`` or ``"mpi"`` (Open MPI): who started the processes.
+        backend: a backend of ``torch.distributed``; by default gloo for the CPU and PyTorch's own choice for
+            the accelerator (nccl for CUDA).
+        timeout: seconds after which a collective is given up; PyTorch's default if None.
+        **kwargs: further arguments of :func:`torch.distributed.init_process_group`.
+
+    Raises:
+        ValueError: no such launcher.
+        RuntimeError: the environment lacks what the launcher should have set.
+    """
+    if launcher not in _LAUNCHERS:
+        raise ValueError(f"no launcher {launcher!r}: {', '.join(_LAUNCHERS)}")
+    if launcher == "slurm":
+        _set_environment(RANK="SLURM_PROCID", WORLD_SIZE="SLURM_NTASKS", LOCAL_RANK="SLURM_LOCALID")
+        os.environ.setdefault("MASTER_ADDR", _first_slurm_host())
+        os.environ.setdefault("MASTER_PORT", _DEFAULT_PORT)
+    elif launcher == "mpi":
+        prefix = "OMPI_COMM_WORLD_"
+        _set_environment(RANK=f"{prefix}RANK", WORLD_SIZE=f"{prefix}SIZE", LOCAL_RANK=f"{prefix}LOCAL_RANK")
+        os.environ.setdefault("MASTER_PORT", _DEFAULT_PORT)
+    needed = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    if missing := [name for name in needed if name not in os.environ]:
+        raise RuntimeError(
+            f"the launcher {launcher!r} has not set {', '.join(missing)}: start the processes with it, "
+            "or set the variables yourself"
+        )
+    if torch.accelerator.is_available():
+        torch.accelerator.set_device_index(get_local_rank() % torch.accelerator.device_count())
+    elif backend == "nccl":
+        print_log(
+            "there is no GPU, so 'gloo' takes the place of the backend 'nccl'", "current", logging.WARNING
+        )
+        backend = "gloo"
+    if backend is None:
+        backend = _default_backend()
+    if timeout is not None:
+        kwargs["timeout"] = timedelta(seconds=timeout)
+    dist.init_process_group(backend, **kwargs)
+
+
+def barrier(group: "dist.ProcessGroup | None" = None) -> None:
+    """Waits until all processes have come here."""
+    if get_world_size(group) > 1:
+        dist.barrier(group)
+
+
+def all_reduce(data: Tensor, op: str = "sum", group: "dist.ProcessGroup | None" = None) -> None:
+    """Reduces a tensor over all processes, in place.
+
+    Args:
+        data: any shape; the same in every process.
+        op: ``sum``, ``mean``, ``product``, ``min``, ``max``, ``band``, ``bor`` or ``bxor``; a mean of
+            integers is rounded down.
+        group: processes that take part; all if None.
+
+    Raises:
+        ValueError: no such operation.
+    """
+    reduce_op = _reduce_op(op)
+    world_size = get_world_size(group)
+    if world_size == 1:
+        return
+    moved = data.to(_comm_device(data.device, group)).contiguous()
+    dist.all_reduce(moved, reduce_op, group)
+    if op == "mean":
+        moved.div_(
+            world_size, rounding_mode=None if moved.is_floating_point() or moved.is_complex() else "floor"
+        )
+    if moved is not data:
+        data.copy_(moved)
+
+
+def all_gather(data: Tensor, group: "dist.ProcessGroup | None" = None) -> list[Tensor]:
+    """Returns the tensors of all processes, by rank; they must have one shape."""
+    world_size = get_world_size(group)
+    if world_size == 1:
+        return [data]
+    moved = data.to(_comm_device(data.device, group)).contiguous()
+    gathered = [torch.empty_like(moved) for _ in range(world_size)]
+    dist.all_gather(gathered, moved, group)
+    return [tensor.to(data.device) for tensor in gathered]
+
+
+def gather(data: Tensor, dst: int = 0, group: "dist.ProcessGroup | None" = None) -> list[Tensor]:
+    """Returns, at rank ``dst``, the tensors of all processes by rank; an empty list at the others."""
+    world_size = get_world_size(group)
+    if world_size == 1:
+        return [data]
+    moved = data.to(_comm_device(data.device, group)).contiguous()
+    here = get_rank(group) == dst
+    gathered = [torch.empty_like(moved) for _ in range(world_size)] if here else None
+    dist.gather(moved, gathered, group=group, group_dst=dst)
+    return [tensor.to(data.device) for tensor in gathered or []]
+
+
+def broadcast(data: Tensor, src: int = 0, group: "dist.ProcessGroup | None" = None) -> None:
+    """Overwrites a tensor with that of the process of rank ``src``, in place."""
+    if get_world_size(group) == 1:
+        return
+    moved = data.to(_comm_device(data.device, group)).contiguous()
+    dist.broadcast(moved, group=group, group_src=src)
+    if moved is not data:
+        data.copy_(moved)
+
+
+def all_reduce_dict(
+    data: dict[str, Tensor], op: str = "sum", group: "dist.ProcessGroup | None" = None
+) -> None:
+    """Reduces every tensor of a dictionary over all processes, in place; its keys must agree between them."""
+    all_reduce_params([data[key] for key in sorted(data)], op=op, group=group)
+
+
+def all_reduce_params(
+    params: Iterable[Tensor],
+    coalesce: bool = True,
+    bucket_size_mb: float = -1,
+    op: str = "sum",
+    group: "dist.ProcessGroup | None" = None,
+) -> None:
+    """Reduces parameters or buffers over all processes, in place.
+
+    Args:
+        params: tensors, in the same order in every process.
+        coalesce: send tensors of one dtype and device as one flat buffer.
+        bucket_size_mb: largest buffer in MiB; no limit if not positive.
+        op: as in :func:`all_reduce`.
+        group: processes that take part; all if None.
+    """
+    _reduce_op(op)
+    if get_world_size(group) == 1:
+        return
+    tensors = [param.detach() for param in params]
+    if not coalesce:
+        for tensor in tensors:
+            all_reduce(tensor, op, group)
+        return
+    for bucket in _buckets(tensors, bucket_size_mb * 2**20):
+        flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+        all_reduce(flat, op, group)
+        pieces = torch.split(flat, [tensor.numel() for tensor in bucket])
+        torch._foreach_copy_(bucket, [piece.view_as(tensor) for piece, tensor in zip(pieces, bucket)])
+
+
+def broadcast_parameters(
+    module: torch.nn.Module, src: int = 0, group: "dist.ProcessGroup | None" = None
+) -> None:
+    """Gives the parameters and buffers of all processes the values of rank ``src``, in place."""
+    if get_world_size(group) == 1:
+        return
+    for tensor in itertools.chain(module.parameters(), module.buffers()):
+        broadcast(tensor.detach(), src, group)
+
+
+def broadcast_object_list(data: list[Any], src: int = 0, group: "dist.ProcessGroup | None" = None) -> None:
+    """Overwrites the items of a list with those of rank ``src``; any objects that can be pickled."""
+    if get_world_size(group) > 1:
+        dist.broadcast_object_list(data, group=group, group_src=src)
+
+
+def all_gather_object(data: Any, group: "dist.ProcessGroup | None" = None) -> list[Any]:
+    """Returns the objects of all processes, by rank."""
+    world_size = get_world_size(group)
+    if world_size == 1:
+        return [data]
+    gathered: list[Any] = [None] * world_size
+    dist.all_gather_object(gathered, data, group)
+    return gathered
+
+
+def gather_object(data: Any, dst: int = 0, group: "dist.ProcessGroup | None" = None) -> list[Any] | None:
+    """Returns, at rank ``dst``, the objects of all processes by rank; None at the others."""
+    world_size = get_world_size(group)
+    if world_size == 1:
+        return [data]
+    gathered: list[Any] | None = [None] * world_size if get_rank(group) == dst else None
+    dist.gather_object(data, gathered, group=group, group_dst=dst)
+    return gathered
+
+
+def collect_results(
+    results: list[Any], size: int, device: str = "cpu", tmpdir: str | Path | None = None
+) -> list[Any] | None:
+    """Returns, at rank 0, the results of all samples in the order of the dataset; None at the others.
+
+    Process ``r`` of ``w`` is taken to have the samples ``r``, ``r + w``, ``r + 2 w``, …, as our samplers hand
+    them out.
+
+    Args:
+        results: one item for each sample that this process has seen; must be picklable.
+        size: length of the dataset; what a sampler padded beyond it is dropped.
+        device: ``"cpu"`` or ``"gpu"``, as in MMEngine. Results travel by the memory that the group's backend
+            sends from, which is the CPU's unless the backend was set to one of the accelerator alone.
+        tmpdir: folder that all processes can reach, for results too large to be sent (``"cpu"`` only). A
+            folder of its own is made in it, and removed in the end.
+
+    Raises:
+        ValueError: ``device`` is neither of the two, or ``tmpdir`` is given for ``"gpu"``.
+    """
+    if device not in ("cpu", "gpu"):
+        raise ValueError(f"results are collected on 'cpu' or 'gpu', not {device!r}")
+    if device == "gpu" and tmpdir is not None:
+        raise ValueError("tmpdir is for device='cpu' only")
+    if get_world_size() == 1:
+        return results[:size]
+    parts = gather_object(results) if tmpdir is None else _gather_through_files(results, Path(tmpdir))
+    if parts is None:
+        return None
+    ordered = itertools.chain.from_iterable(itertools.zip_longest(*parts, fillvalue=_ABSENT))
+    return [result for result in ordered if result is not _ABSENT][:size]
+
+
+def sync_random_seed(group: "dist.ProcessGroup | None" = None) -> int:
+    """Returns a random seed, from 0 to 2**31 - 1, that is the same in all processes."""
+    seed = [int.from_bytes(os.urandom(4), "little") >> 1]
+    broadcast_object_list(seed, group=group)
+    return seed[0]
+
+
+def _set_environment(**sources: str) -> None:
+    """Copies variables of a launcher to the names that PyTorch reads."""
+    for name, source in sources.items():
+        if source in os.environ:
+            os.environ[name] = os.environ[source]
+
+
+def _first_slurm_host() -> str:
+    node_list = os.environ.get("SLURM_NODELIST") or os.environ.get("SLURM_JOB_NODELIST", "")
+    if shutil.which("scontrol") is None:
+        return os.environ.get("SLURM_LAUNCH_NODE_IPADDR", node_list)
+    command = ["scontrol", "show", "hostnames", node_list]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
+
+
+def _default_backend() -> str:
+    if not torch.accelerator.is_available():
+        return "gloo"
+    accelerator = torch.accelerator.current_accelerator()
+    assert accelerator is not None
+    return f"cpu:gloo,{accelerator.type}:{dist.get_default_backend_for_device(accelerator)}"
+
+
+def _reduce_op(op: str) -> Any:
+    if op not in _REDUCE_OPS:
+        raise ValueError(f"no reduce operation {op!r}: {', '.join(_REDUCE_OPS)}")
+    return getattr(dist.ReduceOp, _REDUCE_OPS[op])
+
+
+def _comm_device(device: torch.device, group: "dist.ProcessGroup | None") -> torch.device:
+    """Returns the device itself if the group's backend can send from it, else one from which it can."""
+    reachable: Mapping[str, str] = dict(pair.split(":") for pair in dist.get_backend_config(group).split(","))
+    if device.type in reachable:
+        return device
+    return torch.device("cpu") if "cpu" in reachable else get_device()
+
+
+def _buckets(tensors: list[Tensor], limit: float) -> list[list[Tensor]]:
+    """Groups tensors by dtype and device, in lists of at most ``limit`` bytes (one tensor may be larger)."""
+    open_buckets: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    sizes: dict[tuple[torch.dtype, torch.device], int] = {}
+    buckets: list[list[Tensor]] = []
+    for tensor in tensors:
+        key = (tensor.dtype, tensor.device)
+        if key not in open_buckets or 0 < limit < sizes[key] + tensor.nbytes:
+            open_buckets[key], sizes[key] = [], 0
+            buckets.append(open_buckets[key])
+        open_buckets[key].append(tensor)
+        sizes[key] += tensor.nbytes
+    return buckets
+
+
+def _gather_through_files(results: list[Any], folder: Path) -> list[list[Any]] | None:
+    """Returns, at rank 0, the results of all processes by rank; None at the others."""
+    place = [""]
+    if is_main_process():
+        folder.mkdir(parents=True, exist_ok=True)
+        place[0] = tempfile.mkdtemp(prefix="results_", dir=folder)
+    broadcast_object_list(place)
+    shared = Path(place[0])
+    file = shared / f"part_{get_rank()}.pkl"
+    if shared.is_dir():
+        with file.open("wb") as stream:
+            pickle.dump(results, stream)
+    barrier()
+    if not is_main_process():
+        return None
+    try:
+        return [_read_part(shared / f"part_{rank}.pkl") for rank in range(get_world_size())]
+    finally:
+        shutil.rmtree(shared)
+
+
+def _read_part(file: Path) -> list[Any]:
+    if not file.exists():
+        raise FileNotFoundError(f"{file} is missing: tmpdir must be a folder that all processes share")
+    with file.open("rb") as stream:
+        part: list[Any] = pickle.load(stream)  # written by this run a moment ago
+    return part

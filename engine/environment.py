@@ -1,0 +1,78 @@
+"""The process that a run lives in: start methods, limits, and what is worth noting about the machine."""
+
+import multiprocessing
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from trainwright.engine.distributed import init_dist, is_distributed
+from trainwright.engine.errors import ConfigError, did_you_mean
+
+_KEYS = ("cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit")
+
+
+def setup_environment(env_cfg: Mapping[str, Any], launcher: str) -> None:
+    """Applies ``env_cfg`` and starts the process group.
+
+    Args:
+        env_cfg: ``cudnn_benchmark`` (bool); ``mp_cfg`` with ``mp_start_method`` (fork, spawn, forkserver) and
+            ``opencv_num_threads``; ``dist_cfg`` with the arguments of ``init_dist``; ``resource_limit``, how many open files
+            a process may have at least.
+        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+
+    Raises:
+        ConfigError: a key is unknown.
+    """
+    for key in env_cfg:
+        if key not in _KEYS:
+            hint = did_you_mean(key, _KEYS) or f"known are {', '.join(_KEYS)}"
+            raise ConfigError(f"env_cfg.{key}", "unknown setting", hint)
+    if env_cfg.get("cudnn_benchmark"):
+        torch.backends.cudnn.benchmark = True
+    mp_cfg = env_cfg.get("mp_cfg") or {}
+    if "opencv_num_threads" in mp_cfg:
+        os.environ["OPENCV_FOR_THREADS_NUM"] = str(mp_cfg["opencv_num_threads"])
+    method = mp_cfg.get("mp_start_method")
+    if method and multiprocessing.get_start_method(allow_none=True) != method:
+        multiprocessing.set_start_method(method, force=True)
+    if launcher != "none" and not is_distributed():
+        init_dist(launcher, **(env_cfg.get("dist_cfg") or {}))
+    _raise_file_limit(int(env_cfg.get("resource_limit", 4096)))
+
+
+def collect_env() -> dict[str, str]:
+    """Returns what is worth knowing about the machine, for the head of the log."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "trainwright": package_version("trainwright"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": package_version("torchvision"),
+        "numpy": package_version("numpy"),
+        "system": platform.platform(),
+        "cpu threads": str(torch.get_num_threads()),
+        "accelerator": ", ".join(devices) or str(accelerator or "none"),
+    }
+
+
+def package_version(package: str) -> str:
+    """Returns the version of an installed package without importing it, or ``not installed``."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _raise_file_limit(wanted: int) -> None:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))

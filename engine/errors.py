@@ -1,0 +1,115 @@
+"""Every exception that Trainwright raises on purpose.
+
+    TrainwrightError
+    ├── ConfigError (ValueError)            a mistake in a config, with its place and a remedy
+    │   ├── ConfigFileError                 a config file that cannot be read
+    │   └── UnknownTypeError (KeyError)     a `type` that no registry knows
+    ├── ConfigErrors (ValueError)           all mistakes that `check` found, together
+    ├── CheckpointError (RuntimeError)      a checkpoint that is missing, damaged, unsafe or does not fit
+    ├── MissingExtraError (ImportError)     an optional package that is not installed
+    └── TrainingError (RuntimeError)        a run that cannot sensibly go on
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Origin(NamedTuple):
+    """Where a config key was set.
+
+    Args:
+        file: path of the config file, or what stands in for it (``--cfg-options``).
+        line: 1-based line; 0 where there is none.
+    """
+
+    file: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        file = self.file
+        path = Path(file)
+        if path.is_absolute() and path.is_relative_to(Path.cwd()):
+            file = str(path.relative_to(Path.cwd()))
+        return f"{file}:{self.line}" if self.line else file
+
+
+class TrainwrightError(Exception):
+    """Base of all exceptions below."""
+
+
+class ConfigError(TrainwrightError, ValueError):
+    """A mistake in a config.
+
+    Args:
+        path: dotted path of the key, such as ``model.backbone.type``; empty for the whole file.
+        message: what is wrong.
+        hint: what to do about it.
+        origin: where the key was set, if it came from a file.
+    """
+
+    def __init__(self, path: str, message: str, hint: str = "", origin: Origin | None = None) -> None:
+        super().__init__(path, message, hint, origin)
+        self.path = path
+        self.message = message
+        self.hint = hint
+        self.origin = origin
+
+    def __str__(self) -> str:
+        place = ": ".join(str(part) for part in (self.origin, self.path) if part)
+        text = f"{place}: {self.message}" if place else self.message
+        return text + "".join(f"\n    {line}" for line in self.hint.splitlines())
+
+
+class ConfigFileError(ConfigError):
+    """A config file that cannot be read: missing, of an unknown kind, or with wrong syntax."""
+
+
+class UnknownTypeError(ConfigError, KeyError):
+    """A ``type`` that is neither registered nor importable. (MMEngine raises ``KeyError`` here.)"""
+
+
+class ConfigErrors(TrainwrightError, ValueError):
+    """All mistakes of a config together.
+
+    Args:
+        errors: the mistakes, at least one.
+    """
+
+    def __init__(self, errors: Sequence[ConfigError]) -> None:
+        super().__init__(errors)
+        self.errors = list(errors)
+
+    def __str__(self) -> str:
+        return "\n".join(str(error) for error in self.errors)
+
+
+class CheckpointError(TrainwrightError, RuntimeError):
+    """A checkpoint that is missing, damaged, unsafe to read, or does not fit."""
+
+
+class MissingExtraError(TrainwrightError, ImportError):
+    """An optional package is not installed.
+
+    Args:
+        package: name of the package that cannot be imported.
+        extra: name of the extra that installs it.
+        purpose: what needs it.
+    """
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package {package!r}: pip install 'trainwright[{extra}]'")
+
+
+class TrainingError(TrainwrightError, RuntimeError):
+    """A run that cannot sensibly go on."""
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """Returns ``"did you mean 'x'?"`` for the closest candidates, or an empty string."""
+    lowered: dict[str, str] = {}
+    for candidate in candidates:
+        lowered.setdefault(candidate.lower(), candidate)
+    close = [lowered[match] for match in difflib.get_close_matches(word.lower(), lowered, n=3, cutoff=0.6)]
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""

@@ -1,0 +1,133 @@
+"""The evaluator, which runs several metrics over the same predictions."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from trainwright.engine.evaluation.metric import BaseMetric
+from trainwright.engine.registry import EVALUATOR, METRICS
+from trainwright.engine.structures import BaseDataElement, DataSample
+
+
+@EVALUATOR.register_module()
+class Evaluator:
+    """Runs metrics over the predictions of a dataset.
+
+    Args:
+        metrics: one metric or several, or their configs.
+    """
+
+    def __init__(
+        self, metrics: Mapping[str, Any] | BaseMetric | Sequence[Mapping[str, Any] | BaseMetric]
+    ) -> None:
+        several = metrics if isinstance(metrics, Sequence) else [metrics]
+        self.metrics: list[BaseMetric] = [METRICS.build(metric) for metric in several]
+        self._dataset_meta: dict[str, Any] | None = None
+
+    @property
+    def dataset_meta(self) -> dict[str, Any] | None:
+        """Meta information of the dataset, such as its classes; setting it gives it to every metric."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, dataset_meta: dict[str, Any]) -> None:
+        self._dataset_meta = dataset_meta
+        for metric in self.metrics:
+            metric.dataset_meta = dataset_meta
+
+    def process(self, data_samples: Any, data_batch: Any = None) -> None:
+        """Hands the predictions of one batch to every metric.
+
+        Args:
+            data_samples: what the model predicted: a list with a data element or dictionary for each sample,
+                or one batched :class:`~trainwright.engine.structures.DataSample`.
+            data_batch: the batch as the loader yields it.
+        """
+        if isinstance(data_samples, DataSample):
+            batch = data_samples.to_dict()
+            if all(metric.accepts_batches for metric in self.metrics):
+                samples = []
+            else:
+                samples = [sample.to_dict() for sample in data_samples.unbatch()]
+            for metric in self.metrics:
+                metric.process(data_batch, batch if metric.accepts_batches else samples)
+            return
+        samples = [
+            sample.to_dict() if isinstance(sample, BaseDataElement) else sample for sample in data_samples
+        ]
+        for metric in self.metrics:
+            metric.process(data_batch, samples)
+
+    def evaluate(self, size: int) -> dict[str, Any]:
+        """Computes the results of all metrics, and starts anew.
+
+        Args:
+            size: length of the dataset.
+
+        Returns:
+            The results of all metrics by ``prefix/name``.
+
+        Raises:
+            ValueError: two metrics have a result of the same name.
+        """
+        results: dict[str, Any] = {}
+        source: dict[str, BaseMetric] = {}
+        for metric in self.metrics:
+            for name, value in metric.evaluate(size).items():
+                if name in source:
+                    first, second = type(source[name]).__name__, type(metric).__name__
+                    raise ValueError(
+                        f"the metrics {first} and {second} both have a result {name!r}: "
+                        "give one of them another prefix"
+                    )
+                source[name] = metric
+                results[name] = value
+        return results
+
+    def reset(self) -> None:
+        """Makes every metric forget what it gathered."""
+        for metric in self.metrics:
+            metric.reset()
+
+    def offline_evaluate(
+        self, data_samples: Iterable[Any], data: Iterable[Any] | None = None, chunk_size: int = 1
+    ) -> dict[str, Any]:
+        """Evaluates predictions that were dumped before, for instance by ``DumpResults``.
+
+        Args:
+            data_samples: predictions with annotations, one for each sample.
+            data: what the loader would have given for each sample, where a metric asks for it.
+            chunk_size: how many samples are handed over at once.
+
+        Returns:
+            The results of all metrics by ``prefix/name``.
+
+        Raises:
+            ValueError: ``data_samples`` and ``data`` differ in length.
+        """
+        samples = iter(data_samples)
+        batches = None if data is None else iter(data)
+        size = 0
+        while chunk := list(islice(samples, chunk_size)):
+            size += len(chunk)
+            self.process(chunk, None if batches is None else _collate(_take(batches, len(chunk))))
+        if batches is not None and next(batches, None) is not None:
+            raise ValueError(f"there are {size} predictions, but more data than that")
+        return self.evaluate(size)
+
+
+def _take(items: Iterator[Any], number: int) -> list[Any]:
+    taken = list(islice(items, number))
+    if len(taken) < number:
+        raise ValueError("there are more predictions than data")
+    return taken
+
+
+def _collate(samples: list[Any]) -> Any:
+    """Returns samples as a batch whose items are lists, as the pseudo_collate of the data loaders does."""
+    first = samples[0]
+    if isinstance(first, Mapping):
+        return {key: _collate([sample[key] for sample in samples]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(_collate(list(column)) for column in zip(*samples))
+    return samples

@@ -1,0 +1,302 @@
+"""Hooks: what happens around a step."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from trainwright.engine.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from trainwright.engine.runner import Runner
+
+DataBatch = Any
+
+
+class Priority(IntEnum):
+    """When a hook is called among the others at the same point: lower numbers first."""
+
+    HIGHEST = 0
+    VERY_HIGH = 10
+    HIGH = 30
+    ABOVE_NORMAL = 40
+    NORMAL = 50
+    BELOW_NORMAL = 60
+    LOW = 70
+    VERY_LOW = 90
+    LOWEST = 100
+
+
+def get_priority(priority: "int | str | Priority") -> int:
+    """Returns a priority as a number.
+
+    Args:
+        priority: a number from 0 to 100, or a name such as ``"VERY_LOW"`` in any case.
+
+    Raises:
+        ValueError: the number is out of range, or no priority has this name.
+        TypeError: neither a number nor a name.
+    """
+    if isinstance(priority, str):
+        if priority.upper() not in Priority.__members__:
+            raise ValueError(f"no priority {priority!r}: {', '.join(Priority.__members__)}, or a number from 0 to 100")
+        return Priority[priority.upper()].value
+    if not isinstance(priority, int):
+        raise TypeError(f"a priority is a number or a name, not {priority!r}")
+    if not 0 <= priority <= 100:
+        raise ValueError(f"a priority lies between 0 and 100, not at {priority}")
+    return int(priority)
+
+
+class Hook:
+    """Base of everything that acts at points of a run.
+
+    A subclass overrides the points that it needs; only overridden ones are called. A hook with ``state_dict`` and
+    ``load_state_dict`` has its state in every checkpoint. Each point may also be handled for all modes at once, in
+    ``_before_epoch``, ``_after_epoch``, ``_before_iter`` or ``_after_iter`` with an argument ``mode``.
+
+    Raises:
+        TypeError: a subclass defines a public method that looks like a point and is none (``after_train_iteration``).
+    """
+
+    priority: "int | str | Priority" = "NORMAL"
+
+    stages: ClassVar[tuple[str, ...]] = (
+        "before_run", "after_load_checkpoint", "before_train", "before_train_epoch", "before_train_iter",
+        "after_train_iter", "after_train_epoch", "before_val", "before_val_epoch", "before_val_iter", "after_val_iter",
+        "after_val_epoch", "after_val", "before_save_checkpoint", "after_train", "before_test", "before_test_epoch",
+        "before_test_iter", "after_test_iter", "after_test_epoch", "after_test", "after_run",
+    )  # fmt: skip
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in vars(cls):
+            if name.startswith(("before_", "after_")) and name not in cls.stages and callable(vars(cls)[name]):
+                hint = did_you_mean(name, cls.stages) or f"the points are {', '.join(cls.stages)}"
+                raise TypeError(f"{cls.__name__}.{name} is no point of a run, it would never be called: {hint}")
+
+    def before_run(self, runner: "Runner") -> None:
+        """Called once, when everything is built."""
+
+    def after_run(self, runner: "Runner") -> None:
+        """Called once at the end, also after an exception; then some parts may be missing."""
+
+    def before_train(self, runner: "Runner") -> None:
+        """Called before the first epoch."""
+
+    def after_train(self, runner: "Runner") -> None:
+        """Called after the last epoch."""
+
+    def before_val(self, runner: "Runner") -> None:
+        """Called before a validation."""
+
+    def after_val(self, runner: "Runner") -> None:
+        """Called after a validation."""
+
+    def before_test(self, runner: "Runner") -> None:
+        """Called before a test."""
+
+    def after_test(self, runner: "Runner") -> None:
+        """Called after a test."""
+
+    def before_save_checkpoint(self, runner: "Runner", checkpoint: dict[str, Any]) -> None:
+        """Called with the checkpoint that is about to be written; may change it."""
+
+    def after_load_checkpoint(self, runner: "Runner", checkpoint: dict[str, Any]) -> None:
+        """Called with a checkpoint that was read, before it is used; may change it."""
+
+    def before_train_epoch(self, runner: "Runner") -> None:
+        """Called before each epoch (once a run, in a loop by iterations)."""
+        self._before_epoch(runner, mode="train")
+
+    def before_val_epoch(self, runner: "Runner") -> None:
+        """Called before the batches of a validation."""
+        self._before_epoch(runner, mode="val")
+
+    def before_test_epoch(self, runner: "Runner") -> None:
+        """Called before the batches of a test."""
+        self._before_epoch(runner, mode="test")
+
+    def after_train_epoch(self, runner: "Runner") -> None:
+        """Called after each epoch (once a run, in a loop by iterations), before the counter is raised."""
+        self._after_epoch(runner, mode="train")
+
+    def after_val_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
+        """Called after the batches of a validation, with the results by ``prefix/name``."""
+        self._after_epoch(runner, mode="val")
+
+    def after_test_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
+        """Called after the batches of a test, with the results by ``prefix/name``."""
+        self._after_epoch(runner, mode="test")
+
+    def before_train_iter(self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None) -> None:
+        """Called before each training step."""
+        self._before_iter(runner, batch_idx=batch_idx, data_batch=data_batch, mode="train")
+
+    def before_val_iter(self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None) -> None:
+        """Called before each batch of a validation."""
+        self._before_iter(runner, batch_idx=batch_idx, data_batch=data_batch, mode="val")
+
+    def before_test_iter(self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None) -> None:
+        """Called before each batch of a test."""
+        self._before_iter(runner, batch_idx=batch_idx, data_batch=data_batch, mode="test")
+
+    def after_train_iter(
+        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Called after each training step, with what ``train_step`` returned, before the counter is raised."""
+        self._after_iter(runner, batch_idx=batch_idx, data_batch=data_batch, outputs=outputs, mode="train")
+
+    def after_val_iter(
+        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, outputs: Sequence[Any] | None = None
+    ) -> None:
+        """Called after each batch of a validation, with the predictions."""
+        self._after_iter(runner, batch_idx=batch_idx, data_batch=data_batch, outputs=outputs, mode="val")
+
+    def after_test_iter(
+        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, outputs: Sequence[Any] | None = None
+    ) -> None:
+        """Called after each batch of a test, with the predictions."""
+        self._after_iter(runner, batch_idx=batch_idx, data_batch=data_batch, outputs=outputs, mode="test")
+
+    def _before_epoch(self, runner: "Runner", mode: str = "train") -> None:
+        """All three ``before_*_epoch`` in one."""
+
+    def _after_epoch(self, runner: "Runner", mode: str = "train") -> None:
+        """All three ``after_*_epoch`` in one."""
+
+    def _before_iter(self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, mode: str = "train") -> None:
+        """All three ``before_*_iter`` in one."""
+
+    def _after_iter(
+        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, outputs: Any = None, mode: str = "train"
+    ) -> None:
+        """All three ``after_*_iter`` in one."""
+
+    def every_n_epochs(self, runner: "Runner", n: int, start: int = 0) -> bool:
+        """Whether the epoch in progress is the n-th, 2n-th, … after ``start``; never for ``n <= 0``."""
+        done = runner.epoch + 1 - start
+        return n > 0 and done >= 0 and done % n == 0
+
+    def every_n_train_iters(self, runner: "Runner", n: int, start: int = 0) -> bool:
+        """Whether the training iteration in progress is the n-th, 2n-th, … after ``start``; never for ``n <= 0``."""
+        done = runner.iter + 1 - start
+        return n > 0 and done >= 0 and done % n == 0
+
+    def every_n_inner_iters(self, batch_idx: int, n: int) -> bool:
+        """Whether ``batch_idx`` is the n-th, 2n-th, … batch of its epoch; never for ``n <= 0``."""
+        return n > 0 and (batch_idx + 1) % n == 0
+
+    def end_of_epoch(self, dataloader: Any, batch_idx: int) -> bool:
+        """Whether this is the last batch of ``dataloader``."""
+        return batch_idx + 1 == len(dataloader)
+
+    def is_last_train_epoch(self, runner: "Runner") -> bool:
+        """Whether the epoch in progress is the last."""
+        return runner.epoch + 1 == runner.max_epochs
+
+    def is_last_train_iter(self, runner: "Runner") -> bool:
+        """Whether the training iteration in progress is the last."""
+        return runner.iter + 1 == runner.max_iters
+
+    def get_triggered_stages(self) -> list[str]:
+        """Returns the points that this hook acts at, in the order of :attr:`stages`."""
+        return [stage for stage in self.stages if _overrides(type(self), stage)]
+
+
+_SHARED = {"before_*_epoch": "_before_epoch", "after_*_epoch": "_after_epoch", "before_*_iter": "_before_iter",
+           "after_*_iter": "_after_iter"}  # fmt: skip
+
+
+def _overrides(hook: type[Hook], stage: str) -> bool:
+    names = [stage]
+    when, *middle, what = stage.split("_")
+    if middle and f"{when}_*_{what}" in _SHARED and getattr(hook, stage) is getattr(Hook, stage):
+        names.append(_SHARED[f"{when}_*_{what}"])
+    return any(getattr(hook, name) is not getattr(Hook, name) for name in names)
+
+
+DEFAULT_HOOKS: dict[str, dict[str, Any]] = {
+    "runtime_info": {"type": "RuntimeInfoHook"},
+    "timer": {"type": "IterTimerHook"},
+    "sampler_seed": {"type": "DistSamplerSeedHook"},
+    "logger": {"type": "LoggerHook"},
+    "param_scheduler": {"type": "ParamSchedulerHook"},
+    "checkpoint": {"type": "CheckpointHook", "interval": 1},
+    "progress": {"type": "ProgressHook"},
+}
+"""The hooks of every run; ``default_hooks`` in a config changes or removes them by these names."""
+
+
+def configured_hooks(
+    default_hooks: Mapping[str, Any], custom_hooks: Sequence[Any]
+) -> Iterator[tuple[str, "Hook | Mapping[str, Any]"]]:
+    """Yields the hooks of a run, or their configs, each with its path in the config.
+
+    Args:
+        default_hooks: changes to :data:`DEFAULT_HOOKS` by name: a hook; a config, which may leave out ``type``; or None.
+        custom_hooks: further ones.
+
+    Raises:
+        ConfigError: an entry without ``type`` has a name that no default hook has.
+    """
+    for name, hook in {**DEFAULT_HOOKS, **default_hooks}.items():
+        if isinstance(hook, Mapping) and "type" not in hook:
+            if name not in DEFAULT_HOOKS:
+                hint = did_you_mean(name, DEFAULT_HOOKS) or f"they are {', '.join(DEFAULT_HOOKS)}"
+                raise ConfigError(f"default_hooks.{name}", "no default hook has this name", hint)
+            hook = {**DEFAULT_HOOKS[name], **hook}
+        if hook is not None:
+            yield f"default_hooks.{name}", hook
+    for index, hook in enumerate(custom_hooks):
+        yield f"custom_hooks.{index}", hook
+
+
+class HookList:
+    """The hooks of a run, in order of priority, and for each point those that act there."""
+
+    def __init__(self) -> None:
+        self.hooks: list[Hook] = []
+        self._calls: dict[str, list[Callable[..., None]]] = {stage: [] for stage in Hook.stages}
+
+    def add(self, hook: Hook) -> None:
+        """Inserts a hook behind those of the same or a lower priority number."""
+        priority = get_priority(hook.priority)
+        position = sum(get_priority(other.priority) <= priority for other in self.hooks)
+        self.hooks.insert(position, hook)
+        for stage in Hook.stages:
+            self._calls[stage] = [getattr(hook, stage) for hook in self.hooks if stage in hook.get_triggered_stages()]
+
+    def at(self, stage: str) -> list[Callable[..., None]]:
+        """Returns the bound methods to call at a point. The list is made once; do not change it."""
+        return self._calls[stage]
+
+    def call(self, stage: str, runner: "Runner", **kwargs: Any) -> None:
+        """Calls a point of every hook that acts there.
+
+        Raises:
+            ValueError: no point has this name.
+            Exception: whatever a hook raises, with a note that names the hook.
+        """
+        if stage not in self._calls:
+            raise ValueError(f"no point {stage!r}: {did_you_mean(stage, Hook.stages) or ', '.join(Hook.stages)}")
+        for call in self._calls[stage]:
+            try:
+                call(runner, **kwargs)
+            except Exception as error:
+                error.add_note(f"in {type(call.__self__).__name__}.{stage}")  # type: ignore[attr-defined]
+                raise
+
+    def table(self) -> str:
+        """Returns, for the log, each point with the hooks that act there, in order."""
+        lines = []
+        for stage, calls in self._calls.items():
+            if calls:
+                hooks = [call.__self__ for call in calls]  # type: ignore[attr-defined]
+                lines.append(f"{stage}:")
+                lines += [f"  ({_priority_name(hook.priority):<12}) {type(hook).__name__}" for hook in hooks]
+        return "\n".join(lines)
+
+
+def _priority_name(priority: "int | str | Priority") -> str:
+    number = get_priority(priority)
+    return Priority(number).name if number in Priority._value2member_map_ else str(number)

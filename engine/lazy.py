@@ -1,0 +1,42 @@
+"""Packages whose names are imported at first use (PEP 562)."""
+
+import ast
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+
+def attach(package: str, init_file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Makes the names that a package's ``__init__.pyi`` lists importable, each loaded at its first use.
+
+    The stub is the one list of public names: type checkers read it, and so does this function.
+
+    Args:
+        package: ``__name__`` of the package.
+        init_file: ``__file__`` of the package.
+
+    Returns:
+        ``__getattr__``, ``__dir__`` and ``__all__`` for the package.
+
+    Raises:
+        ImportError: the package is imported under its bare name (``import engine``). That would be a second copy
+            of it, with a second set of registries.
+    """
+    if not package.startswith("trainwright."):
+        raise ImportError(f"import this package as 'trainwright.{package}', not as {package!r}")
+    stub = Path(init_file).with_suffix(".pyi")
+    origin: dict[str, str] = {}
+    for node in ast.parse(stub.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            origin.update((alias.asname or alias.name, f"{package}.{node.module}") for alias in node.names)
+
+    def __getattr__(name: str) -> Any:
+        if name not in origin:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(import_module(origin[name]), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return __getattr__, lambda: sorted(origin), sorted(origin)

@@ -1,0 +1,416 @@
+"""The loops of a run: training by epochs or by iterations, validation, test."""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainwright.engine.data import position_of, sample_indices, start_at
+from trainwright.engine.errors import ConfigError, TrainingError
+from trainwright.engine.evaluation.evaluator import Evaluator
+from trainwright.engine.optim.amp import autocast
+from trainwright.engine.registry import LOOPS
+
+if TYPE_CHECKING:
+    from trainwright.engine.runner import Runner
+
+
+class BaseLoop:
+    """Base of all loops.
+
+    Args:
+        runner: the run that this loop belongs to.
+        dataloader: a loader, or its config.
+        mode: ``train``, ``val`` or ``test``.
+    """
+
+    def __init__(self, runner: "Runner", dataloader: Any, mode: str = "train") -> None:
+        self._runner = runner
+        self.dataloader = runner.build_dataloader(dataloader, mode=mode)
+
+    @property
+    def runner(self) -> "Runner":
+        """The run that this loop belongs to."""
+        return self._runner
+
+    def run(self) -> Any:
+        """Runs the loop."""
+        raise NotImplementedError
+
+
+class TrainLoop(BaseLoop):
+    """What both kinds of training loop share: the counters, and when to validate.
+
+    Args:
+        runner: the run that this loop belongs to.
+        dataloader: a loader, or its config.
+        val_begin: first epoch (or iteration), counted from 1, after which to validate.
+        val_interval: validate every so many epochs (or iterations).
+        dynamic_intervals: pairs of (epoch or iteration, interval): from then on the other interval.
+    """
+
+    def __init__(
+        self,
+        runner: "Runner",
+        dataloader: Any,
+        val_begin: int = 1,
+        val_interval: int = 1,
+        dynamic_intervals: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        super().__init__(runner, dataloader)
+        self.val_begin = val_begin
+        self.val_interval = val_interval
+        self.stop_training = False
+        pairs = sorted([(0, val_interval), *(tuple(pair) for pair in dynamic_intervals or ())])
+        self._milestones = [milestone for milestone, _ in pairs]
+        self._intervals = [interval for _, interval in pairs]
+        self._state = runner.state
+
+    @property
+    def epoch(self) -> int:
+        """0-based index of the epoch in progress."""
+        return self._state.epoch
+
+    @property
+    def iter(self) -> int:
+        """0-based index of the training iteration in progress."""
+        return self._state.iter
+
+    @property
+    def _epoch(self) -> int:
+        return self._state.epoch
+
+    @_epoch.setter
+    def _epoch(self, value: int) -> None:
+        self._state.epoch = value
+        self._state.inner_iter = 0
+
+    @property
+    def _iter(self) -> int:
+        return self._state.iter
+
+    @_iter.setter
+    def _iter(self, value: int) -> None:
+        self._state.iter = value
+
+    @property
+    def max_epochs(self) -> int:
+        """How many epochs to train."""
+        raise NotImplementedError
+
+    @property
+    def max_iters(self) -> int:
+        """How many iterations to train."""
+        raise NotImplementedError
+
+    @property
+    def sample_indices(self) -> list[int] | None:
+        """Dataset indices of the current batch of this rank, or None where they cannot be worked out."""
+        raise NotImplementedError
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody asked for an end of the training."""
+        return self.stop_training or self._state.stop_reason is not None
+
+    def _train_step(self, batch_idx: int, data_batch: Any) -> None:
+        runner, state = self._runner, self._state
+        runner.seed_step(state.iter)
+        runner.call_hook("before_train_iter", batch_idx=batch_idx, data_batch=data_batch)
+        outputs = runner.model.train_step(data_batch, optim_wrapper=runner.optim_wrapper)
+        state.iter_done = True
+        runner.call_hook("after_train_iter", batch_idx=batch_idx, data_batch=data_batch, outputs=outputs)
+        state.iter_done = False
+        state.iter += 1
+        state.inner_iter += 1
+
+    def _decide_current_val_interval(self, progress: int) -> None:
+        if len(self._milestones) > 1:
+            self.val_interval = self._intervals[bisect_right(self._milestones, progress) - 1]
+
+    def _validate_if_due(self, progress: int, end: int) -> None:
+        """Validates when ``progress`` is due and not yet validated; so a run cut before or in it catches up."""
+        due = progress >= self.val_begin and progress > 0 and (progress % self.val_interval == 0 or progress == end)
+        if self._runner.has_val and due and self._state.validated_at != self._state.iter:
+            self._runner.val_loop.run()
+            self._runner.model.train()
+
+    def _check_position(self, possible: bool) -> None:
+        if not possible:
+            self._runner.logger.warning(
+                "this data loader cannot start in the middle of an epoch: the epoch begins anew, "
+                "so some samples are seen twice. Describe the loader in the config to resume exactly."
+            )
+
+
+@LOOPS.register_module()
+class EpochBasedTrainLoop(TrainLoop):
+    """Trains for a number of epochs.
+
+    Args:
+        runner: the run that this loop belongs to.
+        dataloader: a loader with a length, or its config.
+        max_epochs: how many epochs to train.
+        val_begin: first epoch, counted from 1, after which to validate.
+        val_interval: validate every so many epochs, and after the last.
+        dynamic_intervals: pairs of (epoch, interval): from then on the other interval.
+
+    Raises:
+        ConfigError: ``max_epochs`` is no whole number.
+    """
+
+    def __init__(
+        self,
+        runner: "Runner",
+        dataloader: Any,
+        max_epochs: int,
+        val_begin: int = 1,
+        val_interval: int = 1,
+        dynamic_intervals: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        if int(max_epochs) != max_epochs:
+            raise ConfigError("train_cfg.max_epochs", f"must be a whole number, not {max_epochs}")
+        super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals)
+        self._max_epochs = int(max_epochs)
+        try:
+            length = len(self.dataloader)
+        except TypeError as error:
+            raise ConfigError(
+                "train_dataloader",
+                "a loader without length cannot be trained on by epochs",
+                "train_cfg=dict(by_epoch=False, max_iters=...)",
+            ) from error
+        if length == 0:
+            raise ConfigError("train_dataloader", "the loader has no batches", "the dataset is empty, or smaller than a batch with drop_last")
+        self._max_iters = self._max_epochs * length
+
+    @property
+    def max_epochs(self) -> int:
+        return self._max_epochs
+
+    @property
+    def max_iters(self) -> int:
+        return self._max_iters
+
+    @property
+    def sample_indices(self) -> list[int] | None:
+        return sample_indices(self.dataloader, self.epoch, self._state.inner_iter)
+
+    def run(self) -> torch.nn.Module:
+        """Trains to the end, or until somebody asks to stop."""
+        self.runner.call_hook("before_train")
+        self._decide_current_val_interval(self._epoch)
+        if self._state.inner_iter == 0:
+            self._validate_if_due(self._epoch, self._max_epochs)
+        while self._epoch < self._max_epochs and not self.stopping:
+            self.run_epoch()
+            if self._state.inner_iter:  # stopped in the middle
+                break
+            self._decide_current_val_interval(self._epoch)
+            self._validate_if_due(self._epoch, self._max_epochs)
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def run_epoch(self) -> None:
+        """Trains one epoch, from where the counters stand."""
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        possible = start_at(self.dataloader, self._epoch, self._state.inner_iter)
+        self._check_position(possible)
+        for idx, data_batch in enumerate(self.dataloader, self._state.inner_iter if possible else 0):
+            self.run_iter(idx, data_batch)
+            if self._state.stop_reason is not None:
+                if idx + 1 < len(self.dataloader):
+                    return
+                break
+        self._state.epoch_done = True
+        self.runner.call_hook("after_train_epoch")
+        self._state.epoch_done = False
+        self._epoch += 1
+
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """Trains one iteration.
+
+        Args:
+            idx: 0-based index of the batch in its epoch.
+            data_batch: the batch as the loader yields it.
+        """
+        self._train_step(idx, data_batch)
+
+
+@LOOPS.register_module()
+class IterBasedTrainLoop(TrainLoop):
+    """Trains for a number of iterations, over and over the data.
+
+    Args:
+        runner: the run that this loop belongs to.
+        dataloader: a loader, or its config; it may be endless.
+        max_iters: how many iterations to train.
+        val_begin: first iteration, counted from 1, after which to validate.
+        val_interval: validate every so many iterations, and after the last.
+        dynamic_intervals: pairs of (iteration, interval): from then on the other interval.
+
+    Raises:
+        ConfigError: ``max_iters`` is no whole number.
+    """
+
+    def __init__(
+        self,
+        runner: "Runner",
+        dataloader: Any,
+        max_iters: int,
+        val_begin: int = 1,
+        val_interval: int = 1000,
+        dynamic_intervals: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        if int(max_iters) != max_iters:
+            raise ConfigError("train_cfg.max_iters", f"must be a whole number, not {max_iters}")
+        super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals)
+        self._max_iters = int(max_iters)
+        self._batches: Iterator[Any] | None = None
+
+    @property
+    def max_epochs(self) -> int:
+        return 1
+
+    @property
+    def max_iters(self) -> int:
+        return self._max_iters
+
+    @property
+    def sample_indices(self) -> list[int] | None:
+        data_pass, batch = position_of(self.dataloader, self._iter)
+        return sample_indices(self.dataloader, data_pass, batch)
+
+    def run(self) -> torch.nn.Module:
+        """Trains to the end, or until somebody asks to stop."""
+        runner = self.runner
+        runner.call_hook("before_train")
+        runner.call_hook("before_train_epoch")
+        runner.model.train()
+        self._decide_current_val_interval(self._iter)
+        self._validate_if_due(self._iter, self._max_iters)
+        batches = self._batches_from(self._iter)
+        while self._iter < self._max_iters and not self.stopping:
+            self.run_iter(next(batches))
+            self._decide_current_val_interval(self._iter)
+            self._validate_if_due(self._iter, self._max_iters)
+        runner.call_hook("after_train_epoch")
+        self._epoch = int(self._iter >= self._max_iters)
+        runner.call_hook("after_train")
+        return runner.model
+
+    def run_iter(self, data_batch: Any) -> None:
+        """Trains one iteration.
+
+        Args:
+            data_batch: the batch as the loader yields it.
+        """
+        self._train_step(self._iter, data_batch)
+
+    def _batches_from(self, iteration: int) -> Iterator[Any]:
+        data_pass, batch = position_of(self.dataloader, iteration)
+        self._check_position(start_at(self.dataloader, data_pass, batch))
+        while True:
+            empty = True
+            for data_batch in self.dataloader:
+                empty = False
+                yield data_batch
+            if empty:
+                raise TrainingError("the training data loader yields no batch: its dataset is empty, or smaller than a batch with drop_last")
+            data_pass += 1
+            start_at(self.dataloader, data_pass, 0)
+
+
+class _EvaluationLoop(BaseLoop):
+    """Goes over a data set once, without gradients, and evaluates the predictions.
+
+    Args:
+        runner: the run that this loop belongs to.
+        dataloader: a loader, or its config.
+        evaluator: an :class:`Evaluator`, or the config of one metric or of several.
+        fp16: run in mixed precision.
+        with_loss: also compute the losses, averaged over the batches, as metrics ``loss`` and ``loss_*``.
+    """
+
+    mode = "val"
+
+    def __init__(
+        self, runner: "Runner", dataloader: Any, evaluator: Any, fp16: bool = False, with_loss: bool = False
+    ) -> None:
+        super().__init__(runner, dataloader, self.mode)
+        self.evaluator: Evaluator = runner.build_evaluator(evaluator, path=f"{self.mode}_evaluator")
+        metainfo = getattr(getattr(self.dataloader, "dataset", None), "metainfo", None)
+        if metainfo is not None:
+            self.evaluator.dataset_meta = metainfo
+            runner.visualizer.dataset_meta = metainfo
+        self.fp16 = fp16
+        self.with_loss = with_loss
+        self._losses: dict[str, torch.Tensor] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Evaluates once.
+
+        Returns:
+            The metrics by ``prefix/name``; empty when the run was told to stop in the middle.
+        """
+        runner, mode = self.runner, self.mode
+        runner.call_hook(f"before_{mode}")
+        runner.call_hook(f"before_{mode}_epoch")
+        runner.model.eval()
+        runner.seed_step(runner.state.iter, purpose=1)
+        self._losses = {}
+        start_at(self.dataloader, 0, 0)
+        number = 0
+        for number, data_batch in enumerate(self.dataloader, 1):
+            self.run_iter(number - 1, data_batch)
+            if runner.state.stop_signal:
+                self.evaluator.reset()
+                return {}
+        metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
+        metrics.update({name: total.item() / number for name, total in self._losses.items()})
+        runner.call_hook(f"after_{mode}_epoch", metrics=metrics)
+        self._mark_done()
+        runner.call_hook(f"after_{mode}")
+        return metrics
+
+    @torch.no_grad()
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """Predicts one batch and hands the predictions to the evaluator.
+
+        Args:
+            idx: 0-based index of the batch.
+            data_batch: the batch as the loader yields it.
+        """
+        runner, mode = self.runner, self.mode
+        runner.call_hook(f"before_{mode}_iter", batch_idx=idx, data_batch=data_batch)
+        step = runner.model.val_step if mode == "val" else runner.model.test_step
+        with autocast(device_type=runner.device.type, enabled=self.fp16):
+            if self.with_loss:
+                outputs, losses = step(data_batch, with_loss=True)
+                for name, value in losses.items():
+                    self._losses[name] = self._losses.get(name, 0.0) + value.detach()
+            else:
+                outputs = step(data_batch)
+        self.evaluator.process(data_samples=outputs, data_batch=data_batch)
+        runner.call_hook(f"after_{mode}_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs)
+
+    def _mark_done(self) -> None:
+        """Notes that the evaluation is complete."""
+
+
+@LOOPS.register_module()
+class ValLoop(_EvaluationLoop):
+    __doc__ = _EvaluationLoop.__doc__
+    mode = "val"
+
+    def _mark_done(self) -> None:
+        self.runner.state.validated_at = self.runner.state.iter
+
+
+@LOOPS.register_module()
+class TestLoop(_EvaluationLoop):
+    __doc__ = _EvaluationLoop.__doc__
+    mode = "test"
+    __test__ = False  # no test case, whatever pytest makes of the name

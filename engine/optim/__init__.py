@@ -1,0 +1,1 @@
+"""Optimisation: the wrapper around the optimizer, parameter groups, schedulers."""

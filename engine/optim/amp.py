@@ -1,0 +1,171 @@
+"""Mixed precision: an optimizer wrapper with autocast and, for float16, a loss scaler. CPU too."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from trainwright.engine.logging import get_logger
+from trainwright.engine.optim.wrapper import NO_CONTEXT, OptimWrapper
+from trainwright.engine.registry import OPTIM_WRAPPERS
+
+_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def autocast(
+    device_type: str | None = None,
+    dtype: torch.dtype | None = None,
+    enabled: bool = True,
+    cache_enabled: bool | None = None,
+) -> torch.autocast:
+    """Returns a context in which operations run in lower precision where that is safe.
+
+    Args:
+        device_type: ``"cuda"``, ``"cpu"``, …; that of the accelerator, or the CPU where there is none, if
+            None.
+        dtype: ``torch.float16`` or ``torch.bfloat16``; the device's default if None. With ``torch.float32``
+            there is nothing to do.
+        enabled: False for a context that does nothing (and switches an outer one off).
+        cache_enabled: whether casts of weights are kept within the context; torch's default if None.
+    """
+    if device_type is None:
+        accelerator = torch.accelerator.current_accelerator()
+        device_type = (
+            accelerator.type if accelerator is not None and torch.accelerator.is_available() else "cpu"
+        )
+    if dtype is torch.float32:
+        dtype, enabled = None, False
+    return torch.autocast(device_type, dtype=dtype, enabled=enabled, cache_enabled=cache_enabled)
+
+
+@OPTIM_WRAPPERS.register_module()
+class AmpOptimWrapper(OptimWrapper):
+    """An :class:`OptimWrapper` for mixed precision (Micikevicius et al., https://arxiv.org/abs/1710.03740).
+
+    The device is that of the parameters. In float16 the loss is scaled, gradients are unscaled before they
+    are clipped, and a step whose gradients overflowed is skipped; bfloat16 has the range of float32 and needs
+    none of it.
+
+    Args:
+        loss_scale: ``"dynamic"``; or a fixed scale; or the arguments of :class:`torch.amp.GradScaler`. The
+            last two scale in bfloat16 too.
+        dtype: ``"float16"``, ``"bfloat16"``, ``"float32"`` (nothing is cast) or a ``torch.dtype``; the
+            device's default if None: float16 on CUDA, bfloat16 on CPU.
+        use_fsdp: the scaler for parameters sharded over processes (FSDP).
+        optimizer: the optimizer.
+        accumulative_counts: iterations to a window.
+        clip_grad: as for :class:`OptimWrapper`; bounds are those of the unscaled gradients.
+
+    Raises:
+        ValueError: ``dtype`` is another, or the optimizer's step needs a closure.
+        TypeError: ``loss_scale`` is of another kind.
+    """
+
+    def __init__(
+        self,
+        loss_scale: str | float | Mapping[str, Any] = "dynamic",
+        dtype: str | torch.dtype | None = None,
+        use_fsdp: bool = False,
+        *,
+        optimizer: Optimizer,
+        accumulative_counts: int = 1,
+        clip_grad: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(optimizer, accumulative_counts, clip_grad)
+        if self._needs_closure:
+            raise ValueError(
+                f"{type(optimizer).__name__} needs a closure, which loss scaling does not support"
+            )
+        self.device_type = next(self._params()).device.type
+        self.cast_dtype = _resolve_dtype(dtype)
+        self._static_scale: float | None = None
+        scaled = (self.cast_dtype or torch.get_autocast_dtype(self.device_type)) is torch.float16
+        scaler_args: dict[str, Any] = {"enabled": scaled}
+        if isinstance(loss_scale, Mapping):
+            scaler_args = dict(loss_scale)
+        elif isinstance(loss_scale, int | float) and not isinstance(loss_scale, bool):
+            self._static_scale = float(loss_scale)
+            scaler_args = {"init_scale": self._static_scale}
+        elif loss_scale != "dynamic":
+            raise TypeError(f"loss_scale must be a number, a dict or 'dynamic', not {loss_scale!r}")
+        self.loss_scaler = _make_scaler(self.device_type, use_fsdp, scaler_args)
+
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        """Scales a loss, propagates it back and counts it.
+
+        Args:
+            loss: scalar loss.
+            **kwargs: arguments of :meth:`torch.Tensor.backward`.
+        """
+        super().backward(self.loss_scaler.scale(loss), **kwargs)
+
+    def step(self, **kwargs: Any) -> None:
+        """Unscales and clips the gradients and updates the parameters, unless gradients overflowed; adapts
+        the scale.
+
+        Args:
+            **kwargs: arguments of the optimizer's ``step``.
+        """
+        if self.clip_grad_kwargs:
+            self.loss_scaler.unscale_(self.optimizer)
+            self._clip_grad()
+        self.loss_scaler.step(self.optimizer, **kwargs)
+        self.loss_scaler.update(self._static_scale)
+
+    def optim_context(self, model: nn.Module) -> AbstractContextManager[Any]:
+        """Returns the context for forward and backward: mixed precision, and no exchange within a window.
+
+        Args:
+            model: the model in training.
+        """
+        sync = super().optim_context(model)
+        cast = autocast(self.device_type, self.cast_dtype)
+        return cast if sync is NO_CONTEXT else _both(sync, cast)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what :class:`OptimWrapper` does, and ``loss_scaler``."""
+        return {**super().state_dict(), "loss_scaler": self.loss_scaler.state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restores what :meth:`state_dict` returned. A dynamic scale goes on where it was; a state without
+        one (of bfloat16, or of no mixed precision) leaves it at its start. Factors and intervals are the
+        config's.
+        """
+        state = dict(state_dict)
+        scaler_state = state.pop("loss_scaler", None)
+        super().load_state_dict(state)
+        if self._static_scale is not None or not self.loss_scaler.is_enabled():
+            return
+        if scaler_state:
+            counters = {key: scaler_state[key] for key in ("scale", "_growth_tracker")}
+            self.loss_scaler.load_state_dict({**self.loss_scaler.state_dict(), **counters})
+        else:
+            get_logger().warning(
+                "the checkpoint holds no loss scale: it starts at %s", self.loss_scaler.get_scale()
+            )
+
+
+@contextmanager
+def _both(first: AbstractContextManager[Any], second: AbstractContextManager[Any]) -> Iterator[None]:
+    with first, second:
+        yield
+
+
+def _resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    resolved = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if (resolved is None and dtype is not None) or (
+        resolved is not None and resolved not in _DTYPES.values()
+    ):
+        raise ValueError(f"mixed precision knows the dtypes {', '.join(_DTYPES)}, not {dtype!r}")
+    return resolved
+
+
+def _make_scaler(device_type: str, use_fsdp: bool, arguments: Mapping[str, Any]) -> torch.amp.GradScaler:
+    if use_fsdp:
+        from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+
+        return ShardedGradScaler(device_type, **arguments)
+    return torch.amp.GradScaler(device_type, **arguments)

@@ -1,0 +1,342 @@
+"""The schedulers for learning rate and momentum, and how they are built and resumed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch.optim import Optimizer
+
+from trainwright.engine.build import build, origin_of, resolve
+from trainwright.engine.errors import CheckpointError, ConfigError
+from trainwright.engine.logging import get_logger
+from trainwright.engine.optim.param_scheduler import (
+    INF as INF,
+)
+from trainwright.engine.optim.param_scheduler import (
+    ConstantParamScheduler,
+    CosineAnnealingParamScheduler,
+    CosineRestartParamScheduler,
+    ExponentialParamScheduler,
+    LinearParamScheduler,
+    MultiStepParamScheduler,
+    OneCycleParamScheduler,
+    PolyParamScheduler,
+    ReduceOnPlateauParamScheduler,
+    StepParamScheduler,
+)
+from trainwright.engine.optim.param_scheduler import _ParamScheduler as _ParamScheduler
+from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.registry import PARAM_SCHEDULERS
+
+Schedulers = list[_ParamScheduler] | dict[str, list[_ParamScheduler]]
+
+
+class LRSchedulerMixin:
+    """Makes a scheduler one of the learning rate."""
+
+    def __init__(self, optimizer: OptimWrapper | Optimizer, *args: Any, **kwargs: Any) -> None:
+        super().__init__(optimizer, "lr", *args, **kwargs)  # type: ignore[call-arg]  # the scheduler mixed with
+
+
+class MomentumSchedulerMixin:
+    """Makes a scheduler one of the momentum: ``momentum`` of SGD and its like, ``betas[0]`` of the Adam
+    family.
+
+    Raises:
+        ValueError: the optimizer has neither.
+    """
+
+    optimizer: OptimWrapper | Optimizer
+
+    def __init__(self, optimizer: OptimWrapper | Optimizer, *args: Any, **kwargs: Any) -> None:
+        self.use_betas = "momentum" not in optimizer.defaults
+        if self.use_betas:
+            if "betas" not in optimizer.defaults:
+                raise ValueError("this optimizer has no momentum to schedule: neither 'momentum' nor 'betas'")
+            for group in optimizer.param_groups:
+                group["momentum"] = group["betas"][0]
+        super().__init__(optimizer, "momentum", *args, **kwargs)  # type: ignore[call-arg]  # the scheduler mixed with
+
+    def step(self, *args: Any) -> None:
+        """Takes a step: sets the momentum of each group."""
+        super().step(*args)  # type: ignore[misc]  # the scheduler mixed with
+        if self.use_betas:
+            for group in self.optimizer.param_groups:
+                group["betas"] = (group["momentum"], *group["betas"][1:])
+
+
+@PARAM_SCHEDULERS.register_module()
+class StepLR(LRSchedulerMixin, StepParamScheduler):
+    """:class:`StepParamScheduler` of the learning rate: its arguments without ``param_name``."""
+
+
+@PARAM_SCHEDULERS.register_module()
+class MultiStepLR(LRSchedulerMixin, MultiStepParamScheduler):
+    """:class:`MultiStepParamScheduler` of the learning rate: its arguments without ``param_name``."""
+
+
+@PARAM_SCHEDULERS.register_module()
+class ConstantLR(LRSchedulerMixin, ConstantParamScheduler):
+    """:class:`ConstantParamScheduler` of the learning rate: its arguments without ``param_name``."""
+
+
+@PARAM_SCHEDULERS.register_module()
+class ExponentialLR(LRSchedulerMixin, ExponentialParamScheduler):
+    """:class:`ExponentialParamScheduler` of the learning rate: its arguments without ``param_name``."""
+
+
+@PARAM_SCHEDULERS.register_module()
+class CosineAnnealingLR(LRSchedulerMixin, CosineAnnealingParamScheduler):
+    """:class:`CosineAnnealingParamScheduler` of the learning rate: its arguments without ``param_name``."""
+
+
+@PARAM_SCHEDULERS.register_module()
+class LinearLR(LRSchedulerMixin, LinearParamScheduler):
+    """:class:`LinearParamScheduler` of the learning rate: its arguments without ``param_name``."""
+
+
+@PARAM_SCHEDULERS.register_module()
+class PolyLR(LRSchedulerMixin, PolyParamScheduler):
+    """:class:`PolyParamScheduler` of the learning rate: its arguments without ``param_name``."""
+
+
+@PARAM_SCHEDULERS.register_module()
+class OneCycleLR(LRSchedulerMixin, OneCycleParamScheduler):
+    """:class:`OneCycleParamScheduler` of the learning rate: its arguments without ``param_name``."""
+
+
+@PARAM_SCHEDULERS.register_module()
+class CosineRestartLR(LRSchedulerMixin, CosineRestartParamScheduler):
+    """:class:`CosineRestartParamScheduler` of the learning rate: its arguments without ``param_name``."""
+
+
+@PARAM_SCHEDULERS.register_module()
+class ReduceOnPlateauLR(LRSchedulerMixin, ReduceOnPlateauParamScheduler):
+    """:class:`ReduceOnPlateauParamScheduler` of the learning rate: its arguments without ``param_name``."""
+
+
+@PARAM_SCHEDULERS.register_module()
+class StepMomentum(MomentumSchedulerMixin, StepParamScheduler):
+    """:class:`StepParamScheduler` of the momentum: its arguments without ``param_name``."""
+
+
+@PARAM_SCHEDULERS.register_module()
+class MultiStepMomentum(MomentumSchedulerMixin, MultiStepParamScheduler):
+    """:class:`MultiStepParamScheduler` of the momentum: its arguments without ``param_name``."""
+
+
+@PARAM_SCHEDULERS.register_module()
+class ConstantMomentum(MomentumSchedulerMixin, ConstantParamScheduler):
+    """:class:`ConstantParamScheduler` of the momentum: its arguments without ``param_name``."""
+
+
+@PARAM_SCHEDULERS.register_module()
+class ExponentialMomentum(MomentumSchedulerMixin, ExponentialParamScheduler):
+    """:class:`ExponentialParamScheduler` of the momentum: its arguments without ``param_name``."""
+
+
+@PARAM_SCHEDULERS.register_module()
+class CosineAnnealingMomentum(MomentumSchedulerMixin, CosineAnnealingParamScheduler):
+    """:class:`CosineAnnealingParamScheduler` of the momentum: its arguments without ``param_name``."""
+
+
+@PARAM_SCHEDULERS.register_module()
+class LinearMomentum(MomentumSchedulerMixin, LinearParamScheduler):
+    """:class:`LinearParamScheduler` of the momentum: its arguments without ``param_name``."""
+
+
+@PARAM_SCHEDULERS.register_module()
+class PolyMomentum(MomentumSchedulerMixin, PolyParamScheduler):
+    """:class:`PolyParamScheduler` of the momentum: its arguments without ``param_name``."""
+
+
+@PARAM_SCHEDULERS.register_module()
+class CosineRestartMomentum(MomentumSchedulerMixin, CosineRestartParamScheduler):
+    """:class:`CosineRestartParamScheduler` of the momentum: its arguments without ``param_name``."""
+
+
+@PARAM_SCHEDULERS.register_module()
+class ReduceOnPlateauMomentum(MomentumSchedulerMixin, ReduceOnPlateauParamScheduler):
+    """:class:`ReduceOnPlateauParamScheduler` of the momentum: its arguments without ``param_name``."""
+
+
+def build_param_scheduler(
+    cfg: Any,
+    optim_wrapper: OptimWrapper,
+    *,
+    max_epochs: int | None = None,
+    max_iters: int | None = None,
+    epoch_length: int | None = None,
+    path: str = "param_scheduler",
+) -> Schedulers:
+    """Builds the schedulers of a run.
+
+    Keys of a scheduler's config beside the arguments of its class: ``convert_to_iter_based=True`` takes
+    settings in epochs and steps with each iteration. ``end`` is the end of the run by default.
+
+    Args:
+        cfg: a config, a scheduler, or a list of them. For an :class:`OptimWrapperDict` also such by name of
+            wrapper; otherwise each wrapper gets schedulers of its own from the same configs.
+        optim_wrapper: the optimizer wrapper.
+        max_epochs: epochs of the run.
+        max_iters: iterations of the run.
+        epoch_length: iterations in an epoch.
+        path: dotted path of ``cfg``, for messages.
+
+    Returns:
+        The schedulers in order; by name of wrapper for an :class:`OptimWrapperDict`.
+
+    Raises:
+        ConfigError: a config is wrong.
+    """
+    defaults = {True: max_epochs, False: max_iters}
+
+    def build_list(configs: Any, wrapper: OptimWrapper, place: str) -> list[_ParamScheduler]:
+        if not isinstance(configs, list | tuple):
+            return [_build_scheduler(configs, wrapper, defaults, epoch_length, place)]
+        return [
+            _build_scheduler(item, wrapper, defaults, epoch_length, f"{place}.{index}")
+            for index, item in enumerate(configs)
+        ]
+
+    if not isinstance(optim_wrapper, OptimWrapperDict):
+        return build_list(cfg, optim_wrapper, path)
+    if not isinstance(cfg, Mapping) or "type" in cfg:
+        return {name: build_list(cfg, wrapper, path) for name, wrapper in optim_wrapper.items()}
+    if set(cfg) != set(optim_wrapper.keys()):
+        raise ConfigError(
+            path, f"its names {sorted(cfg)} are not those of the optimizers", ", ".join(optim_wrapper.keys())
+        )
+    return {name: build_list(cfg[name], wrapper, f"{path}.{name}") for name, wrapper in optim_wrapper.items()}
+
+
+def resume_param_schedulers(
+    schedulers: Sequence[_ParamScheduler],
+    states: Sequence[Mapping[str, Any]],
+    *,
+    epoch_length: int | None = None,
+    path: str = "param_scheduler",
+) -> None:
+    """Restores the schedulers of one optimizer, whose own state must have been loaded before.
+
+    With the settings of the checkpoint they go on from its values, to the same bits. Where settings were
+    changed, that is logged, and all schedulers are replayed from the initial values: from here on, values are
+    those of a run that had the new settings from the start. (What a ``ReduceOnPlateau`` did cannot be
+    replayed: a value that it schedules is kept as it was, and scheduled on by the new settings.)
+
+    Args:
+        schedulers: the schedulers, in order.
+        states: their states, in the same order.
+        epoch_length: iterations in an epoch, for replaying schedulers by epoch and by iteration together.
+        path: dotted path of their configs, for messages.
+
+    Raises:
+        CheckpointError: there are more or fewer states than schedulers.
+    """
+    if len(schedulers) != len(states):
+        raise CheckpointError(
+            f"the checkpoint holds the states of {len(states)} schedulers, {path} has {len(schedulers)}: "
+            "resume with as many, or start a new run from its weights (load_from)"
+        )
+    changed_names = set()
+    for index, (scheduler, state) in enumerate(zip(schedulers, states)):
+        scheduler.load_state_dict(state)
+        changed = scheduler.changed_settings(state)
+        if changed:
+            changed_names.add(scheduler.param_name)
+            shown = ", ".join(f"{name}: {then!r} -> {now!r}" for name, (then, now) in changed.items())
+            get_logger().info(
+                "%s.%d (%s) changed since the checkpoint: %s", path, index, type(scheduler).__name__, shown
+            )
+    for name in sorted(changed_names):
+        chain = [scheduler for scheduler in schedulers if scheduler.param_name == name]
+        if any(getattr(scheduler, "need_val_args", False) for scheduler in chain):
+            get_logger().warning(
+                "%s stays as in the checkpoint: what ReduceOnPlateau did cannot be replayed", name
+            )
+        else:
+            _replay(chain, epoch_length)
+
+
+def beyond_end(cfg: Mapping[str, Any], max_epochs: int | None, max_iters: int | None) -> str | None:
+    """Returns what in a scheduler's config lies beyond the end of the run, or None.
+
+    Args:
+        cfg: config of a scheduler.
+        max_epochs: epochs of the run.
+        max_iters: iterations of the run, where known.
+    """
+    by_epoch = cfg.get("by_epoch", True)
+    last, unit = (max_epochs, "epochs") if by_epoch else (max_iters, "iterations")
+    if last is None:
+        return None
+    begin = cfg.get("begin", 0)
+    if isinstance(begin, int | float) and begin >= last:
+        return f"it begins at {begin}, the run ends after {last} {unit}"
+    milestones = cfg.get("milestones")
+    if (
+        isinstance(milestones, list | tuple)
+        and milestones
+        and all(begin + step >= last for step in milestones)
+    ):
+        return f"all its milestones {list(milestones)} lie beyond the end of the run after {last} {unit}"
+    return None
+
+
+def _build_scheduler(
+    cfg: Any, wrapper: OptimWrapper, defaults: Mapping[bool, int | None], epoch_length: int | None, path: str
+) -> _ParamScheduler:
+    if isinstance(cfg, _ParamScheduler):
+        return cfg
+    if not isinstance(cfg, Mapping):
+        raise ConfigError(path, f"expected the config of a scheduler, not {cfg!r}")
+    if "type" not in cfg:
+        raise ConfigError(
+            path, "this parameter scheduler has no 'type'", f"its keys: {', '.join(map(str, cfg))}"
+        )
+    by_epoch = cfg.get("by_epoch", True)
+    runtime: dict[str, Any] = {"optimizer": wrapper}
+    if defaults[bool(by_epoch)] is not None:
+        runtime["end"] = defaults[bool(by_epoch)]
+    arguments = {
+        key: value for key, value in cfg.items() if key not in ("convert_to_iter_based", "epoch_length")
+    }
+    if cfg.get("convert_to_iter_based", False):
+        with PARAM_SCHEDULERS.switch_scope(cfg.get("_scope_")) as registry:
+            scheduler_class: Any = resolve(cfg["type"], registry, path=path, origin=origin_of(cfg, "type"))
+        if not by_epoch:
+            raise ConfigError(
+                f"{path}.convert_to_iter_based", "it converts settings in epochs: by_epoch must be True"
+            )
+        runtime["epoch_length"] = cfg.get("epoch_length", epoch_length)
+        if not runtime["epoch_length"]:
+            raise ConfigError(
+                f"{path}.convert_to_iter_based", "the length of an epoch is not known: give 'epoch_length'"
+            )
+        arguments["type"] = scheduler_class.build_iter_from_epoch
+    return build(arguments, PARAM_SCHEDULERS, path=path, **runtime)  # type: ignore[no-any-return]
+
+
+def _replay(chain: Sequence[_ParamScheduler], epoch_length: int | None) -> None:
+    """Takes all steps again, from the initial values, in the order of training."""
+    steps = {
+        kind: max((s._global_step for s in chain if s.by_epoch is kind), default=0) for kind in (True, False)
+    }
+    length = epoch_length or (steps[False] // steps[True] if steps[True] else 0)
+    for scheduler in chain:
+        scheduler.rewind()
+    for scheduler in chain:
+        scheduler.step()
+
+    def step(by_epoch: bool) -> None:
+        for scheduler in chain:
+            if scheduler.by_epoch is by_epoch:
+                scheduler.step()
+
+    epochs = 0
+    for iteration in range(1, steps[False] + 1):
+        step(by_epoch=False)
+        if length and iteration % length == 0 and epochs < steps[True]:
+            step(by_epoch=True)
+            epochs += 1
+    for _ in range(epochs, steps[True]):
+        step(by_epoch=True)

@@ -1,0 +1,500 @@
+"""The wrapper around an optimizer: accumulation, clipping, and the state that a resume needs."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+
+from trainwright.engine.errors import CheckpointError, did_you_mean
+from trainwright.engine.logging import get_logger
+from trainwright.engine.message_hub import MessageHub
+from trainwright.engine.optim.state_layout import fit_layout
+from trainwright.engine.registry import OPTIM_WRAPPERS
+
+NO_CONTEXT: AbstractContextManager[None] = nullcontext()
+_CLIP_FUNCTIONS = {"norm": torch.nn.utils.clip_grad_norm_, "value": torch.nn.utils.clip_grad_value_}
+
+
+@OPTIM_WRAPPERS.register_module()
+class OptimWrapper:
+    """Turns losses into parameter updates: backward, accumulation, clipping, step.
+
+    With ``accumulative_counts=n`` the gradients of ``n`` iterations (a *window*) make one update; each loss
+    is divided by ``n``, or by what is left for the last window of a run, so that an update is a mean over its
+    window.
+
+    An optimizer with several parameter groups gets one more entry in :attr:`param_groups`,
+    ``base_param_settings``: it holds no parameter of the model, and shows what the schedulers make of the
+    optimizer's own settings.
+
+    An optimizer whose step needs a closure (``LBFGS``) gets it through ``step_kwargs=dict(closure=...)``.
+
+    Args:
+        optimizer: the optimizer.
+        accumulative_counts: iterations to a window, at least 1.
+        clip_grad: arguments of :func:`torch.nn.utils.clip_grad_norm_`, or with ``type="value"`` of
+            :func:`torch.nn.utils.clip_grad_value_`. The norm before clipping is logged as
+            ``train/grad_norm``.
+
+    Raises:
+        ValueError: ``accumulative_counts`` is below 1, or ``clip_grad`` does not fit its function.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, accumulative_counts: int = 1, clip_grad: Mapping[str, Any] | None = None
+    ) -> None:
+        self.optimizer = optimizer
+        self.clip_grad_kwargs: dict[str, Any] = {}
+        if clip_grad is not None:
+            self.clip_grad_kwargs = dict(clip_grad)
+            clip_type = self.clip_grad_kwargs.pop("type", "norm")
+            if clip_type not in _CLIP_FUNCTIONS:
+                raise ValueError(f"the type of clip_grad must be 'norm' or 'value', not {clip_type!r}")
+            self.clip_func: Any = _CLIP_FUNCTIONS[clip_type]
+            self.grad_name = f"grad_{clip_type}"
+            _check_clip_arguments(self.clip_func, self.clip_grad_kwargs)
+        self.base_param_settings: dict[str, Any] | None = None
+        if len(optimizer.param_groups) > 1:
+            self.base_param_settings = {"params": torch.zeros(1), **optimizer.defaults}
+        # For each parameter of the optimizer, its position among those that the optimizer's constructor
+        # listed: merging groups changes the order. None where the order is that of the list.
+        self.param_order: list[int] | None = None
+
+        self._inner_count = 0
+        self._max_counts = -1
+        self._restored_counts = False
+        self._next_counts: int | None = None
+        self._needs_closure = _needs_closure(optimizer)
+        self._start_windows(_checked_counts(accumulative_counts))
+
+    @property
+    def accumulative_counts(self) -> int:
+        """Iterations to a window. Set within a window, it takes effect when that window ends."""
+        return self._accumulative_counts
+
+    @accumulative_counts.setter
+    def accumulative_counts(self, counts: int) -> None:
+        counts = _checked_counts(counts)
+        if self.should_update():
+            self._start_windows(counts)
+        else:
+            self._next_counts = counts
+
+    @property
+    def inner_count(self) -> int:
+        """How many losses have been propagated back."""
+        return self._inner_count
+
+    @property
+    def message_hub(self) -> MessageHub:
+        """The hub of the run in progress."""
+        return MessageHub.get_current_instance()
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The optimizer's parameter groups, and ``base_param_settings`` where there are several."""
+        if self.base_param_settings is None:
+            return self.optimizer.param_groups
+        return [*self.optimizer.param_groups, self.base_param_settings]
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The optimizer's own settings."""
+        return self.optimizer.defaults
+
+    def update_params(
+        self,
+        loss: Tensor,
+        step_kwargs: dict[str, Any] | None = None,
+        zero_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        """Propagates a loss back and, at the end of a window, updates the parameters and clears their
+        gradients.
+
+        Args:
+            loss: scalar loss of this iteration.
+            step_kwargs: arguments of :meth:`step`.
+            zero_kwargs: arguments of :meth:`zero_grad`.
+        """
+        self.backward(self.scale_loss(loss))
+        if self.should_update():
+            self.step(**step_kwargs) if step_kwargs else self.step()
+            self.zero_grad(**zero_kwargs) if zero_kwargs else self.zero_grad()
+            if self._next_counts is not None:
+                self._start_windows(self._next_counts)
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """Returns the loss divided by the number of iterations in its window."""
+        counts = self._accumulative_counts
+        if counts == 1:
+            return loss
+        if self._max_counts - self._remainder_counts <= self._inner_count < self._max_counts:
+            counts = self._remainder_counts
+        return loss / counts
+
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        """Propagates a loss back and counts it. A subclass that overrides this counts in ``_inner_count``
+        too.
+
+        Args:
+            loss: scalar loss.
+            **kwargs: arguments of :meth:`torch.Tensor.backward`.
+        """
+        loss.backward(**kwargs)  # type: ignore[no-untyped-call]
+        self._inner_count += 1
+
+    def step(self, **kwargs: Any) -> None:
+        """Clips the gradients, if asked to, and updates the parameters.
+
+        Args:
+            **kwargs: arguments of the optimizer's ``step``.
+
+        Raises:
+            ValueError: the optimizer needs a ``closure``.
+        """
+        if self._needs_closure and "closure" not in kwargs:
+            raise ValueError(
+                f"{type(self.optimizer).__name__} evaluates the loss several times in a step: give "
+                "update_params step_kwargs=dict(closure=...), or use another optimizer"
+            )
+        if self.clip_grad_kwargs:
+            self._clip_grad()
+        self.optimizer.step(**kwargs)
+
+    def zero_grad(self, **kwargs: Any) -> None:
+        """Clears the gradients.
+
+        Args:
+            **kwargs: arguments of :meth:`torch.optim.Optimizer.zero_grad`.
+        """
+        self.optimizer.zero_grad(**kwargs)
+
+    def optim_context(self, model: nn.Module) -> AbstractContextManager[Any]:
+        """Returns the context for forward and backward: within a window, gradients are not sent between
+        processes.
+
+        Args:
+            model: the model in training; its ``no_sync``, if it has one, is entered.
+        """
+        if self.should_sync():
+            return NO_CONTEXT
+        no_sync: Any = getattr(model, "no_sync", nullcontext)
+        return no_sync()  # type: ignore[no-any-return]
+
+    def should_update(self) -> bool:
+        """Returns whether a window has just ended (or none has begun)."""
+        counts = self._accumulative_counts
+        return (
+            counts == 1
+            or (self._inner_count - self._window_start) % counts == 0
+            or self._inner_count == self._max_counts
+        )
+
+    def should_sync(self) -> bool:
+        """Returns whether the next loss ends a window: then processes must exchange their gradients."""
+        counts = self._accumulative_counts
+        if counts == 1:
+            return True
+        count = self._inner_count + 1
+        return (count - self._window_start) % counts == 0 or count == self._max_counts
+
+    def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
+        """Says where in the run this wrapper starts and where it ends, so that no window is left without its
+        update.
+
+        Counts restored by :meth:`load_state_dict` are kept.
+
+        Args:
+            model: the model in training.
+            init_counts: losses propagated back so far.
+            max_counts: losses that will have been propagated back at the end of the run.
+        """
+        self._max_counts = max_counts
+        if not self._restored_counts:
+            if init_counts % self._accumulative_counts:
+                get_logger().warning(
+                    "resumed within an accumulation window without its gradients: the window starts anew"
+                )
+            self._inner_count = self._window_start = init_counts
+        self._set_remainder()
+        if self._accumulative_counts > 1 and any(
+            isinstance(module, _BatchNorm) for module in model.modules()
+        ):
+            get_logger().info(
+                "gradient accumulation: batch normalisation still sees single batches, not whole windows"
+            )
+
+    def get_lr(self) -> dict[str, list[float]]:
+        """Returns ``lr`` of each group, and ``base_lr`` where there are several groups."""
+        rates: dict[str, list[float]] = {}
+        if self.base_param_settings is not None:
+            rates["base_lr"] = [self.base_param_settings["lr"]]
+        rates["lr"] = [group["lr"] for group in self.optimizer.param_groups]
+        return rates
+
+    def get_momentum(self) -> dict[str, list[float]]:
+        """Returns the momentum of each group: ``betas[0]`` for the Adam family, 0 where there is none."""
+        return {"momentum": [_momentum_of(group) for group in self.optimizer.param_groups]}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the optimizer's state, and beside it:
+
+        - ``base_param_settings``, where there are several groups;
+        - ``param_order``, where groups were merged: for each parameter its position in the order of the
+          modules;
+        - ``accumulation``: the counts, and within a window its ``counts`` and ``grads``: the gradients
+          gathered so far, by the parameter's index. In a distributed run these are those of the process that
+          saves.
+        """
+        state: dict[str, Any] = self.optimizer.state_dict()
+        if self.base_param_settings is not None:
+            state["base_param_settings"] = dict(self.base_param_settings)
+        if self.param_order is not None:
+            state["param_order"] = list(self.param_order)
+        accumulation: dict[str, Any] = {"inner_count": self._inner_count, "window_start": self._window_start}
+        state["accumulation"] = accumulation
+        if not self.should_update():
+            accumulation["counts"] = self._accumulative_counts
+            accumulation["grads"] = {
+                index: param.grad for index, param in enumerate(self._params()) if param.grad is not None
+            }
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restores what :meth:`state_dict` returned, or what MMEngine's wrapper did.
+
+        The optimizer's settings come from the state, but for those that only choose an implementation
+        (``fused``, ``foreach``, ``capturable``, ``differentiable``). If ``accumulative_counts`` was changed
+        since, the window in progress ends as it began.
+
+        Raises:
+            CheckpointError: the state belongs to other parameters.
+        """
+        state = dict(state_dict)
+        base_param_settings = state.pop("base_param_settings", None)
+        accumulation = state.pop("accumulation", None)
+        saved_order = state.pop("param_order", None)
+        self.optimizer.load_state_dict(fit_layout(state, saved_order, self.optimizer, self.param_order))
+        if base_param_settings is not None and self.base_param_settings is not None:
+            self.base_param_settings.update(base_param_settings)
+        if accumulation is not None:
+            self._load_accumulation(accumulation)
+
+    def __repr__(self) -> str:
+        return (
+            f"Type: {type(self).__name__}\n"
+            f"_accumulative_counts: {self._accumulative_counts}\n"
+            f"optimizer: \n{self.optimizer!r}\n"
+        )
+
+    def _params(self) -> Iterator[Tensor]:
+        return chain.from_iterable(group["params"] for group in self.optimizer.param_groups)
+
+    def _clip_grad(self) -> None:
+        params = [param for param in self._params() if param.grad is not None and param.requires_grad]
+        if params:
+            norm = self.clip_func(params, **self.clip_grad_kwargs)
+            if norm is not None:
+                self.message_hub.update_scalar(f"train/{self.grad_name}", norm)
+
+    def _start_windows(self, counts: int) -> None:
+        self._accumulative_counts = counts
+        self._window_start = self._inner_count
+        self._next_counts = None
+        self._set_remainder()
+
+    def _set_remainder(self) -> None:
+        """Finds how many iterations the last window has, if it is not a full one."""
+        self._remainder_counts = (
+            0
+            if self._max_counts == -1
+            else (self._max_counts - self._window_start) % self._accumulative_counts
+        )
+
+    def _load_accumulation(self, accumulation: Mapping[str, Any]) -> None:
+        self._restored_counts = True
+        self._inner_count = accumulation["inner_count"]
+        configured = self._accumulative_counts
+        if "counts" not in accumulation:
+            self._start_windows(configured)
+            return
+        self._accumulative_counts = accumulation["counts"]
+        self._window_start = accumulation["window_start"]
+        self._next_counts = configured if configured != self._accumulative_counts else None
+        self._set_remainder()
+        params = list(self._params())
+        for index, grad in accumulation["grads"].items():
+            if index >= len(params) or params[index].shape != grad.shape:
+                raise CheckpointError(
+                    "the accumulated gradients in this checkpoint belong to other parameters"
+                )
+            params[index].grad = grad.to(params[index].device, copy=True)
+
+
+@OPTIM_WRAPPERS.register_module()
+class OptimWrapperDict(OptimWrapper):
+    """Several optimizer wrappers by name, for models that update their parts separately, such as GANs.
+
+    The model asks for a wrapper by name, ``optim_wrapper["generator"]``, and updates through it. Saving,
+    loading, ``zero_grad`` and the learning rates go through the whole.
+
+    Args:
+        **optim_wrappers: the wrappers.
+
+    Raises:
+        TypeError: one of them is no :class:`OptimWrapper`.
+    """
+
+    def __init__(self, **optim_wrappers: OptimWrapper) -> None:
+        for name, wrapper in optim_wrappers.items():
+            if not isinstance(wrapper, OptimWrapper):
+                raise TypeError(f"OptimWrapperDict takes optimizer wrappers, not {name}={wrapper!r}")
+        self.optim_wrappers = optim_wrappers
+
+    def update_params(
+        self,
+        loss: Tensor,
+        step_kwargs: dict[str, Any] | None = None,
+        zero_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        """Refuses: only the model knows which wrapper a loss is for."""
+        raise self._ask_one("update_params")
+
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        """Refuses: only the model knows which wrapper a loss is for."""
+        raise self._ask_one("backward")
+
+    def step(self, **kwargs: Any) -> None:
+        """Refuses: only the model knows which wrapper is due."""
+        raise self._ask_one("step")
+
+    def optim_context(self, model: nn.Module) -> AbstractContextManager[Any]:
+        """Refuses: only the model knows which wrapper is in use."""
+        raise self._ask_one("optim_context")
+
+    def zero_grad(self, **kwargs: Any) -> None:
+        """Clears the gradients of all wrappers."""
+        for wrapper in self.optim_wrappers.values():
+            wrapper.zero_grad(**kwargs)
+
+    def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
+        """Does nothing: how often each wrapper is used in an iteration is the model's affair."""
+
+    @property
+    def accumulative_counts(self) -> int:
+        """Refuses: each wrapper has its own."""
+        raise self._ask_one("accumulative_counts")
+
+    @accumulative_counts.setter
+    def accumulative_counts(self, counts: int) -> None:
+        raise self._ask_one("accumulative_counts")
+
+    @property
+    def param_groups(self) -> dict[str, list[dict[str, Any]]]:  # type: ignore[override]  # MMEngine's interface
+        """The parameter groups by name of wrapper."""
+        return {name: wrapper.param_groups for name, wrapper in self.optim_wrappers.items()}
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The optimizers' own settings by name of wrapper."""
+        return {name: wrapper.defaults for name, wrapper in self.optim_wrappers.items()}
+
+    def get_lr(self) -> dict[str, list[float]]:
+        """Returns ``{name}.lr`` and ``{name}.base_lr`` of all wrappers."""
+        return {
+            f"{name}.{key}": value
+            for name, wrapper in self.optim_wrappers.items()
+            for key, value in wrapper.get_lr().items()
+        }
+
+    def get_momentum(self) -> dict[str, list[float]]:
+        """Returns ``{name}.momentum`` of all wrappers."""
+        return {
+            f"{name}.{key}": value
+            for name, wrapper in self.optim_wrappers.items()
+            for key, value in wrapper.get_momentum().items()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the states by name of wrapper."""
+        return {name: wrapper.state_dict() for name, wrapper in self.optim_wrappers.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restores the states by name of wrapper.
+
+        Raises:
+            CheckpointError: the names are others.
+        """
+        if set(state_dict) != set(self.optim_wrappers):
+            raise CheckpointError(
+                f"the checkpoint holds the optimizers {sorted(state_dict)}, "
+                f"this run has {sorted(self.optim_wrappers)}"
+            )
+        for name, state in state_dict.items():
+            self.optim_wrappers[name].load_state_dict(state)
+
+    def items(self) -> Iterator[tuple[str, OptimWrapper]]:
+        """Iterates over names and wrappers."""
+        yield from self.optim_wrappers.items()
+
+    def keys(self) -> Iterator[str]:
+        """Iterates over names."""
+        yield from self.optim_wrappers
+
+    def values(self) -> Iterator[OptimWrapper]:
+        """Iterates over wrappers."""
+        yield from self.optim_wrappers.values()
+
+    def __getitem__(self, name: str) -> OptimWrapper:
+        if name not in self.optim_wrappers:
+            hint = did_you_mean(name, self.optim_wrappers) or f"there are {', '.join(self.optim_wrappers)}"
+            raise KeyError(f"no optimizer wrapper {name!r}: {hint}")
+        return self.optim_wrappers[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.optim_wrappers
+
+    def __len__(self) -> int:
+        return len(self.optim_wrappers)
+
+    def __repr__(self) -> str:
+        return "".join(f"name: {name}\n{wrapper!r}" for name, wrapper in self.optim_wrappers.items())
+
+    def _ask_one(self, method: str) -> NotImplementedError:
+        names = ", ".join(self.optim_wrappers)
+        return NotImplementedError(
+            f"{method} belongs to a single optimizer wrapper: optim_wrapper[name], of {names}"
+        )
+
+
+def _checked_counts(counts: int) -> int:
+    if not isinstance(counts, int) or counts < 1:
+        raise ValueError(f"accumulative_counts must be an integer of at least 1, not {counts!r}")
+    return counts
+
+
+def _check_clip_arguments(function: Any, arguments: Mapping[str, Any]) -> None:
+    parameters = list(inspect.signature(function).parameters)[1:]
+    for name in arguments:
+        if name not in parameters:
+            hint = did_you_mean(name, parameters) or f"it takes {', '.join(parameters)}"
+            raise ValueError(f"clip_grad: {function.__name__} takes no argument {name!r}: {hint}")
+    if parameters[0] not in arguments:
+        raise ValueError(f"clip_grad needs {parameters[0]!r}, an argument of {function.__name__}")
+
+
+def _needs_closure(optimizer: Optimizer) -> bool:
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
+
+
+def _momentum_of(group: Mapping[str, Any]) -> float:
+    if "momentum" in group:
+        return group["momentum"]  # type: ignore[no-any-return]
+    return group["betas"][0] if "betas" in group else 0

@@ -1,0 +1,283 @@
+"""Registries: from the name in a config to the class or function."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any, TypeVar, overload
+
+from rich.console import Console
+from rich.table import Table
+
+from trainwright.engine.build import build, import_object
+from trainwright.engine.errors import did_you_mean
+
+ROOT_SCOPE = "trainwright"
+T = TypeVar("T", bound=Callable[..., Any])
+
+_default_scope: ContextVar[str | None] = ContextVar("default_scope", default=None)
+
+
+@contextmanager
+def default_scope(scope: str | None) -> Iterator[None]:
+    """While active, names are looked up in the registries of this scope first."""
+    token = _default_scope.set(scope)
+    try:
+        yield
+    finally:
+        _default_scope.reset(token)
+
+
+class Registry:
+    """Maps names to classes or functions of one kind.
+
+    A name is looked up here, then in the parents, in the scope that it names (``mmdet.ResNet``), and at last as a full
+    dotted Python path, so that ``torch.nn.Linear`` always works.
+
+    Example:
+        >>> from trainwright.engine import MODELS
+        >>> @MODELS.register_module()
+        ... class MyNet(torch.nn.Module): ...
+        >>> MODELS.build(dict(type="MyNet"))
+
+    Args:
+        name: what the members are, in the singular, for messages: ``model``.
+        build_func: called as ``build_func(cfg, *args, registry=registry, **kwargs)`` by :meth:`build`; the parent's, or
+            :func:`trainwright.engine.build`, if None.
+        parent: registry that is asked after this one; this one becomes its child.
+        scope: short name of the library that owns this registry; its top-level package if None.
+        locations: modules that register the members. They are imported at the first name that is not yet known; from a
+            package that loads lazily only the module of that name.
+
+    Raises:
+        ValueError: the parent already has a child of this scope.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        build_func: Callable[..., Any] | None = None,
+        parent: "Registry | None" = None,
+        scope: str | None = None,
+        locations: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self.parent = parent
+        self.scope = scope if scope is not None else _calling_package()
+        self.children: dict[str, Registry] = {}
+        self._module_dict: dict[str, Any] = {}
+        self._locations = list(locations)
+        self._imported: dict[str, ModuleType] = {}
+        self._build_func = build_func
+        if parent is not None:
+            if self.scope in parent.children:
+                raise ValueError(f"the registry {parent.name!r} already has a child of scope {self.scope!r}")
+            parent.children[self.scope] = self
+
+    @property
+    def module_dict(self) -> dict[str, Any]:
+        """The members registered here, by name."""
+        return self._module_dict
+
+    @property
+    def root(self) -> "Registry":
+        """The registry at the top of this one's tree."""
+        return self if self.parent is None else self.parent.root
+
+    def __len__(self) -> int:
+        return len(self._module_dict)
+
+    def __contains__(self, key: str) -> bool:
+        return self.get(key) is not None
+
+    def __repr__(self) -> str:
+        table = Table("Name", "Object", title=f"Registry of {self.name}")
+        for name, member in sorted(self._module_dict.items()):
+            table.add_row(name, f"{member.__module__}.{member.__qualname__}")
+        console = Console(width=120)
+        with console.capture() as capture:
+            console.print(table)
+        return capture.get()
+
+    @overload
+    def register_module(self, name: str | Sequence[str] | None = None, force: bool = False) -> Callable[[T], T]: ...
+
+    @overload
+    def register_module(self, name: str | Sequence[str] | None = None, force: bool = False, *, module: T) -> T: ...
+
+    def register_module(
+        self, name: str | Sequence[str] | None = None, force: bool = False, module: Any = None
+    ) -> Any:
+        """Registers a class or function: as a decorator, or called with ``module``.
+
+        Args:
+            name: its name, or several; by default its ``__name__``.
+            force: replace a member of the same name.
+            module: what to register; without it a decorator is returned.
+
+        Raises:
+            KeyError: the name is taken by something else.
+            TypeError: ``module`` is not callable, or ``name`` no string.
+        """
+        if callable(name):
+            raise TypeError("write the decorator with parentheses: @REGISTRY.register_module()")
+        if not isinstance(force, bool):
+            raise TypeError(f"force must be a bool, not {force!r}")
+
+        def register(member: Any) -> Any:
+            if not callable(member):
+                raise TypeError(f"only classes and functions can be registered, not {member!r}")
+            names = [member.__name__] if name is None else [name] if isinstance(name, str) else list(name)
+            for key in names:
+                if not isinstance(key, str):
+                    raise TypeError(f"a name must be a string, not {key!r}")
+                known = self._module_dict.get(key)
+                if known is not None and known is not member and not force:
+                    raise KeyError(
+                        f"{key} is already registered in {self.name} at {known.__module__}; "
+                        "give the new one another name, or say force=True"
+                    )
+                self._module_dict[key] = member
+            return member
+
+        return register if module is None else register(module)
+
+    def get(self, key: str) -> Any:
+        """Returns the member of this name, or None.
+
+        Args:
+            key: a name, a name with scope (``mmdet.ResNet``), or a full dotted path (``torch.nn.Linear``).
+
+        Raises:
+            TypeError: ``key`` is no string.
+        """
+        if not isinstance(key, str):
+            raise TypeError(f"a registry is asked by name, not by {key!r}")
+        scoped = self._of_scope(_default_scope.get())
+        if scoped is not None and scoped is not self and (found := scoped._get_upwards(key)) is not None:
+            return found
+        if (found := self._get_upwards(key)) is not None:
+            return found
+        scope, _, rest = key.partition(".")
+        if rest:
+            if (registry := self._of_scope(scope)) is not None and (found := registry._get_upwards(rest)) is not None:
+                return found
+            return import_object(key)
+        return None
+
+    def build(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        """Builds the object that ``cfg`` describes; keyword arguments are defaults that ``cfg`` may override."""
+        registry: Registry | None = self
+        while registry is not None:
+            if registry._build_func is not None:
+                return registry._build_func(cfg, *args, registry=self, **kwargs)
+            registry = registry.parent
+        return build(cfg, self, *args, **kwargs)
+
+    def names(self) -> list[str]:
+        """Returns every name that can be written here, of this registry and its parents. Imports all locations."""
+        found: set[str] = set()
+        registry: Registry | None = self
+        while registry is not None:
+            registry.load_all()
+            found.update(registry._module_dict)
+            registry = registry.parent
+        return sorted(found)
+
+    def load_all(self) -> None:
+        """Imports every module of the locations, lazy packages as a whole."""
+        for location in self._locations:
+            module = import_module(location)
+            for name in getattr(module, "__all__", ()):
+                getattr(module, name, None)
+
+    def suggest(self, key: str) -> str:
+        """Returns ``"did you mean 'ResNet'?"`` for the closest names, or an empty string."""
+        return did_you_mean(key, self.names())
+
+    def others_with(self, key: str) -> list[str]:
+        """Returns the names of the other root registries that know ``key``."""
+        return [other.name for other in ROOT_REGISTRIES.values() if other is not self.root and other._get_upwards(key)]
+
+    @contextmanager
+    def switch_scope(self, scope: str | None) -> Iterator["Registry"]:
+        """While active, names are looked up in ``scope`` first; yields the registry of that scope, or this one."""
+        if scope is None:
+            yield self
+            return
+        with default_scope(scope):
+            yield self._of_scope(scope) or self
+
+    def _get_upwards(self, key: str) -> Any:
+        registry: Registry | None = self
+        while registry is not None:
+            if key not in registry._module_dict:
+                registry._import_locations(key)
+            if key in registry._module_dict:
+                return registry._module_dict[key]
+            registry = registry.parent
+        return None
+
+    def _import_locations(self, key: str) -> None:
+        for location in self._locations:
+            if location not in self._imported:
+                self._imported[location] = import_module(location)
+            if key.isidentifier():
+                getattr(self._imported[location], key, None)  # a lazy package imports the module that registers it
+
+    def _of_scope(self, scope: str | None) -> "Registry | None":
+        if scope is None:
+            return None
+        root = self.root
+        if scope == root.scope:
+            return root
+        if scope not in root.children and scope.isidentifier() and find_spec(scope) is not None:
+            registry_module = f"{scope}.registry"
+            if find_spec(registry_module) is not None:
+                import_module(registry_module)
+        return root.children.get(scope)
+
+
+def _calling_package() -> str:
+    frame = sys._getframe(2)
+    module = str(frame.f_globals.get("__name__", ROOT_SCOPE))
+    return module.partition(".")[0]
+
+
+ROOT_REGISTRIES: dict[str, Registry] = {}
+
+
+def _root(variable: str, name: str, locations: Iterable[str] = ()) -> Registry:
+    registry = Registry(name, scope=ROOT_SCOPE, locations=tuple(locations))
+    ROOT_REGISTRIES[variable] = registry
+    return registry
+
+
+RUNNERS = _root("RUNNERS", "runner", ["trainwright.engine.runner"])
+RUNNER_CONSTRUCTORS = _root("RUNNER_CONSTRUCTORS", "runner constructor")
+LOOPS = _root("LOOPS", "loop", ["trainwright.engine.loops"])
+HOOKS = _root("HOOKS", "hook", ["trainwright.hooks"])
+STRATEGIES = _root("STRATEGIES", "strategy")
+DATASETS = _root("DATASETS", "dataset", ["trainwright.datasets"])
+DATA_SAMPLERS = _root("DATA_SAMPLERS", "data sampler", ["trainwright.datasets"])
+TRANSFORMS = _root("TRANSFORMS", "transform", ["trainwright.datasets"])
+MODELS = _root("MODELS", "model", ["trainwright.models"])
+MODEL_WRAPPERS = _root("MODEL_WRAPPERS", "model_wrapper", ["trainwright.models"])
+WEIGHT_INITIALIZERS = _root("WEIGHT_INITIALIZERS", "weight initializer", ["trainwright.models.initialize"])
+OPTIMIZERS = _root("OPTIMIZERS", "optimizer", ["trainwright.engine.optim.optimizers"])
+OPTIM_WRAPPERS = _root("OPTIM_WRAPPERS", "optim_wrapper", ["trainwright.engine.optim.wrapper"])
+OPTIM_WRAPPER_CONSTRUCTORS = _root(
+    "OPTIM_WRAPPER_CONSTRUCTORS", "optimizer wrapper constructor", ["trainwright.engine.optim.constructor"]
+)
+PARAM_SCHEDULERS = _root("PARAM_SCHEDULERS", "parameter scheduler", ["trainwright.engine.optim.schedulers"])
+METRICS = _root("METRICS", "metric", ["trainwright.engine.evaluation.metrics"])
+EVALUATOR = _root("EVALUATOR", "evaluator", ["trainwright.engine.evaluation.evaluator"])
+TASK_UTILS = _root("TASK_UTILS", "task util")
+VISUALIZERS = _root("VISUALIZERS", "visualizer", ["trainwright.engine.visualization.visualizer"])
+VISBACKENDS = _root("VISBACKENDS", "vis_backend", ["trainwright.engine.visualization.backends"])
+LOG_PROCESSORS = _root("LOG_PROCESSORS", "log_processor", ["trainwright.engine.log_processor"])
+INFERENCERS = _root("INFERENCERS", "inferencer", ["trainwright.engine.inference"])
+FUNCTIONS = _root("FUNCTIONS", "function", ["trainwright.datasets"])

@@ -1,0 +1,506 @@
+"""The Runner: owns the parts of an experiment and runs the loops over them."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from trainwright.engine import checkpoint as checkpoints
+from trainwright.engine import distributed, resume, snapshot
+from trainwright.engine import registry as registries
+from trainwright.engine.check import TRIPLES, mismatched_parts
+from trainwright.engine.config.config import Config
+from trainwright.engine.data import build_dataloader
+from trainwright.engine.environment import collect_env, setup_environment
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.evaluation.evaluator import Evaluator
+from trainwright.engine.hook import Hook, HookList, configured_hooks
+from trainwright.engine.interrupt import raise_for_signal, stop_on_signals
+from trainwright.engine.logging import MMLogger
+from trainwright.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, TrainLoop, ValLoop
+from trainwright.engine.message_hub import MessageHub
+from trainwright.engine.model_setup import build_model, compile_forward, place_model, unwrap
+from trainwright.engine.optim.constructor import build_optim_wrapper
+from trainwright.engine.optim.schedulers import build_param_scheduler
+from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.registry import EVALUATOR, HOOKS, LOG_PROCESSORS, LOOPS, RUNNERS, VISUALIZERS
+from trainwright.engine.state import RunState, StepSeeder, set_random_seed
+from trainwright.engine.visualization.visualizer import Visualizer
+
+Cfg = Mapping[str, Any]
+
+
+@RUNNERS.register_module()
+class Runner:
+    """Owns the parts of an experiment and runs training, validation and test over them.
+
+    Every part may be given as its config or as the object itself. Loops, data loaders, optimizer and schedulers are built
+    when :meth:`train`, :meth:`val` or :meth:`test` first needs them.
+
+    Example:
+        >>> runner = Runner.from_cfg(Config.fromfile("configs/classification/lenet_fashion_mnist.py"))
+        >>> runner.train()
+
+    Args:
+        model: what is trained. A module without ``train_step`` is wrapped in ``ModuleWrapper``.
+        work_dir: folder for checkpoints and logs.
+        train_dataloader: with ``train_cfg`` and ``optim_wrapper``: all three or none. Likewise the next two triples.
+        val_dataloader: with ``val_cfg`` and ``val_evaluator``.
+        test_dataloader: with ``test_cfg`` and ``test_evaluator``.
+        train_cfg: ``dict(by_epoch=True, max_epochs=…)``, ``dict(by_epoch=False, max_iters=…)``, or ``dict(type=…)``.
+        val_cfg: arguments of ``ValLoop``, or ``dict(type=…)``.
+        test_cfg: arguments of ``TestLoop``, or ``dict(type=…)``.
+        auto_scale_lr: ``dict(enable=True, base_batch_size=…)`` scales the learning rate by the batch size of all ranks.
+        optim_wrapper: an ``OptimWrapper``, a plain optimizer, or ``dict(type='OptimWrapper', optimizer=dict(type=…))``.
+        param_scheduler: one or several schedulers; a dict of lists for several optimizers.
+        val_evaluator: a metric, or several, or an ``Evaluator``.
+        test_evaluator: likewise.
+        default_hooks: changes to the default hooks, by name; ``None`` removes one.
+        custom_hooks: further hooks.
+        data_preprocessor: given to a model that is built from a config and names none.
+        load_from: a checkpoint to start from, or with ``resume`` the one to go on from.
+        resume: go on from ``load_from``, or from the newest checkpoint in ``work_dir``.
+        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+        env_cfg: see :func:`setup_environment`.
+        log_processor: makes log lines.
+        log_level: of the log.
+        visualizer: takes scalars, images and the config to its backends.
+        default_scope: registry scope in which names are looked up first.
+        randomness: ``seed`` (drawn if None), ``deterministic``, ``diff_rank_seed``.
+        experiment_name: by default the config's file name; a time stamp is added.
+        cfg: the whole config; also switches such as ``compile``, ``sync_bn``, ``activation_checkpointing``,
+            ``model_wrapper_cfg``, ``find_unused_parameters``.
+        device: where to train; by default the accelerator if there is one.
+
+    Raises:
+        ConfigError: parts are missing or contradict each other.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Cfg,
+        work_dir: str,
+        train_dataloader: Any = None,
+        val_dataloader: Any = None,
+        test_dataloader: Any = None,
+        train_cfg: Cfg | None = None,
+        val_cfg: Cfg | None = None,
+        test_cfg: Cfg | None = None,
+        auto_scale_lr: Cfg | None = None,
+        optim_wrapper: Any = None,
+        param_scheduler: Any = None,
+        val_evaluator: Any = None,
+        test_evaluator: Any = None,
+        default_hooks: Mapping[str, Any] | None = None,
+        custom_hooks: Sequence[Any] | None = None,
+        data_preprocessor: nn.Module | Cfg | None = None,
+        load_from: str | None = None,
+        resume: bool = False,
+        launcher: str = "none",
+        env_cfg: Cfg | None = None,
+        log_processor: Any = None,
+        log_level: str = "INFO",
+        visualizer: Any = None,
+        default_scope: str | None = None,
+        randomness: Cfg | None = None,
+        experiment_name: str | None = None,
+        cfg: Any = None,
+        device: str | torch.device | None = None,
+    ) -> None:
+        self.cfg = cfg if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg or {})))
+        self._given: dict[str, Any] = dict(
+            train_dataloader=train_dataloader, train_cfg=train_cfg, optim_wrapper=optim_wrapper,
+            val_dataloader=val_dataloader, val_cfg=val_cfg, val_evaluator=val_evaluator,
+            test_dataloader=test_dataloader, test_cfg=test_cfg, test_evaluator=test_evaluator,
+            param_scheduler=param_scheduler, auto_scale_lr=dict(auto_scale_lr or {}),
+        )  # fmt: skip
+        for mistake in mismatched_parts(self._given):
+            raise mistake
+        self._load_from = load_from
+        self._resume = resume
+        self._restored = False
+        self.initialized = False
+        self._saved_counters: dict[str, int] | None = None
+        self._default_scope = default_scope
+        self._train_loop: TrainLoop | None = None
+        self._val_loop: ValLoop | None = None
+        self._test_loop: TestLoop | None = None
+        self.optim_wrapper: Any = None
+        self.param_schedulers: Any = []
+        self.state = RunState()
+
+        setup_environment(env_cfg or {}, launcher)
+        self.rank, self.world_size = distributed.get_dist_info()
+        self.device = torch.device(device) if device else distributed.get_device()
+        self.randomness: dict[str, Any] = dict(randomness or {})
+        self.set_randomness(**self.randomness)
+
+        self.timestamp = self._agree(datetime.now().strftime("%Y%m%d_%H%M%S"))
+        name = experiment_name or (Path(self.cfg.filename).stem if self.cfg.filename else "")
+        self.experiment_name = f"{name}_{self.timestamp}" if name else self.timestamp
+        self.work_dir = str(Path(work_dir).absolute())
+        self.log_dir = str(Path(self.work_dir, self.timestamp))
+        self.logger = MMLogger(
+            self.experiment_name, log_level=log_level, log_file=Path(self.log_dir, f"{self.timestamp}.log")
+        )
+        self.message_hub = MessageHub(self.experiment_name)
+        self.log_processor = LOG_PROCESSORS.build(
+            {} if log_processor is None else log_processor, path="log_processor", type="LogProcessor"
+        )
+        self.visualizer: Visualizer = VISUALIZERS.build(
+            {} if visualizer is None else visualizer, path="visualizer", type="Visualizer", name=self.experiment_name,
+            save_dir=self.log_dir, vis_backends=[{"type": "LocalVisBackend"}],
+        )  # fmt: skip
+        self.logger.info("Environment:\n%s", "\n".join(f"  {key}: {value}" for key, value in collect_env().items()))
+        self.logger.info("Seed: %d, device: %s, work_dir: %s", self.seed, self.device, self.work_dir)
+        with self._as_current():
+            self.model: Any = place_model(build_model(model, data_preprocessor), self.cfg, self.device, self.distributed)
+            self._hooks = HookList()
+            for path, hook in configured_hooks(default_hooks or {}, custom_hooks or ()):
+                self.register_hook(hook, path=path)
+        self.logger.debug("Hooks at each point, in order:\n%s", self._hooks.table())
+        self._dump_config()
+
+    @classmethod
+    def from_cfg(cls, cfg: Any) -> "Runner":
+        """Builds a Runner from a whole config.
+
+        Args:
+            cfg: a ``Config`` or mapping with the arguments of :class:`Runner` as keys; other keys are kept in ``cfg``.
+        """
+        cfg = copy.deepcopy(cfg if isinstance(cfg, Config) else Config(dict(cfg)))
+        names = [name for name in cls.__init__.__annotations__ if name not in ("cfg", "return")]
+        arguments = {name: cfg.get(name) for name in names if cfg.get(name) is not None}
+        for required in ("model", "work_dir"):
+            if required not in arguments:
+                raise ConfigError(required, "every experiment needs it", "set it in the config, or --work-dir")
+        return cls(**arguments, cfg=cfg)
+
+    @property
+    def hooks(self) -> list[Hook]:
+        """The hooks, in the order in which they are called."""
+        return self._hooks.hooks
+
+    @property
+    def epoch(self) -> int:
+        """0-based index of the epoch in progress."""
+        return self.state.epoch
+
+    @property
+    def iter(self) -> int:
+        """0-based index of the training iteration in progress."""
+        return self.state.iter
+
+    @property
+    def max_epochs(self) -> int:
+        """How many epochs to train."""
+        return self.train_loop.max_epochs
+
+    @property
+    def max_iters(self) -> int:
+        """How many iterations to train."""
+        return self.train_loop.max_iters
+
+    @property
+    def distributed(self) -> bool:
+        """Whether several processes train together."""
+        return self.world_size > 1
+
+    @property
+    def has_val(self) -> bool:
+        """Whether the run validates."""
+        return self._given["val_cfg"] is not None
+
+    @property
+    def train_loop(self) -> TrainLoop:
+        """The training loop, built at first use."""
+        if self._train_loop is None:
+            cfg = self._loop_cfg("train")
+            by_epoch = cfg.pop("by_epoch", True)
+            default = EpochBasedTrainLoop if by_epoch else IterBasedTrainLoop
+            self._train_loop = self._build_loop(cfg, "train", default)
+        return self._train_loop
+
+    @property
+    def val_loop(self) -> ValLoop:
+        """The validation loop, built at first use."""
+        if self._val_loop is None:
+            evaluator = self._given["val_evaluator"]
+            self._val_loop = self._build_loop(self._loop_cfg("val"), "val", ValLoop, evaluator=evaluator)
+        return self._val_loop
+
+    @property
+    def test_loop(self) -> TestLoop:
+        """The test loop, built at first use."""
+        if self._test_loop is None:
+            evaluator = self._given["test_evaluator"]
+            self._test_loop = self._build_loop(self._loop_cfg("test"), "test", TestLoop, evaluator=evaluator)
+        return self._test_loop
+
+    @property
+    def train_dataloader(self) -> Any:
+        """The loader of the training loop."""
+        return self.train_loop.dataloader
+
+    @property
+    def val_dataloader(self) -> Any:
+        """The loader of the validation loop."""
+        return self.val_loop.dataloader
+
+    @property
+    def test_dataloader(self) -> Any:
+        """The loader of the test loop."""
+        return self.test_loop.dataloader
+
+    @property
+    def dataset_meta(self) -> Mapping[str, Any] | None:
+        """What the training data set says of itself, such as its classes."""
+        dataset = getattr(self._train_loop and self._train_loop.dataloader, "dataset", None)
+        return getattr(dataset, "metainfo", None)
+
+    def train(self) -> nn.Module:
+        """Trains to the end, or until somebody asks to stop.
+
+        Returns:
+            The model.
+
+        Raises:
+            ConfigError: the parts for training are not given.
+            KeyboardInterrupt: after Ctrl-C, when a checkpoint is written; ``SystemExit`` after SIGTERM and SIGUSR1.
+        """
+        with self._run(), stop_on_signals(self.state):
+            checkpoint = self._starting_point()
+            loop = self.train_loop
+            self._build_optimization()
+            if self.has_val:
+                _ = self.val_loop
+            self.call_hook("before_run")
+            resume.give_weights(self, checkpoint)
+            self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
+            compile_forward(unwrap(self.model), self.cfg.get("compile"))
+            if self.iter >= self.max_iters:
+                self.logger.info("The checkpoint is from the end of the training (iteration %d): nothing left to do.", self.iter)
+            loop.run()
+            resume.save_if_stopped(self, self._saved_counters)
+        raise_for_signal(self.state.stop_signal)
+        return self.model  # type: ignore[no-any-return]
+
+    def val(self) -> dict[str, Any]:
+        """Validates once and returns the metrics by ``prefix/name``."""
+        return self._evaluate("val")
+
+    def test(self) -> dict[str, Any]:
+        """Tests once and returns the metrics by ``prefix/name``."""
+        return self._evaluate("test")
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Calls a point of every hook that acts there."""
+        self._hooks.call(fn_name, self, **kwargs)
+
+    def register_hook(self, hook: Hook | Cfg, priority: int | str | None = None, *, path: str = "") -> Hook:
+        """Adds a hook.
+
+        Args:
+            hook: the hook or its config, which may have a key ``priority``.
+            priority: overrides the hook's own.
+            path: dotted path of the config, for messages.
+        """
+        if isinstance(hook, Mapping):
+            cfg = copy.copy(hook)
+            priority = cfg.pop("priority", priority)  # type: ignore[attr-defined]  # a copy of a dict
+            hook = HOOKS.build(cfg, path=path)
+        if not isinstance(hook, Hook):
+            raise ConfigError(path or "custom_hooks", f"{hook!r} is no hook", "derive its class from trainwright.engine.Hook")
+        if priority is not None:
+            hook.priority = priority
+        self._hooks.add(hook)
+        return hook
+
+    def request_stop(self, reason: str) -> None:
+        """Asks the training to stop at the next iteration boundary, with a checkpoint written.
+
+        Args:
+            reason: said in the log.
+        """
+        self.state.stop_reason = self.state.stop_reason or reason
+
+    def set_randomness(self, seed: int | None = None, deterministic: bool = False, diff_rank_seed: bool = False) -> None:
+        """Seeds everything.
+
+        Args:
+            seed: drawn, the same in all ranks, if None.
+            deterministic: refuse algorithms whose result differs from run to run.
+            diff_rank_seed: give each rank another seed, for the model's initial weights and the samples too.
+        """
+        self.seed = distributed.sync_random_seed() if seed is None else int(seed)
+        self._rank_seed = self.rank if diff_rank_seed else 0
+        set_random_seed(self.seed + self._rank_seed, deterministic=deterministic)
+        self.seed_step = StepSeeder(self.seed, self.rank, self.device)
+
+    def build_dataloader(self, dataloader: Any, mode: str = "train") -> Any:
+        """Builds a data loader that is seeded by sample; see :func:`trainwright.engine.data.build_dataloader`."""
+        return build_dataloader(
+            dataloader, seed=self.seed, rank_seed=self._rank_seed, path=f"{mode}_dataloader", training=mode == "train"
+        )
+
+    def build_evaluator(self, evaluator: Any, path: str = "evaluator") -> Evaluator:
+        """Builds an evaluator from one metric, several, or the config of an evaluator."""
+        if isinstance(evaluator, Evaluator):
+            return evaluator
+        if isinstance(evaluator, Mapping) and "metrics" in evaluator:
+            return EVALUATOR.build(evaluator, path=path, type="Evaluator")  # type: ignore[no-any-return]
+        return Evaluator(evaluator)
+
+    def save_checkpoint(
+        self,
+        out_dir: str | Path,
+        filename: str,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: Mapping[str, Any] | None = None,
+        by_epoch: bool = True,
+    ) -> Path:
+        """Writes the state of the run, durably. Only the first rank writes.
+
+        Args:
+            out_dir: folder.
+            filename: name of the file, which may hold ``{}`` for the number of epochs or iterations.
+            save_optimizer: include the optimizer.
+            save_param_scheduler: include the schedulers.
+            meta: further entries of ``meta``.
+            by_epoch: what the number in the file name counts.
+
+        Returns:
+            The path of the file.
+        """
+        counters = self.state.state_dict()
+        path = Path(out_dir, filename.format(counters["epoch" if by_epoch else "iter"]))
+        if distributed.is_main_process():
+            checkpoint = snapshot.take(self, optimizer=save_optimizer, schedulers=save_param_scheduler, meta=meta)
+            self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
+            checkpoints.save_checkpoint(snapshot.to_cpu(checkpoint), path)
+        if save_optimizer and save_param_scheduler:
+            self._saved_counters = counters
+        return path
+
+    def load_checkpoint(
+        self,
+        filename: str | Path,
+        map_location: Any = "cpu",
+        strict: bool = False,
+        revise_keys: Sequence[tuple[str, str]] = checkpoints.REVISE_KEYS,
+    ) -> dict[str, Any]:
+        """Loads the weights in a checkpoint into the model; what does not fit is reported.
+
+        Args:
+            filename: a file, ``http(s)://…`` or ``torchvision://resnet18``.
+            map_location: where tensors go first.
+            strict: raise if anything does not fit.
+            revise_keys: pairs of (regular expression, replacement) for the names.
+
+        Returns:
+            The checkpoint.
+        """
+        checkpoint = checkpoints.load_checkpoint_file(filename, map_location)
+        resume.load_weights(self, checkpoint, str(filename), strict, revise_keys)
+        return checkpoint
+
+    @contextmanager
+    def _as_current(self) -> Iterator[None]:
+        """Makes hub, logger, visualizer and scope the current ones, for code deep inside a model."""
+        with ExitStack() as stack:
+            stack.enter_context(MessageHub.set_current(self.message_hub))
+            stack.enter_context(MMLogger.set_current(self.logger))
+            stack.enter_context(Visualizer.set_current(self.visualizer))
+            stack.enter_context(registries.default_scope(self._default_scope))
+            yield
+
+    @contextmanager
+    def _run(self) -> Iterator[None]:
+        """What surrounds every run: the current objects, ``after_run`` in any case, errors in the log file too."""
+        with self._as_current():
+            try:
+                yield
+            except Exception:
+                self.logger.debug("The run failed", exc_info=True)
+                with suppress(Exception):  # the first error is the one to see
+                    self.call_hook("after_run")
+                raise
+            self.call_hook("after_run")
+
+    def _starting_point(self) -> dict[str, Any] | None:
+        """Returns the checkpoint that this run starts from, the first time that it is asked."""
+        if self._restored:
+            return None
+        self._restored = True
+        return resume.find(self, self._load_from, self._resume)
+
+    def _evaluate(self, mode: str) -> dict[str, Any]:
+        with self._run():
+            checkpoint = self._starting_point()
+            loop = self.val_loop if mode == "val" else self.test_loop
+            self.call_hook("before_run")
+            resume.give_weights(self, checkpoint)
+            return loop.run()
+
+    def _agree(self, value: Any) -> Any:
+        """Returns the first rank's value in all ranks."""
+        values = [value]
+        distributed.broadcast_object_list(values)
+        return values[0]
+
+    def _dump_config(self) -> None:
+        if not self.cfg or not distributed.is_main_process():
+            return
+        name = Path(self.cfg.filename).with_suffix(".py").name if self.cfg.filename else f"{self.timestamp}.py"
+        self.cfg.dump(Path(self.work_dir, name))
+        self.visualizer.add_config(self.cfg)
+
+    def _loop_cfg(self, mode: str) -> dict[str, Any]:
+        cfg = self._given[f"{mode}_cfg"]
+        if cfg is None:
+            names = ", ".join(TRIPLES[("train", "val", "test").index(mode)])
+            raise ConfigError(f"{mode}_cfg", f"not given, so this run cannot {mode}", f"give {names}")
+        cfg = dict(cfg)
+        if "type" in cfg and "by_epoch" in cfg:
+            raise ConfigError(f"{mode}_cfg", "has both 'type' and 'by_epoch'", "by_epoch chooses the type: give only one of them")
+        return cfg
+
+    def _build_loop(self, cfg: dict[str, Any], mode: str, default: type, **runtime: Any) -> Any:
+        dataloader = self._given[f"{mode}_dataloader"]
+        return LOOPS.build(cfg, path=f"{mode}_cfg", type=default, runner=self, dataloader=dataloader, **runtime)
+
+    def _build_optimization(self) -> None:
+        if self.optim_wrapper is not None:
+            return
+        given = self._given["optim_wrapper"]
+        if isinstance(given, Optimizer):
+            given = OptimWrapper(given)
+        self.optim_wrapper = build_optim_wrapper(self.model, given) if isinstance(given, Mapping) else given
+        self._scale_lr()
+        schedulers = self._given["param_scheduler"]
+        if schedulers is not None:
+            loop = self.train_loop
+            by_epoch = isinstance(loop, EpochBasedTrainLoop)
+            self.param_schedulers = build_param_scheduler(
+                schedulers, self.optim_wrapper, path="param_scheduler", max_epochs=loop.max_epochs, max_iters=loop.max_iters,
+                epoch_length=len(loop.dataloader) if by_epoch else None,
+            )  # fmt: skip
+
+    def _scale_lr(self) -> None:
+        options = self._given["auto_scale_lr"]
+        if not options.get("enable"):
+            return
+        if "base_batch_size" not in options:
+            raise ConfigError("auto_scale_lr.base_batch_size", "missing", "the batch size that the learning rate was chosen for")
+        batch_size = self.train_dataloader.batch_size * self.world_size
+        ratio = batch_size / options["base_batch_size"]
+        for group in self.optim_wrapper.param_groups:
+            group["lr"] *= ratio
+        self.logger.info("Learning rates scaled by %g: batches of %d, chosen for %d", ratio, batch_size, options["base_batch_size"])

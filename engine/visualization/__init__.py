@@ -1,0 +1,1 @@
+"""Drawing, and the places where drawings, scalars and configs go."""

@@ -1,0 +1,143 @@
+"""Pictures of annotated and predicted samples."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import utils
+
+from trainwright.engine.structures import BaseDataElement, InstanceData
+from trainwright.engine.visualization import drawing
+from trainwright.engine.visualization.drawing import Array, array
+
+_TITLES = {"gt": "ground truth", "pred": "prediction"}
+_SMALLEST_SIDE = 224
+_TOP = 3
+
+
+def draw_sample(
+    image: Array,
+    sample: BaseDataElement,
+    dataset_meta: Mapping[str, Any],
+    draw_gt: bool = True,
+    draw_pred: bool = True,
+    score_thr: float = 0.3,
+) -> Array:
+    """Returns an image with the annotations and, to the right, the predictions of a sample.
+
+    Fields are drawn by their names: ``*_label``, ``pred_score``, ``*_sem_seg``, and in ``*_instances``
+    ``bboxes``, ``labels``, ``scores``, ``masks`` and ``keypoints``. A small image is enlarged, so that texts
+    can be read.
+
+    Args:
+        image: RGB, uint8, (height, width, 3).
+        sample: its annotations and predictions.
+        dataset_meta: ``classes`` and ``palette``, where known; ``skeleton_links`` for keypoints.
+        draw_gt: whether to draw the fields ``gt_*``.
+        draw_pred: whether to draw the fields ``pred_*``.
+        score_thr: instances with lower scores are left out.
+    """
+    factor = max(1, math.ceil(_SMALLEST_SIDE / min(image.shape[:2])))
+    canvas = image.repeat(factor, axis=0).repeat(factor, axis=1)
+    wanted = [kind for kind, draw in (("gt", draw_gt), ("pred", draw_pred)) if draw]
+    panels = [
+        _draw_panel(canvas, sample, kind, dataset_meta, factor, score_thr)
+        for kind in wanted
+        if any(key.startswith(f"{kind}_") for key in sample.keys())  # noqa: SIM118  # an element iterates otherwise
+    ]
+    return np.concatenate(panels, axis=1) if panels else canvas
+
+
+def _draw_panel(
+    image: Array, sample: BaseDataElement, kind: str, meta: Mapping[str, Any], factor: int, score_thr: float
+) -> Array:
+    sem_seg = sample.get(f"{kind}_sem_seg")
+    if sem_seg is not None:
+        image = _draw_sem_seg(image, array(getattr(sem_seg, "sem_seg", sem_seg.get("data"))), meta, factor)
+    instances = sample.get(f"{kind}_instances")
+    if instances is not None:
+        image = _draw_instances(image, instances, meta, factor, score_thr)
+    label = sample.get(f"{kind}_label")
+    if label is not None:
+        scores = sample.get("pred_score") if kind == "pred" else None
+        image = _draw_label(image, _TITLES[kind], array(label).reshape(-1).tolist(), scores, meta)
+    return image
+
+
+def _draw_label(
+    image: Array, title: str, labels: Sequence[int], scores: Tensor | None, meta: Mapping[str, Any]
+) -> Array:
+    lines = [f"{title}: {', '.join(_class_name(label, meta) for label in labels)}"]
+    if scores is not None:
+        top = scores.detach().float().cpu().topk(min(_TOP, scores.numel()))
+        lines += [
+            f"{_class_name(i, meta)} {s:.2f}" for s, i in zip(top.values.tolist(), top.indices.tolist())
+        ]
+    size = max(12, image.shape[0] // 16)
+    frame = {"facecolor": "k", "alpha": 0.6}
+    return drawing.draw_texts(
+        image, ["\n".join(lines)], [[4, 4]], size, "w", "top", "left", "sans-serif", frame
+    )
+
+
+def _draw_sem_seg(image: Array, labels: Array, meta: Mapping[str, Any], factor: int) -> Array:
+    plane = labels.reshape(labels.shape[-2:]).repeat(factor, axis=0).repeat(factor, axis=1)
+    colors = _colors(meta, int(plane.max()) + 1)
+    known = len(meta.get("classes") or colors)
+    for label in np.unique(plane):
+        if 0 <= label < known:  # 255 marks pixels that are to be ignored
+            image = drawing.draw_masks(image, plane == label, colors[int(label)], 0.5)
+    return image
+
+
+def _draw_instances(
+    image: Array, instances: InstanceData, meta: Mapping[str, Any], factor: int, score_thr: float
+) -> Array:
+    scores = instances.get("scores")
+    if scores is not None:
+        instances = instances[scores > score_thr]
+        scores = instances.get("scores")
+    labels = instances.get("labels")
+    number = len(instances)
+    if number == 0:
+        return image
+    classes = [0] * number if labels is None else array(labels).tolist()
+    palette = _colors(meta, max(classes) + 1)
+    colors = [palette[label] for label in classes]
+
+    masks = instances.get("masks")
+    if masks is not None:
+        planes = array(masks).astype(bool).repeat(factor, axis=1).repeat(factor, axis=2)
+        image = drawing.draw_masks(image, planes, colors, 0.5)
+    canvas = torch.from_numpy(image).permute(2, 0, 1)
+    boxes = instances.get("bboxes")
+    if boxes is not None:
+        texts = None if labels is None else [_class_name(label, meta) for label in classes]
+        if texts is not None and scores is not None:
+            texts = [f"{text} {score:.2f}" for text, score in zip(texts, array(scores).tolist())]
+        corners = torch.as_tensor(array(getattr(boxes, "tensor", boxes))) * factor
+        canvas = utils.draw_bounding_boxes(canvas, corners, texts, list(colors), width=2)
+    keypoints = instances.get("keypoints")
+    if keypoints is not None:
+        points = torch.as_tensor(array(keypoints))[..., :2] * factor
+        visible = instances.get("keypoints_visible")
+        seen = None if visible is None else torch.as_tensor(array(visible)) > 0
+        canvas = utils.draw_keypoints(
+            canvas, points, meta.get("skeleton_links"), colors="red", visibility=seen
+        )
+    return np.ascontiguousarray(canvas.permute(1, 2, 0).numpy())
+
+
+def _class_name(label: int, meta: Mapping[str, Any]) -> str:
+    classes = meta.get("classes") or ()
+    return str(classes[label]) if 0 <= label < len(classes) else str(label)
+
+
+def _colors(meta: Mapping[str, Any], number: int) -> list[tuple[int, int, int]]:
+    given = meta.get("palette")
+    if isinstance(given, Sequence) and not isinstance(given, str) and len(given) >= number:
+        return [drawing.rgb(tuple(color)) for color in given]
+    return drawing.palette(number)

@@ -1,0 +1,140 @@
+"""Stops a training that no longer improves."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from trainwright.engine.errors import ConfigError, TrainingError
+from trainwright.engine.hook import Hook
+from trainwright.engine.registry import HOOKS
+from trainwright.hooks.monitoring import Monitor, make_monitors, missing_hint, score_of
+
+if TYPE_CHECKING:
+    from trainwright.engine.runner import Runner
+
+
+@HOOKS.register_module()
+class EarlyStoppingHook(Hook):
+    """Stops the training when metrics have not improved for some validations.
+
+    Best scores and counts are part of the checkpoint.
+
+    Cost per step: none.
+
+    Args:
+        monitor: the metric to watch, such as ``accuracy/top1``, or several.
+        rule: ``"greater"`` or ``"less"`` for all of them, or one for each; inferred from the names by
+            default.
+        min_delta: a score counts as an improvement if it is better by more than this.
+        strict: raise if the results lack a metric; otherwise warn.
+        check_finite: stop at a score that is NaN or infinite.
+        patience: number of validations without improvement after which to stop.
+        stopping_threshold: stop as soon as a metric is better than this; one for all of them, or one for
+            each.
+        stop_when: with several metrics, stop when ``"all"`` of them, or ``"any"``, have not improved, or have
+            reached their threshold.
+
+    Raises:
+        ConfigError: settings that are impossible, or a rule that cannot be inferred.
+    """
+
+    priority = "LOWEST"
+
+    def __init__(
+        self,
+        monitor: str | Sequence[str],
+        rule: str | Sequence[str | None] | None = None,
+        min_delta: float = 0.0,
+        strict: bool = False,
+        check_finite: bool = True,
+        patience: int = 5,
+        stopping_threshold: float | Sequence[float] | None = None,
+        stop_when: str = "all",
+    ) -> None:
+        if stop_when not in ("all", "any"):
+            raise ConfigError("EarlyStoppingHook.stop_when", f"is 'all' or 'any', not {stop_when!r}")
+        if patience < 1:
+            raise ConfigError("EarlyStoppingHook.patience", f"must be at least 1, but is {patience}")
+        if min_delta < 0:
+            raise ConfigError("EarlyStoppingHook.min_delta", f"must not be negative, but is {min_delta}")
+        names = [monitor] if isinstance(monitor, str) else list(monitor)
+        self.monitors = make_monitors(names, rule, owner="EarlyStoppingHook")
+        self.min_delta = min_delta
+        self.strict = strict
+        self.check_finite = check_finite
+        self.patience = patience
+        self.stop_when = stop_when
+        self.best_scores = {monitor.metric: monitor.worst for monitor in self.monitors}
+        self.wait_counts = dict.fromkeys(names, 0)
+        self._thresholds = _thresholds(names, stopping_threshold)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the best scores and the number of validations since each."""
+        return {"best_scores": dict(self.best_scores), "wait_counts": dict(self.wait_counts)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over the state of those metrics that are still watched."""
+        for own, saved in (
+            (self.best_scores, state["best_scores"]),
+            (self.wait_counts, state["wait_counts"]),
+        ):
+            own.update({metric: value for metric, value in saved.items() if metric in own})
+
+    def after_val_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
+        """Asks the run to stop if it is time."""
+        metrics = metrics or {}
+        reasons = []
+        for monitor in self.monitors:
+            score = self._score(runner, metrics, monitor.metric)
+            if score is None:
+                continue
+            if self.check_finite and not math.isfinite(score):
+                best = self.best_scores[monitor.metric]
+                runner.request_stop(
+                    f"{monitor.metric} is {score}, which is not finite (its best was {best:.4f})"
+                )
+                return
+            if (reason := self._reason(monitor, score)) is not None:
+                reasons.append(reason)
+        enough = 1 if self.stop_when == "any" else len(self.monitors)
+        if len(reasons) >= enough:
+            runner.request_stop("; ".join(reasons))
+
+    def _score(self, runner: "Runner", metrics: dict[str, Any], metric: str) -> float | None:
+        if metric in metrics:
+            return score_of(metrics, metric, owner="EarlyStoppingHook.monitor")
+        hint = missing_hint(metrics, metric).replace("\n", "; ")
+        if self.strict:
+            raise TrainingError(
+                f"EarlyStoppingHook watches {metric!r}, which the results do not have: {hint}"
+            )
+        runner.logger.warning(f"EarlyStoppingHook watches {metric!r}, which the results do not have: {hint}")
+        return None
+
+    def _reason(self, monitor: Monitor, score: float) -> str | None:
+        """Takes a score into account and returns why its metric wants to stop, or None."""
+        metric = monitor.metric
+        if monitor.is_better(score, self.best_scores[metric], self.min_delta):
+            self.best_scores[metric] = score
+            self.wait_counts[metric] = 0
+        else:
+            self.wait_counts[metric] += 1
+        threshold = self._thresholds[metric]
+        if threshold is not None and monitor.is_better(score, threshold):
+            return f"{metric} is {score:.4f}, {monitor.rule} than the threshold {threshold}"
+        if self.wait_counts[metric] >= self.patience:
+            best, count = self.best_scores[metric], self.wait_counts[metric]
+            return f"{metric} did not improve in the last {count} validations (best: {best:.4f})"
+        return None
+
+
+def _thresholds(names: list[str], value: float | Sequence[float] | None) -> dict[str, float | None]:
+    if value is None or isinstance(value, int | float):
+        return dict.fromkeys(names, value)
+    if len(value) != len(names):
+        raise ConfigError(
+            "EarlyStoppingHook.stopping_threshold",
+            f"{len(value)} thresholds for {len(names)} metrics",
+            "one for each",
+        )
+    return dict(zip(names, value))

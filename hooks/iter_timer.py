@@ -1,0 +1,85 @@
+"""Measures how long iterations take, and how long the rest will."""
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from trainwright.engine.hook import DataBatch, Hook
+from trainwright.engine.registry import HOOKS
+
+if TYPE_CHECKING:
+    from trainwright.engine.runner import Runner
+
+
+@HOOKS.register_module()
+class IterTimerHook(Hook):
+    """Writes ``{mode}/time`` and ``{mode}/data_time`` in seconds, and the remaining seconds as ``eta``, to
+    the hub.
+
+    ``time`` lasts from the end of one iteration to the end of the next; ``data_time`` is its part before the
+    step, in which batches are fetched and hooks do their work. The first iteration of a training, which often
+    compiles or warms up, does not count for ``eta``.
+    """
+
+    priority = "NORMAL"
+
+    def __init__(self) -> None:
+        self._last = 0.0
+        self._seconds = 0.0
+        self._measured = 0
+
+    def _before_epoch(self, runner: "Runner", mode: str = "train") -> None:
+        self._last = perf_counter()
+        if mode != "train":
+            self._eval_seconds = 0.0
+
+    def _after_epoch(self, runner: "Runner", mode: str = "train") -> None:
+        self._last = perf_counter()
+
+    def before_train(self, runner: "Runner") -> None:
+        """Starts to measure anew."""
+        self._seconds, self._measured = 0.0, -1
+
+    def _before_iter(
+        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, mode: str = "train"
+    ) -> None:
+        runner.message_hub.update_scalar(f"{mode}/data_time", perf_counter() - self._last)
+
+    def before_train_iter(self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None) -> None:
+        """Notes how long the batch took to come."""
+        runner.message_hub.update_scalar("train/data_time", perf_counter() - self._last)
+
+    def after_train_iter(
+        self,
+        runner: "Runner",
+        batch_idx: int,
+        data_batch: DataBatch = None,
+        outputs: dict[str, Any] | None = None,
+    ) -> None:
+        """Notes how long the iteration took, and how long the rest will."""
+        now = perf_counter()
+        elapsed = now - self._last
+        self._last = now
+        self._measured += 1
+        if self._measured:
+            self._seconds += elapsed
+        hub = runner.message_hub
+        hub.update_scalar("train/time", elapsed)
+        average = self._seconds / self._measured if self._measured else elapsed
+        hub.update_info("eta", average * (runner.max_iters - runner.iter - 1))
+
+    def _after_iter(
+        self,
+        runner: "Runner",
+        batch_idx: int,
+        data_batch: DataBatch = None,
+        outputs: Any = None,
+        mode: str = "val",
+    ) -> None:
+        now = perf_counter()
+        elapsed = now - self._last
+        self._last = now
+        self._eval_seconds += elapsed
+        runner.message_hub.update_scalar(f"{mode}/time", elapsed)
+        dataloader = runner.val_dataloader if mode == "val" else runner.test_dataloader
+        average = self._eval_seconds / (batch_idx + 1)
+        runner.message_hub.update_info("eta", average * (len(dataloader) - batch_idx - 1))

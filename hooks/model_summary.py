@@ -1,0 +1,76 @@
+"""Shows what a model consists of."""
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.hook import Hook
+from trainwright.engine.registry import HOOKS
+
+if TYPE_CHECKING:
+    from trainwright.engine.runner import Runner
+
+_HEADER = ("module", "type", "parameters", "trainable", "size")
+
+
+@HOOKS.register_module()
+class ModelSummaryHook(Hook):
+    """Writes a table of the modules to the log: parameters, trainable ones, size in memory.
+
+    Cost per step: none.
+
+    Args:
+        depth: how many levels of modules to show; 0 for the whole model alone, -1 for all.
+
+    Raises:
+        ConfigError: ``depth`` is below -1.
+    """
+
+    def __init__(self, depth: int = 1) -> None:
+        if depth < -1:
+            raise ConfigError("ModelSummaryHook.depth", f"must be at least -1, but is {depth}")
+        self.depth = depth
+
+    def before_train(self, runner: "Runner") -> None:
+        """Writes the table."""
+        runner.logger.info("Model summary:\n" + summarize(runner.model, self.depth))
+
+
+def summarize(model: nn.Module, depth: int = 1) -> str:
+    """Returns a table of a model's modules, as lines.
+
+    Args:
+        model: the model. A parameter that several modules share counts in each of them, and once in the
+            total.
+        depth: how many levels of modules to show; 0 for the whole model alone, -1 for all.
+    """
+    rows = [_HEADER]
+    for name, module in model.named_modules():
+        level = name.count(".") + 1 if name else 0
+        if 0 <= depth < level:
+            continue
+        params = list(module.parameters())
+        rows.append((
+            "  " * level + (name.rpartition(".")[2] or "(model)"),
+            type(module).__name__,
+            f"{sum(param.numel() for param in params):,}",
+            f"{sum(param.numel() for param in params if param.requires_grad):,}",
+            _readable(sum(tensor.nbytes for tensor in [*params, *module.buffers()])),
+        ))  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = []
+    for row in rows:
+        texts, numbers = row[:2], row[2:]
+        cells = [text.ljust(width) for text, width in zip(texts, widths)]
+        cells += [number.rjust(width) for number, width in zip(numbers, widths[2:])]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _readable(size: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"

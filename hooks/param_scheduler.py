@@ -1,0 +1,58 @@
+"""Steps the parameter schedulers."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from trainwright.engine.hook import DataBatch, Hook
+from trainwright.engine.registry import HOOKS
+
+if TYPE_CHECKING:
+    from trainwright.engine.runner import Runner
+
+
+@HOOKS.register_module()
+class ParamSchedulerHook(Hook):
+    """Steps each scheduler when its unit is over: after a training iteration, or after a training epoch.
+
+    Schedulers with ``need_val_args`` (``ReduceOnPlateau…``) also get the results of each validation.
+
+    Cost per step: one attribute for each scheduler, and the ``step()`` of those by iteration.
+    """
+
+    priority = "LOW"
+
+    def after_train_iter(
+        self,
+        runner: "Runner",
+        batch_idx: int,
+        data_batch: DataBatch = None,
+        outputs: dict[str, Any] | None = None,
+    ) -> None:
+        """Steps the schedulers by iteration."""
+        for scheduler in _schedulers(runner):
+            if not scheduler.by_epoch:
+                scheduler.step()
+
+    def after_train_epoch(self, runner: "Runner") -> None:
+        """Steps the schedulers by epoch."""
+        for scheduler in _schedulers(runner):
+            if scheduler.by_epoch:
+                scheduler.step()
+
+    def after_val_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
+        """Hands the results to the schedulers that ask for them."""
+        if metrics is None:
+            return
+        for scheduler in _schedulers(runner):
+            if scheduler.by_epoch and getattr(scheduler, "need_val_args", False):
+                scheduler.step(metrics)
+
+
+def _schedulers(runner: "Runner") -> Iterator[Any]:
+    """Yields the schedulers of a run: of its list, or of its lists by optimizer."""
+    schedulers = runner.param_schedulers
+    if isinstance(schedulers, dict):
+        for group in schedulers.values():
+            yield from group
+    elif schedulers:
+        yield from schedulers

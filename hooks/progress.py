@@ -1,0 +1,114 @@
+"""A progress bar in a terminal."""
+
+import sys
+from datetime import timedelta
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from trainwright.engine.distributed import is_main_process
+from trainwright.engine.hook import DataBatch, Hook
+from trainwright.engine.registry import HOOKS
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from trainwright.engine.runner import Runner
+
+
+@HOOKS.register_module()
+class ProgressHook(Hook):
+    """Shows epoch, speed, remaining time and loss below the log lines; nothing where output is piped.
+
+    The loss is that of the last log line: showing it never waits for the device.
+
+    Args:
+        refresh_seconds: time between two pictures of the bar.
+    """
+
+    priority = "LOWEST"
+
+    def __init__(self, refresh_seconds: float = 0.5) -> None:
+        self.refresh_seconds = refresh_seconds
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._due = 0.0
+        self._loss = ""
+
+    def get_triggered_stages(self) -> list[str]:
+        """Returns no points where there is no terminal, so that an iteration there costs nothing."""
+        return super().get_triggered_stages() if sys.stdout.isatty() and is_main_process() else []
+
+    def before_train_epoch(self, runner: "Runner") -> None:
+        """Starts a bar: for the epoch, or in a loop by iterations for the whole run."""
+        if runner.log_processor.by_epoch:
+            total = len(runner.train_dataloader)
+            done = runner.iter - runner.epoch * total
+            self._start(runner, "train", f"epoch {runner.epoch + 1}/{runner.max_epochs}", total, done)
+        else:
+            self._start(runner, "train", "train", runner.max_iters, runner.iter)
+
+    def after_train_iter(
+        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Moves the bar, when it is time."""
+        hub = runner.message_hub
+        if not hub.has_pending and "train/loss" in hub.log_scalars:  # just after a log line
+            loss = hub.get_scalar("train/loss").mean(runner.log_processor.window_size)
+            self._loss = f"  loss {loss:.4f}"
+        self._advance(runner, "train", batch_idx + 1)
+
+    def _after_iter(
+        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, outputs: Any = None, mode: str = "val"
+    ) -> None:
+        self._advance(runner, mode, batch_idx + 1)
+
+    def before_val_epoch(self, runner: "Runner") -> None:
+        """Starts a bar."""
+        self._start(runner, "val", "val", len(runner.val_dataloader), 0)
+
+    def before_test_epoch(self, runner: "Runner") -> None:
+        """Starts a bar."""
+        self._start(runner, "test", "test", len(runner.test_dataloader), 0)
+
+    def _after_epoch(self, runner: "Runner", mode: str = "train") -> None:
+        self._stop(mode)
+
+    def after_run(self, runner: "Runner") -> None:
+        """Removes the bars that an exception left."""
+        for mode in list(self._tasks):
+            self._stop(mode)
+
+    def _start(self, runner: "Runner", mode: str, text: str, total: int, done: int) -> None:
+        if self._progress is None:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[state]}"),
+            )
+            # No thread of its own: it would take time from the training at its own pace.
+            console = runner.logger.console
+            self._progress = Progress(*columns, console=console, auto_refresh=False, transient=True)
+            self._progress.start()
+        self._tasks[mode] = self._progress.add_task(text, total=total, completed=done, state="")
+
+    def _advance(self, runner: "Runner", mode: str, done: int) -> None:
+        now = perf_counter()
+        if now < self._due or self._progress is None:
+            return
+        self._due = now + self.refresh_seconds
+        task = self._tasks[mode]
+        speed = self._progress.tasks[self._progress.task_ids.index(task)].speed or 0.0
+        eta = timedelta(seconds=int(runner.message_hub.get_info("eta", 0)))
+        state = f"{speed:.1f} it/s  eta {eta}{self._loss if mode == 'train' else ''}"
+        self._progress.update(task, completed=done, state=state, refresh=True)
+
+    def _stop(self, mode: str) -> None:
+        if self._progress is None or mode not in self._tasks:
+            return
+        self._progress.remove_task(self._tasks.pop(mode))
+        if not self._tasks:
+            self._progress.stop()
+            self._progress = None

@@ -1,0 +1,142 @@
+"""Tells the message hub what the run does."""
+
+import copy
+import numbers
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from trainwright.engine.environment import package_version
+from trainwright.engine.hook import DataBatch, Hook
+from trainwright.engine.registry import HOOKS
+
+if TYPE_CHECKING:
+    from trainwright.engine.runner import Runner
+
+
+class _Prefixed(dict[str, str]):
+    """``train/loss`` for ``loss``; each string is made once."""
+
+    def __missing__(self, name: str) -> str:
+        self[name] = f"train/{name}"
+        return self[name]
+
+
+@HOOKS.register_module()
+class RuntimeInfoHook(Hook):
+    """Writes progress, learning rates, losses and metrics to the message hub, for parts that do not know the
+    runner.
+
+    Scalars: ``train/lr``, ``train/base_lr`` (of the first parameter group), ``train/…`` for what
+        ``train_step`` returns,
+    ``val/…`` and ``test/…`` for metrics. Facts: ``cfg``, ``seed``, ``experiment_name``, ``loop_stage``,
+    ``epoch``, ``iter``, ``max_epochs``, ``max_iters``, ``dataset_meta``, and results that are no numbers.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self) -> None:
+        self._keys = _Prefixed()
+        self._outer_stage: str | None = None
+
+    def before_run(self, runner: "Runner") -> None:
+        """Notes what the run is."""
+        runner.message_hub.update_info_dict(
+            {
+                "cfg": runner.cfg.pretty_text,
+                "seed": runner.seed,
+                "experiment_name": runner.experiment_name,
+                "trainwright_version": package_version("trainwright"),
+            }
+        )
+
+    def before_train(self, runner: "Runner") -> None:
+        """Notes where training starts and ends."""
+        hub = runner.message_hub
+        hub.update_info_dict(
+            {
+                "loop_stage": "train",
+                "epoch": runner.epoch,
+                "iter": runner.iter,
+                "max_epochs": runner.max_epochs,
+                "max_iters": runner.max_iters,
+            }
+        )
+        metainfo = getattr(getattr(runner.train_dataloader, "dataset", None), "metainfo", None)
+        if metainfo is not None:
+            hub.update_info("dataset_meta", copy.deepcopy(metainfo))
+
+    def after_train(self, runner: "Runner") -> None:
+        """Notes that no loop runs."""
+        runner.message_hub.pop_info("loop_stage")
+
+    def before_train_epoch(self, runner: "Runner") -> None:
+        """Notes the epoch."""
+        runner.message_hub.update_info("epoch", runner.epoch)
+
+    def before_train_iter(self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None) -> None:
+        """Notes the iteration and the learning rates."""
+        hub, keys = runner.message_hub, self._keys
+        hub.update_info("iter", runner.iter)
+        for name, rates in runner.optim_wrapper.get_lr().items():
+            rate = rates[0]
+            # A scheduler changes a rate that is a tensor in place, and the hub reads it later.
+            hub.update_scalar(keys[name], rate.detach().clone() if isinstance(rate, Tensor) else rate)
+
+    def after_train_iter(
+        self,
+        runner: "Runner",
+        batch_idx: int,
+        data_batch: DataBatch = None,
+        outputs: dict[str, Any] | None = None,
+    ) -> None:
+        """Notes the losses, without waiting for them."""
+        if outputs is not None:
+            update, keys = runner.message_hub.update_scalar, self._keys
+            for name, value in outputs.items():
+                update(keys[name], value)
+
+    def before_val(self, runner: "Runner") -> None:
+        """Notes that a validation runs."""
+        self._outer_stage = runner.message_hub.get_info("loop_stage")
+        runner.message_hub.update_info("loop_stage", "val")
+
+    def after_val_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
+        """Notes the metrics."""
+        _update_metrics(runner, "val", metrics)
+
+    def after_val(self, runner: "Runner") -> None:
+        """Notes that training goes on, if it does."""
+        if self._outer_stage == "train":
+            runner.message_hub.update_info("loop_stage", "train")
+        else:
+            runner.message_hub.pop_info("loop_stage")
+
+    def before_test(self, runner: "Runner") -> None:
+        """Notes that a test runs."""
+        runner.message_hub.update_info("loop_stage", "test")
+
+    def after_test_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
+        """Notes the metrics."""
+        _update_metrics(runner, "test", metrics)
+
+    def after_test(self, runner: "Runner") -> None:
+        """Notes that no loop runs."""
+        runner.message_hub.pop_info("loop_stage")
+
+
+def _update_metrics(runner: "Runner", mode: str, metrics: dict[str, Any] | None) -> None:
+    for name, value in (metrics or {}).items():
+        if _is_scalar(value):
+            runner.message_hub.update_scalar(f"{mode}/{name}", value)
+        else:
+            runner.message_hub.update_info(f"{mode}/{name}", value)
+
+
+def _is_scalar(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1
+    if isinstance(value, np.ndarray):
+        return value.size == 1
+    return isinstance(value, numbers.Real)

@@ -1,0 +1,87 @@
+"""Ends a run before its time is up."""
+
+import re
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainwright.engine.distributed import broadcast
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.hook import DataBatch, Hook
+from trainwright.engine.registry import HOOKS
+
+if TYPE_CHECKING:
+    from trainwright.engine.runner import Runner
+
+_FORMAT = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>\d\d):(?P<seconds>\d\d)")
+
+
+@HOOKS.register_module()
+class TimeLimitHook(Hook):
+    """Stops the training cleanly when a time is up, so that it can be resumed.
+
+    The run ends at an iteration boundary; its checkpoint is written then. The time counts from the start of
+    this process's training, also after a resume: it is the limit of one job.
+
+    Cost per step: reading a clock, 0.1 µs. With several processes the first one's clock decides, and is asked
+    every ``interval`` iterations, by one small message.
+
+    Args:
+        max_time: ``"03:00:00"`` (hours, minutes, seconds), ``"1-12:00:00"`` (a day more), a number of
+            seconds, or a ``datetime.timedelta``. Leave some time for the last checkpoint.
+        interval: with several processes, how many iterations apart the clock is asked.
+
+    Raises:
+        ConfigError: ``max_time`` is none of these, or not positive.
+    """
+
+    def __init__(self, max_time: str | float | timedelta, interval: int = 10) -> None:
+        self.max_seconds = _seconds(max_time)
+        if interval < 1:
+            raise ConfigError("TimeLimitHook.interval", f"must be at least 1, but is {interval}")
+        self.interval = interval
+        self._deadline = float("inf")
+
+    def before_train(self, runner: "Runner") -> None:
+        """Starts the clock."""
+        self._deadline = time.monotonic() + self.max_seconds
+
+    def after_train_iter(
+        self,
+        runner: "Runner",
+        batch_idx: int,
+        data_batch: DataBatch = None,
+        outputs: dict[str, Any] | None = None,
+    ) -> None:
+        """Asks the run to stop when the time is up."""
+        over = time.monotonic() >= self._deadline
+        if runner.world_size > 1:
+            if not self.every_n_train_iters(runner, self.interval):
+                return
+            decision = torch.tensor(over)
+            broadcast(decision)
+            over = bool(decision)
+        if over:
+            self._deadline = float("inf")
+            runner.request_stop(f"the time limit of {timedelta(seconds=self.max_seconds)} is reached")
+
+
+def _seconds(max_time: str | float | timedelta) -> float:
+    seconds = None
+    if isinstance(max_time, timedelta):
+        seconds = max_time.total_seconds()
+    elif isinstance(max_time, int | float):
+        seconds = float(max_time)
+    elif match := _FORMAT.fullmatch(max_time):
+        seconds = timedelta(
+            **{unit: int(value or 0) for unit, value in match.groupdict().items()}
+        ).total_seconds()
+    if seconds is None or seconds <= 0:
+        raise ConfigError(
+            "TimeLimitHook.max_time",
+            f"{max_time!r} is no time limit",
+            "write '03:00:00', '1-12:00:00' or seconds",
+        )
+    return seconds

@@ -1,0 +1,104 @@
+"""Draws samples of a validation or test with their predictions."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.hook import DataBatch, Hook
+from trainwright.engine.registry import HOOKS
+from trainwright.engine.structures import DataSample
+
+if TYPE_CHECKING:
+    from trainwright.engine.runner import Runner
+
+
+@HOOKS.register_module(name=["VisualizationHook", "NaiveVisualizationHook"])
+class VisualizationHook(Hook):
+    """Draws the first sample of every few batches of a validation or test, and writes the pictures to the backends.
+
+    Args:
+        interval: draw a sample of each so many batches.
+        draw_gt: whether to draw the annotations.
+        draw_pred: whether to draw the predictions.
+        max_images: how many pictures a validation or test makes at most.
+
+    Raises:
+        ConfigError: ``interval`` or ``max_images`` is not positive.
+    """
+
+    priority = "NORMAL"
+
+    def __init__(
+        self, interval: int = 1, draw_gt: bool = True, draw_pred: bool = True, max_images: int = 16
+    ) -> None:
+        for name, value in (("interval", interval), ("max_images", max_images)):
+            if value <= 0:
+                raise ConfigError(f"VisualizationHook.{name}", f"must be positive, not {value}")
+        self.interval = interval
+        self.draw_gt = draw_gt
+        self.draw_pred = draw_pred
+        self.max_images = max_images
+        self._drawn = 0
+
+    def _before_epoch(self, runner: "Runner", mode: str = "train") -> None:
+        self._drawn = 0
+
+    def after_val_iter(
+        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, outputs: Sequence[Any] | None = None
+    ) -> None:
+        """Draws a sample, when it is time."""
+        self._draw(runner, batch_idx, data_batch, outputs, "val")
+
+    def after_test_iter(
+        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, outputs: Sequence[Any] | None = None
+    ) -> None:
+        """Draws a sample, when it is time."""
+        self._draw(runner, batch_idx, data_batch, outputs, "test")
+
+    def _draw(self, runner: "Runner", batch_idx: int, data_batch: DataBatch, outputs: Any, mode: str) -> None:
+        if self._drawn >= self.max_images or not self.every_n_inner_iters(batch_idx, self.interval):
+            return
+        inputs = data_batch["inputs"] if isinstance(data_batch, Mapping) else data_batch[0]
+        sample = _first_sample(outputs)
+        name = Path(str(sample.get("img_path", ""))).stem or str(batch_idx)
+        runner.visualizer.add_datasample(
+            f"{mode}_{name}",
+            to_image(inputs[0]),
+            sample,
+            draw_gt=self.draw_gt,
+            draw_pred=self.draw_pred,
+            step=runner.epoch,
+        )
+        self._drawn += 1
+
+
+def to_image(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """Returns an image that can be shown.
+
+    Args:
+        tensor: (channels, height, width) with 1 or 3 channels; uint8, or any other numbers, which are stretched to
+            the range from 0 to 255.
+
+    Returns:
+        uint8, (height, width, 3).
+    """
+    image = tensor.detach().cpu()
+    if image.dtype != torch.uint8:
+        image = image.float()
+        low, high = image.min(), image.max()
+        image = ((image - low) / (high - low).clamp_min(1e-12) * 255).round().to(torch.uint8)
+    return image.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
+
+
+def _first_sample(outputs: Any) -> DataSample:
+    sample: DataSample
+    if isinstance(outputs, DataSample):
+        sample = outputs.unbatch()[0]
+    else:
+        sample = outputs[0]
+    return sample

@@ -1,0 +1,156 @@
+"""The base class of everything that a run trains."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from trainwright.engine.registry import MODELS
+from trainwright.models.module import BaseModule, InitCfg
+
+
+class BaseModel(BaseModule):
+    """A model that knows its training, validation and test step.
+
+    A subclass implements :meth:`forward` with three modes:
+
+    - ``loss``: returns a dict of losses, each a tensor or a list of tensors;
+    - ``predict``: returns what the metrics take, usually data samples;
+    - ``tensor``: returns the raw output of the network.
+
+    Args:
+        data_preprocessor: module, or config of one, that turns a batch of the data loader into the arguments
+            of :meth:`forward`; :class:`BaseDataPreprocessor`, which moves it to the model's device, if None.
+        init_cfg: config of one initialiser or several, see :class:`BaseModule`.
+
+    Example:
+        >>> class Regression(BaseModel):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.linear = nn.Linear(1, 1)
+        ...     def forward(self, inputs, data_samples=None, mode="tensor"):
+        ...         output = self.linear(inputs)
+        ...         return {"loss": F.mse_loss(output, data_samples)} if mode == "loss" else output
+    """
+
+    def __init__(
+        self,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
+        init_cfg: InitCfg = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if data_preprocessor is None:
+            data_preprocessor = {"type": "BaseDataPreprocessor"}
+        self.data_preprocessor = MODELS.build(data_preprocessor)
+        if not isinstance(self.data_preprocessor, nn.Module):
+            raise TypeError(f"data_preprocessor must be a config or a module, not {data_preprocessor!r}")
+
+    @abstractmethod
+    def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
+        """Returns losses, predictions or the raw output of a preprocessed batch.
+
+        Args:
+            inputs: what the network takes, usually a float tensor of shape (N, C, H, W).
+            data_samples: the truth: a list of data samples, one batched data sample, or a tensor of labels.
+            mode: ``loss``, ``predict`` or ``tensor``.
+        """
+
+    def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
+        """Does one step of training: preprocess, forward, backward, update of the parameters.
+
+        Args:
+            data: a batch of the data loader.
+            optim_wrapper: wrapper of the optimizer.
+
+        Returns:
+            The losses for the log, each a scalar tensor on the model's device; ``loss`` is the one that was
+            minimised.
+        """
+        with optim_wrapper.optim_context(self):
+            data = self.data_preprocessor(data, True)
+            losses = self._run_forward(data, "loss")
+        loss, log_vars = self.parse_losses(losses)
+        optim_wrapper.update_params(loss)
+        return log_vars
+
+    def val_step(self, data: Any, with_loss: bool = False) -> Any:
+        """Predicts a batch of the validation.
+
+        Args:
+            data: a batch of the data loader.
+            with_loss: return the losses of the batch too (``val_cfg=dict(with_loss=True)``). The batch is
+                preprocessed once, as for validation: nothing random happens to it.
+
+        Returns:
+            The predictions; or the pair of predictions and losses, the losses as :meth:`train_step` returns
+            them.
+        """
+        data = self.data_preprocessor(data, False)
+        predictions = self._run_forward(data, "predict")
+        if not with_loss:
+            return predictions
+        return predictions, self.parse_losses(self._run_forward(data, "loss"))[1]
+
+    def test_step(self, data: Any) -> Any:
+        """Predicts a batch of the test."""
+        return self._run_forward(self.data_preprocessor(data, False), "predict")
+
+    def parse_losses(self, losses: Mapping[str, Tensor | list[Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Adds up the losses that :meth:`forward` returned.
+
+        Every tensor is averaged to a scalar, a list of tensors to the sum of its averages. The total is the
+        sum of all whose name contains ``loss``; the others are only logged.
+
+        Args:
+            losses: losses by name.
+
+        Returns:
+            The total, and all scalars by name, the total first under ``loss``.
+
+        Raises:
+            TypeError: something is neither a tensor nor a list of tensors.
+            ValueError: no name contains ``loss``.
+        """
+        log_vars: dict[str, Tensor] = {}
+        total: Tensor | None = None
+        for name, value in losses.items():
+            scalar = _to_scalar(name, value)
+            log_vars[name] = scalar
+            if "loss" in name:
+                total = scalar if total is None else total + scalar
+        if total is None:
+            raise ValueError(
+                f"{type(self).__name__} returned no loss, only {', '.join(losses) or 'an empty dict'}: "
+                "the name of a loss must contain 'loss'"
+            )
+        if len(log_vars) == 1 and "loss" in log_vars:
+            return total, log_vars
+        log_vars.pop("loss", None)
+        return total, {"loss": total, **log_vars}
+
+    def compile_forward(self, **options: Any) -> None:
+        """Compiles the forward pass in place; names in the state dict stay as they are.
+
+        Args:
+            **options: arguments of :func:`torch.compile`.
+        """
+        self.compile(**options)
+
+    def _run_forward(self, data: Any, mode: str) -> Any:
+        if isinstance(data, dict):
+            return self(**data, mode=mode)
+        if isinstance(data, list | tuple):
+            return self(*data, mode=mode)
+        raise TypeError(f"the data preprocessor must return a dict, list or tuple, not {type(data).__name__}")
+
+
+def _to_scalar(name: str, value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.mean() if value.dim() else value
+    if isinstance(value, list | tuple) and value and all(isinstance(part, Tensor) for part in value):
+        total: Tensor = value[0].mean()
+        for part in value[1:]:
+            total = total + part.mean()
+        return total
+    raise TypeError(f"the loss {name!r} is neither a tensor nor a list of tensors, but {value!r}")

@@ -1,0 +1,113 @@
+"""Augmentations that mix the images of a batch, and their labels."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainwright.engine.registry import MODELS
+
+
+class _MixAugment(nn.Module):
+    """A transform of torchvision that takes a batch of images and labels.
+
+    Args:
+        transform: name of the transform in ``torchvision.transforms.v2``.
+        alpha: both parameters of the Beta distribution that the share of the second image is drawn from;
+            positive.
+        num_classes: number of classes.
+    """
+
+    def __init__(self, transform: str, alpha: float, num_classes: int | None) -> None:
+        super().__init__()
+        from torchvision.transforms import v2  # type: ignore[import-untyped]
+
+        if num_classes is None:
+            name = type(self).__name__
+            raise ValueError(f"{name} needs num_classes: give it to the classifier or preprocessor")
+        self.transform: nn.Module = getattr(v2, transform)(alpha=alpha, num_classes=num_classes)
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the mixed images, and the labels as probabilities of shape (N, C).
+
+        Args:
+            images: float, shape (N, C, H, W).
+            labels: int64 of shape (N,), or probabilities of shape (N, C).
+        """
+        mixed: tuple[Tensor, Tensor] = self.transform(images, labels)
+        return mixed
+
+
+@MODELS.register_module()
+class Mixup(_MixAugment):
+    """Mixes each image with the one before it, after Zhang et al. (2017), https://arxiv.org/abs/1710.09412.
+
+    Args:
+        alpha: both parameters of the Beta distribution of the shares, positive.
+        num_classes: number of classes.
+    """
+
+    def __init__(self, alpha: float = 1.0, num_classes: int | None = None) -> None:
+        super().__init__("MixUp", alpha, num_classes)
+
+
+@MODELS.register_module()
+class CutMix(_MixAugment):
+    """Puts a box of the image before into each image, after Yun et al. (2019), https://arxiv.org/abs/1905.04899.
+
+    Args:
+        alpha: both parameters of the Beta distribution of the boxes' areas, positive.
+        num_classes: number of classes.
+    """
+
+    def __init__(self, alpha: float = 1.0, num_classes: int | None = None) -> None:
+        super().__init__("CutMix", alpha, num_classes)
+
+
+@MODELS.register_module()
+class RandomBatchAugment(nn.Module):
+    """Draws one of several augmentations for each batch, or none.
+
+    Args:
+        augments: modules or configs.
+        probs: probability of each; what they lack to 1 is the probability of none. Equal, with sum 1, if
+            None.
+        num_classes: number of classes, for those that do not name it.
+
+    Raises:
+        ValueError: there are not as many probabilities as augmentations, or they are negative or add up to
+            more than 1.
+    """
+
+    def __init__(
+        self,
+        augments: Mapping[str, Any] | Sequence[Mapping[str, Any] | nn.Module],
+        probs: float | Sequence[float] | None = None,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        configs = [augments] if isinstance(augments, Mapping) else list(augments)
+        self.num_classes = num_classes
+        self.augments = nn.ModuleList(MODELS.build(config, num_classes=num_classes) for config in configs)
+        if probs is None:
+            probs = [1 / len(configs)] * len(configs)
+        shares = [probs] if isinstance(probs, int | float) else list(probs)
+        if len(shares) != len(configs) or min(shares) < 0 or sum(shares) > 1 + 1e-6:
+            raise ValueError(f"{len(configs)} probabilities with a sum of at most 1 are needed, not {shares}")
+        self._edges = torch.tensor(shares).cumsum(0).tolist()
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the images and labels after the augmentation that was drawn.
+
+        Args:
+            images: float, shape (N, C, H, W).
+            labels: int64 of shape (N,), or probabilities of shape (N, C).
+        """
+        # On the CPU: nothing waits for the device.
+        draw = torch.rand(()).item()
+        for edge, augment in zip(self._edges, self.augments):
+            if draw < edge:
+                mixed: tuple[Tensor, Tensor] = augment(images, labels)
+                return mixed
+        return images, labels

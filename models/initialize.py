@@ -1,0 +1,413 @@
+"""Initialisers of parameters, named in ``init_cfg``, and the functions behind them."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+from torch import Tensor, nn
+
+from trainwright.engine.checkpoint import get_state_dict, load_checkpoint_file, load_state_dict
+from trainwright.engine.errors import CheckpointError, ConfigError, did_you_mean
+from trainwright.engine.logging import get_logger
+from trainwright.engine.registry import WEIGHT_INITIALIZERS
+
+
+def constant_init(module: nn.Module, val: float, bias: float = 0) -> None:
+    """Fills the weight with ``val`` and the bias with ``bias``."""
+    _init(module, lambda weight: nn.init.constant_(weight, val), bias)
+
+
+def xavier_init(module: nn.Module, gain: float = 1, bias: float = 0, distribution: str = "normal") -> None:
+    """Draws the weight after Glorot and Bengio (2010), https://proceedings.mlr.press/v9/glorot10a.html.
+
+    Args:
+        module: module with a ``weight`` of at least two dimensions.
+        gain: factor of the standard deviation.
+        bias: value of the bias.
+        distribution: ``normal`` or ``uniform``.
+    """
+    draw = _of_distribution(distribution, nn.init.xavier_normal_, nn.init.xavier_uniform_)
+    _init(module, lambda weight: draw(weight, gain=gain), bias)
+
+
+def normal_init(module: nn.Module, mean: float = 0, std: float = 1, bias: float = 0) -> None:
+    """Draws the weight from a normal distribution."""
+    _init(module, lambda weight: nn.init.normal_(weight, mean, std), bias)
+
+
+def trunc_normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0
+) -> Tensor:
+    """Fills a tensor in place from a normal distribution that is cut off outside ``[a, b]``."""
+    return nn.init.trunc_normal_(tensor, mean, std, a, b)
+
+
+def trunc_normal_init(
+    module: nn.Module, mean: float = 0, std: float = 1, a: float = -2, b: float = 2, bias: float = 0
+) -> None:
+    """Draws the weight from a normal distribution that is cut off outside ``[a, b]``."""
+    _init(module, lambda weight: trunc_normal_(weight, mean, std, a, b), bias)
+
+
+def uniform_init(module: nn.Module, a: float = 0, b: float = 1, bias: float = 0) -> None:
+    """Draws the weight uniformly from ``[a, b]``."""
+    _init(module, lambda weight: nn.init.uniform_(weight, a, b), bias)
+
+
+def kaiming_init(
+    module: nn.Module,
+    a: float = 0,
+    mode: str = "fan_out",
+    nonlinearity: str = "relu",
+    bias: float = 0,
+    distribution: str = "normal",
+) -> None:
+    """Draws the weight after He et al. (2015), https://arxiv.org/abs/1502.01852.
+
+    Args:
+        module: module with a ``weight`` of at least two dimensions.
+        a: slope of the leaky ReLU that follows.
+        mode: ``fan_in`` keeps the variance in the forward pass, ``fan_out`` in the backward pass.
+        nonlinearity: name of the function that follows, ``relu`` or ``leaky_relu``.
+        bias: value of the bias.
+        distribution: ``normal`` or ``uniform``.
+    """
+    draw = _of_distribution(distribution, nn.init.kaiming_normal_, nn.init.kaiming_uniform_)
+    _init(module, lambda weight: draw(weight, a=a, mode=mode, nonlinearity=nonlinearity), bias)
+
+
+def caffe2_xavier_init(module: nn.Module, bias: float = 0) -> None:
+    """Draws the weight as Caffe2's ``XavierFill``: uniformly, with the variance ``1 / fan_in``."""
+    kaiming_init(module, a=1, mode="fan_in", nonlinearity="leaky_relu", bias=bias, distribution="uniform")
+
+
+def bias_init_with_prob(prior_prob: float) -> float:
+    """Returns the bias with which a sigmoid gives the probability ``prior_prob``, in (0, 1)."""
+    return -math.log((1 - prior_prob) / prior_prob)
+
+
+class BaseInit:
+    """Base of the initialisers: applies one to every module of some classes.
+
+    Args:
+        bias: value of the bias.
+        bias_prob: gives the bias by :func:`bias_init_with_prob` instead, in (0, 1).
+        layer: names of the classes, such as ``Conv2d``, whose modules are initialised; direct base classes
+            count too.
+    """
+
+    def __init__(
+        self, *, bias: float = 0, bias_prob: float | None = None, layer: str | Sequence[str] | None = None
+    ) -> None:
+        if not isinstance(bias, int | float):
+            raise TypeError(f"bias must be a number, not {bias!r}")
+        if bias_prob is not None and not isinstance(bias_prob, float):
+            raise TypeError(f"bias_prob must be a float, not {bias_prob!r}")
+        if layer is not None and not isinstance(layer, str | list | tuple):
+            raise TypeError(f"layer must be the name of a class or a list of names, not {layer!r}")
+        self.bias = bias if bias_prob is None else bias_init_with_prob(bias_prob)
+        self.layer = [layer] if isinstance(layer, str) else list(layer or [])
+        self.wholemodule = False
+
+    def __call__(self, module: nn.Module) -> None:
+        """Initialises the submodules of the classes ``layer``, or all with ``wholemodule``."""
+        for submodule in _children_first(module):
+            if self.wholemodule or not set(self.layer).isdisjoint(_class_names(submodule)):
+                self.init_module(submodule)
+        if hasattr(module, "_params_init_info"):
+            update_init_info(module, self._get_init_info())
+
+    def init_module(self, module: nn.Module) -> None:
+        """Initialises one module, which may have no weight and no bias."""
+        raise NotImplementedError
+
+    def _get_init_info(self) -> str:
+        settings = {key: value for key, value in vars(self).items() if key not in ("layer", "wholemodule")}
+        return f"{type(self).__name__}: " + ", ".join(f"{key}={value}" for key, value in settings.items())
+
+
+@WEIGHT_INITIALIZERS.register_module(name="Constant")
+class ConstantInit(BaseInit):
+    """Constant weights.
+
+    Args:
+        val: value of the weights.
+        **kwargs: arguments of :class:`BaseInit`.
+    """
+
+    def __init__(self, val: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.val = val
+
+    def init_module(self, module: nn.Module) -> None:
+        constant_init(module, self.val, self.bias)
+
+
+@WEIGHT_INITIALIZERS.register_module(name="Xavier")
+class XavierInit(BaseInit):
+    """Weights by :func:`xavier_init`.
+
+    Args:
+        gain: factor of the standard deviation.
+        distribution: ``normal`` or ``uniform``.
+        **kwargs: arguments of :class:`BaseInit`.
+    """
+
+    def __init__(self, gain: float = 1, distribution: str = "normal", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.gain = gain
+        self.distribution = distribution
+
+    def init_module(self, module: nn.Module) -> None:
+        xavier_init(module, self.gain, self.bias, self.distribution)
+
+
+@WEIGHT_INITIALIZERS.register_module(name="Normal")
+class NormalInit(BaseInit):
+    """Normally distributed weights.
+
+    Args:
+        mean: mean of the weights.
+        std: standard deviation of the weights.
+        **kwargs: arguments of :class:`BaseInit`.
+    """
+
+    def __init__(self, mean: float = 0, std: float = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mean = mean
+        self.std = std
+
+    def init_module(self, module: nn.Module) -> None:
+        normal_init(module, self.mean, self.std, self.bias)
+
+
+@WEIGHT_INITIALIZERS.register_module(name="TruncNormal")
+class TruncNormalInit(BaseInit):
+    """Normally distributed weights, cut off outside ``[a, b]``.
+
+    Args:
+        mean: mean of the weights, before the cut.
+        std: standard deviation of the weights, before the cut.
+        a: smallest weight.
+        b: largest weight.
+        **kwargs: arguments of :class:`BaseInit`.
+    """
+
+    def __init__(self, mean: float = 0, std: float = 1, a: float = -2, b: float = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mean = mean
+        self.std = std
+        self.a = a
+        self.b = b
+
+    def init_module(self, module: nn.Module) -> None:
+        trunc_normal_init(module, self.mean, self.std, self.a, self.b, self.bias)
+
+
+@WEIGHT_INITIALIZERS.register_module(name="Uniform")
+class UniformInit(BaseInit):
+    """Uniformly distributed weights.
+
+    Args:
+        a: smallest weight.
+        b: largest weight.
+        **kwargs: arguments of :class:`BaseInit`.
+    """
+
+    def __init__(self, a: float = 0, b: float = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.a = a
+        self.b = b
+
+    def init_module(self, module: nn.Module) -> None:
+        uniform_init(module, self.a, self.b, self.bias)
+
+
+@WEIGHT_INITIALIZERS.register_module(name="Kaiming")
+class KaimingInit(BaseInit):
+    """Weights by :func:`kaiming_init`.
+
+    Args:
+        a: slope of the leaky ReLU that follows.
+        mode: ``fan_in`` or ``fan_out``.
+        nonlinearity: ``relu`` or ``leaky_relu``.
+        distribution: ``normal`` or ``uniform``.
+        **kwargs: arguments of :class:`BaseInit`.
+    """
+
+    def __init__(
+        self,
+        a: float = 0,
+        mode: str = "fan_out",
+        nonlinearity: str = "relu",
+        distribution: str = "normal",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.a = a
+        self.mode = mode
+        self.nonlinearity = nonlinearity
+        self.distribution = distribution
+
+    def init_module(self, module: nn.Module) -> None:
+        kaiming_init(module, self.a, self.mode, self.nonlinearity, self.bias, self.distribution)
+
+
+@WEIGHT_INITIALIZERS.register_module(name="Caffe2Xavier")
+class Caffe2XavierInit(KaimingInit):
+    """Weights by :func:`caffe2_xavier_init`.
+
+    Args:
+        **kwargs: arguments of :class:`BaseInit`.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(a=1, mode="fan_in", nonlinearity="leaky_relu", distribution="uniform", **kwargs)
+
+
+@WEIGHT_INITIALIZERS.register_module(name="Pretrained")
+class PretrainedInit:
+    """Weights from a checkpoint file.
+
+    Args:
+        checkpoint: path or URL of the file.
+        prefix: start of the names in the file that belong to the module, such as ``backbone.``; all names if
+            None.
+        map_location: device that the file is read to.
+    """
+
+    def __init__(self, checkpoint: str, prefix: str | None = None, map_location: str = "cpu") -> None:
+        self.checkpoint = checkpoint
+        self.prefix = prefix
+        self.map_location = map_location
+
+    def __call__(self, module: nn.Module) -> None:
+        """Loads what fits, and says what does not."""
+        weights = get_state_dict(load_checkpoint_file(self.checkpoint, map_location=self.map_location))
+        if self.prefix is not None:
+            prefix = self.prefix.rstrip(".") + "."
+            weights = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
+            if not weights:
+                raise CheckpointError(f"no name in {self.checkpoint} starts with {prefix!r}")
+        load_weights(module, weights, self.checkpoint)
+        if hasattr(module, "_params_init_info"):
+            update_init_info(module, self._get_init_info())
+
+    def _get_init_info(self) -> str:
+        return f"{type(self).__name__}: {self.checkpoint}"
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Any], source: str) -> None:
+    """Loads the weights whose names and shapes fit, and logs what is left out.
+
+    Raises:
+        CheckpointError: nothing fits.
+    """
+    report = load_state_dict(module, weights)
+    get_logger().info("Loaded the weights of %s into %s", source, type(module).__name__)
+    if report:
+        get_logger().warning("Not all weights of %s were loaded:\n%s", source, report)
+
+
+def initialize(module: nn.Module, init_cfg: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+    """Initialises a module.
+
+    Args:
+        module: module to initialise.
+        init_cfg: one config or several. ``layer`` names the classes to initialise; ``override`` holds one
+            config or several for the submodules that their ``name`` says, all of whose modules are
+            initialised.
+
+    Raises:
+        TypeError: ``init_cfg`` or ``override`` is no config.
+        ConfigError: an ``override`` lacks its ``name`` or ``type``, or names a submodule that does not exist.
+    """
+    if not isinstance(init_cfg, Mapping | list | tuple):
+        raise TypeError(f"init_cfg must be a dict or a list of dicts, not {init_cfg!r}")
+    for cfg in [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg:
+        arguments = dict(deepcopy(cfg))
+        override = arguments.pop("override", None)
+        WEIGHT_INITIALIZERS.build(arguments)(module)
+        if override is not None:
+            arguments.pop("layer", None)
+            _initialize_overrides(module, override, arguments)
+
+
+def start_init_info(module: nn.Module) -> None:
+    """Begins to note how each parameter gets its values, in ``_params_init_info`` of all submodules."""
+    info: dict[Tensor, dict[str, Any]] = {
+        parameter: {"init_info": "by the constructor of its layer", "tmp_mean_value": _mean(parameter)}
+        for parameter in module.parameters()
+    }
+    for submodule in module.modules():
+        submodule._params_init_info = info  # type: ignore[assignment]
+
+
+def update_init_info(module: nn.Module, init_info: str) -> None:
+    """Notes ``init_info`` for those parameters of a module whose values have changed since the last note.
+
+    Raises:
+        ValueError: a parameter was added or replaced while the weights are initialised.
+    """
+    notes: Any = module._params_init_info
+    for name, parameter in module.named_parameters():
+        if parameter not in notes:
+            raise ValueError(
+                f"the parameter {name!r} appeared while {type(module).__name__}.init_weights ran: "
+                "init_weights must change parameters in place"
+            )
+        mean = _mean(parameter)
+        if notes[parameter]["tmp_mean_value"] != mean:
+            notes[parameter] = {"init_info": init_info, "tmp_mean_value": mean}
+
+
+def _initialize_overrides(module: nn.Module, override: Any, default: dict[str, Any]) -> None:
+    if not isinstance(override, Mapping | list):
+        raise TypeError(f"override must be a dict or a list of dicts, not {override!r}")
+    for cfg in [override] if isinstance(override, Mapping) else override:
+        arguments = dict(deepcopy(cfg))
+        name = arguments.pop("name", None)
+        if name is None:
+            raise ConfigError("init_cfg.override", f"has no 'name': {dict(cfg)}")
+        if arguments and "type" not in arguments:
+            raise ConfigError("init_cfg.override", f"has no 'type': {dict(cfg)}")
+        if not hasattr(module, name):
+            children = [child for child, _ in module.named_children()]
+            raise ConfigError(
+                "init_cfg.override.name",
+                f"{type(module).__name__} has no {name!r}",
+                did_you_mean(name, children),
+            )
+        initializer = WEIGHT_INITIALIZERS.build(arguments or default)
+        initializer.wholemodule = True
+        initializer(getattr(module, name))
+
+
+def _init(module: nn.Module, draw: Callable[[Tensor], Any], bias: float) -> None:
+    weight, own_bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    if isinstance(weight, Tensor):
+        draw(weight)
+    if isinstance(own_bias, Tensor):
+        nn.init.constant_(own_bias, bias)
+
+
+def _of_distribution(
+    distribution: str, normal: Callable[..., Any], uniform: Callable[..., Any]
+) -> Callable[..., Any]:
+    if distribution not in ("normal", "uniform"):
+        raise ValueError(f"distribution must be 'normal' or 'uniform', not {distribution!r}")
+    return normal if distribution == "normal" else uniform
+
+
+def _children_first(module: nn.Module) -> list[nn.Module]:
+    """The order of :meth:`torch.nn.Module.apply`: the stream of random numbers depends on it."""
+    return [inner for child in module.children() for inner in _children_first(child)] + [module]
+
+
+def _class_names(module: nn.Module) -> list[str]:
+    return [type(module).__name__, *(base.__name__ for base in type(module).__bases__)]
+
+
+def _mean(parameter: Tensor) -> float:
+    return math.nan if parameter.is_meta else parameter.detach().float().mean().item()

@@ -1,0 +1,58 @@
+"""A small convolutional network for small images."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from trainwright.engine.registry import MODELS
+from trainwright.models.module import BaseModule, InitCfg
+
+
+@MODELS.register_module()
+class LeNet(BaseModule):
+    """Two convolutions and two linear layers, after LeCun et al. (1998), with ReLU and max pooling.
+
+    Args:
+        num_classes: number of classes.
+        in_channels: channels of the images: 1 for grey ones.
+        image_size: height and width of the images, in pixels, a multiple of 4.
+        channels: channels after the first and the second convolution.
+        hidden_features: size of the layer before the logits.
+        dropout: share of the hidden features that is dropped in training, in [0, 1).
+        init_cfg: config of one initialiser or several.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        in_channels: int = 1,
+        image_size: int = 28,
+        channels: Sequence[int] = (32, 64),
+        hidden_features: int = 128,
+        dropout: float = 0.0,
+        init_cfg: InitCfg = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if image_size % 4:
+            raise ValueError(f"image_size must be a multiple of 4, not {image_size}")
+        first, second = channels
+        self.features = nn.Sequential(
+            nn.Conv2d(in_channels, first, kernel_size=3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+            nn.Conv2d(first, second, kernel_size=3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+        )
+        self.classifier = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(second * (image_size // 4) ** 2, hidden_features),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(hidden_features, num_classes),
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns logits of shape (N, num_classes) for float images of shape (N, C, H, W)."""
+        logits: Tensor = self.classifier(self.features(inputs))
+        return logits

@@ -1,0 +1,39 @@
+"""A multilayer perceptron."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from trainwright.engine.registry import MODELS
+from trainwright.models.module import BaseModule, InitCfg
+
+
+@MODELS.register_module()
+class MLP(BaseModule):
+    """Linear layers with ReLU between them; without hidden layers a perceptron.
+
+    Args:
+        in_features: size of a sample, flattened.
+        num_classes: number of classes.
+        hidden_features: sizes of the hidden layers.
+        init_cfg: config of one initialiser or several.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        hidden_features: Sequence[int] = (),
+        init_cfg: InitCfg = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        layers: list[nn.Module] = []
+        for size, next_size in pairwise((in_features, *hidden_features)):
+            layers += [nn.Linear(size, next_size), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers, nn.Linear((in_features, *hidden_features)[-1], num_classes))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns logits of shape (N, num_classes) for samples of shape (N, ...)."""
+        logits: Tensor = self.layers(inputs.flatten(1))
+        return logits

@@ -1,0 +1,137 @@
+"""Modules that are initialised from the config."""
+
+import logging
+from abc import ABCMeta
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from typing import Any
+
+from torch import nn
+
+from trainwright.engine.distributed import is_main_process
+from trainwright.engine.logging import get_logger
+from trainwright.engine.model_surgery import is_model_wrapper
+from trainwright.models.initialize import PretrainedInit, initialize, start_init_info, update_init_info
+
+InitCfg = Mapping[str, Any] | list[dict[str, Any]] | None
+
+
+class BaseModule(nn.Module, metaclass=ABCMeta):
+    """A module whose parameters are initialised as its ``init_cfg`` says.
+
+    Args:
+        init_cfg: config of one initialiser or several:
+            ``dict(type='Kaiming', layer='Conv2d')``, ``dict(type='Pretrained', checkpoint='resnet.pth')``. A
+            submodule's own ``init_cfg`` comes later and wins, except over ``Pretrained``, which comes last.
+    """
+
+    def __init__(self, init_cfg: InitCfg = None) -> None:
+        super().__init__()
+        self._is_init = False
+        self.init_cfg = deepcopy(init_cfg)
+
+    @property
+    def is_init(self) -> bool:
+        """Whether :meth:`init_weights` is done; set it to leave a module as it is."""
+        return self._is_init
+
+    @is_init.setter
+    def is_init(self, value: bool) -> None:
+        self._is_init = value
+
+    def init_weights(self) -> None:
+        """Initialises the parameters: by the own ``init_cfg``, then the children, then what is pretrained.
+
+        How each parameter got its values is written to the log file. A second call only warns.
+        """
+        outermost = not hasattr(self, "_params_init_info")
+        if outermost:
+            start_init_info(self)
+        if self._is_init:
+            get_logger().warning("init_weights of %s was called more than once", type(self).__name__)
+        else:
+            configs = [self.init_cfg] if isinstance(self.init_cfg, Mapping) else self.init_cfg or []
+            initialize(self, [cfg for cfg in configs if not _is_pretrained(cfg)])
+            self._init_children()
+            initialize(self, [cfg for cfg in configs if _is_pretrained(cfg)])
+            self._is_init = True
+        if outermost:
+            self._log_init_info()
+            for module in self.modules():
+                del module._params_init_info
+
+    def _init_children(self) -> None:
+        for child in self.children():
+            if is_model_wrapper(child) and not hasattr(child, "init_weights"):
+                child = child.module  # type: ignore[assignment]
+            if hasattr(child, "init_weights") and not getattr(child, "is_init", False):
+                child.init_weights()  # type: ignore[operator]
+                update_init_info(child, f"by init_weights of {type(child).__name__}")
+
+    def _log_init_info(self) -> None:
+        if not is_main_process():
+            return
+        info: Any = self._params_init_info
+        rows = [
+            (name, str(tuple(parameter.shape)), info[parameter]["init_info"])
+            for name, parameter in self.named_parameters()
+        ]
+        widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
+        lines = [f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {info}" for name, shape, info in rows]
+        _log_to_file("Initialisation of the parameters:\n" + "\n".join(lines))
+
+    def __repr__(self) -> str:
+        text = super().__repr__()
+        return f"{text}\ninit_cfg={self.init_cfg}" if self.init_cfg else text
+
+
+class Sequential(BaseModule, nn.Sequential):
+    """:class:`torch.nn.Sequential` with an ``init_cfg``.
+
+    Args:
+        *args: modules, or one ordered dict of modules.
+        init_cfg: config of one initialiser or several.
+    """
+
+    def __init__(self, *args: Any, init_cfg: InitCfg = None) -> None:
+        BaseModule.__init__(self, init_cfg)
+        nn.Sequential.__init__(self, *args)
+
+
+class ModuleList(BaseModule, nn.ModuleList):
+    """:class:`torch.nn.ModuleList` with an ``init_cfg``.
+
+    Args:
+        modules: modules to hold.
+        init_cfg: config of one initialiser or several.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module] | None = None, init_cfg: InitCfg = None) -> None:
+        BaseModule.__init__(self, init_cfg)
+        nn.ModuleList.__init__(self, modules)
+
+
+class ModuleDict(BaseModule, nn.ModuleDict):
+    """:class:`torch.nn.ModuleDict` with an ``init_cfg``.
+
+    Args:
+        modules: modules to hold, by name.
+        init_cfg: config of one initialiser or several.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module] | None = None, init_cfg: InitCfg = None) -> None:
+        BaseModule.__init__(self, init_cfg)
+        nn.ModuleDict.__init__(self, modules)
+
+
+def _is_pretrained(cfg: Mapping[str, Any]) -> bool:
+    return cfg.get("type") in ("Pretrained", PretrainedInit)
+
+
+def _log_to_file(text: str) -> None:
+    """Writes to the log files alone: too long for the console."""
+    logger = get_logger()
+    record = logger.makeRecord(logger.name, logging.INFO, __file__, 0, text, (), None)
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)

@@ -1,0 +1,84 @@
+"""Wrappers that train a model in several processes."""
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from trainwright.engine.logging import get_logger
+from trainwright.engine.model_surgery import is_model_wrapper
+from trainwright.engine.registry import MODEL_WRAPPERS
+
+__all__ = [
+    "DataParallel",
+    "DistributedDataParallel",
+    "MMDistributedDataParallel",
+    "detect_anomalous_params",
+    "is_model_wrapper",
+]
+
+MODEL_WRAPPERS.register_module(module=DistributedDataParallel)
+MODEL_WRAPPERS.register_module(module=DataParallel)
+
+
+@MODEL_WRAPPERS.register_module()
+class MMDistributedDataParallel(DistributedDataParallel):
+    """:class:`torch.nn.parallel.DistributedDataParallel` with the steps of a model.
+
+    Args:
+        module: the model.
+        detect_anomalous_params: log every parameter that had no part in the loss. Slow, for finding mistakes.
+        **kwargs: arguments of ``DistributedDataParallel``.
+    """
+
+    def __init__(self, module: Any, detect_anomalous_params: bool = False, **kwargs: Any) -> None:
+        super().__init__(module=module, **kwargs)
+        self.detect_anomalous_params = detect_anomalous_params
+
+    def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
+        """Does one step of training; see :meth:`BaseModel.train_step`."""
+        with optim_wrapper.optim_context(self):
+            data = self.module.data_preprocessor(data, True)
+            # Through the wrapper's own forward, which prepares the exchange of gradients.
+            losses = self._run_forward(data, "loss")
+        log_vars: dict[str, Tensor]
+        loss, log_vars = self.module.parse_losses(losses)
+        optim_wrapper.update_params(loss)
+        if self.detect_anomalous_params:
+            detect_anomalous_params(loss, self)
+        return log_vars
+
+    def val_step(self, data: Any, **kwargs: Any) -> Any:
+        """Predicts a batch of the validation; see :meth:`BaseModel.val_step`."""
+        return self.module.val_step(data, **kwargs)
+
+    def test_step(self, data: Any) -> Any:
+        """Predicts a batch of the test."""
+        return self.module.test_step(data)
+
+    def _run_forward(self, data: Any, mode: str) -> Any:
+        return self(**data, mode=mode) if isinstance(data, dict) else self(*data, mode=mode)
+
+
+def detect_anomalous_params(loss: Tensor, model: Any) -> list[str]:
+    """Logs and returns the names of the trainable parameters that have no part in a loss.
+
+    Args:
+        loss: scalar with its graph; the graph must still be there, which it is also after the backward pass.
+        model: module with the parameters.
+    """
+    reached: set[Tensor] = set()
+    seen: set[Any] = set()
+    pending = [loss.grad_fn]
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            reached.add(node.variable)
+        pending += [parent for parent, _ in node.next_functions]
+    names = [name for name, p in model.named_parameters() if p.requires_grad and p not in reached]
+    for name in names:
+        get_logger().error("%s has no part in the loss", name)
+    return names

@@ -1,0 +1,157 @@
+"""Networks of torchvision and timm, by name, adapted to the classes and images at hand."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from trainwright.engine.checkpoint import get_state_dict, load_checkpoint_file
+from trainwright.engine.errors import ConfigError, MissingExtraError, did_you_mean
+from trainwright.engine.registry import MODELS
+from trainwright.models.initialize import load_weights
+
+
+@MODELS.register_module()
+def TorchvisionModel(
+    name: str,
+    num_classes: int = 1000,
+    weights: str | None = None,
+    in_channels: int = 3,
+    small_input: bool = False,
+    **kwargs: Any,
+) -> nn.Module:
+    """Returns a classification network of torchvision.
+
+    Args:
+        name: its name in torchvision, such as ``resnet18``.
+        num_classes: number of classes.
+        weights: ``DEFAULT`` or another name of torchvision's weights, which are downloaded, or a checkpoint
+            file. The layers that do not fit, such as the last one for another number of classes, are reported
+            and left out.
+        in_channels: channels of the images: 1 for grey ones.
+        small_input: adapt a ResNet to images of about 32x32 pixels: no striding and no pooling before the
+            blocks.
+        **kwargs: further arguments of torchvision's function.
+
+    Raises:
+        ConfigError: torchvision has no such network, or it cannot be adapted.
+    """
+    from torchvision import models  # type: ignore[import-untyped]
+
+    classifiers = models.list_models(module=models)
+    if name not in classifiers:
+        hint = did_you_mean(name, classifiers) or "`torchvision.models.list_models()` lists them"
+        raise ConfigError("name", f"torchvision has no classification network {name!r}", hint)
+    model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **_quiet(name, kwargs))
+    if small_input:
+        _adapt_to_small_input(name, model)
+    if in_channels != 3:
+        _adapt_to_channels(name, model, in_channels)
+    if weights is not None:
+        _load(model, _torchvision_weights(name, weights), weights)
+    return model
+
+
+@MODELS.register_module()
+def TimmModel(
+    name: str, num_classes: int = 1000, weights: str | None = None, in_channels: int = 3, **kwargs: Any
+) -> nn.Module:
+    """Returns a classification network of timm.
+
+    Args:
+        name: its name in timm, such as ``resnet18`` or ``vit_tiny_patch16_224``.
+        num_classes: number of classes; 0 for features instead of logits.
+        weights: ``DEFAULT`` for timm's weights, which are downloaded, or a checkpoint file.
+        in_channels: channels of the images: 1 for grey ones.
+        **kwargs: further arguments of ``timm.create_model``.
+
+    Raises:
+        MissingExtraError: timm is not installed.
+        ConfigError: timm has no such network.
+    """
+    try:
+        import timm  # type: ignore[import-not-found,unused-ignore]
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("timm", "timm", f"the network {name!r}") from error
+    if not timm.is_model(name):
+        hint = did_you_mean(name, timm.list_models()) or "`timm.list_models()` lists them"
+        raise ConfigError("name", f"timm has no network {name!r}", hint)
+    model: nn.Module = timm.create_model(
+        name, pretrained=weights == "DEFAULT", num_classes=num_classes, in_chans=in_channels, **kwargs
+    )
+    if weights not in (None, "DEFAULT"):
+        _load(model, get_state_dict(load_checkpoint_file(weights)), weights)
+    return model
+
+
+def _quiet(name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """These two warn, unless told, that their initialisation will change; ours is the short one."""
+    return {"init_weights": False, **kwargs} if name in ("googlenet", "inception_v3") else kwargs
+
+
+def _torchvision_weights(name: str, weights: str) -> Mapping[str, Tensor]:
+    from torchvision.models import get_model_weights
+
+    known = get_model_weights(name)
+    if weights in known.__members__:
+        downloaded: dict[str, Tensor] = known[weights].get_state_dict(progress=False, weights_only=True)
+        return downloaded
+    if weights.isupper() or "IMAGENET" in weights:
+        hint = did_you_mean(weights, known.__members__) or f"its weights are {', '.join(known.__members__)}"
+        raise ConfigError("weights", f"{name} has no weights {weights!r}", hint)
+    return get_state_dict(load_checkpoint_file(weights))
+
+
+def _load(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Loads weights; those of a convolution over colours are summed for grey images."""
+    own = model.state_dict()
+    load_weights(
+        model,
+        {
+            name: weight.sum(1, keepdim=True) if name in own and _is_grey(own[name], weight) else weight
+            for name, weight in weights.items()
+        },
+        source,
+    )
+
+
+def _is_grey(own: Tensor, weight: Tensor) -> bool:
+    return (
+        own.dim() == 4
+        and own.shape[1] == 1
+        and weight.shape[1:2] == (3,)
+        and own.shape[2:] == weight.shape[2:]
+    )
+
+
+def _adapt_to_small_input(name: str, model: nn.Module) -> None:
+    from torchvision.models import ResNet  # type: ignore[import-untyped]
+
+    if not isinstance(model, ResNet):
+        raise ConfigError("small_input", f"only networks of the ResNet family can be adapted, not {name}")
+    model.conv1 = _similar_convolution(
+        model.conv1, model.conv1.in_channels, kernel_size=3, stride=1, padding=1
+    )
+    model.maxpool = nn.Identity()
+
+
+def _adapt_to_channels(name: str, model: nn.Module, in_channels: int) -> None:
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels == 3:
+            new = _similar_convolution(
+                module,
+                in_channels,
+                kernel_size=module.kernel_size,
+                stride=module.stride,
+                padding=module.padding,
+            )
+            parent, _, attribute = path.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, new)
+            return
+    raise ConfigError("in_channels", f"{name} has no convolution over 3 channels to adapt")
+
+
+def _similar_convolution(old: nn.Conv2d, in_channels: int, **geometry: Any) -> nn.Conv2d:
+    new = nn.Conv2d(in_channels, old.out_channels, bias=old.bias is not None, **geometry)
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    return new

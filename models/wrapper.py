@@ -1,0 +1,112 @@
+"""Any module as a model that can be trained."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from trainwright.engine.registry import MODELS
+from trainwright.models.base import BaseModel
+from trainwright.models.classification import add_predictions, gather_labels
+from trainwright.models.losses import CrossEntropyLoss
+from trainwright.models.module import InitCfg
+
+TARGET_NAMES = ("targets", "target", "labels", "data_samples")
+
+
+@MODELS.register_module()
+class ModuleWrapper(BaseModel):
+    """Gives a plain module the steps of a model; the Runner uses it for every module without ``train_step``.
+
+    A module whose forward takes ``targets`` (``target``, ``labels``, ``data_samples``) after its input gets
+    them in training, and may return losses: a dict of them, or a scalar. Anything else that it returns is
+    taken as logits, or as an output that has them (``logits``, ``out``), and compared with the targets by
+    ``loss``.
+
+    Example:
+        >>> ModuleWrapper(dict(type="torchvision.models.resnet18", num_classes=10))
+        >>> ModuleWrapper(torch.nn.Linear(3, 1), loss=dict(type="torch.nn.MSELoss"))
+
+    Args:
+        module: the module or its config.
+        loss: module or config, called as ``loss(logits, targets)``: ``dict(type='CrossEntropyLoss')`` if
+            None.
+        data_preprocessor: module or config, see :class:`BaseModel`.
+        init_cfg: config of one initialiser or several.
+    """
+
+    def __init__(
+        self,
+        module: Mapping[str, Any] | nn.Module,
+        loss: Mapping[str, Any] | nn.Module | None = None,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
+        init_cfg: InitCfg = None,
+    ) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        # Not `module`: loading takes that prefix for a parallel wrapper's.
+        self.network = MODELS.build(module)
+        if not isinstance(self.network, nn.Module):
+            raise TypeError(f"module must be a module or its config, not {module!r}")
+        self.loss_module = MODELS.build({"type": "CrossEntropyLoss"} if loss is None else loss)
+        self._classifies = isinstance(self.loss_module, CrossEntropyLoss | nn.CrossEntropyLoss)
+        self._takes_targets = _takes_targets(self.network)
+
+    def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
+        """Returns losses, predictions or the module's output.
+
+        Args:
+            inputs: what the module takes.
+            data_samples: targets: a tensor, a batched data sample with ``gt_label``, a list of data samples,
+                or whatever the module itself takes.
+            mode: ``loss`` for a dict of losses; ``predict`` for data samples with ``pred_score`` and
+                ``pred_label`` if the loss is a cross entropy and the output has the shape (N, C), else for
+                the module's output; ``tensor`` for the module's output.
+        """
+        if mode == "loss" and self._takes_targets:
+            return self._losses(self.network(inputs, data_samples), data_samples)
+        output = self.network(inputs)
+        if mode == "loss":
+            return self._losses(output, data_samples)
+        if mode == "predict":
+            return self._predictions(output, data_samples)
+        if mode == "tensor":
+            return output
+        raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
+
+    def compile_forward(self, **options: Any) -> None:
+        """Compiles the module.
+
+        Args:
+            **options: arguments of :func:`torch.compile`.
+        """
+        self.network.compile(**options)
+
+    def _losses(self, output: Any, data_samples: Any) -> dict[str, Any]:
+        if isinstance(output, Mapping) and any("loss" in name for name in output):
+            return dict(output)
+        if isinstance(output, Tensor) and output.dim() == 0:
+            return {"loss": output}
+        return {"loss": self.loss_module(_logits(output), gather_labels(data_samples))}
+
+    def _predictions(self, output: Any, data_samples: Any) -> Any:
+        if not self._classifies:
+            return output
+        logits = _logits(output)
+        if isinstance(logits, Tensor) and logits.dim() == 2:
+            return add_predictions(logits, data_samples)
+        return output
+
+
+def _takes_targets(module: nn.Module) -> bool:
+    parameters = list(inspect.signature(module.forward).parameters)
+    return len(parameters) > 1 and parameters[1] in TARGET_NAMES
+
+
+def _logits(output: Any) -> Any:
+    for name in ("logits", "out"):
+        if isinstance(output, Mapping) and name in output:
+            return output[name]
+        if hasattr(output, name):
+            return getattr(output, name)
+    return output

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PILImage
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from trainwright.datasets import Compose, LoadImageFromFile, PackInputs, vision_transforms
+from trainwright.engine.registry import TRANSFORMS
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def sample(tmp_path):
+    PILImage.fromarray(PIXELS).save(tmp_path / "a.png")
+    return {"img_path": str(tmp_path / "a.png"), "gt_label": 2, "sample_idx": 0}
+
+
+def test_load_gives_rgb_planes(sample):
+    loaded = LoadImageFromFile()(sample)
+    assert isinstance(loaded["img"], tv_tensors.Image)
+    assert loaded["img"].dtype == torch.uint8
+    assert np.array_equal(loaded["img"].numpy(), PIXELS.transpose(2, 0, 1))
+    assert loaded["ori_shape"] == (6, 8)
+
+
+def test_load_grey_and_float(sample):
+    grey = LoadImageFromFile(color_type="grayscale")(dict(sample))["img"]
+    assert np.array_equal(grey[0].numpy(), np.asarray(PILImage.fromarray(PIXELS).convert("L")))
+    real = LoadImageFromFile(to_float32=True)(dict(sample))["img"]
+    assert real.dtype == torch.float32 and isinstance(real, tv_tensors.Image)
+    assert np.array_equal(real.numpy(), PIXELS.transpose(2, 0, 1).astype(np.float32))
+    with pytest.raises(ValueError, match="color_type must be 'color' or 'grayscale', not 'bgr'"):
+        LoadImageFromFile(color_type="bgr")
+
+
+def test_load_turns_a_photograph_upright(tmp_path):
+    exif = PILImage.Exif()
+    exif[0x0112] = 6
+    PILImage.fromarray(PIXELS).save(tmp_path / "turned.png", exif=exif)
+    assert LoadImageFromFile()({"img_path": tmp_path / "turned.png"})["ori_shape"] == (8, 6)
+
+
+@pytest.mark.parametrize("content", [b"no image at all", "cut short"])
+def test_damaged_images_are_named(tmp_path, sample, content):
+    path = tmp_path / "bad.png"
+    whole = (tmp_path / "a.png").read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if content == "cut short" else content)
+    with pytest.raises(OSError) as caught:
+        LoadImageFromFile()({"img_path": str(path)})
+    assert caught.value.__notes__ == [f"while reading the image {str(path)!r}"]
+    assert LoadImageFromFile(ignore_empty=True)({"img_path": str(path)}) is None
+
+
+def test_pack(sample):
+    packed = PackInputs()(LoadImageFromFile()(sample))
+    assert set(packed) == {"inputs", "data_samples"}
+    assert type(packed["inputs"]) is torch.Tensor and packed["inputs"].shape == (3, 6, 8)
+    label = packed["data_samples"].gt_label
+    assert (label.dtype, label.shape, label.item()) == (torch.int64, (), 2)
+    assert packed["data_samples"].metainfo == {
+        "sample_idx": 0, "img_path": sample["img_path"], "ori_shape": (6, 8), "img_shape": (6, 8),
+    }  # fmt: skip
+
+
+def test_pack_takes_arrays_pictures_and_several_labels():
+    for image in (PIXELS, PILImage.fromarray(PIXELS), PIXELS[:, :, 0]):
+        inputs = PackInputs()({"img": image})["inputs"]
+        expected = np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
+        assert inputs.dtype == torch.uint8 and np.array_equal(inputs.numpy(), expected)
+    packed = PackInputs(meta_keys=("img_path",), input_key="lr")(
+        {"lr": PIXELS, "gt_label": [0, 1], "img_path": "x"}
+    )
+    assert packed["data_samples"].gt_label.tolist() == [0, 1]
+    assert packed["data_samples"].metainfo == {"img_path": "x"}
+    assert "gt_label" not in PackInputs()({"img": PIXELS})["data_samples"]
+    with pytest.raises(
+        KeyError, match="no 'img', only 'img_path': does the pipeline begin with LoadImageFromFile"
+    ):
+        PackInputs()({"img_path": "x"})
+
+
+def test_a_whole_pipeline(sample):
+    pipeline = Compose(
+        [
+            {"type": "LoadImageFromFile"},
+            {"type": "Resize", "size": [16, 12]},
+            {"type": "RandomCrop", "size": 8, "padding": 2},
+            {"type": "RandomApply", "transforms": [{"type": "RandomHorizontalFlip", "p": 1.0}], "p": 0.5},
+            {"type": "RandomChoice", "transforms": [{"type": "RandomVerticalFlip"}, {"type": "Identity"}]},
+            {"type": "RandomOrder", "transforms": [{"type": "ColorJitter", "brightness": 0.2}, {"type": "Grayscale", "num_output_channels": 3}]},
+            {"type": "ToDtype", "dtype": "float32", "scale": True},
+            {"type": "PackInputs"},
+        ]
+    )  # fmt: skip
+    torch.manual_seed(0)
+    packed = pipeline(dict(sample))
+    torch.manual_seed(0)
+    assert torch.equal(packed["inputs"], pipeline(dict(sample))["inputs"]), "torch's generator alone decides"
+    assert packed["inputs"].shape == (3, 8, 8) and packed["inputs"].dtype == torch.float32
+    assert 0 <= packed["inputs"].min() and packed["inputs"].max() <= 1
+    assert packed["data_samples"].img_shape == (8, 8) and packed["data_samples"].ori_shape == (6, 8)
+    assert packed["data_samples"].gt_label.item() == 2
+
+
+def test_every_transform_of_torchvision_is_registered():
+    names = {
+        name
+        for name, member in vars(v2).items()
+        if isinstance(member, type) and issubclass(member, v2.Transform) and member is not v2.Transform
+    }
+    assert len(names) > 50
+    assert names <= TRANSFORMS.module_dict.keys()
+    assert TRANSFORMS.get("RandomCrop") is v2.RandomCrop
+    assert TRANSFORMS.get("Compose") is Compose
+
+
+def test_arguments_that_a_config_cannot_write():
+    image = tv_tensors.Image(torch.full((1, 2, 2), 255, dtype=torch.uint8))
+    assert vision_transforms.ToDtype("torch.float32", scale=True)(image).max() == 1
+    assert (
+        vision_transforms.ToDtype({tv_tensors.Image: torch.float64, "others": None})(image).dtype
+        == torch.float64
+    )
+    assert vision_transforms.ConvertImageDtype("float16")(image).dtype == torch.float16
+    assert vision_transforms.AutoAugment("cifar10").policy is v2.AutoAugmentPolicy.CIFAR10
+    for name in ("float33", "nn"):
+        with pytest.raises(ValueError, match=f"{name!r} is no data type of torch"):
+            vision_transforms.ToDtype(name)
+    with pytest.raises(ValueError, match="'mnist' is not a valid AutoAugmentPolicy"):
+        vision_transforms.AutoAugment("mnist")

@@ -1,0 +1,106 @@
+from typing import Any
+
+import pytest
+
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.hook import DEFAULT_HOOKS, Hook, HookList, Priority, configured_hooks, get_priority
+
+
+class Recorder(Hook):
+    def __init__(self, name: str, calls: list[str], priority: Any = "NORMAL") -> None:
+        self.name = name
+        self.calls = calls
+        self.priority = priority
+
+    def before_train(self, runner: Any) -> None:
+        self.calls.append(self.name)
+
+
+def test_a_misspelt_point_is_refused_when_the_class_is_defined() -> None:
+    with pytest.raises(TypeError, match="Typo.after_train_iteration is no point.*did you mean 'after_train_iter'"):
+
+        class Typo(Hook):
+            def after_train_iteration(self, runner: Any) -> None: ...
+
+
+def test_hooks_are_called_in_order_of_priority_and_of_registration() -> None:
+    calls: list[str] = []
+    hooks = HookList()
+    for name, priority in [("c", "LOW"), ("a", 10), ("b1", "NORMAL"), ("b2", "normal"), ("d", Priority.LOWEST)]:
+        hooks.add(Recorder(name, calls, priority))
+    hooks.call("before_train", None)
+    assert calls == ["a", "b1", "b2", "c", "d"]
+
+
+def test_only_overridden_points_are_called() -> None:
+    class Shared(Hook):
+        def _after_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None, mode: str = "train") -> None:
+            seen.append(mode)
+
+    seen: list[str] = []
+    hooks = HookList()
+    hooks.add(Shared())
+    assert Shared().get_triggered_stages() == ["after_train_iter", "after_val_iter", "after_test_iter"]
+    assert hooks.at("before_train") == []
+    hooks.call("after_val_iter", None, batch_idx=0)
+    assert seen == ["val"]
+
+
+def test_an_error_keeps_its_traceback_and_names_the_hook() -> None:
+    class Broken(Hook):
+        def after_train(self, runner: Any) -> None:
+            raise TypeError("oh no")
+
+    hooks = HookList()
+    hooks.add(Broken())
+    with pytest.raises(TypeError, match="oh no") as caught:
+        hooks.call("after_train", None)
+    assert caught.value.__notes__ == ["in Broken.after_train"]
+    assert caught.traceback[-1].name == "after_train"
+
+
+def test_an_unknown_point_is_named() -> None:
+    with pytest.raises(ValueError, match="no point 'after_trane': did you mean 'after_train'"):
+        HookList().call("after_trane", None)
+
+
+@pytest.mark.parametrize(("given", "number"), [("VERY_HIGH", 10), ("low", 70), (0, 0), (100, 100), (Priority.HIGH, 30)])
+def test_priorities(given: Any, number: int) -> None:
+    assert get_priority(given) == number
+
+
+@pytest.mark.parametrize(("given", "error"), [(101, ValueError), (-1, ValueError), ("URGENT", ValueError), (1.5, TypeError)])
+def test_priorities_that_do_not_exist(given: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="priority"):
+        get_priority(given)
+
+
+def test_intervals_count_from_one_and_after_the_start() -> None:
+    class Counters:
+        epoch = iter = 5
+
+    hook = Hook()
+    assert hook.every_n_epochs(Counters(), 3)  # type: ignore[arg-type]
+    assert not hook.every_n_epochs(Counters(), 4)  # type: ignore[arg-type]
+    assert hook.every_n_epochs(Counters(), 2, start=4)  # type: ignore[arg-type]
+    assert not hook.every_n_epochs(Counters(), 2, start=8)  # type: ignore[arg-type]
+    assert not hook.every_n_train_iters(Counters(), 0)  # type: ignore[arg-type]
+    assert hook.every_n_inner_iters(9, 5)
+    assert hook.end_of_epoch(range(10), 9)
+
+
+def test_default_hooks_are_changed_replaced_removed_and_added() -> None:
+    extra = Hook()
+    given = {"checkpoint": {"interval": 5}, "timer": None, "logger": extra, "mine": {"type": "EMAHook"}}
+    hooks = dict(configured_hooks(given, [extra]))
+    assert hooks["default_hooks.checkpoint"] == {"type": "CheckpointHook", "interval": 5}
+    assert "default_hooks.timer" not in hooks
+    assert hooks["default_hooks.logger"] is extra
+    assert hooks["default_hooks.mine"] == {"type": "EMAHook"}
+    assert hooks["custom_hooks.0"] is extra
+    assert len(hooks) == len(DEFAULT_HOOKS) + 1
+
+
+def test_a_misspelt_default_hook_is_named() -> None:
+    with pytest.raises(ConfigError, match="(?s)default_hooks.chekpoint: no default hook.*did you mean 'checkpoint'"):
+        dict(configured_hooks({"chekpoint": {"interval": 5}}, []))

@@ -1,0 +1,115 @@
+"""What tests run in several real processes. Targets of ``spawn`` cannot live in test files."""
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+import torch.multiprocessing
+
+
+def run_processes(target: Callable[..., Any], *args: Any, world_size: int = 2) -> list[Any]:
+    """Runs ``target(*args)`` in processes of one gloo group, and returns what each returned, by rank."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(_worker, (world_size, port, folder, target, args), nprocs=world_size)
+        return [torch.load(Path(folder, f"{rank}.pt"), weights_only=False) for rank in range(world_size)]
+
+
+def _worker(
+    rank: int, world_size: int, port: int, folder: str, target: Callable[..., Any], args: tuple[Any, ...]
+) -> None:
+    from trainwright.engine.distributed import init_dist
+
+    torch.set_num_threads(1)
+    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in environment.items()}, MASTER_ADDR="127.0.0.1")
+    init_dist("pytorch", timeout=60)
+    try:
+        torch.save(target(*args), Path(folder, f"{rank}.pt"))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def collectives(folder: str) -> dict[str, Any]:
+    """Calls every collective once; what it gives in this process, by name."""
+    from trainwright.engine import distributed as d
+
+    rank = d.get_rank()
+    base = torch.tensor([1.0, 2.0]) * (rank + 1)
+    out: dict[str, Any] = {
+        "info": d.get_dist_info(),
+        "main": d.is_main_process(),
+        "launcher": d.infer_launcher(),
+    }
+    out["local"] = (d.get_local_rank(), d.is_distributed())
+    out["master_only"] = d.master_only(lambda: "ran")()
+    for op in ("sum", "mean", "product", "min", "max"):
+        reduced = base.clone()
+        d.all_reduce(reduced, op)
+        out[op] = reduced.tolist()
+    column = torch.zeros(2, 2)
+    column[:, 1] = base
+    d.all_reduce(column[:, 1])
+    out["strided"] = column.tolist()
+    integers = torch.tensor([3, 4]) + rank
+    d.all_reduce(integers, "mean")
+    out["integer mean"] = integers.tolist()
+    out["all_gather"] = [tensor.tolist() for tensor in d.all_gather(base)]
+    out["gather"] = [tensor.tolist() for tensor in d.gather(base, dst=1)]
+    sent = base.clone()
+    d.broadcast(sent, src=1)
+    out["broadcast"] = sent.tolist()
+    scalars = {"a": torch.tensor(1.0 + rank), "b": torch.tensor([2 + rank])}
+    d.all_reduce_dict(dict(sorted(scalars.items(), reverse=bool(rank))), "sum")
+    out["dict"] = {name: tensor.tolist() for name, tensor in scalars.items()}
+    for name, options in {
+        "flat": {},
+        "buckets": {"bucket_size_mb": 8 / 2**20},
+        "single": {"coalesce": False},
+    }.items():
+        params = [torch.nn.Parameter(base.clone()), torch.tensor(rank), torch.full((2, 1), float(rank))]
+        d.all_reduce_params(iter(params), op="sum", **options)
+        out[name] = [param.tolist() for param in params]
+    objects = [{"rank": rank}, rank]
+    d.broadcast_object_list(objects, src=1)
+    out["objects"] = objects
+    out["all_gather_object"] = d.all_gather_object({"rank": rank})
+    out["gather_object"] = d.gather_object(str(rank), dst=1)
+    out["seed"] = d.sync_random_seed()
+    part = [("a", None), ("b",)][rank]
+    out["collect"] = d.collect_results(list(part), 3)
+    out["collect one less"] = d.collect_results([rank, rank + 10], 3, device="gpu")
+    out["collect by files"] = d.collect_results([rank, rank + 10], 4, tmpdir=folder)
+    module = torch.nn.BatchNorm1d(1)
+    torch.nn.init.constant_(module.weight, float(rank))
+    d.broadcast_parameters(module, src=1)
+    out["parameters"] = module.weight.tolist()
+    d.barrier()
+    return out
+
+
+def evaluate_samples(
+    metrics: list[dict[str, Any]], columns: dict[str, torch.Tensor], batched: bool
+) -> dict[str, Any]:
+    """Evaluates this process's share of the samples, padded as the default sampler pads."""
+    from trainwright.engine.distributed import get_dist_info
+    from trainwright.engine.evaluation.evaluator import Evaluator
+    from trainwright.engine.structures import DataSample
+
+    rank, world_size = get_dist_info()
+    size = len(columns["gt_label"])
+    padded = [index % size for index in range(-(-size // world_size) * world_size)]
+    evaluator = Evaluator(metrics)
+    share = padded[rank::world_size]
+    for start in range(0, len(share), 2):
+        rows = share[start : start + 2]
+        batch = DataSample(**{name: column[rows] for name, column in columns.items()})
+        evaluator.process(batch if batched else batch.unbatch())
+    return evaluator.evaluate(size)

@@ -1,0 +1,147 @@
+"""Real runs that take milliseconds, for the tests of hooks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from trainwright.engine.evaluation.metric import BaseMetric
+from trainwright.engine.runner import Runner
+
+
+class Points(Dataset[tuple[Tensor, Tensor]]):
+    """``length`` points on a line: inputs ``(i, 1)`` scaled to [0, 1], targets twice the first.
+
+    Args:
+        length: how many points.
+        bad: indices of points whose input is NaN.
+    """
+
+    def __init__(self, length: int = 8, bad: Sequence[int] = ()) -> None:
+        self.inputs = torch.stack([torch.arange(length) / length, torch.ones(length)], dim=1)
+        self.inputs[list(bad)] = torch.nan
+        self.targets = 2 * torch.arange(length) / length
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.inputs[index], self.targets[index]
+
+
+class Line(nn.Module):
+    """A linear model that trains itself; it notes what it has seen and predicted with."""
+
+    def __init__(self, batch_norm: bool = False) -> None:
+        super().__init__()
+        self.fc = nn.Linear(2, 1)
+        self.norm = nn.BatchNorm1d(2) if batch_norm else nn.Identity()
+        nn.init.constant_(self.fc.weight, 0.5)
+        nn.init.zeros_(self.fc.bias)
+        self.seen: list[Tensor] = []
+        self.predicted_with: list[Tensor] = []
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        output: Tensor = self.fc(self.norm(inputs))
+        return output.squeeze(1)
+
+    def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
+        inputs, targets = data
+        self.seen.append(targets)
+        loss = nn.functional.mse_loss(self(inputs), targets)
+        optim_wrapper.update_params(loss)
+        return {"loss": loss.detach()}
+
+    def val_step(self, data: Any) -> list[dict[str, Tensor]]:
+        self.predicted_with.append(self.fc.weight.detach().clone())
+        return [{"pred": value} for value in self(data[0])]
+
+    test_step = val_step
+
+
+class Scripted(BaseMetric):
+    """A metric whose results are written beforehand, one for each evaluation.
+
+    Args:
+        **scores: for each name its values.
+    """
+
+    def __init__(self, **scores: Sequence[float]) -> None:
+        super().__init__(prefix="val")
+        self.prefix = None
+        self.scores = scores
+        self.calls = 0
+
+    def process(self, data_batch: Any, data_samples: Any) -> None:
+        self.results.extend(0 for _ in data_samples)
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
+        self.calls += 1
+        return {name.replace("__", "/"): values[self.calls - 1] for name, values in self.scores.items()}
+
+
+def make_runner(
+    work_dir: Path,
+    hooks: Sequence[Any] = (),
+    *,
+    checkpoint: Any = None,
+    metric: BaseMetric | None = None,
+    train_cfg: dict[str, Any] | None = None,
+    dataset: Any = None,
+    batch_size: int = 4,
+    lr: float = 0.1,
+    momentum: float = 0.9,
+    optim_wrapper: dict[str, Any] | None = None,
+    model: nn.Module | None = None,
+    train_dataloader: dict[str, Any] | None = None,
+    **options: Any,
+) -> Runner:
+    """Returns a runner over :class:`Points` with the given hooks; it validates if there is a metric.
+
+    Args:
+        work_dir: where to.
+        hooks: custom hooks.
+        checkpoint: options of ``CheckpointHook``; none saves nothing.
+        metric: evaluated after each epoch.
+        train_cfg: three epochs by default.
+        dataset: the training data; eight points by default, two batches.
+        batch_size: of the training data.
+        lr: of SGD.
+        momentum: of SGD.
+        optim_wrapper: further options of the optimizer wrapper.
+        model: a :class:`Line` by default.
+        train_dataloader: further options of the data loader.
+        **options: further arguments of the runner.
+    """
+    loader = {"batch_size": batch_size, "collate_fn": {"type": "default_collate"}}
+    if metric is not None:
+        options.update(val_dataloader={"dataset": Points(4), **loader}, val_cfg={}, val_evaluator=metric)
+    return Runner(
+        model=model or Line(),
+        work_dir=str(work_dir),
+        train_dataloader={"dataset": dataset or Points(), **loader, **(train_dataloader or {})},
+        train_cfg=train_cfg or {"by_epoch": True, "max_epochs": 3},
+        optim_wrapper={"type": "OptimWrapper", "optimizer": {"type": "SGD", "lr": lr, "momentum": momentum}, **(optim_wrapper or {})},
+        default_hooks={"logger": None, "timer": None, "runtime_info": None, "checkpoint": checkpoint and {"type": "CheckpointHook", **checkpoint}},
+        custom_hooks=list(hooks),
+        randomness={"seed": 0},
+        **options,
+    )
+
+
+def log_of(runner: Runner) -> str:
+    """Returns the log file of a run."""
+    return (Path(runner.log_dir) / f"{runner.timestamp}.log").read_text()
+
+
+def files_in(work_dir: Path, pattern: str = "*.pth") -> list[str]:
+    """Returns the names of the files in a folder, sorted."""
+    return sorted(path.name for path in work_dir.glob(pattern))
+
+
+def weights_of(runner: Runner) -> dict[str, Tensor]:
+    """Returns a copy of the model's weights."""
+    return {name: value.detach().clone() for name, value in runner.model.state_dict().items()}

@@ -1,0 +1,59 @@
+"""Who may import whom, read from the sources."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MAY_IMPORT = {
+    "engine": {"engine"},
+    "models": {"models", "engine"},
+    "datasets": {"datasets", "engine"},
+    "hooks": {"hooks", "engine"},
+    "tools": {"tools", "engine", "models", "datasets", "hooks", "configs"},
+}
+
+
+def imports_of(file: Path) -> Iterator[tuple[int, str]]:
+    """Yields line and module of every import in a file, those inside functions and for type checkers too."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.lineno, node.module or ""
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_go_one_way(package: str) -> None:
+    wrong = []
+    for file in sorted((ROOT / package).rglob("*.py")):
+        for line, module in imports_of(file):
+            if module.startswith("trainwright.") and module.split(".")[1] not in MAY_IMPORT[package]:
+                wrong.append(f"{file.relative_to(ROOT)}:{line}: {module}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_own_modules_are_imported_by_their_full_name(package: str) -> None:
+    wrong = []
+    for file in sorted((ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            relative = isinstance(node, ast.ImportFrom) and node.level > 0
+            bare = isinstance(node, ast.Import) and any(a.name.split(".")[0] in MAY_IMPORT for a in node.names)
+            if relative or bare:
+                wrong.append(f"{file.relative_to(ROOT)}:{node.lineno}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("package", ["engine", "hooks", "models", "datasets", "tools"])
+def test_no_cuda_only_code(package: str) -> None:
+    calls = [
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for file in sorted((ROOT / package).rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "cuda"
+    ]
+    assert not [call for call in calls if not call.startswith(("engine/structures.py", "models/preprocessor.py"))]

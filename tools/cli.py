@@ -1,0 +1,214 @@
+"""The command ``trainwright``: parse, load, call. Nothing here imports torch before it is needed."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainwright.engine.config.overrides import DictAction
+from trainwright.engine.errors import CheckpointError, ConfigError, ConfigErrors, did_you_mean
+
+if TYPE_CHECKING:
+    from trainwright.engine.config.config import Config
+
+SUFFIXES = (".py", ".yaml", ".yml", ".json")
+SHIPPED = Path(__file__).parent.parent / "configs"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        argv: the words after ``trainwright``; those of this process if None.
+
+    Returns:
+        The exit status: 0; 2 for a mistake in the config, the options or a checkpoint; 130 after Ctrl-C. Other signals and
+        other errors end the process themselves.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except (ConfigError, ConfigErrors, CheckpointError) as error:
+        print(error, file=sys.stderr)
+        for note in getattr(error, "__notes__", ()):
+            print(f"    {note}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Checks a config and trains with it."""
+    cfg = _load(arguments)
+    if arguments.amp:
+        cfg.optim_wrapper.type = "AmpOptimWrapper"
+    if arguments.resume is not None:
+        cfg.resume = True
+        if isinstance(arguments.resume, str):
+            cfg.load_from = arguments.resume
+    if arguments.load_from is not None:
+        cfg.load_from = arguments.load_from
+    _build_runner(cfg).train()
+    return 0
+
+
+def test(arguments: argparse.Namespace) -> int:
+    """Tests a checkpoint."""
+    cfg = _load(arguments)
+    cfg.load_from = arguments.checkpoint
+    cfg.resume = False
+    if arguments.tta:
+        from trainwright.hooks import build_runner_with_tta
+
+        _check(cfg)
+        build_runner_with_tta(cfg).test()
+        return 0
+    _build_runner(cfg).test()
+    return 0
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Checks configs and prints every mistake."""
+    from trainwright.engine.check import check
+
+    status = 0
+    for name in arguments.config:
+        cfg = _read(name, arguments.cfg_options)
+        mistakes = check(cfg)
+        for mistake in mistakes:
+            print(mistake, file=sys.stderr)
+        status = 2 if mistakes else status
+        if not mistakes:
+            print(f"{name}: no mistake found")
+    return status
+
+
+def print_config(arguments: argparse.Namespace) -> int:
+    """Prints a config with everything that it inherits."""
+    cfg = _read(arguments.config, arguments.cfg_options)
+    if arguments.origins:
+        from trainwright.engine.snapshot import leaves, origin_of_path
+
+        for path, value in leaves(cfg.to_dict()):
+            print(f"{path} = {value!r}  # {origin_of_path(cfg, path) or 'unknown'}")
+    else:
+        print(cfg.pretty_text)
+    return 0
+
+
+def find_config(name: str) -> Path:
+    """Returns the file of a config that is named by its path, or by its name among those that ship with Trainwright.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    candidates = [Path(name), *(Path(name + suffix) for suffix in SUFFIXES)]
+    for folder in (Path(), SHIPPED):
+        for candidate in candidates:
+            if (folder / candidate).is_file():
+                return folder / candidate
+    shipped = [str(p.relative_to(SHIPPED).with_suffix("")) for p in sorted(SHIPPED.rglob("*")) if p.suffix in SUFFIXES]
+    shipped = sorted({name for name in shipped if "_base_" not in name and "__" not in name})
+    nearby = [str(path) for path in sorted(Path(name).parent.glob("*")) if path.suffix in SUFFIXES]
+    hint = did_you_mean(name, [*nearby, *shipped]) or "these ship with Trainwright:\n" + "\n".join(f"  {n}" for n in shipped)
+    raise ConfigError("", f"there is no config {name!r}", hint)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("trainwright", description="Trains, tests and checks experiments described by a config.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE",
+        help="change the config: optim_wrapper.optimizer.lr=0.01 custom_hooks.0.momentum=0.1",
+    )  # fmt: skip
+    running = argparse.ArgumentParser(add_help=False, parents=[common])
+    running.add_argument("--work-dir", help="folder for checkpoints and logs; default: work_dirs/CONFIG")
+    running.add_argument("--seed", type=int, help="seed of everything random; default: the config's, or drawn")
+    running.add_argument("--deterministic", action="store_true", help="refuse algorithms that differ from run to run")
+    running.add_argument("--device", help="cpu, cuda, cuda:1, mps, …; default: the accelerator if there is one")
+    running.add_argument(
+        "--launcher", choices=["none", "pytorch", "slurm", "mpi"], help="what started several processes; default: found out"
+    )
+    running.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
+
+    command = commands.add_parser("train", parents=[running], help="train", description=train.__doc__)
+    command.add_argument("config", metavar="CONFIG", help="a config file, or the name of one that ships with Trainwright")
+    command.add_argument(
+        "--resume", nargs="?", const=True, metavar="CHECKPOINT",
+        help="go on from a checkpoint, or from the newest in the work dir",
+    )  # fmt: skip
+    command.add_argument("--load-from", metavar="CHECKPOINT", help="start from these weights")
+    command.add_argument("--amp", action="store_true", help="train in mixed precision")
+    command.set_defaults(run=train)
+
+    command = commands.add_parser("test", parents=[running], help="test a checkpoint", description=test.__doc__)
+    command.add_argument("config", metavar="CONFIG")
+    command.add_argument("checkpoint", metavar="CHECKPOINT")
+    command.add_argument("--tta", action="store_true", help="average over the augmentations that the config describes")
+    command.set_defaults(run=test)
+
+    command = commands.add_parser("check", parents=[common], help="find mistakes in configs", description=check.__doc__)
+    command.add_argument("config", metavar="CONFIG", nargs="+")
+    command.set_defaults(run=check)
+
+    command = commands.add_parser(
+        "print-config", parents=[common], help="print a config as it is after inheritance", description=print_config.__doc__
+    )
+    command.add_argument("config", metavar="CONFIG")
+    command.add_argument("--origins", action="store_true", help="one line a value, with the file and line that set it")
+    command.set_defaults(run=print_config)
+    return parser
+
+
+def _read(name: str, options: dict[str, Any]) -> "Config":
+    from trainwright.engine.config.config import Config
+
+    cfg = Config.fromfile(find_config(name))
+    cfg.merge_from_dict(options)
+    return cfg
+
+
+def _load(arguments: argparse.Namespace) -> "Config":
+    """Reads the config and applies the options that every run has."""
+    cfg = _read(arguments.config, arguments.cfg_options)
+    if arguments.work_dir is not None:
+        cfg.work_dir = arguments.work_dir
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = os.path.join("work_dirs", find_config(arguments.config).stem)
+    if arguments.seed is not None or arguments.deterministic:
+        given = {"seed": arguments.seed} if arguments.seed is not None else {}
+        cfg.randomness = {**cfg.get("randomness", {}), **given, **({"deterministic": True} if arguments.deterministic else {})}
+    if arguments.device is not None:
+        cfg.device = arguments.device
+    if arguments.local_rank is not None:
+        os.environ.setdefault("LOCAL_RANK", str(arguments.local_rank))
+    if arguments.launcher is not None:
+        cfg.launcher = arguments.launcher
+    elif "launcher" not in cfg:
+        from trainwright.engine.distributed import infer_launcher
+
+        cfg.launcher = infer_launcher()
+    return cfg
+
+
+def _check(cfg: "Config") -> None:
+    from trainwright.engine.check import check
+
+    mistakes = check(cfg)
+    if mistakes:
+        raise ConfigErrors(mistakes)
+
+
+def _build_runner(cfg: "Config") -> Any:
+    from trainwright.engine.registry import RUNNERS
+
+    _check(cfg)
+    return RUNNERS.get(cfg.get("runner_type", "Runner")).from_cfg(cfg)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

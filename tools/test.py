@@ -1,0 +1,8 @@
+"""``python tools/test.py …`` is ``trainwright test …``."""
+
+import sys
+
+from trainwright.tools.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["test", *sys.argv[1:]]))

@@ -2,18 +2,16 @@
 
 import copy
 import functools
-import json
 import logging
 import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import yaml
 from torch.utils.data import Dataset
 
+from trainwright.engine.fileio import list_from_file, load
 from trainwright.engine.logging import print_log
 from trainwright.engine.registry import DATASETS, TRANSFORMS
 
@@ -59,7 +57,7 @@ def build_transform(transform: Mapping[str, Any] | Callable[..., Any]) -> Callab
     built = TRANSFORMS.build(transform) if isinstance(transform, Mapping) else transform
     if not callable(built):
         raise TypeError(f"a transform must be callable, or a config of something callable, not {built!r}")
-    return built  # type: ignore[no-any-return]  # checked above
+    return built
 
 
 def force_full_init(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,7 +89,7 @@ def _initialize_late(dataset: Any) -> None:
 class BaseDataset(Dataset[Any]):
     """A list of annotations, and a pipeline that makes a sample of each.
 
-    An annotation file (json or yaml) holds ``dict(metainfo=dict(...), data_list=[dict(...), ...])``.
+    An annotation file (json, yaml or pickle) holds ``dict(metainfo=dict(...), data_list=[dict(...), ...])``.
     Other formats: override :meth:`load_data_list`. After loading the annotations lie in one array of bytes,
     which data workers share with the main process instead of copying it (Python objects would be copied page
     by page as they are counted).
@@ -176,7 +174,7 @@ class BaseDataset(Dataset[Any]):
             TypeError: the file holds no dict, or :meth:`parse_data_info` returned none.
             ValueError: the file lacks ``metainfo`` or ``data_list``.
         """
-        annotations = _read_annotations(self.ann_file)
+        annotations = load(self.ann_file)
         if not isinstance(annotations, dict):
             raise TypeError(
                 f"{self.ann_file}: an annotation file holds a dict with the keys metainfo and data_list, "
@@ -227,7 +225,7 @@ class BaseDataset(Dataset[Any]):
         position = position_of(idx, self._num_annotations())
         if self.serialize_data:
             start, end = self._byte_range(position)
-            data_info = pickle.loads(memoryview(self.data_bytes)[start:end])
+            data_info = pickle.loads(self.data_bytes.data[start:end])
         else:
             data_info = copy.deepcopy(self.data_list[position])
         data_info["sample_idx"] = position
@@ -352,20 +350,10 @@ class BaseDataset(Dataset[Any]):
         return other
 
 
-def _read_annotations(path: str) -> Any:
-    """Returns what a json or yaml file holds."""
-    text = Path(path).read_text(encoding="utf-8")
-    if path.endswith(".json"):
-        return json.loads(text)
-    if path.endswith((".yaml", ".yml")):
-        return yaml.safe_load(text)
-    raise ValueError(f"{path}: annotations are read from .json and .yaml; for others override load_data_list")
-
-
 def _lines_or_text(value: str) -> str | list[str]:
     """Returns the lines of the text file at the path ``value``, or ``value`` if there is no such file."""
     if os.path.isfile(value):  # noqa: PTH113  # Path.is_file() raises for a text too long to be a path
-        return Path(value).read_text(encoding="utf-8").splitlines()
+        return list_from_file(value)
     if value.endswith(".txt"):
         print_log(
             f"metainfo: no file {value!r}; it is taken as text", logger="current", level=logging.WARNING

@@ -99,6 +99,6 @@ def _collate_sequences(samples: Sequence[Any], collate_leaves: Callable[[Any], A
     if isinstance(first, tuple):
         return columns
     try:
-        return type(first)(columns)  # type: ignore[call-arg]  # most sequences are made from one
+        return type(first)(columns)
     except TypeError:
         return columns  # a sequence such as range

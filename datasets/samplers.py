@@ -80,6 +80,8 @@ class InfiniteSampler(Sampler[int]):
         ValueError: the dataset is empty.
     """
 
+    endless = True
+
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:
         self.rank = get_rank()
         self.world_size = get_world_size()

@@ -56,7 +56,7 @@ class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
         lazy_init: bool = False,
         ignore_keys: str | Sequence[str] | None = None,
     ) -> None:
-        self.datasets = [_build_dataset(dataset) for dataset in datasets]
+        self.datasets: list[Any] = [_build_dataset(dataset) for dataset in datasets]
         if not self.datasets:
             raise ValueError("ConcatDataset needs at least one dataset")
         self.ignore_keys = [ignore_keys] if isinstance(ignore_keys, str) else list(ignore_keys or ())

@@ -2,6 +2,10 @@ from .build import build as build
 from .check import check as check
 from .checkpoint import find_latest_checkpoint as find_latest_checkpoint
 from .checkpoint import load_checkpoint_file as load_checkpoint_file
+from .config.config import Config as Config
+from .config.config import read_base as read_base
+from .config.config_dict import ConfigDict as ConfigDict
+from .config.overrides import DictAction as DictAction
 from .data import build_dataloader as build_dataloader
 from .distributed import get_device as get_device, get_dist_info as get_dist_info, get_rank as get_rank
 from .distributed import get_world_size as get_world_size, is_main_process as is_main_process
@@ -25,6 +29,7 @@ from .fileio import dict_from_file as dict_from_file, dump as dump, list_from_fi
 from .hook import Hook as Hook
 from .hook import Priority as Priority
 from .hook import get_priority as get_priority
+from .inference import BaseInferencer as BaseInferencer, Inferencer as Inferencer
 from .log_processor import LogProcessor as LogProcessor
 from .logging import MMLogger as MMLogger, get_logger as get_logger, print_log as print_log
 from .loops import BaseLoop as BaseLoop

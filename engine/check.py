@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from trainwright.engine import registry as registries
@@ -404,37 +405,43 @@ def _parameters(component: Callable[..., Any]) -> tuple[dict[str, inspect.Parame
         return found, True
     if not inspect.isclass(component):
         return found, False
+    filled: set[str] = set()
+    positional = 0
     for cls in component.__mro__:
         init = cls.__dict__.get("__init__")
         if init is None or cls is object:
             continue
-        own = inspect.signature(init).parameters
-        for name, parameter in list(own.items())[1:]:
-            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                found.setdefault(name, parameter)
-        if not any(p.kind == p.VAR_KEYWORD for p in own.values()):
+        own = list(inspect.signature(init).parameters.values())[1:]
+        named = [p for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        for parameter in named[positional:]:
+            if parameter.name not in filled:
+                found.setdefault(parameter.name, parameter)
+        if not any(p.kind == p.VAR_KEYWORD for p in own):
             return found, True
-        if not _hands_on(init):
+        call = _super_call(init)
+        if call is None:
             return found, False
+        filled = {keyword.arg for keyword in call.keywords if keyword.arg is not None}
+        positional = sum(not isinstance(argument, ast.Starred) for argument in call.args)
     return found, False
 
 
-def _hands_on(init: Any) -> bool:
-    """Whether a constructor does nothing with its ``**kwargs`` but hand them to ``super().__init__``."""
+def _super_call(init: Any) -> ast.Call | None:
+    """Returns the call of ``super().__init__`` to which a constructor hands its ``**kwargs``, if nothing else reads them."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
     except (OSError, TypeError, SyntaxError):
-        return False
+        return None
     name = next(p.name for p in inspect.signature(init).parameters.values() if p.kind == p.VAR_KEYWORD)
     uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name]
-    handed_on = [
-        keyword
+    calls = [
+        call
         for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and ast.unparse(call.func) == "super().__init__"
-        for keyword in call.keywords
-        if keyword.arg is None and isinstance(keyword.value, ast.Name) and keyword.value.id == name
+        if isinstance(call, ast.Call)
+        and ast.unparse(call.func) == "super().__init__"
+        and any(k.arg is None and isinstance(k.value, ast.Name) and k.value.id == name for k in call.keywords)
     ]
-    return len(uses) == len(handed_on) == 1
+    return calls[0] if len(uses) == len(calls) == 1 else None
 
 
 def _annotation(parameter: inspect.Parameter, owner: Any) -> Any:
@@ -468,7 +475,7 @@ def _fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, str)
     if kind in (list, tuple) or (inspect.isclass(kind) and kind in (Sequence, Iterable)):
         return not isinstance(value, bool | int | float | Mapping) and value is not None
-    if inspect.isclass(kind) and issubclass(kind, Mapping) or kind is dict:
+    if inspect.isclass(kind) and issubclass(kind, Mapping | Tensor | nn.Module):
         return not isinstance(value, bool | int | float | str) and value is not None
     return True
 

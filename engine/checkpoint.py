@@ -12,6 +12,7 @@ from urllib.parse import urlparse
 
 import numpy as np
 import torch
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from trainwright.engine.errors import CheckpointError
 
@@ -150,10 +151,9 @@ def load_checkpoint_file(
         with torch.serialization.safe_globals(_safe_globals()):
             loaded = torch.load(file, map_location=map_location, weights_only=not trusted)
     except pickle.UnpicklingError as error:
-        refused = re.search(r"(?:Unsupported global: GLOBAL|class|WeightsUnpickler error: Unsupported class) (\S+)", str(error))
-        what = f"it holds {refused.group(1)}" if refused else str(error).splitlines()[0]
+        what = ", ".join(get_unsafe_globals_in_checkpoint(file)) or str(error).splitlines()[0]
         raise CheckpointError(
-            f"{file} was refused: {what}, which could run code. If you trust whoever made the file, load it once with "
+            f"{file} was refused: it holds {what}, which could run code. If you trust whoever made the file, load it once with "
             "load_checkpoint_file(path, trusted=True) and save it again with its weights alone"
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError) as error:
@@ -243,6 +243,10 @@ class ForeignObject:
         self.__dict__.update(state)
 
 
+def _method_name(owner: Any, name: str) -> str:
+    return name
+
+
 def _safe_globals() -> list[Any]:
     """The classes beyond tensors and containers that files of MMEngine hold; none of them runs code when it is made."""
     multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray  # type: ignore[attr-defined]
@@ -251,7 +255,8 @@ def _safe_globals() -> list[Any]:
         "mmengine.logging.message_hub.HistoryBuffer",
         "mmengine.config.config.ConfigDict",
     ]
-    stand_ins: list[Any] = [(type(name.rpartition(".")[2], (ForeignObject,), {}), name) for name in names]
+    stand_ins: list[Any] = [(_method_name, "builtins.getattr")]  # a HistoryBuffer holds methods of its own
+    stand_ins += [(type(name.rpartition(".")[2], (ForeignObject,), {}), name) for name in names]
     arrays: list[Any] = [np.ndarray, np.dtype, multiarray.scalar]
     arrays += [(multiarray._reconstruct, f"{core}.multiarray._reconstruct") for core in ("numpy._core", "numpy.core")]
     arrays += [(multiarray.scalar, f"{core}.multiarray.scalar") for core in ("numpy._core", "numpy.core")]

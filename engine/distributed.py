@@ -2,12 +2,12 @@
 
 import functools
 import itertools
-import logging
 import os
 import pickle
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -16,8 +16,6 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-from trainwright.engine.logging import print_log
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -139,9 +137,7 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
     if torch.accelerator.is_available():
         torch.accelerator.set_device_index(get_local_rank() % torch.accelerator.device_count())
     elif backend == "nccl":
-        print_log(
-            "there is no GPU, so 'gloo' takes the place of the backend 'nccl'", "current", logging.WARNING
-        )
+        warnings.warn("there is no GPU: 'gloo' takes the place of the backend 'nccl'", stacklevel=2)
         backend = "gloo"
     if backend is None:
         backend = _default_backend()

@@ -59,6 +59,7 @@ class LogProcessor:
         self.num_digits = num_digits
         self.log_with_hierarchy = log_with_hierarchy
         self.mean_pattern = re.compile(mean_pattern)
+        self._smoothed: dict[str, bool] = {}
         self._check_custom_cfg()
 
     def get_log_after_iter(self, runner: "Runner", batch_idx: int, mode: str) -> tuple[Tag, str]:
@@ -73,7 +74,7 @@ class LogProcessor:
             The values for the backends, and the line.
         """
         seen = batch_idx + 1
-        length = _num_batches(runner, mode)
+        length = num_batches(getattr(runner, f"{mode}_dataloader"))
         shown = self._collect(runner, mode, self.custom_cfg, seen, length)
         tag = self._with_prefix(shown, mode)
 
@@ -82,7 +83,7 @@ class LogProcessor:
         line += " ".join(f"{key}: {shown.pop(key):.{self.num_digits}e}" for key in rates) + "  "
         if mode != "test" and self.by_epoch:
             tag["epoch"] = _epoch(runner, mode)
-        tag["iter"] = runner.iter + 1 if runner.train_loop is not None else 0
+        tag["iter"] = runner.iter + 1 if _trains(runner) else 0
         eta = runner.message_hub.get_info("eta")
         if eta is not None and "time" in shown and "data_time" in shown:
             line += f"eta: {datetime.timedelta(seconds=int(eta))}  "
@@ -137,7 +138,7 @@ class LogProcessor:
             return f"Iter(train) {_progress(runner.iter + 1, runner.max_iters)}  "
         if mode == "test" or not self.by_epoch:
             return f"{'Epoch' if self.by_epoch else 'Iter'}({mode}) {_progress(seen, length)}  "
-        width = len(str(runner.max_epochs)) + 3 if runner.train_loop is not None else 0
+        width = len(str(runner.max_epochs)) + 3 if _trains(runner) else 0
         epoch = f" [{_epoch(runner, mode)}]".rjust(width)
         return f"Epoch({mode}){epoch}{_progress(seen, length)}  "
 
@@ -153,8 +154,9 @@ class LogProcessor:
         tag: Tag = {}
         for key, history in histories.items():
             name = f"{mode}/{key}" if self.log_with_hierarchy else key
-            smooth = self.mean_pattern.search(name) is not None
-            tag[key] = history.mean(self.window_size) if smooth else history.current()
+            if name not in self._smoothed:
+                self._smoothed[name] = self.mean_pattern.search(name) is not None
+            tag[key] = history.mean(self.window_size) if self._smoothed[name] else history.current()
         for entry in entries:
             arguments = dict(entry)
             source = _bare(arguments.pop("data_src"), mode)
@@ -235,14 +237,19 @@ def _progress(done: int, total: int | None) -> str:
     return f"[{done}]" if total is None else f"[{done:>{len(str(total))}}/{total}]"
 
 
+def _trains(runner: "Runner") -> bool:
+    return runner._train_loop is not None  # the public property would build the loop
+
+
 def _epoch(runner: "Runner", mode: str) -> int:
     return runner.epoch + 1 if mode == "train" else runner.epoch
 
 
-def _num_batches(runner: "Runner", mode: str) -> int | None:
+def num_batches(dataloader: Any) -> int | None:
+    """Returns the length of a loader, or None where the data have no end."""
     try:
-        return len(getattr(runner, f"{mode}_loop").dataloader)
-    except TypeError:  # endless data have no length
+        return len(dataloader)
+    except TypeError:
         return None
 
 

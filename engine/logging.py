@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+import torch.distributed as dist
 from rich.console import Console
 from rich.text import Text
 
@@ -148,10 +149,11 @@ class MMLogger(logging.Logger, CurrentMixin):
         ).clear()  # logging's manager, which would do this, does not know this logger
 
     def close(self) -> None:
-        """Closes the files; the console stays usable."""
-        for handler in [handler for handler in self.handlers if not isinstance(handler, ConsoleHandler)]:
-            handler.close()
-            self.removeHandler(handler)
+        """Closes the file. Logging again opens it again, and appends."""
+        for handler in self.handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.close()
+                handler.mode = "a"
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
         return get_logger, ()  # a copy in another process is that process's own logger
@@ -209,9 +211,9 @@ def _level_number(level: int | str) -> int:
 
 
 def _rank_and_world_size() -> tuple[int, int]:
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
+    """As ``get_dist_info`` of the distributed module, which itself logs and so cannot be imported here."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 

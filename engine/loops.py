@@ -59,6 +59,9 @@ class TrainLoop(BaseLoop):
         dynamic_intervals: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         super().__init__(runner, dataloader)
+        if _length(self.dataloader) == 0:
+            hint = "the dataset is empty, or smaller than a batch with drop_last"
+            raise ConfigError("train_dataloader", "the loader has no batches", hint)
         self.val_begin = val_begin
         self.val_interval = val_interval
         self.stop_training = False
@@ -173,16 +176,10 @@ class EpochBasedTrainLoop(TrainLoop):
             raise ConfigError("train_cfg.max_epochs", f"must be a whole number, not {max_epochs}")
         super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals)
         self._max_epochs = int(max_epochs)
-        try:
-            length = len(self.dataloader)
-        except TypeError as error:
-            raise ConfigError(
-                "train_dataloader",
-                "a loader without length cannot be trained on by epochs",
-                "train_cfg=dict(by_epoch=False, max_iters=...)",
-            ) from error
-        if length == 0:
-            raise ConfigError("train_dataloader", "the loader has no batches", "the dataset is empty, or smaller than a batch with drop_last")
+        length = _length(self.dataloader)
+        if length is None:
+            hint = "train_cfg=dict(by_epoch=False, max_iters=...)"
+            raise ConfigError("train_dataloader", "a loader without length cannot be trained on by epochs", hint)
         self._max_iters = self._max_epochs * length
 
     @property
@@ -318,9 +315,17 @@ class IterBasedTrainLoop(TrainLoop):
                 empty = False
                 yield data_batch
             if empty:
-                raise TrainingError("the training data loader yields no batch: its dataset is empty, or smaller than a batch with drop_last")
+                raise TrainingError("the training data loader yields no batch")
             data_pass += 1
             start_at(self.dataloader, data_pass, 0)
+
+
+def _length(dataloader: Any) -> int | None:
+    """Returns how many batches a loader has, or None if it does not know."""
+    try:
+        return len(dataloader)
+    except TypeError:
+        return None
 
 
 class _EvaluationLoop(BaseLoop):

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import PurePath
 from typing import Any, ClassVar
@@ -57,8 +57,7 @@ class HistoryBuffer:
         self._count = 0
         self._min: Number = math.inf
         self._max: Number = -math.inf
-        for value, count in zip(values, counts):
-            self.update(value, count)
+        self.extend(values, counts)
 
     def __len__(self) -> int:
         """Number of values that are kept."""
@@ -87,16 +86,25 @@ class HistoryBuffer:
             log_val: the value.
             count: how many things it stands for.
         """
-        self._values.append(log_val)
-        self._counts.append(count)
-        self._length += 1
-        self._sum += log_val
-        self._count += count
-        # A NaN, once seen, is the smallest and the largest value: it must not hide.
-        if log_val < self._min or log_val != log_val:
-            self._min = log_val
-        if log_val > self._max or log_val != log_val:
-            self._max = log_val
+        self.extend([log_val], [count])
+
+    def extend(self, values: Sequence[Number], counts: Sequence[int]) -> None:
+        """Appends values with their counts, oldest first."""
+        if not values:
+            return
+        self._values.extend(values)
+        self._counts.extend(counts)
+        self._length += len(values)
+        total = sum(values)
+        self._sum += total
+        self._count += sum(counts)
+        if math.isnan(total) and any(map(math.isnan, values)):
+            self._min = self._max = (
+                math.nan
+            )  # must not hide, though it is neither smaller nor larger than others
+        elif not math.isnan(self._min):
+            self._min = min(self._min, *values)
+            self._max = max(self._max, *values)
 
     def reserve(self, length: int) -> None:
         """Keeps at least ``length`` of the newest values from now on."""
@@ -160,7 +168,7 @@ class HistoryBuffer:
 
     @classmethod
     def get_statistics(cls, method_name: str) -> Callable[..., Any]:
-        """Returns the function of a history that has this name: ``mean``, ``min``, ``max``, ``current``, or yours.
+        """Returns the function of a history of this name: ``mean``, ``min``, ``max``, ``current``, or yours.
 
         Raises:
             KeyError: no statistic has this name.
@@ -206,9 +214,27 @@ HistoryBuffer._statistics.update(
 
 
 def _last(values: "deque[Any]", window_size: int) -> list[Any]:
+    """Returns the newest values, oldest first."""
     if window_size < 1:
         raise ValueError(f"a window holds at least one value, not {window_size}")
-    return list(islice(reversed(values), window_size))
+    return list(islice(reversed(values), window_size))[::-1]
+
+
+class _Series:
+    """A history, and the values that wait to enter it.
+
+    Args:
+        resumed: whether it is part of checkpoints.
+        history: the values that have entered; none by default.
+    """
+
+    __slots__ = ("counts", "history", "resumed", "values")
+
+    def __init__(self, resumed: bool, history: HistoryBuffer | None = None) -> None:
+        self.resumed = resumed
+        self.history = HistoryBuffer() if history is None else history
+        self.values: list[Any] = []
+        self.counts: list[int] = []
 
 
 class MessageHub(CurrentMixin):
@@ -232,16 +258,16 @@ class MessageHub(CurrentMixin):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self._histories: dict[str, HistoryBuffer] = {}
+        self._series: dict[str, _Series] = {}
         self._runtime_info: dict[str, Any] = {}
-        self._resumed_keys: dict[str, bool] = {}
-        self._pending: list[tuple[str, Any, int]] = []
+        self._resumed_infos: dict[str, bool] = {}
+        self._num_pending = 0
 
     @property
     def log_scalars(self) -> dict[str, HistoryBuffer]:
         """The history of each scalar."""
         self._flush()
-        return self._histories
+        return {key: series.history for key, series in self._series.items()}
 
     @property
     def runtime_info(self) -> dict[str, Any]:
@@ -251,7 +277,7 @@ class MessageHub(CurrentMixin):
     @property
     def has_pending(self) -> bool:
         """Whether values have come since the last reading; if not, reading waits for nothing."""
-        return bool(self._pending)
+        return self._num_pending > 0
 
     def update_scalar(self, key: str, value: Any, count: int = 1, resumed: bool = True) -> None:
         """Appends a value to the history of a scalar, without waiting for the device that computes it.
@@ -266,12 +292,17 @@ class MessageHub(CurrentMixin):
             ValueError: the value has several elements, or ``resumed`` changes.
             TypeError: the value is no number.
         """
-        if self._resumed_keys.get(key) is not resumed:
-            self._set_resumed(key, resumed)
         if type(value) is not float:
             value = _checked(key, value)
-        self._pending.append((key, value, count))
-        if len(self._pending) >= self._PENDING_LIMIT:
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = _Series(resumed)
+        elif series.resumed is not resumed:
+            raise _resumed_changed(key, resumed)
+        series.values.append(value)
+        series.counts.append(count)
+        self._num_pending += 1
+        if self._num_pending >= self._PENDING_LIMIT:
             self._flush()
 
     def update_scalars(self, log_dict: Mapping[str, Any], resumed: bool = True) -> None:
@@ -303,8 +334,8 @@ class MessageHub(CurrentMixin):
         Raises:
             ValueError: ``resumed`` changes.
         """
-        if self._resumed_keys.get(key) is not resumed:
-            self._set_resumed(key, resumed)
+        if self._resumed_infos.setdefault(key, resumed) is not resumed:
+            raise _resumed_changed(key, resumed)
         self._runtime_info[key] = value
 
     def update_info_dict(self, info_dict: Mapping[str, Any], resumed: bool = True) -> None:
@@ -327,26 +358,22 @@ class MessageHub(CurrentMixin):
             KeyError: no scalar has this name.
         """
         self._flush()
-        if key not in self._histories:
-            hint = (
-                did_you_mean(key, self._histories) or f"there are {', '.join(self._histories) or 'none yet'}"
-            )
+        if key not in self._series:
+            hint = did_you_mean(key, self._series) or f"there are {', '.join(self._series) or 'none yet'}"
             raise KeyError(f"no scalar {key!r} in the message hub {self.instance_name!r}: {hint}")
-        return self._histories[key]
+        return self._series[key].history
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what is part of checkpoints; it can be loaded with ``torch.load(weights_only=True)``."""
         self._flush()
         infos: dict[str, Any] = {}
         for key, value in self._runtime_info.items():
-            if self._resumed_keys.get(key):
+            if self._resumed_infos.get(key):
                 try:
                     infos[key] = _storable(value)
                 except TypeError as error:
                     get_logger().warning(f"the fact {key!r} is not part of checkpoints: {error}")
-        histories = {
-            key: hist.state_dict() for key, hist in self._histories.items() if self._resumed_keys.get(key)
-        }
+        histories = {key: one.history.state_dict() for key, one in self._series.items() if one.resumed}
         return {
             "log_scalars": histories,
             "runtime_info": infos,
@@ -372,31 +399,26 @@ class MessageHub(CurrentMixin):
             if history is None:
                 get_logger().warning(f"the history {key!r} of the checkpoint cannot be read and is left out")
             else:
-                self._histories[key] = history
-                self._resumed_keys[key] = True
+                self._series[key] = _Series(True, history)
         for key, value in state["runtime_info"].items():
             self._runtime_info[key] = value
-            self._resumed_keys[key] = True
-
-    def _set_resumed(self, key: str, resumed: bool) -> None:
-        if key in self._resumed_keys:
-            raise ValueError(
-                f"{key} was updated with resumed={not resumed} before: say the same in every call"
-            )
-        self._resumed_keys[key] = resumed
+            self._resumed_infos[key] = True
 
     def _flush(self) -> None:
-        if not self._pending:
+        if self._num_pending == 0:
             return
-        pending, self._pending = self._pending, []
-        numbers = iter(_to_numbers([value for _, value, _ in pending if isinstance(value, Tensor)]))
-        for key, value, count in pending:
-            if isinstance(value, Tensor):
-                value = next(numbers)
-            history = self._histories.get(key)
-            if history is None:
-                history = self._histories[key] = HistoryBuffer()
-            history.update(value, count)
+        self._num_pending = 0
+        waiting = [series for series in self._series.values() if series.values]
+        tensors = [value for series in waiting for value in series.values if isinstance(value, Tensor)]
+        numbers = iter(_to_numbers(tensors))
+        for series in waiting:
+            values = [next(numbers) if isinstance(value, Tensor) else value for value in series.values]
+            series.history.extend(values, series.counts)
+            series.values, series.counts = [], []
+
+
+def _resumed_changed(key: str, resumed: bool) -> ValueError:
+    return ValueError(f"{key} was updated with resumed={not resumed} before: say the same in every call")
 
 
 def _checked(key: str, value: Any) -> Any:

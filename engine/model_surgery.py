@@ -86,9 +86,9 @@ def turn_on_activation_checkpointing(model: nn.Module, modules: str | Iterable[s
     Raises:
         ConfigError: the model has no submodule of this name.
     """
-    by_name = dict(model.named_modules())
+    by_name = {name: submodule for name, submodule in model.named_modules() if name}
     for name in [modules] if isinstance(modules, str) else modules:
-        if name not in by_name or not name:
+        if name not in by_name:
             raise ConfigError(
                 "activation_checkpointing",
                 f"{type(model).__name__} has no submodule {name!r}",

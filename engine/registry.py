@@ -223,6 +223,8 @@ class Registry:
 
     def _import_locations(self, key: str) -> None:
         for location in self._locations:
+            if key in self._module_dict:
+                return
             if location not in self._imported:
                 self._imported[location] = import_module(location)
             if key.isidentifier():
@@ -263,7 +265,7 @@ HOOKS = _root("HOOKS", "hook", ["trainwright.hooks"])
 STRATEGIES = _root("STRATEGIES", "strategy")
 DATASETS = _root("DATASETS", "dataset", ["trainwright.datasets"])
 DATA_SAMPLERS = _root("DATA_SAMPLERS", "data sampler", ["trainwright.datasets"])
-TRANSFORMS = _root("TRANSFORMS", "transform", ["trainwright.datasets"])
+TRANSFORMS = _root("TRANSFORMS", "transform", ["trainwright.datasets", "trainwright.datasets.vision_transforms"])
 MODELS = _root("MODELS", "model", ["trainwright.models"])
 MODEL_WRAPPERS = _root("MODEL_WRAPPERS", "model_wrapper", ["trainwright.models"])
 WEIGHT_INITIALIZERS = _root("WEIGHT_INITIALIZERS", "weight initializer", ["trainwright.models.initialize"])

@@ -5,11 +5,15 @@ from .early_stopping import EarlyStoppingHook as EarlyStoppingHook
 from .ema import EMAHook as EMAHook
 from .empty_cache import EmptyCacheHook as EmptyCacheHook
 from .gradient_accumulation import GradientAccumulationScheduleHook as GradientAccumulationScheduleHook
+from .iter_timer import IterTimerHook as IterTimerHook
+from .logger import LoggerHook as LoggerHook
 from .lr_monitor import LearningRateMonitorHook as LearningRateMonitorHook
 from .model_summary import ModelSummaryHook as ModelSummaryHook
 from .nan_guard import NanGuardHook as NanGuardHook
 from .param_scheduler import ParamSchedulerHook as ParamSchedulerHook
 from .profiler import ProfilerHook as ProfilerHook
+from .progress import ProgressHook as ProgressHook
+from .runtime_info import RuntimeInfoHook as RuntimeInfoHook
 from .sampler_seed import DistSamplerSeedHook as DistSamplerSeedHook
 from .switch import PipelineSwitchHook as PipelineSwitchHook
 from .switch import SwitchHook as SwitchHook
@@ -18,3 +22,5 @@ from .throughput import ThroughputHook as ThroughputHook
 from .time_limit import TimeLimitHook as TimeLimitHook
 from .tta import PrepareTTAHook as PrepareTTAHook
 from .tta import build_runner_with_tta as build_runner_with_tta
+from .visualization import NaiveVisualizationHook as NaiveVisualizationHook
+from .visualization import VisualizationHook as VisualizationHook

@@ -26,6 +26,8 @@ class IterTimerHook(Hook):
         self._last = 0.0
         self._seconds = 0.0
         self._measured = 0
+        self._max_iters = 0
+        self._eval_seconds = 0.0
 
     def _before_epoch(self, runner: "Runner", mode: str = "train") -> None:
         self._last = perf_counter()
@@ -37,7 +39,9 @@ class IterTimerHook(Hook):
 
     def before_train(self, runner: "Runner") -> None:
         """Starts to measure anew."""
-        self._seconds, self._measured = 0.0, -1
+        self._seconds = 0.0
+        self._measured = -1  # the first iteration makes it 0
+        self._max_iters = runner.max_iters
 
     def _before_iter(
         self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, mode: str = "train"
@@ -65,7 +69,7 @@ class IterTimerHook(Hook):
         hub = runner.message_hub
         hub.update_scalar("train/time", elapsed)
         average = self._seconds / self._measured if self._measured else elapsed
-        hub.update_info("eta", average * (runner.max_iters - runner.iter - 1))
+        hub.update_info("eta", average * (self._max_iters - runner.iter - 1))
 
     def _after_iter(
         self,

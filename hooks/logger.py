@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from trainwright.engine.distributed import is_main_process
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.hook import DataBatch, Hook
+from trainwright.engine.log_processor import num_batches
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.visualization.backends import to_plain
 
@@ -24,7 +25,8 @@ class LoggerHook(Hook):
 
     Args:
         interval: log after so many iterations, in epochs counted anew.
-        ignore_last: do not log the iterations after the last full interval of an epoch, unless there is no full one.
+        ignore_last: do not log the iterations after the last full interval of an epoch, unless there is no
+            full one.
         interval_exp_name: log the name of the experiment after so many iterations.
         out_dir: at the end, copy logs into the folder of this name, in a folder named like the work_dir.
         out_suffix: endings of the files that are copied.
@@ -49,7 +51,9 @@ class LoggerHook(Hook):
     ) -> None:
         for name, value in (("interval", interval), ("interval_exp_name", interval_exp_name)):
             if not isinstance(value, int) or value <= 0:
-                raise ConfigError(f"default_hooks.logger.{name}", f"must be a positive whole number, not {value!r}")
+                raise ConfigError(
+                    f"default_hooks.logger.{name}", f"must be a positive whole number, not {value!r}"
+                )
         if not keep_local and out_dir is None:
             raise ConfigError("default_hooks.logger.keep_local", "logs would be lost", "set out_dir as well")
         self.interval = interval
@@ -69,10 +73,14 @@ class LoggerHook(Hook):
     def before_train_epoch(self, runner: "Runner") -> None:
         """Notes where the epoch ends."""
         by_epoch = runner.log_processor.by_epoch
-        self._last_batch = len(runner.train_dataloader) if by_epoch else runner.max_iters
+        self._last_batch = num_batches(runner.train_dataloader) if by_epoch else runner.max_iters
 
     def after_train_iter(
-        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, outputs: dict[str, Any] | None = None
+        self,
+        runner: "Runner",
+        batch_idx: int,
+        data_batch: DataBatch = None,
+        outputs: dict[str, Any] | None = None,
     ) -> None:
         """Logs when it is time."""
         done = batch_idx + 1
@@ -85,13 +93,21 @@ class LoggerHook(Hook):
             runner.visualizer.add_scalars(tag, step=runner.iter + 1, file_path=self.json_log_path)
 
     def after_val_iter(
-        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, outputs: Sequence[Any] | None = None
+        self,
+        runner: "Runner",
+        batch_idx: int,
+        data_batch: DataBatch = None,
+        outputs: Sequence[Any] | None = None,
     ) -> None:
         """Logs when it is time."""
         self._log_progress(runner, batch_idx, "val")
 
     def after_test_iter(
-        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, outputs: Sequence[Any] | None = None
+        self,
+        runner: "Runner",
+        batch_idx: int,
+        data_batch: DataBatch = None,
+        outputs: Sequence[Any] | None = None,
     ) -> None:
         """Logs when it is time."""
         self._log_progress(runner, batch_idx, "test")
@@ -119,7 +135,9 @@ class LoggerHook(Hook):
         if self.out_dir is None or not is_main_process():
             return
         target = Path(self.out_dir) / Path(runner.work_dir).name
-        files = [path for path in sorted(Path(runner.log_dir).rglob("*")) if path.name.endswith(self.out_suffix)]
+        files = [
+            path for path in sorted(Path(runner.log_dir).rglob("*")) if path.name.endswith(self.out_suffix)
+        ]
         runner.logger.info(f"The logs are in {target}.")
         if not self.keep_local:
             runner.logger.close()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trainwright.engine.data import sample_indices
+from trainwright.engine.data import position_of, sample_indices
 from trainwright.engine.distributed import all_reduce
 from trainwright.engine.errors import ConfigError, TrainingError, did_you_mean
 from trainwright.engine.hook import DataBatch, Hook
@@ -260,11 +260,10 @@ def _indices_of(runner: "Runner", iteration: int) -> list[int] | None:
     """Returns the samples of an iteration of the epoch in progress, if they can be worked out."""
     state, loader = runner.state, runner.train_dataloader
     position = state.inner_iter - (state.iter - iteration)
-    try:
-        passes, batch = divmod(position, len(loader))
-    except TypeError:  # endless
-        passes, batch = 0, position
-    return sample_indices(loader, state.epoch + passes, batch) if position >= 0 else None
+    if position < 0:
+        return None
+    data_pass, batch = position_of(loader, position)
+    return sample_indices(loader, state.epoch + data_pass, batch)
 
 
 def _paths_of(runner: "Runner", indices: list[int]) -> list[str]:

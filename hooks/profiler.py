@@ -120,8 +120,9 @@ class ProfilerHook(Hook):
                 self._finish(runner)
 
     def after_train_epoch(self, runner: "Runner") -> None:
-        """Stops at the end of the first epoch."""
-        self._finish(runner)
+        """Stops at the end of the epoch, if that is what is profiled."""
+        if self.by_epoch:
+            self._finish(runner)
 
     def after_run(self, runner: "Runner") -> None:
         """Stops if the run ends before."""

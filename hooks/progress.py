@@ -48,7 +48,11 @@ class ProgressHook(Hook):
             self._start(runner, "train", "train", runner.max_iters, runner.iter)
 
     def after_train_iter(
-        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, outputs: dict[str, Any] | None = None
+        self,
+        runner: "Runner",
+        batch_idx: int,
+        data_batch: DataBatch = None,
+        outputs: dict[str, Any] | None = None,
     ) -> None:
         """Moves the bar, when it is time."""
         hub = runner.message_hub
@@ -58,7 +62,12 @@ class ProgressHook(Hook):
         self._advance(runner, "train", batch_idx + 1)
 
     def _after_iter(
-        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, outputs: Any = None, mode: str = "val"
+        self,
+        runner: "Runner",
+        batch_idx: int,
+        data_batch: DataBatch = None,
+        outputs: Any = None,
+        mode: str = "val",
     ) -> None:
         self._advance(runner, mode, batch_idx + 1)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @HOOKS.register_module(name=["VisualizationHook", "NaiveVisualizationHook"])
 class VisualizationHook(Hook):
-    """Draws the first sample of every few batches of a validation or test, and writes the pictures to the backends.
+    """Draws a sample of every few batches of a validation or test, and writes the pictures to the backends.
 
     Args:
         interval: draw a sample of each so many batches.
@@ -49,13 +49,21 @@ class VisualizationHook(Hook):
         self._drawn = 0
 
     def after_val_iter(
-        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, outputs: Sequence[Any] | None = None
+        self,
+        runner: "Runner",
+        batch_idx: int,
+        data_batch: DataBatch = None,
+        outputs: Sequence[Any] | None = None,
     ) -> None:
         """Draws a sample, when it is time."""
         self._draw(runner, batch_idx, data_batch, outputs, "val")
 
     def after_test_iter(
-        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, outputs: Sequence[Any] | None = None
+        self,
+        runner: "Runner",
+        batch_idx: int,
+        data_batch: DataBatch = None,
+        outputs: Sequence[Any] | None = None,
     ) -> None:
         """Draws a sample, when it is time."""
         self._draw(runner, batch_idx, data_batch, outputs, "test")
@@ -77,12 +85,16 @@ class VisualizationHook(Hook):
         self._drawn += 1
 
 
+NaiveVisualizationHook = VisualizationHook
+"""The name in MMEngine."""
+
+
 def to_image(tensor: Tensor) -> np.ndarray[Any, Any]:
     """Returns an image that can be shown.
 
     Args:
-        tensor: (channels, height, width) with 1 or 3 channels; uint8, or any other numbers, which are stretched to
-            the range from 0 to 255.
+        tensor: (channels, height, width) with 1 or 3 channels; uint8, or any other numbers, which are
+            stretched to the range from 0 to 255.
 
     Returns:
         uint8, (height, width, 3).
@@ -96,9 +108,5 @@ def to_image(tensor: Tensor) -> np.ndarray[Any, Any]:
 
 
 def _first_sample(outputs: Any) -> DataSample:
-    sample: DataSample
-    if isinstance(outputs, DataSample):
-        sample = outputs.unbatch()[0]
-    else:
-        sample = outputs[0]
+    sample: DataSample = outputs.unbatch()[0] if isinstance(outputs, DataSample) else outputs[0]
     return sample

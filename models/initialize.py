@@ -285,6 +285,7 @@ class PretrainedInit:
     def __call__(self, module: nn.Module) -> None:
         """Loads what fits, and says what does not."""
         weights = get_state_dict(load_checkpoint_file(self.checkpoint, map_location=self.map_location))
+        weights = {name.removeprefix("module."): weight for name, weight in weights.items()}
         if self.prefix is not None:
             prefix = self.prefix.rstrip(".") + "."
             weights = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}

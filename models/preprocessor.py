@@ -152,12 +152,12 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
             raise ValueError(
                 f"images must have the shape (N, C, H, W), or (C, H, W) in a list, not {images.shape}"
             )
-        images = self._normalise(self.cast_data(images))
-        height, width = (_round_up(size, self.pad_size_divisor) for size in images.shape[-2:])
-        if (height, width) == images.shape[-2:]:
-            return images
-        padding = (0, width - images.shape[-1], 0, height - images.shape[-2])
-        return nn.functional.pad(images, padding, value=self.pad_value)
+        batch: Tensor = self._normalise(self.cast_data(images))
+        height, width = (_round_up(size, self.pad_size_divisor) for size in batch.shape[-2:])
+        if (height, width) == batch.shape[-2:]:
+            return batch
+        padding = (0, width - batch.shape[-1], 0, height - batch.shape[-2])
+        return nn.functional.pad(batch, padding, value=self.pad_value)
 
     def _normalise(self, images: Tensor) -> Tensor:
         if self._channel_conversion:

@@ -90,7 +90,7 @@ def _quiet(name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _torchvision_weights(name: str, weights: str) -> Mapping[str, Tensor]:
-    from torchvision.models import get_model_weights
+    from torchvision.models import get_model_weights  # type: ignore[import-untyped]
 
     known = get_model_weights(name)
     if weights in known.__members__:
@@ -125,7 +125,7 @@ def _is_grey(own: Tensor, weight: Tensor) -> bool:
 
 
 def _adapt_to_small_input(name: str, model: nn.Module) -> None:
-    from torchvision.models import ResNet  # type: ignore[import-untyped]
+    from torchvision.models import ResNet
 
     if not isinstance(model, ResNet):
         raise ConfigError("small_input", f"only networks of the ResNet family can be adapted, not {name}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainwright.engine.config.overrides import DictAction
+from trainwright.engine.config.overrides import COMMAND_LINE, DictAction
 from trainwright.engine.errors import CheckpointError, ConfigError, ConfigErrors, did_you_mean
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _read(name: str, options: dict[str, Any]) -> "Config":
     from trainwright.engine.config.config import Config
 
     cfg = Config.fromfile(find_config(name))
-    cfg.merge_from_dict(options)
+    cfg.merge_from_dict(options, origin=COMMAND_LINE)
     return cfg
 
 

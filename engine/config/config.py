@@ -81,8 +81,8 @@ class Config(MutableMapping[str, Any]):
         """Reads a config file with all that it inherits from.
 
         Args:
-            filename: a ``.py``, ``.yaml``, ``.yml`` or ``.json`` file, or ``package::path`` for a config of an
-                installed package.
+            filename: a ``.py``, ``.yaml``, ``.yml`` or ``.json`` file, or ``package::path`` for a config of
+                an installed package.
             use_predefined_variables: replace ``{{ fileDirname }}`` and the like.
             import_custom_modules: import what ``custom_imports`` names.
             use_environment_variables: replace ``{{ $NAME:default }}``.
@@ -121,23 +121,24 @@ class Config(MutableMapping[str, Any]):
 
     @staticmethod
     def diff(cfg1: "str | Path | Config", cfg2: "str | Path | Config") -> str:
-        """Returns the difference of two configs, or config files, as a unified diff, coloured in a terminal."""
+        """Returns the unified diff of two configs or config files, coloured in a terminal."""
         import difflib
 
         from rich.console import Console
         from rich.text import Text
 
-        configs = [cfg if isinstance(cfg, Config) else Config.fromfile(cfg) for cfg in (cfg1, cfg2)]
+        old, new = (cfg if isinstance(cfg, Config) else Config.fromfile(cfg) for cfg in (cfg1, cfg2))
+        lines = difflib.unified_diff(old.pretty_text.split("\n"), new.pretty_text.split("\n"), lineterm="")
         colors = {"+": "bright_green", "-": "bright_red"}
         console = Console(soft_wrap=True)
         with console.capture() as capture:
-            for line in difflib.unified_diff(*(cfg.pretty_text.split("\n") for cfg in configs), lineterm=""):
+            for line in lines:
                 console.print(Text(line, style=colors.get(line[:1], "bright_white")))
         return capture.get()
 
     @staticmethod
     def auto_argparser(description: str | None = None) -> tuple[ArgumentParser, "Config"]:
-        """Returns a parser with an option for each key of the config that the command line names, and that config."""
+        """Returns a parser with an option for each key of the config on the command line, and that config."""
         first = ArgumentParser(description=description, add_help=False)
         first.add_argument("config", help="config file")
         cfg = Config.fromfile(first.parse_known_args()[0].config)
@@ -170,13 +171,13 @@ class Config(MutableMapping[str, Any]):
         """Writes the config to a file, or returns its text.
 
         Args:
-            file: a ``.py``, ``.yaml``, ``.yml`` or ``.json`` file. If None, the text is returned, in the format of the
-                file that the config was read from.
+            file: a ``.py``, ``.yaml``, ``.yml`` or ``.json`` file. If None, the text is returned, in the
+                format of the file that the config was read from.
 
         Raises:
             ConfigFileError: an unknown suffix.
         """
-        suffix = Path(file or self._filename or PYTHON_SUFFIX.join(("config", ""))).suffix
+        suffix = Path(file or self._filename or f"config{PYTHON_SUFFIX}").suffix
         width = WIDTH if self._format_python_code else None
         text = dump_config(self.to_dict(), suffix, width=width)
         if file is None:
@@ -190,14 +191,14 @@ class Config(MutableMapping[str, Any]):
         """Merges options such as those of the command line.
 
         Args:
-            options: ``{"model.backbone.depth": 50, "train_pipeline.0.type": "Load"}``: dotted paths, digits for
-                elements of lists.
+            options: ``{"model.backbone.depth": 50, "train_pipeline.0.type": "Load"}``: dotted paths, digits
+                for elements of lists.
             allow_list_keys: take digits for indices of lists and tuples.
             origin: where the options were set: :data:`~trainwright.engine.config.overrides.COMMAND_LINE`.
 
         Raises:
-            ConfigError: a path goes through something that is no dictionary, or a list has no such element. The config
-                is then as it was.
+            ConfigError: a path goes through something that is no dictionary, or a list has no such element.
+                The config is then as it was.
         """
         merged = own(self._cfg_dict)
         for path, value in options.items():

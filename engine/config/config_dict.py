@@ -21,8 +21,8 @@ _MISSING = object()
 class ConfigDict(dict[Any, Any]):
     """A dictionary whose keys are attributes too, and remember the file and line that set them.
 
-    Dictionaries inside it, also in lists and tuples, become ``ConfigDict``. A class that a pure-Python config imported
-    is imported really when it is accessed. Reading a key costs what it costs in a ``dict``.
+    Dictionaries inside it, also in lists and tuples, become ``ConfigDict``. A class that a pure-Python config
+    imported is imported really when it is accessed. Reading a key costs what it costs in a ``dict``.
 
     Example:
         >>> cfg = ConfigDict(model=dict(type="ResNet", depth=18))
@@ -62,7 +62,7 @@ class ConfigDict(dict[Any, Any]):
             self._origins[key] = origin
 
     def merge(self, other: Mapping[Any, Any]) -> None:
-        """Merges another mapping into this one, recursively; ``_delete_=True`` in a mapping replaces the old one."""
+        """Merges another mapping into this one, recursively; one with ``_delete_=True`` replaces the old."""
         merge_into(self, other)
 
     def update(self, *args: Any, **kwargs: Any) -> None:
@@ -131,13 +131,13 @@ class ConfigDict(dict[Any, Any]):
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *(key for key in self if isinstance(key, str))]
 
-    def __or__(self, other: Any) -> "ConfigDict":  # type: ignore[override]  # a ConfigDict, not a dict
+    def __or__(self, other: Any) -> "ConfigDict":
         return self.copy().__ior__(other) if isinstance(other, dict) else NotImplemented
 
-    def __ror__(self, other: Any) -> "ConfigDict":  # type: ignore[override]  # a ConfigDict, not a dict
+    def __ror__(self, other: Any) -> "ConfigDict":
         return ConfigDict(other).__ior__(self) if isinstance(other, dict) else NotImplemented
 
-    def __ior__(self, other: Any) -> "ConfigDict":  # type: ignore[override, misc]  # converts as all assignments do
+    def __ior__(self, other: Any) -> "ConfigDict":
         other = other if isinstance(other, ConfigDict) else ConfigDict(other)
         for key, value in dict.items(other):
             self._put(key, value)
@@ -173,7 +173,7 @@ class _LazyConfigDict(ConfigDict):
         )  # a dict with an __iter__ of its own is unpacked (**cfg) through __getitem__
 
     def get(self, key: Any, default: Any = None) -> Any:
-        return self[key] if key in self else default
+        return _real(super().get(key, default))
 
     def pop(self, key: Any, *default: Any) -> Any:
         return _real(super().pop(key, *default))
@@ -190,7 +190,7 @@ class _LazyConfigDict(ConfigDict):
 
 
 def own(value: Any, origin: Origin | None = None, *, keep_delete: bool = True) -> Any:
-    """Returns a copy of the structure (dictionaries, lists, tuples) that shares no part with another, nor with itself.
+    """Returns a copy of the structure (dictionaries, lists, tuples) that shares no part with any other.
 
     Args:
         value: anything; what is no such container is not copied.
@@ -223,8 +223,8 @@ def merge_into(
 ) -> None:
     """Merges ``source`` into ``target`` in place.
 
-    Dictionaries are merged key by key; anything else replaces what was there. A dictionary with ``_delete_=True``
-    replaces too. ``source`` is not changed, and no part of it becomes part of ``target``.
+    Dictionaries are merged key by key; anything else replaces what was there. A dictionary with
+    ``_delete_=True`` replaces too. ``source`` is not changed, and no part of it becomes part of ``target``.
 
     Args:
         target: is changed.
@@ -249,7 +249,8 @@ def merge_into(
         here = f"{path}.{key}" if path else str(key)
         merged = _merged(old, value, strict=strict, list_keys=list_keys, origin=place, path=here)
         target._put(key, merged)
-        if merged is not old or target.origin(key) is None:
+        inherited = isinstance(value, dict) and merged is old
+        if not inherited or target.origin(key) is None:
             target.set_origin(key, place)
 
 
@@ -296,7 +297,7 @@ def _merge_items(
 
 
 def _convert_items(items: Any) -> Any:
-    """Returns a list or tuple with its dictionaries converted: the same one if there is nothing to convert."""
+    """Returns a list or tuple with its dictionaries converted: itself if there is nothing to convert."""
     converted = [_convert(item) for item in items]
     return items if all(new is old for new, old in zip(converted, items)) else items.__class__(converted)
 

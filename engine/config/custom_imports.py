@@ -16,8 +16,9 @@ KEY = "custom_imports"
 def import_custom_modules(keys: ConfigDict, file: Path | None) -> None:
     """Imports ``custom_imports=dict(imports=["my.module"], allow_failed_imports=False)``.
 
-    A module that Python does not find by itself is looked for in the current folder, then in the folder of the config
-    that names it, then in that of the whole config: these are appended to ``sys.path``, as far as they are needed.
+    A module that Python does not find by itself is looked for in the current folder, then in the folder of
+    the config that names it, then in that of the whole config: these are appended to ``sys.path``, as far as
+    they are needed.
 
     Args:
         keys: the config.

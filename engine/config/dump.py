@@ -19,8 +19,8 @@ _AFTER_ALL = ("dict", "float", "frozenset", "globals", "set")  # names that the 
 def dump_config(keys: Mapping[Any, Any], suffix: str, *, width: int | None = WIDTH) -> str:
     """Returns the text of a config.
 
-    What a format cannot hold is written as text: classes and functions by their full dotted name, other objects as
-    ``str`` gives them. JSON has lists for tuples.
+    What a format cannot hold is written as text: classes and functions by their full dotted name, other
+    objects as ``str`` gives them. JSON has lists for tuples.
 
     Args:
         keys: plain dictionaries, lists, tuples and values.
@@ -34,11 +34,9 @@ def dump_config(keys: Mapping[Any, Any], suffix: str, *, width: int | None = WID
     if suffix == PYTHON_SUFFIX:
         return format_python(keys, width)
     if suffix == JSON_SUFFIX:
-        text = json.dumps(
-            _plain(keys, {list: list, tuple: list, set: list}), indent=INDENT, ensure_ascii=False
-        )
+        text = json.dumps(_plain(keys, exact=False), indent=INDENT, ensure_ascii=False)
         return text.replace("{{", "{\\u007b") + "\n"
-    return _dump_yaml(_plain(keys, {list: list, tuple: tuple, set: list}))
+    return _dump_yaml(_plain(keys, exact=True))
 
 
 def format_python(keys: Mapping[Any, Any], width: int | None = WIDTH) -> str:
@@ -150,13 +148,20 @@ def _basic(value: Any) -> Any:
     return str(value)
 
 
-def _plain(value: Any, kinds: dict[type, type]) -> Any:
-    """Returns a value of types that YAML and JSON have; ``kinds`` says what becomes of lists, tuples and sets."""
+def _plain(value: Any, *, exact: bool) -> Any:
+    """Returns a value of types that YAML and JSON have.
+
+    Args:
+        value: any value.
+        exact: keep tuples and sets; otherwise they become lists.
+    """
     if isinstance(value, Mapping):
-        return {key: _plain(item, kinds) for key, item in value.items()}
-    for kind, written in kinds.items():
-        if isinstance(value, kind):
-            return written(_plain(item, kinds) for item in value)
+        return {key: _plain(item, exact=exact) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_plain(item, exact=exact) for item in value]
+        return tuple(items) if exact and isinstance(value, tuple) else items
+    if isinstance(value, set | frozenset):
+        return set(value) if exact else [_plain(item, exact=exact) for item in sorted(value, key=_literal)]
     basic = _basic(value)
     return basic if basic is None or isinstance(basic, bool | int | float | str) else str(basic)
 

@@ -10,8 +10,8 @@ from trainwright.engine.errors import ConfigError, Origin, did_you_mean
 class LazyObject:
     """Stands in a config for a module, class or function that is imported at its first use.
 
-    An attribute of it is again one: ``nn.Linear`` of ``LazyObject("torch.nn")`` is ``LazyObject("torch.nn.Linear")``.
-    It equals its full dotted name, which is what a dumped config holds.
+    An attribute of it is again one: ``nn.Linear`` of ``LazyObject("torch.nn")`` is
+    ``LazyObject("torch.nn.Linear")``. It equals its full dotted name, which is what a dumped config holds.
 
     Args:
         name: full dotted name, such as ``torch.optim.SGD``.

@@ -1,4 +1,4 @@
-"""Options from the command line: ``model.depth=50 optimizer.betas=(0.9,0.99) names=[a, 'b c'] schedule={type: Step}``."""
+"""Options from the command line: ``model.depth=50 betas=(0.9,0.99) names=[a, 'b c'] step={type: A}``."""
 
 import argparse
 import re
@@ -19,9 +19,9 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 def parse_override(text: str) -> Any:
     """Returns the value that an option's text stands for.
 
-    Numbers, ``true``, ``false`` (any case) and ``None`` are taken for what they are, ``[a, b]`` and bare ``a,b`` for
-    lists, ``(a, b)`` for a tuple, ``{a: 1}`` for a dictionary, all nested as you like, anything else for text, spaces
-    included. Quotes make text of anything: ``'1'``.
+    Numbers, ``true``, ``false`` (any case) and ``None`` are taken for what they are, ``[a, b]`` and bare
+    ``a,b`` for lists, ``(a, b)`` for a tuple, ``{a: 1}`` and ``dict(a=1)`` for a dictionary, all nested as
+    you like, anything else for text, spaces included. Quotes make text of anything: ``'1'``.
 
     Raises:
         ConfigError: brackets or quotes that do not match.
@@ -81,7 +81,7 @@ class _Parser:
         self.at = 0
 
     def items(self, closing: str) -> tuple[list[Any], bool]:
-        """Reads values up to ``closing`` (or the end), and returns them and whether a comma was among them."""
+        """Returns the values up to ``closing`` (or the end), and whether there was a comma among them."""
         values: list[Any] = []
         commas = False
         while not self.ends(closing):
@@ -90,14 +90,14 @@ class _Parser:
                 commas = True
         return values, commas
 
-    def pairs(self) -> dict[Any, Any]:
-        """Reads ``key: value`` up to a closing brace."""
+    def pairs(self, separator: str, closing: str) -> dict[Any, Any]:
+        """Returns the ``key: value`` or ``key=value`` pairs up to ``closing``."""
         pairs = {}
-        while not self.ends("}"):
-            key = self.value(":,}")
-            if not self.take(":"):
-                self.fail(f"a ':' is expected after the key {key!r}")
-            pairs[key] = self.value(",}")
+        while not self.ends(closing):
+            key = self.value(f"{separator},{closing}")
+            if not self.take(separator):
+                self.fail(f"a {separator!r} is expected after the key {key!r}")
+            pairs[key] = self.value(f",{closing}")
             self.take(",")
         return pairs
 
@@ -113,10 +113,13 @@ class _Parser:
             if self.stands_alone(end + 1, stops):
                 self.at = end + 1
                 return self.text[start + 1 : end]
+        elif self.text.startswith("dict(", start) and self.stands_alone(self.matching(start + 4) + 1, stops):
+            self.at = start + len("dict(")
+            return self.pairs("=", ")")
         elif first in _CLOSING and first != "" and self.stands_alone(self.matching(start) + 1, stops):
             self.at = start + 1
             if first == "{":
-                return self.pairs()
+                return self.pairs(":", "}")
             values, _ = self.items(_CLOSING[first])
             return tuple(values) if first == "(" else values
         return _scalar(self.word(stops))

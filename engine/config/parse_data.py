@@ -3,8 +3,8 @@
 import json
 import re
 from bisect import bisect_right
-from json.decoder import JSONDecodeError, scanstring
-from json.scanner import py_make_scanner  # type: ignore[attr-defined]  # the scanner that calls back into Python
+from json.decoder import JSONDecodeError, scanstring  # type: ignore[attr-defined]  # not in typeshed
+from json.scanner import py_make_scanner  # type: ignore[attr-defined]  # not in typeshed
 from typing import Any, TypeAlias
 
 import yaml
@@ -23,8 +23,10 @@ Resolvers: TypeAlias = dict[str | None, list[tuple[str, re.Pattern[str]]]]
 
 
 def yaml_resolvers(inherited: Resolvers) -> Resolvers:
-    """Returns which unquoted texts are numbers, truth values and so on: as PyYAML, but ``1e-3`` is a number, as YAML 1.2
-    has it, and a date is a text."""
+    """Returns which unquoted texts are numbers, truth values and so on.
+
+    As PyYAML has them, but ``1e-3`` is a number, as in YAML 1.2, and a date is text.
+    """
     dropped = (FLOAT_TAG, TIMESTAMP_TAG)
     resolvers = {
         first: [rule for rule in rules if rule[0] not in dropped] for first, rules in inherited.items()

@@ -1,13 +1,12 @@
 """Python configs: their style, the bases they name, and running them so that every key learns its line.
 
-A config is rewritten before it runs, as a syntax tree with all lines in place: dictionaries know the lines of their
-keys, imports of other packages become lazy objects, and imports of configs read those configs.
+A config is rewritten before it runs, as a syntax tree with all lines in place: dictionaries know the lines of
+their keys, imports of other packages become lazy objects, and imports of configs read those configs.
 """
 
 import ast
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -38,7 +37,8 @@ class Executed(NamedTuple):
 
     Args:
         keys: the config.
-        helpers: imported names, functions and classes: no part of the config, but of use to one that imports it.
+        helpers: imported names, functions and classes: no part of the config, but of use to one that imports
+            it.
     """
 
     keys: ConfigDict
@@ -58,12 +58,14 @@ class PythonConfig:
 
     def __init__(self, text: str, file: str) -> None:
         self.file = file
+        self._text = text
         try:
             self._tree = ast.parse(text, file)
         except SyntaxError as error:
             raise _syntax_error(error, file) from None
         except ValueError as error:
             raise ConfigFileError("", f"not valid Python: {error}", "", Origin(file)) from None
+        self._statements = list(_statements(self._tree.body))
         self._base = self._find_base()
 
     @property
@@ -73,7 +75,7 @@ class PythonConfig:
 
     def pure_origin(self) -> Origin | None:
         """Returns the first statement that makes the file pure-Python (see :meth:`is_pure`), or None."""
-        for node in ast.walk(self._tree):
+        for node in self._statements:
             if _is_read_base(node) or (isinstance(node, ast.ImportFrom) and node.level > 0):
                 break
             if isinstance(node, ast.ImportFrom) and _is_foreign(node.module or "", node.names):
@@ -82,11 +84,11 @@ class PythonConfig:
                 break
         else:
             return None
-        return Origin(self.file, getattr(node, "lineno", 0))
+        return Origin(self.file, node.lineno)
 
     @property
     def is_pure(self) -> bool:
-        """Whether the file is of the pure-Python style: it imports configs or other packages, and has no ``_base_``."""
+        """Whether the file is pure-Python: it imports configs or other packages, and has no ``_base_``."""
         return not self.assigns_base and self.pure_origin() is not None
 
     def bases(self) -> list[tuple[str, Origin]]:
@@ -121,8 +123,8 @@ class PythonConfig:
         """
         lazy = import_base is not None
         namespace = _Namespace(self.file, lazy=lazy)
-        rewriter = _Rewriter(self.file, lazy=lazy, base=self._base)
-        tree = ast.fix_missing_locations(rewriter.visit(self._tree))
+        rewriter = _Rewriter(self._text, self.file, lazy=lazy, base=self._base)
+        tree = rewriter.visit(self._tree)
         helpers = _Helpers(namespace, rewriter, base, import_base)
         dict.update(namespace, helpers.names(), __file__=self.file, __name__="__config__")
         if base is not None:
@@ -145,7 +147,7 @@ class PythonConfig:
         return namespace.collect()
 
     def _find_base(self) -> ast.Assign | ast.AnnAssign | None:
-        assignments = [node for node in ast.walk(self._tree) if isinstance(node, ast.Assign | ast.AnnAssign)]
+        assignments = [node for node in self._statements if isinstance(node, ast.Assign | ast.AnnAssign)]
         found = [node for node in assignments if _assigns(node, BASE_KEY)]
         for extra in found:
             if extra is not found[0] or extra not in self._tree.body:
@@ -168,7 +170,7 @@ def checked_bases(value: Any, element_origins: Sequence[Origin], origin: Origin)
 
 
 class _Namespace(dict[str, Any]):
-    """The variables of a running config: remembers the line that set each, and which are not part of the config."""
+    """The variables of a running config: knows the line that set each, and which are no part of it."""
 
     def __init__(self, file: str, *, lazy: bool) -> None:
         super().__init__()
@@ -244,12 +246,7 @@ class _Helpers:
         return LazyObject(name, Origin(self._namespace.file, line))
 
     def base_value(self, path: str, line: int) -> Any:
-        origin = Origin(self._namespace.file, line)
-        if self._base is None:
-            raise ConfigFileError(
-                "", f"{{{{ _base_.{path} }}}} stands in a config without `_base_`", "", origin
-            )
-        return base_value(self._base, path, origin)
+        return base_value(self._base or ConfigDict(), path, Origin(self._namespace.file, line))
 
     def import_base(self, index: int) -> None:
         statement = self._rewriter.base_imports[index]
@@ -274,14 +271,16 @@ class _Rewriter(ast.NodeTransformer):
     """Rewrites the syntax tree of a config.
 
     Args:
-        file: the config.
+        text: text of the config.
+        file: its name.
         lazy: imports of other packages become lazy objects (pure-Python style).
         base: the assignment of ``_base_``, which is dropped.
     """
 
-    def __init__(self, file: str, *, lazy: bool, base: ast.stmt | None) -> None:
+    def __init__(self, text: str, file: str, *, lazy: bool, base: ast.stmt | None) -> None:
         self.lines: list[tuple[dict[Any, Origin], Origin]] = []
         self.base_imports: list[BaseImport] = []
+        self._text = text
         self._file = file
         self._lazy = lazy
         self._base = base
@@ -320,6 +319,8 @@ class _Rewriter(ast.NodeTransformer):
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         if not isinstance(node.value, str) or not (matches := list(BASE_VARIABLE.finditer(node.value))):
             return node
+        if not BASE_VARIABLE.search(ast.get_source_segment(self._text, node) or ""):
+            return node  # the braces are escaped, as a dump does with text that looks like a variable
         values = [self._call("__base_value__", node, match[1], node.lineno) for match in matches]
         if matches[0].span() == (0, len(node.value)):
             return values[0]
@@ -327,7 +328,7 @@ class _Rewriter(ast.NodeTransformer):
         parts: list[ast.expr] = [ast.Constant(texts[0])]
         for value, text in zip(values, texts[1:]):
             parts += [ast.FormattedValue(value, -1), ast.Constant(text)]
-        return ast.copy_location(ast.JoinedStr(parts), node)
+        return ast.fix_missing_locations(ast.copy_location(ast.JoinedStr(parts), node))
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
         for value in node.values:
@@ -416,19 +417,32 @@ class _Rewriter(ast.NodeTransformer):
         return [ast.copy_location(ast.Expr(self._call("__helpers__", node, tuple(names))), node)]
 
     def _assign_lazy(self, node: ast.stmt, name: str, dotted: str) -> ast.AST:
+        target = ast.copy_location(ast.Name(name, ast.Store()), node)
         value = self._call("__lazy__", node, dotted, node.lineno)
-        return ast.copy_location(ast.Assign([ast.Name(name, ast.Store())], value), node)
+        return ast.copy_location(ast.Assign([target], value), node)
 
     def _call(self, helper: str, node: ast.AST, *arguments: Any) -> ast.Call:
-        values = [item if isinstance(item, ast.AST) else ast.Constant(item) for item in arguments]
-        call = ast.Call(ast.Name(helper, ast.Load()), values, [])  # type: ignore[arg-type]  # all are expressions
-        return ast.copy_location(call, node)
+        function = ast.copy_location(ast.Name(helper, ast.Load()), node)
+        values = [
+            item if isinstance(item, ast.expr) else ast.copy_location(ast.Constant(item), node)
+            for item in arguments
+        ]
+        return ast.copy_location(ast.Call(function, values, []), node)
 
     def _origin(self, node: ast.AST) -> Origin:
         return Origin(self._file, getattr(node, "lineno", 0))
 
     def _error(self, node: ast.AST, message: str) -> ConfigFileError:
         return ConfigFileError("", message, "", self._origin(node))
+
+
+def _statements(body: Iterable[Any]) -> Iterator[ast.stmt]:
+    """Yields the statements of a block and of the blocks inside it."""
+    for node in body:
+        if isinstance(node, ast.stmt):
+            yield node
+        for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from _statements(getattr(node, block, ()))
 
 
 def _is_foreign(module: str, names: Sequence[ast.alias]) -> bool:

@@ -1,4 +1,4 @@
-"""Where config files are: relative paths, installed packages, and modules that a pure-Python config inherits from."""
+"""Where config files are: paths, installed packages, and the modules that pure-Python configs import."""
 
 import os.path
 from importlib.util import find_spec

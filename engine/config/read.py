@@ -117,11 +117,13 @@ class Reader:
             keys = self.read_file(file, place)
             if scope is not None:
                 _set_scope(keys, scope)
-            for key in keys.keys() & merged.keys():
-                first, second = merged.origin(key), keys.origin(key)
-                message = f"two bases set the key {key!r}: {first} and {second}"
-                raise ConfigFileError("", message, "only one of several bases may set a key", place)
-            merge_into(merged, keys)
+            if twice := keys.keys() & merged.keys():
+                places = (
+                    f"{key}: {merged.origin(key)} and {keys.origin(key)}" for key in sorted(twice, key=str)
+                )
+                hint = "\n".join([*places, "only one of several bases may set a key"])
+                raise ConfigFileError("", f"two bases set the same {len(twice)} key(s)", hint, place)
+            merged |= keys
         return merged
 
     def _inherit(self, child: ConfigDict, base: ConfigDict, text: str, name: str) -> ConfigDict:

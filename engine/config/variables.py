@@ -16,7 +16,7 @@ _MARKED = re.compile(f"{_MARK}([\\w.]+){_MARK}")
 
 
 def substitute_predefined(text: str, file: Path) -> str:
-    """Replaces ``{{ fileDirname }}``, ``{{ fileBasename }}``, ``{{ fileBasenameNoExtension }}``, ``{{ fileExtname }}``."""
+    """Replaces ``{{ fileDirname }}``, ``fileBasename``, ``fileBasenameNoExtension`` and ``fileExtname``."""
     values = {
         "fileDirname": file.parent.as_posix(),
         "fileBasename": file.name,
@@ -51,7 +51,7 @@ def substitute_environment(text: str, file: str) -> tuple[str, dict[str, str]]:
 
 
 def mark_base_variables(text: str, *, quoted: bool) -> str:
-    """Replaces ``{{ _base_.a.b }}`` by marks that a parser takes for text; :func:`resolve_marks` finds them again.
+    """Replaces ``{{ _base_.a.b }}`` by marks that are text to a parser; :func:`resolve_marks` finds them.
 
     Args:
         text: text of a config.
@@ -95,6 +95,9 @@ def base_value(base: ConfigDict, path: str, origin: Origin | None = None) -> Any
     Raises:
         ConfigFileError: there is no such key.
     """
+    if not base:
+        message = f"{{{{ _base_.{path} }}}} stands in a config without `_base_`"
+        raise ConfigFileError("", message, "", origin)
     found: Any = base
     for part in path.split("."):
         try:

@@ -12,11 +12,11 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 def layer_depths(model: nn.Module, names: Iterable[str]) -> dict[str, tuple[int, int]]:
     """Returns the depth of each parameter, from 0, and the number of depths.
 
-    The backbone's or the model's ``get_layer_depth`` says them, where there is one. Otherwise they are counted: the
-    blocks of the model (modules of one class that follow each other in a list, such as the encoder layers of a ViT or
-    the blocks of Swin, ConvNeXt and ResNet) are 1, 2, …; what comes before the first block is 0; what stands between
-    two blocks belongs to the later one; what follows the last is the head. In a model without blocks, each layer that
-    has parameters is a depth.
+    The backbone's or the model's ``get_layer_depth`` says them, where there is one. Otherwise they are
+    counted: the blocks of the model (modules of one class that follow each other in a list, such as the
+    encoder layers of a ViT or the blocks of Swin, ConvNeXt and ResNet) are 1, 2, …; what comes before the
+    first block is 0; what stands between two blocks belongs to the later one; what follows the last is the
+    head. In a model without blocks, each layer that has parameters is a depth.
 
     Args:
         model: the model.
@@ -83,7 +83,7 @@ def _depths_by_block(
 
 
 def _depth_of(name: str, depths: Mapping[str, int]) -> int:
-    """Returns the depth of the layer that holds a parameter; one that no layer holds, such as a token, is input."""
+    """Returns the depth of the layer that holds a parameter; one that no layer holds (a token) is input."""
     prefix = name
     while prefix:
         prefix = prefix.rpartition(".")[0]

@@ -43,6 +43,8 @@ class _ParamScheduler:
 
     counters: ClassVar[tuple[str, ...]] = ("last_step", "_global_step")
     counted_in_steps: ClassVar[tuple[str, ...]] = ()
+    last_step: int
+    base_values: list[float]
 
     def __init__(
         self,
@@ -100,9 +102,8 @@ class _ParamScheduler:
         for name in self.counters:
             if name in state_dict:
                 setattr(self, name, state_dict[name])
-        groups = self.optimizer.param_groups
-        self.base_values = [group[f"initial_{self.param_name}"] for group in groups]
-        self._last_value = [group[self.param_name] for group in groups]
+        self._read_base_values()
+        self._last_value = self._current()
 
     def changed_settings(self, state_dict: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Returns the settings that differ from those of a state, as ``{name: (then, now)}``."""
@@ -116,8 +117,9 @@ class _ParamScheduler:
 
     def rewind(self) -> None:
         """Goes back to the start: the initial values, no step taken."""
-        for group in self.optimizer.param_groups:
-            group[self.param_name] = group[f"initial_{self.param_name}"]
+        self._read_base_values()
+        for group, value in zip(self.optimizer.param_groups, self.base_values):
+            group[self.param_name] = value
         self.last_step = self._global_step = -1
 
     @classmethod
@@ -195,6 +197,12 @@ class _ParamScheduler:
                     f"parameter group {index} has no {initial!r}, which last_step={last_step} needs"
                 )
         self.base_values = [group[initial] for group in optimizer.param_groups]
+
+    def _read_base_values(self) -> None:
+        """Takes the initial values from the groups; a loaded state need not have had this schedule."""
+        initial = f"initial_{self.param_name}"
+        groups = self.optimizer.param_groups
+        self.base_values = [group.setdefault(initial, group[self.param_name]) for group in groups]
 
     def _current(self) -> list[float]:
         return [group[self.param_name] for group in self.optimizer.param_groups]

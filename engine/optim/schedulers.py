@@ -56,6 +56,12 @@ class MomentumSchedulerMixin:
                 group["momentum"] = group["betas"][0]
         super().__init__(optimizer, "momentum", *args, **kwargs)  # type: ignore[call-arg]  # the scheduler mixed with
 
+    def _read_base_values(self) -> None:
+        if self.use_betas:
+            for group in self.optimizer.param_groups:
+                group.setdefault("momentum", group["betas"][0])
+        super()._read_base_values()  # type: ignore[misc]  # the scheduler mixed with
+
     def step(self, *args: Any) -> None:
         """Takes a step: sets the momentum of each group."""
         super().step(*args)  # type: ignore[misc]  # the scheduler mixed with
@@ -213,48 +219,48 @@ def resume_param_schedulers(
     schedulers: Sequence[_ParamScheduler],
     states: Sequence[Mapping[str, Any]],
     *,
+    epochs: int | None = None,
+    iterations: int | None = None,
     epoch_length: int | None = None,
     path: str = "param_scheduler",
 ) -> None:
     """Restores the schedulers of one optimizer, whose own state must have been loaded before.
 
     With the settings of the checkpoint they go on from its values, to the same bits. Where settings were
-    changed, that is logged, and all schedulers are replayed from the initial values: from here on, values are
-    those of a run that had the new settings from the start. (What a ``ReduceOnPlateau`` did cannot be
-    replayed: a value that it schedules is kept as it was, and scheduled on by the new settings.)
+    changed, that is logged, and the schedulers of that value are replayed from the initial ones: from here
+    on, values are those of a run that had the new settings from the start. The same where schedulers were
+    added or taken away. (What a ``ReduceOnPlateau`` did cannot be replayed: a value that it schedules is kept
+    as it was, and scheduled on by the new settings.)
 
     Args:
         schedulers: the schedulers, in order.
         states: their states, in the same order.
+        epochs: finished epochs of the run; as the states have counted them if None.
+        iterations: finished iterations of the run, likewise.
         epoch_length: iterations in an epoch, for replaying schedulers by epoch and by iteration together.
         path: dotted path of their configs, for messages.
 
     Raises:
-        CheckpointError: there are more or fewer states than schedulers.
+        CheckpointError: there are more or fewer states than schedulers, and a ``ReduceOnPlateau`` among them.
     """
-    if len(schedulers) != len(states):
-        raise CheckpointError(
-            f"the checkpoint holds the states of {len(states)} schedulers, {path} has {len(schedulers)}: "
-            "resume with as many, or start a new run from its weights (load_from)"
-        )
-    changed_names = set()
-    for index, (scheduler, state) in enumerate(zip(schedulers, states)):
-        scheduler.load_state_dict(state)
-        changed = scheduler.changed_settings(state)
-        if changed:
-            changed_names.add(scheduler.param_name)
-            shown = ", ".join(f"{name}: {then!r} -> {now!r}" for name, (then, now) in changed.items())
-            get_logger().info(
-                "%s.%d (%s) changed since the checkpoint: %s", path, index, type(scheduler).__name__, shown
-            )
-    for name in sorted(changed_names):
+    steps = {True: _steps_taken(states, by_epoch=True), False: _steps_taken(states, by_epoch=False)}
+    steps.update({kind: given for kind, given in ((True, epochs), (False, iterations)) if given is not None})
+    if len(schedulers) == len(states):
+        names = _load_states(schedulers, states, path)
+    else:
+        change = f"the checkpoint holds the states of {len(states)} schedulers, {path} has {len(schedulers)}"
+        if any(map(_needs_metrics, schedulers)) or any("best" in state for state in states):
+            raise CheckpointError(f"{change}: with a ReduceOnPlateau among them these cannot be resumed")
+        get_logger().warning("%s: values are now those of the new ones", change)
+        names = {scheduler.param_name for scheduler in schedulers}
+    for name in sorted(names):
         chain = [scheduler for scheduler in schedulers if scheduler.param_name == name]
-        if any(getattr(scheduler, "need_val_args", False) for scheduler in chain):
+        if any(map(_needs_metrics, chain)):
             get_logger().warning(
-                "%s stays as in the checkpoint: what ReduceOnPlateau did cannot be replayed", name
+                "%s stays as in the checkpoint: what ReduceOnPlateau did is not replayed", name
             )
         else:
-            _replay(chain, epoch_length)
+            _replay(chain, steps, epoch_length)
 
 
 def beyond_end(cfg: Mapping[str, Any], max_epochs: int | None, max_iters: int | None) -> str | None:
@@ -316,24 +322,60 @@ def _build_scheduler(
     return build(arguments, PARAM_SCHEDULERS, path=path, **runtime)  # type: ignore[no-any-return]
 
 
-def _replay(chain: Sequence[_ParamScheduler], epoch_length: int | None) -> None:
-    """Takes all steps again, from the initial values, in the order of training."""
-    steps = {
-        kind: max((s._global_step for s in chain if s.by_epoch is kind), default=0) for kind in (True, False)
-    }
+def _load_states(
+    schedulers: Sequence[_ParamScheduler], states: Sequence[Mapping[str, Any]], path: str
+) -> set[str]:
+    """Loads the states and returns the names of the values whose schedules were changed since."""
+    names = set()
+    for index, (scheduler, state) in enumerate(zip(schedulers, states)):
+        scheduler.load_state_dict(state)
+        changed = scheduler.changed_settings(state)
+        if changed:
+            names.add(scheduler.param_name)
+            shown = ", ".join(f"{name}: {then!r} -> {now!r}" for name, (then, now) in changed.items())
+            kind = type(scheduler).__name__
+            get_logger().info("%s.%d (%s) changed since the checkpoint: %s", path, index, kind, shown)
+    return names
+
+
+def _needs_metrics(scheduler: _ParamScheduler) -> bool:
+    return getattr(scheduler, "need_val_args", False)
+
+
+def _steps_taken(states: Sequence[Mapping[str, Any]], *, by_epoch: bool) -> int:
+    return max(
+        (
+            state["_global_step"]
+            for state in states
+            if bool(state.get("settings", state).get("by_epoch", True)) is by_epoch
+        ),
+        default=0,
+    )
+
+
+def _replay(chain: Sequence[_ParamScheduler], steps: Mapping[bool, int], epoch_length: int | None) -> None:
+    """Takes all steps of a run again, from the initial values, in the order of training.
+
+    Args:
+        chain: the schedulers of one value.
+        steps: numbers of epochs (True) and iterations (False) that are finished.
+        epoch_length: iterations in an epoch; an even share if None.
+    """
     length = epoch_length or (steps[False] // steps[True] if steps[True] else 0)
+    by_kind = {
+        kind: [scheduler for scheduler in chain if scheduler.by_epoch is kind] for kind in (True, False)
+    }
     for scheduler in chain:
         scheduler.rewind()
     for scheduler in chain:
         scheduler.step()
 
     def step(by_epoch: bool) -> None:
-        for scheduler in chain:
-            if scheduler.by_epoch is by_epoch:
-                scheduler.step()
+        for scheduler in by_kind[by_epoch]:
+            scheduler.step()
 
     epochs = 0
-    for iteration in range(1, steps[False] + 1):
+    for iteration in range(1, steps[False] + 1 if by_kind[False] else 1):
         step(by_epoch=False)
         if length and iteration % length == 0 and epochs < steps[True]:
             step(by_epoch=True)

@@ -54,6 +54,32 @@ def fit_layout(
     return {**state, "param_groups": groups}
 
 
+def kept_settings(
+    saved_groups: Sequence[Mapping[str, Any]], own_groups: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Returns a line for each setting in which a state differs from the optimizer that is to load it.
+
+    What a scheduler changed is compared by its initial value.
+
+    Args:
+        saved_groups: parameter groups of the state, in the layout of the optimizer.
+        own_groups: parameter groups of the optimizer.
+    """
+    lines: dict[str, None] = {}
+    for saved, own in zip(saved_groups, own_groups):
+        for key in own.keys() & saved.keys():
+            set_by_scheduler = key.startswith(("initial_", "max_", "min_")) or f"max_{key}" in own
+            if set_by_scheduler or (key == "betas" and "initial_momentum" in saved):
+                continue
+            if key in ("params", "param_names", *_IMPLEMENTATION):
+                continue
+            initial = f"initial_{key}"
+            then, now = saved.get(initial, saved[key]), own.get(initial, own[key])
+            if then != now:
+                lines[f"{key}={then} is kept, not {now} of the config"] = None
+    return sorted(lines)
+
+
 def _regroup(
     state: Mapping[str, Any], saved_position: list[int], own_sizes: list[int], own_position: list[int]
 ) -> dict[str, Any]:

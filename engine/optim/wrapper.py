@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from trainwright.engine.errors import CheckpointError, did_you_mean
 from trainwright.engine.logging import get_logger
 from trainwright.engine.message_hub import MessageHub
-from trainwright.engine.optim.state_layout import fit_layout
+from trainwright.engine.optim.state_layout import fit_layout, kept_settings
 from trainwright.engine.registry import OPTIM_WRAPPERS
 
 NO_CONTEXT: AbstractContextManager[None] = nullcontext()
@@ -269,9 +269,10 @@ class OptimWrapper:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restores what :meth:`state_dict` returned, or what MMEngine's wrapper did.
 
-        The optimizer's settings come from the state, but for those that only choose an implementation
-        (``fused``, ``foreach``, ``capturable``, ``differentiable``). If ``accumulative_counts`` was changed
-        since, the window in progress ends as it began.
+        The optimizer's settings come from the state (those that the config sets otherwise are logged), but
+        for those that only choose an implementation (``fused``, ``foreach``, ``capturable``,
+        ``differentiable``). If ``accumulative_counts`` was changed since, the window in progress ends as it
+        began.
 
         Raises:
             CheckpointError: the state belongs to other parameters.
@@ -280,7 +281,10 @@ class OptimWrapper:
         base_param_settings = state.pop("base_param_settings", None)
         accumulation = state.pop("accumulation", None)
         saved_order = state.pop("param_order", None)
-        self.optimizer.load_state_dict(fit_layout(state, saved_order, self.optimizer, self.param_order))
+        state = fit_layout(state, saved_order, self.optimizer, self.param_order)
+        for line in kept_settings(state["param_groups"], self.optimizer.param_groups):
+            get_logger().warning("optimizer: the checkpoint's %s", line)
+        self.optimizer.load_state_dict(state)
         if base_param_settings is not None and self.base_param_settings is not None:
             self.base_param_settings.update(base_param_settings)
         if accumulation is not None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -140,6 +140,7 @@ class LocalVisBackend(BaseVisBackend):
 
     def _init_env(self) -> None:
         self._root = self._make_save_dir()
+        self._streams: dict[str, IO[str]] = {}
 
     @force_init_env
     def add_config(self, config: "Config", **kwargs: Any) -> None:
@@ -158,7 +159,7 @@ class LocalVisBackend(BaseVisBackend):
     @force_init_env
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
         """Writes a line ``{name: value, "step": step}``."""
-        self._append(self._scalar_save_file, {name: value, "step": step})
+        self._append(self._scalar_save_file, _json_line({name: value, "step": step}))
 
     @force_init_env
     def add_scalars(
@@ -169,7 +170,9 @@ class LocalVisBackend(BaseVisBackend):
         Raises:
             ValueError: ``file_path`` is the scalars file itself, or does not end in ``.json``.
         """
-        line = {"step": step, **scalar_dict} if "step" in scalar_dict else {**scalar_dict, "step": step}
+        values = dict(scalar_dict)
+        values.setdefault("step", step)
+        line = _json_line(values)
         if file_path is not None:
             _check_ending("file_path", file_path, ".json")
             if file_path == self._scalar_save_file:
@@ -177,10 +180,18 @@ class LocalVisBackend(BaseVisBackend):
             self._append(file_path, line)
         self._append(self._scalar_save_file, line)
 
-    def _append(self, file: str, values: Mapping[str, Any]) -> None:
-        line = json.dumps({key: to_plain(value) for key, value in values.items()})
-        with (self._root / file).open("a") as stream:
-            stream.write(line + "\n")
+    def close(self) -> None:
+        """Closes the files."""
+        if self._env_initialized:
+            for stream in self._streams.values():
+                stream.close()
+            self._env_initialized = False
+
+    def _append(self, file: str, line: str) -> None:
+        if file not in self._streams:
+            self._streams[file] = (self._root / file).open("a")
+        self._streams[file].write(line)
+        self._streams[file].flush()
 
 
 @VISBACKENDS.register_module()
@@ -462,17 +473,21 @@ class MLflowVisBackend(BaseVisBackend):
             self._client.log_batch(self._run_id, params=entities[start : start + limit_per_request])
 
 
+def _json_line(values: Mapping[str, Any]) -> str:
+    return json.dumps(to_plain(values)) + "\n"
+
+
 def to_plain(value: Any) -> Any:
     """Returns a value as JSON knows it: arrays as numbers or lists, what is unknown as its text."""
-    if isinstance(value, Tensor):
-        return value.tolist()
-    if isinstance(value, np.ndarray | np.generic):
+    if isinstance(value, str | int | float | None):
+        return value
+    if isinstance(value, Tensor | np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [to_plain(item) for item in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    return str(value)
 
 
 def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ SHIPPED = Path(sys.modules[FashionMNISTSubset.__module__].__file__).parent / "da
 class Numbered(InMemoryDataset):
     """Twelve images of shape (1, 4, 4); each holds its number everywhere."""
 
-    METAINFO = {"classes": ("even", "odd")}
+    METAINFO: ClassVar = {"classes": ("even", "odd")}
 
     def load_tensors(self):
         numbers = torch.arange(12)
@@ -204,25 +205,27 @@ def test_damaged_files_are_named(tmp_path, name, content, message):
 
 
 @pytest.mark.parametrize(
-    "make, folder, parts, meta_name, names_key, labels_key, num_classes",
+    "make, files, keys, num_classes",
     [
-        (CIFAR10, "cifar-10-batches-py", ["data_batch_1"], "batches.meta", "label_names", "labels", 10),
-        (CIFAR100, "cifar-100-python", ["train"], "meta", "fine_label_names", "fine_labels", 100),
+        (CIFAR10, ("cifar-10-batches-py", "data_batch_1", "batches.meta"), ("labels", "label_names"), 10),
+        (CIFAR100, ("cifar-100-python", "train", "meta"), ("fine_labels", "fine_label_names"), 100),
     ],
 )
-def test_cifar_is_read_by_torchvision(tmp_path, monkeypatch, make, folder, parts, meta_name, names_key, labels_key, num_classes):  # fmt: skip
+def test_cifar_is_read_by_torchvision(tmp_path, monkeypatch, make, files, keys, num_classes):
     from torchvision import datasets
 
+    folder, part, meta_name = files
+    labels_key, names_key = keys
     images = np.random.default_rng(0).integers(0, 256, (5, 3072), dtype=np.uint8)
     names = [f"class {i}" for i in range(num_classes)]
     (tmp_path / folder).mkdir()
     for name, content in [
-        (parts[0], {"data": images, labels_key: [1, 2, 3, 4, 5]}),
+        (part, {"data": images, labels_key: [1, 2, 3, 4, 5]}),
         (meta_name, {names_key: names}),
     ]:
         (tmp_path / folder / name).write_bytes(pickle.dumps(content))
     torchvision_class = getattr(datasets, make.__name__)
-    monkeypatch.setattr(torchvision_class, "train_list", [[part, None] for part in parts])
+    monkeypatch.setattr(torchvision_class, "train_list", [[part, None]])
     monkeypatch.setattr(torchvision_class, "test_list", [])
     monkeypatch.setattr(torchvision_class, "meta", {"filename": meta_name, "key": names_key, "md5": None})
     dataset = make(tmp_path)
@@ -293,7 +296,8 @@ def test_crop_draws_a_window_for_each_image():
 def test_the_shipped_job_reads_its_data_without_torchvision():
     code = (
         "import sys; from trainwright.engine.registry import DATASETS;"
-        "d = DATASETS.build(dict(type='FashionMNISTSubset', batch_transforms=[dict(type='BatchRandomCrop', padding=2)]));"
+        "crop = dict(type='BatchRandomCrop', padding=2);"
+        "d = DATASETS.build(dict(type='FashionMNISTSubset', batch_transforms=[crop]));"
         "d.__getitems__([0, 1]); assert 'torchvision' not in sys.modules and 'PIL' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -89,19 +92,31 @@ def test_a_whole_pipeline(sample):
             {"type": "RandomCrop", "size": 8, "padding": 2},
             {"type": "RandomApply", "transforms": [{"type": "RandomHorizontalFlip", "p": 1.0}], "p": 0.5},
             {"type": "RandomChoice", "transforms": [{"type": "RandomVerticalFlip"}, {"type": "Identity"}]},
-            {"type": "RandomOrder", "transforms": [{"type": "ColorJitter", "brightness": 0.2}, {"type": "Grayscale", "num_output_channels": 3}]},
+            {
+                "type": "RandomOrder",
+                "transforms": [{"type": "RandomInvert"}, {"type": "ColorJitter", "hue": 0.2}],
+            },
             {"type": "ToDtype", "dtype": "float32", "scale": True},
             {"type": "PackInputs"},
         ]
-    )  # fmt: skip
+    )
     torch.manual_seed(0)
     packed = pipeline(dict(sample))
     torch.manual_seed(0)
     assert torch.equal(packed["inputs"], pipeline(dict(sample))["inputs"]), "torch's generator alone decides"
     assert packed["inputs"].shape == (3, 8, 8) and packed["inputs"].dtype == torch.float32
-    assert 0 <= packed["inputs"].min() and packed["inputs"].max() <= 1
+    assert packed["inputs"].min() >= 0 and packed["inputs"].max() <= 1
     assert packed["data_samples"].img_shape == (8, 8) and packed["data_samples"].ori_shape == (6, 8)
     assert packed["data_samples"].gt_label.item() == 2
+
+
+def test_a_name_is_enough_to_find_a_transform():
+    code = (
+        "from trainwright.engine.registry import TRANSFORMS;"
+        "print(TRANSFORMS.build(dict(type='RandomCrop', size=28, padding=4)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("RandomCrop(size=(28, 28), padding=4")
 
 
 def test_every_transform_of_torchvision_is_registered():

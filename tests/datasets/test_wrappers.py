@@ -85,11 +85,11 @@ def test_concat_demands_equal_metainfo():
         ConcatDataset([WrappedNumbers(metainfo=classes), WrappedNumbers(metainfo={**classes, "task": "x"})])
     with pytest.raises(ValueError, match=r"datasets\.0 has metainfo 'classes', but datasets\.1 has not"):
         ConcatDataset([WrappedNumbers(metainfo=classes), WrappedNumbers()])
-    with pytest.raises(TypeError, match="'classes' is a tuple in datasets.0, but a list in datasets.1"):
+    with pytest.raises(TypeError, match=r"'classes' is a tuple in datasets\.0, but a list in datasets\.1"):
         ConcatDataset([WrappedNumbers(metainfo=classes), WrappedNumbers(metainfo={"classes": ["a"]})])
     with pytest.raises(ValueError, match=r"'classes' of datasets\.2 differs"):
         ConcatDataset([WrappedNumbers(metainfo={"classes": (c,)}) for c in "aab"])
-    with pytest.raises(ValueError, match="'palette' of datasets.1 differs"):
+    with pytest.raises(ValueError, match=r"'palette' of datasets\.1 differs"):
         ConcatDataset([WrappedNumbers(metainfo={"palette": np.arange(n, n + 2)}) for n in (0, 1)])
     ConcatDataset([WrappedNumbers(metainfo={"palette": np.arange(2)}) for _ in range(2)])
     ignoring = ConcatDataset(

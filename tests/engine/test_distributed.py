@@ -109,6 +109,19 @@ def test_other_launchers_set_what_pytorch_reads(
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="says what happens without an accelerator")
+def test_nccl_without_a_gpu_becomes_gloo(monkeypatch: pytest.MonkeyPatch):
+    environment = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    for name, value in {**environment, "MASTER_PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.warns(UserWarning, match="'gloo' takes the place"):
+        d.init_dist("pytorch", backend="nccl")
+    try:
+        assert torch.distributed.get_backend() == "gloo"
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_a_missing_environment_is_named(monkeypatch: pytest.MonkeyPatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)

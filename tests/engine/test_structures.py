@@ -26,7 +26,7 @@ class Boxes(BaseDataElement):
 
 
 def element() -> BaseDataElement:
-    return BaseDataElement(metainfo=dict(img_shape=(4, 5), ids=[1, 2]), boxes=torch.zeros(3, 4), name="a")
+    return BaseDataElement(metainfo={"img_shape": (4, 5), "ids": [1, 2]}, boxes=torch.zeros(3, 4), name="a")
 
 
 def test_data_and_meta_information_share_one_name_space():
@@ -44,7 +44,7 @@ def test_data_and_meta_information_share_one_name_space():
     with pytest.raises(AttributeError, match="img_shape"):
         sample.img_shape = (1, 1)
     with pytest.raises(AttributeError, match="boxes"):
-        sample.set_metainfo(dict(boxes=1))
+        sample.set_metainfo({"boxes": 1})
     with pytest.raises(AttributeError, match="cannot be set"):
         sample._data_fields = set()
     with pytest.raises(AttributeError, match="cannot be deleted"):
@@ -53,7 +53,7 @@ def test_data_and_meta_information_share_one_name_space():
 
 def test_meta_information_is_copied_deeply():
     ids, inner = [1], ([1],)
-    sample = BaseDataElement(metainfo=dict(ids=ids, inner=inner))
+    sample = BaseDataElement(metainfo={"ids": ids, "inner": inner})
     ids.append(2)
     inner[0].append(2)
     assert sample.ids == [1] and sample.inner == ([1],)
@@ -64,12 +64,12 @@ def test_meta_information_is_copied_deeply():
 
 def test_new_and_clone_and_update():
     sample = element()
-    assert sample.new(metainfo=dict(a=1)).all_keys() == ["a", "boxes", "name"]
+    assert sample.new(metainfo={"a": 1}).all_keys() == ["a", "boxes", "name"]
     assert sample.new(b=2).all_keys() == ["img_shape", "ids", "b"]
     clone = sample.clone()
     clone.extra = 1
     assert "extra" not in sample and clone.boxes is sample.boxes
-    sample.update(BaseDataElement(metainfo=dict(img_shape=(1, 1)), name="b"))
+    sample.update(BaseDataElement(metainfo={"img_shape": (1, 1)}, name="b"))
     assert sample.img_shape == (1, 1) and sample.name == "b" and len(sample.boxes) == 3
 
 
@@ -126,23 +126,24 @@ def test_conversions_return_new_elements():
 
 def test_repr_is_a_tree():
     sample = BaseDataElement(
-        metainfo=dict(size=(2, 2)), inner=BaseDataElement(x=torch.zeros(2)), d={"k": {"z": 1}}
+        metainfo={"size": (2, 2)}, inner=BaseDataElement(x=torch.zeros(2)), d={"k": {"z": 1}}
     )
     assert re.sub("0x[0-9a-f]+", "0x", repr(sample)) == (
-        "<BaseDataElement(\n\n    META INFORMATION\n    size: (2, 2)\n\n    DATA FIELDS\n    inner: <BaseDataElement(\n"
-        "        \n            META INFORMATION\n        \n            DATA FIELDS\n            x: tensor([0., 0.])\n"
+        "<BaseDataElement(\n\n    META INFORMATION\n    size: (2, 2)\n\n    DATA FIELDS\n"
+        "    inner: <BaseDataElement(\n        \n            META INFORMATION\n        \n"
+        "            DATA FIELDS\n            x: tensor([0., 0.])\n"
         "        ) at 0x>\n    d: \n        k: \n            z: 1\n) at 0x>"
     )
 
 
 def test_elements_can_be_pickled():
-    sample = pickle.loads(pickle.dumps(DataSample(metainfo=dict(a=1), gt_label=torch.tensor([3]))))
+    sample = pickle.loads(pickle.dumps(DataSample(metainfo={"a": 1}, gt_label=torch.tensor([3]))))
     assert sample.gt_label.tolist() == [3] and sample.a == 1 and sample.keys() == ["gt_label"]
 
 
 def instances() -> InstanceData:
     return InstanceData(
-        metainfo=dict(size=(8, 8)),
+        metainfo={"size": (8, 8)},
         boxes=torch.arange(12).view(3, 4),
         scores=np.array([0.1, 0.2, 0.3]),
         names=["a", "b", "c"],
@@ -207,7 +208,7 @@ def test_instances_are_concatenated():
 
 
 def test_pixels_have_three_dimensions_and_one_size():
-    pixels = PixelData(metainfo=dict(a=1), image=torch.arange(24).view(1, 4, 6))
+    pixels = PixelData(metainfo={"a": 1}, image=torch.arange(24).view(1, 4, 6))
     with pytest.warns(UserWarning, match="mask of shape"):
         pixels.mask = np.ones((4, 6))
     assert pixels.shape == (4, 6) and pixels.mask.shape == (1, 4, 6)
@@ -257,7 +258,7 @@ def test_a_sample_checks_its_fields():
 def test_samples_make_a_batch_and_come_back():
     samples = [
         DataSample(
-            metainfo=dict(path=f"{i}.png"), gt_label=torch.tensor([i]), pred_score=torch.full((3,), float(i))
+            metainfo={"path": f"{i}.png"}, gt_label=torch.tensor([i]), pred_score=torch.full((3,), float(i))
         )
         for i in range(2)
     ]
@@ -267,7 +268,7 @@ def test_samples_make_a_batch_and_come_back():
     back = batch.unbatch()
     assert [int(sample.gt_label) for sample in back] == [0, 1]
     assert back[1].pred_score.tolist() == [1.0, 1.0, 1.0] and back[1].path == "1.png"
-    shared = DataSample(metainfo=dict(classes=("a", "b")), gt_label=torch.arange(3)).unbatch()
+    shared = DataSample(metainfo={"classes": ("a", "b")}, gt_label=torch.arange(3)).unbatch()
     assert [sample.classes for sample in shared] == [("a", "b")] * 3
     assert DataSample().unbatch() == []
 

@@ -19,7 +19,7 @@ def load(path: Path) -> dict:
 
 
 def test_saves_every_interval_epochs_and_the_last(tmp_path: Path) -> None:
-    make_runner(tmp_path, checkpoint=dict(interval=2), train_cfg=dict(max_epochs=5)).train()
+    make_runner(tmp_path, checkpoint={"interval": 2}, train_cfg={"max_epochs": 5}).train()
     assert files_in(tmp_path) == ["epoch_2.pth", "epoch_4.pth", "epoch_5.pth"]
     assert (tmp_path / "last_checkpoint").read_text() == "epoch_5.pth"
     meta = load(tmp_path / "epoch_4.pth")["meta"]
@@ -27,83 +27,101 @@ def test_saves_every_interval_epochs_and_the_last(tmp_path: Path) -> None:
 
 
 def test_saves_by_iterations(tmp_path: Path) -> None:
-    make_runner(tmp_path, checkpoint=dict(interval=4, by_epoch=False), train_cfg=BY_ITER).train()
+    make_runner(tmp_path, checkpoint={"interval": 4, "by_epoch": False}, train_cfg=BY_ITER).train()
     assert files_in(tmp_path) == ["iter_4.pth", "iter_6.pth"]
     assert load(tmp_path / "iter_4.pth")["meta"]["iter"] == 4
 
 
 def test_last_can_be_left_out_and_saving_can_begin_later(tmp_path: Path) -> None:
-    options = dict(interval=2, save_begin=1, save_last=False)
-    make_runner(tmp_path, checkpoint=options, train_cfg=dict(max_epochs=6)).train()
+    options = {"interval": 2, "save_begin": 1, "save_last": False}
+    make_runner(tmp_path, checkpoint=options, train_cfg={"max_epochs": 6}).train()
     assert files_in(tmp_path) == ["epoch_1.pth", "epoch_3.pth", "epoch_5.pth"]
 
 
 def test_optimizer_can_be_left_out(tmp_path: Path) -> None:
-    make_runner(tmp_path, checkpoint=dict(interval=1, save_optimizer=False), train_cfg=dict(max_epochs=1)).train()
+    make_runner(
+        tmp_path, checkpoint={"interval": 1, "save_optimizer": False}, train_cfg={"max_epochs": 1}
+    ).train()
     assert "optimizer" not in load(tmp_path / "epoch_1.pth")
 
 
 def test_out_dir_gets_a_folder_for_each_run(tmp_path: Path) -> None:
     out = tmp_path / "elsewhere"
-    make_runner(tmp_path / "run", checkpoint=dict(interval=1, out_dir=str(out)), train_cfg=dict(max_epochs=1)).train()
+    make_runner(
+        tmp_path / "run", checkpoint={"interval": 1, "out_dir": str(out)}, train_cfg={"max_epochs": 1}
+    ).train()
     assert files_in(out / "run") == ["epoch_1.pth"]
     assert (tmp_path / "run" / "last_checkpoint").read_text() == str(out / "run" / "epoch_1.pth")
 
 
 def test_filename_tmpl(tmp_path: Path) -> None:
-    make_runner(tmp_path, checkpoint=dict(interval=1, filename_tmpl="net-{}.pth"), train_cfg=dict(max_epochs=1)).train()
+    make_runner(
+        tmp_path, checkpoint={"interval": 1, "filename_tmpl": "net-{}.pth"}, train_cfg={"max_epochs": 1}
+    ).train()
     assert files_in(tmp_path) == ["net-1.pth"]
 
 
 def test_keeps_the_newest_also_after_a_resume(tmp_path: Path) -> None:
-    options = dict(interval=1, max_keep_ckpts=2)
-    make_runner(tmp_path, checkpoint=options, train_cfg=dict(max_epochs=3)).train()
+    options = {"interval": 1, "max_keep_ckpts": 2}
+    make_runner(tmp_path, checkpoint=options, train_cfg={"max_epochs": 3}).train()
     assert files_in(tmp_path) == ["epoch_2.pth", "epoch_3.pth"]
-    make_runner(tmp_path, checkpoint=options, train_cfg=dict(max_epochs=5), resume=True).train()
+    make_runner(tmp_path, checkpoint=options, train_cfg={"max_epochs": 5}, resume=True).train()
     assert files_in(tmp_path) == ["epoch_4.pth", "epoch_5.pth"]
 
 
 def test_keeping_fewer_takes_effect_at_the_resume(tmp_path: Path) -> None:
-    make_runner(tmp_path, checkpoint=dict(interval=1, max_keep_ckpts=3), train_cfg=dict(max_epochs=3)).train()
     make_runner(
-        tmp_path, checkpoint=dict(interval=1, max_keep_ckpts=1), train_cfg=dict(max_epochs=3), resume=True
+        tmp_path, checkpoint={"interval": 1, "max_keep_ckpts": 3}, train_cfg={"max_epochs": 3}
+    ).train()
+    make_runner(
+        tmp_path, checkpoint={"interval": 1, "max_keep_ckpts": 1}, train_cfg={"max_epochs": 3}, resume=True
     ).train()
     assert files_in(tmp_path) == ["epoch_3.pth"]
 
 
 def test_a_moved_work_dir_is_still_tidied(tmp_path: Path) -> None:
-    options = dict(interval=1, max_keep_ckpts=1, save_best="acc")
-    make_runner(tmp_path / "a", checkpoint=options, metric=Scripted(acc=[1, 2]), train_cfg=dict(max_epochs=2)).train()
+    options = {"interval": 1, "max_keep_ckpts": 1, "save_best": "acc"}
+    make_runner(
+        tmp_path / "a", checkpoint=options, metric=Scripted(acc=[1, 2]), train_cfg={"max_epochs": 2}
+    ).train()
     (tmp_path / "a").rename(tmp_path / "b")
     metric = Scripted(acc=[3])
-    make_runner(tmp_path / "b", checkpoint=options, metric=metric, train_cfg=dict(max_epochs=3), resume=True).train()
+    make_runner(
+        tmp_path / "b", checkpoint=options, metric=metric, train_cfg={"max_epochs": 3}, resume=True
+    ).train()
     assert files_in(tmp_path / "b") == ["best_acc_epoch_3.pth", "epoch_3.pth"]
 
 
 def test_the_best_is_kept_and_the_one_before_goes(tmp_path: Path) -> None:
     metric = Scripted(accuracy__top1=[10, 30, 20, 40, 35])
     runner = make_runner(
-        tmp_path, checkpoint=dict(interval=-1, save_last=False, save_best="accuracy/top1"), metric=metric,
-        train_cfg=dict(max_epochs=5),
-    )  # fmt: skip
+        tmp_path,
+        checkpoint={"interval": -1, "save_last": False, "save_best": "accuracy/top1"},
+        metric=metric,
+        train_cfg={"max_epochs": 5},
+    )
     runner.train()
     assert files_in(tmp_path) == ["best_accuracy_top1_epoch_4.pth"]
     assert (tmp_path / "last_checkpoint").read_text() == "best_accuracy_top1_epoch_4.pth"
     assert runner.message_hub.get_info("best_score") == 40
     assert runner.message_hub.get_info("best_ckpt") == str(tmp_path / "best_accuracy_top1_epoch_4.pth")
-    assert "The best checkpoint with 40.0000 accuracy/top1 at 4 epochs is saved to best_accuracy" in log_of(runner)
+    assert "The best checkpoint with 40.0000 accuracy/top1 at 4 epochs is saved to best_accuracy" in log_of(
+        runner
+    )
 
 
 def test_less_is_better_for_a_loss_and_a_nan_is_never_best(tmp_path: Path) -> None:
     metric = Scripted(loss=[float("nan"), 3, 2])
-    make_runner(tmp_path, checkpoint=dict(save_last=False, save_best="loss"), metric=metric).train()
+    make_runner(tmp_path, checkpoint={"save_last": False, "save_best": "loss"}, metric=metric).train()
     assert files_in(tmp_path) == ["best_loss_epoch_3.pth"]
 
 
 def test_several_metrics_have_their_own_best(tmp_path: Path) -> None:
     metric = Scripted(FID=[3, 1, 2], IS=[1, 2, 3])
     runner = make_runner(
-        tmp_path, checkpoint=dict(save_last=False, save_best=["FID", "IS"], rule=["less", "greater"]), metric=metric
+        tmp_path,
+        checkpoint={"save_last": False, "save_best": ["FID", "IS"], "rule": ["less", "greater"]},
+        metric=metric,
     )
     runner.train()
     assert files_in(tmp_path) == ["best_FID_epoch_2.pth", "best_IS_epoch_3.pth"]
@@ -113,7 +131,9 @@ def test_several_metrics_have_their_own_best(tmp_path: Path) -> None:
 
 def test_auto_takes_the_first_metric(tmp_path: Path) -> None:
     make_runner(
-        tmp_path, checkpoint=dict(save_last=False, save_best="auto"), metric=Scripted(acc=[1, 2, 0], loss=[1, 1, 0])
+        tmp_path,
+        checkpoint={"save_last": False, "save_best": "auto"},
+        metric=Scripted(acc=[1, 2, 0], loss=[1, 1, 0]),
     ).train()
     assert files_in(tmp_path) == ["best_acc_epoch_2.pth"]
 
@@ -121,7 +141,10 @@ def test_auto_takes_the_first_metric(tmp_path: Path) -> None:
 def test_by_iterations_the_best_is_named_by_them(tmp_path: Path) -> None:
     metric = Scripted(acc=[1, 3, 2])
     make_runner(
-        tmp_path, checkpoint=dict(by_epoch=False, save_last=False, save_best="acc"), metric=metric, train_cfg=BY_ITER
+        tmp_path,
+        checkpoint={"by_epoch": False, "save_last": False, "save_best": "acc"},
+        metric=metric,
+        train_cfg=BY_ITER,
     ).train()
     assert files_in(tmp_path) == ["best_acc_iter_4.pth"]
 
@@ -129,10 +152,14 @@ def test_by_iterations_the_best_is_named_by_them(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="hard links")
 def test_files_of_one_moment_are_written_once(tmp_path: Path) -> None:
     metric = Scripted(acc=[1, 2, 3], mIoU=[1, 2, 2])
-    make_runner(tmp_path, checkpoint=dict(interval=1, save_best=["acc", "mIoU"]), metric=metric).train()
+    make_runner(tmp_path, checkpoint={"interval": 1, "save_best": ["acc", "mIoU"]}, metric=metric).train()
     assert files_in(tmp_path) == [
-        "best_acc_epoch_3.pth", "best_mIoU_epoch_2.pth", "epoch_1.pth", "epoch_2.pth", "epoch_3.pth"
-    ]  # fmt: skip
+        "best_acc_epoch_3.pth",
+        "best_mIoU_epoch_2.pth",
+        "epoch_1.pth",
+        "epoch_2.pth",
+        "epoch_3.pth",
+    ]
     assert (tmp_path / "best_acc_epoch_3.pth").samefile(tmp_path / "epoch_3.pth")
     assert (tmp_path / "best_mIoU_epoch_2.pth").samefile(tmp_path / "epoch_2.pth")
     assert (tmp_path / "last_checkpoint").read_text() == "epoch_3.pth"
@@ -144,7 +171,10 @@ def test_without_hard_links_files_are_copied(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(os, "link", no_links)
     make_runner(
-        tmp_path, checkpoint=dict(interval=1, save_best="acc"), metric=Scripted(acc=[1]), train_cfg=dict(max_epochs=1)
+        tmp_path,
+        checkpoint={"interval": 1, "save_best": "acc"},
+        metric=Scripted(acc=[1]),
+        train_cfg={"max_epochs": 1},
     ).train()
     assert (tmp_path / "best_acc_epoch_1.pth").read_bytes() == (tmp_path / "epoch_1.pth").read_bytes()
 
@@ -152,42 +182,59 @@ def test_without_hard_links_files_are_copied(tmp_path: Path, monkeypatch: pytest
 def test_a_run_resumed_from_the_best_ends_like_an_unbroken_one(tmp_path: Path) -> None:
     scores = [1, 3, 2, 4]
     unbroken = make_runner(
-        tmp_path / "a", checkpoint=dict(save_best="acc"), metric=Scripted(acc=scores), train_cfg=dict(max_epochs=4)
+        tmp_path / "a",
+        checkpoint={"save_best": "acc"},
+        metric=Scripted(acc=scores),
+        train_cfg={"max_epochs": 4},
     )
     unbroken.train()
     make_runner(
-        tmp_path / "b", checkpoint=dict(save_best="acc", save_last=False), metric=Scripted(acc=scores[:2]),
-        train_cfg=dict(max_epochs=2),
-    ).train()  # fmt: skip
+        tmp_path / "b",
+        checkpoint={"save_best": "acc", "save_last": False},
+        metric=Scripted(acc=scores[:2]),
+        train_cfg={"max_epochs": 2},
+    ).train()
     resumed = make_runner(
-        tmp_path / "b", checkpoint=dict(save_best="acc"), metric=Scripted(acc=scores[2:]), train_cfg=dict(max_epochs=4),
-        load_from=str(tmp_path / "b" / "best_acc_epoch_2.pth"), resume=True,
-    )  # fmt: skip
+        tmp_path / "b",
+        checkpoint={"save_best": "acc"},
+        metric=Scripted(acc=scores[2:]),
+        train_cfg={"max_epochs": 4},
+        load_from=str(tmp_path / "b" / "best_acc_epoch_2.pth"),
+        resume=True,
+    )
     resumed.train()
     assert files_in(tmp_path / "b") == files_in(tmp_path / "a") == ["best_acc_epoch_4.pth", "epoch_4.pth"]
     torch.testing.assert_close(weights_of(resumed), weights_of(unbroken), rtol=0, atol=0)
 
 
 def test_a_resumed_run_knows_the_best_score(tmp_path: Path) -> None:
-    options = dict(interval=1, save_best="acc")
-    make_runner(tmp_path, checkpoint=options, metric=Scripted(acc=[1, 5]), train_cfg=dict(max_epochs=2)).train()
+    options = {"interval": 1, "save_best": "acc"}
     make_runner(
-        tmp_path, checkpoint=options, metric=Scripted(acc=[4]), train_cfg=dict(max_epochs=3), resume=True
+        tmp_path, checkpoint=options, metric=Scripted(acc=[1, 5]), train_cfg={"max_epochs": 2}
+    ).train()
+    make_runner(
+        tmp_path, checkpoint=options, metric=Scripted(acc=[4]), train_cfg={"max_epochs": 3}, resume=True
     ).train()
     assert files_in(tmp_path, "best*") == ["best_acc_epoch_2.pth"]
 
 
 def test_leftovers_of_a_killed_run_go_at_the_resume(tmp_path: Path) -> None:
-    options = dict(interval=1, save_best="acc", max_keep_ckpts=1)
-    make_runner(tmp_path, checkpoint=options, metric=Scripted(acc=[1, 2]), train_cfg=dict(max_epochs=2)).train()
+    options = {"interval": 1, "save_best": "acc", "max_keep_ckpts": 1}
+    make_runner(
+        tmp_path, checkpoint=options, metric=Scripted(acc=[1, 2]), train_cfg={"max_epochs": 2}
+    ).train()
     (tmp_path / "best_acc_epoch_1.pth").touch()  # as if killed between writing the new one and removing this
-    make_runner(tmp_path, checkpoint=options, metric=Scripted(), train_cfg=dict(max_epochs=2), resume=True).train()
+    make_runner(
+        tmp_path, checkpoint=options, metric=Scripted(), train_cfg={"max_epochs": 2}, resume=True
+    ).train()
     assert files_in(tmp_path) == ["best_acc_epoch_2.pth", "epoch_2.pth"]
 
 
 def test_publishes_the_last_and_the_best(tmp_path: Path) -> None:
-    options = dict(interval=1, save_best="acc", published_keys=["meta", "state_dict"])
-    runner = make_runner(tmp_path, checkpoint=options, metric=Scripted(acc=[2, 1]), train_cfg=dict(max_epochs=2))
+    options = {"interval": 1, "save_best": "acc", "published_keys": ["meta", "state_dict"]}
+    runner = make_runner(
+        tmp_path, checkpoint=options, metric=Scripted(acc=[2, 1]), train_cfg={"max_epochs": 2}
+    )
     runner.train()
     published = sorted(tmp_path.glob("*-*.pth"))
     assert [path.stem.rpartition("-")[0] for path in published] == ["best_acc_epoch_1", "epoch_2"]
@@ -198,20 +245,26 @@ def test_publishes_the_last_and_the_best(tmp_path: Path) -> None:
 
 
 def test_a_published_key_that_is_missing_is_said(tmp_path: Path) -> None:
-    options = dict(interval=1, published_keys=["state_dict", "ema_state_dict"])
-    runner = make_runner(tmp_path, checkpoint=options, train_cfg=dict(max_epochs=1))
+    options = {"interval": 1, "published_keys": ["state_dict", "ema_state_dict"]}
+    runner = make_runner(tmp_path, checkpoint=options, train_cfg={"max_epochs": 1})
     runner.train()
     assert "epoch_1.pth has no ema_state_dict to publish" in log_of(runner)
 
 
 def test_a_metric_that_is_missing_is_named_with_those_that_are_there(tmp_path: Path) -> None:
-    runner = make_runner(tmp_path, checkpoint=dict(save_best="acuracy/top1", rule="greater"), metric=Scripted(accuracy__top1=[1]))
-    with pytest.raises(ConfigError, match=r"no 'acuracy/top1'\n.*did you mean 'accuracy/top1'\?\n.*available: accuracy/top1"):
+    runner = make_runner(
+        tmp_path,
+        checkpoint={"save_best": "acuracy/top1", "rule": "greater"},
+        metric=Scripted(accuracy__top1=[1]),
+    )
+    with pytest.raises(
+        ConfigError, match=r"no 'acuracy/top1'\n.*did you mean 'accuracy/top1'\?\n.*available: accuracy/top1"
+    ):
         runner.train()
 
 
 def test_validation_alone_saves_nothing(tmp_path: Path) -> None:
-    runner = make_runner(tmp_path, checkpoint=dict(save_best="acc"), metric=Scripted(acc=[1]))
+    runner = make_runner(tmp_path, checkpoint={"save_best": "acc"}, metric=Scripted(acc=[1]))
     assert runner.val() == {"acc": 1}
     assert files_in(tmp_path) == []
 
@@ -224,15 +277,15 @@ def test_the_hook_costs_nothing_at_the_points_it_does_not_need() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(save_best="abc"), "cannot infer the rule for key 'abc'"),
-        (dict(save_best="acc", rule="bigger"), "'bigger' is no rule"),
-        (dict(save_best=["acc", "acc"]), "named twice"),
-        (dict(save_best=["acc", "auto"]), "'auto' stands alone"),
-        (dict(save_best=["acc", "loss", "mAP"], rule=["less", "greater"]), "2 rules for 3 metrics"),
-        (dict(save_begin=-1), "must not be less than 0"),
-        (dict(filename_tmpl="epoch.pth"), "must have one {}"),
-        (dict(backend_args=dict(backend="petrel")), "local paths only"),
-        (dict(file_client_args=dict(backend="petrel")), "local paths only"),
+        ({"save_best": "abc"}, "cannot infer the rule for key 'abc'"),
+        ({"save_best": "acc", "rule": "bigger"}, "'bigger' is no rule"),
+        ({"save_best": ["acc", "acc"]}, "named twice"),
+        ({"save_best": ["acc", "auto"]}, "'auto' stands alone"),
+        ({"save_best": ["acc", "loss", "mAP"], "rule": ["less", "greater"]}, "2 rules for 3 metrics"),
+        ({"save_begin": -1}, "must not be less than 0"),
+        ({"filename_tmpl": "epoch.pth"}, "must have one {}"),
+        ({"backend_args": {"backend": "petrel"}}, "local paths only"),
+        ({"file_client_args": {"backend": "petrel"}}, "local paths only"),
     ],
 )
 def test_impossible_settings_are_refused(options: dict, message: str) -> None:
@@ -241,4 +294,4 @@ def test_impossible_settings_are_refused(options: dict, message: str) -> None:
 
 
 def test_local_backends_of_old_configs_are_accepted() -> None:
-    CheckpointHook(backend_args=dict(backend="local"), file_client_args=None)
+    CheckpointHook(backend_args={"backend": "local"}, file_client_args=None)

@@ -10,7 +10,7 @@ from trainwright.hooks import EarlyStoppingHook
 
 
 def epochs_trained(work_dir: Path, hook: EarlyStoppingHook, **scores: list[float]) -> int:
-    runner = make_runner(work_dir, [hook], metric=Scripted(**scores), train_cfg=dict(max_epochs=6))
+    runner = make_runner(work_dir, [hook], metric=Scripted(**scores), train_cfg={"max_epochs": 6})
     runner.train()
     return runner.epoch
 
@@ -22,7 +22,9 @@ def test_stops_after_patience_validations_without_improvement(tmp_path: Path) ->
 def test_small_improvements_count_by_default(tmp_path: Path) -> None:
     scores = [0.5, 0.501, 0.502, 0.503, 0.504, 0.505]
     assert epochs_trained(tmp_path / "a", EarlyStoppingHook("acc", patience=1), acc=scores) == 6
-    assert epochs_trained(tmp_path / "b", EarlyStoppingHook("acc", patience=1, min_delta=0.1), acc=scores) == 2
+    assert (
+        epochs_trained(tmp_path / "b", EarlyStoppingHook("acc", patience=1, min_delta=0.1), acc=scores) == 2
+    )
 
 
 def test_a_plateau_is_no_improvement(tmp_path: Path) -> None:
@@ -64,13 +66,20 @@ def test_the_log_says_why_and_a_checkpoint_is_written(tmp_path: Path) -> None:
 
 def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
     make_runner(
-        tmp_path, [EarlyStoppingHook("acc", patience=3)], checkpoint=dict(interval=1), metric=Scripted(acc=[5, 4]),
-        train_cfg=dict(max_epochs=2),
-    ).train()  # fmt: skip
+        tmp_path,
+        [EarlyStoppingHook("acc", patience=3)],
+        checkpoint={"interval": 1},
+        metric=Scripted(acc=[5, 4]),
+        train_cfg={"max_epochs": 2},
+    ).train()
     runner = make_runner(
-        tmp_path, [EarlyStoppingHook("acc", patience=3)], checkpoint=dict(interval=1),
-        metric=Scripted(acc=[4, 4, 4, 4]), train_cfg=dict(max_epochs=6), resume=True,
-    )  # fmt: skip
+        tmp_path,
+        [EarlyStoppingHook("acc", patience=3)],
+        checkpoint={"interval": 1},
+        metric=Scripted(acc=[4, 4, 4, 4]),
+        train_cfg={"max_epochs": 6},
+        resume=True,
+    )
     runner.train()
     assert runner.epoch == 4  # epochs 2, 3 and 4 did not improve on epoch 1
 
@@ -80,7 +89,9 @@ def test_a_missing_metric_is_an_error_only_if_strict(tmp_path: Path) -> None:
     runner.train()
     assert runner.epoch == 3
     assert "EarlyStoppingHook watches 'acc', which the results do not have" in log_of(runner)
-    runner = make_runner(tmp_path / "b", [EarlyStoppingHook("acc", strict=True)], metric=Scripted(accuracy=[1]))
+    runner = make_runner(
+        tmp_path / "b", [EarlyStoppingHook("acc", strict=True)], metric=Scripted(accuracy=[1])
+    )
     with pytest.raises(TrainingError, match="available: accuracy"):
         runner.train()
 
@@ -88,11 +99,11 @@ def test_a_missing_metric_is_an_error_only_if_strict(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(monitor="abc"), "cannot infer the rule"),
-        (dict(monitor="acc", stop_when="some"), "is 'all' or 'any'"),
-        (dict(monitor="acc", patience=0), "at least 1"),
-        (dict(monitor="acc", min_delta=-1), "must not be negative"),
-        (dict(monitor=["acc", "loss"], stopping_threshold=[1, 2, 3]), "3 thresholds for 2 metrics"),
+        ({"monitor": "abc"}, "cannot infer the rule"),
+        ({"monitor": "acc", "stop_when": "some"}, "is 'all' or 'any'"),
+        ({"monitor": "acc", "patience": 0}, "at least 1"),
+        ({"monitor": "acc", "min_delta": -1}, "must not be negative"),
+        ({"monitor": ["acc", "loss"], "stopping_threshold": [1, 2, 3]}, "3 thresholds for 2 metrics"),
     ],
 )
 def test_impossible_settings_are_refused(options: dict, message: str) -> None:

@@ -20,12 +20,14 @@ class Recorder(Hook):
     def __init__(self) -> None:
         self.weights: list[torch.Tensor] = []
 
-    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         self.weights.append(runner.model.fc.weight.detach().clone())
 
 
 def averaged(weights: list[torch.Tensor], momentum: float) -> torch.Tensor:
-    """The moving average of weights: the first as it is, then ``(1 - momentum) * average + momentum * new``."""
+    """The moving average of weights, which begins with the first."""
     average = weights[0].clone()
     for new in weights[1:]:
         average.lerp_(new, momentum)
@@ -63,37 +65,50 @@ def test_begin_epoch_averages_from_then_on(tmp_path: Path) -> None:
 
 def test_the_file_has_the_average_to_deploy_and_the_weights_to_go_on(tmp_path: Path) -> None:
     recorder = Recorder()
-    make_runner(tmp_path, [recorder, EMAHook(momentum=0.1)], checkpoint=dict(interval=1)).train()
+    make_runner(tmp_path, [recorder, EMAHook(momentum=0.1)], checkpoint={"interval": 1}).train()
     checkpoint = torch.load(tmp_path / "epoch_3.pth", weights_only=True)
-    torch.testing.assert_close(checkpoint["state_dict"]["fc.weight"], averaged(recorder.weights, 0.1), rtol=0, atol=0)
-    torch.testing.assert_close(checkpoint["ema_state_dict"]["module.fc.weight"], recorder.weights[-1], rtol=0, atol=0)
+    torch.testing.assert_close(
+        checkpoint["state_dict"]["fc.weight"], averaged(recorder.weights, 0.1), rtol=0, atol=0
+    )
+    torch.testing.assert_close(
+        checkpoint["ema_state_dict"]["module.fc.weight"], recorder.weights[-1], rtol=0, atol=0
+    )
     assert checkpoint["ema_state_dict"]["steps"] == 6
 
 
 def test_before_it_begins_the_file_has_the_weights_twice(tmp_path: Path) -> None:
     recorder = Recorder()
     make_runner(
-        tmp_path, [recorder, EMAHook(begin_epoch=2)], checkpoint=dict(interval=1), train_cfg=dict(max_epochs=2)
+        tmp_path,
+        [recorder, EMAHook(begin_epoch=2)],
+        checkpoint={"interval": 1},
+        train_cfg={"max_epochs": 2},
     ).train()
     checkpoint = torch.load(tmp_path / "epoch_1.pth", weights_only=True)
     torch.testing.assert_close(checkpoint["state_dict"]["fc.weight"], recorder.weights[1], rtol=0, atol=0)
-    torch.testing.assert_close(checkpoint["ema_state_dict"]["module.fc.weight"], recorder.weights[1], rtol=0, atol=0)
+    torch.testing.assert_close(
+        checkpoint["ema_state_dict"]["module.fc.weight"], recorder.weights[1], rtol=0, atol=0
+    )
 
 
-@pytest.mark.parametrize("options", [{}, dict(update_buffers=True), dict(begin_iter=5)])
+@pytest.mark.parametrize("options", [{}, {"update_buffers": True}, {"begin_iter": 5}])
 def test_a_resume_is_exact(tmp_path: Path, options: dict) -> None:
-    def run(work_dir: Path, epochs: int, **more: Any) -> tuple[Any, EMAHook]:
+    def run(work_dir: Path, **more: Any) -> tuple[Any, EMAHook]:
         hook = EMAHook(momentum=0.1, **options)
         runner = make_runner(
-            work_dir, [hook], checkpoint=dict(interval=1, save_best="acc"), model=Line(batch_norm=True),
-            metric=Scripted(acc=[1, 2, 3, 4]), train_cfg=dict(max_epochs=epochs), **more,
-        )  # fmt: skip
+            work_dir,
+            [hook],
+            checkpoint={"interval": 1, "save_best": "acc"},
+            model=Line(batch_norm=True),
+            metric=Scripted(acc=[1, 2, 3, 4]),
+            train_cfg={"max_epochs": 4},
+            **more,
+        )
         runner.train()
         return runner, hook
 
-    unbroken, unbroken_hook = run(tmp_path / "a", 4)
-    run(tmp_path / "b", 2)
-    resumed, resumed_hook = run(tmp_path / "b", 4, resume=True)
+    unbroken, unbroken_hook = run(tmp_path / "a")
+    resumed, resumed_hook = run(tmp_path / "b", load_from=str(tmp_path / "a" / "epoch_2.pth"), resume=True)
     torch.testing.assert_close(weights_of(resumed), weights_of(unbroken), rtol=0, atol=0)
     torch.testing.assert_close(
         dict(resumed_hook.ema_model.state_dict()), dict(unbroken_hook.ema_model.state_dict()), rtol=0, atol=0
@@ -102,11 +117,16 @@ def test_a_resume_is_exact(tmp_path: Path, options: dict) -> None:
 
 def test_the_best_checkpoint_has_the_average_that_was_validated(tmp_path: Path) -> None:
     runner = make_runner(
-        tmp_path, [EMAHook(momentum=0.1)], checkpoint=dict(save_last=False, save_best="acc"), metric=Scripted(acc=[1, 3, 2])
+        tmp_path,
+        [EMAHook(momentum=0.1)],
+        checkpoint={"save_last": False, "save_best": "acc"},
+        metric=Scripted(acc=[1, 3, 2]),
     )
     runner.train()
     checkpoint = torch.load(tmp_path / "best_acc_epoch_2.pth", weights_only=True)
-    torch.testing.assert_close(checkpoint["state_dict"]["fc.weight"], runner.model.predicted_with[1], rtol=0, atol=0)
+    torch.testing.assert_close(
+        checkpoint["state_dict"]["fc.weight"], runner.model.predicted_with[1], rtol=0, atol=0
+    )
 
 
 class StopInValidation(Hook):
@@ -125,13 +145,17 @@ def test_a_run_stopped_in_a_validation_saves_the_same_file(tmp_path: Path) -> No
     with pytest.raises(SystemExit):
         runner.train()
     checkpoint = torch.load(tmp_path / "epoch_1.pth", weights_only=True)
-    torch.testing.assert_close(checkpoint["state_dict"]["fc.weight"], averaged(recorder.weights, 0.1), rtol=0, atol=0)
-    torch.testing.assert_close(checkpoint["ema_state_dict"]["module.fc.weight"], recorder.weights[-1], rtol=0, atol=0)
+    torch.testing.assert_close(
+        checkpoint["state_dict"]["fc.weight"], averaged(recorder.weights, 0.1), rtol=0, atol=0
+    )
+    torch.testing.assert_close(
+        checkpoint["ema_state_dict"]["module.fc.weight"], recorder.weights[-1], rtol=0, atol=0
+    )
     torch.testing.assert_close(runner.model.fc.weight.detach(), recorder.weights[-1], rtol=0, atol=0)
 
 
 def test_loading_weights_without_resuming_begins_the_average_anew(tmp_path: Path) -> None:
-    make_runner(tmp_path / "a", [EMAHook(momentum=0.1)], checkpoint=dict(interval=1)).train()
+    make_runner(tmp_path / "a", [EMAHook(momentum=0.1)], checkpoint={"interval": 1}).train()
     file = tmp_path / "a" / "epoch_3.pth"
     hook = EMAHook(momentum=0.1)
     runner = make_runner(tmp_path / "b", [hook], load_from=str(file), metric=Scripted(acc=[1]))
@@ -141,9 +165,9 @@ def test_loading_weights_without_resuming_begins_the_average_anew(tmp_path: Path
 
 
 def test_resuming_a_run_that_had_no_average_is_said(tmp_path: Path) -> None:
-    make_runner(tmp_path, checkpoint=dict(interval=1), train_cfg=dict(max_epochs=1)).train()
+    make_runner(tmp_path, checkpoint={"interval": 1}, train_cfg={"max_epochs": 1}).train()
     hook = EMAHook()
-    runner = make_runner(tmp_path, [hook], train_cfg=dict(max_epochs=2), resume=True)
+    runner = make_runner(tmp_path, [hook], train_cfg={"max_epochs": 2}, resume=True)
     runner.train()
     assert "The checkpoint has no ema_state_dict" in log_of(runner)
     assert int(hook.ema_model.steps) == 2
@@ -152,9 +176,9 @@ def test_resuming_a_run_that_had_no_average_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(begin_iter=1, begin_epoch=1), "exclude each other"),
-        (dict(begin_iter=-1), "must not be negative"),
-        (dict(begin_epoch=-1), "must not be negative"),
+        ({"begin_iter": 1, "begin_epoch": 1}, "exclude each other"),
+        ({"begin_iter": -1}, "must not be negative"),
+        ({"begin_epoch": -1}, "must not be negative"),
     ],
 )
 def test_impossible_settings_are_refused(options: dict, message: str) -> None:

@@ -11,11 +11,16 @@ from trainwright.hooks.monitoring import Monitor, make_monitors, score_of
 @pytest.mark.parametrize(
     ("metric", "rule"),
     [
-        ("acc", "greater"), ("accuracy/top1", "greater"), ("coco/bbox_mAP_50", "greater"), ("mIoU", "greater"),
-        ("loss", "less"), ("val_loss", "less"), ("loss_acc", "greater"),  # as MMEngine: `acc` goes before `loss`
+        ("acc", "greater"),
+        ("accuracy/top1", "greater"),
+        ("coco/bbox_mAP_50", "greater"),
+        ("mIoU", "greater"),
+        ("loss", "less"),
+        ("val_loss", "less"),
+        ("loss_acc", "greater"),  # as MMEngine: `acc` goes before `loss`
         ("Precision", "greater"),
     ],
-)  # fmt: skip
+)
 def test_the_rule_follows_from_the_name(metric: str, rule: str) -> None:
     assert make_monitors([metric], owner="test") == [Monitor(metric, rule)]
 
@@ -45,5 +50,7 @@ def test_better_means_by_more_than_min_delta() -> None:
 def test_a_missing_metric_is_explained() -> None:
     assert score_of({"acc": 3, "none": None}, "acc", owner="Hook") == 3.0
     assert score_of({"acc": 3, "none": None}, "none", owner="Hook") is None
-    with pytest.raises(ConfigError, match=r"Hook: the results have no 'ac'\n.*did you mean 'acc'\?\n.*available: acc, none"):
+    with pytest.raises(
+        ConfigError, match=r"Hook: the results have no 'ac'\n.*did you mean 'acc'\?\n.*available: acc, none"
+    ):
         score_of({"acc": 3, "none": None}, "ac", owner="Hook")

@@ -95,21 +95,30 @@ def collectives(folder: str) -> dict[str, Any]:
     return out
 
 
-def evaluate_samples(
-    metrics: list[dict[str, Any]], columns: dict[str, torch.Tensor], batched: bool
-) -> dict[str, Any]:
-    """Evaluates this process's share of the samples, padded as the default sampler pads."""
+Case = tuple[list[dict[str, Any]], dict[str, torch.Tensor], bool]
+
+
+def evaluate_cases(cases: list[Case]) -> list[dict[str, Any]]:
+    """Evaluates this process's share of some samples, padded as the default sampler pads.
+
+    Args:
+        cases: for each evaluation the configs of the metrics, the fields of the samples, and whether to hand
+            over batches rather than lists.
+    """
     from trainwright.engine.distributed import get_dist_info
     from trainwright.engine.evaluation.evaluator import Evaluator
     from trainwright.engine.structures import DataSample
 
     rank, world_size = get_dist_info()
-    size = len(columns["gt_label"])
-    padded = [index % size for index in range(-(-size // world_size) * world_size)]
-    evaluator = Evaluator(metrics)
-    share = padded[rank::world_size]
-    for start in range(0, len(share), 2):
-        rows = share[start : start + 2]
-        batch = DataSample(**{name: column[rows] for name, column in columns.items()})
-        evaluator.process(batch if batched else batch.unbatch())
-    return evaluator.evaluate(size)
+    results = []
+    for metrics, columns, batched in cases:
+        size = len(columns["gt_label"])
+        padded = [index % size for index in range(-(-size // world_size) * world_size)]
+        evaluator = Evaluator(metrics)
+        share = padded[rank::world_size]
+        for start in range(0, len(share), 2):
+            rows = share[start : start + 2]
+            batch = DataSample(**{name: column[rows] for name, column in columns.items()})
+            evaluator.process(batch if batched else batch.unbatch())
+        results.append(evaluator.evaluate(size))
+    return results

@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from trainwright.engine.distributed import get_rank
 from trainwright.engine.evaluation.metric import BaseMetric
 from trainwright.engine.runner import Runner
+from trainwright.hooks import NanGuardHook, TimeLimitHook
+from trainwright.models.base import BaseModel
 
 
 class Points(Dataset[tuple[Tensor, Tensor]]):
@@ -124,8 +127,12 @@ def make_runner(
         work_dir=str(work_dir),
         train_dataloader={"dataset": dataset or Points(), **loader, **(train_dataloader or {})},
         train_cfg=train_cfg or {"by_epoch": True, "max_epochs": 3},
-        optim_wrapper={"type": "OptimWrapper", "optimizer": {"type": "SGD", "lr": lr, "momentum": momentum}, **(optim_wrapper or {})},
-        default_hooks={"logger": None, "timer": None, "runtime_info": None, "checkpoint": checkpoint and {"type": "CheckpointHook", **checkpoint}},
+        optim_wrapper={
+            "type": "OptimWrapper",
+            "optimizer": {"type": "SGD", "lr": lr, "momentum": momentum},
+            **(optim_wrapper or {}),
+        },
+        default_hooks={"checkpoint": checkpoint and {"type": "CheckpointHook", **checkpoint}},
         custom_hooks=list(hooks),
         randomness={"seed": 0},
         **options,
@@ -145,3 +152,50 @@ def files_in(work_dir: Path, pattern: str = "*.pth") -> list[str]:
 def weights_of(runner: Runner) -> dict[str, Tensor]:
     """Returns a copy of the model's weights."""
     return {name: value.detach().clone() for name, value in runner.model.state_dict().items()}
+
+
+class ParallelLine(BaseModel):
+    """A linear model behind batch normalisation, for runs in several processes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2)
+        self.fc = nn.Linear(2, 1)
+
+    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
+        output = self.fc(self.norm(inputs)).squeeze(1)
+        return {"loss": nn.functional.mse_loss(output, data_samples)} if mode == "loss" else output
+
+
+def runs_in_several_processes(folder: str) -> dict[str, Any]:
+    """Trains several times in one of several processes; returns what became of each run, by name."""
+    results: dict[str, Any] = {}
+    for name, hooks in (("apart", []), ("synced", [{"type": "SyncBuffersHook"}])):
+        runner = make_runner(Path(folder, name), hooks, model=ParallelLine(), batch_size=2)
+        runner.train()
+        results[name] = {key: value.clone() for key, value in runner.model.module.named_buffers()}
+
+    guard = NanGuardHook(action="rollback", interval=1)
+    runner = make_runner(
+        Path(folder, "rollback"),
+        [guard],
+        model=ParallelLine(),
+        dataset=Points(8, bad=[4]),
+        batch_size=2,
+        train_cfg={"max_epochs": 1},
+        train_dataloader={"sampler": {"type": "DefaultSampler", "shuffle": False}},
+    )
+    runner.train()
+    results["rollback"] = {"times": guard.rollbacks, "weight": runner.model.module.fc.weight.detach().clone()}
+
+    limit = 1e-9 if get_rank() == 0 else 1e9
+    runner = make_runner(
+        Path(folder, "limit"), [TimeLimitHook(limit, interval=3)], model=ParallelLine(), batch_size=2
+    )
+    runner.train()
+    results["limit"] = runner.iter
+
+    metric = Scripted(acc=[1, 3, 2])
+    options = {"interval": 1, "max_keep_ckpts": 1, "save_best": "acc"}
+    make_runner(Path(folder, "saved"), model=ParallelLine(), checkpoint=options, metric=metric).train()
+    return results

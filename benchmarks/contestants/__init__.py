@@ -1,0 +1,1 @@
+"""Who trains: one module for each, with a function for each variant."""

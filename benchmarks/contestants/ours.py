@@ -1,0 +1,55 @@
+"""Trainwright, with all its default hooks."""
+
+from pathlib import Path
+from typing import Any
+
+from jobs import Job
+from torch import nn
+
+from trainwright.engine import Config, Runner
+
+SHIPPED_CONFIG = Path(__file__).parents[2] / "configs" / "classification" / "lenet_fashion_mnist.py"
+
+
+def train_same(job: Job, network: nn.Module, folder: Path) -> None:
+    """Trains with exactly the optimizer of the bare loop."""
+    build_runner(job, network, folder, {**job.optimizer, "fused": False}).train()
+
+
+def train_shipped(job: Job, network: nn.Module, folder: Path) -> None:
+    """Trains with the optimizer that a user gets who says nothing: fused."""
+    build_runner(job, network, folder, job.optimizer).train()
+
+
+def build_runner(job: Job, network: nn.Module, folder: Path, optimizer: dict[str, Any]) -> Runner:
+    """Returns a runner for one epoch."""
+    if job.from_dataset:
+        return _shipped_runner(job, folder, optimizer)
+    return Runner(
+        model=network,
+        work_dir=str(folder),
+        train_dataloader={
+            "dataset": job.dataset(),
+            "batch_size": job.batch_size,
+            "collate_fn": {"type": "default_collate"},
+        },
+        train_cfg={"by_epoch": True, "max_epochs": 1},
+        optim_wrapper={"optimizer": optimizer},
+        randomness={"seed": 0},
+    )
+
+
+def _shipped_runner(job: Job, folder: Path, optimizer: dict[str, Any]) -> Runner:
+    cfg = Config.fromfile(SHIPPED_CONFIG)
+    for mode in ("val", "test"):
+        for part in ("dataloader", "cfg", "evaluator"):
+            del cfg[f"{mode}_{part}"]
+    cfg.work_dir = str(folder)
+    cfg.train_cfg = {"by_epoch": True, "max_epochs": 1}
+    cfg.default_hooks.checkpoint = {"interval": 1}
+    cfg.optim_wrapper.optimizer = optimizer
+    if job.steps * job.batch_size < 10_000:
+        cfg.train_dataloader.dataset.indices = job.steps * job.batch_size
+    return Runner.from_cfg(cfg)
+
+

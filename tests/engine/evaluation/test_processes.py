@@ -1,0 +1,29 @@
+"""Evaluation in two real processes gives what it gives in one."""
+
+import importlib.util
+from typing import Any
+
+import torch
+from distributed_workers import evaluate_cases, run_processes
+
+METRICS: list[dict[str, Any]] = [
+    {"type": "Accuracy", "topk": (1, 2, 3)},
+    {"type": "Accuracy", "prefix": "gpu", "collect_device": "gpu"},
+    {"type": "SingleLabelMetric", "average": None},
+    {"type": "ConfusionMatrix"},
+]
+if importlib.util.find_spec("torchmetrics") is not None:
+    accuracy = {"type": "torchmetrics.Accuracy", "task": "multiclass", "num_classes": 4, "average": "micro"}
+    METRICS.append({"type": "TorchMetric", "metric": accuracy})
+
+
+def test_what_the_sampler_added_does_not_count():
+    """Five samples on two processes: the sampler repeats the first, which is right."""
+    scores = torch.eye(4)[torch.tensor([0, 1, 0, 0, 3])] + torch.linspace(0, 0.3, 20).view(5, 4)
+    columns = {"gt_label": torch.tensor([0, 1, 2, 3, 0]), "pred_score": scores}
+    cases = [(METRICS, columns, True), (METRICS, columns, False)]
+    alone = evaluate_cases(cases)
+    assert alone[0] == alone[1]
+    assert alone[0]["accuracy/top1"] == alone[0]["gpu/top1"] == 40.0
+    assert alone[0]["confusion_matrix/result"] == [[1, 0, 0, 1], [0, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]]
+    assert run_processes(evaluate_cases, cases) == [alone, alone]

@@ -1,0 +1,218 @@
+"""Mixed precision on the CPU: bfloat16, float16 with a loss scale, overflow, resume."""
+
+import io
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainwright.engine.message_hub import MessageHub
+from trainwright.engine.optim.amp import AmpOptimWrapper, autocast
+from trainwright.engine.optim.wrapper import OptimWrapper
+
+
+def make_model() -> nn.Sequential:
+    generator = torch.Generator().manual_seed(3)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    with torch.no_grad():
+        for param in model.parameters():
+            param.copy_(torch.randn(param.shape, generator=generator) * 0.5)
+    return model
+
+
+def make_wrapper(model: nn.Module, **kwargs: Any) -> AmpOptimWrapper:
+    return AmpOptimWrapper(optimizer=torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), **kwargs)
+
+
+def batches(count: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    return [torch.randn(5, 4, generator=generator) for _ in range(count)]
+
+
+def train(wrapper: OptimWrapper, model: nn.Module, data: list[Tensor]) -> None:
+    for batch in data:
+        with wrapper.optim_context(model):
+            output = model(batch)
+        wrapper.update_params(output.float().square().mean())
+
+
+def through_file(state: Any) -> Any:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+def assert_same(first: nn.Module, second: nn.Module) -> None:
+    for (name, one), two in zip(first.named_parameters(), second.parameters()):
+        assert torch.equal(one, two), name
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected", "scaled"),
+    [
+        (None, torch.bfloat16, False),  # the CPU's default
+        ("bfloat16", torch.bfloat16, False),
+        (torch.float16, torch.float16, True),
+        ("float32", torch.float32, False),
+    ],
+)
+def test_the_forward_runs_in_the_dtype(dtype: Any, expected: torch.dtype, scaled: bool) -> None:
+    model = make_model()
+    wrapper = make_wrapper(model, dtype=dtype)
+    with wrapper.optim_context(model):
+        assert model(batches(1)[0]).dtype is expected
+    assert model(batches(1)[0]).dtype is torch.float32
+    assert wrapper.loss_scaler.is_enabled() is scaled
+
+
+def test_bfloat16_is_a_hand_written_loop() -> None:
+    model, reference = make_model(), make_model()
+    train(make_wrapper(model, dtype="bfloat16", clip_grad={"max_norm": 0.05}), model, batches(4))
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.1, momentum=0.9)
+    for batch in batches(4):
+        with torch.autocast("cpu", torch.bfloat16):
+            output = reference(batch)
+        output.float().square().mean().backward()
+        nn.utils.clip_grad_norm_(reference.parameters(), 0.05)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert_same(model, reference)
+
+
+def test_float16_with_accumulation_and_clipping_is_a_hand_written_loop() -> None:
+    model, reference = make_model(), make_model()
+    hub = MessageHub("amp")
+    with MessageHub.set_current(hub):
+        wrapper = make_wrapper(model, dtype="float16", clip_grad={"max_norm": 0.05}, accumulative_counts=2)
+        train(wrapper, model, batches(6))
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.1, momentum=0.9)
+    scaler = torch.amp.GradScaler("cpu")
+    norms = []
+    for index, batch in enumerate(batches(6)):
+        with torch.autocast("cpu", torch.float16):
+            output = reference(batch)
+        scaler.scale(output.float().square().mean() / 2).backward()
+        if index % 2:
+            scaler.unscale_(optimizer)
+            norms.append(nn.utils.clip_grad_norm_(reference.parameters(), 0.05).item())
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+    assert_same(model, reference)
+    assert hub.get_scalar("train/grad_norm").data[0].tolist() == norms
+    assert max(norms) < 100  # of the unscaled gradients
+
+
+def test_an_overflow_skips_the_step_and_halves_the_scale() -> None:
+    model = make_model()
+    before = [param.clone() for param in model.parameters()]
+    wrapper = make_wrapper(model, dtype="float16", clip_grad={"max_norm": 1.0})
+    with MessageHub.set_current(MessageHub("overflow")):
+        wrapper.update_params(model(batches(1)[0]).sum() * float("inf"))
+    assert all(torch.equal(param, old) for param, old in zip(model.parameters(), before))
+    assert wrapper.loss_scaler.get_scale() == 2.0**15
+    assert all(param.grad is None for param in model.parameters())
+    with MessageHub.set_current(MessageHub("after")):
+        train(wrapper, model, batches(1))
+    assert not torch.equal(next(model.parameters()), before[0])
+
+
+@pytest.mark.parametrize("stop", [2, 3])
+def test_a_resume_goes_on_to_the_same_bits(stop: int) -> None:
+    settings: dict[str, Any] = {
+        "dtype": "float16",
+        "accumulative_counts": 2,
+        "loss_scale": {"init_scale": 1024.0, "growth_interval": 2},
+    }
+    data = batches(8)
+    whole = make_model()
+    train(make_wrapper(whole, **settings), whole, data)
+    first = make_model()
+    wrapper = make_wrapper(first, **settings)
+    train(wrapper, first, data[:stop])
+    state, weights = through_file((wrapper.state_dict(), first.state_dict()))
+    assert state["loss_scaler"]["_growth_tracker"] == 1
+    second = make_model()
+    second.load_state_dict(weights)
+    wrapper = make_wrapper(second, **settings)
+    wrapper.load_state_dict(state)
+    train(wrapper, second, data[stop:])
+    assert_same(second, whole)
+    assert wrapper.loss_scaler.get_scale() == 4096.0
+
+
+def test_the_scales_settings_are_the_configs_after_a_resume() -> None:
+    model = make_model()
+    state = make_wrapper(model, dtype="float16", loss_scale={"init_scale": 64.0}).state_dict()
+    wrapper = make_wrapper(model, dtype="float16", loss_scale={"init_scale": 2.0, "growth_interval": 5})
+    wrapper.load_state_dict(state)
+    assert wrapper.loss_scaler.get_scale() == 64.0
+    assert wrapper.loss_scaler.get_growth_interval() == 5
+    fixed = make_wrapper(model, dtype="float16", loss_scale=128.0)
+    fixed.load_state_dict(state)
+    assert fixed.loss_scaler.get_scale() == 128.0
+    train(fixed, model, batches(1))
+    assert fixed.loss_scaler.get_scale() == 128.0
+
+
+def test_states_pass_between_precisions() -> None:
+    model = make_model()
+    scaled, unscaled = make_wrapper(model, dtype="float16"), make_wrapper(model, dtype="bfloat16")
+    plain = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    unscaled.load_state_dict(scaled.state_dict())
+    scaled.load_state_dict(unscaled.state_dict())
+    scaled.load_state_dict(plain.state_dict())
+    plain.load_state_dict(scaled.state_dict())
+    assert scaled.loss_scaler.get_scale() == 2.0**16
+
+
+def test_gradients_are_exchanged_once_a_window() -> None:
+    class Syncing(nn.Linear):
+        quiet = 0
+
+        @contextmanager
+        def no_sync(self) -> Any:
+            self.quiet += 1
+            yield
+
+    model = Syncing(4, 2)
+    wrapper = make_wrapper(model, accumulative_counts=2)
+    with wrapper.optim_context(model):
+        assert model(batches(1)[0]).dtype is torch.bfloat16
+    assert model.quiet == 1
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "message"),
+    [
+        ({"dtype": "float64"}, ValueError, "float16, bfloat16, float32, not 'float64'"),
+        ({"dtype": "fp16"}, ValueError, "not 'fp16'"),
+        ({"loss_scale": "static"}, TypeError, "a number, a dict or 'dynamic'"),
+        ({"accumulative_counts": 0}, ValueError, "accumulative_counts"),
+    ],
+)
+def test_wrong_settings(kwargs: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make_wrapper(make_model(), **kwargs)
+
+
+def test_closures_are_refused() -> None:
+    with pytest.raises(ValueError, match="LBFGS needs a closure"):
+        AmpOptimWrapper(optimizer=torch.optim.LBFGS(make_model().parameters()))
+
+
+def test_autocast() -> None:
+    layer, batch = nn.Linear(4, 2), torch.ones(1, 4)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    assert autocast().device == device
+    with autocast("cpu"):
+        assert layer(batch).dtype is torch.bfloat16
+        with autocast("cpu", enabled=False):
+            assert layer(batch).dtype is torch.float32
+    with autocast("cpu", torch.float16):
+        assert layer(batch).dtype is torch.float16
+    with autocast("cpu", torch.float32):
+        assert layer(batch).dtype is torch.float32

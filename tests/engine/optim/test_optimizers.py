@@ -1,0 +1,110 @@
+"""Optimizers by name, and the fused implementation by default."""
+
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from trainwright.engine.errors import ConfigError, UnknownTypeError
+from trainwright.engine.optim.optimizers import build_optimizer
+from trainwright.engine.registry import OPTIMIZERS
+
+
+def make_params(dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:
+    return [nn.Parameter(torch.ones(3, 2, dtype=dtype))]
+
+
+def test_every_optimizer_of_torch_is_registered() -> None:
+    for name, member in vars(torch.optim).items():
+        if inspect.isclass(member) and issubclass(member, torch.optim.Optimizer) and name != "Optimizer":
+            assert OPTIMIZERS.get(name) is member
+    assert OPTIMIZERS.get("TorchAdafactor") is torch.optim.Adafactor
+
+
+def test_every_optimizer_of_torch_takes_a_step() -> None:
+    for name in sorted(OPTIMIZERS.module_dict):
+        params = make_params()
+        optimizer = build_optimizer(params, {"type": name})
+        if name == "LBFGS":
+            continue
+        grad = torch.full((3, 2), 0.5)
+        params[0].grad = grad.to_sparse() if name == "SparseAdam" else grad
+        optimizer.step()
+        assert (params[0] != 1).any(), name
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "Adagrad"])
+def test_fused_by_default(name: str) -> None:
+    assert build_optimizer(make_params(), {"type": name}).defaults["fused"] is True
+
+
+@pytest.mark.parametrize("key", ["fused", "foreach", "capturable", "differentiable"])
+def test_the_config_decides_if_it_says_anything(key: str) -> None:
+    optimizer = build_optimizer(make_params(), {"type": "Adam", key: False})
+    assert optimizer.defaults["fused"] is (False if key == "fused" else None)
+
+
+def test_not_fused_where_it_does_not_work() -> None:
+    assert build_optimizer(make_params(torch.complex64), {"type": "Adam"}).defaults["fused"] is None
+    assert build_optimizer(make_params(), {"type": "SGD"}, allow_fused=False).defaults["fused"] is None
+    mixed = [{"params": make_params()}, {"params": make_params(torch.complex64), "lr": 0.2}]
+    assert build_optimizer(mixed, {"type": "Adam"}).defaults["fused"] is None
+    assert "fused" not in build_optimizer(make_params(), {"type": "Rprop"}).defaults
+
+
+def test_fused_differs_by_rounding_only() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(50, 3, generator=generator)
+    results = []
+    for settings in ({}, {"fused": False}):
+        param = nn.Parameter(start.clone())
+        optimizer = build_optimizer([param], {"type": "AdamW", "lr": 0.01, "weight_decay": 0.1, **settings})
+        for _ in range(20):
+            (param**2).sum().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
+        results.append(param.detach())
+    assert torch.allclose(*results, rtol=1e-5, atol=1e-7)
+    assert not torch.equal(results[0], start)
+
+
+def test_mistakes_carry_the_path() -> None:
+    with pytest.raises(
+        ConfigError, match=r"optim_wrapper.optimizer.momentun: SGD takes no such argument"
+    ) as caught:
+        build_optimizer(
+            make_params(), {"type": "SGD", "lr": 0.1, "momentun": 0.9}, path="optim_wrapper.optimizer"
+        )
+    assert "did you mean 'momentum'?" in str(caught.value)
+    with pytest.raises(UnknownTypeError, match=r"optimizer\.type: 'Adma' is not registered") as unknown:
+        build_optimizer(make_params(), {"type": "Adma"})
+    assert "'Adam'" in str(unknown.value)
+    with pytest.raises(ConfigError, match="this optimizer has no 'type'"):
+        build_optimizer(make_params(), {"lr": 0.1})
+    with pytest.raises(ValueError, match="Invalid learning rate") as invalid:
+        build_optimizer(make_params(), {"type": "SGD", "lr": -1}, path="optim_wrapper.optimizer")
+    assert invalid.value.__notes__ == ["while building optim_wrapper.optimizer (SGD)"]
+
+
+def test_a_class_or_a_dotted_path_does_too() -> None:
+    assert isinstance(build_optimizer(make_params(), {"type": torch.optim.SGD}), torch.optim.SGD)
+    assert isinstance(build_optimizer(make_params(), {"type": "torch.optim.SGD"}), torch.optim.SGD)
+
+
+def test_optimizers_of_other_packages_are_imported_when_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lion_pytorch.py").write_text("import torch\nclass Lion(torch.optim.SGD): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "lion_pytorch" not in sys.modules
+    try:
+        optimizer: Any = build_optimizer(make_params(), {"type": "Lion", "lr": 0.1})
+        assert type(optimizer).__module__ == "lion_pytorch"
+    finally:
+        OPTIMIZERS.module_dict.pop("Lion", None)
+        sys.modules.pop("lion_pytorch", None)
+    assert OPTIMIZERS.get("DAdaptAdam") is None

@@ -1,0 +1,553 @@
+"""Schedulers: the numbers against closed forms and MMEngine's own, and what a resume makes of them."""
+
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from trainwright.engine.errors import CheckpointError, ConfigError
+from trainwright.engine.optim import param_scheduler, schedulers
+from trainwright.engine.optim.param_scheduler import (
+    INF,
+    LinearParamScheduler,
+    ReduceOnPlateauParamScheduler,
+    _ParamScheduler,
+)
+from trainwright.engine.optim.schedulers import (
+    CosineAnnealingLR,
+    CosineAnnealingMomentum,
+    ExponentialLR,
+    LinearLR,
+    LRSchedulerMixin,
+    MultiStepLR,
+    OneCycleLR,
+    PolyLR,
+    ReduceOnPlateauLR,
+    StepLR,
+    beyond_end,
+    build_param_scheduler,
+    resume_param_schedulers,
+)
+from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.registry import PARAM_SCHEDULERS
+
+ORACLE = json.loads((Path(__file__).parent / "mmengine_scheduler_values.json").read_text())
+
+
+def make_wrapper(optimizer: str = "sgd", groups: int = 2) -> OptimWrapper:
+    first, second = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    params: list[dict[str, Any]] = [{"params": [first]}]
+    if groups == 2:
+        params.append({"params": [second], "lr": 0.02, "weight_decay": 0.03})
+    if optimizer == "sgd":
+        return OptimWrapper(torch.optim.SGD(params, lr=0.1, momentum=0.9, weight_decay=0.01))
+    return OptimWrapper(torch.optim.Adam(params, lr=0.1, betas=(0.9, 0.99), weight_decay=0.01))
+
+
+def class_of(name: str) -> Any:
+    return getattr(schedulers, name, None) or getattr(param_scheduler, name)
+
+
+def lrs(wrapper: OptimWrapper) -> list[float]:
+    return [group["lr"] for group in wrapper.param_groups]
+
+
+def curve(steps: int, make: Callable[[OptimWrapper], _ParamScheduler]) -> list[float]:
+    """Learning rates of one group from 0.1 on, the first one that after construction."""
+    wrapper = make_wrapper(groups=1)
+    scheduler = make(wrapper)
+    values = []
+    for _ in range(steps):
+        values.append(wrapper.param_groups[0]["lr"])
+        scheduler.step()
+    return values
+
+
+@pytest.mark.parametrize("case", ORACLE, ids=lambda case: f"{case['type']}-{case['optimizer']}")
+def test_the_numbers_are_mmengines_to_the_last_bit(case: dict[str, Any]) -> None:
+    wrapper = make_wrapper(case["optimizer"])
+    settings = dict(case["settings"])
+    values = []
+    if case["type"] == "chain":
+        chain: list[_ParamScheduler] = [
+            LinearLR(wrapper, start_factor=0.01, by_epoch=False, begin=0, end=4),
+            CosineAnnealingLR(wrapper, by_epoch=False, begin=4, end=12, eta_min=1e-3),
+            ExponentialLR(wrapper, gamma=0.97, by_epoch=False),
+        ]
+        for _ in case["values"]:
+            values.append(lrs(wrapper))
+            for scheduler in chain:
+                scheduler.step()
+    elif case["type"] == "ReduceOnPlateauLR":
+        metrics = settings.pop("metrics")
+        plateau = ReduceOnPlateauLR(wrapper, **settings)
+        for metric in metrics:
+            plateau.step()
+            plateau.step({plateau.monitor: metric})
+            values.append(plateau.get_last_value())
+    else:
+        name, _, classmethod_name = case["type"].partition(".")
+        if classmethod_name:
+            scheduler = class_of(name).build_iter_from_epoch(wrapper, epoch_length=4, **settings)
+            assert not scheduler.by_epoch
+        else:
+            scheduler = class_of(name)(wrapper, **settings)
+        for expected in case["values"]:
+            values.append(scheduler.get_last_value())
+            if case["optimizer"] == "adam":
+                assert [group["betas"][0] for group in wrapper.param_groups] == expected
+            scheduler.step()
+    assert values == case["values"]
+
+
+def test_closed_forms() -> None:
+    close = {"rel": 1e-12, "abs": 1e-15}
+    cosine = curve(21, lambda w: CosineAnnealingLR(w, T_max=20, eta_min=0.01))
+    assert cosine == pytest.approx(
+        [0.01 + 0.09 * (1 + math.cos(math.pi * t / 20)) / 2 for t in range(21)], **close
+    )
+    linear = curve(8, lambda w: LinearLR(w, start_factor=0.2, end_factor=1.0, end=5))
+    assert linear == pytest.approx([0.1 * (0.2 + 0.8 * min(t, 4) / 4) for t in range(8)], **close)
+    poly = curve(10, lambda w: PolyLR(w, power=2.0, eta_min=0.001, end=10))
+    assert poly == pytest.approx([0.001 + 0.099 * (1 - t / 9) ** 2 for t in range(10)], **close)
+    exponential = curve(6, lambda w: ExponentialLR(w, gamma=0.8))
+    assert exponential == pytest.approx([0.1 * 0.8**t for t in range(6)], **close)
+    steps = curve(10, lambda w: StepLR(w, step_size=3, gamma=0.5))
+    assert steps == pytest.approx([0.1 * 0.5 ** (t // 3) for t in range(10)], **close)
+    milestones = curve(8, lambda w: MultiStepLR(w, milestones=[2, 5, 5], gamma=0.1))
+    assert milestones == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.01, 1e-4, 1e-4, 1e-4], **close)
+
+
+def test_one_cycle_and_the_others_agree_with_torch_where_torch_means_the_same() -> None:
+    param = nn.Parameter(torch.ones(1))
+    reference = torch.optim.SGD([param], lr=0.1)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(reference, 0.5, total_steps=30, cycle_momentum=False)
+    expected = []
+    for _ in range(29):
+        expected.append(reference.param_groups[0]["lr"])
+        reference.step()
+        cycle.step()
+    ours = curve(29, lambda w: OneCycleLR(w, eta_max=0.5, total_steps=30))
+    assert ours == pytest.approx(expected, rel=1e-12)
+
+
+def test_one_cycle_with_a_peak_at_the_first_step() -> None:
+    values = curve(3, lambda w: OneCycleLR(w, eta_max=0.5, total_steps=10, pct_start=0.1))
+    assert values[0] == 0.5
+    assert values[1] < 0.5
+
+
+def test_constant_factor_zero_comes_back() -> None:
+    values = curve(5, lambda w: schedulers.ConstantLR(w, factor=0.0, end=3))
+    assert values == [0.0, 0.0, 0.1, 0.1, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda w: LinearLR(w, begin=5, end=5), "end must be after begin"),
+        (lambda w: LinearLR(w, start_factor=1.5), "start_factor must be in"),
+        (lambda w: LinearLR(w, start_factor=0), "start_factor must be above 0"),
+        (lambda w: LinearLR(w, last_step=3), "has no 'initial_lr'"),
+        (lambda w: LinearParamScheduler(w, "weight_dekay"), "did you mean 'weight_decay'"),
+        (lambda w: CosineAnnealingLR(w, eta_min=0.1, eta_min_ratio=0.1), "either eta_min or eta_min_ratio"),
+        (
+            lambda w: schedulers.CosineRestartLR(w, periods=[1, 2], eta_min=0),
+            "2 periods and 1 restart_weights",
+        ),
+        (lambda w: OneCycleLR(w, eta_max=1.0, total_steps=10, pct_start=2.0), "pct_start"),
+        (lambda w: OneCycleLR(w, eta_max=[1.0] * 5, total_steps=10), "eta_max has 5 values"),
+        (lambda w: ReduceOnPlateauLR(w, factor=1.0), "factor must be below 1"),
+        (lambda w: ReduceOnPlateauLR(w, by_epoch=False), "by_epoch must be True"),
+        (lambda w: ReduceOnPlateauLR(w, min_value=[0.0] * 7), "min_value has 7 values"),
+        (lambda w: ExponentialLR.build_iter_from_epoch(w, gamma=0.9), "needs epoch_length"),
+    ],
+)
+def test_settings_out_of_range_are_refused(make: Callable[[OptimWrapper], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(make_wrapper())
+
+
+def test_one_cycle_refuses_steps_beyond_its_end() -> None:
+    with pytest.raises(ValueError, match="step 6 of a cycle of total_steps=5"):
+        curve(8, lambda w: OneCycleLR(w, eta_max=0.5, total_steps=5))
+
+
+def test_momentum_needs_an_optimizer_that_has_one() -> None:
+    wrapper = OptimWrapper(torch.optim.Adagrad([nn.Parameter(torch.ones(1))]))
+    with pytest.raises(ValueError, match="no momentum to schedule"):
+        schedulers.LinearMomentum(wrapper)
+
+
+def test_a_missing_metric_is_named_with_those_there_are() -> None:
+    scheduler = ReduceOnPlateauLR(make_wrapper(), monitor="acc")
+    with pytest.raises(ConfigError, match="no metric 'acc'") as caught:
+        scheduler.step({"val/accuracy": 1.0, "val/f1": 0.5})
+    assert "there are val/accuracy, val/f1" in str(caught.value)
+
+
+def test_reduce_on_plateau_counts_epochs_without_metrics() -> None:
+    scheduler = ReduceOnPlateauLR(make_wrapper())
+    scheduler.step()
+    assert (scheduler._global_step, scheduler.last_step) == (1, -1)
+    assert scheduler.need_val_args
+    assert ReduceOnPlateauParamScheduler.need_val_args
+
+
+def test_verbose_logs_each_change(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: list[tuple[int, float]] = []
+
+    class Shown(StepLR):
+        def print_value(self, is_verbose: bool, group: int, value: float) -> None:
+            assert is_verbose
+            shown.append((group, value))
+
+    scheduler = Shown(make_wrapper(groups=1), step_size=1, gamma=0.5, verbose=True)
+    scheduler.step()
+    assert shown == [(0, 0.1), (0, 0.05)]
+
+
+def test_a_library_subclass_overrides_get_value() -> None:
+    class QuadraticWarmup(_ParamScheduler):
+        def __init__(
+            self, optimizer: Any, param_name: str, begin: int = 0, end: int = INF, **kwargs: Any
+        ) -> None:
+            self.total_iters = end - begin
+            super().__init__(optimizer=optimizer, param_name=param_name, begin=begin, end=end, **kwargs)
+
+        def _get_value(self) -> list[float]:
+            if self.last_step == 0:
+                return [
+                    base * (2 * self.last_step + 1) / self.total_iters**2
+                    for base, _ in zip(self.base_values, self.optimizer.param_groups)
+                ]
+            return [
+                group[self.param_name] + base * (2 * self.last_step + 1) / self.total_iters**2
+                for base, group in zip(self.base_values, self.optimizer.param_groups)
+            ]
+
+    class QuadraticWarmupLR(LRSchedulerMixin, QuadraticWarmup):
+        pass
+
+    values = curve(6, lambda w: QuadraticWarmupLR(w, end=4))
+    assert values == pytest.approx([0.1 * (min(t, 3) + 1) ** 2 / 16 for t in range(6)])
+
+
+# building
+
+
+def test_build_takes_the_end_of_the_run_and_converts_epochs() -> None:
+    wrapper = make_wrapper()
+    built = build_param_scheduler(
+        [
+            {"type": "LinearLR", "by_epoch": False, "end": 3},
+            {"type": "CosineAnnealingLR", "begin": 1, "convert_to_iter_based": True},
+            {"type": "MultiStepMomentum", "milestones": [2]},
+            {"type": "StepParamScheduler", "param_name": "weight_decay", "step_size": 5, "by_epoch": False},
+        ],
+        wrapper,
+        max_epochs=10,
+        max_iters=70,
+        epoch_length=7,
+    )
+    assert isinstance(built, list)
+    assert [(type(s).__name__, s.by_epoch, s.begin, s.end) for s in built] == [
+        ("LinearLR", False, 0, 3),
+        ("CosineAnnealingLR", False, 7, 70),
+        ("MultiStepMomentum", True, 0, 10),
+        ("StepParamScheduler", False, 0, 70),
+    ]
+    ready = StepLR(wrapper, step_size=1)
+    assert build_param_scheduler(ready, wrapper) == [ready]
+
+
+def test_build_for_several_optimizers() -> None:
+    wrappers = OptimWrapperDict(generator=make_wrapper(groups=1), critic=make_wrapper(groups=1))
+    same = build_param_scheduler({"type": "StepLR", "step_size": 1}, wrappers, max_epochs=3)
+    assert isinstance(same, dict)
+    assert [same[name][0].optimizer for name in same] == [wrappers["generator"], wrappers["critic"]]
+    own = build_param_scheduler(
+        {"generator": {"type": "StepLR", "step_size": 1}, "critic": [{"type": "LinearLR"}]},
+        wrappers,
+        max_epochs=3,
+    )
+    assert isinstance(own, dict)
+    assert {name: type(own[name][0]) for name in own} == {"generator": StepLR, "critic": LinearLR}
+    with pytest.raises(ConfigError, match="param_scheduler: its names"):
+        build_param_scheduler({"gen": {"type": "StepLR", "step_size": 1}}, wrappers)
+
+
+@pytest.mark.parametrize(
+    ("cfg", "message"),
+    [
+        ({"type": "MultiStepLr", "milestones": [1]}, "param_scheduler.0.type: 'MultiStepLr'"),
+        ({"begin": 1}, "param_scheduler.0: this parameter scheduler has no 'type'"),
+        (
+            {"type": "StepLR", "step_size": 1, "convert_to_iter_based": True, "by_epoch": False},
+            "by_epoch must be True",
+        ),
+        (
+            {"type": "StepLR", "step_size": 1, "convert_to_iter_based": True},
+            "length of an epoch is not known",
+        ),
+        ("StepLR", "expected the config of a scheduler"),
+    ],
+)
+def test_a_wrong_config_is_named_by_its_path(cfg: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_param_scheduler([cfg], make_wrapper(), max_epochs=3)
+
+
+def test_wrong_arguments_say_where() -> None:
+    with pytest.raises(ValueError) as caught:
+        build_param_scheduler([{"type": "LinearLR", "start_factor": 7}], make_wrapper(), max_epochs=3)
+    assert caught.value.__notes__ == ["while building param_scheduler.0 (LinearLR)"]
+
+
+def test_every_scheduler_is_registered_for_lr_and_momentum() -> None:
+    kinds = "Step MultiStep Constant Exponential CosineAnnealing Linear Poly OneCycle CosineRestart"
+    for kind in [*kinds.split(), "ReduceOnPlateau"]:
+        for suffix in ("LR", "ParamScheduler", "Momentum"):
+            assert (f"{kind}{suffix}" in PARAM_SCHEDULERS) is (f"{kind}{suffix}" != "OneCycleMomentum")
+
+
+def test_schedules_beyond_the_end_are_found() -> None:
+    assert (
+        beyond_end({"type": "LinearLR", "begin": 12}, 12, None)
+        == "it begins at 12, the run ends after 12 epochs"
+    )
+    assert "all its milestones [30, 40]" in str(
+        beyond_end({"type": "MultiStepLR", "milestones": [30, 40]}, 12, None)
+    )
+    assert beyond_end({"type": "MultiStepLR", "milestones": [8, 40]}, 12, None) is None
+    assert "iterations" in str(beyond_end({"type": "LinearLR", "begin": 500, "by_epoch": False}, 12, 400))
+    assert beyond_end({"type": "LinearLR", "begin": 500, "by_epoch": False}, 12, None) is None
+
+
+# state and resume
+
+
+def saved(state: Any) -> Any:
+    """What a checkpoint gives back."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+CHAIN: list[dict[str, Any]] = [
+    {"type": "LinearLR", "start_factor": 0.01, "by_epoch": False, "end": 7},
+    {"type": "CosineAnnealingLR", "begin": 1, "T_max": 5, "eta_min": 0.001},
+    {"type": "MultiStepLR", "milestones": [9, 21], "by_epoch": False, "gamma": 0.3},
+    {"type": "CosineAnnealingMomentum", "by_epoch": False, "T_max": 30, "eta_min": 0.5},
+]
+EPOCH_LENGTH = 5
+
+
+class Run:
+    """The schedulers of a run of 30 iterations, 6 epochs."""
+
+    def __init__(self, cfg: list[dict[str, Any]], optimizer: str = "sgd", epochs: int = 6) -> None:
+        self.wrapper = make_wrapper(optimizer)
+        built = build_param_scheduler(cfg, self.wrapper, max_epochs=epochs, max_iters=epochs * EPOCH_LENGTH)
+        assert isinstance(built, list)
+        self.schedulers = built
+        self.iteration = 0
+
+    def advance(self, steps: int) -> list[list[float]]:
+        values = []
+        for _ in range(steps):
+            values.append([*lrs(self.wrapper), *self.wrapper.get_momentum()["momentum"]])
+            self.iteration += 1
+            for scheduler in self.schedulers:
+                if not scheduler.by_epoch:
+                    scheduler.step()
+            if self.iteration % EPOCH_LENGTH == 0:
+                for scheduler in self.schedulers:
+                    if scheduler.by_epoch:
+                        scheduler.step()
+        return values
+
+    def state(self) -> Any:
+        return saved([self.wrapper.state_dict(), [scheduler.state_dict() for scheduler in self.schedulers]])
+
+    def resume(self, state: Any, iteration: int) -> None:
+        self.wrapper.load_state_dict(state[0])
+        resume_param_schedulers(self.schedulers, state[1], epoch_length=EPOCH_LENGTH)
+        self.iteration = iteration
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("stop", [3, 7, 10, 24])
+def test_a_resume_goes_on_to_the_same_bits(stop: int, optimizer: str) -> None:
+    whole = Run(CHAIN, optimizer).advance(30)
+    first = Run(CHAIN, optimizer)
+    first.advance(stop)
+    second = Run(CHAIN, optimizer)
+    second.resume(first.state(), stop)
+    assert second.advance(30 - stop) == whole[stop:]
+
+
+def test_a_state_is_counters_and_small() -> None:
+    run = Run(CHAIN)
+    run.advance(4)
+    state = run.state()[1]
+    assert {key: value for key, value in state[2].items() if key != "settings"} == {
+        "last_step": 4,
+        "_global_step": 4,
+    }
+    assert state[2]["settings"] == {
+        "param_name": "lr",
+        "begin": 0,
+        "end": 30,
+        "by_epoch": False,
+        "milestones": {9: 1, 21: 1},
+        "gamma": 0.3,
+    }
+
+
+@pytest.mark.parametrize("stop", [4, 10, 13])
+def test_changed_milestones_take_effect_as_if_they_had_always_been(stop: int) -> None:
+    changed = [dict(cfg) for cfg in CHAIN]
+    changed[2]["milestones"] = [2, 15]
+    changed[1]["T_max"] = 6
+    expected = Run(changed).advance(30)
+    first = Run(CHAIN)
+    first.advance(stop)
+    second = Run(changed)
+    second.resume(first.state(), stop)
+    values = second.advance(30 - stop)
+    assert values == [pytest.approx(row, rel=1e-12) for row in expected[stop:]]
+    assert values != Run(CHAIN).advance(30)[stop:]
+
+
+def test_a_longer_run_does_not_stay_at_the_minimum_of_the_shorter_one() -> None:
+    cfg = [{"type": "CosineAnnealingLR", "by_epoch": False}]
+    first = Run(cfg, epochs=2)
+    first.advance(10)
+    longer = Run(cfg, epochs=4)
+    longer.resume(first.state(), 10)
+    values = [row[0] for row in longer.advance(10)]
+    assert values == pytest.approx(
+        [0.05 * (1 + math.cos(math.pi * t / 20)) for t in range(10, 20)], rel=1e-12
+    )
+
+
+def test_a_changed_one_cycle_takes_effect() -> None:
+    cfg = {"type": "OneCycleLR", "eta_max": 0.3, "by_epoch": False}
+    first = Run([cfg])
+    first.advance(12)
+    changed = [{**cfg, "eta_max": 0.6, "total_steps": 40}]
+    second = Run(changed)
+    second.resume(first.state(), 12)
+    assert second.advance(18) == Run(changed).advance(30)[12:]
+
+
+def test_what_changed_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    first = Run([{"type": "MultiStepLR", "milestones": [2]}])
+    first.advance(11)
+    second = Run([{"type": "MultiStepLR", "milestones": [2, 4]}])
+    assert second.schedulers[0].changed_settings(first.state()[1][0]) == {
+        "milestones": ({2: 1}, {2: 1, 4: 1})
+    }
+    assert second.schedulers[0].changed_settings(second.state()[1][0]) == {}
+
+
+def test_plateau_resumes_with_its_counts() -> None:
+    metrics = [0.5, 0.6, 0.6, 0.6, 0.59, 0.59, 0.59, 0.59]
+    cfg = [{"type": "ReduceOnPlateauLR", "monitor": "acc", "rule": "greater", "patience": 1, "factor": 0.5}]
+
+    def feed(run: Run, values: list[float]) -> list[float]:
+        rates = []
+        for value in values:
+            run.schedulers[0].step()
+            run.schedulers[0].step({"acc": value})  # type: ignore[call-arg]
+            rates.append(lrs(run.wrapper)[0])
+        return rates
+
+    whole = feed(Run(cfg, epochs=10), metrics)
+    assert whole == [0.1, 0.1, 0.1, 0.05, 0.05, 0.025, 0.025, 0.0125]
+    first = Run(cfg, epochs=10)
+    feed(first, metrics[:3])
+    second = Run(cfg, epochs=10)
+    second.resume(first.state(), 3)
+    assert feed(second, metrics[3:]) == whole[3:]
+
+
+def test_a_changed_schedule_with_a_plateau_keeps_the_value() -> None:
+    cfg = [{"type": "ReduceOnPlateauLR"}, {"type": "MultiStepLR", "milestones": [1, 9], "by_epoch": False}]
+    first = Run(cfg)
+    first.advance(4)
+    cfg[1]["milestones"] = [1, 5]
+    second = Run(cfg)
+    second.resume(first.state(), 4)
+    assert [round(row[0], 9) for row in second.advance(3)] == [0.01, 0.001, 0.001]
+
+
+def test_mmengines_states_load() -> None:
+    """Its schedulers save all their attributes; the counters are taken, the settings are the config's."""
+    reference = Run([{"type": "MultiStepLR", "milestones": [2, 5]}])
+    whole = [row[0] for row in reference.advance(30)]
+    first = Run([{"type": "MultiStepLR", "milestones": [2, 5]}])
+    first.advance(15)
+    state = {
+        "milestones": Counter([2, 5]),
+        "gamma": 0.1,
+        "param_name": "lr",
+        "begin": 0,
+        "end": 6,
+        "by_epoch": True,
+        "base_values": [0.1, 0.02, 0.1],
+        "last_step": 3,
+        "_global_step": 3,
+        "verbose": False,
+        "_last_value": [0.010000000000000002, 0.002, 0.010000000000000002],
+    }
+    second = Run([{"type": "MultiStepLR", "milestones": [2, 5]}])
+    second.wrapper.load_state_dict(first.state()[0])
+    assert second.schedulers[0].changed_settings(state) == {}
+    resume_param_schedulers(second.schedulers, [state])
+    second.iteration = 15
+    assert [row[0] for row in second.advance(15)] == whole[15:]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("stop", [4, 10, 13])
+def test_schedulers_added_or_taken_away_take_effect(stop: int, optimizer: str) -> None:
+    for before, after in ((CHAIN[:1], CHAIN), (CHAIN, CHAIN[:2]), ([], CHAIN)):
+        expected = Run(after, optimizer).advance(30)
+        first = Run(before, optimizer)
+        first.advance(stop)
+        wrapper_state, states = first.state()
+        second = Run(after, optimizer)
+        second.wrapper.load_state_dict(wrapper_state)
+        counts = {"epochs": stop // EPOCH_LENGTH, "iterations": stop, "epoch_length": EPOCH_LENGTH}
+        resume_param_schedulers(second.schedulers, states, **counts)
+        second.iteration = stop
+        values = [row[:2] for row in second.advance(30 - stop)]
+        assert values == [pytest.approx(row[:2], rel=1e-12) for row in expected[stop:]]
+
+
+def test_another_number_of_schedulers_with_a_plateau_is_refused() -> None:
+    run = Run([*CHAIN, {"type": "ReduceOnPlateauLR"}])
+    with pytest.raises(CheckpointError, match="states of 5 schedulers, param_scheduler has 1"):
+        resume_param_schedulers(Run(CHAIN[:1]).schedulers, run.state()[1])
+
+
+def test_a_bare_optimizer_can_be_scheduled() -> None:
+    optimizer = torch.optim.Adam([nn.Parameter(torch.ones(1))], lr=0.1, betas=(0.9, 0.99))
+    scheduler = CosineAnnealingMomentum(optimizer, T_max=4, eta_min=0.5)
+    for _ in range(4):
+        scheduler.step()
+    assert optimizer.param_groups[0]["betas"] == (0.5, 0.99)
+    with pytest.raises(TypeError, match="needs an optimizer or its wrapper"):
+        StepLR(nn.Linear(1, 1), step_size=1)  # type: ignore[arg-type]

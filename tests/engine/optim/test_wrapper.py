@@ -1,0 +1,396 @@
+"""The optimizer wrapper against hand-written loops, bit for bit."""
+
+import io
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainwright.engine.errors import CheckpointError
+from trainwright.engine.message_hub import MessageHub
+from trainwright.engine.optim.state_layout import kept_settings
+from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+
+
+def make_model() -> nn.Sequential:
+    generator = torch.Generator().manual_seed(3)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    with torch.no_grad():
+        for param in model.parameters():
+            param.copy_(torch.randn(param.shape, generator=generator) * 0.5)
+    return model
+
+
+def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+
+def batches(count: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    return [torch.randn(5, 4, generator=generator) for _ in range(count)]
+
+
+def loss_of(model: nn.Module, batch: Tensor) -> Tensor:
+    return model(batch).square().mean()  # type: ignore[no-any-return]
+
+
+def train(wrapper: OptimWrapper, model: nn.Module, data: list[Tensor]) -> None:
+    for batch in data:
+        with wrapper.optim_context(model):
+            loss = loss_of(model, batch)
+        wrapper.update_params(loss)
+
+
+def assert_same(first: nn.Module, second: nn.Module) -> None:
+    for (name, one), two in zip(first.named_parameters(), second.parameters()):
+        assert torch.equal(one, two), name
+
+
+def through_file(state: Any) -> Any:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+def by_hand(
+    data: list[Tensor], windows: list[int], clip: float | None = None, value: float | None = None
+) -> nn.Module:
+    """Trains with an update after each window; windows are numbers of batches."""
+    model = make_model()
+    optimizer = make_optimizer(model)
+    remaining = list(data)
+    for window in windows:
+        for batch in remaining[:window]:
+            loss = loss_of(model, batch)
+            (loss / window if window > 1 else loss).backward()  # type: ignore[no-untyped-call]
+        del remaining[:window]
+        if clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        if value is not None:
+            nn.utils.clip_grad_value_(model.parameters(), value)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert not remaining
+    return model
+
+
+@pytest.mark.parametrize(
+    ("counts", "iterations", "windows"),
+    [(1, 5, [1] * 5), (3, 9, [3, 3, 3]), (3, 10, [3, 3, 3, 1]), (4, 11, [4, 4, 3]), (8, 5, [5])],
+)
+def test_accumulation_is_a_hand_written_loop(counts: int, iterations: int, windows: list[int]) -> None:
+    model = make_model()
+    wrapper = OptimWrapper(make_optimizer(model), accumulative_counts=counts)
+    wrapper.initialize_count_status(model, 0, iterations)
+    train(wrapper, model, batches(iterations))
+    assert_same(model, by_hand(batches(iterations), windows))
+    assert wrapper.inner_count == iterations
+    assert all(param.grad is None for param in model.parameters())
+
+
+def test_without_a_known_end_the_last_window_stays_open() -> None:
+    model = make_model()
+    wrapper = OptimWrapper(make_optimizer(model), accumulative_counts=3)
+    train(wrapper, model, batches(4))
+    assert_same(model, by_hand(batches(3), [3]))
+    assert all(param.grad is not None for param in model.parameters())
+
+
+@pytest.mark.parametrize("counts", [1, 2])
+def test_clipping_is_a_hand_written_loop_and_logs_the_norm(counts: int) -> None:
+    model = make_model()
+    clip_grad = {"max_norm": 0.05}
+    wrapper = OptimWrapper(make_optimizer(model), counts, clip_grad)
+    hub = MessageHub("clipping")
+    with MessageHub.set_current(hub):
+        train(wrapper, model, batches(4))
+    assert_same(model, by_hand(batches(4), [counts] * (4 // counts), clip=0.05))
+    assert clip_grad == {"max_norm": 0.05}
+    assert len(hub.get_scalar("train/grad_norm")) == 4 // counts
+    reference = make_model()
+    for batch in batches(counts):
+        (loss_of(reference, batch) / counts).backward()  # type: ignore[no-untyped-call]
+    first_norm = nn.utils.clip_grad_norm_(reference.parameters(), 0.05)
+    assert hub.get_scalar("train/grad_norm").data[0][0] == pytest.approx(float(first_norm), rel=1e-6)
+
+
+def test_clipping_by_value() -> None:
+    model = make_model()
+    wrapper = OptimWrapper(make_optimizer(model), clip_grad={"type": "value", "clip_value": 0.01})
+    train(wrapper, model, batches(4))
+    assert_same(model, by_hand(batches(4), [1] * 4, value=0.01))
+
+
+def test_nonfinite_gradients_raise_if_asked() -> None:
+    model = make_model()
+    wrapper = OptimWrapper(make_optimizer(model), clip_grad={"max_norm": 1.0, "error_if_nonfinite": True})
+    with pytest.raises(RuntimeError, match="non-finite"):
+        wrapper.update_params(loss_of(model, torch.full((1, 4), float("nan"))))
+
+
+@pytest.mark.parametrize(
+    ("clip_grad", "message"),
+    [
+        ({"max_nrom": 1.0}, "did you mean 'max_norm'"),
+        ({"type": "norms", "max_norm": 1.0}, "must be 'norm' or 'value'"),
+        ({"norm_type": 2}, "clip_grad needs 'max_norm'"),
+        ({}, "clip_grad needs 'max_norm'"),
+    ],
+)
+def test_wrong_clip_settings(clip_grad: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        OptimWrapper(make_optimizer(make_model()), clip_grad=clip_grad)
+
+
+@pytest.mark.parametrize("counts", [0, -1, 1.5])
+def test_wrong_counts(counts: Any) -> None:
+    with pytest.raises(ValueError, match="accumulative_counts must be"):
+        OptimWrapper(make_optimizer(make_model()), accumulative_counts=counts)
+
+
+def test_counts_changed_at_a_boundary_begin_a_window_there() -> None:
+    model = make_model()
+    wrapper = OptimWrapper(make_optimizer(model), accumulative_counts=2)
+    wrapper.initialize_count_status(model, 0, 15)
+    data = batches(15)
+    train(wrapper, model, data[:2])
+    wrapper.accumulative_counts = 4
+    train(wrapper, model, data[2:10])
+    wrapper.accumulative_counts = 3
+    train(wrapper, model, data[10:])
+    assert_same(model, by_hand(data, [2, 4, 4, 3, 2]))
+
+
+def test_counts_changed_within_a_window_take_effect_after_it() -> None:
+    model = make_model()
+    wrapper = OptimWrapper(make_optimizer(model), accumulative_counts=4)
+    wrapper.initialize_count_status(model, 0, 11)
+    data = batches(11)
+    train(wrapper, model, data[:2])
+    wrapper.accumulative_counts = 2
+    assert wrapper.accumulative_counts == 4
+    train(wrapper, model, data[2:])
+    assert wrapper.accumulative_counts == 2
+    assert_same(model, by_hand(data, [4, 2, 2, 2, 1]))
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4, 8, 10])
+def test_a_resume_goes_on_to_the_same_bits_within_a_window_too(stop: int) -> None:
+    data = batches(11)
+    whole = make_model()
+    wrapper = OptimWrapper(make_optimizer(whole), accumulative_counts=3)
+    wrapper.initialize_count_status(whole, 0, 11)
+    train(wrapper, whole, data)
+
+    first = make_model()
+    wrapper = OptimWrapper(make_optimizer(first), accumulative_counts=3)
+    wrapper.initialize_count_status(first, 0, 11)
+    train(wrapper, first, data[:stop])
+    state, weights = through_file((wrapper.state_dict(), first.state_dict()))
+    assert ("grads" in state["accumulation"]) is (stop % 3 != 0)
+
+    second = make_model()
+    second.load_state_dict(weights)
+    wrapper = OptimWrapper(make_optimizer(second), accumulative_counts=3)
+    wrapper.load_state_dict(state)
+    wrapper.initialize_count_status(second, stop, 11)
+    train(wrapper, second, data[stop:])
+    assert_same(second, whole)
+
+
+def test_changed_counts_take_effect_after_the_window_that_was_resumed() -> None:
+    data = batches(10)
+    first = make_model()
+    wrapper = OptimWrapper(make_optimizer(first), accumulative_counts=3)
+    train(wrapper, first, data[:4])
+    second = make_model()
+    second.load_state_dict(first.state_dict())
+    resumed = OptimWrapper(make_optimizer(second), accumulative_counts=2)
+    resumed.load_state_dict(through_file(wrapper.state_dict()))
+    resumed.initialize_count_status(second, 4, 10)
+    train(resumed, second, data[4:])
+    assert_same(second, by_hand(data, [3, 3, 2, 2]))
+
+
+def test_gradients_of_other_parameters_are_refused() -> None:
+    model = make_model()
+    wrapper = OptimWrapper(make_optimizer(model), accumulative_counts=2)
+    train(wrapper, model, batches(1))
+    state = wrapper.state_dict()
+    state["accumulation"]["grads"][0] = torch.zeros(2, 2)
+    with pytest.raises(CheckpointError, match="belong to other parameters"):
+        wrapper.load_state_dict(state)
+
+
+def test_mmengines_state_loads_and_the_given_dict_stays_whole() -> None:
+    model = make_model()
+    wrapper = OptimWrapper(make_optimizer(model), accumulative_counts=3)
+    state = make_optimizer(model).state_dict()
+    state["param_groups"][0]["lr"] = 0.025
+    keys = set(state)
+    wrapper.load_state_dict(state)
+    assert set(state) == keys
+    assert wrapper.get_lr() == {"lr": [0.025]}
+    wrapper.initialize_count_status(model, 6, 100)
+    assert wrapper.inner_count == 6
+
+
+def test_settings_that_the_checkpoint_overrules_are_named() -> None:
+    model = make_model()
+    saved = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    saved.param_groups[0].update(initial_lr=0.1, lr=0.003)
+    own = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.05, fused=True)
+    assert kept_settings(saved.state_dict()["param_groups"], own.param_groups) == [
+        "weight_decay=0.01 is kept, not 0.05 of the config"
+    ]
+    own.param_groups[0]["lr"] = 0.2
+    assert "lr=0.1 is kept, not 0.2 of the config" in kept_settings(
+        saved.state_dict()["param_groups"], own.param_groups
+    )
+
+
+def test_the_implementation_is_the_configs_after_a_resume() -> None:
+    model = make_model()
+    old = torch.optim.Adam(model.parameters(), lr=0.1, foreach=True)
+    loss_of(model, batches(1)[0]).backward()  # type: ignore[no-untyped-call]
+    old.step()
+    wrapper = OptimWrapper(torch.optim.Adam(model.parameters(), lr=0.2, fused=True))
+    wrapper.load_state_dict(old.state_dict())
+    group = wrapper.param_groups[0]
+    assert (group["fused"], group["foreach"], group["lr"]) == (True, None, 0.1)
+    train(wrapper, model, batches(1))
+
+
+def test_several_groups_show_the_base_settings() -> None:
+    model = make_model()
+    wrapper = OptimWrapper(
+        torch.optim.SGD(
+            [{"params": model[0].parameters(), "lr": 0.5}, {"params": model[2].parameters()}],
+            lr=0.1,
+            momentum=0.9,
+        )
+    )
+    assert wrapper.get_lr() == {"base_lr": [0.1], "lr": [0.5, 0.1]}
+    assert wrapper.get_momentum() == {"momentum": [0.9, 0.9]}
+    assert len(wrapper.param_groups) == 3
+    wrapper.param_groups[-1]["lr"] = 0.01
+    state = through_file(wrapper.state_dict())
+    assert state["base_param_settings"]["lr"] == 0.01
+    other = OptimWrapper(
+        torch.optim.SGD([{"params": model[0].parameters()}, {"params": model[2].parameters()}], lr=0.1)
+    )
+    other.load_state_dict(state)
+    assert other.get_lr() == {"base_lr": [0.01], "lr": [0.5, 0.1]}
+
+
+def test_one_group_has_no_base_settings() -> None:
+    wrapper = OptimWrapper(torch.optim.Adam(make_model().parameters(), lr=0.1, betas=(0.8, 0.9)))
+    assert wrapper.get_lr() == {"lr": [0.1]}
+    assert wrapper.get_momentum() == {"momentum": [0.8]}
+    assert wrapper.param_groups is wrapper.optimizer.param_groups
+    assert "base_param_settings" not in wrapper.state_dict()
+    assert wrapper.defaults["betas"] == (0.8, 0.9)
+
+
+class Syncing(nn.Linear):
+    """Counts the contexts in which gradients are not exchanged."""
+
+    quiet = 0
+
+    @contextmanager
+    def no_sync(self) -> Any:
+        self.quiet += 1
+        yield
+
+
+def test_gradients_are_exchanged_once_a_window() -> None:
+    model = Syncing(4, 2)
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), accumulative_counts=3)
+    wrapper.initialize_count_status(model, 0, 8)
+    train(wrapper, model, batches(8))  # windows of 3, 3, 2
+    assert model.quiet == 2 + 2 + 1
+
+
+def test_arguments_of_step_and_zero_grad_reach_the_optimizer() -> None:
+    model = make_model()
+    wrapper = OptimWrapper(make_optimizer(model))
+    wrapper.update_params(loss_of(model, batches(1)[0]), zero_kwargs={"set_to_none": False})
+    assert all(param.grad is not None and not param.grad.any() for param in model.parameters())
+
+
+def test_lbfgs_is_refused_without_a_closure_and_works_with_one() -> None:
+    model = make_model()
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5)
+    wrapper = OptimWrapper(optimizer)
+    batch = batches(1)[0]
+    with pytest.raises(ValueError, match="LBFGS evaluates the loss several times"):
+        wrapper.update_params(loss_of(model, batch))
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = loss_of(model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    before = loss_of(model, batch).item()
+    wrapper.update_params(loss_of(model, batch), step_kwargs={"closure": closure})
+    assert loss_of(model, batch).item() < 0.1 * before
+
+
+def make_dict() -> tuple[nn.Sequential, OptimWrapperDict]:
+    model = make_model()
+    return model, OptimWrapperDict(
+        body=OptimWrapper(
+            torch.optim.SGD(model[0].parameters(), lr=0.1, momentum=0.9), accumulative_counts=2
+        ),
+        head=OptimWrapper(torch.optim.Adam([{"params": [param]} for param in model[2].parameters()], lr=0.2)),
+    )
+
+
+def test_several_wrappers_in_one() -> None:
+    model, wrappers = make_dict()
+    assert (len(wrappers), list(wrappers.keys()), "head" in wrappers) == (2, ["body", "head"], True)
+    assert wrappers.get_lr() == {"body.lr": [0.1], "head.base_lr": [0.2], "head.lr": [0.2, 0.2]}
+    assert wrappers.get_momentum() == {"body.momentum": [0.9], "head.momentum": [0.9, 0.9]}
+    assert list(wrappers.param_groups) == ["body", "head"]
+    for name in ("body", "head"):
+        wrappers[name].update_params(loss_of(model, batches(1)[0]))
+    state = through_file(wrappers.state_dict())
+    _, others = make_dict()
+    others.load_state_dict(state)
+    assert others["body"].inner_count == 1
+    assert [name for name, _ in others.items()] == list(state)
+    others.zero_grad()
+    with pytest.raises(CheckpointError, match="this run has"):
+        others.load_state_dict({"body": state["body"]})
+
+
+@pytest.mark.parametrize("method", ["update_params", "backward", "optim_context"])
+def test_several_wrappers_refuse_what_belongs_to_one(method: str) -> None:
+    model, wrappers = make_dict()
+    argument = model if method == "optim_context" else loss_of(model, batches(1)[0])
+    with pytest.raises(NotImplementedError, match=r"optim_wrapper\[name\], of body, head"):
+        getattr(wrappers, method)(argument)
+    with pytest.raises(NotImplementedError):
+        wrappers.step()
+    with pytest.raises(KeyError, match="did you mean 'head'"):
+        wrappers["haed"]
+    with pytest.raises(TypeError, match="takes optimizer wrappers"):
+        OptimWrapperDict(body=make_optimizer(model))  # type: ignore[arg-type]
+
+
+def test_training_does_not_wait_for_the_device() -> None:
+    """No value is read back: with a tensor that refuses it, a clipped step works."""
+
+    class Unreadable(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            assert "_local_scalar_dense" not in str(func), "a value was read from a tensor"
+            return func(*args, **(kwargs or {}))
+
+    model = make_model()
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1, fused=True), 2, {"max_norm": 1.0})
+    with MessageHub.set_current(MessageHub("unread")), Unreadable():
+        train(wrapper, model, batches(4))

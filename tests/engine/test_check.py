@@ -1,0 +1,146 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainwright.engine.check import check
+from trainwright.engine.config.config import Config
+
+GOOD = """\
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='LeNet', num_classes=10),
+)
+train_dataloader = dict(
+    batch_size=4,
+    dataset=dict(type='FashionMNISTSubset', split='train'),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+)
+train_cfg = dict(by_epoch=True, max_epochs=3)
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
+param_scheduler = [dict(type='StepLR', step_size=1)]
+val_dataloader = dict(dataset=dict(type='FashionMNISTSubset', split='test'))
+val_cfg = dict()
+val_evaluator = dict(type='Accuracy')
+default_hooks = dict(checkpoint=dict(interval=1))
+custom_hooks = [dict(type='EMAHook', momentum=0.1, priority='LOW')]
+"""
+
+
+@pytest.fixture
+def mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+
+    def find(*changes: tuple[str, str], more: str = "") -> list[str]:
+        text = GOOD
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        (tmp_path / "my.py").write_text(text + more)
+        return [str(error) for error in check(Config.fromfile("my.py"))]
+
+    return find
+
+
+def test_a_good_config_has_no_mistakes(mistakes: Any) -> None:
+    assert mistakes() == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("'LeNet'", "'LeNett'", "my.py:3: model.backbone.type: 'LeNett' is not registered as a model\n    did you mean 'LeNet'"),
+        ("num_classes=10", "num_clases=10", "my.py:3: model.backbone.num_clases: LeNet takes no such argument\n    did you mean 'num_classes'"),
+        ("'ImageClassifier',", "'ImageClassifier', bakbone=1,", "my.py:2: model.bakbone: ImageClassifier takes no such argument\n    did you mean 'backbone'"),
+        ("'FashionMNISTSubset', split='train'", "'FashionMNISTSubset', spit='train'", "my.py:7: train_dataloader.dataset.spit: FashionMNISTSubset takes no such argument\n    did you mean 'split'"),
+        ("shuffle=True", "shufle=True", "my.py:8: train_dataloader.sampler.shufle: DefaultSampler takes no such argument\n    did you mean 'shuffle'"),
+        ("batch_size=4", "batchsize=4", "my.py:6: train_dataloader.batchsize: a dataloader takes no such argument\n    did you mean 'batch_size'"),
+        ("batch_size=4", "batch_size='4'", "my.py:6: train_dataloader.batch_size: must be"),
+        ("batch_size=4", "shuffle=True", "my.py:6: train_dataloader.shuffle: a dataloader takes no such argument\n    the sampler shuffles"),
+        ("max_epochs=3", "max_epoch=3", "my.py:10: train_cfg.max_epoch: EpochBasedTrainLoop takes no such argument\n    did you mean 'max_epochs'"),
+        ("max_epochs=3", "max_epochs='3'", "my.py:10: train_cfg.max_epochs: must be int, not str '3'\n    it is text: write 3"),
+        ("by_epoch=True", "by_epoch=False", "my.py:10: train_cfg.max_epochs: IterBasedTrainLoop takes no such argument"),
+        ("type='SGD', lr=0.1", "type='SGD', lr=0.1, momentun=0.9", "my.py:11: optim_wrapper.optimizer.momentun: SGD takes no such argument\n    did you mean 'momentum'"),
+        ("type='SGD', lr=0.1", "type='SGD', lr='1e-1'", "my.py:11: optim_wrapper.optimizer.lr: must be"),
+        ("type='SGD'", "type='SDG'", "my.py:11: optim_wrapper.optimizer.type: 'SDG' is not registered as a optimizer\n    did you mean 'SGD'"),
+        ("dict(optimizer=dict", "dict(clip=1, optimizer=dict", "my.py:11: optim_wrapper.clip: OptimWrapper takes no such argument"),
+        ("step_size=1", "step=1", "my.py:12: param_scheduler.0.step: StepLR takes no such argument\n    did you mean 'step_size'"),
+        ("step_size=1", "step_size=1, begin=3", "my.py:12: param_scheduler.0.begin: begins at 3, but the training ends after 3 epochs"),
+        ("'StepLR', step_size=1", "'MultiStepLR', milestones=[2, 8]", "my.py:12: param_scheduler.0.milestones: 8 never come: the training ends after 3 epochs"),
+        ("'Accuracy'", "'Acuracy'", "my.py:15: val_evaluator.type: 'Acuracy' is not registered as a metric\n    did you mean 'Accuracy'"),
+        ("checkpoint=", "chekpoint=", "my.py:16: default_hooks.chekpoint: no default hook has this name\n    did you mean 'checkpoint'"),
+        ("interval=1", "intervall=1", "my.py:16: default_hooks.checkpoint.intervall: CheckpointHook takes no such argument\n    did you mean 'interval'"),
+        ("'EMAHook'", "'EMAHok'", "my.py:17: custom_hooks.0.type: 'EMAHok' is not registered as a hook\n    did you mean 'EMAHook'"),
+        ("val_cfg = dict()\n", "", "my.py:13: val_cfg: missing, though val_dataloader and val_evaluator are set"),
+        ("optim_wrapper =", "optim_wraper =", "my.py:11: optim_wraper: unknown top-level key, and nothing reads it\n    did you mean 'optim_wrapper'"),
+    ],
+)  # fmt: skip
+def test_each_mistake_is_named_with_its_place_and_a_remedy(mistakes: Any, old: str, new: str, expected: str) -> None:
+    found = mistakes((old, new))
+    assert any(message.startswith(expected) for message in found), found
+
+
+def test_all_mistakes_come_at_once_in_the_order_of_the_config(mistakes: Any) -> None:
+    found = mistakes(("'LeNet'", "'LeNett'"), ("lr=0.1", "lr='fast'"), ("'Accuracy'", "'Acc'"))
+    assert [message.split(":")[1] for message in found] == ["3", "11", "15"]
+
+
+def test_one_mistake_is_told_once(mistakes: Any) -> None:
+    assert len(mistakes(("'LeNet'", "'LeNett'"))) == 1
+    assert len(mistakes(("num_classes=10", "num_clases=10"))) == 1
+
+
+def test_variables_that_something_reads_are_no_mistakes(mistakes: Any) -> None:
+    assert mistakes(("model = dict(", "modell = 10\nmodel = dict("), ("num_classes=10", "num_classes=modell")) == []
+
+
+def test_keys_of_mmcv_1_are_translated(mistakes: Any) -> None:
+    assert mistakes(more="lr_config = dict(policy='step')\n") == [
+        "my.py:18: lr_config: unknown top-level key, and nothing reads it\n    this is now param_scheduler=dict(type=...)"
+    ]
+
+
+def test_a_missing_argument_is_named(mistakes: Any) -> None:
+    assert mistakes(("step_size=1", "gamma=0.1")) == ["my.py:12: param_scheduler.0.step_size: StepLR needs this argument"]
+
+
+def test_a_checkpoint_that_is_not_there(mistakes: Any) -> None:
+    assert mistakes(more="load_from = 'none.pth'\n") == ["my.py:18: load_from: there is no file 'none.pth'"]
+
+
+def test_parts_inside_lists_and_wrappers_are_checked(mistakes: Any) -> None:
+    new = "dataset=dict(type='RepeatDataset', times=2, dataset=dict(type='FashionMNISTSubset', split='train', pipeline=[dict(type='RandomCrop', size=28), dict(type='PackInput')]))"
+    found = mistakes(("dataset=dict(type='FashionMNISTSubset', split='train')", new))
+    assert found == [
+        "my.py:7: train_dataloader.dataset.dataset.pipeline.1.type: 'PackInput' is not registered as a transform\n    did you mean 'PackInputs'?"
+    ]
+
+
+def test_full_dotted_paths_and_arguments_of_any_callable(mistakes: Any) -> None:
+    assert mistakes(("dict(type='LeNet', num_classes=10)", "dict(type='torchvision.models.resnet18', num_classes=10)")) == []
+    found = mistakes(("dict(type='LeNet', num_classes=10)", "dict(type='torch.nn.Linear', in_feature=1, out_features=2)"))
+    assert found == ["my.py:3: model.backbone.in_feature: Linear takes no such argument\n    did you mean 'in_features' or 'out_features'?"]
+
+
+def test_a_mistake_names_where_the_type_was_set_if_that_is_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.py").write_text(GOOD)
+    (tmp_path / "my.py").write_text("_base_ = 'base.py'\noptim_wrapper = dict(optimizer=dict(momentun=0.9))\n")
+    assert [str(error) for error in check(Config.fromfile("my.py"))] == [
+        "my.py:2: optim_wrapper.optimizer.momentun: SGD takes no such argument\n    did you mean 'momentum'? (SGD is named at base.py:11)"
+    ]
+
+
+def test_plain_dictionaries_are_checked_too() -> None:
+    found = [str(error) for error in check(dict(model=dict(type="LeNett"), train_cfg=dict(max_epochs=1)))]
+    assert any(message.startswith("model.type: 'LeNett' is not registered") for message in found)
+    assert any(message.startswith("train_dataloader: missing") for message in found)
+
+
+def test_yaml_keeps_its_lines_and_its_numbers_that_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.py").write_text(GOOD)
+    (tmp_path / "my.yaml").write_text("_base_: base.py\noptim_wrapper:\n  optimizer:\n    weight_decay: 1e-3\n")
+    assert [str(error) for error in check(Config.fromfile("my.yaml"))] == [
+        "my.yaml:4: optim_wrapper.optimizer.weight_decay: must be float, not str '1e-3'\n    it is text: write 0.001"
+    ]

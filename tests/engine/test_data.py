@@ -1,0 +1,191 @@
+import pickle
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from trainwright.engine.data import build_dataloader, position_of, sample_indices, start_at
+from trainwright.engine.errors import ConfigError, UnknownTypeError
+
+
+class Noisy(Dataset):
+    """Each sample is its index and what three generators give."""
+
+    def __init__(self, size: int = 20) -> None:
+        self.size = size
+        self.note = "mine"
+        self.broken: int | None = None
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> tuple[int, float, float, float]:
+        if index == self.broken:
+            raise OSError("cannot read")
+        return index, random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(range(6))
+
+
+def batches(loader: Any, epoch: int = 0, batch: int = 0) -> list[Any]:
+    assert start_at(loader, epoch, batch)
+    return list(loader)
+
+
+def build(**cfg: Any) -> Any:
+    return build_dataloader({"dataset": Noisy(), "batch_size": 4, "collate_fn": list, **cfg}, seed=3, training=True)
+
+
+def test_samples_draw_the_same_numbers_whoever_fetches_them() -> None:
+    expected = batches(build())
+    assert len(expected) == 5
+    random.seed(99)
+    torch.manual_seed(99)
+    assert batches(build(num_workers=1)) == expected
+    assert batches(build(num_workers=2, prefetch_factor=1)) == expected
+    assert batches(build(num_workers=2, persistent_workers=True)) == expected
+
+
+def test_each_epoch_has_its_own_order_and_its_own_numbers() -> None:
+    loader = build()
+    first, second = batches(loader, 0), batches(loader, 1)
+    by_index = [{sample[0]: sample[1:] for batch in run for sample in batch} for run in (first, second)]
+    assert [s[0] for b in first for s in b] != [s[0] for b in second for s in b]
+    assert all(by_index[0][index] != by_index[1][index] for index in range(20))
+    assert batches(loader, 0) == first
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("cut", [0, 1, 4, 5])
+def test_a_loader_starts_in_the_middle_of_an_epoch(workers: int, cut: int) -> None:
+    expected = batches(build(), 2)
+    assert batches(build(num_workers=workers), 2, cut) == expected[cut:]
+
+
+def test_persistent_workers_learn_of_a_new_epoch() -> None:
+    loader = build(num_workers=1, persistent_workers=True)
+    plain = build()
+    assert [batches(loader, epoch) for epoch in range(3)] == [batches(plain, epoch) for epoch in range(3)]
+
+
+def test_seed_changes_everything() -> None:
+    other = build_dataloader({"dataset": Noisy(), "batch_size": 4, "collate_fn": list}, seed=4, training=True)
+    assert batches(other) != batches(build())
+
+
+def test_samples_keep_their_order_without_shuffling() -> None:
+    loader = build(sampler=dict(type="DefaultSampler", shuffle=False))
+    assert [sample[0] for batch in batches(loader) for sample in batch] == list(range(20))
+
+
+def test_an_endless_sampler_starts_anywhere_in_its_stream() -> None:
+    def loader() -> Any:
+        return build(sampler=dict(type="InfiniteSampler", shuffle=True), batch_size=6)
+
+    def take(start: int, number: int) -> list[Any]:
+        one = loader()
+        assert position_of(one, start) == (0, start)
+        assert start_at(one, 0, start)
+        return [items for items, _ in zip(one, range(number))]
+
+    expected = take(0, 12)
+    assert take(7, 5) == expected[7:]
+    draws = [sample for batch in expected for sample in batch if sample[0] == expected[0][0][0]]
+    assert len({sample[1] for sample in draws}) == len(draws) > 2  # another augmentation in each pass
+
+
+def test_positions_in_a_loader_with_an_end() -> None:
+    assert position_of(build(), 13) == (2, 3)
+
+
+def test_indices_of_a_batch_are_worked_out_without_loading_it() -> None:
+    loader = build()
+    expected = batches(loader, 1)
+    assert sample_indices(loader, 1, 2) == [sample[0] for sample in expected[2]]
+    assert sample_indices(loader, 0, 2) is None  # the sampler stands in another epoch
+
+
+def test_the_dataset_of_the_loader_can_be_read_and_changed() -> None:
+    loader = build()
+    assert loader.dataset.note == "mine"
+    loader.dataset.note = "changed"
+    assert loader.dataset._inner.note == "changed"
+    assert len(pickle.loads(pickle.dumps(loader.dataset))) == 20
+
+
+def test_the_default_generator_is_left_alone() -> None:
+    torch.manual_seed(5)
+    expected = float(torch.rand(()))
+    torch.manual_seed(5)
+    loader = build(num_workers=1)
+    next(iter(loader))
+    assert float(torch.rand(())) == expected
+
+
+def test_a_sample_that_fails_is_named() -> None:
+    loader = build(dataset=Noisy(3), sampler=dict(type="DefaultSampler", shuffle=False))
+    loader.dataset.broken = 2
+    with pytest.raises(OSError, match="cannot read") as caught:
+        list(loader)
+    assert caught.value.__notes__ == ["while loading sample 2 of Noisy"]
+
+
+def test_a_sample_that_fails_in_a_worker_is_named() -> None:
+    loader = build(dataset=Noisy(3), sampler=dict(type="DefaultSampler", shuffle=False), num_workers=1)
+    loader.dataset.broken = 2
+    with pytest.raises(OSError, match="while loading sample 2 of Noisy"):
+        list(loader)
+
+
+def test_num_batch_per_epoch_keeps_the_first_samples() -> None:
+    loader = build(num_batch_per_epoch=2)
+    assert len(loader) == 2
+    assert sorted(sample[0] for batch in batches(loader) for sample in batch) == list(range(8))
+
+
+def test_batch_samplers_start_anywhere_too() -> None:
+    cfg = dict(batch_sampler=dict(type="torch.utils.data.BatchSampler", drop_last=True), batch_size=6)
+    expected = batches(build(**cfg), 1)
+    assert [len(batch) for batch in expected] == [6, 6, 6]
+    assert batches(build(**cfg), 1, 2) == expected[2:]
+    loader = build(**cfg)
+    start_at(loader, 1, 0)
+    assert sample_indices(loader, 1, 1) == [sample[0] for sample in expected[1]]
+
+
+def test_an_iterable_dataset_decides_its_order() -> None:
+    assert list(build_dataloader({"dataset": Stream(), "batch_size": 3}, seed=0)) == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(ConfigError, match="decides its order itself"):
+        build_dataloader({"dataset": Stream(), "sampler": dict(type="DefaultSampler")}, seed=0)
+
+
+def test_a_loader_of_the_user_is_taken_as_it_is() -> None:
+    mine = DataLoader(Noisy(), batch_size=2)
+    assert build_dataloader(mine, seed=0) is mine
+    assert start_at(mine, 3, 0)
+    assert not start_at(mine, 3, 1)
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(ConfigError, match="train_dataloader: a dataloader needs a dataset"):
+        build_dataloader({"batch_size": 2}, seed=0, path="train_dataloader")
+    with pytest.raises(ConfigError, match="(?s)persistent_workers: there are no workers.*set num_workers"):
+        build(persistent_workers=True)
+    with pytest.raises(UnknownTypeError, match=r"dataloader\.collate_fn\.type: 'psuedo_collate' is not registered"):
+        build(collate_fn=dict(type="psuedo_collate"))
+
+
+def test_collate_functions_take_arguments() -> None:
+    loader = build(collate_fn=dict(type=collect, suffix="!"), sampler=dict(type="DefaultSampler", shuffle=False))
+    assert next(iter(loader)) == "0123!"
+    assert next(iter(build(collate_fn="default_collate")))[0].shape == (4,)
+
+
+def collect(samples: list[Any], suffix: str) -> str:
+    return "".join(str(sample[0]) for sample in samples) + suffix

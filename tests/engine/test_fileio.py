@@ -1,0 +1,129 @@
+"""Reading and writing by extension."""
+
+import io
+import os
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from trainwright.engine.fileio import dict_from_file, dump, list_from_file, load
+
+DATA = {"a": [1, 2.5, None, True], "b": {"text": "ä"}}
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.yaml", "x.yml", "x.pkl", "x.pickle"])
+def test_what_is_dumped_is_loaded(tmp_path: Path, name: str):
+    file = tmp_path / "new" / name
+    assert dump(DATA, file) is None
+    assert load(file) == load(str(file)) == DATA
+
+
+@pytest.mark.parametrize("kind", ["json", "yaml", "pickle"])
+def test_text_and_open_files(kind: str):
+    content = dump(DATA, file_format=kind)
+    stream = io.BytesIO() if kind == "pickle" else io.StringIO()
+    dump(DATA, stream, file_format=kind)
+    assert stream.getvalue() == content
+    stream.seek(0)
+    assert load(stream, file_format=kind) == DATA
+
+
+def test_json_takes_arrays_sets_and_tensors():
+    data = {
+        "array": np.arange(2),
+        "number": np.float32(0.5),
+        "set": {1},
+        "range": range(2),
+        "tensor": torch.ones(1),
+    }
+    assert load(io.StringIO(dump(data, file_format="json")), "json") == {
+        "array": [0, 1], "number": 0.5, "set": [1], "range": [0, 1], "tensor": [1.0],
+    }  # fmt: skip
+    with pytest.raises(TypeError, match="cannot be written as JSON"):
+        dump(object(), file_format="json")
+    assert dump({"a": 1}, file_format="json", indent=1) == '{\n "a": 1\n}'
+
+
+def test_yaml_keeps_the_order():
+    assert dump({"b": 1, "a": 2}, file_format="yaml") == "b: 1\na: 2\n"
+
+
+def test_a_pickle_holds_arrays_and_tensors(tmp_path: Path):
+    file = tmp_path / "x.pkl"
+    data = OrderedDict(
+        array=np.array([[1.5]]), number=np.int64(3), tensor=torch.arange(3),
+        bf16=torch.ones(1, dtype=torch.bfloat16), parameter=torch.nn.Parameter(torch.ones(2)),
+        size=torch.Size([1]), path=Path("a"), set={1}, none=None,
+    )  # fmt: skip
+    dump(data, file)
+    loaded = load(file)
+    assert list(loaded) == list(data)
+    assert np.array_equal(loaded["array"], data["array"]) and loaded["number"] == 3
+    for name in ("tensor", "bf16", "parameter"):
+        assert torch.equal(loaded[name], data[name]) and loaded[name].dtype == data[name].dtype
+    assert loaded["path"] == Path("a") and loaded["set"] == {1} and loaded["size"] == (1,)
+
+
+class Attack:
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def test_a_pickle_cannot_run_code_unless_trusted(tmp_path: Path):
+    file, witness = tmp_path / "x.pkl", tmp_path / "witness"
+    dump({"a": Attack(f"touch {witness}")}, file)
+    with pytest.raises(pickle.UnpicklingError, match=r"system, which could run code.*trusted=True"):
+        load(file)
+    assert not witness.exists()
+    assert load(file, trusted=True) == {"a": 0}
+    assert witness.exists()
+
+
+def test_a_tensor_in_a_pickle_cannot_run_code_either(tmp_path: Path):
+    file, witness, inner = tmp_path / "x.pkl", tmp_path / "witness", io.BytesIO()
+    torch.save(Attack(f"touch {witness}"), inner)
+
+    class Bytes:
+        def __reduce__(self):
+            return torch.storage._load_from_bytes, (inner.getvalue(),)
+
+    dump(Bytes(), file)
+    with pytest.raises(pickle.UnpicklingError):
+        load(file)
+    assert not witness.exists()
+
+
+def test_a_yaml_file_cannot_run_code(tmp_path: Path):
+    file, witness = tmp_path / "x.yaml", tmp_path / "witness"
+    file.write_text(f"!!python/object/apply:os.system ['touch {witness}']")
+    with pytest.raises(Exception, match="could not determine a constructor"):
+        load(file)
+    assert not witness.exists()
+
+
+def test_unknown_formats_are_named():
+    with pytest.raises(TypeError, match="did you mean 'json'"):
+        load("a.jsn")
+    with pytest.raises(TypeError, match="these can be read and written"):
+        dump(1, "a.q")
+    with pytest.raises(TypeError, match="file_format"):
+        load(io.StringIO("1"))
+
+
+def test_lists_and_dicts_from_text_files(tmp_path: Path):
+    file = tmp_path / "x.txt"
+    file.write_bytes(b"0 cat\r\n1 dog\n2 big bird\n")
+    assert list_from_file(file) == ["0 cat", "1 dog", "2 big bird"]
+    assert list_from_file(file, prefix="> ", offset=1, max_num=1) == ["> 1 dog"]
+    assert dict_from_file(file) == {"0": "cat", "1": "dog", "2": ["big", "bird"]}
+    assert dict_from_file(file, key_type=int)[1] == "dog"
+    file.write_text("alone\n")
+    with pytest.raises(ValueError, match=r"x\.txt:1"):
+        dict_from_file(file)

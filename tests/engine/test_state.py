@@ -1,0 +1,79 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from trainwright.engine.state import RunState, StepSeeder, mix, seed_host, set_random_seed
+
+
+def draw() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+def test_mixing_depends_on_every_number_and_their_order() -> None:
+    seen = {mix(a, b, c) for a in range(10) for b in range(10) for c in range(10)}
+    assert len(seen) == 1000
+    assert all(0 <= value < 2**64 for value in seen)
+    bits = np.array([[value >> bit & 1 for bit in range(64)] for value in seen])
+    assert (np.abs(bits.mean(0) - 0.5) < 0.08).all()
+
+
+def test_mixing_is_the_same_on_every_machine() -> None:
+    assert mix(0) == 0xE220A8397B1DCDAF  # the first output of SplitMix64 from state 0
+    assert mix(1, 2, 3) == mix(1, 2, 3) != mix(3, 2, 1)
+
+
+def test_all_host_generators_are_seeded() -> None:
+    seed_host(2**63 + 5)
+    first = draw()
+    draw()
+    seed_host(2**63 + 5)
+    assert draw() == first
+    seed_host(2**63 + 6)
+    assert all(a != b for a, b in zip(draw(), first))
+
+
+def test_set_random_seed_is_that_of_torch_and_numpy() -> None:
+    set_random_seed(7)
+    first = draw()
+    random.seed(7)
+    np.random.seed(7)
+    torch.manual_seed(7)
+    assert draw() == first
+
+
+def test_deterministic_refuses_other_algorithms() -> None:
+    try:
+        set_random_seed(0, deterministic=True)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_each_step_rank_and_purpose_has_its_own_stream() -> None:
+    cpu = torch.device("cpu")
+    draws = []
+    for seed, rank, step, purpose in [(0, 0, 0, 0), (0, 0, 1, 0), (0, 1, 0, 0), (1, 0, 0, 0), (0, 0, 0, 1), (0, 0, 0, 0)]:
+        StepSeeder(seed, rank, cpu)(step, purpose)
+        draws.append(draw())
+    assert draws[0] == draws[-1]
+    assert len(set(draws)) == 5
+
+
+@pytest.mark.parametrize(
+    ("state", "saved"),
+    [
+        (RunState(epoch=2, iter=20, inner_iter=0), (2, 20, 0)),
+        (RunState(epoch=2, iter=23, inner_iter=3, iter_done=True), (2, 24, 4)),
+        (RunState(epoch=2, iter=30, inner_iter=10, epoch_done=True), (3, 30, 0)),
+    ],
+)
+def test_counters_are_saved_as_what_is_finished(state: RunState, saved: tuple[int, int, int]) -> None:
+    state.stop_reason = "signal SIGTERM"
+    counters = state.state_dict()
+    assert (counters["epoch"], counters["iter"], counters["inner_iter"]) == saved
+    restored = RunState()
+    restored.load_state_dict(counters)
+    assert restored.state_dict() == counters
+    assert restored.stop_reason is None

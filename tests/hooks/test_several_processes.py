@@ -1,0 +1,43 @@
+"""Hooks whose processes must agree, in one group of two real processes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from distributed_workers import run_processes
+from tiny_runs import files_in, runs_in_several_processes
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> list[dict[str, Any]]:
+    return run_processes(runs_in_several_processes, str(folder))
+
+
+def test_sync_buffers_gives_all_the_mean(results: list[dict[str, Any]]) -> None:
+    first, second = (result["apart"]["norm.running_mean"] for result in results)
+    assert not torch.equal(first, second)
+    first, second = (result["synced"] for result in results)
+    assert torch.equal(first["norm.running_mean"], second["norm.running_mean"])
+    assert torch.equal(first["norm.running_var"], second["norm.running_var"])
+    assert first["norm.num_batches_tracked"] == second["norm.num_batches_tracked"] == 6
+
+
+def test_all_roll_back_together(results: list[dict[str, Any]]) -> None:
+    first, second = (result["rollback"] for result in results)
+    assert first["times"] == second["times"] == 1
+    assert first["weight"].isfinite().all()
+    assert torch.equal(first["weight"], second["weight"])
+
+
+def test_the_clock_of_the_first_decides_for_all(results: list[dict[str, Any]]) -> None:
+    assert [result["limit"] for result in results] == [3, 3]
+
+
+def test_one_writes_the_checkpoints(folder: Path, results: list[dict[str, Any]]) -> None:
+    assert files_in(folder / "saved") == ["best_acc_epoch_2.pth", "epoch_3.pth"]

@@ -1,0 +1,75 @@
+"""TimeLimitHook ends real runs, by a clock that the test winds."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import log_of, make_runner, weights_of
+
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.hook import Hook
+from trainwright.hooks import TimeLimitHook
+
+
+class Clock(Hook):
+    """Time that passes by a second in each training iteration."""
+
+    priority = "HIGHEST"
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        self.now += 1
+
+
+def test_stops_in_time_with_a_checkpoint_to_go_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("trainwright.hooks.time_limit.time", clock)
+    runner = make_runner(tmp_path / "a", [clock, TimeLimitHook("00:00:03")])
+    runner.train()
+    assert runner.iter == 3  # in the middle of the second epoch
+    assert "the time limit of 0:00:03 is reached" in log_of(runner)
+    assert "--resume" in log_of(runner)
+    assert (tmp_path / "a" / "last_checkpoint").read_text() == "iter_3.pth"
+
+    resumed = make_runner(tmp_path / "a", [clock, TimeLimitHook("00:00:03")], resume=True)
+    resumed.train()
+    assert resumed.iter == 6  # three more seconds
+    unbroken = make_runner(tmp_path / "b")
+    unbroken.train()
+    torch.testing.assert_close(weights_of(resumed), weights_of(unbroken), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("03:00:00", 10800),
+        ("00:01:30", 90),
+        ("100:00:00", 360000),
+        ("1-12:00:00", 129600),
+        (90, 90),
+        (1.5, 1.5),
+        (timedelta(minutes=2), 120),
+    ],
+)
+def test_ways_to_write_a_limit(written: Any, seconds: float) -> None:
+    assert TimeLimitHook(written).max_seconds == seconds
+
+
+@pytest.mark.parametrize("written", ["3h", "00:00:00", "1:2:3", 0, -5])
+def test_what_is_no_limit_is_refused(written: Any) -> None:
+    with pytest.raises(ConfigError, match="is no time limit"):
+        TimeLimitHook(written)
+
+
+def test_the_interval_must_be_positive() -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        TimeLimitHook(60, interval=0)

@@ -1,0 +1,108 @@
+"""Test-time augmentation around a real test run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import Line, Points
+from torch import nn
+
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.evaluation.metric import BaseMetric
+from trainwright.engine.registry import DATASETS, METRICS, MODELS
+from trainwright.hooks import build_runner_with_tta
+
+
+@MODELS.register_module(name="TTATestLine")
+class TTALine(Line):
+    """A model that can be built by its name."""
+
+
+@MODELS.register_module(name="TTATestMean")
+class MeanOfTwoViews(nn.Module):
+    """Predicts the points and their mirror images, and takes the mean."""
+
+    def __init__(self, module: nn.Module, shift: float) -> None:
+        super().__init__()
+        self.module = module
+        self.shift = shift
+
+    def test_step(self, data: Any) -> list[dict[str, torch.Tensor]]:
+        inputs, targets = data
+        views = [self.module.test_step((view, targets)) for view in (inputs, inputs + self.shift)]
+        return [{"pred": (first["pred"] + second["pred"]) / 2} for first, second in zip(*views)]
+
+
+@DATASETS.register_module(name="TTATestPoints")
+class TTAPoints(Points):
+    """Points that keep the pipeline that they are given."""
+
+    def __init__(self, pipeline: list[Any]) -> None:
+        super().__init__(2)
+        self.pipeline = pipeline
+
+
+@DATASETS.register_module(name="TTATestRepeat")
+class TTARepeat(TTAPoints):
+    """A dataset around another."""
+
+    def __init__(self, dataset: dict[str, Any]) -> None:
+        self.dataset = DATASETS.build(dataset)
+        super().__init__(self.dataset.pipeline)
+
+
+@METRICS.register_module(name="TTATestSum")
+class SumOfPredictions(BaseMetric):
+    """Adds up the predictions."""
+
+    default_prefix = "sum"
+
+    def process(self, data_batch: Any, data_samples: Any) -> None:
+        self.results.extend(sample["pred"].item() for sample in data_samples)
+
+    def compute_metrics(self, results: list[float]) -> dict[str, float]:
+        return {"pred": sum(results)}
+
+
+def config(work_dir: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "model": {"type": "TTATestLine"},
+        "work_dir": str(work_dir),
+        "test_dataloader": {
+            "dataset": {"type": "TTATestRepeat", "dataset": {"type": "TTATestPoints", "pipeline": ["plain"]}},
+            "batch_size": 2,
+            "collate_fn": {"type": "default_collate"},
+        },
+        "test_cfg": {},
+        "test_evaluator": {"type": "TTATestSum"},
+        "tta_model": {"type": "TTATestMean", "shift": 2.0},
+        "tta_pipeline": ["views"],
+        **changes,
+    }
+
+
+def test_the_views_are_merged_and_the_model_is_unwrapped(tmp_path: Path) -> None:
+    cfg = config(tmp_path)
+    runner = build_runner_with_tta(cfg)
+    model = runner.model
+    # Weights of 0.5: the points (0, 1) and (0.5, 1) give 0.5 and 0.75, shifted by 2 each gives 2 more.
+    assert runner.test() == {"sum/pred": 1.25 + 2.0}
+    assert runner.model is model
+    assert runner.test_dataloader.dataset.pipeline == ["views"]
+    assert cfg["test_dataloader"]["dataset"]["dataset"]["pipeline"] == ["plain"]
+
+
+def test_a_test_that_fails_leaves_the_model_unwrapped(tmp_path: Path) -> None:
+    runner = build_runner_with_tta(config(tmp_path))
+    model = runner.model
+    model.test_step = None
+    with pytest.raises(TypeError):
+        runner.test()
+    assert runner.model is model
+
+
+@pytest.mark.parametrize("key", ["tta_model", "tta_pipeline", "test_dataloader"])
+def test_what_is_missing_is_named(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key}: test-time augmentation needs it"):
+        build_runner_with_tta(config(tmp_path, **{key: None}))

@@ -1,0 +1,122 @@
+"""BaseModule: the order of initialisation, and what the log file says about it."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from trainwright.engine.logging import MMLogger
+from trainwright.models import BaseModule, ModuleDict, ModuleList, Sequential
+
+
+def constant(value: float, layer: str = "Linear") -> dict[str, object]:
+    return {"type": "Constant", "layer": layer, "val": value, "bias": value}
+
+
+class Net(BaseModule):
+    def __init__(self, init_cfg: object = None) -> None:
+        super().__init__(init_cfg)  # type: ignore[arg-type]
+        self.own = nn.Linear(2, 2)
+        self.sub = Sequential(nn.Linear(2, 2), init_cfg=constant(5))
+
+
+def test_the_inner_config_wins() -> None:
+    net = Net(constant(1))
+    net.init_weights()
+    assert net.own.weight.unique().tolist() == [1]
+    assert net.sub[0].weight.unique().tolist() == [5]
+    assert net.is_init
+    assert net.sub.is_init
+
+
+def test_pretrained_comes_last(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save({"state_dict": {"sub.0.weight": torch.full((2, 2), 9.0)}}, file)
+    net = Net([{"type": "Pretrained", "checkpoint": str(file)}, constant(1)])
+    net.init_weights()
+    assert net.own.weight.unique().tolist() == [1]
+    assert net.sub[0].weight.unique().tolist() == [9]
+    assert net.sub[0].bias.unique().tolist() == [5]
+
+
+def test_children_that_are_initialised_stay_as_they_are() -> None:
+    net = Net()
+    net.sub.is_init = True
+    before = net.sub[0].weight.clone()
+    net.init_weights()
+    assert torch.equal(net.sub[0].weight, before)
+
+
+def test_a_second_call_warns_and_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    net = Net(constant(1))
+    net.init_weights()
+    with torch.no_grad():
+        net.own.weight.fill_(2)
+    with MMLogger.set_current(MMLogger("second_call")):
+        net.init_weights()
+    assert net.own.weight.unique().tolist() == [2]
+    assert "init_weights of Net was called more than once" in capsys.readouterr().out
+
+
+def test_log_file_says_how_each_parameter_got_its_values(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Custom(BaseModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(3))
+
+        def init_weights(self) -> None:
+            nn.init.constant_(self.scale, 4)
+
+    net = Net(constant(1))
+    net.custom = Custom()
+    net.norm = nn.BatchNorm1d(2)
+    logger = MMLogger("init_log", log_file=tmp_path / "run.log")
+    with MMLogger.set_current(logger):
+        net.init_weights()
+    logger.close()
+    lines = (tmp_path / "run.log").read_text().splitlines()
+    assert lines[0].endswith("Initialisation of the parameters:")
+    table = {line.split()[0]: line.split("  ")[-1].strip() for line in lines[1:]}
+    assert table == {
+        "own.weight": "ConstantInit: bias=1, val=1",
+        "own.bias": "ConstantInit: bias=1, val=1",
+        "sub.0.weight": "ConstantInit: bias=5, val=5",
+        "sub.0.bias": "ConstantInit: bias=5, val=5",
+        "custom.scale": "by init_weights of Custom",
+        "norm.weight": "by the constructor of its layer",
+        "norm.bias": "by the constructor of its layer",
+    }
+    assert "Initialisation" not in capsys.readouterr().out
+    assert not any(hasattr(module, "_params_init_info") for module in net.modules())
+    assert logging.getLogger("trainwright") is not logger
+
+
+def test_parameters_must_not_be_replaced_while_initialising() -> None:
+    class Replacing(BaseModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def init_weights(self) -> None:
+            self.weight = nn.Parameter(torch.ones(1))
+
+    with pytest.raises(ValueError, match="the parameter 'weight' appeared while Replacing"):
+        Sequential(Replacing()).init_weights()
+
+
+def test_containers() -> None:
+    layers = [nn.Linear(2, 3), nn.Linear(3, 4)]
+    sequential = Sequential(*layers, init_cfg=constant(1))
+    module_list = ModuleList(layers, init_cfg=constant(2))
+    module_dict = ModuleDict({"a": layers[0]}, init_cfg=constant(3))
+    assert sequential(torch.zeros(5, 2)).shape == (5, 4)
+    assert list(module_list.state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    assert list(module_dict.state_dict()) == ["a.weight", "a.bias"]
+    for value, container in enumerate((sequential, module_list, module_dict), 1):
+        container.init_weights()
+        assert layers[0].weight.unique().tolist() == [value]
+        assert f"init_cfg={constant(value)}" in repr(container)

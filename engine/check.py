@@ -18,6 +18,7 @@ from trainwright.engine import registry as registries
 from trainwright.engine.build import origin_of, resolve, signature_of
 from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, did_you_mean
 from trainwright.engine.hook import DEFAULT_HOOKS
+from trainwright.engine.optim.schedulers import beyond_end
 from trainwright.engine.registry import ROOT_REGISTRIES, Registry
 
 TRIPLES = (
@@ -225,17 +226,10 @@ class _Check:
     def _schedule_end(self, cfg: Mapping[str, Any], path: str) -> None:
         train_cfg = self.top.get("train_cfg") or {}
         max_epochs, max_iters = train_cfg.get("max_epochs"), train_cfg.get("max_iters")
-        limit, unit = (max_epochs, "epochs") if cfg.get("by_epoch", True) else (max_iters, "iterations")
-        if not isinstance(limit, int):
-            return
-        begin = cfg.get("begin", 0)
-        if isinstance(begin, int) and begin >= limit:
-            self._error(f"{path}.begin", f"begins at {begin}, but the training ends after {limit} {unit}", origin=origin_of(cfg, "begin"))
-        milestones = cfg.get("milestones")
-        late = [m for m in milestones if isinstance(m, int) and m >= limit] if isinstance(milestones, list | tuple) else []
-        if late:
-            what = f"{', '.join(map(str, late))} never come: the training ends after {limit} {unit}"
-            self._error(f"{path}.milestones", what, origin=origin_of(cfg, "milestones"))
+        problem = beyond_end(cfg, *(limit if isinstance(limit, int) else None for limit in (max_epochs, max_iters)))
+        if problem:
+            key = "begin" if problem.startswith("it begins") else "milestones"
+            self._error(f"{path}.{key}", problem, origin=origin_of(cfg, key))
 
     def _evaluator(self, key: str) -> None:
         given = self.top.get(key)

@@ -59,7 +59,7 @@ class TrainLoop(BaseLoop):
         dynamic_intervals: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         super().__init__(runner, dataloader)
-        if _length(self.dataloader) == 0:
+        if self.epoch_length == 0:
             hint = "the dataset is empty, or smaller than a batch with drop_last"
             raise ConfigError("train_dataloader", "the loader has no batches", hint)
         self.val_begin = val_begin
@@ -96,6 +96,11 @@ class TrainLoop(BaseLoop):
     @_iter.setter
     def _iter(self, value: int) -> None:
         self._state.iter = value
+
+    @property
+    def epoch_length(self) -> int | None:
+        """How many batches one pass over the data has, or None if there is no end to it."""
+        return _length(self.dataloader)
 
     @property
     def max_epochs(self) -> int:
@@ -176,11 +181,10 @@ class EpochBasedTrainLoop(TrainLoop):
             raise ConfigError("train_cfg.max_epochs", f"must be a whole number, not {max_epochs}")
         super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals)
         self._max_epochs = int(max_epochs)
-        length = _length(self.dataloader)
-        if length is None:
+        if self.epoch_length is None:
             hint = "train_cfg=dict(by_epoch=False, max_iters=...)"
             raise ConfigError("train_dataloader", "a loader without length cannot be trained on by epochs", hint)
-        self._max_iters = self._max_epochs * length
+        self._max_iters = self._max_epochs * self.epoch_length
 
     @property
     def max_epochs(self) -> int:

@@ -270,7 +270,9 @@ MODELS = _root("MODELS", "model", ["trainwright.models"])
 MODEL_WRAPPERS = _root("MODEL_WRAPPERS", "model_wrapper", ["trainwright.models"])
 WEIGHT_INITIALIZERS = _root("WEIGHT_INITIALIZERS", "weight initializer", ["trainwright.models.initialize"])
 OPTIMIZERS = _root("OPTIMIZERS", "optimizer", ["trainwright.engine.optim.optimizers"])
-OPTIM_WRAPPERS = _root("OPTIM_WRAPPERS", "optim_wrapper", ["trainwright.engine.optim.wrapper"])
+OPTIM_WRAPPERS = _root(
+    "OPTIM_WRAPPERS", "optim_wrapper", ["trainwright.engine.optim.wrapper", "trainwright.engine.optim.amp"]
+)
 OPTIM_WRAPPER_CONSTRUCTORS = _root(
     "OPTIM_WRAPPER_CONSTRUCTORS", "optimizer wrapper constructor", ["trainwright.engine.optim.constructor"]
 )

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -487,10 +488,9 @@ class Runner:
         schedulers = self._given["param_scheduler"]
         if schedulers is not None:
             loop = self.train_loop
-            by_epoch = isinstance(loop, EpochBasedTrainLoop)
             self.param_schedulers = build_param_scheduler(
                 schedulers, self.optim_wrapper, path="param_scheduler", max_epochs=loop.max_epochs, max_iters=loop.max_iters,
-                epoch_length=len(loop.dataloader) if by_epoch else None,
+                epoch_length=loop.epoch_length,
             )  # fmt: skip
 
     def _scale_lr(self) -> None:
@@ -501,6 +501,7 @@ class Runner:
             raise ConfigError("auto_scale_lr.base_batch_size", "missing", "the batch size that the learning rate was chosen for")
         batch_size = self.train_dataloader.batch_size * self.world_size
         ratio = batch_size / options["base_batch_size"]
-        for group in self.optim_wrapper.param_groups:
+        groups = self.optim_wrapper.param_groups
+        for group in chain(*groups.values()) if isinstance(groups, Mapping) else groups:
             group["lr"] *= ratio
         self.logger.info("Learning rates scaled by %g: batches of %d, chosen for %d", ratio, batch_size, options["base_batch_size"])

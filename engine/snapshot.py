@@ -11,6 +11,7 @@ from trainwright.engine.environment import package_version
 from trainwright.engine.errors import CheckpointError, ConfigError, Origin
 from trainwright.engine.hook import Hook
 from trainwright.engine.model_setup import unwrap
+from trainwright.engine.optim.schedulers import resume_param_schedulers
 
 if TYPE_CHECKING:
     from trainwright.engine.runner import Runner
@@ -165,19 +166,14 @@ def _map_schedulers(schedulers: Any, function: Any) -> Any:
 
 def _restore_schedulers(runner: "Runner", saved: Any) -> None:
     current = runner.param_schedulers
-    if not current and not saved:
-        return
     by_name = current if isinstance(current, Mapping) else {"": current}
     saved_by_name = saved if isinstance(saved, Mapping) else {"": saved or []}
+    loop = runner.train_loop
     for name, schedulers in by_name.items():
-        states = saved_by_name.get(name, [])
-        if len(states) != len(schedulers):
-            runner.logger.warning(
-                "the checkpoint has %d parameter schedulers%s and the config %d: the config's start at their "
-                "place in the run as far as they can tell", len(states), f" for {name}" if name else "", len(schedulers),
-            )  # fmt: skip
-        for scheduler, state in zip(schedulers, states):
-            scheduler.load_state_dict(state)
+        resume_param_schedulers(
+            schedulers, saved_by_name.get(name, []), path=f"param_scheduler.{name}" if name else "param_scheduler",
+            epochs=runner.epoch if loop.epoch_length else None, iterations=runner.iter, epoch_length=loop.epoch_length,
+        )  # fmt: skip
 
 
 def _restore_hooks(runner: "Runner", saved: Mapping[str, Any]) -> None:

@@ -154,6 +154,8 @@ class CheckpointHook(Hook):
             folder = Path(self.out_dir) / folder.absolute().name
         self._folder = folder
         runner.logger.info(f"Checkpoints will be saved to {folder}.")
+        if not (self.best_scores or self.keep_ckpts):
+            self._adopt(runner.message_hub)
         self._drop_surplus()
         self._remove_obsolete()
 
@@ -300,6 +302,17 @@ class CheckpointHook(Hook):
             if name not in in_use:
                 self._path(name).unlink(missing_ok=True)
         self._obsolete = []
+
+    def _adopt(self, hub: "MessageHub") -> None:
+        """Takes over what MMEngine noted in a checkpoint that is resumed."""
+        for metric in self.save_best:
+            suffix = "" if len(self.save_best) == 1 else f"_{metric}"
+            score, path = hub.get_info(f"best_score{suffix}"), hub.get_info(f"best_ckpt{suffix}")
+            if metric != "auto" and score is not None and path is not None:
+                self.best_scores[metric] = float(score)
+                self.best_ckpts[metric] = Path(path).name
+        if self.max_keep_ckpts > 0:
+            self.keep_ckpts = [self.filename_tmpl.format(step) for step in hub.get_info("keep_ckpt_ids", [])]
 
     def _tell_hub(self, hub: "MessageHub") -> None:
         """Leaves the best scores and paths where scripts written for MMEngine look for them."""

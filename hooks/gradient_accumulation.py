@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.hook import DataBatch, Hook
+from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
 from trainwright.engine.registry import HOOKS
 
 if TYPE_CHECKING:
@@ -73,7 +74,12 @@ class GradientAccumulationScheduleHook(Hook):
         if position < 0 or self._counts[position] == self._current:
             return
         self._current = self._counts[position]
-        optim_wrapper: Any = runner.optim_wrapper
-        wrappers = optim_wrapper.values() if isinstance(optim_wrapper.param_groups, dict) else [optim_wrapper]
-        for wrapper in wrappers:
+        for wrapper in single_wrappers(runner.optim_wrapper):
             wrapper.accumulative_counts = self._current
+
+
+def single_wrappers(optim_wrapper: Any) -> list[OptimWrapper]:
+    """Returns an optimizer wrapper, or those that a dictionary of them holds, as a list."""
+    if isinstance(optim_wrapper, OptimWrapperDict):
+        return list(optim_wrapper.values())
+    return [optim_wrapper]

@@ -15,6 +15,7 @@ from trainwright.engine.model_setup import unwrap
 from trainwright.engine.registry import HOOKS
 from trainwright.hooks.checkpoint import CheckpointHook
 from trainwright.hooks.ema import EMAHook
+from trainwright.hooks.gradient_accumulation import single_wrappers
 
 if TYPE_CHECKING:
     from trainwright.engine.runner import Runner
@@ -201,7 +202,7 @@ class _Snapshot:
 
     def __init__(self, runner: "Runner", device: torch.device | None) -> None:
         self.iteration: int = runner.state.state_dict()["iter"]
-        self._wrappers = _wrappers(runner.optim_wrapper)
+        self._wrappers = single_wrappers(runner.optim_wrapper)
         self._modules = [unwrap(runner.model)]
         self._modules += [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
         self._weights = [_copy(module.state_dict(), device) for module in self._modules]
@@ -224,11 +225,6 @@ class _Snapshot:
             for group, kept in zip(wrapper.param_groups, settings):
                 group.update(kept)
             wrapper.zero_grad()
-
-
-def _wrappers(optim_wrapper: Any) -> list[Any]:
-    """Returns the single optimizer wrappers."""
-    return list(optim_wrapper.values()) if isinstance(optim_wrapper.param_groups, dict) else [optim_wrapper]
 
 
 def _copy(value: Any, device: torch.device | None) -> Any:

@@ -1,6 +1,6 @@
 """Tells the sampler which epoch it is."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.hook import Hook
 from trainwright.engine.registry import HOOKS
@@ -20,11 +20,10 @@ class DistSamplerSeedHook(Hook):
 
     def before_train_epoch(self, runner: "Runner") -> None:
         """Sets the epoch."""
-        loader = runner.train_loop.dataloader
-        for sampler in (
-            getattr(loader, "sampler", None),
-            getattr(getattr(loader, "batch_sampler", None), "sampler", None),
-        ):
+        loader: Any = runner.train_loop.dataloader
+        batch_sampler: Any = getattr(loader, "batch_sampler", None)
+        samplers: list[Any] = [getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None)]
+        for sampler in samplers:
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(runner.epoch)
                 return

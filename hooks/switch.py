@@ -197,13 +197,15 @@ def _is_pipeline(value: Any) -> bool:
 
 def _find(root: Any, target: str) -> tuple[Any, Any, Any]:
     """Returns what owns the end of a dotted path, the end as attribute, key or index, and the value there."""
-    owner, here, key = None, root, None
+    owner: Any = None
+    here: Any = root
+    key: str | int = ""
     walked = "runner"
     for part in target.split("."):
         owner, key = here, part
         if isinstance(owner, list | tuple) and part.isdecimal() and int(part) < len(owner):
             key = int(part)
-            here = owner[key]
+            here = owner[int(part)]
         elif isinstance(owner, Mapping) and part in owner:
             here = owner[part]
         else:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 from torch import Tensor, nn
@@ -95,10 +94,17 @@ class BaseInit:
         bias_prob: gives the bias by :func:`bias_init_with_prob` instead, in (0, 1).
         layer: names of the classes, such as ``Conv2d``, whose modules are initialised; direct base classes
             count too.
+        override: one config or several, each with the ``name`` of a submodule all of whose modules are
+            initialised by it; with nothing but a name, by this one's settings. Heeded by :func:`initialize`.
     """
 
     def __init__(
-        self, *, bias: float = 0, bias_prob: float | None = None, layer: str | Sequence[str] | None = None
+        self,
+        *,
+        bias: float = 0,
+        bias_prob: float | None = None,
+        layer: str | Sequence[str] | None = None,
+        override: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
         if not isinstance(bias, int | float):
             raise TypeError(f"bias must be a number, not {bias!r}")
@@ -106,8 +112,11 @@ class BaseInit:
             raise TypeError(f"bias_prob must be a float, not {bias_prob!r}")
         if layer is not None and not isinstance(layer, str | list | tuple):
             raise TypeError(f"layer must be the name of a class or a list of names, not {layer!r}")
+        if override is not None and not isinstance(override, Mapping | list | tuple):
+            raise TypeError(f"override must be a config or a list of configs, not {override!r}")
         self.bias = bias if bias_prob is None else bias_init_with_prob(bias_prob)
         self.layer = [layer] if isinstance(layer, str) else list(layer or [])
+        self.overrides = [override] if isinstance(override, Mapping) else list(override or [])
         self.wholemodule = False
 
     def __call__(self, module: nn.Module) -> None:
@@ -123,7 +132,11 @@ class BaseInit:
         raise NotImplementedError
 
     def _get_init_info(self) -> str:
-        settings = {key: value for key, value in vars(self).items() if key not in ("layer", "wholemodule")}
+        settings = {
+            key: value
+            for key, value in vars(self).items()
+            if key not in ("layer", "overrides", "wholemodule")
+        }
         return f"{type(self).__name__}: " + ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
@@ -327,12 +340,11 @@ def initialize(module: nn.Module, init_cfg: Mapping[str, Any] | Sequence[Mapping
     if not isinstance(init_cfg, Mapping | list | tuple):
         raise TypeError(f"init_cfg must be a dict or a list of dicts, not {init_cfg!r}")
     for cfg in [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg:
-        arguments = dict(deepcopy(cfg))
-        override = arguments.pop("override", None)
-        WEIGHT_INITIALIZERS.build(arguments)(module)
-        if override is not None:
-            arguments.pop("layer", None)
-            _initialize_overrides(module, override, arguments)
+        initializer = WEIGHT_INITIALIZERS.build(cfg)
+        initializer(module)
+        for override in getattr(initializer, "overrides", ()):
+            settings = {key: value for key, value in cfg.items() if key not in ("layer", "override")}
+            _initialize_part(module, dict(override), settings)
 
 
 def start_init_info(module: nn.Module) -> None:
@@ -363,26 +375,21 @@ def update_init_info(module: nn.Module, init_info: str) -> None:
             notes[parameter] = {"init_info": init_info, "tmp_mean_value": mean}
 
 
-def _initialize_overrides(module: nn.Module, override: Any, default: dict[str, Any]) -> None:
-    if not isinstance(override, Mapping | list):
-        raise TypeError(f"override must be a dict or a list of dicts, not {override!r}")
-    for cfg in [override] if isinstance(override, Mapping) else override:
-        arguments = dict(deepcopy(cfg))
-        name = arguments.pop("name", None)
-        if name is None:
-            raise ConfigError("init_cfg.override", f"has no 'name': {dict(cfg)}")
-        if arguments and "type" not in arguments:
-            raise ConfigError("init_cfg.override", f"has no 'type': {dict(cfg)}")
-        if not hasattr(module, name):
-            children = [child for child, _ in module.named_children()]
-            raise ConfigError(
-                "init_cfg.override.name",
-                f"{type(module).__name__} has no {name!r}",
-                did_you_mean(name, children),
-            )
-        initializer = WEIGHT_INITIALIZERS.build(arguments or default)
-        initializer.wholemodule = True
-        initializer(getattr(module, name))
+def _initialize_part(module: nn.Module, override: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Initialises all of one submodule by an override; one that has only a name takes the outer settings."""
+    name = override.pop("name", None)
+    if name is None:
+        raise ConfigError("init_cfg.override", f"has no 'name', only {override}")
+    if override and "type" not in override:
+        raise ConfigError("init_cfg.override", f"has no 'type', only {override}")
+    if not hasattr(module, name):
+        children = [child for child, _ in module.named_children()]
+        raise ConfigError(
+            "init_cfg.override.name", f"{type(module).__name__} has no {name!r}", did_you_mean(name, children)
+        )
+    initializer = WEIGHT_INITIALIZERS.build(override or settings)
+    initializer.wholemodule = True
+    initializer(getattr(module, name))
 
 
 def _init(module: nn.Module, draw: Callable[[Tensor], Any], bias: float) -> None:

@@ -18,7 +18,8 @@ class LeNet(BaseModule):
         image_size: height and width of the images, in pixels, a multiple of 4.
         channels: channels after the first and the second convolution.
         hidden_features: size of the layer before the logits.
-        dropout: share of the hidden features that is dropped in training, in [0, 1).
+        dropout: share of the features that is dropped before each linear layer in training, in [0, 1).
+        batch_norm: normalise after each convolution.
         init_cfg: config of one initialiser or several.
     """
 
@@ -30,6 +31,7 @@ class LeNet(BaseModule):
         channels: Sequence[int] = (32, 64),
         hidden_features: int = 128,
         dropout: float = 0.0,
+        batch_norm: bool = False,
         init_cfg: InitCfg = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -37,15 +39,11 @@ class LeNet(BaseModule):
             raise ValueError(f"image_size must be a multiple of 4, not {image_size}")
         first, second = channels
         self.features = nn.Sequential(
-            nn.Conv2d(in_channels, first, kernel_size=3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
-            nn.Conv2d(first, second, kernel_size=3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
+            *_convolution(in_channels, first, batch_norm), *_convolution(first, second, batch_norm)
         )
         self.classifier = nn.Sequential(
             nn.Flatten(),
+            nn.Dropout(dropout),
             nn.Linear(second * (image_size // 4) ** 2, hidden_features),
             nn.ReLU(inplace=True),
             nn.Dropout(dropout),
@@ -56,3 +54,10 @@ class LeNet(BaseModule):
         """Returns logits of shape (N, num_classes) for float images of shape (N, C, H, W)."""
         logits: Tensor = self.classifier(self.features(inputs))
         return logits
+
+
+def _convolution(in_channels: int, out_channels: int, batch_norm: bool) -> list[nn.Module]:
+    """A convolution, its activation, and pooling that halves height and width."""
+    norm: list[nn.Module] = [nn.BatchNorm2d(out_channels)] if batch_norm else []
+    convolution = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=not batch_norm)
+    return [convolution, *norm, nn.ReLU(inplace=True), nn.MaxPool2d(2)]

@@ -1,15 +1,17 @@
 """A bare PyTorch loop."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import fashion_mnist
 import torch
 from jobs import Job
 from torch import nn
 
 
 def train(job: Job, network: nn.Module, folder: Path) -> None:
-    """Trains for one epoch and saves the model and the optimizer."""
-    loader = job.loader()
+    """Trains for one epoch, then saves the model and the optimizer."""
+    loader = job.build_loader()
     optimizer = job.build_optimizer(network)
     scheduler = job.build_scheduler(optimizer)
     network.train()
@@ -21,3 +23,12 @@ def train(job: Job, network: nn.Module, folder: Path) -> None:
         if scheduler is not None:
             scheduler.step()
     torch.save({"model": network.state_dict(), "optimizer": optimizer.state_dict()}, folder / "epoch_1.pth")
+
+
+def train_through_pil(job: Job, network: nn.Module, folder: Path) -> None:
+    """The same, with torchvision's FashionMNIST and its usual transforms."""
+
+    def build_dataset(size: int) -> torch.utils.data.Dataset[object]:
+        return fashion_mnist.through_torchvision(*fashion_mnist.read_images(size), augment=True)
+
+    train(replace(job, build_dataset=build_dataset), network, folder)

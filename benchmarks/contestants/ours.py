@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import fashion_mnist
 from jobs import Job
 from torch import nn
 
@@ -17,19 +18,19 @@ def train_same(job: Job, network: nn.Module, folder: Path) -> None:
 
 
 def train_shipped(job: Job, network: nn.Module, folder: Path) -> None:
-    """Trains with the optimizer that a user gets who says nothing: fused."""
+    """Trains with the optimizer that a config gets which says nothing of its implementation: fused."""
     build_runner(job, network, folder, job.optimizer).train()
 
 
 def build_runner(job: Job, network: nn.Module, folder: Path, optimizer: dict[str, Any]) -> Runner:
-    """Returns a runner for one epoch."""
+    """Returns a runner for one epoch of a job; that of the shipped job comes from its config alone."""
     if job.from_dataset:
-        return _shipped_runner(job, folder, optimizer)
+        return _build_shipped_runner(job, folder, optimizer)
     return Runner(
         model=network,
         work_dir=str(folder),
         train_dataloader={
-            "dataset": job.dataset(),
+            "dataset": job.build_dataset(job.size),
             "batch_size": job.batch_size,
             "collate_fn": {"type": "default_collate"},
         },
@@ -39,7 +40,7 @@ def build_runner(job: Job, network: nn.Module, folder: Path, optimizer: dict[str
     )
 
 
-def _shipped_runner(job: Job, folder: Path, optimizer: dict[str, Any]) -> Runner:
+def _build_shipped_runner(job: Job, folder: Path, optimizer: dict[str, Any]) -> Runner:
     cfg = Config.fromfile(SHIPPED_CONFIG)
     for mode in ("val", "test"):
         for part in ("dataloader", "cfg", "evaluator"):
@@ -48,8 +49,6 @@ def _shipped_runner(job: Job, folder: Path, optimizer: dict[str, Any]) -> Runner
     cfg.train_cfg = {"by_epoch": True, "max_epochs": 1}
     cfg.default_hooks.checkpoint = {"interval": 1}
     cfg.optim_wrapper.optimizer = optimizer
-    if job.steps * job.batch_size < 10_000:
-        cfg.train_dataloader.dataset.indices = job.steps * job.batch_size
+    if job.size < fashion_mnist.NUM_IMAGES:
+        cfg.train_dataloader.dataset.indices = job.size
     return Runner.from_cfg(cfg)
-
-

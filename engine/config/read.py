@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trainwright.engine.config.config_dict import ConfigDict, merge_into, own
-from trainwright.engine.config.parse_python import BASE_KEY, BaseImport, Executed, PythonConfig, checked_bases
+from trainwright.engine.config.parse_python import BASE_KEY, Executed, PythonConfig, checked_bases
 from trainwright.engine.config.paths import (
     JSON_SUFFIX,
     PYTHON_SUFFIX,
@@ -14,6 +14,7 @@ from trainwright.engine.config.paths import (
     find_config,
     find_module,
 )
+from trainwright.engine.config.python_syntax import BaseImport
 from trainwright.engine.config.variables import (
     mark_base_variables,
     resolve_marks,

@@ -16,6 +16,7 @@ from trainwright.engine.visualization.drawing import Array, array
 _TITLES = {"gt": "ground truth", "pred": "prediction"}
 _SMALLEST_SIDE = 224
 _TOP = 3
+_IGNORED = 255
 
 
 def draw_sample(
@@ -86,9 +87,8 @@ def _draw_label(
 def _draw_sem_seg(image: Array, labels: Array, meta: Mapping[str, Any], factor: int) -> Array:
     plane = labels.reshape(labels.shape[-2:]).repeat(factor, axis=0).repeat(factor, axis=1)
     colors = _colors(meta, int(plane.max()) + 1)
-    known = len(meta.get("classes") or colors)
     for label in np.unique(plane):
-        if 0 <= label < known:  # 255 marks pixels that are to be ignored
+        if 0 <= label != _IGNORED:
             image = drawing.draw_masks(image, plane == label, colors[int(label)], 0.5)
     return image
 
@@ -138,6 +138,5 @@ def _class_name(label: int, meta: Mapping[str, Any]) -> str:
 
 def _colors(meta: Mapping[str, Any], number: int) -> list[tuple[int, int, int]]:
     given = meta.get("palette")
-    if isinstance(given, Sequence) and not isinstance(given, str) and len(given) >= number:
-        return [drawing.rgb(tuple(color)) for color in given]
-    return drawing.palette(number)
+    known = given if isinstance(given, list | tuple) else ()  # some datasets say "random"
+    return [drawing.rgb(tuple(color)) for color in known] + drawing.palette(number)[len(known) :]

@@ -65,8 +65,8 @@ def test_a_good_config_has_no_mistakes(mistakes: Any) -> None:
         ("type='SGD'", "type='SDG'", "my.py:11: optim_wrapper.optimizer.type: 'SDG' is not registered as a optimizer\n    did you mean 'SGD'"),
         ("dict(optimizer=dict", "dict(clip=1, optimizer=dict", "my.py:11: optim_wrapper.clip: OptimWrapper takes no such argument"),
         ("step_size=1", "step=1", "my.py:12: param_scheduler.0.step: StepLR takes no such argument\n    did you mean 'step_size'"),
-        ("step_size=1", "step_size=1, begin=3", "my.py:12: param_scheduler.0.begin: begins at 3, but the training ends after 3 epochs"),
-        ("'StepLR', step_size=1", "'MultiStepLR', milestones=[2, 8]", "my.py:12: param_scheduler.0.milestones: 8 never come: the training ends after 3 epochs"),
+        ("step_size=1", "step_size=1, begin=3", "my.py:12: param_scheduler.0.begin: it begins at 3, the run ends after 3 epochs"),
+        ("'StepLR', step_size=1", "'MultiStepLR', milestones=[4, 8]", "my.py:12: param_scheduler.0.milestones: all its milestones [4, 8] lie beyond the end"),
         ("'Accuracy'", "'Acuracy'", "my.py:15: val_evaluator.type: 'Acuracy' is not registered as a metric\n    did you mean 'Accuracy'"),
         ("checkpoint=", "chekpoint=", "my.py:16: default_hooks.chekpoint: no default hook has this name\n    did you mean 'checkpoint'"),
         ("interval=1", "intervall=1", "my.py:16: default_hooks.checkpoint.intervall: CheckpointHook takes no such argument\n    did you mean 'interval'"),
@@ -140,7 +140,7 @@ def test_plain_dictionaries_are_checked_too() -> None:
 def test_yaml_keeps_its_lines_and_its_numbers_that_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base.py").write_text(GOOD)
-    (tmp_path / "my.yaml").write_text("_base_: base.py\noptim_wrapper:\n  optimizer:\n    weight_decay: 1e-3\n")
+    (tmp_path / "my.yaml").write_text("_base_: base.py\noptim_wrapper:\n  optimizer:\n    weight_decay: \"1e-3\"\n")
     assert [str(error) for error in check(Config.fromfile("my.yaml"))] == [
         "my.yaml:4: optim_wrapper.optimizer.weight_decay: must be float, not str '1e-3'\n    it is text: write 0.001"
     ]

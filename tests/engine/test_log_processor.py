@@ -16,7 +16,12 @@ class Endless:
 
 
 def a_run(
-    max_epochs: int = 3, max_iters: int = 12, epoch: int = 1, iteration: int = 6, loader: Any = range(4), trains: bool = True
+    max_epochs: int = 3,
+    max_iters: int = 12,
+    epoch: int = 1,
+    iteration: int = 6,
+    loader: Any = range(4),
+    trains: bool = True,
 ) -> Any:
     """Returns a run with histories of 25 training steps, 4 validation and 4 test batches."""
     hub = MessageHub("test")
@@ -64,10 +69,14 @@ def test_lines_by_epoch() -> None:
     assert log.get_log_after_iter(run, 2, "train")[1] == f"Epoch(train) [2][3/4]  {TRAIN}"
     assert log.get_log_after_iter(run, 1, "val")[1] == f"Epoch(val) [1][2/2]  {EVAL}"
     assert log.get_log_after_iter(run, 3, "test")[1] == f"Epoch(test) [ 4/10]  {EVAL}"
-    times = "data_time: 0.0025  time: 0.0075"  # of the two batches; MMEngine takes one more from the epoch before
+    times = (
+        "data_time: 0.0025  time: 0.0075"  # of the two batches; MMEngine takes one more from the epoch before
+    )
     results = f"acc/top1: 91.2346  {CONFUSION}  {times}"
     assert log.get_log_after_epoch(run, 2, "val")[1] == f"Epoch(val) [1][2/2]    {results}"
-    assert log.get_log_after_epoch(run, 10, "test")[1].startswith("Epoch(test) [10/10]    acc/top1: 91.2346  ")
+    assert log.get_log_after_epoch(run, 10, "test")[1].startswith(
+        "Epoch(test) [10/10]    acc/top1: 91.2346  "
+    )
 
 
 def test_numbers_are_aligned() -> None:
@@ -125,10 +134,10 @@ def test_mean_pattern() -> None:
 
 def test_custom_values() -> None:
     custom = [
-        dict(data_src="loss", method_name="mean", window_size="global", log_name="loss_all"),
-        dict(data_src="loss", method_name="max", window_size=5),
-        dict(data_src="acc", method_name="min", window_size="epoch"),
-        dict(data_src="absent", method_name="current"),
+        {"data_src": "loss", "method_name": "mean", "window_size": "global", "log_name": "loss_all"},
+        {"data_src": "loss", "method_name": "max", "window_size": 5},
+        {"data_src": "acc", "method_name": "min", "window_size": "epoch"},
+        {"data_src": "absent", "method_name": "current"},
     ]
     log = LogProcessor(custom_cfg=custom)
     tag, line = log.get_log_after_iter(a_run(), 2, "train")
@@ -137,7 +146,7 @@ def test_custom_values() -> None:
 
 
 def test_an_epoch_longer_than_a_history_is_counted_whole() -> None:
-    custom = [dict(data_src="loss", method_name="max", window_size="epoch")]
+    custom = [{"data_src": "loss", "method_name": "max", "window_size": "epoch"}]
     log, run = LogProcessor(custom_cfg=custom), a_run(loader=range(12_000))
     log.get_log_after_iter(run, 0, "train")
     run.message_hub.update_scalar("train/loss", 99.0)
@@ -151,7 +160,11 @@ def test_without_timer_and_learning_rate() -> None:
     run = a_run()
     run.message_hub.pop_info("eta")
     line = LogProcessor().get_log_after_iter(run, 2, "train")[1]
-    assert "eta" not in line and "  data_time: 0.1950  grad_norm: 9.7500  " in line and line.endswith("time: 0.3900")
+    assert (
+        "eta" not in line
+        and "  data_time: 0.1950  grad_norm: 9.7500  " in line
+        and line.endswith("time: 0.3900")
+    )
 
 
 def test_only_evaluating() -> None:
@@ -163,7 +176,11 @@ def test_only_evaluating() -> None:
 
 def test_endless_data() -> None:
     run = a_run(loader=Endless())
-    assert LogProcessor(by_epoch=False).get_log_after_iter(run, 6, "train")[1].startswith("Iter(train) [ 7/12]  ")
+    assert (
+        LogProcessor(by_epoch=False)
+        .get_log_after_iter(run, 6, "train")[1]
+        .startswith("Iter(train) [ 7/12]  ")
+    )
     assert LogProcessor().get_log_after_iter(run, 6, "train")[1].startswith("Epoch(train) [2][7]  ")
 
 
@@ -185,13 +202,13 @@ def test_only_evaluations_have_results() -> None:
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ([dict(data_src="loss")], "'method_name' is missing"),
-        ([dict(method_name="mean")], "'data_src' is missing"),
-        ([dict(data_src="loss", method_name="maen")], "did you mean 'mean'"),
-        ([dict(data_src="loss", method_name="mean", window_size="epochs")], "'epochs' is no window"),
-        ([dict(data_src="loss", method_name="mean", window_size=0)], "0 is no window"),
-        ([dict(data_src="loss", method_name="current", window_size=3)], "does not take these arguments"),
-        ([dict(data_src="loss", method_name="mean")] * 2, r"custom_cfg\.1: 'loss' is shown twice"),
+        ([{"data_src": "loss"}], "'method_name' is missing"),
+        ([{"method_name": "mean"}], "'data_src' is missing"),
+        ([{"data_src": "loss", "method_name": "maen"}], "did you mean 'mean'"),
+        ([{"data_src": "loss", "method_name": "mean", "window_size": "epochs"}], "'epochs' is no window"),
+        ([{"data_src": "loss", "method_name": "mean", "window_size": 0}], "0 is no window"),
+        ([{"data_src": "loss", "method_name": "current", "window_size": 3}], "does not take these arguments"),
+        ([{"data_src": "loss", "method_name": "mean"}] * 2, r"custom_cfg\.1: 'loss' is shown twice"),
     ],
 )
 def test_mistakes_are_found_when_it_is_built(entries: list[dict[str, Any]], message: str) -> None:
@@ -200,6 +217,6 @@ def test_mistakes_are_found_when_it_is_built(entries: list[dict[str, Any]], mess
 
 
 def test_no_epochs_by_iteration() -> None:
-    entry = dict(data_src="loss", method_name="mean", window_size="epoch")
+    entry = {"data_src": "loss", "method_name": "mean", "window_size": "epoch"}
     with pytest.raises(ConfigError, match="write 'global'"):
         LogProcessor(by_epoch=False, custom_cfg=[entry])

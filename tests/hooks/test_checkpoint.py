@@ -230,6 +230,23 @@ def test_leftovers_of_a_killed_run_go_at_the_resume(tmp_path: Path) -> None:
     assert files_in(tmp_path) == ["best_acc_epoch_2.pth", "epoch_2.pth"]
 
 
+def test_a_run_of_mmengine_is_taken_over(tmp_path: Path) -> None:
+    make_runner(
+        tmp_path, checkpoint={"interval": 1}, metric=Scripted(acc=[5, 4]), train_cfg={"max_epochs": 2}
+    ).train()
+    checkpoint = load(tmp_path / "epoch_2.pth")
+    del checkpoint["trainwright"]
+    checkpoint["message_hub"]["runtime_info"] |= {
+        "best_score": 5, "best_ckpt": "/home/someone/best_acc_epoch_1.pth", "keep_ckpt_ids": [1, 2]
+    }  # fmt: skip
+    torch.save(checkpoint, tmp_path / "epoch_2.pth")
+    (tmp_path / "best_acc_epoch_1.pth").touch()
+    options = {"interval": 1, "save_best": "acc", "max_keep_ckpts": 2}
+    metric = Scripted(acc=[4.5, 6])
+    make_runner(tmp_path, checkpoint=options, metric=metric, train_cfg={"max_epochs": 4}, resume=True).train()
+    assert files_in(tmp_path) == ["best_acc_epoch_4.pth", "epoch_3.pth", "epoch_4.pth"]
+
+
 def test_publishes_the_last_and_the_best(tmp_path: Path) -> None:
     options = {"interval": 1, "save_best": "acc", "published_keys": ["meta", "state_dict"]}
     runner = make_runner(

@@ -145,6 +145,12 @@ def test_lenet_and_mlp() -> None:
     )
     assert lenet(torch.rand(2, 3, 32, 32)).shape == (2, 7)
     assert sum(parameter.numel() for parameter in LeNet().parameters()) == 421_642
+    normed = LeNet(batch_norm=True)
+    assert [name for name in normed.state_dict() if "running_mean" in name] == [
+        "features.1.running_mean",
+        "features.5.running_mean",
+    ]
+    assert normed.features[0].bias is None
     with pytest.raises(ValueError, match="image_size must be a multiple of 4, not 30"):
         LeNet(image_size=30)
     assert list(MLP(2, 3).state_dict()) == ["layers.0.weight", "layers.0.bias"]

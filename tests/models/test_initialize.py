@@ -105,7 +105,7 @@ def test_bias_with_probability() -> None:
     assert 1 / (1 + math.exp(-bias)) == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize("arguments", [{"bias": "1"}, {"bias_prob": 1}, {"layer": 3}])
+@pytest.mark.parametrize("arguments", [{"bias": "1"}, {"bias_prob": 1}, {"layer": 3}, {"override": "conv"}])
 def test_wrong_arguments(arguments: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=next(iter(arguments))):
         WEIGHT_INITIALIZERS.build({"type": "Constant", "val": 1, **arguments})

@@ -31,7 +31,8 @@ class CIFAR10(InMemoryDataset):
     """
 
     METAINFO: Mapping[str, Any] = {
-        "classes": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+        "classes": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        "image_shape": (3, 32, 32),
     }
     _torchvision_name = "CIFAR10"
 
@@ -70,5 +71,5 @@ class CIFAR100(CIFAR10):
     :class:`CIFAR10`.
     """
 
-    METAINFO: Mapping[str, Any] = {}
+    METAINFO: Mapping[str, Any] = {"image_shape": (3, 32, 32)}
     _torchvision_name = "CIFAR100"

@@ -38,7 +38,7 @@ class MNIST(InMemoryDataset):
         RuntimeError: the files are not in ``root``, and not to be downloaded.
     """
 
-    METAINFO: Mapping[str, Any] = {"classes": tuple("0123456789")}
+    METAINFO: Mapping[str, Any] = {"classes": tuple("0123456789"), "image_shape": (1, 28, 28)}
     _torchvision_name = "MNIST"
 
     def __init__(
@@ -89,7 +89,8 @@ class FashionMNIST(MNIST):
             "Sneaker",
             "Bag",
             "Ankle boot",
-        )
+        ),
+        "image_shape": (1, 28, 28),
     }
     _torchvision_name = "FashionMNIST"
 

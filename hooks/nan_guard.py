@@ -34,7 +34,7 @@ class NanGuardHook(Hook):
     at the last snapshot. The counters, the learning rates and the data go on: so the bad batches are left
     behind, and the schedule ends where it should.
 
-    Cost per step: under 1 µs; every ``interval`` iterations one reading. With ``action="rollback"`` every
+    Cost per step: about 1 µs; every ``interval`` iterations one reading. With ``action="rollback"`` every
     ``snapshot_interval`` iterations a copy of the weights and the optimizer's state.
 
     Args:
@@ -130,7 +130,9 @@ class NanGuardHook(Hook):
         """Reads the kept losses; the last of them is that of iteration ``newest``."""
         if not self._losses:
             return
-        values = torch.stack([loss.detach().float().reshape(()) for loss in self._losses]).tolist()
+        values = torch.stack(
+            [torch.as_tensor(loss).detach().float().reshape(()) for loss in self._losses]
+        ).tolist()
         first = newest - len(values) + 1
         self._losses = []
         bad = [(first + index, value) for index, value in enumerate(values) if not math.isfinite(value)]

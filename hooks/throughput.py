@@ -23,7 +23,7 @@ class ThroughputHook(Hook):
     ``train/mfu``: which part of what the device could compute the model makes use of (PaLM, Chowdhery et al.
     2022, appendix B).
 
-    Cost per step: under 1 µs; every ``window`` iterations a few more. It never waits for the device: over a
+    Cost per step: about 1 µs; every ``window`` iterations a few more. It never waits for the device: over a
     window, what is queued and what is done is nearly the same.
 
     Args:

@@ -47,7 +47,7 @@ def _build_shipped_runner(job: Job, folder: Path, optimizer: dict[str, Any]) -> 
             del cfg[f"{mode}_{part}"]
     cfg.work_dir = str(folder)
     cfg.train_cfg = {"by_epoch": True, "max_epochs": 1}
-    cfg.default_hooks.checkpoint = {"interval": 1}
+    cfg.default_hooks = {"logger": cfg.default_hooks.logger, "checkpoint": {"interval": 1}}
     cfg.optim_wrapper.optimizer = optimizer
     if job.size < fashion_mnist.NUM_IMAGES:
         cfg.train_dataloader.dataset.indices = job.size

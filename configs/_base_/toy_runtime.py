@@ -6,6 +6,9 @@ test_cfg = dict()
 val_evaluator = dict(type='Accuracy')
 test_evaluator = val_evaluator
 
-default_hooks = dict(checkpoint=dict(interval=5, max_keep_ckpts=1, save_best='auto'))
+default_hooks = dict(
+    checkpoint=dict(interval=5, max_keep_ckpts=1, save_best='auto'),
+    final_test=dict(type='FinalTestHook'),
+)
 custom_hooks = [dict(type='DecisionBoundaryHook')]
 randomness = dict(seed=0)

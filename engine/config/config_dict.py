@@ -5,7 +5,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Self
 
 from trainwright.engine.config.lazy_object import LazyObject, resolve
 from trainwright.engine.errors import ConfigError, Origin
@@ -18,7 +18,94 @@ reading: ContextVar[str | None] = ContextVar("reading", default=None)
 _MISSING = object()
 
 
-class ConfigDict(dict[Any, Any]):
+class OriginDict(dict[Any, Any]):
+    """A dictionary that remembers where each key was set; in all else a plain one.
+
+    It is what ``dict(...)`` and ``{...}`` give while a config file runs.
+    """
+
+    __slots__ = ("_origins",)
+    _origins: dict[Any, Origin]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        object.__setattr__(self, "_origins", {})
+        return self
+
+    def __init__(self, mapping: Mapping[Any, Any] | Iterable[Any] = (), /, **kwargs: Any) -> None:
+        super().__init__(mapping, **kwargs)
+        if isinstance(mapping, OriginDict):
+            self._origins.update(mapping._origins)
+
+    def origin(self, key: Any) -> Origin | None:
+        """Returns where ``key`` was set, or None if it is absent or was set by code outside of a config."""
+        return self._origins.get(key) if key in self else None
+
+    def set_origin(self, key: Any, origin: Origin | None) -> None:
+        """Says where ``key`` was set; None forgets it."""
+        if origin is None:
+            self._origins.pop(key, None)
+        else:
+            self._origins[key] = origin
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """Returns ``self[key]``, which is set to ``default`` first if it is absent."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Sets the keys of a mapping or of key-value pairs."""
+        self |= self._empty().__class__(*args, **kwargs)
+
+    def copy(self) -> Self:
+        """Returns a shallow copy."""
+        other = self._empty()
+        other |= self
+        return other
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = self._empty()
+        memo[id(self)] = other
+        for key, value in dict.items(self):
+            other._put(copy.deepcopy(key, memo), copy.deepcopy(value, memo))
+        other._origins.update(self._origins)
+        return other
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return self._empty().__class__, (), self._origins, None, iter(dict.items(self))
+
+    def __setstate__(self, origins: dict[Any, Origin]) -> None:
+        self._origins.update(origins)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._put(key, value)
+        self.set_origin(key, _running_line())
+
+    def __or__(self, other: Any) -> Self:
+        return self.copy().__ior__(other) if isinstance(other, dict) else NotImplemented
+
+    def __ror__(self, other: Any) -> Self:
+        return self._empty().__ior__(other).__ior__(self) if isinstance(other, dict) else NotImplemented
+
+    def __ior__(self, other: Any) -> Self:
+        other = other if isinstance(other, OriginDict) else OriginDict(other)
+        for key, value in dict.items(other):
+            self._put(key, value)
+            self.set_origin(key, other.origin(key) or _running_line())
+        return self
+
+    def _put(self, key: Any, value: Any) -> None:
+        """Sets a key and leaves its origin alone."""
+        super().__setitem__(key, value)
+
+    def _empty(self) -> Self:
+        return self.__class__()
+
+
+class ConfigDict(OriginDict):
     """A dictionary whose keys are attributes too, and remember the file and line that set them.
 
     Dictionaries inside it, also in lists and tuples, become ``ConfigDict``. A class that a pure-Python config
@@ -34,32 +121,12 @@ class ConfigDict(dict[Any, Any]):
         **kwargs: further keys.
     """
 
-    __slots__ = ("_origins",)
-    _origins: dict[Any, Origin]
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> "ConfigDict":
-        self = super().__new__(cls)
-        object.__setattr__(self, "_origins", {})
-        return self
+    __slots__ = ()
 
     def __init__(self, mapping: Mapping[Any, Any] | Iterable[Any] | None = None, /, **kwargs: Any) -> None:
         super().__init__()
-        if isinstance(mapping, ConfigDict):
-            self._origins.update(mapping._origins)
         for source in (mapping or (), kwargs):
-            for key, value in dict.items(source) if isinstance(source, dict) else dict(source).items():
-                self._put(key, value)
-
-    def origin(self, key: Any) -> Origin | None:
-        """Returns where ``key`` was set, or None if it is absent or was set by code outside of a config."""
-        return self._origins.get(key) if key in self else None
-
-    def set_origin(self, key: Any, origin: Origin | None) -> None:
-        """Says where ``key`` was set; None forgets it."""
-        if origin is None:
-            self._origins.pop(key, None)
-        else:
-            self._origins[key] = origin
+            self |= source
 
     def merge(self, other: Mapping[Any, Any]) -> None:
         """Merges another mapping into this one, recursively; one with ``_delete_=True`` replaces the old."""
@@ -76,35 +143,9 @@ class ConfigDict(dict[Any, Any]):
         for source in (*args, kwargs):
             merge_into(self, source if isinstance(source, dict) else dict(source))
 
-    def setdefault(self, key: Any, default: Any = None) -> Any:
-        """Returns ``self[key]``, which is set to ``default`` first if it is absent."""
-        if key not in self:
-            self[key] = default
-        return self[key]
-
     def to_dict(self) -> dict[Any, Any]:
         """Returns plain dictionaries, lists and tuples; lazy objects become their full dotted names."""
         return {key: _to_plain(value) for key, value in dict.items(self)}
-
-    def copy(self) -> "ConfigDict":
-        """Returns a shallow copy."""
-        return ConfigDict(self)
-
-    __copy__ = copy
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "ConfigDict":
-        other = ConfigDict()
-        memo[id(self)] = other
-        for key, value in dict.items(self):
-            other._put(copy.deepcopy(key, memo), copy.deepcopy(value, memo))
-        other._origins.update(self._origins)
-        return other
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return ConfigDict, (), self._origins, None, iter(dict.items(self))
-
-    def __setstate__(self, origins: dict[Any, Origin]) -> None:
-        self._origins.update(origins)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -124,36 +165,14 @@ class ConfigDict(dict[Any, Any]):
         except KeyError:
             raise AttributeError(f"'ConfigDict' object has no attribute {name!r}") from None
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._put(key, value)
-        self.set_origin(key, _running_line())
-
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *(key for key in self if isinstance(key, str))]
 
-    def __or__(self, other: Any) -> "ConfigDict":
-        return self.copy().__ior__(other) if isinstance(other, dict) else NotImplemented
-
-    def __ror__(self, other: Any) -> "ConfigDict":
-        return ConfigDict(other).__ior__(self) if isinstance(other, dict) else NotImplemented
-
-    def __ior__(self, other: Any) -> "ConfigDict":
-        other = other if isinstance(other, ConfigDict) else ConfigDict(other)
-        for key, value in dict.items(other):
-            self._put(key, value)
-            self.set_origin(key, other.origin(key) or _running_line())
-        return self
-
     def _put(self, key: Any, value: Any) -> None:
-        """Sets a key, converted, and leaves its origin alone."""
-        kind = value.__class__
-        if kind is dict or kind is OrderedDict:
-            value = ConfigDict(value)
-        elif kind is list or kind is tuple:
-            value = _convert_items(value)
+        value = _convert(value)
         if self.__class__ is ConfigDict and _is_lazy(value):
             object.__setattr__(self, "__class__", _LazyConfigDict)
-        super().__setitem__(key, value)
+        super()._put(key, value)
 
 
 class _LazyConfigDict(ConfigDict):
@@ -163,6 +182,9 @@ class _LazyConfigDict(ConfigDict):
     """
 
     __slots__ = ()
+
+    def _empty(self) -> Any:
+        return ConfigDict()
 
     def __getitem__(self, key: Any) -> Any:
         return _real(super().__getitem__(key))
@@ -198,8 +220,8 @@ def own(value: Any, origin: Origin | None = None, *, keep_delete: bool = True) -
         keep_delete: keep ``_delete_`` keys, which a merge still needs.
     """
     kind = value.__class__
-    if isinstance(value, ConfigDict) or kind is dict or kind is OrderedDict:
-        known = value._origins if isinstance(value, ConfigDict) else {}
+    if isinstance(value, OriginDict) or kind is dict or kind is OrderedDict:
+        known = value._origins if isinstance(value, OriginDict) else {}
         copied = ConfigDict()
         for key, item in dict.items(value):
             if keep_delete or key != DELETE_KEY:
@@ -238,7 +260,7 @@ def merge_into(
         ConfigError: ``strict`` is violated, or a list has no such element.
     """
     origin = origin or _running_line()
-    known = source._origins if isinstance(source, ConfigDict) else {}
+    known = source._origins if isinstance(source, OriginDict) else {}
     if source.get(DELETE_KEY):
         target.clear()
     for key, value in dict.items(source) if isinstance(source, dict) else source.items():
@@ -248,9 +270,10 @@ def merge_into(
         old = dict.get(target, key, _MISSING)
         here = f"{path}.{key}" if path else str(key)
         merged = _merged(old, value, strict=strict, list_keys=list_keys, origin=place, path=here)
-        target._put(key, merged)
-        inherited = isinstance(value, dict) and merged is old
-        if not inherited or target.origin(key) is None:
+        merged_in_place = isinstance(value, dict) and merged is old
+        if not merged_in_place:
+            target._put(key, merged)
+        if not merged_in_place or target.origin(key) is None:
             target.set_origin(key, place)
 
 
@@ -296,17 +319,11 @@ def _merge_items(
     return old if all(new is was for new, was in zip(items, old)) else old.__class__(items)
 
 
-def _convert_items(items: Any) -> Any:
-    """Returns a list or tuple with its dictionaries converted: itself if there is nothing to convert."""
-    converted = [_convert(item) for item in items]
-    return items if all(new is old for new, old in zip(converted, items)) else items.__class__(converted)
-
-
 def _convert(value: Any) -> Any:
     kind = value.__class__
-    if kind is dict or kind is OrderedDict:
+    if kind is dict or kind is OriginDict or kind is OrderedDict:
         return ConfigDict(value)
-    return _convert_items(value) if kind is list or kind is tuple else value
+    return kind(map(_convert, value)) if kind is list or kind is tuple else value
 
 
 def _is_lazy(value: Any) -> bool:

@@ -4,13 +4,15 @@ A config is rewritten before it runs, as a syntax tree with all lines in place: 
 their keys, imports of other packages become lazy objects, and imports of configs read those configs.
 """
 
+import __future__
+
 import ast
 import sys
 from collections.abc import Callable, Sequence
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from trainwright.engine.config.config_dict import ConfigDict, own, reading
+from trainwright.engine.config.config_dict import ConfigDict, OriginDict, own, reading
 from trainwright.engine.config.lazy_object import LazyObject
 from trainwright.engine.config.python_syntax import (
     BaseImport,
@@ -25,6 +27,7 @@ from trainwright.engine.errors import ConfigError, ConfigFileError, Origin, did_
 
 BASE_KEY = "_base_"
 
+_NO_KEYS = (FunctionType, ModuleType, type(__future__.annotations))
 _DATA = (str, int, float, list, tuple, dict)  # imported in the text style, this is part of the config
 
 
@@ -195,7 +198,7 @@ class _Namespace(dict[str, Any]):
         for name, value in self.items():
             if not isinstance(name, str) or not name.startswith("__"):
                 imported = name in self.helpers and (self.lazy or not isinstance(value, _DATA))
-                if imported or isinstance(value, FunctionType | ModuleType):
+                if imported or isinstance(value, _NO_KEYS):
                     helpers[name] = value
                 elif name != BASE_KEY:
                     origin = self.origins.get(name, Origin(self.file))
@@ -210,7 +213,7 @@ class _Helpers:
     def __init__(
         self,
         namespace: _Namespace,
-        rewriter: "Rewriter",
+        rewriter: Rewriter,
         base: ConfigDict | None,
         import_base: Callable[[BaseImport], Executed] | None,
     ) -> None:
@@ -221,7 +224,7 @@ class _Helpers:
 
     def names(self) -> dict[str, Any]:
         return {
-            "__config_dict__": ConfigDict,
+            "__dict_with_lines__": OriginDict,
             "__lines__": self.with_lines,
             "__lazy__": self.lazy,
             "__helpers__": self._namespace.helpers.update,
@@ -229,10 +232,10 @@ class _Helpers:
             "__base_value__": self.base_value,
         }
 
-    def with_lines(self, mapping: dict[Any, Any], index: int) -> ConfigDict:
+    def with_lines(self, mapping: dict[Any, Any], index: int) -> OriginDict:
         """Returns the dictionary of an expression, its keys with their lines."""
         lines, default = self._rewriter.lines[index]
-        marked = mapping if isinstance(mapping, ConfigDict) else ConfigDict(mapping)
+        marked = mapping if isinstance(mapping, OriginDict) else OriginDict(mapping)
         for key in dict.keys(marked):
             if key in lines or marked.origin(key) is None:
                 marked.set_origin(key, lines.get(key, default))

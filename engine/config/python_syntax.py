@@ -59,7 +59,7 @@ class Rewriter(ast.NodeTransformer):
         self.generic_visit(node)
         if not isinstance(node.func, ast.Name) or node.func.id != "dict":
             return node
-        node.func.id = "__config_dict__"
+        node.func.id = "__dict_with_lines__"
         return self._with_lines(node, node, {key.arg: self._origin(key) for key in node.keywords if key.arg})
 
     def visit_Set(self, node: ast.Set) -> ast.AST:
@@ -202,12 +202,16 @@ def is_foreign(module: str, names: Sequence[ast.alias]) -> bool:
 
 
 def is_read_base(node: ast.AST) -> bool:
-    if not isinstance(node, ast.With) or not isinstance(node.items[0].context_expr, ast.Call):
+    """Whether a statement is ``with read_base():``."""
+    if not isinstance(node, ast.With) or len(node.items) > 1:
         return False
-    function = node.items[0].context_expr.func
+    function = getattr(node.items[0].context_expr, "func", None)
     return getattr(function, "id", getattr(function, "attr", "")) == "read_base"
 
 
 def assigns(node: ast.Assign | ast.AnnAssign, name: str) -> bool:
+    """Whether a statement gives the variable ``name`` a value."""
+    if node.value is None:
+        return False
     targets = node.targets if isinstance(node, ast.Assign) else [node.target]
     return any(isinstance(target, ast.Name) and target.id == name for target in targets)

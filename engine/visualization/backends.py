@@ -456,10 +456,11 @@ class MLflowVisBackend(BaseVisBackend):
         if not self._env_initialized:
             return
         assert self._save_dir is not None
-        root = Path(self._save_dir).parent
+        root, own_artifacts = Path(self._save_dir).parent, Path(self._save_dir, "artifacts")
         for path in sorted(root.rglob("*")):
-            if path.is_file() and path.name.endswith(self._artifact_suffix) and "artifacts" not in path.parts:
-                self._client.log_artifact(self._run_id, str(path), path.parent.relative_to(root).as_posix())
+            if path.name.endswith(self._artifact_suffix) and not path.is_relative_to(own_artifacts):
+                folder = path.parent.relative_to(root).as_posix()
+                self._client.log_artifact(self._run_id, str(path), None if folder == "." else folder)
         self._client.set_terminated(self._run_id)
         self._env_initialized = False
 

@@ -141,6 +141,6 @@ def test_yaml_keeps_its_lines_and_its_numbers_that_are_text(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base.py").write_text(GOOD)
     (tmp_path / "my.yaml").write_text("_base_: base.py\noptim_wrapper:\n  optimizer:\n    weight_decay: \"1e-3\"\n")
-    assert [str(error) for error in check(Config.fromfile("my.yaml"))] == [
-        "my.yaml:4: optim_wrapper.optimizer.weight_decay: must be float, not str '1e-3'\n    it is text: write 0.001"
-    ]
+    (mistake,) = [str(error) for error in check(Config.fromfile("my.yaml"))]
+    assert mistake.startswith("my.yaml:4: optim_wrapper.optimizer.weight_decay: must be float")
+    assert mistake.endswith("not str '1e-3'\n    it is text: write 0.001")

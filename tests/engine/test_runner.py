@@ -405,7 +405,8 @@ def test_validation_losses(tmp_path: Path) -> None:
         val_dataloader=loader, val_cfg=dict(with_loss=True), val_evaluator=dict(type="Accuracy"),
     )  # fmt: skip
     metrics = runner.val()
-    logits = runner.model(data.tensors[0])
+    with torch.no_grad():
+        logits = runner.model(data.tensors[0])
     losses = [nn.functional.cross_entropy(x, y) for x, y in zip(logits.split(4), data.tensors[1].split(4))]
     assert metrics["loss"] == pytest.approx(float(sum(losses)) / 3)
     assert metrics["accuracy/top1"] == pytest.approx(100 * float((logits.argmax(1) == data.tensors[1]).float().mean()))

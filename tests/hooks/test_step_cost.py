@@ -53,9 +53,13 @@ class Watch(Hook):
 def reads_in(work_dir: Path, hooks: list[Any]) -> int:
     watch = Watch()
     make_runner(
-        work_dir, [watch, *hooks], dataset=Points(160), train_cfg={"max_epochs": 1},
-        checkpoint={"by_epoch": False, "interval": 1000}, param_scheduler={"type": "LinearLR", "by_epoch": False},
-    ).train()  # fmt: skip
+        work_dir,
+        [watch, *hooks],
+        dataset=Points(160),
+        train_cfg={"max_epochs": 1},
+        checkpoint={"by_epoch": False, "interval": 1000},
+        param_scheduler={"type": "LinearLR", "by_epoch": False},
+    ).train()
     return watch.counter.reads
 
 

@@ -88,9 +88,11 @@ class TestConversion:
         cfg = ConfigDict(mine=mine, point=point)
         assert cfg.mine is mine and cfg.point is point
 
-    def test_a_list_without_dictionaries_stays_the_same_object(self) -> None:
+    def test_lists_are_copied(self) -> None:
         values = [1, 2]
-        assert ConfigDict(values=values)["values"] is values
+        cfg = ConfigDict(values=values)
+        values.append(3)
+        assert cfg["values"] == [1, 2]
 
     def test_or_gives_a_new_config_dict(self) -> None:
         left = ConfigDict(a=1, b={"x": 1})

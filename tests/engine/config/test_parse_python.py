@@ -173,6 +173,34 @@ class TestReading:
         expected = "x = dict(f='torch.nn.functional.relu', type='torch.nn.Linear') False\nLinear relu\n"
         assert done.stdout == expected
 
+    def test_what_else_a_file_may_do(self, in_tmp: Path) -> None:
+        write(
+            {
+                "note.txt": "hello",
+                "c.py": """
+                    from __future__ import annotations
+                    from mmengine.config import Config, ConfigDict
+                    import tw_absent
+                    _base_: str
+                    with open('note.txt') as file:
+                        note = file.read()
+                    del file
+                    inner = Config(ConfigDict(a=1)).to_dict()
+                    if note:
+                        from tw_absent import chosen
+                    net = dict(type=chosen)
+                    alias = tw_absent.alias
+                """,
+            }
+        )
+        cfg = Config.fromfile("c.py")
+        assert cfg.to_dict() == {
+            "note": "hello",
+            "inner": {"a": 1},
+            "net": {"type": "tw_absent.chosen"},
+            "alias": "tw_absent.alias",
+        }
+
     def test_read_base_does_nothing_outside_of_a_config(self) -> None:
         with read_base():
             value = 1

@@ -130,6 +130,45 @@ class TestTextStyle:
         write({"c.py": "steps = [dict(t=1)]\ndata = dict(steps=steps)\nsteps.append(dict(t=2))\n"})
         assert Config.fromfile("c.py").data.steps == [{"t": 1}, {"t": 2}]
 
+    def test_while_a_file_runs_its_dictionaries_are_plain_ones(self, in_tmp: Path) -> None:
+        write(
+            {
+                "base.py": BASE,
+                "c.py": """
+                    _base_ = 'base.py'
+                    a = dict(x=dict(p=1))
+                    a.update(x=dict(
+                        q=2))
+                    b = a | {'y': 3}
+                    b.setdefault('z', dict(w=1))
+                    import copy
+                    c = copy.deepcopy(b)
+                    c['x']['q'] = 4
+                    steps = [dict(n=1)]
+                    _base_.model.steps = steps
+                    steps[0]['n'] = 2
+                    kind = type(a['x']).__mro__[1].__name__
+                """,
+            }
+        )
+        cfg = Config.fromfile("c.py")
+        assert cfg.a == {"x": {"q": 2}}, "dict.update replaces"
+        assert cfg.b == {"x": {"q": 2}, "y": 3, "z": {"w": 1}} and cfg.c.x.q == 4
+        assert cfg.model.steps == [{"n": 1}], "a ConfigDict takes a copy"
+        assert cfg.steps == [{"n": 2}] and cfg.kind == "dict"
+        found = origins(cfg)
+        lines = {
+            "a.x": 3,
+            "a.x.q": 4,
+            "b.x.q": 4,
+            "b.y": 5,
+            "b.z.w": 6,
+            "c.x": 3,
+            "c.x.q": 9,
+            "steps.0.n": 12,
+        }
+        assert {key: found[key] for key in lines} == {key: f"c.py:{line}" for key, line in lines.items()}
+
     def test_functions_modules_classes_and_dunder_names_are_no_keys(self, in_tmp: Path) -> None:
         write(
             {

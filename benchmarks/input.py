@@ -1,0 +1,74 @@
+"""Compares how many images per second reach the training: ``python benchmarks/input.py --help``."""
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
+
+import fashion_mnist
+import torch
+from contestants.ours import SHIPPED_CONFIG
+from torch.utils.data import DataLoader
+
+from trainwright.engine import MODELS, Config, build_dataloader
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the benchmark.
+
+    Args:
+        argv: the words after the file name; those of this process if None.
+
+    Returns:
+        The exit status.
+    """
+    parser = argparse.ArgumentParser(description="Compares how many images per second reach the training.")
+    parser.add_argument("--rounds", type=int, default=5, help="passes over the images; default: %(default)s")
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(1)
+
+    loaders = _build_loaders()
+    seconds: dict[str, list[float]] = {name: [] for name in loaders}
+    for number in range(arguments.rounds + 1):
+        for name, read in loaders.items():
+            begin = perf_counter()
+            num_images = read()
+            if number:
+                seconds[name].append((perf_counter() - begin) / num_images)
+    print(f"batches of {fashion_mnist.BATCH_SIZE}, one process, {arguments.rounds} rounds")
+    print(f"{'':<50}{'images/s':>12}{'ratio':>10}{'min':>8}{'max':>8}")
+    baseline = next(iter(seconds))
+    for name, times in seconds.items():
+        ratios = [base / time for base, time in zip(seconds[baseline], times)]
+        print(f"{name:<50}{1 / median(times):>12,.0f}{median(ratios):>10.1f}{min(ratios):>8.1f}{max(ratios):>8.1f}")
+    return 0
+
+
+def _build_loaders() -> dict[str, Callable[[], int]]:
+    """Returns, by name, functions that read all images once and return their number."""
+    images, labels = fashion_mnist.read_images()
+
+    def torchvision_loader(augment: bool) -> DataLoader[Any]:
+        dataset = fashion_mnist.through_torchvision(images, labels, augment=augment)
+        return DataLoader(dataset, batch_size=fashion_mnist.BATCH_SIZE, shuffle=True)
+
+    cfg = Config.fromfile(SHIPPED_CONFIG)
+    ours = build_dataloader(cfg.train_dataloader, seed=0, training=True)
+    preprocessor = MODELS.build(cfg.data_preprocessor)
+    plain, augmented = torchvision_loader(augment=False), torchvision_loader(augment=True)
+    return {
+        "torchvision: PIL, ToTensor": lambda: sum(len(batch[1]) for batch in plain),
+        "torchvision: PIL, flip, ToTensor, Normalize": lambda: sum(len(batch[1]) for batch in augmented),
+        "ours: flip": lambda: sum(len(batch["inputs"]) for batch in ours),
+        "ours: flip, and normalised by the preprocessor": lambda: sum(
+            len(preprocessor(batch, True)["inputs"]) for batch in ours
+        ),
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

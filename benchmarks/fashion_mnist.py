@@ -43,7 +43,7 @@ class WholeBatches(Dataset[Any]):
 
 
 def through_torchvision(images: Tensor, labels: Tensor, *, augment: bool) -> Dataset[Any]:
-    """Returns torchvision's FashionMNIST over these images: each becomes a PIL image, and then a float tensor.
+    """Returns torchvision's FashionMNIST of these images: each becomes a PIL image, then a float tensor.
 
     Args:
         images: uint8 of shape (N, 1, 28, 28).

@@ -5,8 +5,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from statistics import median
 from time import perf_counter
+
+from report import table
 
 STATEMENTS = (
     "import torch",
@@ -39,12 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if number:
                 seconds[statement].append(result)
     print(f"start of Python included, {arguments.rounds} rounds")
-    print(f"{'':<40}{'median':>10}{'ratio':>10}{'min':>8}{'max':>8}")
-    for statement, times in seconds.items():
-        ratios = [time / base for time, base in zip(times, seconds[STATEMENTS[0]])]
-        print(
-            f"{statement:<40}{median(times):>8.2f} s{median(ratios):>10.2f}{min(ratios):>8.2f}{max(ratios):>8.2f}"
-        )
+    print(table(seconds, STATEMENTS[0], "seconds", lambda time: f"{time:.2f}"))
     return 0
 
 

@@ -3,7 +3,6 @@
 import argparse
 import os
 from collections.abc import Callable, Sequence
-from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -12,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
 import fashion_mnist
 import torch
 from contestants.ours import SHIPPED_CONFIG
+from report import table
 from torch.utils.data import DataLoader
 
 from trainwright.engine import MODELS, Config, build_dataloader
@@ -40,11 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if number:
                 seconds[name].append((perf_counter() - begin) / num_images)
     print(f"batches of {fashion_mnist.BATCH_SIZE}, one process, {arguments.rounds} rounds")
-    print(f"{'':<50}{'images/s':>12}{'ratio':>10}{'min':>8}{'max':>8}")
     baseline = next(iter(seconds))
-    for name, times in seconds.items():
-        ratios = [base / time for base, time in zip(seconds[baseline], times)]
-        print(f"{name:<50}{1 / median(times):>12,.0f}{median(ratios):>10.1f}{min(ratios):>8.1f}{max(ratios):>8.1f}")
+    print(table(seconds, baseline, "images/s", lambda time: f"{1 / time:,.0f}", speedup=True))
     return 0
 
 

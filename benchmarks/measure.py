@@ -1,4 +1,4 @@
-"""Rounds of measurements, in which everybody takes a turn, and the table of their results."""
+"""Rounds of measurements, in which everybody takes a turn."""
 
 import cProfile
 import gc
@@ -6,10 +6,9 @@ import os
 import pstats
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
 from time import perf_counter, process_time
 
 from contestants import Contestant, Train
@@ -69,23 +68,6 @@ def profile(job: Job, contestant: Contestant, lines: int = 25) -> None:
     profiler.disable()
     for order in ("tottime", "cumtime"):
         pstats.Stats(profiler).sort_stats(order).print_stats(lines)
-
-
-def table(seconds: Mapping[str, Sequence[float]], baseline: str = "bare") -> str:
-    """Returns lines with the median time per step, and the ratio to the baseline of the same round.
-
-    Args:
-        seconds: by name the seconds per step in each round.
-        baseline: whose times the others are divided by; without it there are no ratios.
-    """
-    lines = [f"{'':<14}{'median/step':>14}{'ratio':>10}{'min':>8}{'max':>8}"]
-    for name, times in seconds.items():
-        line = f"{name:<14}{1e6 * median(times):>11.0f} us"
-        if baseline in seconds:
-            ratios = [time / base for time, base in zip(times, seconds[baseline])]
-            line += f"{median(ratios):>10.2f}{min(ratios):>8.2f}{max(ratios):>8.2f}"
-        lines.append(line)
-    return "\n".join(lines)
 
 
 @contextmanager

@@ -10,7 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
 import torch
 from contestants import CONTESTANTS
 from jobs import JOBS, build_job
-from measure import CLOCKS, profile, run_rounds, table
+from measure import CLOCKS, profile, run_rounds
+from report import table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     names = [contestant.name for contestant in CONTESTANTS]
-    parser = argparse.ArgumentParser(description="Compares the cost of a training step. See benchmarks/README.md.")
+    parser = argparse.ArgumentParser(
+        description="Compares the cost of a training step. See benchmarks/README.md."
+    )
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS), help="default: all")
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="who trains; default: all")
     parser.add_argument("--rounds", type=int, default=5, help="that count; default: %(default)s")
@@ -51,8 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         chosen = [taker for taker in takers if taker.name in arguments.only]
         seconds = run_rounds(job, chosen, arguments.rounds, CLOCKS[arguments.clock])
         print(f"\n{name}: {job.title}")
-        print(f"({job.steps} steps, {arguments.rounds} rounds, {arguments.clock} time, torch {torch.__version__})")
-        print(table(seconds), flush=True)
+        print(
+            f"{job.steps} steps, {arguments.rounds} rounds, {arguments.clock} time, torch {torch.__version__}"
+        )
+        print(table(seconds, "bare", "per step", lambda time: f"{1e6 * time:,.0f} us"), flush=True)
     return 0
 
 

@@ -56,21 +56,27 @@ class SeededDataset(_DatasetProxy):
     """
 
     def __init__(self, dataset: Any, seed: int) -> None:
-        super().__init__(dataset, _seed=seed, _batched=_fetches_batches(dataset))
+        super().__init__(dataset, _seed=seed)
 
     def __getitem__(self, key: int) -> Any:
-        index = key & _INDEX_MASK
-        seed_host(mix(self._seed, key >> _INDEX_BITS, index))
+        index = self._seed_for(key)
         with _note_sample(self._inner, index):
             return self._inner[index]
 
     def __getitems__(self, keys: list[int]) -> Any:
-        if not self._batched:
+        if not _fetches_batches(self._inner):
             return [self[key] for key in keys]
-        seed_host(mix(self._seed, keys[0] >> _INDEX_BITS, keys[0] & _INDEX_MASK))
+        self._seed_for(keys[0])
         indices = [key & _INDEX_MASK for key in keys]
         with _note_sample(self._inner, indices):
             return self._inner.__getitems__(indices)
+
+    def _seed_for(self, key: int) -> int:
+        """Seeds the generators, unless the dataset says that it is ``deterministic``, and returns the index."""
+        index = key & _INDEX_MASK
+        if not getattr(self._inner, "deterministic", False):
+            seed_host(mix(self._seed, key >> _INDEX_BITS, index))
+        return index
 
 
 class FirstSamples(_DatasetProxy):
@@ -105,16 +111,14 @@ class PositionedSampler(Sampler[Any]):
     """A sampler, or a batch sampler, that can start in the middle of an epoch.
 
     Only indices are skipped, no sample is loaded; a sampler with ``iter_from(start)`` skips nothing at all. Every other
-    attribute is the inner sampler's.
+    attribute is the inner sampler's. What it yields are keys for :class:`SeededDataset`.
 
     Args:
         sampler: yields indices, or lists of them.
-        keyed: yield keys for :class:`SeededDataset` instead of indices.
     """
 
-    def __init__(self, sampler: Any, keyed: bool) -> None:
+    def __init__(self, sampler: Any) -> None:
         self._sampler = sampler
-        self._keyed = keyed
         self.epoch = 0
         self.start = 0
 
@@ -131,8 +135,6 @@ class PositionedSampler(Sampler[Any]):
     def __iter__(self) -> Iterator[Any]:
         start, self.start = self.start, 0
         items = self.items_from(start)
-        if not self._keyed:
-            return items
         if self.endless:  # it has passes instead of epochs
             each = len(self._sampler) / get_world_size()
             return ((int(place / each) << _INDEX_BITS) + index for place, index in enumerate(items, start))
@@ -205,17 +207,15 @@ def build_dataloader(
         path=f"{path}.sampler", dataset=dataset, seed=seed + rank_seed,
     )  # fmt: skip
     batch_sampler_cfg = options.pop("batch_sampler", None)
-    keyed = not getattr(dataset, "deterministic", False)
-    if keyed:
-        dataset = SeededDataset(dataset, seed + rank_seed)
+    dataset = SeededDataset(dataset, seed + rank_seed)
     if batch_sampler_cfg is None:
-        return DataLoader(dataset, sampler=PositionedSampler(sampler, keyed), batch_size=batch_size, **options)
+        return DataLoader(dataset, sampler=PositionedSampler(sampler), batch_size=batch_size, **options)
     drop_last = options.pop("drop_last", False)
     batch_sampler = DATA_SAMPLERS.build(
         batch_sampler_cfg, path=f"{path}.batch_sampler", sampler=sampler, batch_size=batch_size,
         **({"drop_last": drop_last} if drop_last else {}),
     )  # fmt: skip
-    return DataLoader(dataset, batch_sampler=PositionedSampler(batch_sampler, keyed), **options)
+    return DataLoader(dataset, batch_sampler=PositionedSampler(batch_sampler), **options)
 
 
 def positioned_sampler(dataloader: Any) -> PositionedSampler | None:

@@ -29,8 +29,9 @@ def attach(package: str, init_file: str) -> tuple[Callable[[str], Any], Callable
     stub = Path(init_file).with_suffix(".pyi")
     origin: dict[str, str] = {}
     for node in ast.parse(stub.read_text()).body:
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            origin.update((alias.asname or alias.name, f"{package}.{node.module}") for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            module = f"{package}.{node.module}" if node.level else str(node.module)
+            origin.update((alias.asname or alias.name, module) for alias in node.names)
 
     def __getattr__(name: str) -> Any:
         if name not in origin:

@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,9 @@ from trainwright.engine.registry import LOOPS
 
 if TYPE_CHECKING:
     from trainwright.engine.runner import Runner
+
+
+_END = object()
 
 
 class BaseLoop:
@@ -69,6 +73,8 @@ class TrainLoop(BaseLoop):
         self._milestones = [milestone for milestone, _ in pairs]
         self._intervals = [interval for _, interval in pairs]
         self._state = runner.state
+        self._batches: Iterator[Any] | None = None
+        self._fetched = 0
 
     @property
     def epoch(self) -> int:
@@ -144,12 +150,24 @@ class TrainLoop(BaseLoop):
             self._runner.val_loop.run()
             self._runner.model.train()
 
-    def _check_position(self, possible: bool) -> None:
-        if not possible:
+    def reload_data(self) -> None:
+        """Fetches the batches to come anew, if any are on their way; for data workers have copies of the dataset as it was."""
+        raise NotImplementedError
+
+    def _open_data(self, data_pass: int, batch: int) -> int:
+        """Begins to fetch batches, from one of a pass over the data on, and returns which one it is."""
+        if not start_at(self.dataloader, data_pass, batch):
             self._runner.logger.warning(
                 "this data loader cannot start in the middle of an epoch: the epoch begins anew, "
                 "so some samples are seen twice. Describe the loader in the config to resume exactly."
             )
+            batch = 0
+        self._batches = iter(self.dataloader)
+        return batch
+
+    def _next(self) -> Any:
+        assert self._batches is not None
+        return next(self._batches, _END)
 
 
 @LOOPS.register_module()
@@ -217,18 +235,26 @@ class EpochBasedTrainLoop(TrainLoop):
         """Trains one epoch, from where the counters stand."""
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
-        possible = start_at(self.dataloader, self._epoch, self._state.inner_iter)
-        self._check_position(possible)
-        for idx, data_batch in enumerate(self.dataloader, self._state.inner_iter if possible else 0):
+        start = self._open_data(self._epoch, self._state.inner_iter)
+        for idx in count(start):
+            data_batch = self._next()
+            if data_batch is _END:
+                break
+            self._fetched = idx + 1
             self.run_iter(idx, data_batch)
             if self._state.stop_reason is not None:
                 if idx + 1 < len(self.dataloader):
                     return
                 break
+        self._batches = None
         self._state.epoch_done = True
         self.runner.call_hook("after_train_epoch")
         self._state.epoch_done = False
         self._epoch += 1
+
+    def reload_data(self) -> None:
+        if self._batches is not None:
+            self._open_data(self._epoch, self._fetched)
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
         """Trains one iteration.
@@ -269,7 +295,7 @@ class IterBasedTrainLoop(TrainLoop):
             raise ConfigError("train_cfg.max_iters", f"must be a whole number, not {max_iters}")
         super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals)
         self._max_iters = int(max_iters)
-        self._batches: Iterator[Any] | None = None
+        self._pass = 0
 
     @property
     def max_epochs(self) -> int:
@@ -292,11 +318,14 @@ class IterBasedTrainLoop(TrainLoop):
         runner.model.train()
         self._decide_current_val_interval(self._iter)
         self._validate_if_due(self._iter, self._max_iters)
-        batches = self._batches_from(self._iter)
+        self._open_at(self._iter)
         while self._iter < self._max_iters and not self.stopping:
-            self.run_iter(next(batches))
+            data_batch = self._next_batch()
+            self._fetched = self._iter + 1
+            self.run_iter(data_batch)
             self._decide_current_val_interval(self._iter)
             self._validate_if_due(self._iter, self._max_iters)
+        self._batches = None
         runner.call_hook("after_train_epoch")
         self._epoch = int(self._iter >= self._max_iters)
         runner.call_hook("after_train")
@@ -310,18 +339,23 @@ class IterBasedTrainLoop(TrainLoop):
         """
         self._train_step(self._iter, data_batch)
 
-    def _batches_from(self, iteration: int) -> Iterator[Any]:
-        data_pass, batch = position_of(self.dataloader, iteration)
-        self._check_position(start_at(self.dataloader, data_pass, batch))
-        while True:
-            empty = True
-            for data_batch in self.dataloader:
-                empty = False
-                yield data_batch
-            if empty:
-                raise TrainingError("the training data loader yields no batch")
-            data_pass += 1
-            start_at(self.dataloader, data_pass, 0)
+    def reload_data(self) -> None:
+        if self._batches is not None:
+            self._open_at(self._fetched)
+
+    def _open_at(self, iteration: int) -> None:
+        self._pass, batch = position_of(self.dataloader, iteration)
+        self._open_data(self._pass, batch)
+
+    def _next_batch(self) -> Any:
+        data_batch = self._next()
+        if data_batch is _END:
+            self._pass += 1
+            self._open_data(self._pass, 0)
+            data_batch = self._next()
+        if data_batch is _END:
+            raise TrainingError("the training data loader yields no batch")
+        return data_batch
 
 
 def _length(dataloader: Any) -> int | None:

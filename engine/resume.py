@@ -63,7 +63,9 @@ def give_weights(runner: "Runner", checkpoint: dict[str, Any] | None) -> None:
             broadcast_parameters(model)
     else:
         filename, resume = checkpoint.pop("filename"), checkpoint.pop("resume")
+        runner.resuming = resume
         load_weights(runner, checkpoint, filename, strict=resume)
+        runner.resuming = False
         if resume and runner.optim_wrapper is not None:
             snapshot.restore(runner, checkpoint)
             _report_changes(runner, checkpoint.get("meta", {}))

@@ -127,6 +127,7 @@ class Runner:
         self._resume = resume
         self._restored = False
         self.initialized = False
+        self.resuming = False
         self._saved_counters: dict[str, int] | None = None
         self._default_scope = default_scope
         self._train_loop: TrainLoop | None = None

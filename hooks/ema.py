@@ -121,7 +121,7 @@ class EMAHook(Hook):
 
     def after_load_checkpoint(self, runner: "Runner", checkpoint: dict[str, Any]) -> None:
         """Takes the average out of a checkpoint that is resumed; of any other, the average begins anew."""
-        if not runner._resume:
+        if not runner.resuming:
             return
         if "ema_state_dict" not in checkpoint:
             runner.logger.warning(

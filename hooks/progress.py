@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.distributed import is_main_process
 from trainwright.engine.hook import DataBatch, Hook
+from trainwright.engine.log_processor import num_batches
 from trainwright.engine.registry import HOOKS
 
 if TYPE_CHECKING:
@@ -41,9 +42,8 @@ class ProgressHook(Hook):
     def before_train_epoch(self, runner: "Runner") -> None:
         """Starts a bar: for the epoch, or in a loop by iterations for the whole run."""
         if runner.log_processor.by_epoch:
-            total = len(runner.train_dataloader)
-            done = runner.iter - runner.epoch * total
-            self._start(runner, "train", f"epoch {runner.epoch + 1}/{runner.max_epochs}", total, done)
+            text = f"epoch {runner.epoch + 1}/{runner.max_epochs}"
+            self._start(runner, "train", text, num_batches(runner.train_dataloader), runner.state.inner_iter)
         else:
             self._start(runner, "train", "train", runner.max_iters, runner.iter)
 
@@ -87,7 +87,7 @@ class ProgressHook(Hook):
         for mode in list(self._tasks):
             self._stop(mode)
 
-    def _start(self, runner: "Runner", mode: str, text: str, total: int, done: int) -> None:
+    def _start(self, runner: "Runner", mode: str, text: str, total: int | None, done: int) -> None:
         if self._progress is None:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 

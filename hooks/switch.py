@@ -22,7 +22,7 @@ class SwitchHook(Hook):
     A resumed run has the switch applied if the checkpoint had. What a checkpoint holds itself, such as
     weights and learning rates, is not for this hook.
 
-    Data workers see a change of their dataset at the next pass over the data, also persistent ones.
+    Data workers see a change of their dataset at the next batch, also persistent ones.
 
     Cost per step: none; with ``at_iter`` 0.3 µs.
 
@@ -139,7 +139,7 @@ class SwitchHook(Hook):
             setattr(owner, name, value)
         loader = self.target.partition(".")[0]
         if loader in _LOADERS:
-            _restart_workers(getattr(runner, loader))
+            _restart_workers(runner, getattr(runner, loader))
         self.applied = True
         runner.logger.info(f"Switched {self.target} to {self.value!r}.")
 
@@ -169,7 +169,7 @@ class PipelineSwitchHook(SwitchHook):
             )
         for dataset in datasets:
             dataset.pipeline = type(dataset.pipeline)(self.value)
-        _restart_workers(runner.train_dataloader)
+        _restart_workers(runner, runner.train_dataloader)
         self.applied = True
         runner.logger.info(f"Switched the training pipeline to {self.value!r}.")
 
@@ -185,10 +185,12 @@ def _with_pipeline(dataset: Any) -> Iterator[Any]:
             yield from _with_pipeline(part)
 
 
-def _restart_workers(loader: Any) -> None:
-    """Makes persistent workers begin anew at the next pass, with the dataset as it is then."""
+def _restart_workers(runner: "Runner", loader: Any) -> None:
+    """Makes workers, which have copies of the dataset, begin anew with the dataset as it is now."""
     if getattr(loader, "_iterator", None) is not None:
         loader._iterator = None
+    if loader is runner.train_dataloader:
+        runner.train_loop.reload_data()
 
 
 def _is_pipeline(value: Any) -> bool:

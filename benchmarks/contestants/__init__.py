@@ -1,4 +1,4 @@
-"""Who trains: one module for each. A contestant is a function of a job, its network, and a folder to write in."""
+"""Who trains: one module for each. Its function takes a job, a network for it, and a folder to write in."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -106,5 +106,5 @@ def test_in_a_real_run(tmp_path: Path) -> None:
     data_times, times = (
         runner.message_hub.get_scalar(f"train/{key}").data[0] for key in ("data_time", "time")
     )
-    assert len(times) == 6 and (0 < data_times).all() and (data_times < times).all()
+    assert len(times) == 6 and (data_times > 0).all() and (data_times < times).all()
     assert runner.message_hub.get_info("eta") == 0.0

@@ -215,3 +215,15 @@ def test_impossible_settings_are_refused(options: dict[str, Any]) -> None:
 def test_points_that_are_not_needed_cost_nothing() -> None:
     assert "before_train_iter" not in SwitchHook("a", 1, at_epoch=1).get_triggered_stages()
     assert "before_train_epoch" not in SwitchHook("a", 1, at_iter=1).get_triggered_stages()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("by_epoch", [True, False])
+def test_a_switch_in_the_middle_of_a_pass_reaches_the_workers(tmp_path: Path, by_epoch: bool, workers: int) -> None:
+    dataset = Points(24)
+    switch = SwitchHook("train_dataloader.dataset.targets", torch.zeros(24), at_iter=2)
+    train_cfg = {"by_epoch": True, "max_epochs": 1} if by_epoch else {"by_epoch": False, "max_iters": 6}
+    runner = make_runner(tmp_path, [switch], dataset=dataset, train_cfg=train_cfg, train_dataloader={"num_workers": workers})
+    runner.train()
+    assert [bool(targets.any()) for targets in runner.model.seen] == [True, True, True, False, False, False]
+    assert len(runner.model.seen) == 6

@@ -24,39 +24,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     names = [contestant.name for contestant in CONTESTANTS]
-    parser = argparse.ArgumentParser(
-        description="Compares the cost of a training step. See benchmarks/README.md."
+    parser = argparse.ArgumentParser(description="Compares the cost of a training step. See benchmarks/README.md.")
+    parser.add_argument(
+        "--jobs", nargs="+", choices=JOBS, default=list(JOBS), metavar="JOB", help=f"{', '.join(JOBS)}; default: all"
     )
-    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS), help="default: all")
-    parser.add_argument("--only", nargs="+", choices=names, default=names, help="who trains; default: all")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=names,
+        default=names,
+        metavar="NAME",
+        help=f"who trains: {', '.join(names)}; default: all",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="that count; default: %(default)s")
     parser.add_argument("--steps", type=int, help="in a training; default: each job's own")
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="cpu for a machine that is busy; default: %(default)s"
     )
-    parser.add_argument("--profile", choices=names, help="print where the time of this one goes, instead")
+    parser.add_argument(
+        "--profile", nargs=1, choices=names, metavar="NAME", help="print where this one's time goes, instead"
+    )
     arguments = parser.parse_args(argv)
     if arguments.rounds < 1 or (arguments.steps is not None and arguments.steps < 10):
         parser.error("at least one round, and ten steps")
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    present = [contestant for contestant in CONTESTANTS if contestant.installed]
-    for contestant in CONTESTANTS:
-        if contestant.name in arguments.only and contestant not in present:
+    print(f"torch {torch.__version__}, one thread")
+    chosen = [contestant for contestant in CONTESTANTS if contestant.name in (arguments.profile or arguments.only)]
+    for contestant in chosen:
+        if not contestant.installed:
             print(f"{contestant.name}: skipped, {contestant.package} is not installed")
     for name in arguments.jobs:
         job = build_job(name, arguments.steps)
-        takers = [contestant for contestant in present if not contestant.jobs or name in contestant.jobs]
+        takers = [taker for taker in chosen if taker.installed and taker.takes(name)]
         if arguments.profile:
-            profile(job, next(taker for taker in takers if taker.name == arguments.profile))
+            for taker in takers:
+                profile(job, taker)
             continue
-        chosen = [taker for taker in takers if taker.name in arguments.only]
-        seconds = run_rounds(job, chosen, arguments.rounds, CLOCKS[arguments.clock])
+        seconds = run_rounds(job, takers, arguments.rounds, CLOCKS[arguments.clock])
         print(f"\n{name}: {job.title}")
-        print(
-            f"{job.steps} steps, {arguments.rounds} rounds, {arguments.clock} time, torch {torch.__version__}"
-        )
+        print(f"{job.steps} steps, {arguments.rounds} rounds, {arguments.clock} time, torch {torch.__version__}")
         print(table(seconds, "bare", "per step", lambda time: f"{1e6 * time:,.0f} us"), flush=True)
     return 0
 

@@ -355,9 +355,7 @@ def _lines_or_text(value: str) -> str | list[str]:
     if os.path.isfile(value):  # noqa: PTH113  # Path.is_file() raises for a text too long to be a path
         return list_from_file(value)
     if value.endswith(".txt"):
-        print_log(
-            f"metainfo: no file {value!r}; it is taken as text", logger="current", level=logging.WARNING
-        )
+        print_log(f"metainfo: no file {value!r}; it is taken as text", logger="current", level=logging.WARNING)
     return value
 
 

@@ -38,9 +38,7 @@ def default_collate(data_batch: Any) -> Any:
     Raises:
         RuntimeError: sequences within the samples differ in length, or tensors in shape.
     """
-    return _collate(
-        data_batch, lambda leaves: leaves if isinstance(leaves[0], BaseDataElement) else stack(leaves)
-    )
+    return _collate(data_batch, lambda leaves: leaves if isinstance(leaves[0], BaseDataElement) else stack(leaves))
 
 
 @FUNCTIONS.register_module()

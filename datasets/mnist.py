@@ -117,9 +117,7 @@ class FashionMNISTSubset(FashionMNIST):
         lazy_init: bool = False,
     ) -> None:
         root = Path(__file__).parent / "data" / "fashion_mnist_subset" if root is None else Path(root)
-        super().__init__(
-            root, split, False, batch_transforms, pipeline, indices, metainfo, test_mode, lazy_init
-        )
+        super().__init__(root, split, False, batch_transforms, pipeline, indices, metainfo, test_mode, lazy_init)
 
     def load_tensors(self) -> tuple[Tensor, Tensor]:
         """Returns the images (N, 1, 28, 28), uint8, and the labels (N,), int64."""
@@ -148,24 +146,17 @@ def read_idx(path: Path, ndim: int) -> Tensor:
     expected_magic = bytes([0, 0, _IDX_UINT8, ndim])
     header_size = 4 + 4 * ndim
     if content[:4] != expected_magic or len(content) < header_size:
-        raise ValueError(
-            f"{path} is no IDX file of {ndim} dimensions of uint8 (it begins with {content[:4].hex()!r})"
-        )
+        raise ValueError(f"{path} is no IDX file of {ndim} dimensions of uint8 (it begins with {content[:4].hex()!r})")
     shape = np.frombuffer(content, dtype=">i4", count=ndim, offset=4).tolist()
     values = np.frombuffer(content, dtype=np.uint8, offset=header_size)
     if values.size != math.prod(shape):
-        raise ValueError(
-            f"{path} is cut short or too long: {values.size} values instead of {math.prod(shape)}"
-        )
+        raise ValueError(f"{path} is cut short or too long: {values.size} values instead of {math.prod(shape)}")
     return torch.from_numpy(values.reshape(shape).copy())
 
 
 def _idx_files(root: Path, split: str) -> list[Path]:
     """Returns the files of the images and of the labels in a folder, or nothing if it has no images."""
-    files = [
-        _packed_or_not(root / f"{_FILE_PREFIX[split]}-{part}-ubyte")
-        for part in ("images-idx3", "labels-idx1")
-    ]
+    files = [_packed_or_not(root / f"{_FILE_PREFIX[split]}-{part}-ubyte") for part in ("images-idx3", "labels-idx1")]
     if files[0] is None:
         return []
     if files[1] is None:

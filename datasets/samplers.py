@@ -30,9 +30,7 @@ class DefaultSampler(Sampler[int]):
         ValueError: the dataset is empty.
     """
 
-    def __init__(
-        self, dataset: Sized, shuffle: bool = True, seed: int | None = None, round_up: bool = True
-    ) -> None:
+    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None, round_up: bool = True) -> None:
         self.rank = get_rank()
         self.world_size = get_world_size()
         self.dataset = dataset

@@ -99,9 +99,7 @@ class AutoAugment(v2.AutoAugment):
         ValueError: an unknown policy.
     """
 
-    def __init__(
-        self, policy: v2.AutoAugmentPolicy | str = v2.AutoAugmentPolicy.IMAGENET, **kwargs: Any
-    ) -> None:
+    def __init__(self, policy: v2.AutoAugmentPolicy | str = v2.AutoAugmentPolicy.IMAGENET, **kwargs: Any) -> None:
         super().__init__(v2.AutoAugmentPolicy(policy), **kwargs)
 
 

@@ -109,9 +109,7 @@ class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
         for key in sorted(keys):
             if key not in metainfo or key not in self._metainfo:
                 owner, other = (0, number) if key in self._metainfo else (number, 0)
-                raise ValueError(
-                    f"datasets.{owner} has metainfo {key!r}, but datasets.{other} has not{_IGNORE_HINT}"
-                )
+                raise ValueError(f"datasets.{owner} has metainfo {key!r}, but datasets.{other} has not{_IGNORE_HINT}")
             first, value = self._metainfo[key], metainfo[key]
             if type(first) is not type(value):
                 raise TypeError(
@@ -119,9 +117,7 @@ class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
                     f"but a {type(value).__name__} in datasets.{number}{_IGNORE_HINT}"
                 )
             if not np.array_equal(first, value) if isinstance(first, np.ndarray) else first != value:
-                raise ValueError(
-                    f"metainfo {key!r} of datasets.{number} differs from that of datasets.0{_IGNORE_HINT}"
-                )
+                raise ValueError(f"metainfo {key!r} of datasets.{number} differs from that of datasets.0{_IGNORE_HINT}")
 
 
 _IGNORE_HINT = "; name it in ignore_keys if that is meant"
@@ -236,9 +232,7 @@ class ClassBalancedDataset(_IndexedWrapper):
         lazy_init: read the annotations at their first use.
     """
 
-    def __init__(
-        self, dataset: Mapping[str, Any] | Any, oversample_thr: float, lazy_init: bool = False
-    ) -> None:
+    def __init__(self, dataset: Mapping[str, Any] | Any, oversample_thr: float, lazy_init: bool = False) -> None:
         self.oversample_thr = oversample_thr
         super().__init__(dataset, lazy_init)
 
@@ -249,9 +243,7 @@ class ClassBalancedDataset(_IndexedWrapper):
     def _index(self) -> None:
         classes = [set(self.dataset.get_cat_ids(index)) for index in range(len(self.dataset))]
         counts = Counter(label for labels in classes for label in labels)
-        factor = {
-            label: math.sqrt(self.oversample_thr / (count / len(classes))) for label, count in counts.items()
-        }
+        factor = {label: math.sqrt(self.oversample_thr / (count / len(classes))) for label, count in counts.items()}
         self.repeat_indices = [
             index
             for index, labels in enumerate(classes)

@@ -1,5 +1,5 @@
-from .build import build as build
-from .check import check as check
+from .building import build as build
+from .checking import check as check
 from .checkpoint import find_latest_checkpoint as find_latest_checkpoint
 from .checkpoint import load_checkpoint_file as load_checkpoint_file
 from .config.config import Config as Config
@@ -7,8 +7,11 @@ from .config.config import read_base as read_base
 from .config.config_dict import ConfigDict as ConfigDict
 from .config.overrides import DictAction as DictAction
 from .data import build_dataloader as build_dataloader
-from .distributed import get_device as get_device, get_dist_info as get_dist_info, get_rank as get_rank
-from .distributed import get_world_size as get_world_size, is_main_process as is_main_process
+from .distributed import get_device as get_device
+from .distributed import get_dist_info as get_dist_info
+from .distributed import get_rank as get_rank
+from .distributed import get_world_size as get_world_size
+from .distributed import is_main_process as is_main_process
 from .distributed import master_only as master_only
 from .errors import CheckpointError as CheckpointError
 from .errors import ConfigError as ConfigError
@@ -20,28 +23,48 @@ from .errors import TrainingError as TrainingError
 from .errors import TrainwrightError as TrainwrightError
 from .errors import UnknownTypeError as UnknownTypeError
 from .evaluation.evaluator import Evaluator as Evaluator
-from .evaluation.metric import BaseMetric as BaseMetric, BatchMetric as BatchMetric
+from .evaluation.metric import BaseMetric as BaseMetric
+from .evaluation.metric import BatchMetric as BatchMetric
 from .evaluation.metric import get_metric_value as get_metric_value
-from .evaluation.metrics import Accuracy as Accuracy, ConfusionMatrix as ConfusionMatrix
-from .evaluation.metrics import DumpResults as DumpResults, SingleLabelMetric as SingleLabelMetric
+from .evaluation.metrics import Accuracy as Accuracy
+from .evaluation.metrics import ConfusionMatrix as ConfusionMatrix
+from .evaluation.metrics import DumpResults as DumpResults
+from .evaluation.metrics import SingleLabelMetric as SingleLabelMetric
 from .evaluation.metrics import TorchMetric as TorchMetric
-from .fileio import dict_from_file as dict_from_file, dump as dump, list_from_file as list_from_file, load as load
+from .fileio import (
+    dict_from_file as dict_from_file,
+)
+from .fileio import (
+    dump as dump,
+)
+from .fileio import (
+    list_from_file as list_from_file,
+)
+from .fileio import (
+    load as load,
+)
 from .hook import Hook as Hook
 from .hook import Priority as Priority
 from .hook import get_priority as get_priority
-from .inference import BaseInferencer as BaseInferencer, Inferencer as Inferencer
+from .inference import BaseInferencer as BaseInferencer
+from .inference import Inferencer as Inferencer
 from .log_processor import LogProcessor as LogProcessor
-from .logging import MMLogger as MMLogger, get_logger as get_logger, print_log as print_log
+from .logging import MMLogger as MMLogger
+from .logging import get_logger as get_logger
+from .logging import print_log as print_log
 from .loops import BaseLoop as BaseLoop
 from .loops import EpochBasedTrainLoop as EpochBasedTrainLoop
 from .loops import IterBasedTrainLoop as IterBasedTrainLoop
 from .loops import TestLoop as TestLoop
 from .loops import ValLoop as ValLoop
-from .message_hub import HistoryBuffer as HistoryBuffer, MessageHub as MessageHub
+from .message_hub import HistoryBuffer as HistoryBuffer
+from .message_hub import MessageHub as MessageHub
 from .optim.amp import AmpOptimWrapper as AmpOptimWrapper
 from .optim.amp import autocast as autocast
 from .optim.constructor import DefaultOptimWrapperConstructor as DefaultOptimWrapperConstructor
-from .optim.constructor import LearningRateDecayOptimWrapperConstructor as LearningRateDecayOptimWrapperConstructor
+from .optim.constructor import (
+    LearningRateDecayOptimWrapperConstructor as LearningRateDecayOptimWrapperConstructor,
+)
 from .optim.constructor import build_optim_wrapper as build_optim_wrapper
 from .optim.optimizers import build_optimizer as build_optimizer
 from .optim.param_scheduler import ConstantParamScheduler as ConstantParamScheduler
@@ -78,8 +101,8 @@ from .optim.schedulers import build_param_scheduler as build_param_scheduler
 from .optim.schedulers import resume_param_schedulers as resume_param_schedulers
 from .optim.wrapper import OptimWrapper as OptimWrapper
 from .optim.wrapper import OptimWrapperDict as OptimWrapperDict
-from .registry import DATASETS as DATASETS
 from .registry import DATA_SAMPLERS as DATA_SAMPLERS
+from .registry import DATASETS as DATASETS
 from .registry import EVALUATOR as EVALUATOR
 from .registry import FUNCTIONS as FUNCTIONS
 from .registry import HOOKS as HOOKS
@@ -87,25 +110,28 @@ from .registry import INFERENCERS as INFERENCERS
 from .registry import LOG_PROCESSORS as LOG_PROCESSORS
 from .registry import LOOPS as LOOPS
 from .registry import METRICS as METRICS
-from .registry import MODELS as MODELS
 from .registry import MODEL_WRAPPERS as MODEL_WRAPPERS
-from .registry import OPTIMIZERS as OPTIMIZERS
-from .registry import OPTIM_WRAPPERS as OPTIM_WRAPPERS
+from .registry import MODELS as MODELS
 from .registry import OPTIM_WRAPPER_CONSTRUCTORS as OPTIM_WRAPPER_CONSTRUCTORS
+from .registry import OPTIM_WRAPPERS as OPTIM_WRAPPERS
+from .registry import OPTIMIZERS as OPTIMIZERS
 from .registry import PARAM_SCHEDULERS as PARAM_SCHEDULERS
-from .registry import RUNNERS as RUNNERS
 from .registry import RUNNER_CONSTRUCTORS as RUNNER_CONSTRUCTORS
-from .registry import Registry as Registry
+from .registry import RUNNERS as RUNNERS
 from .registry import STRATEGIES as STRATEGIES
 from .registry import TASK_UTILS as TASK_UTILS
 from .registry import TRANSFORMS as TRANSFORMS
 from .registry import VISBACKENDS as VISBACKENDS
 from .registry import VISUALIZERS as VISUALIZERS
 from .registry import WEIGHT_INITIALIZERS as WEIGHT_INITIALIZERS
+from .registry import Registry as Registry
 from .registry import default_scope as default_scope
 from .runner import Runner as Runner
-from .structures import BaseDataElement as BaseDataElement, DataSample as DataSample
-from .structures import InstanceData as InstanceData, LabelData as LabelData, PixelData as PixelData
+from .structures import BaseDataElement as BaseDataElement
+from .structures import DataSample as DataSample
+from .structures import InstanceData as InstanceData
+from .structures import LabelData as LabelData
+from .structures import PixelData as PixelData
 from .visualization.backends import BaseVisBackend as BaseVisBackend
 from .visualization.backends import LocalVisBackend as LocalVisBackend
 from .visualization.backends import MLflowVisBackend as MLflowVisBackend

@@ -23,8 +23,8 @@ REVISE_KEYS: tuple[tuple[str, str], ...] = ((r"^module\.", ""),)
 def save_checkpoint(checkpoint: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
     """Writes a checkpoint so that at every moment either the old file or the whole new one is there.
 
-    It is written beside its place, flushed to the disk, and renamed. The file is a zip archive whose parts carry CRC-32 sums;
-    :func:`verify` reads them.
+    It is written beside its place, flushed to the disk, and renamed. The file is a zip archive whose parts carry
+    CRC-32 sums; :func:`verify` reads them.
 
     Args:
         checkpoint: tensors, numbers, strings and containers of these: what ``torch.load(weights_only=True)`` reads.
@@ -127,8 +127,8 @@ def load_checkpoint_file(
 ) -> dict[str, Any]:
     """Reads a checkpoint without running code that may hide in it.
 
-    Our own files hold nothing but tensors, numbers, strings and containers. Files of MMEngine are read too: the few classes in
-    them are replaced by plain stand-ins, MMEngine need not be installed.
+    Our own files hold nothing but tensors, numbers, strings and containers. Files of MMEngine are read too: the few
+    classes in them are replaced by plain stand-ins, MMEngine need not be installed.
 
     Args:
         path: a file; or ``http(s)://…``, downloaded once to torch's cache; or ``torchvision://resnet18``.
@@ -153,8 +153,8 @@ def load_checkpoint_file(
     except pickle.UnpicklingError as error:
         what = ", ".join(get_unsafe_globals_in_checkpoint(file)) or str(error).splitlines()[0]
         raise CheckpointError(
-            f"{file} was refused: it holds {what}, which could run code. If you trust whoever made the file, load it once with "
-            "load_checkpoint_file(path, trusted=True) and save it again with its weights alone"
+            f"{file} was refused: it holds {what}, which could run code. If you trust whoever made the file, load it "
+            "once with load_checkpoint_file(path, trusted=True) and save it again with its weights alone"
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError) as error:
         raise CheckpointError(f"{file} cannot be read: {verify(file) or error}") from error
@@ -164,7 +164,7 @@ def load_checkpoint_file(
 
 
 def get_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the weights in a checkpoint: under ``state_dict``, ``model`` or ``state_dict_ema``, or the checkpoint itself."""
+    """Returns the weights in a checkpoint, which lie under ``state_dict``, ``model`` or ``state_dict_ema``, or bare."""
     for key in ("state_dict", "model", "state_dict_ema"):
         if isinstance(checkpoint.get(key), Mapping):
             return dict(checkpoint[key])
@@ -198,14 +198,19 @@ def load_state_dict(
     wrong_shape = {
         key: f"{tuple(value.shape)} in the file, {tuple(own[key].shape)} in the model"
         for key, value in state_dict.items()
-        if key in own and isinstance(value, torch.Tensor) and isinstance(own[key], torch.Tensor) and value.shape != own[key].shape
+        if key in own
+        and isinstance(value, torch.Tensor)
+        and isinstance(own[key], torch.Tensor)
+        and value.shape != own[key].shape
     }
     fitting = {key: value for key, value in state_dict.items() if key not in wrong_shape}
     result = module.load_state_dict(fitting, strict=False)
     missing = [key for key in result.missing_keys if key not in wrong_shape and not key.endswith("num_batches_tracked")]
     parts = []
     if wrong_shape:
-        parts.append("of another shape, left as they were:\n" + "\n".join(f"  {k}: {v}" for k, v in wrong_shape.items()))
+        parts.append(
+            "of another shape, left as they were:\n" + "\n".join(f"  {k}: {v}" for k, v in wrong_shape.items())
+        )
     if result.unexpected_keys:
         parts.append("in the file but not in the model:\n" + _grouped(result.unexpected_keys))
     if missing:

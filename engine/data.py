@@ -9,7 +9,7 @@ from typing import Any
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-from trainwright.engine.build import note_errors, origin_of, resolve
+from trainwright.engine.building import note_errors, origin_of, resolve
 from trainwright.engine.distributed import get_world_size
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
@@ -46,8 +46,8 @@ class SeededDataset(_DatasetProxy):
     """Gives every sample a random stream of its own, whoever fetches it and in whatever order.
 
     It is asked with keys instead of indices: the epoch in the upper bits, the index in the lower ones, as
-    :class:`PositionedSampler` yields them; so workers that live longer than an epoch know it too. The stream of a sample
-    derives from (seed, epoch, index); a dataset that hands over whole batches has one stream a batch, from the first
+    :class:`PositionedSampler` yields them; so workers that live longer than an epoch know it too. The stream of a
+    sample derives from (seed, epoch, index); a dataset that hands over whole batches has one stream a batch, from the first
     index.
 
     Args:
@@ -94,7 +94,7 @@ class FirstSamples(_DatasetProxy):
         return self._length  # type: ignore[no-any-return]  # set through __dict__
 
 
-class _note_sample:  # noqa: N801  # a context manager, written as a class since it runs for each sample
+class _note_sample:  # a context manager, written as a class since it runs for each sample
     def __init__(self, dataset: Any, index: int | list[int]) -> None:
         self._dataset = dataset
         self._index = index
@@ -189,14 +189,22 @@ def build_dataloader(
     if num_batch_per_epoch is not None:
         dataset = FirstSamples(dataset, num_batch_per_epoch * batch_size)
     options.pop("disable_subprocess_warning", None)
-    options["collate_fn"] = _build_function(options.pop("collate_fn", None), _default_collate(dataset), f"{path}.collate_fn")
+    options["collate_fn"] = _build_function(
+        options.pop("collate_fn", None), _default_collate(dataset), f"{path}.collate_fn"
+    )
     options["worker_init_fn"] = partial(
-        initialize_worker, user_function=_build_function(options.pop("worker_init_fn", None), None, f"{path}.worker_init_fn")
+        initialize_worker,
+        user_function=_build_function(options.pop("worker_init_fn", None), None, f"{path}.worker_init_fn"),
     )
     options.setdefault("generator", Generator().manual_seed(mix(seed, rank_seed) >> 1))
     if options.get("num_workers", 0) == 0:
         if options.pop("persistent_workers", False):
-            raise ConfigError(f"{path}.persistent_workers", "there are no workers to keep", "set num_workers", origin_of(cfg, "persistent_workers"))
+            raise ConfigError(
+                f"{path}.persistent_workers",
+                "there are no workers to keep",
+                "set num_workers",
+                origin_of(cfg, "persistent_workers"),
+            )
         options.pop("prefetch_factor", None)
     if isinstance(dataset, IterableDataset):
         if options.pop("sampler", None) or options.pop("batch_sampler", None):

@@ -171,9 +171,7 @@ def all_reduce(data: Tensor, op: str = "sum", group: "dist.ProcessGroup | None" 
     moved = data.to(_comm_device(data.device, group)).contiguous()
     dist.all_reduce(moved, reduce_op, group)
     if op == "mean":
-        moved.div_(
-            world_size, rounding_mode=None if moved.is_floating_point() or moved.is_complex() else "floor"
-        )
+        moved.div_(world_size, rounding_mode=None if moved.is_floating_point() or moved.is_complex() else "floor")
     if moved is not data:
         data.copy_(moved)
 
@@ -211,9 +209,7 @@ def broadcast(data: Tensor, src: int = 0, group: "dist.ProcessGroup | None" = No
         data.copy_(moved)
 
 
-def all_reduce_dict(
-    data: dict[str, Tensor], op: str = "sum", group: "dist.ProcessGroup | None" = None
-) -> None:
+def all_reduce_dict(data: dict[str, Tensor], op: str = "sum", group: "dist.ProcessGroup | None" = None) -> None:
     """Reduces every tensor of a dictionary over all processes, in place; its keys must agree between them."""
     all_reduce_params([data[key] for key in sorted(data)], op=op, group=group)
 
@@ -249,9 +245,7 @@ def all_reduce_params(
         torch._foreach_copy_(bucket, [piece.view_as(tensor) for piece, tensor in zip(pieces, bucket)])
 
 
-def broadcast_parameters(
-    module: torch.nn.Module, src: int = 0, group: "dist.ProcessGroup | None" = None
-) -> None:
+def broadcast_parameters(module: torch.nn.Module, src: int = 0, group: "dist.ProcessGroup | None" = None) -> None:
     """Gives the parameters and buffers of all processes the values of rank ``src``, in place."""
     if get_world_size(group) == 1:
         return

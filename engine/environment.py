@@ -20,8 +20,8 @@ def setup_environment(env_cfg: Mapping[str, Any], launcher: str) -> None:
 
     Args:
         env_cfg: ``cudnn_benchmark`` (bool); ``mp_cfg`` with ``mp_start_method`` (fork, spawn, forkserver) and
-            ``opencv_num_threads``; ``dist_cfg`` with the arguments of ``init_dist``; ``resource_limit``, how many open files
-            a process may have at least.
+            ``opencv_num_threads``; ``dist_cfg`` with the arguments of ``init_dist``; ``resource_limit``, how many open
+            files a process may have at least.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 
     Raises:

@@ -1,13 +1,13 @@
 """Every exception that Trainwright raises on purpose.
 
-    TrainwrightError
-    ├── ConfigError (ValueError)            a mistake in a config, with its place and a remedy
-    │   ├── ConfigFileError                 a config file that cannot be read
-    │   └── UnknownTypeError (KeyError)     a `type` that no registry knows
-    ├── ConfigErrors (ValueError)           all mistakes that `check` found, together
-    ├── CheckpointError (RuntimeError)      a checkpoint that is missing, damaged, unsafe or does not fit
-    ├── MissingExtraError (ImportError)     an optional package that is not installed
-    └── TrainingError (RuntimeError)        a run that cannot sensibly go on
+TrainwrightError
+├── ConfigError (ValueError)            a mistake in a config, with its place and a remedy
+│   ├── ConfigFileError                 a config file that cannot be read
+│   └── UnknownTypeError (KeyError)     a `type` that no registry knows
+├── ConfigErrors (ValueError)           all mistakes that `check` found, together
+├── CheckpointError (RuntimeError)      a checkpoint that is missing, damaged, unsafe or does not fit
+├── MissingExtraError (ImportError)     an optional package that is not installed
+└── TrainingError (RuntimeError)        a run that cannot sensibly go on
 """
 
 import difflib

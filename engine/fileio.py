@@ -29,9 +29,7 @@ _SAFE_GLOBALS = {
 }
 
 
-def load(
-    file: str | Path | IO[Any], file_format: str | None = None, *, trusted: bool = False, **kwargs: Any
-) -> Any:
+def load(file: str | Path | IO[Any], file_format: str | None = None, *, trusted: bool = False, **kwargs: Any) -> Any:
     """Reads an object from a file.
 
     Args:
@@ -52,9 +50,7 @@ def load(
     return _load(file, kind, trusted, kwargs)
 
 
-def dump(
-    obj: Any, file: str | Path | IO[Any] | None = None, file_format: str | None = None, **kwargs: Any
-) -> Any:
+def dump(obj: Any, file: str | Path | IO[Any] | None = None, file_format: str | None = None, **kwargs: Any) -> Any:
     """Writes an object to a file, or returns it as text.
 
     JSON takes sets and ranges, arrays and tensors as lists.

@@ -141,19 +141,31 @@ class Hook:
         self._before_iter(runner, batch_idx=batch_idx, data_batch=data_batch, mode="test")
 
     def after_train_iter(
-        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, outputs: dict[str, Any] | None = None
+        self,
+        runner: "Runner",
+        batch_idx: int,
+        data_batch: DataBatch = None,
+        outputs: dict[str, Any] | None = None,
     ) -> None:
         """Called after each training step, with what ``train_step`` returned, before the counter is raised."""
         self._after_iter(runner, batch_idx=batch_idx, data_batch=data_batch, outputs=outputs, mode="train")
 
     def after_val_iter(
-        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, outputs: Sequence[Any] | None = None
+        self,
+        runner: "Runner",
+        batch_idx: int,
+        data_batch: DataBatch = None,
+        outputs: Sequence[Any] | None = None,
     ) -> None:
         """Called after each batch of a validation, with the predictions."""
         self._after_iter(runner, batch_idx=batch_idx, data_batch=data_batch, outputs=outputs, mode="val")
 
     def after_test_iter(
-        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, outputs: Sequence[Any] | None = None
+        self,
+        runner: "Runner",
+        batch_idx: int,
+        data_batch: DataBatch = None,
+        outputs: Sequence[Any] | None = None,
     ) -> None:
         """Called after each batch of a test, with the predictions."""
         self._after_iter(runner, batch_idx=batch_idx, data_batch=data_batch, outputs=outputs, mode="test")
@@ -168,7 +180,12 @@ class Hook:
         """All three ``before_*_iter`` in one."""
 
     def _after_iter(
-        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, outputs: Any = None, mode: str = "train"
+        self,
+        runner: "Runner",
+        batch_idx: int,
+        data_batch: DataBatch = None,
+        outputs: Any = None,
+        mode: str = "train",
     ) -> None:
         """All three ``after_*_iter`` in one."""
 
@@ -233,7 +250,7 @@ def configured_hooks(
     """Yields the hooks of a run, or their configs, each with its path in the config.
 
     Args:
-        default_hooks: changes to :data:`DEFAULT_HOOKS` by name: a hook; a config, which may leave out ``type``; or None.
+        default_hooks: changes to :data:`DEFAULT_HOOKS` by name: a hook, a config (without ``type`` too), or None.
         custom_hooks: further ones.
 
     Raises:

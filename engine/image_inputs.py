@@ -22,9 +22,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[str]:
     """
     paths = sorted(str(path) for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
-        raise FileNotFoundError(
-            f"no images in {folder}: files ending with {', '.join(IMAGE_SUFFIXES)} are taken"
-        )
+        raise FileNotFoundError(f"no images in {folder}: files ending with {', '.join(IMAGE_SUFFIXES)} are taken")
     return paths
 
 
@@ -59,9 +57,7 @@ def read_image(source: Any, channels: int | None = None) -> Any:
             source = source.transpose(2, 0, 1)
         source = torch.from_numpy(np.ascontiguousarray(source))
     if not isinstance(source, Tensor):
-        raise TypeError(
-            f"an image is a path, a PIL image, an array or a tensor, not a {type(source).__name__}"
-        )
+        raise TypeError(f"an image is a path, a PIL image, an array or a tensor, not a {type(source).__name__}")
     tensor = source.as_subclass(Tensor)
     tensor = tensor.unsqueeze(0) if tensor.ndim == 2 else tensor
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3, 4, channels):
@@ -83,9 +79,7 @@ class ImagePipeline:
             dimensions are no images, and are handed over as float tensors.
     """
 
-    def __init__(
-        self, transforms: Sequence[Callable[[Any], Any]] = (), shape: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, transforms: Sequence[Callable[[Any], Any]] = (), shape: Sequence[int] | None = None) -> None:
         self.shape = None if shape is None else tuple(shape)
         first = transforms[0] if transforms else None
         self.loader = first if type(first).__name__.startswith("Load") else None
@@ -141,9 +135,7 @@ class ImagePipeline:
     def _numbers(self, source: Any) -> dict[str, Any]:
         numbers = torch.as_tensor(source, dtype=torch.float32)
         if tuple(numbers.shape) != self.shape:
-            raise ValueError(
-                f"the model was trained on inputs of shape {self.shape}, not {tuple(numbers.shape)}"
-            )
+            raise ValueError(f"the model was trained on inputs of shape {self.shape}, not {tuple(numbers.shape)}")
         return {"inputs": numbers, "data_samples": DataSample()}
 
 

@@ -78,9 +78,7 @@ class Inferencer:
         seen: set[str] = set()
         for names in cls._kwargs_of_steps():
             if twice := seen & names:
-                raise TypeError(
-                    f"{cls.__name__}: one step only can take the arguments {', '.join(sorted(twice))}"
-                )
+                raise TypeError(f"{cls.__name__}: one step only can take the arguments {', '.join(sorted(twice))}")
             seen |= names
 
     def __init__(
@@ -91,11 +89,7 @@ class Inferencer:
         scope: str | None = None,
         show_progress: bool = True,
     ) -> None:
-        if (
-            isinstance(model, str | os.PathLike)
-            and Path(model).suffix in _CHECKPOINT_SUFFIXES
-            and weights is None
-        ):
+        if isinstance(model, str | os.PathLike) and Path(model).suffix in _CHECKPOINT_SUFFIXES and weights is None:
             model, weights = None, model
         if model is None and weights is None:
             raise ValueError("an inferencer needs a model or weights: Inferencer('epoch_8.pth')")
@@ -282,9 +276,7 @@ class Inferencer:
         while chunk := list(islice(remaining, chunk_size)):
             yield chunk
 
-    def _dispatch_kwargs(
-        self, **kwargs: Any
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
+    def _dispatch_kwargs(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Returns the arguments of a call that go to each of the four steps."""
         steps = self._kwargs_of_steps()
         known = set().union(*steps)
@@ -317,10 +309,7 @@ class Inferencer:
                     folder = _model_index(str(scope)).parent
                     file = Config.fromfile(folder / entry["Config"])
                     return file, weights[0] if isinstance(weights, list) else weights
-        hint = (
-            did_you_mean(name, self.list_models(scope))
-            or "Inferencer.list_models() lists those that are known"
-        )
+        hint = did_you_mean(name, self.list_models(scope)) or "Inferencer.list_models() lists those that are known"
         raise ValueError(f"there is no config file and no model {name!r}: {hint}")
 
     def _init_model(self, cfg: ConfigLike, checkpoint: Mapping[str, Any] | None, device: torch.device) -> Any:
@@ -331,9 +320,7 @@ class Inferencer:
         self._load_weights_to_model(model, checkpoint, cfg)
         return model.to(device).eval()
 
-    def _load_weights_to_model(
-        self, model: nn.Module, checkpoint: Mapping[str, Any] | None, cfg: ConfigLike
-    ) -> None:
+    def _load_weights_to_model(self, model: nn.Module, checkpoint: Mapping[str, Any] | None, cfg: ConfigLike) -> None:
         """Loads the weights of a checkpoint; what does not fit is logged."""
         if checkpoint is None:
             print_log(
@@ -358,9 +345,7 @@ class Inferencer:
     def _init_pipeline(self, cfg: ConfigLike) -> Callable[[Any], Any]:
         """Returns what makes a sample of one input."""
         dataset = _test_dataset(cfg)
-        steps = (
-            cfg.get("inference_pipeline") or cfg.get("test_pipeline") or (dataset or {}).get("pipeline") or ()
-        )
+        steps = cfg.get("inference_pipeline") or cfg.get("test_pipeline") or (dataset or {}).get("pipeline") or ()
         transforms = [TRANSFORMS.build(step) for step in steps]
         shape = self.dataset_meta.get("image_shape")
         if shape is None and not transforms:
@@ -384,9 +369,7 @@ class Inferencer:
     def _init_visualizer(self, cfg: ConfigLike) -> Any:
         """Returns a visualizer that draws, and writes to no backend."""
         options = {**(cfg.get("visualizer") or {"type": "Visualizer"}), "name": "inference"}
-        visualizer = VISUALIZERS.build(
-            {key: value for key, value in options.items() if key != "vis_backends"}
-        )
+        visualizer = VISUALIZERS.build({key: value for key, value in options.items() if key != "vis_backends"})
         visualizer.dataset_meta = self.dataset_meta
         return visualizer
 
@@ -413,9 +396,7 @@ def config_of(checkpoint: Mapping[str, Any], name: str = "the checkpoint") -> Co
     for text in texts:
         if isinstance(text, str) and text:
             return Config.fromstring(text, file_format=".py")
-    raise CheckpointError(
-        f"{name} holds no config: give the config as well, Inferencer('config.py', {name!r})"
-    )
+    raise CheckpointError(f"{name} holds no config: give the config as well, Inferencer('config.py', {name!r})")
 
 
 def _test_dataset(cfg: ConfigLike) -> Mapping[str, Any] | None:
@@ -434,9 +415,7 @@ def _shape_of_inputs(dataset: Mapping[str, Any] | None) -> tuple[int, ...]:
     """Returns the shape of a dataset's first sample."""
     hint = "say how an image becomes an input: inference_pipeline=[dict(type='LoadImageFromFile'), ...]"
     if dataset is None:
-        raise ConfigError(
-            "test_dataloader", "the config has no test dataset whose images could be followed", hint
-        )
+        raise ConfigError("test_dataloader", "the config has no test dataset whose images could be followed", hint)
     try:
         sample = DATASETS.build(dataset)[0]
     except Exception as error:

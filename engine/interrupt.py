@@ -15,8 +15,9 @@ SIGNALS = tuple(
 
 @contextmanager
 def stop_on_signals(state: RunState) -> Iterator[None]:
-    """While active, SIGINT, SIGTERM and SIGUSR1 ask the run to stop at the next iteration boundary; a second one ends it at once.
+    """While active, SIGINT, SIGTERM and SIGUSR1 ask the run to stop at the next iteration boundary.
 
+    A second one ends it at once.
     Only the main thread can receive signals; elsewhere nothing changes.
 
     Args:

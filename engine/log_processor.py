@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 Tag = dict[str, Any]
 
 _OWN_KEYS = ("data_src", "method_name", "log_name")
-_EPOCH_MEANS = [
-    {"data_src": key, "method_name": "mean", "window_size": "epoch"} for key in ("time", "data_time")
-]
+_EPOCH_MEANS = [{"data_src": key, "method_name": "mean", "window_size": "epoch"} for key in ("time", "data_time")]
 
 
 @LOG_PROCESSORS.register_module()
@@ -128,9 +126,7 @@ class LogProcessor:
 
         kind = "Epoch" if self.by_epoch else "Iter"
         epoch = f"[{_epoch(runner, mode)}]" if self.by_epoch and mode == "val" else ""
-        line = (
-            f"{kind}({mode}) {epoch}[{batch_idx}/{batch_idx}]    {self._items({**scalars, **infos, **times})}"
-        )
+        line = f"{kind}({mode}) {epoch}[{batch_idx}/{batch_idx}]    {self._items({**scalars, **infos, **times})}"
         return {**scalars, **(infos if with_non_scalar else {}), **times}, line
 
     def _header(self, runner: "Runner", mode: str, seen: int, length: int | None) -> str:
@@ -166,9 +162,7 @@ class LogProcessor:
         return tag
 
     def _with_prefix(self, tag: Tag, mode: str) -> Tag:
-        return (
-            {f"{mode}/{key}": value for key, value in tag.items()} if self.log_with_hierarchy else dict(tag)
-        )
+        return {f"{mode}/{key}": value for key, value in tag.items()} if self.log_with_hierarchy else dict(tag)
 
     def _items(self, values: Tag) -> str:
         return "  ".join(f"{key}: {self._text(value)}" for key, value in values.items())
@@ -186,31 +180,23 @@ class LogProcessor:
             path = f"log_processor.custom_cfg.{index}"
             for key in ("data_src", "method_name"):
                 if key not in entry:
-                    raise ConfigError(
-                        path, f"{key!r} is missing", "write dict(data_src='loss', method_name='mean')"
-                    )
+                    raise ConfigError(path, f"{key!r} is missing", "write dict(data_src='loss', method_name='mean')")
             arguments = {key: value for key, value in entry.items() if key not in _OWN_KEYS}
             try:
                 signature(HistoryBuffer.get_statistics(entry["method_name"])).bind(None, **arguments)
             except KeyError as error:
                 raise ConfigError(f"{path}.method_name", str(error.args[0])) from None
             except TypeError as error:
-                raise ConfigError(
-                    path, f"{entry['method_name']!r} does not take these arguments: {error}"
-                ) from None
+                raise ConfigError(path, f"{entry['method_name']!r} does not take these arguments: {error}") from None
             window = entry.get("window_size")
-            if not (
-                window is None or window in ("epoch", "global") or (isinstance(window, int) and window > 0)
-            ):
+            if not (window is None or window in ("epoch", "global") or (isinstance(window, int) and window > 0)):
                 raise ConfigError(
                     f"{path}.window_size",
                     f"{window!r} is no window",
                     "give a number of iterations, 'epoch' or 'global'",
                 )
             if window == "epoch" and not self.by_epoch:
-                raise ConfigError(
-                    f"{path}.window_size", "there are no epochs with by_epoch=False", "write 'global'"
-                )
+                raise ConfigError(f"{path}.window_size", "there are no epochs with by_epoch=False", "write 'global'")
             name = entry.get("log_name", entry["data_src"])
             if name in names:
                 raise ConfigError(path, f"{name!r} is shown twice", "give each value its own 'log_name'")

@@ -36,9 +36,7 @@ class LogFormatter(logging.Formatter):
     def __init__(self, datefmt: str) -> None:
         super().__init__("%(asctime)s - %(name)s - %(levelname)s - %(message)s", datefmt)
         place = "%(pathname)s - %(funcName)s - %(lineno)d"
-        self._with_place = logging.Formatter(
-            f"%(asctime)s - %(name)s - %(levelname)s - {place} - %(message)s", datefmt
-        )
+        self._with_place = logging.Formatter(f"%(asctime)s - %(name)s - %(levelname)s - {place} - %(message)s", datefmt)
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns the text of a record."""
@@ -144,9 +142,7 @@ class MMLogger(logging.Logger, CurrentMixin):
     def setLevel(self, level: int | str) -> None:
         """Sets the level of console and file."""
         self.level = _level_number(level)
-        getattr(
-            self, "_cache", {}
-        ).clear()  # logging's manager, which would do this, does not know this logger
+        getattr(self, "_cache", {}).clear()  # logging's manager, which would do this, does not know this logger
 
     def close(self) -> None:
         """Closes the file. Logging again opens it again, and appends."""

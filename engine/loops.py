@@ -151,7 +151,7 @@ class TrainLoop(BaseLoop):
             self._runner.model.train()
 
     def reload_data(self) -> None:
-        """Fetches the batches to come anew, if any are on their way; for data workers have copies of the dataset as it was."""
+        """Fetches the batches to come anew, if any are on their way: data workers have copies of the dataset as it was."""
         raise NotImplementedError
 
     def _open_data(self, data_pass: int, batch: int) -> int:

@@ -99,9 +99,7 @@ class HistoryBuffer:
         self._sum += total
         self._count += sum(counts)
         if math.isnan(total) and any(map(math.isnan, values)):
-            self._min = self._max = (
-                math.nan
-            )  # must not hide, though it is neither smaller nor larger than others
+            self._min = self._max = math.nan  # must not hide, though it is neither smaller nor larger than others
         elif not math.isnan(self._min):
             self._min = min(self._min, *values)
             self._max = max(self._max, *values)
@@ -425,9 +423,7 @@ def _checked(key: str, value: Any) -> Any:
     """Returns a value in the form in which it may wait: a detached tensor or a number."""
     if isinstance(value, Tensor):
         if value.numel() != 1:
-            raise ValueError(
-                f"{key} has the shape {tuple(value.shape)}, a scalar has one element: reduce it first"
-            )
+            raise ValueError(f"{key} has the shape {tuple(value.shape)}, a scalar has one element: reduce it first")
         return value.detach() if value.requires_grad else value
     if isinstance(value, int | float):
         return value

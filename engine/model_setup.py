@@ -45,7 +45,10 @@ def place_model(model: nn.Module, cfg: Mapping[str, Any], device: torch.device, 
         return revert_sync_batchnorm(model).to(device)
     if cfg.get("sync_bn"):
         model = convert_sync_batchnorm(model)
-    wrapper = cfg.get("model_wrapper_cfg") or {"type": "MMDistributedDataParallel", "broadcast_buffers": False}
+    wrapper = cfg.get("model_wrapper_cfg") or {
+        "type": "MMDistributedDataParallel",
+        "broadcast_buffers": False,
+    }
     device_ids = {"device_ids": [device.index]} if device.type == "cuda" else {}
     return MODEL_WRAPPERS.build(  # type: ignore[no-any-return]
         wrapper, path="model_wrapper_cfg", module=model.to(device),

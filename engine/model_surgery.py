@@ -25,9 +25,7 @@ def is_model_wrapper(model: nn.Module, registry: Registry = MODEL_WRAPPERS) -> b
     if isinstance(model, DataParallel | DistributedDataParallel):
         return True
     classes = tuple(member for member in registry.module_dict.values() if isinstance(member, type))
-    return isinstance(model, classes) or any(
-        is_model_wrapper(model, child) for child in registry.children.values()
-    )
+    return isinstance(model, classes) or any(is_model_wrapper(model, child) for child in registry.children.values())
 
 
 class _BatchNormXd(_BatchNorm):
@@ -92,8 +90,7 @@ def turn_on_activation_checkpointing(model: nn.Module, modules: str | Iterable[s
             raise ConfigError(
                 "activation_checkpointing",
                 f"{type(model).__name__} has no submodule {name!r}",
-                did_you_mean(name, by_name)
-                or f"its parts are {', '.join(n for n, _ in model.named_children())}",
+                did_you_mean(name, by_name) or f"its parts are {', '.join(n for n, _ in model.named_children())}",
             )
         submodule = by_name[name]
         # A bound method, unlike a closure, follows the module when it is copied.

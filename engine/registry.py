@@ -12,7 +12,7 @@ from typing import Any, TypeVar, overload
 from rich.console import Console
 from rich.table import Table
 
-from trainwright.engine.build import build, import_object
+from trainwright.engine.building import build, import_object
 from trainwright.engine.errors import did_you_mean
 
 ROOT_SCOPE = "trainwright"
@@ -108,9 +108,7 @@ class Registry:
     @overload
     def register_module(self, name: str | Sequence[str] | None = None, force: bool = False, *, module: T) -> T: ...
 
-    def register_module(
-        self, name: str | Sequence[str] | None = None, force: bool = False, module: Any = None
-    ) -> Any:
+    def register_module(self, name: str | Sequence[str] | None = None, force: bool = False, module: Any = None) -> Any:
         """Registers a class or function: as a decorator, or called with ``module``.
 
         Args:

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from trainwright.engine import checkpoint as checkpoints
 from trainwright.engine import distributed, resume, snapshot
 from trainwright.engine import registry as registries
-from trainwright.engine.check import TRIPLES, mismatched_parts
+from trainwright.engine.checking import TRIPLES, mismatched_parts
 from trainwright.engine.config.config import Config
 from trainwright.engine.data import build_dataloader
 from trainwright.engine.environment import collect_env, setup_environment
@@ -41,8 +41,8 @@ Cfg = Mapping[str, Any]
 class Runner:
     """Owns the parts of an experiment and runs training, validation and test over them.
 
-    Every part may be given as its config or as the object itself. Loops, data loaders, optimizer and schedulers are built
-    when :meth:`train`, :meth:`val` or :meth:`test` first needs them.
+    Every part may be given as its config or as the object itself. Loops, data loaders, optimizer and schedulers are
+    built when :meth:`train`, :meth:`val` or :meth:`test` first needs them.
 
     Example:
         >>> runner = Runner.from_cfg(Config.fromfile("configs/classification/lenet_fashion_mnist.py"))
@@ -162,7 +162,9 @@ class Runner:
         self.logger.info("Environment:\n%s", "\n".join(f"  {key}: {value}" for key, value in collect_env().items()))
         self.logger.info("Seed: %d, device: %s, work_dir: %s", self.seed, self.device, self.work_dir)
         with self._as_current():
-            self.model: Any = place_model(build_model(model, data_preprocessor), self.cfg, self.device, self.distributed)
+            self.model: Any = place_model(
+                build_model(model, data_preprocessor), self.cfg, self.device, self.distributed
+            )
             self._hooks = HookList()
             for path, hook in configured_hooks(default_hooks or {}, custom_hooks or ()):
                 self.register_hook(hook, path=path)
@@ -287,7 +289,10 @@ class Runner:
             self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
             compile_forward(unwrap(self.model), self.cfg.get("compile"))
             if self.iter >= self.max_iters:
-                self.logger.info("The checkpoint is from the end of the training (iteration %d): nothing left to do.", self.iter)
+                self.logger.info(
+                    "The checkpoint is from the end of the training (iteration %d): nothing left to do.",
+                    self.iter,
+                )
             loop.run()
             resume.save_if_stopped(self, self._saved_counters)
         raise_for_signal(self.state.stop_signal)
@@ -318,7 +323,11 @@ class Runner:
             priority = cfg.pop("priority", priority)  # type: ignore[attr-defined]  # a copy of a dict
             hook = HOOKS.build(cfg, path=path)
         if not isinstance(hook, Hook):
-            raise ConfigError(path or "custom_hooks", f"{hook!r} is no hook", "derive its class from trainwright.engine.Hook")
+            raise ConfigError(
+                path or "custom_hooks",
+                f"{hook!r} is no hook",
+                "derive its class from trainwright.engine.Hook",
+            )
         if priority is not None:
             hook.priority = priority
         self._hooks.add(hook)
@@ -332,7 +341,9 @@ class Runner:
         """
         self.state.stop_reason = self.state.stop_reason or reason
 
-    def set_randomness(self, seed: int | None = None, deterministic: bool = False, diff_rank_seed: bool = False) -> None:
+    def set_randomness(
+        self, seed: int | None = None, deterministic: bool = False, diff_rank_seed: bool = False
+    ) -> None:
         """Seeds everything.
 
         Args:
@@ -348,7 +359,11 @@ class Runner:
     def build_dataloader(self, dataloader: Any, mode: str = "train") -> Any:
         """Builds a data loader that is seeded by sample; see :func:`trainwright.engine.data.build_dataloader`."""
         return build_dataloader(
-            dataloader, seed=self.seed, rank_seed=self._rank_seed, path=f"{mode}_dataloader", training=mode == "train"
+            dataloader,
+            seed=self.seed,
+            rank_seed=self._rank_seed,
+            path=f"{mode}_dataloader",
+            training=mode == "train",
         )
 
     def build_evaluator(self, evaluator: Any, path: str = "evaluator") -> Evaluator:
@@ -471,7 +486,11 @@ class Runner:
             raise ConfigError(f"{mode}_cfg", f"not given, so this run cannot {mode}", f"give {names}")
         cfg = dict(cfg)
         if "type" in cfg and "by_epoch" in cfg:
-            raise ConfigError(f"{mode}_cfg", "has both 'type' and 'by_epoch'", "by_epoch chooses the type: give only one of them")
+            raise ConfigError(
+                f"{mode}_cfg",
+                "has both 'type' and 'by_epoch'",
+                "by_epoch chooses the type: give only one of them",
+            )
         return cfg
 
     def _build_loop(self, cfg: dict[str, Any], mode: str, default: type, **runtime: Any) -> Any:
@@ -490,19 +509,31 @@ class Runner:
         if schedulers is not None:
             loop = self.train_loop
             self.param_schedulers = build_param_scheduler(
-                schedulers, self.optim_wrapper, path="param_scheduler", max_epochs=loop.max_epochs, max_iters=loop.max_iters,
+                schedulers,
+                self.optim_wrapper,
+                max_epochs=loop.max_epochs,
+                max_iters=loop.max_iters,
                 epoch_length=loop.epoch_length,
-            )  # fmt: skip
+            )
 
     def _scale_lr(self) -> None:
         options = self._given["auto_scale_lr"]
         if not options.get("enable"):
             return
         if "base_batch_size" not in options:
-            raise ConfigError("auto_scale_lr.base_batch_size", "missing", "the batch size that the learning rate was chosen for")
+            raise ConfigError(
+                "auto_scale_lr.base_batch_size",
+                "missing",
+                "the batch size that the learning rate was chosen for",
+            )
         batch_size = self.train_dataloader.batch_size * self.world_size
         ratio = batch_size / options["base_batch_size"]
         groups = self.optim_wrapper.param_groups
         for group in chain(*groups.values()) if isinstance(groups, Mapping) else groups:
             group["lr"] *= ratio
-        self.logger.info("Learning rates scaled by %g: batches of %d, chosen for %d", ratio, batch_size, options["base_batch_size"])
+        self.logger.info(
+            "Learning rates scaled by %g: batches of %d, chosen for %d",
+            ratio,
+            batch_size,
+            options["base_batch_size"],
+        )

@@ -20,7 +20,11 @@ FORMAT = 1
 
 
 def take(
-    runner: "Runner", *, optimizer: bool = True, schedulers: bool = True, meta: Mapping[str, Any] | None = None
+    runner: "Runner",
+    *,
+    optimizer: bool = True,
+    schedulers: bool = True,
+    meta: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns the state of a run, under MMEngine's keys and, for what MMEngine does not save, under ``trainwright``.
 
@@ -55,7 +59,9 @@ def take(
     if optimizer and runner.optim_wrapper is not None:
         checkpoint["optimizer"] = runner.optim_wrapper.state_dict()
     if schedulers and runner.param_schedulers:
-        checkpoint["param_schedulers"] = _map_schedulers(runner.param_schedulers, lambda scheduler: scheduler.state_dict())
+        checkpoint["param_schedulers"] = _map_schedulers(
+            runner.param_schedulers, lambda scheduler: scheduler.state_dict()
+        )
     return checkpoint
 
 
@@ -72,10 +78,17 @@ def restore(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
     meta = checkpoint.get("meta", {})
     ours = checkpoint.get("trainwright", {})
     if ours.get("format", FORMAT) > FORMAT:
-        raise CheckpointError(f"this checkpoint was written by trainwright {meta.get('trainwright_version')}: please upgrade")
+        raise CheckpointError(
+            f"this checkpoint was written by trainwright {meta.get('trainwright_version')}: please upgrade"
+        )
     runner.state.load_state_dict(
         ours.get("counters")
-        or {"epoch": meta.get("epoch", 0), "iter": meta.get("iter", 0), "inner_iter": 0, "validated_at": meta.get("iter", 0)}
+        or {
+            "epoch": meta.get("epoch", 0),
+            "iter": meta.get("iter", 0),
+            "inner_iter": 0,
+            "validated_at": meta.get("iter", 0),
+        }
     )
     if "message_hub" in checkpoint:
         runner.message_hub.load_state_dict(checkpoint["message_hub"])
@@ -105,7 +118,7 @@ def stateful_hooks(runner: "Runner") -> Iterator[tuple[str, Any]]:
 
 
 def plain(value: Any) -> Any:
-    """Returns a copy that safe loading can read: containers, numbers, strings and tensors stay, all else is its ``repr``."""
+    """Returns a copy that safe loading can read: containers, numbers, strings and tensors; of all else the ``repr``."""
     if isinstance(value, Mapping):
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
@@ -136,7 +149,9 @@ def what_changed(saved_text: str, current: Config) -> list[str]:
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    items: Any = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else None
+    items: Any = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else None
+    )
     if items is None or not value:
         yield path, value
         return

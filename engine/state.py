@@ -1,8 +1,8 @@
 """The counters of a run, and its random streams.
 
 Random streams are derived rather than carried: before each training step the generators are seeded from (seed, rank,
-iteration), and before each sample is fetched from (seed, epoch, index). So nothing that draws random numbers elsewhere, such as
-a validation or another number of workers, can shift them, and a resumed run needs no generator state.
+iteration), and before each sample is fetched from (seed, epoch, index). So nothing that draws random numbers elsewhere,
+such as a validation or another number of workers, can shift them, and a resumed run needs no generator state.
 """
 
 import os

@@ -90,9 +90,7 @@ class BaseDataElement:
             AttributeError: ``name`` already belongs to the other kind.
         """
         if dtype is not None:
-            assert isinstance(value, dtype), (
-                f"{name.lstrip('_')} must be a {dtype}, not a {type(value)}: {value!r}"
-            )
+            assert isinstance(value, dtype), f"{name.lstrip('_')} must be a {dtype}, not a {type(value)}: {value!r}"
         if field_type == "data":
             mine, others = self._data_fields, self._metainfo_fields
         else:
@@ -100,9 +98,7 @@ class BaseDataElement:
             mine, others = self._metainfo_fields, self._data_fields
         if name in others:
             kind = "meta information" if field_type == "data" else "data"
-            raise AttributeError(
-                f"{name} cannot be set as {field_type}: it is {kind} of this element already"
-            )
+            raise AttributeError(f"{name} cannot be set as {field_type}: it is {kind} of this element already")
         super().__setattr__(name, value)
         mine.add(name)
 
@@ -265,8 +261,7 @@ class BaseDataElement:
     def to_dict(self) -> dict[str, Any]:
         """Returns meta information and data by name, inner elements as dictionaries too."""
         return {
-            name: value.to_dict() if isinstance(value, BaseDataElement) else value
-            for name, value in self.all_items()
+            name: value.to_dict() if isinstance(value, BaseDataElement) else value for name, value in self.all_items()
         }
 
     def __repr__(self) -> str:
@@ -306,9 +301,7 @@ class InstanceData(BaseDataElement):
         if name not in _FIELD_SETS:
             assert isinstance(value, Sized), f"{name} must have a length, a {type(value)} has none"
             length = len(self)
-            assert length in (0, len(value)), (
-                f"{name} has length {len(value)}, the other fields have {length}"
-            )
+            assert length in (0, len(value)), f"{name} has length {len(value)}, the other fields have {length}"
         super().__setattr__(name, value)
 
     __setitem__ = __setattr__
@@ -329,9 +322,7 @@ class InstanceData(BaseDataElement):
             return getattr(self, item)
         if isinstance(item, list | np.ndarray):
             array = np.asarray(item)
-            item = torch.from_numpy(
-                array.astype(np.int64) if array.size == 0 or array.dtype.kind in "iu" else array
-            )
+            item = torch.from_numpy(array.astype(np.int64) if array.size == 0 or array.dtype.kind in "iu" else array)
         if isinstance(item, int | np.integer):
             if not -len(self) <= item < len(self):
                 raise IndexError(f"no instance {item}: there are {len(self)}")
@@ -364,8 +355,7 @@ class InstanceData(BaseDataElement):
         if len(instances_list) == 1:
             return first
         assert all(set(element.all_keys()) == set(first.all_keys()) for element in instances_list), (
-            "the elements have different names: "
-            + "; ".join(str(element.all_keys()) for element in instances_list)
+            "the elements have different names: " + "; ".join(str(element.all_keys()) for element in instances_list)
         )
         joined = type(first)(metainfo=first.metainfo)
         for name, _ in first.items():
@@ -381,14 +371,10 @@ class PixelData(BaseDataElement):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in _FIELD_SETS:
-            assert isinstance(value, Tensor | np.ndarray), (
-                f"{name} must be a tensor or an array, not a {type(value)}"
-            )
+            assert isinstance(value, Tensor | np.ndarray), f"{name} must be a tensor or an array, not a {type(value)}"
             assert value.ndim in (2, 3), f"{name} must have 2 or 3 dimensions, not {value.ndim}"
             size = tuple(value.shape[-2:])
-            assert self.shape in (None, size), (
-                f"{name} has height and width {size}, the other fields {self.shape}"
-            )
+            assert self.shape in (None, size), f"{name} has height and width {size}, the other fields {self.shape}"
             if value.ndim == 2:
                 value = value[None]
                 warnings.warn(f"{name} of shape {size} becomes {tuple(value.shape)}", stacklevel=2)
@@ -449,9 +435,7 @@ class LabelData(BaseDataElement):
         """
         assert isinstance(label, Tensor), f"label must be a tensor, not a {type(label)}"
         onehot = label.new_zeros(num_classes)
-        assert label.numel() == 0 or label.max().item() < num_classes, (
-            f"label {label} is beyond {num_classes} classes"
-        )
+        assert label.numel() == 0 or label.max().item() < num_classes, f"label {label} is beyond {num_classes} classes"
         onehot[label] = 1
         return onehot
 
@@ -489,12 +473,8 @@ class DataSample(BaseDataElement):
     """
 
     gt_label: Tensor = _field("gt_label", Tensor, "True label: int64 of shape () or (1,); (N,) in a batch.")
-    pred_label: Tensor = _field(
-        "pred_label", Tensor, "Predicted label: int64 of shape () or (1,); (N,) in a batch."
-    )
-    pred_score: Tensor = _field(
-        "pred_score", Tensor, "Score of each class: float of shape (C,); (N, C) in a batch."
-    )
+    pred_label: Tensor = _field("pred_label", Tensor, "Predicted label: int64 of shape () or (1,); (N,) in a batch.")
+    pred_score: Tensor = _field("pred_score", Tensor, "Score of each class: float of shape (C,); (N, C) in a batch.")
     gt_instances: InstanceData = _field("gt_instances", InstanceData, "True instances: boxes, masks, labels.")
     pred_instances: InstanceData = _field("pred_instances", InstanceData, "Predicted instances.")
     gt_sem_seg: PixelData = _field("gt_sem_seg", PixelData, "True class of each pixel.")
@@ -590,9 +570,7 @@ def _select(value: Any, index: Tensor, name: str) -> Any:
         return value[index.to(value.device)]
     if isinstance(value, np.ndarray):
         return value[index.cpu().numpy()]
-    if not isinstance(value, str | list | tuple) and not (
-        hasattr(value, "__getitem__") and hasattr(value, "cat")
-    ):
+    if not isinstance(value, str | list | tuple) and not (hasattr(value, "__getitem__") and hasattr(value, "cat")):
         raise ValueError(f"{name} is a {type(value)}: only what has 'cat' can be selected by a tensor")
     positions = (index.nonzero().view(-1) if index.dtype == torch.bool else index).tolist()
     pieces = [value[slice(position, None, len(value))] for position in positions]

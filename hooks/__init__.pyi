@@ -1,3 +1,5 @@
+from trainwright.engine.hook import Hook as Hook
+
 from .checkpoint import CheckpointHook as CheckpointHook
 from .decision_boundary import DecisionBoundaryHook as DecisionBoundaryHook
 from .device_monitor import DeviceMonitorHook as DeviceMonitorHook

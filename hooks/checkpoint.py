@@ -108,9 +108,7 @@ class CheckpointHook(Hook):
         if "auto" not in self.save_best:
             self._monitors = self._make_monitors(self.save_best)
         elif len(self.save_best) > 1:
-            raise ConfigError(
-                "CheckpointHook.save_best", "'auto' stands alone", "name all metrics, or only 'auto'"
-            )
+            raise ConfigError("CheckpointHook.save_best", "'auto' stands alone", "name all metrics, or only 'auto'")
         self._folder: Path | None = None
         self._improved: dict[str, float] = {}
         self._saved_at: tuple[int, int] | None = None
@@ -123,11 +121,7 @@ class CheckpointHook(Hook):
     def get_triggered_stages(self) -> list[str]:
         """Returns the points it acts at; by epochs, iterations are none of them."""
         stages = super().get_triggered_stages()
-        return [
-            stage
-            for stage in stages
-            if stage != ("after_train_iter" if self.by_epoch else "after_train_epoch")
-        ]
+        return [stage for stage in stages if stage != ("after_train_iter" if self.by_epoch else "after_train_epoch")]
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the best scores, and the names of the files within their folder, which may move."""
@@ -243,9 +237,7 @@ class CheckpointHook(Hook):
         done = f"{epochs} epochs" if self.by_epoch else f"{iterations} iterations"
         for metric, score in scores.items():
             name = self.best_ckpts[metric]
-            runner.logger.info(
-                f"The best checkpoint with {score:0.4f} {metric} at {done} is saved to {name}."
-            )
+            runner.logger.info(f"The best checkpoint with {score:0.4f} {metric} at {done} is saved to {name}.")
 
     def _write(self, runner: "Runner", names: list[str]) -> None:
         """Writes one checkpoint under several names, notes it as the newest, and removes what it replaces."""
@@ -268,9 +260,7 @@ class CheckpointHook(Hook):
         """Writes a copy with only the published keys, its name ending in the digest of its bytes."""
         checkpoint = load_checkpoint_file(self._path(name))
         if absent := [key for key in self.published_keys if key not in checkpoint]:
-            runner.logger.warning(
-                f"{name} has no {', '.join(absent)} to publish, only {', '.join(checkpoint)}."
-            )
+            runner.logger.warning(f"{name} has no {', '.join(absent)} to publish, only {', '.join(checkpoint)}.")
         published = {key: value for key, value in checkpoint.items() if key in self.published_keys}
         temporary = save_checkpoint(published, self._path(f".{name}.publish"))
         with temporary.open("rb") as file:

@@ -14,17 +14,18 @@ if TYPE_CHECKING:
     from trainwright.engine.runner import Runner
 
 COLORS = np.array(
-    [[31, 119, 180], [255, 127, 14], [44, 160, 44], [214, 39, 40], [148, 103, 189], [140, 86, 75]], dtype=np.float64
+    [[31, 119, 180], [255, 127, 14], [44, 160, 44], [214, 39, 40], [148, 103, 189], [140, 86, 75]],
+    dtype=np.float64,
 )
 """One colour a class, in turn."""
 
 
 @HOOKS.register_module()
 class DecisionBoundaryHook(Hook):
-    """At the end of the training, draws which class each point of the plane is given to, with the training points on top.
+    """At the end of the training, draws to which class each point of the plane is given, and the training points.
 
-    The image goes to the visualizer's backends as ``decision_boundary``. The dataset must offer its points and classes as
-    ``inputs``, of shape (N, 2), and ``labels``, as ``TwoClouds`` and ``XOR`` do. Costs nothing per step.
+    The image goes to the visualizer's backends as ``decision_boundary``. The dataset must offer its points and classes
+    as ``inputs``, of shape (N, 2), and ``labels``, as ``TwoClouds`` and ``XOR`` do. Costs nothing per step.
 
     Args:
         size: height and width of the image in pixels.

@@ -90,9 +90,7 @@ class EarlyStoppingHook(Hook):
                 continue
             if self.check_finite and not math.isfinite(score):
                 best = self.best_scores[monitor.metric]
-                runner.request_stop(
-                    f"{monitor.metric} is {score}, which is not finite (its best was {best:.4f})"
-                )
+                runner.request_stop(f"{monitor.metric} is {score}, which is not finite (its best was {best:.4f})")
                 return
             if (reason := self._reason(monitor, score)) is not None:
                 reasons.append(reason)
@@ -105,9 +103,7 @@ class EarlyStoppingHook(Hook):
             return score_of(metrics, metric, owner="EarlyStoppingHook.monitor")
         hint = missing_hint(metrics, metric).replace("\n", "; ")
         if self.strict:
-            raise TrainingError(
-                f"EarlyStoppingHook watches {metric!r}, which the results do not have: {hint}"
-            )
+            raise TrainingError(f"EarlyStoppingHook watches {metric!r}, which the results do not have: {hint}")
         runner.logger.warning(f"EarlyStoppingHook watches {metric!r}, which the results do not have: {hint}")
         return None
 

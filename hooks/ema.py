@@ -50,9 +50,7 @@ class EMAHook(Hook):
         **kwargs: Any,
     ) -> None:
         if begin_iter and begin_epoch:
-            raise ConfigError(
-                "EMAHook", "begin_iter and begin_epoch exclude each other", "remove one of them"
-            )
+            raise ConfigError("EMAHook", "begin_iter and begin_epoch exclude each other", "remove one of them")
         for name, value in (("begin_iter", begin_iter), ("begin_epoch", begin_epoch)):
             if value < 0:
                 raise ConfigError(f"EMAHook.{name}", f"must not be negative, but is {value}")
@@ -124,14 +122,10 @@ class EMAHook(Hook):
         if not runner.resuming:
             return
         if "ema_state_dict" not in checkpoint:
-            runner.logger.warning(
-                "The checkpoint has no ema_state_dict: the average begins anew, from its weights."
-            )
+            runner.logger.warning("The checkpoint has no ema_state_dict: the average begins anew, from its weights.")
             return
         _swap_state_dicts(checkpoint)
-        report = load_state_dict(
-            self.ema_model, checkpoint["ema_state_dict"], strict=self.strict_load, revise_keys=()
-        )
+        report = load_state_dict(self.ema_model, checkpoint["ema_state_dict"], strict=self.strict_load, revise_keys=())
         if report:
             runner.logger.warning(f"The averaged weights were not resumed as a whole:\n{report}")
 

@@ -24,9 +24,7 @@ class EmptyCacheHook(Hook):
         after_iter: release it after each iteration.
     """
 
-    def __init__(
-        self, before_epoch: bool = False, after_epoch: bool = True, after_iter: bool = False
-    ) -> None:
+    def __init__(self, before_epoch: bool = False, after_epoch: bool = True, after_iter: bool = False) -> None:
         switches = {
             ("before", "epoch"): before_epoch,
             ("after", "epoch"): after_epoch,

@@ -50,11 +50,7 @@ class GradientAccumulationScheduleHook(Hook):
     def get_triggered_stages(self) -> list[str]:
         """Returns the points it acts at; by epochs, iterations are none of them."""
         stages = super().get_triggered_stages()
-        return [
-            stage
-            for stage in stages
-            if stage != ("before_train_iter" if self._by_epoch else "before_train_epoch")
-        ]
+        return [stage for stage in stages if stage != ("before_train_iter" if self._by_epoch else "before_train_epoch")]
 
     def before_train(self, runner: "Runner") -> None:
         """Sets the count of the beginning, or of where a run is resumed."""

@@ -43,9 +43,7 @@ class IterTimerHook(Hook):
         self._measured = -1  # the first iteration makes it 0
         self._max_iters = runner.max_iters
 
-    def _before_iter(
-        self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, mode: str = "train"
-    ) -> None:
+    def _before_iter(self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, mode: str = "train") -> None:
         runner.message_hub.update_scalar(f"{mode}/data_time", perf_counter() - self._last)
 
     def before_train_iter(self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None) -> None:

@@ -51,9 +51,7 @@ class LoggerHook(Hook):
     ) -> None:
         for name, value in (("interval", interval), ("interval_exp_name", interval_exp_name)):
             if not isinstance(value, int) or value <= 0:
-                raise ConfigError(
-                    f"default_hooks.logger.{name}", f"must be a positive whole number, not {value!r}"
-                )
+                raise ConfigError(f"default_hooks.logger.{name}", f"must be a positive whole number, not {value!r}")
         if not keep_local and out_dir is None:
             raise ConfigError("default_hooks.logger.keep_local", "logs would be lost", "set out_dir as well")
         self.interval = interval
@@ -135,9 +133,7 @@ class LoggerHook(Hook):
         if self.out_dir is None or not is_main_process():
             return
         target = Path(self.out_dir) / Path(runner.work_dir).name
-        files = [
-            path for path in sorted(Path(runner.log_dir).rglob("*")) if path.name.endswith(self.out_suffix)
-        ]
+        files = [path for path in sorted(Path(runner.log_dir).rglob("*")) if path.name.endswith(self.out_suffix)]
         runner.logger.info(f"The logs are in {target}.")
         if not self.keep_local:
             runner.logger.close()

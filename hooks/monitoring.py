@@ -91,14 +91,10 @@ def missing_hint(metrics: Mapping[str, Any], metric: str) -> str:
     return f"{guess}\n{available}" if guess else available
 
 
-def _rule_of(
-    metric: str, rule: str | None, greater_keys: Sequence[str], less_keys: Sequence[str], owner: str
-) -> str:
+def _rule_of(metric: str, rule: str | None, greater_keys: Sequence[str], less_keys: Sequence[str], owner: str) -> str:
     if rule is not None:
         if rule not in RULES:
-            raise ConfigError(
-                f"{owner}.rule", f"{rule!r} is no rule", "'greater', 'less', or None to infer it"
-            )
+            raise ConfigError(f"{owner}.rule", f"{rule!r} is no rule", "'greater', 'less', or None to infer it")
         return rule
     name = metric.lower()
     greater, less = ([key.lower() for key in keys] for keys in (greater_keys, less_keys))

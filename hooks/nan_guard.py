@@ -87,9 +87,7 @@ class NanGuardHook(Hook):
     def before_train(self, runner: "Runner") -> None:
         """Finds the hooks that save within an epoch, and takes the first snapshot."""
         self._losses = []
-        self._savers = [
-            hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch
-        ]
+        self._savers = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
         if self.action == "rollback":
             self._snapshot = _Snapshot(runner, self.snapshot_device)
 
@@ -105,9 +103,7 @@ class NanGuardHook(Hook):
             self._losses.append(outputs[self.monitor])  # type: ignore[index]  # None is explained below
         except (KeyError, TypeError) as error:
             raise self._missing_loss(outputs) from error
-        if len(self._losses) >= self.interval or any(
-            saver.is_due_after_iter(runner) for saver in self._savers
-        ):
+        if len(self._losses) >= self.interval or any(saver.is_due_after_iter(runner) for saver in self._savers):
             self._check(runner, runner.iter)
 
     def after_train_epoch(self, runner: "Runner") -> None:
@@ -117,9 +113,7 @@ class NanGuardHook(Hook):
     def before_save_checkpoint(self, runner: "Runner", checkpoint: dict[str, Any]) -> None:
         """Refuses to save weights that are not finite, for checkpoints that come unannounced."""
         if not _all_finite(unwrap(runner.model).parameters()):
-            raise TrainingError(
-                "the weights are not finite, so this checkpoint is not written; the previous one stays"
-            )
+            raise TrainingError("the weights are not finite, so this checkpoint is not written; the previous one stays")
 
     def after_train(self, runner: "Runner") -> None:
         """Lets the snapshot go."""
@@ -130,15 +124,11 @@ class NanGuardHook(Hook):
         """Reads the kept losses; the last of them is that of iteration ``newest``."""
         if not self._losses:
             return
-        values = torch.stack(
-            [torch.as_tensor(loss).detach().float().reshape(()) for loss in self._losses]
-        ).tolist()
+        values = torch.stack([torch.as_tensor(loss).detach().float().reshape(()) for loss in self._losses]).tolist()
         first = newest - len(values) + 1
         self._losses = []
         bad = [(first + index, value) for index, value in enumerate(values) if not math.isfinite(value)]
-        healthy = not bad and (
-            not self._looks_at_weights(runner, newest) or _all_finite(runner.model.parameters())
-        )
+        healthy = not bad and (not self._looks_at_weights(runner, newest) or _all_finite(runner.model.parameters()))
         if _agree(healthy, runner):
             if self._snapshot is not None and newest + 1 - self._snapshot.iteration >= self.snapshot_interval:
                 self._snapshot = _Snapshot(runner, self.snapshot_device)
@@ -147,9 +137,7 @@ class NanGuardHook(Hook):
         if self._snapshot is None:
             raise TrainingError(f"{problem}\n{_REMEDY}")
         if self.rollbacks >= self.max_rollbacks:
-            raise TrainingError(
-                f"{problem}\nThe run was rolled back {self.rollbacks} times already.\n{_REMEDY}"
-            )
+            raise TrainingError(f"{problem}\nThe run was rolled back {self.rollbacks} times already.\n{_REMEDY}")
         self.rollbacks += 1
         self._snapshot.restore()
         runner.logger.warning(
@@ -159,14 +147,8 @@ class NanGuardHook(Hook):
 
     def _looks_at_weights(self, runner: "Runner", newest: int) -> bool:
         """Whether a checkpoint or a snapshot may follow: the last update can have spoilt the weights."""
-        snapshot_due = (
-            self._snapshot is not None and newest + 1 - self._snapshot.iteration >= self.snapshot_interval
-        )
-        return (
-            snapshot_due
-            or newest != runner.iter
-            or any(saver.is_due_after_iter(runner) for saver in self._savers)
-        )
+        snapshot_due = self._snapshot is not None and newest + 1 - self._snapshot.iteration >= self.snapshot_interval
+        return snapshot_due or newest != runner.iter or any(saver.is_due_after_iter(runner) for saver in self._savers)
 
     def _describe(self, runner: "Runner", bad: list[tuple[int, float]], first: int, newest: int) -> str:
         if not bad:
@@ -220,8 +202,7 @@ class _Snapshot:
             module.load_state_dict(weights)
         for wrapper, state in zip(self._wrappers, self._optimizers):
             settings = [
-                {key: value for key, value in group.items() if key != "params"}
-                for group in wrapper.param_groups
+                {key: value for key, value in group.items() if key != "params"} for group in wrapper.param_groups
             ]
             wrapper.load_state_dict(_copy(state, None))
             for group, kept in zip(wrapper.param_groups, settings):

@@ -72,9 +72,7 @@ class ProfilerHook(Hook):
                 "profile iterations: by_epoch=False",
             )
         if not (activity_with_cpu or activity_with_cuda):
-            raise ConfigError(
-                "ProfilerHook", "there is nothing to record", "activity_with_cpu or activity_with_cuda"
-            )
+            raise ConfigError("ProfilerHook", "there is nothing to record", "activity_with_cpu or activity_with_cuda")
         self.by_epoch = by_epoch
         self.profile_times = profile_times
         self.json_trace_path = json_trace_path
@@ -95,9 +93,7 @@ class ProfilerHook(Hook):
         """Starts the profiler."""
         available = runner.max_epochs if self.by_epoch else runner.max_iters
         if self.profile_times > available:
-            raise ConfigError(
-                "ProfilerHook.profile_times", f"{self.profile_times} is beyond the end, {available}"
-            )
+            raise ConfigError("ProfilerHook.profile_times", f"{self.profile_times} is beyond the end, {available}")
         self.profiler = torch.profiler.profile(on_trace_ready=self._trace_handler(runner), **self._options)
         self.profiler.__enter__()
         self._left = self.profile_times
@@ -158,7 +154,5 @@ def _checked_trace(value: Any) -> Callable[[Any], None] | Mapping[str, Any] | No
                 did_you_mean(str(type_), _TRACES),
             )  # fmt: skip
     elif value is not None and not callable(value):
-        raise ConfigError(
-            "ProfilerHook.on_trace_ready", f"is a function or a dict with 'type', not {value!r}"
-        )
+        raise ConfigError("ProfilerHook.on_trace_ready", f"is a function or a dict with 'type', not {value!r}")
     return value  # type: ignore[no-any-return]  # checked above

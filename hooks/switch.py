@@ -120,9 +120,7 @@ class SwitchHook(Hook):
             return
         monitor = self.when["monitor"].removeprefix("val/")
         score = score_of(metrics or {}, monitor, owner="SwitchHook.when.monitor")
-        if score is not None and (
-            score > self.when["above"] if "above" in self.when else score < self.when["below"]
-        ):
+        if score is not None and (score > self.when["above"] if "above" in self.when else score < self.when["below"]):
             self.apply(runner)
 
     def apply(self, runner: "Runner") -> None:
@@ -164,9 +162,7 @@ class PipelineSwitchHook(SwitchHook):
         """Applies the switch."""
         datasets = list(_with_pipeline(runner.train_dataloader.dataset))
         if not datasets:
-            raise ConfigError(
-                "PipelineSwitchHook", "the training dataset has no pipeline", "use SwitchHook instead"
-            )
+            raise ConfigError("PipelineSwitchHook", "the training dataset has no pipeline", "use SwitchHook instead")
         for dataset in datasets:
             dataset.pipeline = type(dataset.pipeline)(self.value)
         _restart_workers(runner, runner.train_dataloader)
@@ -214,9 +210,7 @@ def _find(root: Any, target: str) -> tuple[Any, Any, Any]:
             owner = owner if hasattr(owner, part) else unwrap(owner)
             if not hasattr(owner, part):
                 names = [name for name in dir(owner) if not name.startswith("_")]
-                raise ConfigError(
-                    f"SwitchHook({target})", f"{walked} has no {part!r}", did_you_mean(part, names)
-                )
+                raise ConfigError(f"SwitchHook({target})", f"{walked} has no {part!r}", did_you_mean(part, names))
             here = getattr(owner, part)
         walked = f"{walked}.{part}"
     return owner, key, here

@@ -35,6 +35,4 @@ class SyncBuffersHook(Hook):
 
     def _average(self, runner: "Runner") -> None:
         if runner.distributed:
-            all_reduce_params(
-                [buffer for buffer in runner.model.buffers() if buffer.is_floating_point()], op="mean"
-            )
+            all_reduce_params([buffer for buffer in runner.model.buffers() if buffer.is_floating_point()], op="mean")

@@ -41,9 +41,7 @@ class ThroughputHook(Hook):
         if window < 1:
             raise ConfigError("ThroughputHook.window", f"must be at least 1, but is {window}")
         if (flops_per_sample is None) != (peak_flops is None):
-            raise ConfigError(
-                "ThroughputHook", "flops_per_sample and peak_flops need each other", "give both or none"
-            )
+            raise ConfigError("ThroughputHook", "flops_per_sample and peak_flops need each other", "give both or none")
         self.window = window
         self.flops_per_sample = flops_per_sample
         self.peak_flops = peak_flops

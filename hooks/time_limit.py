@@ -75,9 +75,7 @@ def _seconds(max_time: str | float | timedelta) -> float:
     elif isinstance(max_time, int | float):
         seconds = float(max_time)
     elif match := _FORMAT.fullmatch(max_time):
-        seconds = timedelta(
-            **{unit: int(value or 0) for unit, value in match.groupdict().items()}
-        ).total_seconds()
+        seconds = timedelta(**{unit: int(value or 0) for unit, value in match.groupdict().items()}).total_seconds()
     if seconds is None or seconds <= 0:
         raise ConfigError(
             "TimeLimitHook.max_time",

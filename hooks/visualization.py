@@ -33,9 +33,7 @@ class VisualizationHook(Hook):
 
     priority = "NORMAL"
 
-    def __init__(
-        self, interval: int = 1, draw_gt: bool = True, draw_pred: bool = True, max_images: int = 16
-    ) -> None:
+    def __init__(self, interval: int = 1, draw_gt: bool = True, draw_pred: bool = True, max_images: int = 16) -> None:
         for name, value in (("interval", interval), ("max_images", max_images)):
             if value <= 0:
                 raise ConfigError(f"VisualizationHook.{name}", f"must be positive, not {value}")

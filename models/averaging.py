@@ -124,9 +124,7 @@ class BaseAveragedModel(nn.Module):
         averaged = dict(_slots(self.module, persistent_buffers=self.update_buffers))
         source = dict(_slots(model, persistent_buffers=self.update_buffers))
         if missing := averaged.keys() - source.keys():
-            raise ValueError(
-                f"{type(model).__name__} is not the model that is averaged: it has no {min(missing)}"
-            )
+            raise ValueError(f"{type(model).__name__} is not the model that is averaged: it has no {min(missing)}")
         self._averages = _group(averaged, source)
         self._copies = []
         if not self.update_buffers:

@@ -27,17 +27,11 @@ def gather_labels(data_samples: Any) -> Tensor:
     if isinstance(data_samples, BaseDataElement):
         name = "gt_score" if "gt_score" in data_samples else "gt_label"
         if name not in data_samples:
-            raise ValueError(
-                f"the data samples have no gt_label, only {', '.join(data_samples.keys()) or 'nothing'}"
-            )
+            raise ValueError(f"the data samples have no gt_label, only {', '.join(data_samples.keys()) or 'nothing'}")
         return torch.as_tensor(getattr(data_samples, name))
     if isinstance(data_samples, list | tuple) and data_samples:
         if not isinstance(data_samples[0], BaseDataElement):
-            return (
-                torch.as_tensor(data_samples)
-                if not isinstance(data_samples[0], Tensor)
-                else _stack(data_samples)
-            )
+            return torch.as_tensor(data_samples) if not isinstance(data_samples[0], Tensor) else _stack(data_samples)
         return _stack([gather_labels(sample) for sample in data_samples])
     raise ValueError(f"the batch has no labels: its data samples are {data_samples!r}")
 
@@ -52,11 +46,7 @@ def add_predictions(logits: Tensor, data_samples: Any = None) -> Any:
     """
     scores = logits.detach().softmax(1)
     labels = scores.argmax(1)
-    if (
-        isinstance(data_samples, list | tuple)
-        and data_samples
-        and isinstance(data_samples[0], BaseDataElement)
-    ):
+    if isinstance(data_samples, list | tuple) and data_samples and isinstance(data_samples[0], BaseDataElement):
         for sample, score, label in zip(data_samples, scores, labels):
             sample.pred_score, sample.pred_label = score, label
         return list(data_samples)

@@ -35,9 +35,7 @@ def normal_init(module: nn.Module, mean: float = 0, std: float = 1, bias: float 
     _init(module, lambda weight: nn.init.normal_(weight, mean, std), bias)
 
 
-def trunc_normal_(
-    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0
-) -> Tensor:
+def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> Tensor:
     """Fills a tensor in place from a normal distribution that is cut off outside ``[a, b]``."""
     return nn.init.trunc_normal_(tensor, mean, std, a, b)
 
@@ -132,11 +130,7 @@ class BaseInit:
         raise NotImplementedError
 
     def _get_init_info(self) -> str:
-        settings = {
-            key: value
-            for key, value in vars(self).items()
-            if key not in ("layer", "overrides", "wholemodule")
-        }
+        settings = {key: value for key, value in vars(self).items() if key not in ("layer", "overrides", "wholemodule")}
         return f"{type(self).__name__}: " + ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
@@ -400,9 +394,7 @@ def _init(module: nn.Module, draw: Callable[[Tensor], Any], bias: float) -> None
         nn.init.constant_(own_bias, bias)
 
 
-def _of_distribution(
-    distribution: str, normal: Callable[..., Any], uniform: Callable[..., Any]
-) -> Callable[..., Any]:
+def _of_distribution(distribution: str, normal: Callable[..., Any], uniform: Callable[..., Any]) -> Callable[..., Any]:
     if distribution not in ("normal", "uniform"):
         raise ValueError(f"distribution must be 'normal' or 'uniform', not {distribution!r}")
     return normal if distribution == "normal" else uniform

@@ -105,12 +105,8 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
         if mean is not None and std is not None:
             if len(mean) not in (1, 3) or len(std) not in (1, 3):
                 raise ValueError(f"mean and std must have 1 or 3 values, not {len(mean)} and {len(std)}")
-            self.register_buffer(
-                "mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False
-            )
-            self.register_buffer(
-                "std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False
-            )
+            self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+            self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self._enable_normalize = mean is not None
         self._channel_conversion = bgr_to_rgb or rgb_to_bgr
         self.pad_size_divisor = pad_size_divisor
@@ -149,9 +145,7 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
         if not isinstance(images, Tensor):
             raise TypeError(f"'inputs' must be a tensor or a list of tensors, not {type(images).__name__}")
         if images.dim() != 4:
-            raise ValueError(
-                f"images must have the shape (N, C, H, W), or (C, H, W) in a list, not {images.shape}"
-            )
+            raise ValueError(f"images must have the shape (N, C, H, W), or (C, H, W) in a list, not {images.shape}")
         batch: Tensor = self._normalise(self.cast_data(images))
         height, width = (_round_up(size, self.pad_size_divisor) for size in batch.shape[-2:])
         if (height, width) == batch.shape[-2:]:
@@ -239,9 +233,7 @@ def stack_batch(tensor_list: Sequence[Tensor], pad_size_divisor: int = 1, pad_va
         ValueError: there are no tensors, or they differ in their number of dimensions.
     """
     if len({tensor.dim() for tensor in tensor_list}) != 1:
-        raise ValueError(
-            f"tensors of as many dimensions are needed, not of {[tensor.dim() for tensor in tensor_list]}"
-        )
+        raise ValueError(f"tensors of as many dimensions are needed, not of {[tensor.dim() for tensor in tensor_list]}")
     first = tensor_list[0]
     sizes = [max(tensor.shape[axis] for tensor in tensor_list) for axis in range(1, first.dim())]
     batch = first.new_full(

@@ -116,12 +116,7 @@ def _load(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
 
 
 def _is_grey(own: Tensor, weight: Tensor) -> bool:
-    return (
-        own.dim() == 4
-        and own.shape[1] == 1
-        and weight.shape[1:2] == (3,)
-        and own.shape[2:] == weight.shape[2:]
-    )
+    return own.dim() == 4 and own.shape[1] == 1 and weight.shape[1:2] == (3,) and own.shape[2:] == weight.shape[2:]
 
 
 def _adapt_to_small_input(name: str, model: nn.Module) -> None:
@@ -129,9 +124,7 @@ def _adapt_to_small_input(name: str, model: nn.Module) -> None:
 
     if not isinstance(model, ResNet):
         raise ConfigError("small_input", f"only networks of the ResNet family can be adapted, not {name}")
-    model.conv1 = _similar_convolution(
-        model.conv1, model.conv1.in_channels, kernel_size=3, stride=1, padding=1
-    )
+    model.conv1 = _similar_convolution(model.conv1, model.conv1.in_channels, kernel_size=3, stride=1, padding=1)
     model.maxpool = nn.Identity()
 
 

@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``trainwright``; those of this process if None.
 
     Returns:
-        The exit status: 0; 2 for a mistake in the config, the options or a checkpoint; 130 after Ctrl-C. Other signals and
-        other errors end the process themselves.
+        The exit status: 0; 2 for a mistake in the config, the options or a checkpoint; 130 after Ctrl-C. Other signals
+        and other errors end the process themselves.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -74,7 +74,7 @@ def test(arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """Checks configs and prints every mistake."""
-    from trainwright.engine.check import check
+    from trainwright.engine.checking import check
 
     status = 0
     for name in arguments.config:
@@ -115,12 +115,16 @@ def find_config(name: str) -> Path:
     shipped = [str(p.relative_to(SHIPPED).with_suffix("")) for p in sorted(SHIPPED.rglob("*")) if p.suffix in SUFFIXES]
     shipped = sorted({name for name in shipped if "_base_" not in name and "__" not in name})
     nearby = [str(path) for path in sorted(Path(name).parent.glob("*")) if path.suffix in SUFFIXES]
-    hint = did_you_mean(name, [*nearby, *shipped]) or "these ship with Trainwright:\n" + "\n".join(f"  {n}" for n in shipped)
+    hint = did_you_mean(name, [*nearby, *shipped]) or "these ship with Trainwright:\n" + "\n".join(
+        f"  {n}" for n in shipped
+    )
     raise ConfigError("", f"there is no config {name!r}", hint)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("trainwright", description="Trains, tests and checks experiments described by a config.")
+    parser = argparse.ArgumentParser(
+        "trainwright", description="Trains, tests and checks experiments described by a config."
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     common = argparse.ArgumentParser(add_help=False)
@@ -134,12 +138,16 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--deterministic", action="store_true", help="refuse algorithms that differ from run to run")
     running.add_argument("--device", help="cpu, cuda, cuda:1, mps, …; default: the accelerator if there is one")
     running.add_argument(
-        "--launcher", choices=["none", "pytorch", "slurm", "mpi"], help="what started several processes; default: found out"
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        help="what started several processes; default: found out",
     )
     running.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
 
     command = commands.add_parser("train", parents=[running], help="train", description=train.__doc__)
-    command.add_argument("config", metavar="CONFIG", help="a config file, or the name of one that ships with Trainwright")
+    command.add_argument(
+        "config", metavar="CONFIG", help="a config file, or the name of one that ships with Trainwright"
+    )
     command.add_argument(
         "--resume", nargs="?", const=True, metavar="CHECKPOINT",
         help="go on from a checkpoint, or from the newest in the work dir",
@@ -159,7 +167,10 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=check)
 
     command = commands.add_parser(
-        "print-config", parents=[common], help="print a config as it is after inheritance", description=print_config.__doc__
+        "print-config",
+        parents=[common],
+        help="print a config as it is after inheritance",
+        description=print_config.__doc__,
     )
     command.add_argument("config", metavar="CONFIG")
     command.add_argument("--origins", action="store_true", help="one line a value, with the file and line that set it")
@@ -181,10 +192,14 @@ def _load(arguments: argparse.Namespace) -> "Config":
     if arguments.work_dir is not None:
         cfg.work_dir = arguments.work_dir
     elif cfg.get("work_dir") is None:
-        cfg.work_dir = os.path.join("work_dirs", find_config(arguments.config).stem)
+        cfg.work_dir = str(Path("work_dirs", find_config(arguments.config).stem))
     if arguments.seed is not None or arguments.deterministic:
         given = {"seed": arguments.seed} if arguments.seed is not None else {}
-        cfg.randomness = {**cfg.get("randomness", {}), **given, **({"deterministic": True} if arguments.deterministic else {})}
+        cfg.randomness = {
+            **cfg.get("randomness", {}),
+            **given,
+            **({"deterministic": True} if arguments.deterministic else {}),
+        }
     if arguments.device is not None:
         cfg.device = arguments.device
     if arguments.local_rank is not None:
@@ -199,7 +214,7 @@ def _load(arguments: argparse.Namespace) -> "Config":
 
 
 def _check(cfg: "Config") -> None:
-    from trainwright.engine.check import check
+    from trainwright.engine.checking import check
 
     mistakes = check(cfg)
     if mistakes:

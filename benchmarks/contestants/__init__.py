@@ -35,6 +35,10 @@ class Contestant:
         """Whether its package is."""
         return find_spec(self.package) is not None
 
+    def takes(self, job: str) -> bool:
+        """Whether it trains the job of this name."""
+        return not self.jobs or job in self.jobs
+
     def load(self) -> Train:
         """Returns its function."""
         train: Train = getattr(import_module(f"contestants.{self.module}"), self.function)

@@ -25,8 +25,6 @@ def train(job: Job, network: nn.Module, folder: Path) -> None:
 
     if scheduler is not None:
         trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: scheduler.step())
-    saver = Checkpoint(
-        {"model": network, "optimizer": optimizer}, DiskSaver(folder, require_empty=False), n_saved=1
-    )
+    saver = Checkpoint({"model": network, "optimizer": optimizer}, DiskSaver(folder, require_empty=False), n_saved=1)
     trainer.add_event_handler(Events.EPOCH_COMPLETED, saver)
     trainer.run(job.build_loader(), max_epochs=1)

@@ -1,11 +1,11 @@
 # What every run needs and few change.
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(interval=1, max_keep_ckpts=1, save_best='auto'),
-    final_test=dict(type='FinalTestHook'),
+    checkpoint=dict(interval=1, max_keep_ckpts=1, save_best="auto"),
+    final_test=dict(type="FinalTestHook"),
 )
 visualizer = dict(
-    type='Visualizer',
-    vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')],
+    type="Visualizer",
+    vis_backends=[dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")],
 )
 randomness = dict(seed=0)

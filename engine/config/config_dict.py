@@ -190,9 +190,7 @@ class _LazyConfigDict(ConfigDict):
         return _real(super().__getitem__(key))
 
     def __iter__(self) -> Iterator[Any]:
-        return (
-            super().__iter__()
-        )  # a dict with an __iter__ of its own is unpacked (**cfg) through __getitem__
+        return super().__iter__()  # a dict with an __iter__ of its own is unpacked (**cfg) through __getitem__
 
     def get(self, key: Any, default: Any = None) -> Any:
         return _real(super().get(key, default))
@@ -310,9 +308,7 @@ def _merge_items(
         try:
             element = items[int(key)]
         except ValueError:
-            raise ConfigError(
-                here, f"{path} is a list: an element is named by its index", "", origin
-            ) from None
+            raise ConfigError(here, f"{path} is a list: an element is named by its index", "", origin) from None
         except IndexError:
             raise ConfigError(here, f"{path} has only {len(items)} elements", "", origin) from None
         items[int(key)] = _merged(element, value, strict=strict, list_keys=True, origin=origin, path=here)

@@ -55,9 +55,7 @@ def _checked(wanted: Any, keys: ConfigDict) -> tuple[list[str], bool]:
     imports = wanted.get("imports") or []
     modules = [imports] if isinstance(imports, str) else imports
     if not isinstance(modules, list | tuple) or not all(isinstance(module, str) for module in modules):
-        raise ConfigError(
-            f"{KEY}.imports", f"{imports!r:.60} names no modules", f"write {form}", keys.origin(KEY)
-        )
+        raise ConfigError(f"{KEY}.imports", f"{imports!r:.60} names no modules", f"write {form}", keys.origin(KEY))
     return list(modules), bool(wanted.get("allow_failed_imports", False))
 
 

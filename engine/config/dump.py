@@ -72,12 +72,7 @@ def _format(value: Any, indent: int, used: int, width: int | None) -> str:
         width: longest line, or None.
     """
     flat = _flat(value)
-    if (
-        width is None
-        or used + len(flat) + 1 <= width
-        or not value
-        or not isinstance(value, dict | list | tuple)
-    ):
+    if width is None or used + len(flat) + 1 <= width or not value or not isinstance(value, dict | list | tuple):
         return flat
     opening, prefixed, closing = _parts(value)
     inner = indent + INDENT

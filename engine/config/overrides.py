@@ -10,9 +10,7 @@ from trainwright.engine.errors import ConfigError, Origin
 COMMAND_LINE = Origin("--cfg-options")
 
 _INT = re.compile(r"[-+]?[0-9]+")
-_FLOAT = re.compile(
-    r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?(inf|infinity|nan)", re.IGNORECASE
-)
+_FLOAT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?(inf|infinity|nan)", re.IGNORECASE)
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 

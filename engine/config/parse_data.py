@@ -28,9 +28,7 @@ def yaml_resolvers(inherited: Resolvers) -> Resolvers:
     As PyYAML has them, but ``1e-3`` is a number, as in YAML 1.2, and a date is text.
     """
     dropped = (FLOAT_TAG, TIMESTAMP_TAG)
-    resolvers = {
-        first: [rule for rule in rules if rule[0] not in dropped] for first, rules in inherited.items()
-    }
+    resolvers = {first: [rule for rule in rules if rule[0] not in dropped] for first, rules in inherited.items()}
     for first in "-+.0123456789":
         resolvers.setdefault(first, []).append((FLOAT_TAG, FLOAT))
     return resolvers
@@ -114,9 +112,7 @@ class _JSONDecoder(json.JSONDecoder):
         self.parse_object = self._parse_object
         self.scan_once = py_make_scanner(self)
 
-    def _parse_object(
-        self, start: tuple[str, int], strict: bool, scan_once: Any, *_: Any
-    ) -> tuple[ConfigDict, int]:
+    def _parse_object(self, start: tuple[str, int], strict: bool, scan_once: Any, *_: Any) -> tuple[ConfigDict, int]:
         text, end = start
         parsed = ConfigDict()
         lines: dict[str, int] = {}
@@ -164,7 +160,5 @@ def _checked_root(value: Any, file: str) -> ConfigDict:
     if value is None:
         return ConfigDict()
     if not isinstance(value, ConfigDict):
-        raise ConfigFileError(
-            "", f"a config is a mapping of keys to values, not {value!r:.60}", "", Origin(file)
-        )
+        raise ConfigFileError("", f"a config is a mapping of keys to values, not {value!r:.60}", "", Origin(file))
     return value

@@ -101,7 +101,5 @@ def _package_folder(package: str, origin: Origin | None) -> Path:
         spec = None
     if spec is None or not spec.submodule_search_locations:
         message = f"there is no package {package!r} to take a config from"
-        raise ConfigFileError(
-            "", message, f"is it installed? pip install {package.partition('.')[0]}", origin
-        )
+        raise ConfigFileError("", message, f"is it installed? pip install {package.partition('.')[0]}", origin)
     return Path(next(iter(spec.submodule_search_locations)))

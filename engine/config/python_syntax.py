@@ -122,12 +122,8 @@ class Rewriter(ast.NodeTransformer):
         if node.level > 0:
             raise self._error(node, f"a relative import of {module!r}: {_ONLY_IN_READ_BASE}")
         if "*" in bound:
-            raise self._error(
-                node, f"`from {module} import *`: {_ONLY_IN_READ_BASE}, other packages name by name"
-            )
-        assigned = [
-            self._assign_lazy(node, name, f"{module}.{alias.name}") for name, alias in zip(bound, node.names)
-        ]
+            raise self._error(node, f"`from {module} import *`: {_ONLY_IN_READ_BASE}, other packages name by name")
+        assigned = [self._assign_lazy(node, name, f"{module}.{alias.name}") for name, alias in zip(bound, node.names)]
         return [*assigned, *self._mark_helpers(node, bound)]
 
     def visit_With(self, node: ast.With) -> ast.AST | list[ast.AST]:
@@ -140,9 +136,7 @@ class Rewriter(ast.NodeTransformer):
         calls: list[ast.AST] = []
         for statement in node.body:
             if not isinstance(statement, ast.ImportFrom) or statement.module is None:
-                raise self._error(
-                    statement, "only `from ... import ...` of configs stands inside `with read_base():`"
-                )
+                raise self._error(statement, "only `from ... import ...` of configs stands inside `with read_base():`")
             names = tuple((alias.name, alias.asname or alias.name) for alias in statement.names)
             origin = self._origin(statement)
             self.base_imports.append(BaseImport(statement.module, statement.level, names, origin))
@@ -173,8 +167,7 @@ class Rewriter(ast.NodeTransformer):
     def _call(self, helper: str, node: ast.AST, *arguments: Any) -> ast.Call:
         function = ast.copy_location(ast.Name(helper, ast.Load()), node)
         values = [
-            item if isinstance(item, ast.expr) else ast.copy_location(ast.Constant(item), node)
-            for item in arguments
+            item if isinstance(item, ast.expr) else ast.copy_location(ast.Constant(item), node) for item in arguments
         ]
         return ast.copy_location(ast.Call(function, values, []), node)
 

@@ -43,9 +43,7 @@ class Reader:
         texts: name and text of each file, bases first.
     """
 
-    def __init__(
-        self, *, predefined: bool = True, environment: bool = True, lazy_import: bool | None = None
-    ) -> None:
+    def __init__(self, *, predefined: bool = True, environment: bool = True, lazy_import: bool | None = None) -> None:
         self.env_variables: dict[str, str] = {}
         self.texts: list[str] = []
         self._predefined = predefined
@@ -119,9 +117,7 @@ class Reader:
             if scope is not None:
                 _set_scope(keys, scope)
             if twice := keys.keys() & merged.keys():
-                places = (
-                    f"{key}: {merged.origin(key)} and {keys.origin(key)}" for key in sorted(twice, key=str)
-                )
+                places = (f"{key}: {merged.origin(key)} and {keys.origin(key)}" for key in sorted(twice, key=str))
                 hint = "\n".join([*places, "only one of several bases may set a key"])
                 raise ConfigFileError("", f"two bases set the same {len(twice)} key(s)", hint, place)
             merged |= keys

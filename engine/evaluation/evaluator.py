@@ -17,9 +17,7 @@ class Evaluator:
         metrics: one metric or several, or their configs.
     """
 
-    def __init__(
-        self, metrics: Mapping[str, Any] | BaseMetric | Sequence[Mapping[str, Any] | BaseMetric]
-    ) -> None:
+    def __init__(self, metrics: Mapping[str, Any] | BaseMetric | Sequence[Mapping[str, Any] | BaseMetric]) -> None:
         several = metrics if isinstance(metrics, Sequence) else [metrics]
         self.metrics: list[BaseMetric] = [METRICS.build(metric) for metric in several]
         self._dataset_meta: dict[str, Any] | None = None
@@ -52,9 +50,7 @@ class Evaluator:
             for metric in self.metrics:
                 metric.process(data_batch, batch if metric.accepts_batches else samples)
             return
-        samples = [
-            sample.to_dict() if isinstance(sample, BaseDataElement) else sample for sample in data_samples
-        ]
+        samples = [sample.to_dict() if isinstance(sample, BaseDataElement) else sample for sample in data_samples]
         for metric in self.metrics:
             metric.process(data_batch, samples)
 
@@ -77,8 +73,7 @@ class Evaluator:
                 if name in source:
                     first, second = type(source[name]).__name__, type(metric).__name__
                     raise ValueError(
-                        f"the metrics {first} and {second} both have a result {name!r}: "
-                        "give one of them another prefix"
+                        f"the metrics {first} and {second} both have a result {name!r}: give one of them another prefix"
                     )
                 source[name] = metric
                 results[name] = value

@@ -111,9 +111,7 @@ class SingleLabelMetric(BatchMetric):
         super().__init__(collect_device, prefix)
         for item in items:
             if item not in self.all_items:
-                hint = (
-                    did_you_mean(item, self.all_items) or f"these can be chosen: {', '.join(self.all_items)}"
-                )
+                hint = did_you_mean(item, self.all_items) or f"these can be chosen: {', '.join(self.all_items)}"
                 raise ValueError(f"no item {item!r}: {hint}")
         if average not in ("macro", "micro", None):
             raise ValueError(f"average is 'macro', 'micro' or None, not {average!r}")
@@ -211,9 +209,7 @@ class ConfusionMatrix(BatchMetric):
         return {"result": matrix}
 
     @staticmethod
-    def plot(
-        matrix: Sequence[Sequence[int]], out_file: str | Path, classes: Sequence[str] | None = None
-    ) -> None:
+    def plot(matrix: Sequence[Sequence[int]], out_file: str | Path, classes: Sequence[str] | None = None) -> None:
         """Draws a confusion matrix: dark where a large share of the row is.
 
         Args:
@@ -262,9 +258,7 @@ class DumpResults(BaseMetric):
 
     default_prefix = "dump"
 
-    def __init__(
-        self, out_file_path: str, collect_device: str = "cpu", collect_dir: str | Path | None = None
-    ) -> None:
+    def __init__(self, out_file_path: str, collect_device: str = "cpu", collect_dir: str | Path | None = None) -> None:
         super().__init__(collect_device, collect_dir=collect_dir)
         if not out_file_path.endswith((".pkl", ".pickle")):
             raise ValueError(f"out_file_path must end with .pkl or .pickle: {out_file_path}")
@@ -321,9 +315,7 @@ class TorchMetric(BatchMetric):
             raise MissingExtraError("torchmetrics", "torchmetrics", "the metric TorchMetric")
         if name is None:
             type_ = metric.get("type") if isinstance(metric, Mapping) else type(metric)
-            name = (
-                type_.rpartition(".")[2] if isinstance(type_, str) else getattr(type_, "__name__", str(type_))
-            )
+            name = type_.rpartition(".")[2] if isinstance(type_, str) else getattr(type_, "__name__", str(type_))
         self.name = name
         self.metric = METRICS.build(metric)
         self.prediction = prediction
@@ -338,9 +330,7 @@ class TorchMetric(BatchMetric):
         for field in (self.prediction, self.target):
             column = column_of(data_samples, field)
             if column is None:
-                raise ValueError(
-                    f"the samples have no {field!r}: name the fields by `prediction` and `target`"
-                )
+                raise ValueError(f"the samples have no {field!r}: name the fields by `prediction` and `target`")
             columns.append(column)
         if get_world_size() > 1:
             self.results.append(tuple(columns))
@@ -378,9 +368,7 @@ class TorchMetric(BatchMetric):
     def _values(self) -> dict[str, Any]:
         computed = self.metric.compute()
         values = computed if isinstance(computed, Mapping) else {self.name: computed}
-        return {
-            name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()
-        }
+        return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()}
 
 
 def _never() -> bool:
@@ -401,9 +389,7 @@ def _suffixes(thrs: tuple[float | None, ...]) -> list[str]:
 def _true_labels(data_samples: Any) -> Tensor:
     target = column_of(data_samples, "gt_label")
     if target is None:
-        raise ValueError(
-            "the samples have no 'gt_label': the dataset must give it, and the model must pass it on"
-        )
+        raise ValueError("the samples have no 'gt_label': the dataset must give it, and the model must pass it on")
     if target.ndim != 1:
         raise ValueError(f"one gt_label a sample is needed, not {tuple(target.shape)} for the batch")
     return target
@@ -412,9 +398,7 @@ def _true_labels(data_samples: Any) -> Tensor:
 def _predicted_labels(data_samples: Any) -> Tensor:
     label = column_of(data_samples, "pred_label")
     if label is None:
-        raise ValueError(
-            "the samples have neither 'pred_score' nor 'pred_label': the model must predict one of them"
-        )
+        raise ValueError("the samples have neither 'pred_score' nor 'pred_label': the model must predict one of them")
     return label
 
 

@@ -33,9 +33,7 @@ def autocast(
     """
     if device_type is None:
         accelerator = torch.accelerator.current_accelerator()
-        device_type = (
-            accelerator.type if accelerator is not None and torch.accelerator.is_available() else "cpu"
-        )
+        device_type = accelerator.type if accelerator is not None and torch.accelerator.is_available() else "cpu"
     if dtype is torch.float32:
         dtype, enabled = None, False
     return torch.autocast(device_type, dtype=dtype, enabled=enabled, cache_enabled=cache_enabled)
@@ -76,9 +74,7 @@ class AmpOptimWrapper(OptimWrapper):
     ) -> None:
         super().__init__(optimizer, accumulative_counts, clip_grad)
         if self._needs_closure:
-            raise ValueError(
-                f"{type(optimizer).__name__} needs a closure, which loss scaling does not support"
-            )
+            raise ValueError(f"{type(optimizer).__name__} needs a closure, which loss scaling does not support")
         self.device_type = next(self._params()).device.type
         self.cast_dtype = _resolve_dtype(dtype)
         self._static_scale: float | None = None
@@ -143,9 +139,7 @@ class AmpOptimWrapper(OptimWrapper):
             counters = {key: scaler_state[key] for key in ("scale", "_growth_tracker")}
             self.loss_scaler.load_state_dict({**self.loss_scaler.state_dict(), **counters})
         else:
-            get_logger().warning(
-                "the checkpoint holds no loss scale: it starts at %s", self.loss_scaler.get_scale()
-            )
+            get_logger().warning("the checkpoint holds no loss scale: it starts at %s", self.loss_scaler.get_scale())
 
 
 @contextmanager
@@ -156,9 +150,7 @@ def _both(first: AbstractContextManager[Any], second: AbstractContextManager[Any
 
 def _resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     resolved = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if (resolved is None and dtype is not None) or (
-        resolved is not None and resolved not in _DTYPES.values()
-    ):
+    if (resolved is None and dtype is not None) or (resolved is not None and resolved not in _DTYPES.values()):
         raise ValueError(f"mixed precision knows the dtypes {', '.join(_DTYPES)}, not {dtype!r}")
     return resolved
 

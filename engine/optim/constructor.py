@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.optim import Optimizer
 
-from trainwright.engine.build import build, origin_of, resolve
+from trainwright.engine.building import build, origin_of, resolve
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.logging import get_logger
 from trainwright.engine.optim.layer_depth import layer_depths
@@ -51,9 +51,7 @@ def build_optim_wrapper(model: nn.Module, cfg: Any, *, path: str = "optim_wrappe
         raise ConfigError(path, "there is no 'optimizer'", hint)
     if isinstance(optimizer, Optimizer):
         if paramwise_cfg or constructor_type:
-            raise ConfigError(
-                path, "an optimizer that is already built takes no paramwise_cfg and no constructor"
-            )
+            raise ConfigError(path, "an optimizer that is already built takes no paramwise_cfg and no constructor")
         return _build_wrapper(wrapper_cfg, optimizer, path)
     constructor = build(
         {
@@ -113,9 +111,7 @@ class DefaultOptimWrapperConstructor:
     )
     path = "optim_wrapper"
 
-    def __init__(
-        self, optim_wrapper_cfg: Mapping[str, Any], paramwise_cfg: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, optim_wrapper_cfg: Mapping[str, Any], paramwise_cfg: Mapping[str, Any] | None = None) -> None:
         if not isinstance(optim_wrapper_cfg, Mapping):
             raise ConfigError(self.path, f"expected a config, not {optim_wrapper_cfg!r}")
         wrapper_cfg: Any = copy.copy(optim_wrapper_cfg)
@@ -146,9 +142,7 @@ class DefaultOptimWrapperConstructor:
             self.add_params(listed, model)
             params, order = self._merge(listed, model)
         sparse = any(getattr(module, "sparse", False) is True for module in model.modules())
-        optimizer = build_optimizer(
-            params, self.optimizer_cfg, path=f"{self.path}.optimizer", allow_fused=not sparse
-        )
+        optimizer = build_optimizer(params, self.optimizer_cfg, path=f"{self.path}.optimizer", allow_fused=not sparse)
         wrapper = _build_wrapper(self.optim_wrapper_cfg, optimizer, self.path)
         wrapper.param_order = order
         return wrapper
@@ -198,8 +192,7 @@ class DefaultOptimWrapperConstructor:
             for key in self.paramwise_cfg:
                 if key not in self.paramwise_keys:
                     hint = (
-                        did_you_mean(key, self.paramwise_keys)
-                        or f"it knows {', '.join(sorted(self.paramwise_keys))}"
+                        did_you_mean(key, self.paramwise_keys) or f"it knows {', '.join(sorted(self.paramwise_keys))}"
                     )
                     origin = origin_of(self.paramwise_cfg, key)
                     raise ConfigError(f"{path}.{key}", "paramwise_cfg knows no such key", hint, origin)
@@ -217,9 +210,7 @@ class DefaultOptimWrapperConstructor:
                 ("lr_mult", self.base_lr, "lr"),
             ):
                 if key.endswith(suffix) and base is None:
-                    raise ConfigError(
-                        f"{place}.{key}", f"the optimizer's config has no {setting!r} to multiply"
-                    )
+                    raise ConfigError(f"{place}.{key}", f"the optimizer's config has no {setting!r} to multiply")
 
     def _is_in(self, param_group: dict[str, Any], param_group_list: list[dict[str, Any]]) -> bool:
         """Returns whether a parameter of a group is in one of the groups of a list."""
@@ -239,21 +230,14 @@ class DefaultOptimWrapperConstructor:
                 return {**settings, **custom}
         return None
 
-    def _rule_settings(
-        self, module: nn.Module, name: str, ndim: int, prefix: str, in_dcn: bool
-    ) -> dict[str, Any]:
+    def _rule_settings(self, module: nn.Module, name: str, ndim: int, prefix: str, in_dcn: bool) -> dict[str, Any]:
         mults = self.paramwise_cfg
         is_norm = isinstance(module, _NORMS)
         is_conv = isinstance(module, nn.Conv2d)
         settings: dict[str, Any] = {}
         if name == "bias" and not is_norm and not in_dcn and (mult := mults.get("bias_lr_mult")) is not None:
             settings["lr"] = self.base_lr * mult
-        if (
-            in_dcn
-            and is_conv
-            and "conv_offset" in prefix
-            and (mult := mults.get("dcn_offset_lr_mult")) is not None
-        ):
+        if in_dcn and is_conv and "conv_offset" in prefix and (mult := mults.get("dcn_offset_lr_mult")) is not None:
             settings["lr"] = self.base_lr * mult
         rules = (
             ("norm_decay_mult", is_norm),
@@ -267,9 +251,7 @@ class DefaultOptimWrapperConstructor:
                 break
         return settings
 
-    def _merge(
-        self, listed: list[dict[str, Any]], model: nn.Module
-    ) -> tuple[list[dict[str, Any]], list[int]]:
+    def _merge(self, listed: list[dict[str, Any]], model: nn.Module) -> tuple[list[dict[str, Any]], list[int]]:
         """Merges groups with equal settings; returns them and the position of each parameter in the list."""
         names = {id(param): name for name, param in model.named_parameters()}
         self._warn_of_idle_keys(list(names.values()))
@@ -292,12 +274,7 @@ class DefaultOptimWrapperConstructor:
         dotted = [name if "." in name else f".{name}" for name in names]
         for key in self.paramwise_cfg.get("custom_keys", {}):
             if not any(key in name for name in dotted):
-                parts = {
-                    part
-                    for name in names
-                    for part in (name, name.rpartition(".")[0], *name.split("."))
-                    if part
-                }
+                parts = {part for name in names for part in (name, name.rpartition(".")[0], *name.split(".")) if part}
                 get_logger().warning(
                     "%s.paramwise_cfg.custom_keys: no parameter's name contains %r; %s",
                     self.path,

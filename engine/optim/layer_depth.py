@@ -47,9 +47,7 @@ def _block_classes(model: nn.Module) -> set[type[nn.Module]]:
             for module in level
             if isinstance(module, _CONTAINERS)
             for first, second in pairwise(module.children())
-            if type(first) is type(second)
-            and type(first) not in _CONTAINERS
-            and any(True for _ in first.children())
+            if type(first) is type(second) and type(first) not in _CONTAINERS and any(True for _ in first.children())
         }
         if found:
             return found
@@ -57,9 +55,7 @@ def _block_classes(model: nn.Module) -> set[type[nn.Module]]:
     return set()
 
 
-def _layers(
-    module: nn.Module, prefix: str, block_classes: set[type[nn.Module]]
-) -> Iterator[tuple[str, nn.Module]]:
+def _layers(module: nn.Module, prefix: str, block_classes: set[type[nn.Module]]) -> Iterator[tuple[str, nn.Module]]:
     """Lists a model's layers in order; lists, and modules that hold blocks, are taken apart."""
     is_block = type(module) in block_classes
     holds_blocks = any(type(inner) in block_classes for inner in module.modules())
@@ -70,9 +66,7 @@ def _layers(
         yield from _layers(child, f"{prefix}.{name}" if prefix else name, block_classes)
 
 
-def _depths_by_block(
-    layers: list[tuple[str, nn.Module]], block_classes: set[type[nn.Module]]
-) -> dict[str, int]:
+def _depths_by_block(layers: list[tuple[str, nn.Module]], block_classes: set[type[nn.Module]]) -> dict[str, int]:
     depths: dict[str, int] = {}
     passed = 0
     for name, layer in layers:

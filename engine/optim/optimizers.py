@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainwright.engine.build import build, origin_of, resolve
+from trainwright.engine.building import build, origin_of, resolve
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.registry import OPTIMIZERS
 
@@ -110,9 +110,7 @@ def _tensors_of(groups: Iterable[Any]) -> Iterator[Tensor]:
             yield item[1] if isinstance(item, tuple) else item
 
 
-def _fused_works(
-    optimizer_class: Any, settings: Mapping[str, Any], device: torch.device, dtype: torch.dtype
-) -> bool:
+def _fused_works(optimizer_class: Any, settings: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> bool:
     """Tries one step on a parameter of this kind: what is supported differs from version to version."""
     param = torch.zeros(2, device=device, dtype=dtype, requires_grad=dtype.is_floating_point)
     param.grad = torch.zeros_like(param)

@@ -84,9 +84,7 @@ class _ParamScheduler:
         """
         if is_verbose:
             unit = "epoch" if self.by_epoch else "iteration"
-            get_logger().info(
-                "%s of group %d: %.4e in %s %d", self.param_name, group, value, unit, self.last_step
-            )
+            get_logger().info("%s of group %d: %.4e in %s %d", self.param_name, group, value, unit, self.last_step)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the counters, and under ``settings`` what they were counted with, to notice what changed
@@ -148,9 +146,7 @@ class _ParamScheduler:
         if not by_epoch:
             raise ValueError("convert_to_iter_based needs settings in epochs: by_epoch=True")
         if epoch_length is None or epoch_length <= 0:
-            raise ValueError(
-                f"convert_to_iter_based needs epoch_length, a positive integer, not {epoch_length!r}"
-            )
+            raise ValueError(f"convert_to_iter_based needs epoch_length, a positive integer, not {epoch_length!r}")
         for name in cls.counted_in_steps:
             if kwargs.get(name) is not None:
                 kwargs[name] = _times(kwargs[name], epoch_length)
@@ -185,17 +181,12 @@ class _ParamScheduler:
         initial = f"initial_{param_name}"
         for index, group in enumerate(optimizer.param_groups):
             if param_name not in group:
-                hint = (
-                    did_you_mean(param_name, group)
-                    or f"it has {', '.join(key for key in group if key != 'params')}"
-                )
+                hint = did_you_mean(param_name, group) or f"it has {', '.join(key for key in group if key != 'params')}"
                 raise ValueError(f"parameter group {index} has no {param_name!r} to schedule: {hint}")
             if last_step == -1:
                 group.setdefault(initial, group[param_name])
             elif initial not in group:
-                raise ValueError(
-                    f"parameter group {index} has no {initial!r}, which last_step={last_step} needs"
-                )
+                raise ValueError(f"parameter group {index} has no {initial!r}, which last_step={last_step} needs")
         self.base_values = [group[initial] for group in optimizer.param_groups]
 
     def _read_base_values(self) -> None:
@@ -419,9 +410,7 @@ class CosineAnnealingParamScheduler(_ParamScheduler):
         if step == 0:
             return self._current()
         minima = _minima(self.base_values, self.eta_min, self.eta_min_ratio)
-        if (step - 1 - period) % (
-            2 * period
-        ) == 0:  # the step before was the minimum, where the ratio below is 0 / 0
+        if (step - 1 - period) % (2 * period) == 0:  # the step before was the minimum, where the ratio below is 0 / 0
             rise = 1 - math.cos(math.pi / period)
             return [
                 value + (base - minimum) * rise / 2
@@ -774,9 +763,7 @@ class ReduceOnPlateauParamScheduler(_ParamScheduler):
             self.last_step += 1
             if self.monitor not in metrics:
                 hint = did_you_mean(self.monitor, metrics) or f"there are {', '.join(metrics) or 'none'}"
-                raise ConfigError(
-                    "param_scheduler.monitor", f"the validation has no metric {self.monitor!r}", hint
-                )
+                raise ConfigError("param_scheduler.monitor", f"the validation has no metric {self.monitor!r}", hint)
             self._take(float(metrics[self.monitor]))
         self._last_value = self._current()
 
@@ -790,9 +777,7 @@ class ReduceOnPlateauParamScheduler(_ParamScheduler):
             self.cooldown_counter -= 1
             self.num_bad_epochs = 0
         if self.num_bad_epochs > self.patience:
-            values = [
-                new if old - new > self.eps else old for old, new in zip(self._current(), self._get_value())
-            ]
+            values = [new if old - new > self.eps else old for old, new in zip(self._current(), self._get_value())]
             self._set_values(self.optimizer.param_groups, values)
             self.cooldown_counter = self.cooldown
             self.num_bad_epochs = 0
@@ -852,9 +837,7 @@ def _check_fraction(name: str, value: float) -> None:
 
 def _check_one_minimum(eta_min: float | None, eta_min_ratio: float | None) -> None:
     if (eta_min is None) == (eta_min_ratio is None):
-        raise ValueError(
-            f"give either eta_min or eta_min_ratio, not eta_min={eta_min}, eta_min_ratio={eta_min_ratio}"
-        )
+        raise ValueError(f"give either eta_min or eta_min_ratio, not eta_min={eta_min}, eta_min_ratio={eta_min_ratio}")
 
 
 def _times(value: Any, factor: int) -> Any:

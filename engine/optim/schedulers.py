@@ -5,7 +5,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from trainwright.engine.build import build, origin_of, resolve
+from trainwright.engine.building import build, origin_of, resolve
 from trainwright.engine.errors import CheckpointError, ConfigError
 from trainwright.engine.logging import get_logger
 from trainwright.engine.optim.param_scheduler import (
@@ -256,9 +256,7 @@ def resume_param_schedulers(
     for name in sorted(names):
         chain = [scheduler for scheduler in schedulers if scheduler.param_name == name]
         if any(map(_needs_metrics, chain)):
-            get_logger().warning(
-                "%s stays as in the checkpoint: what ReduceOnPlateau did is not replayed", name
-            )
+            get_logger().warning("%s stays as in the checkpoint: what ReduceOnPlateau did is not replayed", name)
         else:
             _replay(chain, steps, epoch_length)
 
@@ -279,11 +277,7 @@ def beyond_end(cfg: Mapping[str, Any], max_epochs: int | None, max_iters: int | 
     if isinstance(begin, int | float) and begin >= last:
         return f"it begins at {begin}, the run ends after {last} {unit}"
     milestones = cfg.get("milestones")
-    if (
-        isinstance(milestones, list | tuple)
-        and milestones
-        and all(begin + step >= last for step in milestones)
-    ):
+    if isinstance(milestones, list | tuple) and milestones and all(begin + step >= last for step in milestones):
         return f"all its milestones {list(milestones)} lie beyond the end of the run after {last} {unit}"
     return None
 
@@ -296,23 +290,17 @@ def _build_scheduler(
     if not isinstance(cfg, Mapping):
         raise ConfigError(path, f"expected the config of a scheduler, not {cfg!r}")
     if "type" not in cfg:
-        raise ConfigError(
-            path, "this parameter scheduler has no 'type'", f"its keys: {', '.join(map(str, cfg))}"
-        )
+        raise ConfigError(path, "this parameter scheduler has no 'type'", f"its keys: {', '.join(map(str, cfg))}")
     by_epoch = cfg.get("by_epoch", True)
     runtime: dict[str, Any] = {"optimizer": wrapper}
     if defaults[bool(by_epoch)] is not None:
         runtime["end"] = defaults[bool(by_epoch)]
-    arguments = {
-        key: value for key, value in cfg.items() if key not in ("convert_to_iter_based", "epoch_length")
-    }
+    arguments = {key: value for key, value in cfg.items() if key not in ("convert_to_iter_based", "epoch_length")}
     if cfg.get("convert_to_iter_based", False):
         with PARAM_SCHEDULERS.switch_scope(cfg.get("_scope_")) as registry:
             scheduler_class: Any = resolve(cfg["type"], registry, path=path, origin=origin_of(cfg, "type"))
         if not by_epoch:
-            raise ConfigError(
-                f"{path}.convert_to_iter_based", "it converts settings in epochs: by_epoch must be True"
-            )
+            raise ConfigError(f"{path}.convert_to_iter_based", "it converts settings in epochs: by_epoch must be True")
         runtime["epoch_length"] = cfg.get("epoch_length", epoch_length)
         if not runtime["epoch_length"]:
             raise ConfigError(
@@ -322,9 +310,7 @@ def _build_scheduler(
     return build(arguments, PARAM_SCHEDULERS, path=path, **runtime)  # type: ignore[no-any-return]
 
 
-def _load_states(
-    schedulers: Sequence[_ParamScheduler], states: Sequence[Mapping[str, Any]], path: str
-) -> set[str]:
+def _load_states(schedulers: Sequence[_ParamScheduler], states: Sequence[Mapping[str, Any]], path: str) -> set[str]:
     """Loads the states and returns the names of the values whose schedules were changed since."""
     names = set()
     for index, (scheduler, state) in enumerate(zip(schedulers, states)):
@@ -362,9 +348,7 @@ def _replay(chain: Sequence[_ParamScheduler], steps: Mapping[bool, int], epoch_l
         epoch_length: iterations in an epoch; an even share if None.
     """
     length = epoch_length or (steps[False] // steps[True] if steps[True] else 0)
-    by_kind = {
-        kind: [scheduler for scheduler in chain if scheduler.by_epoch is kind] for kind in (True, False)
-    }
+    by_kind = {kind: [scheduler for scheduler in chain if scheduler.by_epoch is kind] for kind in (True, False)}
     for scheduler in chain:
         scheduler.rewind()
     for scheduler in chain:

@@ -54,9 +54,7 @@ def fit_layout(
     return {**state, "param_groups": groups}
 
 
-def kept_settings(
-    saved_groups: Sequence[Mapping[str, Any]], own_groups: Sequence[Mapping[str, Any]]
-) -> list[str]:
+def kept_settings(saved_groups: Sequence[Mapping[str, Any]], own_groups: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns a line for each setting in which a state differs from the optimizer that is to load it.
 
     What a scheduler changed is compared by its initial value.
@@ -93,9 +91,7 @@ def _regroup(
         indices = list(range(index, index + size))
         for own_index in indices:
             key, saved_group = by_position[own_position[own_index]]
-            found = {
-                name: value for name, value in saved_group.items() if name not in ("params", "param_names")
-            }
+            found = {name: value for name, value in saved_group.items() if name not in ("params", "param_names")}
             if settings is not None and found != settings:
                 changed = sorted(
                     name for name in found.keys() | settings.keys() if found.get(name) != settings.get(name)

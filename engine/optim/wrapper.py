@@ -223,12 +223,8 @@ class OptimWrapper:
                 )
             self._inner_count = self._window_start = init_counts
         self._set_remainder()
-        if self._accumulative_counts > 1 and any(
-            isinstance(module, _BatchNorm) for module in model.modules()
-        ):
-            get_logger().info(
-                "gradient accumulation: batch normalisation still sees single batches, not whole windows"
-            )
+        if self._accumulative_counts > 1 and any(isinstance(module, _BatchNorm) for module in model.modules()):
+            get_logger().info("gradient accumulation: batch normalisation still sees single batches, not whole windows")
 
     def get_lr(self) -> dict[str, list[float]]:
         """Returns ``lr`` of each group, and ``base_lr`` where there are several groups."""
@@ -316,9 +312,7 @@ class OptimWrapper:
     def _set_remainder(self) -> None:
         """Finds how many iterations the last window has, if it is not a full one."""
         self._remainder_counts = (
-            0
-            if self._max_counts == -1
-            else (self._max_counts - self._window_start) % self._accumulative_counts
+            0 if self._max_counts == -1 else (self._max_counts - self._window_start) % self._accumulative_counts
         )
 
     def _load_accumulation(self, accumulation: Mapping[str, Any]) -> None:
@@ -335,9 +329,7 @@ class OptimWrapper:
         params = list(self._params())
         for index, grad in accumulation["grads"].items():
             if index >= len(params) or params[index].shape != grad.shape:
-                raise CheckpointError(
-                    "the accumulated gradients in this checkpoint belong to other parameters"
-                )
+                raise CheckpointError("the accumulated gradients in this checkpoint belong to other parameters")
             params[index].grad = grad.to(params[index].device, copy=True)
 
 
@@ -437,8 +429,7 @@ class OptimWrapperDict(OptimWrapper):
         """
         if set(state_dict) != set(self.optim_wrappers):
             raise CheckpointError(
-                f"the checkpoint holds the optimizers {sorted(state_dict)}, "
-                f"this run has {sorted(self.optim_wrappers)}"
+                f"the checkpoint holds the optimizers {sorted(state_dict)}, this run has {sorted(self.optim_wrappers)}"
             )
         for name, state in state_dict.items():
             self.optim_wrappers[name].load_state_dict(state)
@@ -472,9 +463,7 @@ class OptimWrapperDict(OptimWrapper):
 
     def _ask_one(self, method: str) -> NotImplementedError:
         names = ", ".join(self.optim_wrappers)
-        return NotImplementedError(
-            f"{method} belongs to a single optimizer wrapper: optim_wrapper[name], of {names}"
-        )
+        return NotImplementedError(f"{method} belongs to a single optimizer wrapper: optim_wrapper[name], of {names}")
 
 
 def _checked_counts(counts: int) -> int:

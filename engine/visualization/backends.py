@@ -374,9 +374,7 @@ class MLflowVisBackend(BaseVisBackend):
         self._tags = dict(tags or {})
         self._params = dict(params or {})
         self._tracking_uri = tracking_uri
-        self._artifact_suffix = (
-            (artifact_suffix,) if isinstance(artifact_suffix, str) else tuple(artifact_suffix)
-        )
+        self._artifact_suffix = (artifact_suffix,) if isinstance(artifact_suffix, str) else tuple(artifact_suffix)
         self._tracked_config_keys = tracked_config_keys
         self._artifact_location = artifact_location
         self._run_id: str | None = None
@@ -467,8 +465,7 @@ class MLflowVisBackend(BaseVisBackend):
     def _log_params(self, params: Mapping[str, Any]) -> None:
         limit_per_request, limit_per_value = 100, 6000
         entities = [
-            self._entities.Param(_mlflow_name(key), str(value)[:limit_per_value])
-            for key, value in params.items()
+            self._entities.Param(_mlflow_name(key), str(value)[:limit_per_value]) for key, value in params.items()
         ]
         for start in range(0, len(entities), limit_per_request):
             self._client.log_batch(self._run_id, params=entities[start : start + limit_per_request])

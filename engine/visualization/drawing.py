@@ -41,9 +41,7 @@ def rgb(color: Color) -> tuple[int, int, int]:
         try:
             return ImageColor.getrgb(color)[:3]
         except ValueError:
-            raise ValueError(
-                f"no colour {color!r}: give a name, '#rrggbb', or a tuple of three numbers"
-            ) from None
+            raise ValueError(f"no colour {color!r}: give a name, '#rrggbb', or a tuple of three numbers") from None
     numbers = tuple(int(number) for number in color)
     if len(numbers) != 3 or not all(0 <= number <= 255 for number in numbers):
         raise ValueError(f"a colour is three numbers from 0 to 255, not {color!r}")
@@ -55,8 +53,7 @@ def palette(number: int) -> list[tuple[int, int, int]]:
     golden_ratio = (math.sqrt(5) - 1) / 2
     hues = (index * golden_ratio % 1 for index in range(number))
     return [
-        cast(tuple[int, int, int], tuple(int(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.8, 0.95)))
-        for hue in hues
+        cast(tuple[int, int, int], tuple(int(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.8, 0.95))) for hue in hues
     ]
 
 
@@ -208,14 +205,10 @@ def draw_featmap(
     if channel_reduction == "select_max":
         return _heat_map(featmap[featmap.sum(dim=(1, 2)).argmax()], overlaid_image, alpha)
     if channel_reduction is not None:
-        raise ValueError(
-            f"channel_reduction is 'squeeze_mean', 'select_max' or None, not {channel_reduction!r}"
-        )
+        raise ValueError(f"channel_reduction is 'squeeze_mean', 'select_max' or None, not {channel_reduction!r}")
     if topk <= 0:
         if featmap.shape[0] not in (1, 3):
-            raise ValueError(
-                f"{featmap.shape[0]} channels cannot be shown as colours: set channel_reduction or topk"
-            )
+            raise ValueError(f"{featmap.shape[0]} channels cannot be shown as colours: set channel_reduction or topk")
         return _blend(_normalized(featmap).expand(3, -1, -1).permute(1, 2, 0).numpy(), overlaid_image, alpha)
     rows, columns = arrangement
     if rows * columns < topk:
@@ -282,9 +275,7 @@ def _dashed(points: list[tuple[float, float]], style: str) -> Iterator[list[tupl
             position, index = end, index + 1
 
 
-def _draw_frame(
-    draw: ImageDraw.ImageDraw, around: tuple[float, float, float, float], frame: Mapping[str, Any]
-) -> None:
+def _draw_frame(draw: ImageDraw.ImageDraw, around: tuple[float, float, float, float], frame: Mapping[str, Any]) -> None:
     pad = float(frame.get("pad", 2))
     x1, y1, x2, y2 = around
     face, edge = frame.get("facecolor", "w"), frame.get("edgecolor", "none")

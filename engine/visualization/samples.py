@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import utils
+from torchvision import utils  # type: ignore[import-untyped]  # ships no types
 
 from trainwright.engine.structures import BaseDataElement, InstanceData
 from trainwright.engine.visualization import drawing
@@ -74,14 +74,10 @@ def _draw_label(
     lines = [f"{title}: {', '.join(_class_name(label, meta) for label in labels)}"]
     if scores is not None:
         top = scores.detach().float().cpu().topk(min(_TOP, scores.numel()))
-        lines += [
-            f"{_class_name(i, meta)} {s:.2f}" for s, i in zip(top.values.tolist(), top.indices.tolist())
-        ]
+        lines += [f"{_class_name(i, meta)} {s:.2f}" for s, i in zip(top.values.tolist(), top.indices.tolist())]
     size = max(12, image.shape[0] // 16)
     frame = {"facecolor": "k", "alpha": 0.6}
-    return drawing.draw_texts(
-        image, ["\n".join(lines)], [[4, 4]], size, "w", "top", "left", "sans-serif", frame
-    )
+    return drawing.draw_texts(image, ["\n".join(lines)], [[4, 4]], size, "w", "top", "left", "sans-serif", frame)
 
 
 def _draw_sem_seg(image: Array, labels: Array, meta: Mapping[str, Any], factor: int) -> Array:
@@ -125,9 +121,7 @@ def _draw_instances(
         points = torch.as_tensor(array(keypoints))[..., :2] * factor
         visible = instances.get("keypoints_visible")
         seen = None if visible is None else torch.as_tensor(array(visible)) > 0
-        canvas = utils.draw_keypoints(
-            canvas, points, meta.get("skeleton_links"), colors="red", visibility=seen
-        )
+        canvas = utils.draw_keypoints(canvas, points, meta.get("skeleton_links"), colors="red", visibility=seen)
     return np.ascontiguousarray(canvas.permute(1, 2, 0).numpy())
 
 

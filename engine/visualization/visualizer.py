@@ -114,9 +114,7 @@ class Visualizer(CurrentMixin):
         import PIL.Image
 
         picture = PIL.Image.fromarray(self.get_image() if drawn_img is None else drawn_img)
-        has_display = (
-            sys.platform in ("win32", "darwin") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
-        )
+        has_display = sys.platform in ("win32", "darwin") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
         if has_display:
             picture.show(win_name)
         elif self._save_dir is not None:
@@ -219,12 +217,8 @@ class Visualizer(CurrentMixin):
 
         if x_datas.shape != y_datas.shape:
             raise ValueError(f"x and y differ in shape: {tuple(x_datas.shape)}, {tuple(y_datas.shape)}")
-        ends = np.stack(
-            [drawing.array(x_datas).reshape(-1, 2), drawing.array(y_datas).reshape(-1, 2)], axis=-1
-        )
-        self._image = drawing.draw_lines(
-            self.get_image(), ends[:, 0], ends[:, 1], colors, line_styles, line_widths
-        )
+        ends = np.stack([drawing.array(x_datas).reshape(-1, 2), drawing.array(y_datas).reshape(-1, 2)], axis=-1)
+        self._image = drawing.draw_lines(self.get_image(), ends[:, 0], ends[:, 1], colors, line_styles, line_widths)
         return self
 
     def draw_circles(
@@ -251,9 +245,7 @@ class Visualizer(CurrentMixin):
         from trainwright.engine.visualization import drawing
 
         centers = drawing.array(center).reshape(-1, 2).tolist()
-        circles = [
-            drawing.circle(at, r) for at, r in zip(centers, drawing.array(radius).reshape(-1).tolist())
-        ]
+        circles = [drawing.circle(at, r) for at, r in zip(centers, drawing.array(radius).reshape(-1).tolist())]
         return self.draw_polygons(circles, edge_colors, line_styles, line_widths, face_colors, alpha)
 
     def draw_bboxes(
@@ -358,9 +350,7 @@ class Visualizer(CurrentMixin):
         """
         from trainwright.engine.visualization import drawing
 
-        return drawing.draw_featmap(
-            featmap, overlaid_image, channel_reduction, topk, arrangement, resize_shape, alpha
-        )
+        return drawing.draw_featmap(featmap, overlaid_image, channel_reduction, topk, arrangement, resize_shape, alpha)
 
     def add_config(self, config: "Config", **kwargs: Any) -> None:
         """Writes the config of the run."""
@@ -423,9 +413,7 @@ class Visualizer(CurrentMixin):
             from trainwright.engine.visualization.samples import draw_sample
 
             meta = self.dataset_meta or {}
-            self.set_image(
-                draw_sample(self.get_image(), data_sample, meta, draw_gt, draw_pred, pred_score_thr)
-            )
+            self.set_image(draw_sample(self.get_image(), data_sample, meta, draw_gt, draw_pred, pred_score_thr))
         if show:
             self.show(win_name=name, wait_time=wait_time)
         if out_file is None:
@@ -454,9 +442,7 @@ class Visualizer(CurrentMixin):
         save_dir = signature(type(backend).__init__).parameters.get("save_dir")
         needs_folder = save_dir is not None and save_dir.default is Parameter.empty
         if needs_folder and backend._save_dir is None:
-            get_logger().warning(
-                f"{type(backend).__name__} is left out: give it or the visualizer a save_dir"
-            )
+            get_logger().warning(f"{type(backend).__name__} is left out: give it or the visualizer a save_dir")
             return
         name = name or type(backend).__name__
         if name in self._vis_backends:

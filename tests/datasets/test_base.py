@@ -46,9 +46,7 @@ def test_argument_goes_before_class_goes_before_file(files):
 
 def test_metainfo_may_name_a_text_file(tmp_path):
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
-    dataset = BaseDataset(
-        metainfo={"classes": str(tmp_path / "classes.txt"), "task": "x" * 5000}, lazy_init=True
-    )
+    dataset = BaseDataset(metainfo={"classes": str(tmp_path / "classes.txt"), "task": "x" * 5000}, lazy_init=True)
     assert dataset.metainfo == {"classes": ["cat", "dog"], "task": "x" * 5000}
 
 
@@ -58,9 +56,7 @@ def test_paths_are_joined(files, tmp_path):
     assert dataset[-1] == {"img_path": str(tmp_path / "imgs" / "5.jpg"), "y": 5, "sample_idx": 5}
     elsewhere = Annotated(**{**files, "data_prefix": {"img_path": "s3://bucket/imgs"}})
     assert elsewhere[0]["img_path"] == "s3://bucket/imgs/0.jpg"
-    absolute = BaseDataset(
-        ann_file="/a.json", data_root="/r", data_prefix={"img_path": "/abs"}, lazy_init=True
-    )
+    absolute = BaseDataset(ann_file="/a.json", data_root="/r", data_prefix={"img_path": "/abs"}, lazy_init=True)
     assert (absolute.ann_file, absolute.data_prefix) == ("/a.json", {"img_path": "/abs"})
 
 
@@ -286,16 +282,12 @@ def test_compose_stops_at_a_rejection_and_names_a_failing_transform():
         Compose([Broken()])({})
     assert caught.value.__notes__ == ["in transform Broken()"]
     assert repr(Compose([Broken()])) == "Compose(\n    Broken()\n)"
-    with pytest.raises(
-        TypeError, match="a transform must be callable, or a config of something callable, not 3"
-    ):
+    with pytest.raises(TypeError, match="a transform must be callable, or a config of something callable, not 3"):
         Compose([3])
 
 
 def test_compose_builds_configs():
-    nested = Compose(
-        [{"type": "Compose", "transforms": [{"type": "BatchRandomHorizontalFlip", "prob": 0.25}]}]
-    )
+    nested = Compose([{"type": "Compose", "transforms": [{"type": "BatchRandomHorizontalFlip", "prob": 0.25}]}])
     assert repr(nested.transforms[0].transforms[0]) == "BatchRandomHorizontalFlip(prob=0.25)"
     with pytest.raises(UnknownTypeError, match="'NoSuchTransform' is not registered as a transform"):
         Compose([{"type": "NoSuchTransform"}])

@@ -74,9 +74,7 @@ def test_a_loader_gets_whole_batches(num_workers, collate):
     batches = list(loader)
     assert [batch["inputs"].shape for batch in batches] == [(5, 1, 4, 4), (5, 1, 4, 4), (2, 1, 4, 4)]
     assert torch.cat([batch["data_samples"].gt_label for batch in batches]).tolist() == [0, 1] * 6
-    (batch,) = DataLoader(
-        Subset(Numbered(), [7, 8]), batch_size=2, collate_fn=collate, num_workers=num_workers
-    )
+    (batch,) = DataLoader(Subset(Numbered(), [7, 8]), batch_size=2, collate_fn=collate, num_workers=num_workers)
     assert batch["inputs"][:, 0, 0, 0].tolist() == [7, 8]
 
 

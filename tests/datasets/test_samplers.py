@@ -61,9 +61,7 @@ def test_default_shares_among_ranks_as_mmengine(as_rank, options, epoch, expecte
 
 
 def test_default_repeats_more_than_once_for_more_ranks_than_samples(as_rank):
-    ranks = [
-        list(as_rank(lambda: DefaultSampler(range(3), shuffle=False, seed=0), rank, 7)) for rank in range(7)
-    ]
+    ranks = [list(as_rank(lambda: DefaultSampler(range(3), shuffle=False, seed=0), rank, 7)) for rank in range(7)]
     assert ranks == [[0], [1], [2], [0], [1], [2], [0]]
 
 

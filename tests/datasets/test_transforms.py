@@ -72,15 +72,11 @@ def test_pack_takes_arrays_pictures_and_several_labels():
         inputs = PackInputs()({"img": image})["inputs"]
         expected = np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
         assert inputs.dtype == torch.uint8 and np.array_equal(inputs.numpy(), expected)
-    packed = PackInputs(meta_keys=("img_path",), input_key="lr")(
-        {"lr": PIXELS, "gt_label": [0, 1], "img_path": "x"}
-    )
+    packed = PackInputs(meta_keys=("img_path",), input_key="lr")({"lr": PIXELS, "gt_label": [0, 1], "img_path": "x"})
     assert packed["data_samples"].gt_label.tolist() == [0, 1]
     assert packed["data_samples"].metainfo == {"img_path": "x"}
     assert "gt_label" not in PackInputs()({"img": PIXELS})["data_samples"]
-    with pytest.raises(
-        KeyError, match="no 'img', only 'img_path': does the pipeline begin with LoadImageFromFile"
-    ):
+    with pytest.raises(KeyError, match="no 'img', only 'img_path': does the pipeline begin with LoadImageFromFile"):
         PackInputs()({"img_path": "x"})
 
 
@@ -134,10 +130,7 @@ def test_every_transform_of_torchvision_is_registered():
 def test_arguments_that_a_config_cannot_write():
     image = tv_tensors.Image(torch.full((1, 2, 2), 255, dtype=torch.uint8))
     assert vision_transforms.ToDtype("torch.float32", scale=True)(image).max() == 1
-    assert (
-        vision_transforms.ToDtype({tv_tensors.Image: torch.float64, "others": None})(image).dtype
-        == torch.float64
-    )
+    assert vision_transforms.ToDtype({tv_tensors.Image: torch.float64, "others": None})(image).dtype == torch.float64
     assert vision_transforms.ConvertImageDtype("float16")(image).dtype == torch.float16
     assert vision_transforms.AutoAugment("cifar10").policy is v2.AutoAugmentPolicy.CIFAR10
     for name in ("float33", "nn"):

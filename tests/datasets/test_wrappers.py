@@ -79,9 +79,7 @@ def test_class_balanced_keeps_samples_without_class():
 
 def test_concat_demands_equal_metainfo():
     classes = {"classes": ("a",)}
-    with pytest.raises(
-        ValueError, match=r"datasets\.1 has metainfo 'task', but datasets\.0 has not; .*ignore_keys"
-    ):
+    with pytest.raises(ValueError, match=r"datasets\.1 has metainfo 'task', but datasets\.0 has not; .*ignore_keys"):
         ConcatDataset([WrappedNumbers(metainfo=classes), WrappedNumbers(metainfo={**classes, "task": "x"})])
     with pytest.raises(ValueError, match=r"datasets\.0 has metainfo 'classes', but datasets\.1 has not"):
         ConcatDataset([WrappedNumbers(metainfo=classes), WrappedNumbers()])
@@ -92,9 +90,7 @@ def test_concat_demands_equal_metainfo():
     with pytest.raises(ValueError, match=r"'palette' of datasets\.1 differs"):
         ConcatDataset([WrappedNumbers(metainfo={"palette": np.arange(n, n + 2)}) for n in (0, 1)])
     ConcatDataset([WrappedNumbers(metainfo={"palette": np.arange(2)}) for _ in range(2)])
-    ignoring = ConcatDataset(
-        [WrappedNumbers(metainfo={"classes": (c,)}) for c in "ab"], ignore_keys="classes"
-    )
+    ignoring = ConcatDataset([WrappedNumbers(metainfo={"classes": (c,)}) for c in "ab"], ignore_keys="classes")
     assert ignoring.metainfo == {"classes": ("a",)}
 
 
@@ -130,9 +126,7 @@ def test_repeated_and_balanced_datasets_fetch_whole_batches_where_the_inner_one_
     clouds = TwoClouds(num_samples=10)
     for dataset in (RepeatDataset(clouds, 2), ClassBalancedDataset(clouds, 0.9)):
         assert dataset.fetches_batches and dataset.deterministic
-        loader = DataLoader(
-            dataset, batch_size=4, collate_fn=whole_batch, sampler=DefaultSampler(dataset, seed=0)
-        )
+        loader = DataLoader(dataset, batch_size=4, collate_fn=whole_batch, sampler=DefaultSampler(dataset, seed=0))
         inputs = torch.cat([batch["inputs"] for batch in loader])
         expected = torch.stack([dataset[index]["inputs"] for index in DefaultSampler(dataset, seed=0)])
         assert torch.equal(inputs, expected)

@@ -33,7 +33,7 @@ def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
     loaded = load_checkpoint_file(path)
     assert loaded["meta"] == {"epoch": 1}
     assert torch.equal(loaded["state_dict"]["weight"], torch.ones(100))
-    assert os.listdir(tmp_path / "new") == ["epoch_1.pth"]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["epoch_1.pth"]
 
 
 def test_a_save_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path: Path) ->
     with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
         save_checkpoint({**content(2), "bad": lambda: 0}, path)
     assert load_checkpoint_file(path)["meta"]["epoch"] == 1
-    assert os.listdir(tmp_path) == ["epoch_1.pth"]
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch_1.pth"]
 
 
 @pytest.mark.parametrize("kept", [0, 10, 200, 0.5, 0.99])
@@ -121,7 +121,11 @@ def two_layers(classes: int) -> torch.nn.Module:
 
 def test_what_does_not_fit_is_reported_and_the_rest_loaded() -> None:
     source, target = two_layers(10), two_layers(7)
-    state = {**{f"module.{key}": value for key, value in source.state_dict().items()}, "extra.a": torch.ones(1), "extra.b": torch.ones(1)}
+    state = {
+        **{f"module.{key}": value for key, value in source.state_dict().items()},
+        "extra.a": torch.ones(1),
+        "extra.b": torch.ones(1),
+    }
     del state["module.0.bias"]
     report = load_state_dict(target, state)
     assert torch.equal(target[0].weight, source[0].weight)

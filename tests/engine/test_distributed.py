@@ -74,9 +74,7 @@ def test_mistakes_are_named():
         (None, "none"),
     ],
 )
-def test_the_launcher_is_known_by_its_environment(
-    monkeypatch: pytest.MonkeyPatch, variable: str | None, launcher: str
-):
+def test_the_launcher_is_known_by_its_environment(monkeypatch: pytest.MonkeyPatch, variable: str | None, launcher: str):
     for name in ("WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     if variable is not None:
@@ -132,7 +130,5 @@ def test_a_missing_environment_is_named(monkeypatch: pytest.MonkeyPatch):
 def test_the_device_is_the_users_or_the_current_one():
     assert d.get_device("cpu") == torch.device("cpu")
     assert d.get_device(torch.device("meta")).type == "meta"
-    current = (
-        torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    )
+    current = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     assert d.get_device().type == current.type

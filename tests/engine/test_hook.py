@@ -26,7 +26,13 @@ def test_a_misspelt_point_is_refused_when_the_class_is_defined() -> None:
 def test_hooks_are_called_in_order_of_priority_and_of_registration() -> None:
     calls: list[str] = []
     hooks = HookList()
-    for name, priority in [("c", "LOW"), ("a", 10), ("b1", "NORMAL"), ("b2", "normal"), ("d", Priority.LOWEST)]:
+    for name, priority in [
+        ("c", "LOW"),
+        ("a", 10),
+        ("b1", "NORMAL"),
+        ("b2", "normal"),
+        ("d", Priority.LOWEST),
+    ]:
         hooks.add(Recorder(name, calls, priority))
     hooks.call("before_train", None)
     assert calls == ["a", "b1", "b2", "c", "d"]
@@ -34,7 +40,14 @@ def test_hooks_are_called_in_order_of_priority_and_of_registration() -> None:
 
 def test_only_overridden_points_are_called() -> None:
     class Shared(Hook):
-        def _after_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None, mode: str = "train") -> None:
+        def _after_iter(
+            self,
+            runner: Any,
+            batch_idx: int,
+            data_batch: Any = None,
+            outputs: Any = None,
+            mode: str = "train",
+        ) -> None:
             seen.append(mode)
 
     seen: list[str] = []
@@ -69,7 +82,9 @@ def test_priorities(given: Any, number: int) -> None:
     assert get_priority(given) == number
 
 
-@pytest.mark.parametrize(("given", "error"), [(101, ValueError), (-1, ValueError), ("URGENT", ValueError), (1.5, TypeError)])
+@pytest.mark.parametrize(
+    ("given", "error"), [(101, ValueError), (-1, ValueError), ("URGENT", ValueError), (1.5, TypeError)]
+)
 def test_priorities_that_do_not_exist(given: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="priority"):
         get_priority(given)

@@ -149,9 +149,7 @@ def test_the_pipeline_of_the_config_is_followed(tmp_path: Path, place: str):
     array = images(1, 8, 8, 3)[0]
     Image.fromarray(array).save(tmp_path / "x.png")
     expected = scores_of(model, torch.from_numpy(array).permute(2, 0, 1)[None])[0]
-    for prediction in inferencer([tmp_path / "x.png", array, Image.fromarray(array)], batch_size=3)[
-        "predictions"
-    ]:
+    for prediction in inferencer([tmp_path / "x.png", array, Image.fromarray(array)], batch_size=3)["predictions"]:
         assert prediction["pred_scores"] == pytest.approx(expected, abs=1e-6)
         assert prediction["pred_class"] == "xy"[prediction["pred_label"]]
     grey = inferencer(images(1, 12, 16)[0], return_datasamples=True)["predictions"][0]
@@ -236,9 +234,7 @@ def test_the_models_of_a_library_are_listed(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(ValueError, match="did you mean 'LeNet'"):
         Inferencer("lenett", scope="mmtiny")
     assert "classification/lenet_fashion_mnist" in Inferencer.list_models()
-    assert Inferencer.list_models(patterns="toy/") == [
-        n for n in Inferencer.list_models() if n.startswith("toy/")
-    ]
+    assert Inferencer.list_models(patterns="toy/") == [n for n in Inferencer.list_models() if n.startswith("toy/")]
 
 
 def test_another_task_overrides_the_steps(tmp_path: Path):

@@ -69,14 +69,10 @@ def test_lines_by_epoch() -> None:
     assert log.get_log_after_iter(run, 2, "train")[1] == f"Epoch(train) [2][3/4]  {TRAIN}"
     assert log.get_log_after_iter(run, 1, "val")[1] == f"Epoch(val) [1][2/2]  {EVAL}"
     assert log.get_log_after_iter(run, 3, "test")[1] == f"Epoch(test) [ 4/10]  {EVAL}"
-    times = (
-        "data_time: 0.0025  time: 0.0075"  # of the two batches; MMEngine takes one more from the epoch before
-    )
+    times = "data_time: 0.0025  time: 0.0075"  # of the two batches; MMEngine takes one more from the epoch before
     results = f"acc/top1: 91.2346  {CONFUSION}  {times}"
     assert log.get_log_after_epoch(run, 2, "val")[1] == f"Epoch(val) [1][2/2]    {results}"
-    assert log.get_log_after_epoch(run, 10, "test")[1].startswith(
-        "Epoch(test) [10/10]    acc/top1: 91.2346  "
-    )
+    assert log.get_log_after_epoch(run, 10, "test")[1].startswith("Epoch(test) [10/10]    acc/top1: 91.2346  ")
 
 
 def test_numbers_are_aligned() -> None:
@@ -160,11 +156,7 @@ def test_without_timer_and_learning_rate() -> None:
     run = a_run()
     run.message_hub.pop_info("eta")
     line = LogProcessor().get_log_after_iter(run, 2, "train")[1]
-    assert (
-        "eta" not in line
-        and "  data_time: 0.1950  grad_norm: 9.7500  " in line
-        and line.endswith("time: 0.3900")
-    )
+    assert "eta" not in line and "  data_time: 0.1950  grad_norm: 9.7500  " in line and line.endswith("time: 0.3900")
 
 
 def test_only_evaluating() -> None:
@@ -176,11 +168,7 @@ def test_only_evaluating() -> None:
 
 def test_endless_data() -> None:
     run = a_run(loader=Endless())
-    assert (
-        LogProcessor(by_epoch=False)
-        .get_log_after_iter(run, 6, "train")[1]
-        .startswith("Iter(train) [ 7/12]  ")
-    )
+    assert LogProcessor(by_epoch=False).get_log_after_iter(run, 6, "train")[1].startswith("Iter(train) [ 7/12]  ")
     assert LogProcessor().get_log_after_iter(run, 6, "train")[1].startswith("Epoch(train) [2][7]  ")
 
 

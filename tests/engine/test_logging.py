@@ -118,9 +118,7 @@ def test_file_handler_cfg(tmp_path: Path, stream: io.StringIO) -> None:
         make(tmp_path, stream, file_handler_cfg={"type": "RotatingFileHandle"})
 
 
-def test_only_the_first_process_writes(
-    tmp_path: Path, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_first_process_writes(tmp_path: Path, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(our_logging, "_rank_and_world_size", lambda: (3, 4))
     logger = make(tmp_path, stream)
     logger.info("quiet")
@@ -130,9 +128,7 @@ def test_only_the_first_process_writes(
     assert stream.getvalue().endswith("loud\n") and "quiet" not in stream.getvalue()
 
 
-def test_each_process_has_a_file_if_told(
-    tmp_path: Path, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_process_has_a_file_if_told(tmp_path: Path, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(our_logging, "_rank_and_world_size", lambda: (3, 4))
     logger = make(tmp_path, stream, distributed=True)
     logger.info("quiet")
@@ -179,9 +175,7 @@ def test_print_log(capsys: pytest.CaptureFixture[str], stream: io.StringIO) -> N
         print_log("lost", 3)  # type: ignore[arg-type]
 
 
-def test_outside_a_run_it_writes_to_stderr(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_outside_a_run_it_writes_to_stderr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MMLogger, "_instances", {})
     get_logger().info("hello")
     captured = capsys.readouterr()

@@ -255,9 +255,7 @@ def test_state_goes_through_a_safe_file() -> None:
         hub.update_scalar("train/loss", torch.tensor(float(step)), count=2)
         hub.update_scalar("train/tmp", 1.0, resumed=False)
     hub.update_info("epoch", 3)
-    hub.update_info(
-        "dataset_meta", {"classes": ("cat", "dog"), "palette": np.array([[1, 2, 3]]), "size": np.int64(7)}
-    )
+    hub.update_info("dataset_meta", {"classes": ("cat", "dog"), "palette": np.array([[1, 2, 3]]), "size": np.int64(7)})
     hub.update_info("tmp", 1, resumed=False)
     hub.update_info("odd", object())
 
@@ -286,9 +284,7 @@ def test_totals_of_a_long_run_survive_a_checkpoint() -> None:
 
 
 def test_state_of_mmengine() -> None:
-    stored = SimpleNamespace(
-        _log_history=np.array([1.0, 2.0]), _count_history=np.array([1, 3]), max_length=1000000
-    )
+    stored = SimpleNamespace(_log_history=np.array([1.0, 2.0]), _count_history=np.array([1, 3]), max_length=1000000)
     state = {
         "log_scalars": {"train/loss": stored, "train/acc": vars(stored), "train/odd": 3},
         "runtime_info": {"epoch": 4},

@@ -112,9 +112,7 @@ def test_copies_compute_with_their_own_weights() -> None:
     [("frist", "did you mean 'first'"), ("", "its parts are first, second"), ("zzz", "its parts")],
 )
 def test_unknown_submodules(name: str, hint: str) -> None:
-    with pytest.raises(
-        ConfigError, match=f"activation_checkpointing: Net has no submodule '{name}'\n    {hint}"
-    ):
+    with pytest.raises(ConfigError, match=f"activation_checkpointing: Net has no submodule '{name}'\n    {hint}"):
         turn_on_activation_checkpointing(Net(), [name])
 
 

@@ -13,9 +13,9 @@ from trainwright.engine.config.config import Config
 from trainwright.engine.errors import CheckpointError, ConfigError
 from trainwright.engine.hook import Hook
 from trainwright.engine.logging import get_logger
+from trainwright.engine.loops import EpochBasedTrainLoop
 from trainwright.engine.message_hub import MessageHub
 from trainwright.engine.registry import LOOPS
-from trainwright.engine.loops import EpochBasedTrainLoop
 from trainwright.engine.runner import Runner
 from trainwright.models import MLP, ImageClassifier
 
@@ -133,7 +133,9 @@ def test_training_is_bit_for_bit_a_hand_written_loop(tmp_path: Path) -> None:
         train_dataloader=dict(batch_size=8, dataset=dataset, collate_fn="default_collate"),
         train_cfg=dict(by_epoch=True, max_epochs=4),
         optim_wrapper=dict(
-            optimizer=dict(type="AdamW", lr=0.01, fused=False), accumulative_counts=2, clip_grad=dict(max_norm=0.5)
+            optimizer=dict(type="AdamW", lr=0.01, fused=False),
+            accumulative_counts=2,
+            clip_grad=dict(max_norm=0.5),
         ),
         param_scheduler=dict(type="MultiStepLR", milestones=[2, 3], gamma=0.1),
         randomness=dict(seed=7),
@@ -192,12 +194,15 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, by_epoch: bool, cut: 
     resumed = make("cut", [dict(type="EMAHook")], resume=True)
     resumed.train()
     assert resumed.iter == whole.iter == 6
-    first = torch.cat([targets for targets in whole.model.seen[cut + 1 :]] or [torch.ones(0)])
+    first = torch.cat(whole.model.seen[cut + 1 :] or [torch.ones(0)])
     assert torch.equal(first, torch.cat(resumed.model.seen or [torch.ones(0)]))
     for name, value in weights_of(whole).items():
         assert torch.equal(value, weights_of(resumed)[name]), name
     assert whole.optim_wrapper.get_lr() == resumed.optim_wrapper.get_lr()
-    assert whole.message_hub.get_scalar("train/loss").data[0].tolist() == resumed.message_hub.get_scalar("train/loss").data[0].tolist()
+    assert (
+        whole.message_hub.get_scalar("train/loss").data[0].tolist()
+        == resumed.message_hub.get_scalar("train/loss").data[0].tolist()
+    )
 
 
 class RandomLine(Line):
@@ -307,9 +312,21 @@ def test_a_checkpoint_of_mmengine_can_be_resumed(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_can_be_read_safely_and_holds_mmengines_keys(tmp_path: Path) -> None:
-    make_runner(tmp_path, [dict(type="EMAHook")], checkpoint=dict(interval=1), train_cfg=dict(by_epoch=True, max_epochs=1)).train()
+    make_runner(
+        tmp_path,
+        [dict(type="EMAHook")],
+        checkpoint=dict(interval=1),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+    ).train()
     checkpoint = torch.load(tmp_path / "epoch_1.pth", weights_only=True)
-    assert {"meta", "state_dict", "optimizer", "message_hub", "ema_state_dict", "trainwright"} <= checkpoint.keys()
+    assert {
+        "meta",
+        "state_dict",
+        "optimizer",
+        "message_hub",
+        "ema_state_dict",
+        "trainwright",
+    } <= checkpoint.keys()
     assert checkpoint["meta"]["epoch"] == 1
     assert checkpoint["meta"]["iter"] == 2
     assert checkpoint["meta"]["seed"] == 0
@@ -317,7 +334,12 @@ def test_a_checkpoint_can_be_read_safely_and_holds_mmengines_keys(tmp_path: Path
 
 def test_files_lie_where_those_of_mmengine_do(tmp_path: Path) -> None:
     cfg = Config(dict(a=1), filename=str(tmp_path / "my_experiment.py"))
-    runner = make_runner(tmp_path / "work", checkpoint=dict(interval=1, max_keep_ckpts=1), metric=Scripted(acc=[1.0, 2.0, 3.0]), cfg=cfg)
+    runner = make_runner(
+        tmp_path / "work",
+        checkpoint=dict(interval=1, max_keep_ckpts=1),
+        metric=Scripted(acc=[1.0, 2.0, 3.0]),
+        cfg=cfg,
+    )
     runner.train()
     stamp = runner.timestamp
     found = {str(path.relative_to(tmp_path / "work")) for path in (tmp_path / "work").rglob("*") if path.is_file()}
@@ -328,8 +350,14 @@ def test_files_lie_where_those_of_mmengine_do(tmp_path: Path) -> None:
         "my_experiment.py", "epoch_3.pth", "last_checkpoint", f"{stamp}/{stamp}.log",
         f"{stamp}/vis_data/scalars.json", f"{stamp}/vis_data/config.py",
     }  # fmt: skip
-    lines = [json.loads(line) for line in (tmp_path / "work" / stamp / "vis_data" / "scalars.json").read_text().splitlines()]
-    assert [line["val/acc"] if "val/acc" in line else line.get("acc") for line in lines if "loss" not in line] == [1.0, 2.0, 3.0]
+    lines = [
+        json.loads(line) for line in (tmp_path / "work" / stamp / "vis_data" / "scalars.json").read_text().splitlines()
+    ]
+    assert [line["val/acc"] if "val/acc" in line else line.get("acc") for line in lines if "loss" not in line] == [
+        1.0,
+        2.0,
+        3.0,
+    ]
     assert runner.experiment_name == f"my_experiment_{stamp}"
 
 
@@ -421,7 +449,10 @@ def test_learning_rate_scales_with_the_batch_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(train_cfg=dict(by_epoch=True, max_epochs=1), train_dataloader={}), "optim_wrapper: missing, though"),
+        (
+            dict(train_cfg=dict(by_epoch=True, max_epochs=1), train_dataloader={}),
+            "optim_wrapper: missing, though",
+        ),
         (dict(val_cfg={}), "val_dataloader: missing, though val_cfg is set"),
         (dict(param_scheduler=dict(type="StepLR", step_size=1)), "param_scheduler: there is no optimizer"),
     ],

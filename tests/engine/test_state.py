@@ -54,7 +54,14 @@ def test_deterministic_refuses_other_algorithms() -> None:
 def test_each_step_rank_and_purpose_has_its_own_stream() -> None:
     cpu = torch.device("cpu")
     draws = []
-    for seed, rank, step, purpose in [(0, 0, 0, 0), (0, 0, 1, 0), (0, 1, 0, 0), (1, 0, 0, 0), (0, 0, 0, 1), (0, 0, 0, 0)]:
+    for seed, rank, step, purpose in [
+        (0, 0, 0, 0),
+        (0, 0, 1, 0),
+        (0, 1, 0, 0),
+        (1, 0, 0, 0),
+        (0, 0, 0, 1),
+        (0, 0, 0, 0),
+    ]:
         StepSeeder(seed, rank, cpu)(step, purpose)
         draws.append(draw())
     assert draws[0] == draws[-1]

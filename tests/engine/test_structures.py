@@ -108,9 +108,7 @@ def test_a_property_hides_where_its_value_is_stored():
 
 
 def test_conversions_return_new_elements():
-    sample = BaseDataElement(
-        x=torch.ones(2, requires_grad=True), inner=BaseDataElement(y=torch.ones(1)), text="a"
-    )
+    sample = BaseDataElement(x=torch.ones(2, requires_grad=True), inner=BaseDataElement(y=torch.ones(1)), text="a")
     half = sample.to(torch.float16)
     assert half.x.dtype == half.inner.y.dtype == torch.float16
     assert sample.x.dtype == torch.float32 and half.text == "a"
@@ -125,9 +123,7 @@ def test_conversions_return_new_elements():
 
 
 def test_repr_is_a_tree():
-    sample = BaseDataElement(
-        metainfo={"size": (2, 2)}, inner=BaseDataElement(x=torch.zeros(2)), d={"k": {"z": 1}}
-    )
+    sample = BaseDataElement(metainfo={"size": (2, 2)}, inner=BaseDataElement(x=torch.zeros(2)), d={"k": {"z": 1}})
     assert re.sub("0x[0-9a-f]+", "0x", repr(sample)) == (
         "<BaseDataElement(\n\n    META INFORMATION\n    size: (2, 2)\n\n    DATA FIELDS\n"
         "    inner: <BaseDataElement(\n        \n            META INFORMATION\n        \n"
@@ -198,9 +194,7 @@ def test_instances_must_agree_in_length():
 def test_instances_are_concatenated():
     both = InstanceData.cat([instances(), instances()[[1]]])
     assert both.boxes.shape == (4, 4) and both.scores.tolist() == [0.1, 0.2, 0.3, 0.2]
-    assert (
-        both.names == ["a", "b", "c", "b"] and both.text == "xyzy" and both.inner.z.tolist() == [7, 8, 9, 8]
-    )
+    assert both.names == ["a", "b", "c", "b"] and both.text == "xyzy" and both.inner.z.tolist() == [7, 8, 9, 8]
     with pytest.raises(AssertionError, match="different names"):
         InstanceData.cat([instances(), InstanceData(boxes=torch.zeros(1, 4))])
     with pytest.raises(AssertionError):
@@ -257,9 +251,7 @@ def test_a_sample_checks_its_fields():
 
 def test_samples_make_a_batch_and_come_back():
     samples = [
-        DataSample(
-            metainfo={"path": f"{i}.png"}, gt_label=torch.tensor([i]), pred_score=torch.full((3,), float(i))
-        )
+        DataSample(metainfo={"path": f"{i}.png"}, gt_label=torch.tensor([i]), pred_score=torch.full((3,), float(i)))
         for i in range(2)
     ]
     batch = DataSample.batch(samples)

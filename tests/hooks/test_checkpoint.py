@@ -39,17 +39,13 @@ def test_last_can_be_left_out_and_saving_can_begin_later(tmp_path: Path) -> None
 
 
 def test_optimizer_can_be_left_out(tmp_path: Path) -> None:
-    make_runner(
-        tmp_path, checkpoint={"interval": 1, "save_optimizer": False}, train_cfg={"max_epochs": 1}
-    ).train()
+    make_runner(tmp_path, checkpoint={"interval": 1, "save_optimizer": False}, train_cfg={"max_epochs": 1}).train()
     assert "optimizer" not in load(tmp_path / "epoch_1.pth")
 
 
 def test_out_dir_gets_a_folder_for_each_run(tmp_path: Path) -> None:
     out = tmp_path / "elsewhere"
-    make_runner(
-        tmp_path / "run", checkpoint={"interval": 1, "out_dir": str(out)}, train_cfg={"max_epochs": 1}
-    ).train()
+    make_runner(tmp_path / "run", checkpoint={"interval": 1, "out_dir": str(out)}, train_cfg={"max_epochs": 1}).train()
     assert files_in(out / "run") == ["epoch_1.pth"]
     assert (tmp_path / "run" / "last_checkpoint").read_text() == str(out / "run" / "epoch_1.pth")
 
@@ -70,9 +66,7 @@ def test_keeps_the_newest_also_after_a_resume(tmp_path: Path) -> None:
 
 
 def test_keeping_fewer_takes_effect_at_the_resume(tmp_path: Path) -> None:
-    make_runner(
-        tmp_path, checkpoint={"interval": 1, "max_keep_ckpts": 3}, train_cfg={"max_epochs": 3}
-    ).train()
+    make_runner(tmp_path, checkpoint={"interval": 1, "max_keep_ckpts": 3}, train_cfg={"max_epochs": 3}).train()
     make_runner(
         tmp_path, checkpoint={"interval": 1, "max_keep_ckpts": 1}, train_cfg={"max_epochs": 3}, resume=True
     ).train()
@@ -81,14 +75,10 @@ def test_keeping_fewer_takes_effect_at_the_resume(tmp_path: Path) -> None:
 
 def test_a_moved_work_dir_is_still_tidied(tmp_path: Path) -> None:
     options = {"interval": 1, "max_keep_ckpts": 1, "save_best": "acc"}
-    make_runner(
-        tmp_path / "a", checkpoint=options, metric=Scripted(acc=[1, 2]), train_cfg={"max_epochs": 2}
-    ).train()
+    make_runner(tmp_path / "a", checkpoint=options, metric=Scripted(acc=[1, 2]), train_cfg={"max_epochs": 2}).train()
     (tmp_path / "a").rename(tmp_path / "b")
     metric = Scripted(acc=[3])
-    make_runner(
-        tmp_path / "b", checkpoint=options, metric=metric, train_cfg={"max_epochs": 3}, resume=True
-    ).train()
+    make_runner(tmp_path / "b", checkpoint=options, metric=metric, train_cfg={"max_epochs": 3}, resume=True).train()
     assert files_in(tmp_path / "b") == ["best_acc_epoch_3.pth", "epoch_3.pth"]
 
 
@@ -105,9 +95,7 @@ def test_the_best_is_kept_and_the_one_before_goes(tmp_path: Path) -> None:
     assert (tmp_path / "last_checkpoint").read_text() == "best_accuracy_top1_epoch_4.pth"
     assert runner.message_hub.get_info("best_score") == 40
     assert runner.message_hub.get_info("best_ckpt") == str(tmp_path / "best_accuracy_top1_epoch_4.pth")
-    assert "The best checkpoint with 40.0000 accuracy/top1 at 4 epochs is saved to best_accuracy" in log_of(
-        runner
-    )
+    assert "The best checkpoint with 40.0000 accuracy/top1 at 4 epochs is saved to best_accuracy" in log_of(runner)
 
 
 def test_less_is_better_for_a_loss_and_a_nan_is_never_best(tmp_path: Path) -> None:
@@ -209,9 +197,7 @@ def test_a_run_resumed_from_the_best_ends_like_an_unbroken_one(tmp_path: Path) -
 
 def test_a_resumed_run_knows_the_best_score(tmp_path: Path) -> None:
     options = {"interval": 1, "save_best": "acc"}
-    make_runner(
-        tmp_path, checkpoint=options, metric=Scripted(acc=[1, 5]), train_cfg={"max_epochs": 2}
-    ).train()
+    make_runner(tmp_path, checkpoint=options, metric=Scripted(acc=[1, 5]), train_cfg={"max_epochs": 2}).train()
     make_runner(
         tmp_path, checkpoint=options, metric=Scripted(acc=[4]), train_cfg={"max_epochs": 3}, resume=True
     ).train()
@@ -220,20 +206,14 @@ def test_a_resumed_run_knows_the_best_score(tmp_path: Path) -> None:
 
 def test_leftovers_of_a_killed_run_go_at_the_resume(tmp_path: Path) -> None:
     options = {"interval": 1, "save_best": "acc", "max_keep_ckpts": 1}
-    make_runner(
-        tmp_path, checkpoint=options, metric=Scripted(acc=[1, 2]), train_cfg={"max_epochs": 2}
-    ).train()
+    make_runner(tmp_path, checkpoint=options, metric=Scripted(acc=[1, 2]), train_cfg={"max_epochs": 2}).train()
     (tmp_path / "best_acc_epoch_1.pth").touch()  # as if killed between writing the new one and removing this
-    make_runner(
-        tmp_path, checkpoint=options, metric=Scripted(), train_cfg={"max_epochs": 2}, resume=True
-    ).train()
+    make_runner(tmp_path, checkpoint=options, metric=Scripted(), train_cfg={"max_epochs": 2}, resume=True).train()
     assert files_in(tmp_path) == ["best_acc_epoch_2.pth", "epoch_2.pth"]
 
 
 def test_a_run_of_mmengine_is_taken_over(tmp_path: Path) -> None:
-    make_runner(
-        tmp_path, checkpoint={"interval": 1}, metric=Scripted(acc=[5, 4]), train_cfg={"max_epochs": 2}
-    ).train()
+    make_runner(tmp_path, checkpoint={"interval": 1}, metric=Scripted(acc=[5, 4]), train_cfg={"max_epochs": 2}).train()
     checkpoint = load(tmp_path / "epoch_2.pth")
     del checkpoint["trainwright"]
     checkpoint["message_hub"]["runtime_info"] |= {
@@ -249,9 +229,7 @@ def test_a_run_of_mmengine_is_taken_over(tmp_path: Path) -> None:
 
 def test_publishes_the_last_and_the_best(tmp_path: Path) -> None:
     options = {"interval": 1, "save_best": "acc", "published_keys": ["meta", "state_dict"]}
-    runner = make_runner(
-        tmp_path, checkpoint=options, metric=Scripted(acc=[2, 1]), train_cfg={"max_epochs": 2}
-    )
+    runner = make_runner(tmp_path, checkpoint=options, metric=Scripted(acc=[2, 1]), train_cfg={"max_epochs": 2})
     runner.train()
     published = sorted(tmp_path.glob("*-*.pth"))
     assert [path.stem.rpartition("-")[0] for path in published] == ["best_acc_epoch_1", "epoch_2"]

@@ -22,9 +22,7 @@ def test_stops_after_patience_validations_without_improvement(tmp_path: Path) ->
 def test_small_improvements_count_by_default(tmp_path: Path) -> None:
     scores = [0.5, 0.501, 0.502, 0.503, 0.504, 0.505]
     assert epochs_trained(tmp_path / "a", EarlyStoppingHook("acc", patience=1), acc=scores) == 6
-    assert (
-        epochs_trained(tmp_path / "b", EarlyStoppingHook("acc", patience=1, min_delta=0.1), acc=scores) == 2
-    )
+    assert epochs_trained(tmp_path / "b", EarlyStoppingHook("acc", patience=1, min_delta=0.1), acc=scores) == 2
 
 
 def test_a_plateau_is_no_improvement(tmp_path: Path) -> None:
@@ -89,9 +87,7 @@ def test_a_missing_metric_is_an_error_only_if_strict(tmp_path: Path) -> None:
     runner.train()
     assert runner.epoch == 3
     assert "EarlyStoppingHook watches 'acc', which the results do not have" in log_of(runner)
-    runner = make_runner(
-        tmp_path / "b", [EarlyStoppingHook("acc", strict=True)], metric=Scripted(accuracy=[1])
-    )
+    runner = make_runner(tmp_path / "b", [EarlyStoppingHook("acc", strict=True)], metric=Scripted(accuracy=[1]))
     with pytest.raises(TrainingError, match="available: accuracy"):
         runner.train()
 

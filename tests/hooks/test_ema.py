@@ -20,9 +20,7 @@ class Recorder(Hook):
     def __init__(self) -> None:
         self.weights: list[torch.Tensor] = []
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         self.weights.append(runner.model.fc.weight.detach().clone())
 
 
@@ -52,9 +50,7 @@ def test_begin_iter_averages_from_then_on(tmp_path: Path) -> None:
     runner.train()
     assert int(hook.ema_model.steps) == 3
     torch.testing.assert_close(runner.model.predicted_with[0], recorder.weights[1], rtol=0, atol=0)
-    torch.testing.assert_close(
-        runner.model.predicted_with[-1], averaged(recorder.weights[3:], 0.1), rtol=0, atol=0
-    )
+    torch.testing.assert_close(runner.model.predicted_with[-1], averaged(recorder.weights[3:], 0.1), rtol=0, atol=0)
 
 
 def test_begin_epoch_averages_from_then_on(tmp_path: Path) -> None:
@@ -67,12 +63,8 @@ def test_the_file_has_the_average_to_deploy_and_the_weights_to_go_on(tmp_path: P
     recorder = Recorder()
     make_runner(tmp_path, [recorder, EMAHook(momentum=0.1)], checkpoint={"interval": 1}).train()
     checkpoint = torch.load(tmp_path / "epoch_3.pth", weights_only=True)
-    torch.testing.assert_close(
-        checkpoint["state_dict"]["fc.weight"], averaged(recorder.weights, 0.1), rtol=0, atol=0
-    )
-    torch.testing.assert_close(
-        checkpoint["ema_state_dict"]["module.fc.weight"], recorder.weights[-1], rtol=0, atol=0
-    )
+    torch.testing.assert_close(checkpoint["state_dict"]["fc.weight"], averaged(recorder.weights, 0.1), rtol=0, atol=0)
+    torch.testing.assert_close(checkpoint["ema_state_dict"]["module.fc.weight"], recorder.weights[-1], rtol=0, atol=0)
     assert checkpoint["ema_state_dict"]["steps"] == 6
 
 
@@ -86,9 +78,7 @@ def test_before_it_begins_the_file_has_the_weights_twice(tmp_path: Path) -> None
     ).train()
     checkpoint = torch.load(tmp_path / "epoch_1.pth", weights_only=True)
     torch.testing.assert_close(checkpoint["state_dict"]["fc.weight"], recorder.weights[1], rtol=0, atol=0)
-    torch.testing.assert_close(
-        checkpoint["ema_state_dict"]["module.fc.weight"], recorder.weights[1], rtol=0, atol=0
-    )
+    torch.testing.assert_close(checkpoint["ema_state_dict"]["module.fc.weight"], recorder.weights[1], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("options", [{}, {"update_buffers": True}, {"begin_iter": 5}])
@@ -124,9 +114,7 @@ def test_the_best_checkpoint_has_the_average_that_was_validated(tmp_path: Path) 
     )
     runner.train()
     checkpoint = torch.load(tmp_path / "best_acc_epoch_2.pth", weights_only=True)
-    torch.testing.assert_close(
-        checkpoint["state_dict"]["fc.weight"], runner.model.predicted_with[1], rtol=0, atol=0
-    )
+    torch.testing.assert_close(checkpoint["state_dict"]["fc.weight"], runner.model.predicted_with[1], rtol=0, atol=0)
 
 
 class StopInValidation(Hook):
@@ -145,12 +133,8 @@ def test_a_run_stopped_in_a_validation_saves_the_same_file(tmp_path: Path) -> No
     with pytest.raises(SystemExit):
         runner.train()
     checkpoint = torch.load(tmp_path / "epoch_1.pth", weights_only=True)
-    torch.testing.assert_close(
-        checkpoint["state_dict"]["fc.weight"], averaged(recorder.weights, 0.1), rtol=0, atol=0
-    )
-    torch.testing.assert_close(
-        checkpoint["ema_state_dict"]["module.fc.weight"], recorder.weights[-1], rtol=0, atol=0
-    )
+    torch.testing.assert_close(checkpoint["state_dict"]["fc.weight"], averaged(recorder.weights, 0.1), rtol=0, atol=0)
+    torch.testing.assert_close(checkpoint["ema_state_dict"]["module.fc.weight"], recorder.weights[-1], rtol=0, atol=0)
     torch.testing.assert_close(runner.model.fc.weight.detach(), recorder.weights[-1], rtol=0, atol=0)
 
 

@@ -34,9 +34,7 @@ def test_the_cache_is_emptied_where_asked(
 
 
 def test_a_cpu_has_no_cache_to_empty(tmp_path: Path) -> None:
-    make_runner(
-        tmp_path, [EmptyCacheHook(before_epoch=True, after_iter=True)], train_cfg={"max_epochs": 1}
-    ).train()
+    make_runner(tmp_path, [EmptyCacheHook(before_epoch=True, after_iter=True)], train_cfg={"max_epochs": 1}).train()
 
 
 def test_what_is_off_is_never_called() -> None:

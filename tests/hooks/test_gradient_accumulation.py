@@ -20,9 +20,7 @@ class Updates(Hook):
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         self.before = runner.model.fc.weight.detach().clone()
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if not torch.equal(self.before, runner.model.fc.weight):
             self.iterations.append(runner.iter + 1)
 

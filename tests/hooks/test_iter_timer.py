@@ -103,8 +103,6 @@ def test_a_validation_does_not_count(clock: Clock, run: Any) -> None:
 def test_in_a_real_run(tmp_path: Path) -> None:
     runner = make_runner(tmp_path)
     runner.train()
-    data_times, times = (
-        runner.message_hub.get_scalar(f"train/{key}").data[0] for key in ("data_time", "time")
-    )
+    data_times, times = (runner.message_hub.get_scalar(f"train/{key}").data[0] for key in ("data_time", "time"))
     assert len(times) == 6 and (data_times > 0).all() and (data_times < times).all()
     assert runner.message_hub.get_info("eta") == 0.0

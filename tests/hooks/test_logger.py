@@ -48,9 +48,7 @@ def make(tmp_path: Path, length: int = 28, logger: dict[str, Any] | None = None,
         (28, {"interval": 10}, ["[1][7/7]", "[2][7/7]"]),  # no full interval: the last one is shown
     ],
 )
-def test_when_lines_are_logged(
-    tmp_path: Path, length: int, logger: dict[str, Any], expected: list[str]
-) -> None:
+def test_when_lines_are_logged(tmp_path: Path, length: int, logger: dict[str, Any], expected: list[str]) -> None:
     runner = make(tmp_path, length, logger)
     runner.train()
     assert positions(runner) == expected
@@ -101,9 +99,7 @@ def test_line_and_files(tmp_path: Path) -> None:
 def test_validations_by_iteration(tmp_path: Path) -> None:
     runner = make(tmp_path, 8, {"log_metric_by_epoch": False}, metric=Scripted(acc=[0.25, 0.5]))
     runner.train()
-    lines = [
-        json.loads(line) for line in Path(runner.log_dir, "vis_data", "scalars.json").read_text().splitlines()
-    ]
+    lines = [json.loads(line) for line in Path(runner.log_dir, "vis_data", "scalars.json").read_text().splitlines()]
     assert [line["step"] for line in lines if "acc" in line] == [2, 4]
 
 
@@ -166,9 +162,7 @@ class PerIteration(Hook):
         self.counter = counter
         self.seen: list[tuple[int, int]] = []
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         self.seen.append((self.counter.reads, self.counter.gathered))
         self.counter.reads = self.counter.gathered = 0
 
@@ -189,9 +183,7 @@ def test_two_runs_do_not_mix(tmp_path: Path) -> None:
     hubs: list[MessageHub] = []
 
     class Inside(Hook):
-        def after_train_iter(
-            self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-        ) -> None:
+        def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
             hubs.append(MessageHub.get_current_instance())
 
     one.register_hook(Inside())
@@ -209,9 +201,7 @@ def test_losses_are_kept_without_their_graph(tmp_path: Path) -> None:
     class Peek(Hook):
         priority = "VERY_HIGH"
 
-        def after_train_iter(
-            self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-        ) -> None:
+        def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
             waiting.extend(runner.message_hub._series["train/loss"].values)
 
     make(tmp_path, 8, hooks=[Peek()]).train()

@@ -26,9 +26,7 @@ def test_the_table_is_in_the_log(tmp_path: Path) -> None:
 def test_depth_chooses_how_much_is_shown() -> None:
     model = nn.Sequential(nn.Sequential(nn.Linear(1000, 1000), nn.ReLU()), nn.BatchNorm1d(4))
     model[0][0].bias.requires_grad_(False)
-    assert summarize(model, depth=0).splitlines()[1:] == [
-        "(model)  Sequential   1,001,008  1,000,008  3.8 MiB"
-    ]
+    assert summarize(model, depth=0).splitlines()[1:] == ["(model)  Sequential   1,001,008  1,000,008  3.8 MiB"]
     assert len(summarize(model, depth=1).splitlines()) == 4
     assert len(summarize(model, depth=-1).splitlines()) == 6
 

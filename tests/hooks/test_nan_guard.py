@@ -25,8 +25,7 @@ def test_stops_and_names_the_iteration_and_the_samples(tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as caught:
         runner.train()
     assert str(caught.value).startswith(
-        "The loss of iteration 3 is nan (1 of iterations 1 to 3 are not finite).\n"
-        "Its batch had the samples [4, 5]."
+        "The loss of iteration 3 is nan (1 of iterations 1 to 3 are not finite).\nIts batch had the samples [4, 5]."
     )
     assert runner.iter == 2
 
@@ -70,9 +69,7 @@ def test_names_the_samples_in_a_loop_by_iterations_too(tmp_path: Path) -> None:
         train_dataloader=IN_ORDER,
         train_cfg={"by_epoch": False, "max_iters": 8},
     )
-    with pytest.raises(
-        TrainingError, match=r"loss of iteration 4 is nan .*\nIts batch had the samples \[2, 3\]"
-    ):
+    with pytest.raises(TrainingError, match=r"loss of iteration 4 is nan .*\nIts batch had the samples \[2, 3\]"):
         runner.train()
 
 
@@ -99,9 +96,7 @@ class SpoilsWeights(Hook):
     def __init__(self, iteration: int) -> None:
         self.iteration = iteration
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if runner.iter == self.iteration:
             runner.model.fc.weight.data[0, 0] = torch.nan
 
@@ -113,18 +108,14 @@ def test_weights_are_looked_at_before_a_checkpoint(tmp_path: Path) -> None:
         checkpoint={"interval": 1},
         train_cfg={"max_epochs": 1},
     )
-    with pytest.raises(
-        TrainingError, match="The weights after iteration 2 are not finite, though its loss was"
-    ):
+    with pytest.raises(TrainingError, match="The weights after iteration 2 are not finite, though its loss was"):
         runner.train()
     assert files_in(tmp_path) == []
 
 
 def test_a_checkpoint_that_comes_unannounced_is_refused(tmp_path: Path) -> None:
     class StopsAtOnce(Hook):
-        def after_train_iter(
-            self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-        ) -> None:
+        def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
             runner.request_stop("test")
 
     runner = make_runner(tmp_path, [SpoilsWeights(0), StopsAtOnce(), NanGuardHook()])
@@ -168,8 +159,7 @@ def test_rolls_back_and_goes_on_with_the_next_batches(tmp_path: Path) -> None:
         dict(ema.ema_model.state_dict()), dict(expected_ema.ema_model.state_dict()), rtol=0, atol=0
     )
     momenta, expected_momenta = (
-        [state["momentum_buffer"] for state in one.optim_wrapper.optimizer.state.values()]
-        for one in (runner, expected)
+        [state["momentum_buffer"] for state in one.optim_wrapper.optimizer.state.values()] for one in (runner, expected)
     )
     torch.testing.assert_close(momenta, expected_momenta, rtol=0, atol=0)
     assert guard.rollbacks == 1

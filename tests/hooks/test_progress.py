@@ -71,9 +71,7 @@ def test_a_bar_does_not_survive_an_exception(tmp_path: Path, monkeypatch: pytest
     terminal = open_terminal(monkeypatch)
 
     class Failing(Hook):
-        def after_train_iter(
-            self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-        ) -> None:
+        def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
             raise RuntimeError("broken")
 
     runner = make_runner(tmp_path, [Failing()])

@@ -44,9 +44,7 @@ def test_training(tmp_path: Path) -> None:
     assert hub.get_scalar("train/lr").data[0].tolist() == [0.05] * 6
     assert hub.get_scalar("train/loss").total_length == 6
     assert hub.get_scalar("val/acc").data[0].tolist() == [0.25, 0.5, 0.75]
-    infos = {
-        key: hub.get_info(key) for key in ("seed", "epoch", "iter", "max_epochs", "max_iters", "loop_stage")
-    }
+    infos = {key: hub.get_info(key) for key in ("seed", "epoch", "iter", "max_epochs", "max_iters", "loop_stage")}
     assert infos == {"seed": 0, "epoch": 2, "iter": 5, "max_epochs": 3, "max_iters": 6, "loop_stage": None}
     assert hub.get_info("experiment_name") == runner.experiment_name
     assert isinstance(hub.get_info("cfg"), str)

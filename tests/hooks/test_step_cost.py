@@ -66,9 +66,7 @@ def reads_in(work_dir: Path, hooks: list[Any]) -> int:
 class ReadsTheLoss(Hook):
     """What a hook must not do."""
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         outputs["loss"].item()
 
 

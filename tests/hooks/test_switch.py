@@ -54,9 +54,7 @@ def marked(runner: Any) -> list[bool]:
 
 @pytest.mark.parametrize("workers", [{}, {"num_workers": 1}, {"num_workers": 1, "persistent_workers": True}])
 def test_the_pipeline_changes_at_an_epoch(tmp_path: Path, workers: dict[str, Any]) -> None:
-    runner = make_runner(
-        tmp_path, [PipelineSwitchHook(1, [add_ten])], dataset=Piped(), train_dataloader=workers
-    )
+    runner = make_runner(tmp_path, [PipelineSwitchHook(1, [add_ten])], dataset=Piped(), train_dataloader=workers)
     runner.train()
     assert marked(runner) == [False, False, True, True, True, True]
 
@@ -129,9 +127,7 @@ def test_keys_and_indices(tmp_path: Path) -> None:
 
 
 def test_a_part_is_built_by_its_registry(tmp_path: Path) -> None:
-    hook = SwitchHook(
-        "model.norm", {"type": "torch.nn.BatchNorm1d", "num_features": 2}, registry="MODELS", at_epoch=2
-    )
+    hook = SwitchHook("model.norm", {"type": "torch.nn.BatchNorm1d", "num_features": 2}, registry="MODELS", at_epoch=2)
     runner = make_runner(tmp_path, [hook])
     runner.train()
     assert isinstance(runner.model.norm, torch.nn.BatchNorm1d)
@@ -184,9 +180,7 @@ def test_a_resumed_run_has_the_switch_applied(tmp_path: Path) -> None:
 
 def test_a_mistyped_target_is_found_before_the_first_step(tmp_path: Path) -> None:
     runner = make_runner(tmp_path, [SwitchHook("model.temprature", 7, at_epoch=2)], model=Warm())
-    with pytest.raises(
-        ConfigError, match=r"runner.model has no 'temprature'\n.*did you mean 'temperature'\?"
-    ):
+    with pytest.raises(ConfigError, match=r"runner.model has no 'temprature'\n.*did you mean 'temperature'\?"):
         runner.train()
     assert runner.iter == 0
 
@@ -223,7 +217,9 @@ def test_a_switch_in_the_middle_of_a_pass_reaches_the_workers(tmp_path: Path, by
     dataset = Points(24)
     switch = SwitchHook("train_dataloader.dataset.targets", torch.zeros(24), at_iter=2)
     train_cfg = {"by_epoch": True, "max_epochs": 1} if by_epoch else {"by_epoch": False, "max_iters": 6}
-    runner = make_runner(tmp_path, [switch], dataset=dataset, train_cfg=train_cfg, train_dataloader={"num_workers": workers})
+    runner = make_runner(
+        tmp_path, [switch], dataset=dataset, train_cfg=train_cfg, train_dataloader={"num_workers": workers}
+    )
     runner.train()
     assert [bool(targets.any()) for targets in runner.model.seen] == [True, True, True, False, False, False]
     assert len(runner.model.seen) == 6

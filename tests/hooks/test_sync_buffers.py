@@ -11,6 +11,4 @@ def test_one_process_keeps_its_buffers(tmp_path: Path) -> None:
     synced.train()
     plain = make_runner(tmp_path / "b", model=Line(batch_norm=True))
     plain.train()
-    torch.testing.assert_close(
-        dict(synced.model.named_buffers()), dict(plain.model.named_buffers()), rtol=0, atol=0
-    )
+    torch.testing.assert_close(dict(synced.model.named_buffers()), dict(plain.model.named_buffers()), rtol=0, atol=0)

@@ -28,9 +28,7 @@ class Clock(Hook):
         self.now += 1
 
 
-def test_stops_in_time_with_a_checkpoint_to_go_on_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stops_in_time_with_a_checkpoint_to_go_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr("trainwright.hooks.time_limit.time", clock)
     runner = make_runner(tmp_path / "a", [clock, TimeLimitHook("00:00:03")])

@@ -24,9 +24,7 @@ class Images(list[Any]):
     def __init__(self, as_dict: bool) -> None:
         images = torch.arange(8 * 100, dtype=torch.uint8).reshape(8, 1, 10, 10)
         for index, image in enumerate(images):
-            sample = DataSample(
-                gt_label=torch.tensor(index % 2), metainfo={"img_path": f"folder/{index}.jpg"}
-            )
+            sample = DataSample(gt_label=torch.tensor(index % 2), metainfo={"img_path": f"folder/{index}.jpg"})
             self.append({"inputs": image, "data_samples": sample} if as_dict else (image, index % 2))
 
 
@@ -40,8 +38,7 @@ class Guess(nn.Module):
     def test_step(self, data: Any) -> Any:
         if isinstance(data, dict):
             return [
-                sample.set_pred_score(torch.tensor([0.25, 0.75])).set_pred_label(1)
-                for sample in data["data_samples"]
+                sample.set_pred_score(torch.tensor([0.25, 0.75])).set_pred_label(1) for sample in data["data_samples"]
             ]
         labels = torch.as_tensor(data[1])
         scores = torch.tensor([[0.25, 0.75]]).expand(len(labels), 2)
@@ -72,9 +69,7 @@ def drawn(tmp_path: Path, as_dict: bool, **options: Any) -> dict[str, np.ndarray
 def test_samples_with_paths(tmp_path: Path) -> None:
     pictures = drawn(tmp_path, as_dict=True)
     assert list(pictures) == ["test_0_0.png", "test_2_0.png", "test_4_0.png", "test_6_0.png"]
-    assert all(
-        picture.shape == (230, 460, 3) for picture in pictures.values()
-    )  # annotation beside prediction
+    assert all(picture.shape == (230, 460, 3) for picture in pictures.values())  # annotation beside prediction
     assert (pictures["test_0_0.png"][:, :230] != pictures["test_0_0.png"][:, 230:]).any()
     assert (pictures["test_0_0.png"][207:, 0:23] == 90).all()  # the pixel at (0, 9)
 

@@ -110,9 +110,7 @@ def test_no_loss_at_all() -> None:
 
 
 def test_preprocessors_follow_the_model() -> None:
-    outer = nn.Sequential(
-        Regression(data_preprocessor={"type": "ImgDataPreprocessor", "mean": [1], "std": [2]})
-    )
+    outer = nn.Sequential(Regression(data_preprocessor={"type": "ImgDataPreprocessor", "mean": [1], "std": [2]}))
     preprocessor = outer[0].data_preprocessor
     assert preprocessor.device == torch.device("cpu")
     outer.to("meta")

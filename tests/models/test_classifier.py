@@ -34,17 +34,13 @@ GREY = {"type": "ClsDataPreprocessor", "mean": [73], "std": [90]}
 
 @pytest.fixture
 def images() -> Tensor:
-    return torch.randint(
-        0, 256, (4, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    return torch.randint(0, 256, (4, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
 def classifier() -> ImageClassifier:
     torch.manual_seed(0)
-    return ImageClassifier(
-        {"type": "LeNet", "channels": (4, 8), "hidden_features": 16}, data_preprocessor=GREY
-    )
+    return ImageClassifier({"type": "LeNet", "channels": (4, 8), "hidden_features": 16}, data_preprocessor=GREY)
 
 
 def sample_list() -> list[DataSample]:
@@ -67,9 +63,7 @@ LABELS = torch.tensor([3, 1, 4, 1])
         F.one_hot(LABELS, 10).float(),
     ],
 )
-def test_labels_in_all_forms_give_the_same_loss(
-    classifier: ImageClassifier, images: Tensor, data_samples: Any
-) -> None:
+def test_labels_in_all_forms_give_the_same_loss(classifier: ImageClassifier, images: Tensor, data_samples: Any) -> None:
     inputs = (images.float() - 73) / 90
     expected = F.cross_entropy(classifier.backbone(inputs), LABELS)
     batch = classifier.data_preprocessor({"inputs": images, "data_samples": data_samples}, True)
@@ -140,9 +134,7 @@ def test_compiled_forward_gives_the_same(classifier: ImageClassifier, images: Te
 
 
 def test_lenet_and_mlp() -> None:
-    lenet = LeNet(
-        num_classes=7, in_channels=3, image_size=32, channels=(2, 3), hidden_features=5, dropout=0.5
-    )
+    lenet = LeNet(num_classes=7, in_channels=3, image_size=32, channels=(2, 3), hidden_features=5, dropout=0.5)
     assert lenet(torch.rand(2, 3, 32, 32)).shape == (2, 7)
     assert sum(parameter.numel() for parameter in LeNet().parameters()) == 421_642
     normed = LeNet(batch_norm=True)
@@ -183,9 +175,7 @@ def test_resnet_for_small_grey_images(images: Tensor) -> None:
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "squeezenet1_0"])
 def test_the_first_convolution_of_any_network_takes_grey_images(name: str) -> None:
-    model = MODELS.build(
-        {"type": "TorchvisionModel", "name": name, "in_channels": 1, "num_classes": 3}
-    ).eval()
+    model = MODELS.build({"type": "TorchvisionModel", "name": name, "in_channels": 1, "num_classes": 3}).eval()
     assert model(torch.rand(1, 1, 64, 64)).shape == (1, 3)
 
 
@@ -198,13 +188,9 @@ def test_networks_with_auxiliary_logits() -> None:
 def test_wrong_torchvision_models() -> None:
     with pytest.raises(ConfigError, match="no classification network 'resnet19'\n    did you mean 'resnet1"):
         ImageClassifier("resnet19")
-    with pytest.raises(
-        ConfigError, match="only networks of the ResNet family can be adapted, not squeezenet1_0"
-    ):
+    with pytest.raises(ConfigError, match="only networks of the ResNet family can be adapted, not squeezenet1_0"):
         MODELS.build({"type": "TorchvisionModel", "name": "squeezenet1_0", "small_input": True})
-    with pytest.raises(
-        ConfigError, match="resnet18 has no weights 'IMAGENET1K_V3'\n    did you mean 'IMAGENET1K"
-    ):
+    with pytest.raises(ConfigError, match="resnet18 has no weights 'IMAGENET1K_V3'\n    did you mean 'IMAGENET1K"):
         MODELS.build({"type": "TorchvisionModel", "name": "resnet18", "weights": "IMAGENET1K_V3"})
 
 
@@ -224,9 +210,7 @@ def test_weights_of_another_task(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_timm_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(
-        MissingExtraError, match=r"needs the package 'timm': pip install 'trainwright\[timm\]'"
-    ):
+    with pytest.raises(MissingExtraError, match=r"needs the package 'timm': pip install 'trainwright\[timm\]'"):
         ImageClassifier("timm/resnet18", num_classes=10)
 
 

@@ -60,9 +60,7 @@ def test_a_second_call_warns_and_changes_nothing(capsys: pytest.CaptureFixture[s
     assert "init_weights of Net was called more than once" in capsys.readouterr().out
 
 
-def test_log_file_says_how_each_parameter_got_its_values(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_log_file_says_how_each_parameter_got_its_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Custom(BaseModule):
         def __init__(self) -> None:
             super().__init__()

@@ -33,20 +33,14 @@ def test_the_steps_are_those_of_the_model() -> None:
     wrapped = MODEL_WRAPPERS.build({"type": "MMDistributedDataParallel", "module": model})
     assert isinstance(wrapped, MMDistributedDataParallel)
     assert is_model_wrapper(wrapped)
-    wrappers = [
-        OptimWrapper(torch.optim.SGD(m.parameters(), lr=0.1), accumulative_counts=2) for m in (model, other)
-    ]
+    wrappers = [OptimWrapper(torch.optim.SGD(m.parameters(), lr=0.1), accumulative_counts=2) for m in (model, other)]
     for batch in ([inputs, labels], {"inputs": inputs, "data_samples": labels}) * 2:
         one = wrapped.train_step(batch, wrappers[0])
         two = other.train_step(batch, wrappers[1])
         assert torch.equal(one["loss"], two["loss"])
     assert torch.equal(model.network.weight, other.network.weight)
-    assert torch.equal(
-        wrapped.val_step([inputs, labels]).pred_score, other.val_step([inputs, labels]).pred_score
-    )
-    assert torch.equal(
-        wrapped.test_step([inputs, labels]).pred_score, other.test_step([inputs, labels]).pred_score
-    )
+    assert torch.equal(wrapped.val_step([inputs, labels]).pred_score, other.val_step([inputs, labels]).pred_score)
+    assert torch.equal(wrapped.test_step([inputs, labels]).pred_score, other.test_step([inputs, labels]).pred_score)
     predictions, losses = wrapped.val_step([inputs, labels], with_loss=True)
     assert predictions.pred_label.shape == (8,)
     assert losses["loss"].shape == ()

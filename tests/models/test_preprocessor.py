@@ -34,9 +34,7 @@ def fingerprint(tensor: Tensor) -> str:
         ("bed0471d9faecb22", "f975ccd2bd603356", {}),
     ],
 )  # fmt: skip
-def test_numbers_are_those_of_mmengine(
-    images: list[Tensor], ragged: str, even: str, arguments: dict[str, Any]
-) -> None:
+def test_numbers_are_those_of_mmengine(images: list[Tensor], ragged: str, even: str, arguments: dict[str, Any]) -> None:
     preprocessor = ImgDataPreprocessor(**arguments)
     pair = [images[2], images[2]]
     assert fingerprint(preprocessor({"inputs": images})["inputs"]) == ragged
@@ -66,9 +64,7 @@ def test_the_batch_itself_is_not_changed() -> None:
 def test_channel_order_and_uint8() -> None:
     image = torch.tensor([10, 20, 30], dtype=torch.uint8).view(3, 1, 1)
     for arguments in ({"rgb_to_bgr": True}, {"bgr_to_rgb": True}):
-        batch = ImgDataPreprocessor(mean=[0, 0, 10], std=[1, 2, 1], **arguments)({"inputs": [image]})[
-            "inputs"
-        ]
+        batch = ImgDataPreprocessor(mean=[0, 0, 10], std=[1, 2, 1], **arguments)({"inputs": [image]})["inputs"]
         assert batch.dtype == torch.float32
         assert batch.flatten().tolist() == [30, 10, 0]
 

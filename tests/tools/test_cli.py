@@ -39,7 +39,9 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def config(in_tmp: Path) -> Iterator[Path]:
     file = in_tmp / "mine.py"
-    file.write_text("_base_ = 'trainwright::toy/perceptron_two_clouds.py'\ntrain_cfg = dict(max_epochs=2, val_interval=1)\n")
+    file.write_text(
+        "_base_ = 'trainwright::toy/perceptron_two_clouds.py'\ntrain_cfg = dict(max_epochs=2, val_interval=1)\n"
+    )
     yield file
 
 
@@ -91,7 +93,10 @@ def test_the_saved_config_trains_again(config: Path, in_tmp: Path) -> None:
 
 
 def test_mistakes_end_with_status_2_and_no_traceback(config: Path, in_tmp: Path) -> None:
-    config.write_text(config.read_text() + "optim_wrapper = dict(optimizer=dict(momentun=0.9))\nval_evaluator = dict(type='Acuracy')\n")
+    config.write_text(
+        config.read_text()
+        + "optim_wrapper = dict(optimizer=dict(momentun=0.9))\nval_evaluator = dict(type='Acuracy')\n"
+    )
     done = run("train", "mine.py", cwd=in_tmp)
     assert done.returncode == 2
     assert "mine.py:3: optim_wrapper.optimizer.momentun: SGD takes no such argument" in done.stderr
@@ -110,7 +115,9 @@ def test_mistakes_end_with_status_2_and_no_traceback(config: Path, in_tmp: Path)
         (["test", "mine.py", "none.pth"], "load_from: there is no file 'none.pth'"),
     ],
 )
-def test_files_that_are_not_there(config: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_that_are_not_there(
+    config: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
 
@@ -166,9 +173,16 @@ def wait_for(text: str, file: Path, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.parametrize(
     ("number", "status", "in_val"),
-    [(signal.SIGINT, 130, 0.0), (signal.SIGTERM, 143, 0.0), (signal.SIGUSR1, 138, 0.0), (signal.SIGTERM, 143, 3.0)],
+    [
+        (signal.SIGINT, 130, 0.0),
+        (signal.SIGTERM, 143, 0.0),
+        (signal.SIGUSR1, 138, 0.0),
+        (signal.SIGTERM, 143, 3.0),
+    ],
 )
-def test_a_signal_ends_cleanly_and_the_run_goes_on(config: Path, in_tmp: Path, number: int, status: int, in_val: float) -> None:
+def test_a_signal_ends_cleanly_and_the_run_goes_on(
+    config: Path, in_tmp: Path, number: int, status: int, in_val: float
+) -> None:
     (in_tmp / "slow.py").write_text(SLOW_MODULE)
     config.write_text(
         "_base_ = 'trainwright::toy/perceptron_two_clouds.py'\ncustom_imports = dict(imports=['slow'])\n"
@@ -193,5 +207,12 @@ def test_a_signal_ends_cleanly_and_the_run_goes_on(config: Path, in_tmp: Path, n
     done = run("train", "mine.py", "--resume", cwd=in_tmp)
     assert done.returncode == 0, done.stderr
     assert "Resumed from" in done.stdout
-    scalars = [json.loads(line) for path in (in_tmp / "work_dirs").rglob("scalars.json") for line in path.read_text().splitlines()]
-    assert sorted(line["step"] for line in scalars if "accuracy/top1" in line and "loss" not in line) == [1, 2, 3, 3] or in_val is not None
+    scalars = [
+        json.loads(line)
+        for path in (in_tmp / "work_dirs").rglob("scalars.json")
+        for line in path.read_text().splitlines()
+    ]
+    assert (
+        sorted(line["step"] for line in scalars if "accuracy/top1" in line and "loss" not in line) == [1, 2, 3, 3]
+        or in_val is not None
+    )

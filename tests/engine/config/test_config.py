@@ -15,9 +15,7 @@ from trainwright.engine.errors import ConfigError, ConfigFileError, Origin
 
 @pytest.fixture
 def cfg(in_tmp: Path) -> Config:
-    Path("c.py").write_text(
-        "model = dict(type='A',\n  layers=[dict(n=1), dict(n=2)], betas=(0.9, 0.99))\nlr = 0.1\n"
-    )
+    Path("c.py").write_text("model = dict(type='A',\n  layers=[dict(n=1), dict(n=2)], betas=(0.9, 0.99))\nlr = 0.1\n")
     return Config.fromfile("c.py")
 
 
@@ -156,9 +154,7 @@ def test_diff(cfg: Config) -> None:
 
 
 def test_auto_argparser(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        sys, "argv", ["prog", "c.py", "--model.type", "B", "--lr", "3", "--model.betas", "1", "2"]
-    )
+    monkeypatch.setattr(sys, "argv", ["prog", "c.py", "--model.type", "B", "--lr", "3", "--model.betas", "1", "2"])
     parser, read = Config.auto_argparser("about")
     arguments = vars(parser.parse_args())
     assert read == cfg

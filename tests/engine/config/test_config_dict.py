@@ -103,13 +103,7 @@ class TestConversion:
     def test_to_dict_is_plain_all_the_way_down(self) -> None:
         plain = ConfigDict(a={"b": [{"c": ({"d": 1},)}]}).to_dict()
         assert plain == {"a": {"b": [{"c": ({"d": 1},)}]}}
-        assert (
-            type(plain)
-            is type(plain["a"])
-            is type(plain["a"]["b"][0])
-            is type(plain["a"]["b"][0]["c"][0])
-            is dict
-        )
+        assert type(plain) is type(plain["a"]) is type(plain["a"]["b"][0]) is type(plain["a"]["b"][0]["c"][0]) is dict
 
 
 class TestCopies:
@@ -247,9 +241,7 @@ def plain_merge(base: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
 class TestMergeProperties:
     @on_any_machine
     @given(DICTS, DICTS)
-    def test_agrees_with_a_model_on_plain_dictionaries(
-        self, base: dict[str, Any], child: dict[str, Any]
-    ) -> None:
+    def test_agrees_with_a_model_on_plain_dictionaries(self, base: dict[str, Any], child: dict[str, Any]) -> None:
         merged = ConfigDict(copy.deepcopy(base))
         merged.merge(copy.deepcopy(child))
         assert merged.to_dict() == plain_merge(base, child)
@@ -265,9 +257,7 @@ class TestMergeProperties:
 
     @on_any_machine
     @given(DICTS, DICTS)
-    def test_every_key_of_two_files_knows_one_of_them(
-        self, base: dict[str, Any], child: dict[str, Any]
-    ) -> None:
+    def test_every_key_of_two_files_knows_one_of_them(self, base: dict[str, Any], child: dict[str, Any]) -> None:
         merged = with_origins(base, THERE)
         merge_into(merged, with_origins(child, HERE))
 

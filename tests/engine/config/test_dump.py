@@ -13,9 +13,7 @@ from trainwright.engine.errors import ConfigFileError
 
 on_any_machine = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
-TEXTS = st.text(
-    st.characters(codec="utf-8", exclude_characters="\x85\ufeff\ue000"), max_size=8
-) | st.sampled_from(
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\x85\ufeff\ue000"), max_size=8) | st.sampled_from(
     [
         "{{ fileDirname }}",
         "{{$HOME:x}}",
@@ -51,11 +49,7 @@ TOP = st.sampled_from(["model", "lr", "a-b", "class", "dict", "float", "globals"
 def same(one: Any, other: Any) -> bool:
     """Equality that tells 1 from True and from 1.0, and a list from a tuple."""
     if isinstance(one, dict):
-        return (
-            isinstance(other, dict)
-            and one.keys() == other.keys()
-            and all(same(one[k], other[k]) for k in one)
-        )
+        return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
     if isinstance(one, list | tuple):
         return type(one) is type(other) and len(one) == len(other) and all(map(same, one, other))
     return type(one) is type(other) and one == other
@@ -108,9 +102,7 @@ class TestPrettyText:
             {
                 "model": {
                     "type": "ResNet",
-                    "stages": [
-                        {"type": "Stage", "channels": [64, 128, 256], "kernel": (3, 3)} for _ in range(2)
-                    ],
+                    "stages": [{"type": "Stage", "channels": [64, 128, 256], "kernel": (3, 3)} for _ in range(2)],
                     "norm_cfg": {"type": "BN", "requires_grad": True},
                 },
                 "lr": 0.1,
@@ -144,9 +136,7 @@ class TestPrettyText:
             def __str__(self) -> str:
                 return "a thing"
 
-        cfg = Config(
-            {"a": fractions.Fraction, "b": Thing(), "c": PurePosixPath("x/y"), "d": len, "e": math.gcd}
-        )
+        cfg = Config({"a": fractions.Fraction, "b": Thing(), "c": PurePosixPath("x/y"), "d": len, "e": math.gcd})
         again = Config.fromstring(cfg.pretty_text, ".py")
         assert again == {
             "a": "fractions.Fraction",

@@ -59,11 +59,7 @@ class TestDetection:
 
     def test_can_be_forced(self, in_tmp: Path) -> None:
         write({"c.py": "import colorsys\nfrom textwrap import dedent\nx = 1\n"})
-        assert (
-            Config.fromfile("c.py", lazy_import=True)
-            == Config.fromfile("c.py", lazy_import=False)
-            == {"x": 1}
-        )
+        assert Config.fromfile("c.py", lazy_import=True) == Config.fromfile("c.py", lazy_import=False) == {"x": 1}
 
 
 class TestReading:
@@ -299,9 +295,7 @@ class TestLazyObjects:
 
     def test_a_call_while_reading(self, in_tmp: Path) -> None:
         write({"c.py": "import tw_lazy\na = 1\nb = tw_lazy.Fraction(1)\n"})
-        message = (
-            r"c.py:3: TypeError: tw_lazy.Fraction cannot be called in a config.*dict\(type=Fraction, ...\)"
-        )
+        message = r"c.py:3: TypeError: tw_lazy.Fraction cannot be called in a config.*dict\(type=Fraction, ...\)"
         with pytest.raises(ConfigFileError, match=message):
             Config.fromfile("c.py")
 

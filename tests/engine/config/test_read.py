@@ -294,16 +294,12 @@ class TestMistakes:
 
     def test_two_bases_with_the_same_key(self, in_tmp: Path) -> None:
         write({"a.py": "x = 1\ny = 2\n", "b.py": "z = 0\ny = 3\n", "c.py": "_base_ = ['a.py',\n'b.py']\n"})
-        with pytest.raises(
-            ConfigFileError, match=r"c.py:2: two bases set the same 1 key.*\n +y: a.py:2 and b.py:2"
-        ):
+        with pytest.raises(ConfigFileError, match=r"c.py:2: two bases set the same 1 key.*\n +y: a.py:2 and b.py:2"):
             Config.fromfile("c.py")
 
     def test_a_dictionary_over_a_value(self, in_tmp: Path) -> None:
         write({"a.py": "x = dict(lr=0.1)\n", "c.py": "_base_ = 'a.py'\nx = dict(\n  lr=dict(a=1))\n"})
-        with pytest.raises(
-            ConfigError, match=r"c.py:3: x.lr: a dict cannot be merged into 0.1\n.*_delete_=True"
-        ):
+        with pytest.raises(ConfigError, match=r"c.py:3: x.lr: a dict cannot be merged into 0.1\n.*_delete_=True"):
             Config.fromfile("c.py")
 
     def test_a_file_that_is_not_utf8(self, in_tmp: Path) -> None:

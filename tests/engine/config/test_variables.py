@@ -37,9 +37,7 @@ class TestVariables:
         assert cfg.env_variables == {"TW_SET": r"C:\data", "TW_NUM": "7"}
         assert Config.fromfile("d.yaml").a == 7
 
-    def test_environment_without_value_or_default(
-        self, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_environment_without_value_or_default(self, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("TW_UNSET", raising=False)
         write({"c.py": "a = 1\nb = '{{ $TW_UNSET: }}'\n"})
         with pytest.raises(ConfigFileError, match=r"c.py:2: the environment variable TW_UNSET is not set"):

@@ -122,9 +122,7 @@ class NoSync(torch.Tensor):
         return super().__torch_function__(func, types, args, kwargs or {})
 
 
-@pytest.mark.parametrize(
-    "metric", [Accuracy(topk=(1, 2), thrs=(None, 0.5)), SingleLabelMetric(), ConfusionMatrix()]
-)
+@pytest.mark.parametrize("metric", [Accuracy(topk=(1, 2), thrs=(None, 0.5)), SingleLabelMetric(), ConfusionMatrix()])
 def test_a_batch_is_processed_without_waiting_for_the_device(metric: Any):
     batch = DataSample(gt_label=TARGETS.as_subclass(NoSync), pred_score=SCORES.as_subclass(NoSync))
     Evaluator(metric).process(batch)

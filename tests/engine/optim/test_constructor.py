@@ -216,9 +216,7 @@ def test_a_checkpoint_with_a_group_for_each_parameter_loads() -> None:
     train(reference, wrapper, 3)
     for group in wrapper.param_groups:
         group["lr"] *= 0.5
-    state = copy.deepcopy(
-        {key: wrapper.state_dict()[key] for key in ("state", "param_groups", "base_param_settings")}
-    )
+    state = copy.deepcopy({key: wrapper.state_dict()[key] for key in ("state", "param_groups", "base_param_settings")})
     model.load_state_dict(reference.state_dict())
     resumed = build(model, PARAMWISE)
     resumed.load_state_dict(state)
@@ -246,9 +244,7 @@ def test_a_checkpoint_resumes_through_a_file_with_the_groups_of_another_config()
         build(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, bias=False))).load_state_dict(state)
     state_of = {name: wrapper.optimizer.state[param] for name, param in reference.named_parameters()}
     for name, param in model.named_parameters():
-        assert torch.equal(
-            same.optimizer.state[param]["momentum_buffer"], state_of[name]["momentum_buffer"]
-        ), name
+        assert torch.equal(same.optimizer.state[param]["momentum_buffer"], state_of[name]["momentum_buffer"]), name
 
 
 class Logged:
@@ -407,9 +403,7 @@ def test_a_subclass_of_a_library_overrides_add_params_and_may_take_keys_of_its_o
 def rates_of(model: nn.Module, paramwise_cfg: dict[str, Any]) -> dict[str, float]:
     wrapper = build(model, paramwise_cfg, constructor="LearningRateDecayOptimWrapperConstructor")
     names = {id(param): name for name, param in model.named_parameters()}
-    return {
-        names[id(param)]: group["lr"] for group in wrapper.optimizer.param_groups for param in group["params"]
-    }
+    return {names[id(param)]: group["lr"] for group in wrapper.optimizer.param_groups for param in group["params"]}
 
 
 def test_layer_wise_decay_of_a_vision_transformer() -> None:
@@ -460,9 +454,7 @@ def test_depths_of_torchvisions_backbones(name: str, count: int, depths: dict[st
     names = {id(param): key for key, param in model.named_parameters()}
     rates = {names[id(group["params"][0])]: group["lr"] for group in groups}
     assert len(set(rates.values())) == count
-    assert {key: rates[key] for key in depths} == {
-        key: 0.1 * 0.5 ** (count - 1 - d) for key, d in depths.items()
-    }
+    assert {key: rates[key] for key in depths} == {key: 0.1 * 0.5 ** (count - 1 - d) for key, d in depths.items()}
 
 
 def test_depths_that_a_backbone_tells() -> None:
@@ -494,9 +486,7 @@ def test_a_plain_stack_and_a_given_number_of_layers() -> None:
     assert [rates[f"{index}.weight"] for index in (0, 2, 3)] == [0.05, 0.1, 0.1]
 
 
-@pytest.mark.parametrize(
-    "paramwise_cfg", [{}, {"decay_rate": 0.0}, {"decay_rate": 1.5}, {"decay_rate": "0.5"}]
-)
+@pytest.mark.parametrize("paramwise_cfg", [{}, {"decay_rate": 0.0}, {"decay_rate": 1.5}, {"decay_rate": "0.5"}])
 def test_a_decay_rate_out_of_range(paramwise_cfg: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"expected a number in \(0, 1\]"):
         rates_of(Net(), paramwise_cfg)

@@ -73,12 +73,8 @@ def test_fused_differs_by_rounding_only() -> None:
 
 
 def test_mistakes_carry_the_path() -> None:
-    with pytest.raises(
-        ConfigError, match=r"optim_wrapper.optimizer.momentun: SGD takes no such argument"
-    ) as caught:
-        build_optimizer(
-            make_params(), {"type": "SGD", "lr": 0.1, "momentun": 0.9}, path="optim_wrapper.optimizer"
-        )
+    with pytest.raises(ConfigError, match=r"optim_wrapper.optimizer.momentun: SGD takes no such argument") as caught:
+        build_optimizer(make_params(), {"type": "SGD", "lr": 0.1, "momentun": 0.9}, path="optim_wrapper.optimizer")
     assert "did you mean 'momentum'?" in str(caught.value)
     with pytest.raises(UnknownTypeError, match=r"optimizer\.type: 'Adma' is not registered") as unknown:
         build_optimizer(make_params(), {"type": "Adma"})

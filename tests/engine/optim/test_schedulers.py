@@ -110,9 +110,7 @@ def test_the_numbers_are_mmengines_to_the_last_bit(case: dict[str, Any]) -> None
 def test_closed_forms() -> None:
     close = {"rel": 1e-12, "abs": 1e-15}
     cosine = curve(21, lambda w: CosineAnnealingLR(w, T_max=20, eta_min=0.01))
-    assert cosine == pytest.approx(
-        [0.01 + 0.09 * (1 + math.cos(math.pi * t / 20)) / 2 for t in range(21)], **close
-    )
+    assert cosine == pytest.approx([0.01 + 0.09 * (1 + math.cos(math.pi * t / 20)) / 2 for t in range(21)], **close)
     linear = curve(8, lambda w: LinearLR(w, start_factor=0.2, end_factor=1.0, end=5))
     assert linear == pytest.approx([0.1 * (0.2 + 0.8 * min(t, 4) / 4) for t in range(8)], **close)
     poly = curve(10, lambda w: PolyLR(w, power=2.0, eta_min=0.001, end=10))
@@ -201,9 +199,7 @@ def test_reduce_on_plateau_counts_epochs_without_metrics() -> None:
     assert ReduceOnPlateauParamScheduler.need_val_args
 
 
-def test_verbose_logs_each_change(
-    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verbose_logs_each_change(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
     shown: list[tuple[int, float]] = []
 
     class Shown(StepLR):
@@ -218,9 +214,7 @@ def test_verbose_logs_each_change(
 
 def test_a_library_subclass_overrides_get_value() -> None:
     class QuadraticWarmup(_ParamScheduler):
-        def __init__(
-            self, optimizer: Any, param_name: str, begin: int = 0, end: int = INF, **kwargs: Any
-        ) -> None:
+        def __init__(self, optimizer: Any, param_name: str, begin: int = 0, end: int = INF, **kwargs: Any) -> None:
             self.total_iters = end - begin
             super().__init__(optimizer=optimizer, param_name=param_name, begin=begin, end=end, **kwargs)
 
@@ -321,13 +315,8 @@ def test_every_scheduler_is_registered_for_lr_and_momentum() -> None:
 
 
 def test_schedules_beyond_the_end_are_found() -> None:
-    assert (
-        beyond_end({"type": "LinearLR", "begin": 12}, 12, None)
-        == "it begins at 12, the run ends after 12 epochs"
-    )
-    assert "all its milestones [30, 40]" in str(
-        beyond_end({"type": "MultiStepLR", "milestones": [30, 40]}, 12, None)
-    )
+    assert beyond_end({"type": "LinearLR", "begin": 12}, 12, None) == "it begins at 12, the run ends after 12 epochs"
+    assert "all its milestones [30, 40]" in str(beyond_end({"type": "MultiStepLR", "milestones": [30, 40]}, 12, None))
     assert beyond_end({"type": "MultiStepLR", "milestones": [8, 40]}, 12, None) is None
     assert "iterations" in str(beyond_end({"type": "LinearLR", "begin": 500, "by_epoch": False}, 12, 400))
     assert beyond_end({"type": "LinearLR", "begin": 500, "by_epoch": False}, 12, None) is None
@@ -437,9 +426,7 @@ def test_a_longer_run_does_not_stay_at_the_minimum_of_the_shorter_one() -> None:
     longer = Run(cfg, epochs=4)
     longer.resume(first.state(), 10)
     values = [row[0] for row in longer.advance(10)]
-    assert values == pytest.approx(
-        [0.05 * (1 + math.cos(math.pi * t / 20)) for t in range(10, 20)], rel=1e-12
-    )
+    assert values == pytest.approx([0.05 * (1 + math.cos(math.pi * t / 20)) for t in range(10, 20)], rel=1e-12)
 
 
 def test_a_changed_one_cycle_takes_effect() -> None:
@@ -456,9 +443,7 @@ def test_what_changed_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     first = Run([{"type": "MultiStepLR", "milestones": [2]}])
     first.advance(11)
     second = Run([{"type": "MultiStepLR", "milestones": [2, 4]}])
-    assert second.schedulers[0].changed_settings(first.state()[1][0]) == {
-        "milestones": ({2: 1}, {2: 1, 4: 1})
-    }
+    assert second.schedulers[0].changed_settings(first.state()[1][0]) == {"milestones": ({2: 1}, {2: 1, 4: 1})}
     assert second.schedulers[0].changed_settings(second.state()[1][0]) == {}
 
 

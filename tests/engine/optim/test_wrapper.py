@@ -55,9 +55,7 @@ def through_file(state: Any) -> Any:
     return torch.load(buffer, weights_only=True)
 
 
-def by_hand(
-    data: list[Tensor], windows: list[int], clip: float | None = None, value: float | None = None
-) -> nn.Module:
+def by_hand(data: list[Tensor], windows: list[int], clip: float | None = None, value: float | None = None) -> nn.Module:
     """Trains with an update after each window; windows are numbers of batches."""
     model = make_model()
     optimizer = make_optimizer(model)
@@ -343,9 +341,7 @@ def test_lbfgs_is_refused_without_a_closure_and_works_with_one() -> None:
 def make_dict() -> tuple[nn.Sequential, OptimWrapperDict]:
     model = make_model()
     return model, OptimWrapperDict(
-        body=OptimWrapper(
-            torch.optim.SGD(model[0].parameters(), lr=0.1, momentum=0.9), accumulative_counts=2
-        ),
+        body=OptimWrapper(torch.optim.SGD(model[0].parameters(), lr=0.1, momentum=0.9), accumulative_counts=2),
         head=OptimWrapper(torch.optim.Adam([{"params": [param]} for param in model[2].parameters()], lr=0.2)),
     )
 

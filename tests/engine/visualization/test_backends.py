@@ -77,9 +77,7 @@ def test_local_image_and_config(tmp_path: Path) -> None:
         backend.add_image("float", PICTURE.astype(np.float32))
 
 
-@pytest.mark.parametrize(
-    "argument", [{"config_save_file": "config.txt"}, {"scalar_save_file": "scalars.txt"}]
-)
+@pytest.mark.parametrize("argument", [{"config_save_file": "config.txt"}, {"scalar_save_file": "scalars.txt"}])
 def test_local_refuses_other_endings(argument: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="must end in"):
         LocalVisBackend("x", **argument)  # type: ignore[arg-type]
@@ -89,9 +87,7 @@ def test_tensorboard(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     backend = TensorboardVisBackend(str(tmp_path))
-    backend.add_scalars(
-        {"loss": torch.tensor(0.5), "acc": 1, "name": "left out", "many": np.zeros(2)}, step=10
-    )
+    backend.add_scalars({"loss": torch.tensor(0.5), "acc": 1, "name": "left out", "many": np.zeros(2)}, step=10)
     backend.add_scalar("loss", 0.25, step=20)
     backend.add_image("cat", PICTURE, step=1)
     backend.add_config(Config({"lr": 0.1}))

@@ -63,11 +63,7 @@ def test_points() -> None:
 def test_lines() -> None:
     visualizer = Visualizer(image=blank())
     visualizer.draw_lines(torch.tensor([[5, 50], [5, 50]]), torch.tensor([[10, 10], [30, 30]]), ["r", "b"])
-    assert (
-        pixel(visualizer, 5, 10) == RED
-        and pixel(visualizer, 27, 10) == RED
-        and pixel(visualizer, 27, 30) == BLUE
-    )
+    assert pixel(visualizer, 5, 10) == RED and pixel(visualizer, 27, 10) == RED and pixel(visualizer, 27, 30) == BLUE
     visualizer.set_image(blank())
     visualizer.draw_lines(torch.tensor([0, 59]), torch.tensor([20, 20]), "r", "--", 1)
     drawn = (visualizer.get_image()[20, :, 1] == 0).tolist()
@@ -81,18 +77,12 @@ def test_lines() -> None:
 def test_boxes_polygons_and_circles() -> None:
     visualizer = Visualizer(image=blank())
     result = (
-        visualizer.draw_bboxes(
-            torch.tensor([[5, 5, 20, 20], [40, 5, 50, 20]]), ["r", "b"], alpha=1.0, line_widths=1
-        )
+        visualizer.draw_bboxes(torch.tensor([[5, 5, 20, 20], [40, 5, 50, 20]]), ["r", "b"], alpha=1.0, line_widths=1)
         .draw_polygons([torch.tensor([[5, 25], [20, 25], [20, 35]])], "none", face_colors="g", alpha=1.0)
         .draw_circles(torch.tensor([45, 30]), torch.tensor([6]), "none", face_colors=BLUE, alpha=0.5)
     )
     assert result is visualizer
-    assert (
-        pixel(visualizer, 5, 12) == RED
-        and pixel(visualizer, 12, 12) == WHITE
-        and pixel(visualizer, 50, 12) == BLUE
-    )
+    assert pixel(visualizer, 5, 12) == RED and pixel(visualizer, 12, 12) == WHITE and pixel(visualizer, 50, 12) == BLUE
     assert pixel(visualizer, 18, 28) == GREEN and pixel(visualizer, 7, 33) == WHITE
     assert pixel(visualizer, 45, 30) == pytest.approx((127, 127, 255), abs=1)
     assert pixel(visualizer, 53, 30) == WHITE
@@ -139,9 +129,7 @@ def test_binary_masks() -> None:
     [("orange", (255, 165, 0)), ("#010203", (1, 2, 3)), ("k", (0, 0, 0)), ((9, 8, 7), (9, 8, 7))],
 )
 def test_colors(color: str | tuple[int, int, int], expected: tuple[int, int, int]) -> None:
-    visualizer = Visualizer(image=blank()).draw_bboxes(
-        torch.tensor([0, 0, 9, 9]), "none", face_colors=color, alpha=1.0
-    )
+    visualizer = Visualizer(image=blank()).draw_bboxes(torch.tensor([0, 0, 9, 9]), "none", face_colors=color, alpha=1.0)
     assert pixel(visualizer, 5, 5) == expected
 
 
@@ -221,9 +209,7 @@ def picture(folder: Path, name: str) -> np.ndarray:
 def test_classified_sample(tmp_path: Path) -> None:
     visualizer = Visualizer(vis_backends={"type": "LocalVisBackend"}, save_dir=str(tmp_path))
     visualizer.dataset_meta = {"classes": ("cat", "dog")}
-    sample = DataSample(
-        gt_label=torch.tensor(1), pred_label=torch.tensor([0]), pred_score=torch.tensor([0.75, 0.25])
-    )
+    sample = DataSample(gt_label=torch.tensor(1), pred_label=torch.tensor([0]), pred_score=torch.tensor([0.75, 0.25]))
     grey = np.full((28, 28), 200)
     visualizer.add_datasample("both", grey, sample, step=2)
     both = picture(tmp_path, "both_2.png")
@@ -269,9 +255,7 @@ def test_sample_with_instances(tmp_path: Path) -> None:
 
 def test_sample_without_instances_above_the_threshold() -> None:
     visualizer = Visualizer()
-    empty = InstanceData(
-        bboxes=torch.zeros(1, 4), labels=torch.zeros(1, dtype=torch.int64), scores=torch.zeros(1)
-    )
+    empty = InstanceData(bboxes=torch.zeros(1, 4), labels=torch.zeros(1, dtype=torch.int64), scores=torch.zeros(1))
     visualizer.add_datasample("x", blank(240, 300), DataSample(pred_instances=empty))
     assert (visualizer.get_image() == 255).all()
 

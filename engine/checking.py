@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from trainwright.engine import registry as registries
-from trainwright.engine.build import origin_of, resolve, signature_of
+from trainwright.engine.building import origin_of, resolve, signature_of
 from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, did_you_mean
 from trainwright.engine.hook import DEFAULT_HOOKS
 from trainwright.engine.optim.schedulers import beyond_end
@@ -27,8 +27,21 @@ TRIPLES = (
     ("test_dataloader", "test_cfg", "test_evaluator"),
 )
 SWITCHES = frozenset(
-    "model_wrapper_cfg find_unused_parameters sync_bn compile activation_checkpointing efficient_conv_bn_eval runner_type "
-    "custom_imports inference_pipeline test_pipeline tta_model tta_pipeline default_scope".split()
+    [
+        "model_wrapper_cfg",
+        "find_unused_parameters",
+        "sync_bn",
+        "compile",
+        "activation_checkpointing",
+        "efficient_conv_bn_eval",
+        "runner_type",
+        "custom_imports",
+        "inference_pipeline",
+        "test_pipeline",
+        "tta_model",
+        "tta_pipeline",
+        "default_scope",
+    ]
 )
 """Top-level keys that are read from the config and are no argument of the Runner."""
 
@@ -91,7 +104,9 @@ def mismatched_parts(cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
             yield ConfigError(missing, message, hint, origin_of(cfg, there[0]))
     if cfg.get("param_scheduler") is not None and cfg.get("optim_wrapper") is None:
         hint = "set optim_wrapper, or drop it"
-        yield ConfigError("param_scheduler", "there is no optimizer to schedule", hint, origin_of(cfg, "param_scheduler"))
+        yield ConfigError(
+            "param_scheduler", "there is no optimizer to schedule", hint, origin_of(cfg, "param_scheduler")
+        )
 
 
 class _Check:
@@ -145,9 +160,7 @@ class _Check:
         assigned = len(re.findall(rf"^['\"]?{re.escape(key)}['\"]?\s*[:=]", self.text, re.MULTILINE))
         return len(re.findall(rf"\b{re.escape(key)}\b", self.text)) > assigned
 
-    def _part(
-        self, key: str, registry: Registry, *, runtime: Iterable[str] = (), default: str | None = None
-    ) -> None:
+    def _part(self, key: str, registry: Registry, *, runtime: Iterable[str] = (), default: str | None = None) -> None:
         cfg = self.top.get(key)
         if isinstance(cfg, Mapping):
             self._component(cfg, registry, key, runtime=runtime, default=default)
@@ -158,7 +171,11 @@ class _Check:
             return
         for name in cfg:
             if name not in LOADER_KEYS:
-                hint = "the sampler shuffles: sampler=dict(type='DefaultSampler', shuffle=True)" if name == "shuffle" else did_you_mean(name, LOADER_KEYS)
+                hint = (
+                    "the sampler shuffles: sampler=dict(type='DefaultSampler', shuffle=True)"
+                    if name == "shuffle"
+                    else did_you_mean(name, LOADER_KEYS)
+                )
                 self._error(f"{key}.{name}", "a dataloader takes no such argument", hint, origin_of(cfg, name))
         parameters = inspect.signature(DataLoader).parameters
         for name in ("batch_size", "num_workers", "pin_memory", "drop_last", "persistent_workers"):
@@ -195,7 +212,12 @@ class _Check:
             return
         constructor = cfg.get("constructor")
         if constructor is not None:
-            self._resolve(constructor, registries.OPTIM_WRAPPER_CONSTRUCTORS, "optim_wrapper.constructor", origin_of(cfg, "constructor"))
+            self._resolve(
+                constructor,
+                registries.OPTIM_WRAPPER_CONSTRUCTORS,
+                "optim_wrapper.constructor",
+                origin_of(cfg, "constructor"),
+            )
         several = any(isinstance(value, Mapping) and "optimizer" in value for value in cfg.values())
         if constructor is None or not several:
             self._optim_wrapper(cfg, "optim_wrapper")
@@ -209,7 +231,12 @@ class _Check:
         self._component(cfg, registries.OPTIM_WRAPPERS, path, extra=extra, default="OptimWrapper", descend=False)
         optimizer = cfg.get("optimizer")
         if optimizer is None:
-            self._error(f"{path}.optimizer", "missing", "optimizer=dict(type='AdamW', lr=...)", origin_of(self.top, "optim_wrapper"))
+            self._error(
+                f"{path}.optimizer",
+                "missing",
+                "optimizer=dict(type='AdamW', lr=...)",
+                origin_of(self.top, "optim_wrapper"),
+            )
         elif isinstance(optimizer, Mapping):
             self._component(optimizer, registries.OPTIMIZERS, f"{path}.optimizer", runtime=["params"], exact=True)
 
@@ -249,7 +276,14 @@ class _Check:
                 hint = did_you_mean(name, DEFAULT_HOOKS) or f"they are {', '.join(DEFAULT_HOOKS)}"
                 self._error(f"default_hooks.{name}", "no default hook has this name", hint, origin_of(given, name))
                 continue
-            self._component(cfg, registries.HOOKS, f"default_hooks.{name}", extra=["priority"], default=default, exact=True)
+            self._component(
+                cfg,
+                registries.HOOKS,
+                f"default_hooks.{name}",
+                extra=["priority"],
+                default=default,
+                exact=True,
+            )
         for place, cfg in _items(self.top.get("custom_hooks"), "custom_hooks"):
             self._component(cfg, registries.HOOKS, place, extra=["priority"], exact=True)
 
@@ -370,7 +404,11 @@ class _Check:
             return
         hint = ""
         if isinstance(value, str) and _is_number(value):
-            hint = f"it is text: write {float(value)!r}" if not value.strip("'\"").isdigit() else f"it is text: write {value}"
+            hint = (
+                f"it is text: write {float(value)!r}"
+                if not value.strip("'\"").isdigit()
+                else f"it is text: write {value}"
+            )
         elif typing.get_origin(annotation) is typing.Literal:
             hint = did_you_mean(str(value), map(str, typing.get_args(annotation)))
         self._error(path, f"must be {_describe(annotation)}, not {type(value).__name__} {value!r}", hint, origin)
@@ -421,7 +459,7 @@ def _parameters(component: Callable[..., Any]) -> tuple[dict[str, inspect.Parame
 
 
 def _super_call(init: Any) -> ast.Call | None:
-    """Returns the call of ``super().__init__`` to which a constructor hands its ``**kwargs``, if nothing else reads them."""
+    """Returns the call of ``super().__init__`` that gets a constructor's ``**kwargs``, if nothing else reads them."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
     except (OSError, TypeError, SyntaxError):

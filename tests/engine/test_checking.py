@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from trainwright.engine.check import check
+from trainwright.engine.checking import check
 from trainwright.engine.config.config import Config
 
 GOOD = """\
@@ -101,7 +101,9 @@ def test_keys_of_mmcv_1_are_translated(mistakes: Any) -> None:
 
 
 def test_a_missing_argument_is_named(mistakes: Any) -> None:
-    assert mistakes(("step_size=1", "gamma=0.1")) == ["my.py:12: param_scheduler.0.step_size: StepLR needs this argument"]
+    assert mistakes(("step_size=1", "gamma=0.1")) == [
+        "my.py:12: param_scheduler.0.step_size: StepLR needs this argument"
+    ]
 
 
 def test_a_checkpoint_that_is_not_there(mistakes: Any) -> None:
@@ -117,12 +119,21 @@ def test_parts_inside_lists_and_wrappers_are_checked(mistakes: Any) -> None:
 
 
 def test_full_dotted_paths_and_arguments_of_any_callable(mistakes: Any) -> None:
-    assert mistakes(("dict(type='LeNet', num_classes=10)", "dict(type='torchvision.models.resnet18', num_classes=10)")) == []
-    found = mistakes(("dict(type='LeNet', num_classes=10)", "dict(type='torch.nn.Linear', in_feature=1, out_features=2)"))
-    assert found == ["my.py:3: model.backbone.in_feature: Linear takes no such argument\n    did you mean 'in_features' or 'out_features'?"]
+    assert (
+        mistakes(("dict(type='LeNet', num_classes=10)", "dict(type='torchvision.models.resnet18', num_classes=10)"))
+        == []
+    )
+    found = mistakes(
+        ("dict(type='LeNet', num_classes=10)", "dict(type='torch.nn.Linear', in_feature=1, out_features=2)")
+    )
+    assert found == [
+        "my.py:3: model.backbone.in_feature: Linear takes no such argument\n    did you mean 'in_features' or 'out_features'?"
+    ]
 
 
-def test_a_mistake_names_where_the_type_was_set_if_that_is_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_names_where_the_type_was_set_if_that_is_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base.py").write_text(GOOD)
     (tmp_path / "my.py").write_text("_base_ = 'base.py'\noptim_wrapper = dict(optimizer=dict(momentun=0.9))\n")
@@ -140,7 +151,7 @@ def test_plain_dictionaries_are_checked_too() -> None:
 def test_yaml_keeps_its_lines_and_its_numbers_that_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base.py").write_text(GOOD)
-    (tmp_path / "my.yaml").write_text("_base_: base.py\noptim_wrapper:\n  optimizer:\n    weight_decay: \"1e-3\"\n")
+    (tmp_path / "my.yaml").write_text('_base_: base.py\noptim_wrapper:\n  optimizer:\n    weight_decay: "1e-3"\n')
     (mistake,) = [str(error) for error in check(Config.fromfile("my.yaml"))]
     assert mistake.startswith("my.yaml:4: optim_wrapper.optimizer.weight_decay: must be float")
     assert mistake.endswith("not str '1e-3'\n    it is text: write 0.001")

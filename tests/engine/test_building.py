@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from trainwright.engine.build import build
+from trainwright.engine.building import build
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import MODELS, Registry
 

@@ -113,7 +113,7 @@ def find_latest_checkpoint(work_dir: str | os.PathLike[str]) -> tuple[Path | Non
         candidates.append(named if named.exists() else folder / named.name)
     saved = [path for path in folder.glob("*.pth") if re.fullmatch(r"(epoch|iter)_\d+\.pth", path.name)]
     candidates += sorted(saved, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
-    skipped = []
+    skipped: list[str] = []
     for path in dict.fromkeys(candidates):
         problem = verify(path)
         if problem is None:

@@ -47,8 +47,8 @@ class SeededDataset(_DatasetProxy):
 
     It is asked with keys instead of indices: the epoch in the upper bits, the index in the lower ones, as
     :class:`PositionedSampler` yields them; so workers that live longer than an epoch know it too. The stream of a
-    sample derives from (seed, epoch, index); a dataset that hands over whole batches has one stream a batch, from the first
-    index.
+    sample derives from (seed, epoch, index); a dataset that hands over whole batches has one stream a batch, from the
+    first index.
 
     Args:
         dataset: a map-style dataset.
@@ -125,9 +125,8 @@ class PositionedSampler(Sampler[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch that the next iteration yields."""
         self.epoch = epoch
-        for inner in (self._sampler, getattr(self._sampler, "sampler", None)):
-            if hasattr(inner, "set_epoch"):
-                inner.set_epoch(epoch)
+        _set_epoch(self._sampler, epoch)
+        _set_epoch(getattr(self._sampler, "sampler", None), epoch)
 
     def __len__(self) -> int:
         return len(self._sampler)
@@ -242,9 +241,8 @@ def start_at(dataloader: Any, epoch: int, batch: int) -> bool:
     """
     sampler = positioned_sampler(dataloader)
     if sampler is None:
-        for inner in (getattr(dataloader, "sampler", None), getattr(dataloader, "batch_sampler", None)):
-            if hasattr(inner, "set_epoch"):
-                inner.set_epoch(epoch)
+        _set_epoch(getattr(dataloader, "sampler", None), epoch)
+        _set_epoch(getattr(dataloader, "batch_sampler", None), epoch)
         return batch == 0
     sampler.set_epoch(epoch)
     sampler.start = batch * (dataloader.batch_size or 1)
@@ -278,6 +276,11 @@ def initialize_worker(worker_id: int, user_function: Callable[[int], None] | Non
         user_function(worker_id)
 
 
+def _set_epoch(sampler: Any, epoch: int) -> None:
+    if hasattr(sampler, "set_epoch"):
+        sampler.set_epoch(epoch)
+
+
 def _fetches_batches(dataset: Any) -> bool:
     return bool(getattr(dataset, "fetches_batches", False))
 
@@ -290,7 +293,7 @@ def _build_function(cfg: Any, default: Any, path: str) -> Callable[..., Any] | N
     """Returns a function from its config: its name, or ``type`` with the arguments that are to be fixed."""
     cfg = default if cfg is None else cfg
     if cfg is None or (callable(cfg) and not isinstance(cfg, Mapping)):
-        return cfg  # type: ignore[no-any-return]  # narrowed to None or a callable
+        return cfg
     arguments = {"type": cfg} if isinstance(cfg, str) else dict(cfg)
     if "type" not in arguments:
         raise ConfigError(path, "this function has no 'type'")

@@ -217,7 +217,7 @@ class Hook:
 
     def get_triggered_stages(self) -> list[str]:
         """Returns the points that this hook acts at, in the order of :attr:`stages`."""
-        return [stage for stage in self.stages if _overrides(type(self), stage)]
+        return [stage for stage in Hook.stages if _overrides(type(self), stage)]
 
 
 _SHARED = {"before_*_epoch": "_before_epoch", "after_*_epoch": "_after_epoch", "before_*_iter": "_before_iter",

@@ -40,8 +40,8 @@ def read_image(source: Any, channels: int | None = None) -> Any:
         ValueError: an array or tensor of another shape.
     """
     from PIL import Image, ImageOps
-    from torchvision.transforms.v2.functional import to_image  # type: ignore[import-untyped]
-    from torchvision.tv_tensors import Image as ImageTensor  # type: ignore[import-untyped]
+    from torchvision.transforms.v2.functional import to_image
+    from torchvision.tv_tensors import Image as ImageTensor
 
     if isinstance(source, str | os.PathLike):
         with Image.open(source) as picture:

@@ -151,7 +151,7 @@ class TrainLoop(BaseLoop):
             self._runner.model.train()
 
     def reload_data(self) -> None:
-        """Fetches the batches to come anew, if any are on their way: data workers have copies of the dataset as it was."""
+        """Fetches the batches to come anew, if any are on their way: workers have copies of the old dataset."""
         raise NotImplementedError
 
     def _open_data(self, data_pass: int, batch: int) -> int:
@@ -229,7 +229,7 @@ class EpochBasedTrainLoop(TrainLoop):
             self._decide_current_val_interval(self._epoch)
             self._validate_if_due(self._epoch, self._max_epochs)
         self.runner.call_hook("after_train")
-        return self.runner.model
+        return self.runner.model  # type: ignore[no-any-return]  # any module with train_step
 
     def run_epoch(self) -> None:
         """Trains one epoch, from where the counters stand."""
@@ -329,7 +329,7 @@ class IterBasedTrainLoop(TrainLoop):
         runner.call_hook("after_train_epoch")
         self._epoch = int(self._iter >= self._max_iters)
         runner.call_hook("after_train")
-        return runner.model
+        return runner.model  # type: ignore[no-any-return]
 
     def run_iter(self, data_batch: Any) -> None:
         """Trains one iteration.

@@ -46,7 +46,7 @@ class Registry:
     Args:
         name: what the members are, in the singular, for messages: ``model``.
         build_func: called as ``build_func(cfg, *args, registry=registry, **kwargs)`` by :meth:`build`; the parent's, or
-            :func:`trainwright.engine.build`, if None.
+            :func:`~trainwright.engine.building.build`, if None.
         parent: registry that is asked after this one; this one becomes its child.
         scope: short name of the library that owns this registry; its top-level package if None.
         locations: modules that register the members. They are imported at the first name that is not yet known; from a

@@ -56,7 +56,7 @@ def give_weights(runner: "Runner", checkpoint: dict[str, Any] | None) -> None:
     Raises:
         CheckpointError: the checkpoint does not fit.
     """
-    model = unwrap(runner.model)
+    model: Any = unwrap(runner.model)
     if checkpoint is None:
         if hasattr(model, "init_weights") and not runner.initialized:
             model.init_weights()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trainwright.engine.building import origin_of
 from trainwright.engine.config.config import Config
 from trainwright.engine.environment import package_version
 from trainwright.engine.errors import CheckpointError, ConfigError, Origin
@@ -166,9 +167,9 @@ def origin_of_path(config: Config, path: str) -> Origin | None:
         if isinstance(here, list | tuple):
             here = here[int(key)] if int(key) < len(here) else None
             continue
-        if not isinstance(here, Mapping | Config) or key not in here:
+        if not isinstance(here, Mapping) or key not in here:
             break
-        origin = here.origin(key) or origin
+        origin = origin_of(here, key) or origin
         here = here[key]
     return origin
 

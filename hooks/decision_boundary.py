@@ -1,6 +1,6 @@
 """Draws how a classifier of points in the plane divides it."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ class DecisionBoundaryHook(Hook):
         runner.logger.info("The decision boundary is drawn in %s", runner.log_dir)
 
     @torch.no_grad()
-    def _classes(self, runner: "Runner", low: Tensor, high: Tensor) -> np.ndarray:
+    def _classes(self, runner: "Runner", low: Tensor, high: Tensor) -> Any:
         """Returns the class of each pixel (size, size), top row first."""
         x, y = (torch.linspace(float(low[axis]), float(high[axis]), self.size) for axis in (0, 1))
         grid = torch.cartesian_prod(y.flip(0), x).flip(1).to(runner.device)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import utils  # type: ignore[import-untyped]  # ships no types
+from torchvision import utils
 
 from trainwright.engine.structures import BaseDataElement, InstanceData
 from trainwright.engine.visualization import drawing

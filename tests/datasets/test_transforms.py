@@ -112,7 +112,7 @@ def test_a_name_is_enough_to_find_a_transform():
         "print(TRANSFORMS.build(dict(type='RandomCrop', size=28, padding=4)))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.startswith("RandomCrop(size=(28, 28), padding=4")
+    assert done.stdout.startswith("RandomCrop(size=(28, 28), padding=[4, 4, 4, 4]")
 
 
 def test_every_transform_of_torchvision_is_registered():

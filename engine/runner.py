@@ -4,18 +4,18 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from trainwright.engine import checkpoint as checkpoints
 from trainwright.engine import distributed, resume, snapshot
 from trainwright.engine import registry as registries
-from trainwright.engine.checking import TRIPLES, mismatched_parts
+from trainwright.engine.assembly import build_loop, build_optimization, trains_by_epoch
+from trainwright.engine.checking import mismatched_parts
 from trainwright.engine.config.config import Config
 from trainwright.engine.data import build_dataloader
 from trainwright.engine.environment import collect_env, setup_environment
@@ -24,13 +24,10 @@ from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.hook import Hook, HookList, configured_hooks
 from trainwright.engine.interrupt import raise_for_signal, stop_on_signals
 from trainwright.engine.logging import MMLogger
-from trainwright.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, TrainLoop, ValLoop
+from trainwright.engine.loops import TestLoop, TrainLoop, ValLoop
 from trainwright.engine.message_hub import MessageHub
 from trainwright.engine.model_setup import build_model, compile_forward, place_model, unwrap
-from trainwright.engine.optim.constructor import build_optim_wrapper
-from trainwright.engine.optim.schedulers import build_param_scheduler
-from trainwright.engine.optim.wrapper import OptimWrapper
-from trainwright.engine.registry import EVALUATOR, HOOKS, LOG_PROCESSORS, LOOPS, RUNNERS, VISUALIZERS
+from trainwright.engine.registry import EVALUATOR, HOOKS, LOG_PROCESSORS, RUNNERS, VISUALIZERS
 from trainwright.engine.state import RunState, StepSeeder, set_random_seed
 from trainwright.engine.visualization.visualizer import Visualizer
 
@@ -119,7 +116,7 @@ class Runner:
             train_dataloader=train_dataloader, train_cfg=train_cfg, optim_wrapper=optim_wrapper,
             val_dataloader=val_dataloader, val_cfg=val_cfg, val_evaluator=val_evaluator,
             test_dataloader=test_dataloader, test_cfg=test_cfg, test_evaluator=test_evaluator,
-            param_scheduler=param_scheduler, auto_scale_lr=dict(auto_scale_lr or {}),
+            param_scheduler=param_scheduler, auto_scale_lr=auto_scale_lr,
         )  # fmt: skip
         for mistake in mismatched_parts(self._given):
             raise mistake
@@ -143,17 +140,20 @@ class Runner:
         self.randomness: dict[str, Any] = dict(randomness or {})
         self.set_randomness(**self.randomness)
 
-        self.timestamp = self._agree(datetime.now().strftime("%Y%m%d_%H%M%S"))
+        self.work_dir = str(Path(work_dir).absolute())
+        self.timestamp = self._agree(_unused_timestamp(Path(self.work_dir)))
         name = experiment_name or (Path(self.cfg.filename).stem if self.cfg.filename else "")
         self.experiment_name = f"{name}_{self.timestamp}" if name else self.timestamp
-        self.work_dir = str(Path(work_dir).absolute())
         self.log_dir = str(Path(self.work_dir, self.timestamp))
         self.logger = MMLogger(
             self.experiment_name, log_level=log_level, log_file=Path(self.log_dir, f"{self.timestamp}.log")
         )
         self.message_hub = MessageHub(self.experiment_name)
         self.log_processor = LOG_PROCESSORS.build(
-            {} if log_processor is None else log_processor, path="log_processor", type="LogProcessor"
+            {} if log_processor is None else log_processor,
+            path="log_processor",
+            type="LogProcessor",
+            by_epoch=trains_by_epoch(train_cfg),
         )
         self.visualizer: Visualizer = VISUALIZERS.build(
             {} if visualizer is None else visualizer, path="visualizer", type="Visualizer", name=self.experiment_name,
@@ -225,26 +225,21 @@ class Runner:
     def train_loop(self) -> TrainLoop:
         """The training loop, built at first use."""
         if self._train_loop is None:
-            cfg = self._loop_cfg("train")
-            by_epoch = cfg.pop("by_epoch", True)
-            default = EpochBasedTrainLoop if by_epoch else IterBasedTrainLoop
-            self._train_loop = self._build_loop(cfg, "train", default)
+            self._train_loop = build_loop(self, "train", self._given)
         return self._train_loop
 
     @property
     def val_loop(self) -> ValLoop:
         """The validation loop, built at first use."""
         if self._val_loop is None:
-            evaluator = self._given["val_evaluator"]
-            self._val_loop = self._build_loop(self._loop_cfg("val"), "val", ValLoop, evaluator=evaluator)
+            self._val_loop = build_loop(self, "val", self._given)
         return self._val_loop
 
     @property
     def test_loop(self) -> TestLoop:
         """The test loop, built at first use."""
         if self._test_loop is None:
-            evaluator = self._given["test_evaluator"]
-            self._test_loop = self._build_loop(self._loop_cfg("test"), "test", TestLoop, evaluator=evaluator)
+            self._test_loop = build_loop(self, "test", self._given)
         return self._test_loop
 
     @property
@@ -281,7 +276,8 @@ class Runner:
         with self._run(), stop_on_signals(self.state):
             checkpoint = self._starting_point()
             loop = self.train_loop
-            self._build_optimization()
+            if self.optim_wrapper is None:
+                self.optim_wrapper, self.param_schedulers = build_optimization(self, self._given)
             if self.has_val:
                 _ = self.val_loop
             self.call_hook("before_run")
@@ -479,61 +475,9 @@ class Runner:
         self.cfg.dump(Path(self.work_dir, name))
         self.visualizer.add_config(self.cfg)
 
-    def _loop_cfg(self, mode: str) -> dict[str, Any]:
-        cfg = self._given[f"{mode}_cfg"]
-        if cfg is None:
-            names = ", ".join(TRIPLES[("train", "val", "test").index(mode)])
-            raise ConfigError(f"{mode}_cfg", f"not given, so this run cannot {mode}", f"give {names}")
-        cfg = dict(cfg)
-        if "type" in cfg and "by_epoch" in cfg:
-            raise ConfigError(
-                f"{mode}_cfg",
-                "has both 'type' and 'by_epoch'",
-                "by_epoch chooses the type: give only one of them",
-            )
-        return cfg
 
-    def _build_loop(self, cfg: dict[str, Any], mode: str, default: type, **runtime: Any) -> Any:
-        dataloader = self._given[f"{mode}_dataloader"]
-        return LOOPS.build(cfg, path=f"{mode}_cfg", type=default, runner=self, dataloader=dataloader, **runtime)
-
-    def _build_optimization(self) -> None:
-        if self.optim_wrapper is not None:
-            return
-        given = self._given["optim_wrapper"]
-        if isinstance(given, Optimizer):
-            given = OptimWrapper(given)
-        self.optim_wrapper = build_optim_wrapper(self.model, given) if isinstance(given, Mapping) else given
-        self._scale_lr()
-        schedulers = self._given["param_scheduler"]
-        if schedulers is not None:
-            loop = self.train_loop
-            self.param_schedulers = build_param_scheduler(
-                schedulers,
-                self.optim_wrapper,
-                max_epochs=loop.max_epochs,
-                max_iters=loop.max_iters,
-                epoch_length=loop.epoch_length,
-            )
-
-    def _scale_lr(self) -> None:
-        options = self._given["auto_scale_lr"]
-        if not options.get("enable"):
-            return
-        if "base_batch_size" not in options:
-            raise ConfigError(
-                "auto_scale_lr.base_batch_size",
-                "missing",
-                "the batch size that the learning rate was chosen for",
-            )
-        batch_size = self.train_dataloader.batch_size * self.world_size
-        ratio = batch_size / options["base_batch_size"]
-        groups = self.optim_wrapper.param_groups
-        for group in chain(*groups.values()) if isinstance(groups, Mapping) else groups:
-            group["lr"] *= ratio
-        self.logger.info(
-            "Learning rates scaled by %g: batches of %d, chosen for %d",
-            ratio,
-            batch_size,
-            options["base_batch_size"],
-        )
+def _unused_timestamp(work_dir: Path) -> str:
+    """Returns the time to the second, with a number behind it if a run of this second has its folder already."""
+    now = datetime.now().strftime("%Y%m%d_%H%M%S")
+    candidates = chain([now], (f"{now}_{number}" for number in count(2)))
+    return next(candidate for candidate in candidates if not (work_dir / candidate).exists())

@@ -1,0 +1,89 @@
+"""The parts of a run that are built when they are first needed: its loops, its optimizer and schedulers."""
+
+from collections.abc import Mapping
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from torch.optim import Optimizer
+
+from trainwright.engine.checking import TRIPLES
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, ValLoop
+from trainwright.engine.optim.constructor import build_optim_wrapper
+from trainwright.engine.optim.schedulers import build_param_scheduler
+from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.registry import LOOPS
+
+if TYPE_CHECKING:
+    from trainwright.engine.runner import Runner
+
+Given = Mapping[str, Any]
+"""What a Runner was given: configs and objects by the name of its argument."""
+
+
+def trains_by_epoch(train_cfg: Mapping[str, Any] | None) -> bool:
+    """Returns whether a config of the training loop counts in epochs."""
+    cfg = train_cfg or {}
+    return bool(cfg.get("by_epoch", cfg.get("type") not in ("IterBasedTrainLoop", IterBasedTrainLoop)))
+
+
+def build_loop(runner: "Runner", mode: str, given: Given) -> Any:
+    """Builds the loop for ``train``, ``val`` or ``test``, with its data loader and evaluator.
+
+    Raises:
+        ConfigError: the parts for this mode are not given, or contradict each other.
+    """
+    path = f"{mode}_cfg"
+    if given[path] is None:
+        names = ", ".join(TRIPLES[("train", "val", "test").index(mode)])
+        raise ConfigError(path, f"not given, so this run cannot {mode}", f"give {names}")
+    cfg = dict(given[path])
+    if "type" in cfg and "by_epoch" in cfg:
+        hint = "by_epoch chooses the type: give only one of them"
+        raise ConfigError(path, "has both 'type' and 'by_epoch'", hint)
+    train_default = EpochBasedTrainLoop if trains_by_epoch(cfg) else IterBasedTrainLoop
+    default = {"train": train_default, "val": ValLoop, "test": TestLoop}[mode]
+    cfg.pop("by_epoch", None)
+    runtime = {"runner": runner, "dataloader": given[f"{mode}_dataloader"]}
+    if mode != "train":
+        runtime["evaluator"] = given[f"{mode}_evaluator"]
+    return LOOPS.build(cfg, path=path, type=default, **runtime)
+
+
+def build_optimization(runner: "Runner", given: Given) -> tuple[Any, Any]:
+    """Builds the optimizer wrapper, with its learning rates scaled if asked to, and the schedulers.
+
+    Returns:
+        The wrapper, and a list of schedulers (for several optimizers a dict of lists).
+    """
+    wrapper = given["optim_wrapper"]
+    if isinstance(wrapper, Optimizer):
+        wrapper = OptimWrapper(wrapper)
+    elif isinstance(wrapper, Mapping):
+        wrapper = build_optim_wrapper(runner.model, wrapper)
+    _scale_lr(runner, wrapper, given["auto_scale_lr"] or {})
+    if given["param_scheduler"] is None:
+        return wrapper, []
+    loop = runner.train_loop
+    schedulers = build_param_scheduler(
+        given["param_scheduler"],
+        wrapper,
+        max_epochs=loop.max_epochs,
+        max_iters=loop.max_iters,
+        epoch_length=loop.epoch_length,
+    )
+    return wrapper, schedulers
+
+
+def _scale_lr(runner: "Runner", wrapper: Any, options: Mapping[str, Any]) -> None:
+    if not options.get("enable"):
+        return
+    base = options.get("base_batch_size")
+    if base is None:
+        hint = "the batch size that the learning rate was chosen for"
+        raise ConfigError("auto_scale_lr.base_batch_size", "missing", hint)
+    batch_size = runner.train_dataloader.batch_size * runner.world_size
+    groups = wrapper.param_groups
+    for group in chain(*groups.values()) if isinstance(groups, Mapping) else groups:
+        group["lr"] *= batch_size / base
+    runner.logger.info("Learning rates scaled by %g: batches of %d, chosen for %d", batch_size / base, batch_size, base)

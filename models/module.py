@@ -11,7 +11,7 @@ from torch import nn
 from trainwright.engine.distributed import is_main_process
 from trainwright.engine.logging import get_logger
 from trainwright.engine.model_surgery import is_model_wrapper
-from trainwright.models.initialize import PretrainedInit, initialize, start_init_info, update_init_info
+from trainwright.models.initializers import PretrainedInit, initialize, start_init_info, update_init_info
 
 InitCfg = Mapping[str, Any] | list[dict[str, Any]] | None
 

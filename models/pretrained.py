@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from trainwright.engine.checkpoint import get_state_dict, load_checkpoint_file
 from trainwright.engine.errors import ConfigError, MissingExtraError, did_you_mean
 from trainwright.engine.registry import MODELS
-from trainwright.models.initialize import load_weights
+from trainwright.models.initializers import load_weights
 
 
 @MODELS.register_module()

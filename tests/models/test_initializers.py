@@ -12,7 +12,7 @@ from torch import nn
 from trainwright.engine.errors import CheckpointError, ConfigError
 from trainwright.engine.registry import WEIGHT_INITIALIZERS
 from trainwright.models import BaseModule, Sequential, bias_init_with_prob
-from trainwright.models.initialize import (
+from trainwright.models.initializers import (
     constant_init,
     initialize,
     trunc_normal_init,

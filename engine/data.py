@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from torch import Generator
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset
 
 from trainwright.engine.building import note_errors, origin_of, resolve
 from trainwright.engine.distributed import get_world_size
@@ -59,24 +59,23 @@ class SeededDataset(_DatasetProxy):
         super().__init__(dataset, _seed=seed)
 
     def __getitem__(self, key: int) -> Any:
-        index = self._seed_for(key)
-        with _note_sample(self._inner, index):
-            return self._inner[index]
+        return self._fetch(self._inner.__getitem__, key, key & _INDEX_MASK)
 
     def __getitems__(self, keys: list[int]) -> Any:
-        if not _fetches_batches(self._inner):
-            return [self[key] for key in keys]
-        self._seed_for(keys[0])
         indices = [key & _INDEX_MASK for key in keys]
-        with _note_sample(self._inner, indices):
-            return self._inner.__getitems__(indices)
+        if _fetches_batches(self._inner):
+            return self._fetch(self._inner.__getitems__, keys[0], indices)
+        fetch, get = self._fetch, self._inner.__getitem__
+        return [fetch(get, key, index) for key, index in zip(keys, indices)]
 
-    def _seed_for(self, key: int) -> int:
-        """Seeds the generators, unless the dataset says that it is ``deterministic``, and returns the index."""
-        index = key & _INDEX_MASK
-        if not getattr(self._inner, "deterministic", False):
-            seed_host(mix(self._seed, key >> _INDEX_BITS, index))
-        return index
+    def _fetch(self, get: Callable[[Any], Any], key: int, index: Any) -> Any:
+        if not _is_deterministic(self._inner):
+            seed_host(mix(self._seed, key >> _INDEX_BITS, key & _INDEX_MASK))
+        try:
+            return get(index)
+        except Exception as error:
+            error.add_note(f"while loading sample {index} of {type(self._inner).__name__}")
+            raise
 
 
 class FirstSamples(_DatasetProxy):
@@ -92,19 +91,6 @@ class FirstSamples(_DatasetProxy):
 
     def __len__(self) -> int:
         return self._length  # type: ignore[no-any-return]  # set through __dict__
-
-
-class _note_sample:  # a context manager, written as a class since it runs for each sample
-    def __init__(self, dataset: Any, index: int | list[int]) -> None:
-        self._dataset = dataset
-        self._index = index
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if error is not None:
-            error.add_note(f"while loading sample {self._index} of {type(self._dataset).__name__}")
 
 
 class PositionedSampler(Sampler[Any]):
@@ -279,6 +265,11 @@ def initialize_worker(worker_id: int, user_function: Callable[[int], None] | Non
 def _set_epoch(sampler: Any, epoch: int) -> None:
     if hasattr(sampler, "set_epoch"):
         sampler.set_epoch(epoch)
+
+
+def _is_deterministic(dataset: Any) -> bool:
+    """Whether a sample never depends on random numbers: the dataset says so, or is of a kind that is known to be."""
+    return bool(getattr(dataset, "deterministic", isinstance(dataset, TensorDataset)))
 
 
 def _fetches_batches(dataset: Any) -> bool:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.model_surgery import convert_sync_batchnorm, revert_sync_batchnorm
+from trainwright.engine.model_surgery import convert_sync_batchnorm, is_model_wrapper, revert_sync_batchnorm
 from trainwright.engine.registry import MODEL_WRAPPERS, MODELS
 
 
@@ -58,7 +58,7 @@ def place_model(model: nn.Module, cfg: Mapping[str, Any], device: torch.device, 
 
 def unwrap(model: Any) -> nn.Module:
     """Returns the model inside a wrapper such as ``DistributedDataParallel``."""
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model  # type: ignore[no-any-return]
+    return model.module if is_model_wrapper(model) else model  # type: ignore[no-any-return]  # a wrapper's module
 
 
 def compile_forward(model: Any, options: Any) -> None:

@@ -21,7 +21,7 @@ class _MixAugment(nn.Module):
 
     def __init__(self, transform: str, alpha: float, num_classes: int | None) -> None:
         super().__init__()
-        from torchvision.transforms import v2  # type: ignore[import-untyped]
+        from torchvision.transforms import v2
 
         if num_classes is None:
             name = type(self).__name__

@@ -36,7 +36,7 @@ def TorchvisionModel(
     Raises:
         ConfigError: torchvision has no such network, or it cannot be adapted.
     """
-    from torchvision import models  # type: ignore[import-untyped]
+    from torchvision import models
 
     classifiers = models.list_models(module=models)
     if name not in classifiers:
@@ -90,7 +90,7 @@ def _quiet(name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _torchvision_weights(name: str, weights: str) -> Mapping[str, Tensor]:
-    from torchvision.models import get_model_weights  # type: ignore[import-untyped]
+    from torchvision.models import get_model_weights
 
     known = get_model_weights(name)
     if weights in known.__members__:

@@ -4,7 +4,6 @@ _base_ = "lenet_fashion_mnist.py"
 data_root = "data/fashion_mnist"
 
 train_dataloader = dict(
-    batch_size=128,
     dataset=dict(
         _delete_=True,
         type="FashionMNIST",

@@ -13,7 +13,6 @@ model = dict(
     ),
 )
 
-train_dataloader = dict(batch_size=128)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="SGD", lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True),
     # Biases and normalisation layers are not decayed.

@@ -1,5 +1,6 @@
 """Wrappers that train a model in several processes."""
 
+import inspect
 from typing import Any
 
 from torch import Tensor
@@ -32,6 +33,8 @@ class MMDistributedDataParallel(DistributedDataParallel):
     """
 
     def __init__(self, module: Any, detect_anomalous_params: bool = False, **kwargs: Any) -> None:
+        if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:  # its name in new releases
+            kwargs.setdefault("forward_sync_buffers", kwargs.pop("broadcast_buffers", True))
         super().__init__(module=module, **kwargs)
         self.detect_anomalous_params = detect_anomalous_params
 

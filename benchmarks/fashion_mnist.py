@@ -1,20 +1,25 @@
-"""The images of the shipped job, as its competitors would load them."""
+"""The shipped job, with what its config says, and its images as its competitors would load them."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-BATCH_SIZE = 64
+from trainwright.datasets import FashionMNISTSubset
+from trainwright.engine import Config
+
+CONFIG_FILE = Path(__file__).parents[1] / "configs" / "classification" / "lenet_fashion_mnist.py"
+CONFIG = Config.fromfile(CONFIG_FILE)
+BATCH_SIZE: int = CONFIG.train_dataloader.batch_size
+(MEAN,), (STD,) = CONFIG.data_preprocessor.mean, CONFIG.data_preprocessor.std
 NUM_IMAGES = 10_000
-MEAN, STD = 72.9, 90.0
+STEPS = -(-NUM_IMAGES // BATCH_SIZE)
 
 
 def read_images(size: int = NUM_IMAGES) -> tuple[Tensor, Tensor]:
     """Returns the first shipped training images, uint8 of shape (N, 1, 28, 28), and their labels, int64."""
-    from trainwright.datasets import FashionMNISTSubset
-
     images, labels = FashionMNISTSubset(split="train").load_tensors()
     return images[:size], labels[:size]
 

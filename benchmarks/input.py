@@ -10,11 +10,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
 
 import fashion_mnist
 import torch
-from contestants.ours import SHIPPED_CONFIG
 from report import table
 from torch.utils.data import DataLoader
 
-from trainwright.engine import MODELS, Config, build_dataloader
+from trainwright.engine import MODELS, build_dataloader
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +52,7 @@ def _build_loaders() -> dict[str, Callable[[], int]]:
         dataset = fashion_mnist.through_torchvision(images, labels, augment=augment)
         return DataLoader(dataset, batch_size=fashion_mnist.BATCH_SIZE, shuffle=True)
 
-    cfg = Config.fromfile(SHIPPED_CONFIG)
+    cfg = fashion_mnist.CONFIG
     ours = build_dataloader(cfg.train_dataloader, seed=0, training=True)
     preprocessor = MODELS.build(cfg.data_preprocessor)
     plain, augmented = torchvision_loader(augment=False), torchvision_loader(augment=True)

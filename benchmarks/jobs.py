@@ -11,6 +11,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from trainwright.engine import MODELS
+
 
 class Clocked(nn.Module):
     """A network that notes when each of its forward passes begins: the same clock for every contestant.
@@ -49,6 +51,7 @@ class Job:
         build_network: makes a network that takes inputs and returns logits.
         build_dataset: makes a dataset of inputs and labels; its argument is their number.
         optimizer: ``type``, a class of ``torch.optim``, and its arguments.
+        label_smoothing: of the cross entropy that is minimised.
         from_dataset: what is measured is the whole epoch, from reading the data to the checkpoint at its end;
             otherwise only the steps.
         one_cycle: arguments of a ``OneCycleLR`` that is stepped after each iteration.
@@ -61,6 +64,7 @@ class Job:
     build_network: Callable[[], nn.Module]
     build_dataset: Callable[[int], Dataset[Any]]
     optimizer: dict[str, Any]
+    label_smoothing: float = 0.0
     from_dataset: bool = False
     one_cycle: dict[str, Any] | None = None
 
@@ -80,6 +84,10 @@ class Job:
         whole_batches = {"collate_fn": _unchanged} if hasattr(dataset, "__getitems__") else {}
         return DataLoader(dataset, batch_size=self.batch_size, shuffle=True, **whole_batches)
 
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Returns the loss of a batch."""
+        return nn.functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+
     def build_optimizer(self, network: nn.Module) -> Optimizer:
         """Returns the optimizer of a bare loop, with PyTorch's own defaults: on a CPU it is not fused."""
         settings = {key: value for key, value in self.optimizer.items() if key != "type"}
@@ -94,20 +102,25 @@ class Job:
 def _mlp() -> Job:
     return Job(
         name="mlp",
-        title="2-layer MLP, batch 8, steps alone",
+        title="2-layer MLP, batch 8, Adam, steps alone",
         steps=2000,
         batch_size=8,
         build_network=lambda: nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 10)),
         build_dataset=lambda size: TensorDataset(torch.randn(size, 32), torch.randint(10, (size,))),
-        optimizer={"type": "SGD", "lr": 0.01, "momentum": 0.9},
+        optimizer={"type": "Adam", "lr": 1e-3},
     )
+
+
+def _mlp_sgd() -> Job:
+    optimizer = {"type": "SGD", "lr": 0.01, "momentum": 0.9}
+    return replace(_mlp(), name="mlp_sgd", title="2-layer MLP, batch 8, SGD, steps alone", optimizer=optimizer)
 
 
 def _resnet18() -> Job:
     return Job(
         name="resnet18",
-        title="ResNet-18 on 32x32 images, batch 4, steps alone",
-        steps=40,
+        title="ResNet-18 on 32x32 images, batch 4, SGD, steps alone",
+        steps=20,
         batch_size=4,
         build_network=_small_resnet18,
         build_dataset=lambda size: TensorDataset(torch.randn(size, 3, 32, 32), torch.randint(10, (size,))),
@@ -116,21 +129,28 @@ def _resnet18() -> Job:
 
 
 def _fashion_mnist() -> Job:
-    steps = -(-fashion_mnist.NUM_IMAGES // fashion_mnist.BATCH_SIZE)
+    cfg = fashion_mnist.CONFIG
+    cycle = cfg.param_scheduler
     return Job(
         name="fashion_mnist",
         title="the shipped lenet_fashion_mnist, from reading the data to the checkpoint after one epoch",
-        steps=steps,
+        steps=fashion_mnist.STEPS,
         batch_size=fashion_mnist.BATCH_SIZE,
-        build_network=_normalized_lenet,
+        build_network=lambda: fashion_mnist.NormalizedImages(MODELS.build(cfg.model.backbone)),
         build_dataset=lambda size: fashion_mnist.WholeBatches(*fashion_mnist.read_images(size)),
-        optimizer={"type": "AdamW", "lr": 1e-3, "weight_decay": 0.05},
+        optimizer=cfg.optim_wrapper.optimizer.to_dict(),
+        label_smoothing=cfg.model.loss.label_smoothing,
         from_dataset=True,
-        one_cycle={"max_lr": 4e-3, "total_steps": 8 * steps},
+        one_cycle={"max_lr": cycle.eta_max, "total_steps": cycle.total_steps * fashion_mnist.STEPS},
     )
 
 
-JOBS: dict[str, Callable[[], Job]] = {"mlp": _mlp, "resnet18": _resnet18, "fashion_mnist": _fashion_mnist}
+JOBS: dict[str, Callable[[], Job]] = {
+    "mlp": _mlp,
+    "mlp_sgd": _mlp_sgd,
+    "resnet18": _resnet18,
+    "fashion_mnist": _fashion_mnist,
+}
 
 
 def build_job(name: str, steps: int | None = None) -> Job:
@@ -153,12 +173,6 @@ def _small_resnet18() -> nn.Module:
     network.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
     network.maxpool = nn.Identity()
     return network
-
-
-def _normalized_lenet() -> nn.Module:
-    from trainwright.models import LeNet
-
-    return fashion_mnist.NormalizedImages(LeNet(num_classes=10))
 
 
 def _unchanged(batch: Any) -> Any:

@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         seconds = run_rounds(job, takers, arguments.rounds, CLOCKS[arguments.clock])
         print(f"\n{name}: {job.title}")
-        print(f"{job.steps} steps, {arguments.rounds} rounds, {arguments.clock} time, torch {torch.__version__}")
+        print(f"{job.steps} steps, {arguments.rounds} rounds, {arguments.clock} time")
         print(table(seconds, "bare", "per step", lambda time: f"{1e6 * time:,.0f} us"), flush=True)
     return 0
 

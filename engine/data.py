@@ -65,8 +65,17 @@ class SeededDataset(_DatasetProxy):
         indices = [key & _INDEX_MASK for key in keys]
         if _fetches_batches(self._inner):
             return self._fetch(self._inner.__getitems__, keys[0], indices)
-        fetch, get = self._fetch, self._inner.__getitem__
-        return [fetch(get, key, index) for key, index in zip(keys, indices)]
+        get, seeded = self._inner.__getitem__, not _is_deterministic(self._inner)
+        samples: list[Any] = []
+        try:
+            for key, index in zip(keys, indices):
+                if seeded:
+                    seed_host(mix(self._seed, key >> _INDEX_BITS, index))
+                samples.append(get(index))
+        except Exception as error:
+            error.add_note(f"while loading sample {indices[len(samples)]} of {type(self._inner).__name__}")
+            raise
+        return samples
 
     def _fetch(self, get: Callable[[Any], Any], key: int, index: Any) -> Any:
         if not _is_deterministic(self._inner):
@@ -101,10 +110,12 @@ class PositionedSampler(Sampler[Any]):
 
     Args:
         sampler: yields indices, or lists of them.
+        dataset: what they are indices of.
     """
 
-    def __init__(self, sampler: Any) -> None:
+    def __init__(self, sampler: Any, dataset: Any) -> None:
         self._sampler = sampler
+        self._dataset = dataset
         self.epoch = 0
         self.start = 0
 
@@ -120,6 +131,8 @@ class PositionedSampler(Sampler[Any]):
     def __iter__(self) -> Iterator[Any]:
         start, self.start = self.start, 0
         items = self.items_from(start)
+        if _is_deterministic(self._dataset):  # then an index will do for a key
+            return items
         if self.endless:  # it has passes instead of epochs
             each = len(self._sampler) / get_world_size()
             return ((int(place / each) << _INDEX_BITS) + index for place, index in enumerate(items, start))
@@ -202,13 +215,13 @@ def build_dataloader(
     batch_sampler_cfg = options.pop("batch_sampler", None)
     dataset = SeededDataset(dataset, seed + rank_seed)
     if batch_sampler_cfg is None:
-        return DataLoader(dataset, sampler=PositionedSampler(sampler), batch_size=batch_size, **options)
+        return DataLoader(dataset, sampler=PositionedSampler(sampler, dataset), batch_size=batch_size, **options)
     drop_last = options.pop("drop_last", False)
     batch_sampler = DATA_SAMPLERS.build(
         batch_sampler_cfg, path=f"{path}.batch_sampler", sampler=sampler, batch_size=batch_size,
         **({"drop_last": drop_last} if drop_last else {}),
     )  # fmt: skip
-    return DataLoader(dataset, batch_sampler=PositionedSampler(batch_sampler), **options)
+    return DataLoader(dataset, batch_sampler=PositionedSampler(batch_sampler, dataset), **options)
 
 
 def positioned_sampler(dataloader: Any) -> PositionedSampler | None:

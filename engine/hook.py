@@ -296,12 +296,13 @@ class HookList:
         """
         if stage not in self._calls:
             raise ValueError(f"no point {stage!r}: {did_you_mean(stage, Hook.stages) or ', '.join(Hook.stages)}")
-        for call in self._calls[stage]:
-            try:
+        call: Any = None
+        try:
+            for call in self._calls[stage]:
                 call(runner, **kwargs)
-            except Exception as error:
-                error.add_note(f"in {type(call.__self__).__name__}.{stage}")  # type: ignore[attr-defined]
-                raise
+        except Exception as error:
+            error.add_note(f"in {type(call.__self__).__name__}.{stage}")
+            raise
 
     def table(self) -> str:
         """Returns, for the log, each point with the hooks that act there, in order."""

@@ -35,8 +35,16 @@ class LogFormatter(logging.Formatter):
 
     def __init__(self, datefmt: str) -> None:
         super().__init__("%(asctime)s - %(name)s - %(levelname)s - %(message)s", datefmt)
+        self._second, self._time = -1, ""
         place = "%(pathname)s - %(funcName)s - %(lineno)d"
         self._with_place = logging.Formatter(f"%(asctime)s - %(name)s - %(levelname)s - {place} - %(message)s", datefmt)
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """Returns the time of a record to the second; each second is formatted once."""
+        second = int(record.created)
+        if second != self._second:
+            self._second, self._time = second, super().formatTime(record, datefmt)
+        return self._time
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns the text of a record."""

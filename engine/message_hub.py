@@ -436,6 +436,8 @@ def _checked(key: str, value: Any) -> Any:
 
 def _to_numbers(tensors: list[Tensor]) -> list[Number]:
     """Returns the values of tensors of one element each, in one transfer per device."""
+    if len({(tensor.device, tensor.dtype) for tensor in tensors}) == 1:
+        return torch.stack([_as_0_dim(tensor) for tensor in tensors]).tolist()
     numbers: list[Number] = [0] * len(tensors)
     by_device: dict[torch.device, dict[torch.dtype, list[int]]] = {}
     for index, tensor in enumerate(tensors):

@@ -101,8 +101,7 @@ class StepSeeder:
     """
 
     def __init__(self, seed: int, rank: int, device: torch.device) -> None:
-        self._seed = seed
-        self._rank = rank
+        self._bases = [mix(seed, rank, purpose) for purpose in range(2)]
         self._device_generator: torch.Generator | None = None
         if device.type == "cuda":
             index = device.index if device.index is not None else torch.cuda.current_device()
@@ -113,9 +112,9 @@ class StepSeeder:
 
         Args:
             iteration: index of the training iteration.
-            purpose: 0 for training; other numbers give streams of their own.
+            purpose: 0 for training, 1 for validation and test.
         """
-        stream = mix(self._seed, self._rank, iteration, purpose)
+        stream = mix(self._bases[purpose], iteration)
         seed_host(stream)
         if self._device_generator is not None:
             self._device_generator.manual_seed(stream)

@@ -88,7 +88,7 @@ class LoggerHook(Hook):
         if done % self.interval == 0 or (at_end and not (self.ignore_last and done > self.interval)):
             tag, line = runner.log_processor.get_log_after_iter(runner, batch_idx, "train")
             runner.logger.info(line)
-            runner.visualizer.add_scalars(tag, step=runner.iter + 1, file_path=self.json_log_path)
+            runner.visualizer.add_scalars(tag, step=runner.iter + 1)
 
     def after_val_iter(
         self,
@@ -115,7 +115,7 @@ class LoggerHook(Hook):
         tag, line = runner.log_processor.get_log_after_epoch(runner, len(runner.val_dataloader), "val")
         runner.logger.info(line)
         step = runner.epoch if self.log_metric_by_epoch else runner.iter
-        runner.visualizer.add_scalars(tag, step=step, file_path=self.json_log_path)
+        runner.visualizer.add_scalars(tag, step=step)
 
     def after_test_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
         """Logs the results and writes them to ``{timestamp}.json`` in the log folder."""

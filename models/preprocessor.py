@@ -34,8 +34,12 @@ class BaseDataPreprocessor(nn.Module):
 
     def cast_data(self, data: Any) -> Any:
         """Moves all tensors and data elements in nested containers to the device."""
+        if isinstance(data, Tensor) and data.device == self._device:
+            return data  # the question is cheaper than a move to where it is
         if isinstance(data, _MOVABLE):
             return data.to(self._device, non_blocking=self._non_blocking)
+        if type(data) is list:
+            return [self.cast_data(value) for value in data]
         if isinstance(data, Mapping):
             return {key: self.cast_data(value) for key, value in data.items()}
         if isinstance(data, tuple) and hasattr(data, "_fields"):

@@ -83,10 +83,11 @@ class ModuleWrapper(BaseModel):
         self.network.compile(**options)
 
     def _losses(self, output: Any, data_samples: Any) -> dict[str, Any]:
-        if isinstance(output, Mapping) and any("loss" in name for name in output):
+        if isinstance(output, Tensor):
+            if output.dim() == 0:
+                return {"loss": output}
+        elif isinstance(output, Mapping) and any("loss" in name for name in output):
             return dict(output)
-        if isinstance(output, Tensor) and output.dim() == 0:
-            return {"loss": output}
         return {"loss": self.loss_module(_logits(output), gather_labels(data_samples))}
 
     def _predictions(self, output: Any, data_samples: Any) -> Any:
@@ -104,6 +105,8 @@ def _takes_targets(module: nn.Module) -> bool:
 
 
 def _logits(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output
     for name in ("logits", "out"):
         if isinstance(output, Mapping) and name in output:
             return output[name]

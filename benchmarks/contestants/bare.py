@@ -16,7 +16,7 @@ def train(job: Job, network: nn.Module, folder: Path) -> None:
     scheduler = job.build_scheduler(optimizer)
     network.train()
     for inputs, targets in loader:
-        loss = nn.functional.cross_entropy(network(inputs), targets)
+        loss = job.loss(network(inputs), targets)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

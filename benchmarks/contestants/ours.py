@@ -9,8 +9,6 @@ from torch import nn
 
 from trainwright.engine import Config, Runner
 
-SHIPPED_CONFIG = Path(__file__).parents[2] / "configs" / "classification" / "lenet_fashion_mnist.py"
-
 
 def train_same(job: Job, network: nn.Module, folder: Path) -> None:
     """Trains with exactly the optimizer of the bare loop."""
@@ -41,7 +39,7 @@ def build_runner(job: Job, network: nn.Module, folder: Path, optimizer: dict[str
 
 
 def _build_shipped_runner(job: Job, folder: Path, optimizer: dict[str, Any]) -> Runner:
-    cfg = Config.fromfile(SHIPPED_CONFIG)
+    cfg = Config.fromfile(fashion_mnist.CONFIG_FILE)
     for mode in ("val", "test"):
         for part in ("dataloader", "cfg", "evaluator"):
             del cfg[f"{mode}_{part}"]

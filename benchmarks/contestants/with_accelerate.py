@@ -19,7 +19,7 @@ def train(job: Job, network: nn.Module, folder: Path) -> None:
     network, optimizer, loader = accelerator.prepare(network, optimizer, job.build_loader())
     network.train()
     for inputs, targets in loader:
-        loss = nn.functional.cross_entropy(network(inputs), targets)
+        loss = job.loss(network(inputs), targets)
         accelerator.backward(loss)
         optimizer.step()
         optimizer.zero_grad()

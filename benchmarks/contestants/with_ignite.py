@@ -14,7 +14,7 @@ def train(job: Job, network: nn.Module, folder: Path) -> None:
     """Trains for one epoch, then saves the model and the optimizer."""
     optimizer = job.build_optimizer(network)
     scheduler = job.build_scheduler(optimizer)
-    trainer = create_supervised_trainer(network, optimizer, nn.functional.cross_entropy)
+    trainer = create_supervised_trainer(network, optimizer, job.loss)
     RunningAverage(output_transform=lambda loss: loss).attach(trainer, "loss")
     logger = logging.Logger("ignite")
     logger.addHandler(logging.FileHandler(folder / "train.log"))

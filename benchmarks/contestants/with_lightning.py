@@ -17,7 +17,7 @@ class _Module(lightning.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         inputs, targets = batch
-        loss = nn.functional.cross_entropy(self.network(inputs), targets)
+        loss = self.job.loss(self.network(inputs), targets)
         self.log("train_loss", loss)
         return loss
 

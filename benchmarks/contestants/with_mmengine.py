@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 
 class _Model(BaseModel):
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, job: Job, network: nn.Module) -> None:
         super().__init__()
+        self.job = job
         self.network = network
 
     def forward(self, inputs: Tensor, targets: Tensor, mode: str) -> dict[str, Tensor]:
         assert mode == "loss"
-        return {"loss": nn.functional.cross_entropy(self.network(inputs), targets)}
+        return {"loss": self.job.loss(self.network(inputs), targets)}
 
 
 def train(job: Job, network: nn.Module, folder: Path) -> None:
@@ -33,7 +34,7 @@ def train(job: Job, network: nn.Module, folder: Path) -> None:
             }
         ]
     Runner(
-        model=_Model(network),
+        model=_Model(job, network),
         work_dir=str(folder),
         train_dataloader=job.build_loader(),
         train_cfg={"by_epoch": True, "max_epochs": 1},

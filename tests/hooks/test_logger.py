@@ -93,7 +93,6 @@ def test_line_and_files(tmp_path: Path) -> None:
         (2, 1, 2), (1, None, None), (4, 2, 4), (2, None, None),
     ]  # fmt: skip
     assert lines[0]["loss"] == runner.message_hub.get_scalar("train/loss").data[0][1]
-    assert (folder / f"{runner.timestamp}.json").read_text() == (folder / "scalars.json").read_text()
 
 
 def test_validations_by_iteration(tmp_path: Path) -> None:
@@ -149,7 +148,7 @@ class CountTransfers(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         self.reads += name in ("_local_scalar_dense", "_to_copy", "equal", "nonzero")
-        self.gathered += name == "cat"
+        self.gathered += name == "stack" and len(args[0]) == 5  # the losses since the last line
         return func(*args, **(kwargs or {}))
 
 

@@ -33,7 +33,6 @@ SWITCHES = frozenset(
         "sync_bn",
         "compile",
         "activation_checkpointing",
-        "efficient_conv_bn_eval",
         "runner_type",
         "custom_imports",
         "inference_pipeline",
@@ -60,6 +59,9 @@ BEFORE_2 = {
     "dist_params": "env_cfg=dict(dist_cfg=...)",
 }
 """Keys of MMCV 1.x and what took their place."""
+
+UNSUPPORTED = {"efficient_conv_bn_eval": "batch normalisation is folded by `compile`, or on export"}
+"""Switches of MMEngine that do not exist here, and what to do instead."""
 
 LOADER_KEYS = (
     "dataset", "sampler", "batch_sampler", "collate_fn", "worker_init_fn", "num_batch_per_epoch",
@@ -146,7 +148,9 @@ class _Check:
         known = set(parameters) | SWITCHES
         for key, value in self.top.items():
             origin = origin_of(self.top, key)
-            if key in parameters:
+            if key in UNSUPPORTED and value:
+                self._error(key, "this switch of MMEngine does not exist here", UNSUPPORTED[key], origin)
+            elif key in parameters:
                 self._kind(value, parameters[key], runner, key, origin)
             elif key not in known and not self._is_read(key):
                 hint = f"this is now {BEFORE_2[key]}" if key in BEFORE_2 else did_you_mean(key, known)

@@ -146,6 +146,12 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
     dist.init_process_group(backend, **kwargs)
 
 
+def close_dist() -> None:
+    """Leaves the process group, if there is one, so that the process can end without a complaint."""
+    if is_distributed():
+        dist.destroy_process_group()
+
+
 def barrier(group: "dist.ProcessGroup | None" = None) -> None:
     """Waits until all processes have come here."""
     if get_world_size(group) > 1:

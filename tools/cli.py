@@ -53,7 +53,7 @@ def train(arguments: argparse.Namespace) -> int:
             cfg.load_from = arguments.resume
     if arguments.load_from is not None:
         cfg.load_from = arguments.load_from
-    _build_runner(cfg).train()
+    _run(cfg, "train")
     return 0
 
 
@@ -68,7 +68,7 @@ def test(arguments: argparse.Namespace) -> int:
         _check(cfg)
         build_runner_with_tta(cfg).test()
         return 0
-    _build_runner(cfg).test()
+    _run(cfg, "test")
     return 0
 
 
@@ -221,11 +221,13 @@ def _check(cfg: "Config") -> None:
         raise ConfigErrors(mistakes)
 
 
-def _build_runner(cfg: "Config") -> Any:
+def _run(cfg: "Config", action: str) -> None:
+    from trainwright.engine.distributed import close_dist
     from trainwright.engine.registry import RUNNERS
 
     _check(cfg)
-    return RUNNERS.get(cfg.get("runner_type", "Runner")).from_cfg(cfg)
+    getattr(RUNNERS.get(cfg.get("runner_type", "Runner")).from_cfg(cfg), action)()
+    close_dist()
 
 
 if __name__ == "__main__":

@@ -155,3 +155,8 @@ def test_yaml_keeps_its_lines_and_its_numbers_that_are_text(tmp_path: Path, monk
     (mistake,) = [str(error) for error in check(Config.fromfile("my.yaml"))]
     assert mistake.startswith("my.yaml:4: optim_wrapper.optimizer.weight_decay: must be float")
     assert mistake.endswith("not str '1e-3'\n    it is text: write 0.001")
+
+
+def test_a_switch_that_does_not_exist_is_refused_rather_than_ignored(mistakes: Any) -> None:
+    (mistake,) = mistakes(more="efficient_conv_bn_eval = ['backbone']\n")
+    assert mistake.startswith("my.py:18: efficient_conv_bn_eval: this switch of MMEngine does not exist here")

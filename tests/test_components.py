@@ -1,0 +1,129 @@
+"""Every part that ships is found by its name and built at least once, with the arguments of a small experiment."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from trainwright.engine.registry import ROOT_REGISTRIES
+
+NET = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+DATA = dict(type="XOR", num_samples=8)
+
+
+def names(variable: str) -> list[str]:
+    """Returns the names in a registry whose members are defined in Trainwright."""
+    registry = ROOT_REGISTRIES[variable]
+    registry.load_all()
+    return sorted(
+        name for name, member in registry.module_dict.items() if member.__module__.startswith("trainwright.")
+    )
+
+
+ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
+    "MODELS": {
+        "ExponentialMovingAverage": dict(model=NET),
+        "MomentumAnnealingEMA": dict(model=NET),
+        "StochasticWeightAverage": dict(model=NET),
+        "ClassificationTTA": dict(module=dict(type="ImageClassifier", backbone=dict(type="LeNet"))),
+        "CutMix": dict(num_classes=2),
+        "GlobalAveragePooling": {},
+        "ImageClassifier": dict(backbone=dict(type="LeNet")),
+        "LinearClsHead": dict(num_classes=2, in_channels=4),
+        "LabelSmoothLoss": dict(label_smooth_val=0.1),
+        "MLP": dict(in_features=2, num_classes=2),
+        "Mixup": dict(num_classes=2),
+        "ModuleWrapper": dict(module=NET),
+        "RandomBatchAugment": dict(augments=[dict(type="Mixup", num_classes=2)]),
+        "TorchvisionModel": dict(name="squeezenet1_1", num_classes=2),
+    },
+    "DATASETS": {
+        "BaseDataset": dict(lazy_init=True),
+        "InMemoryDataset": dict(lazy_init=True),
+        "ConcatDataset": dict(datasets=[DATA, DATA]),
+        "RepeatDataset": dict(dataset=DATA, times=2),
+        "ClassBalancedDataset": dict(dataset=DATA, oversample_thr=0.1),
+        "ImageFolder": dict(data_root="none", lazy_init=True),
+        "MNIST": dict(root="none", lazy_init=True),
+        "FashionMNIST": dict(root="none", lazy_init=True),
+        "CIFAR10": dict(root="none", lazy_init=True),
+        "CIFAR100": dict(root="none", lazy_init=True),
+    },
+    "DATA_SAMPLERS": {name: dict(dataset=None) for name in ("ClassAwareSampler", "DefaultSampler", "InfiniteSampler")},
+    "TRANSFORMS": {
+        "BatchRandomCrop": dict(padding=2),
+        "RandomApply": dict(transforms=[dict(type="RandomHorizontalFlip")]),
+        "RandomChoice": dict(transforms=[dict(type="RandomHorizontalFlip")]),
+        "RandomOrder": dict(transforms=[dict(type="RandomHorizontalFlip")]),
+        "ToDtype": dict(dtype="float32"),
+    },
+    "METRICS": {
+        "DumpResults": dict(out_file_path="out.pkl"),
+        "TorchMetric": dict(metric=dict(type="torchmetrics.classification.MulticlassAccuracy", num_classes=2)),
+    },
+    "EVALUATOR": {"Evaluator": dict(metrics=dict(type="Accuracy"))},
+    "HOOKS": {
+        "EarlyStoppingHook": dict(monitor="accuracy/top1"),
+        "GradientAccumulationScheduleHook": dict(schedule={0: 1, 2: 4}),
+        "PipelineSwitchHook": dict(switch_epoch=1, switch_pipeline=[]),
+        "PrepareTTAHook": dict(tta_cfg=dict(type="ClassificationTTA")),
+        "SwitchHook": dict(target="train_loop.val_interval", value=2, at_epoch=1),
+        "TimeLimitHook": dict(max_time=60),
+    },
+    "WEIGHT_INITIALIZERS": {"Constant": dict(val=0.0, layer="Linear"), "Pretrained": dict(checkpoint="none.pth")},
+    "VISBACKENDS": {},
+    "VISUALIZERS": {},
+    "LOG_PROCESSORS": {},
+}
+NOT_BUILT_ALONE = {
+    "TimmModel": "needs timm",
+    "WandbVisBackend": "logs in when it is first used",
+}
+
+
+@pytest.mark.parametrize(("variable", "name"), [(v, n) for v in ARGUMENTS for n in names(v) if n not in NOT_BUILT_ALONE])
+def test_it_is_built(variable: str, name: str, in_tmp: Path) -> None:
+    arguments = dict(ARGUMENTS[variable].get(name, {}))
+    if variable == "DATA_SAMPLERS":
+        arguments["dataset"] = ROOT_REGISTRIES["DATASETS"].build(DATA)
+    if variable == "VISBACKENDS":
+        arguments["save_dir"] = str(in_tmp)
+    if variable == "WEIGHT_INITIALIZERS" and name not in ARGUMENTS[variable]:
+        arguments["layer"] = "Linear"
+    if name == "TorchMetric":
+        pytest.importorskip("torchmetrics")
+    part = ROOT_REGISTRIES[variable].build(dict(type=name, **arguments))
+    assert type(part) is ROOT_REGISTRIES[variable].get(name) or not isinstance(ROOT_REGISTRIES[variable].get(name), type)
+
+
+@pytest.mark.parametrize("name", [n for n in dir(torch.optim) if isinstance(getattr(torch.optim, n), type) and issubclass(getattr(torch.optim, n), torch.optim.Optimizer)])  # fmt: skip
+def test_every_optimizer_of_torch_is_registered(name: str) -> None:
+    if name != "Optimizer":
+        assert ROOT_REGISTRIES["OPTIMIZERS"].get(name) is getattr(torch.optim, name)
+
+
+@pytest.mark.parametrize("name", names("PARAM_SCHEDULERS"))
+def test_every_scheduler_changes_its_value(name: str) -> None:
+    needed = {
+        "CosineAnnealing": dict(T_max=4), "CosineRestart": dict(periods=[8], eta_min=0), "Exponential": dict(gamma=0.5),
+        "MultiStep": dict(milestones=[1]), "OneCycle": dict(eta_max=1.0, total_steps=8), "ReduceOnPlateau": dict(patience=0),
+        "Step": dict(step_size=1),
+    }  # fmt: skip
+    kind = name.removesuffix("LR").removesuffix("Momentum").removesuffix("ParamScheduler")
+    optimizer = torch.optim.SGD(NET.parameters(), lr=0.1, momentum=0.9)
+    key = "momentum" if name.endswith("Momentum") else "lr"
+    arguments: dict[str, Any] = dict(needed.get(kind, {}))
+    if name.endswith("ParamScheduler"):
+        arguments["param_name"] = key
+    if kind in ("Poly", "Linear", "Constant"):
+        arguments["end"] = 4
+    scheduler = ROOT_REGISTRIES["PARAM_SCHEDULERS"].build(dict(type=name, **arguments), optimizer=optimizer)
+    values = {optimizer.param_groups[0][key]}
+    step: Callable[..., None] = scheduler.step
+    for _ in range(4):
+        step({"loss": 1.0}) if kind == "ReduceOnPlateau" else step()
+        values.add(optimizer.param_groups[0][key])
+    assert len(values) > 1

@@ -3,6 +3,7 @@
 TrainwrightError
 ├── ConfigError (ValueError)            a mistake in a config, with its place and a remedy
 │   ├── ConfigFileError                 a config file that cannot be read
+│   ├── HookPointError (TypeError)      a method of a hook that looks like a point of a run and is none
 │   └── UnknownTypeError (KeyError)     a `type` that no registry knows
 ├── ConfigErrors (ValueError)           all mistakes that `check` found, together
 ├── CheckpointError (RuntimeError)      a checkpoint that is missing, damaged, unsafe or does not fit
@@ -68,6 +69,10 @@ class ConfigFileError(ConfigError):
 
 class UnknownTypeError(ConfigError, KeyError):
     """A ``type`` that is neither registered nor importable. (MMEngine raises ``KeyError`` here.)"""
+
+
+class HookPointError(ConfigError, TypeError):
+    """A method of a hook that would never be called, since its name is no point of a run."""
 
 
 class ConfigErrors(TrainwrightError, ValueError):

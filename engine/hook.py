@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainwright.engine.errors import ConfigError, did_you_mean
+from trainwright.engine.errors import ConfigError, HookPointError, Origin, did_you_mean
 
 if TYPE_CHECKING:
     from trainwright.engine.runner import Runner
@@ -55,7 +55,7 @@ class Hook:
     ``_before_epoch``, ``_after_epoch``, ``_before_iter`` or ``_after_iter`` with an argument ``mode``.
 
     Raises:
-        TypeError: a subclass defines a public method that looks like a point and is none (``after_train_iteration``).
+        HookPointError: a subclass defines a public method that looks like a point and is none (``after_train_iteration``).
     """
 
     priority: "int | str | Priority" = "NORMAL"
@@ -72,7 +72,10 @@ class Hook:
         for name in vars(cls):
             if name.startswith(("before_", "after_")) and name not in cls.stages and callable(vars(cls)[name]):
                 hint = did_you_mean(name, cls.stages) or f"the points are {', '.join(cls.stages)}"
-                raise TypeError(f"{cls.__name__}.{name} is no point of a run, it would never be called: {hint}")
+                code = getattr(vars(cls)[name], "__code__", None)
+                origin = Origin(code.co_filename, code.co_firstlineno) if code else None
+                message = "this is no point of a run, it would never be called"
+                raise HookPointError(f"{cls.__name__}.{name}", message, hint, origin)
 
     def before_run(self, runner: "Runner") -> None:
         """Called once, when everything is built."""

@@ -18,9 +18,7 @@ def names(variable: str) -> list[str]:
     """Returns the names in a registry whose members are defined in Trainwright."""
     registry = ROOT_REGISTRIES[variable]
     registry.load_all()
-    return sorted(
-        name for name, member in registry.module_dict.items() if member.__module__.startswith("trainwright.")
-    )
+    return sorted(name for name, member in registry.module_dict.items() if member.__module__.startswith("trainwright."))
 
 
 ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -84,7 +82,9 @@ NOT_BUILT_ALONE = {
 }
 
 
-@pytest.mark.parametrize(("variable", "name"), [(v, n) for v in ARGUMENTS for n in names(v) if n not in NOT_BUILT_ALONE])
+@pytest.mark.parametrize(
+    ("variable", "name"), [(v, n) for v in ARGUMENTS for n in names(v) if n not in NOT_BUILT_ALONE]
+)
 def test_it_is_built(variable: str, name: str, in_tmp: Path) -> None:
     arguments = dict(ARGUMENTS[variable].get(name, {}))
     if variable == "DATA_SAMPLERS":
@@ -96,7 +96,9 @@ def test_it_is_built(variable: str, name: str, in_tmp: Path) -> None:
     if name == "TorchMetric":
         pytest.importorskip("torchmetrics")
     part = ROOT_REGISTRIES[variable].build(dict(type=name, **arguments))
-    assert type(part) is ROOT_REGISTRIES[variable].get(name) or not isinstance(ROOT_REGISTRIES[variable].get(name), type)
+    assert type(part) is ROOT_REGISTRIES[variable].get(name) or not isinstance(
+        ROOT_REGISTRIES[variable].get(name), type
+    )
 
 
 @pytest.mark.parametrize("name", [n for n in dir(torch.optim) if isinstance(getattr(torch.optim, n), type) and issubclass(getattr(torch.optim, n), torch.optim.Optimizer)])  # fmt: skip

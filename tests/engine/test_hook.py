@@ -17,7 +17,10 @@ class Recorder(Hook):
 
 
 def test_a_misspelt_point_is_refused_when_the_class_is_defined() -> None:
-    with pytest.raises(TypeError, match="Typo.after_train_iteration is no point.*did you mean 'after_train_iter'"):
+    with pytest.raises(
+        TypeError,
+        match="(?s)test_hook.py.*Typo.after_train_iteration: this is no point.*did you mean 'after_train_iter'",
+    ):
 
         class Typo(Hook):
             def after_train_iteration(self, runner: Any) -> None: ...

@@ -290,8 +290,13 @@ class HookList:
         """Returns the bound methods to call at a point. The list is made once; do not change it."""
         return self._calls[stage]
 
-    def call(self, stage: str, runner: "Runner", **kwargs: Any) -> None:
+    def call(self, stage: str, runner: "Runner", arguments: Mapping[str, Any] | None = None) -> None:
         """Calls a point of every hook that acts there.
+
+        Args:
+            stage: name of the point.
+            runner: the run.
+            arguments: what else the point gets.
 
         Raises:
             ValueError: no point has this name.
@@ -300,6 +305,7 @@ class HookList:
         if stage not in self._calls:
             raise ValueError(f"no point {stage!r}: {did_you_mean(stage, Hook.stages) or ', '.join(Hook.stages)}")
         call: Any = None
+        kwargs = arguments or {}
         try:
             for call in self._calls[stage]:
                 call(runner, **kwargs)

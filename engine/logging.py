@@ -48,6 +48,9 @@ class LogFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns the text of a record."""
+        if record.levelno < logging.ERROR and not record.exc_info and not record.stack_info:
+            time = self.formatTime(record, self.datefmt)
+            return f"{time} - {record.name} - {record.levelname} - {record.getMessage()}"
         return self._with_place.format(record) if record.levelno >= logging.ERROR else super().format(record)
 
 
@@ -146,6 +149,14 @@ class MMLogger(logging.Logger, CurrentMixin):
             handler = _file_handler(self.log_file, file_mode, file_handler_cfg)
             handler.setFormatter(LogFormatter("%Y/%m/%d %H:%M:%S"))
             self.addHandler(handler)
+
+    def _log(self, level: int, msg: object, args: Any, exc_info: Any = None, **options: Any) -> None:
+        """Makes a record and hands it to the handlers; only an error is worth finding out where it was logged."""
+        if level >= logging.ERROR or exc_info or options:
+            options["stacklevel"] = options.get("stacklevel", 1) + 1
+            super()._log(level, msg, args, exc_info, **options)
+        else:
+            self.handle(self.makeRecord(self.name, level, "", 0, msg, args, None))
 
     def setLevel(self, level: int | str) -> None:
         """Sets the level of console and file."""

@@ -304,7 +304,7 @@ class Runner:
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Calls a point of every hook that acts there."""
-        self._hooks.call(fn_name, self, **kwargs)
+        self._hooks.call(fn_name, self, kwargs)
 
     def register_hook(self, hook: Hook | Cfg, priority: int | str | None = None, *, path: str = "") -> Hook:
         """Adds a hook.

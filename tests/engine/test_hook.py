@@ -58,7 +58,7 @@ def test_only_overridden_points_are_called() -> None:
     hooks.add(Shared())
     assert Shared().get_triggered_stages() == ["after_train_iter", "after_val_iter", "after_test_iter"]
     assert hooks.at("before_train") == []
-    hooks.call("after_val_iter", None, batch_idx=0)
+    hooks.call("after_val_iter", None, {"batch_idx": 0})
     assert seen == ["val"]
 
 

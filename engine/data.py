@@ -2,18 +2,19 @@
 
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from functools import partial
 from itertools import islice
 from typing import Any
 
 from torch import Generator
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset, get_worker_info
 
 from trainwright.engine.building import note_errors, origin_of, resolve
 from trainwright.engine.distributed import get_world_size
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
-from trainwright.engine.state import mix, seed_host
+from trainwright.engine.state import kept_host_streams, mix, seed_host
 
 _INDEX_BITS = 40
 _INDEX_MASK = (1 << _INDEX_BITS) - 1
@@ -68,20 +69,23 @@ class SeededDataset(_DatasetProxy):
         get, seeded = self._inner.__getitem__, not _is_deterministic(self._inner)
         samples: list[Any] = []
         try:
-            for key, index in zip(keys, indices):
-                if seeded:
-                    seed_host(mix(self._seed, key >> _INDEX_BITS, index))
-                samples.append(get(index))
+            with kept_host_streams() if seeded and get_worker_info() is None else nullcontext():
+                for key, index in zip(keys, indices):
+                    if seeded:
+                        seed_host(mix(self._seed, key >> _INDEX_BITS, index))
+                    samples.append(get(index))
         except Exception as error:
             error.add_note(f"while loading sample {indices[len(samples)]} of {type(self._inner).__name__}")
             raise
         return samples
 
     def _fetch(self, get: Callable[[Any], Any], key: int, index: Any) -> Any:
-        if not _is_deterministic(self._inner):
-            seed_host(mix(self._seed, key >> _INDEX_BITS, key & _INDEX_MASK))
+        seeded = not _is_deterministic(self._inner)
         try:
-            return get(index)
+            with kept_host_streams() if seeded and get_worker_info() is None else nullcontext():
+                if seeded:
+                    seed_host(mix(self._seed, key >> _INDEX_BITS, key & _INDEX_MASK))
+                return get(index)
         except Exception as error:
             error.add_note(f"while loading sample {index} of {type(self._inner).__name__}")
             raise

@@ -55,7 +55,7 @@ class Hook:
     ``_before_epoch``, ``_after_epoch``, ``_before_iter`` or ``_after_iter`` with an argument ``mode``.
 
     Raises:
-        HookPointError: a subclass defines a public method that looks like a point and is none (``after_train_iteration``).
+        HookPointError: a subclass has a public method that looks like a point and is none (``after_train_iteration``).
     """
 
     priority: "int | str | Priority" = "NORMAL"

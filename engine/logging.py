@@ -150,7 +150,9 @@ class MMLogger(logging.Logger, CurrentMixin):
             handler.setFormatter(LogFormatter("%Y/%m/%d %H:%M:%S"))
             self.addHandler(handler)
 
-    def _log(self, level: int, msg: object, args: Any, exc_info: Any = None, **options: Any) -> None:
+    def _log(  # type: ignore[override]  # the options of the base class, not spelled out
+        self, level: int, msg: object, args: Any, exc_info: Any = None, **options: Any
+    ) -> None:
         """Makes a record and hands it to the handlers; only an error is worth finding out where it was logged."""
         if level >= logging.ERROR or exc_info or options:
             options["stacklevel"] = options.get("stacklevel", 1) + 1

@@ -222,6 +222,7 @@ class EpochBasedTrainLoop(TrainLoop):
         self._decide_current_val_interval(self._epoch)
         if self._state.inner_iter == 0:
             self._validate_if_due(self._epoch, self._max_epochs)
+        self.runner.start_host_streams()
         while self._epoch < self._max_epochs and not self.stopping:
             self.run_epoch()
             if self._state.inner_iter:  # stopped in the middle
@@ -318,6 +319,7 @@ class IterBasedTrainLoop(TrainLoop):
         runner.model.train()
         self._decide_current_val_interval(self._iter)
         self._validate_if_due(self._iter, self._max_iters)
+        self.runner.start_host_streams()
         self._open_at(self._iter)
         while self._iter < self._max_iters and not self.stopping:
             data_batch = self._next_batch()
@@ -398,11 +400,14 @@ class _EvaluationLoop(BaseLoop):
         Returns:
             The metrics by ``prefix/name``; empty when the run was told to stop in the middle.
         """
+        with self.runner.seed_step.evaluation(self.runner.state.iter):
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         runner, mode = self.runner, self.mode
         runner.call_hook(f"before_{mode}")
         runner.call_hook(f"before_{mode}_epoch")
         runner.model.eval()
-        runner.seed_step(runner.state.iter, purpose=1)
         self._losses = {}
         start_at(self.dataloader, 0, 0)
         number = 0

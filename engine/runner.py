@@ -28,7 +28,7 @@ from trainwright.engine.loops import TestLoop, TrainLoop, ValLoop
 from trainwright.engine.message_hub import MessageHub
 from trainwright.engine.model_setup import build_model, compile_forward, place_model, unwrap
 from trainwright.engine.registry import EVALUATOR, HOOKS, LOG_PROCESSORS, RUNNERS, VISUALIZERS
-from trainwright.engine.state import RunState, StepSeeder, set_random_seed
+from trainwright.engine.state import RunState, StepSeeder, mix, seed_host, set_host_streams, set_random_seed
 from trainwright.engine.visualization.visualizer import Visualizer
 
 Cfg = Mapping[str, Any]
@@ -125,6 +125,7 @@ class Runner:
         self._restored = False
         self.initialized = False
         self.resuming = False
+        self.host_streams: dict[str, Any] | None = None
         self._saved_counters: dict[str, int] | None = None
         self._default_scope = default_scope
         self._train_loop: TrainLoop | None = None
@@ -351,6 +352,18 @@ class Runner:
         self._rank_seed = self.rank if diff_rank_seed else 0
         set_random_seed(self.seed + self._rank_seed, deterministic=deterministic)
         self.seed_step = StepSeeder(self.seed, self.rank, self.device)
+
+    def start_host_streams(self) -> None:
+        """Gives ``random`` and ``numpy.random`` the state that the first training step of this process begins with.
+
+        In a resumed run it is that of the checkpoint; in ranks other than the first, whose state it lacks, and
+        in a new run it derives from seed, rank and iteration.
+        """
+        if self.host_streams is not None:
+            set_host_streams(self.host_streams)
+            self.host_streams = None
+        else:
+            seed_host(mix(self.seed, self.rank, self.iter))
 
     def build_dataloader(self, dataloader: Any, mode: str = "train") -> Any:
         """Builds a data loader that is seeded by sample; see :func:`trainwright.engine.data.build_dataloader`."""

@@ -13,6 +13,7 @@ from trainwright.engine.errors import CheckpointError, ConfigError, Origin
 from trainwright.engine.hook import Hook
 from trainwright.engine.model_setup import unwrap
 from trainwright.engine.optim.schedulers import resume_param_schedulers
+from trainwright.engine.state import host_streams
 
 if TYPE_CHECKING:
     from trainwright.engine.runner import Runner
@@ -54,6 +55,7 @@ def take(
         "trainwright": {
             "format": FORMAT,
             "counters": counters,
+            "host_streams": host_streams(),
             "hooks": {name: hook.state_dict() for name, hook in stateful_hooks(runner)},
         },
     }
@@ -91,6 +93,8 @@ def restore(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
             "validated_at": meta.get("iter", 0),
         }
     )
+    if runner.rank == 0:
+        runner.host_streams = ours.get("host_streams")
     if "message_hub" in checkpoint:
         runner.message_hub.load_state_dict(checkpoint["message_hub"])
     if runner.optim_wrapper is None:

@@ -1,7 +1,9 @@
 import json
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_runs import Line, Points, Scripted, files_in, log_of, make_runner, weights_of
@@ -184,7 +186,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, by_epoch: bool, cut: 
     def make(folder: str, hooks: list, **options: Any) -> Runner:
         model = nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.Linear(8, 1), nn.Flatten(0))
         return make_runner(
-            tmp_path / folder, hooks, dataset=Points(12), train_cfg=train_cfg, checkpoint=dict(interval=-1, save_last=False),
+            tmp_path / folder, hooks, dataset=NoisyPoints(12), lr=0.01, train_cfg=train_cfg, checkpoint=dict(interval=-1, save_last=False),
             model=RandomLine(model), param_scheduler=dict(type="ExponentialLR", gamma=0.9, by_epoch=False), **options,
         )  # fmt: skip
 
@@ -197,6 +199,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, by_epoch: bool, cut: 
     first = torch.cat(whole.model.seen[cut + 1 :] or [torch.ones(0)])
     assert torch.equal(first, torch.cat(resumed.model.seen or [torch.ones(0)]))
     for name, value in weights_of(whole).items():
+        assert value.isfinite().all()
         assert torch.equal(value, weights_of(resumed)[name]), name
     assert whole.optim_wrapper.get_lr() == resumed.optim_wrapper.get_lr()
     assert (
@@ -213,7 +216,30 @@ class RandomLine(Line):
             nn.init.constant_(parameter, 0.3)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self.network(inputs)
+        noise = random.gauss(0, 0.1) + 0.1 * np.random.rand()
+        return self.network(inputs + noise)
+
+
+class NoisyPoints(Points):
+    """Points whose samples are augmented by all three generators."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs, target = super().__getitem__(index)
+        return inputs + 0.1 * (random.random() + np.random.rand() + torch.rand(2)), target
+
+
+def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
+    losses = []
+    for workers in (0, 2):
+        network = nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.Linear(8, 1), nn.Flatten(0))
+        runner = make_runner(
+            tmp_path / str(workers), dataset=NoisyPoints(12), lr=0.01, model=RandomLine(network),
+            metric=Scripted(acc=[0.1, 0.2, 0.3]) if workers else None, train_dataloader=dict(num_workers=workers),
+        )  # fmt: skip
+        runner.train()
+        losses.append(runner.message_hub.get_scalar("train/loss").data[0].tolist())
+    assert len(losses[0]) == 9
+    assert losses[0] == losses[1]
 
 
 def test_a_stop_writes_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:

@@ -1,10 +1,19 @@
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from trainwright.engine.state import RunState, StepSeeder, mix, seed_host, set_random_seed
+from trainwright.engine.state import (
+    RunState,
+    StepSeeder,
+    host_streams,
+    mix,
+    seed_host,
+    set_host_streams,
+    set_random_seed,
+)
 
 
 def draw() -> tuple[float, float, float]:
@@ -51,21 +60,40 @@ def test_deterministic_refuses_other_algorithms() -> None:
         torch.use_deterministic_algorithms(False)
 
 
-def test_each_step_rank_and_purpose_has_its_own_stream() -> None:
-    cpu = torch.device("cpu")
-    draws = []
-    for seed, rank, step, purpose in [
-        (0, 0, 0, 0),
-        (0, 0, 1, 0),
-        (0, 1, 0, 0),
-        (1, 0, 0, 0),
-        (0, 0, 0, 1),
-        (0, 0, 0, 0),
-    ]:
-        StepSeeder(seed, rank, cpu)(step, purpose)
-        draws.append(draw())
-    assert draws[0] == draws[-1]
+def test_each_step_rank_and_evaluation_has_its_own_stream() -> None:
+    def step(seed: int, rank: int, iteration: int) -> float:
+        StepSeeder(seed, rank, torch.device("cpu"))(iteration)
+        return float(torch.rand(()))
+
+    draws = [step(0, 0, 0), step(0, 0, 1), step(0, 1, 0), step(1, 0, 0)]
+    with StepSeeder(0, 0, torch.device("cpu")).evaluation(0):
+        draws.append(float(torch.rand(())))
     assert len(set(draws)) == 5
+    assert step(0, 0, 0) == draws[0]
+
+
+def test_an_evaluation_draws_the_same_each_time_and_shifts_nothing() -> None:
+    seeder = StepSeeder(0, 0, torch.device("cpu"))
+    seen = []
+    for number in (0, 3):
+        seed_host(5)
+        with seeder.evaluation(7):
+            seen.append(draw())
+            for _ in range(number):
+                draw()
+        seen.append((random.random(), float(np.random.randn())))
+    assert seen[0] == seen[2]
+    assert seen[1] == seen[3]
+
+
+def test_host_streams_survive_a_file(tmp_path: Path) -> None:
+    seed_host(3)
+    random.gauss(0, 1)
+    np.random.randn()
+    torch.save(host_streams(), tmp_path / "streams.pth")
+    expected = [random.gauss(0, 1), random.random(), np.random.randn(), np.random.rand()]
+    set_host_streams(torch.load(tmp_path / "streams.pth", weights_only=True))
+    assert [random.gauss(0, 1), random.random(), np.random.randn(), np.random.rand()] == expected
 
 
 @pytest.mark.parametrize(

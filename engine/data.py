@@ -1,7 +1,7 @@
 """Data loaders: built from a config, seeded by sample, and able to start at any position."""
 
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import islice
@@ -18,6 +18,7 @@ from trainwright.engine.state import kept_host_streams, mix, seed_host
 
 _INDEX_BITS = 40
 _INDEX_MASK = (1 << _INDEX_BITS) - 1
+_NO_CONTEXT = nullcontext()
 
 
 class _DatasetProxy(Dataset[Any]):
@@ -60,35 +61,28 @@ class SeededDataset(_DatasetProxy):
         super().__init__(dataset, _seed=seed)
 
     def __getitem__(self, key: int) -> Any:
-        return self._fetch(self._inner.__getitem__, key, key & _INDEX_MASK)
+        return self._fetch(self._inner.__getitem__, [key], [key & _INDEX_MASK])[0]
 
     def __getitems__(self, keys: list[int]) -> Any:
         indices = [key & _INDEX_MASK for key in keys]
         if _fetches_batches(self._inner):
-            return self._fetch(self._inner.__getitems__, keys[0], indices)
-        get, seeded = self._inner.__getitem__, not _is_deterministic(self._inner)
-        samples: list[Any] = []
-        try:
-            with kept_host_streams() if seeded and get_worker_info() is None else nullcontext():
-                for key, index in zip(keys, indices):
-                    if seeded:
-                        seed_host(mix(self._seed, key >> _INDEX_BITS, index))
-                    samples.append(get(index))
-        except Exception as error:
-            error.add_note(f"while loading sample {indices[len(samples)]} of {type(self._inner).__name__}")
-            raise
-        return samples
+            return self._fetch(self._inner.__getitems__, keys[:1], [indices])[0]
+        return self._fetch(self._inner.__getitem__, keys, indices)
 
-    def _fetch(self, get: Callable[[Any], Any], key: int, index: Any) -> Any:
+    def _fetch(self, get: Callable[[Any], Any], keys: list[int], requests: Sequence[Any]) -> list[Any]:
+        """Returns what ``get`` gives for each request, with the random streams of its key."""
         seeded = not _is_deterministic(self._inner)
+        fetched: list[Any] = []
         try:
-            with kept_host_streams() if seeded and get_worker_info() is None else nullcontext():
-                if seeded:
-                    seed_host(mix(self._seed, key >> _INDEX_BITS, key & _INDEX_MASK))
-                return get(index)
+            with kept_host_streams() if seeded and get_worker_info() is None else _NO_CONTEXT:
+                for key, request in zip(keys, requests):
+                    if seeded:
+                        seed_host(mix(self._seed, key >> _INDEX_BITS, key & _INDEX_MASK))
+                    fetched.append(get(request))
         except Exception as error:
-            error.add_note(f"while loading sample {index} of {type(self._inner).__name__}")
+            error.add_note(f"while loading sample {requests[len(fetched)]} of {type(self._inner).__name__}")
             raise
+        return fetched
 
 
 class FirstSamples(_DatasetProxy):

@@ -276,6 +276,7 @@ class HookList:
 
     def __init__(self) -> None:
         self.hooks: list[Hook] = []
+        self._stages: list[set[str]] = []
         self._calls: dict[str, list[Callable[..., None]]] = {stage: [] for stage in Hook.stages}
 
     def add(self, hook: Hook) -> None:
@@ -283,8 +284,10 @@ class HookList:
         priority = get_priority(hook.priority)
         position = sum(get_priority(other.priority) <= priority for other in self.hooks)
         self.hooks.insert(position, hook)
-        for stage in Hook.stages:
-            self._calls[stage] = [getattr(hook, stage) for hook in self.hooks if stage in hook.get_triggered_stages()]
+        self._stages.insert(position, set(hook.get_triggered_stages()))
+        for stage in self._stages[position]:
+            acting = (hook for hook, stages in zip(self.hooks, self._stages) if stage in stages)
+            self._calls[stage] = [getattr(hook, stage) for hook in acting]
 
     def at(self, stage: str) -> list[Callable[..., None]]:
         """Returns the bound methods to call at a point. The list is made once; do not change it."""

@@ -472,7 +472,10 @@ class MLflowVisBackend(BaseVisBackend):
 
 
 def _json_line(values: Mapping[str, Any]) -> str:
-    return json.dumps(to_plain(values)) + "\n"
+    try:
+        return json.dumps(values, default=to_plain) + "\n"
+    except TypeError:  # a key that JSON does not know
+        return json.dumps(to_plain(values)) + "\n"
 
 
 def to_plain(value: Any) -> Any:

@@ -271,13 +271,18 @@ def configured_hooks(
         yield f"custom_hooks.{index}", hook
 
 
+class _Points(dict[str, list[Callable[..., None]]]):
+    def __missing__(self, stage: str) -> list[Callable[..., None]]:
+        raise ValueError(f"no point {stage!r}: {did_you_mean(stage, Hook.stages) or ', '.join(Hook.stages)}")
+
+
 class HookList:
-    """The hooks of a run, in order of priority, and for each point those that act there."""
+    """The hooks of a run, in order of priority, and under ``calls`` for each point the methods to call, in order."""
 
     def __init__(self) -> None:
         self.hooks: list[Hook] = []
         self._stages: list[set[str]] = []
-        self._calls: dict[str, list[Callable[..., None]]] = {stage: [] for stage in Hook.stages}
+        self.calls: dict[str, list[Callable[..., None]]] = _Points((stage, []) for stage in Hook.stages)
 
     def add(self, hook: Hook) -> None:
         """Inserts a hook behind those of the same or a lower priority number."""
@@ -287,39 +292,12 @@ class HookList:
         self._stages.insert(position, set(hook.get_triggered_stages()))
         for stage in self._stages[position]:
             acting = (hook for hook, stages in zip(self.hooks, self._stages) if stage in stages)
-            self._calls[stage] = [getattr(hook, stage) for hook in acting]
-
-    def at(self, stage: str) -> list[Callable[..., None]]:
-        """Returns the bound methods to call at a point. The list is made once; do not change it."""
-        return self._calls[stage]
-
-    def call(self, stage: str, runner: "Runner", arguments: Mapping[str, Any] | None = None) -> None:
-        """Calls a point of every hook that acts there.
-
-        Args:
-            stage: name of the point.
-            runner: the run.
-            arguments: what else the point gets.
-
-        Raises:
-            ValueError: no point has this name.
-            Exception: whatever a hook raises, with a note that names the hook.
-        """
-        if stage not in self._calls:
-            raise ValueError(f"no point {stage!r}: {did_you_mean(stage, Hook.stages) or ', '.join(Hook.stages)}")
-        call: Any = None
-        kwargs = arguments or {}
-        try:
-            for call in self._calls[stage]:
-                call(runner, **kwargs)
-        except Exception as error:
-            error.add_note(f"in {type(call.__self__).__name__}.{stage}")
-            raise
+            self.calls[stage] = [getattr(hook, stage) for hook in acting]
 
     def table(self) -> str:
         """Returns, for the log, each point with the hooks that act there, in order."""
         lines = []
-        for stage, calls in self._calls.items():
+        for stage, calls in self.calls.items():
             if calls:
                 hooks = [call.__self__ for call in calls]  # type: ignore[attr-defined]
                 lines.append(f"{stage}:")

@@ -305,7 +305,14 @@ class Runner:
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Calls a point of every hook that acts there."""
-        self._hooks.call(fn_name, self, kwargs)
+        call: Any = None
+        try:
+            for call in self._hooks.calls[fn_name]:
+                call(self, **kwargs)
+        except Exception as error:
+            if call is not None:
+                error.add_note(f"in {type(call.__self__).__name__}.{fn_name}")
+            raise
 
     def register_hook(self, hook: Hook | Cfg, priority: int | str | None = None, *, path: str = "") -> Hook:
         """Adds a hook.

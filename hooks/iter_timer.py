@@ -28,6 +28,7 @@ class IterTimerHook(Hook):
         self._measured = 0
         self._max_iters = 0
         self._eval_seconds = 0.0
+        self._infos: dict[str, Any] = {}
 
     def _before_epoch(self, runner: "Runner", mode: str = "train") -> None:
         self._last = perf_counter()
@@ -42,6 +43,8 @@ class IterTimerHook(Hook):
         self._seconds = 0.0
         self._measured = -1  # the first iteration makes it 0
         self._max_iters = runner.max_iters
+        runner.message_hub.update_info("eta", 0.0)
+        self._infos = runner.message_hub.runtime_info
 
     def _before_iter(self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, mode: str = "train") -> None:
         runner.message_hub.update_scalar(f"{mode}/data_time", perf_counter() - self._last)
@@ -64,10 +67,9 @@ class IterTimerHook(Hook):
         self._measured += 1
         if self._measured:
             self._seconds += elapsed
-        hub = runner.message_hub
-        hub.update_scalar("train/time", elapsed)
+        runner.message_hub.update_scalar("train/time", elapsed)
         average = self._seconds / self._measured if self._measured else elapsed
-        hub.update_info("eta", average * (self._max_iters - runner.iter - 1))
+        self._infos["eta"] = average * (self._max_iters - runner.iter - 1)
 
     def _after_iter(
         self,

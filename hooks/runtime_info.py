@@ -39,6 +39,7 @@ class RuntimeInfoHook(Hook):
     def __init__(self) -> None:
         self._keys = _Prefixed()
         self._outer_stage: str | None = None
+        self._infos: dict[str, Any] = {}
 
     def before_run(self, runner: "Runner") -> None:
         """Notes what the run is."""
@@ -63,6 +64,7 @@ class RuntimeInfoHook(Hook):
                 "max_iters": runner.max_iters,
             }
         )
+        self._infos = hub.runtime_info
         metainfo = getattr(getattr(runner.train_dataloader, "dataset", None), "metainfo", None)
         if metainfo is not None:
             hub.update_info("dataset_meta", copy.deepcopy(metainfo))
@@ -78,7 +80,7 @@ class RuntimeInfoHook(Hook):
     def before_train_iter(self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None) -> None:
         """Notes the iteration and the learning rates."""
         hub, keys = runner.message_hub, self._keys
-        hub.update_info("iter", runner.iter)
+        self._infos["iter"] = runner.iter
         for name, rates in runner.optim_wrapper.get_lr().items():
             rate = rates[0]
             # A scheduler changes a rate that is a tensor in place, and the hub reads it later.

@@ -39,7 +39,11 @@ class BaseDataPreprocessor(nn.Module):
         if isinstance(data, _MOVABLE):
             return data.to(self._device, non_blocking=self._non_blocking)
         if type(data) is list:
-            return [self.cast_data(value) for value in data]
+            device = self._device
+            return [
+                value if isinstance(value, Tensor) and value.device == device else self.cast_data(value)
+                for value in data
+            ]
         if isinstance(data, Mapping):
             return {key: self.cast_data(value) for key, value in data.items()}
         if isinstance(data, tuple) and hasattr(data, "_fields"):

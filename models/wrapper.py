@@ -88,12 +88,13 @@ class ModuleWrapper(BaseModel):
                 return {"loss": output}
         elif isinstance(output, Mapping) and any("loss" in name for name in output):
             return dict(output)
-        return {"loss": self.loss_module(_logits(output), gather_labels(data_samples))}
+        labels = data_samples if isinstance(data_samples, Tensor) else gather_labels(data_samples)
+        return {"loss": self.loss_module(output if isinstance(output, Tensor) else _logits(output), labels)}
 
     def _predictions(self, output: Any, data_samples: Any) -> Any:
         if not self._classifies:
             return output
-        logits = _logits(output)
+        logits = output if isinstance(output, Tensor) else _logits(output)
         if isinstance(logits, Tensor) and logits.dim() == 2:
             return add_predictions(logits, data_samples)
         return output
@@ -105,8 +106,6 @@ def _takes_targets(module: nn.Module) -> bool:
 
 
 def _logits(output: Any) -> Any:
-    if isinstance(output, Tensor):
-        return output
     for name in ("logits", "out"):
         if isinstance(output, Mapping) and name in output:
             return output[name]

@@ -122,8 +122,13 @@ class OptimWrapper:
             step_kwargs: arguments of :meth:`step`.
             zero_kwargs: arguments of :meth:`zero_grad`.
         """
-        self.backward(self.scale_loss(loss))
-        if self.should_update():
+        if self._accumulative_counts == 1:
+            self.backward(loss)
+            updating = True
+        else:
+            self.backward(self.scale_loss(loss))
+            updating = self.should_update()
+        if updating:
             self.step(**step_kwargs) if step_kwargs else self.step()
             self.zero_grad(**zero_kwargs) if zero_kwargs else self.zero_grad()
             if self._next_counts is not None:

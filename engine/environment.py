@@ -4,7 +4,10 @@ import multiprocessing
 import os
 import platform
 from collections.abc import Mapping
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain, count
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,6 +69,13 @@ def package_version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def unused_timestamp(work_dir: Path) -> str:
+    """Returns the time to the second, with a number behind it if a run of this second has its folder already."""
+    now = datetime.now().strftime("%Y%m%d_%H%M%S")
+    candidates = chain([now], (f"{now}_{number}" for number in count(2)))
+    return next(candidate for candidate in candidates if not (work_dir / candidate).exists())
 
 
 def _raise_file_limit(wanted: int) -> None:

@@ -224,6 +224,8 @@ class _Series:
     Args:
         resumed: whether it is part of checkpoints.
         history: the values that have entered; none by default.
+
+    ``counts`` may be shorter than ``values``: those that are not there are 1.
     """
 
     __slots__ = ("counts", "history", "resumed", "values")
@@ -251,15 +253,14 @@ class MessageHub(CurrentMixin):
         name: name of the instance.
     """
 
-    _PENDING_LIMIT = 8192
-    """Tensors that wait hold memory on the device, 512 bytes each."""
+    _PENDING_LIMIT = 1024
+    """Of each scalar; tensors that wait hold memory on the device, 512 bytes each."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._series: dict[str, _Series] = {}
         self._runtime_info: dict[str, Any] = {}
         self._resumed_infos: dict[str, bool] = {}
-        self._num_pending = 0
 
     @property
     def log_scalars(self) -> dict[str, HistoryBuffer]:
@@ -275,7 +276,7 @@ class MessageHub(CurrentMixin):
     @property
     def has_pending(self) -> bool:
         """Whether values have come since the last reading; if not, reading waits for nothing."""
-        return self._num_pending > 0
+        return any(series.values for series in self._series.values())
 
     def update_scalar(self, key: str, value: Any, count: int = 1, resumed: bool = True) -> None:
         """Appends a value to the history of a scalar, without waiting for the device that computes it.
@@ -297,11 +298,27 @@ class MessageHub(CurrentMixin):
             series = self._series[key] = _Series(resumed)
         elif series.resumed is not resumed:
             raise _resumed_changed(key, resumed)
+        if count != 1:
+            series.counts += [1] * (len(series.values) - len(series.counts))
+            series.counts.append(count)
         series.values.append(value)
-        series.counts.append(count)
-        self._num_pending += 1
-        if self._num_pending >= self._PENDING_LIMIT:
+        if len(series.values) >= self._PENDING_LIMIT:
             self._flush()
+
+    def appender(self, key: str) -> Callable[[Any], None]:
+        """Returns a function that appends values to a scalar with nothing checked, for hooks that do so in every step.
+
+        It takes floats and detached tensors of one element, each with count 1. Call :meth:`flush` now and then, if
+        nobody reads. After :meth:`load_state_dict` ask for another one.
+
+        Args:
+            key: name of the scalar.
+        """
+        return self._series.setdefault(key, _Series(True)).values.append
+
+    def flush(self) -> None:
+        """Turns the values that wait into numbers, as reading does."""
+        self._flush()
 
     def update_scalars(self, log_dict: Mapping[str, Any], resumed: bool = True) -> None:
         """Appends to several scalars.
@@ -403,16 +420,14 @@ class MessageHub(CurrentMixin):
             self._resumed_infos[key] = True
 
     def _flush(self) -> None:
-        if self._num_pending == 0:
-            return
-        self._num_pending = 0
         waiting = [series for series in self._series.values() if series.values]
         tensors = [value for series in waiting for value in series.values if isinstance(value, Tensor)]
         numbers = iter(_to_numbers(tensors))
         for series in waiting:
             values = [next(numbers) if isinstance(value, Tensor) else value for value in series.values]
-            series.history.extend(values, series.counts)
-            series.values, series.counts = [], []
+            series.history.extend(values, series.counts + [1] * (len(values) - len(series.counts)))
+            series.values.clear()
+            series.counts.clear()
 
 
 def _resumed_changed(key: str, resumed: bool) -> ValueError:

@@ -3,8 +3,6 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import datetime
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from trainwright.engine.assembly import build_loop, build_optimization, trains_b
 from trainwright.engine.checking import mismatched_parts
 from trainwright.engine.config.config import Config
 from trainwright.engine.data import build_dataloader
-from trainwright.engine.environment import collect_env, setup_environment
+from trainwright.engine.environment import collect_env, setup_environment, unused_timestamp
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.hook import Hook, HookList, configured_hooks
@@ -142,7 +140,7 @@ class Runner:
         self.set_randomness(**self.randomness)
 
         self.work_dir = str(Path(work_dir).absolute())
-        self.timestamp = self._agree(_unused_timestamp(Path(self.work_dir)))
+        self.timestamp = self._agree(unused_timestamp(Path(self.work_dir)))
         name = experiment_name or (Path(self.cfg.filename).stem if self.cfg.filename else "")
         self.experiment_name = f"{name}_{self.timestamp}" if name else self.timestamp
         self.log_dir = str(Path(self.work_dir, self.timestamp))
@@ -494,10 +492,3 @@ class Runner:
         name = Path(self.cfg.filename).with_suffix(".py").name if self.cfg.filename else f"{self.timestamp}.py"
         self.cfg.dump(Path(self.work_dir, name))
         self.visualizer.add_config(self.cfg)
-
-
-def _unused_timestamp(work_dir: Path) -> str:
-    """Returns the time to the second, with a number behind it if a run of this second has its folder already."""
-    now = datetime.now().strftime("%Y%m%d_%H%M%S")
-    candidates = chain([now], (f"{now}_{number}" for number in count(2)))
-    return next(candidate for candidate in candidates if not (work_dir / candidate).exists())

@@ -1,5 +1,6 @@
 """Measures how long iterations take, and how long the rest will."""
 
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ class IterTimerHook(Hook):
         self._max_iters = 0
         self._eval_seconds = 0.0
         self._infos: dict[str, Any] = {}
+        self._append_time: Callable[[Any], None] | None = None
+        self._append_data_time: Callable[[Any], None] | None = None
 
     def _before_epoch(self, runner: "Runner", mode: str = "train") -> None:
         self._last = perf_counter()
@@ -45,13 +48,16 @@ class IterTimerHook(Hook):
         self._max_iters = runner.max_iters
         runner.message_hub.update_info("eta", 0.0)
         self._infos = runner.message_hub.runtime_info
+        self._append_time = self._append_data_time = None
 
     def _before_iter(self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, mode: str = "train") -> None:
         runner.message_hub.update_scalar(f"{mode}/data_time", perf_counter() - self._last)
 
     def before_train_iter(self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None) -> None:
         """Notes how long the batch took to come."""
-        runner.message_hub.update_scalar("train/data_time", perf_counter() - self._last)
+        if self._append_data_time is None:
+            self._append_data_time = runner.message_hub.appender("train/data_time")
+        self._append_data_time(perf_counter() - self._last)
 
     def after_train_iter(
         self,
@@ -67,7 +73,9 @@ class IterTimerHook(Hook):
         self._measured += 1
         if self._measured:
             self._seconds += elapsed
-        runner.message_hub.update_scalar("train/time", elapsed)
+        if self._append_time is None:
+            self._append_time = runner.message_hub.appender("train/time")
+        self._append_time(elapsed)
         average = self._seconds / self._measured if self._measured else elapsed
         self._infos["eta"] = average * (self._max_iters - runner.iter - 1)
 

@@ -100,7 +100,7 @@ class NanGuardHook(Hook):
     ) -> None:
         """Keeps the loss, and reads the kept ones if it is time."""
         try:
-            self._losses.append(outputs[self.monitor])  # type: ignore[index]  # None is explained below
+            self._losses.append(outputs[self.monitor].detach())  # type: ignore[index]  # None is explained below
         except (KeyError, TypeError) as error:
             raise self._missing_loss(outputs) from error
         if len(self._losses) >= self.interval or any(saver.is_due_after_iter(runner) for saver in self._savers):

@@ -2,6 +2,7 @@
 
 import copy
 import numbers
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,10 @@ from trainwright.engine.registry import HOOKS
 
 if TYPE_CHECKING:
     from trainwright.engine.runner import Runner
+
+
+_FLUSH_INTERVAL = 1024
+"""Iterations after which values are read at the latest, so that those that wait stay few."""
 
 
 class _Prefixed(dict[str, str]):
@@ -40,6 +45,7 @@ class RuntimeInfoHook(Hook):
         self._keys = _Prefixed()
         self._outer_stage: str | None = None
         self._infos: dict[str, Any] = {}
+        self._appenders: dict[str, Callable[[Any], None]] = {}
 
     def before_run(self, runner: "Runner") -> None:
         """Notes what the run is."""
@@ -65,6 +71,7 @@ class RuntimeInfoHook(Hook):
             }
         )
         self._infos = hub.runtime_info
+        self._appenders = {}
         metainfo = getattr(getattr(runner.train_dataloader, "dataset", None), "metainfo", None)
         if metainfo is not None:
             hub.update_info("dataset_meta", copy.deepcopy(metainfo))
@@ -81,6 +88,8 @@ class RuntimeInfoHook(Hook):
         """Notes the iteration and the learning rates."""
         hub, keys = runner.message_hub, self._keys
         self._infos["iter"] = runner.iter
+        if batch_idx % _FLUSH_INTERVAL == 0:
+            hub.flush()
         for name, rates in runner.optim_wrapper.get_lr().items():
             rate = rates[0]
             # A scheduler changes a rate that is a tensor in place, and the hub reads it later.
@@ -95,9 +104,13 @@ class RuntimeInfoHook(Hook):
     ) -> None:
         """Notes the losses, without waiting for them."""
         if outputs is not None:
-            update, keys = runner.message_hub.update_scalar, self._keys
             for name, value in outputs.items():
-                update(keys[name], value)
+                append = self._appenders.get(name)
+                if append is None:
+                    runner.message_hub.update_scalar(f"train/{name}", value)  # the first one is looked at
+                    self._appenders[name] = runner.message_hub.appender(f"train/{name}")
+                else:
+                    append(value.detach() if isinstance(value, Tensor) else value)
 
     def before_val(self, runner: "Runner") -> None:
         """Notes that a validation runs."""

@@ -147,8 +147,9 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
 
 
 def close_dist() -> None:
-    """Leaves the process group, if there is one, so that the process can end without a complaint."""
+    """Leaves the process group, if there is one, when all processes have come to their end."""
     if is_distributed():
+        dist.barrier()  # some releases of gloo wait for ever in a process whose partner has gone already
         dist.destroy_process_group()
 
 

@@ -32,8 +32,8 @@ def autocast(
         cache_enabled: whether casts of weights are kept within the context; torch's default if None.
     """
     if device_type is None:
-        accelerator = torch.accelerator.current_accelerator()
-        device_type = accelerator.type if accelerator is not None and torch.accelerator.is_available() else "cpu"
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        device_type = "cpu" if accelerator is None else accelerator.type
     if dtype is torch.float32:
         dtype, enabled = None, False
     return torch.autocast(device_type, dtype=dtype, enabled=enabled, cache_enabled=cache_enabled)

@@ -46,6 +46,7 @@ def train(model: nn.Module) -> None:
         ("6d620cc8600443fa", {"type": "StochasticWeightAverage", "interval": 2}),
     ],
 )  # fmt: skip
+@pytest.mark.skipif(not torch.__version__.startswith("2.14"), reason="the numbers were taken with PyTorch 2.14")
 def test_numbers_are_those_of_mmengine(expected: str, config: dict[str, Any]) -> None:
     torch.manual_seed(1)
     model = small_net()

@@ -25,16 +25,14 @@ def run_processes(target: Callable[..., Any], *args: Any, world_size: int = 2) -
 def _worker(
     rank: int, world_size: int, port: int, folder: str, target: Callable[..., Any], args: tuple[Any, ...]
 ) -> None:
-    from trainwright.engine.distributed import init_dist
+    from trainwright.engine.distributed import close_dist, init_dist
 
     torch.set_num_threads(1)
     environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in environment.items()}, MASTER_ADDR="127.0.0.1")
     init_dist("pytorch", timeout=60)
-    try:
-        torch.save(target(*args), Path(folder, f"{rank}.pt"))
-    finally:
-        torch.distributed.destroy_process_group()
+    torch.save(target(*args), Path(folder, f"{rank}.pt"))
+    close_dist()
 
 
 def collectives(folder: str) -> dict[str, Any]:

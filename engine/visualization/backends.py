@@ -473,7 +473,7 @@ class MLflowVisBackend(BaseVisBackend):
 
 def _json_line(values: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(values, default=to_plain) + "\n"
+        return _ENCODER.encode(values) + "\n"
     except TypeError:  # a key that JSON does not know
         return json.dumps(to_plain(values)) + "\n"
 
@@ -489,6 +489,9 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [to_plain(item) for item in value]
     return str(value)
+
+
+_ENCODER = json.JSONEncoder(default=to_plain)
 
 
 def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -265,7 +265,7 @@ class MessageHub(CurrentMixin):
     @property
     def log_scalars(self) -> dict[str, HistoryBuffer]:
         """The history of each scalar."""
-        self._flush()
+        self.flush()
         return {key: series.history for key, series in self._series.items()}
 
     @property
@@ -303,7 +303,7 @@ class MessageHub(CurrentMixin):
             series.counts.append(count)
         series.values.append(value)
         if len(series.values) >= self._PENDING_LIMIT:
-            self._flush()
+            self.flush()
 
     def appender(self, key: str) -> Callable[[Any], None]:
         """Returns a function that appends values to a scalar with nothing checked, for hooks that do so in every step.
@@ -315,10 +315,6 @@ class MessageHub(CurrentMixin):
             key: name of the scalar.
         """
         return self._series.setdefault(key, _Series(True)).values.append
-
-    def flush(self) -> None:
-        """Turns the values that wait into numbers, as reading does."""
-        self._flush()
 
     def update_scalars(self, log_dict: Mapping[str, Any], resumed: bool = True) -> None:
         """Appends to several scalars.
@@ -372,7 +368,7 @@ class MessageHub(CurrentMixin):
         Raises:
             KeyError: no scalar has this name.
         """
-        self._flush()
+        self.flush()
         if key not in self._series:
             hint = did_you_mean(key, self._series) or f"there are {', '.join(self._series) or 'none yet'}"
             raise KeyError(f"no scalar {key!r} in the message hub {self.instance_name!r}: {hint}")
@@ -380,7 +376,7 @@ class MessageHub(CurrentMixin):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what is part of checkpoints; it can be loaded with ``torch.load(weights_only=True)``."""
-        self._flush()
+        self.flush()
         infos: dict[str, Any] = {}
         for key, value in self._runtime_info.items():
             if self._resumed_infos.get(key):
@@ -408,7 +404,7 @@ class MessageHub(CurrentMixin):
         missing = [key for key in ("log_scalars", "runtime_info", "resumed_keys") if key not in state]
         if missing:
             raise ValueError(f"this is not the state of a message hub: {', '.join(missing)} missing")
-        self._flush()
+        self.flush()
         for key, stored in state["log_scalars"].items():
             history = _read_history(stored)
             if history is None:
@@ -419,7 +415,8 @@ class MessageHub(CurrentMixin):
             self._runtime_info[key] = value
             self._resumed_infos[key] = True
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Turns the values that wait into numbers, as reading does."""
         waiting = [series for series in self._series.values() if series.values]
         tensors = [value for series in waiting for value in series.values if isinstance(value, Tensor)]
         numbers = iter(_to_numbers(tensors))

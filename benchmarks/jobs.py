@@ -46,7 +46,8 @@ class Job:
     Args:
         name: as on the command line.
         title: what it is, for people.
-        steps: training steps in its epoch.
+        steps: training steps in its epoch. Many short rounds say more than few long ones where the machine drifts.
+        rounds: rounds that count, unless the command line says otherwise.
         batch_size: samples in a step.
         build_network: makes a network that takes inputs and returns logits.
         build_dataset: makes a dataset of inputs and labels; its argument is their number.
@@ -60,6 +61,7 @@ class Job:
     name: str
     title: str
     steps: int
+    rounds: int
     batch_size: int
     build_network: Callable[[], nn.Module]
     build_dataset: Callable[[int], Dataset[Any]]
@@ -103,7 +105,8 @@ def _mlp() -> Job:
     return Job(
         name="mlp",
         title="2-layer MLP, batch 8, Adam, steps alone",
-        steps=2000,
+        steps=600,
+        rounds=21,
         batch_size=8,
         build_network=lambda: nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 10)),
         build_dataset=lambda size: TensorDataset(torch.randn(size, 32), torch.randint(10, (size,))),
@@ -121,6 +124,7 @@ def _resnet18() -> Job:
         name="resnet18",
         title="ResNet-18 on 32x32 images, batch 4, SGD, steps alone",
         steps=20,
+        rounds=5,
         batch_size=4,
         build_network=_small_resnet18,
         build_dataset=lambda size: TensorDataset(torch.randn(size, 3, 32, 32), torch.randint(10, (size,))),
@@ -135,6 +139,7 @@ def _fashion_mnist() -> Job:
         name="fashion_mnist",
         title="the shipped lenet_fashion_mnist, from reading the data to the checkpoint after one epoch",
         steps=fashion_mnist.STEPS,
+        rounds=5,
         batch_size=fashion_mnist.BATCH_SIZE,
         build_network=lambda: fashion_mnist.NormalizedImages(MODELS.build(cfg.model.backbone)),
         build_dataset=lambda size: fashion_mnist.WholeBatches(*fashion_mnist.read_images(size)),

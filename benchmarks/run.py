@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="NAME",
         help=f"who trains: {', '.join(names)}; default: all",
     )
-    parser.add_argument("--rounds", type=int, default=5, help="that count; default: %(default)s")
+    parser.add_argument("--rounds", type=int, help="that count; default: each job's own")
     parser.add_argument("--steps", type=int, help="in a training; default: each job's own")
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="cpu for a machine that is busy; default: %(default)s"
@@ -45,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--profile", nargs=1, choices=names, metavar="NAME", help="print where this one's time goes, instead"
     )
     arguments = parser.parse_args(argv)
-    if arguments.rounds < 1 or (arguments.steps is not None and arguments.steps < 10):
+    if (arguments.rounds is not None and arguments.rounds < 1) or (
+        arguments.steps is not None and arguments.steps < 10
+    ):
         parser.error("at least one round, and ten steps")
 
     torch.set_num_threads(1)
@@ -62,9 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             for taker in takers:
                 profile(job, taker)
             continue
-        seconds = run_rounds(job, takers, arguments.rounds, CLOCKS[arguments.clock])
+        rounds = arguments.rounds or job.rounds
+        seconds = run_rounds(job, takers, rounds, CLOCKS[arguments.clock])
         print(f"\n{name}: {job.title}")
-        print(f"{job.steps} steps, {arguments.rounds} rounds, {arguments.clock} time")
+        print(f"{job.steps} steps, {rounds} rounds, {arguments.clock} time")
         print(table(seconds, "bare", "per step", lambda time: f"{1e6 * time:,.0f} us"), flush=True)
     return 0
 

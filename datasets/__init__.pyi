@@ -17,6 +17,7 @@ from .mnist import FashionMNISTSubset as FashionMNISTSubset
 from .samplers import ClassAwareSampler as ClassAwareSampler
 from .samplers import DefaultSampler as DefaultSampler
 from .samplers import InfiniteSampler as InfiniteSampler
+from .shapes import Shapes as Shapes
 from .toy import XOR as XOR
 from .toy import TwoClouds as TwoClouds
 from .transforms import LoadImageFromFile as LoadImageFromFile

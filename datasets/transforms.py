@@ -8,6 +8,16 @@ In between stand torchvision's v2 transforms, by name. A sample on its way throu
     img         tv_tensors.Image: (C, H, W), RGB or grey, uint8 (0 to 255)    from LoadImageFromFile on
     ori_shape   (height, width) of the image in the file                      from LoadImageFromFile on
 
+and where it has them, with N instances and K keypoints each:
+
+    gt_bboxes             tv_tensors.BoundingBoxes: (N, 4), float32, format XYXY, in pixels
+    gt_bboxes_labels      int64 (N,): class of each instance
+    gt_ignore_flags       bool (N,): instances that count neither as hit nor as missed (crowds, difficult ones)
+    gt_masks              tv_tensors.Mask: (N, H, W), uint8, 0 or 1
+    gt_keypoints          float32 (N, K, 2): x and y in pixels
+    gt_keypoints_visible  float32 (N, K): 0 not labelled, 1 hidden, 2 visible
+    gt_seg_map            tv_tensors.Mask: (H, W), uint8 or int64, class of each pixel; 255 does not count
+
 Every v2 transform gets the whole dict and changes what it knows the type of (images, and ``tv_tensors`` such
 as boxes and masks that go with them), so other keys may be added freely.
 """
@@ -21,7 +31,7 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.registry import TRANSFORMS
-from trainwright.engine.structures import DataSample
+from trainwright.engine.structures import DataSample, InstanceData, PixelData
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -88,12 +98,26 @@ class LoadImageFromFile:
             return ImageOps.exif_transpose(picture).convert(_PIL_MODES[self.color_type])
 
 
+_INSTANCE_FIELDS = {
+    "gt_bboxes": "bboxes",
+    "gt_bboxes_labels": "labels",
+    "gt_masks": "masks",
+    "gt_keypoints": "keypoints",
+    "gt_keypoints_visible": "keypoints_visible",
+}
+
+
 @TRANSFORMS.register_module()
 class PackInputs:
     """Makes of a sample what a model takes: ``dict(inputs=Tensor, data_samples=DataSample)``.
 
-    ``inputs`` is the image as a plain tensor of shape (C, H, W), of unchanged dtype. ``gt_label`` becomes an
-    int64 tensor: of shape () for one class, (classes,) for a list of them.
+    ``inputs`` is the image as a plain tensor of shape (C, H, W), of unchanged dtype. The data sample gets, of
+    what the sample has:
+
+    - ``gt_label``: int64, of shape () for one class, (classes,) for a list of them;
+    - ``gt_instances`` with ``bboxes`` (N, 4), ``labels`` (N,), ``masks`` (N, H, W), ``keypoints`` (N, K, 2) and
+      ``keypoints_visible`` (N, K); those with a true ``gt_ignore_flags`` go to ``ignored_instances`` instead;
+    - ``gt_sem_seg`` with ``sem_seg``: int64 (1, H, W).
 
     Args:
         meta_keys: what to keep as meta information, where the sample has it. ``img_shape`` is always known:
@@ -106,7 +130,7 @@ class PackInputs:
 
     def __init__(
         self,
-        meta_keys: Sequence[str] = ("sample_idx", "img_path", "ori_shape", "img_shape"),
+        meta_keys: Sequence[str] = ("sample_idx", "img_id", "img_path", "ori_shape", "img_shape"),
         input_key: str = "img",
     ) -> None:
         self.meta_keys = tuple(meta_keys)
@@ -124,6 +148,21 @@ class PackInputs:
         sample = DataSample(metainfo={key: known[key] for key in self.meta_keys if key in known})
         if "gt_label" in results:
             sample.gt_label = torch.as_tensor(results["gt_label"], dtype=torch.int64)
+        fields = {
+            field: torch.as_tensor(results[key]).as_subclass(Tensor)
+            for key, field in _INSTANCE_FIELDS.items()
+            if key in results
+        }
+        if fields:
+            instances = InstanceData(**fields)
+            if "gt_ignore_flags" in results:
+                ignored = torch.as_tensor(results["gt_ignore_flags"], dtype=torch.bool)
+                sample.ignored_instances = instances[ignored]
+                instances = instances[~ignored]
+            sample.gt_instances = instances
+        if "gt_seg_map" in results:
+            plane = torch.as_tensor(results["gt_seg_map"]).as_subclass(Tensor).to(torch.int64)
+            sample.gt_sem_seg = PixelData(sem_seg=plane[None])
         return {"inputs": inputs, "data_samples": sample}
 
     def __repr__(self) -> str:

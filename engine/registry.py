@@ -275,7 +275,8 @@ OPTIM_WRAPPER_CONSTRUCTORS = _root(
     "OPTIM_WRAPPER_CONSTRUCTORS", "optimizer wrapper constructor", ["trainwright.engine.optim.constructor"]
 )
 PARAM_SCHEDULERS = _root("PARAM_SCHEDULERS", "parameter scheduler", ["trainwright.engine.optim.schedulers"])
-METRICS = _root("METRICS", "metric", ["trainwright.engine.evaluation.metrics"])
+# Metrics of one task live beside its models.
+METRICS = _root("METRICS", "metric", ["trainwright.engine.evaluation.metrics", "trainwright.models"])
 EVALUATOR = _root("EVALUATOR", "evaluator", ["trainwright.engine.evaluation.evaluator"])
 TASK_UTILS = _root("TASK_UTILS", "task util")
 VISUALIZERS = _root("VISUALIZERS", "visualizer", ["trainwright.engine.visualization.visualizer"])

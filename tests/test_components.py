@@ -45,6 +45,7 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "RepeatDataset": dict(dataset=DATA, times=2),
         "ClassBalancedDataset": dict(dataset=DATA, oversample_thr=0.1),
         "ImageFolder": dict(data_root="none", lazy_init=True),
+        "Shapes": dict(num_samples=2),
         "MNIST": dict(root="none", lazy_init=True),
         "FashionMNIST": dict(root="none", lazy_init=True),
         "CIFAR10": dict(root="none", lazy_init=True),

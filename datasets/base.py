@@ -5,7 +5,8 @@ import functools
 import logging
 import os
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -230,6 +231,21 @@ class BaseDataset(Dataset[Any]):
             data_info = copy.deepcopy(self.data_list[position])
         data_info["sample_idx"] = position
         return data_info  # type: ignore[no-any-return]  # what was serialised
+
+    def check_annotations(self) -> Iterator[str]:
+        """Yields a line for each problem of the annotations: which sample, what is wrong, what to do about it.
+
+        ``trainwright browse-dataset`` prints them. Here: every file that an annotation names exists. A subclass that
+        knows more of its annotations adds its own checks.
+        """
+        for index in range(len(self)):
+            info = self.get_data_info(index)
+            paths = [info[key] for key in self.data_prefix if isinstance(info.get(key), str | os.PathLike)]
+            if not paths:
+                return
+            for path in paths:
+                if not Path(path).exists():
+                    yield f"sample {index}: {os.fspath(path)} does not exist: check data_root and data_prefix"
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """Returns the classes of a sample. A subclass that is to be balanced by class must override it."""

@@ -101,6 +101,29 @@ def print_config(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def browse_dataset(arguments: argparse.Namespace) -> int:
+    """Draws samples as a model gets to see them, and prints every problem of the annotations."""
+    from trainwright.tools import browse
+
+    cfg = _read(arguments.config, arguments.cfg_options)
+    _check(cfg)
+    out_dir = Path(arguments.out_dir or Path("browse", find_config(arguments.config).stem, arguments.split))
+    return 1 if browse.browse_dataset(cfg, arguments.split, arguments.number, out_dir, arguments.seed) else 0
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """Predicts for images (or what else the model takes), and writes the predictions as JSON and as pictures."""
+    from trainwright.tools import predict as predicting
+
+    cfg = _read(arguments.config, arguments.cfg_options)
+    out_dir = Path(arguments.out_dir)
+    file = predicting.predict(
+        cfg, arguments.checkpoint, arguments.inputs, out_dir, arguments.batch_size, arguments.device
+    )
+    print(f"The predictions are in {file}, and drawn beside it.")
+    return 0
+
+
 def find_config(name: str) -> Path:
     """Returns the file of a config that is named by its path, or by its name among those that ship with Trainwright.
 
@@ -165,6 +188,30 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("check", parents=[common], help="find mistakes in configs", description=check.__doc__)
     command.add_argument("config", metavar="CONFIG", nargs="+")
     command.set_defaults(run=check)
+
+    command = commands.add_parser(
+        "predict", parents=[common], help="predict with a checkpoint", description=predict.__doc__
+    )
+    command.add_argument("config", metavar="CONFIG")
+    command.add_argument("checkpoint", metavar="CHECKPOINT")
+    command.add_argument("inputs", metavar="INPUT", nargs="+", help="an image, a folder of images, or a video")
+    command.add_argument("--out-dir", default="predictions", help="folder to write to; default: %(default)s")
+    command.add_argument("--batch-size", type=int, default=1, help="inputs at once; default: %(default)s")
+    command.add_argument("--device", help="default: the accelerator if there is one")
+    command.set_defaults(run=predict)
+
+    command = commands.add_parser(
+        "browse-dataset",
+        parents=[common],
+        help="look at samples, and find bad annotations",
+        description=browse_dataset.__doc__,
+    )
+    command.add_argument("config", metavar="CONFIG")
+    command.add_argument("--split", choices=["train", "val", "test"], default="train", help="default: %(default)s")
+    command.add_argument("--number", type=int, default=20, help="how many samples; default: %(default)s")
+    command.add_argument("--out-dir", help="folder for the pictures; default: browse/CONFIG/SPLIT")
+    command.add_argument("--seed", type=int, default=0, help="of the augmentation; default: %(default)s")
+    command.set_defaults(run=browse_dataset)
 
     command = commands.add_parser(
         "print-config",

@@ -1,0 +1,78 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainwright.tools.cli import main
+
+SHAPES = """\
+train_dataloader = dict(
+    batch_size=2,
+    dataset=dict(type="Shapes", num_samples=3, size=32, pipeline=[dict(type="RandomHorizontalFlip"), dict(type="PackInputs")]),
+)
+train_cfg = dict(max_epochs=1)
+optim_wrapper = dict(optimizer=dict(type="SGD", lr=0.1))
+model = dict(type="LeNet")
+"""
+
+
+def test_pictures_of_the_samples_are_written(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("shapes.py").write_text(SHAPES)
+    assert main(["browse-dataset", "shapes.py", "--number", "2", "--out-dir", "seen"]) == 0
+    pictures = sorted(Path("seen").iterdir())
+    assert [picture.name for picture in pictures] == ["000000.png", "000001.png"]
+    assert Image.open(pictures[0]).size == (224, 224)  # enlarged, so that texts can be read
+    assert "2 of 3 samples of Shapes are drawn in seen" in capsys.readouterr().out
+    before = np.array(Image.open(pictures[0]))
+    assert main(["browse-dataset", "shapes.py", "--number", "2", "--out-dir", "again"]) == 0
+    assert (np.array(Image.open("again/000000.png")) == before).all()
+
+
+def test_a_missing_image_is_named_and_the_status_tells(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (8, 8)).save("there.png")
+    annotations = {"metainfo": {}, "data_list": [{"img_path": "there.png"}, {"img_path": "gone.png"}]}
+    Path("ann.json").write_text(json.dumps(annotations))
+    dataset = dict(
+        type="BaseDataset", ann_file="ann.json", pipeline=[dict(type="LoadImageFromFile"), dict(type="PackInputs")]
+    )
+    Path("files.py").write_text(f"{SHAPES}train_dataloader = dict(batch_size=1, dataset={dataset!r})\n")
+    assert main(["browse-dataset", "files.py", "--number", "1"]) == 1
+    captured = capsys.readouterr()
+    assert "sample 1: gone.png does not exist" in captured.err
+    assert "there.png" not in captured.err
+    assert Path("browse/files/train/000000.png").is_file()
+
+
+def test_a_split_that_is_not_there_is_a_mistake(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("shapes.py").write_text(SHAPES)
+    assert main(["browse-dataset", "shapes.py", "--split", "val"]) == 2
+    assert "val_dataloader" in capsys.readouterr().err
+
+
+def test_points_are_no_images(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["browse-dataset", "toy/mlp_xor"]) == 2
+    assert "inputs of shape (2,) are no image" in capsys.readouterr().err
+
+
+def test_predictions_are_written_as_json_and_as_pictures(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = "classification/lenet_fashion_mnist"
+    options = [
+        "train_dataloader.num_batch_per_epoch=5",
+        "train_cfg.max_epochs=1",
+        "val_dataloader.num_batch_per_epoch=1",
+    ]
+    options += ["test_dataloader.num_batch_per_epoch=1"]
+    assert main(["train", config, "--work-dir", "run", "--cfg-options", *options]) == 0
+    Path("pictures").mkdir()
+    for name, grey in (("a", 40), ("b", 200)):
+        Image.new("L", (28, 28), grey).save(f"pictures/{name}.png")
+    assert main(["predict", config, "run/epoch_1.pth", "pictures", "pictures/a.png", "--batch-size", "2"]) == 0
+    entries = json.loads(Path("predictions/predictions.json").read_text())
+    assert [entry["input"] for entry in entries] == ["pictures/a.png", "pictures/b.png", "pictures/a.png"]
+    assert entries[0]["pred_class"] == entries[2]["pred_class"]
+    assert len(entries[0]["pred_scores"]) == 10
+    assert len(list(Path("predictions").glob("*.png"))) == 3
+    assert main(["predict", config, "run/epoch_1.pth", "nothing.png"]) == 2
+    assert "there is no file and no folder 'nothing.png'" in capsys.readouterr().err

@@ -1,0 +1,59 @@
+"""``trainwright predict``: predictions for files, as JSON and as pictures."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trainwright.engine.config.config import Config
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.image_inputs import list_images
+from trainwright.engine.registry import INFERENCERS
+
+
+def predict(
+    cfg: Config, checkpoint: str, inputs: Sequence[str], out_dir: Path, batch_size: int = 1, device: str | None = None
+) -> Path:
+    """Predicts for files and writes ``predictions.json`` and a picture of each prediction.
+
+    Args:
+        cfg: config of the model; ``inferencer_type`` names an inferencer of its own.
+        checkpoint: file with the weights.
+        inputs: files, or folders of images.
+        out_dir: folder to write to.
+        batch_size: how many inputs the model gets at once.
+        device: where to compute; the accelerator, else the CPU, if None.
+
+    Returns:
+        The path of ``predictions.json``: a list with one entry an input, ``input`` its path.
+
+    Raises:
+        ConfigError: an input does not exist, or a folder has no images.
+    """
+    paths = [path for given in inputs for path in _files(given)]
+    inferencer: Any = INFERENCERS.build(
+        {"type": cfg.get("inferencer_type", "Inferencer")}, path="inferencer_type", model=cfg, weights=checkpoint,
+        device=device,
+    )  # fmt: skip
+    predictions = inferencer(paths, batch_size=batch_size, out_dir=out_dir)["predictions"]
+    out_dir.mkdir(parents=True, exist_ok=True)
+    file = out_dir / "predictions.json"
+    entries = [{"input": path, **_as_dict(prediction)} for path, prediction in zip(paths, predictions)]
+    file.write_text("[\n" + ",\n".join(json.dumps(entry) for entry in entries) + "\n]\n")
+    return file
+
+
+def _files(given: str) -> list[str]:
+    path = Path(given)
+    if path.is_file():
+        return [given]
+    if not path.is_dir():
+        raise ConfigError("", f"there is no file and no folder {given!r}")
+    try:
+        return list_images(path)
+    except FileNotFoundError as error:
+        raise ConfigError("", str(error)) from error
+
+
+def _as_dict(prediction: Any) -> dict[str, Any]:
+    return prediction if isinstance(prediction, dict) else {"prediction": prediction}

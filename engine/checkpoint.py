@@ -73,11 +73,14 @@ def write_last_checkpoint(work_dir: str | os.PathLike[str], name: str | os.PathL
     target = Path(name) if Path(name).is_absolute() else folder / name
     text = str(target.relative_to(folder)) if target.is_relative_to(folder) else str(target)
     temporary = folder / f".{LAST}.{os.getpid()}.tmp"
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / LAST)
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(folder / LAST)
+    finally:
+        temporary.unlink(missing_ok=True)
     sync_folder(folder)
 
 

@@ -5,7 +5,7 @@ import logging
 import logging.handlers
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -148,6 +148,7 @@ class MMLogger(logging.Logger, CurrentMixin):
             self.log_file = str(path)
             handler = _file_handler(self.log_file, file_mode, file_handler_cfg)
             handler.setFormatter(LogFormatter("%Y/%m/%d %H:%M:%S"))
+            handler.handleError = _say_once(self.log_file)  # type: ignore[method-assign]  # else a traceback a line
             self.addHandler(handler)
 
     def _log(  # type: ignore[override]  # the options of the base class, not spelled out
@@ -216,6 +217,19 @@ def print_log(msg: Any, logger: logging.Logger | str | None = None, level: int =
                 f"no logger {logger!r}: create it with MMLogger.get_instance({logger!r}), or say 'current'"
             )
         get_logger(logger).log(level, msg)
+
+
+def _say_once(path: str) -> Callable[[logging.LogRecord], None]:
+    """Returns what to do when a log file cannot be written, as on a full disk."""
+    said = False
+
+    def handle_error(record: logging.LogRecord) -> None:
+        nonlocal said
+        if not said:
+            said = True
+            print(f"The log file {path} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
+
+    return handle_error
 
 
 def _level_number(level: int | str) -> int:

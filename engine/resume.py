@@ -112,9 +112,14 @@ def save_if_stopped(runner: "Runner", saved: Mapping[str, int] | None) -> None:
     if saved != state.state_dict():
         at_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop) and state.inner_iter == 0
         name = "epoch_{}.pth" if at_epoch else "iter_{}.pth"
-        path = runner.save_checkpoint(runner.work_dir, name, by_epoch=at_epoch)
-        if is_main_process():
-            checkpoints.write_last_checkpoint(runner.work_dir, path)
+        try:
+            path = runner.save_checkpoint(runner.work_dir, name, by_epoch=at_epoch)
+            if is_main_process():
+                checkpoints.write_last_checkpoint(runner.work_dir, path)
+        except OSError as error:
+            newest, _ = checkpoints.find_latest_checkpoint(runner.work_dir)
+            lost = f"what was trained since {newest} is lost" if newest else "no checkpoint was written before either"
+            runner.logger.error("Iteration %d is NOT saved: %s; %s.", state.iter, error, lost)
     config = runner.cfg.filename or "CONFIG"
     command = f"trainwright train {config} --work-dir {runner.work_dir} --resume"
     runner.logger.warning("Stopped after iteration %d (%s). To go on: %s", state.iter, state.stop_reason, command)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from trainwright.engine import checkpoint as checkpoints
-from trainwright.engine import distributed, resume, snapshot
+from trainwright.engine import distributed, resume, saving
 from trainwright.engine import registry as registries
 from trainwright.engine.assembly import build_loop, build_optimization, trains_by_epoch
 from trainwright.engine.checking import mismatched_parts
@@ -124,7 +124,7 @@ class Runner:
         self.initialized = False
         self.resuming = False
         self.host_streams: dict[str, Any] | None = None
-        self._saved_counters: dict[str, int] | None = None
+        self.saved_counters: dict[str, int] | None = None
         self._default_scope = default_scope
         self._train_loop: TrainLoop | None = None
         self._val_loop: ValLoop | None = None
@@ -289,7 +289,7 @@ class Runner:
                     self.iter,
                 )
             loop.run()
-            resume.save_if_stopped(self, self._saved_counters)
+            resume.save_if_stopped(self, self.saved_counters)
         raise_for_signal(self.state.stop_signal)
         return self.model  # type: ignore[no-any-return]
 
@@ -413,11 +413,10 @@ class Runner:
         counters = self.state.state_dict()
         path = Path(out_dir, filename.format(counters["epoch" if by_epoch else "iter"]))
         if distributed.is_main_process():
-            checkpoint = snapshot.take(self, optimizer=save_optimizer, schedulers=save_param_scheduler, meta=meta)
-            self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
-            checkpoints.save_checkpoint(snapshot.to_cpu(checkpoint), path)
+            checkpoint = saving.collect(self, optimizer=save_optimizer, schedulers=save_param_scheduler, meta=meta)
+            checkpoints.save_checkpoint(checkpoint, path)
         if save_optimizer and save_param_scheduler:
-            self._saved_counters = counters
+            self.saved_counters = counters
         return path
 
     def load_checkpoint(
@@ -490,5 +489,8 @@ class Runner:
         if not self.cfg or not distributed.is_main_process():
             return
         name = Path(self.cfg.filename).with_suffix(".py").name if self.cfg.filename else f"{self.timestamp}.py"
-        self.cfg.dump(Path(self.work_dir, name))
+        try:
+            self.cfg.dump(Path(self.work_dir, name))
+        except OSError as error:
+            raise ConfigError("work_dir", f"cannot be written: {error}", "make room, or choose another") from error
         self.visualizer.add_config(self.cfg)

@@ -205,14 +205,3 @@ def _restore_hooks(runner: "Runner", saved: Mapping[str, Any]) -> None:
         runner.logger.warning("the checkpoint has no state of %s: they start afresh", ", ".join(missing))
     if unknown := sorted(saved.keys() - present.keys()):
         runner.logger.warning("the checkpoint has state of %s, which this run does not have", ", ".join(unknown))
-
-
-def to_cpu(value: Any) -> Any:
-    """Returns the same containers with every tensor on the CPU, so that the file can be read anywhere."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu()
-    if isinstance(value, Mapping):
-        return {key: to_cpu(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(to_cpu(item) for item in value)
-    return value

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from trainwright.engine.checkpoint import (
     load_checkpoint_file,
@@ -14,9 +14,18 @@ from trainwright.engine.checkpoint import (
     write_last_checkpoint,
 )
 from trainwright.engine.distributed import is_main_process
-from trainwright.engine.errors import ConfigError
+from trainwright.engine.errors import CheckpointError, ConfigError
 from trainwright.engine.hook import DataBatch, Hook
 from trainwright.engine.registry import HOOKS
+from trainwright.engine.saving import (
+    Writer,
+    bytes_of,
+    check_space,
+    collect,
+    expected_bytes,
+    human_bytes,
+    remove_leftovers,
+)
 from trainwright.hooks.monitoring import GREATER_KEYS, LESS_KEYS, Monitor, make_monitors, score_of
 
 if TYPE_CHECKING:
@@ -31,6 +40,9 @@ class CheckpointHook(Hook):
     Every file is complete: a run can be resumed from it, ``best_*`` included. A file is removed only after
     its successor is safe on the disk. Files of the same moment share their bytes (hard links where the disk
     has them).
+
+    A disk that is full or fails does not end the run: a warning says what was not written, the last good
+    files stay, and saving is tried again at the next interval.
 
     Cost per step: none by epochs, under 1 µs by iterations; a save waits for the device once.
 
@@ -58,6 +70,9 @@ class CheckpointHook(Hook):
             last and the best files, with only these keys of them; ``["meta", "state_dict"]`` for the weights
             alone.
         save_begin: number of epochs or iterations after which the interval begins to count.
+        async_save: write in the background: the training waits only while the state is copied to host memory
+            (which holds it once more until it is written), and for the save before.
+        on_save_error: ``"warn"``, or ``"raise"`` to end the run when a checkpoint cannot be written.
 
     Raises:
         ConfigError: settings that are impossible, or a rule that cannot be inferred.
@@ -83,6 +98,8 @@ class CheckpointHook(Hook):
         backend_args: dict[str, Any] | None = None,
         published_keys: str | Sequence[str] | None = None,
         save_begin: int = 0,
+        async_save: bool = False,
+        on_save_error: Literal["warn", "raise"] = "warn",
     ) -> None:
         _refuse_remote("file_client_args", file_client_args)
         _refuse_remote("backend_args", backend_args)
@@ -98,6 +115,13 @@ class CheckpointHook(Hook):
         self.filename_tmpl = filename_tmpl or ("epoch_{}.pth" if by_epoch else "iter_{}.pth")
         if self.filename_tmpl.count("{}") != 1:
             raise ConfigError("CheckpointHook.filename_tmpl", f"{filename_tmpl!r} must have one {{}}")
+        if not _is_plain_name(self.filename_tmpl):
+            hint = "name the folder in `out_dir`"
+            raise ConfigError("CheckpointHook.filename_tmpl", f"{filename_tmpl!r} leads to another folder", hint)
+        if on_save_error not in ("warn", "raise"):
+            raise ConfigError("CheckpointHook.on_save_error", f"must be 'warn' or 'raise', not {on_save_error!r}")
+        self.async_save = async_save
+        self.on_save_error = on_save_error
         self.published_keys = _as_list(published_keys)
         self.save_begin = save_begin
         self.save_best = _as_list(save_best)
@@ -117,6 +141,10 @@ class CheckpointHook(Hook):
         self.keep_ckpts: list[str] = []
         self.last_ckpt: str | None = None
         self._obsolete: list[str] = []
+        self._writer = Writer(async_save)
+        self._before: dict[str, Any] = {}
+        self._counters: dict[str, int] = {}
+        self._failed = False
 
     def get_triggered_stages(self) -> list[str]:
         """Returns the points it acts at; by epochs, iterations are none of them."""
@@ -134,12 +162,14 @@ class CheckpointHook(Hook):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`state_dict` returned."""
-        self.best_scores = dict(state["best_scores"])
-        self.best_ckpts = dict(state["best_ckpts"])
-        self.keep_ckpts = list(state["keep_ckpts"])
-        self.last_ckpt = state["last_ckpt"]
-        self._obsolete = list(state["obsolete"])
+        """Takes over what :meth:`state_dict` returned. Names that lead out of the folder are left out."""
+        best = {metric: name for metric, name in state["best_ckpts"].items() if _is_plain_name(name)}
+        self.best_ckpts = best
+        self.best_scores = {metric: score for metric, score in state["best_scores"].items() if metric in best}
+        self.keep_ckpts = [name for name in state["keep_ckpts"] if _is_plain_name(name)]
+        last = state["last_ckpt"]
+        self.last_ckpt = last if last is not None and _is_plain_name(last) else None
+        self._obsolete = [name for name in state["obsolete"] if _is_plain_name(name)]
 
     def before_train(self, runner: "Runner") -> None:
         """Finds the folder, and removes files that a run cut short meant to remove."""
@@ -151,6 +181,10 @@ class CheckpointHook(Hook):
         if not (self.best_scores or self.keep_ckpts):
             self._adopt(runner.message_hub)
         self._drop_surplus()
+        if is_main_process():
+            for name in remove_leftovers(folder):
+                runner.logger.info(f"Removed {name}, which a run that was killed had not finished to write.")
+            self._check_space(runner)
         self._remove_obsolete()
 
     def after_train_epoch(self, runner: "Runner") -> None:
@@ -201,14 +235,28 @@ class CheckpointHook(Hook):
             self._improved = {}
 
     def after_train(self, runner: "Runner") -> None:
-        """Publishes the last and the best checkpoints."""
+        """Waits for the last save, and publishes the last and the best checkpoints."""
+        self._settle(runner)
+        if self._failed:
+            runner.logger.error(
+                f"The end of the training is NOT saved: the newest checkpoint is {self.last_ckpt or 'none at all'}."
+            )
         if self.published_keys and is_main_process():
             last = [self.last_ckpt] if self.save_last and self.last_ckpt else []
             for name in dict.fromkeys([*last, *self.best_ckpts.values()]):
-                self._publish(runner, name)
+                try:
+                    self._publish(runner, name)
+                except OSError as error:
+                    self._report(runner, error, f"{name} could not be published")
         self._folder = None
 
+    def after_run(self, runner: "Runner") -> None:
+        """Waits for a save in progress, also where an exception ended the training."""
+        if self._folder is not None:
+            self._settle(runner)
+
     def _save_regular(self, runner: "Runner") -> None:
+        self._begin(runner)
         name = self._regular_name(runner)
         if name in self.keep_ckpts:
             self.keep_ckpts.remove(name)
@@ -219,10 +267,11 @@ class CheckpointHook(Hook):
         self._write(runner, [name])
 
     def _save_best(self, runner: "Runner", scores: dict[str, float]) -> None:
+        self._begin(runner)
         regular = self._regular_name(runner)
         names = []
         for metric, score in scores.items():
-            name = f"best_{metric}_{regular}".replace("/", "_")
+            name = f"best_{metric}_{regular}".replace("/", "_").replace("\\", "_")
             old = self.best_ckpts.get(metric)
             if old is not None and old != name:
                 self._obsolete.append(old)
@@ -233,28 +282,106 @@ class CheckpointHook(Hook):
         if self._saved_at == _progress(runner) and self.last_ckpt is not None:
             names.append(self.last_ckpt)  # of the same moment, but it does not know the new best yet
         self._write(runner, names)
+        if self._failed:
+            return
         epochs, iterations = _progress(runner)
         done = f"{epochs} epochs" if self.by_epoch else f"{iterations} iterations"
         for metric, score in scores.items():
             name = self.best_ckpts[metric]
             runner.logger.info(f"The best checkpoint with {score:0.4f} {metric} at {done} is saved to {name}.")
 
+    def _begin(self, runner: "Runner") -> None:
+        """Waits for the save before, and notes what is true if the one to come fails."""
+        self._settle(runner)
+        self._before = self.state_dict()
+
     def _write(self, runner: "Runner", names: list[str]) -> None:
         """Writes one checkpoint under several names, notes it as the newest, and removes what it replaces."""
-        assert self._folder is not None
-        runner.save_checkpoint(
-            str(self._folder),
-            names[0],
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            by_epoch=self.by_epoch,
-        )
-        if is_main_process():
-            for name in names[1:]:
-                _link(self._path(names[0]), self._path(name))
-            write_last_checkpoint(runner.work_dir, self._path(names[-1]).absolute())
         self._saved_at = _progress(runner)
-        self._remove_obsolete()
+        self._counters = runner.state.state_dict()
+        if not is_main_process():
+            self._obsolete = []
+            return
+        assert self._folder is not None
+        checkpoint = collect(
+            runner, optimizer=self.save_optimizer, schedulers=self.save_param_scheduler, copy=self.async_save
+        )
+        paths = [self._path(name) for name in names]
+        obsolete = [self._path(name) for name in self._take_obsolete()]
+        known = {*self._before["keep_ckpts"], *self._before["best_ckpts"].values(), self._before["last_ckpt"]}
+        new = [self._path(name) for name in names if name not in known]
+        work_dir = runner.work_dir
+
+        def job() -> None:
+            paths[0].parent.mkdir(parents=True, exist_ok=True)
+            check_space(paths[0].parent, bytes_of(checkpoint))
+            save_checkpoint(checkpoint, paths[0])
+            try:
+                for path in paths[1:]:
+                    _link(paths[0], path)
+                write_last_checkpoint(work_dir, paths[-1].absolute())
+            except OSError:
+                for path in new:
+                    path.unlink(missing_ok=True)  # nobody would know of it
+                raise
+            for path in obsolete:
+                path.unlink(missing_ok=True)
+
+        self._writer.submit(job)
+        if not self.async_save:
+            self._settle(runner)
+
+    def _settle(self, runner: "Runner") -> None:
+        """Waits for the save in progress, and takes note of how it ended."""
+        if not self._counters:
+            return
+        counters, self._counters = self._counters, {}
+        try:
+            self._writer.wait()
+        except OSError as error:
+            self.load_state_dict(self._before)
+            self._saved_at = None
+            self._failed = True
+            self._tell_hub(runner.message_hub)
+            last = str(self._path(self.last_ckpt)) if self.last_ckpt else None
+            runner.message_hub.update_info("last_ckpt", last)
+            self._report(runner, error, f"the checkpoint of iteration {counters['iter']} is NOT saved")
+        else:
+            self._failed = False
+            if self.save_optimizer and self.save_param_scheduler:
+                runner.saved_counters = counters
+
+    def _report(self, runner: "Runner", error: OSError, what: str) -> None:
+        text = f"{what}: {error}"
+        if self.on_save_error == "raise":
+            raise CheckpointError(text) from error
+        newest = f"the newest good one is {self.last_ckpt}" if self.last_ckpt else "there is none yet"
+        runner.logger.warning(f"{text}. Training goes on; {newest}. The next save is tried as usual.")
+
+    def _check_space(self, runner: "Runner") -> None:
+        """Says before the first step if the disk is too small for what is going to be saved."""
+        assert self._folder is not None
+        folder = next(path for path in (self._folder, *self._folder.absolute().parents) if path.is_dir())
+        each, free = expected_bytes(runner), shutil.disk_usage(folder).free
+        regular = self.max_keep_ckpts + 1 if self.max_keep_ckpts > 0 else self._number_of_saves(runner)
+        there = len(self.keep_ckpts) + len(self.best_ckpts)
+        needed = each * max(1, regular + len(self.save_best) - there)
+        if free >= needed:
+            return
+        text = f"{self._folder} has {human_bytes(free)} free; a checkpoint takes about {human_bytes(each)}"
+        if free < each:
+            text += ": not even one fits"
+            if self.on_save_error == "raise":
+                raise CheckpointError(f"{text}: make room, or choose another `out_dir` or --work-dir")
+        else:
+            text += f", and this run will keep about {needed // each} of them"
+        runner.logger.warning(f"{text}: make room, set max_keep_ckpts, or choose another `out_dir` or --work-dir")
+
+    def _number_of_saves(self, runner: "Runner") -> int:
+        if self.interval <= 0:
+            return int(self.save_last)
+        done, end = (runner.epoch, runner.max_epochs) if self.by_epoch else (runner.iter, runner.max_iters)
+        return -(-(end - max(done, self.save_begin)) // self.interval)
 
     def _publish(self, runner: "Runner", name: str) -> None:
         """Writes a copy with only the published keys, its name ending in the digest of its bytes."""
@@ -286,12 +413,16 @@ class CheckpointHook(Hook):
             self._obsolete += self.keep_ckpts[: -self.max_keep_ckpts]
             del self.keep_ckpts[: -self.max_keep_ckpts]
 
-    def _remove_obsolete(self) -> None:
+    def _take_obsolete(self) -> list[str]:
+        """Returns the names of the files to remove, and forgets them."""
         in_use = {*self.keep_ckpts, *self.best_ckpts.values(), self.last_ckpt}
-        for name in self._obsolete if is_main_process() else ():
-            if name not in in_use:
-                self._path(name).unlink(missing_ok=True)
-        self._obsolete = []
+        obsolete, self._obsolete = [name for name in self._obsolete if name not in in_use], []
+        return obsolete
+
+    def _remove_obsolete(self) -> None:
+        obsolete = self._take_obsolete()
+        for name in obsolete if is_main_process() else ():
+            self._path(name).unlink(missing_ok=True)
 
     def _adopt(self, hub: "MessageHub") -> None:
         """Takes over what MMEngine noted in a checkpoint that is resumed."""
@@ -306,6 +437,8 @@ class CheckpointHook(Hook):
 
     def _tell_hub(self, hub: "MessageHub") -> None:
         """Leaves the best scores and paths where scripts written for MMEngine look for them."""
+        for key in [key for key in hub.runtime_info if key.startswith(("best_score", "best_ckpt"))]:
+            hub.pop_info(key)
         for metric, name in self.best_ckpts.items():
             suffix = "" if len(self.save_best) == 1 else f"_{metric}"
             hub.update_info(f"best_score{suffix}", self.best_scores[metric])
@@ -318,17 +451,25 @@ def _progress(runner: "Runner") -> tuple[int, int]:
     return state["epoch"], state["iter"]
 
 
+def _is_plain_name(name: str) -> bool:
+    """Whether a file of this name lies in the folder that it is looked for in."""
+    return name not in ("", ".", "..") and "/" not in name and "\\" not in name and "\0" not in name
+
+
 def _link(source: Path, target: Path) -> None:
     """Gives a file a second name, in one step; a copy where the disk has no hard links."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     try:
-        os.link(source, temporary)
-    except OSError:
-        shutil.copy2(source, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-    temporary.replace(target)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copy2(source, temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
     sync_folder(target.parent)
 
 

@@ -125,7 +125,10 @@ class LoggerHook(Hook):
         runner.logger.info(line)
         if is_main_process():
             assert self.json_log_path is not None
-            (Path(runner.log_dir) / self.json_log_path).write_text(json.dumps(to_plain(tag)))
+            try:
+                (Path(runner.log_dir) / self.json_log_path).write_text(json.dumps(to_plain(tag)))
+            except OSError as error:
+                runner.logger.warning(f"The results could not be written: {error}")
 
     def after_run(self, runner: "Runner") -> None:
         """Closes the backends and copies the logs to ``out_dir``."""

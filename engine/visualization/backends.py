@@ -152,7 +152,7 @@ class LocalVisBackend(BaseVisBackend):
         """Writes ``{name}_{step}.png``."""
         import PIL.Image
 
-        path = self._root / self._img_save_dir / f"{name}_{step}.png"
+        path = _inside(self._root / self._img_save_dir, f"{name}_{step}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(_checked_image(image)).save(path)
 
@@ -183,13 +183,13 @@ class LocalVisBackend(BaseVisBackend):
     def close(self) -> None:
         """Closes the files."""
         if self._env_initialized:
+            self._env_initialized = False
             for stream in self._streams.values():
                 stream.close()
-            self._env_initialized = False
 
     def _append(self, file: str, line: str) -> None:
         if file not in self._streams:
-            self._streams[file] = (self._root / file).open("a")
+            self._streams[file] = _inside(self._root, file).open("a")
         self._streams[file].write(line)
         self._streams[file].flush()
 
@@ -242,8 +242,8 @@ class TensorboardVisBackend(BaseVisBackend):
     def close(self) -> None:
         """Closes the event file."""
         if self._env_initialized:
-            self._writer.close()
             self._env_initialized = False
+            self._writer.close()
 
 
 @VISBACKENDS.register_module()
@@ -525,6 +525,18 @@ def _checked_image(image: Image) -> Image:
     if image.dtype != np.uint8 or image.ndim not in (2, 3):
         raise ValueError(f"an image is uint8 of (height, width, 3), not {image.dtype} of {image.shape}")
     return np.ascontiguousarray(image)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Returns the path of a file in a folder.
+
+    Raises:
+        ValueError: the name leads out of the folder.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{name!r} leads out of {folder}")
+    return path
 
 
 def _check_ending(argument: str, file: str, ending: str) -> None:

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -355,29 +356,34 @@ class Visualizer(CurrentMixin):
     def add_config(self, config: "Config", **kwargs: Any) -> None:
         """Writes the config of the run."""
         for backend in self._writing_backends():
-            backend.add_config(config, **kwargs)
+            with _survived(backend):
+                backend.add_config(config, **kwargs)
 
     def add_graph(self, model: nn.Module, data_batch: Any = None, **kwargs: Any) -> None:
         """Writes the structure of the model."""
         for backend in self._writing_backends():
-            backend.add_graph(model, data_batch, **kwargs)
+            with _survived(backend):
+                backend.add_graph(model, data_batch, **kwargs)
 
     def add_image(self, name: str, image: Image, step: int = 0) -> None:
         """Writes an image, RGB, uint8, (height, width, 3)."""
         for backend in self._writing_backends():
-            backend.add_image(name, image, step)
+            with _survived(backend):
+                backend.add_image(name, image, step)
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
         """Writes a number."""
         for backend in self._writing_backends():
-            backend.add_scalar(name, value, step, **kwargs)
+            with _survived(backend):
+                backend.add_scalar(name, value, step, **kwargs)
 
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
         """Writes numbers by name; backends that write files also write them to ``file_path``."""
         for backend in self._writing_backends():
-            backend.add_scalars(scalar_dict, step, file_path, **kwargs)
+            with _survived(backend):
+                backend.add_scalars(scalar_dict, step, file_path, **kwargs)
 
     def add_datasample(
         self,
@@ -427,7 +433,8 @@ class Visualizer(CurrentMixin):
     def close(self) -> None:
         """Closes the backends. Writing again opens them again."""
         for backend in self._vis_backends.values():
-            backend.close()
+            with _survived(backend):
+                backend.close()
 
     def _writing_backends(self) -> list[BaseVisBackend]:
         return list(self._vis_backends.values()) if is_main_process() else []
@@ -448,6 +455,15 @@ class Visualizer(CurrentMixin):
         if name in self._vis_backends:
             raise ValueError(f"two backends are called {name!r}: give one of them another 'name'")
         self._vis_backends[name] = backend
+
+
+@contextmanager
+def _survived(backend: BaseVisBackend) -> Iterator[None]:
+    """Turns the error of a full or failing disk into a warning: losing a curve is no reason to lose a run."""
+    try:
+        yield
+    except OSError as error:
+        get_logger().warning(f"{type(backend).__name__} cannot write: {error}. Training goes on.")
 
 
 def _as_list(backends: Backends | None) -> list[Mapping[str, Any] | BaseVisBackend]:

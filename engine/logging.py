@@ -148,7 +148,7 @@ class MMLogger(logging.Logger, CurrentMixin):
             self.log_file = str(path)
             handler = _file_handler(self.log_file, file_mode, file_handler_cfg)
             handler.setFormatter(LogFormatter("%Y/%m/%d %H:%M:%S"))
-            handler.handleError = _say_once(self.log_file)  # type: ignore[method-assign]  # else a traceback a line
+            handler.handleError = _say_once(self.log_file)  # type: ignore[method-assign,assignment]  # else a traceback each
             self.addHandler(handler)
 
     def _log(  # type: ignore[override]  # the options of the base class, not spelled out

@@ -28,7 +28,7 @@ def collect(
     optimizer: bool = True,
     schedulers: bool = True,
     meta: Mapping[str, Any] | None = None,
-    copy: bool = False,
+    copier: "HostCopier | None" = None,
 ) -> dict[str, Any]:
     """Returns what a checkpoint holds, after the hooks have seen it, in host memory.
 
@@ -37,47 +37,64 @@ def collect(
         optimizer: include the optimizer.
         schedulers: include the schedulers.
         meta: further entries of ``meta``.
-        copy: share no memory with the run, so that it can go on while the checkpoint is written.
+        copier: makes a copy that shares no memory with the run, so that it can go on while the checkpoint is written.
     """
     checkpoint = snapshot.take(runner, optimizer=optimizer, schedulers=schedulers, meta=meta)
     runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)
-    in_host: dict[str, Any] = to_host(checkpoint, copy=copy)
+    in_host: dict[str, Any] = _converted(checkpoint, _to_cpu if copier is None else copier.begin())
     return in_host
 
 
-def to_host(value: Any, *, copy: bool = False) -> Any:
-    """Returns the same containers with every tensor on the CPU, so that a file can be read anywhere.
+class HostCopier:
+    """Copies tensors to host memory, each time to the same: getting new memory would take ten times as long.
 
-    Tensors that share memory (tied weights, views) share it afterwards too, so the file does not grow.
-
-    Args:
-        value: tensors, and what else a checkpoint holds.
-        copy: copy what is on the CPU already.
+    Tensors that share memory (tied weights, views) share it afterwards too, so a file of them does not grow. The
+    memory of a CUDA device is copied to pinned memory.
     """
-    return _to_host(value, copy, {})
+
+    def __init__(self) -> None:
+        self._buffers: list[torch.UntypedStorage] = []
+        self._copied: dict[int, torch.UntypedStorage] = {}
+
+    def begin(self) -> Callable[[Tensor], Tensor]:
+        """Returns what copies a tensor; from now on the copies made before are overwritten."""
+        self._copied = {}
+        return self._copy
+
+    def _copy(self, tensor: Tensor) -> Tensor:
+        if tensor.layout != torch.strided or tensor.is_quantized or type(tensor) not in (Tensor, torch.nn.Parameter):
+            return tensor.detach().to("cpu", copy=True)
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._copied:
+            buffer = self._buffer(len(self._copied), storage)
+            buffer.copy_(storage)
+            self._copied[storage._cdata] = buffer
+        host = torch.empty(0, dtype=tensor.dtype)
+        return host.set_(self._copied[storage._cdata], tensor.storage_offset(), tensor.shape, tensor.stride())
+
+    def _buffer(self, index: int, storage: torch.UntypedStorage) -> torch.UntypedStorage:
+        size = storage.nbytes()
+        if index < len(self._buffers) and self._buffers[index].nbytes() == size:
+            return self._buffers[index]
+        pinned = storage.device.type == "cuda"
+        del self._buffers[index:]
+        self._buffers.append(torch.empty(size, dtype=torch.uint8, pin_memory=pinned).untyped_storage())
+        return self._buffers[index]
 
 
-def _to_host(value: Any, copy: bool, storages: dict[int, torch.UntypedStorage]) -> Any:
+def _to_cpu(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu()
+
+
+def _converted(value: Any, convert: Callable[[Tensor], Tensor]) -> Any:
+    """Returns the same containers with every tensor converted."""
     if isinstance(value, Tensor):
-        return _tensor_to_host(value.detach(), copy, storages)
+        return convert(value)
     if isinstance(value, Mapping):
-        return {key: _to_host(item, copy, storages) for key, item in value.items()}
+        return {key: _converted(item, convert) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_to_host(item, copy, storages) for item in value)
+        return type(value)(_converted(item, convert) for item in value)
     return value
-
-
-def _tensor_to_host(tensor: Tensor, copy: bool, storages: dict[int, torch.UntypedStorage]) -> Tensor:
-    on_host = tensor.device.type == "cpu"
-    if on_host and not copy:
-        return tensor
-    if tensor.layout != torch.strided or tensor.is_quantized or type(tensor) not in (Tensor, torch.nn.Parameter):
-        return tensor.to("cpu", copy=True)
-    storage = tensor.untyped_storage()
-    if storage._cdata not in storages:
-        storages[storage._cdata] = storage.clone() if on_host else storage.cpu()
-    host = torch.empty(0, dtype=tensor.dtype)
-    return host.set_(storages[storage._cdata], tensor.storage_offset(), tensor.shape, tensor.stride())  # type: ignore[arg-type]
 
 
 def bytes_of(checkpoint: Any) -> int:

@@ -18,6 +18,7 @@ from trainwright.engine.errors import CheckpointError, ConfigError
 from trainwright.engine.hook import DataBatch, Hook
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.saving import (
+    HostCopier,
     Writer,
     bytes_of,
     check_space,
@@ -71,7 +72,7 @@ class CheckpointHook(Hook):
             alone.
         save_begin: number of epochs or iterations after which the interval begins to count.
         async_save: write in the background: the training waits only while the state is copied to host memory
-            (which holds it once more until it is written), and for the save before.
+            (which holds it once more from then on), and for the save before.
         on_save_error: ``"warn"``, or ``"raise"`` to end the run when a checkpoint cannot be written.
 
     Raises:
@@ -142,6 +143,7 @@ class CheckpointHook(Hook):
         self.last_ckpt: str | None = None
         self._obsolete: list[str] = []
         self._writer = Writer(async_save)
+        self._copier = HostCopier() if async_save else None
         self._before: dict[str, Any] = {}
         self._counters: dict[str, int] = {}
         self._failed = False
@@ -304,7 +306,7 @@ class CheckpointHook(Hook):
             return
         assert self._folder is not None
         checkpoint = collect(
-            runner, optimizer=self.save_optimizer, schedulers=self.save_param_scheduler, copy=self.async_save
+            runner, optimizer=self.save_optimizer, schedulers=self.save_param_scheduler, copier=self._copier
         )
         paths = [self._path(name) for name in names]
         obsolete = [self._path(name) for name in self._take_obsolete()]

@@ -3,6 +3,7 @@
 import errno
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from trainwright.engine import CheckpointError, MMLogger, Runner
 from trainwright.engine.checkpoint import load_checkpoint_file, verify
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.hook import Hook
-from trainwright.engine.saving import bytes_of, collect, expected_bytes, remove_leftovers, to_host
+from trainwright.engine.saving import HostCopier, bytes_of, collect, expected_bytes, remove_leftovers
 from trainwright.hooks import CheckpointHook
 
 BOTH = pytest.mark.parametrize("async_save", [False, True], ids=["sync", "async"])
@@ -51,6 +52,11 @@ class At(Hook):
 
 
 def fill(disk: Path) -> None:
+    note = disk / "run" / "last_checkpoint"
+    for _ in range(500):  # what is being written in the background is meant to succeed
+        if note.exists() or not note.parent.exists():
+            break
+        time.sleep(0.01)
     with (disk / "ballast").open("wb", buffering=0) as file:
         try:
             while True:
@@ -160,16 +166,29 @@ def test_the_background_writes_the_same_file(tmp_path: Path, async_save: bool) -
     assert checkpoint["trainwright"]["counters"] == expected["trainwright"]["counters"]
 
 
-def test_a_copy_is_not_touched_by_later_steps_and_tied_weights_stay_tied(tmp_path: Path) -> None:
+def test_a_copy_is_not_touched_by_later_steps_and_tied_weights_stay_tied() -> None:
     shared = torch.zeros(4)
-    state = {"a": shared, "b": [shared[1:3], (shared,)], "n": 3}
-    copy = to_host(state, copy=True)
+    copier = HostCopier()
+    copy = copier.begin()
+    whole, part = copy(shared), copy(shared[1:3])
     shared += 1
-    assert copy["a"].tolist() == [0, 0, 0, 0]
-    copy["a"][1] = 7
-    assert copy["b"][0].tolist() == [7, 0]
-    assert copy["n"] == 3
-    assert bytes_of(state) < 4 * 4 + 3 * 300
+    assert whole.tolist() == [0, 0, 0, 0]
+    whole[1] = 7
+    assert part.tolist() == [7, 0]
+    assert bytes_of({"a": shared, "b": [shared[1:3], (shared,)]}) < 4 * 4 + 4 * 300
+
+
+def test_the_memory_of_the_copy_before_is_used_again() -> None:
+    copier = HostCopier()
+    weight, moment = torch.zeros(4), torch.ones(8)
+    first = [copy(tensor) for copy in [copier.begin()] for tensor in (weight, moment)]
+    weight += 5
+    second = [copy(tensor) for copy in [copier.begin()] for tensor in (weight, moment, weight[:2])]
+    assert [tensor.data_ptr() for tensor in first] == [tensor.data_ptr() for tensor in second[:2]]
+    assert second[0].tolist() == [5, 5, 5, 5]
+    assert second[2].data_ptr() == second[0].data_ptr()
+    other = [copy(tensor) for copy in [copier.begin()] for tensor in (moment, weight)]
+    assert [tensor.tolist() for tensor in other] == [moment.tolist(), weight.tolist()]
 
 
 def test_the_size_is_foreseen(tmp_path: Path) -> None:
@@ -237,8 +256,8 @@ def test_an_unwritable_work_dir_is_a_mistake_of_the_config(small_disk: Path) -> 
 
 
 def test_a_full_disk_does_not_end_the_scalars(small_disk: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    hook = At(iter_2=lambda: fill(small_disk))
-    runner = run(small_disk / "run", [hook], {"interval": -1, "save_last": False}, log_level="INFO")
+    runner = run(small_disk / "run", [], {"interval": 8})
+    fill(small_disk)
     with MMLogger.set_current(runner.logger):
         for index in range(2000):
             runner.visualizer.add_scalars({"x": index}, step=index)

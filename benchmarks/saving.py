@@ -84,8 +84,8 @@ def main() -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         name = "in the background" if async_save else "in place"
         print(
-            f"{name:18} stall: first {first:.2f} s, then {stall:.2f} s   whole run {seconds:6.1f} s   file {size / 1e9:.2f} GB   "
-            f"peak of memory so far {peak:.2f} GB",
+            f"{name:18} stall: first {first:.2f} s, then {stall:.2f} s   whole run {seconds:6.1f} s   "
+            f"file {size / 1e9:.2f} GB   peak of memory so far {peak:.2f} GB",
             flush=True,
         )
 

@@ -11,6 +11,7 @@ from torch import Generator
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset, get_worker_info
 
 from trainwright.engine.building import note_errors, origin_of, resolve
+from trainwright.engine.data_faults import BadSamples, Restarts, describe_sample, unhook_child_signal
 from trainwright.engine.distributed import get_world_size
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
@@ -55,19 +56,44 @@ class SeededDataset(_DatasetProxy):
     Args:
         dataset: a map-style dataset.
         seed: seed of the run.
+        bad_samples: takes note of samples that raise, which are then replaced by the next ones; if None, they end
+            the run.
     """
 
-    def __init__(self, dataset: Any, seed: int) -> None:
-        super().__init__(dataset, _seed=seed)
+    def __init__(self, dataset: Any, seed: int, bad_samples: BadSamples | None = None) -> None:
+        super().__init__(dataset, _seed=seed, _bad_samples=bad_samples)
 
     def __getitem__(self, key: int) -> Any:
         return self._fetch(self._inner.__getitem__, [key], [key & _INDEX_MASK])[0]
 
     def __getitems__(self, keys: list[int]) -> Any:
+        try:
+            return self._fetch_keys(keys)
+        except Exception:
+            if self._bad_samples is None:
+                raise
+        return self._fetch_keys([self._good_key(key) for key in keys])
+
+    def _fetch_keys(self, keys: list[int]) -> Any:
         indices = [key & _INDEX_MASK for key in keys]
         if _fetches_batches(self._inner):
             return self._fetch(self._inner.__getitems__, keys[:1], [indices])[0]
         return self._fetch(self._inner.__getitem__, keys, indices)
+
+    def _good_key(self, key: int) -> int:
+        """Returns the key of a sample, or of the next one that does not raise."""
+        index = key & _INDEX_MASK
+        base = key - index
+        for _ in range(self._bad_samples.limit + 1):
+            try:
+                self._fetch_keys([base + index])
+            except Exception as error:
+                text = f"{describe_sample(self._inner, index)}: {type(error).__name__}: {error}"
+                self._bad_samples.add(index, text)
+                index = (index + 1) % len(self._inner)
+            else:
+                break
+        return base + index  # it raises again if none was good
 
     def _fetch(self, get: Callable[[Any], Any], keys: list[int], requests: Sequence[Any]) -> list[Any]:
         """Returns what ``get`` gives for each request, with the random streams of its key."""
@@ -80,7 +106,11 @@ class SeededDataset(_DatasetProxy):
                         seed_host(mix(self._seed, key >> _INDEX_BITS, key & _INDEX_MASK))
                     fetched.append(get(request))
         except Exception as error:
-            error.add_note(f"while loading sample {requests[len(fetched)]} of {type(self._inner).__name__}")
+            request = requests[len(fetched)]
+            if isinstance(request, int):
+                error.add_note(f"while loading {describe_sample(self._inner, request)}")
+            else:
+                error.add_note(f"while loading the samples {request} of {type(self._inner).__name__}")
             raise
         return fetched
 
@@ -158,13 +188,45 @@ class PositionedLoader(DataLoader[Any]):
     """A data loader over a :class:`SeededDataset` and a :class:`PositionedSampler`.
 
     Without workers it fetches its batches itself: PyTorch's own iterator takes some 20 µs a batch for its bookkeeping.
+    Workers that die are started again, at the batch that was due.
     """
+
+    bad_samples: BadSamples | None = None
+    _restarts: Restarts | None = None
 
     def __iter__(self) -> Any:
         if self.num_workers or self.pin_memory or self.batch_sampler is None:
+            batches = self._from_workers()
+        else:
+            fetch, collate = self.dataset.__getitems__, self.collate_fn  # type: ignore[attr-defined]  # a SeededDataset
+            batches = (collate(fetch(keys)) for keys in self.batch_sampler)
+        return batches if self.bad_samples is None else self._watched(batches, self.bad_samples)
+
+    def _from_workers(self) -> Iterator[Any]:
+        if not self.num_workers:
             return super().__iter__()
-        fetch, collate = self.dataset.__getitems__, self.collate_fn  # type: ignore[attr-defined]  # a SeededDataset
-        return (collate(fetch(keys)) for keys in self.batch_sampler)
+        sampler = positioned_sampler(self)
+        assert sampler is not None
+        first, epoch = sampler.start, sampler.epoch
+
+        def start(done: int, again: bool) -> Iterator[Any]:
+            if again:
+                self._iterator = None  # of workers that are to live long
+                sampler.set_epoch(epoch)
+                sampler.start = first + done * (self.batch_size or 1)
+            batches: Iterator[Any] = DataLoader.__iter__(self)
+            unhook_child_signal()
+            return batches
+
+        if self._restarts is None:
+            self._restarts = Restarts()
+        return self._restarts.iterate(start)
+
+    def _watched(self, batches: Iterator[Any], bad_samples: BadSamples) -> Iterator[Any]:
+        for batch in batches:
+            bad_samples.collect()
+            yield batch
+        bad_samples.collect()
 
 
 def build_dataloader(
@@ -174,7 +236,8 @@ def build_dataloader(
 
     Args:
         cfg: a mapping with ``dataset`` and optionally ``sampler`` (default: ``DefaultSampler``, shuffled in training),
-            ``batch_sampler``, ``batch_size``, ``collate_fn``, ``worker_init_fn``, ``num_batch_per_epoch``, and
+            ``batch_sampler``, ``batch_size``, ``collate_fn``, ``worker_init_fn``, ``num_batch_per_epoch``,
+            ``skip_bad_samples`` (how many samples that raise may be replaced by the next ones; 0 for none), and
             anything that ``torch.utils.data.DataLoader`` takes; or a loader, returned as it is.
         seed: seed of the run.
         path: dotted path of ``cfg``, for messages.
@@ -224,15 +287,23 @@ def build_dataloader(
         path=f"{path}.sampler", dataset=dataset, seed=seed + rank_seed,
     )  # fmt: skip
     batch_sampler_cfg = options.pop("batch_sampler", None)
-    dataset = SeededDataset(dataset, seed + rank_seed)
+    limit = int(options.pop("skip_bad_samples", 0) or 0)
+    bad_samples = BadSamples(limit, options.get("multiprocessing_context")) if limit else None
+    dataset = SeededDataset(dataset, seed + rank_seed, bad_samples)
+    loader: PositionedLoader
     if batch_sampler_cfg is None:
-        return PositionedLoader(dataset, sampler=PositionedSampler(sampler, dataset), batch_size=batch_size, **options)
+        sampler = PositionedSampler(sampler, dataset)
+        loader = PositionedLoader(dataset, sampler=sampler, batch_size=batch_size, **options)
+        loader.bad_samples = bad_samples
+        return loader
     drop_last = options.pop("drop_last", False)
     batch_sampler = DATA_SAMPLERS.build(
         batch_sampler_cfg, path=f"{path}.batch_sampler", sampler=sampler, batch_size=batch_size,
         **({"drop_last": drop_last} if drop_last else {}),
     )  # fmt: skip
-    return PositionedLoader(dataset, batch_sampler=PositionedSampler(batch_sampler, dataset), **options)
+    loader = PositionedLoader(dataset, batch_sampler=PositionedSampler(batch_sampler, dataset), **options)
+    loader.bad_samples = bad_samples
+    return loader
 
 
 def positioned_sampler(dataloader: Any) -> PositionedSampler | None:

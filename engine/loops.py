@@ -73,6 +73,8 @@ class TrainLoop(BaseLoop):
         self._milestones = [milestone for milestone, _ in pairs]
         self._intervals = [interval for _, interval in pairs]
         self._state = runner.state
+        self._began_at = 0
+        self.intact = False
         self._batches: Iterator[Any] | None = None
         self._fetched = 0
 
@@ -147,7 +149,11 @@ class TrainLoop(BaseLoop):
         """Validates when ``progress`` is due and not yet validated; so a run cut before or in it catches up."""
         due = progress >= self.val_begin and progress > 0 and (progress % self.val_interval == 0 or progress == end)
         if self._runner.has_val and due and self._state.validated_at != self._state.iter:
-            self._runner.val_loop.run()
+            try:
+                self._runner.val_loop.run()
+            except Exception:
+                self._stop_intact("the validation failed")
+                raise
             self._runner.model.train()
 
     def reload_data(self) -> None:
@@ -167,7 +173,17 @@ class TrainLoop(BaseLoop):
 
     def _next(self) -> Any:
         assert self._batches is not None
-        return next(self._batches, _END)
+        try:
+            return next(self._batches, _END)
+        except Exception:
+            self._stop_intact("the data could not be loaded")
+            raise
+
+    def _stop_intact(self, reason: str) -> None:
+        """Notes, where an error is about to end the run, that all finished iterations can still be saved."""
+        if self._state.iter > self._began_at:
+            self._state.stop_reason = self._state.stop_reason or reason
+            self.intact = True
 
 
 @LOOPS.register_module()
@@ -218,6 +234,7 @@ class EpochBasedTrainLoop(TrainLoop):
 
     def run(self) -> torch.nn.Module:
         """Trains to the end, or until somebody asks to stop."""
+        self._began_at = self._state.iter
         self.runner.call_hook("before_train")
         self._decide_current_val_interval(self._epoch)
         if self._state.inner_iter == 0:
@@ -314,6 +331,7 @@ class IterBasedTrainLoop(TrainLoop):
     def run(self) -> torch.nn.Module:
         """Trains to the end, or until somebody asks to stop."""
         runner = self.runner
+        self._began_at = self._state.iter
         runner.call_hook("before_train")
         runner.call_hook("before_train_epoch")
         runner.model.train()

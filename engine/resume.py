@@ -13,6 +13,7 @@ from trainwright.engine.model_setup import unwrap
 from trainwright.engine.model_surgery import turn_on_activation_checkpointing
 
 if TYPE_CHECKING:
+    from trainwright.engine.loops import TrainLoop
     from trainwright.engine.runner import Runner
 
 
@@ -99,17 +100,28 @@ def load_weights(
         runner.logger.info("Loaded the weights of %s", filename)
 
 
-def save_if_stopped(runner: "Runner", saved: Mapping[str, int] | None) -> None:
-    """Writes where a stopped run stands, unless that is written already, and says how to go on.
+def run_and_save(runner: "Runner", loop: "TrainLoop") -> None:
+    """Trains, and writes where the training stopped: also where an error ended it that left its state intact.
 
     Args:
         runner: the run.
-        saved: counters of the newest checkpoint.
+        loop: its training loop.
     """
+    try:
+        loop.run()
+    except Exception:
+        if getattr(loop, "intact", False):
+            _save_if_stopped(runner)
+        raise
+    _save_if_stopped(runner)
+
+
+def _save_if_stopped(runner: "Runner") -> None:
+    """Writes where a stopped run stands, unless that is written already, and says how to go on."""
     state = runner.state
     if state.stop_reason is None:
         return
-    if saved != state.state_dict():
+    if runner.saved_counters != state.state_dict():
         at_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop) and state.inner_iter == 0
         name = "epoch_{}.pth" if at_epoch else "iter_{}.pth"
         try:

@@ -288,8 +288,7 @@ class Runner:
                     "The checkpoint is from the end of the training (iteration %d): nothing left to do.",
                     self.iter,
                 )
-            loop.run()
-            resume.save_if_stopped(self, self.saved_counters)
+            resume.run_and_save(self, loop)
         raise_for_signal(self.state.stop_signal)
         return self.model  # type: ignore[no-any-return]
 

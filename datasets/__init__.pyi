@@ -17,6 +17,11 @@ from .mnist import FashionMNISTSubset as FashionMNISTSubset
 from .samplers import ClassAwareSampler as ClassAwareSampler
 from .samplers import DefaultSampler as DefaultSampler
 from .samplers import InfiniteSampler as InfiniteSampler
+from .segmentation import BaseSegDataset as BaseSegDataset
+from .segmentation import Cityscapes as Cityscapes
+from .segmentation import VOCSegmentation as VOCSegmentation
+from .segmentation_transforms import LoadSegMap as LoadSegMap
+from .segmentation_transforms import SegRandomCrop as SegRandomCrop
 from .shapes import Shapes as Shapes
 from .toy import XOR as XOR
 from .toy import TwoClouds as TwoClouds

@@ -39,6 +39,7 @@ from .module import BaseModule as BaseModule
 from .module import ModuleDict as ModuleDict
 from .module import ModuleList as ModuleList
 from .module import Sequential as Sequential
+from .multitask import MultiTaskModel as MultiTaskModel
 from .parallel import DataParallel as DataParallel
 from .parallel import DistributedDataParallel as DistributedDataParallel
 from .parallel import MMDistributedDataParallel as MMDistributedDataParallel
@@ -50,6 +51,18 @@ from .preprocessor import ImgDataPreprocessor as ImgDataPreprocessor
 from .preprocessor import stack_batch as stack_batch
 from .pretrained import TimmModel as TimmModel
 from .pretrained import TorchvisionModel as TorchvisionModel
+from .segmentation.heads import SegmentationHead as SegmentationHead
+from .segmentation.losses import DiceLoss as DiceLoss
+from .segmentation.losses import OhemCrossEntropyLoss as OhemCrossEntropyLoss
+from .segmentation.losses import SegCrossEntropyLoss as SegCrossEntropyLoss
+from .segmentation.metric import IoUMetric as IoUMetric
+from .segmentation.networks import TorchvisionFeatures as TorchvisionFeatures
+from .segmentation.networks import TorchvisionSegmentationModel as TorchvisionSegmentationModel
+from .segmentation.networks import UNet as UNet
+from .segmentation.pixels import add_seg_predictions as add_seg_predictions
+from .segmentation.pixels import gather_seg_maps as gather_seg_maps
+from .segmentation.preprocessor import SegDataPreprocessor as SegDataPreprocessor
+from .segmentation.segmentor import SemanticSegmentor as SemanticSegmentor
 from .tta import BaseTTAModel as BaseTTAModel
 from .tta import ClassificationTTA as ClassificationTTA
 from .wrapper import ModuleWrapper as ModuleWrapper

@@ -120,3 +120,18 @@ def evaluate_cases(cases: list[Case]) -> list[dict[str, Any]]:
             evaluator.process(batch if batched else batch.unbatch())
         results.append(evaluator.evaluate(size))
     return results
+
+
+def evaluate_seg_maps(truth: torch.Tensor, guess: torch.Tensor) -> dict[str, Any]:
+    """Evaluates this process's share of some class maps, (N, H, W), padded as the default sampler pads."""
+    from trainwright.engine.distributed import get_dist_info
+    from trainwright.engine.evaluation.evaluator import Evaluator
+    from trainwright.engine.structures import DataSample, PixelData
+
+    rank, world_size = get_dist_info()
+    size = len(truth)
+    evaluator = Evaluator(dict(type="IoUMetric", iou_metrics=["mIoU", "mDice"], num_classes=3))
+    for index in range(rank, -(-size // world_size) * world_size, world_size):
+        planes = {"gt_sem_seg": truth[index % size], "pred_sem_seg": guess[index % size]}
+        evaluator.process([DataSample(**{name: PixelData(sem_seg=plane[None]) for name, plane in planes.items()})])
+    return evaluator.evaluate(size)

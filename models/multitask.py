@@ -1,0 +1,117 @@
+"""Several tasks on one backbone."""
+
+from collections.abc import Mapping
+from inspect import signature
+from typing import Any
+
+from torch import Tensor, nn
+
+from trainwright.engine.errors import ConfigError, did_you_mean
+from trainwright.engine.registry import MODELS
+from trainwright.engine.structures import DataSample
+from trainwright.models.base import BaseModel
+from trainwright.models.module import InitCfg
+
+
+@MODELS.register_module()
+class MultiTaskModel(BaseModel):
+    """Several heads on the features of one backbone; their losses are added up, their predictions merged.
+
+    A head has ``loss(features, data_samples)``, which returns a dict of losses, and ``predict(features,
+    data_samples)``, which adds its predictions to the data samples: ``LinearClsHead``, ``SegmentationHead``, and
+    any of your own. One whose methods also take ``input_size`` gets height and width of the images. Data samples
+    with the annotations of all tasks come from one dataset.
+
+    Example:
+        >>> MultiTaskModel(
+        ...     backbone=dict(type="TorchvisionFeatures", name="resnet18", layers=("layer2", "layer4")),
+        ...     necks=dict(kind=dict(type="GlobalAveragePooling")),
+        ...     heads=dict(
+        ...         kind=dict(type="LinearClsHead", num_classes=3, in_channels=512),
+        ...         parts=dict(type="SegmentationHead", num_classes=4, in_channels=(128, 512)),
+        ...     ),
+        ...     loss_weights=dict(kind=0.5),
+        ... )
+
+    Args:
+        backbone: module or config, which gives a feature map or several.
+        heads: by name, a module or config of each task's head.
+        necks: by name of a head, a module or config between backbone and this head.
+        neck: module or config between the backbone and all heads.
+        loss_weights: by name of a head, the factor of its losses, at least 0; 1 for the others.
+        data_preprocessor: module or config; of type ``SegDataPreprocessor`` if it has no type.
+        init_cfg: config of one initialiser or several.
+
+    Raises:
+        ConfigError: there are no heads, or a neck or weight for a head that there is not.
+    """
+
+    def __init__(
+        self,
+        backbone: Mapping[str, Any] | nn.Module,
+        heads: Mapping[str, Any],
+        necks: Mapping[str, Any] | None = None,
+        neck: Mapping[str, Any] | nn.Module | None = None,
+        loss_weights: Mapping[str, float] | None = None,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
+        init_cfg: InitCfg = None,
+    ) -> None:
+        if not heads:
+            raise ConfigError("heads", "there are none", "give heads=dict(name=dict(type=...))")
+        for argument, given in (("necks", necks or {}), ("loss_weights", loss_weights or {})):
+            for name in given:
+                if name not in heads:
+                    hint = did_you_mean(name, heads) or f"there are {', '.join(heads)}"
+                    raise ConfigError(f"{argument}.{name}", "there is no head of this name", hint)
+        if not isinstance(data_preprocessor, nn.Module):
+            data_preprocessor = {"type": "SegDataPreprocessor", **(data_preprocessor or {})}
+        super().__init__(data_preprocessor, init_cfg)
+        self.backbone: nn.Module = MODELS.build(backbone)
+        self.neck: nn.Module | None = None if neck is None else MODELS.build(neck)
+        self.necks = nn.ModuleDict({name: MODELS.build(cfg) for name, cfg in (necks or {}).items()})
+        self.heads = nn.ModuleDict({name: MODELS.build(cfg) for name, cfg in heads.items()})
+        self.loss_weights = {name: float((loss_weights or {}).get(name, 1)) for name in heads}
+        self._sized = {
+            name: "input_size" in signature(head.predict).parameters  # type: ignore[arg-type]
+            for name, head in self.heads.items()
+        }
+
+    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
+        """Returns losses, predictions, or the outputs of all heads.
+
+        Args:
+            inputs: float images of shape (N, C, H, W).
+            data_samples: a list of data samples, with what each head needs.
+            mode: ``loss`` for the losses of all heads, as ``name.loss``; ``predict`` for data samples with the
+                predictions of all heads; ``tensor`` for a dict of what each head gives.
+        """
+        features = self.backbone(inputs)
+        if self.neck is not None:
+            features = self.neck(features)
+        of_head = {name: self.necks[name](features) if name in self.necks else features for name in self.heads}
+        if mode == "tensor":
+            return {name: head(of_head[name]) for name, head in self.heads.items()}
+        if mode == "loss":
+            return self._losses(of_head, data_samples, inputs)
+        if mode == "predict":
+            samples = [DataSample() for _ in range(len(inputs))] if data_samples is None else data_samples
+            for name, head in self.heads.items():
+                samples = head.predict(of_head[name], samples, **self._size(name, inputs))  # type: ignore[operator]
+            return samples
+        raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
+
+    def _losses(self, of_head: Mapping[str, Any], data_samples: Any, inputs: Tensor) -> dict[str, Any]:
+        losses = {}
+        for name, head in self.heads.items():
+            weight = self.loss_weights[name]
+            own = head.loss(of_head[name], data_samples, **self._size(name, inputs))  # type: ignore[operator]
+            for key, value in own.items():
+                losses[f"{name}.{key}"] = _weighted(value, weight) if "loss" in key and weight != 1 else value
+        return losses
+
+    def _size(self, name: str, inputs: Tensor) -> dict[str, Any]:
+        return {"input_size": inputs.shape[-2:]} if self._sized[name] else {}
+
+
+def _weighted(value: Tensor | list[Tensor], weight: float) -> Tensor | list[Tensor]:
+    return value * weight if isinstance(value, Tensor) else [part * weight for part in value]

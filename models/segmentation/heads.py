@@ -1,0 +1,88 @@
+"""Heads that make a class for every pixel of a backbone's feature maps."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainwright.engine.registry import MODELS
+from trainwright.models.module import BaseModule, InitCfg
+from trainwright.models.segmentation.pixels import add_seg_predictions, gather_seg_maps
+from trainwright.models.segmentation.segmentor import LossLike, SegLosses
+
+
+@MODELS.register_module()
+class SegmentationHead(BaseModule):
+    """Joins feature maps of several levels, and classifies every pixel.
+
+    Each level goes through a convolution of 1x1; all are resized to the first and added up, as in the feature
+    pyramid for segmentation of Kirillov et al. (2019), https://arxiv.org/abs/1901.02446; then comes a convolution
+    of 3x3 and the classification. The logits are resized to the images.
+
+    Args:
+        num_classes: number of classes, with the background.
+        in_channels: channels of each level, or of the only one; the first level is the finest.
+        channels: channels in between.
+        dropout: share of the channels that are dropped in training, in [0, 1).
+        loss: module or config of the loss, or several; ``dict(type='SegCrossEntropyLoss')`` if None.
+        ignore_index: label of pixels that do not count.
+        init_cfg: config of one initialiser or several.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int | tuple[int, ...] | list[int],
+        channels: int = 128,
+        dropout: float = 0.1,
+        loss: LossLike | None = None,
+        ignore_index: int = 255,
+        init_cfg: InitCfg = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        widths = [in_channels] if isinstance(in_channels, int) else in_channels
+        self.laterals = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in widths)
+        self.classifier = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.Dropout2d(dropout),
+            nn.Conv2d(channels, num_classes, 1),
+        )
+        self.losses = SegLosses(loss, ignore_index)
+
+    def forward(self, features: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Tensor:
+        """Returns logits of shape (N, num_classes, h, w), in the size of the first level.
+
+        Args:
+            features: one level of shape (N, in_channels, h, w), or the last of them are as many as
+                ``in_channels``, the finest first.
+        """
+        levels = [features] if isinstance(features, Tensor) else list(features)[-len(self.laterals) :]
+        size = levels[0].shape[-2:]
+        joined: Tensor | None = None
+        for lateral, level in zip(self.laterals, levels, strict=True):
+            part = lateral(level)
+            if part.shape[-2:] != size:
+                part = F.interpolate(part, size=size, mode="bilinear", align_corners=False)
+            joined = part if joined is None else joined + part
+        logits: Tensor = self.classifier(joined)
+        return logits
+
+    def loss(self, features: Any, data_samples: Any, input_size: torch.Size) -> dict[str, Tensor]:
+        """Returns the losses of a batch.
+
+        Args:
+            features: as for :meth:`forward`.
+            data_samples: list of data samples with ``gt_sem_seg``.
+            input_size: height and width of the batch of images.
+        """
+        target = gather_seg_maps(data_samples, input_size, self.losses.ignore_index)
+        logits = F.interpolate(self(features), size=input_size, mode="bilinear", align_corners=False)
+        losses: dict[str, Tensor] = self.losses(logits, target)
+        return losses
+
+    def predict(self, features: Any, data_samples: Any, input_size: torch.Size) -> Any:
+        """Returns the data samples of a batch with ``pred_sem_seg`` in the size of the original images."""
+        return add_seg_predictions(self(features), data_samples, input_size)

@@ -1,0 +1,212 @@
+"""Semantic segmentation: a class for every pixel."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.registry import MODELS
+from trainwright.models.base import BaseModel
+from trainwright.models.module import InitCfg
+from trainwright.models.segmentation.pixels import add_seg_predictions, gather_seg_maps
+
+LossLike = Mapping[str, Any] | nn.Module | Sequence[Mapping[str, Any] | nn.Module]
+
+
+@MODELS.register_module()
+class SemanticSegmentor(BaseModel):
+    """Trains a network that gives logits for every pixel, and predicts with it.
+
+    Example:
+        >>> SemanticSegmentor("deeplabv3_resnet50", num_classes=21)
+        >>> SemanticSegmentor(dict(type="UNet", num_classes=4, base_channels=16, depth=4))
+        >>> SemanticSegmentor(
+        ...     dict(type="TorchvisionSegmentationModel", name="fcn_resnet50", num_classes=19, aux_loss=True),
+        ...     loss=[dict(type="OhemCrossEntropyLoss"), dict(type="DiceLoss", loss_weight=3.0)],
+        ...     test_cfg=dict(mode="slide", crop_size=(512, 512), stride=(341, 341)),
+        ... )
+
+    Args:
+        network: name of a segmentation network of torchvision, or a module or its config. It returns logits of
+            shape (N, C, H, W), or a dict of such: ``out``, and in training further ones of auxiliary heads.
+        num_classes: number of classes with the background, for a network that is given by name.
+        loss: module or config of the loss of the logits, or several that are added up;
+            ``dict(type='SegCrossEntropyLoss')`` if None.
+        aux_loss_weight: factor of the same losses of the auxiliary heads, at least 0.
+        test_cfg: ``dict(mode='whole')`` predicts an image at once; ``dict(mode='slide', crop_size=(height, width),
+            stride=(height, width))`` the mean of the logits of overlapping windows.
+        ignore_index: label of pixels that do not count: of the padding, and for the default loss.
+        data_preprocessor: module or config; of type ``SegDataPreprocessor`` if it has no type.
+        init_cfg: config of one initialiser or several.
+
+    Raises:
+        ConfigError: ``test_cfg`` is incomplete, or ``num_classes`` is missing or given twice.
+    """
+
+    def __init__(
+        self,
+        network: str | Mapping[str, Any] | nn.Module,
+        num_classes: int | None = None,
+        loss: LossLike | None = None,
+        aux_loss_weight: float = 0.5,
+        test_cfg: Mapping[str, Any] | None = None,
+        ignore_index: int = 255,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
+        init_cfg: InitCfg = None,
+    ) -> None:
+        if not isinstance(data_preprocessor, nn.Module):
+            data_preprocessor = {"type": "SegDataPreprocessor", **(data_preprocessor or {})}
+        super().__init__(data_preprocessor, init_cfg)
+        self.window = _window(test_cfg or {"mode": "whole"})
+        self.network = _build_network(network, num_classes)
+        self.losses = SegLosses(loss, ignore_index)
+        self.aux_loss_weight = aux_loss_weight
+
+    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
+        """Returns losses, predictions, or logits.
+
+        Args:
+            inputs: float images of shape (N, C, H, W).
+            data_samples: a list of data samples with ``gt_sem_seg``, or a tensor of classes, of shape (N, H, W).
+            mode: ``loss`` for the losses; ``predict`` for data samples with ``pred_sem_seg`` in the size of the
+                original images; ``tensor`` for the logits, of shape (N, num_classes, H, W).
+        """
+        if mode == "loss":
+            return self._losses(self.network(inputs), data_samples, inputs.shape[-2:])
+        if mode == "predict":
+            return add_seg_predictions(self.encode_decode(inputs), data_samples, inputs.shape[-2:])
+        if mode == "tensor":
+            return _main(self.network(inputs))
+        raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
+
+    def encode_decode(self, inputs: Tensor) -> Tensor:
+        """Returns the logits as ``test_cfg`` says: of whole images, or the mean of windows."""
+        if self.window is None:
+            return _main(self.network(inputs))
+        return slide(lambda crop: _main(self.network(crop)), inputs, *self.window)
+
+    def compile_forward(self, **options: Any) -> None:
+        """Compiles the network: the rest deals with data samples, which a compiler gains nothing from.
+
+        Args:
+            **options: arguments of :func:`torch.compile`.
+        """
+        self.network.compile(**options)
+
+    def _losses(self, outputs: Tensor | Mapping[str, Tensor], data_samples: Any, size: Sequence[int]) -> Any:
+        target = gather_seg_maps(data_samples, size, self.losses.ignore_index)
+        losses = self.losses(_main(outputs), target)
+        if isinstance(outputs, Mapping):
+            for name, logits in outputs.items():
+                if name != "out":
+                    auxiliary = self.losses(logits, target)
+                    losses |= {f"{name}.{key}": self.aux_loss_weight * value for key, value in auxiliary.items()}
+        return losses
+
+
+class SegLosses(nn.Module):
+    """One loss or several of the same logits.
+
+    Args:
+        losses: modules or configs; ``dict(type='SegCrossEntropyLoss')`` if None.
+        ignore_index: of the default loss; with others it must be theirs.
+
+    Raises:
+        ConfigError: a loss has another ``ignore_index``, or two have the same name.
+    """
+
+    def __init__(self, losses: LossLike | None, ignore_index: int) -> None:
+        super().__init__()
+        if losses is None:
+            losses = {"type": "SegCrossEntropyLoss", "ignore_index": ignore_index}
+        several = list(losses) if isinstance(losses, list | tuple) else [losses]
+        self.parts = nn.ModuleList(MODELS.build(loss) for loss in several)
+        self.ignore_index = ignore_index
+        self.names = [getattr(part, "loss_name", "loss_seg") for part in self.parts]
+        if len(set(self.names)) < len(self.names):
+            raise ConfigError("loss", f"two losses have the same name: {self.names}", "give one another loss_name")
+        for part in self.parts:
+            theirs = getattr(part, "ignore_index", ignore_index)
+            if theirs != ignore_index:
+                hint = f"set ignore_index={theirs} for the model too"
+                raise ConfigError("loss", f"its ignore_index is {theirs}, the model's {ignore_index}", hint)
+
+    def forward(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Returns the losses by name.
+
+        Args:
+            logits: shape (N, C, H, W).
+            target: int64 classes, of shape (N, H, W).
+        """
+        return {name: part(logits, target) for name, part in zip(self.names, self.parts)}
+
+
+def slide(network: Any, inputs: Tensor, crop_size: Sequence[int], stride: Sequence[int]) -> Tensor:
+    """Returns the mean of the logits of overlapping windows.
+
+    The last window of a row or column is moved back, to lie within the image; windows larger than the image are
+    cut to it.
+
+    Args:
+        network: gives logits of shape (N, C, h, w) for images of shape (N, c, h, w).
+        inputs: images, of shape (N, c, H, W).
+        crop_size: height and width of a window.
+        stride: how far down and to the right the next window lies.
+    """
+    height, width = inputs.shape[-2:]
+    total: Tensor | None = None
+    count = inputs.new_zeros(height, width)
+    for top in _starts(height, crop_size[0], stride[0]):
+        for left in _starts(width, crop_size[1], stride[1]):
+            rows, columns = slice(top, top + crop_size[0]), slice(left, left + crop_size[1])
+            logits = network(inputs[..., rows, columns])
+            if total is None:
+                total = logits.new_zeros(*logits.shape[:2], height, width)
+            total[..., rows, columns] += logits
+            count[rows, columns] += 1
+    assert total is not None
+    return total / count
+
+
+def _starts(length: int, window: int, stride: int) -> list[int]:
+    last = max(length - window, 0)
+    return [*range(0, last, stride), last]
+
+
+def _window(test_cfg: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Returns size and stride of the windows, or None for whole images."""
+    settings = dict(test_cfg)
+    mode = settings.pop("mode", "whole")
+    if mode not in ("whole", "slide"):
+        raise ConfigError("test_cfg.mode", f"must be 'whole' or 'slide', not {mode!r}")
+    needed = ("crop_size", "stride") if mode == "slide" else ()
+    if settings.keys() != set(needed):
+        raise ConfigError("test_cfg", f"mode {mode!r} takes {' and '.join(needed) or 'nothing else'}, not {settings}")
+    if not needed:
+        return None
+    (height, width), (down, right) = (_pair(settings[name]) for name in needed)
+    if not 1 <= down <= height or not 1 <= right <= width:
+        raise ConfigError("test_cfg.stride", f"must be from 1 to crop_size, not {(down, right)}", "take 2/3 of it")
+    return (height, width), (down, right)
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _main(outputs: Tensor | Mapping[str, Tensor]) -> Tensor:
+    return outputs["out"] if isinstance(outputs, Mapping) else outputs
+
+
+def _build_network(network: str | Mapping[str, Any] | nn.Module, num_classes: int | None) -> nn.Module:
+    if isinstance(network, str):
+        if num_classes is None:
+            raise ConfigError("num_classes", "is needed for a network that is given by name")
+        network = {"type": "TorchvisionSegmentationModel", "name": network}
+    elif num_classes is not None and (isinstance(network, nn.Module) or "num_classes" in network):
+        raise ConfigError("num_classes", "the network has its own already", "leave one of them out")
+    if num_classes is not None:
+        network = {**network, "num_classes": num_classes}  # type: ignore[dict-item]  # a mapping by now
+    module: nn.Module = MODELS.build(network)
+    return module

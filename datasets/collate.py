@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import default_collate as stack
+from torch.utils.data import get_worker_info
 
 from trainwright.engine.registry import FUNCTIONS
 from trainwright.engine.structures import BaseDataElement
@@ -38,7 +40,7 @@ def default_collate(data_batch: Any) -> Any:
     Raises:
         RuntimeError: sequences within the samples differ in length, or tensors in shape.
     """
-    return _collate(data_batch, lambda leaves: leaves if isinstance(leaves[0], BaseDataElement) else stack(leaves))
+    return _collate(data_batch, _stack)
 
 
 @FUNCTIONS.register_module()
@@ -70,10 +72,18 @@ def worker_init_fn(
         warnings.simplefilter("ignore")
 
 
+def _stack(leaves: Any) -> Any:
+    if type(leaves[0]) is Tensor and get_worker_info() is None:
+        return torch.stack(leaves)  # what PyTorch's function comes to, on a longer way
+    return leaves if isinstance(leaves[0], BaseDataElement) else stack(leaves)
+
+
 def _collate(samples: Any, collate_leaves: Callable[[Any], Any]) -> Any:
     if isinstance(samples, Mapping):
         return samples
     first = samples[0]
+    if type(first) is Tensor:  # before the questions that take longer
+        return collate_leaves(samples)
     if isinstance(first, str | bytes):
         return samples
     if isinstance(first, Mapping):

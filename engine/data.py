@@ -7,7 +7,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from torch import Generator
+from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset, get_worker_info
 
 from trainwright.engine.building import note_errors, origin_of, resolve
@@ -128,6 +128,20 @@ class FirstSamples(_DatasetProxy):
 
     def __len__(self) -> int:
         return self._length  # type: ignore[no-any-return]  # set through __dict__
+
+
+class StackedTensors(_DatasetProxy):
+    """PyTorch's ``TensorDataset``, which also hands over whole batches: what stacking its samples would give.
+
+    Args:
+        dataset: the ``TensorDataset``.
+    """
+
+    fetches_batches = True
+    deterministic = True
+
+    def __getitems__(self, indices: list[int]) -> list[Tensor]:
+        return [tensor[indices] for tensor in self._inner.tensors]
 
 
 class PositionedSampler(Sampler[Any]):
@@ -264,6 +278,9 @@ def build_dataloader(
     options["collate_fn"] = _build_function(
         options.pop("collate_fn", None), _default_collate(dataset), f"{path}.collate_fn"
     )
+    if type(dataset) is TensorDataset and getattr(options["collate_fn"], "__name__", "") == "default_collate":
+        dataset = StackedTensors(dataset)
+        options["collate_fn"] = _build_function("whole_batch", None, f"{path}.collate_fn")
     options["worker_init_fn"] = partial(
         initialize_worker,
         user_function=_build_function(options.pop("worker_init_fn", None), None, f"{path}.worker_init_fn"),

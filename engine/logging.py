@@ -64,13 +64,14 @@ class ConsoleHandler(logging.Handler):
     def __init__(self, console: Console) -> None:
         super().__init__()
         self.console = console
+        self._in_terminal = console.is_terminal  # asked once: it looks into the environment
         self.setFormatter(LogFormatter("%m/%d %H:%M:%S"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes a record."""
         try:
             line = self.format(record)
-            if self.console.is_terminal:
+            if self._in_terminal:
                 text = Text(line)
                 text.highlight_words([f"- {record.levelname} -"], _LEVEL_STYLES.get(record.levelname, ""))
                 self.console.print(text, soft_wrap=True, highlight=False)

@@ -24,11 +24,16 @@ def mix(*numbers: int) -> int:
     """Returns 64 well mixed bits that depend on every argument and on their order (SplitMix64, Steele et al. 2014)."""
     state = 0
     for number in numbers:
-        state = (state + number + 0x9E3779B97F4A7C15) & _MASK
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
-        state ^= state >> 31
+        state = _mix_in(state, number)
     return state
+
+
+def _mix_in(state: int, number: int) -> int:
+    """Returns ``mix(*before, number)`` for ``state = mix(*before)``."""
+    state = (state + number + 0x9E3779B97F4A7C15) & _MASK
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+    return state ^ (state >> 31)
 
 
 def seed_host(stream: int) -> None:
@@ -103,7 +108,7 @@ class StepSeeder:
     """
 
     def __init__(self, seed: int, rank: int, device: torch.device) -> None:
-        self._training, self._evaluation = mix(seed, rank, 0), mix(seed, rank, 1)
+        self._training, self._evaluation = mix(mix(seed, rank, 0)), mix(mix(seed, rank, 1))
         self._generators = [torch.default_generator]
         if device.type == "cuda":
             index = device.index if device.index is not None else torch.cuda.current_device()
@@ -111,14 +116,14 @@ class StepSeeder:
 
     def __call__(self, iteration: int) -> None:
         """Seeds torch's generators for one training step."""
-        stream = mix(self._training, iteration)
+        stream = _mix_in(self._training, iteration)
         for generator in self._generators:
             generator.manual_seed(stream)
 
     @contextmanager
     def evaluation(self, iteration: int) -> Iterator[None]:
         """While active, a validation or test after ``iteration`` has streams of its own, and shifts no others."""
-        stream = mix(self._evaluation, iteration)
+        stream = _mix_in(self._evaluation, iteration)
         with kept_host_streams():
             seed_host(stream)
             for generator in self._generators[1:]:

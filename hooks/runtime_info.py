@@ -13,19 +13,12 @@ from trainwright.engine.hook import DataBatch, Hook
 from trainwright.engine.registry import HOOKS
 
 if TYPE_CHECKING:
+    from trainwright.engine.message_hub import MessageHub
     from trainwright.engine.runner import Runner
 
 
 _FLUSH_INTERVAL = 1024
 """Iterations after which values are read at the latest, so that those that wait stay few."""
-
-
-class _Prefixed(dict[str, str]):
-    """``train/loss`` for ``loss``; each string is made once."""
-
-    def __missing__(self, name: str) -> str:
-        self[name] = f"train/{name}"
-        return self[name]
 
 
 @HOOKS.register_module()
@@ -42,7 +35,6 @@ class RuntimeInfoHook(Hook):
     priority = "VERY_HIGH"
 
     def __init__(self) -> None:
-        self._keys = _Prefixed()
         self._outer_stage: str | None = None
         self._infos: dict[str, Any] = {}
         self._appenders: dict[str, Callable[[Any], None]] = {}
@@ -86,14 +78,14 @@ class RuntimeInfoHook(Hook):
 
     def before_train_iter(self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None) -> None:
         """Notes the iteration and the learning rates."""
-        hub, keys = runner.message_hub, self._keys
+        hub = runner.message_hub
         self._infos["iter"] = runner.iter
         if batch_idx % _FLUSH_INTERVAL == 0:
             hub.flush()
         for name, rates in runner.optim_wrapper.get_lr().items():
             rate = rates[0]
             # A scheduler changes a rate that is a tensor in place, and the hub reads it later.
-            hub.update_scalar(keys[name], rate.detach().clone() if isinstance(rate, Tensor) else rate)
+            self._append(hub, name, rate.detach().clone() if isinstance(rate, Tensor) else rate)
 
     def after_train_iter(
         self,
@@ -105,12 +97,15 @@ class RuntimeInfoHook(Hook):
         """Notes the losses, without waiting for them."""
         if outputs is not None:
             for name, value in outputs.items():
-                append = self._appenders.get(name)
-                if append is None:
-                    runner.message_hub.update_scalar(f"train/{name}", value)  # the first one is looked at
-                    self._appenders[name] = runner.message_hub.appender(f"train/{name}")
-                else:
-                    append(value.detach() if isinstance(value, Tensor) else value)
+                self._append(runner.message_hub, name, value.detach() if isinstance(value, Tensor) else value)
+
+    def _append(self, hub: "MessageHub", name: str, value: Any) -> None:
+        append = self._appenders.get(name)
+        if append is None:
+            hub.update_scalar(f"train/{name}", value)  # the first one is looked at
+            self._appenders[name] = hub.appender(f"train/{name}")
+        else:
+            append(value)
 
     def before_val(self, runner: "Runner") -> None:
         """Notes that a validation runs."""

@@ -382,8 +382,10 @@ class Visualizer(CurrentMixin):
     ) -> None:
         """Writes numbers by name; backends that write files also write them to ``file_path``."""
         for backend in self._writing_backends():
-            with _survived(backend):
+            try:
                 backend.add_scalars(scalar_dict, step, file_path, **kwargs)
+            except OSError as error:  # as _survived, for what is called at every log line
+                _warn(backend, error)
 
     def add_datasample(
         self,
@@ -463,7 +465,11 @@ def _survived(backend: BaseVisBackend) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        get_logger().warning(f"{type(backend).__name__} cannot write: {error}. Training goes on.")
+        _warn(backend, error)
+
+
+def _warn(backend: BaseVisBackend, error: OSError) -> None:
+    get_logger().warning(f"{type(backend).__name__} cannot write: {error}. Training goes on.")
 
 
 def _as_list(backends: Backends | None) -> list[Mapping[str, Any] | BaseVisBackend]:

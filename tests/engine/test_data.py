@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from trainwright.engine.data import build_dataloader, position_of, sample_indices, start_at
 from trainwright.engine.errors import ConfigError, UnknownTypeError
@@ -189,3 +189,22 @@ def test_collate_functions_take_arguments() -> None:
 
 def collect(samples: list[Any], suffix: str) -> str:
     return "".join(str(sample[0]) for sample in samples) + suffix
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_tensor_dataset_is_fetched_by_whole_batches_and_gives_the_same(num_workers: int) -> None:
+    dataset = TensorDataset(torch.rand(10, 3), torch.arange(10), torch.rand(10))
+
+    class Plain(Dataset):
+        def __len__(self) -> int:
+            return len(dataset)
+
+        def __getitem__(self, index: int) -> Any:
+            return dataset[index]
+
+    options = dict(collate_fn=dict(type="default_collate"), num_workers=num_workers)
+    whole, single = build(dataset=dataset, **options), build(dataset=Plain(), **options)
+    assert whole.dataset.tensors is dataset.tensors
+    for ours, theirs in zip(batches(whole), batches(single), strict=True):
+        assert type(ours) is type(theirs) is list
+        assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(ours, theirs, strict=True))

@@ -347,11 +347,24 @@ def start_at(dataloader: Any, epoch: int, batch: int) -> bool:
     return True
 
 
-def position_of(dataloader: Any, iteration: int) -> tuple[int, int]:
-    """Returns which pass over the data an iteration falls in, and which batch of the pass it is."""
+def samples_in_batch(dataloader: Any) -> int | None:
+    """Returns how many samples all ranks together take in an iteration, or None where the loader does not say."""
+    if positioned_sampler(dataloader) is None or dataloader.batch_size is None:
+        return None
+    return int(dataloader.batch_size) * get_world_size()
+
+
+def position_of(dataloader: Any, iteration: int, length: int | None = None) -> tuple[int, int]:
+    """Returns which pass over the data an iteration falls in, and which batch of the pass it is.
+
+    Args:
+        dataloader: the loader.
+        iteration: 0-based index of the iteration.
+        length: batches in a pass; as many as the loader has now if None.
+    """
     sampler = positioned_sampler(dataloader)
     try:
-        length = len(dataloader)
+        length = len(dataloader) if length is None else length
     except TypeError:  # an IterableDataset without length
         return 0, iteration
     return (0, iteration) if sampler is not None and sampler.endless else divmod(iteration, length)

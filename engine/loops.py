@@ -1,13 +1,13 @@
 """The loops of a run: training by epochs or by iterations, validation, test."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainwright.engine.data import position_of, sample_indices, start_at
+from trainwright.engine.data import position_of, sample_indices, samples_in_batch, start_at
 from trainwright.engine.errors import ConfigError, TrainingError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.optim.amp import autocast
@@ -160,6 +160,41 @@ class TrainLoop(BaseLoop):
         """Fetches the batches to come anew, if any are on their way: workers have copies of the old dataset."""
         raise NotImplementedError
 
+    def batching(self) -> dict[str, int | None]:
+        """Returns what the position in the data depends on: samples in an iteration, and batches in an epoch."""
+        return {"samples": samples_in_batch(self.dataloader), "batches": self.epoch_length}
+
+    def rebatch(self, before: Mapping[str, int | None]) -> str | None:
+        """Moves the counters of a resumed run to the sample that is due, if batches are no longer what they were.
+
+        Args:
+            before: what :meth:`batching` returned when the checkpoint was written.
+
+        Returns:
+            What was done about it, or None if nothing changed.
+        """
+        now = self.batching()
+        if before == now or None in (*before.values(), *now.values()):
+            return None
+        repeated = self._rebatch(int(before["samples"] or 0), int(before["batches"] or 0), int(now["samples"] or 0))
+        text = (
+            f"an iteration takes {now['samples']} samples and an epoch {now['batches']} iterations (before: "
+            f"{before['samples']} and {before['batches']}): the run goes on with the sample that is due"
+        )
+        if repeated:
+            text += f", but {repeated} that were seen come again, since a batch begins with them"
+        return text
+
+    def _rebatch(self, samples: int, batches: int, now: int) -> int:
+        """Moves the counters, and returns how many samples are seen again.
+
+        Args:
+            samples: in an iteration, when the checkpoint was written.
+            batches: in an epoch, likewise.
+            now: samples in an iteration.
+        """
+        raise NotImplementedError
+
     def _open_data(self, data_pass: int, batch: int) -> int:
         """Begins to fetch batches, from one of a pass over the data on, and returns which one it is."""
         if not start_at(self.dataloader, data_pass, batch):
@@ -274,6 +309,15 @@ class EpochBasedTrainLoop(TrainLoop):
         if self._batches is not None:
             self._open_data(self._epoch, self._fetched)
 
+    def _rebatch(self, samples: int, batches: int, now: int) -> int:
+        state = self._state
+        validated = state.validated_at == state.iter
+        state.inner_iter, repeated = divmod(state.inner_iter * samples, now)
+        state.iter = state.epoch * (self.epoch_length or 0) + state.inner_iter
+        if validated:
+            state.validated_at = state.iter
+        return repeated
+
     def run_iter(self, idx: int, data_batch: Any) -> None:
         """Trains one iteration.
 
@@ -325,7 +369,7 @@ class IterBasedTrainLoop(TrainLoop):
 
     @property
     def sample_indices(self) -> list[int] | None:
-        data_pass, batch = position_of(self.dataloader, self._iter)
+        data_pass, batch = position_of(self.dataloader, self._iter + self._state.data_shift)
         return sample_indices(self.dataloader, data_pass, batch)
 
     def run(self) -> torch.nn.Module:
@@ -364,8 +408,15 @@ class IterBasedTrainLoop(TrainLoop):
             self._open_at(self._fetched)
 
     def _open_at(self, iteration: int) -> None:
-        self._pass, batch = position_of(self.dataloader, iteration)
+        self._pass, batch = position_of(self.dataloader, iteration + self._state.data_shift)
         self._open_data(self._pass, batch)
+
+    def _rebatch(self, samples: int, batches: int, now: int) -> int:
+        state = self._state
+        data_pass, batch = position_of(self.dataloader, state.iter + state.data_shift, batches)
+        batch, repeated = divmod(batch * samples, now)
+        state.data_shift = data_pass * (self.epoch_length or 0) + batch - state.iter
+        return repeated
 
     def _next_batch(self) -> Any:
         data_batch = self._next()

@@ -11,6 +11,7 @@ from trainwright.engine.config.config import Config
 from trainwright.engine.environment import package_version
 from trainwright.engine.errors import CheckpointError, ConfigError, Origin
 from trainwright.engine.hook import Hook
+from trainwright.engine.loops import TrainLoop
 from trainwright.engine.model_setup import unwrap
 from trainwright.engine.optim.schedulers import resume_param_schedulers
 from trainwright.engine.state import host_streams
@@ -37,6 +38,7 @@ def take(
         meta: further entries of ``meta``.
     """
     counters = runner.state.state_dict()
+    loop = runner.train_loop
     checkpoint: dict[str, Any] = {
         "meta": {
             "epoch": counters["epoch"],
@@ -55,6 +57,7 @@ def take(
         "trainwright": {
             "format": FORMAT,
             "counters": counters,
+            **({"batching": loop.batching()} if isinstance(loop, TrainLoop) else {}),
             "host_streams": host_streams(),
             "hooks": {name: hook.state_dict() for name, hook in stateful_hooks(runner)},
         },
@@ -108,6 +111,11 @@ def restore(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
         runner.optim_wrapper.load_state_dict(checkpoint["optimizer"])
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"the optimizer in the checkpoint does not fit this config's: {error}") from error
+    if "batching" in ours and isinstance(runner.train_loop, TrainLoop):
+        iteration = runner.iter
+        if changed := runner.train_loop.rebatch(ours["batching"]):
+            runner.optim_wrapper.shift_counts(runner.iter - iteration)
+            runner.logger.warning("%s", changed)
     _restore_schedulers(runner, checkpoint.get("param_schedulers"))
     _restore_hooks(runner, ours.get("hooks", {}))
 

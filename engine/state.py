@@ -68,6 +68,8 @@ class RunState:
         iter: 0-based index of the training iteration in progress; the number of finished ones between iterations.
         inner_iter: number of finished iterations of the epoch in progress.
         validated_at: value of ``iter`` at the last finished validation; -1 before the first.
+        data_shift: how many batches a loop by iterations is ahead (or behind) in the data, after a resume with another
+            batch size; 0 otherwise.
         iter_done: the iteration in progress is finished and not yet counted (while ``after_train_iter`` is called).
         epoch_done: likewise the epoch (while ``after_train_epoch`` is called).
         stop_reason: why the run is to stop at the next boundary, or None.
@@ -78,6 +80,7 @@ class RunState:
     iter: int = 0
     inner_iter: int = 0
     validated_at: int = -1
+    data_shift: int = 0
     iter_done: bool = False
     epoch_done: bool = False
     stop_reason: str | None = None
@@ -90,12 +93,13 @@ class RunState:
             "iter": self.iter + self.iter_done,
             "inner_iter": 0 if self.epoch_done else self.inner_iter + self.iter_done,
             "validated_at": self.validated_at,
+            "data_shift": self.data_shift,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over saved counters."""
         for name in self.state_dict():
-            setattr(self, name, int(state[name]))
+            setattr(self, name, int(state.get(name, 0)))
 
 
 class StepSeeder:

@@ -238,7 +238,7 @@ def _agree(healthy: bool, runner: "Runner") -> bool:
 def _indices_of(runner: "Runner", iteration: int) -> list[int] | None:
     """Returns the samples of an iteration of the epoch in progress, if they can be worked out."""
     state, loader = runner.state, runner.train_dataloader
-    position = state.inner_iter - (state.iter - iteration)
+    position = state.inner_iter - (state.iter - iteration) + state.data_shift
     if position < 0:
         return None
     data_pass, batch = position_of(loader, position)

@@ -238,6 +238,16 @@ class OptimWrapper:
         if self._accumulative_counts > 1 and any(isinstance(module, _BatchNorm) for module in model.modules()):
             get_logger().info("gradient accumulation: batch normalisation still sees single batches, not whole windows")
 
+    def shift_counts(self, by: int) -> None:
+        """Counts on from another number of losses, for a run whose iterations are numbered anew.
+
+        Args:
+            by: what is added to the count; the window in progress stays as it is.
+        """
+        self._inner_count += by
+        self._window_start += by
+        self._set_remainder()
+
     def get_lr(self) -> dict[str, list[float]]:
         """Returns ``lr`` of each group, and ``base_lr`` where there are several groups."""
         rates: dict[str, list[float]] = {}
@@ -393,6 +403,9 @@ class OptimWrapperDict(OptimWrapper):
 
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
         """Does nothing: how often each wrapper is used in an iteration is the model's affair."""
+
+    def shift_counts(self, by: int) -> None:
+        """Does nothing: see :meth:`initialize_count_status`."""
 
     @property
     def accumulative_counts(self) -> int:

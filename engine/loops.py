@@ -10,6 +10,7 @@ import torch
 from trainwright.engine.data import position_of, sample_indices, samples_in_batch, start_at
 from trainwright.engine.errors import ConfigError, TrainingError
 from trainwright.engine.evaluation.evaluator import Evaluator
+from trainwright.engine.micro_batches import REMEDIES, MicroBatches, is_out_of_memory
 from trainwright.engine.optim.amp import autocast
 from trainwright.engine.registry import LOOPS
 
@@ -52,6 +53,8 @@ class TrainLoop(BaseLoop):
         val_begin: first epoch (or iteration), counted from 1, after which to validate.
         val_interval: validate every so many epochs (or iterations).
         dynamic_intervals: pairs of (epoch or iteration, interval): from then on the other interval.
+        halve_batch_on_oom: when a step is out of memory, train its batch, and all after it, in twice as many parts
+            that make one update; see :class:`MicroBatches`.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class TrainLoop(BaseLoop):
         val_begin: int = 1,
         val_interval: int = 1,
         dynamic_intervals: Sequence[tuple[int, int]] | None = None,
+        halve_batch_on_oom: bool = False,
     ) -> None:
         super().__init__(runner, dataloader)
         if self.epoch_length == 0:
@@ -73,6 +77,7 @@ class TrainLoop(BaseLoop):
         self._milestones = [milestone for milestone, _ in pairs]
         self._intervals = [interval for _, interval in pairs]
         self._state = runner.state
+        self._micro_batches = MicroBatches(runner) if halve_batch_on_oom else None
         self._began_at = 0
         self.intact = False
         self._batches: Iterator[Any] | None = None
@@ -134,7 +139,19 @@ class TrainLoop(BaseLoop):
         runner, state = self._runner, self._state
         runner.seed_step(state.iter)
         runner.call_hook("before_train_iter", batch_idx=batch_idx, data_batch=data_batch)
-        outputs = runner.model.train_step(data_batch, optim_wrapper=runner.optim_wrapper)
+        try:
+            if self._micro_batches is None:
+                outputs = runner.model.train_step(data_batch, optim_wrapper=runner.optim_wrapper)
+            else:
+                outputs = self._micro_batches.train_step(data_batch)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                error.add_note(f"in iteration {state.iter + 1}: {REMEDIES}")
+                wrapper = runner.optim_wrapper
+                # The loss was not propagated back, so the weights are those of the iteration before.
+                if getattr(wrapper, "inner_count", None) == state.iter and wrapper.should_update():
+                    self._stop_intact("out of memory")
+            raise
         state.iter_done = True
         runner.call_hook("after_train_iter", batch_idx=batch_idx, data_batch=data_batch, outputs=outputs)
         state.iter_done = False
@@ -232,6 +249,8 @@ class EpochBasedTrainLoop(TrainLoop):
         val_begin: first epoch, counted from 1, after which to validate.
         val_interval: validate every so many epochs, and after the last.
         dynamic_intervals: pairs of (epoch, interval): from then on the other interval.
+        halve_batch_on_oom: when a step is out of memory, train its batch, and all after it, in twice as many parts
+            that make one update; see :class:`MicroBatches`.
 
     Raises:
         ConfigError: ``max_epochs`` is no whole number.
@@ -245,10 +264,11 @@ class EpochBasedTrainLoop(TrainLoop):
         val_begin: int = 1,
         val_interval: int = 1,
         dynamic_intervals: Sequence[tuple[int, int]] | None = None,
+        halve_batch_on_oom: bool = False,
     ) -> None:
         if int(max_epochs) != max_epochs:
             raise ConfigError("train_cfg.max_epochs", f"must be a whole number, not {max_epochs}")
-        super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals)
+        super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals, halve_batch_on_oom)
         self._max_epochs = int(max_epochs)
         if self.epoch_length is None:
             hint = "train_cfg=dict(by_epoch=False, max_iters=...)"
@@ -339,6 +359,8 @@ class IterBasedTrainLoop(TrainLoop):
         val_begin: first iteration, counted from 1, after which to validate.
         val_interval: validate every so many iterations, and after the last.
         dynamic_intervals: pairs of (iteration, interval): from then on the other interval.
+        halve_batch_on_oom: when a step is out of memory, train its batch, and all after it, in twice as many parts
+            that make one update; see :class:`MicroBatches`.
 
     Raises:
         ConfigError: ``max_iters`` is no whole number.
@@ -352,10 +374,11 @@ class IterBasedTrainLoop(TrainLoop):
         val_begin: int = 1,
         val_interval: int = 1000,
         dynamic_intervals: Sequence[tuple[int, int]] | None = None,
+        halve_batch_on_oom: bool = False,
     ) -> None:
         if int(max_iters) != max_iters:
             raise ConfigError("train_cfg.max_iters", f"must be a whole number, not {max_iters}")
-        super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals)
+        super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals, halve_batch_on_oom)
         self._max_iters = int(max_iters)
         self._pass = 0
 

@@ -70,6 +70,7 @@ class RunState:
         validated_at: value of ``iter`` at the last finished validation; -1 before the first.
         data_shift: how many batches a loop by iterations is ahead (or behind) in the data, after a resume with another
             batch size; 0 otherwise.
+        micro_batches: how many parts a batch is trained in, because it does not fit into memory.
         iter_done: the iteration in progress is finished and not yet counted (while ``after_train_iter`` is called).
         epoch_done: likewise the epoch (while ``after_train_epoch`` is called).
         stop_reason: why the run is to stop at the next boundary, or None.
@@ -81,6 +82,7 @@ class RunState:
     inner_iter: int = 0
     validated_at: int = -1
     data_shift: int = 0
+    micro_batches: int = 1
     iter_done: bool = False
     epoch_done: bool = False
     stop_reason: str | None = None
@@ -94,12 +96,13 @@ class RunState:
             "inner_iter": 0 if self.epoch_done else self.inner_iter + self.iter_done,
             "validated_at": self.validated_at,
             "data_shift": self.data_shift,
+            "micro_batches": self.micro_batches,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over saved counters."""
         for name in self.state_dict():
-            setattr(self, name, int(state.get(name, 0)))
+            setattr(self, name, int(state.get(name, getattr(self, name))))
 
 
 class StepSeeder:

@@ -136,6 +136,15 @@ class OptimWrapper:
             if self._next_counts is not None:
                 self._start_windows(self._next_counts)
 
+    def accumulate(self, loss: Tensor) -> None:
+        """Propagates back a part of the loss of an iteration, which :meth:`update_params` ends with the last part.
+
+        Args:
+            loss: scalar loss.
+        """
+        self.backward(self.scale_loss(loss))
+        self._inner_count -= 1
+
     def scale_loss(self, loss: Tensor) -> Tensor:
         """Returns the loss divided by the number of iterations in its window."""
         counts = self._accumulative_counts

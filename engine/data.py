@@ -16,6 +16,7 @@ from trainwright.engine.distributed import get_world_size
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
 from trainwright.engine.state import kept_host_streams, mix, seed_host
+from trainwright.engine.streams import SeededStream, StreamLoader
 
 _INDEX_BITS = 40
 _INDEX_MASK = (1 << _INDEX_BITS) - 1
@@ -298,7 +299,7 @@ def build_dataloader(
     if isinstance(dataset, IterableDataset):
         if options.pop("sampler", None) or options.pop("batch_sampler", None):
             raise ConfigError(path, "an IterableDataset decides its order itself", "remove sampler and batch_sampler")
-        return DataLoader(dataset, batch_size=batch_size, **options)
+        return StreamLoader(SeededStream(dataset, seed + rank_seed), batch_size=batch_size, **options)
     sampler = DATA_SAMPLERS.build(
         options.pop("sampler", dict(type="DefaultSampler", shuffle=training)),
         path=f"{path}.sampler", dataset=dataset, seed=seed + rank_seed,
@@ -337,6 +338,9 @@ def start_at(dataloader: Any, epoch: int, batch: int) -> bool:
     Returns:
         Whether the loader can do so; one of the user's own begins where it likes.
     """
+    if isinstance(dataloader, StreamLoader):
+        dataloader.start(epoch)
+        return batch == 0
     sampler = positioned_sampler(dataloader)
     if sampler is None:
         _set_epoch(getattr(dataloader, "sampler", None), epoch)
@@ -345,6 +349,17 @@ def start_at(dataloader: Any, epoch: int, batch: int) -> bool:
     sampler.set_epoch(epoch)
     sampler.start = batch * (dataloader.batch_size or 1)
     return True
+
+
+def stop_workers(dataloader: Any) -> None:
+    """Ends the data workers of a loader that keeps them (``persistent_workers``), until it is next iterated over.
+
+    Left to the garbage collector, which closes their queues first, PyTorch waits five seconds for each.
+    """
+    iterator = getattr(dataloader, "_iterator", None)
+    if hasattr(iterator, "_shutdown_workers"):
+        iterator._shutdown_workers()
+        dataloader._iterator = None
 
 
 def samples_in_batch(dataloader: Any) -> int | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainwright.engine.data import position_of, sample_indices, samples_in_batch, start_at
-from trainwright.engine.errors import ConfigError, TrainingError
+from trainwright.engine.errors import CheckpointError, ConfigError, TrainingError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.micro_batches import REMEDIES, MicroBatches, is_out_of_memory
 from trainwright.engine.optim.amp import autocast
@@ -80,6 +80,7 @@ class TrainLoop(BaseLoop):
         self._micro_batches = MicroBatches(runner) if halve_batch_on_oom else None
         self._began_at = 0
         self.intact = False
+        self._data_restored = False
         self._batches: Iterator[Any] | None = None
         self._fetched = 0
 
@@ -212,12 +213,29 @@ class TrainLoop(BaseLoop):
         """
         raise NotImplementedError
 
+    def data_state(self) -> dict[str, Any] | None:
+        """Returns the state of a loader that keeps its own position; None for one whose position is a number."""
+        loader = self.dataloader
+        if getattr(loader, "has_state", hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")):
+            return dict(loader.state_dict())
+        return None
+
+    def load_data_state(self, state: Mapping[str, Any]) -> None:
+        """Makes the loader go on where :meth:`data_state` was taken."""
+        if self.data_state() is None:
+            raise CheckpointError("the checkpoint holds the state of a data loader that kept one; this run's does not")
+        self.dataloader.load_state_dict(state)
+        self._data_restored = True
+
     def _open_data(self, data_pass: int, batch: int) -> int:
         """Begins to fetch batches, from one of a pass over the data on, and returns which one it is."""
-        if not start_at(self.dataloader, data_pass, batch):
+        if self._data_restored:  # the loader knows where it is
+            self._data_restored = False
+        elif not start_at(self.dataloader, data_pass, batch):
             self._runner.logger.warning(
-                "this data loader cannot start in the middle of an epoch: the epoch begins anew, "
-                "so some samples are seen twice. Describe the loader in the config to resume exactly."
+                "this data loader cannot start in the middle of an epoch: the epoch begins anew, so some samples are "
+                "seen twice. A loader that is described in the config over a dataset with indices, or over an iterable "
+                "one with state_dict() and load_state_dict(), resumes exactly."
             )
             batch = 0
         self._batches = iter(self.dataloader)
@@ -432,6 +450,8 @@ class IterBasedTrainLoop(TrainLoop):
 
     def _open_at(self, iteration: int) -> None:
         self._pass, batch = position_of(self.dataloader, iteration + self._state.data_shift)
+        if self._data_restored:
+            self._pass = getattr(self.dataloader, "epoch", self._pass)
         self._open_data(self._pass, batch)
 
     def _rebatch(self, samples: int, batches: int, now: int) -> int:

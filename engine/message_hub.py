@@ -381,7 +381,7 @@ class MessageHub(CurrentMixin):
         for key, value in self._runtime_info.items():
             if self._resumed_infos.get(key):
                 try:
-                    infos[key] = _storable(value)
+                    infos[key] = storable(value)
                 except TypeError as error:
                     get_logger().warning(f"the fact {key!r} is not part of checkpoints: {error}")
         histories = {key: one.history.state_dict() for key, one in self._series.items() if one.resumed}
@@ -470,7 +470,7 @@ def _as_0_dim(tensor: Tensor) -> Tensor:
     return tensor.reshape(()) if tensor.dim() else tensor
 
 
-def _storable(value: Any) -> Any:
+def storable(value: Any) -> Any:
     """Returns a copy of a fact made of tensors, numbers, strings and containers only.
 
     Raises:
@@ -485,11 +485,11 @@ def _storable(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return torch.from_numpy(value.copy())
     if isinstance(value, Mapping):
-        return {_storable(key): _storable(item) for key, item in value.items()}
+        return {storable(key): storable(item) for key, item in value.items()}
     if isinstance(value, list | set | frozenset):
-        return [_storable(item) for item in value]
+        return [storable(item) for item in value]
     if isinstance(value, tuple):
-        return tuple(_storable(item) for item in value)
+        return tuple(storable(item) for item in value)
     if isinstance(value, str | PurePath):
         return str(value)
     if isinstance(value, int | float):

@@ -15,7 +15,7 @@ from trainwright.engine import registry as registries
 from trainwright.engine.assembly import build_loop, build_optimization, trains_by_epoch
 from trainwright.engine.checking import mismatched_parts
 from trainwright.engine.config.config import Config
-from trainwright.engine.data import build_dataloader
+from trainwright.engine.data import build_dataloader, stop_workers
 from trainwright.engine.environment import collect_env, setup_environment, unused_timestamp
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
@@ -461,6 +461,9 @@ class Runner:
                 with suppress(Exception):  # the first error is the one to see
                     self.call_hook("after_run")
                 raise
+            finally:
+                for loop in (self._train_loop, self._val_loop, self._test_loop):
+                    stop_workers(getattr(loop, "dataloader", None))
             self.call_hook("after_run")
 
     def _starting_point(self) -> dict[str, Any] | None:

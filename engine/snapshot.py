@@ -58,6 +58,7 @@ def take(
             "format": FORMAT,
             "counters": counters,
             **({"batching": loop.batching()} if isinstance(loop, TrainLoop) else {}),
+            **({"data": data} if isinstance(loop, TrainLoop) and (data := loop.data_state()) is not None else {}),
             "host_streams": host_streams(),
             "hooks": {name: hook.state_dict() for name, hook in stateful_hooks(runner)},
         },
@@ -111,6 +112,8 @@ def restore(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
         runner.optim_wrapper.load_state_dict(checkpoint["optimizer"])
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"the optimizer in the checkpoint does not fit this config's: {error}") from error
+    if "data" in ours and isinstance(runner.train_loop, TrainLoop):
+        runner.train_loop.load_data_state(ours["data"])
     if "batching" in ours and isinstance(runner.train_loop, TrainLoop):
         iteration = runner.iter
         if changed := runner.train_loop.rebatch(ours["batching"]):

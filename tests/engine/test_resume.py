@@ -1,12 +1,17 @@
 """What a resumed run does: the same as one that was never cut, and what changed takes effect."""
 
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_runs import Points, log_of, make_runner
+from tiny_runs import Line, Points, log_of, make_runner, weights_of
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
 
+from trainwright.engine.errors import ConfigError
 from trainwright.engine.hook import Hook
 from trainwright.engine.runner import Runner
 
@@ -83,3 +88,147 @@ def test_a_longer_dataset_is_trained_on_to_the_end_of_the_last_epoch(tmp_path: P
     longer = make_runner(tmp_path, dataset=Points(16), train_cfg=dict(max_epochs=2), resume=True)
     longer.train()
     assert (longer.iter, longer.max_iters, len(longer.model.seen)) == (8, 8, 4)
+
+
+class Stream(IterableDataset[tuple[Tensor, Tensor]]):
+    """Points in a random order through a small buffer; workers share them out.
+
+    Args:
+        length: how many points.
+    """
+
+    def __init__(self, length: int = 26) -> None:
+        self.points = Points(length)
+        self.done = 0
+        self.buffer: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        worker = get_worker_info()
+        shard = range(len(self.points)) if worker is None else range(worker.id, len(self.points), worker.num_workers)
+        while self.done < len(shard) or self.buffer:
+            while self.done < len(shard) and len(self.buffer) < 4:
+                self.buffer.append(shard[self.done])
+                self.done += 1
+            yield self.points[self.buffer.pop(random.randrange(len(self.buffer)))]
+        self.done = 0
+
+
+class StreamWithState(Stream):
+    def state_dict(self) -> dict[str, Any]:
+        return {"done": self.done, "buffer": self.buffer}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.done, self.buffer = state["done"], state["buffer"]
+
+
+class NoLength(StreamWithState):
+    __len__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("cut", [1, 3, 7, 8, 11])
+def test_a_stream_with_state_goes_on_where_it_was(tmp_path: Path, workers: int, cut: int, persistent: bool) -> None:
+    if persistent and not workers:
+        pytest.skip("there are no workers")
+    if workers and cut not in (3, 8):
+        pytest.skip("workers take time to start")
+
+    def train(folder: str, *hooks: Hook, **options: Any) -> Runner:
+        loader = dict(num_workers=workers, persistent_workers=persistent)
+        runner = make_runner(
+            tmp_path / folder, hooks, dataset=NoLength(), batch_size=4, train_dataloader=loader,
+            train_cfg=dict(by_epoch=False, max_iters=18), lr=1e-3, **options,
+        )  # fmt: skip
+        runner.train()
+        return runner
+
+    whole = train("whole")
+    parts = [train("cut", StopAt(cut)), train("cut", resume=True)]
+    targets = [torch.cat([target for part in parts for target in part.model.seen]), torch.cat(whole.model.seen)]
+    assert torch.equal(*targets)
+    assert sorted(targets[0][:26].tolist()) == Points(26).targets.tolist()
+    for name, value in weights_of(whole).items():
+        assert torch.equal(value, weights_of(parts[1])[name])
+
+
+def test_a_stream_with_state_goes_on_in_the_midst_of_an_epoch(tmp_path: Path) -> None:
+    options = dict(dataset=StreamWithState(), train_cfg=dict(by_epoch=True, max_epochs=2), lr=1e-3)
+    whole = make_runner(tmp_path / "whole", **options)
+    whole.train()
+    make_runner(tmp_path / "cut", [StopAt(10)], **{**options, "dataset": StreamWithState()}).train()
+    rest = make_runner(tmp_path / "cut", resume=True, **{**options, "dataset": StreamWithState()})
+    rest.train()
+    assert torch.equal(torch.cat(rest.model.seen), torch.cat(whole.model.seen[10:]))
+    assert "cannot start" not in log_of(rest)
+
+
+def test_a_stream_without_state_begins_the_epoch_anew_and_says_so(tmp_path: Path) -> None:
+    train_cfg = dict(by_epoch=True, max_epochs=2)
+    make_runner(tmp_path, [StopAt(10)], dataset=Stream(), train_cfg=train_cfg).train()
+    rest = make_runner(tmp_path, dataset=Stream(), train_cfg=train_cfg, resume=True)
+    rest.train()
+    assert len(rest.model.seen) == 7
+    assert "the epoch begins anew" in log_of(rest)
+
+
+def test_another_number_of_workers_of_a_stream_is_refused(tmp_path: Path) -> None:
+    train_cfg = dict(by_epoch=False, max_iters=9)
+    make_runner(tmp_path, [StopAt(3)], dataset=NoLength(), train_cfg=train_cfg).train()
+    rest = make_runner(
+        tmp_path, dataset=NoLength(), train_cfg=train_cfg, train_dataloader=dict(num_workers=2), resume=True
+    )
+    with pytest.raises(ConfigError, match="read by 0 data workers"):
+        rest.train()
+
+
+def test_a_state_that_no_checkpoint_can_hold_is_refused_with_the_first_batch(tmp_path: Path) -> None:
+    class Bad(StreamWithState):
+        def state_dict(self) -> dict[str, Any]:
+            return {"file": object()}
+
+    runner = make_runner(tmp_path, dataset=Bad(), train_cfg=dict(by_epoch=False, max_iters=9))
+    with pytest.raises(ConfigError, match="Bad: a object would need unsafe loading"):
+        runner.train()
+
+
+class OwnLoader:
+    """A loader that somebody wrote, with a state."""
+
+    def __init__(self) -> None:
+        self.position = 0
+
+    def __len__(self) -> int:
+        return 6
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        points = Points(24)
+        while self.position < 6:
+            self.position += 1
+            yield tuple(part[4 * self.position - 4 : 4 * self.position] for part in (points.inputs, points.targets))  # type: ignore[misc]
+        self.position = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.position = state["position"]
+
+
+def test_a_loader_of_ones_own_with_state_resumes_exactly(tmp_path: Path) -> None:
+    def train(folder: str, *hooks: Hook, **options: Any) -> Runner:
+        runner = Runner(
+            model=Line(), work_dir=str(tmp_path / folder), train_dataloader=OwnLoader(), custom_hooks=list(hooks),
+            train_cfg=dict(by_epoch=True, max_epochs=2), optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.01)),
+            **options,
+        )  # fmt: skip
+        runner.train()
+        return runner
+
+    whole = train("whole")
+    train("cut", StopAt(8))
+    rest = train("cut", resume=True)
+    assert torch.equal(torch.cat(rest.model.seen), torch.cat(whole.model.seen[8:]))

@@ -125,7 +125,7 @@ def make_runner(
     return Runner(
         model=model or Line(),
         work_dir=str(work_dir),
-        train_dataloader={"dataset": dataset or Points(), **loader, **(train_dataloader or {})},
+        train_dataloader={"dataset": Points() if dataset is None else dataset, **loader, **(train_dataloader or {})},
         train_cfg=train_cfg or {"by_epoch": True, "max_epochs": 3},
         optim_wrapper={
             "type": "OptimWrapper",

@@ -356,7 +356,7 @@ def stop_workers(dataloader: Any) -> None:
 
     Left to the garbage collector, which closes their queues first, PyTorch waits five seconds for each.
     """
-    iterator = getattr(dataloader, "_iterator", None)
+    iterator: Any = getattr(dataloader, "_iterator", None)
     if hasattr(iterator, "_shutdown_workers"):
         iterator._shutdown_workers()
         dataloader._iterator = None

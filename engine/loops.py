@@ -310,9 +310,9 @@ class EpochBasedTrainLoop(TrainLoop):
         self._began_at = self._state.iter
         self.runner.call_hook("before_train")
         self._decide_current_val_interval(self._epoch)
+        self.runner.start_host_streams()
         if self._state.inner_iter == 0:
             self._validate_if_due(self._epoch, self._max_epochs)
-        self.runner.start_host_streams()
         while self._epoch < self._max_epochs and not self.stopping:
             self.run_epoch()
             if self._state.inner_iter:  # stopped in the middle
@@ -416,13 +416,13 @@ class IterBasedTrainLoop(TrainLoop):
     def run(self) -> torch.nn.Module:
         """Trains to the end, or until somebody asks to stop."""
         runner = self.runner
-        self._began_at = self._state.iter
+        self._began_at = self._state.inner_iter = self._state.iter
         runner.call_hook("before_train")
         runner.call_hook("before_train_epoch")
         runner.model.train()
         self._decide_current_val_interval(self._iter)
-        self._validate_if_due(self._iter, self._max_iters)
         self.runner.start_host_streams()
+        self._validate_if_due(self._iter, self._max_iters)
         self._open_at(self._iter)
         while self._iter < self._max_iters and not self.stopping:
             data_batch = self._next_batch()
@@ -432,7 +432,7 @@ class IterBasedTrainLoop(TrainLoop):
             self._validate_if_due(self._iter, self._max_iters)
         self._batches = None
         runner.call_hook("after_train_epoch")
-        self._epoch = int(self._iter >= self._max_iters)
+        self._state.epoch = int(self._iter >= self._max_iters)
         runner.call_hook("after_train")
         return runner.model  # type: ignore[no-any-return]
 

@@ -95,8 +95,10 @@ class HistoryBuffer:
         self._values.extend(values)
         self._counts.extend(counts)
         self._length += len(values)
-        total = sum(values)
-        self._sum += total
+        total = self._sum
+        for value in values:  # one after the other: then it does not matter how many come at once
+            total += value
+        self._sum = total
         self._count += sum(counts)
         if math.isnan(total) and any(map(math.isnan, values)):
             self._min = self._max = math.nan  # must not hide, though it is neither smaller nor larger than others

@@ -14,7 +14,6 @@ from trainwright.engine.hook import Hook
 from trainwright.engine.loops import TrainLoop
 from trainwright.engine.model_setup import unwrap
 from trainwright.engine.optim.schedulers import resume_param_schedulers
-from trainwright.engine.state import host_streams
 
 if TYPE_CHECKING:
     from trainwright.engine.runner import Runner
@@ -59,7 +58,7 @@ def take(
             "counters": counters,
             **({"batching": loop.batching()} if isinstance(loop, TrainLoop) else {}),
             **({"data": data} if isinstance(loop, TrainLoop) and (data := loop.data_state()) is not None else {}),
-            "host_streams": host_streams(),
+            "host_streams": runner.seed_step.host_streams(),
             "hooks": {name: hook.state_dict() for name, hook in stateful_hooks(runner)},
         },
     }

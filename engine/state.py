@@ -116,6 +116,7 @@ class StepSeeder:
 
     def __init__(self, seed: int, rank: int, device: torch.device) -> None:
         self._training, self._evaluation = mix(mix(seed, rank, 0)), mix(mix(seed, rank, 1))
+        self._kept: dict[str, Any] | None = None
         self._generators = [torch.default_generator]
         if device.type == "cuda":
             index = device.index if device.index is not None else torch.cuda.current_device()
@@ -131,11 +132,19 @@ class StepSeeder:
     def evaluation(self, iteration: int) -> Iterator[None]:
         """While active, a validation or test after ``iteration`` has streams of its own, and shifts no others."""
         stream = _mix_in(self._evaluation, iteration)
-        with kept_host_streams():
-            seed_host(stream)
-            for generator in self._generators[1:]:
-                generator.manual_seed(stream)
-            yield
+        self._kept = host_streams()
+        try:
+            with kept_host_streams():
+                seed_host(stream)
+                for generator in self._generators[1:]:
+                    generator.manual_seed(stream)
+                yield
+        finally:
+            self._kept = None
+
+    def host_streams(self) -> dict[str, Any]:
+        """Returns :func:`host_streams` of the training, also for a checkpoint that is written within an evaluation."""
+        return host_streams() if self._kept is None else self._kept
 
 
 @contextmanager

@@ -284,9 +284,11 @@ class OptimWrapper:
             state["base_param_settings"] = dict(self.base_param_settings)
         if self.param_order is not None:
             state["param_order"] = list(self.param_order)
-        accumulation: dict[str, Any] = {"inner_count": self._inner_count, "window_start": self._window_start}
+        accumulation: dict[str, Any] = {"inner_count": self._inner_count}
         state["accumulation"] = accumulation
         if not self.should_update():
+            gathered = (self._inner_count - self._window_start) % self._accumulative_counts
+            accumulation["window_start"] = self._inner_count - gathered
             accumulation["counts"] = self._accumulative_counts
             accumulation["grads"] = {
                 index: param.grad for index, param in enumerate(self._params()) if param.grad is not None

@@ -15,7 +15,7 @@ from trainwright.engine.data_faults import BadSamples, Restarts, describe_sample
 from trainwright.engine.distributed import get_world_size
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
-from trainwright.engine.state import kept_host_streams, mix, seed_host
+from trainwright.engine.state import kept_host_streams, mix, mix_in, seed_host
 from trainwright.engine.streams import SeededStream, StreamLoader
 
 _INDEX_BITS = 40
@@ -100,11 +100,15 @@ class SeededDataset(_DatasetProxy):
         """Returns what ``get`` gives for each request, with the random streams of its key."""
         seeded = not _is_deterministic(self._inner)
         fetched: list[Any] = []
+        epoch_mixed, state = -1, 0
         try:
             with kept_host_streams() if seeded and get_worker_info() is None else _NO_CONTEXT:
                 for key, request in zip(keys, requests):
                     if seeded:
-                        seed_host(mix(self._seed, key >> _INDEX_BITS, key & _INDEX_MASK))
+                        epoch = key >> _INDEX_BITS
+                        if epoch != epoch_mixed:
+                            epoch_mixed, state = epoch, mix(self._seed, epoch)
+                        seed_host(mix_in(state, key & _INDEX_MASK))
                     fetched.append(get(request))
         except Exception as error:
             request = requests[len(fetched)]

@@ -24,11 +24,11 @@ def mix(*numbers: int) -> int:
     """Returns 64 well mixed bits that depend on every argument and on their order (SplitMix64, Steele et al. 2014)."""
     state = 0
     for number in numbers:
-        state = _mix_in(state, number)
+        state = mix_in(state, number)
     return state
 
 
-def _mix_in(state: int, number: int) -> int:
+def mix_in(state: int, number: int) -> int:
     """Returns ``mix(*before, number)`` for ``state = mix(*before)``."""
     state = (state + number + 0x9E3779B97F4A7C15) & _MASK
     state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
@@ -124,14 +124,14 @@ class StepSeeder:
 
     def __call__(self, iteration: int) -> None:
         """Seeds torch's generators for one training step."""
-        stream = _mix_in(self._training, iteration)
+        stream = mix_in(self._training, iteration)
         for generator in self._generators:
             generator.manual_seed(stream)
 
     @contextmanager
     def evaluation(self, iteration: int) -> Iterator[None]:
         """While active, a validation or test after ``iteration`` has streams of its own, and shifts no others."""
-        stream = _mix_in(self._evaluation, iteration)
+        stream = mix_in(self._evaluation, iteration)
         self._kept = host_streams()
         try:
             with kept_host_streams():

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from trainwright.engine import registry as registries
 from trainwright.engine.building import origin_of, resolve, signature_of
+from trainwright.engine.config.overrides import COMMAND_LINE
 from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, did_you_mean
 from trainwright.engine.hook import DEFAULT_HOOKS
 from trainwright.engine.optim.schedulers import beyond_end
@@ -152,6 +153,8 @@ class _Check:
                 self._error(key, "this switch of MMEngine does not exist here", UNSUPPORTED[key], origin)
             elif key in parameters:
                 self._kind(value, parameters[key], runner, key, origin)
+            elif key not in known and origin == COMMAND_LINE:
+                self._set_in_vain(key, known)
             elif key not in known and not self._is_read(key):
                 hint = f"this is now {BEFORE_2[key]}" if key in BEFORE_2 else did_you_mean(key, known)
                 if hint:
@@ -159,10 +162,22 @@ class _Check:
         if self.top.get("model") is None:
             self._error("model", "missing: there is nothing to train", "model=dict(type=...)")
 
+    def _set_in_vain(self, key: str, known: Iterable[str]) -> None:
+        """Tells of a top-level key from the command line, which comes after the config files have been read."""
+        if not self._assignments(key):
+            hint = did_you_mean(key, {*known, *self.top} - {key}) or "set the whole path, as in model.x=1"
+            self._error(key, "there is no such key in the config, and nothing reads it", hint, COMMAND_LINE)
+        elif self._is_read(key):
+            message = "this variable was used while the config was read, so setting it now has no effect"
+            self._error(key, message, "set the values that were made of it (`trainwright print-config`)", COMMAND_LINE)
+
+    def _assignments(self, key: str) -> int:
+        """Returns how often a top-level variable is set in the config files."""
+        return len(re.findall(rf"^['\"]?{re.escape(key)}['\"]?\s*[:=]", self.text, re.MULTILINE))
+
     def _is_read(self, key: str) -> bool:
         """Whether a top-level variable is used elsewhere in the config files that it may come from."""
-        assigned = len(re.findall(rf"^['\"]?{re.escape(key)}['\"]?\s*[:=]", self.text, re.MULTILINE))
-        return len(re.findall(rf"\b{re.escape(key)}\b", self.text)) > assigned
+        return len(re.findall(rf"\b{re.escape(key)}\b", self.text)) > self._assignments(key)
 
     def _part(self, key: str, registry: Registry, *, runtime: Iterable[str] = (), default: str | None = None) -> None:
         cfg = self.top.get(key)

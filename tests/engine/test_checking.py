@@ -5,6 +5,7 @@ import pytest
 
 from trainwright.engine.checking import check
 from trainwright.engine.config.config import Config
+from trainwright.engine.config.overrides import COMMAND_LINE
 
 GOOD = """\
 model = dict(
@@ -31,13 +32,15 @@ custom_hooks = [dict(type='EMAHook', momentum=0.1, priority='LOW')]
 def mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
 
-    def find(*changes: tuple[str, str], more: str = "") -> list[str]:
+    def find(*changes: tuple[str, str], more: str = "", options: dict[str, Any] | None = None) -> list[str]:
         text = GOOD
         for old, new in changes:
             assert old in text
             text = text.replace(old, new)
         (tmp_path / "my.py").write_text(text + more)
-        return [str(error) for error in check(Config.fromfile("my.py"))]
+        config = Config.fromfile("my.py")
+        config.merge_from_dict(options or {}, origin=COMMAND_LINE)
+        return [str(error) for error in check(config)]
 
     return find
 
@@ -92,6 +95,19 @@ def test_one_mistake_is_told_once(mistakes: Any) -> None:
 
 def test_variables_that_something_reads_are_no_mistakes(mistakes: Any) -> None:
     assert mistakes(("model = dict(", "modell = 10\nmodel = dict("), ("num_classes=10", "num_classes=modell")) == []
+
+
+def test_options_that_change_nothing_are_mistakes(mistakes: Any) -> None:
+    variable = dict(more="max_iterations = 7\nsomething = dict(value=max_iterations)\nmy_switch = 1\n")
+    assert mistakes(**variable, options={"max_iterations": 9, "my_switch": 2}) == [
+        "--cfg-options: max_iterations: this variable was used while the config was read, so setting it now has no effect\n"
+        "    set the values that were made of it (`trainwright print-config`)"
+    ]
+    assert mistakes(options={"optim_wraper.optimizer.lr": 1, "train_cfg.max_epochs": 2}) == [
+        "--cfg-options: optim_wraper: there is no such key in the config, and nothing reads it\n    did you mean 'optim_wrapper'?"
+    ]
+    (message,) = mistakes(options={"xyz": 1})
+    assert "set the whole path" in message
 
 
 def test_keys_of_mmcv_1_are_translated(mistakes: Any) -> None:

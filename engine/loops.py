@@ -237,9 +237,9 @@ class EpochBasedTrainLoop(TrainLoop):
         self._began_at = self._state.iter
         self.runner.call_hook("before_train")
         self._decide_current_val_interval(self._epoch)
+        self.runner.start_host_streams()  # a validation that is caught up on may save them
         if self._state.inner_iter == 0:
             self._validate_if_due(self._epoch, self._max_epochs)
-        self.runner.start_host_streams()
         while self._epoch < self._max_epochs and not self.stopping:
             self.run_epoch()
             if self._state.inner_iter:  # stopped in the middle
@@ -336,8 +336,8 @@ class IterBasedTrainLoop(TrainLoop):
         runner.call_hook("before_train_epoch")
         runner.model.train()
         self._decide_current_val_interval(self._iter)
-        self._validate_if_due(self._iter, self._max_iters)
         self.runner.start_host_streams()
+        self._validate_if_due(self._iter, self._max_iters)
         self._open_at(self._iter)
         while self._iter < self._max_iters and not self.stopping:
             data_batch = self._next_batch()

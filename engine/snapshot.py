@@ -13,7 +13,6 @@ from trainwright.engine.errors import CheckpointError, ConfigError, Origin
 from trainwright.engine.hook import Hook
 from trainwright.engine.model_setup import unwrap
 from trainwright.engine.optim.schedulers import resume_param_schedulers
-from trainwright.engine.state import host_streams
 
 if TYPE_CHECKING:
     from trainwright.engine.runner import Runner
@@ -55,7 +54,7 @@ def take(
         "trainwright": {
             "format": FORMAT,
             "counters": counters,
-            "host_streams": host_streams(),
+            "host_streams": runner.seed_step.host_streams(),
             "hooks": {name: hook.state_dict() for name, hook in stateful_hooks(runner)},
         },
     }

@@ -113,6 +113,7 @@ class StepSeeder:
         if device.type == "cuda":
             index = device.index if device.index is not None else torch.cuda.current_device()
             self._generators.append(torch.cuda.default_generators[index])
+        self._training_streams: dict[str, Any] | None = None
 
     def __call__(self, iteration: int) -> None:
         """Seeds torch's generators for one training step."""
@@ -124,11 +125,19 @@ class StepSeeder:
     def evaluation(self, iteration: int) -> Iterator[None]:
         """While active, a validation or test after ``iteration`` has streams of its own, and shifts no others."""
         stream = _mix_in(self._evaluation, iteration)
-        with kept_host_streams():
-            seed_host(stream)
-            for generator in self._generators[1:]:
-                generator.manual_seed(stream)
-            yield
+        outer, self._training_streams = self._training_streams, self.host_streams()
+        try:
+            with kept_host_streams():
+                seed_host(stream)
+                for generator in self._generators[1:]:
+                    generator.manual_seed(stream)
+                yield
+        finally:
+            self._training_streams = outer
+
+    def host_streams(self) -> dict[str, Any]:
+        """Returns what the next training step finds in ``random`` and ``numpy.random``, also while evaluating."""
+        return self._training_streams or host_streams()
 
 
 @contextmanager

@@ -136,11 +136,11 @@ class CheckpointHook(Hook):
             raise ConfigError("CheckpointHook.save_best", "'auto' stands alone", "name all metrics, or only 'auto'")
         self._folder: Path | None = None
         self._improved: dict[str, float] = {}
-        self._saved_at: tuple[int, int] | None = None
         self.best_scores: dict[str, float] = {}
         self.best_ckpts: dict[str, str] = {}
         self.keep_ckpts: list[str] = []
         self.last_ckpt: str | None = None
+        self._last_at: int | None = None
         self._obsolete: list[str] = []
         self._writer = Writer(async_save)
         self._copier = HostCopier() if async_save else None
@@ -160,6 +160,7 @@ class CheckpointHook(Hook):
             "best_ckpts": dict(self.best_ckpts),
             "keep_ckpts": list(self.keep_ckpts),
             "last_ckpt": self.last_ckpt,
+            "last_at": self._last_at,
             "obsolete": list(self._obsolete),
         }
 
@@ -171,6 +172,7 @@ class CheckpointHook(Hook):
         self.keep_ckpts = [name for name in state["keep_ckpts"] if _is_plain_name(name)]
         last = state["last_ckpt"]
         self.last_ckpt = last if last is not None and _is_plain_name(last) else None
+        self._last_at = state.get("last_at")
         self._obsolete = [name for name in state["obsolete"] if _is_plain_name(name)]
 
     def before_train(self, runner: "Runner") -> None:
@@ -265,6 +267,7 @@ class CheckpointHook(Hook):
         self.keep_ckpts.append(name)
         self._drop_surplus()
         self.last_ckpt = name
+        self._last_at = _progress(runner)[1]
         runner.message_hub.update_info("last_ckpt", str(self._path(name)))
         self._write(runner, [name])
 
@@ -281,7 +284,7 @@ class CheckpointHook(Hook):
             self.best_ckpts[metric] = name
             names.append(name)
         self._tell_hub(runner.message_hub)
-        if self._saved_at == _progress(runner) and self.last_ckpt is not None:
+        if self._last_at == _progress(runner)[1] and self.last_ckpt is not None:
             names.append(self.last_ckpt)  # of the same moment, but it does not know the new best yet
         self._write(runner, names)
         if self._failed:
@@ -299,7 +302,6 @@ class CheckpointHook(Hook):
 
     def _write(self, runner: "Runner", names: list[str]) -> None:
         """Writes one checkpoint under several names, notes it as the newest, and removes what it replaces."""
-        self._saved_at = _progress(runner)
         self._counters = runner.state.state_dict()
         if not is_main_process():
             self._obsolete = []
@@ -342,7 +344,6 @@ class CheckpointHook(Hook):
             self._writer.wait()
         except OSError as error:
             self.load_state_dict(self._before)
-            self._saved_at = None
             self._failed = True
             self._tell_hub(runner.message_hub)
             last = str(self._path(self.last_ckpt)) if self.last_ckpt else None

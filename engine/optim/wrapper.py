@@ -265,7 +265,8 @@ class OptimWrapper:
             state["base_param_settings"] = dict(self.base_param_settings)
         if self.param_order is not None:
             state["param_order"] = list(self.param_order)
-        accumulation: dict[str, Any] = {"inner_count": self._inner_count, "window_start": self._window_start}
+        start = self._inner_count - (self._inner_count - self._window_start) % self._accumulative_counts
+        accumulation: dict[str, Any] = {"inner_count": self._inner_count, "window_start": start}
         state["accumulation"] = accumulation
         if not self.should_update():
             accumulation["counts"] = self._accumulative_counts

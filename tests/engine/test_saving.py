@@ -237,6 +237,7 @@ def test_a_checkpoint_cannot_make_a_run_remove_files_elsewhere(tmp_path: Path) -
         "best_ckpts": {"loss": "best.pth"},
         "keep_ckpts": ["epoch_1.pth"],
         "last_ckpt": None,
+        "last_at": None,
         "obsolete": ["epoch_0.pth"],
     }
 

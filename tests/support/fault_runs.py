@@ -1,0 +1,412 @@
+"""Small runs that have everything a checkpoint holds, each in a process of its own, faults for them, and a comparison.
+
+A run is ``trainwright train`` in a process that is forked from the one of the tests: it is killed, stopped and resumed
+like any other, but needs no seconds to import PyTorch.
+"""
+
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from trainwright.engine.checkpoint import LAST, load_checkpoint_file
+from trainwright.engine.hook import Hook
+from trainwright.engine.registry import DATASETS, HOOKS, MODELS
+from trainwright.engine.runner import Runner
+from trainwright.tools.cli import main
+
+MAX_ITERS = 18
+INTERVAL = 4
+NOTES = "notes"
+_MOMENTARY = (
+    "meta.time",
+    "meta.experiment_name",
+    "meta.cfg",  # has the work_dir
+    "message_hub.runtime_info.experiment_name",
+    "message_hub.runtime_info.cfg",
+    "message_hub.runtime_info.eta",
+    *(f"message_hub.log_scalars.{mode}/{what}" for mode in ("train", "val") for what in ("time", "data_time")),
+)
+
+
+@MODELS.register_module()
+class NoisyNet(nn.Module):
+    """A classifier of 4 x 4 images that draws from all random generators while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(16, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Dropout(0.3), nn.Linear(24, 3)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            images = images + random.gauss(0, 0.1) + 0.1 * float(np.random.rand())
+        output: Tensor = self.layers(images)
+        return output
+
+
+@DATASETS.register_module()
+class NoisyImages(Dataset[tuple[Tensor, int]]):
+    """Images of three classes, 4 x 4, augmented by all three random generators.
+
+    Args:
+        length: how many.
+        bad: indices of samples that raise.
+    """
+
+    def __init__(self, length: int = 24, bad: tuple[int, ...] = ()) -> None:
+        self.labels = torch.arange(length) % 3
+        noise = torch.randn(length, 4, 4, generator=torch.Generator().manual_seed(1))
+        self.images = noise + self.labels[:, None, None]
+        self.bad = bad
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index in self.bad:
+            raise OSError(f"sample {index} is broken")
+        image = self.images[index] + 0.1 * (random.random() + float(np.random.rand()) + torch.rand(4, 4))
+        return image, int(self.labels[index])
+
+    def describe_sample(self, index: int) -> str:
+        return f"images/{index:03d}.png"
+
+
+@HOOKS.register_module()
+class Notes(Hook):
+    """Writes down, where no kill can undo it, at which iteration a process began and which ones it finished."""
+
+    priority = "HIGHEST"
+
+    def __init__(self) -> None:
+        self._file = -1
+
+    def before_train(self, runner: Runner) -> None:
+        self._file = os.open(Path(runner.work_dir, NOTES), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.write(self._file, f"begin {runner.iter}\n".encode())
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        os.write(self._file, f"done {runner.iter + 1}\n".encode())
+
+
+def write_config(folder: Path, *, by_epoch: bool = True, workers: int = 0, **changes: Any) -> Path:
+    """Writes the config of a small run and returns its file.
+
+    It has random augmentation, dropout, accumulation over three batches, gradient clipping, two schedules, an average
+    of the weights, early stopping, and a checkpoint every four iterations, of which the newest two are kept and the
+    best.
+
+    Args:
+        folder: where to; its name is the config's.
+        by_epoch: three epochs of six iterations each and a validation after each; or 18 iterations, and a validation
+            after every five.
+        workers: data workers.
+        **changes: dotted keys, with ``__`` for the dots, and their values.
+    """
+    train_cfg = {"by_epoch": True, "max_epochs": 3} if by_epoch else {"max_iters": MAX_ITERS, "val_interval": 5}
+    loader = {"batch_size": 4, "num_workers": workers, "collate_fn": "default_collate"}
+    config = {
+        "custom_imports": {"imports": ["fault_runs"]},
+        "model": {
+            "type": "ImageClassifier",
+            "backbone": {"type": "NoisyNet"},
+            "data_preprocessor": {"type": "BaseDataPreprocessor"},
+        },
+        "train_dataloader": {**loader, "dataset": {"type": "NoisyImages"}},
+        "train_cfg": {"by_epoch": by_epoch, **train_cfg},
+        "optim_wrapper": {
+            "accumulative_counts": 3,
+            "clip_grad": {"max_norm": 1.0},
+            "optimizer": {"type": "AdamW", "lr": 0.01},
+        },
+        "param_scheduler": [
+            {"type": "LinearLR", "start_factor": 0.1, "by_epoch": False, "end": 5},
+            {"type": "CosineAnnealingLR", "T_max": MAX_ITERS, "by_epoch": False},
+        ],
+        "val_dataloader": {**loader, "num_workers": 0, "dataset": {"type": "NoisyImages", "length": 9}},
+        "val_cfg": {"with_loss": True},
+        "val_evaluator": {"type": "Accuracy"},
+        "default_hooks": {
+            "logger": {"interval": 3},
+            "checkpoint": {
+                "by_epoch": False,
+                "interval": INTERVAL,
+                "max_keep_ckpts": 2,
+                "save_best": "loss",
+                "rule": "less",
+            },
+        },
+        "custom_hooks": [
+            {"type": "Notes"},
+            {"type": "EMAHook", "momentum": 0.1},
+            {"type": "EarlyStoppingHook", "monitor": "accuracy/top1", "patience": 50},
+        ],
+        "randomness": {"seed": 5},
+        "device": "cpu",
+    }
+    for name, value in changes.items():
+        *keys, last = name.split("__")
+        inner: Any = config
+        for key in keys:
+            inner = inner[int(key) if key.isdigit() else key]
+        inner[last] = value
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{folder.name}.json"
+    file.write_text(json.dumps(config))
+    return file
+
+
+class Process:
+    """A process forked from this one.
+
+    Args:
+        action: what it does; an exception ends it with a traceback and status 1.
+        output: file for what it prints.
+    """
+
+    def __init__(self, action: Callable[[], Any], output: Path) -> None:
+        self.output = output
+        self._status: int | None = None
+        self.began = time.monotonic()
+        self.seconds = 0.0
+        self.pid = os.fork()
+        if self.pid == 0:
+            _run(action, output)
+
+    def wait(self, timeout: float = 60) -> int:
+        """Waits for its end, and returns its status as ``subprocess`` does: negative after a signal."""
+        end = time.monotonic() + timeout
+        while self._status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._status = os.waitstatus_to_exitcode(status)
+                self.seconds = time.monotonic() - self.began
+                self._end_group()
+            elif time.monotonic() > end:
+                self.kill()
+                raise TimeoutError(f"the process did not end within {timeout} s:\n{self.printed}")
+            else:
+                time.sleep(0.002)
+        return self._status
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Sends a signal."""
+        os.kill(self.pid, number)
+
+    @property
+    def printed(self) -> str:
+        """What it has printed so far."""
+        return self.output.read_text() if self.output.exists() else ""
+
+    def _end_group(self) -> None:
+        """Ends data workers that have not yet noticed that their parent is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+def _run(action: Callable[[], Any], output: Path) -> NoReturn:
+    """Does the action in this new process, and ends it as the interpreter would."""
+    status = 1
+    try:
+        os.setsid()
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+        try:
+            status = action() or 0
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def train(
+    config: Path, work_dir: Path, *arguments: str, before: Callable[[], Any] | None = None, resume: bool = False
+) -> Process:
+    """Starts ``trainwright train`` in a process of its own.
+
+    Args:
+        config: the config's file.
+        work_dir: the run's folder.
+        *arguments: further words of the command.
+        before: called in the new process, first; here faults are prepared.
+        resume: go on from the newest checkpoint.
+    """
+
+    def action() -> int:
+        if before is not None:
+            before()
+        words = ["train", str(config), "--work-dir", str(work_dir), *(["--resume"] if resume else []), *arguments]
+        return main(words)
+
+    work_dir.mkdir(parents=True, exist_ok=True)
+    number = len(list(work_dir.parent.glob(f"{work_dir.name}.out.*")))
+    return Process(action, work_dir.parent / f"{work_dir.name}.out.{number}")
+
+
+def beginnings(work_dir: Path) -> list[int]:
+    """Returns after which iteration each process began."""
+    return [int(number) for number in re.findall(r"begin (\d+)", _notes(work_dir))]
+
+
+def lost_iterations(work_dir: Path) -> list[int]:
+    """Returns for each resume how many finished iterations had to be done again."""
+    lost = []
+    done = 0
+    for what, number in re.findall(r"(begin|done) (\d+)", _notes(work_dir)):
+        if what == "begin":
+            lost.append(done - int(number))
+        done = int(number)
+    return lost[1:]
+
+
+def _notes(work_dir: Path) -> str:
+    file = work_dir / NOTES
+    return file.read_text() if file.exists() else ""
+
+
+def files_of(work_dir: Path) -> list[str]:
+    """Returns the names of the checkpoints in a folder, and of whatever lies hidden beside them."""
+    return sorted(path.name for path in work_dir.iterdir() if path.suffix == ".pth" or path.name.startswith("."))
+
+
+def differences(work_dir: Path, reference: Path) -> list[str]:
+    """Compares all that two runs have left: the same files, and in each the same bits.
+
+    Only times, and what has the folder's name in it, may differ.
+    """
+    here, there = files_of(work_dir), files_of(reference)
+    if here != there:
+        return [f"files: {here}, not {there}"]
+    notes = [(folder / LAST).read_text() for folder in (work_dir, reference)]
+    if notes[0] != notes[1]:
+        return [f"{LAST}: {notes[0]}, not {notes[1]}"]
+    different = []
+    for name in here:
+        found, expected = (
+            dict(_leaves(_without_folder(load_checkpoint_file(folder / name), folder)))
+            for folder in (work_dir, reference)
+        )
+        different += [f"{name}: {path} is in one of them only" for path in found.keys() ^ expected.keys()]
+        different += [
+            f"{name}: {path}: {_short(value)}, not {_short(expected[path])}"
+            for path, value in found.items()
+            if path in expected and not _same(value, expected[path])
+        ]
+    return different
+
+
+def _leaves(value: Any, path: str = "") -> Any:
+    """Yields the dotted path and the value of every leaf, but those that differ from run to run."""
+    if path in _MOMENTARY:
+        return
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list | tuple) and value:
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{path}.{index}")
+    else:
+        yield path, value
+
+
+def _without_folder(value: Any, folder: Path) -> Any:
+    if isinstance(value, str):
+        return value.replace(str(folder), "WORK_DIR")
+    if isinstance(value, Mapping):
+        return {key: _without_folder(item, folder) for key, item in value.items()}
+    return [_without_folder(item, folder) for item in value] if isinstance(value, list) else value
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two leaves have the same bits: NaN is itself, and 0.0 is not -0.0."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        if one.dtype != other.dtype or one.shape != other.shape:
+            return False
+        return one.contiguous().numpy().tobytes() == other.contiguous().numpy().tobytes()
+    return type(one) is type(other) and repr(one) == repr(other)
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) < 80 else f"{text[:60]} …"
+
+
+@dataclass
+class Row:
+    """What became of all faults of a kind."""
+
+    faults: int = 0
+    resumed: int = 0
+    compared: int = 0
+    identical: int = 0
+    lost: list[int] = field(default_factory=list)
+
+
+class Tally:
+    """Counts faults, and compares what is left after them with what a run without them leaves."""
+
+    def __init__(self, rows: dict[str, Row]) -> None:
+        self._rows = rows
+
+    def row(self, kind: str) -> Row:
+        """Returns the counts of a kind of fault."""
+        return self._rows.setdefault(kind, Row())
+
+    def compare(self, kind: str, work_dir: Path, reference: Path, *, faults: int = 1, most_lost: int) -> None:
+        """Takes note of a run that survived faults, and fails unless it ended with the bits of the reference.
+
+        Args:
+            kind: kind of fault.
+            work_dir: the run's folder.
+            reference: that of the run that nothing disturbed.
+            faults: how many faults there were.
+            most_lost: how many iterations may at most have been done again after one fault.
+        """
+        row = self.row(kind)
+        lost = lost_iterations(work_dir)
+        different = differences(work_dir, reference)
+        row.faults += faults
+        row.resumed += len(lost)
+        row.compared += 1
+        row.identical += not different
+        row.lost += lost
+        assert not different, "\n".join(different)
+        assert max(lost, default=0) <= most_lost
+
+
+@dataclass
+class Reference:
+    """A run that nothing disturbed.
+
+    Args:
+        config: its config.
+        work_dir: what it left.
+        seconds: how long it took.
+    """
+
+    config: Path
+    work_dir: Path
+    seconds: float

@@ -128,5 +128,5 @@ def _name_of(what: Any) -> str | None:
         what = os.readlink(f"/proc/self/fd/{what}")  # noqa: PTH115
         if os.path.isdir(what):  # noqa: PTH112
             return "folder"
-    name = re.sub(r"^\.(.+)\.\d+\.tmp$", r"\1", os.path.basename(what))  # noqa: PTH119
+    name = re.sub(r"^\.(.+?)\.\d+\.\d+\.tmp$", r"\1", os.path.basename(what))  # noqa: PTH119
     return name if name.endswith(".pth") or name == LAST else None

@@ -332,6 +332,7 @@ class IterBasedTrainLoop(TrainLoop):
         """Trains to the end, or until somebody asks to stop."""
         runner = self.runner
         self._began_at = self._state.iter
+        self._state.epoch = 0  # also where max_iters was raised after the end
         runner.call_hook("before_train")
         runner.call_hook("before_train_epoch")
         runner.model.train()
@@ -347,7 +348,7 @@ class IterBasedTrainLoop(TrainLoop):
             self._validate_if_due(self._iter, self._max_iters)
         self._batches = None
         runner.call_hook("after_train_epoch")
-        self._epoch = int(self._iter >= self._max_iters)
+        self._state.epoch = int(self._iter >= self._max_iters)
         runner.call_hook("after_train")
         return runner.model  # type: ignore[no-any-return]
 

@@ -38,7 +38,8 @@ _MOMENTARY = (
     "meta.time",
     "meta.experiment_name",
     "meta.cfg",  # has the work_dir
-    "trainwright.hooks.CheckpointHook.obsolete",  # files about to go; a stop in between leaves one more
+    "trainwright.hooks.CheckpointHook.keep_ckpts",  # the names of files, which are compared themselves: a stop in
+    "trainwright.hooks.CheckpointHook.obsolete",  # between leaves one of its own for a while
     "message_hub.runtime_info.experiment_name",
     "message_hub.runtime_info.cfg",
     "message_hub.runtime_info.eta",
@@ -161,10 +162,10 @@ def write_config(folder: Path, *, by_epoch: bool = True, workers: int = 0, **cha
         "device": "cpu",
     }
     for name, value in changes.items():
-        *keys, last = name.split("__")
+        *keys, last = [int(key) if key.isdigit() else key for key in name.split("__")]
         inner: Any = config
         for key in keys:
-            inner = inner[int(key) if key.isdigit() else key]
+            inner = inner[key]
         inner[last] = value
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{folder.name}.json"
@@ -409,6 +410,14 @@ class Tally:
     def row(self, kind: str) -> Row:
         """Returns the counts of a kind of fault."""
         return self._rows.setdefault(kind, Row())
+
+    def note(self, kind: str, *, faults: int, identical: bool, resumed: int = 0) -> None:
+        """Takes note of a comparison that was made elsewhere."""
+        row = self.row(kind)
+        row.faults += faults
+        row.resumed += resumed
+        row.compared += 1
+        row.identical += identical
 
     def compare(self, kind: str, work_dir: Path, reference: Path, *, faults: int = 1, most_lost: int) -> None:
         """Takes note of a run that survived faults, and fails unless it ended with the bits of the reference.

@@ -6,6 +6,7 @@ import re
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from trainwright.engine.errors import CheckpointError
 LAST = "last_checkpoint"
 REVISE_KEYS: tuple[tuple[str, str], ...] = ((r"^module\.", ""),)
 _NUMBERS = count()
+_IS_FOLDER = 0x10  # for a part with this bit, PyTorch returns memory that it has not written to
 _REGULAR = re.compile(r"(epoch|iter)_\d+\.pth")
 
 
@@ -47,8 +49,12 @@ def save_checkpoint(checkpoint: Mapping[str, Any], path: str | os.PathLike[str])
         temporary.replace(target)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, RuntimeError) and "write" in str(error):  # torch hides what the disk said
-            raise OSError(f"cannot write {target}: {error}") from error
+        if isinstance(error, RuntimeError):  # PyTorch's writer hides what the disk said
+            cause = error.__context__
+            if isinstance(cause, OSError):
+                raise cause from error
+            if "write" in str(error):
+                raise OSError(f"cannot write {target}: {error}") from error
         raise
     sync_folder(target.parent)
     return target
@@ -93,17 +99,22 @@ def write_last_checkpoint(work_dir: str | os.PathLike[str], name: str | os.PathL
 
 
 def verify(path: str | os.PathLike[str]) -> str | None:
-    """Returns what is wrong with a checkpoint file, or None if every part of it agrees with its sum."""
+    """Returns what is wrong with a checkpoint file, or None: each part agrees with its sum, and PyTorch can read it."""
     try:
         with zipfile.ZipFile(path) as archive:
             if not any(name.endswith("data.pkl") for name in archive.namelist()):
                 return "it is no PyTorch file"
-            damaged = archive.testzip()
-            return f"its part {damaged} is damaged" if damaged else None
+            folders = (info.filename for info in archive.infolist() if info.external_attr & _IS_FOLDER)
+            damaged = next(folders, None) or archive.testzip()
+        if damaged:
+            return f"its part {damaged} is damaged"
+        with suppress(pickle.UnpicklingError):  # classes that it does not know: it is whole all the same
+            torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        return None
     except FileNotFoundError:
         return "it does not exist"
     except Exception as error:  # a damaged archive raises what it likes: BadZipFile, zlib.error, RuntimeError, …
-        return f"it is incomplete or damaged ({error})"
+        return f"it is incomplete or damaged ({str(error).partition('. ')[0]})"
 
 
 def read_last_checkpoint(work_dir: str | os.PathLike[str]) -> Path | None:

@@ -189,6 +189,8 @@ class CheckpointHook(Hook):
         if not (self.best_scores or self.keep_ckpts):
             self._adopt(runner.message_hub)
         self._adopt_stopped(runner)
+        if self.best_ckpts:
+            self._tell_hub(runner.message_hub)  # the folder may have moved
         self._drop_surplus()
         if is_main_process():
             for name in remove_leftovers(folder):

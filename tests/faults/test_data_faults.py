@@ -69,9 +69,7 @@ def test_a_worker_is_killed_from_outside(tmp_path: Path, references: dict[bool, 
         time.sleep(0.01)
     os.kill(children_of(process.pid)[1], signal.SIGKILL)
     assert process.wait() == 0, process.printed
-    assert (
-        "New workers go on with the same batch (1 of at most 3 times)" in process.printed
-    )
+    assert "New workers go on with the same batch (1 of at most 3 times)" in process.printed
     tally.compare("data worker killed", tmp_path / "run", references[False].work_dir, most_lost=0)
 
 

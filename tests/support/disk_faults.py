@@ -3,18 +3,50 @@
 Everything here changes the process that calls it; call it in one that was forked for the purpose.
 """
 
+import contextlib
 import errno
 import os
 import re
 import signal
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from trainwright.engine.checkpoint import LAST
 
 HALF = 20_000
 """About half the size of the checkpoints of :mod:`fault_runs`, in bytes."""
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Path]:
+    """While active, a folder is a disk of its own, of ``size`` bytes; where mounting is not allowed the test is skipped."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(mount, capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount here")
+    if done.returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(file: Path) -> None:
+    """Writes a file until there is no room left on its disk."""
+    with file.open("wb", buffering=0) as opened:
+        try:
+            while True:
+                opened.write(b"x" * 1024)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
 
 
 def watch(act: Callable[[str], Any]) -> None:

@@ -11,6 +11,7 @@ import random
 import re
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -299,6 +300,18 @@ def at_sample(index: int, act: Callable[[], Any]) -> None:
         return get(self, asked)
 
     NoisyImages.__getitem__ = watched  # type: ignore[method-assign]
+
+
+def when_saved(act: Callable[[], Any]) -> Callable[[], None]:
+    """Returns what waits for a save in the background, and then does something."""
+
+    def wait_and_act() -> None:
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread():
+                thread.join()
+        act()
+
+    return wait_and_act
 
 
 def send(*numbers: int) -> None:

@@ -169,8 +169,8 @@ def test_a_flipped_bit_is_found_or_harmless(killed: Path, tmp_path: Path) -> Non
     found = 0
     with zipfile.ZipFile(killed / NEWEST) as archive:
         directory = archive.start_dir
-    bits = [chance.randrange(len(whole) * 8) for _ in range(100)]
-    bits += [chance.randrange(directory * 8, len(whole) * 8) for _ in range(200)]
+    bits = [chance.randrange(len(whole) * 8) for _ in range(50)]
+    bits += [chance.randrange(directory * 8, len(whole) * 8) for _ in range(100)]
     for bit in bits:
         data = bytearray(whole)
         data[bit // 8] ^= 1 << bit % 8
@@ -179,7 +179,7 @@ def test_a_flipped_bit_is_found_or_harmless(killed: Path, tmp_path: Path) -> Non
             assert repr(load_checkpoint_file(file)) == expected
         else:
             found += 1
-    assert found > 150
+    assert found > 75
 
 
 def test_the_oldest_is_found_by_its_number_where_times_are_the_same(killed: Path, tmp_path: Path) -> None:

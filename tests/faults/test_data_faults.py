@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from fault_runs import (
     INTERVAL,
+    TRAINING_SAMPLES,
     Process,
     Reference,
     Tally,
@@ -60,7 +61,8 @@ def die() -> None:
 def test_a_worker_is_killed_from_outside(tmp_path: Path, references: dict[bool, Reference], tally: Tally) -> None:
     def slow() -> None:
         notice_soon()
-        at_sample(0, partial(time.sleep, 0.5))
+        for sample in range(TRAINING_SAMPLES):
+            at_sample(sample, partial(time.sleep, 0.03))
 
     config = write_config(tmp_path / "config", by_epoch=False, workers=2)
     process = train(config, tmp_path / "run", before=slow)
@@ -101,10 +103,12 @@ def ends_and_resumes(
 
 
 def test_workers_die_again_and_again(tmp_path: Path, references: dict[bool, Reference], tally: Tally) -> None:
+    deadly = tmp_path / "deadly"
+
     def fault() -> None:
         notice_soon()
-        at_sample(7, die_after(tmp_path / "deadly"))
-        at_forward(True, 9, (tmp_path / "deadly").touch)
+        at_sample(7, lambda: die() if deadly.exists() else None)
+        at_forward(True, 9, deadly.touch)
 
     config = write_config(tmp_path / "config", by_epoch=False, workers=2)
     process = train(config, tmp_path / "run", before=fault)
@@ -113,30 +117,21 @@ def test_workers_die_again_and_again(tmp_path: Path, references: dict[bool, Refe
     assert "lower num_workers or prefetch_factor" in process.printed
 
 
-def die_after(flag: Path) -> Callable[[], None]:
-    return lambda: die() if flag.exists() else None
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_sample_that_raises_is_named_and_what_was_done_is_kept(
     workers: int, tmp_path: Path, references: dict[bool, Reference], tally: Tally
 ) -> None:
+    flag = tmp_path / "broken"
+
+    def fault() -> None:
+        at_sample(11, lambda: broken() if flag.exists() else None)
+        at_forward(True, 7, flag.touch)
+
     config = write_config(tmp_path / "config", by_epoch=True, workers=workers)
-    process = train(config, tmp_path / "run", before=partial(at_sample, 11, broken_after(tmp_path / "broken")))
-    process.wait_for("done 7", tmp_path / "run")
-    (tmp_path / "broken").touch()
+    process = train(config, tmp_path / "run", before=fault)
     ends_and_resumes("a sample that raises", process, config, tmp_path / "run", references[True], tally)
     assert "while loading sample 11 (images/011.png) of NoisyImages" in process.printed
     assert re.search(r"Stopped after iteration \d+ \(the data could not be loaded\)", process.printed)
-
-
-def broken_after(flag: Path) -> Callable[[], None]:
-    def raise_error() -> None:
-        time.sleep(0.02)
-        if flag.exists():
-            raise OSError("the image is truncated")
-
-    return raise_error
 
 
 def broken() -> None:
@@ -201,7 +196,7 @@ def test_an_error_does_not_overtake_the_save_in_the_background(
         os.fsync = slow  # type: ignore[assignment]
         broken_now = threading.Event()
         at_forward(True, 9, broken_now.set)
-        for sample in range(24):
+        for sample in range(TRAINING_SAMPLES):
             at_sample(sample, lambda: broken() if broken_now.is_set() else None)
 
     config = write_config(tmp_path / "config", by_epoch=False, default_hooks__checkpoint__async_save=True)

@@ -74,16 +74,15 @@ def operations_of_a_save(reference: Reference, folder: Path) -> list[tuple[str, 
 
 
 @pytest.mark.parametrize("async_save", [False, True], ids=["plain", "async"])
-@pytest.mark.parametrize("by_epoch", [True, False], ids=["epochs", "iterations"])
 def test_killed_at_each_operation_of_a_save(
-    by_epoch: bool, async_save: bool, tmp_path: Path, references: dict[bool, Reference], tally: Tally
+    async_save: bool, tmp_path: Path, references: dict[bool, Reference], tally: Tally
 ) -> None:
     """Before each one; the moment after one is that before the next."""
-    reference = references[by_epoch]
-    config = configured(tmp_path, by_epoch, async_save)
+    reference = references[True]
+    config = configured(tmp_path, True, async_save)
     operations = operations_of_a_save(reference, tmp_path)
     kinds = {operation.split()[0] for operation, _ in operations}
-    assert kinds == {"open", "half", "fsync", "replace", "unlink", *(["link"] if by_epoch else [])}
+    assert kinds == {"open", "half", "fsync", "replace", "link", "unlink"}
     for first in range(0, len(operations), AT_ONCE):
         cases = operations[first : first + AT_ONCE]
         work_dirs = [tmp_path / f"{name.replace(' ', '_')}_{number}" for name, number in cases]
@@ -96,3 +95,22 @@ def test_killed_at_each_operation_of_a_save(
             assert process.wait() == 0, process.printed
             kind = f"SIGKILL within {'an async' if async_save else 'a'} save"
             tally.compare(kind, work_dir, reference.work_dir, most_lost=most_lost(async_save))
+
+
+def test_killed_while_an_epoch_is_saved(tmp_path: Path, references: dict[bool, Reference], tally: Tally) -> None:
+    """With checkpoints after epochs: those of the second, and where the first one is removed after the third."""
+    config = write_config(
+        tmp_path / "config",
+        default_hooks__checkpoint__by_epoch=True,
+        default_hooks__checkpoint__interval=1,
+    )
+    places = ["half epoch_2.pth", "open best_loss_epoch_2.pth", "link epoch_2.pth", "unlink epoch_1.pth"]
+    work_dirs = [tmp_path / f"run_{number}" for number in range(len(places))]
+    whole = train(config, tmp_path / "whole")
+    killed = [train(config, run, before=partial(kill_at, place)) for place, run in zip(places, work_dirs)]
+    assert whole.wait() == 0, whole.printed
+    assert [process.wait() for process in killed] == [-signal.SIGKILL] * len(places)
+    resumed = [train(config, run, resume=True) for run in work_dirs]
+    assert [process.wait() for process in resumed] == [0] * len(places)
+    for run in work_dirs:
+        tally.compare("SIGKILL within a save", run, tmp_path / "whole", most_lost=6)

@@ -2,13 +2,14 @@
 
 import re
 import signal
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 from disk_faults import send_at
-from fault_runs import INTERVAL, Reference, Tally, at_forward, send, train, write_config
+from fault_runs import INTERVAL, TRAINING_SAMPLES, Reference, Tally, at_forward, at_sample, send, train, write_config
 
 from trainwright.engine.checkpoint import LAST, verify
 
@@ -75,9 +76,14 @@ def test_a_second_signal_ends_at_once(
 
 def test_a_signal_from_another_process(tmp_path: Path, references: dict[bool, Reference], tally: Tally) -> None:
     """As Slurm and Kubernetes send it, with data workers, to the whole process group."""
+
+    def slow() -> None:
+        for sample in range(TRAINING_SAMPLES):
+            at_sample(sample, partial(time.sleep, 0.02))
+
     config = write_config(tmp_path / "config", by_epoch=True, workers=2)
     work_dir = tmp_path / "run"
-    process = train(config, work_dir)
+    process = train(config, work_dir, before=slow)
     process.wait_for("done 5", work_dir)
     process.kill_group(signal.SIGTERM)
     assert process.wait() == 143, process.printed

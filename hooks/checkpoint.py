@@ -433,9 +433,10 @@ class CheckpointHook(Hook):
             del self.keep_ckpts[: -self.max_keep_ckpts]
 
     def _take_obsolete(self) -> list[str]:
-        """Returns the names of the files to remove, and forgets them."""
+        """Returns the names of the files to remove, and forgets them; those still in use go another time."""
         in_use = {*self.keep_ckpts, *self.best_ckpts.values(), self.last_ckpt}
-        obsolete, self._obsolete = [name for name in self._obsolete if name not in in_use], []
+        obsolete = [name for name in self._obsolete if name not in in_use]
+        self._obsolete = [name for name in self._obsolete if name in in_use]
         return obsolete
 
     def _remove_obsolete(self, runner: "Runner") -> None:
@@ -470,6 +471,7 @@ class CheckpointHook(Hook):
             stopped = [self._path(name).absolute() for name in (f"epoch_{epochs}.pth", f"iter_{iterations}.pth")]
             if last is not None and last.absolute() in stopped and last.name not in self.keep_ckpts:
                 self.keep_ckpts.append(last.name)
+                self.last_ckpt, self._last_at = last.name, iterations
 
     def _tell_hub(self, hub: "MessageHub") -> None:
         """Leaves the best scores and paths where scripts written for MMEngine look for them."""

@@ -65,7 +65,7 @@ UNSUPPORTED = {"efficient_conv_bn_eval": "batch normalisation is folded by `comp
 """Switches of MMEngine that do not exist here, and what to do instead."""
 
 LOADER_KEYS = (
-    "dataset", "sampler", "batch_sampler", "collate_fn", "worker_init_fn", "num_batch_per_epoch",
+    "dataset", "sampler", "batch_sampler", "collate_fn", "worker_init_fn", "num_batch_per_epoch", "skip_bad_samples",
     "disable_subprocess_warning", *[name for name in inspect.signature(DataLoader).parameters if name != "shuffle"],
 )  # fmt: skip
 

@@ -6,6 +6,8 @@ import re
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -18,6 +20,9 @@ from trainwright.engine.errors import CheckpointError
 
 LAST = "last_checkpoint"
 REVISE_KEYS: tuple[tuple[str, str], ...] = ((r"^module\.", ""),)
+_NUMBERS = count()
+_IS_FOLDER = 0x10  # for a part with this bit, PyTorch returns memory that it has not written to
+_REGULAR = re.compile(r"(epoch|iter)_\d+\.pth")
 
 
 def save_checkpoint(checkpoint: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
@@ -35,7 +40,7 @@ def save_checkpoint(checkpoint: Mapping[str, Any], path: str | os.PathLike[str])
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(target)
     try:
         with temporary.open("wb") as file:
             torch.save(checkpoint, file)
@@ -44,11 +49,20 @@ def save_checkpoint(checkpoint: Mapping[str, Any], path: str | os.PathLike[str])
         temporary.replace(target)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, RuntimeError) and "write" in str(error):  # torch hides what the disk said
-            raise OSError(f"cannot write {target}: {error}") from error
+        if isinstance(error, RuntimeError):  # PyTorch's writer hides what the disk said
+            cause = error.__context__
+            if isinstance(cause, OSError):
+                raise cause from error
+            if "write" in str(error):
+                raise OSError(f"cannot write {target}: {error}") from error
         raise
     sync_folder(target.parent)
     return target
+
+
+def temporary_path(target: Path) -> Path:
+    """Returns where to write what is going to be ``target``: beside it, and for one writer alone."""
+    return target.with_name(f".{target.name}.{next(_NUMBERS)}.{os.getpid()}.tmp")
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
@@ -72,7 +86,7 @@ def write_last_checkpoint(work_dir: str | os.PathLike[str], name: str | os.PathL
     folder = Path(work_dir).absolute()
     target = Path(name) if Path(name).is_absolute() else folder / name
     text = str(target.relative_to(folder)) if target.is_relative_to(folder) else str(target)
-    temporary = folder / f".{LAST}.{os.getpid()}.tmp"
+    temporary = temporary_path(folder / LAST)
     try:
         with temporary.open("w") as file:
             file.write(text)
@@ -85,44 +99,90 @@ def write_last_checkpoint(work_dir: str | os.PathLike[str], name: str | os.PathL
 
 
 def verify(path: str | os.PathLike[str]) -> str | None:
-    """Returns what is wrong with a checkpoint file, or None if every part of it agrees with its sum."""
+    """Returns what is wrong with a checkpoint file, or None: each part agrees with its sum, and PyTorch can read it."""
     try:
         with zipfile.ZipFile(path) as archive:
             if not any(name.endswith("data.pkl") for name in archive.namelist()):
                 return "it is no PyTorch file"
-            damaged = archive.testzip()
-            return f"its part {damaged} is damaged" if damaged else None
+            folders = (info.filename for info in archive.infolist() if info.external_attr & _IS_FOLDER)
+            damaged = next(folders, None) or archive.testzip()
+        if damaged:
+            return f"its part {damaged} is damaged"
+        with suppress(pickle.UnpicklingError):  # classes that it does not know: it is whole all the same
+            torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        return None
     except FileNotFoundError:
         return "it does not exist"
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
-        return f"it is incomplete or damaged ({error})"
+    except Exception as error:  # a damaged archive raises what it likes: BadZipFile, zlib.error, RuntimeError, …
+        return f"it is incomplete or damaged ({str(error).partition('. ')[0]})"
+
+
+def read_last_checkpoint(work_dir: str | os.PathLike[str]) -> Path | None:
+    """Returns the file that ``work_dir/last_checkpoint`` names, or None where there is no such note.
+
+    One that no longer exists is looked for in ``work_dir``, by its name.
+
+    Raises:
+        CheckpointError: the note names no file, or leads out of ``work_dir`` by ``..``.
+    """
+    folder = Path(work_dir)
+    try:
+        text = (folder / LAST).read_text().strip()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"it cannot be read ({error})") from error
+    if not text or not text.isprintable():
+        raise CheckpointError("it names no file")
+    if ".." in Path(text).parts:
+        raise CheckpointError(f"it leads out of its folder ({text})")
+    named = folder / text
+    try:
+        return named if named.exists() else folder / named.name
+    except OSError as error:
+        raise CheckpointError(f"it names no file ({error.strerror})") from error
 
 
 def find_latest_checkpoint(work_dir: str | os.PathLike[str]) -> tuple[Path | None, list[str]]:
     """Finds the newest checkpoint of a run that is whole.
 
-    First the one that ``last_checkpoint`` names, then every ``epoch_*.pth`` and ``iter_*.pth``, newest first. A path
-    in ``last_checkpoint`` that no longer exists is looked for in ``work_dir``, by its name.
+    First the one that ``last_checkpoint`` names, then every other one in ``work_dir`` and beside that one, newest
+    first. Those that are named neither ``epoch_*.pth`` nor ``iter_*.pth``, such as ``best_*.pth``, are taken if the
+    state of the optimizer is in them.
 
     Returns:
         The file, or None; and for each one that was passed over a line that says why.
     """
     folder = Path(work_dir)
-    candidates: list[Path] = []
-    note = folder / LAST
-    if note.is_file():
-        named = Path(note.read_text().strip())
-        named = named if named.is_absolute() else folder / named
-        candidates.append(named if named.exists() else folder / named.name)
-    saved = [path for path in folder.glob("*.pth") if re.fullmatch(r"(epoch|iter)_\d+\.pth", path.name)]
-    candidates += sorted(saved, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
     skipped: list[str] = []
-    for path in dict.fromkeys(candidates):
+    named: list[Path] = []
+    try:
+        named += filter(None, [read_last_checkpoint(folder)])
+    except CheckpointError as error:
+        skipped.append(f"{folder / LAST}: {error}")
+    folders = dict.fromkeys([folder, *(path.parent for path in named)])
+    others = [path for place in folders for path in place.glob("*.pth") if path.is_file()]
+    for path in dict.fromkeys([*named, *sorted(others, key=_age, reverse=True)]):
         problem = verify(path)
+        if problem is None and path not in named and not _REGULAR.fullmatch(path.name):
+            problem = _why_not_resumable(path)
         if problem is None:
             return path, skipped
         skipped.append(f"{path}: {problem}")
     return None, skipped
+
+
+def _age(path: Path) -> tuple[int, int, str]:
+    """Returns what sorts checkpoints by age: the time, and where that is the same the number in the name."""
+    numbers = re.findall(r"\d+", path.name)
+    return path.stat().st_mtime_ns, int(numbers[-1]) if numbers else -1, path.name
+
+
+def _why_not_resumable(path: Path) -> str | None:
+    try:
+        return None if "optimizer" in load_checkpoint_file(path) else "it has no state of an optimizer"
+    except CheckpointError as error:
+        return str(error)
 
 
 def load_checkpoint_file(

@@ -310,7 +310,7 @@ class EpochBasedTrainLoop(TrainLoop):
         self._began_at = self._state.iter
         self.runner.call_hook("before_train")
         self._decide_current_val_interval(self._epoch)
-        self.runner.start_host_streams()
+        self.runner.start_host_streams()  # a validation that is caught up on may save them
         if self._state.inner_iter == 0:
             self._validate_if_due(self._epoch, self._max_epochs)
         while self._epoch < self._max_epochs and not self.stopping:
@@ -417,6 +417,7 @@ class IterBasedTrainLoop(TrainLoop):
         """Trains to the end, or until somebody asks to stop."""
         runner = self.runner
         self._began_at = self._state.inner_iter = self._state.iter
+        self._state.epoch = 0  # also where max_iters was raised after the end
         runner.call_hook("before_train")
         runner.call_hook("before_train_epoch")
         runner.model.train()

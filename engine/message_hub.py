@@ -3,7 +3,9 @@
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from itertools import islice
+from operator import add
 from pathlib import PurePath
 from typing import Any, ClassVar
 
@@ -95,12 +97,9 @@ class HistoryBuffer:
         self._values.extend(values)
         self._counts.extend(counts)
         self._length += len(values)
-        total = self._sum
-        for value in values:  # one after the other: then it does not matter how many come at once
-            total += value
-        self._sum = total
+        self._sum = reduce(add, values, self._sum)  # one by one: however many come at once, the bits are the same
         self._count += sum(counts)
-        if math.isnan(total) and any(map(math.isnan, values)):
+        if math.isnan(self._sum) and any(map(math.isnan, values)):
             self._min = self._max = math.nan  # must not hide, though it is neither smaller nor larger than others
         elif not math.isnan(self._min):
             self._min = min(self._min, *values)

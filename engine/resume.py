@@ -1,6 +1,7 @@
 """Where a run starts from, and where it leaves off."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,9 +112,19 @@ def run_and_save(runner: "Runner", loop: "TrainLoop") -> None:
         loop.run()
     except Exception:
         if getattr(loop, "intact", False):
+            with suppress(CheckpointError):  # the save that follows meets what ended this one
+                _finish_saving(runner)
             _save_if_stopped(runner)
         raise
     _save_if_stopped(runner)
+
+
+def _finish_saving(runner: "Runner") -> None:
+    """Waits for saves that hooks have in progress in the background: they must not overtake a later one."""
+    for hook in runner.hooks:
+        finish_saving = getattr(hook, "finish_saving", None)
+        if callable(finish_saving):
+            finish_saving(runner)
 
 
 def _save_if_stopped(runner: "Runner") -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,13 +155,18 @@ def human_bytes(number: int) -> str:
 
 
 def remove_leftovers(folder: Path) -> list[str]:
-    """Removes the temporary files that a killed process left in a folder of checkpoints, and returns their names."""
+    """Removes the temporary files that a killed process left in a folder of checkpoints, and returns their names.
+
+    Call it before this process saves anything there: one with its own number was left by another one before, as in
+    containers, where a program has the same number each time.
+    """
     removed = []
     for path in folder.glob(".*.tmp"):
         found = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
-        if found and not _is_alive(int(found.group(1))):
-            path.unlink(missing_ok=True)
-            removed.append(path.name)
+        if found and (int(found.group(1)) == os.getpid() or not _is_alive(int(found.group(1)))):
+            with suppress(OSError):  # it is in nobody's way
+                path.unlink(missing_ok=True)
+                removed.append(path.name)
     return removed
 
 

@@ -116,11 +116,11 @@ class StepSeeder:
 
     def __init__(self, seed: int, rank: int, device: torch.device) -> None:
         self._training, self._evaluation = mix(mix(seed, rank, 0)), mix(mix(seed, rank, 1))
-        self._kept: dict[str, Any] | None = None
         self._generators = [torch.default_generator]
         if device.type == "cuda":
             index = device.index if device.index is not None else torch.cuda.current_device()
             self._generators.append(torch.cuda.default_generators[index])
+        self._training_streams: dict[str, Any] | None = None
 
     def __call__(self, iteration: int) -> None:
         """Seeds torch's generators for one training step."""
@@ -132,7 +132,7 @@ class StepSeeder:
     def evaluation(self, iteration: int) -> Iterator[None]:
         """While active, a validation or test after ``iteration`` has streams of its own, and shifts no others."""
         stream = mix_in(self._evaluation, iteration)
-        self._kept = host_streams()
+        outer, self._training_streams = self._training_streams, self.host_streams()
         try:
             with kept_host_streams():
                 seed_host(stream)
@@ -140,11 +140,11 @@ class StepSeeder:
                     generator.manual_seed(stream)
                 yield
         finally:
-            self._kept = None
+            self._training_streams = outer
 
     def host_streams(self) -> dict[str, Any]:
-        """Returns :func:`host_streams` of the training, also for a checkpoint that is written within an evaluation."""
-        return host_streams() if self._kept is None else self._kept
+        """Returns what the next training step finds in ``random`` and ``numpy.random``, also while evaluating."""
+        return self._training_streams or host_streams()
 
 
 @contextmanager

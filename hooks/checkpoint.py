@@ -4,13 +4,16 @@ import hashlib
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainwright.engine.checkpoint import (
     load_checkpoint_file,
+    read_last_checkpoint,
     save_checkpoint,
     sync_folder,
+    temporary_path,
     write_last_checkpoint,
 )
 from trainwright.engine.distributed import is_main_process
@@ -136,17 +139,18 @@ class CheckpointHook(Hook):
             raise ConfigError("CheckpointHook.save_best", "'auto' stands alone", "name all metrics, or only 'auto'")
         self._folder: Path | None = None
         self._improved: dict[str, float] = {}
-        self._saved_at: tuple[int, int] | None = None
         self.best_scores: dict[str, float] = {}
         self.best_ckpts: dict[str, str] = {}
         self.keep_ckpts: list[str] = []
         self.last_ckpt: str | None = None
+        self._last_at: int | None = None
         self._obsolete: list[str] = []
         self._writer = Writer(async_save)
         self._copier = HostCopier() if async_save else None
         self._before: dict[str, Any] = {}
         self._counters: dict[str, int] = {}
         self._failed = False
+        self._unremoved: dict[Path, OSError] = {}
 
     def get_triggered_stages(self) -> list[str]:
         """Returns the points it acts at; by epochs, iterations are none of them."""
@@ -160,6 +164,7 @@ class CheckpointHook(Hook):
             "best_ckpts": dict(self.best_ckpts),
             "keep_ckpts": list(self.keep_ckpts),
             "last_ckpt": self.last_ckpt,
+            "last_at": self._last_at,
             "obsolete": list(self._obsolete),
         }
 
@@ -171,6 +176,7 @@ class CheckpointHook(Hook):
         self.keep_ckpts = [name for name in state["keep_ckpts"] if _is_plain_name(name)]
         last = state["last_ckpt"]
         self.last_ckpt = last if last is not None and _is_plain_name(last) else None
+        self._last_at = state.get("last_at")
         self._obsolete = [name for name in state["obsolete"] if _is_plain_name(name)]
 
     def before_train(self, runner: "Runner") -> None:
@@ -182,12 +188,15 @@ class CheckpointHook(Hook):
         runner.logger.info(f"Checkpoints will be saved to {folder}.")
         if not (self.best_scores or self.keep_ckpts):
             self._adopt(runner.message_hub)
+        self._adopt_stopped(runner)
+        if self.best_ckpts:
+            self._tell_hub(runner.message_hub)  # the folder may have moved
         self._drop_surplus()
         if is_main_process():
             for name in remove_leftovers(folder):
                 runner.logger.info(f"Removed {name}, which a run that was killed had not finished to write.")
             self._check_space(runner)
-        self._remove_obsolete()
+        self._remove_obsolete(runner)
 
     def after_train_epoch(self, runner: "Runner") -> None:
         """Saves, if this epoch is due."""
@@ -254,6 +263,14 @@ class CheckpointHook(Hook):
 
     def after_run(self, runner: "Runner") -> None:
         """Waits for a save in progress, also where an exception ended the training."""
+        self.finish_saving(runner)
+
+    def finish_saving(self, runner: "Runner") -> None:
+        """Waits for a save in progress, and takes note of how it ended.
+
+        Raises:
+            CheckpointError: it failed, and ``on_save_error`` is ``"raise"``.
+        """
         if self._folder is not None:
             self._settle(runner)
 
@@ -265,6 +282,7 @@ class CheckpointHook(Hook):
         self.keep_ckpts.append(name)
         self._drop_surplus()
         self.last_ckpt = name
+        self._last_at = _progress(runner)[1]
         runner.message_hub.update_info("last_ckpt", str(self._path(name)))
         self._write(runner, [name])
 
@@ -281,7 +299,7 @@ class CheckpointHook(Hook):
             self.best_ckpts[metric] = name
             names.append(name)
         self._tell_hub(runner.message_hub)
-        if self._saved_at == _progress(runner) and self.last_ckpt is not None:
+        if self._last_at == _progress(runner)[1] and self.last_ckpt is not None:
             names.append(self.last_ckpt)  # of the same moment, but it does not know the new best yet
         self._write(runner, names)
         if self._failed:
@@ -299,15 +317,15 @@ class CheckpointHook(Hook):
 
     def _write(self, runner: "Runner", names: list[str]) -> None:
         """Writes one checkpoint under several names, notes it as the newest, and removes what it replaces."""
-        self._saved_at = _progress(runner)
-        self._counters = runner.state.state_dict()
         if not is_main_process():
+            self._counters = runner.state.state_dict()
             self._obsolete = []
             return
         assert self._folder is not None
         checkpoint = collect(
             runner, optimizer=self.save_optimizer, schedulers=self.save_param_scheduler, copier=self._copier
         )
+        self._counters = runner.state.state_dict()
         paths = [self._path(name) for name in names]
         obsolete = [self._path(name) for name in self._take_obsolete()]
         known = {*self._before["keep_ckpts"], *self._before["best_ckpts"].values(), self._before["last_ckpt"]}
@@ -317,8 +335,8 @@ class CheckpointHook(Hook):
         def job() -> None:
             paths[0].parent.mkdir(parents=True, exist_ok=True)
             check_space(paths[0].parent, bytes_of(checkpoint))
-            save_checkpoint(checkpoint, paths[0])
             try:
+                save_checkpoint(checkpoint, paths[0])
                 for path in paths[1:]:
                     _link(paths[0], path)
                 write_last_checkpoint(work_dir, paths[-1].absolute())
@@ -326,8 +344,7 @@ class CheckpointHook(Hook):
                 for path in new:
                     path.unlink(missing_ok=True)  # nobody would know of it
                 raise
-            for path in obsolete:
-                path.unlink(missing_ok=True)
+            self._unremoved = _remove(obsolete)
 
         self._writer.submit(job)
         if not self.async_save:
@@ -342,7 +359,6 @@ class CheckpointHook(Hook):
             self._writer.wait()
         except OSError as error:
             self.load_state_dict(self._before)
-            self._saved_at = None
             self._failed = True
             self._tell_hub(runner.message_hub)
             last = str(self._path(self.last_ckpt)) if self.last_ckpt else None
@@ -350,6 +366,7 @@ class CheckpointHook(Hook):
             self._report(runner, error, f"the checkpoint of iteration {counters['iter']} is NOT saved")
         else:
             self._failed = False
+            self._note_unremoved(runner)
             if self.save_optimizer and self.save_param_scheduler:
                 runner.saved_counters = counters
 
@@ -416,15 +433,24 @@ class CheckpointHook(Hook):
             del self.keep_ckpts[: -self.max_keep_ckpts]
 
     def _take_obsolete(self) -> list[str]:
-        """Returns the names of the files to remove, and forgets them."""
+        """Returns the names of the files to remove, and forgets them; those still in use go another time."""
         in_use = {*self.keep_ckpts, *self.best_ckpts.values(), self.last_ckpt}
-        obsolete, self._obsolete = [name for name in self._obsolete if name not in in_use], []
+        obsolete = [name for name in self._obsolete if name not in in_use]
+        self._obsolete = [name for name in self._obsolete if name in in_use]
         return obsolete
 
-    def _remove_obsolete(self) -> None:
+    def _remove_obsolete(self, runner: "Runner") -> None:
         obsolete = self._take_obsolete()
-        for name in obsolete if is_main_process() else ():
-            self._path(name).unlink(missing_ok=True)
+        if is_main_process():
+            self._unremoved = _remove([self._path(name) for name in obsolete])
+            self._note_unremoved(runner)
+
+    def _note_unremoved(self, runner: "Runner") -> None:
+        """Says which old files could not be removed; that is tried again after the next save."""
+        unremoved, self._unremoved = self._unremoved, {}
+        for path, error in unremoved.items():
+            self._obsolete.append(path.name)
+            runner.logger.warning(f"The old checkpoint {path} could not be removed: {error}")
 
     def _adopt(self, hub: "MessageHub") -> None:
         """Takes over what MMEngine noted in a checkpoint that is resumed."""
@@ -436,6 +462,16 @@ class CheckpointHook(Hook):
                 self.best_ckpts[metric] = Path(path).name
         if self.max_keep_ckpts > 0:
             self.keep_ckpts = [self.filename_tmpl.format(step) for step in hub.get_info("keep_ckpt_ids", [])]
+
+    def _adopt_stopped(self, runner: "Runner") -> None:
+        """Counts what a run that was told to stop has left as a regular checkpoint, so that it goes in its turn."""
+        epochs, iterations = _progress(runner)
+        with suppress(CheckpointError):  # a damaged note
+            last = read_last_checkpoint(runner.work_dir)
+            stopped = [self._path(name).absolute() for name in (f"epoch_{epochs}.pth", f"iter_{iterations}.pth")]
+            if last is not None and last.absolute() in stopped and last.name not in self.keep_ckpts:
+                self.keep_ckpts.append(last.name)
+                self.last_ckpt, self._last_at = last.name, iterations
 
     def _tell_hub(self, hub: "MessageHub") -> None:
         """Leaves the best scores and paths where scripts written for MMEngine look for them."""
@@ -458,10 +494,20 @@ def _is_plain_name(name: str) -> bool:
     return name not in ("", ".", "..") and "/" not in name and "\\" not in name and "\0" not in name
 
 
+def _remove(paths: Sequence[Path]) -> dict[Path, OSError]:
+    """Removes files, and returns those that could not be removed."""
+    failed = {}
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            failed[path] = error
+    return failed
+
+
 def _link(source: Path, target: Path) -> None:
     """Gives a file a second name, in one step; a copy where the disk has no hard links."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
+    temporary = temporary_path(target)
     try:
         try:
             os.link(source, temporary)

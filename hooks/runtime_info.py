@@ -51,13 +51,17 @@ class RuntimeInfoHook(Hook):
         )
 
     def before_train(self, runner: "Runner") -> None:
-        """Notes where training starts and ends."""
+        """Notes where training starts and ends.
+
+        A resumed run keeps the epoch and the iteration of the checkpoint: a validation that is caught up on sees what
+        it would have seen.
+        """
         hub = runner.message_hub
         hub.update_info_dict(
             {
                 "loop_stage": "train",
-                "epoch": runner.epoch,
-                "iter": runner.iter,
+                "epoch": hub.get_info("epoch", runner.epoch),
+                "iter": hub.get_info("iter", runner.iter),
                 "max_epochs": runner.max_epochs,
                 "max_iters": runner.max_iters,
             }

@@ -332,3 +332,13 @@ def test_named_instances(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MessageHub.check_instance_created("mine")
     assert mine.instance_name == "mine"
     assert MessageHub.get_current_instance() is mine
+
+
+def test_the_sum_does_not_depend_on_how_many_values_come_at_once() -> None:
+    values = [0.1 * number for number in range(1, 30)]
+    sums = set()
+    for split in range(1, len(values)):
+        history = HistoryBuffer(values[:split], [1] * split)
+        history.extend(values[split:], [1] * (len(values) - split))
+        sums.add(history.state_dict()["sum"])
+    assert len(sums) == 1

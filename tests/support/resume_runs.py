@@ -1,7 +1,7 @@
-"""Small runs that have everything which a resume must bring back, and the comparison of how two of them ended."""
+"""Small runs that have everything which a resume must bring back."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from trainwright.engine.runner import Runner
 from trainwright.models.base import BaseModel
 
 SIZE = 22
-TIMES = ("time", "data_time")
 
 
 class StopAt(Hook):
@@ -171,42 +170,3 @@ def make_run(
         randomness=dict(seed=7),
         **options,
     )
-
-
-def differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
-    """Yields the path of everything that is not the same to the bit in two checkpoints, but for times and places."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        for key in {**one, **other}:
-            where = f"{path}.{key}" if path else str(key)
-            if where.startswith(_MAY_DIFFER) or (path.endswith("log_scalars") and str(key).endswith(TIMES)):
-                continue
-            if key not in one or key not in other:
-                yield f"{where} is missing in one of the two"
-            else:
-                yield from differences(one[key], other[key], where)
-    elif isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        if len(one) != len(other):
-            yield f"{path} has {len(one)} and {len(other)} entries"
-        for index, (left, right) in enumerate(zip(one, other)):
-            yield from differences(left, right, f"{path}.{index}")
-    elif isinstance(one, Tensor) and isinstance(other, Tensor):
-        if one.dtype != other.dtype or one.shape != other.shape or not _same_bits(one, other):
-            yield path
-    elif type(one) is not type(other) or (one != other and not (one != one and other != other)):
-        yield f"{path}: {one!r} and {other!r}"
-
-
-_MAY_DIFFER = (
-    "meta.time",
-    "meta.experiment_name",
-    "meta.cfg",
-    "message_hub.runtime_info.experiment_name",
-    "message_hub.runtime_info.cfg",
-    "message_hub.runtime_info.eta",
-    "message_hub.runtime_info.last_ckpt",
-    "message_hub.runtime_info.best_ckpt",
-)
-
-
-def _same_bits(one: Tensor, other: Tensor) -> bool:
-    return one.contiguous().numpy(force=True).tobytes() == other.contiguous().numpy(force=True).tobytes() if one.dtype != torch.bfloat16 else torch.equal(one, other)  # fmt: skip

@@ -413,7 +413,7 @@ class CheckpointHook(Hook):
         if absent := [key for key in self.published_keys if key not in checkpoint]:
             runner.logger.warning(f"{name} has no {', '.join(absent)} to publish, only {', '.join(checkpoint)}.")
         published = {key: value for key, value in checkpoint.items() if key in self.published_keys}
-        temporary = save_checkpoint(published, self._path(f".{name}.publish"))
+        temporary = save_checkpoint(published, temporary_path(self._path(name)))
         with temporary.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         target = self._path(f"{Path(name).stem}-{digest[:8]}.pth")

@@ -34,7 +34,8 @@ def stop_on_signals(state: RunState) -> Iterator[None]:
         state.stop_signal = number
         state.stop_reason = f"signal {signal.Signals(number).name}"
 
-    previous = {number: signal.signal(number, handle) for number in SIGNALS}
+    # A handler that is not Python's own, such as one of MPI, is None here and cannot be put back.
+    previous = {number: signal.signal(number, handle) or signal.SIG_DFL for number in SIGNALS}
     try:
         yield
     finally:

@@ -136,7 +136,8 @@ def _save_if_stopped(runner: "Runner") -> None:
         at_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop) and state.inner_iter == 0
         name = "epoch_{}.pth" if at_epoch else "iter_{}.pth"
         try:
-            path = runner.save_checkpoint(runner.work_dir, name, by_epoch=at_epoch)
+            meta = {"stopped": state.stop_reason}
+            path = runner.save_checkpoint(runner.work_dir, name, meta=meta, by_epoch=at_epoch)
             if is_main_process():
                 checkpoints.write_last_checkpoint(runner.work_dir, path)
         except OSError as error:

@@ -150,6 +150,7 @@ class CheckpointHook(Hook):
         self._before: dict[str, Any] = {}
         self._counters: dict[str, int] = {}
         self._failed = False
+        self._stopped = False
         self._unremoved: dict[Path, OSError] = {}
 
     def get_triggered_stages(self) -> list[str]:
@@ -178,6 +179,10 @@ class CheckpointHook(Hook):
         self.last_ckpt = last if last is not None and _is_plain_name(last) else None
         self._last_at = state.get("last_at")
         self._obsolete = [name for name in state["obsolete"] if _is_plain_name(name)]
+
+    def after_load_checkpoint(self, runner: "Runner", checkpoint: dict[str, Any]) -> None:
+        """Takes note of whether this is what a run that was told to stop has left."""
+        self._stopped = runner.resuming and "stopped" in checkpoint.get("meta", {})
 
     def before_train(self, runner: "Runner") -> None:
         """Finds the folder, and removes files that a run cut short meant to remove."""
@@ -408,7 +413,7 @@ class CheckpointHook(Hook):
         if absent := [key for key in self.published_keys if key not in checkpoint]:
             runner.logger.warning(f"{name} has no {', '.join(absent)} to publish, only {', '.join(checkpoint)}.")
         published = {key: value for key, value in checkpoint.items() if key in self.published_keys}
-        temporary = save_checkpoint(published, self._path(f".{name}.publish"))
+        temporary = save_checkpoint(published, temporary_path(self._path(name)))
         with temporary.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         target = self._path(f"{Path(name).stem}-{digest[:8]}.pth")
@@ -465,13 +470,15 @@ class CheckpointHook(Hook):
 
     def _adopt_stopped(self, runner: "Runner") -> None:
         """Counts what a run that was told to stop has left as a regular checkpoint, so that it goes in its turn."""
-        epochs, iterations = _progress(runner)
+        stopped, self._stopped = self._stopped, False
+        if not stopped:
+            return
         with suppress(CheckpointError):  # a damaged note
             last = read_last_checkpoint(runner.work_dir)
-            stopped = [self._path(name).absolute() for name in (f"epoch_{epochs}.pth", f"iter_{iterations}.pth")]
-            if last is not None and last.absolute() in stopped and last.name not in self.keep_ckpts:
+            known = {name for hook in runner.hooks if isinstance(hook, CheckpointHook) for name in hook.keep_ckpts}
+            if last is not None and last.absolute() == self._path(last.name).absolute() and last.name not in known:
                 self.keep_ckpts.append(last.name)
-                self.last_ckpt, self._last_at = last.name, iterations
+                self.last_ckpt, self._last_at = last.name, _progress(runner)[1]
 
     def _tell_hub(self, hub: "MessageHub") -> None:
         """Leaves the best scores and paths where scripts written for MMEngine look for them."""

@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0; 2 for a mistake in the config, the options or a checkpoint; 130 after Ctrl-C. Other signals
         and other errors end the process themselves.
     """
-    arguments = _parser().parse_args(argv)
     try:
+        arguments = _parser().parse_args(argv)
         return int(arguments.run(arguments))
     except (ConfigError, ConfigErrors, CheckpointError) as error:
         print(error, file=sys.stderr)

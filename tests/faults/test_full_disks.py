@@ -20,20 +20,23 @@ def configured(folder: Path, async_save: bool) -> Path:
 
 
 @BOTH
+@pytest.mark.parametrize("room", [False, True], ids=["no room", "too little room"])
 def test_a_disk_that_is_full_for_a_while(
-    async_save: bool, tmp_path: Path, references: dict[bool, Reference], tally: Tally
+    room: bool, async_save: bool, tmp_path: Path, references: dict[bool, Reference], tally: Tally
 ) -> None:
-    """While iteration 8 is saved; then there is room again."""
+    """While iteration 8 is saved: that is foreseen, or found out half-way through; then there is room again."""
     config = configured(tmp_path / "config", async_save)
+    size = (references[False].work_dir / "iter_16.pth").stat().st_size if room else 0
     with small_disk(tmp_path / "run", 400 * 1024) as work_dir:
 
         def fault() -> None:
-            at_forward(True, 7, when_saved(partial(fill, work_dir / "ballast")))
+            at_forward(True, 7, when_saved(partial(fill, work_dir / "ballast", size)))
             at_forward(True, 10, when_saved((work_dir / "ballast").unlink))
 
         process = train(config, work_dir, before=fault)
         assert process.wait() == 0, process.printed
         assert "the checkpoint of iteration 8 is NOT saved" in process.printed
+        assert ("a checkpoint takes about" in process.printed) == (not room)
         assert "the newest good one is iter_4.pth. The next save is tried as usual." in process.printed
         tally.compare("a full disk", work_dir, references[False].work_dir, most_lost=0)
 

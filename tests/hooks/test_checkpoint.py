@@ -3,12 +3,15 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny_runs import Scripted, files_in, log_of, make_runner, weights_of
 
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.hook import Hook
+from trainwright.engine.runner import Runner
 from trainwright.hooks import CheckpointHook
 
 BY_ITER = {"by_epoch": False, "max_iters": 6, "val_interval": 2}
@@ -290,3 +293,32 @@ def test_impossible_settings_are_refused(options: dict, message: str) -> None:
 
 def test_local_backends_of_old_configs_are_accepted() -> None:
     CheckpointHook(backend_args={"backend": "local"}, file_client_args=None)
+
+
+class StopAt(Hook):
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if runner.iter + 1 == self.iteration:
+            runner.request_stop("a test")
+
+
+def test_what_a_stop_leaves_goes_in_its_turn(tmp_path: Path) -> None:
+    options = {"interval": 2, "by_epoch": False, "max_keep_ckpts": 1}
+    for stop in (3, 5):
+        make_runner(
+            tmp_path, [StopAt(stop)], checkpoint=options, train_cfg=BY_ITER | {"max_iters": 8}, resume=True
+        ).train()
+        assert f"iter_{stop}.pth" in files_in(tmp_path)
+    make_runner(tmp_path, checkpoint=options, train_cfg=BY_ITER | {"max_iters": 8}, resume=True).train()
+    assert files_in(tmp_path) == ["iter_8.pth"]
+
+
+def test_a_hook_does_not_remove_what_another_one_keeps(tmp_path: Path) -> None:
+    """Every epoch is kept for ever, and beside them the newest state."""
+    rolling = {"interval": 1, "by_epoch": False, "max_keep_ckpts": 1}
+    for epochs in (2, 3):
+        keeper = CheckpointHook(interval=1)
+        make_runner(tmp_path, [keeper], checkpoint=rolling, train_cfg={"max_epochs": epochs}, resume=True).train()
+    assert files_in(tmp_path) == ["epoch_1.pth", "epoch_2.pth", "epoch_3.pth", "iter_6.pth"]

@@ -38,8 +38,8 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def fill(file: Path) -> None:
-    """Writes a file until there is no room left on its disk."""
+def fill(file: Path, room: int = 0) -> None:
+    """Writes a file until no more than ``room`` bytes are left on its disk."""
     with file.open("wb", buffering=0) as opened:
         try:
             while True:
@@ -47,6 +47,7 @@ def fill(file: Path) -> None:
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
+    os.truncate(file, file.stat().st_size - room)
 
 
 def watch(act: Callable[[str], Any]) -> None:

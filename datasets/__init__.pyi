@@ -14,9 +14,13 @@ from .in_memory import InMemoryDataset as InMemoryDataset
 from .mnist import MNIST as MNIST
 from .mnist import FashionMNIST as FashionMNIST
 from .mnist import FashionMNISTSubset as FashionMNISTSubset
+from .multilabel import VOC as VOC
+from .multilabel import LabelsFromInstances as LabelsFromInstances
+from .multilabel import MultiLabelDataset as MultiLabelDataset
 from .samplers import ClassAwareSampler as ClassAwareSampler
 from .samplers import DefaultSampler as DefaultSampler
 from .samplers import InfiniteSampler as InfiniteSampler
+from .samplers import RepeatAugSampler as RepeatAugSampler
 from .segmentation import BaseSegDataset as BaseSegDataset
 from .segmentation import Cityscapes as Cityscapes
 from .segmentation import VOCSegmentation as VOCSegmentation

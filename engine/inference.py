@@ -220,9 +220,11 @@ class Inferencer:
         scores = data_sample.get("pred_score")
         label = data_sample.get("pred_label")
         if label is not None:
-            result["pred_label"] = label.item() if label.numel() == 1 else label.tolist()
+            result["pred_label"] = label.tolist()  # a list, where a sample may have several
             classes = self.dataset_meta.get("classes")
-            if classes and label.numel() == 1:
+            if classes and label.ndim:
+                result["pred_class"] = [classes[index] for index in result["pred_label"]]
+            elif classes:
                 result["pred_class"] = classes[result["pred_label"]]
         if scores is not None:
             result["pred_scores"] = scores.tolist()

@@ -9,7 +9,9 @@ from .collate import default_collate as default_collate
 from .collate import pseudo_collate as pseudo_collate
 from .collate import whole_batch as whole_batch
 from .collate import worker_init_fn as worker_init_fn
+from .image_folder import CustomDataset as CustomDataset
 from .image_folder import ImageFolder as ImageFolder
+from .image_folder import ImageNet as ImageNet
 from .in_memory import InMemoryDataset as InMemoryDataset
 from .mnist import MNIST as MNIST
 from .mnist import FashionMNIST as FashionMNIST

@@ -118,18 +118,14 @@ class VOC(BaseDataset):
 class LabelsFromInstances:
     """Sets ``gt_label`` to the classes of the instances that a sample (still) has: detection becomes multi-label.
 
-    Put it after what removes boxes, such as a crop with ``SanitizeBoundingBoxes``.
+    Put it after what removes boxes, such as a crop with ``SanitizeBoundingBoxes``. A sample without instances, such as
+    an image to predict, is left as it is.
     """
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with its classes, sorted.
-
-        Raises:
-            KeyError: the sample has no instances.
-        """
-        if "gt_bboxes_labels" not in results:
-            raise KeyError("the sample has no 'gt_bboxes_labels': the data set must be one of detection")
-        results["gt_label"] = sorted({int(label) for label in results["gt_bboxes_labels"]})
+        """Returns the sample with its classes, sorted."""
+        if "gt_bboxes_labels" in results:
+            results["gt_label"] = sorted({int(label) for label in results["gt_bboxes_labels"]})
         return results
 
     def __repr__(self) -> str:

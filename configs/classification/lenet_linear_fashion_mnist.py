@@ -1,4 +1,5 @@
-# Linear evaluation of the features of a LeNet: the backbone stays as it is, and one linear layer is trained.
+# Linear evaluation of the features of a LeNet: the backbone stays as it is, and one linear layer is trained. 90 % after
+# lenet_fashion_mnist, 68 % with random weights.
 #     trainwright train classification/lenet_linear_fashion_mnist --load-from work_dirs/lenet_fashion_mnist/epoch_8.pth
 _base_ = "lenet_fashion_mnist.py"
 

@@ -33,7 +33,7 @@ def browse_dataset(cfg: Config, split: str, number: int, out_dir: Path, seed: in
         seed: of the augmentation.
 
     Returns:
-        How many problems were found.
+        How many problems were found: lines of the check of the annotations, or samples that cannot be loaded.
 
     Raises:
         ConfigError: the config has no such split, or its samples cannot be drawn.
@@ -46,12 +46,20 @@ def browse_dataset(cfg: Config, split: str, number: int, out_dir: Path, seed: in
         problems = _print_problems(dataset)
         meta = getattr(dataset, "metainfo", None) or {}
         samples = SeededDataset(dataset, seed)
-        count = min(number, len(dataset))
-        for index in range(count):
-            image, sample = _image_and_sample(samples[index], path)
+        wanted = min(number, len(dataset))
+        drawn = 0
+        for index in range(wanted):
+            try:
+                item = samples[index]
+            except Exception as error:
+                notes = "".join(f"\n    {note}" for note in getattr(error, "__notes__", ()))
+                print(f"sample {index}: {type(error).__name__}: {error}{notes}", file=sys.stderr)
+                continue
+            image, sample = _image_and_sample(item, path)
             _write(image, sample, meta, out_dir / f"{index:06d}.png")
-    print(f"{count} of {len(dataset)} samples of {type(dataset).__name__} are drawn in {out_dir}")
-    return problems
+            drawn += 1
+    print(f"{drawn} of {len(dataset)} samples of {type(dataset).__name__} are drawn in {out_dir}")
+    return max(problems, wanted - drawn)
 
 
 def _print_problems(dataset: Any) -> int:

@@ -281,9 +281,8 @@ def test_classes_of_pixels_are_named_and_may_have_another_size_than_the_image() 
     drawn = visualizer.get_image()
     assert drawn.shape == (300, 400, 3)
     assert (pixel(visualizer, 2, 148), pixel(visualizer, 2, 151)) == ((128, 128, 128), (128, 128, 255))
-    upper, lower = drawn[:150], drawn[150:]
-    assert (upper == 255).all(2).any()  # a name in white
-    assert (lower == 255).all(2).any()
+    for half in (drawn[:150], drawn[150:]):
+        assert half.min(2).max() > 200  # a name in white
 
 
 def test_show_without_display(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,16 +120,23 @@ class LabelsFromInstances:
 
     Put it after what removes boxes, such as a crop with ``SanitizeBoundingBoxes``. A sample without instances, such as
     an image to predict, is left as it is.
+
+    Args:
+        keep: leave the other annotations (``gt_*``) in the sample too, for models of several tasks.
     """
+
+    def __init__(self, keep: bool = False) -> None:
+        self.keep = keep
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Returns the sample with its classes, sorted."""
-        if "gt_bboxes_labels" in results:
-            results["gt_label"] = sorted({int(label) for label in results["gt_bboxes_labels"]})
-        return results
+        if "gt_bboxes_labels" not in results:
+            return results
+        kept = {key: value for key, value in results.items() if self.keep or not key.startswith("gt_")}
+        return kept | {"gt_label": sorted({int(label) for label in results["gt_bboxes_labels"]})}
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+        return f"{type(self).__name__}(keep={self.keep})"
 
 
 def _number_of(label: Any, classes: Sequence[str], where: str) -> int:

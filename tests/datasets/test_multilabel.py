@@ -87,8 +87,11 @@ def test_bad_lists_of_pascal_voc(tmp_path: Path) -> None:
 
 
 def test_instances_become_labels() -> None:
-    dataset = Shapes(num_samples=8, size=32, pipeline=[LabelsFromInstances(), PackInputs()])
+    alone = Shapes(num_samples=8, size=32, pipeline=[LabelsFromInstances(), PackInputs()])
+    with_all = Shapes(num_samples=8, size=32, pipeline=[LabelsFromInstances(keep=True), PackInputs()])
     for index in range(8):
-        sample = dataset[index]["data_samples"]
+        assert alone[index]["data_samples"].keys() == ["gt_label"]
+        sample = with_all[index]["data_samples"]
+        assert torch.equal(alone[index]["data_samples"].gt_label, sample.gt_label)
         assert sample.gt_label.tolist() == sorted(set(sample.gt_instances.labels.tolist()))
     assert LabelsFromInstances()({"img": "of a user"}) == {"img": "of a user"}

@@ -31,6 +31,7 @@ from .segmentation_transforms import SegRandomCrop as SegRandomCrop
 from .shapes import Shapes as Shapes
 from .toy import XOR as XOR
 from .toy import TwoClouds as TwoClouds
+from .transforms import KeepAnnotations as KeepAnnotations
 from .transforms import LoadImageFromFile as LoadImageFromFile
 from .transforms import PackInputs as PackInputs
 from .wrappers import ClassBalancedDataset as ClassBalancedDataset

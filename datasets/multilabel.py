@@ -11,6 +11,8 @@ from trainwright.datasets.base import BaseDataset
 from trainwright.engine.errors import did_you_mean
 from trainwright.engine.registry import DATASETS, TRANSFORMS
 
+_PROBLEMS_SHOWN = 20
+
 
 @DATASETS.register_module()
 class MultiLabelDataset(BaseDataset):
@@ -27,20 +29,32 @@ class MultiLabelDataset(BaseDataset):
         **kwargs: as for :class:`BaseDataset`.
 
     Raises:
-        ValueError: the file names no classes, or a sample has no ``gt_label``, or one of an unknown class; the message
-            names the sample.
+        ValueError: the file names no classes, or samples have no ``gt_label``, or one of an unknown class; the message
+            names all these samples.
     """
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Returns path and classes of every image."""
+        self._problems: list[str] = []
+        data_list = super().load_data_list()
+        if self._problems:
+            more = len(self._problems) - _PROBLEMS_SHOWN
+            lines = [*self._problems[:_PROBLEMS_SHOWN], *([f"… and {more} more"] if more > 0 else [])]
+            raise ValueError(f"{self.ann_file}: bad annotations\n" + "\n".join(f"    {line}" for line in lines))
+        return data_list
 
     def parse_data_info(self, raw_data_info: dict[str, Any]) -> dict[str, Any] | list[dict[str, Any]]:
         """Returns a sample with its path joined and its classes as numbers."""
         classes = list(self._metainfo.get("classes", ()))
         if not classes:
             raise ValueError(f"{self.ann_file}: metainfo names no classes")
-        where = f"{self.ann_file}: {raw_data_info.get('img_path', 'a sample')}"
         labels = raw_data_info.get("gt_label")
-        if not isinstance(labels, list | tuple):
-            raise ValueError(f"{where}: gt_label must be a list of classes, not {labels!r}")
-        raw_data_info["gt_label"] = sorted({_number_of(label, classes, where) for label in labels})
+        try:
+            if not isinstance(labels, list | tuple):
+                raise ValueError(f"gt_label must be a list of classes, not {labels!r}")
+            raw_data_info["gt_label"] = sorted({_number_of(label, classes) for label in labels})
+        except ValueError as error:
+            self._problems.append(f"{raw_data_info.get('img_path', 'a sample')}: {error}")
         return super().parse_data_info(raw_data_info)
 
     def get_cat_ids(self, idx: int) -> list[int]:
@@ -120,33 +134,26 @@ class LabelsFromInstances:
 
     Put it after what removes boxes, such as a crop with ``SanitizeBoundingBoxes``. A sample without instances, such as
     an image to predict, is left as it is.
-
-    Args:
-        keep: leave the other annotations (``gt_*``) in the sample too, for models of several tasks.
     """
-
-    def __init__(self, keep: bool = False) -> None:
-        self.keep = keep
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Returns the sample with its classes, sorted."""
-        if "gt_bboxes_labels" not in results:
-            return results
-        kept = {key: value for key, value in results.items() if self.keep or not key.startswith("gt_")}
-        return kept | {"gt_label": sorted({int(label) for label in results["gt_bboxes_labels"]})}
+        if "gt_bboxes_labels" in results:
+            results["gt_label"] = sorted({int(label) for label in results["gt_bboxes_labels"]})
+        return results
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(keep={self.keep})"
+        return f"{type(self).__name__}()"
 
 
-def _number_of(label: Any, classes: Sequence[str], where: str) -> int:
+def _number_of(label: Any, classes: Sequence[str]) -> int:
     if isinstance(label, str):
         if label not in classes:
             hint = did_you_mean(label, classes) or f"there are {', '.join(classes)}"
-            raise ValueError(f"{where}: no class {label!r}: {hint}")
+            raise ValueError(f"no class {label!r}: {hint}")
         return classes.index(label)
     if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < len(classes):
-        raise ValueError(f"{where}: no class {label!r}: there are {len(classes)}, from 0")
+        raise ValueError(f"no class {label!r}: there are {len(classes)}, from 0")
     return label
 
 

@@ -99,6 +99,31 @@ class LoadImageFromFile:
             return ImageOps.exif_transpose(picture).convert(_PIL_MODES[self.color_type])
 
 
+@TRANSFORMS.register_module()
+class KeepAnnotations:
+    """Leaves only some annotations in a sample: what a model does not need would cost time and clutter pictures.
+
+    Args:
+        keys: which of the keys ``gt_…`` stay. A sample need not have them.
+
+    Raises:
+        ValueError: a key that does not begin with ``gt_``.
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            if not key.startswith("gt_"):
+                raise ValueError(f"annotations begin with 'gt_', unlike {key!r}; all else stays in any case")
+        self.keys = tuple(keys)
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Returns the sample without its other annotations."""
+        return {key: value for key, value in results.items() if key in self.keys or not key.startswith("gt_")}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(keys={self.keys})"
+
+
 _INSTANCE_FIELDS = {
     "gt_bboxes": "bboxes",
     "gt_bboxes_labels": "labels",

@@ -75,6 +75,7 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "TRANSFORMS": {
         "BatchRandomCrop": dict(padding=2),
+        "KeepAnnotations": dict(keys=["gt_label"]),
         "RandomApply": dict(transforms=[dict(type="RandomHorizontalFlip")]),
         "RandomChoice": dict(transforms=[dict(type="RandomHorizontalFlip")]),
         "RandomOrder": dict(transforms=[dict(type="RandomHorizontalFlip")]),

@@ -42,7 +42,7 @@ def browse_dataset(cfg: Config, split: str, number: int, out_dir: Path, seed: in
     if not cfg.get(path):
         raise ConfigError(path, "the config has no such part", "choose another --split")
     with default_scope(cfg.get("default_scope")):
-        dataset = DATASETS.build(cfg[path]["dataset"], path=f"{path}.dataset")
+        dataset = _build_dataset(cfg[path]["dataset"], f"{path}.dataset")
         problems = _print_problems(dataset)
         meta = getattr(dataset, "metainfo", None) or {}
         samples = SeededDataset(dataset, seed)
@@ -60,6 +60,19 @@ def browse_dataset(cfg: Config, split: str, number: int, out_dir: Path, seed: in
             drawn += 1
     print(f"{drawn} of {len(dataset)} samples of {type(dataset).__name__} are drawn in {out_dir}")
     return max(problems, wanted - drawn)
+
+
+def _build_dataset(cfg: Any, path: str) -> Any:
+    """Returns the dataset; files that are missing, or annotations that it refuses, are the user's to mend."""
+    try:
+        return DATASETS.build(cfg, path=path)
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as error:
+        refused = ConfigError("", f"{type(error).__name__}: {error}")
+        for note in getattr(error, "__notes__", ()):
+            refused.add_note(note)
+        raise refused from error
 
 
 def _print_problems(dataset: Any) -> int:

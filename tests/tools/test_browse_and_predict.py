@@ -45,6 +45,18 @@ def test_a_missing_image_is_named_and_the_status_tells(in_tmp: Path, capsys: pyt
     assert Path("browse/files/train/000000.png").is_file()
 
 
+def test_annotations_that_the_dataset_refuses_are_named(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    annotations = {"metainfo": {"classes": ["cat"]}, "data_list": [{"img_path": "a.png", "gt_label": [1]}]}
+    Path("ann.json").write_text(json.dumps(annotations))
+    dataset = dict(type="MultiLabelDataset", ann_file="ann.json")
+    Path("refused.py").write_text(f"{SHAPES}train_dataloader = dict(batch_size=1, dataset={dataset!r})\n")
+    assert main(["browse-dataset", "refused.py"]) == 2
+    error = capsys.readouterr().err
+    assert "a.png: no class 1: there are 1, from 0" in error
+    assert "while building train_dataloader.dataset (MultiLabelDataset), refused.py" in error
+    assert "Traceback" not in error
+
+
 def test_a_split_that_is_not_there_is_a_mistake(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("shapes.py").write_text(SHAPES)
     assert main(["browse-dataset", "shapes.py", "--split", "val"]) == 2

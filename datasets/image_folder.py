@@ -92,15 +92,18 @@ class ImageFolder(BaseDataset):
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder {str(folder)!r}: check data_root and split")
         found = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        classes = self._metainfo.setdefault("classes", tuple(found))
-        if unknown := [name for name in found if name not in classes]:
-            raise ValueError(f"{folder}: metainfo names no class {', '.join(map(repr, unknown))}")
-        label_of = {name: label for label, name in enumerate(classes)}
+        label_of = self._label_of_folders(folder, found)
         return [
             {"img_path": path, "gt_label": label_of[name]}
             for name in found
             for path in sorted(self._image_paths(folder / name))
         ]
+
+    def _label_of_folders(self, folder: Path, found: list[str]) -> dict[str, int]:
+        classes = self._metainfo.setdefault("classes", tuple(found))
+        if unknown := [name for name in found if name not in classes]:
+            raise ValueError(f"{folder}: metainfo names no class {', '.join(map(repr, unknown))}")
+        return {name: label for label, name in enumerate(classes)}
 
     def _image_paths(self, folder: Path) -> Iterator[str]:
         for parent, _, names in os.walk(folder, followlinks=True):
@@ -117,6 +120,94 @@ class ImageFolder(BaseDataset):
                     raise ValueError(f"{self.ann_file}:{number}: {error}") from None
                 data_list.append({"img_path": str(folder / path), "gt_label": label})
         return data_list
+
+
+@DATASETS.register_module()
+class CustomDataset(ImageFolder):
+    """Images for classification, on disk, under the names of MMPretrain; see :class:`ImageFolder`.
+
+    Args:
+        data_root: folder of the data set.
+        data_prefix: folder within it, or ``dict(img_path=...)``.
+        ann_file: text file that lists the images, relative to ``data_root``, one ``path label`` a line; folders name
+            the classes if empty.
+        with_label: whether the images have labels. Without, they lie in any folders, or a line is a ``path`` alone.
+        **kwargs: as for :class:`ImageFolder`, but ``split``.
+
+    Raises:
+        FileNotFoundError, ValueError: as for :class:`ImageFolder`.
+    """
+
+    def __init__(
+        self,
+        data_root: str | os.PathLike[str] = "",
+        data_prefix: str | Mapping[str, str] = "",
+        ann_file: str = "",
+        with_label: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self.with_label = with_label
+        folder = data_prefix if isinstance(data_prefix, str) else data_prefix.get("img_path", "")
+        super().__init__(data_root, folder, ann_file, **kwargs)
+
+    def _from_folders(self, folder: Path) -> list[dict[str, Any]]:
+        if self.with_label:
+            return super()._from_folders(folder)
+        return [{"img_path": path} for path in sorted(self._image_paths(folder))]
+
+    def _from_list(self, folder: Path) -> list[dict[str, Any]]:
+        if self.with_label:
+            return super()._from_list(folder)
+        lines = Path(self.ann_file).read_text(encoding="utf-8").splitlines()
+        return [{"img_path": str(folder / line.strip())} for line in lines if line.strip()]
+
+
+@DATASETS.register_module()
+class ImageNet(ImageFolder):
+    """ImageNet-1k (Russakovsky et al. 2015): 1,000 classes, 1,281,167 images in ``train`` and 50,000 in ``val``.
+
+    ::
+
+        data_root/train/n01440764/n01440764_10026.JPEG
+        data_root/val/n01440764/ILSVRC2012_val_00000293.JPEG
+
+    Or the 50,000 images lie in one folder, as they come, and a list says their classes::
+
+        data_root/val/ILSVRC2012_val_00000293.JPEG
+        data_root/meta/val.txt              ILSVRC2012_val_00000293.JPEG 0
+
+    Classes are numbered in the order of the names of their folders, as everywhere, and named in English.
+
+    Args:
+        data_root: folder of the two.
+        split: ``"train"`` or ``"val"``.
+        ann_file: the list, relative to ``data_root``; folders say the classes if empty.
+        **kwargs: as for :class:`ImageFolder`.
+
+    Raises:
+        FileNotFoundError: as for :class:`ImageFolder`.
+        ValueError: there are not 1,000 folders of classes.
+    """
+
+    def __init__(
+        self, data_root: str | os.PathLike[str], split: str = "train", ann_file: str = "", **kwargs: Any
+    ) -> None:
+        super().__init__(data_root, split, ann_file, **kwargs)
+
+    @classmethod
+    def _load_metainfo(cls, metainfo: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        from torchvision.models import ResNet50_Weights
+
+        return {"classes": tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"]), **super()._load_metainfo(metainfo)}
+
+    def _label_of_folders(self, folder: Path, found: list[str]) -> dict[str, int]:
+        classes = self._metainfo["classes"]
+        if len(found) != len(classes):
+            raise ValueError(
+                f"{folder} has {len(found)} folders, but ImageNet {len(classes)} classes: "
+                "give ann_file for images that lie in one folder, or use ImageFolder for some of the classes"
+            )
+        return {name: label for label, name in enumerate(found)}
 
 
 def _path_and_label(line: str, label_of: Mapping[str, int]) -> tuple[str, int]:

@@ -127,6 +127,8 @@ class ClassAwareSampler(Sampler[int]):
         ValueError: the dataset is empty, none of its samples has a class, or ``num_sample_class`` is below 1.
     """
 
+    repeats = True
+
     def __init__(self, dataset: Any, seed: int | None = None, num_sample_class: int = 1) -> None:
         if num_sample_class < 1:
             raise ValueError(f"num_sample_class must be at least 1, not {num_sample_class}")
@@ -159,6 +161,58 @@ class ClassAwareSampler(Sampler[int]):
         members = {label: _random_cycle(indices, generator) for label, indices in self.members.items()}
         for label in _random_cycle(list(self.members), generator):
             yield from islice(members[label], self.num_sample_class)
+
+
+@DATA_SAMPLERS.register_module()
+class RepeatAugSampler(Sampler[int]):
+    """Visits each sample several times in a row, shared out among the ranks: repeated augmentation.
+
+    Source: Hoffer et al. 2020, "Augment Your Batch", https://arxiv.org/abs/1901.09335. With as many ranks as repeats,
+    each copy of a sample is on another rank. An epoch stays as long as the dataset, so it visits only
+    ``1 / num_repeats`` of the samples. Every visit is augmented anew.
+
+    Args:
+        dataset: what is sampled from; must not be empty.
+        shuffle: visit in a new random order each epoch; else in the dataset's own order.
+        num_repeats: how often each sample comes, at least 1.
+        seed: seed of the order, the same on every rank; agreed on by the ranks if None.
+
+    Raises:
+        ValueError: the dataset is empty, or ``num_repeats`` is out of range.
+    """
+
+    repeats = True
+
+    def __init__(self, dataset: Sized, shuffle: bool = True, num_repeats: int = 3, seed: int | None = None) -> None:
+        if num_repeats < 1:
+            raise ValueError(f"num_repeats must be at least 1, not {num_repeats}")
+        self.rank = get_rank()
+        self.world_size = get_world_size()
+        self.dataset = dataset
+        self.shuffle = shuffle
+        self.num_repeats = num_repeats
+        self.seed = sync_random_seed() if seed is None else seed
+        self.epoch = 0
+        self.num_samples = -(-_size_of(dataset) // self.world_size)
+
+    def __iter__(self) -> Iterator[int]:
+        size = len(self.dataset)
+        order = _permutation(size, self.seed + self.epoch) if self.shuffle else torch.arange(size)
+        total = self.num_samples * self.world_size
+        visits = order[: -(-total // self.num_repeats)].repeat_interleave(self.num_repeats)
+        visits = visits.repeat(-(-total // len(visits)))  # with more ranks than visits
+        return iter(visits[self.rank : total : self.world_size].tolist())
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def iter_from(self, start: int) -> Iterator[int]:
+        """Returns this rank's indices of the current epoch, from position ``start`` on."""
+        return islice(iter(self), start, None)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that the next iteration yields."""
+        self.epoch = epoch
 
 
 def _size_of(dataset: Sized) -> int:

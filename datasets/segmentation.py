@@ -12,6 +12,8 @@ from trainwright.datasets.segmentation_transforms import as_classes, read_seg_ma
 from trainwright.engine.fileio import list_from_file
 from trainwright.engine.registry import DATASETS
 
+_ORIENTATION, _LYING = 0x0112, 5  # the tag of EXIF, and from where on it says that height and width are swapped
+
 
 @DATASETS.register_module()
 class BaseSegDataset(BaseDataset):
@@ -111,6 +113,8 @@ class BaseSegDataset(BaseDataset):
             try:
                 with Image.open(info["img_path"]) as picture:
                     width, height = picture.size
+                    if picture.getexif().get(_ORIENTATION, 1) >= _LYING:
+                        width, height = height, width
                 if "seg_map_path" not in info:
                     continue
                 classes = as_classes(read_seg_map(info["seg_map_path"]), info)

@@ -12,7 +12,7 @@ from trainwright.engine.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class LoadSegMap:
-    """Reads the mask at ``seg_map_path``: sets ``gt_seg_map``, a ``tv_tensors.Mask`` (H, W) of classes, uint8.
+    """Reads the mask at ``seg_map_path``: sets ``gt_seg_map``, a ``tv_tensors.Mask`` (H, W) of classes.
 
     The dataset says what its values mean: ``label_map`` gives the class of each value, ``reduce_zero_label`` makes 0
     ignored and all others one less. Put it before what resizes the image; only a test pipeline may have it after that,
@@ -68,7 +68,7 @@ def read_seg_map(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def as_classes(values: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
-    """Returns the class of each pixel, uint8, for the values of a mask.
+    """Returns the class of each pixel, uint8 if that can hold all, else int64, for the values of a mask.
 
     Args:
         values: integers of shape (H, W).
@@ -90,14 +90,15 @@ def as_classes(values: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
         values = np.where((values == 0) | (values == ignored), ignored, values.astype(np.int64) - 1)
     number = info.get("num_classes")
     if number is not None:
-        unknown = (values >= number) & (values != ignored)
+        unknown = ((values < 0) | (values >= number)) & (values != ignored)
         if unknown.any():
             classes = ", ".join(map(str, np.unique(values[unknown])[:5]))
             raise ValueError(
                 f"{info.get('seg_map_path')} has pixels of the class {classes}, but there are only {number} classes, "
                 f"from 0, and {ignored} for those that do not count: map it by label_map, or name it in metainfo"
             )
-    return np.ascontiguousarray(values, dtype=np.uint8)
+    fits = values.size == 0 or (values.min() >= 0 and values.max() <= np.iinfo(np.uint8).max)
+    return np.ascontiguousarray(values, dtype=np.uint8 if fits else np.int64)
 
 
 @TRANSFORMS.register_module()
@@ -165,6 +166,6 @@ class SegRandomCrop:
         return top, left, down, right
 
     def _is_mixed(self, classes: torch.Tensor) -> bool:
-        counts = torch.bincount(classes.as_subclass(torch.Tensor).flatten().long(), minlength=self.ignore_index + 1)
-        counts[self.ignore_index] = 0
-        return int((counts > 0).sum()) > 1 and int(counts.max()) <= self.cat_max_ratio * int(counts.sum())
+        plane = classes.as_subclass(torch.Tensor)
+        _, counts = plane[plane != self.ignore_index].unique(return_counts=True)
+        return len(counts) > 1 and int(counts.max()) <= self.cat_max_ratio * int(counts.sum())

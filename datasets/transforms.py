@@ -3,7 +3,8 @@
 In between stand torchvision's v2 transforms, by name. A sample on its way through a pipeline is a dict:
 
     img_path    str, absolute or relative to the current folder
-    gt_label    int, where the sample has a class
+    gt_label    int, where the sample has a class; a list of int where it has several, or none
+    gt_score    float (classes,): 1 for a class that the sample has, 0 for others, -1 for what does not count
     sample_idx  int, its position in the dataset
     img         tv_tensors.Image: (C, H, W), RGB or grey, uint8 (0 to 255)    from LoadImageFromFile on
     ori_shape   (height, width) of the image in the file                      from LoadImageFromFile on
@@ -98,6 +99,31 @@ class LoadImageFromFile:
             return ImageOps.exif_transpose(picture).convert(_PIL_MODES[self.color_type])
 
 
+@TRANSFORMS.register_module()
+class KeepAnnotations:
+    """Leaves only some annotations in a sample: what a model does not need would cost time and clutter pictures.
+
+    Args:
+        keys: which of the keys ``gt_…`` stay. A sample need not have them.
+
+    Raises:
+        ValueError: a key that does not begin with ``gt_``.
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            if not key.startswith("gt_"):
+                raise ValueError(f"annotations begin with 'gt_', unlike {key!r}; all else stays in any case")
+        self.keys = tuple(keys)
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Returns the sample without its other annotations."""
+        return {key: value for key, value in results.items() if key in self.keys or not key.startswith("gt_")}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(keys={self.keys})"
+
+
 _INSTANCE_FIELDS = {
     "gt_bboxes": "bboxes",
     "gt_bboxes_labels": "labels",
@@ -114,7 +140,8 @@ class PackInputs:
     ``inputs`` is the image as a plain tensor of shape (C, H, W), of unchanged dtype. The data sample gets, of
     what the sample has:
 
-    - ``gt_label``: int64, of shape () for one class, (classes,) for a list of them;
+    - ``gt_label``: int64, of shape () for one class, (L,) for a list of them;
+    - ``gt_score``: float32 (classes,);
     - ``gt_instances`` with ``bboxes`` (N, 4), ``labels`` (N,), ``masks`` (N, H, W), ``keypoints`` (N, K, 2) and
       ``keypoints_visible`` (N, K); those with a true ``gt_ignore_flags`` go to ``ignored_instances`` instead;
     - ``gt_sem_seg`` with ``sem_seg``: int64 (1, H, W).
@@ -148,6 +175,8 @@ class PackInputs:
         sample = DataSample(metainfo={key: known[key] for key in self.meta_keys if key in known})
         if "gt_label" in results:
             sample.gt_label = torch.as_tensor(results["gt_label"], dtype=torch.int64)
+        if "gt_score" in results:
+            sample.gt_score = torch.as_tensor(results["gt_score"], dtype=torch.float32)
         fields = {
             field: torch.as_tensor(results[key]).as_subclass(Tensor)
             for key, field in _INSTANCE_FIELDS.items()

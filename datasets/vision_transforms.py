@@ -103,6 +103,30 @@ class AutoAugment(v2.AutoAugment):
         super().__init__(v2.AutoAugmentPolicy(policy), **kwargs)
 
 
+@TRANSFORMS.register_module()
+class RandomErasing(v2.RandomErasing):
+    """Erases a rectangle of an image (Zhong et al. 2017).
+
+    Args:
+        p: probability, in [0, 1].
+        scale: smallest and largest share of the area.
+        ratio: smallest and largest ratio of the sides.
+        value: what is written there: one value, one for each channel, or ``"random"`` for noise, which suits
+            normalised float images only.
+        inplace: change the image itself.
+    """
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        scale: Sequence[float] = (0.02, 0.33),
+        ratio: Sequence[float] = (0.3, 3.3),
+        value: float | str | Sequence[float] = 0.0,
+        inplace: bool = False,
+    ) -> None:
+        super().__init__(p, scale, ratio, value, inplace)  # type: ignore[arg-type]  # its hint is too narrow
+
+
 def _dtype(dtype: Any) -> Any:
     if not isinstance(dtype, str):
         return dtype

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Tens
 
 from trainwright.engine.building import note_errors, origin_of, resolve
 from trainwright.engine.data_faults import BadSamples, Restarts, describe_sample, unhook_child_signal
-from trainwright.engine.distributed import get_world_size
+from trainwright.engine.distributed import get_rank, get_world_size
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
 from trainwright.engine.state import kept_host_streams, mix, mix_in, seed_host
@@ -20,6 +20,7 @@ from trainwright.engine.streams import SeededStream, StreamLoader
 
 _INDEX_BITS = 40
 _INDEX_MASK = (1 << _INDEX_BITS) - 1
+_EPOCH_BITS = 24
 _NO_CONTEXT = nullcontext()
 
 
@@ -51,7 +52,8 @@ class SeededDataset(_DatasetProxy):
 
     It is asked with keys instead of indices: the epoch in the upper bits, the index in the lower ones, as
     :class:`PositionedSampler` yields them; so workers that live longer than an epoch know it too. The stream of a
-    sample derives from (seed, epoch, index); a dataset that hands over whole batches has one stream a batch, from the
+    sample derives from (seed, epoch, index), and where a sampler repeats indices within an epoch, which visit it is
+    stands above the epoch; a dataset that hands over whole batches has one stream a batch, from the
     first index.
 
     Args:
@@ -153,7 +155,8 @@ class PositionedSampler(Sampler[Any]):
     """A sampler, or a batch sampler, that can start in the middle of an epoch.
 
     Only indices are skipped, no sample is loaded; a sampler with ``iter_from(start)`` skips nothing at all. Every other
-    attribute is the inner sampler's. What it yields are keys for :class:`SeededDataset`.
+    attribute is the inner sampler's. What it yields are keys for :class:`SeededDataset`. A sampler that visits a sample
+    several times an epoch, each time with other random numbers, says so by an attribute ``repeats``.
 
     Args:
         sampler: yields indices, or lists of them.
@@ -184,12 +187,20 @@ class PositionedSampler(Sampler[Any]):
             each = len(self._sampler) / get_world_size()
             return ((int(place / each) << _INDEX_BITS) + index for place, index in enumerate(items, start))
         base = self.epoch << _INDEX_BITS
+        if self.repeats:
+            return (_key_of_visit(item, base, place) for place, item in enumerate(items, start))
         return (base + item if isinstance(item, int) else [base + index for index in item] for item in items)
 
     @property
     def endless(self) -> bool:
         """Whether the sampler never comes to an end (it says so by an attribute of this name)."""
         return bool(getattr(self._sampler, "endless", False))
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the sampler visits a sample several times an epoch (it says so by an attribute of this name)."""
+        inner = getattr(self._sampler, "sampler", None)
+        return bool(getattr(self._sampler, "repeats", False) or getattr(inner, "repeats", False))
 
     def items_from(self, start: int) -> Iterator[Any]:
         """Yields what the inner sampler yields in the current epoch, from position ``start``."""
@@ -246,6 +257,14 @@ class PositionedLoader(DataLoader[Any]):
             bad_samples.collect()
             yield batch
         bad_samples.collect()
+
+
+def _key_of_visit(item: Any, base: int, place: int) -> Any:
+    """Returns the key of an index, or those of a batch of them, that stand at a place of this rank's order."""
+    if isinstance(item, int):
+        visit = place * get_world_size() + get_rank()
+        return base + item + (visit << (_INDEX_BITS + _EPOCH_BITS))
+    return [_key_of_visit(index, base, (place << 20) + offset) for offset, index in enumerate(item)]
 
 
 def build_dataloader(

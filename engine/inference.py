@@ -26,7 +26,7 @@ from trainwright.engine.logging import print_log
 from trainwright.engine.model_setup import build_model
 from trainwright.engine.registry import DATASETS, FUNCTIONS, INFERENCERS, ROOT_SCOPE, TRANSFORMS, VISUALIZERS
 from trainwright.engine.registry import default_scope as in_scope
-from trainwright.engine.structures import BaseDataElement, DataSample
+from trainwright.engine.structures import BaseDataElement, DataSample, PixelData
 
 ConfigLike = Config | ConfigDict | Mapping[str, Any]
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt")
@@ -126,8 +126,10 @@ class Inferencer:
 
         Returns:
             ``predictions``, one for each image: for a classifier ``pred_label``, ``pred_class``,
-            ``pred_score`` (of that class) and ``pred_scores`` (of all); and ``visualization``, the pictures
-            as arrays where they were asked for, else an empty list.
+            ``pred_score`` (of that class) and ``pred_scores`` (of all), for a detector ``pred_instances`` (masks
+            in COCO's uncompressed RLE), for a segmentation ``pred_sem_seg`` (``label``, ``class``, ``area`` and
+            ``mask``, such an RLE, of each class); and ``visualization``, the pictures as arrays where they were asked
+            for, else an empty list.
 
         Raises:
             ValueError: no step takes an argument of this name.
@@ -211,7 +213,7 @@ class Inferencer:
         if not isinstance(data_sample, BaseDataElement):
             return _plain(data_sample)
         result = {
-            name: _plain(value)
+            name: self._segments(value) if isinstance(value, PixelData) else _plain(value)
             for name, value in data_sample.items()
             if name.startswith("pred_") and name not in ("pred_label", "pred_score")
         }
@@ -220,14 +222,30 @@ class Inferencer:
         scores = data_sample.get("pred_score")
         label = data_sample.get("pred_label")
         if label is not None:
-            result["pred_label"] = label.item() if label.numel() == 1 else label.tolist()
+            result["pred_label"] = label.tolist()  # a list, where a sample may have several
             classes = self.dataset_meta.get("classes")
-            if classes and label.numel() == 1:
+            if classes and label.ndim:
+                result["pred_class"] = [classes[index] for index in result["pred_label"]]
+            elif classes:
                 result["pred_class"] = classes[result["pred_label"]]
         if scores is not None:
             result["pred_scores"] = scores.tolist()
             result["pred_score"] = scores.max().item() if scores.numel() else None
         return result
+
+    def _segments(self, pixels: PixelData) -> Any:
+        """Returns the classes of pixels, one entry for each class that there is; other numbers as they are."""
+        plane = pixels.get("sem_seg")
+        if not isinstance(plane, Tensor) or plane.is_floating_point() or plane.dim() != 3 or plane.shape[0] != 1:
+            return _plain(pixels)
+        classes = self.dataset_meta.get("seg_classes") or self.dataset_meta.get("classes") or ()
+        labels = plane[0].cpu().numpy()
+        segments = []
+        for label in np.unique(labels).tolist():
+            mask = labels == label
+            name = {"class": classes[label]} if 0 <= label < len(classes) else {}
+            segments.append({"label": label, **name, "area": int(mask.sum()), "mask": _run_lengths(mask)})
+        return segments
 
     @staticmethod
     def list_models(scope: str | None = None, patterns: str = r".*") -> list[str]:
@@ -466,8 +484,18 @@ def _picture_names(inputs: Sequence[Any]) -> list[str]:
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseDataElement):
         return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, Tensor) and value.dtype == torch.bool and value.dim() == 3:
+        return [_run_lengths(mask) for mask in value.cpu().numpy()]
     if isinstance(value, Tensor | np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _run_lengths(mask: np.ndarray[Any, Any]) -> dict[str, list[int]]:
+    """Returns a mask (H, W) in COCO's uncompressed RLE: lengths down the columns, by turns of zeros and of ones."""
+    flat = mask.ravel(order="F")
+    ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    lengths = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()
+    return {"size": list(mask.shape), "counts": [0, *lengths] if flat.size and flat[0] else lengths}

@@ -473,6 +473,7 @@ class DataSample(BaseDataElement):
     """
 
     gt_label: Tensor = _field("gt_label", Tensor, "True label: int64 of shape () or (1,); (N,) in a batch.")
+    gt_score: Tensor = _field("gt_score", Tensor, "True probability of each class: shape (C,); (N, C) in a batch.")
     pred_label: Tensor = _field("pred_label", Tensor, "Predicted label: int64 of shape () or (1,); (N,) in a batch.")
     pred_score: Tensor = _field("pred_score", Tensor, "Score of each class: float of shape (C,); (N, C) in a batch.")
     gt_instances: InstanceData = _field("gt_instances", InstanceData, "True instances: boxes, masks, labels.")
@@ -483,6 +484,11 @@ class DataSample(BaseDataElement):
     def set_gt_label(self, value: "Tensor | np.ndarray[Any, Any] | Sequence[int] | int") -> Self:
         """Sets the true label from a number or several; returns the sample."""
         self.gt_label = _label_tensor(value)
+        return self
+
+    def set_gt_score(self, value: "Tensor | np.ndarray[Any, Any] | Sequence[float]") -> Self:
+        """Sets the true probability of each class; returns the sample."""
+        self.gt_score = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float32)
         return self
 
     def set_pred_label(self, value: "Tensor | np.ndarray[Any, Any] | Sequence[int] | int") -> Self:

@@ -30,6 +30,7 @@ from .initializers import trunc_normal_init as trunc_normal_init
 from .initializers import uniform_init as uniform_init
 from .initializers import update_init_info as update_init_info
 from .initializers import xavier_init as xavier_init
+from .knn import KNNClassifier as KNNClassifier
 from .lenet import LeNet as LeNet
 from .losses import BinaryCrossEntropyLoss as BinaryCrossEntropyLoss
 from .losses import CrossEntropyLoss as CrossEntropyLoss
@@ -39,6 +40,11 @@ from .module import BaseModule as BaseModule
 from .module import ModuleDict as ModuleDict
 from .module import ModuleList as ModuleList
 from .module import Sequential as Sequential
+from .multilabel import MultiLabelClsHead as MultiLabelClsHead
+from .multilabel import MultiLabelLinearClsHead as MultiLabelLinearClsHead
+from .multilabel import gather_multi_hot as gather_multi_hot
+from .multilabel_metrics import AveragePrecision as AveragePrecision
+from .multilabel_metrics import MultiLabelMetric as MultiLabelMetric
 from .multitask import MultiTaskModel as MultiTaskModel
 from .parallel import DataParallel as DataParallel
 from .parallel import DistributedDataParallel as DistributedDataParallel

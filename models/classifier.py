@@ -1,7 +1,7 @@
 """Image classification."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -9,6 +9,7 @@ from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import MODELS
 from trainwright.models.base import BaseModel
 from trainwright.models.classification import add_predictions, gather_labels
+from trainwright.models.freezing import freeze, keep_frozen
 from trainwright.models.module import InitCfg
 
 
@@ -25,6 +26,7 @@ class ImageClassifier(BaseModel):
         ...     neck=dict(type="GlobalAveragePooling"),
         ...     head=dict(type="LinearClsHead", num_classes=10, in_channels=512),
         ... )
+        >>> ImageClassifier("resnet50", num_classes=10, frozen=["backbone.conv1", "backbone.bn1", "backbone.layer1"])
 
     Args:
         backbone: name of a classification network of torchvision, or with ``timm/`` before it of timm; or a
@@ -36,11 +38,13 @@ class ImageClassifier(BaseModel):
             preprocessor.
         loss: config of the loss of the logits, unless there is a head: ``dict(type='CrossEntropyLoss')`` if
             None.
+        frozen: names of parts that are not trained, and stay in evaluation mode: ``["backbone"]`` for a linear
+            evaluation of its features.
         data_preprocessor: module or config; of type ``ClsDataPreprocessor`` if it has no type.
         init_cfg: config of one initialiser or several.
 
     Raises:
-        ConfigError: a neck or a loss of its own does not go with the rest.
+        ConfigError: a neck or a loss of its own does not go with the rest, or there is no part that is to be frozen.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class ImageClassifier(BaseModel):
         head: Mapping[str, Any] | nn.Module | None = None,
         num_classes: int | None = None,
         loss: Mapping[str, Any] | nn.Module | None = None,
+        frozen: Sequence[str] = (),
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: InitCfg = None,
     ) -> None:
@@ -63,6 +68,8 @@ class ImageClassifier(BaseModel):
         self.head: Any = None if head is None else MODELS.build(head)
         if head is None:
             self.loss_module = MODELS.build({"type": "CrossEntropyLoss"} if loss is None else loss)
+        self.frozen = tuple(frozen)
+        freeze(self, self.frozen)
 
     @property
     def with_neck(self) -> bool:
@@ -97,6 +104,12 @@ class ImageClassifier(BaseModel):
         """Returns the output of backbone and neck: the logits, if there is no head."""
         features = self.backbone(inputs)
         return features if self.neck is None else self.neck(features)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets training or evaluation mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        keep_frozen(self, self.frozen)
+        return self
 
     def val_step(self, data: Any, with_loss: bool = False) -> Any:
         """Predicts a batch, see :meth:`BaseModel.val_step`; the losses cost no second forward pass."""

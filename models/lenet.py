@@ -13,7 +13,7 @@ class LeNet(BaseModule):
     """Two convolutions and two linear layers, after LeCun et al. (1998), with ReLU and max pooling.
 
     Args:
-        num_classes: number of classes.
+        num_classes: number of classes; None for features of size ``hidden_features`` instead of logits.
         in_channels: channels of the images: 1 for grey ones.
         image_size: height and width of the images, in pixels, a multiple of 4.
         channels: channels after the first and the second convolution.
@@ -25,7 +25,7 @@ class LeNet(BaseModule):
 
     def __init__(
         self,
-        num_classes: int = 10,
+        num_classes: int | None = 10,
         in_channels: int = 1,
         image_size: int = 28,
         channels: Sequence[int] = (32, 64),
@@ -46,12 +46,11 @@ class LeNet(BaseModule):
             nn.Dropout(dropout),
             nn.Linear(second * (image_size // 4) ** 2, hidden_features),
             nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
-            nn.Linear(hidden_features, num_classes),
+            *([] if num_classes is None else [nn.Dropout(dropout), nn.Linear(hidden_features, num_classes)]),
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Returns logits of shape (N, num_classes) for float images of shape (N, C, H, W)."""
+        """Returns logits of shape (N, num_classes), or features, for float images of shape (N, C, H, W)."""
         logits: Tensor = self.classifier(self.features(inputs))
         return logits
 

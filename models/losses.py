@@ -118,17 +118,21 @@ class BinaryCrossEntropyLoss(nn.Module):
 
         Args:
             logits: shape (N, C).
-            target: probabilities of shape (N, C), or int64 labels of shape (N,).
+            target: probabilities of shape (N, C), negative where a class of a sample does not count; or int64
+                labels of shape (N,).
         """
         if target.dim() < logits.dim():
             target = F.one_hot(target, logits.shape[1])
+        counted = target >= 0
         loss = F.binary_cross_entropy_with_logits(
             logits,
             target.to(logits.dtype),
-            self.class_weight,
-            reduction=self.reduction,
+            counted.to(logits.dtype) if self.class_weight is None else counted * self.class_weight,
+            reduction="none" if self.reduction == "none" else "sum",
             pos_weight=self.pos_weight,
         )
+        if self.reduction == "mean":
+            loss = loss / counted.sum().clamp(min=1)
         return loss if self.loss_weight == 1 else loss * self.loss_weight
 
 

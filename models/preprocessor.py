@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from trainwright.engine.registry import MODELS
 from trainwright.engine.structures import BaseDataElement, DataSample
 from trainwright.models.classification import gather_labels
+from trainwright.models.multilabel import gather_multi_hot
 
 _MOVABLE = (Tensor, BaseDataElement)
 
@@ -203,6 +204,7 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
         super().__init__(mean, std, pad_size_divisor, pad_value, to_rgb, non_blocking=non_blocking)
         if isinstance(batch_augments, list | tuple):
             batch_augments = {"type": "RandomBatchAugment", "augments": batch_augments}
+        self.num_classes = num_classes
         self.batch_augments: nn.Module | None = None
         if batch_augments is not None:
             self.batch_augments = MODELS.build(batch_augments, num_classes=num_classes)
@@ -211,7 +213,8 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
         """Returns the batch with its images as one float tensor, mixed in training.
 
         Args:
-            data: see :class:`ImgDataPreprocessor`; data samples with a ``gt_label``, or a tensor of labels.
+            data: see :class:`ImgDataPreprocessor`; data samples with a ``gt_label`` of one class or several, or with
+                ``gt_score``; or a tensor of labels.
             training: mix the images and labels, if ``batch_augments`` are given.
         """
         if not training:
@@ -222,8 +225,19 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
         if self.batch_augments is None:
             return batch
         images, target = ("inputs", "data_samples") if isinstance(batch, dict) else (0, 1)
-        batch[images], batch[target] = self.batch_augments(batch[images], gather_labels(batch[target]))
+        batch[images], batch[target] = self.batch_augments(batch[images], self._labels(batch[target]))
         return batch
+
+    def _labels(self, data_samples: Any) -> Tensor:
+        """Returns what can be mixed: classes (N,), or a share of each class (N, C)."""
+        several = isinstance(data_samples, list) and any(
+            "gt_label" in sample and sample.gt_label.numel() != 1 for sample in data_samples
+        )
+        if not several:
+            return gather_labels(data_samples)
+        if self.num_classes is None:
+            raise ValueError("mixing images of several classes needs num_classes: give it to the preprocessor")
+        return gather_multi_hot(data_samples, self.num_classes).clamp(min=0)
 
 
 def stack_batch(tensor_list: Sequence[Tensor], pad_size_divisor: int = 1, pad_value: float = 0) -> Tensor:
@@ -260,7 +274,8 @@ def _batch_samples(data_samples: Any) -> Any:
 
 
 def _has_only_label(sample: Any) -> bool:
-    return isinstance(sample, DataSample) and list(sample.keys()) == ["gt_label"]
+    """Whether a sample has one class, and nothing else."""
+    return isinstance(sample, DataSample) and list(sample.keys()) == ["gt_label"] and sample.gt_label.numel() == 1
 
 
 def _round_up(size: int, divisor: int) -> int:

@@ -84,11 +84,13 @@ class ClassificationTTA(BaseTTAModel):
 
     def merge_preds(self, data_samples_list: list[list[DataSample]]) -> list[DataSample]:
         """Returns the first view's sample with the mean ``pred_score`` of all and its ``pred_label``."""
+        head = getattr(self.module, "head", None)
         merged = []
         for views in data_samples_list:
             sample = views[0].new()
-            sample.pred_score = torch.stack([view.pred_score for view in views]).mean(0)
-            sample.pred_label = sample.pred_score.argmax(-1)
+            score = sample.pred_score = torch.stack([view.pred_score for view in views]).mean(0)
+            several = hasattr(head, "predicted_labels")  # of a multi-label head
+            sample.pred_label = head.predicted_labels(score[None])[0] if several else score.argmax(-1)  # type: ignore[union-attr]
             merged.append(sample)
         return merged
 

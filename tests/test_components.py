@@ -30,11 +30,13 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "CutMix": dict(num_classes=2),
         "GlobalAveragePooling": {},
         "ImageClassifier": dict(backbone=dict(type="LeNet")),
+        "KNNClassifier": dict(backbone=dict(type="LeNet"), memory={}),
         "LinearClsHead": dict(num_classes=2, in_channels=4),
         "LabelSmoothLoss": dict(label_smooth_val=0.1),
         "MLP": dict(in_features=2, num_classes=2),
         "Mixup": dict(num_classes=2),
         "ModuleWrapper": dict(module=NET),
+        "MultiLabelLinearClsHead": dict(num_classes=2, in_channels=4),
         "MultiTaskModel": dict(
             backbone=dict(type="UNet", num_classes=None, base_channels=4, depth=2),
             heads=dict(parts=dict(type="SegmentationHead", num_classes=2, in_channels=8)),
@@ -57,15 +59,23 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "RepeatDataset": dict(dataset=DATA, times=2),
         "ClassBalancedDataset": dict(dataset=DATA, oversample_thr=0.1),
         "ImageFolder": dict(data_root="none", lazy_init=True),
+        "CustomDataset": dict(data_root="none", lazy_init=True),
+        "ImageNet": dict(data_root="none", lazy_init=True),
+        "MultiLabelDataset": dict(lazy_init=True),
+        "VOC": dict(data_root="none", lazy_init=True),
         "Shapes": dict(num_samples=2),
         "MNIST": dict(root="none", lazy_init=True),
         "FashionMNIST": dict(root="none", lazy_init=True),
         "CIFAR10": dict(root="none", lazy_init=True),
         "CIFAR100": dict(root="none", lazy_init=True),
     },
-    "DATA_SAMPLERS": {name: dict(dataset=None) for name in ("ClassAwareSampler", "DefaultSampler", "InfiniteSampler")},
+    "DATA_SAMPLERS": {
+        name: dict(dataset=None)
+        for name in ("ClassAwareSampler", "DefaultSampler", "InfiniteSampler", "RepeatAugSampler")
+    },
     "TRANSFORMS": {
         "BatchRandomCrop": dict(padding=2),
+        "KeepAnnotations": dict(keys=["gt_label"]),
         "RandomApply": dict(transforms=[dict(type="RandomHorizontalFlip")]),
         "RandomChoice": dict(transforms=[dict(type="RandomHorizontalFlip")]),
         "RandomOrder": dict(transforms=[dict(type="RandomHorizontalFlip")]),

@@ -33,7 +33,7 @@ def browse_dataset(cfg: Config, split: str, number: int, out_dir: Path, seed: in
         seed: of the augmentation.
 
     Returns:
-        How many problems were found.
+        How many problems were found: lines of the check of the annotations, or samples that cannot be loaded.
 
     Raises:
         ConfigError: the config has no such split, or its samples cannot be drawn.
@@ -42,16 +42,37 @@ def browse_dataset(cfg: Config, split: str, number: int, out_dir: Path, seed: in
     if not cfg.get(path):
         raise ConfigError(path, "the config has no such part", "choose another --split")
     with default_scope(cfg.get("default_scope")):
-        dataset = DATASETS.build(cfg[path]["dataset"], path=f"{path}.dataset")
+        dataset = _build_dataset(cfg[path]["dataset"], f"{path}.dataset")
         problems = _print_problems(dataset)
         meta = getattr(dataset, "metainfo", None) or {}
         samples = SeededDataset(dataset, seed)
-        count = min(number, len(dataset))
-        for index in range(count):
-            image, sample = _image_and_sample(samples[index], path)
+        wanted = min(number, len(dataset))
+        drawn = 0
+        for index in range(wanted):
+            try:
+                item = samples[index]
+            except Exception as error:
+                notes = "".join(f"\n    {note}" for note in getattr(error, "__notes__", ()))
+                print(f"sample {index}: {type(error).__name__}: {error}{notes}", file=sys.stderr)
+                continue
+            image, sample = _image_and_sample(item, path)
             _write(image, sample, meta, out_dir / f"{index:06d}.png")
-    print(f"{count} of {len(dataset)} samples of {type(dataset).__name__} are drawn in {out_dir}")
-    return problems
+            drawn += 1
+    print(f"{drawn} of {len(dataset)} samples of {type(dataset).__name__} are drawn in {out_dir}")
+    return max(problems, wanted - drawn)
+
+
+def _build_dataset(cfg: Any, path: str) -> Any:
+    """Returns the dataset; files that are missing, or annotations that it refuses, are the user's to mend."""
+    try:
+        return DATASETS.build(cfg, path=path)
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as error:
+        refused = ConfigError("", f"{type(error).__name__}: {error}")
+        for note in getattr(error, "__notes__", ()):
+            refused.add_note(note)
+        raise refused from error
 
 
 def _print_problems(dataset: Any) -> int:

@@ -117,11 +117,11 @@ def predict(arguments: argparse.Namespace) -> int:
 
     cfg = _read(arguments.config, arguments.cfg_options)
     out_dir = Path(arguments.out_dir)
-    file = predicting.predict(
+    file, unreadable = predicting.predict(
         cfg, arguments.checkpoint, arguments.inputs, out_dir, arguments.batch_size, arguments.device
     )
     print(f"The predictions are in {file}, and drawn beside it.")
-    return 0
+    return 1 if unreadable else 0
 
 
 def find_config(name: str) -> Path:
@@ -168,9 +168,8 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
 
     command = commands.add_parser("train", parents=[running], help="train", description=train.__doc__)
-    command.add_argument(
-        "config", metavar="CONFIG", help="a config file, or the name of one that ships with Trainwright"
-    )
+    of_config = "a config file, or the name of one that ships with Trainwright"
+    command.add_argument("config", metavar="CONFIG", help=of_config)
     command.add_argument(
         "--resume", nargs="?", const=True, metavar="CHECKPOINT",
         help="go on from a checkpoint, or from the newest in the work dir",
@@ -192,8 +191,8 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "predict", parents=[common], help="predict with a checkpoint", description=predict.__doc__
     )
-    command.add_argument("config", metavar="CONFIG")
-    command.add_argument("checkpoint", metavar="CHECKPOINT")
+    command.add_argument("config", metavar="CONFIG", help=of_config)
+    command.add_argument("checkpoint", metavar="CHECKPOINT", help="a file of a training: work_dirs/CONFIG/epoch_8.pth")
     command.add_argument("inputs", metavar="INPUT", nargs="+", help="an image, a folder of images, or a video")
     command.add_argument("--out-dir", default="predictions", help="folder to write to; default: %(default)s")
     command.add_argument("--batch-size", type=int, default=1, help="inputs at once; default: %(default)s")
@@ -206,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
         help="look at samples, and find bad annotations",
         description=browse_dataset.__doc__,
     )
-    command.add_argument("config", metavar="CONFIG")
+    command.add_argument("config", metavar="CONFIG", help=of_config)
     command.add_argument("--split", choices=["train", "val", "test"], default="train", help="default: %(default)s")
     command.add_argument("--number", type=int, default=20, help="how many samples; default: %(default)s")
     command.add_argument("--out-dir", help="folder for the pictures; default: browse/CONFIG/SPLIT")

@@ -1,20 +1,23 @@
 """``trainwright predict``: predictions for files, as JSON and as pictures."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.image_inputs import list_images
+from trainwright.engine.image_inputs import IMAGE_SUFFIXES, list_images, read_image
 from trainwright.engine.registry import INFERENCERS
 
 
 def predict(
     cfg: Config, checkpoint: str, inputs: Sequence[str], out_dir: Path, batch_size: int = 1, device: str | None = None
-) -> Path:
+) -> tuple[Path, int]:
     """Predicts for files and writes ``predictions.json`` and a picture of each prediction.
+
+    Images that cannot be read are named and left out.
 
     Args:
         cfg: config of the model; ``inferencer_type`` names an inferencer of its own.
@@ -25,12 +28,19 @@ def predict(
         device: where to compute; the accelerator, else the CPU, if None.
 
     Returns:
-        The path of ``predictions.json``: a list with one entry an input, ``input`` its path.
+        The path of ``predictions.json``, a list with one entry an input, ``input`` its path and ``error`` what is
+        wrong with it; and how many inputs could not be read.
 
     Raises:
-        ConfigError: an input does not exist, or a folder has no images.
+        ConfigError: an input does not exist, a folder has no images, or no image can be read.
     """
-    paths = [path for given in inputs for path in _files(given)]
+    found = [path for given in inputs for path in _files(given)]
+    errors = {path: error for path in found if (error := _error_of(path))}
+    for path, error in errors.items():
+        print(f"{path}: {error}", file=sys.stderr)
+    paths = [path for path in found if path not in errors]
+    if not paths:
+        raise ConfigError("", "none of the images can be read")
     inferencer: Any = INFERENCERS.build(
         {"type": cfg.get("inferencer_type", "Inferencer")}, path="inferencer_type", model=cfg, weights=checkpoint,
         device=device,
@@ -38,9 +48,12 @@ def predict(
     predictions = inferencer(paths, batch_size=batch_size, out_dir=out_dir)["predictions"]
     out_dir.mkdir(parents=True, exist_ok=True)
     file = out_dir / "predictions.json"
-    entries = [{"input": path, **_as_dict(prediction)} for path, prediction in zip(paths, predictions)]
+    predicted = iter(predictions)
+    entries = [
+        {"input": path, **({"error": errors[path]} if path in errors else _as_dict(next(predicted)))} for path in found
+    ]
     file.write_text("[\n" + ",\n".join(json.dumps(entry) for entry in entries) + "\n]\n")
-    return file
+    return file, len(errors)
 
 
 def _files(given: str) -> list[str]:
@@ -53,6 +66,17 @@ def _files(given: str) -> list[str]:
         return list_images(path)
     except FileNotFoundError as error:
         raise ConfigError("", str(error)) from error
+
+
+def _error_of(path: str) -> str | None:
+    """Returns why an image cannot be read; None for one that can, and for other files."""
+    if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
+        return None
+    try:
+        read_image(path)
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises each of them for damaged files
+        return f"cannot be read: {error}"
+    return None
 
 
 def _as_dict(prediction: Any) -> dict[str, Any]:

@@ -22,6 +22,16 @@ model = dict(
     loss_weights=dict(classification=0.5),
 )
 
+# The data have the annotations of both tasks.
+wanted = dict(type="KeepAnnotations", keys=["gt_label", "gt_seg_map"])
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[wanted, dict(type="RandomHorizontalFlip"), dict(type="RandomVerticalFlip"), dict(type="PackInputs")]
+    )
+)
+val_dataloader = dict(dataset=dict(pipeline=[wanted, dict(type="PackInputs")]))
+test_dataloader = val_dataloader
+
 # One metric for each task: results are accuracy/top1 and seg/mIoU.
 val_evaluator = [dict(type="Accuracy"), dict(type="IoUMetric")]
 test_evaluator = val_evaluator

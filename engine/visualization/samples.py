@@ -57,7 +57,7 @@ def _draw_panel(
 ) -> Array:
     sem_seg = sample.get(f"{kind}_sem_seg")
     if sem_seg is not None:
-        image = _draw_sem_seg(image, array(getattr(sem_seg, "sem_seg", sem_seg.get("data"))), meta, factor)
+        image = _draw_sem_seg(image, array(getattr(sem_seg, "sem_seg", sem_seg.get("data"))), meta)
     instances = sample.get(f"{kind}_instances")
     if instances is not None:
         image = _draw_instances(image, instances, meta, factor, score_thr)
@@ -80,13 +80,32 @@ def _draw_label(
     return drawing.draw_texts(image, ["\n".join(lines)], [[4, 4]], size, "w", "top", "left", "sans-serif", frame)
 
 
-def _draw_sem_seg(image: Array, labels: Array, meta: Mapping[str, Any], factor: int) -> Array:
-    plane = labels.reshape(labels.shape[-2:]).repeat(factor, axis=0).repeat(factor, axis=1)
-    colors = _colors(meta, int(plane.max()) + 1)
-    for label in np.unique(plane):
-        if 0 <= label != _IGNORED:
-            image = drawing.draw_masks(image, plane == label, colors[int(label)], 0.5)
-    return image
+def _draw_sem_seg(image: Array, labels: Array, meta: Mapping[str, Any]) -> Array:
+    """Draws the classes of pixels with their names, in the size of the image, which may be another than theirs."""
+    plane = labels.reshape(labels.shape[-2:])
+    rows, columns = (np.arange(wanted) * given // wanted for wanted, given in zip(image.shape[:2], plane.shape))
+    plane = plane[rows[:, None], columns]
+    shown = [int(label) for label in np.unique(plane) if 0 <= label != _IGNORED]
+    meta = {**meta, "classes": meta.get("seg_classes") or meta.get("classes")}
+    colors = _colors(meta, max(shown, default=0) + 1)
+    for label in shown:
+        image = drawing.draw_masks(image, plane == label, colors[label], 0.5)
+    size = max(10, min(image.shape[:2]) // 24)
+    # A name must not hide what it names.
+    large = [label for label in shown if (plane == label).sum() > 2 * size**2]
+    if not large:
+        return image
+    names = [_class_name(label, meta) for label in large]
+    places = [_middle(plane == label) for label in large]
+    frame = {"facecolor": "k", "alpha": 0.4}
+    return drawing.draw_texts(image, names, places, size, "w", "center", "center", "sans-serif", frame)
+
+
+def _middle(mask: Array) -> tuple[float, float]:
+    """Returns (x, y) of the pixel of a mask that is nearest to the median of all its pixels."""
+    points = np.argwhere(mask)
+    row, column = points[np.abs(points - np.median(points, axis=0)).sum(1).argmin()].tolist()
+    return column, row
 
 
 def _draw_instances(

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image as PILImage
 from torch.utils.data import DataLoader
 
-from trainwright.datasets import ImageFolder, default_collate
+from trainwright.datasets import CustomDataset, ImageFolder, ImageNet, default_collate
 
 FILES = [
     "train/cat/2.png",
@@ -104,3 +104,33 @@ def test_a_damaged_image_is_named_in_workers_too(root, num_workers):
     told = str(caught.value) + str(getattr(caught.value, "__notes__", ""))
     assert "while reading the image" in told and "train/cat/2.png" in told
     assert "in transform LoadImageFromFile(" in told
+
+
+def test_a_data_set_of_mmpretrain(root):
+    assert listed(CustomDataset(root, "train"), root) == listed(ImageFolder(root, "train"), root)
+    (root / "list.txt").write_text("cat/2.png 0\n")
+    by_list = CustomDataset(root, dict(img_path="train"), "list.txt")
+    assert listed(by_list, root) == [("train/cat/2.png", 0)]
+
+
+def test_images_without_labels(root):
+    dataset = CustomDataset(root, with_label=False)
+    assert [sorted(dataset.get_data_info(index)) for index in range(4)] == [["img_path", "sample_idx"]] * 4
+    (root / "list.txt").write_text("cat/2.png\nwith space.png\n")
+    dataset = CustomDataset(root, "train", "list.txt", with_label=False)
+    assert dataset.get_data_info(1)["img_path"] == f"{root}/train/with space.png"
+
+
+def test_imagenet(root):
+    (root / "val.txt").write_text("cat/3.png 65\n")
+    dataset = ImageNet(root, "val", "val.txt")
+    assert listed(dataset, root) == [("val/cat/3.png", 65)]
+    assert len(dataset.metainfo["classes"]) == 1000
+    assert dataset.metainfo["classes"][65] == "sea snake"
+    with pytest.raises(ValueError, match="val has 1 folders, but ImageNet 1000 classes"):
+        ImageNet(root, "val")
+    for number in range(1000):
+        folder = root / "all" / f"n{number:08d}"
+        folder.mkdir(parents=True)
+        (folder / "a.JPEG").touch()
+    assert [label for _, label in listed(ImageNet(root, "all"), root)] == list(range(1000))

@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 
 from trainwright.datasets import samplers
-from trainwright.datasets.samplers import ClassAwareSampler, DefaultSampler, InfiniteSampler
+from trainwright.datasets.samplers import ClassAwareSampler, DefaultSampler, InfiniteSampler, RepeatAugSampler
 from trainwright.engine.registry import DATA_SAMPLERS
 
 FIRST_PASS = [5, 0, 3, 4, 1, 7, 9, 6, 8, 2]
@@ -149,7 +149,7 @@ def test_class_aware_takes_some_of_a_class_in_a_row():
         assert any(run <= set(of_class) for of_class in members.values())
 
 
-@pytest.mark.parametrize("make", [DefaultSampler, InfiniteSampler, ClassAwareSampler])
+@pytest.mark.parametrize("make", [DefaultSampler, InfiniteSampler, ClassAwareSampler, RepeatAugSampler])
 def test_an_empty_dataset_is_refused(make):
     with pytest.raises(ValueError, match="list is empty: check its paths, filters and indices"):
         make([], seed=0)
@@ -165,6 +165,25 @@ def test_class_aware_refuses_what_it_cannot_balance():
         ClassAwareSampler(Labelled(), seed=0, num_sample_class=0)
 
 
-@pytest.mark.parametrize("name", ["DefaultSampler", "InfiniteSampler", "ClassAwareSampler"])
+def test_repeated_augmentation_visits_a_part_of_the_samples_several_times():
+    sampler = RepeatAugSampler(range(10), num_repeats=3, seed=7)
+    assert list(sampler) == [5, 5, 5, 0, 0, 0, 3, 3, 3, 4]  # the first of DefaultSampler's order
+    assert len(sampler) == 10
+    assert list(sampler.iter_from(8)) == [3, 4]
+    sampler.set_epoch(3)
+    assert list(sampler)[::3] == [7, 4, 6, 1]
+    assert list(RepeatAugSampler(range(4), shuffle=False, num_repeats=2, seed=7)) == [0, 0, 1, 1]
+    with pytest.raises(ValueError, match="num_repeats must be at least 1, not 0"):
+        RepeatAugSampler(range(4), num_repeats=0, seed=7)
+
+
+def test_the_copies_of_a_sample_go_to_different_ranks(as_rank):
+    shares = [list(as_rank(lambda: RepeatAugSampler(range(10), num_repeats=3, seed=7), rank, 3)) for rank in range(3)]
+    assert shares == [FIRST_PASS[:4]] * 3
+    alone = as_rank(lambda: RepeatAugSampler(range(1), num_repeats=2, seed=7), 2, 3)
+    assert list(alone) == [0]
+
+
+@pytest.mark.parametrize("name", ["DefaultSampler", "InfiniteSampler", "ClassAwareSampler", "RepeatAugSampler"])
 def test_samplers_are_found_by_name(name):
     assert len(DATA_SAMPLERS.build({"type": name}, dataset=Labelled(), seed=1)) == 15

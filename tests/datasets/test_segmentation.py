@@ -214,3 +214,27 @@ def test_a_transform_shows_its_arguments(name: str) -> None:
     built = TRANSFORMS.build(dict(type=name) if name == "LoadSegMap" else dict(type=name, crop_size=3, fill=1))
     assert repr(built).startswith(f"{name}(")
     assert name in repr(Compose([built]))
+
+
+def test_more_classes_than_a_byte_can_number(tmp_path: Path) -> None:
+    write(tmp_path, "a", [[1]])
+    Image.fromarray(np.array([[0, 300, 700]], np.uint16)).save(tmp_path / "masks/a.png")
+    Image.new("RGB", (3, 1)).save(tmp_path / "images/a.jpg")
+    many = dict(metainfo=dict(classes=[str(index) for index in range(701)]))
+    plane = BaseSegDataset(data_root=tmp_path, pipeline=LOAD, ignore_index=-1, **many)[0]["gt_seg_map"]
+    assert plane.tolist() == [[0, 300, 700]]
+    assert plane.dtype == torch.int64
+    few = BaseSegDataset(data_root=tmp_path, pipeline=LOAD, label_map={300: 1}, ignore_index=-1)
+    assert few[0]["gt_seg_map"].tolist() == [[-1, 1, -1]]
+    cropped = SegRandomCrop(1, 0.5, ignore_index=-1)(few[0])
+    assert cropped["gt_seg_map"].shape == (1, 1)
+
+
+def test_a_photograph_that_lies_on_its_side_has_a_mask_that_stands(tmp_path: Path) -> None:
+    write(tmp_path, "a", [[0, 1, 1]])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (1, 3)).save(tmp_path / "images/a.jpg", exif=exif)
+    dataset = BaseSegDataset(data_root=tmp_path, pipeline=LOAD)
+    assert list(dataset.check_annotations()) == []
+    assert dataset[0]["img"].shape[1:] == dataset[0]["gt_seg_map"].shape

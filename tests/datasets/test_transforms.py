@@ -8,7 +8,7 @@ from PIL import Image as PILImage
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from trainwright.datasets import Compose, LoadImageFromFile, PackInputs, vision_transforms
+from trainwright.datasets import Compose, KeepAnnotations, LoadImageFromFile, PackInputs, vision_transforms
 from trainwright.engine.registry import TRANSFORMS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -138,3 +138,10 @@ def test_arguments_that_a_config_cannot_write():
             vision_transforms.ToDtype(name)
     with pytest.raises(ValueError, match="'mnist' is not a valid AutoAugmentPolicy"):
         vision_transforms.AutoAugment("mnist")
+
+
+def test_only_the_annotations_that_are_wanted_stay():
+    sample = {"img": 1, "gt_label": 2, "gt_masks": 3, "gt_bboxes": 4}
+    assert KeepAnnotations(["gt_label", "gt_seg_map"])(sample) == {"img": 1, "gt_label": 2}
+    with pytest.raises(ValueError, match="annotations begin with 'gt_', unlike 'img'"):
+        KeepAnnotations(["img"])

@@ -74,6 +74,20 @@ def test_persistent_workers_learn_of_a_new_epoch() -> None:
     assert [batches(loader, epoch) for epoch in range(3)] == [batches(plain, epoch) for epoch in range(3)]
 
 
+@pytest.mark.parametrize("by_batch", [False, True])
+def test_each_visit_of_a_sample_has_its_own_numbers(by_batch: bool) -> None:
+    sampler = {"sampler": dict(type="RepeatAugSampler", num_repeats=4)}
+    if by_batch:
+        sampler["batch_sampler"] = dict(type="torch.utils.data.BatchSampler", drop_last=False)
+    first, second = batches(build(**sampler)), batches(build(**sampler), epoch=1)
+    visits = [sample for batch in first for sample in batch]
+    assert [index for index, *_ in visits] == [visits[start][0] for start in range(0, 20, 4) for _ in range(4)]
+    assert len({numbers for _, *numbers in map(tuple, visits) for numbers in [tuple(numbers)]}) == 20
+    assert not {tuple(s[1:]) for b in first for s in b} & {tuple(s[1:]) for b in second for s in b}
+    assert batches(build(num_workers=2, **sampler)) == first
+    assert batches(build(**sampler), batch=3) == first[3:]
+
+
 def test_seed_changes_everything() -> None:
     other = build_dataloader({"dataset": Noisy(), "batch_size": 4, "collate_fn": list}, seed=4, training=True)
     assert batches(other) != batches(build())

@@ -441,8 +441,16 @@ def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_pa
     inferencer = Inferencer(checkpoint, show_progress=False)
     image = torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8)
     answer = inferencer(image, out_dir=tmp_path / "out")
-    assert torch.tensor(answer["predictions"][0]["pred_sem_seg"]["sem_seg"]).shape == (1, 40, 50)
     assert answer["visualization"][0].ndim == 3
+    (sample_,) = inferencer(image, return_datasamples=True)["predictions"]
+    segments = answer["predictions"][0]["pred_sem_seg"]
+    names = {0: "background", 1: "circle"}
+    assert [(s["label"], s["class"]) for s in segments] == [(label, names[label]) for label in sample_.pred_sem_seg.sem_seg.unique().tolist()]  # fmt: skip
+    for segment in segments:
+        ones = torch.arange(len(segment["mask"]["counts"])) % 2
+        plane = ones.repeat_interleave(torch.tensor(segment["mask"]["counts"])).reshape(50, 40).T  # down the columns
+        assert torch.equal(plane.bool(), sample_.pred_sem_seg.sem_seg[0] == segment["label"])
+        assert segment["area"] == plane.sum()
 
 
 @pytest.mark.slow

@@ -135,3 +135,31 @@ def evaluate_seg_maps(truth: torch.Tensor, guess: torch.Tensor) -> dict[str, Any
         planes = {"gt_sem_seg": truth[index % size], "pred_sem_seg": guess[index % size]}
         evaluator.process([DataSample(**{name: PixelData(sem_seg=plane[None]) for name, plane in planes.items()})])
     return evaluator.evaluate(size)
+
+
+def evaluate_scores(scores: torch.Tensor, truth: torch.Tensor) -> dict[str, Any]:
+    """Evaluates this process's share of multi-label scores and truth, (N, C), padded as the default sampler pads."""
+    from trainwright.engine.distributed import get_dist_info
+    from trainwright.engine.evaluation.evaluator import Evaluator
+    from trainwright.engine.structures import DataSample
+
+    rank, world_size = get_dist_info()
+    size = len(truth)
+    evaluator = Evaluator([dict(type="AveragePrecision"), dict(type="MultiLabelMetric")])
+    for index in range(rank, -(-size // world_size) * world_size, world_size):
+        evaluator.process([DataSample(pred_score=scores[index % size], gt_score=truth[index % size])])
+    return evaluator.evaluate(size)
+
+
+def nearest_neighbours(features: torch.Tensor, labels: torch.Tensor) -> list[Any]:
+    """Returns what each process knows of the training images, gathered by all of them."""
+    from torch.utils.data import TensorDataset
+
+    from trainwright.models import KNNClassifier
+
+    model = KNNClassifier(
+        torch.nn.Identity(),
+        memory=dict(dataset=TensorDataset(features, labels), batch_size=2, collate_fn="default_collate"),
+        data_preprocessor=dict(type="BaseDataPreprocessor"),
+    )
+    return [column.tolist() for column in model.eval().bank()]

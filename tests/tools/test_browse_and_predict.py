@@ -45,6 +45,18 @@ def test_a_missing_image_is_named_and_the_status_tells(in_tmp: Path, capsys: pyt
     assert Path("browse/files/train/000000.png").is_file()
 
 
+def test_annotations_that_the_dataset_refuses_are_named(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    annotations = {"metainfo": {"classes": ["cat"]}, "data_list": [{"img_path": "a.png", "gt_label": [1]}]}
+    Path("ann.json").write_text(json.dumps(annotations))
+    dataset = dict(type="MultiLabelDataset", ann_file="ann.json")
+    Path("refused.py").write_text(f"{SHAPES}train_dataloader = dict(batch_size=1, dataset={dataset!r})\n")
+    assert main(["browse-dataset", "refused.py"]) == 2
+    error = capsys.readouterr().err
+    assert "a.png: no class 1: there are 1, from 0" in error
+    assert "while building train_dataloader.dataset (MultiLabelDataset), refused.py" in error
+    assert "Traceback" not in error
+
+
 def test_a_split_that_is_not_there_is_a_mistake(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("shapes.py").write_text(SHAPES)
     assert main(["browse-dataset", "shapes.py", "--split", "val"]) == 2
@@ -76,3 +88,31 @@ def test_predictions_are_written_as_json_and_as_pictures(in_tmp: Path, capsys: p
     assert len(list(Path("predictions").glob("*.png"))) == 3
     assert main(["predict", config, "run/epoch_1.pth", "nothing.png"]) == 2
     assert "there is no file and no folder 'nothing.png'" in capsys.readouterr().err
+    Path("pictures/broken.png").write_text("no image")
+    capsys.readouterr()
+    assert main(["predict", config, "run/epoch_1.pth", "pictures"]) == 1
+    assert capsys.readouterr().err.startswith("pictures/broken.png: cannot be read: cannot identify image file")
+    entries = json.loads(Path("predictions/predictions.json").read_text())
+    assert ["error" in entry for entry in entries] == [False, False, True]
+    assert [entry["input"] for entry in entries] == [f"pictures/{name}.png" for name in ("a", "b", "broken")]
+    assert main(["predict", config, "run/epoch_1.pth", "pictures/broken.png"]) == 2
+    assert "none of the images can be read" in capsys.readouterr().err
+
+
+def test_a_sample_that_cannot_be_loaded_is_named_and_the_others_are_drawn(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder, value in (("images", 9), ("masks", 0)):
+        Path(folder).mkdir()
+        for name in "ab":
+            Image.new("L", (8, 8), value).save(f"{folder}/{name}.png")
+    Image.new("L", (8, 8), 7).save("masks/a.png")
+    pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadSegMap"), dict(type="PackInputs")]
+    dataset = dict(type="BaseSegDataset", img_suffix=".png", metainfo=dict(classes=("sky", "tree")), pipeline=pipeline)
+    Path("masks.py").write_text(f"{SHAPES}train_dataloader = dict(batch_size=1, dataset={dataset!r})\n")
+    assert main(["browse-dataset", "masks.py", "--out-dir", "seen"]) == 1
+    captured = capsys.readouterr()
+    assert "sample 0: ValueError: masks/a.png has pixels of the class 7, but there are only 2 classes" in captured.err
+    assert "while loading sample 0 (images/a.png)" in captured.err
+    assert "1 of 2 samples of BaseSegDataset are drawn in seen" in captured.out
+    assert [picture.name for picture in Path("seen").iterdir()] == ["000001.png"]

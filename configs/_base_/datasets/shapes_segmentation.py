@@ -9,6 +9,7 @@ train_dataloader = dict(
         num_samples=800,
         size=64,
         pipeline=[
+            dict(type="KeepAnnotations", keys=["gt_seg_map"]),
             dict(type="RandomHorizontalFlip"),
             dict(type="RandomVerticalFlip"),
             dict(type="PackInputs"),
@@ -20,7 +21,14 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=50,
     num_workers=0,
-    dataset=dict(type="Shapes", num_samples=200, size=64, seed=1, pipeline=[dict(type="PackInputs")], test_mode=True),
+    dataset=dict(
+        type="Shapes",
+        num_samples=200,
+        size=64,
+        seed=1,
+        pipeline=[dict(type="KeepAnnotations", keys=["gt_seg_map"]), dict(type="PackInputs")],
+        test_mode=True,
+    ),
     sampler=dict(type="DefaultSampler", shuffle=False),
     collate_fn=dict(type="pseudo_collate"),
 )

@@ -272,6 +272,19 @@ def test_sample_with_classes_of_pixels() -> None:
     assert pixel(visualizer, 10, 10) == (128, 128, 128)
 
 
+def test_classes_of_pixels_are_named_and_may_have_another_size_than_the_image() -> None:
+    visualizer = Visualizer()
+    visualizer.dataset_meta = {"classes": ("no",), "seg_classes": ("sky", "sea"), "palette": [(0, 0, 0), (0, 0, 255)]}
+    labels = torch.zeros(1, 8, 16, dtype=torch.int64)
+    labels[:, 4:] = 1
+    visualizer.add_datasample("x", blank(300, 400), DataSample(pred_sem_seg=PixelData(sem_seg=labels)), draw_gt=False)
+    drawn = visualizer.get_image()
+    assert drawn.shape == (300, 400, 3)
+    assert (pixel(visualizer, 2, 148), pixel(visualizer, 2, 151)) == ((128, 128, 128), (128, 128, 255))
+    for half in (drawn[:150], drawn[150:]):
+        assert half.min(2).max() > 200  # a name in white
+
+
 def test_show_without_display(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)

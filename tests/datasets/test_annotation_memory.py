@@ -1,0 +1,21 @@
+"""Data workers share the annotations instead of copying them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks/annotations.py"
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux")
+def test_workers_take_little_memory_for_annotations() -> None:
+    """The benchmark in small; as objects, the annotations would be copied, so the measure tells the two apart."""
+    command = [sys.executable, str(BENCHMARK), "--annotations", "20000", "--workers", "2", "--objects", "--json"]
+    numbers = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    none, shared = numbers["bytes"]
+    none_of_objects, copied = numbers["objects"]
+    assert shared <= 1.3 * none
+    assert shared - none < (copied - none_of_objects) / 2

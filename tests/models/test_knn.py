@@ -1,0 +1,139 @@
+"""k-NN and linear evaluation of features."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from distributed_workers import nearest_neighbours, run_processes
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+
+from trainwright.engine.config.config import Config
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.runner import Runner
+from trainwright.models import ImageClassifier, KNNClassifier
+
+CONFIGS = Path(__file__).parents[2] / "configs/classification"
+PLAIN = dict(type="BaseDataPreprocessor")
+
+
+def knn(features: Any, labels: Any, backbone: Any = None, **settings: Any) -> KNNClassifier:
+    dataset = TensorDataset(torch.tensor(features), torch.tensor(labels))
+    memory = dict(dataset=dataset, batch_size=2, collate_fn="default_collate")
+    model = KNNClassifier(backbone or torch.nn.Identity(), memory, data_preprocessor=PLAIN, **settings)
+    return model.eval()
+
+
+def test_the_nearest_vote_by_their_similarity() -> None:
+    model = knn([[2.0, 0], [0, 3], [-1, 0], [1, 1]], [0, 1, 2, 1], k=2, temperature=0.5)
+    (prediction,) = model.test_step([torch.tensor([[5.0, 0.0]]), torch.tensor([0])]).unbatch()
+    weights = torch.tensor([1.0, 0.5**0.5]).div(0.5).softmax(0)  # the cosines to the first and to the last
+    torch.testing.assert_close(prediction.pred_score, torch.tensor([weights[0], weights[1], 0]))
+    assert prediction.pred_label == 0
+    assert prediction.gt_label == 0
+
+
+def test_features_are_those_of_a_layer_averaged_over_positions() -> None:
+    backbone = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.Flatten(), torch.nn.Linear(8, 3))
+    images = torch.rand(3, 1, 2, 2)
+    model = knn(images.tolist(), [0, 1, 0], backbone, layer="backbone.0")
+    features, labels = model.bank()
+    torch.testing.assert_close(features, F.normalize(backbone[0](images).mean((2, 3)), dim=1).detach())
+    assert labels.tolist() == [0, 1, 0]
+    assert model.test_step([images, None]).pred_label.tolist() == [0, 1, 0] or model.k > 3
+
+
+def test_what_is_known_is_forgotten_in_training_and_with_new_weights() -> None:
+    backbone = torch.nn.Linear(2, 2)
+    model = knn([[2.0, 0], [0, 3]], [0, 1], backbone)
+    before, _ = model.bank()
+    assert model.bank()[0] is before
+    model.train()
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1.0))
+    model.train_step([torch.tensor([[1.0, 2]]), torch.tensor([1])], wrapper)
+    model.eval()
+    after, _ = model.bank()
+    assert not torch.equal(after, before)
+    model.load_state_dict({name: torch.ones_like(value) for name, value in model.state_dict().items()})
+    assert not torch.equal(model.bank()[0], after)
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(ConfigError, match="no part 'backbone.fc'") as caught:
+        KNNClassifier(dict(type="LeNet"), memory={}, layer="backbone.fc")
+    assert "did you mean 'backbone.features'" in str(caught.value)
+    with pytest.raises(ConfigError, match="k must be at least 1"):
+        KNNClassifier(dict(type="LeNet"), memory={}, k=0)
+
+
+def test_several_processes_know_what_one_knows() -> None:
+    features, labels = torch.rand(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1])
+    expected = [F.normalize(features, dim=1).tolist(), labels.tolist()]
+    assert run_processes(nearest_neighbours, features, labels) == [expected, expected]
+
+
+def frozen_classifier(frozen: list[str]) -> ImageClassifier:
+    return ImageClassifier(
+        dict(type="LeNet", num_classes=None, image_size=8, channels=(2, 2), hidden_features=4, batch_norm=True),
+        head=dict(type="LinearClsHead", num_classes=3, in_channels=4),
+        frozen=frozen,
+        data_preprocessor=PLAIN,
+    )
+
+
+def test_only_what_is_not_frozen_is_trained() -> None:
+    torch.manual_seed(0)
+    model = frozen_classifier(["backbone"]).train()
+    assert not model.backbone.training
+    assert model.head.training
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    wrapper = OptimWrapper(torch.optim.SGD(trained, lr=1.0))
+    model.train_step([torch.rand(2, 1, 8, 8), torch.tensor([0, 2])], wrapper)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"head.fc.weight", "head.fc.bias"}
+
+
+def test_a_part_may_be_frozen_and_a_mistaken_one_is_named() -> None:
+    model = frozen_classifier(["backbone.features"]).train()
+    assert [model.backbone.training, model.backbone.features.training] == [True, False]
+    with pytest.raises(ConfigError, match="ImageClassifier has no part 'backbon'") as caught:
+        frozen_classifier(["backbon"])
+    assert "did you mean 'backbone'?" in str(caught.value)
+
+
+def run(name: str, work_dir: Path, **changes: Any) -> Runner:
+    cfg = Config.fromfile(CONFIGS / name)
+    quiet = {"visualizer": dict(type="Visualizer", vis_backends=[]), "work_dir": str(work_dir / name)}
+    cfg.merge_from_dict({**quiet, **changes})
+    return Runner.from_cfg(cfg)
+
+
+def test_shipped_configs_judge_the_features_of_a_short_training(tmp_path: Path) -> None:
+    short = {"train_dataloader.num_batch_per_epoch": 40, "train_cfg.max_epochs": 1}
+    short |= {f"{split}_dataloader.num_batch_per_epoch": 1 for split in ("val", "test")}
+    trained = run("lenet_fashion_mnist.py", tmp_path, **short, **{"param_scheduler.total_steps": 1})
+    trained.train()
+    (checkpoint,) = (tmp_path / "lenet_fashion_mnist.py").glob("epoch_1.pth")
+    changes = {"model.memory.dataset.indices": 2000, "load_from": str(checkpoint)}
+    changes["test_dataloader.num_batch_per_epoch"] = 1
+    nearest = run("lenet_knn_fashion_mnist.py", tmp_path, **changes).test()
+    assert nearest["accuracy/top1"] > 75  # chance: 10
+    linear = run("lenet_linear_fashion_mnist.py", tmp_path, **short, load_from=str(checkpoint))
+    before = {name: value.clone() for name, value in trained.model.backbone.state_dict().items()}
+    linear.train()
+    for name, value in linear.model.backbone.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert linear.test()["accuracy/top1"] > 70
+
+
+@pytest.mark.slow
+def test_the_shipped_configs_reach_their_scores(tmp_path: Path) -> None:
+    run("lenet_fashion_mnist.py", tmp_path).train()
+    checkpoint = str(tmp_path / "lenet_fashion_mnist.py/epoch_8.pth")
+    assert run("lenet_knn_fashion_mnist.py", tmp_path, load_from=checkpoint).test()["accuracy/top1"] > 89
+    linear = run("lenet_linear_fashion_mnist.py", tmp_path, load_from=checkpoint)
+    linear.train()
+    assert linear.test()["accuracy/top1"] > 89

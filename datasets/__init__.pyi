@@ -14,6 +14,13 @@ from .in_memory import InMemoryDataset as InMemoryDataset
 from .mnist import MNIST as MNIST
 from .mnist import FashionMNIST as FashionMNIST
 from .mnist import FashionMNISTSubset as FashionMNISTSubset
+from .pose import BaseCocoStyleDataset as BaseCocoStyleDataset
+from .pose import CocoKeypointDataset as CocoKeypointDataset
+from .pose import TopdownShapes as TopdownShapes
+from .pose_transforms import GetBBoxCenterScale as GetBBoxCenterScale
+from .pose_transforms import RandomBBoxTransform as RandomBBoxTransform
+from .pose_transforms import RandomFlip as RandomFlip
+from .pose_transforms import TopdownAffine as TopdownAffine
 from .samplers import ClassAwareSampler as ClassAwareSampler
 from .samplers import DefaultSampler as DefaultSampler
 from .samplers import InfiniteSampler as InfiniteSampler

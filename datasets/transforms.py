@@ -16,6 +16,7 @@ and where it has them, with N instances and K keypoints each:
     gt_masks              tv_tensors.Mask: (N, H, W), uint8, 0 or 1
     gt_keypoints          float32 (N, K, 2): x and y in pixels
     gt_keypoints_visible  float32 (N, K): 0 not labelled, 1 hidden, 2 visible
+    gt_areas              float32 (N,): area of each instance in square pixels of the image in the file
     gt_seg_map            tv_tensors.Mask: (H, W), uint8 or int64, class of each pixel; 255 does not count
 
 Every v2 transform gets the whole dict and changes what it knows the type of (images, and ``tv_tensors`` such
@@ -98,12 +99,15 @@ class LoadImageFromFile:
             return ImageOps.exif_transpose(picture).convert(_PIL_MODES[self.color_type])
 
 
+# The last three are of top-down pose estimation.
+_META_KEYS = ("sample_idx", "img_id", "img_path", "ori_shape", "img_shape", "bbox", "bbox_score", "warp_matrix")
 _INSTANCE_FIELDS = {
     "gt_bboxes": "bboxes",
     "gt_bboxes_labels": "labels",
     "gt_masks": "masks",
     "gt_keypoints": "keypoints",
     "gt_keypoints_visible": "keypoints_visible",
+    "gt_areas": "areas",
 }
 
 
@@ -115,8 +119,9 @@ class PackInputs:
     what the sample has:
 
     - ``gt_label``: int64, of shape () for one class, (classes,) for a list of them;
-    - ``gt_instances`` with ``bboxes`` (N, 4), ``labels`` (N,), ``masks`` (N, H, W), ``keypoints`` (N, K, 2) and
-      ``keypoints_visible`` (N, K); those with a true ``gt_ignore_flags`` go to ``ignored_instances`` instead;
+    - ``gt_instances`` with ``bboxes`` (N, 4), ``labels`` (N,), ``masks`` (N, H, W), ``keypoints`` (N, K, 2),
+      ``keypoints_visible`` (N, K) and ``areas`` (N,); those with a true ``gt_ignore_flags`` go to
+      ``ignored_instances`` instead;
     - ``gt_sem_seg`` with ``sem_seg``: int64 (1, H, W).
 
     Args:
@@ -130,7 +135,7 @@ class PackInputs:
 
     def __init__(
         self,
-        meta_keys: Sequence[str] = ("sample_idx", "img_id", "img_path", "ori_shape", "img_shape"),
+        meta_keys: Sequence[str] = _META_KEYS,
         input_key: str = "img",
     ) -> None:
         self.meta_keys = tuple(meta_keys)

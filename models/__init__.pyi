@@ -45,6 +45,15 @@ from .parallel import DistributedDataParallel as DistributedDataParallel
 from .parallel import MMDistributedDataParallel as MMDistributedDataParallel
 from .parallel import detect_anomalous_params as detect_anomalous_params
 from .parallel import is_model_wrapper as is_model_wrapper
+from .pose.codec import MSRAHeatmap as MSRAHeatmap
+from .pose.estimator import TopdownPoseEstimator as TopdownPoseEstimator
+from .pose.heads import HeatmapHead as HeatmapHead
+from .pose.heads import flip_heatmaps as flip_heatmaps
+from .pose.instances import add_pose_predictions as add_pose_predictions
+from .pose.instances import gather_keypoints as gather_keypoints
+from .pose.losses import KeypointMSELoss as KeypointMSELoss
+from .pose.metric import PCKAccuracy as PCKAccuracy
+from .pose.preprocessor import PoseDataPreprocessor as PoseDataPreprocessor
 from .preprocessor import BaseDataPreprocessor as BaseDataPreprocessor
 from .preprocessor import ClsDataPreprocessor as ClsDataPreprocessor
 from .preprocessor import ImgDataPreprocessor as ImgDataPreprocessor

@@ -49,10 +49,12 @@ from .pose.codec import MSRAHeatmap as MSRAHeatmap
 from .pose.estimator import TopdownPoseEstimator as TopdownPoseEstimator
 from .pose.heads import HeatmapHead as HeatmapHead
 from .pose.heads import flip_heatmaps as flip_heatmaps
+from .pose.inferencer import Pose2DInferencer as Pose2DInferencer
 from .pose.instances import add_pose_predictions as add_pose_predictions
 from .pose.instances import gather_keypoints as gather_keypoints
 from .pose.losses import KeypointMSELoss as KeypointMSELoss
 from .pose.metric import PCKAccuracy as PCKAccuracy
+from .pose.oks import CocoKeypointMetric as CocoKeypointMetric
 from .pose.preprocessor import PoseDataPreprocessor as PoseDataPreprocessor
 from .preprocessor import BaseDataPreprocessor as BaseDataPreprocessor
 from .preprocessor import ClsDataPreprocessor as ClsDataPreprocessor

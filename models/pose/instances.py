@@ -7,6 +7,8 @@ from torch import Tensor
 
 from trainwright.engine.structures import BaseDataElement, DataSample, InstanceData
 
+_SURE = 0.2  # keypoints below say nothing about the instance, as in the evaluation of Xiao et al.
+
 
 def gather_keypoints(data_samples: Any, number: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Returns the keypoints of a batch, and how visible they are.
@@ -46,8 +48,8 @@ def add_pose_predictions(keypoints: Tensor, scores: Tensor, data_samples: Any = 
     """Returns the data samples with ``pred_instances``, everything in coordinates of the original images.
 
     ``pred_instances`` has ``keypoints`` (1, K, 2), ``keypoint_scores`` (1, K), ``scores`` (1,), which is the mean of
-    these times the score of the box where it has one, and ``bboxes`` (1, 4), the box that was looked into, where it
-    is known. ``gt_instances`` are brought back to the original image too, by the inverse of the sample's
+    those over 0.2 times the score of the box where it has one, and ``bboxes`` (1, 4), the box that was looked into,
+    where it is known. ``gt_instances`` are brought back to the original image too, by the inverse of the sample's
     ``warp_matrix``.
 
     Args:
@@ -59,7 +61,8 @@ def add_pose_predictions(keypoints: Tensor, scores: Tensor, data_samples: Any = 
     back = torch.stack([_inverse(sample) for sample in samples])
     originals = _warped(keypoints, back.to(keypoints))
     box_scores = scores.new_tensor([sample.get("bbox_score", 1.0) for sample in samples])
-    means = scores.mean(1) * box_scores
+    sure = scores > _SURE
+    means = (scores * sure).sum(1) / sure.sum(1).clamp(min=1) * box_scores
     for index, sample in enumerate(samples):
         one = slice(index, index + 1)
         sample.pred_instances = InstanceData(keypoints=originals[one], keypoint_scores=scores[one], scores=means[one])

@@ -40,5 +40,6 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
+# OKS mAP as well: dict(type="CocoKeypointMetric"), with pip install "trainwright[coco]"
 val_evaluator = [dict(type="PCKAccuracy", thr=0.1)]
 test_evaluator = val_evaluator

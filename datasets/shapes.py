@@ -141,7 +141,8 @@ class Shapes(BaseDataset):
         angle = rng.uniform(0, math.tau)
         turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
         outline = np.array(_OUTLINES[kind]) @ turn * radius + centre
-        corners = (np.array(_CORNERS[kind]).reshape(-1, 2) @ turn) * radius + centre
+        # Pillow cuts coordinates to whole pixels, so what it draws lies half a pixel lower in the mean.
+        corners = (np.array(_CORNERS[kind]).reshape(-1, 2) @ turn) * radius + centre - 0.5
         canvas = Image.new("1", (self.size, self.size))
         ImageDraw.Draw(canvas).polygon([(x, y) for x, y in outline], fill=1)
         # Away from the greys of the background.

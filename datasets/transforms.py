@@ -14,7 +14,7 @@ and where it has them, with N instances and K keypoints each:
     gt_bboxes_labels      int64 (N,): class of each instance
     gt_ignore_flags       bool (N,): instances that count neither as hit nor as missed (crowds, difficult ones)
     gt_masks              tv_tensors.Mask: (N, H, W), uint8, 0 or 1
-    gt_keypoints          float32 (N, K, 2): x and y in pixels
+    gt_keypoints          float32 (N, K, 2): x and y in pixels; the centre of the first pixel is (0, 0)
     gt_keypoints_visible  float32 (N, K): 0 not labelled, 1 hidden, 2 visible
     gt_areas              float32 (N,): area of each instance in square pixels of the image in the file
     gt_seg_map            tv_tensors.Mask: (H, W), uint8 or int64, class of each pixel; 255 does not count

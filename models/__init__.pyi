@@ -76,4 +76,8 @@ from .segmentation.preprocessor import SegDataPreprocessor as SegDataPreprocesso
 from .segmentation.segmentor import SemanticSegmentor as SemanticSegmentor
 from .tta import BaseTTAModel as BaseTTAModel
 from .tta import ClassificationTTA as ClassificationTTA
+from .video.networks import SmallC3D as SmallC3D
+from .video.networks import TorchvisionVideoModel as TorchvisionVideoModel
+from .video.preprocessor import ActionDataPreprocessor as ActionDataPreprocessor
+from .video.recognizer import Recognizer3D as Recognizer3D
 from .wrapper import ModuleWrapper as ModuleWrapper

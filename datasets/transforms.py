@@ -99,8 +99,12 @@ class LoadImageFromFile:
             return ImageOps.exif_transpose(picture).convert(_PIL_MODES[self.color_type])
 
 
-# The last three are of top-down pose estimation.
-_META_KEYS = ("sample_idx", "img_id", "img_path", "ori_shape", "img_shape", "bbox", "bbox_score", "warp_matrix")
+# In the second line are those of videos, in the third those of top-down pose estimation.
+_META_KEYS = (
+    "sample_idx", "img_id", "img_path", "ori_shape", "img_shape",
+    "filename", "frame_dir",
+    "bbox", "bbox_score", "warp_matrix",
+)  # fmt: skip
 _INSTANCE_FIELDS = {
     "gt_bboxes": "bboxes",
     "gt_bboxes_labels": "labels",

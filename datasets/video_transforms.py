@@ -147,11 +147,34 @@ class FrameFolder:
         """Does nothing: no file is open."""
 
 
+class FrameArray:
+    """The frames of a video in memory.
+
+    Args:
+        array: uint8, (frames, H, W, 3).
+    """
+
+    fps: float | None = None
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self._array = array
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def frames(self, indices: Sequence[int]) -> Tensor:
+        """Returns frames as uint8 RGB of shape (len(indices), 3, H, W)."""
+        return _stacked(self._array[list(indices)])
+
+    def close(self) -> None:
+        """Does nothing: no file is open."""
+
+
 @TRANSFORMS.register_module()
 class PyAVInit:
     """Opens the video: sets ``video_reader``, ``total_frames`` and, where it is known, ``avg_fps``.
 
-    ``filename`` may be a video file, or a folder with an image for each frame.
+    ``filename`` may be a video file, or a folder with an image for each frame; ``array`` has frames in memory.
     """
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -160,8 +183,12 @@ class PyAVInit:
         Raises:
             OSError: it cannot be read; the message names it.
         """
-        path = results["filename"]
-        reader = FrameFolder(path) if Path(path).is_dir() else VideoFile(path)
+        reader: VideoFile | FrameFolder | FrameArray
+        if "filename" not in results and "array" in results:
+            reader = FrameArray(results.pop("array"))
+        else:
+            path = results["filename"]
+            reader = FrameFolder(path) if Path(path).is_dir() else VideoFile(path)
         results.update(video_reader=reader, total_frames=len(reader))
         if reader.fps is not None:
             results["avg_fps"] = reader.fps

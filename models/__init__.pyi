@@ -76,6 +76,7 @@ from .segmentation.preprocessor import SegDataPreprocessor as SegDataPreprocesso
 from .segmentation.segmentor import SemanticSegmentor as SemanticSegmentor
 from .tta import BaseTTAModel as BaseTTAModel
 from .tta import ClassificationTTA as ClassificationTTA
+from .video.inferencer import ActionRecogInferencer as ActionRecogInferencer
 from .video.networks import SmallC3D as SmallC3D
 from .video.networks import TorchvisionVideoModel as TorchvisionVideoModel
 from .video.preprocessor import ActionDataPreprocessor as ActionDataPreprocessor

@@ -7,7 +7,6 @@ from typing import Any
 
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.image_inputs import list_images
 from trainwright.engine.registry import INFERENCERS
 
 
@@ -19,7 +18,7 @@ def predict(
     Args:
         cfg: config of the model; ``inferencer_type`` names an inferencer of its own.
         checkpoint: file with the weights.
-        inputs: files, or folders of images.
+        inputs: files, or folders of them.
         out_dir: folder to write to.
         batch_size: how many inputs the model gets at once.
         device: where to compute; the accelerator, else the CPU, if None.
@@ -28,31 +27,25 @@ def predict(
         The path of ``predictions.json``: a list with one entry an input, ``input`` its path.
 
     Raises:
-        ConfigError: an input does not exist, or a folder has no images.
+        ConfigError: an input does not exist, or a folder has nothing to predict for.
     """
-    paths = [path for given in inputs for path in _files(given)]
+    for given in inputs:
+        if not Path(given).exists():
+            raise ConfigError("", f"there is no file and no folder {given!r}")
     inferencer: Any = INFERENCERS.build(
         {"type": cfg.get("inferencer_type", "Inferencer")}, path="inferencer_type", model=cfg, weights=checkpoint,
         device=device,
     )  # fmt: skip
+    try:
+        paths = [path for given in inputs for path in inferencer._inputs_to_list(given)]
+    except FileNotFoundError as error:
+        raise ConfigError("", str(error)) from error
     predictions = inferencer(paths, batch_size=batch_size, out_dir=out_dir)["predictions"]
     out_dir.mkdir(parents=True, exist_ok=True)
     file = out_dir / "predictions.json"
     entries = [{"input": path, **_as_dict(prediction)} for path, prediction in zip(paths, predictions)]
     file.write_text("[\n" + ",\n".join(json.dumps(entry) for entry in entries) + "\n]\n")
     return file
-
-
-def _files(given: str) -> list[str]:
-    path = Path(given)
-    if path.is_file():
-        return [given]
-    if not path.is_dir():
-        raise ConfigError("", f"there is no file and no folder {given!r}")
-    try:
-        return list_images(path)
-    except FileNotFoundError as error:
-        raise ConfigError("", str(error)) from error
 
 
 def _as_dict(prediction: Any) -> dict[str, Any]:

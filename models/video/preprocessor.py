@@ -87,14 +87,10 @@ class ActionDataPreprocessor(BaseDataPreprocessor):
         if isinstance(inputs, list | tuple):
             shapes = {tuple(clips.shape) for clips in inputs}
             if len(shapes) > 1:
-                raise ValueError(
-                    f"clips of different shapes {sorted(shapes)} cannot be batched: crop them to one size in the pipeline"
-                )
+                raise ValueError(f"clips of different shapes {sorted(shapes)} cannot be batched: crop them to one size")
             inputs = torch.stack(tuple(inputs))
         if not isinstance(inputs, Tensor) or inputs.dim() != 6:
             shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
-            raise ValueError(
-                f"inputs must be (clips, C, T, H, W) for each video, as FormatShape gives them, not {shape}"
-            )
+            raise ValueError(f"inputs are (clips, C, T, H, W) for each video, as FormatShape gives them, not {shape}")
         clips: Tensor = self.cast_data(inputs).float()
         return (clips - self.mean).div_(self.std) if self._normalises else clips

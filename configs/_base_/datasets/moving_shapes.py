@@ -2,7 +2,7 @@
 data_preprocessor = dict(type="ActionDataPreprocessor", mean=[128, 128, 128], std=[64, 64, 64])
 
 train_dataloader = dict(
-    batch_size=32,
+    batch_size=16,
     num_workers=0,
     dataset=dict(
         type="MovingShapes",
@@ -41,3 +41,4 @@ test_dataloader = val_dataloader
 
 val_evaluator = dict(type="Accuracy")
 test_evaluator = val_evaluator
+inferencer_type = "ActionRecogInferencer"

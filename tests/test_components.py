@@ -12,6 +12,7 @@ from trainwright.engine.registry import ROOT_REGISTRIES
 
 NET = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
 DATA = dict(type="XOR", num_samples=8)
+CODEC = dict(type="MSRAHeatmap", input_size=(16, 16), heatmap_size=(4, 4))
 
 
 def names(variable: str) -> list[str]:
@@ -29,6 +30,7 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "ClassificationTTA": dict(module=dict(type="ImageClassifier", backbone=dict(type="LeNet"))),
         "CutMix": dict(num_classes=2),
         "GlobalAveragePooling": {},
+        "HeatmapHead": dict(in_channels=4, out_channels=2, codec=CODEC),
         "ImageClassifier": dict(backbone=dict(type="LeNet")),
         "LinearClsHead": dict(num_classes=2, in_channels=4),
         "LabelSmoothLoss": dict(label_smooth_val=0.1),
@@ -39,15 +41,24 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
             backbone=dict(type="UNet", num_classes=None, base_channels=4, depth=2),
             heads=dict(parts=dict(type="SegmentationHead", num_classes=2, in_channels=8)),
         ),
+        "MSRAHeatmap": dict(input_size=(16, 16), heatmap_size=(4, 4)),
         "RandomBatchAugment": dict(augments=[dict(type="Mixup", num_classes=2)]),
+        "Recognizer3D": dict(backbone=dict(type="SmallC3D", num_classes=2)),
         "SegmentationHead": dict(num_classes=2, in_channels=4),
         "SemanticSegmentor": dict(network=dict(type="UNet", num_classes=2, base_channels=4, depth=2)),
+        "SmallC3D": dict(num_classes=2),
+        "TopdownPoseEstimator": dict(
+            backbone=dict(type="UNet", num_classes=None, base_channels=4, depth=2),
+            head=dict(type="HeatmapHead", in_channels=8, out_channels=2, codec=CODEC),
+        ),
         "TorchvisionFeatures": dict(name="squeezenet1_1", layers="features"),
         "TorchvisionModel": dict(name="squeezenet1_1", num_classes=2),
         "TorchvisionSegmentationModel": dict(name="lraspp_mobilenet_v3_large", num_classes=2),
+        "TorchvisionVideoModel": dict(name="mc3_18", num_classes=2),
         "UNet": dict(num_classes=2, base_channels=4, depth=2),
     },
     "DATASETS": {
+        "BaseCocoStyleDataset": dict(lazy_init=True),
         "BaseDataset": dict(lazy_init=True),
         "BaseSegDataset": dict(data_root="none", lazy_init=True),
         "Cityscapes": dict(data_root="none", lazy_init=True),
@@ -57,7 +68,12 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "RepeatDataset": dict(dataset=DATA, times=2),
         "ClassBalancedDataset": dict(dataset=DATA, oversample_thr=0.1),
         "ImageFolder": dict(data_root="none", lazy_init=True),
+        "CocoKeypointDataset": dict(lazy_init=True),
+        "MovingShapes": dict(num_samples=2),
+        "RawframeDataset": dict(data_root="none", lazy_init=True),
         "Shapes": dict(num_samples=2),
+        "TopdownShapes": dict(num_samples=2),
+        "VideoDataset": dict(data_root="none", lazy_init=True),
         "MNIST": dict(root="none", lazy_init=True),
         "FashionMNIST": dict(root="none", lazy_init=True),
         "CIFAR10": dict(root="none", lazy_init=True),
@@ -66,11 +82,16 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
     "DATA_SAMPLERS": {name: dict(dataset=None) for name in ("ClassAwareSampler", "DefaultSampler", "InfiniteSampler")},
     "TRANSFORMS": {
         "BatchRandomCrop": dict(padding=2),
+        "DenseSampleFrames": dict(clip_len=2),
         "RandomApply": dict(transforms=[dict(type="RandomHorizontalFlip")]),
         "RandomChoice": dict(transforms=[dict(type="RandomHorizontalFlip")]),
         "RandomOrder": dict(transforms=[dict(type="RandomHorizontalFlip")]),
+        "SampleFrames": dict(clip_len=2),
         "SegRandomCrop": dict(crop_size=8),
+        "ThreeCrop": dict(crop_size=8),
         "ToDtype": dict(dtype="float32"),
+        "TopdownAffine": dict(input_size=(8, 8)),
+        "UniformSample": dict(clip_len=2),
     },
     "METRICS": {
         "DumpResults": dict(out_file_path="out.pkl"),
@@ -90,6 +111,7 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
     "VISUALIZERS": {},
     "LOG_PROCESSORS": {},
 }
+NEEDED = {"TorchMetric": "torchmetrics", "CocoKeypointMetric": "pycocotools"}
 NOT_BUILT_ALONE = {
     "TimmModel": "needs timm",
     "WandbVisBackend": "logs in when it is first used",
@@ -107,8 +129,8 @@ def test_it_is_built(variable: str, name: str, in_tmp: Path) -> None:
         arguments["save_dir"] = str(in_tmp)
     if variable == "WEIGHT_INITIALIZERS" and name not in ARGUMENTS[variable]:
         arguments["layer"] = "Linear"
-    if name == "TorchMetric":
-        pytest.importorskip("torchmetrics")
+    if name in NEEDED:
+        pytest.importorskip(NEEDED[name])
     part = ROOT_REGISTRIES[variable].build(dict(type=name, **arguments))
     assert type(part) is ROOT_REGISTRIES[variable].get(name) or not isinstance(
         ROOT_REGISTRIES[variable].get(name), type

@@ -9,11 +9,13 @@ from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import INFERENCERS
 
+_SHOWN = 5
+
 
 def predict(
     cfg: Config, checkpoint: str, inputs: Sequence[str], out_dir: Path, batch_size: int = 1, device: str | None = None
 ) -> Path:
-    """Predicts for files and writes ``predictions.json`` and a picture of each prediction.
+    """Predicts for files and writes ``predictions.json`` and a picture of each prediction; prints scores of classes.
 
     Args:
         cfg: config of the model; ``inferencer_type`` names an inferencer of its own.
@@ -45,7 +47,17 @@ def predict(
     file = out_dir / "predictions.json"
     entries = [{"input": path, **_as_dict(prediction)} for path, prediction in zip(paths, predictions)]
     file.write_text("[\n" + ",\n".join(json.dumps(entry) for entry in entries) + "\n]\n")
+    classes = inferencer.dataset_meta.get("classes") or ()
+    for entry in entries:
+        if entry.get("pred_scores"):
+            print(f"{entry['input']}: {_best_classes(entry['pred_scores'], classes)}")
     return file
+
+
+def _best_classes(scores: Sequence[float], classes: Sequence[str]) -> str:
+    """Returns the classes with the highest scores, in words."""
+    best = sorted(range(len(scores)), key=lambda label: -scores[label])[:_SHOWN]
+    return ", ".join(f"{classes[label] if label < len(classes) else label} {scores[label]:.3f}" for label in best)
 
 
 def _as_dict(prediction: Any) -> dict[str, Any]:

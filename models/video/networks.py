@@ -16,7 +16,7 @@ def TorchvisionVideoModel(name: str, num_classes: int = 400, weights: str | None
     """Returns a network of torchvision for videos: R3D, MC3, R(2+1)D, S3D, MViT or Swin3D.
 
     It takes clips of shape (N, 3, T, H, W) and returns logits of shape (N, num_classes). MViT takes 16 frames of
-    224x224 unless ``temporal_size`` and ``spatial_size`` say otherwise.
+    224x224, the others clips of any size.
 
     Args:
         name: its name in torchvision: ``r3d_18``, ``mc3_18``, ``r2plus1d_18``, ``s3d``, ``mvit_v1_b``, ``mvit_v2_s``,

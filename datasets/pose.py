@@ -172,7 +172,7 @@ class BaseCocoStyleDataset(BaseDataset):
 
     def _parse(self, annotation: Mapping[str, Any], images: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any] | None:
         """Returns an instance, with its ``problem`` if it has one; None for a class that is not wanted."""
-        instance = {
+        instance: dict[str, Any] = {
             "id": annotation.get("id"),
             "img_id": annotation.get("image_id"),
             "label": self._labels.get(annotation.get("category_id"), -1),
@@ -258,7 +258,7 @@ class BaseCocoStyleDataset(BaseDataset):
         """Returns a sample for each detected box."""
         least = (self.filter_cfg or {}).get("bbox_score_thr", 0.0)
         samples = []
-        for index, found in enumerate(load(self.bbox_file)):
+        for index, found in enumerate(load(str(self.bbox_file))):
             if found["category_id"] not in self._labels or found["score"] < least:
                 continue
             if found["image_id"] not in images:
@@ -288,7 +288,7 @@ class BaseCocoStyleDataset(BaseDataset):
         boxes = torch.tensor([instance["bbox"] for instance in instances], dtype=torch.float32).view(-1, 4)
         size = (info["height"] or 0, info["width"] or 0)
         info.update(
-            gt_bboxes=tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),  # type: ignore[call-overload]
+            gt_bboxes=tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
             gt_bboxes_labels=torch.tensor([instance["label"] for instance in instances], dtype=torch.int64),
             gt_keypoints=points[..., :2].contiguous(),
             gt_keypoints_visible=points[..., 2].contiguous(),

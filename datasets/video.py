@@ -300,7 +300,7 @@ class MovingShapes(BaseDataset):
         for index, (radius, centre) in enumerate(self._path(self.motions[label], rng)):
             frame = still.copy()
             self._draw(frame, moving, radius, centre)
-            frames[index] = frame
+            frames[index] = np.asarray(frame)
         return info | {"array": frames, "total_frames": self.num_frames, "gt_label": label}
 
     def get_cat_ids(self, idx: int) -> list[int]:

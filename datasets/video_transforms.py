@@ -494,7 +494,7 @@ def _with_frames(results: dict[str, Any], frames: Tensor) -> dict[str, Any]:
     return results
 
 
-def _stacked(pictures: Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any]) -> Tensor:
+def _stacked(pictures: Any) -> Tensor:
     """Returns pictures (H, W, C) as one tensor (frames, C, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2)))
 

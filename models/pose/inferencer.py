@@ -81,8 +81,15 @@ def _boxes_of_images(bboxes: Sequence[Any] | None, number: int) -> list[list[Any
 def _merged(samples: list[DataSample]) -> DataSample:
     """Returns one sample with the instances of all."""
     if not samples:
-        shapes = {"keypoints": (0, 0, 2), "keypoint_scores": (0, 0), "scores": (0,), "bboxes": (0, 4)}
-        return DataSample(pred_instances=InstanceData(**{name: torch.empty(shape) for name, shape in shapes.items()}))
+        shapes: dict[str, tuple[int, ...]] = {
+            "keypoints": (0, 0, 2),
+            "keypoint_scores": (0, 0),
+            "scores": (0,),
+            "bboxes": (0, 4),
+        }
+        nothing = InstanceData()
+        nothing.set_data({name: torch.empty(shape) for name, shape in shapes.items()})
+        return DataSample(pred_instances=nothing)
     whole = samples[0]
     whole.pred_instances = InstanceData.cat([sample.pred_instances for sample in samples])
     return whole

@@ -134,7 +134,7 @@ class CocoKeypointMetric(BaseMetric):
                     "image_id": image, "category_id": categories[label], "points": points, "score": score,
                     "area": width * height, "bbox": [*points.min(0).tolist(), width, height], "iscrowd": 0,
                 })  # fmt: skip
-        annotations = []
+        annotations: list[dict[str, Any]] = []
         for found in of_image.values():
             for one in found if self.nms_thr is None else without_duplicates(found, sigmas, self.nms_thr):
                 points = one.pop("points")
@@ -168,7 +168,7 @@ def _similarity(one: Mapping[str, Any], other: Mapping[str, Any], sigmas: Array)
 
 def _truth(results: list[Any]) -> dict[str, Any]:
     """Returns the true instances as a data set of COCO's format, each class a category with the id label + 1."""
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for image, truth, _ in results:
         for index, points in enumerate(truth["keypoints"]):
             visible = truth.get("keypoints_visible")

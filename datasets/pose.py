@@ -34,7 +34,7 @@ class BaseCocoStyleDataset(BaseDataset):
     keypoint, are left out, and their number is logged. With ``"bottomup"`` every image is a sample with all its
     instances. Either way samples have ``gt_bboxes``, ``gt_bboxes_labels``, ``gt_keypoints``, ``gt_keypoints_visible``
     and ``gt_areas``; the boxes are cut to the image. A sample with an annotation that makes no sense raises an error
-    when it is asked for; :meth:`check_annotations` finds all.
+    when it is asked for, unless ``bad_annotations="skip"``; :meth:`check_annotations` names all.
 
     Args:
         ann_file: the annotation file, relative to ``data_root``.
@@ -42,6 +42,8 @@ class BaseCocoStyleDataset(BaseDataset):
         bbox_file: file with detected boxes, to be looked into instead of the true ones, for ``topdown`` tests: a list
             of dicts with ``image_id``, ``category_id``, ``bbox`` and ``score``. These samples have no true keypoints:
             give the metric the annotation file.
+        bad_annotations: ``raise`` makes it an error to load a sample with an annotation that makes no sense, ``skip``
+            leaves these annotations out, and logs their number.
         filter_cfg: ``bbox_score_thr``: detected boxes with lower scores are left out; ``min_keypoints``: images with
             fewer visible keypoints are left out (``bottomup``).
         metainfo, data_root, data_prefix, indices, serialize_data, pipeline, test_mode, lazy_init, max_refetch: see
@@ -56,6 +58,7 @@ class BaseCocoStyleDataset(BaseDataset):
         ann_file: str | os.PathLike[str] = "",
         data_mode: str = "topdown",
         bbox_file: str | os.PathLike[str] | None = None,
+        bad_annotations: str = "raise",
         filter_cfg: Mapping[str, Any] | None = None,
         data_root: str | os.PathLike[str] | None = "",
         **kwargs: Any,
@@ -64,12 +67,16 @@ class BaseCocoStyleDataset(BaseDataset):
             raise ValueError(f"data_mode is 'topdown' or 'bottomup', not {data_mode!r}")
         if bbox_file is not None and data_mode != "topdown":
             raise ValueError("bbox_file is for data_mode='topdown' only")
+        if bad_annotations not in ("raise", "skip"):
+            raise ValueError(f"bad_annotations must be 'raise' or 'skip', not {bad_annotations!r}")
         known = ("bbox_score_thr", "min_keypoints")
         for name in filter_cfg or ():
             if name not in known:
                 hint = did_you_mean(name, known) or f"there are {', '.join(known)}"
                 raise ValueError(f"filter_cfg has no option {name!r}: {hint}")
         self.data_mode = data_mode
+        self.bad_annotations = bad_annotations
+        self._skipped: list[str] = []
         self.bbox_file = None if bbox_file is None else str(Path(data_root or "", bbox_file))
         super().__init__(ann_file=ann_file, filter_cfg=filter_cfg, data_root=data_root, **kwargs)
 
@@ -84,7 +91,7 @@ class BaseCocoStyleDataset(BaseDataset):
         if self.bbox_file is not None:
             return self._detections(images)
         parsed = [self._parse(annotation, images) for annotation in content["annotations"]]
-        instances = [instance for instance in parsed if instance is not None]
+        instances = self._without_skipped([instance for instance in parsed if instance is not None], images)
         return self._one_each(instances, images) if self.data_mode == "topdown" else self._per_image(instances, images)
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
@@ -106,6 +113,7 @@ class BaseCocoStyleDataset(BaseDataset):
         """Yields a line for each problem of the annotations, and for images that are missing or of another size."""
         from PIL import Image
 
+        yield from self._skipped
         checked: set[str] = set()
         for index in range(len(self)):
             info = super().get_data_info(index)
@@ -222,6 +230,17 @@ class BaseCocoStyleDataset(BaseDataset):
         if box[0] >= width or box[1] >= height or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
             return f"its bbox {list(box)} lies outside of the image, which is {width} wide and {height} high"
         return None
+
+    def _without_skipped(self, instances: list[dict[str, Any]], images: Mapping[Any, Any]) -> list[dict[str, Any]]:
+        """Returns the instances without those that make no sense, if these are to be left out; their lines are kept."""
+        if self.bad_annotations != "skip":
+            return instances
+        bad = [instance for instance in instances if "problem" in instance]
+        paths = (images.get(instance["img_id"], {}).get("img_path", "") for instance in bad)
+        self._skipped = [f"left out ({path}): {one['problem']}" for path, one in zip(paths, bad)]
+        if bad:
+            print_log(f"{self.ann_file}: {len(bad)} annotations make no sense and are left out", "current", 30)
+        return [instance for instance in instances if "problem" not in instance]
 
     def _one_each(self, instances: Sequence[dict[str, Any]], images: Mapping[Any, Any]) -> list[dict[str, Any]]:
         kept, unlabelled = [], 0

@@ -115,6 +115,8 @@ class Shapes(BaseDataset):
         labels = [shapes[index]["label"] for index in kept]
         points, seen = zip(*(self._keypoints(shapes[index], owner == index) for index in kept))
         boxes = torch.tensor(np.array([_box(mask) for mask in masks]), dtype=torch.float32)
+        if "flip_indices" in self._metainfo:
+            info["flip_indices"] = self._metainfo["flip_indices"]
         info.update(
             img=tv_tensors.Image(torch.from_numpy(image.clip(0, 255).astype(np.uint8)).permute(2, 0, 1).contiguous()),
             ori_shape=(self.size, self.size),

@@ -120,6 +120,15 @@ def test_bad_annotations_are_named_by_the_check_and_in_training(tmp_path: Path, 
         dataset[index]
 
 
+@pytest.mark.parametrize("mode", ["topdown", "bottomup"])
+def test_bad_annotations_may_be_left_out(tmp_path: Path, mode: str, caplog: pytest.LogCaptureFixture) -> None:
+    dataset = dataset_of(tmp_path, {}, dict(bbox=[2, 3, 0, 6]), data_mode=mode, bad_annotations="skip")
+    assert len(dataset) == 1
+    assert dataset[0]["gt_bboxes"].tolist() == [[2, 3, 12, 9]]
+    (line,) = dataset.check_annotations()
+    assert line.startswith("left out (") and "a.png): annotation 2: its bbox [2, 3, 0, 6]" in line
+
+
 def test_strange_annotations_are_named_and_used(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, dict(bbox=[-5, 3, 30, 6]), dict(keypoints=[40, 5, 2] + [0] * 6))
     first, second = dataset.check_annotations()
@@ -162,6 +171,7 @@ def test_detected_boxes(tmp_path: Path) -> None:
             dict(filter_cfg=dict(min_keypoint=1)),
             "filter_cfg has no option 'min_keypoint': did you mean 'min_keypoints'",
         ),
+        (dict(bad_annotations="drop"), "bad_annotations must be 'raise' or 'skip'"),
         (dict(metainfo=dict(classes=("cat",))), "has none of the classes ['cat'], only ['bird', 'tree']"),
     ],
 )

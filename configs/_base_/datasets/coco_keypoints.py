@@ -21,6 +21,8 @@ train_dataloader = dict(
         data_root=data_root,
         ann_file="annotations/person_keypoints_train2017.json",
         data_prefix=dict(img_path="train2017"),
+        # A few boxes of the training set have no area.
+        bad_annotations="skip",
         pipeline=[
             dict(type="LoadImageFromFile"),
             dict(type="GetBBoxCenterScale"),
@@ -43,6 +45,7 @@ val_dataloader = dict(
         data_root=data_root,
         ann_file="annotations/person_keypoints_val2017.json",
         data_prefix=dict(img_path="val2017"),
+        bad_annotations="skip",
         test_mode=True,
         pipeline=[
             dict(type="LoadImageFromFile"),

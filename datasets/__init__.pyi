@@ -9,6 +9,10 @@ from .collate import default_collate as default_collate
 from .collate import pseudo_collate as pseudo_collate
 from .collate import whole_batch as whole_batch
 from .collate import worker_init_fn as worker_init_fn
+from .detection import BaseDetDataset as BaseDetDataset
+from .detection import CocoDataset as CocoDataset
+from .detection import VOCDataset as VOCDataset
+from .detection_transforms import LoadAnnotations as LoadAnnotations
 from .image_folder import ImageFolder as ImageFolder
 from .in_memory import InMemoryDataset as InMemoryDataset
 from .mnist import MNIST as MNIST

@@ -14,6 +14,7 @@ from .detection.metric import CocoMetric as CocoMetric
 from .detection.networks import FeaturePyramid as FeaturePyramid
 from .detection.networks import TorchvisionDetectionModel as TorchvisionDetectionModel
 from .detection.preprocessor import DetDataPreprocessor as DetDataPreprocessor
+from .detection.voc_metric import VOCMetric as VOCMetric
 from .heads import GlobalAveragePooling as GlobalAveragePooling
 from .heads import LinearClsHead as LinearClsHead
 from .initializers import BaseInit as BaseInit

@@ -65,6 +65,9 @@ class TorchvisionDetector(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         self.network = _build_network(network, num_classes)
         self.num_classes, self._first_label = _classes_of(self.network)
+        heads = getattr(self.network, "roi_heads", None)
+        asks = (("masks", "has_mask"), ("keypoints", "has_keypoint"))
+        self._needed = [field for field, ask in asks if heads is not None and getattr(heads, ask)()]
         self.mask_thr_binary = mask_thr_binary
 
     def forward(self, inputs: Sequence[Tensor], data_samples: Any = None, mode: str = "tensor") -> Any:
@@ -105,15 +108,21 @@ class TorchvisionDetector(BaseModel):
             raise ValueError(f"the batch has no annotations: its data samples are {data_samples!r}")
         truths = [_instances_of(sample) for sample in data_samples]
         self._check(data_samples, truths)
-        return [self._target(truth) for truth in truths]
+        return [self._target(sample, truth) for sample, truth in zip(data_samples, truths)]
 
-    def _target(self, truth: InstanceData) -> dict[str, Tensor]:
+    def _target(self, sample: BaseDataElement, truth: InstanceData) -> dict[str, Tensor]:
         target = {"boxes": truth.bboxes, "labels": truth.labels + self._first_label}
-        if (masks := truth.get("masks")) is not None:
-            target["masks"] = masks
-        if (keypoints := truth.get("keypoints")) is not None:
+        for field in self._needed:
+            if field not in truth:
+                hint = " (LoadAnnotations(with_mask=True))" if field == "masks" else ""
+                raise ValueError(
+                    f"the instances of {_name(sample)} have no {field}: does the pipeline load them{hint}?"
+                )
+            target[field] = truth[field]
+        if "keypoints" in self._needed and truth.keypoints.shape[-1] == 2:
             visible = truth.get("keypoints_visible")
-            target["keypoints"] = keypoints if visible is None else torch.cat([keypoints, visible[..., None]], -1)
+            shown = truth.keypoints.new_ones(truth.keypoints.shape[:-1]) if visible is None else visible
+            target["keypoints"] = torch.cat([truth.keypoints, shown[..., None]], -1)
         return target
 
     def _check(self, data_samples: Sequence[BaseDataElement], truths: Sequence[InstanceData]) -> None:
@@ -126,17 +135,17 @@ class TorchvisionDetector(BaseModel):
             return
         index = int(good.logical_not().nonzero()[0])
         box, label = boxes[index].tolist(), int(labels[index])
-        for sample, truth in zip(data_samples, truths):
-            if index < len(truth.bboxes):
-                break
-            index -= len(truth.bboxes)
+        owners = [
+            (sample, number) for sample, truth in zip(data_samples, truths) for number in range(len(truth.bboxes))
+        ]
+        sample, number = owners[index]
         wrong = (
             f"has the label {label}, but there are {self.num_classes} classes, from 0"
             if not 0 <= label < self.num_classes
             else f"with the box {box} has no area: `trainwright browse-dataset` names bad annotations; what crops "
             "leave of a box is removed by SanitizeBoundingBoxes"
         )
-        raise ValueError(f"{_name(sample)}: instance {index} {wrong}")
+        raise ValueError(f"{_name(sample)}: instance {number} {wrong}")
 
     def _predictions(
         self, detections: Sequence[Mapping[str, Tensor]], inputs: Sequence[Tensor], data_samples: Any
@@ -225,7 +234,8 @@ def _instances_of(sample: BaseDataElement) -> InstanceData:
     instances = sample.get("gt_instances")
     if instances is None or "bboxes" not in instances or "labels" not in instances:
         raise ValueError(
-            f"{_name(sample)} has no gt_instances with bboxes and labels: does the pipeline load them (LoadAnnotations)?"
+            f"{_name(sample)} has no gt_instances with bboxes and labels: does the pipeline load them "
+            "(LoadAnnotations)?"
         )
     return instances  # type: ignore[no-any-return]  # checked by the data sample
 

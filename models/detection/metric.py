@@ -26,10 +26,10 @@ _RESULTS = (("", None, "all"), ("_50", 0.5, "all"), ("_75", 0.75, "all"), ("_s",
 class CocoMetric(BaseMetric):
     """COCO's mean average precision, by pycocotools, with values from 0 to 1.
 
-    For each of ``metric`` the results are ``coco/bbox_mAP`` (mean over overlaps from 0.5 to 0.95), ``coco/bbox_mAP_50``,
-    ``coco/bbox_mAP_75``, ``coco/bbox_mAP_s``, ``_m`` and ``_l`` (objects of less than 32², up to 96², and more pixels;
-    keypoints have no small ones) and ``coco/bbox_AR`` (recall, mean over the same overlaps). One that no object counts
-    for is NaN.
+    For each of ``metric`` the results are ``coco/bbox_mAP`` (mean over overlaps from 0.5 to 0.95),
+    ``coco/bbox_mAP_50``, ``coco/bbox_mAP_75``, ``coco/bbox_mAP_s``, ``_m`` and ``_l`` (objects of less than 32², up to
+    96², and more pixels; keypoints have no small ones) and ``coco/bbox_AR`` (recall, mean over the same overlaps). One
+    that no object counts for is NaN.
 
     Without ``ann_file`` the truth are ``gt_instances`` of the samples, and ``ignored_instances`` as crowds; then the
     area of an object is that of its mask, or else of its box. Both truth and predictions must be in the size of the
@@ -93,8 +93,7 @@ class CocoMetric(BaseMetric):
             predicted = sample.get("pred_instances")
             if predicted is None:
                 raise ValueError(f"{name} has no pred_instances: the model must predict them")
-            result = {"img_id": sample.get("img_id"), "size": sample.get("ori_shape"), "name": name}
-            result["predicted"] = _arrays(predicted)
+            result = {"img_id": sample.get("img_id"), "name": name, "predicted": _arrays(predicted)}
             if self.ann_file is None and not self.format_only:
                 if sample.get("gt_instances") is None:
                     raise ValueError(f"{name} has no gt_instances: the data set must give them, or give an ann_file")
@@ -328,7 +327,7 @@ def _data_set(annotations: list[dict[str, Any]], images: list[Any], categories: 
 
     data_set = COCO()
     data_set.dataset = {
-        "images": [{"id": image} for image in images],
+        "images": [{"id": image, "height": 0, "width": 0} for image in images],  # asked for, but a mask knows its own
         "categories": [{"id": category} for category in categories],
         "annotations": [{**annotation, "id": number} for number, annotation in enumerate(annotations, 1)],
     }

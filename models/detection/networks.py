@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError, did_you_mean
-from trainwright.engine.logging import print_log
+from trainwright.engine.logging import get_logger
 from trainwright.engine.registry import MODELS
 from trainwright.models.initializers import load_weights
-from trainwright.models.pretrained import _torchvision_weights
 
 Levels = Sequence[Sequence[float]]
 
@@ -192,7 +191,9 @@ def _from_builder(
     kept = rows if outputs == len(rows) else [0, *rows]
     if outputs == len(kept) < len(categories):
         state = _rows_of_classes(state, model.state_dict(), kept, len(categories))
-        print_log(f"{name}: of the {len(categories)} outputs of {weights} the {len(rows)} of its classes are taken")
+        get_logger().info(
+            "%s: of the %d outputs of %s the %d of its classes are taken", name, len(categories), weights, len(rows)
+        )
     load_weights(model, state, weights)
     return model
 
@@ -308,7 +309,7 @@ def _assemble_ssd(
     kwargs: dict[str, Any],
 ) -> nn.Module:
     from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
-    from torchvision.models.detection.ssd import SSD
+    from torchvision.models.detection.ssd import SSD, SSDHead
     from torchvision.models.detection.ssdlite import SSDLiteHead
 
     if "size" not in kwargs:
@@ -318,9 +319,13 @@ def _assemble_ssd(
     if len(ratios) != len(channels):
         raise ConfigError("aspect_ratios", f"the backbone has {len(channels)} levels, there are {len(ratios)} of these")
     boxes = DefaultBoxGenerator([list(level) for level in ratios], scales=kwargs.pop("scales", None))  # type: ignore[arg-type]
-    if name == "ssdlite":
-        kwargs["head"] = SSDLiteHead(channels, boxes.num_anchors_per_location(), outputs, nn.BatchNorm2d)
-    return SSD(backbone, boxes, (width, height), outputs, **kwargs)
+    anchors = boxes.num_anchors_per_location()
+    head = (
+        SSDLiteHead(channels, anchors, outputs, nn.BatchNorm2d)
+        if name == "ssdlite"
+        else SSDHead(channels, anchors, outputs)
+    )
+    return SSD(backbone, boxes, (width, height), outputs, head=head, **kwargs)
 
 
 _PROBED_SIZE = 256

@@ -135,3 +135,16 @@ def evaluate_seg_maps(truth: torch.Tensor, guess: torch.Tensor) -> dict[str, Any
         planes = {"gt_sem_seg": truth[index % size], "pred_sem_seg": guess[index % size]}
         evaluator.process([DataSample(**{name: PixelData(sem_seg=plane[None]) for name, plane in planes.items()})])
     return evaluator.evaluate(size)
+
+
+def evaluate_instances(metrics: list[dict[str, Any]], samples: list[Any], meta: dict[str, Any]) -> dict[str, Any]:
+    """Evaluates this process's share of some samples with predictions, padded as the default sampler pads."""
+    from trainwright.engine.distributed import get_dist_info
+    from trainwright.engine.evaluation.evaluator import Evaluator
+
+    rank, world_size = get_dist_info()
+    evaluator = Evaluator(metrics)
+    evaluator.dataset_meta = meta
+    for index in range(rank, -(-len(samples) // world_size) * world_size, world_size):
+        evaluator.process([samples[index % len(samples)]])
+    return evaluator.evaluate(len(samples))

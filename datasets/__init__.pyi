@@ -18,6 +18,7 @@ from .in_memory import InMemoryDataset as InMemoryDataset
 from .mnist import MNIST as MNIST
 from .mnist import FashionMNIST as FashionMNIST
 from .mnist import FashionMNISTSubset as FashionMNISTSubset
+from .samplers import AspectRatioBatchSampler as AspectRatioBatchSampler
 from .samplers import ClassAwareSampler as ClassAwareSampler
 from .samplers import DefaultSampler as DefaultSampler
 from .samplers import InfiniteSampler as InfiniteSampler

@@ -28,6 +28,7 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "StochasticWeightAverage": dict(model=NET),
         "ClassificationTTA": dict(module=dict(type="ImageClassifier", backbone=dict(type="LeNet"))),
         "CutMix": dict(num_classes=2),
+        "FeaturePyramid": dict(body=dict(type="TorchvisionFeatures", name="squeezenet1_1", layers="features")),
         "GlobalAveragePooling": {},
         "ImageClassifier": dict(backbone=dict(type="LeNet")),
         "LinearClsHead": dict(num_classes=2, in_channels=4),
@@ -42,6 +43,8 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "RandomBatchAugment": dict(augments=[dict(type="Mixup", num_classes=2)]),
         "SegmentationHead": dict(num_classes=2, in_channels=4),
         "SemanticSegmentor": dict(network=dict(type="UNet", num_classes=2, base_channels=4, depth=2)),
+        "TorchvisionDetectionModel": dict(name="ssdlite320_mobilenet_v3_large", num_classes=2),
+        "TorchvisionDetector": dict(network="ssdlite320_mobilenet_v3_large", num_classes=2),
         "TorchvisionFeatures": dict(name="squeezenet1_1", layers="features"),
         "TorchvisionModel": dict(name="squeezenet1_1", num_classes=2),
         "TorchvisionSegmentationModel": dict(name="lraspp_mobilenet_v3_large", num_classes=2),
@@ -49,8 +52,11 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "DATASETS": {
         "BaseDataset": dict(lazy_init=True),
+        "BaseDetDataset": dict(lazy_init=True),
         "BaseSegDataset": dict(data_root="none", lazy_init=True),
         "Cityscapes": dict(data_root="none", lazy_init=True),
+        "CocoDataset": dict(lazy_init=True),
+        "VOCDataset": dict(data_root="none", lazy_init=True),
         "VOCSegmentation": dict(data_root="none", lazy_init=True),
         "InMemoryDataset": dict(lazy_init=True),
         "ConcatDataset": dict(datasets=[DATA, DATA]),
@@ -63,7 +69,10 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "CIFAR10": dict(root="none", lazy_init=True),
         "CIFAR100": dict(root="none", lazy_init=True),
     },
-    "DATA_SAMPLERS": {name: dict(dataset=None) for name in ("ClassAwareSampler", "DefaultSampler", "InfiniteSampler")},
+    "DATA_SAMPLERS": {
+        "AspectRatioBatchSampler": dict(sampler=None, batch_size=2),
+        **{name: dict(dataset=None) for name in ("ClassAwareSampler", "DefaultSampler", "InfiniteSampler")},
+    },
     "TRANSFORMS": {
         "BatchRandomCrop": dict(padding=2),
         "RandomApply": dict(transforms=[dict(type="RandomHorizontalFlip")]),
@@ -101,7 +110,7 @@ NOT_BUILT_ALONE = {
 )
 def test_it_is_built(variable: str, name: str, in_tmp: Path) -> None:
     arguments = dict(ARGUMENTS[variable].get(name, {}))
-    if variable == "DATA_SAMPLERS":
+    if variable == "DATA_SAMPLERS" and "dataset" in arguments:
         arguments["dataset"] = ROOT_REGISTRIES["DATASETS"].build(DATA)
     if variable == "VISBACKENDS":
         arguments["save_dir"] = str(in_tmp)

@@ -5,9 +5,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from coco_files import write_coco_shapes
 from distributed_workers import evaluate_instances, run_processes
 from torch import Tensor, nn
 
@@ -616,7 +616,7 @@ def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_pa
         "train_dataloader.dataset.num_samples": 480, "max_epochs": 3, "train_cfg.max_epochs": 3,
         "param_scheduler.total_steps": 3,
     })  # fmt: skip
-    results = train("detection/fcos_mobilenet_v3_small_shapes.py", tmp_path, **changes)
+    results = train("detection/fcos_mobilenet_v2_shapes.py", tmp_path, **changes)
     assert results["coco/bbox_mAP_50"] > 0.4
     (checkpoint,) = tmp_path.glob("best_coco_bbox_mAP_50_*.pth")
     inferencer = Inferencer(checkpoint, show_progress=False)
@@ -631,10 +631,11 @@ def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_pa
 
 def test_a_short_training_of_masks_learns_and_its_checkpoint_predicts(tmp_path: Path) -> None:
     changes = short(**{
-        "train_dataloader.dataset.num_samples": 320, "max_epochs": 4, "train_cfg.max_epochs": 4,
-        "param_scheduler.total_steps": 4, "model.network.head_channels": 32,
+        "train_dataloader.dataset.num_samples": 240, "max_epochs": 3, "train_cfg.max_epochs": 3,
+        "param_scheduler.total_steps": 3, "model.network.head_channels": 32,
+        "model.network.box_batch_size_per_image": 16,
     })  # fmt: skip
-    results = train("instance_segmentation/mask_rcnn_mobilenet_v3_small_shapes.py", tmp_path, **changes)
+    results = train("instance_segmentation/mask_rcnn_mobilenet_v2_shapes.py", tmp_path, **changes)
     assert results["coco/segm_mAP_50"] > 0.2
     (checkpoint,) = tmp_path.glob("best_coco_segm_mAP_50_*.pth")
     image = Shapes(num_samples=1, size=64, seed=3)[0]["img"]
@@ -644,12 +645,37 @@ def test_a_short_training_of_masks_learns_and_its_checkpoint_predicts(tmp_path: 
     assert all(mask["size"] == [64, 64] and sum(mask["counts"]) == 64 * 64 for mask in found["masks"])
 
 
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        ("detection/ssdlite320_mobilenet_v3_large_coco.py", "coco/bbox_mAP"),
+        ("instance_segmentation/mask_rcnn_resnet50_fpn_coco.py", "coco/segm_mAP"),
+    ],
+)
+def test_the_configs_for_coco_run_on_files_of_its_form(tmp_path: Path, name: str, metric: str) -> None:
+    write_coco_shapes(tmp_path / "coco")
+    changes: dict[str, Any] = {
+        "model.network.weights_backbone": None, "model.network.num_classes": 3, "train_cfg.max_epochs": 1, "train_cfg.val_interval": 1,
+        "train_dataloader.batch_size": 2, "default_hooks.checkpoint.interval": 1, "visualizer.vis_backends": [],
+        "custom_hooks": [dict(type="VisualizationHook")],
+    }  # fmt: skip
+    if "mask_rcnn" in name:
+        changes |= {"model.network.min_size": 64, "model.network.max_size": 96}
+    for split in ("train", "val", "test"):
+        changes |= {f"{split}_dataloader.num_workers": 0, f"{split}_dataloader.pin_memory": False}
+        changes |= {f"{split}_dataloader.dataset.data_root": str(tmp_path / "coco")}
+    for part in ("val", "test"):
+        changes[f"{part}_evaluator.ann_file"] = str(tmp_path / "coco/annotations/instances_val2017.json")
+    results = train(name, tmp_path / "run", **changes)
+    assert 0 <= results[metric] < 0.5
+
+
 @pytest.mark.slow
 def test_the_shipped_fcos_reaches_its_score(tmp_path: Path) -> None:
-    assert train("detection/fcos_mobilenet_v3_small_shapes.py", tmp_path)["coco/bbox_mAP_50"] > 0.85
+    assert train("detection/fcos_mobilenet_v2_shapes.py", tmp_path)["coco/bbox_mAP_50"] > 0.85
 
 
 @pytest.mark.slow
 def test_the_shipped_mask_rcnn_reaches_its_score(tmp_path: Path) -> None:
-    results = train("instance_segmentation/mask_rcnn_mobilenet_v3_small_shapes.py", tmp_path)
+    results = train("instance_segmentation/mask_rcnn_mobilenet_v2_shapes.py", tmp_path)
     assert results["coco/segm_mAP_50"] > 0.8

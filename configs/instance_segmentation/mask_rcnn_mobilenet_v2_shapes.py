@@ -1,4 +1,5 @@
-# Mask R-CNN with a small MobileNetV3 on coloured shapes: mask mAP@50 over 0.8 in seven minutes on two CPU cores.
+# Mask R-CNN with a MobileNetV2 of half the width on coloured shapes: mask mAP@50 over 0.8 in seven minutes on two CPU
+# cores.
 _base_ = ["../_base_/datasets/shapes_detection.py", "../_base_/default_runtime.py"]
 
 model = dict(
@@ -12,8 +13,9 @@ model = dict(
             # Of 1/4, 1/8 and 1/16 of the size.
             body=dict(
                 type="TorchvisionFeatures",
-                name="mobilenet_v3_small",
-                layers=("features.1", "features.3", "features.8"),
+                name="mobilenet_v2",
+                width_mult=0.5,
+                layers=("features.3", "features.6", "features.13"),
             ),
             out_channels=64,
         ),

@@ -1,4 +1,4 @@
-# FCOS with a small MobileNetV3 on coloured shapes: box mAP@50 over 0.85 in three minutes on two CPU cores.
+# FCOS with a MobileNetV2 of half the width on coloured shapes: box mAP@50 over 0.85 in three minutes on two CPU cores.
 _base_ = ["../_base_/datasets/shapes_detection.py", "../_base_/default_runtime.py"]
 
 model = dict(
@@ -10,7 +10,9 @@ model = dict(
         backbone=dict(
             type="FeaturePyramid",
             # Of 1/8 and 1/16 of the size.
-            body=dict(type="TorchvisionFeatures", name="mobilenet_v3_small", layers=("features.3", "features.8")),
+            body=dict(
+                type="TorchvisionFeatures", name="mobilenet_v2", width_mult=0.5, layers=("features.6", "features.13")
+            ),
             out_channels=64,
         ),
         min_size=96,

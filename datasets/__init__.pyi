@@ -9,6 +9,10 @@ from .collate import default_collate as default_collate
 from .collate import pseudo_collate as pseudo_collate
 from .collate import whole_batch as whole_batch
 from .collate import worker_init_fn as worker_init_fn
+from .detection import BaseDetDataset as BaseDetDataset
+from .detection import CocoDataset as CocoDataset
+from .detection import VOCDataset as VOCDataset
+from .detection_transforms import LoadAnnotations as LoadAnnotations
 from .image_folder import ImageFolder as ImageFolder
 from .in_memory import InMemoryDataset as InMemoryDataset
 from .mnist import MNIST as MNIST
@@ -21,6 +25,7 @@ from .pose_transforms import GetBBoxCenterScale as GetBBoxCenterScale
 from .pose_transforms import RandomBBoxTransform as RandomBBoxTransform
 from .pose_transforms import RandomFlip as RandomFlip
 from .pose_transforms import TopdownAffine as TopdownAffine
+from .samplers import AspectRatioBatchSampler as AspectRatioBatchSampler
 from .samplers import ClassAwareSampler as ClassAwareSampler
 from .samplers import DefaultSampler as DefaultSampler
 from .samplers import InfiniteSampler as InfiniteSampler

@@ -126,8 +126,9 @@ class Inferencer:
 
         Returns:
             ``predictions``, one for each image: for a classifier ``pred_label``, ``pred_class``,
-            ``pred_score`` (of that class) and ``pred_scores`` (of all); and ``visualization``, the pictures
-            as arrays where they were asked for, else an empty list.
+            ``pred_score`` (of that class) and ``pred_scores`` (of all), for a detector ``pred_instances`` (masks
+            in COCO's uncompressed RLE); and ``visualization``, the pictures as arrays where they were asked
+            for, else an empty list.
 
         Raises:
             ValueError: no step takes an argument of this name.
@@ -466,8 +467,18 @@ def _picture_names(inputs: Sequence[Any]) -> list[str]:
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseDataElement):
         return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, Tensor) and value.dtype == torch.bool and value.dim() == 3:
+        return [_run_lengths(mask) for mask in value.cpu().numpy()]
     if isinstance(value, Tensor | np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _run_lengths(mask: np.ndarray[Any, Any]) -> dict[str, list[int]]:
+    """Returns a mask (H, W) in COCO's uncompressed RLE: lengths down the columns, by turns of zeros and of ones."""
+    flat = mask.ravel(order="F")
+    ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    lengths = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()
+    return {"size": list(mask.shape), "counts": [0, *lengths] if flat.size and flat[0] else lengths}

@@ -9,6 +9,12 @@ from .batch_augment import RandomBatchAugment as RandomBatchAugment
 from .classification import add_predictions as add_predictions
 from .classification import gather_labels as gather_labels
 from .classifier import ImageClassifier as ImageClassifier
+from .detection.detector import TorchvisionDetector as TorchvisionDetector
+from .detection.metric import CocoMetric as CocoMetric
+from .detection.networks import FeaturePyramid as FeaturePyramid
+from .detection.networks import TorchvisionDetectionModel as TorchvisionDetectionModel
+from .detection.preprocessor import DetDataPreprocessor as DetDataPreprocessor
+from .detection.voc_metric import VOCMetric as VOCMetric
 from .heads import GlobalAveragePooling as GlobalAveragePooling
 from .heads import LinearClsHead as LinearClsHead
 from .initializers import BaseInit as BaseInit

@@ -29,6 +29,7 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "StochasticWeightAverage": dict(model=NET),
         "ClassificationTTA": dict(module=dict(type="ImageClassifier", backbone=dict(type="LeNet"))),
         "CutMix": dict(num_classes=2),
+        "FeaturePyramid": dict(body=dict(type="TorchvisionFeatures", name="squeezenet1_1", layers="features")),
         "GlobalAveragePooling": {},
         "HeatmapHead": dict(in_channels=4, out_channels=2, codec=CODEC),
         "ImageClassifier": dict(backbone=dict(type="LeNet")),
@@ -51,6 +52,8 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
             backbone=dict(type="UNet", num_classes=None, base_channels=4, depth=2),
             head=dict(type="HeatmapHead", in_channels=8, out_channels=2, codec=CODEC),
         ),
+        "TorchvisionDetectionModel": dict(name="ssdlite320_mobilenet_v3_large", num_classes=2),
+        "TorchvisionDetector": dict(network="ssdlite320_mobilenet_v3_large", num_classes=2),
         "TorchvisionFeatures": dict(name="squeezenet1_1", layers="features"),
         "TorchvisionModel": dict(name="squeezenet1_1", num_classes=2),
         "TorchvisionSegmentationModel": dict(name="lraspp_mobilenet_v3_large", num_classes=2),
@@ -60,8 +63,11 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
     "DATASETS": {
         "BaseCocoStyleDataset": dict(lazy_init=True),
         "BaseDataset": dict(lazy_init=True),
+        "BaseDetDataset": dict(lazy_init=True),
         "BaseSegDataset": dict(data_root="none", lazy_init=True),
         "Cityscapes": dict(data_root="none", lazy_init=True),
+        "CocoDataset": dict(lazy_init=True),
+        "VOCDataset": dict(data_root="none", lazy_init=True),
         "VOCSegmentation": dict(data_root="none", lazy_init=True),
         "InMemoryDataset": dict(lazy_init=True),
         "ConcatDataset": dict(datasets=[DATA, DATA]),
@@ -79,7 +85,10 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "CIFAR10": dict(root="none", lazy_init=True),
         "CIFAR100": dict(root="none", lazy_init=True),
     },
-    "DATA_SAMPLERS": {name: dict(dataset=None) for name in ("ClassAwareSampler", "DefaultSampler", "InfiniteSampler")},
+    "DATA_SAMPLERS": {
+        "AspectRatioBatchSampler": dict(sampler=None, batch_size=2),
+        **{name: dict(dataset=None) for name in ("ClassAwareSampler", "DefaultSampler", "InfiniteSampler")},
+    },
     "TRANSFORMS": {
         "BatchRandomCrop": dict(padding=2),
         "DenseSampleFrames": dict(clip_len=2),
@@ -123,7 +132,7 @@ NOT_BUILT_ALONE = {
 )
 def test_it_is_built(variable: str, name: str, in_tmp: Path) -> None:
     arguments = dict(ARGUMENTS[variable].get(name, {}))
-    if variable == "DATA_SAMPLERS":
+    if variable == "DATA_SAMPLERS" and "dataset" in arguments:
         arguments["dataset"] = ROOT_REGISTRIES["DATASETS"].build(DATA)
     if variable == "VISBACKENDS":
         arguments["save_dir"] = str(in_tmp)

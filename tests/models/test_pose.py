@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from distributed_workers import evaluate_keypoints, run_processes
+from distributed_workers import evaluate_instances, run_processes
 from PIL import Image
 from torch import Tensor
 
@@ -366,9 +366,10 @@ def test_several_processes_give_what_one_gives() -> None:
     guess = truth + torch.randn(5, 2, 2, generator=generator) * 3
     images = [1, 1, 2, 3, 3]
     samples = [of_image(image, one, other, 0.5 + image / 10) for image, one, other in zip(images, truth, guess)]
-    alone = evaluate([dict(type="CocoKeypointMetric"), dict(type="PCKAccuracy")], samples, META)
+    metrics = [dict(type="CocoKeypointMetric"), dict(type="PCKAccuracy")]
+    alone = evaluate(metrics, samples, META)
     assert 0 < alone["coco/AP"] < 1
-    together = run_processes(evaluate_keypoints, samples, META)
+    together = run_processes(evaluate_instances, metrics, samples, META)
     for results in together:
         assert {key: value for key, value in results.items() if value == value} == {
             key: value for key, value in alone.items() if value == value

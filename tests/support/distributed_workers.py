@@ -137,13 +137,13 @@ def evaluate_seg_maps(truth: torch.Tensor, guess: torch.Tensor) -> dict[str, Any
     return evaluator.evaluate(size)
 
 
-def evaluate_keypoints(samples: list[Any], meta: dict[str, Any]) -> dict[str, Any]:
-    """Evaluates this process's share of samples with keypoints, padded as the default sampler pads."""
+def evaluate_instances(metrics: list[dict[str, Any]], samples: list[Any], meta: dict[str, Any]) -> dict[str, Any]:
+    """Evaluates this process's share of some samples with predictions, padded as the default sampler pads."""
     from trainwright.engine.distributed import get_dist_info
     from trainwright.engine.evaluation.evaluator import Evaluator
 
     rank, world_size = get_dist_info()
-    evaluator = Evaluator([dict(type="CocoKeypointMetric"), dict(type="PCKAccuracy")])
+    evaluator = Evaluator(metrics)
     evaluator.dataset_meta = meta
     for index in range(rank, -(-len(samples) // world_size) * world_size, world_size):
         evaluator.process([samples[index % len(samples)]])

@@ -121,7 +121,7 @@ class PackInputs:
 
     Args:
         meta_keys: what to keep as meta information, where the sample has it. ``img_shape`` is always known:
-            (height, width) of the packed image.
+            (height, width) of the packed image; ``gt_shape`` where there are boxes: that of the image they are for.
         input_key: name of the image in the sample.
 
     Raises:
@@ -130,7 +130,7 @@ class PackInputs:
 
     def __init__(
         self,
-        meta_keys: Sequence[str] = ("sample_idx", "img_id", "img_path", "ori_shape", "img_shape"),
+        meta_keys: Sequence[str] = ("sample_idx", "img_id", "img_path", "ori_shape", "img_shape", "gt_shape"),
         input_key: str = "img",
     ) -> None:
         self.meta_keys = tuple(meta_keys)
@@ -145,6 +145,8 @@ class PackInputs:
             )
         inputs = _as_plain_tensor(results[self.input_key])
         known = dict(results, img_shape=tuple(inputs.shape[-2:]))
+        if (canvas := getattr(results.get("gt_bboxes"), "canvas_size", None)) is not None:
+            known["gt_shape"] = tuple(canvas)
         sample = DataSample(metainfo={key: known[key] for key in self.meta_keys if key in known})
         if "gt_label" in results:
             sample.gt_label = torch.as_tensor(results["gt_label"], dtype=torch.int64)

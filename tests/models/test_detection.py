@@ -561,6 +561,19 @@ def test_mistakes_of_the_metrics() -> None:
         evaluate(CocoMetric(metric="segm"), [found])
 
 
+def test_annotations_in_another_size_than_they_are_measured_or_trained_in(fcos: TorchvisionDetector) -> None:
+    resize = [dict(type="Resize", size=(24, 24)), dict(type="PackInputs")]
+    resized = Shapes(num_samples=1, size=48, pipeline=resize)[0]
+    assert resized["data_samples"].gt_shape == (24, 24)
+    made = with_predictions(resized["data_samples"])
+    for metric in (CocoMetric(), VOCMetric()):
+        with pytest.raises(ValueError, match=r"resized to \(24, 24\), but predictions are measured .* \(48, 48\)"):
+            evaluate(metric, [made])
+    made.set_metainfo(dict(gt_shape=(48, 48)))
+    with pytest.raises(ValueError, match=r"are for an image of the size \(48, 48\), not \(24, 24\)"):
+        fcos([torch.rand(3, 24, 24)], [made], mode="loss")
+
+
 def test_several_processes_give_what_one_gives() -> None:
     samples = samples_of_a_metric()
     metrics = [dict(type="CocoMetric", metric=["bbox", "segm"]), dict(type="VOCMetric")]

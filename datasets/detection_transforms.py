@@ -62,7 +62,7 @@ class LoadAnnotations:
         boxes = torch.tensor([instance["bbox"] for instance in instances], dtype=torch.float32).reshape(-1, 4)
         boxes[:, 0::2].clamp_(0, size[1])
         boxes[:, 1::2].clamp_(0, size[0])
-        results["gt_bboxes"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size)  # type: ignore[call-overload]
+        results["gt_bboxes"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size)
         results["gt_bboxes_labels"] = torch.tensor([one["bbox_label"] for one in instances], dtype=torch.int64)
         results["gt_ignore_flags"] = torch.tensor([bool(one.get("ignore_flag")) for one in instances], dtype=torch.bool)
         if self.with_mask:

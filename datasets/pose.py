@@ -288,7 +288,7 @@ class BaseCocoStyleDataset(BaseDataset):
             left, top, width, height = found["bbox"]
             samples.append({
                 **images[found["image_id"]], "instances": [], "bbox": (left, top, left + width, top + height),
-                "bbox_score": found["score"],
+                "bbox_score": found["score"], "bbox_label": self._labels[found["category_id"]],
             })  # fmt: skip
         return samples
 
@@ -314,7 +314,7 @@ class BaseCocoStyleDataset(BaseDataset):
             gt_areas=torch.tensor([instance["area"] for instance in instances], dtype=torch.float32),
         )
         if self.data_mode == "topdown":
-            info["id"] = instances[0]["id"]
+            info.update(id=instances[0]["id"], bbox_label=instances[0]["label"])
         else:
             info["gt_ignore_flags"] = torch.tensor([instance["crowd"] for instance in instances], dtype=torch.bool)
         return info
@@ -391,6 +391,7 @@ class TopdownShapes(BaseDataset):
             image["gt_bboxes"][one], format="XYXY", canvas_size=info["ori_shape"]
         )
         info["gt_areas"] = image["gt_masks"][one].sum((1, 2)).float()
+        info["bbox_label"] = int(info["gt_bboxes_labels"])
         if "flip_indices" in self._metainfo:
             info["flip_indices"] = self._metainfo["flip_indices"]
         return info

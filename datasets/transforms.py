@@ -101,9 +101,9 @@ class LoadImageFromFile:
 
 # In the second line are those of videos, in the third those of top-down pose estimation.
 _META_KEYS = (
-    "sample_idx", "img_id", "img_path", "ori_shape", "img_shape",
+    "sample_idx", "img_id", "img_path", "ori_shape", "img_shape", "gt_shape",
     "filename", "frame_dir",
-    "bbox", "bbox_score", "warp_matrix",
+    "bbox", "bbox_label", "bbox_score", "warp_matrix",
 )  # fmt: skip
 _INSTANCE_FIELDS = {
     "gt_bboxes": "bboxes",
@@ -130,7 +130,7 @@ class PackInputs:
 
     Args:
         meta_keys: what to keep as meta information, where the sample has it. ``img_shape`` is always known:
-            (height, width) of the packed image.
+            (height, width) of the packed image; ``gt_shape`` where there are boxes: that of the image they are for.
         input_key: name of the image in the sample.
 
     Raises:
@@ -154,6 +154,8 @@ class PackInputs:
             )
         inputs = _as_plain_tensor(results[self.input_key])
         known = dict(results, img_shape=tuple(inputs.shape[-2:]))
+        if (canvas := getattr(results.get("gt_bboxes"), "canvas_size", None)) is not None:
+            known["gt_shape"] = tuple(canvas)
         sample = DataSample(metainfo={key: known[key] for key in self.meta_keys if key in known})
         if "gt_label" in results:
             sample.gt_label = torch.as_tensor(results["gt_label"], dtype=torch.int64)

@@ -40,7 +40,7 @@ val_dataloader = dict(
     dataset=dict(data_mode="bottomup", pipeline=[dict(type="LoadImageFromFile"), dict(type="PackInputs")]),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(nms_thr=None)
+val_evaluator = dict(type="CocoMetric", metric=["keypoints", "bbox"])
 test_evaluator = val_evaluator
 
 train_cfg = dict(by_epoch=True, max_epochs=46, val_interval=1)
@@ -54,4 +54,4 @@ param_scheduler = [
 ]
 # The learning rate is meant for 16 images a step; for fewer it becomes smaller.
 auto_scale_lr = dict(enable=True, base_batch_size=16)
-default_hooks = dict(checkpoint=dict(interval=1, save_best="coco/AP"))
+default_hooks = dict(checkpoint=dict(interval=1, save_best="coco/keypoints_mAP"))

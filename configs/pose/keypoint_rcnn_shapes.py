@@ -38,4 +38,4 @@ test_cfg = dict()
 
 optim_wrapper = dict(optimizer=dict(type="AdamW", lr=1e-3, weight_decay=1e-2), clip_grad=dict(max_norm=10))
 param_scheduler = dict(type="OneCycleLR", eta_max=2e-3, total_steps=max_epochs, convert_to_iter_based=True)
-default_hooks = dict(checkpoint=dict(interval=2, save_best="coco/AP"))
+default_hooks = dict(checkpoint=dict(interval=2, save_best="coco/keypoints_mAP"))

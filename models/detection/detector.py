@@ -100,7 +100,8 @@ class TorchvisionDetector(BaseModel):
         Args:
             **options: arguments of :func:`torch.compile`.
         """
-        self.network.backbone.compile(**options)  # type: ignore[operator]  # a module
+        backbone: Any = self.network.backbone
+        backbone.compile(**options)
 
     def _targets(self, data_samples: Any) -> list[dict[str, Tensor]]:
         """Returns the annotations of a batch as torchvision takes them."""
@@ -236,6 +237,11 @@ def _instances_of(sample: BaseDataElement) -> InstanceData:
         raise ValueError(
             f"{_name(sample)} has no gt_instances with bboxes and labels: does the pipeline load them "
             "(LoadAnnotations)?"
+        )
+    if (of := sample.get("gt_shape")) is not None and of != sample.get("img_shape", of):
+        raise ValueError(
+            f"the instances of {_name(sample)} are for an image of the size {of}, not {sample.img_shape}: load them "
+            "before the image is resized, so that both are"
         )
     return instances  # type: ignore[no-any-return]  # checked by the data sample
 

@@ -32,8 +32,8 @@ class CocoMetric(BaseMetric):
     that no object counts for is NaN.
 
     Without ``ann_file`` the truth are ``gt_instances`` of the samples, and ``ignored_instances`` as crowds; then the
-    area of an object is that of its mask, or else of its box. Both truth and predictions must be in the size of the
-    original image: in a pipeline that resizes, load the annotations after that.
+    area of an object is that of its mask, or else its ``areas``, or else that of its box. Both truth and predictions
+    must be in the size of the original image: in a pipeline that resizes, load the annotations after that.
 
     Args:
         ann_file: COCO's annotation file, for results that are exactly the published ones; the samples then need
@@ -97,6 +97,7 @@ class CocoMetric(BaseMetric):
             if self.ann_file is None and not self.format_only:
                 if sample.get("gt_instances") is None:
                     raise ValueError(f"{name} has no gt_instances: the data set must give them, or give an ann_file")
+                require_original_size(sample)
                 result["true"] = _arrays(sample["gt_instances"])
                 result["ignored"] = _arrays(sample.get("ignored_instances") or {})
             elif result["img_id"] is None:
@@ -199,11 +200,11 @@ class CocoMetric(BaseMetric):
             return chosen
 
         wanted = [
-            (suffix, threshold, area)
-            for suffix, threshold, area in _RESULTS
-            if area in areas and (threshold is None or np.isclose(thresholds, threshold).any())
+            (suffix, over, area)
+            for suffix, over, area in _RESULTS
+            if area in areas and (over is None or np.isclose(thresholds, over).any())
         ]
-        results = {f"{kind}_mAP{suffix}": mean(part(precision, *where)) for suffix, *where in wanted}
+        results = {f"{kind}_mAP{suffix}": mean(part(precision, over, area)) for suffix, over, area in wanted}
         results[f"{kind}_AR"] = mean(part(recall, None, "all"))
         lines = ["  ".join(f"{name} {value:.3f}" for name, value in results.items())]
         if self.classwise:
@@ -211,7 +212,8 @@ class CocoMetric(BaseMetric):
             lines.append("class".ljust(width) + "".join(f"{'mAP' + suffix:>9}" for suffix, *_ in wanted))
             for index, name in enumerate(classes):
                 of_class = {
-                    f"{name}_{kind}_mAP{suffix}": mean(part(precision, *where)[..., index]) for suffix, *where in wanted
+                    f"{name}_{kind}_mAP{suffix}": mean(part(precision, over, area)[..., index])
+                    for suffix, over, area in wanted
                 }
                 lines.append(name.ljust(width) + "".join(f"{value:9.3f}" for value in of_class.values()))
                 results |= of_class
@@ -234,6 +236,21 @@ def require_pycocotools(purpose: str) -> None:
         raise MissingExtraError("pycocotools", "coco", purpose) from error
 
 
+def require_original_size(sample: Mapping[str, Any]) -> None:
+    """Makes sure that the true instances of a sample are in the size of the original image, as the predictions are.
+
+    Raises:
+        ValueError: they are not.
+    """
+    size, original = sample.get("gt_shape"), sample.get("ori_shape")
+    if size is not None and original is not None and tuple(size) != tuple(original):
+        raise ValueError(
+            f"the true instances of {sample.get('img_path', 'a sample')} were resized to {tuple(size)}, but "
+            f"predictions are measured in the size of the original image, {tuple(original)}: in a test pipeline put "
+            "LoadAnnotations behind what resizes"
+        )
+
+
 def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
     """Returns masks as COCO's compressed RLE: ``size``, (height, width), and ``counts``, text.
 
@@ -249,7 +266,7 @@ def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
 
 def _arrays(instances: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what instances have, as arrays; masks as RLE."""
-    fields = ("bboxes", "labels", "scores", "keypoints", "keypoints_visible", "keypoint_scores")
+    fields = ("bboxes", "labels", "scores", "areas", "keypoints", "keypoints_visible", "keypoint_scores")
     result: dict[str, Any] = {
         name: torch.as_tensor(instances[name]).detach().cpu().numpy() for name in fields if name in instances
     }
@@ -302,6 +319,8 @@ def _annotations(
             annotation["segmentation"] = instances["masks"][index]
             if "segm" in kinds or not scored:
                 annotation["area"] = float(coco_mask.area(annotation["segmentation"]))
+        elif "areas" in instances:
+            annotation["area"] = float(instances["areas"][index])
         if "keypoints" in instances:
             annotation |= _keypoints(instances, index)
             if scored and "keypoints" in kinds:

@@ -232,9 +232,9 @@ def _rows_of_classes(
         # A class has several rows in a layer: those of a class together for the boxes of an R-CNN, else those of an
         # anchor.
         if "box_predictor.bbox_pred" in key:
-            taken[key] = value.unflatten(0, (number, -1))[list(rows)].flatten(0, 1)
+            taken[key] = value.reshape(number, -1, *value.shape[1:])[list(rows)].flatten(0, 1)
         else:
-            taken[key] = value.unflatten(0, (-1, number))[:, list(rows)].flatten(0, 1)
+            taken[key] = value.reshape(-1, number, *value.shape[1:])[:, list(rows)].flatten(0, 1)
     return taken
 
 
@@ -318,7 +318,7 @@ def _assemble_ssd(
     ratios = aspect_ratios or [(2, 3)] * len(channels)
     if len(ratios) != len(channels):
         raise ConfigError("aspect_ratios", f"the backbone has {len(channels)} levels, there are {len(ratios)} of these")
-    boxes = DefaultBoxGenerator([list(level) for level in ratios], scales=kwargs.pop("scales", None))  # type: ignore[arg-type]
+    boxes = DefaultBoxGenerator([list(level) for level in ratios], scales=kwargs.pop("scales", None))
     anchors = boxes.num_anchors_per_location()
     head = (
         SSDLiteHead(channels, anchors, outputs, nn.BatchNorm2d)

@@ -9,6 +9,7 @@ from torch import Tensor
 from trainwright.engine.evaluation.metric import BaseMetric
 from trainwright.engine.logging import print_log
 from trainwright.engine.registry import METRICS
+from trainwright.models.detection.metric import require_original_size
 
 
 @METRICS.register_module()
@@ -54,6 +55,7 @@ class VOCMetric(BaseMetric):
             for field in ("pred_instances", "gt_instances"):
                 if sample.get(field) is None:
                     raise ValueError(f"{sample.get('img_path', 'a sample')} has no {field}")
+            require_original_size(sample)
             predicted, true = sample["pred_instances"], sample["gt_instances"]
             ignored = sample.get("ignored_instances") or {"bboxes": torch.zeros(0, 4), "labels": torch.zeros(0).long()}
             difficult = torch.arange(len(true["labels"]) + len(ignored["labels"])) >= len(true["labels"])

@@ -48,9 +48,9 @@ def add_pose_predictions(keypoints: Tensor, scores: Tensor, data_samples: Any = 
     """Returns the data samples with ``pred_instances``, everything in coordinates of the original images.
 
     ``pred_instances`` has ``keypoints`` (1, K, 2), ``keypoint_scores`` (1, K), ``scores`` (1,), which is the mean of
-    those over 0.2 times the score of the box where it has one, and ``bboxes`` (1, 4), the box that was looked into,
-    where it is known. ``gt_instances`` are brought back to the original image too, by the inverse of the sample's
-    ``warp_matrix``.
+    those over 0.2 times the score of the box where it has one, ``bboxes`` (1, 4), the box that was looked into, or else
+    the one around the keypoints, and ``labels`` (1,), the sample's ``bbox_label`` or 0. ``gt_instances`` are brought
+    back to the original image too, by the inverse of the sample's ``warp_matrix``.
 
     Args:
         keypoints: x and y in pixels of the input, of shape (N, K, 2).
@@ -65,12 +65,23 @@ def add_pose_predictions(keypoints: Tensor, scores: Tensor, data_samples: Any = 
     means = (scores * sure).sum(1) / sure.sum(1).clamp(min=1) * box_scores
     for index, sample in enumerate(samples):
         one = slice(index, index + 1)
-        sample.pred_instances = InstanceData(keypoints=originals[one], keypoint_scores=scores[one], scores=means[one])
-        if "bbox" in sample:
-            sample.pred_instances.bboxes = keypoints.new_tensor([sample.bbox])
+        sample.pred_instances = InstanceData(
+            keypoints=originals[one],
+            keypoint_scores=scores[one],
+            scores=means[one],
+            bboxes=keypoints.new_tensor([sample.bbox]) if "bbox" in sample else _around(originals[one]),
+            labels=torch.full((1,), sample.get("bbox_label", 0), device=keypoints.device),
+        )
         if "gt_instances" in sample:
             sample.gt_instances = _restored(sample.gt_instances, back[one])
+            if "gt_shape" in sample and "ori_shape" in sample:
+                sample.set_metainfo({"gt_shape": sample.ori_shape})
     return samples
+
+
+def _around(keypoints: Tensor) -> Tensor:
+    """Returns the boxes (N, 4) around keypoints (N, K, 2)."""
+    return torch.cat([keypoints.amin(1), keypoints.amax(1)], 1)
 
 
 def _inverse(sample: BaseDataElement) -> Tensor:

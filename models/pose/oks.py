@@ -1,212 +1,105 @@
-"""Mean average precision of keypoints, by their similarity."""
+"""Mean average precision of keypoints, where several samples belong to one image."""
 
-import contextlib
-import io
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from trainwright.engine.errors import MissingExtraError
-from trainwright.engine.evaluation.metric import BaseMetric
-from trainwright.engine.logging import print_log
 from trainwright.engine.registry import METRICS
+from trainwright.models.detection.metric import CocoMetric
 
 Array = np.ndarray[Any, Any]
-_RESULTS = ("AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
 
 
 @METRICS.register_module()
-class CocoKeypointMetric(BaseMetric):
-    """COCO's average precision and recall of keypoints, by object keypoint similarity (OKS).
+class CocoKeypointMetric(CocoMetric):
+    """COCO's average precision of keypoints by object keypoint similarity (OKS), for top-down models too.
 
-    Computed by pycocotools (``pip install 'trainwright[coco]'``); https://cocodataset.org/#keypoints-eval. The results
-    are ``coco/AP`` (mean over similarities from 0.5 to 0.95), ``coco/AP .5``, ``coco/AP .75``, ``coco/AP (M)`` and
-    ``(L)`` for medium and large instances, and the same for ``AR``, from 0 to 1; NaN where there are no such
-    instances. Samples are instances, as of a top-down model, or images with several; those of one ``img_id`` belong
-    together. The data set's ``sigmas`` say how far each kind of keypoint may be off.
+    As ``CocoMetric(metric="keypoints")``, but samples of the same ``img_id`` are instances of one image, and near
+    duplicates among its predictions, as overlapping boxes give them, are left out.
 
     Args:
-        ann_file: annotation file of COCO's format with the truth, crowds included; the ``gt_instances`` and
-            ``ignored_instances`` of the samples if None.
+        ann_file: as for :class:`CocoMetric`; with the truth of all images, crowds included.
         nms_thr: of two predictions that are more similar than this, the one with the lower score is left out; in
             (0, 1], None keeps all.
-        collect_device: as for :class:`BaseMetric`.
-        prefix: as for :class:`BaseMetric`; ``coco`` by default.
+        **kwargs: as for :class:`CocoMetric`, without ``metric``.
 
     Raises:
         MissingExtraError: pycocotools is not installed.
         ValueError: ``nms_thr`` is out of range.
     """
 
-    default_prefix = "coco"
-
-    def __init__(
-        self,
-        ann_file: str | None = None,
-        nms_thr: float | None = 0.9,
-        collect_device: str = "cpu",
-        prefix: str | None = None,
-    ) -> None:
+    def __init__(self, ann_file: str | None = None, nms_thr: float | None = 0.9, **kwargs: Any) -> None:
         if nms_thr is not None and not 0 < nms_thr <= 1:
             raise ValueError(f"nms_thr must lie in (0, 1], not at {nms_thr}")
-        _import_pycocotools()
-        super().__init__(collect_device, prefix)
-        self.ann_file = ann_file
+        super().__init__(ann_file, metric="keypoints", **kwargs)
         self.nms_thr = nms_thr
 
-    def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Keeps of each sample the true and the predicted instances, as arrays.
-
-        Raises:
-            ValueError: a sample has no ``img_id``, or no true or predicted keypoints.
-        """
-        for sample in data_samples:
-            if "img_id" not in sample:
-                raise ValueError("CocoKeypointMetric needs the img_id of each sample: name it in PackInputs' meta_keys")
-            truth = None
-            if self.ann_file is None:
-                truth = _arrays(sample, "gt_instances", ("labels", "keypoints", "keypoints_visible", "bboxes", "areas"))
-                ignored = sample.get("ignored_instances")
-                if ignored is not None:
-                    truth = _with_ignored(truth, _arrays(sample, "ignored_instances", tuple(truth)))
-            found = _arrays(sample, "pred_instances", ("labels", "keypoints", "scores"))
-            self.results.append((sample["img_id"], truth, found))
-
-    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+    def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
         """Returns the results by name.
 
         Raises:
-            ValueError: the data set says no ``sigmas``, or not one for each keypoint.
+            ValueError: the data set says no ``sigmas``, or not one for each keypoint; or see :class:`CocoMetric`.
         """
-        coco_class, eval_class = _import_pycocotools()
-        sigmas = self._sigmas(results)
-        with contextlib.redirect_stdout(io.StringIO()):
-            truth = coco_class(self.ann_file)
-            if self.ann_file is None:
-                truth.dataset = _truth(results)
-                truth.createIndex()
-            categories = self._category_ids(truth)
-            found = coco_class()
-            found.dataset = {**truth.dataset, "annotations": self._found(results, sigmas, categories)}
-            found.createIndex()
-            evaluation = eval_class(truth, found, "keypoints")
-            evaluation.params.kpt_oks_sigmas = sigmas
-            evaluation.params.imgIds = sorted({image for image, _, _ in results})
-            evaluation.params.catIds = sorted(set(categories.values()))
-            evaluation.evaluate()
-            evaluation.accumulate()
-        table = io.StringIO()
-        with contextlib.redirect_stdout(table):
-            evaluation.summarize()
-        print_log(table.getvalue().rstrip(), logger="current")
-        values = (float(value) for value in evaluation.stats)
-        return {name: value if value >= 0 else float("nan") for name, value in zip(_RESULTS, values)}
+        images: dict[Any, dict[str, Any]] = {}
+        for index, result in enumerate(results):
+            key = ("sample", index) if result["img_id"] is None else result["img_id"]
+            known = images.get(key)
+            images[key] = result if known is None else _joined(known, result)
+        merged = list(images.values())
+        sigmas = self._sigmas(merged)
+        if self.nms_thr is not None:
+            merged = [
+                {**result, "predicted": without_duplicates(result["predicted"], sigmas, self.nms_thr)}
+                for result in merged
+            ]
+        return super().compute_metrics(merged)
 
-    def _sigmas(self, results: list[Any]) -> Array:
-        sigmas = (self.dataset_meta or {}).get("sigmas")
+    def _sigmas(self, results: list[dict[str, Any]]) -> Array:
+        sigmas = self.sigmas or (self.dataset_meta or {}).get("sigmas")
         if sigmas is None:
             raise ValueError("CocoKeypointMetric needs metainfo=dict(sigmas=(...)) of the data set, one a keypoint")
-        number = next((len(found["keypoints"][0]) for _, _, found in results if len(found["keypoints"])), len(sigmas))
-        if number != len(sigmas):
-            raise ValueError(f"the data set says {len(sigmas)} sigmas, but {number} keypoints are predicted")
+        numbers = {result["predicted"]["keypoints"].shape[1] for result in results if _count(result["predicted"])}
+        if numbers - {len(sigmas)}:
+            raise ValueError(f"the data set says {len(sigmas)} sigmas, but {max(numbers)} keypoints are predicted")
         return np.array(sigmas, dtype=np.float64)
 
-    def _category_ids(self, truth: Any) -> dict[int, int]:
-        """Returns the id of the category of each label."""
-        if self.ann_file is None:
-            return {category["id"] - 1: category["id"] for category in truth.dataset["categories"]}
-        ids = {category["name"]: category["id"] for category in truth.dataset["categories"]}
-        classes = (self.dataset_meta or {}).get("classes") or tuple(ids)
-        if missing := [name for name in classes if name not in ids]:
-            raise ValueError(f"{self.ann_file} has no category {missing[0]!r}, only {', '.join(ids)}")
-        return {label: ids[name] for label, name in enumerate(classes)}
 
-    def _found(self, results: list[Any], sigmas: Array, categories: Mapping[int, int]) -> list[dict[str, Any]]:
-        """Returns the predictions in COCO's format, without near duplicates."""
-        of_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-        for image, _, found in results:
-            labels = found.get("labels", np.zeros(len(found["keypoints"]), dtype=np.int64))
-            for label, points, score in zip(labels.tolist(), found["keypoints"], found["scores"].tolist()):
-                width, height = np.ptp(points, axis=0).tolist()
-                of_image[image].append({
-                    "image_id": image, "category_id": categories[label], "points": points, "score": score,
-                    "area": width * height, "bbox": [*points.min(0).tolist(), width, height], "iscrowd": 0,
-                })  # fmt: skip
-        annotations: list[dict[str, Any]] = []
-        for found in of_image.values():
-            for one in found if self.nms_thr is None else without_duplicates(found, sigmas, self.nms_thr):
-                points = one.pop("points")
-                flat = np.concatenate([points, np.ones((len(points), 1))], axis=1).flatten().tolist()
-                annotations.append({**one, "id": len(annotations) + 1, "keypoints": flat})
-        return annotations
-
-
-def without_duplicates(found: Sequence[dict[str, Any]], sigmas: Array, thr: float) -> list[dict[str, Any]]:
-    """Returns the predictions of one image that resemble none with a higher score.
+def without_duplicates(found: Mapping[str, Array], sigmas: Array, thr: float) -> dict[str, Array]:
+    """Returns the predictions of one image that resemble none of their class with a higher score.
 
     Args:
-        found: predictions with ``points`` (K, 2), ``area``, ``score`` and ``category_id``.
+        found: ``keypoints`` (N, K, 2), ``scores`` (N,) and ``labels`` (N,), and what else predictions have.
         sigmas: shape (K,).
         thr: largest object keypoint similarity of two that are kept.
     """
-    kept: list[dict[str, Any]] = []
-    for one in sorted(found, key=lambda prediction: -prediction["score"]):
-        rivals = (other for other in kept if other["category_id"] == one["category_id"])
-        if all(_similarity(one, other, sigmas) <= thr for other in rivals):
-            kept.append(one)
-    return kept
+    if _count(found) < 2:
+        return dict(found)
+    keypoints, labels = found["keypoints"][..., :2].astype(np.float64), found["labels"]
+    areas = np.ptp(keypoints, axis=1).prod(1)
+    kept: list[int] = []
+    for index in np.argsort(-found["scores"], kind="stable").tolist():
+        rivals = [other for other in kept if labels[other] == labels[index]]
+        square = np.square(keypoints[rivals] - keypoints[index]).sum(-1)
+        area = (areas[rivals] + areas[index])[:, None] / 2 + np.spacing(1)
+        similarity = np.exp(-square / (2 * np.square(2 * sigmas) * area)).mean(1)
+        if not (similarity > thr).any():
+            kept.append(index)
+    return {name: values[kept] for name, values in found.items()}
 
 
-def _similarity(one: Mapping[str, Any], other: Mapping[str, Any], sigmas: Array) -> float:
-    """Returns the object keypoint similarity of two predictions, at the mean of their areas."""
-    square = np.square(one["points"] - other["points"]).sum(1)
-    area = (one["area"] + other["area"]) / 2
-    return float(np.exp(-square / (2 * np.square(2 * sigmas) * (area + np.spacing(1)))).mean())
+def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns two results of the same image as one."""
+    parts = [part for part in ("predicted", "true", "ignored") if part in first]
+    return {**first, **{part: _concatenated(first[part], second[part]) for part in parts}}
 
 
-def _truth(results: list[Any]) -> dict[str, Any]:
-    """Returns the true instances as a data set of COCO's format, each class a category with the id label + 1."""
-    annotations: list[dict[str, Any]] = []
-    for image, truth, _ in results:
-        for index, points in enumerate(truth["keypoints"]):
-            visible = truth.get("keypoints_visible")
-            seen = np.full(len(points), 2.0) if visible is None else visible[index]
-            left, top, right, bottom = truth["bboxes"][index].tolist()
-            area = (right - left) * (bottom - top) if "areas" not in truth else float(truth["areas"][index])
-            annotations.append({
-                "id": len(annotations) + 1, "image_id": image, "category_id": int(truth["labels"][index]) + 1,
-                "keypoints": np.concatenate([points, seen[:, None]], axis=1).flatten().tolist(),
-                "num_keypoints": int((seen > 0).sum()), "bbox": [left, top, right - left, bottom - top], "area": area,
-                "iscrowd": int("ignored" in truth and truth["ignored"][index]),
-            })  # fmt: skip
-    labels = {annotation["category_id"] for annotation in annotations}
-    predicted = {int(label) + 1 for _, _, found in results for label in found.get("labels", ())}
-    return {
-        "images": [{"id": image} for image in dict.fromkeys(image for image, _, _ in results)],
-        "categories": [{"id": key, "name": str(key)} for key in sorted(labels | predicted | {1})],
-        "annotations": annotations,
-    }
+def _concatenated(first: Mapping[str, Array], second: Mapping[str, Array]) -> dict[str, Array]:
+    if not _count(first) or not _count(second):
+        return dict(first if _count(first) else second)
+    return {name: np.concatenate([values, second[name]]) for name, values in first.items() if name in second}
 
 
-def _arrays(sample: Mapping[str, Any], field: str, names: Sequence[str]) -> dict[str, Array]:
-    """Returns those of some fields of instances that there are."""
-    instances = sample.get(field)
-    if instances is None or "keypoints" not in instances:
-        raise ValueError(f"{sample.get('img_path', sample['img_id'])} has no keypoints in {field}")
-    return {name: np.asarray(instances[name].detach().cpu()) for name in names if name in instances}
-
-
-def _with_ignored(truth: Mapping[str, Array], ignored: Mapping[str, Array]) -> dict[str, Array]:
-    flags = np.repeat([0, 1], [len(truth["keypoints"]), len(ignored["keypoints"])])
-    return {name: np.concatenate([truth[name], ignored[name]]) for name in truth} | {"ignored": flags}
-
-
-def _import_pycocotools() -> tuple[Any, Any]:
-    try:
-        from pycocotools.coco import COCO  # type: ignore[import-not-found,unused-ignore]
-        from pycocotools.cocoeval import COCOeval  # type: ignore[import-not-found,unused-ignore]
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("pycocotools", "coco", "CocoKeypointMetric") from error
-    return COCO, COCOeval
+def _count(instances: Mapping[str, Sequence[Any]]) -> int:
+    """Returns the number of instances."""
+    return len(instances.get("keypoints", ()))

@@ -227,14 +227,14 @@ def test_predictions_and_truth_are_in_coordinates_of_the_original_image() -> Non
     target = sample(
         points[0], box=(8.5, 8.5, 20.5, 18.5), warp_matrix=matrix, bbox=(1.0, 2.0, 3.0, 4.0), bbox_score=0.5
     )
-    (found,) = head.predict_heatmaps(Fixed(head.codec, points)(torch.empty(0)), [target])
+    (made,) = head.predict_heatmaps(Fixed(head.codec, points)(torch.empty(0)), [target])
     expected = torch.tensor([[[8.0, 15.0], [14.0, 10.0]]])  # x = (y' + 10) / 2, y = (40 - x') / 2
-    torch.testing.assert_close(found.pred_instances.keypoints, expected)
-    torch.testing.assert_close(found.gt_instances.keypoints, expected)
-    assert found.pred_instances.bboxes.tolist() == [[1, 2, 3, 4]]
-    assert found.pred_instances.scores.tolist() == [0.5]
+    torch.testing.assert_close(made.pred_instances.keypoints, expected)
+    torch.testing.assert_close(made.gt_instances.keypoints, expected)
+    assert made.pred_instances.bboxes.tolist() == [[1, 2, 3, 4]]
+    assert made.pred_instances.scores.tolist() == [0.5]
     # Corners (8, 8) and (20, 18) in pixel centres become (9, 16) and (14, 10).
-    assert sorted(found.gt_instances.bboxes[0].tolist()) == pytest.approx([9.5, 10.5, 14.5, 16.5])
+    assert sorted(made.gt_instances.bboxes[0].tolist()) == pytest.approx([9.5, 10.5, 14.5, 16.5])
 
 
 # ------------------------------------------------------------------------------------------------------------- metrics
@@ -243,8 +243,15 @@ def test_predictions_and_truth_are_in_coordinates_of_the_original_image() -> Non
 def predicted(truth: Any, guess: Any, scores: Any = 0.9, **settings: Any) -> DataSample:
     made = sample(truth, **settings)
     keypoints = torch.as_tensor(guess, dtype=torch.float32)[None]
-    made.pred_instances = InstanceData(keypoints=keypoints, scores=torch.tensor([scores]))
+    made.pred_instances = found(keypoints, scores)
     return made
+
+
+def found(keypoints: Tensor, score: float) -> InstanceData:
+    """Returns predicted instances of class 0 with these keypoints, (N, K, 2)."""
+    number = len(keypoints)
+    labels, boxes = torch.zeros(number, dtype=torch.int64), torch.zeros(number, 4)
+    return InstanceData(keypoints=keypoints, scores=torch.full((number,), score), labels=labels, bboxes=boxes)
 
 
 def evaluate(metric: Any, samples: list[DataSample], meta: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -294,13 +301,13 @@ def test_oks_by_hand() -> None:
 
     # exp(-d² / (2 area (2 sigma)²)) with d² = 9 and area 1000: 0.6376 for sigma 0.05, 0.8936 for 0.1; mean 0.7656.
     results = evaluate(CocoKeypointMetric(), [of_image(1, [[5, 5], [20, 20]], [[8, 5], [20, 23]], 0.9)], META)
-    assert results["coco/AP"] == pytest.approx(0.6)  # right at 0.5, 0.55, ..., 0.75
-    assert (results["coco/AP .5"], results["coco/AP .75"]) == pytest.approx((1, 1))
-    assert np.isnan(results["coco/AP (M)"])
-    assert next(iter(results)) == "coco/AP"
+    assert results["coco/keypoints_mAP"] == pytest.approx(0.6)  # right at 0.5, 0.55, ..., 0.75
+    assert (results["coco/keypoints_mAP_50"], results["coco/keypoints_mAP_75"]) == pytest.approx((1, 1))
+    assert np.isnan(results["coco/keypoints_mAP_m"])
+    assert next(iter(results)) == "coco/keypoints_mAP"
     # Of a keypoint that is not labelled nothing is asked.
     hidden = [of_image(1, [[5, 5], [20, 20]], [[5, 5], [99, 99]], 0.9, visible=(2, 0))]
-    assert evaluate(CocoKeypointMetric(), hidden, META)["coco/AP"] == pytest.approx(1)
+    assert evaluate(CocoKeypointMetric(), hidden, META)["coco/keypoints_mAP"] == pytest.approx(1)
 
 
 def test_near_duplicates_are_left_out() -> None:
@@ -311,9 +318,9 @@ def test_near_duplicates_are_left_out() -> None:
     first, again = of_image(1, points, points, 0.9), of_image(1, [[70, 70], [90, 90]], points, 0.95)
     third = of_image(1, [[170, 70], [190, 90]], [[170, 70], [190, 90]], 0.5)
     # With the duplicate before the third prediction: precision 1, 1/2, 2/3 at recall 1/3, 1/3, 2/3.
-    kept = evaluate(CocoKeypointMetric(nms_thr=None), [first, again, third], META)["coco/AP"]
+    kept = evaluate(CocoKeypointMetric(nms_thr=None), [first, again, third], META)["coco/keypoints_mAP"]
     assert kept == pytest.approx((34 * 1 + 33 * 2 / 3) / 101, abs=1e-6)
-    clean = evaluate(CocoKeypointMetric(), [first, again, third], META)["coco/AP"]
+    clean = evaluate(CocoKeypointMetric(), [first, again, third], META)["coco/keypoints_mAP"]
     assert clean == pytest.approx(67 / 101)
 
 
@@ -328,11 +335,12 @@ def test_the_annotation_file_has_the_truth(tmp_path: Path) -> None:
         "annotations": [annotation | {"id": 1, "keypoints": [5, 5, 2, 25, 20, 2]}, annotation | {"id": 2, "image_id": 2, "keypoints": [5, 5, 2, 9, 9, 2]}],
     }  # fmt: skip
     (tmp_path / "ann.json").write_text(json.dumps(content))
-    found = [DataSample(metainfo={"img_id": 1}, pred_instances=InstanceData(keypoints=torch.tensor([[[5.0, 5.0], [25.0, 20.0]]]), scores=torch.tensor([0.5])))]  # fmt: skip
+    points = torch.tensor([[[5.0, 5.0], [25.0, 20.0]]])
+    samples = [DataSample(metainfo={"img_id": 1}, pred_instances=found(points, 0.5))]
     metric = CocoKeypointMetric(ann_file=str(tmp_path / "ann.json"))
-    assert evaluate(metric, found, META)["coco/AP"] == pytest.approx(1)  # only of images that were seen
-    with pytest.raises(ValueError, match="has no category 'cat', only thing"):
-        evaluate(metric, found, {**META, "classes": ("cat",)})
+    assert evaluate(metric, samples, META)["coco/keypoints_mAP"] == pytest.approx(1)  # only of images that were seen
+    with pytest.raises(ValueError, match="has no class 'cat'"):
+        evaluate(metric, samples, {**META, "classes": ("cat",)})
 
 
 def test_mistakes_of_oks() -> None:
@@ -343,11 +351,9 @@ def test_mistakes_of_oks() -> None:
         CocoKeypointMetric(nms_thr=2)
     good = of_image(1, [[5, 5], [20, 20]], [[8, 5], [20, 23]], 0.9)
     with pytest.raises(ValueError, match="needs metainfo"):
-        evaluate(CocoKeypointMetric(), [good], {})
+        evaluate(CocoKeypointMetric(), [good], {"classes": ("thing",)})
     with pytest.raises(ValueError, match="1 sigmas, but 2 keypoints"):
-        evaluate(CocoKeypointMetric(), [good], {"sigmas": (0.1,)})
-    with pytest.raises(ValueError, match="needs the img_id"):
-        evaluate(CocoKeypointMetric(), [predicted([[0, 0]], [[0, 0]])], META)
+        evaluate(CocoKeypointMetric(), [good], {**META, "sigmas": (0.1,)})
 
 
 def test_nothing_predicted_is_a_score_of_zero() -> None:
@@ -355,8 +361,8 @@ def test_nothing_predicted_is_a_score_of_zero() -> None:
     from trainwright.models import CocoKeypointMetric
 
     nothing = of_image(1, [[5, 5], [20, 20]], [[5, 5], [20, 20]], 0.9)
-    nothing.pred_instances = InstanceData(keypoints=torch.zeros(0, 2, 2), scores=torch.zeros(0))
-    assert evaluate(CocoKeypointMetric(), [nothing], META)["coco/AP"] == 0
+    nothing.pred_instances = found(torch.zeros(0, 2, 2), 0.0)
+    assert evaluate(CocoKeypointMetric(), [nothing], META)["coco/keypoints_mAP"] == 0
 
 
 def test_several_processes_give_what_one_gives() -> None:
@@ -368,7 +374,7 @@ def test_several_processes_give_what_one_gives() -> None:
     samples = [of_image(image, one, other, 0.5 + image / 10) for image, one, other in zip(images, truth, guess)]
     metrics = [dict(type="CocoKeypointMetric"), dict(type="PCKAccuracy")]
     alone = evaluate(metrics, samples, META)
-    assert 0 < alone["coco/AP"] < 1
+    assert 0 < alone["coco/keypoints_mAP"] < 1
     together = run_processes(evaluate_instances, metrics, samples, META)
     for results in together:
         assert {key: value for key, value in results.items() if value == value} == {
@@ -406,9 +412,9 @@ def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_pa
     inferencer = Pose2DInferencer(checkpoint, show_progress=False)
     image = torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8)
     answer = inferencer(image, bboxes=[[5, 5, 30, 30], [10, 0, 50, 40]], out_dir=tmp_path / "out")
-    (found,) = answer["predictions"]
-    assert np.array(found["pred_instances"]["keypoints"]).shape == (2, 4, 2)
-    assert found["pred_instances"]["bboxes"] == [[5, 5, 30, 30], [10, 0, 50, 40]]
+    (entry,) = answer["predictions"]
+    assert np.array(entry["pred_instances"]["keypoints"]).shape == (2, 4, 2)
+    assert entry["pred_instances"]["bboxes"] == [[5, 5, 30, 30], [10, 0, 50, 40]]
     assert answer["visualization"][0].ndim == 3
     whole = inferencer([image, image], batch_size=2)["predictions"]
     assert [one["pred_instances"]["bboxes"] for one in whole] == [[[0, 0, 50, 40]]] * 2

@@ -32,6 +32,6 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-# Needs pip install "trainwright[coco]". Near duplicates are removed by the detector itself.
-val_evaluator = dict(type="CocoKeypointMetric", nms_thr=None)
+# Needs pip install "trainwright[coco]".
+val_evaluator = dict(type="CocoMetric", metric=["keypoints", "bbox"])
 test_evaluator = val_evaluator

@@ -30,11 +30,12 @@ class Task:
     Args:
         title: what it is, for people.
         network: config of the plain network.
-        model: config of the model around it, without ``network``.
+        model: config of the model around it, without the network.
         dataset: config of the data; all samples are prepared before the training.
         loss_by_hand: takes the plain network and a batch as the loader yields it, and returns the loss to minimise.
         batch_size: samples in a step.
         steps: in a training.
+        argument: of the model, which takes the network.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Task:
     loss_by_hand: Callable[[nn.Module, dict[str, Any]], Tensor]
     batch_size: int = 4
     steps: int = 12
+    argument: str = "network"
 
 
 class Prepared(Dataset[Any]):
@@ -92,7 +94,7 @@ def by_runner(task: Task, network: nn.Module, data: Prepared) -> None:
     """Trains with Trainwright, with all its default hooks."""
     with tempfile.TemporaryDirectory() as folder:
         Runner(
-            model={**task.model, "network": network},
+            model={**task.model, task.argument: network},
             work_dir=folder,
             train_dataloader={"dataset": data, "batch_size": task.batch_size},
             train_cfg={"by_epoch": True, "max_epochs": 1},
@@ -136,6 +138,21 @@ def _mask_loss(network: nn.Module, batch: dict[str, Any]) -> Tensor:
     return sum(losses.values(), torch.zeros(()))
 
 
+def _pose_loss(network: nn.Module, batch: dict[str, Any]) -> Tensor:
+    truths = [sample.gt_instances for sample in batch["data_samples"]]
+    points, visible = (torch.cat([truth[key] for truth in truths]) for key in ("keypoints", "keypoints_visible"))
+    target, weights = _CODEC.encode(points, visible)
+    error = (network(torch.stack(batch["inputs"]).float()) - target).square().mean((2, 3))
+    return (error * weights).mean()
+
+
+def _video_loss(network: nn.Module, batch: dict[str, Any]) -> Tensor:
+    labels = torch.stack([sample.gt_label for sample in batch["data_samples"]])
+    return nn.functional.cross_entropy(network(torch.cat(batch["inputs"]).float()), labels)
+
+
+_CODEC_CONFIG = {"type": "MSRAHeatmap", "input_size": (64, 64), "heatmap_size": (64, 64), "sigma": 2}
+_CODEC = MODELS.build(_CODEC_CONFIG)
 _SHAPES = {"type": "Shapes", "size": 96, "pipeline": [{"type": "PackInputs"}]}
 _PYRAMID = {
     "type": "FeaturePyramid",
@@ -159,6 +176,52 @@ TASKS: dict[str, Task] = {
         model={"type": "TorchvisionDetector"},
         dataset=_SHAPES,
         loss_by_hand=_mask_loss,
+    ),
+    "pose": Task(
+        title="heat maps by a small UNet, 8 crops of 64x64 pixels",
+        network={"type": "UNet", "num_classes": 4, "base_channels": 16, "depth": 4},
+        model={
+            "type": "TopdownPoseEstimator",
+            # One more convolution, of 4 to 4 channels, than by hand.
+            "head": {
+                "type": "HeatmapHead",
+                "in_channels": 4,
+                "out_channels": 4,
+                "codec": _CODEC_CONFIG,
+                "deconv_out_channels": (),
+                "deconv_kernel_sizes": (),
+            },
+        },
+        dataset={
+            "type": "TopdownShapes",
+            "size": 96,
+            "max_shapes": 1,
+            "pipeline": [
+                {"type": "GetBBoxCenterScale"},
+                {"type": "TopdownAffine", "input_size": (64, 64)},
+                {"type": "PackInputs"},
+            ],
+        },
+        loss_by_hand=_pose_loss,
+        batch_size=8,
+        argument="backbone",
+    ),
+    "video": Task(
+        title="a small 3D network, 16 clips of 8 frames of 40x40 pixels",
+        network={"type": "SmallC3D", "num_classes": 6},
+        model={"type": "Recognizer3D"},
+        dataset={
+            "type": "MovingShapes",
+            "pipeline": [
+                {"type": "SampleFrames", "clip_len": 8},
+                {"type": "ArrayDecode"},
+                {"type": "FormatShape"},
+                {"type": "PackInputs"},
+            ],
+        },
+        loss_by_hand=_video_loss,
+        batch_size=16,
+        argument="backbone",
     ),
 }
 

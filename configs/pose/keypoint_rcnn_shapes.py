@@ -20,22 +20,24 @@ model = dict(
             ),
             out_channels=64,
         ),
+        anchor_sizes=[[20], [32], [48]],
         head_channels=64,
         min_size=96,
         rpn_pre_nms_top_n_train=200,
-        rpn_post_nms_top_n_train=100,
+        rpn_post_nms_top_n_train=50,
         rpn_pre_nms_top_n_test=100,
-        rpn_post_nms_top_n_test=50,
-        box_batch_size_per_image=32,
+        rpn_post_nms_top_n_test=30,
+        box_batch_size_per_image=16,
+        box_positive_fraction=0.5,
         box_detections_per_img=10,
     ),
 )
 
-max_epochs = 8
+max_epochs = 10
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=2)
 val_cfg = dict()
 test_cfg = dict()
 
 optim_wrapper = dict(optimizer=dict(type="AdamW", lr=1e-3, weight_decay=1e-2), clip_grad=dict(max_norm=10))
-param_scheduler = dict(type="OneCycleLR", eta_max=2e-3, total_steps=max_epochs, convert_to_iter_based=True)
+param_scheduler = dict(type="OneCycleLR", eta_max=3e-3, total_steps=max_epochs, convert_to_iter_based=True)
 default_hooks = dict(checkpoint=dict(interval=2, save_best="coco/keypoints_mAP"))

@@ -240,3 +240,43 @@ def _members_by_class(dataset: Any) -> dict[int, list[int]]:
     if not members:
         raise ValueError(f"no sample of {type(dataset).__name__} has a class: get_cat_ids() is always empty")
     return dict(sorted(members.items()))
+
+
+@DATA_SAMPLERS.register_module()
+class AspectRatioBatchSampler(Sampler[list[int]]):
+    """Puts wide and high images into different batches, so that less of a batch is padding.
+
+    The dataset's ``get_data_info`` must tell ``width`` and ``height``. What is left of both kinds at the end of an
+    epoch makes the last batches, so that their number does not depend on the order.
+
+    Args:
+        sampler: yields indices, and has the ``dataset`` that they are of.
+        batch_size: samples in a batch.
+        drop_last: leave out a last batch that is smaller.
+    """
+
+    def __init__(self, sampler: Any, batch_size: int, drop_last: bool = False) -> None:
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.drop_last = drop_last
+
+    def __iter__(self) -> Iterator[list[int]]:
+        wide: list[int] = []
+        high: list[int] = []
+        for index in self.sampler:
+            info = self.sampler.dataset.get_data_info(index)
+            if "width" not in info or "height" not in info:
+                raise ValueError(f"sample {index} has no width and height: AspectRatioBatchSampler needs them")
+            batch = wide if info["width"] > info["height"] else high
+            batch.append(index)
+            if len(batch) == self.batch_size:
+                yield batch[:]
+                batch.clear()
+        rest = wide + high
+        for start in range(0, len(rest), self.batch_size):
+            batch = rest[start : start + self.batch_size]
+            if len(batch) == self.batch_size or not self.drop_last:
+                yield batch
+
+    def __len__(self) -> int:
+        return len(self.sampler) // self.batch_size if self.drop_last else -(-len(self.sampler) // self.batch_size)

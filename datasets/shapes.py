@@ -115,6 +115,8 @@ class Shapes(BaseDataset):
         labels = [shapes[index]["label"] for index in kept]
         points, seen = zip(*(self._keypoints(shapes[index], owner == index) for index in kept))
         boxes = torch.tensor(np.array([_box(mask) for mask in masks]), dtype=torch.float32)
+        if "flip_indices" in self._metainfo:
+            info["flip_indices"] = self._metainfo["flip_indices"]
         info.update(
             img=tv_tensors.Image(torch.from_numpy(image.clip(0, 255).astype(np.uint8)).permute(2, 0, 1).contiguous()),
             ori_shape=(self.size, self.size),
@@ -141,7 +143,8 @@ class Shapes(BaseDataset):
         angle = rng.uniform(0, math.tau)
         turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
         outline = np.array(_OUTLINES[kind]) @ turn * radius + centre
-        corners = (np.array(_CORNERS[kind]).reshape(-1, 2) @ turn) * radius + centre
+        # Pillow cuts coordinates to whole pixels, so what it draws lies half a pixel lower in the mean.
+        corners = (np.array(_CORNERS[kind]).reshape(-1, 2) @ turn) * radius + centre - 0.5
         canvas = Image.new("1", (self.size, self.size))
         ImageDraw.Draw(canvas).polygon([(x, y) for x, y in outline], fill=1)
         # Away from the greys of the background.

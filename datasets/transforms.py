@@ -15,8 +15,9 @@ and where it has them, with N instances and K keypoints each:
     gt_bboxes_labels      int64 (N,): class of each instance
     gt_ignore_flags       bool (N,): instances that count neither as hit nor as missed (crowds, difficult ones)
     gt_masks              tv_tensors.Mask: (N, H, W), uint8, 0 or 1
-    gt_keypoints          float32 (N, K, 2): x and y in pixels
+    gt_keypoints          float32 (N, K, 2): x and y in pixels; the centre of the first pixel is (0, 0)
     gt_keypoints_visible  float32 (N, K): 0 not labelled, 1 hidden, 2 visible
+    gt_areas              float32 (N,): area of each instance in square pixels of the image in the file
     gt_seg_map            tv_tensors.Mask: (H, W), uint8 or int64, class of each pixel; 255 does not count
 
 Every v2 transform gets the whole dict and changes what it knows the type of (images, and ``tv_tensors`` such
@@ -124,12 +125,19 @@ class KeepAnnotations:
         return f"{type(self).__name__}(keys={self.keys})"
 
 
+# In the second line are those of videos, in the third those of top-down pose estimation.
+_META_KEYS = (
+    "sample_idx", "img_id", "img_path", "ori_shape", "img_shape", "gt_shape",
+    "filename", "frame_dir",
+    "bbox", "bbox_label", "bbox_score", "warp_matrix",
+)  # fmt: skip
 _INSTANCE_FIELDS = {
     "gt_bboxes": "bboxes",
     "gt_bboxes_labels": "labels",
     "gt_masks": "masks",
     "gt_keypoints": "keypoints",
     "gt_keypoints_visible": "keypoints_visible",
+    "gt_areas": "areas",
 }
 
 
@@ -142,13 +150,14 @@ class PackInputs:
 
     - ``gt_label``: int64, of shape () for one class, (L,) for a list of them;
     - ``gt_score``: float32 (classes,);
-    - ``gt_instances`` with ``bboxes`` (N, 4), ``labels`` (N,), ``masks`` (N, H, W), ``keypoints`` (N, K, 2) and
-      ``keypoints_visible`` (N, K); those with a true ``gt_ignore_flags`` go to ``ignored_instances`` instead;
+    - ``gt_instances`` with ``bboxes`` (N, 4), ``labels`` (N,), ``masks`` (N, H, W), ``keypoints`` (N, K, 2),
+      ``keypoints_visible`` (N, K) and ``areas`` (N,); those with a true ``gt_ignore_flags`` go to
+      ``ignored_instances`` instead;
     - ``gt_sem_seg`` with ``sem_seg``: int64 (1, H, W).
 
     Args:
         meta_keys: what to keep as meta information, where the sample has it. ``img_shape`` is always known:
-            (height, width) of the packed image.
+            (height, width) of the packed image; ``gt_shape`` where there are boxes: that of the image they are for.
         input_key: name of the image in the sample.
 
     Raises:
@@ -157,7 +166,7 @@ class PackInputs:
 
     def __init__(
         self,
-        meta_keys: Sequence[str] = ("sample_idx", "img_id", "img_path", "ori_shape", "img_shape"),
+        meta_keys: Sequence[str] = _META_KEYS,
         input_key: str = "img",
     ) -> None:
         self.meta_keys = tuple(meta_keys)
@@ -172,6 +181,8 @@ class PackInputs:
             )
         inputs = _as_plain_tensor(results[self.input_key])
         known = dict(results, img_shape=tuple(inputs.shape[-2:]))
+        if (canvas := getattr(results.get("gt_bboxes"), "canvas_size", None)) is not None:
+            known["gt_shape"] = tuple(canvas)
         sample = DataSample(metainfo={key: known[key] for key in self.meta_keys if key in known})
         if "gt_label" in results:
             sample.gt_label = torch.as_tensor(results["gt_label"], dtype=torch.int64)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torchvision.transforms import v2
+from torchvision.tv_tensors import TVTensor, wrap
 
 from trainwright.datasets.base import build_transform
 from trainwright.engine.registry import TRANSFORMS
@@ -125,6 +126,45 @@ class RandomErasing(v2.RandomErasing):
         inplace: bool = False,
     ) -> None:
         super().__init__(p, scale, ratio, value, inplace)  # type: ignore[arg-type]  # its hint is too narrow
+
+
+_OF_INSTANCES = (
+    "gt_bboxes_labels", "gt_ignore_flags", "gt_masks", "gt_keypoints", "gt_keypoints_visible",
+)  # fmt: skip
+
+
+@TRANSFORMS.register_module()
+class SanitizeBoundingBoxes(v2.Transform):
+    """Removes instances of whose box too little is left, such as by a crop.
+
+    Everything that an instance has goes with its box ``gt_bboxes``: see :mod:`trainwright.datasets.transforms`.
+
+    Args:
+        min_size: least width and height of a box in pixels, at least 1.
+        min_area: least area of a box in pixels, at least 1.
+    """
+
+    def __init__(self, min_size: float = 1.0, min_area: float = 1.0) -> None:
+        super().__init__()
+        if min_size < 1 or min_area < 1:
+            raise ValueError(f"min_size and min_area must be at least 1, not {min_size} and {min_area}")
+        self.min_size = min_size
+        self.min_area = min_area
+
+    def forward(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Returns the sample; one without boxes as it is."""
+        if "gt_bboxes" not in results:
+            return results
+        boxes, kept = v2.functional.sanitize_bounding_boxes(
+            results["gt_bboxes"], min_size=self.min_size, min_area=self.min_area
+        )
+        results["gt_bboxes"] = boxes
+        for key in _OF_INSTANCES:
+            if key in results:
+                value = results[key]
+                selected = torch.as_tensor(value)[kept]
+                results[key] = wrap(selected, like=value) if isinstance(value, TVTensor) else selected
+        return results
 
 
 def _dtype(dtype: Any) -> Any:

@@ -82,7 +82,11 @@ def _scale_lr(runner: "Runner", wrapper: Any, options: Mapping[str, Any]) -> Non
     if base is None:
         hint = "the batch size that the learning rate was chosen for"
         raise ConfigError("auto_scale_lr.base_batch_size", "missing", hint)
-    batch_size = runner.train_dataloader.batch_size * runner.world_size
+    loader = runner.train_dataloader
+    own = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)  # a batch sampler decides itself
+    if own is None:
+        raise ConfigError("auto_scale_lr.enable", f"a {type(loader.batch_sampler).__name__} tells no batch_size")
+    batch_size = own * runner.world_size
     groups = wrapper.param_groups
     for group in chain(*groups.values()) if isinstance(groups, Mapping) else groups:
         group["lr"] *= batch_size / base

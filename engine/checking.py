@@ -37,6 +37,7 @@ SWITCHES = frozenset(
         "runner_type",
         "custom_imports",
         "inference_pipeline",
+        "inferencer_type",
         "test_pipeline",
         "tta_model",
         "tta_pipeline",

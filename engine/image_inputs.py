@@ -1,7 +1,7 @@
 """From whatever a user calls an image to what a model takes."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +95,12 @@ class ImagePipeline:
         """Whether the inputs are images, rather than points or other numbers."""
         return self.has_transforms or self.shape is None or len(self.shape) == 3
 
-    def __call__(self, source: Any) -> Any:
+    def __call__(self, source: Any, extra: Mapping[str, Any] | None = None) -> Any:
         """Returns the sample for a path, a PIL image, an array or a tensor.
+
+        Args:
+            source: the image.
+            extra: what else the steps find in the sample, such as a box.
 
         Raises:
             ValueError: a step rejects the image, or numbers have another shape than the model was trained on.
@@ -112,6 +116,7 @@ class ImagePipeline:
             sample.update(img=image, ori_shape=tuple(image.shape[-2:]))
         if not self.steps:
             return self._resized(sample)
+        sample.update(extra or {})
         for step in self.steps:
             sample = step(sample)
             if sample is None:

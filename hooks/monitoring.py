@@ -8,7 +8,7 @@ from typing import Any
 from trainwright.engine.errors import ConfigError, did_you_mean
 
 RULES = ("greater", "less")
-GREATER_KEYS = ("acc", "top", "AR@", "auc", "precision", "mAP", "mDice", "mIoU", "mAcc", "aAcc")
+GREATER_KEYS = ("acc", "top", "AR@", "auc", "precision", "mAP", "mDice", "mIoU", "mAcc", "aAcc", "PCK")
 LESS_KEYS = ("loss",)
 
 

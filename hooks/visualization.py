@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.hook import DataBatch, Hook
+from trainwright.engine.image_inputs import IMAGE_SUFFIXES
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.structures import DataSample
 
@@ -74,7 +75,7 @@ class VisualizationHook(Hook):
         name = Path(str(sample.get("img_path", ""))).stem or str(batch_idx)
         runner.visualizer.add_datasample(
             f"{mode}_{name}",
-            to_image(inputs[0]),
+            _original_image(inputs[0], sample),
             sample,
             draw_gt=self.draw_gt,
             draw_pred=self.draw_pred,
@@ -103,6 +104,29 @@ def to_image(tensor: Tensor) -> np.ndarray[Any, Any]:
         low, high = image.min(), image.max()
         image = ((image - low) / (high - low).clamp_min(1e-12) * 255).round().to(torch.uint8)
     return image.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
+
+
+def _original_image(inputs: Tensor, sample: DataSample) -> np.ndarray[Any, Any]:
+    """Returns the image that predictions are in the coordinates of: the file, or else the input in its size.
+
+    An input that is a crop of an image without a file (``warp_matrix``) is put back to its place.
+    """
+    from PIL import Image, ImageOps
+
+    path, size = sample.get("img_path"), sample.get("ori_shape")
+    if path and Path(path).suffix.lower() in IMAGE_SUFFIXES and Path(path).is_file():
+        with Image.open(path) as picture:
+            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    image = to_image(inputs)
+    if size is None or (image.shape[:2] == tuple(size) and "warp_matrix" not in sample):
+        return image
+    height, width = size
+    if "warp_matrix" not in sample:
+        return np.array(Image.fromarray(image).resize((width, height)))
+    a, b, x, c, d, y = sample.warp_matrix
+    # Pillow counts from the edge of the first pixel, the matrix from its centre.
+    matrix = (a, b, x + 0.5 - (a + b) / 2, c, d, y + 0.5 - (c + d) / 2)
+    return np.array(Image.fromarray(image).transform((width, height), Image.Transform.AFFINE, matrix))
 
 
 def _first_sample(outputs: Any) -> DataSample:

@@ -12,6 +12,7 @@ from trainwright.engine.registry import ROOT_REGISTRIES
 
 NET = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
 DATA = dict(type="XOR", num_samples=8)
+CODEC = dict(type="MSRAHeatmap", input_size=(16, 16), heatmap_size=(4, 4))
 
 
 def names(variable: str) -> list[str]:
@@ -28,7 +29,9 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "StochasticWeightAverage": dict(model=NET),
         "ClassificationTTA": dict(module=dict(type="ImageClassifier", backbone=dict(type="LeNet"))),
         "CutMix": dict(num_classes=2),
+        "FeaturePyramid": dict(body=dict(type="TorchvisionFeatures", name="squeezenet1_1", layers="features")),
         "GlobalAveragePooling": {},
+        "HeatmapHead": dict(in_channels=4, out_channels=2, codec=CODEC),
         "ImageClassifier": dict(backbone=dict(type="LeNet")),
         "KNNClassifier": dict(backbone=dict(type="LeNet"), memory={}),
         "LinearClsHead": dict(num_classes=2, in_channels=4),
@@ -41,18 +44,32 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
             backbone=dict(type="UNet", num_classes=None, base_channels=4, depth=2),
             heads=dict(parts=dict(type="SegmentationHead", num_classes=2, in_channels=8)),
         ),
+        "MSRAHeatmap": dict(input_size=(16, 16), heatmap_size=(4, 4)),
         "RandomBatchAugment": dict(augments=[dict(type="Mixup", num_classes=2)]),
+        "Recognizer3D": dict(backbone=dict(type="SmallC3D", num_classes=2)),
         "SegmentationHead": dict(num_classes=2, in_channels=4),
         "SemanticSegmentor": dict(network=dict(type="UNet", num_classes=2, base_channels=4, depth=2)),
+        "SmallC3D": dict(num_classes=2),
+        "TopdownPoseEstimator": dict(
+            backbone=dict(type="UNet", num_classes=None, base_channels=4, depth=2),
+            head=dict(type="HeatmapHead", in_channels=8, out_channels=2, codec=CODEC),
+        ),
+        "TorchvisionDetectionModel": dict(name="ssdlite320_mobilenet_v3_large", num_classes=2),
+        "TorchvisionDetector": dict(network="ssdlite320_mobilenet_v3_large", num_classes=2),
         "TorchvisionFeatures": dict(name="squeezenet1_1", layers="features"),
         "TorchvisionModel": dict(name="squeezenet1_1", num_classes=2),
         "TorchvisionSegmentationModel": dict(name="lraspp_mobilenet_v3_large", num_classes=2),
+        "TorchvisionVideoModel": dict(name="mc3_18", num_classes=2),
         "UNet": dict(num_classes=2, base_channels=4, depth=2),
     },
     "DATASETS": {
+        "BaseCocoStyleDataset": dict(lazy_init=True),
         "BaseDataset": dict(lazy_init=True),
+        "BaseDetDataset": dict(lazy_init=True),
         "BaseSegDataset": dict(data_root="none", lazy_init=True),
         "Cityscapes": dict(data_root="none", lazy_init=True),
+        "CocoDataset": dict(lazy_init=True),
+        "VOCDataset": dict(data_root="none", lazy_init=True),
         "VOCSegmentation": dict(data_root="none", lazy_init=True),
         "InMemoryDataset": dict(lazy_init=True),
         "ConcatDataset": dict(datasets=[DATA, DATA]),
@@ -63,24 +80,37 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "ImageNet": dict(data_root="none", lazy_init=True),
         "MultiLabelDataset": dict(lazy_init=True),
         "VOC": dict(data_root="none", lazy_init=True),
+        "CocoKeypointDataset": dict(lazy_init=True),
+        "MovingShapes": dict(num_samples=2),
+        "RawframeDataset": dict(data_root="none", lazy_init=True),
         "Shapes": dict(num_samples=2),
+        "TopdownShapes": dict(num_samples=2),
+        "VideoDataset": dict(data_root="none", lazy_init=True),
         "MNIST": dict(root="none", lazy_init=True),
         "FashionMNIST": dict(root="none", lazy_init=True),
         "CIFAR10": dict(root="none", lazy_init=True),
         "CIFAR100": dict(root="none", lazy_init=True),
     },
     "DATA_SAMPLERS": {
-        name: dict(dataset=None)
-        for name in ("ClassAwareSampler", "DefaultSampler", "InfiniteSampler", "RepeatAugSampler")
+        "AspectRatioBatchSampler": dict(sampler=None, batch_size=2),
+        **{
+            name: dict(dataset=None)
+            for name in ("ClassAwareSampler", "DefaultSampler", "InfiniteSampler", "RepeatAugSampler")
+        },
     },
     "TRANSFORMS": {
         "BatchRandomCrop": dict(padding=2),
+        "DenseSampleFrames": dict(clip_len=2),
         "KeepAnnotations": dict(keys=["gt_label"]),
         "RandomApply": dict(transforms=[dict(type="RandomHorizontalFlip")]),
         "RandomChoice": dict(transforms=[dict(type="RandomHorizontalFlip")]),
         "RandomOrder": dict(transforms=[dict(type="RandomHorizontalFlip")]),
+        "SampleFrames": dict(clip_len=2),
         "SegRandomCrop": dict(crop_size=8),
+        "ThreeCrop": dict(crop_size=8),
         "ToDtype": dict(dtype="float32"),
+        "TopdownAffine": dict(input_size=(8, 8)),
+        "UniformSample": dict(clip_len=2),
     },
     "METRICS": {
         "DumpResults": dict(out_file_path="out.pkl"),
@@ -100,6 +130,7 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
     "VISUALIZERS": {},
     "LOG_PROCESSORS": {},
 }
+NEEDED = {"TorchMetric": "torchmetrics", "CocoKeypointMetric": "pycocotools"}
 NOT_BUILT_ALONE = {
     "TimmModel": "needs timm",
     "WandbVisBackend": "logs in when it is first used",
@@ -111,14 +142,14 @@ NOT_BUILT_ALONE = {
 )
 def test_it_is_built(variable: str, name: str, in_tmp: Path) -> None:
     arguments = dict(ARGUMENTS[variable].get(name, {}))
-    if variable == "DATA_SAMPLERS":
+    if variable == "DATA_SAMPLERS" and "dataset" in arguments:
         arguments["dataset"] = ROOT_REGISTRIES["DATASETS"].build(DATA)
     if variable == "VISBACKENDS":
         arguments["save_dir"] = str(in_tmp)
     if variable == "WEIGHT_INITIALIZERS" and name not in ARGUMENTS[variable]:
         arguments["layer"] = "Linear"
-    if name == "TorchMetric":
-        pytest.importorskip("torchmetrics")
+    if name in NEEDED:
+        pytest.importorskip(NEEDED[name])
     part = ROOT_REGISTRIES[variable].build(dict(type=name, **arguments))
     assert type(part) is ROOT_REGISTRIES[variable].get(name) or not isinstance(
         ROOT_REGISTRIES[variable].get(name), type

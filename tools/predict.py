@@ -8,21 +8,23 @@ from typing import Any
 
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.image_inputs import IMAGE_SUFFIXES, list_images, read_image
+from trainwright.engine.image_inputs import IMAGE_SUFFIXES, read_image
 from trainwright.engine.registry import INFERENCERS
+
+_SHOWN = 5
 
 
 def predict(
     cfg: Config, checkpoint: str, inputs: Sequence[str], out_dir: Path, batch_size: int = 1, device: str | None = None
 ) -> tuple[Path, int]:
-    """Predicts for files and writes ``predictions.json`` and a picture of each prediction.
+    """Predicts for files and writes ``predictions.json`` and a picture of each prediction; prints scores of classes.
 
     Images that cannot be read are named and left out.
 
     Args:
         cfg: config of the model; ``inferencer_type`` names an inferencer of its own.
         checkpoint: file with the weights.
-        inputs: files, or folders of images.
+        inputs: files, or folders of them.
         out_dir: folder to write to.
         batch_size: how many inputs the model gets at once.
         device: where to compute; the accelerator, else the CPU, if None.
@@ -32,19 +34,25 @@ def predict(
         wrong with it; and how many inputs could not be read.
 
     Raises:
-        ConfigError: an input does not exist, a folder has no images, or no image can be read.
+        ConfigError: an input does not exist, a folder has nothing to predict for, or no image can be read.
     """
-    found = [path for given in inputs for path in _files(given)]
+    for given in inputs:
+        if not Path(given).exists():
+            raise ConfigError("", f"there is no file and no folder {given!r}")
+    inferencer: Any = INFERENCERS.build(
+        {"type": cfg.get("inferencer_type", "Inferencer")}, path="inferencer_type", model=cfg, weights=checkpoint,
+        device=device,
+    )  # fmt: skip
+    try:
+        found = [path for given in inputs for path in inferencer._inputs_to_list(given)]
+    except FileNotFoundError as error:
+        raise ConfigError("", str(error)) from error
     errors = {path: error for path in found if (error := _error_of(path))}
     for path, error in errors.items():
         print(f"{path}: {error}", file=sys.stderr)
     paths = [path for path in found if path not in errors]
     if not paths:
         raise ConfigError("", "none of the images can be read")
-    inferencer: Any = INFERENCERS.build(
-        {"type": cfg.get("inferencer_type", "Inferencer")}, path="inferencer_type", model=cfg, weights=checkpoint,
-        device=device,
-    )  # fmt: skip
     predictions = inferencer(paths, batch_size=batch_size, out_dir=out_dir)["predictions"]
     out_dir.mkdir(parents=True, exist_ok=True)
     file = out_dir / "predictions.json"
@@ -53,19 +61,17 @@ def predict(
         {"input": path, **({"error": errors[path]} if path in errors else _as_dict(next(predicted)))} for path in found
     ]
     file.write_text("[\n" + ",\n".join(json.dumps(entry) for entry in entries) + "\n]\n")
+    classes = inferencer.dataset_meta.get("classes") or ()
+    for entry in entries:
+        if entry.get("pred_scores"):
+            print(f"{entry['input']}: {_best_classes(entry['pred_scores'], classes)}")
     return file, len(errors)
 
 
-def _files(given: str) -> list[str]:
-    path = Path(given)
-    if path.is_file():
-        return [given]
-    if not path.is_dir():
-        raise ConfigError("", f"there is no file and no folder {given!r}")
-    try:
-        return list_images(path)
-    except FileNotFoundError as error:
-        raise ConfigError("", str(error)) from error
+def _best_classes(scores: Sequence[float], classes: Sequence[str]) -> str:
+    """Returns the classes with the highest scores, in words."""
+    best = sorted(range(len(scores)), key=lambda label: -scores[label])[:_SHOWN]
+    return ", ".join(f"{classes[label] if label < len(classes) else label} {scores[label]:.3f}" for label in best)
 
 
 def _error_of(path: str) -> str | None:

@@ -137,11 +137,20 @@ def _draw_instances(
         canvas = utils.draw_bounding_boxes(canvas, corners, texts, list(colors), width=2)
     keypoints = instances.get("keypoints")
     if keypoints is not None:
-        points = torch.as_tensor(array(keypoints))[..., :2] * factor
-        visible = instances.get("keypoints_visible")
-        seen = None if visible is None else torch.as_tensor(array(visible)) > 0
-        canvas = utils.draw_keypoints(canvas, points, meta.get("skeleton_links"), colors="red", visibility=seen)
+        points = (torch.as_tensor(array(keypoints))[..., :2] + 0.5) * factor - 0.5
+        seen = _keypoints_seen(instances, score_thr)
+        links = meta.get("skeleton_links")
+        radius = max(2, min(image.shape[:2]) // 100)
+        canvas = utils.draw_keypoints(canvas, points, links, colors="red", radius=radius, width=2, visibility=seen)
     return np.ascontiguousarray(canvas.permute(1, 2, 0).numpy())
+
+
+def _keypoints_seen(instances: InstanceData, score_thr: float) -> Tensor | None:
+    """Returns which keypoints to draw: those that are labelled, or predicted with a score above the threshold."""
+    visible, scores = instances.get("keypoints_visible"), instances.get("keypoint_scores")
+    if visible is not None:
+        return torch.as_tensor(array(visible)) > 0
+    return None if scores is None else torch.as_tensor(array(scores)) > score_thr
 
 
 def _class_name(label: int, meta: Mapping[str, Any]) -> str:

@@ -1,1 +1,1 @@
-"""Detection and instance segmentation."""
+"""Object detection, instance segmentation and keypoints by region: the detectors of torchvision."""

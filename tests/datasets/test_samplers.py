@@ -6,7 +6,13 @@ from itertools import islice
 import pytest
 
 from trainwright.datasets import samplers
-from trainwright.datasets.samplers import ClassAwareSampler, DefaultSampler, InfiniteSampler, RepeatAugSampler
+from trainwright.datasets.samplers import (
+    AspectRatioBatchSampler,
+    ClassAwareSampler,
+    DefaultSampler,
+    InfiniteSampler,
+    RepeatAugSampler,
+)
 from trainwright.engine.registry import DATA_SAMPLERS
 
 FIRST_PASS = [5, 0, 3, 4, 1, 7, 9, 6, 8, 2]
@@ -187,3 +193,31 @@ def test_the_copies_of_a_sample_go_to_different_ranks(as_rank):
 @pytest.mark.parametrize("name", ["DefaultSampler", "InfiniteSampler", "ClassAwareSampler", "RepeatAugSampler"])
 def test_samplers_are_found_by_name(name):
     assert len(DATA_SAMPLERS.build({"type": name}, dataset=Labelled(), seed=1)) == 15
+
+
+class Sized2(list):
+    """A dataset of (width, height)."""
+
+    def get_data_info(self, index: int) -> dict[str, int]:
+        return dict(zip(("width", "height"), self[index]))
+
+
+def test_wide_and_high_images_come_in_different_batches():
+    sizes = Sized2([(9, 5), (5, 9), (8, 5), (5, 5), (7, 5), (4, 5), (9, 3)])
+    sampler = AspectRatioBatchSampler(DefaultSampler(sizes, shuffle=False), 2)
+    assert list(sampler) == [[0, 2], [1, 3], [4, 6], [5]]
+    assert len(sampler) == 4
+    shuffled = DefaultSampler(sizes, seed=3)
+    for drop_last, number in ((False, 3), (True, 2)):
+        sampler = AspectRatioBatchSampler(shuffled, 3, drop_last)
+        orders = []
+        for epoch in range(6):
+            shuffled.set_epoch(epoch)
+            batches = list(sampler)
+            orders.append(batches)
+            assert [len(batch) for batch in batches] == [3, 3, 1][:number]
+            assert len(sampler) == number
+            assert len({index for batch in batches for index in batch}) == sum(map(len, batches))
+        assert len({str(order) for order in orders}) > 1
+    with pytest.raises(ValueError, match="sample 0 has no width and height"):
+        list(AspectRatioBatchSampler(DefaultSampler(Sized2([()]), shuffle=False), 1))

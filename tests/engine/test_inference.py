@@ -11,10 +11,10 @@ from PIL import Image
 
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import CheckpointError, ConfigError
-from trainwright.engine.inference import BaseInferencer, Inferencer
+from trainwright.engine.inference import BaseInferencer, Inferencer, _plain
 from trainwright.engine.model_setup import build_model
 from trainwright.engine.registry import INFERENCERS
-from trainwright.engine.structures import DataSample
+from trainwright.engine.structures import DataSample, InstanceData
 
 LENET = "trainwright::classification/lenet_fashion_mnist.py"
 CLASSES = tuple("abcdefghij")
@@ -268,3 +268,14 @@ def test_another_task_overrides_the_steps(tmp_path: Path):
             forward_kwargs: ClassVar[set[str]] = {"show"}
 
     assert INFERENCERS.get("Inferencer") is Inferencer
+
+
+def test_masks_become_run_lengths() -> None:
+    from pycocotools import mask as coco_mask
+
+    masks = torch.zeros(4, 3, 4, dtype=torch.bool)
+    masks[1, 1:, 2] = masks[2, 0, 0] = masks[3] = True
+    encoded = _plain(InstanceData(masks=masks, scores=torch.ones(4)))["masks"]
+    assert [rle["counts"] for rle in encoded] == [[12], [7, 2, 3], [0, 1, 11], [0, 12]]
+    decoded = coco_mask.decode(coco_mask.frPyObjects(encoded, 3, 4)).transpose(2, 0, 1)
+    assert (decoded == masks.numpy()).all()

@@ -163,3 +163,16 @@ def nearest_neighbours(features: torch.Tensor, labels: torch.Tensor) -> list[Any
         data_preprocessor=dict(type="BaseDataPreprocessor"),
     )
     return [column.tolist() for column in model.eval().bank()]
+
+
+def evaluate_instances(metrics: list[dict[str, Any]], samples: list[Any], meta: dict[str, Any]) -> dict[str, Any]:
+    """Evaluates this process's share of some samples with predictions, padded as the default sampler pads."""
+    from trainwright.engine.distributed import get_dist_info
+    from trainwright.engine.evaluation.evaluator import Evaluator
+
+    rank, world_size = get_dist_info()
+    evaluator = Evaluator(metrics)
+    evaluator.dataset_meta = meta
+    for index in range(rank, -(-len(samples) // world_size) * world_size, world_size):
+        evaluator.process([samples[index % len(samples)]])
+    return evaluator.evaluate(len(samples))

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from coco_files import write_coco_shapes
 from PIL import Image
 
 from trainwright.tools.cli import main
@@ -116,3 +117,63 @@ def test_a_sample_that_cannot_be_loaded_is_named_and_the_others_are_drawn(
     assert "while loading sample 0 (images/a.png)" in captured.err
     assert "1 of 2 samples of BaseSegDataset are drawn in seen" in captured.out
     assert [picture.name for picture in Path("seen").iterdir()] == ["000001.png"]
+
+
+DETECTOR = """\
+_base_ = ["trainwright::instance_segmentation/mask_rcnn_mobilenet_v2_shapes.py"]
+train_dataloader = dict(
+    batch_size=2,
+    dataset=dict(
+        _delete_=True,
+        type="CocoDataset",
+        data_root="coco",
+        ann_file="annotations/instances_train2017.json",
+        data_prefix=dict(img_path="train2017"),
+        pipeline=[
+            dict(type="LoadImageFromFile"),
+            dict(type="LoadAnnotations", with_mask=True),
+            dict(type="RandomHorizontalFlip"),
+            dict(type="PackInputs"),
+        ],
+    ),
+)
+inference_pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackInputs")]
+model = dict(network=dict(box_score_thresh=0.0))
+train_cfg = dict(max_epochs=1)
+val_dataloader = dict(num_batch_per_epoch=1, batch_size=2, dataset=dict(size=64))
+test_dataloader = val_dataloader
+"""
+
+
+def test_boxes_and_masks_are_browsed_and_predicted(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_coco_shapes(Path("coco"))
+    Path("detector.py").write_text(DETECTOR)
+    assert main(["browse-dataset", "detector.py", "--out-dir", "seen"]) == 0
+    assert len(list(Path("seen").iterdir())) == 4
+    drawn = np.array(Image.open("seen/000000.png")).astype(int)
+    plain = np.array(Image.open("coco/train2017/000000000000.jpg")).astype(int)
+    assert drawn.shape == (256, 256, 3)  # enlarged four times
+    assert abs(drawn[::4, ::4] - plain).max() > 60
+    assert main(["train", "detector.py", "--work-dir", "run"]) == 0
+    assert main(["predict", "detector.py", "run/epoch_1.pth", "coco/val2017", "--out-dir", "out"]) == 0
+    first, second = json.loads(Path("out/predictions.json").read_text())
+    found = first["pred_instances"]
+    assert [len(found[name]) for name in ("bboxes", "labels", "scores", "masks")] == [20] * 4
+    assert found["masks"][0]["size"] == [64, 64]
+    assert second["pred_instances"]["masks"][0]["size"] == [64, 80]
+    assert Path("out/000000000000.png").is_file()
+
+    annotations = Path("coco/annotations/instances_train2017.json")
+    content = json.loads(annotations.read_text())
+    content["annotations"][0]["bbox"] = [60, 5, 30, 10]
+    annotations.write_text(json.dumps(content))
+    Path("coco/train2017/000000000002.jpg").unlink()
+    capsys.readouterr()
+    assert main(["browse-dataset", "detector.py", "--out-dir", "rest"]) == 1
+    assert sorted(path.name for path in Path("rest").iterdir()) == ["000001.png", "000003.png"]
+    errors = capsys.readouterr().err
+    assert "sample 0: coco/train2017/000000000000.jpg: annotation 1 has a box outside of its image" in errors
+    assert "sample 2: coco/train2017/000000000002.jpg does not exist" in errors
+    with pytest.raises((ValueError, OSError)) as caught:
+        main(["train", "detector.py", "--work-dir", "again"])
+    assert "while loading sample" in "".join(caught.value.__notes__)

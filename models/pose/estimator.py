@@ -1,0 +1,114 @@
+"""Top-down pose estimation: the keypoints of one instance in a crop around its box."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.registry import MODELS
+from trainwright.models.base import BaseModel
+from trainwright.models.module import InitCfg
+from trainwright.models.pose.heads import flip_heatmaps
+
+
+@MODELS.register_module()
+class TopdownPoseEstimator(BaseModel):
+    """A backbone, a neck if there is one, and a head of heat maps.
+
+    Example:
+        >>> TopdownPoseEstimator(
+        ...     backbone=dict(type="TorchvisionFeatures", name="resnet50", layers="layer4", weights="IMAGENET1K_V1"),
+        ...     head=dict(
+        ...         type="HeatmapHead",
+        ...         in_channels=2048,
+        ...         out_channels=17,
+        ...         codec=dict(type="MSRAHeatmap", input_size=(192, 256), heatmap_size=(48, 64), sigma=2),
+        ...     ),
+        ...     test_cfg=dict(flip_test=True),
+        ...     flip_indices=(0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15),
+        ... )
+
+    Args:
+        backbone: module or config, which gives a feature map, or several of which the last is taken.
+        head: module or config with ``loss``, ``predict`` and ``predict_heatmaps`` as :class:`HeatmapHead` has them.
+        neck: module or config, from the backbone's output to the head's input.
+        test_cfg: ``dict(flip_test=True)`` predicts the mean of the heat maps of the input and of its mirror image.
+        flip_indices: for each keypoint the one that takes its place in a mirror, for the flip test.
+        data_preprocessor: module or config; of type ``PoseDataPreprocessor`` if it has no type.
+        init_cfg: config of one initialiser or several.
+
+    Raises:
+        ConfigError: ``test_cfg`` has an unknown key, or a flip test has no, or bad, ``flip_indices``.
+    """
+
+    def __init__(
+        self,
+        backbone: Mapping[str, Any] | nn.Module,
+        head: Mapping[str, Any] | nn.Module,
+        neck: Mapping[str, Any] | nn.Module | None = None,
+        test_cfg: Mapping[str, Any] | None = None,
+        flip_indices: Sequence[int] | None = None,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
+        init_cfg: InitCfg = None,
+    ) -> None:
+        if not isinstance(data_preprocessor, nn.Module):
+            data_preprocessor = {"type": "PoseDataPreprocessor", **(data_preprocessor or {})}
+        super().__init__(data_preprocessor, init_cfg)
+        self.flip_test = _flip_test(test_cfg or {}, flip_indices)
+        self.flip_indices = None if flip_indices is None else tuple(flip_indices)
+        self.backbone: nn.Module = MODELS.build(backbone)
+        self.neck: nn.Module | None = None if neck is None else MODELS.build(neck)
+        self.head: Any = MODELS.build(head)
+
+    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
+        """Returns losses, predictions, or heat maps.
+
+        Args:
+            inputs: float images of shape (N, C, H, W), each a crop around one instance.
+            data_samples: list of data samples with one instance each.
+            mode: ``loss`` for the losses; ``predict`` for data samples with ``pred_instances`` in coordinates of the
+                original images; ``tensor`` for the heat maps, of shape (N, K, h, w).
+        """
+        if mode == "loss":
+            return self.head.loss(self.extract_feat(inputs), data_samples)
+        if mode == "predict":
+            return self._predict(inputs, data_samples)
+        if mode == "tensor":
+            return self.head(self.extract_feat(inputs))
+        raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
+
+    def extract_feat(self, inputs: Tensor) -> Any:
+        """Returns the output of backbone and neck."""
+        features = self.backbone(inputs)
+        return features if self.neck is None else self.neck(features)
+
+    def compile_forward(self, **options: Any) -> None:
+        """Compiles backbone and neck: the rest deals with data samples, which a compiler gains nothing from.
+
+        Args:
+            **options: arguments of :func:`torch.compile`.
+        """
+        self.backbone.compile(**options)
+        if self.neck is not None:
+            self.neck.compile(**options)
+
+    def _predict(self, inputs: Tensor, data_samples: Any) -> Any:
+        if not self.flip_test:
+            return self.head.predict(self.extract_feat(inputs), data_samples)
+        assert self.flip_indices is not None
+        mirrored = flip_heatmaps(self.head(self.extract_feat(inputs.flip(-1))), self.flip_indices)
+        heatmaps = (self.head(self.extract_feat(inputs)) + mirrored) / 2
+        return self.head.predict_heatmaps(heatmaps, data_samples)
+
+
+def _flip_test(test_cfg: Mapping[str, Any], flip_indices: Sequence[int] | None) -> bool:
+    if unknown := test_cfg.keys() - {"flip_test"}:
+        raise ConfigError(f"test_cfg.{min(unknown)}", "there is no such option", "test_cfg takes flip_test")
+    if flip_indices is not None and sorted(flip_indices) != list(range(len(flip_indices))):
+        raise ConfigError("flip_indices", f"must name each keypoint once, from 0, not {list(flip_indices)}")
+    flip_test = bool(test_cfg.get("flip_test", False))
+    if flip_test and flip_indices is None:
+        hint = "copy those of the data set's metainfo; without left and right they are (0, 1, 2, ...)"
+        raise ConfigError("flip_indices", "the flip test needs to know which keypoints a mirror swaps", hint)
+    return flip_test

@@ -1,0 +1,22 @@
+"""Batches for pose estimation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from trainwright.engine.registry import MODELS
+from trainwright.models.preprocessor import ImgDataPreprocessor
+
+
+@MODELS.register_module()
+class PoseDataPreprocessor(ImgDataPreprocessor):
+    """Batches images as :class:`ImgDataPreprocessor` does, and leaves the data samples where they are.
+
+    The head moves the keypoints of all samples to the device at once, which is faster than each on its own.
+    """
+
+    def forward(self, data: Any, training: bool = False) -> Any:
+        """Returns the batch with its images as one float tensor; see :class:`ImgDataPreprocessor`."""
+        if not isinstance(data, Mapping):
+            return super().forward(data, training)
+        others = {key: value for key, value in data.items() if key != "data_samples"}
+        return super().forward(others, training) | {"data_samples": data.get("data_samples")}

@@ -1,0 +1,326 @@
+"""Data sets of keypoints, and the transforms from an image and a box to a crop."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torchvision import tv_tensors
+
+from trainwright.datasets import (
+    BaseCocoStyleDataset,
+    CocoKeypointDataset,
+    Compose,
+    GetBBoxCenterScale,
+    RandomBBoxTransform,
+    RandomFlip,
+    TopdownAffine,
+    TopdownShapes,
+)
+from trainwright.datasets.pose import mirror_images
+from trainwright.datasets.pose_transforms import warp
+from trainwright.engine.registry import TRANSFORMS
+
+NAMES = ["head", "left_hand", "right_hand"]
+GOOD = dict(
+    id=1, image_id=7, category_id=3, bbox=[2, 3, 10, 6], keypoints=[4, 5, 2, 6, 7, 1, 0, 0, 0], area=50.0, iscrowd=0
+)
+
+
+def write(folder: Path, *changes: dict[str, Any], images: Any = None) -> Path:
+    """Writes an image and an annotation file with an annotation for each change of the good one."""
+    images = images or [dict(id=7, file_name="a.png", width=20, height=12)]
+    (folder / "images").mkdir(exist_ok=True)
+    Image.new("RGB", (20, 12), (200, 100, 0)).save(folder / "images/a.png")
+    content = {
+        "images": images,
+        "categories": [
+            dict(id=3, name="bird", keypoints=NAMES, skeleton=[[1, 2], [1, 3]]),
+            dict(id=4, name="tree"),
+        ],
+        "annotations": [GOOD | {"id": number} | change for number, change in enumerate(changes, 1)],
+    }
+    (folder / "ann.json").write_text(json.dumps(content))
+    return folder
+
+
+def dataset_of(folder: Path, *changes: dict[str, Any], **settings: Any) -> BaseCocoStyleDataset:
+    folder = write(folder, *changes, images=settings.pop("images", None))
+    return BaseCocoStyleDataset(
+        **{"ann_file": "ann.json", "data_root": folder, "data_prefix": {"img_path": "images"}, **settings}
+    )
+
+
+def test_every_labelled_instance_is_a_sample(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dataset = dataset_of(
+        tmp_path, {}, dict(iscrowd=1), dict(keypoints=[0] * 9), dict(bbox=[15, 0, 8, 5], area=None), dict(category_id=4),
+        metainfo=dict(classes=("bird",)),
+    )  # fmt: skip
+    assert [dataset[index]["id"] for index in range(len(dataset))] == [1, 4]
+    sample = dataset[0]
+    assert sample["gt_bboxes"].tolist() == [[2, 3, 12, 9]]
+    assert sample["gt_keypoints"].tolist() == [[[4, 5], [6, 7], [0, 0]]]
+    assert sample["gt_keypoints_visible"].tolist() == [[2, 1, 0]]
+    assert sample["gt_areas"].tolist() == [50]
+    assert Path(sample["img_path"]).name == "a.png"
+    assert dataset[1]["gt_bboxes"].tolist() == [[15, 0, 20, 5]]  # cut to the image
+    assert dataset[1]["gt_areas"].tolist() == [40]
+    assert dataset.get_cat_ids(0) == [0]
+    meta = dataset.metainfo
+    assert (meta["keypoints"], meta["skeleton_links"]) == (tuple(NAMES), ((0, 1), (0, 2)))
+    assert sample["flip_indices"] == meta["flip_indices"] == (0, 2, 1)
+
+
+def test_every_image_is_a_sample(tmp_path: Path) -> None:
+    images = [dict(id=number, file_name="a.png", width=20, height=12) for number in (7, 8)]
+    settings = dict(images=images, data_mode="bottomup", metainfo=dict(classes=("bird",)))
+    dataset = dataset_of(tmp_path, {}, dict(iscrowd=1, keypoints=[]), **settings)
+    assert [dataset[index]["img_id"] for index in range(2)] == [7, 8]
+    assert dataset[0]["gt_keypoints"].shape == (2, 3, 2)
+    assert dataset[0]["gt_ignore_flags"].tolist() == [False, True]
+    assert dataset[1]["gt_keypoints"].shape == (0, 3, 2)
+    assert dataset[1]["gt_bboxes"].shape == (0, 4)
+    few = dataset_of(
+        tmp_path, {}, dict(image_id=8, keypoints=[1, 1, 2] + [0] * 6), filter_cfg=dict(min_keypoints=2), **settings
+    )
+    assert [few[index]["img_id"] for index in range(len(few))] == [7]
+
+
+def test_names_tell_what_a_mirror_swaps() -> None:
+    assert mirror_images(["nose", "left_eye", "right_eye", "l-ear", "r-ear", "left barb"]) == (0, 2, 1, 4, 3, 5)
+    coco = CocoKeypointDataset.METAINFO
+    assert mirror_images(coco["keypoints"]) == coco["flip_indices"]
+    assert len(coco["sigmas"]) == len(coco["keypoints"]) == 17
+
+
+BAD = [
+    (dict(image_id=9), "there is no image 9"),
+    (dict(category_id=5), "there is no category 5"),
+    (dict(keypoints=[1, 2, 2]), "it has 3 numbers for keypoints, not 9"),
+    (dict(bbox=[2, 3, 0, 6]), "has no area"),
+    (dict(bbox=[2, 3, 5, -6]), "has no area"),
+    (dict(bbox=[2, 3, 5]), "is not left, top, width and height"),
+    (dict(bbox=[30, 3, 5, 5]), "lies outside of the image, which is 20 wide and 12 high"),
+    (dict(keypoints=[float("nan"), 2, 2, 0, 0, 0, 0, 0, 0]), "a keypoint is no finite number"),
+    (dict(bbox=[float("inf"), 2, 2, 2]), "is not left, top, width and height"),
+]
+
+
+@pytest.mark.parametrize("mode", ["topdown", "bottomup"])
+@pytest.mark.parametrize(("change", "problem"), BAD)
+def test_bad_annotations_are_named_by_the_check_and_in_training(tmp_path: Path, change: dict[str, Any], problem: str, mode: str) -> None:  # fmt: skip
+    dataset = dataset_of(tmp_path, {}, change, data_mode=mode)
+    (line,) = dataset.check_annotations()
+    index = len(dataset) - 1
+    assert line.startswith(f"sample {index} (")
+    assert f"annotation 2: {problem}" in line or problem in line
+    with pytest.raises(ValueError, match=f"sample {index} .*annotation 2: .*{problem}.*browse-dataset"):
+        dataset[index]
+
+
+@pytest.mark.parametrize("mode", ["topdown", "bottomup"])
+def test_bad_annotations_may_be_left_out(tmp_path: Path, mode: str, caplog: pytest.LogCaptureFixture) -> None:
+    dataset = dataset_of(tmp_path, {}, dict(bbox=[2, 3, 0, 6]), data_mode=mode, bad_annotations="skip")
+    assert len(dataset) == 1
+    assert dataset[0]["gt_bboxes"].tolist() == [[2, 3, 12, 9]]
+    (line,) = dataset.check_annotations()
+    assert line.startswith("left out (") and "a.png): annotation 2: its bbox [2, 3, 0, 6]" in line
+
+
+def test_strange_annotations_are_named_and_used(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path, dict(bbox=[-5, 3, 30, 6]), dict(keypoints=[40, 5, 2] + [0] * 6))
+    first, second = dataset.check_annotations()
+    assert "annotation 1: its bbox [-5, 3, 30, 6] reaches beyond the image, 20 wide and 12 high: it is cut" in first
+    assert "annotation 2: a labelled keypoint at (40, 5) lies outside" in second
+    assert dataset[0]["gt_bboxes"].tolist() == [[0, 3, 20, 9]]
+
+
+def test_missing_images_and_other_sizes_are_named(tmp_path: Path) -> None:
+    images = [dict(id=7, file_name="gone.png", width=20, height=12), dict(id=8, file_name="a.png", width=21, height=12)]
+    dataset = dataset_of(tmp_path, {}, dict(image_id=8), images=images, pipeline=[dict(type="LoadImageFromFile")])
+    first, second = dataset.check_annotations()
+    assert "gone.png" in first and "check data_root" in first
+    assert "the image is (20, 12) (width, height), the annotations say (21, 12)" in second
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+        dataset[0]
+
+
+def test_detected_boxes(tmp_path: Path) -> None:
+    write(tmp_path, {})
+    found = [dict(image_id=7, category_id=3, bbox=[1, 2, 3, 4], score=score) for score in (0.9, 0.1)]
+    (tmp_path / "found.json").write_text(json.dumps([*found, dict(image_id=7, category_id=99, bbox=[0] * 4, score=1)]))
+    settings = dict(ann_file="ann.json", data_root=tmp_path, data_prefix=dict(img_path="images"))
+    dataset = BaseCocoStyleDataset(bbox_file="found.json", filter_cfg=dict(bbox_score_thr=0.2), **settings)
+    assert len(dataset) == 1
+    assert (dataset[0]["bbox"], dataset[0]["bbox_score"]) == ((1, 2, 4, 6), 0.9)
+    assert "gt_keypoints" not in dataset[0]
+    found[0]["image_id"] = 5
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match="detection 0 is in image 5"):
+        BaseCocoStyleDataset(bbox_file="found.json", **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(data_mode="sideways"), "data_mode is 'topdown' or 'bottomup'"),
+        (dict(data_mode="bottomup", bbox_file="x"), "bbox_file is for data_mode='topdown'"),
+        (
+            dict(filter_cfg=dict(min_keypoint=1)),
+            "filter_cfg has no option 'min_keypoint': did you mean 'min_keypoints'",
+        ),
+        (dict(bad_annotations="drop"), "bad_annotations must be 'raise' or 'skip'"),
+        (dict(metainfo=dict(classes=("cat",))), "has none of the classes ['cat'], only ['bird', 'tree']"),
+    ],
+)
+def test_mistaken_settings(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        dataset_of(tmp_path, {}, **settings)
+    assert message in str(caught.value)
+
+
+def test_every_shape_is_a_sample() -> None:
+    dataset = TopdownShapes(num_samples=4, size=48)
+    counts = [len(dataset.images.get_data_info(index)["gt_bboxes"]) for index in range(4)]
+    assert len(dataset) == sum(counts) > 4
+    last = dataset[len(dataset) - 1]
+    image = dataset.images.get_data_info(3)
+    assert last["img_id"] == 3
+    assert torch.equal(last["gt_keypoints"], image["gt_keypoints"][-1:])
+    assert last["gt_areas"].item() == image["gt_masks"][-1].sum()
+    assert dataset.metainfo["flip_indices"] == last["flip_indices"] == (0, 2, 1, 3)
+    assert list(dataset.check_annotations()) == []
+
+
+# ---------------------------------------------------------------------------------------------------------- transforms
+
+
+def sample(**more: Any) -> dict[str, Any]:
+    """Returns a sample whose image has a light pixel at x = 6, y = 4, its keypoint."""
+    image = torch.zeros(3, 12, 20, dtype=torch.uint8)
+    image[:, 4, 6] = 200
+    return {
+        "img": tv_tensors.Image(image),
+        "gt_bboxes": tv_tensors.BoundingBoxes([[4.0, 2.0, 10.0, 8.0]], format="XYXY", canvas_size=(12, 20)),
+        "gt_keypoints": torch.tensor([[[6.0, 4.0], [9.0, 3.0]]]),
+        "gt_keypoints_visible": torch.tensor([[2.0, 1.0]]),
+        "flip_indices": (1, 0),
+        **more,
+    }
+
+
+def test_the_crop_is_around_the_box() -> None:
+    made = GetBBoxCenterScale(padding=1.5)(sample())
+    assert (made["bbox"], made["bbox_center"], made["bbox_scale"]) == ((4, 2, 10, 8), (7, 5), (9, 9))
+    given = GetBBoxCenterScale(padding=1)(sample(bbox=[0, 0, 4, 8]))
+    assert (given["bbox_center"], given["bbox_scale"]) == ((2, 4), (4, 8))
+    whole = GetBBoxCenterScale(padding=1)({"img": torch.zeros(3, 12, 20)})
+    assert whole["bbox"] == (0, 0, 20, 12)
+
+
+def test_a_box_that_makes_no_sense_names_its_sample() -> None:
+    with pytest.raises(ValueError, match=r"of x\.png has no area"):
+        GetBBoxCenterScale()(sample(bbox=[3, 3, 3, 9], img_path="x.png"))
+    two = tv_tensors.BoundingBoxes([[0.0, 0, 1, 1]] * 2, format="XYXY", canvas_size=(12, 20))
+    with pytest.raises(ValueError, match="sample 4 has 2 boxes"):
+        GetBBoxCenterScale()(sample(gt_bboxes=two, sample_idx=4))
+    with pytest.raises(KeyError, match="GetBBoxCenterScale must come before"):
+        TopdownAffine((8, 8))(sample())
+
+
+def test_a_crop_keeps_shapes_and_moves_annotations() -> None:
+    # The box of 6 x 6 becomes 24 x 24 pixels of an input of 48 x 24: 12 x 6 pixels of the image, 4 times as large.
+    made = Compose([GetBBoxCenterScale(1.0), TopdownAffine((48, 24))])(sample())
+    assert made["img"].shape == (3, 24, 48)
+    assert made["gt_bboxes"].tolist() == [[12, 0, 36, 24]]
+    expected = [(6 + 0.5 - 1) * 4 - 0.5, (4 + 0.5 - 2) * 4 - 0.5]
+    assert made["gt_keypoints"][0, 0].tolist() == pytest.approx(expected)
+    light = made["img"][0].float()
+    centre = [
+        (light.sum(0) * torch.arange(48)).sum() / light.sum(),
+        (light.sum(1) * torch.arange(24)).sum() / light.sum(),
+    ]
+    assert [value.item() for value in centre] == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("angle", [0.0, 30.0, -90.0])
+def test_image_and_keypoints_move_together(angle: float) -> None:
+    picture = torch.zeros(1, 60, 80)
+    spots = torch.tensor([[20.0, 15.0], [50.0, 40.0]])
+    y, x = torch.meshgrid(torch.arange(60.0), torch.arange(80.0), indexing="ij")
+    made = {
+        "img": picture, "bbox_center": (35.0, 28.0), "bbox_scale": (60.0, 70.0), "bbox_rotation": angle,
+        "gt_keypoints": spots[None],
+    }  # fmt: skip
+    for spot in range(2):
+        made["img"] = torch.exp(-((x - spots[spot, 0]) ** 2 + (y - spots[spot, 1]) ** 2) / 8)[None]
+        crop = TopdownAffine((64, 96))(dict(made))
+        width = crop["img"].shape[-1]
+        peak = int(crop["img"].argmax())
+        torch.testing.assert_close(
+            crop["gt_keypoints"][0, spot], torch.tensor([float(peak % width), float(peak // width)]), atol=0.75, rtol=0
+        )
+
+
+def test_a_turn_is_clockwise_by_its_angle() -> None:
+    right = {"img": torch.zeros(1, 20, 20), "bbox_center": (10.0, 10.0), "bbox_scale": (20.0, 20.0)}
+    turned = TopdownAffine((20, 20))(right | {"bbox_rotation": 90.0, "gt_keypoints": torch.tensor([[[15.0, 9.5]]])})
+    assert turned["gt_keypoints"][0, 0].tolist() == pytest.approx([9.5, 15.0])  # from the right to below
+
+
+def test_random_crops_stay_within_their_bounds() -> None:
+    transform = RandomBBoxTransform(0.2, 0.5, (0.5, 2.0), 1.0, 45.0, 0.5)
+    torch.manual_seed(0)
+    start = {"bbox_center": (50.0, 40.0), "bbox_scale": (20.0, 10.0)}
+    made = [transform(dict(start)) for _ in range(300)]
+    shifts = torch.tensor([[one["bbox_center"][0] - 50, one["bbox_center"][1] - 40] for one in made])
+    factors = torch.tensor([one["bbox_scale"][0] / 20 for one in made])
+    angles = torch.tensor([one.get("bbox_rotation", 0.0) for one in made])
+    assert all(one["bbox_scale"][0] == pytest.approx(2 * one["bbox_scale"][1]) for one in made)
+    assert (shifts.abs() <= torch.tensor([4.0, 2.0])).all() and 0.4 < (shifts[:, 0] == 0).float().mean() < 0.6
+    assert 0.5 <= factors.min() < 0.6 and 1.8 < factors.max() <= 2
+    assert angles.abs().max() <= 45 and 0.4 < (angles == 0).float().mean() < 0.6
+    with pytest.raises(ValueError, match="around 1"):
+        RandomBBoxTransform(scale_factor=(1.2, 1.5))
+
+
+def test_a_mirror_swaps_left_and_right() -> None:
+    made = RandomFlip(prob=1.0)(sample())
+    assert made["gt_keypoints"].tolist() == [[[10, 3], [13, 4]]]
+    assert made["gt_keypoints_visible"].tolist() == [[1, 2]]
+    assert made["img"][0, 4, 13] == 200
+    assert made["gt_bboxes"].tolist() == [[10, 2, 16, 8]]
+    assert RandomFlip(prob=0.0)(sample())["gt_keypoints"].tolist() == [[[6, 4], [9, 3]]]
+    with pytest.raises(KeyError, match="no flip_indices"):
+        RandomFlip(prob=1.0)({key: value for key, value in sample().items() if key != "flip_indices"})
+    with pytest.raises(ValueError, match="prob must lie"):
+        RandomFlip(prob=2)
+
+
+def test_the_matrix_leads_from_the_image_to_the_input_after_a_mirror_too() -> None:
+    steps = [GetBBoxCenterScale(), RandomBBoxTransform(rotate_prob=1.0), TopdownAffine((40, 30)), RandomFlip(1.0)]
+    made = Compose(steps)(sample(flip_indices=(0, 1)))
+    matrix = torch.tensor(made["warp_matrix"]).view(2, 3)
+    expected = sample()["gt_keypoints"] @ matrix[:, :2].T + matrix[:, 2]
+    torch.testing.assert_close(made["gt_keypoints"], expected, atol=1e-4, rtol=0)
+
+
+def test_a_warp_by_nothing_is_the_image() -> None:
+    image = torch.randint(0, 256, (3, 7, 9), dtype=torch.uint8)
+    same = torch.eye(3, dtype=torch.float64)[:2]
+    assert torch.equal(warp(image, same, (7, 9)), image)
+    shifted = same.clone()
+    shifted[0, 2] = 2
+    moved = warp(image.float(), shifted, (7, 9))
+    torch.testing.assert_close(moved[..., 2:], image[..., :-2].float(), atol=1e-3, rtol=0)
+    assert moved[..., :2].abs().max() < 1e-3
+    turned = torch.tensor([[0.0, -1.0, 6.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(warp(image.float(), turned, (9, 7)), image.float().rot90(-1, (1, 2)), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["GetBBoxCenterScale", "RandomBBoxTransform", "TopdownAffine", "RandomFlip"])
+def test_a_transform_shows_its_arguments(name: str) -> None:
+    built = TRANSFORMS.build(dict(type=name, **(dict(input_size=(4, 6)) if name == "TopdownAffine" else {})))
+    assert repr(built).startswith(f"{name}(") and "=" in repr(built)

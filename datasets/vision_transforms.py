@@ -125,7 +125,7 @@ class RandomErasing(v2.RandomErasing):
         value: float | str | Sequence[float] = 0.0,
         inplace: bool = False,
     ) -> None:
-        super().__init__(p, scale, ratio, value, inplace)  # type: ignore[arg-type]  # its hint is too narrow
+        super().__init__(p, scale, ratio, value, inplace)
 
 
 _OF_INSTANCES = (

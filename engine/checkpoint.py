@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import sys
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,6 +42,7 @@ def save_checkpoint(checkpoint: Mapping[str, Any], path: str | os.PathLike[str])
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(target)
+    outer = sys.exc_info()[1]
     try:
         with temporary.open("wb") as file:
             torch.save(checkpoint, file)
@@ -51,7 +53,7 @@ def save_checkpoint(checkpoint: Mapping[str, Any], path: str | os.PathLike[str])
         temporary.unlink(missing_ok=True)
         if isinstance(error, RuntimeError):  # PyTorch's writer hides what the disk said
             cause = error.__context__
-            if isinstance(cause, OSError):
+            if isinstance(cause, OSError) and cause is not outer:
                 raise cause from error
             if "write" in str(error):
                 raise OSError(f"cannot write {target}: {error}") from error
@@ -147,24 +149,25 @@ def find_latest_checkpoint(work_dir: str | os.PathLike[str]) -> tuple[Path | Non
     """Finds the newest checkpoint of a run that is whole.
 
     First the one that ``last_checkpoint`` names, then every other one in ``work_dir`` and beside that one, newest
-    first. Those that are named neither ``epoch_*.pth`` nor ``iter_*.pth``, such as ``best_*.pth``, are taken if the
-    state of the optimizer is in them.
+    first. Those that are named neither ``epoch_*.pth`` nor ``iter_*.pth``, such as ``best_*.pth``, are taken if there
+    is a ``last_checkpoint`` and they hold the state of an optimizer.
 
     Returns:
         The file, or None; and for each one that was passed over a line that says why.
     """
     folder = Path(work_dir)
     skipped: list[str] = []
-    named: list[Path] = []
+    named = None
     try:
-        named += filter(None, [read_last_checkpoint(folder)])
+        named = read_last_checkpoint(folder)
     except CheckpointError as error:
         skipped.append(f"{folder / LAST}: {error}")
-    folders = dict.fromkeys([folder, *(path.parent for path in named)])
-    others = [path for place in folders for path in place.glob("*.pth") if path.is_file()]
-    for path in dict.fromkeys([*named, *sorted(others, key=_age, reverse=True)]):
+    is_run = (folder / LAST).exists()
+    found = (path for place in {folder, named.parent if named else folder} for path in place.glob("*.pth"))
+    others = [path for path in found if path.is_file() and (is_run or _REGULAR.fullmatch(path.name))]
+    for path in dict.fromkeys([*([named] if named else []), *sorted(others, key=_age, reverse=True)]):
         problem = verify(path)
-        if problem is None and path not in named and not _REGULAR.fullmatch(path.name):
+        if problem is None and path != named and not _REGULAR.fullmatch(path.name):
             problem = _why_not_resumable(path)
         if problem is None:
             return path, skipped

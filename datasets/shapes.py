@@ -13,6 +13,9 @@ from trainwright.datasets.base import BaseDataset
 from trainwright.engine.registry import DATASETS
 
 _KEYPOINTS = 4
+_ANNOTATIONS = (
+    "gt_label", "gt_bboxes", "gt_bboxes_labels", "gt_masks", "gt_keypoints", "gt_keypoints_visible", "gt_seg_map",
+)  # fmt: skip
 _SMALLEST_VISIBLE_SHARE = 0.4
 
 # Corners on a circle of radius 1 around the origin, y downwards, before they are turned. The arrow's keypoints are its
@@ -49,11 +52,12 @@ class Shapes(BaseDataset):
         max_shapes: largest number of shapes in an image, at least 1; the smallest is 1.
         radius: smallest and largest radius of a shape, as shares of ``size``.
         seed: another one gives other images.
+        annotations: names of those to give, such as ``("gt_bboxes", "gt_bboxes_labels")``; all if None.
         pipeline: transforms of the sample, or their configs.
         **kwargs: as for :class:`BaseDataset`.
 
     Raises:
-        ValueError: an unknown kind, or a number out of range.
+        ValueError: an unknown kind or annotation, or a number out of range.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Shapes(BaseDataset):
         max_shapes: int = 3,
         radius: tuple[float, float] = (0.12, 0.28),
         seed: int = 0,
+        annotations: Sequence[str] | None = None,
         pipeline: Sequence[Mapping[str, Any] | Callable[..., Any]] = (),
         **kwargs: Any,
     ) -> None:
@@ -77,6 +82,9 @@ class Shapes(BaseDataset):
         self.max_shapes = max_shapes
         self.radius = radius
         self.seed = seed
+        if unknown := [name for name in annotations or () if name not in _ANNOTATIONS]:
+            raise ValueError(f"there is no annotation {unknown[0]!r}, only {', '.join(_ANNOTATIONS)}")
+        self.left_out = set() if annotations is None else set(_ANNOTATIONS) - set(annotations)
         metainfo = {"classes": self.kinds, "seg_classes": ("background", *self.kinds)}
         if self.kinds == ("arrow",):
             metainfo |= {
@@ -128,7 +136,7 @@ class Shapes(BaseDataset):
             gt_keypoints_visible=torch.tensor(np.array(seen), dtype=torch.float32),
             gt_seg_map=tv_tensors.Mask(torch.from_numpy(seg_map)),
         )
-        return info
+        return {key: value for key, value in info.items() if key not in self.left_out}
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """Returns the classes of the shapes in a sample."""

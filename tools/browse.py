@@ -47,11 +47,18 @@ def browse_dataset(cfg: Config, split: str, number: int, out_dir: Path, seed: in
         meta = getattr(dataset, "metainfo", None) or {}
         samples = SeededDataset(dataset, seed)
         count = min(number, len(dataset))
+        failed = 0
         for index in range(count):
-            image, sample = _image_and_sample(samples[index], path)
+            try:
+                item = samples[index]
+            except (OSError, ValueError) as error:
+                print(f"sample {index} cannot be drawn: {error}", file=sys.stderr)
+                failed += 1
+                continue
+            image, sample = _image_and_sample(item, path)
             _write(image, sample, meta, out_dir / f"{index:06d}.png")
-    print(f"{count} of {len(dataset)} samples of {type(dataset).__name__} are drawn in {out_dir}")
-    return problems
+    print(f"{count - failed} of {len(dataset)} samples of {type(dataset).__name__} are drawn in {out_dir}")
+    return max(problems, failed)
 
 
 def _print_problems(dataset: Any) -> int:

@@ -32,6 +32,11 @@ model = dict(
     ),
 )
 
+annotations = ("gt_bboxes", "gt_bboxes_labels", "gt_masks")
+train_dataloader = dict(dataset=dict(annotations=annotations))
+val_dataloader = dict(dataset=dict(annotations=annotations))
+test_dataloader = val_dataloader
+
 val_evaluator = dict(metric=["segm", "bbox"])
 test_evaluator = val_evaluator
 

@@ -1,4 +1,6 @@
 # Coloured shapes on a noisy background, drawn on the fly: boxes and masks of all instances are known exactly.
+annotations = ("gt_bboxes", "gt_bboxes_labels")
+
 train_dataloader = dict(
     batch_size=16,
     num_workers=0,
@@ -6,6 +8,7 @@ train_dataloader = dict(
         type="Shapes",
         num_samples=800,
         size=96,
+        annotations=annotations,
         pipeline=[
             dict(type="RandomHorizontalFlip"),
             dict(type="RandomVerticalFlip"),
@@ -18,7 +21,15 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=25,
     num_workers=0,
-    dataset=dict(type="Shapes", num_samples=200, size=96, seed=1, pipeline=[dict(type="PackInputs")], test_mode=True),
+    dataset=dict(
+        type="Shapes",
+        num_samples=200,
+        size=96,
+        seed=1,
+        annotations=annotations,
+        pipeline=[dict(type="PackInputs")],
+        test_mode=True,
+    ),
     sampler=dict(type="DefaultSampler", shuffle=False),
     collate_fn=dict(type="pseudo_collate"),
 )

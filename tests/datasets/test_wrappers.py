@@ -1,5 +1,7 @@
 """Expected values are MMEngine's (0.10.7)."""
 
+import json
+
 import numpy as np
 import pytest
 import torch

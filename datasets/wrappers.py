@@ -4,7 +4,7 @@ import bisect
 import copy
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -24,6 +24,13 @@ class _Wrapper:
     def metainfo(self) -> dict[str, Any]:
         """A copy of the facts about the inner dataset (of several: the first)."""
         return copy.deepcopy(self._metainfo)
+
+    def check_annotations(self) -> Iterator[str]:
+        """Yields what the inner datasets find in their annotations; positions are those in them."""
+        inner = getattr(self, "datasets", None) or [self.dataset]  # type: ignore[attr-defined]
+        for number, dataset in enumerate(inner):
+            check = getattr(dataset, "check_annotations", tuple)
+            yield from (f"dataset {number}: {line}" if len(inner) > 1 else line for line in check())
 
     def get_subset_(self, indices: int | Sequence[int]) -> NoReturn:
         """Not offered: it is not clear which inner samples a part of the whole would be."""

@@ -33,7 +33,7 @@ model = dict(
     ),
 )
 
-max_epochs = 10
+max_epochs = 14
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=2)
 val_cfg = dict()
 test_cfg = dict()

@@ -53,7 +53,7 @@ def dataset_of(folder: Path, *changes: dict[str, Any], **settings: Any) -> BaseC
     )
 
 
-def test_every_labelled_instance_is_a_sample(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_labelled_instance_is_a_sample(tmp_path: Path) -> None:
     dataset = dataset_of(
         tmp_path, {}, dict(iscrowd=1), dict(keypoints=[0] * 9), dict(bbox=[15, 0, 8, 5], area=None), dict(category_id=4),
         metainfo=dict(classes=("bird",)),
@@ -121,7 +121,7 @@ def test_bad_annotations_are_named_by_the_check_and_in_training(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("mode", ["topdown", "bottomup"])
-def test_bad_annotations_may_be_left_out(tmp_path: Path, mode: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_annotations_may_be_left_out(tmp_path: Path, mode: str) -> None:
     dataset = dataset_of(tmp_path, {}, dict(bbox=[2, 3, 0, 6]), data_mode=mode, bad_annotations="skip")
     assert len(dataset) == 1
     assert dataset[0]["gt_bboxes"].tolist() == [[2, 3, 12, 9]]

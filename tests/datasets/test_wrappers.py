@@ -1,5 +1,7 @@
 """Expected values are MMEngine's (0.10.7)."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -139,3 +141,17 @@ def test_concat_of_in_memory_datasets_falls_back_to_samples():
     (batch,) = DataLoader(dataset, batch_size=8, collate_fn=pseudo_collate)
     assert torch.equal(torch.stack(batch["inputs"])[4:], TwoClouds(num_samples=4, seed=1).inputs)
     assert [sample.gt_label.item() for sample in batch["data_samples"]] == [0, 1] * 4
+
+
+def test_problems_of_the_inner_datasets_are_told(tmp_path):
+    def files(name):
+        content = {"metainfo": {}, "data_list": [{"img_path": name}]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        return BaseDataset(ann_file=f"{name}.json", data_root=tmp_path)
+
+    (tmp_path / "there").write_text("")
+    assert list(RepeatDataset(files("there"), times=2).check_annotations()) == []
+    (line,) = RepeatDataset(files("gone"), times=2).check_annotations()
+    assert line.startswith("sample 0: ") and "gone does not exist" in line
+    (line,) = ConcatDataset([files("there"), files("gone")]).check_annotations()
+    assert line.startswith("dataset 1: sample 0: ")

@@ -253,6 +253,22 @@ def test_sample_with_instances(tmp_path: Path) -> None:
     assert (visualizer.get_image()[:, 150:] != 255).any()
 
 
+def test_keypoints_that_are_not_sure_are_left_out() -> None:
+    visualizer = Visualizer()
+    instances = InstanceData(
+        keypoints=torch.tensor([[[40.0, 120], [200, 120]]]), keypoint_scores=torch.tensor([[0.9, 0.1]])
+    )
+    visualizer.add_datasample("x", blank(240, 300), DataSample(pred_instances=instances))
+    drawn = (visualizer.get_image() == RED).all(-1)
+    assert drawn[120, 40]
+    assert not drawn[:, 150:].any()
+    truth = InstanceData(keypoints=instances.keypoints, keypoints_visible=torch.tensor([[0.0, 1.0]]))
+    visualizer.add_datasample("y", blank(240, 300), DataSample(gt_instances=truth))
+    drawn = (visualizer.get_image() == RED).all(-1)
+    assert drawn[120, 200]
+    assert not drawn[:, :150].any()
+
+
 def test_sample_without_instances_above_the_threshold() -> None:
     visualizer = Visualizer()
     empty = InstanceData(bboxes=torch.zeros(1, 4), labels=torch.zeros(1, dtype=torch.int64), scores=torch.zeros(1))

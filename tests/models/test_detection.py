@@ -672,7 +672,11 @@ def test_the_configs_for_coco_run_on_files_of_its_form(tmp_path: Path, name: str
         "custom_hooks": [dict(type="VisualizationHook")],
     }  # fmt: skip
     if "mask_rcnn" in name:
-        changes |= {"model.network.min_size": 64, "model.network.max_size": 96, "model.network.box_detections_per_img": 5}
+        changes |= {
+            "model.network.min_size": 64,
+            "model.network.max_size": 96,
+            "model.network.box_detections_per_img": 5,
+        }
     for split in ("train", "val", "test"):
         changes |= {f"{split}_dataloader.num_workers": 0, f"{split}_dataloader.pin_memory": False}
         changes |= {f"{split}_dataloader.dataset.data_root": str(tmp_path / "coco")}

@@ -59,7 +59,7 @@ class CheckpointHook(Hook):
         max_keep_ckpts: how many regular checkpoints to keep, the newest; -1 for all. ``best_*`` are not
             counted.
         save_last: save at the end of the training, whatever the interval. (A run that is told to stop early
-            is saved by the Runner in any case.)
+            is saved by the Runner in any case; once it is resumed, that file counts as a regular one.)
         save_best: metrics whose best checkpoint is kept: one, several, or ``"auto"`` for the first of the
             results.
         rule: ``"greater"`` or ``"less"`` for all of them, or one for each; inferred from the names by

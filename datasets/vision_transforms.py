@@ -105,7 +105,7 @@ class AutoAugment(v2.AutoAugment):
 
 
 _OF_INSTANCES = (
-    "gt_bboxes_labels", "gt_ignore_flags", "gt_masks", "gt_keypoints", "gt_keypoints_visible",
+    "gt_bboxes_labels", "gt_ignore_flags", "gt_masks", "gt_keypoints", "gt_keypoints_visible", "gt_areas",
 )  # fmt: skip
 
 

@@ -385,12 +385,11 @@ class TopdownShapes(BaseDataset):
         image = self.images.get_data_info(info["img_id"])
         one = slice(info["instance"], info["instance"] + 1)
         info |= {key: image[key] for key in ("img", "ori_shape")}
-        for key in ("gt_bboxes_labels", "gt_keypoints", "gt_keypoints_visible"):
+        for key in ("gt_bboxes_labels", "gt_areas", "gt_keypoints", "gt_keypoints_visible"):
             info[key] = image[key][one]
         info["gt_bboxes"] = type(image["gt_bboxes"])(
             image["gt_bboxes"][one], format="XYXY", canvas_size=info["ori_shape"]
         )
-        info["gt_areas"] = image["gt_masks"][one].sum((1, 2)).float()
         info["bbox_label"] = int(info["gt_bboxes_labels"])
         if "flip_indices" in self._metainfo:
             info["flip_indices"] = self._metainfo["flip_indices"]

@@ -14,7 +14,8 @@ from trainwright.engine.registry import DATASETS
 
 _KEYPOINTS = 4
 _ANNOTATIONS = (
-    "gt_label", "gt_bboxes", "gt_bboxes_labels", "gt_masks", "gt_keypoints", "gt_keypoints_visible", "gt_seg_map",
+    "gt_label", "gt_bboxes", "gt_bboxes_labels", "gt_masks", "gt_areas", "gt_keypoints", "gt_keypoints_visible",
+    "gt_seg_map",
 )  # fmt: skip
 _SMALLEST_VISIBLE_SHARE = 0.4
 
@@ -41,9 +42,9 @@ class Shapes(BaseDataset):
     Every sample is drawn from (``seed``, index) alone, so it is the same in each epoch, process and run. It has
     all the annotations that :mod:`trainwright.datasets.transforms` lists: ``gt_label`` (the class of the largest
     shape), ``gt_bboxes`` around the visible pixels, ``gt_bboxes_labels``, ``gt_masks`` of the visible pixels,
-    ``gt_keypoints`` with the corners, ``gt_keypoints_visible``, and ``gt_seg_map`` with 0 for the background and
-    1 + class for a shape. The only class of ``kinds=("arrow",)`` has four corners that can be told apart: tip,
-    left barb, right barb, tail.
+    ``gt_areas``, their numbers, ``gt_keypoints`` with the corners, ``gt_keypoints_visible``, and ``gt_seg_map`` with
+    0 for the background and 1 + class for a shape. The only class of ``kinds=("arrow",)`` has four corners that can be
+    told apart: tip, left barb, right barb, tail.
 
     Args:
         num_samples: number of images.
@@ -132,6 +133,7 @@ class Shapes(BaseDataset):
             gt_bboxes=tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(self.size, self.size)),  # type: ignore[call-overload]
             gt_bboxes_labels=torch.tensor(labels),
             gt_masks=tv_tensors.Mask(torch.from_numpy(masks.astype(np.uint8))),
+            gt_areas=torch.from_numpy(masks.sum((1, 2))).float(),
             gt_keypoints=torch.tensor(np.array(points), dtype=torch.float32),
             gt_keypoints_visible=torch.tensor(np.array(seen), dtype=torch.float32),
             gt_seg_map=tv_tensors.Mask(torch.from_numpy(seg_map)),

@@ -129,7 +129,7 @@ class RandomErasing(v2.RandomErasing):
 
 
 _OF_INSTANCES = (
-    "gt_bboxes_labels", "gt_ignore_flags", "gt_masks", "gt_keypoints", "gt_keypoints_visible",
+    "gt_bboxes_labels", "gt_ignore_flags", "gt_masks", "gt_keypoints", "gt_keypoints_visible", "gt_areas",
 )  # fmt: skip
 
 

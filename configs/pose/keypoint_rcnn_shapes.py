@@ -1,5 +1,5 @@
-# Keypoint R-CNN with a MobileNetV2 of half the width finds arrows and their corners: OKS AP at 0.5 over 0.7 in five
-# minutes on two CPU cores.
+# Keypoint R-CNN with a MobileNetV2 of half the width finds arrows and their corners: keypoint mAP over 0.5, mAP@50 over
+# 0.7, in nine minutes of one CPU core.
 _base_ = ["../_base_/datasets/shapes_pose_images.py", "../_base_/default_runtime.py"]
 
 model = dict(

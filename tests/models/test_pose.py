@@ -11,6 +11,7 @@ from distributed_workers import evaluate_instances, run_processes
 from PIL import Image
 from torch import Tensor
 
+from trainwright.datasets import CocoKeypointDataset, Shapes, pseudo_collate
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
@@ -450,6 +451,86 @@ def test_any_backbone_of_torchvision() -> None:
         assert model(torch.rand(1, 3, 32, 32)).shape[1] == 2
 
 
+def test_keypoint_rcnn_learns_two_images_by_heart() -> None:
+    """A training that generalises takes minutes: see the slow test."""
+    pytest.importorskip("pycocotools")
+    cfg = Config.fromfile(CONFIGS / "pose/keypoint_rcnn_shapes.py")
+    cfg.merge_from_dict({"model.network.min_size": 48, "model.network.anchor_sizes": [[16], [32], [48]]})
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model).train()
+    shapes = Shapes(2, 48, kinds=("arrow",), max_shapes=1, radius=(0.3, 0.4), pipeline=[dict(type="PackInputs")])
+    batch = pseudo_collate([shapes[0], shapes[1]])
+    wrapper = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-3), clip_grad=dict(max_norm=35))
+    for _ in range(60):
+        model.train_step(dict(batch), wrapper)
+    with torch.no_grad():
+        samples = model.eval().test_step(dict(batch))
+    for one in samples:
+        best, truth = one.pred_instances[0], one.gt_instances
+        distance = (best.keypoints - truth.keypoints).norm(dim=-1)[truth.keypoints_visible > 0]
+        assert distance.mean() < 3  # from the middle of the box: 15
+        assert best.scores[0] > 0.5
+    assert (
+        evaluate(dict(type="CocoMetric", metric="keypoints"), samples, shapes.metainfo)["coco/keypoints_mAP_50"] > 0.9
+    )
+
+
+@pytest.mark.parametrize("name", ["simple_baseline_resnet50_coco", "keypoint_rcnn_resnet50_fpn_coco"])
+def test_the_configs_for_coco_run_on_files_of_its_form(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("pycocotools")
+    names, generator = CocoKeypointDataset.METAINFO["keypoints"], np.random.default_rng(0)
+    (tmp_path / "annotations").mkdir()
+    for split in ("train2017", "val2017"):
+        (tmp_path / split).mkdir()
+        images, annotations = [], []
+        for index, (width, height) in enumerate([(60, 40), (40, 60)] * 2):
+            pixels = generator.integers(0, 255, (height, width, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / split / f"{index}.jpg")
+            images.append(dict(id=index, file_name=f"{index}.jpg", width=width, height=height))
+            points = np.concatenate([generator.uniform(5, 35, (17, 2)), np.full((17, 1), 2)], axis=1)
+            person = dict(id=index + 1, image_id=index, category_id=1, area=900.0, iscrowd=0, num_keypoints=17)
+            annotations.append(person | dict(bbox=[3, 3, 34, 34], keypoints=points.flatten().tolist()))
+        category = dict(id=1, name="person", keypoints=names, skeleton=[[1, 2]])
+        content = dict(images=images, annotations=annotations, categories=[category])
+        (tmp_path / f"annotations/person_keypoints_{split}.json").write_text(json.dumps(content))
+    changes: dict[str, Any] = {
+        "train_cfg.max_epochs": 1, "train_cfg.val_interval": 1, "param_scheduler": None,
+        "default_hooks": dict(checkpoint=None, final_test=None), "train_dataloader.batch_size": 2,
+        "visualizer": dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")]),
+        "custom_hooks": [dict(type="VisualizationHook")],
+    }  # fmt: skip
+    if "baseline" in name:
+        changes |= {
+            "model.backbone.name": "resnet18", "model.backbone.weights": None, "model.head.in_channels": 512,
+            "model.head.deconv_out_channels": [16] * 3,
+        }  # fmt: skip
+    else:
+        changes |= {
+            "model.network.weights_backbone": None,
+            "model.network.min_size": 64,
+            "model.network.box_detections_per_img": 3,
+            "model.network.box_batch_size_per_image": 4,
+            "model.network.rpn_post_nms_top_n_test": 10,
+        }
+    for split in ("train", "val", "test"):
+        changes |= {
+            f"{split}_dataloader.{key}": value
+            for key, value in (("num_workers", 0), ("persistent_workers", False), ("pin_memory", False))
+        }
+        changes[f"{split}_dataloader.dataset.data_root"] = str(tmp_path)
+    for evaluator in ("val_evaluator", "test_evaluator"):
+        changes[f"{evaluator}.ann_file"] = str(tmp_path / "annotations/person_keypoints_val2017.json")
+    results = train(f"pose/{name}.py", tmp_path / "run", **changes)
+    assert 0 <= results["coco/keypoints_mAP"] <= 1
+    pictures = list(tmp_path.glob("run/*/vis_data/vis_image/*.png"))
+    assert pictures
+
+
 @pytest.mark.slow
 def test_the_shipped_config_reaches_its_score(tmp_path: Path) -> None:
     assert train("pose/topdown_shapes.py", tmp_path)["pose/PCK"] > 0.9
+
+
+@pytest.mark.slow
+def test_the_shipped_config_of_keypoint_rcnn_reaches_its_score(tmp_path: Path) -> None:
+    assert train("pose/keypoint_rcnn_shapes.py", tmp_path)["coco/keypoints_mAP_50"] > 0.6

@@ -1,4 +1,6 @@
 # Images with several arrows, for detectors of keypoints: boxes and corners of all instances are known exactly.
+annotations = ("gt_bboxes", "gt_bboxes_labels", "gt_areas", "gt_keypoints", "gt_keypoints_visible")
+
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,
@@ -7,6 +9,7 @@ train_dataloader = dict(
         num_samples=800,
         size=96,
         kinds=("arrow",),
+        annotations=annotations,
         pipeline=[
             dict(type="RandomFlip"),
             dict(type="PackInputs"),
@@ -23,6 +26,7 @@ val_dataloader = dict(
         num_samples=100,
         size=96,
         kinds=("arrow",),
+        annotations=annotations,
         seed=1,
         pipeline=[dict(type="PackInputs")],
         test_mode=True,

@@ -301,6 +301,8 @@ def _annotations(
         field = needed.get(kind)
         if field is not None and len(boxes) and field not in instances:
             raise ValueError(f"the instances of {name} have no {field}, which the metric {kind!r} needs")
+    if len(boxes) != len(labels):
+        raise ValueError(f"{name} has {len(boxes)} boxes but {len(labels)} labels: every instance needs its class")
     if len(labels) and (labels.min() < 0 or labels.max() >= len(categories)):
         raise ValueError(
             f"{name} has an instance of class {labels.max()}, but the dataset has {len(categories)} classes: "

@@ -552,6 +552,10 @@ def test_mistakes_of_the_metrics() -> None:
             evaluate(metric, [sample((0, 0, 9, 9), img_path="a.jpg")])
         with pytest.raises(ValueError, match="cannot tell the classes"):
             evaluate(metric, [found], {})
+    unlabelled = with_predictions(sample((0, 0, 9, 9), labels=[1], img_path="a.jpg"), (0, 0, 9, 9, 1), labels=[1])
+    del unlabelled.pred_instances.labels
+    with pytest.raises(ValueError, match=r"a\.jpg has 1 boxes but 0 labels"):
+        evaluate(CocoMetric(), [unlabelled])
     with pytest.raises(ValueError, match=r"a\.jpg has an instance of class 1, but the dataset has 1 classes"):
         evaluate(CocoMetric(), [found], dict(classes=("cat",)))
     with pytest.raises(ValueError, match=r"a\.jpg has no img_id, by which it is found in ann\.json"):

@@ -138,6 +138,16 @@ def _mask_loss(network: nn.Module, batch: dict[str, Any]) -> Tensor:
     return sum(losses.values(), torch.zeros(()))
 
 
+def _segmentation_loss(network: nn.Module, batch: dict[str, Any]) -> Tensor:
+    target = torch.stack([sample.gt_sem_seg.sem_seg[0] for sample in batch["data_samples"]])
+    return nn.functional.cross_entropy(network(torch.stack(batch["inputs"]).float()), target, ignore_index=255)
+
+
+def _classification_loss(network: nn.Module, batch: dict[str, Any]) -> Tensor:
+    labels = torch.stack([sample.gt_label for sample in batch["data_samples"]])
+    return nn.functional.cross_entropy(network(torch.stack(batch["inputs"]).float()), labels)
+
+
 def _pose_loss(network: nn.Module, batch: dict[str, Any]) -> Tensor:
     truths = [sample.gt_instances for sample in batch["data_samples"]]
     points, visible = (torch.cat([truth[key] for truth in truths]) for key in ("keypoints", "keypoints_visible"))
@@ -176,6 +186,23 @@ TASKS: dict[str, Task] = {
         model={"type": "TorchvisionDetector"},
         dataset=_SHAPES,
         loss_by_hand=_mask_loss,
+    ),
+    "segmentation": Task(
+        title="a small UNet, 8 images of 64x64 pixels",
+        network={"type": "UNet", "num_classes": 4, "base_channels": 16, "depth": 4},
+        model={"type": "SemanticSegmentor"},
+        dataset={**_SHAPES, "size": 64},
+        loss_by_hand=_segmentation_loss,
+        batch_size=8,
+    ),
+    "classification": Task(
+        title="ResNet-18, 8 images of 64x64 pixels",
+        network={"type": "TorchvisionModel", "name": "resnet18", "num_classes": 3},
+        model={"type": "ImageClassifier"},
+        dataset={**_SHAPES, "size": 64},
+        loss_by_hand=_classification_loss,
+        batch_size=8,
+        argument="backbone",
     ),
     "pose": Task(
         title="heat maps by a small UNet, 8 crops of 64x64 pixels",

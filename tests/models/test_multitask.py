@@ -13,7 +13,7 @@ from trainwright.engine.runner import Runner
 from trainwright.engine.structures import DataSample, PixelData
 from trainwright.models import MultiTaskModel
 
-CONFIG = Path(__file__).parents[2] / "configs/multitask/unet_shapes.py"
+CONFIG = Path(__file__).parents[2] / "configs/multitask/unet_kind_and_parts_shapes.py"
 PARTS: dict[str, Any] = dict(
     backbone=dict(type="UNet", num_classes=None, base_channels=4, depth=2),
     necks=dict(kind=dict(type="GlobalAveragePooling")),

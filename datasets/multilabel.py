@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainwright.datasets.base import BaseDataset
+from trainwright.datasets.detection import VOCDataset
 from trainwright.engine.errors import did_you_mean
 from trainwright.engine.registry import DATASETS, TRANSFORMS
 
@@ -86,12 +87,7 @@ class VOC(BaseDataset):
         ValueError: a line of it cannot be read, or the lists are not of the same images.
     """
 
-    METAINFO: Mapping[str, Any] = {
-        "classes": (
-            "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
-            "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-        ),
-    }  # fmt: skip
+    METAINFO: Mapping[str, Any] = VOCDataset.METAINFO
 
     def __init__(
         self,

@@ -11,6 +11,29 @@ from trainwright.engine.registry import MODELS
 from trainwright.models.initializers import load_weights
 
 
+def build_network(network: str | Mapping[str, Any] | nn.Module, num_classes: int | None, by_name: str) -> nn.Module:
+    """Returns a network of a model that takes one by name, config or module, and the number of classes beside it.
+
+    Args:
+        network: name, config, or module.
+        num_classes: number of classes, needed for a name, and not for a network that has its own.
+        by_name: type of a network that is given by name.
+
+    Raises:
+        ConfigError: ``num_classes`` is missing, or given twice.
+    """
+    if isinstance(network, str):
+        if num_classes is None:
+            raise ConfigError("num_classes", "is needed for a network that is given by name")
+        network = {"type": by_name, "name": network}
+    elif num_classes is not None and (isinstance(network, nn.Module) or "num_classes" in network):
+        raise ConfigError("num_classes", "the network has its own already", "leave one of them out")
+    if num_classes is not None:
+        network = {**network, "num_classes": num_classes}  # type: ignore[dict-item]  # a mapping by now
+    module: nn.Module = MODELS.build(network)
+    return module
+
+
 @MODELS.register_module()
 def TorchvisionModel(
     name: str,

@@ -13,6 +13,7 @@ from trainwright.engine.registry import MODELS
 from trainwright.engine.structures import BaseDataElement, DataSample, InstanceData
 from trainwright.models.base import BaseModel
 from trainwright.models.module import InitCfg
+from trainwright.models.pretrained import build_network
 
 
 @MODELS.register_module()
@@ -63,7 +64,7 @@ class TorchvisionDetector(BaseModel):
         if not isinstance(data_preprocessor, nn.Module):
             data_preprocessor = {"type": "DetDataPreprocessor", **(data_preprocessor or {})}
         super().__init__(data_preprocessor, init_cfg)
-        self.network = _build_network(network, num_classes)
+        self.network = build_network(network, num_classes, "TorchvisionDetectionModel")
         self.num_classes, self._first_label = _classes_of(self.network)
         heads = getattr(self.network, "roi_heads", None)
         asks = (("masks", "has_mask"), ("keypoints", "has_keypoint"))
@@ -195,19 +196,6 @@ def _losses_wanted(network: nn.Module) -> Iterator[None]:
 
 
 _DETECTION = "torchvision.models.detection."
-
-
-def _build_network(network: str | Mapping[str, Any] | nn.Module, num_classes: int | None) -> nn.Module:
-    if isinstance(network, str):
-        if num_classes is None:
-            raise ConfigError("num_classes", "is needed for a network that is given by name")
-        network = {"type": "TorchvisionDetectionModel", "name": network}
-    elif num_classes is not None and (isinstance(network, nn.Module) or "num_classes" in network):
-        raise ConfigError("num_classes", "the network has its own already", "leave one of them out")
-    if num_classes is not None:
-        network = {**network, "num_classes": num_classes}  # type: ignore[dict-item]  # a mapping by now
-    module: nn.Module = MODELS.build(network)
-    return module
 
 
 def _classes_of(network: Any) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import MODELS
 from trainwright.models.base import BaseModel
 from trainwright.models.module import InitCfg
+from trainwright.models.pretrained import build_network
 from trainwright.models.segmentation.pixels import add_seg_predictions, gather_seg_maps
 
 LossLike = Mapping[str, Any] | nn.Module | Sequence[Mapping[str, Any] | nn.Module]
@@ -59,7 +60,7 @@ class SemanticSegmentor(BaseModel):
             data_preprocessor = {"type": "SegDataPreprocessor", **(data_preprocessor or {})}
         super().__init__(data_preprocessor, init_cfg)
         self.window = _window(test_cfg or {"mode": "whole"})
-        self.network = _build_network(network, num_classes)
+        self.network = build_network(network, num_classes, "TorchvisionSegmentationModel")
         self.losses = SegLosses(loss, ignore_index)
         self.aux_loss_weight = aux_loss_weight
 
@@ -197,16 +198,3 @@ def _pair(value: int | Sequence[int]) -> tuple[int, int]:
 
 def _main(outputs: Tensor | Mapping[str, Tensor]) -> Tensor:
     return outputs["out"] if isinstance(outputs, Mapping) else outputs
-
-
-def _build_network(network: str | Mapping[str, Any] | nn.Module, num_classes: int | None) -> nn.Module:
-    if isinstance(network, str):
-        if num_classes is None:
-            raise ConfigError("num_classes", "is needed for a network that is given by name")
-        network = {"type": "TorchvisionSegmentationModel", "name": network}
-    elif num_classes is not None and (isinstance(network, nn.Module) or "num_classes" in network):
-        raise ConfigError("num_classes", "the network has its own already", "leave one of them out")
-    if num_classes is not None:
-        network = {**network, "num_classes": num_classes}  # type: ignore[dict-item]  # a mapping by now
-    module: nn.Module = MODELS.build(network)
-    return module

@@ -250,6 +250,7 @@ class MovingShapes(BaseDataset):
         motions: which motions, of left, right, up, down, growing and shrinking; their order is that of the classes.
         max_others: largest number of shapes that stand still.
         seed: another one gives other videos.
+        metainfo: facts about the dataset beside its classes.
         pipeline: transforms of the sample, or their configs.
         **kwargs: as for :class:`BaseDataset`.
 
@@ -265,6 +266,7 @@ class MovingShapes(BaseDataset):
         motions: Sequence[str] = _MOTIONS,
         max_others: int = 2,
         seed: int = 0,
+        metainfo: Mapping[str, Any] | None = None,
         pipeline: Sequence[Mapping[str, Any] | Callable[..., Any]] = (),
         **kwargs: Any,
     ) -> None:
@@ -278,8 +280,7 @@ class MovingShapes(BaseDataset):
         self.motions = tuple(motions)
         self.max_others = max_others
         self.seed = seed
-        metainfo = {"classes": self.motions, **kwargs.pop("metainfo", {})}
-        super().__init__(metainfo=metainfo, pipeline=pipeline, **kwargs)
+        super().__init__(metainfo={"classes": self.motions, **(metainfo or {})}, pipeline=pipeline, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Returns a seed for each sample."""

@@ -690,6 +690,37 @@ def test_the_configs_for_coco_run_on_files_of_its_form(tmp_path: Path, name: str
     assert 0 <= results[metric] < 0.5
 
 
+def test_a_run_goes_on_in_the_middle_of_an_epoch_to_the_same_bits(tmp_path: Path) -> None:
+    write_coco_shapes(tmp_path / "coco", numbers=(7, 1))
+    pipeline = [
+        dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="RandomIoUCrop"),
+        dict(type="SanitizeBoundingBoxes"), dict(type="RandomHorizontalFlip"), dict(type="PackInputs"),
+    ]  # fmt: skip
+    dataset = dict(
+        type="CocoDataset", data_root=str(tmp_path / "coco"), ann_file="annotations/instances_train2017.json",
+        data_prefix=dict(img="train2017"), pipeline=pipeline,
+    )  # fmt: skip
+
+    def run(name: str, resume: str | None = None) -> dict[str, Tensor]:
+        runner = Runner(
+            model=dict(type="TorchvisionDetector", network=network("fasterrcnn")),
+            work_dir=str(tmp_path / name),
+            train_dataloader=dict(dataset=dataset, batch_size=2, batch_sampler=dict(type="AspectRatioBatchSampler")),
+            train_cfg=dict(by_epoch=True, max_epochs=2),
+            optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.01)),
+            default_hooks=dict(checkpoint=dict(by_epoch=False, interval=3)),
+            randomness=dict(seed=0),
+            resume=resume is not None,
+            load_from=resume,
+        )
+        runner.train()
+        return {key: value.clone() for key, value in runner.model.state_dict().items()}
+
+    whole = run("whole")
+    rest = run("rest", str(tmp_path / "whole/iter_3.pth"))
+    assert all(torch.equal(value, rest[key]) for key, value in whole.items())
+
+
 @pytest.mark.slow
 def test_the_shipped_fcos_reaches_its_score(tmp_path: Path) -> None:
     assert train("detection/fcos_mobilenet_v2_shapes.py", tmp_path)["coco/bbox_mAP_50"] > 0.85

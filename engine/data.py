@@ -322,6 +322,10 @@ def build_dataloader(
     if isinstance(dataset, IterableDataset):
         if options.pop("sampler", None) or options.pop("batch_sampler", None):
             raise ConfigError(path, "an IterableDataset decides its order itself", "remove sampler and batch_sampler")
+        if options.pop("skip_bad_samples", 0):
+            message = "an IterableDataset has no other sample to take in place of a bad one"
+            hint = "skip it in the dataset's own __iter__"
+            raise ConfigError(f"{path}.skip_bad_samples", message, hint, origin_of(cfg, "skip_bad_samples"))
         return StreamLoader(SeededStream(dataset, seed + rank_seed), batch_size=batch_size, **options)
     sampler = DATA_SAMPLERS.build(
         options.pop("sampler", dict(type="DefaultSampler", shuffle=training)),

@@ -222,3 +222,8 @@ def test_a_tensor_dataset_is_fetched_by_whole_batches_and_gives_the_same(num_wor
     for ours, theirs in zip(batches(whole), batches(single), strict=True):
         assert type(ours) is type(theirs) is list
         assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_stream_cannot_skip_bad_samples() -> None:
+    with pytest.raises(ConfigError, match="skip_bad_samples: an IterableDataset has no other sample"):
+        build(dataset=Stream(), skip_bad_samples=2)

@@ -482,7 +482,7 @@ def _super_call(init: Any) -> ast.Call | None:
     """Returns the call of ``super().__init__`` that gets a constructor's ``**kwargs``, if nothing else reads them."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
-    except (OSError, TypeError, SyntaxError):
+    except (OSError, TypeError, SyntaxError, SystemError):  # the last: CPython 3.11, if a finalizer parses meanwhile
         return None
     name = next(p.name for p in inspect.signature(init).parameters.values() if p.kind == p.VAR_KEYWORD)
     uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name]

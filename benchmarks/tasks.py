@@ -80,7 +80,7 @@ OPTIMIZER = {"lr": 1e-4, "momentum": 0.9}
 
 def by_hand(task: Task, network: nn.Module, data: Prepared) -> None:
     """Trains in a loop by hand, with the optimizer that the Runner's config gets."""
-    loader = DataLoader(data, task.batch_size, shuffle=True, collate_fn=pseudo_collate)
+    loader = DataLoader(data, task.batch_size, collate_fn=pseudo_collate)
     optimizer = torch.optim.SGD(network.parameters(), fused=True, **OPTIMIZER)
     network.train()
     for batch in loader:
@@ -96,7 +96,12 @@ def by_runner(task: Task, network: nn.Module, data: Prepared) -> None:
         Runner(
             model={**task.model, task.argument: network},
             work_dir=folder,
-            train_dataloader={"dataset": data, "batch_size": task.batch_size},
+            # In the order of the loop by hand: batches differ in what they cost.
+            train_dataloader={
+                "dataset": data,
+                "batch_size": task.batch_size,
+                "sampler": {"type": "DefaultSampler", "shuffle": False},
+            },
             train_cfg={"by_epoch": True, "max_epochs": 1},
             optim_wrapper={"optimizer": {"type": "SGD", **OPTIMIZER}},
             default_hooks={"checkpoint": None},

@@ -7,7 +7,7 @@ change, with what docs/resuming.md says. What fails is reduced to the smallest c
 
 From a shell, for thousands of seeds (about a third of a second each)::
 
-    python tests/support/combinations.py --seeds 0:3000 [--seconds 600] [--jobs 4] [--out FILE]
+    python tests/support/combinations.py --seeds 0:3000 [--seconds 600] [--jobs 4] [--out FILE] [--without load_from cut=again]
 
 and for one combination, as the report prints it::
 
@@ -33,8 +33,9 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,26 @@ def draw(seed: int) -> Combination:
     return short(c)
 
 
+def labels(c: Mapping[str, Any]) -> set[str]:
+    """Returns the choices of a combination that are not the default, as the report names them."""
+    names = {f"{name}={value}" for name, value in short(c).items() if name != "cuts"}
+    return names | {f"cut={how}, {place}" for how, _, place in c["cuts"]}
+
+
+def avoid(c: Combination, without: Iterable[str]) -> Combination:
+    """Returns a combination without some choices, which begin as :func:`labels` names them: those become defaults."""
+    starts = tuple(without)
+    c = {
+        **c,
+        "cuts": [
+            cut if not f"cut={cut[0]}, {cut[2]}".startswith(starts) else ["stop", cut[1], "last"] for cut in c["cuts"]
+        ],
+    }
+    return short(
+        {name: value for name, value in c.items() if name == "cuts" or not f"{name}={value}".startswith(starts)}
+    )
+
+
 def _draw_cut(chance: random.Random, c: Mapping[str, Any]) -> list[Any]:
     how = chance.choice(("stop", "stop", "kill", "kill", "SIGTERM", "SIGINT", "SIGUSR1", "error", "again"))
     places = ["first", "last", "epoch", "val"] if c.get("validate") else ["first", "last", "epoch"]
@@ -374,12 +395,8 @@ def _schedulers(c: Combination) -> list[dict[str, Any]]:
     if c["momentum"] == "exponential":
         schedulers.append({"type": "ExponentialMomentum", "gamma": 0.9, "by_epoch": by_epoch})
     if c["plateau"]:
-        schedulers.append(
-            {
-                "type": "ReduceOnPlateauLR", "monitor": "val/score", "rule": "greater", "factor": 0.5, "patience": 0,
-                "by_epoch": c["loop"] == "epoch",
-            }
-        )  # fmt: skip
+        watching = {"monitor": "val/score", "rule": "greater"}
+        schedulers.append({"type": "ReduceOnPlateauLR", **watching, "factor": 0.5, "patience": 0})
     return schedulers
 
 
@@ -1039,12 +1056,10 @@ class Report:
     refusals: Counter[str] = field(default_factory=Counter)
     failures: dict[str, tuple[list[int], list[str]]] = field(default_factory=dict)
 
-    def add(self, seed: int, verdict: Verdict, least: Combination | None) -> None:
+    def add(self, seed: int, c: Combination, verdict: Verdict, least: Combination | None) -> None:
         """Counts the verdict about the combination of a seed."""
-        c = draw(seed)
         self.runs["failed" if verdict.failed else verdict.kind] += 1
-        names = [f"{name}={value}" for name, value in c.items() if name != "cuts"]
-        for name in [*names, *{f"cut={how}, {place}" for how, _, place in c["cuts"]}]:
+        for name in labels(c):
             self.features.setdefault(name, [0, 0, 0])[2 if verdict.failed else int(verdict.kind == "refused")] += 1
         if verdict.kind == "refused":
             self.refusals[verdict.lines[0]] += 1
@@ -1067,53 +1082,57 @@ class Report:
         return "\n".join(lines)
 
 
-def examine(seed: int, known: list[Combination]) -> tuple[int, Verdict, Combination | None]:
-    """Checks the combination of a seed, and finds the smallest that fails in the same way.
+def examine(c: Combination, known: Iterable[Combination] = ()) -> tuple[Verdict, Combination | None]:
+    """Checks a combination, and finds the smallest that fails in the same way.
 
     Args:
-        seed: of the combination.
-        known: smallest combinations that fail. One that is part of this is taken for its cause if the rest holds.
+        c: the combination.
+        known: smallest combinations that fail. One that is part of this one is taken for its cause if the rest holds.
     """
-    c = draw(seed)
     verdict = check(c)
     if not verdict.failed:
-        return seed, verdict, None
+        return verdict, None
     for least in known:
-        features = {name: value for name, value in least.items() if name not in ("cuts", "change")}
-        if features and features.items() <= c.items() and least.get("change") == c.get("change"):
-            name = next(iter(features))
-            if not check({**c, name: DEFAULTS[name]}).failed:
-                return seed, verdict, least
+        if labels(least) <= labels(c) and not check(avoid(c, [min(labels(least), key=_cuts_last)])).failed:
+            return verdict, least
     least = smallest(c, verdict.kind)
-    return seed, Verdict(verdict.kind, check(least).lines), least
+    return Verdict(verdict.kind, check(least).lines), least
 
 
-def survey(seeds: range, seconds: float = float("inf"), jobs: int = 1) -> Report:
+def _cuts_last(label: str) -> tuple[bool, str]:
+    return label.startswith("cut="), label
+
+
+def survey(seeds: range, seconds: float = float("inf"), jobs: int = 1, without: Sequence[str] = ()) -> Report:
     """Examines the combinations of many seeds, as many as the time allows."""
     report = Report()
     known: list[Combination] = []
     end = time.monotonic() + seconds
 
     def note(seed: int, verdict: Verdict, least: Combination | None) -> None:
-        report.add(seed, verdict, least)
+        report.add(seed, avoid(draw(seed), without), verdict, least)
         if least is not None and least not in known:
             known.append(least)
             print(f"seed {seed}: {verdict.kind}: --run '{json.dumps(least)}'", flush=True)
-        if (done := sum(report.runs.values())) % 100 == 0:
+        if (done := sum(report.runs.values())) % 50 == 0:
             print(f"{done} of {len(seeds)}: {dict(report.runs)}", flush=True)
 
     if jobs == 1:
         for seed in seeds:
             if time.monotonic() > end:
                 break
-            note(*examine(seed, known))
+            note(seed, *examine(avoid(draw(seed), without), known))
     else:
         with get_context("spawn").Pool(jobs, initializer=_one_thread) as pool:
-            for result in pool.imap_unordered(_examine_alone, seeds):
-                note(*result)
+            for seed, verdict, least in pool.imap_unordered(partial(_examine_seed, without), seeds):
+                note(seed, verdict, least)
                 if time.monotonic() > end:
                     break
     return report
+
+
+def _examine_seed(without: Sequence[str], seed: int) -> tuple[int, Verdict, Combination | None]:
+    return seed, *examine(avoid(draw(seed), without))
 
 
 def _one_thread() -> None:
@@ -1130,6 +1149,7 @@ def main() -> int:
     parser.add_argument("--seeds", default="0:100", help="first:last+1")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no more after this time")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--without", nargs="*", default=[], help="choices to leave out: late=when cut=again")
     parser.add_argument("--out", type=Path, help="also write the report to this file")
     parser.add_argument("--run", help="one combination as JSON, or a seed")
     parser.add_argument("--shrink", action="store_true", help="with --run: find the smallest that fails so")
@@ -1144,7 +1164,7 @@ def main() -> int:
             print("smallest:", json.dumps(smallest(chosen, verdict.kind)))
         return int(verdict.failed)
     first, _, end = arguments.seeds.partition(":")
-    report = survey(range(int(first), int(end)), arguments.seconds, arguments.jobs)
+    report = survey(range(int(first), int(end)), arguments.seconds, arguments.jobs, arguments.without)
     print(report.text())
     if arguments.out:
         arguments.out.write_text(report.text())

@@ -313,6 +313,8 @@ class ComboNet(BaseModel):
         for name in ("body", "head"):
             if name == "head" and MessageHub.get_current_instance().get_info("iter", 0) % 2:
                 continue
+            for part, owner in ((self.body, "body"), (self.branch, "body"), (self.head, "head")):
+                part.requires_grad_(owner == name)  # else one's loss leaves gradients in the other
             with wrappers[name].optim_context(self):
                 losses = self(**data, mode="loss") if isinstance(data, Mapping) else self(*data, mode="loss")
             wrappers[name].update_params(losses["loss"])

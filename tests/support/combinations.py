@@ -357,7 +357,7 @@ def _optim_wrapper(c: Combination) -> dict[str, Any]:
     if c["amp"] is not None:
         wrapper.update(type="AmpOptimWrapper", dtype="bfloat16" if c["amp"] == "bfloat16" else "float16")
         if c["amp"] != "bfloat16":
-            growing = {"init_scale": 2.0**14, "growth_interval": 2, "growth_factor": 4.0}
+            growing = {"init_scale": 2.0**20, "growth_interval": 2, "growth_factor": 4.0}
             wrapper["loss_scale"] = growing if c["amp"] == "float16" else 128.0
     if c["paramwise"]:
         wrapper["paramwise_cfg"] = {

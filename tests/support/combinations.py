@@ -604,8 +604,10 @@ def _train(c: Combination, here: Path, resume: bool, trace: Path, cut: Cut | Non
                 return "cut"
             runner.save_checkpoint(here, _END)
             return "done"
-    except (KeyboardInterrupt, SystemExit, CutError) as error:
-        return "cut" if cut is not None and cut.done else f"error: {type(error).__name__}"
+    except (KeyboardInterrupt, SystemExit, CutError):
+        if cut is None or not cut.done:  # somebody wants to end all this
+            raise
+        return "cut"
     except (ConfigError, CheckpointError) as error:
         kind = "error" if recorder.began else "refused"
         return f"{kind}: {type(error).__name__}: {_one_line(error)}"

@@ -290,8 +290,8 @@ class ComboNet(BaseModel):
             hidden = hidden + self.branch(inputs)
         logits = self.head(hidden).float()
         if mode == "loss":
-            loss = nn.functional.cross_entropy(logits * self.noise, labels)
-            return {"loss": loss}
+            logits = logits * self.noise if self.training else logits
+            return {"loss": nn.functional.cross_entropy(logits, labels)}
         return [{"score": row} for row in logits]
 
     def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:

@@ -87,7 +87,7 @@ FEATURES: dict[str, tuple[Any, ...]] = {
     "checkpointing": (False, True),
     "compile": (False, False, False, False, False, False, False, True),
     # the optimizer
-    "optimizer": ("SGD", "momentum", "nesterov", "AdamW", "RMSprop", "Adagrad", "NAdam", "Adadelta", "ASGD", "Rprop"),
+    "optimizer": ("SGD", "momentum", "nesterov", "AdamW", "Adam", "RMSprop", "Adagrad", "NAdam", "Adadelta", "ASGD", "Rprop"),
     "two": (False, True),
     "amp": (None, "bfloat16", "float16", "static"),
     "accumulate": (1, 2, 3),
@@ -135,8 +135,7 @@ DEFAULTS: Combination = {
 }  # fmt: skip
 
 SAMPLES = 14
-_ADAPTIVE = ("AdamW", "NAdam")
-_LR = {"Adadelta": 0.5, "Rprop": 0.001, "RMSprop": 0.01, "Adagrad": 0.05, "AdamW": 0.01, "NAdam": 0.01}
+_LR = {"Adadelta": 0.5, "Rprop": 0.001, "RMSprop": 0.01, "Adagrad": 0.05, "AdamW": 0.01, "Adam": 0.01, "NAdam": 0.01}
 
 
 def settle(chosen: Mapping[str, Any]) -> Combination:
@@ -177,7 +176,7 @@ def settle(chosen: Mapping[str, Any]) -> Combination:
         c["switch"] = None if c["switch"] == "clip" else c["switch"]
     if c["compile"]:
         c["checkpointing"] = False
-    if c["momentum"] is not None and c["optimizer"] not in ("momentum", "nesterov", "AdamW", "NAdam"):
+    if c["momentum"] is not None and c["optimizer"] not in ("momentum", "nesterov", "AdamW", "Adam", "NAdam"):
         c["momentum"] = None
     if c["dataset"] == "endless" and c["schedule_by"] == "converted":
         c["schedule_by"] = "iter"
@@ -451,6 +450,8 @@ def _hooks(c: Combination) -> list[dict[str, Any]]:
             "when": {"when": {"monitor": "val/score", "above": -9.0}},
         }[c["late"]]
         hooks.append({"type": "SwitchHook", "target": "model.late", "value": True, **when})
+    if c.get("switch_in_front"):
+        hooks.append({"type": "SwitchHook", "target": "model.draws", "value": True, "at_iter": 99})
     if c["switch"]:
         target, value, at = {
             "dataset": ("train_dataloader.dataset.noise", 0.0, {"at_iter": 4}),
@@ -738,7 +739,7 @@ def _with_stops(c: Combination, names: set[str], cut: Left, expected: Mapping[st
     last = {name for name in names if "stopped" in load_checkpoint_file(expected[name])["meta"]}  # of an early stop
     at = {name: load_checkpoint_file(expected[name])["meta"]["iter"] for name in names - last}
     at.update({name: _iteration_of(name, cut) for name in stops})
-    return last | set(sorted(at, key=lambda name: at[name])[-saver["max_keep_ckpts"] :])
+    return last | set(sorted(at, key=lambda name: (at[name], name not in stops))[-saver["max_keep_ckpts"] :])
 
 
 def _iteration_of(name: str, run: Left) -> float:
@@ -848,17 +849,16 @@ def _each_sample_once(c: Combination, changed: Combination, cut: Left, base: Pat
 
 
 def _ends_where_it_should(c: Combination, changed: Combination, cut: Left, base: Path) -> list[str]:
-    """It ends after as many iterations as it should, or is refused."""
+    """It ends with the iteration with which the run that was so from the start ends, or is refused."""
     if cut.outcome.startswith("refused"):
         return []
-    if cut.outcome != "done":
-        return [f"outcome: {cut.outcome}, not done"]
-    last = max(cut.rows)
-    end = max_iters_of(changed) if changed["loop"] == "iter" else changed["length"] * -(-changed.get("samples", SAMPLES) // changed["batch_size"])  # fmt: skip
+    whole = train(changed, base, "whole", uncut=True)
+    if cut.outcome != whole.outcome:
+        return [f"outcome: {cut.outcome}, not {whole.outcome}"]
+    last, end = (max((row["iter"] for row in rows), default=0) for rows in (cut.segments[-1], whole.rows.values()))
     steps = len(cut.segments[-1])
-    if last > max(end, cut.segments[0][-1]["iter"]):
-        return [f"rows.more: the last iteration is {last} of {end}"]
-    return [f"rows.more: {steps} steps"] if steps > end else []
+    wrong = (last != end and last > 0) or steps > end
+    return [f"rows.end: {steps} steps, the last of them {last}, not {end}"] if wrong else []
 
 
 _PLAIN: Combination = {
@@ -929,10 +929,43 @@ CHANGES: dict[str, Change] = {
     "val_first": Change(lambda c: {**c, "val_first": True}, _same("training"), {"validate": True}),
     "validation_added": Change(lambda c: {**c, "validate": True}, _same("rows"), {"validate": False}),
     "optimizer": Change(lambda c: {**c, "optimizer": "AdamW"}, _refused("optimizer"), {"optimizer": "momentum", "nan_guard": None}),
-    "optimizer_alike": Change(lambda c: {**c, "optimizer": "NAdam"}, _refused("optimizer"), {"optimizer": "AdamW", "nan_guard": None}),
+    "optimizer_alike": Change(lambda c: {**c, "optimizer": "Adam"}, _refused("optimizer"), {"optimizer": "AdamW", "nan_guard": None}),
     "two": Change(lambda c: {**c, "two": True}, _refused(), {"two": False, "halve": False, "compile": False, "paramwise": None, "nan_guard": None}),
     "model": Change(lambda c: {**c, "width": 7}, _refused(), {"nan_guard": None}),
     "stream_workers": Change(lambda c: {**c, "workers": 1}, _refused("num_workers"), {"dataset": "stream", "workers": 0, "nan_guard": None}),
+    "shorter": Change(lambda c: {**c, "length": 1}, _ends_where_it_should, {"length": 2, "early_stop": None}),
+    "compile": Change(lambda c: {**c, "compile": True}, _same("all"), {"compile": False, "two": False, "checkpointing": False}),
+    "average_momentum": Change(lambda c: {**c, "average_interval": 3}, _same("rows"), {**_WITH_AVERAGE, "plateau": False, "early_stop": None, "late": None, "save_best": None}),
+    "guard_added": Change(lambda c: {**c, "nan_guard": "rollback"}, _same("training"), {"nan_guard": None}),
+    "guard_removed": Change(lambda c: {**c, "nan_guard": None}, _same("training", "NanGuardHook"), {"nan_guard": "stop", "nan": False}),
+    "out_dir": Change(lambda c: {**c, "out_dir": not c["out_dir"]}, _same("training")),
+    "save_by": Change(lambda c: {**c, "save_by": "iter"}, _same("training"), {"save_by": "epoch", "nan_guard": None}),
+    "val_interval": Change(lambda c: {**c, "val_interval": 3}, _same("rows"), {"validate": True, "val_interval": 1, "plateau": False, "early_stop": None, "late": None, "switch": None, "nan_guard": None}),
+    "best_added": Change(lambda c: {**c, "save_best": "both"}, _same("training"), {"validate": True, "save_best": None, "nan_guard": None}),
+    "amp": Change(lambda c: {**c, "amp": "bfloat16"}, _ends_where_it_should, {"amp": None, "early_stop": None, "nan_guard": None}),
+    "no_amp": Change(lambda c: {**c, "amp": None}, _ends_where_it_should, {"amp": "float16", "early_stop": None, "nan_guard": None}),
+    "accumulate": Change(lambda c: {**c, "accumulate": 3}, _ends_where_it_should, {"accumulate": 2, "early_stop": None, "nan_guard": None}),
+    "paramwise": Change(lambda c: {**c, "paramwise": "custom"}, _ends_where_it_should, {"paramwise": None, "two": False, "early_stop": None, "nan_guard": None}),
+    "no_paramwise": Change(lambda c: {**c, "paramwise": None}, _ends_where_it_should, {"paramwise": "bias", "two": False, "early_stop": None, "nan_guard": None}),
+    "one": Change(lambda c: {**c, "two": False}, _refused(), {"two": True, "halve": False, "compile": False, "paramwise": None, "nan_guard": None}),
+    "plateau_added": Change(lambda c: {**c, "plateau": True}, _ends_where_it_should, {"validate": True, "plateau": False, "early_stop": None, "nan_guard": None}),
+    "plateau_removed": Change(lambda c: {**c, "plateau": False}, _ends_where_it_should, {"validate": True, "plateau": True, "early_stop": None, "nan_guard": None}),
+    "sampler": Change(lambda c: {**c, "sampler": "ClassAwareSampler"}, _ends_where_it_should, _PLAIN),
+    "batch_sampler": Change(lambda c: {**c, "batch_sampler": "ComboBatchSampler"}, _ends_where_it_should, _PLAIN),
+    "drop_last": Change(lambda c: {**c, "drop_last": True}, _ends_where_it_should, _PLAIN),
+    "wrapper": Change(lambda c: {**c, "wrapper": "repeat"}, _ends_where_it_should, _PLAIN),
+    "no_wrapper": Change(lambda c: {**c, "wrapper": None}, _ends_where_it_should, {**_PLAIN, "wrapper": "repeat"}),
+    "to_stream": Change(lambda c: {**c, "dataset": "stream"}, _ends_where_it_should, _PLAIN),
+    "from_stream": Change(lambda c: {**c, "dataset": "map"}, _ends_where_it_should, {**_PLAIN, "dataset": "stream"}),
+    "to_loader": Change(lambda c: {**c, "dataset": "loader"}, _ends_where_it_should, _PLAIN),
+    "stream_batch": Change(lambda c: {**c, "batch_size": 5}, _ends_where_it_should, {**_PLAIN, "dataset": "stream", "batch_size": 4}),
+    "epochs_batch": Change(lambda c: {**c, "batch_size": 5}, _ends_where_it_should, {**_PLAIN, "loop": "iter", "batch_size": 4}),
+    "switch_added": Change(lambda c: {**c, "switch": "clip"}, _ends_where_it_should, {"switch": None, "early_stop": None, "nan_guard": None, "two": False, "clip": "norm"}),
+    "switch_removed": Change(lambda c: {**c, "switch": None}, _ends_where_it_should, {"switch": "clip", "early_stop": None, "nan_guard": None, "two": False, "clip": "norm"}),
+    "hook_in_front": Change(
+        lambda c: {**c, "switch_in_front": True}, _same("rows"),
+        {"draws": False, "late": None, "switch": "clip", "two": False, "clip": "norm"},
+    ),
     "fewer_samples": Change(lambda c: {**c, "samples": 8}, _ends_where_it_should, {**_PLAIN, "accumulation": None}),
     "more_samples": Change(lambda c: {**c, "samples": 18}, _ends_where_it_should, {**_PLAIN, "accumulation": None}),
     "to_epochs": Change(lambda c: {**c, "loop": "epoch"}, _ends_where_it_should, {**_PLAIN, "loop": "iter"}),

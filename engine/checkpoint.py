@@ -8,6 +8,7 @@ import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -237,14 +238,33 @@ def get_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     return dict(checkpoint)
 
 
+@dataclass(frozen=True)
+class Fit:
+    """How far weights fitted a module. It is true if anything was left out, and its text says what.
+
+    Args:
+        report: what was left out, grouped by module, as lines for the log; empty if everything fitted.
+        missing: names of the module's tensors that got no weight.
+    """
+
+    report: str = ""
+    missing: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.report)
+
+    def __str__(self) -> str:
+        return self.report
+
+
 def load_state_dict(
     module: torch.nn.Module,
     state_dict: Mapping[str, Any],
     *,
     strict: bool = False,
     revise_keys: Sequence[tuple[str, str]] = REVISE_KEYS,
-) -> str:
-    """Loads weights into a module, those that fit.
+) -> Fit:
+    """Load weights into a module, those that fit.
 
     Args:
         module: what is loaded into.
@@ -253,7 +273,7 @@ def load_state_dict(
         revise_keys: pairs of (regular expression, replacement) for the names.
 
     Returns:
-        What was left out, grouped by module, as lines for the log; empty if everything fitted.
+        What was left out.
 
     Raises:
         CheckpointError: something does not fit and ``strict`` is set, or nothing at all fits.
@@ -274,9 +294,7 @@ def load_state_dict(
     missing = [key for key in result.missing_keys if key not in wrong_shape and not key.endswith("num_batches_tracked")]
     parts = []
     if wrong_shape:
-        parts.append(
-            "of another shape, left as they were:\n" + "\n".join(f"  {k}: {v}" for k, v in wrong_shape.items())
-        )
+        parts.append("of another shape, not loaded:\n" + "\n".join(f"  {k}: {v}" for k, v in wrong_shape.items()))
     if result.unexpected_keys:
         parts.append("in the file but not in the model:\n" + _grouped(result.unexpected_keys))
     if missing:
@@ -286,7 +304,7 @@ def load_state_dict(
     if report and (strict or nothing_fits):
         reason = "none of the weights fits the model" if nothing_fits else "the weights do not fit the model"
         raise CheckpointError(f"{reason}:\n{report}")
-    return report
+    return Fit(report, frozenset([*missing, *wrong_shape]))
 
 
 def _grouped(keys: Iterable[str]) -> str:

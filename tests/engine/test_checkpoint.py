@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_reported_and_the_rest_loaded() -> None:
     report = load_state_dict(target, state)
     assert torch.equal(target[0].weight, source[0].weight)
     assert report.splitlines() == [
-        "of another shape, left as they were:",
+        "of another shape, not loaded:",
         "  1.weight: (10, 4) in the file, (7, 4) in the model",
         "  1.bias: (10,) in the file, (7,) in the model",
         "in the file but not in the model:",

@@ -8,17 +8,19 @@ import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from trainwright.engine import checkpoint
 from trainwright.engine import registry as registries
 from trainwright.engine.building import origin_of, resolve, signature_of
 from trainwright.engine.config.overrides import COMMAND_LINE
 from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, did_you_mean
-from trainwright.engine.hook import DEFAULT_HOOKS
+from trainwright.engine.hook import DEFAULT_HOOKS, configured_hooks, has_state, same_name
 from trainwright.engine.optim.schedulers import beyond_end
 from trainwright.engine.registry import ROOT_REGISTRIES, Registry
 
@@ -300,17 +302,37 @@ class _Check:
                 cfg,
                 registries.HOOKS,
                 f"default_hooks.{name}",
-                extra=["priority"],
+                extra=["priority", "name"],
                 default=default,
                 exact=True,
             )
         for place, cfg in _items(self.top.get("custom_hooks"), "custom_hooks"):
-            self._component(cfg, registries.HOOKS, place, extra=["priority"], exact=True)
+            self._component(cfg, registries.HOOKS, place, extra=["priority", "name"], exact=True)
+        self._hook_names()
+
+    def _hook_names(self) -> None:
+        default_hooks, custom_hooks = self.top.get("default_hooks"), self.top.get("custom_hooks")
+        if not isinstance(default_hooks or {}, Mapping) or not isinstance(custom_hooks or (), list | tuple):
+            return
+        places: dict[str, str] = {}
+        with suppress(ConfigError):  # names that are wrong are reported above
+            for path, cfg in configured_hooks(default_hooks or {}, custom_hooks or ()):
+                type_ = cfg.get("type") if isinstance(cfg, Mapping) else type(cfg)
+                hook_class = registries.HOOKS.get(type_) if isinstance(type_, str) else type_
+                if hook_class is None or not has_state(hook_class):
+                    continue
+                name = (cfg.get("name") if isinstance(cfg, Mapping) else cfg.name) or hook_class.__name__
+                if name in places:
+                    self.errors.append(same_name(name, path, places[name], origin_of(cfg, "type")))
+                places.setdefault(name, path)
 
     def _checkpoint(self) -> None:
-        path = self.top.get("load_from")
-        if isinstance(path, str) and "://" not in path and not Path(path).exists():
-            self._error("load_from", f"there is no file {path!r}", origin=origin_of(self.top, "load_from"))
+        resume, work_dir = self.top.get("resume"), self.top.get("work_dir")
+        resumes = resume is True and isinstance(work_dir, str) and Path(work_dir, checkpoint.LAST).exists()
+        for key in ("resume",) if isinstance(resume, str) or resumes else ("load_from",):
+            path = self.top.get(key)
+            if isinstance(path, str) and "://" not in path and not Path(path).exists():
+                self._error(key, f"there is no file {path!r}", origin=origin_of(self.top, key))
 
     def _resolve(self, type_: Any, registry: Registry, path: str, origin: Origin | None) -> Callable[..., Any] | None:
         try:

@@ -71,11 +71,24 @@ def package_version(package: str) -> str:
         return "not installed"
 
 
-def unused_timestamp(work_dir: Path) -> str:
-    """Returns the time to the second, with a number behind it if a run of this second has its folder already."""
+def make_log_dir(work_dir: Path) -> str:
+    """Make a folder for the logs of a run, and return its name: the time to the second, and a number if that is taken.
+
+    Raises:
+        ConfigError: the folder cannot be made.
+    """
     now = datetime.now().strftime("%Y%m%d_%H%M%S")
-    candidates = chain([now], (f"{now}_{number}" for number in count(2)))
-    return next(candidate for candidate in candidates if not (work_dir / candidate).exists())
+    for name in chain([now], (f"{now}_{number}" for number in count(2))):
+        try:
+            (work_dir / name).mkdir(parents=True)
+        except FileExistsError as error:
+            if not work_dir.is_dir():
+                raise ConfigError("work_dir", f"{work_dir} is a file, not a folder", "choose another") from error
+        except OSError as error:
+            raise ConfigError("work_dir", f"cannot be made: {error}", "make room, or choose another") from error
+        else:
+            return name
+    raise AssertionError("there is always a next number")
 
 
 def _raise_file_limit(wanted: int) -> None:

@@ -51,14 +51,18 @@ class Hook:
     """Base of everything that acts at points of a run.
 
     A subclass overrides the points that it needs; only overridden ones are called. A hook with ``state_dict`` and
-    ``load_state_dict`` has its state in every checkpoint. Each point may also be handled for all modes at once, in
-    ``_before_epoch``, ``_after_epoch``, ``_before_iter`` or ``_after_iter`` with an argument ``mode``.
+    ``load_state_dict`` has its state in every checkpoint, under its ``name``: that of its class, unless the config (or
+    whoever makes it) gives another one, which every further hook of the same class needs.
+
+    Each point may also be handled for all modes at once, in ``_before_epoch``, ``_after_epoch``, ``_before_iter`` or
+    ``_after_iter`` with an argument ``mode``.
 
     Raises:
         HookPointError: a subclass has a public method that looks like a point and is none (``after_train_iteration``).
     """
 
     priority: "int | str | Priority" = "NORMAL"
+    name: str = ""
 
     stages: ClassVar[tuple[str, ...]] = (
         "before_run", "after_load_checkpoint", "before_train", "before_train_epoch", "before_train_iter",
@@ -223,6 +227,24 @@ class Hook:
         return [stage for stage in Hook.stages if _overrides(type(self), stage)]
 
 
+def has_state(hook_class: Any) -> bool:
+    """Return whether hooks of a class are part of checkpoints."""
+    return hasattr(hook_class, "state_dict") and hasattr(hook_class, "load_state_dict")
+
+
+def same_name(name: str, path: str, other: str, origin: Origin | None = None) -> ConfigError:
+    """Return the mistake of a hook whose state would be mixed up with that of another.
+
+    Args:
+        name: the name that both have.
+        path: dotted path of the second hook.
+        other: dotted path of the first one.
+        origin: where the second one is configured.
+    """
+    message = f"a second hook named {name!r}{f' (the first is {other})' if other else ''}, and both have state"
+    return ConfigError(path, message, "a checkpoint tells them apart by name: give this one name='...'", origin)
+
+
 _SHARED = {"before_*_epoch": "_before_epoch", "after_*_epoch": "_after_epoch", "before_*_iter": "_before_iter",
            "after_*_iter": "_after_iter"}  # fmt: skip
 
@@ -281,11 +303,21 @@ class HookList:
 
     def __init__(self) -> None:
         self.hooks: list[Hook] = []
+        self._paths: dict[str, str] = {}
         self._stages: list[set[str]] = []
         self.calls: dict[str, list[Callable[..., None]]] = _Points((stage, []) for stage in Hook.stages)
 
-    def add(self, hook: Hook) -> None:
-        """Inserts a hook behind those of the same or a lower priority number."""
+    def add(self, hook: Hook, path: str = "") -> None:
+        """Inserts a hook behind those of the same or a lower priority number.
+
+        Raises:
+            ConfigError: it has state, and the name of another one that has, too.
+        """
+        hook.name = hook.name or type(hook).__name__
+        if has_state(type(hook)):
+            if hook.name in self._paths:
+                raise same_name(hook.name, path or type(hook).__name__, self._paths[hook.name])
+            self._paths[hook.name] = path
         priority = get_priority(hook.priority)
         position = sum(get_priority(other.priority) <= priority for other in self.hooks)
         self.hooks.insert(position, hook)

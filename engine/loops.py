@@ -227,6 +227,11 @@ class TrainLoop(BaseLoop):
         self.dataloader.load_state_dict(state)
         self._data_restored = True
 
+    def reload_data_state(self) -> None:
+        """Make a training that is called again go on in the data where the one before stopped."""
+        if (state := self.data_state()) is not None:
+            self.load_data_state(state)
+
     def _open_data(self, data_pass: int, batch: int) -> int:
         """Begins to fetch batches, from one of a pass over the data on, and returns which one it is."""
         if self._data_restored:  # the loader knows where it is

@@ -128,7 +128,7 @@ def initialize_model(model: nn.Module, missing: Collection[str] | None = None) -
     token = _lacking.set(None if missing is None else frozenset(lacking))
     try:
         for module in modules.values():
-            load = vars(module).pop(_PENDING, None)
+            load = module.__dict__.pop(_PENDING, None)
             if load is not None and needs_weights(module):
                 load(module)
         if hasattr(model, "init_weights") and needs_weights(model):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from importlib.util import find_spec
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, TypeVar, overload
 
 from rich.console import Console
@@ -163,7 +163,7 @@ class Registry:
         if rest:
             if (registry := self._of_scope(scope)) is not None and (found := registry._get_upwards(rest)) is not None:
                 return found
-            return import_object(key)
+            return import_object(key) if _trusted.get() else _import_harmless(key)
         return None
 
     def build(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
@@ -234,11 +234,39 @@ class Registry:
         root = self.root
         if scope == root.scope:
             return root
-        if scope not in root.children and scope.isidentifier() and find_spec(scope) is not None:
+        if scope not in root.children and _trusted.get() and scope.isidentifier() and find_spec(scope) is not None:
             registry_module = f"{scope}.registry"
             if find_spec(registry_module) is not None:
                 import_module(registry_module)
         return root.children.get(scope)
+
+
+_HARMLESS = ("torch.nn.modules", "torchvision.models", "torchvision.ops", "torchvision.transforms")
+_trusted: ContextVar[bool] = ContextVar("trusted", default=True)
+
+
+@contextmanager
+def untrusted() -> Iterator[None]:
+    """While active, names come from a stranger: those that would import or call just anything are not found.
+
+    What is registered is found, and so are the layers of PyTorch and the networks and transforms of torchvision.
+    """
+    token = _trusted.set(False)
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
+
+
+def _import_harmless(key: str) -> Any:
+    if not key.startswith(("torch.nn.", "torchvision.")):
+        return None
+    found = import_object(key)
+    module = str(getattr(found, "__module__", ""))
+    is_harmless = isinstance(found, type | FunctionType) and any(
+        f"{module}.".startswith(f"{name}.") for name in _HARMLESS
+    )
+    return found if is_harmless else None
 
 
 def _calling_package() -> str:

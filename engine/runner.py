@@ -13,20 +13,35 @@ from trainwright.engine import checkpoint as checkpoints
 from trainwright.engine import distributed, resume, saving
 from trainwright.engine import registry as registries
 from trainwright.engine.assembly import build_loop, build_optimization, trains_by_epoch
+from trainwright.engine.building import signature_of
 from trainwright.engine.checking import mismatched_parts
 from trainwright.engine.config.config import Config
+from trainwright.engine.config.dump import plain_data
 from trainwright.engine.data import build_dataloader, stop_workers
-from trainwright.engine.environment import collect_env, setup_environment, unused_timestamp
+from trainwright.engine.environment import collect_env, make_log_dir, setup_environment
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.hook import Hook, HookList, configured_hooks
 from trainwright.engine.interrupt import raise_for_signal, stop_on_signals
+from trainwright.engine.lock import locked
 from trainwright.engine.logging import MMLogger
 from trainwright.engine.loops import TestLoop, TrainLoop, ValLoop
 from trainwright.engine.message_hub import MessageHub
 from trainwright.engine.model_setup import build_model, compile_forward, place_model, unwrap
 from trainwright.engine.registry import EVALUATOR, HOOKS, LOG_PROCESSORS, RUNNERS, VISUALIZERS
-from trainwright.engine.state import RunState, StepSeeder, mix, seed_host, set_host_streams, set_random_seed
+from trainwright.engine.starting_point import StartingPoint
+from trainwright.engine.state import (
+    RunState,
+    StepSeeder,
+    active_run,
+    deterministic_algorithms,
+    in_run,
+    kept_generators,
+    mix,
+    seed_all,
+    seed_host,
+    set_host_streams,
+)
 from trainwright.engine.visualization.visualizer import Visualizer
 
 Cfg = Mapping[str, Any]
@@ -60,8 +75,9 @@ class Runner:
         default_hooks: changes to the default hooks, by name; ``None`` removes one.
         custom_hooks: further hooks.
         data_preprocessor: given to a model that is built from a config and names none.
-        load_from: a checkpoint to start from, or with ``resume`` the one to go on from.
-        resume: go on from ``load_from``, or from the newest checkpoint in ``work_dir``.
+        load_from: a checkpoint whose weights the run starts with.
+        resume: continue the run in ``work_dir``, from its newest checkpoint (``load_from`` counts only while there is
+            none), or with a path from that checkpoint.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
         env_cfg: see :func:`setup_environment`.
         log_processor: makes log lines.
@@ -97,7 +113,7 @@ class Runner:
         custom_hooks: Sequence[Any] | None = None,
         data_preprocessor: nn.Module | Cfg | None = None,
         load_from: str | None = None,
-        resume: bool = False,
+        resume: bool | str = False,
         launcher: str = "none",
         env_cfg: Cfg | None = None,
         log_processor: Any = None,
@@ -109,7 +125,9 @@ class Runner:
         cfg: Any = None,
         device: str | torch.device | None = None,
     ) -> None:
-        self.cfg = cfg if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg or {})))
+        nested = ExitStack()
+        if in_run():
+            nested.enter_context(kept_generators())
         self._given: dict[str, Any] = dict(
             train_dataloader=train_dataloader, train_cfg=train_cfg, optim_wrapper=optim_wrapper,
             val_dataloader=val_dataloader, val_cfg=val_cfg, val_evaluator=val_evaluator,
@@ -118,11 +136,18 @@ class Runner:
         )  # fmt: skip
         for mistake in mismatched_parts(self._given):
             raise mistake
-        self._load_from = load_from
-        self._resume = resume
-        self._restored = False
-        self.initialized = False
-        self.resuming = False
+        if not isinstance(cfg, Config):
+            arguments = {
+                **self._given, "model": model, "work_dir": work_dir, "default_hooks": default_hooks,
+                "custom_hooks": custom_hooks, "data_preprocessor": data_preprocessor, "load_from": load_from,
+                "default_scope": default_scope, "randomness": randomness, "env_cfg": env_cfg,
+            }  # fmt: skip
+            given = {name: value for name, value in arguments.items() if value is not None}
+            cfg = Config(plain_data({**given, **dict(cfg or {})}))
+        self.cfg = cfg
+        self.start = StartingPoint()
+        self._sources = (load_from, resume)
+        self._started = self._restored = self._active = False
         self.host_streams: dict[str, Any] | None = None
         self.saved_counters: dict[str, int] | None = None
         self._default_scope = default_scope
@@ -140,7 +165,7 @@ class Runner:
         self.set_randomness(**self.randomness)
 
         self.work_dir = str(Path(work_dir).absolute())
-        self.timestamp = self._agree(unused_timestamp(Path(self.work_dir)))
+        self.timestamp = self._agree(make_log_dir(Path(self.work_dir)) if distributed.is_main_process() else "")
         name = experiment_name or (Path(self.cfg.filename).stem if self.cfg.filename else "")
         self.experiment_name = f"{name}_{self.timestamp}" if name else self.timestamp
         self.log_dir = str(Path(self.work_dir, self.timestamp))
@@ -160,15 +185,20 @@ class Runner:
         )  # fmt: skip
         self.logger.info("Environment:\n%s", "\n".join(f"  {key}: {value}" for key, value in collect_env().items()))
         self.logger.info("Seed: %d, device: %s, work_dir: %s", self.seed, self.device, self.work_dir)
-        with self._as_current():
-            self.model: Any = place_model(
-                build_model(model, data_preprocessor), self.cfg, self.device, self.distributed
+        if isinstance(model, nn.Module) and not (load_from or resume):
+            self.logger.info(
+                "The model was given as an object: its initial weights were drawn before the run was seeded, and do "
+                "not depend on this seed. (Those of a model that is given as a config do.)"
             )
+        with self._as_current():
+            built = build_model(model, data_preprocessor, weights_follow=bool(load_from or resume))
+            self.model: Any = place_model(built, self.cfg, self.device, self.distributed)
             self._hooks = HookList()
             for path, hook in configured_hooks(default_hooks or {}, custom_hooks or ()):
                 self.register_hook(hook, path=path)
         self.logger.debug("Hooks at each point, in order:\n%s", self._hooks.table())
         self._dump_config()
+        nested.close()
 
     @classmethod
     def from_cfg(cls, cfg: Any) -> "Runner":
@@ -263,7 +293,7 @@ class Runner:
         return getattr(dataset, "metainfo", None)
 
     def train(self) -> nn.Module:
-        """Trains to the end, or until somebody asks to stop.
+        """Trains to the end, or until somebody asks to stop. Called again, it continues where it stopped.
 
         Returns:
             The model.
@@ -272,23 +302,28 @@ class Runner:
             ConfigError: the parts for training are not given.
             KeyboardInterrupt: after Ctrl-C, when a checkpoint is written; ``SystemExit`` after SIGTERM and SIGUSR1.
         """
-        with self._run(), stop_on_signals(self.state):
-            checkpoint = self._starting_point()
+        with self._run(), self._locked_work_dir(), stop_on_signals(self.state):
+            self._begin()
             loop = self.train_loop
             if self.optim_wrapper is None:
                 self.optim_wrapper, self.param_schedulers = build_optimization(self, self._given)
             if self.has_val:
                 _ = self.val_loop
             self.call_hook("before_run")
-            resume.give_weights(self, checkpoint)
-            self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
-            compile_forward(unwrap(self.model), self.cfg.get("compile"))
+            self._give_weights()
+            if self.start.resumes and not self._restored:
+                resume.restore(self)
+            if self._restored:
+                loop.reload_data_state()
+            else:
+                self._restored = True
+                self.start.release()
+                self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
+                compile_forward(unwrap(self.model), self.cfg.get("compile"))
             if self.iter >= self.max_iters:
-                self.logger.info(
-                    "The checkpoint is from the end of the training (iteration %d): nothing left to do.",
-                    self.iter,
-                )
+                self.logger.info("The training is at its end (iteration %d): nothing left to do.", self.iter)
             resume.run_and_save(self, loop)
+            self.host_streams = self.seed_step.host_streams()  # if it is trained further
         raise_for_signal(self.state.stop_signal)
         return self.model  # type: ignore[no-any-return]
 
@@ -315,14 +350,19 @@ class Runner:
         """Adds a hook.
 
         Args:
-            hook: the hook or its config, which may have a key ``priority``.
+            hook: the hook or its config, which may have the keys ``priority`` and ``name``.
             priority: overrides the hook's own.
             path: dotted path of the config, for messages.
         """
         if isinstance(hook, Mapping):
             cfg = copy.copy(hook)
             priority = cfg.pop("priority", priority)  # type: ignore[attr-defined]  # a copy of a dict
+            name = None
+            if "name" in cfg and not _takes_name(cfg["type"]):
+                name = cfg.pop("name")  # type: ignore[attr-defined]
             hook = HOOKS.build(cfg, path=path)
+            if name is not None and isinstance(hook, Hook):
+                hook.name = str(name)
         if not isinstance(hook, Hook):
             raise ConfigError(
                 path or "custom_hooks",
@@ -331,7 +371,7 @@ class Runner:
             )
         if priority is not None:
             hook.priority = priority
-        self._hooks.add(hook)
+        self._hooks.add(hook, path)
         return hook
 
     def request_stop(self, reason: str) -> None:
@@ -353,8 +393,9 @@ class Runner:
             diff_rank_seed: give each rank another seed, for the model's initial weights and the samples too.
         """
         self.seed = distributed.sync_random_seed() if seed is None else int(seed)
-        self._rank_seed = self.rank if diff_rank_seed else 0
-        set_random_seed(self.seed + self._rank_seed, deterministic=deterministic)
+        self.rank_seed = self.rank if diff_rank_seed else 0
+        self._deterministic = deterministic
+        seed_all(self.seed + self.rank_seed)
         self.seed_step = StepSeeder(self.seed, self.rank, self.device)
 
     def start_host_streams(self) -> None:
@@ -374,7 +415,7 @@ class Runner:
         return build_dataloader(
             dataloader,
             seed=self.seed,
-            rank_seed=self._rank_seed,
+            rank_seed=self.rank_seed,
             path=f"{mode}_dataloader",
             training=mode == "train",
         )
@@ -453,7 +494,12 @@ class Runner:
     @contextmanager
     def _run(self) -> Iterator[None]:
         """What surrounds every run: the current objects, ``after_run`` in any case, errors in the log file too."""
-        with self._as_current():
+        if not self._active:
+            self.state.stop_reason, self.state.stop_signal = None, 0  # of a run before this one
+            if self._train_loop is not None:
+                self._train_loop.stop_training = False
+        with self._as_current(), active_run(), deterministic_algorithms(self._deterministic):
+            outer, self._active = self._active, True
             try:
                 yield
             except Exception:
@@ -462,23 +508,48 @@ class Runner:
                     self.call_hook("after_run")
                 raise
             finally:
+                self._active = outer
                 for loop in (self._train_loop, self._val_loop, self._test_loop):
                     stop_workers(getattr(loop, "dataloader", None))
             self.call_hook("after_run")
 
-    def _starting_point(self) -> dict[str, Any] | None:
-        """Returns the checkpoint that this run starts from, the first time that it is asked."""
-        if self._restored:
-            return None
-        self._restored = True
-        return resume.find(self, self._load_from, self._resume)
+    @contextmanager
+    def _locked_work_dir(self) -> Iterator[None]:
+        """Refuse to train where another run does, in all ranks."""
+        with ExitStack() as stack:
+            refusal = None
+            if distributed.is_main_process():
+                try:
+                    stack.enter_context(locked(self.work_dir))
+                except ConfigError as error:
+                    refusal = error
+            if (refusal := self._agree(refusal)) is not None:
+                raise refusal
+            yield
+
+    def _begin(self) -> None:
+        """Find what the run starts with, once, before anything that depends on its seed is built."""
+        if self._started:
+            return
+        load_from, resume_from = self._sources
+        self.start = StartingPoint.find(self.work_dir, load_from, resume_from)
+        if self.start.seed is not None and self.start.seed != self.seed:
+            self.set_randomness(**{**self.randomness, "seed": self.start.seed})
+
+    def _give_weights(self) -> None:
+        """Give the model the weights that the run starts with, once."""
+        if not self._started:
+            self._started = True
+            resume.give_weights(self)
+            if not self.start.resumes:
+                self.start.release()
 
     def _evaluate(self, mode: str) -> dict[str, Any]:
         with self._run():
-            checkpoint = self._starting_point()
+            self._begin()
             loop = self.val_loop if mode == "val" else self.test_loop
             self.call_hook("before_run")
-            resume.give_weights(self, checkpoint)
+            self._give_weights()
             return loop.run()
 
     def _agree(self, value: Any) -> Any:
@@ -496,3 +567,10 @@ class Runner:
         except OSError as error:
             raise ConfigError("work_dir", f"cannot be written: {error}", "make room, or choose another") from error
         self.visualizer.add_config(self.cfg)
+
+
+def _takes_name(type_: Any) -> bool:
+    """Return whether a class of hooks has an argument ``name`` of its own."""
+    hook_class = HOOKS.get(type_) if isinstance(type_, str) else type_
+    signature = signature_of(hook_class) if callable(hook_class) else None
+    return signature is not None and "name" in signature.parameters

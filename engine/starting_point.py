@@ -73,3 +73,8 @@ class StartingPoint:
     def is_resumed(self, checkpoint: Mapping[str, Any]) -> bool:
         """Return whether ``checkpoint`` is the one that the run resumes, not one loaded for its weights."""
         return self.resumes and checkpoint is self.contents
+
+    def release(self) -> None:
+        """Forget all but the meta information, when everything else has been loaded."""
+        for key in self.contents.keys() - {"meta"}:
+            del self.contents[key]

@@ -182,7 +182,7 @@ class CheckpointHook(Hook):
 
     def after_load_checkpoint(self, runner: "Runner", checkpoint: dict[str, Any]) -> None:
         """Takes note of whether this is what a run that was told to stop has left."""
-        self._stopped = runner.resuming and "stopped" in checkpoint.get("meta", {})
+        self._stopped = runner.start.is_resumed(checkpoint) and "stopped" in checkpoint.get("meta", {})
 
     def before_train(self, runner: "Runner") -> None:
         """Finds the folder, and removes files that a run cut short meant to remove."""

@@ -119,13 +119,15 @@ class EMAHook(Hook):
 
     def after_load_checkpoint(self, runner: "Runner", checkpoint: dict[str, Any]) -> None:
         """Takes the average out of a checkpoint that is resumed; of any other, the average begins anew."""
-        if not runner.resuming:
+        if not runner.start.is_resumed(checkpoint):
             return
         if "ema_state_dict" not in checkpoint:
             runner.logger.warning("The checkpoint has no ema_state_dict: the average begins anew, from its weights.")
             return
         _swap_state_dicts(checkpoint)
-        report = load_state_dict(self.ema_model, checkpoint["ema_state_dict"], strict=self.strict_load, revise_keys=())
+        report = load_state_dict(
+            self.ema_model, checkpoint.pop("ema_state_dict"), strict=self.strict_load, revise_keys=()
+        )
         if report:
             runner.logger.warning(f"The averaged weights were not resumed as a whole:\n{report}")
 

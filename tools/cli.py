@@ -48,9 +48,7 @@ def train(arguments: argparse.Namespace) -> int:
     if arguments.amp:
         cfg.optim_wrapper.type = "AmpOptimWrapper"
     if arguments.resume is not None:
-        cfg.resume = True
-        if isinstance(arguments.resume, str):
-            cfg.load_from = arguments.resume
+        cfg.resume = arguments.resume
     if arguments.load_from is not None:
         cfg.load_from = arguments.load_from
     _run(cfg, "train")

@@ -129,7 +129,7 @@ def test_what_does_not_fit_is_reported_and_the_rest_loaded() -> None:
     del state["module.0.bias"]
     report = load_state_dict(target, state)
     assert torch.equal(target[0].weight, source[0].weight)
-    assert report.splitlines() == [
+    assert str(report).splitlines() == [
         "of another shape, not loaded:",
         "  1.weight: (10, 4) in the file, (7, 4) in the model",
         "  1.bias: (10,) in the file, (7,) in the model",
@@ -138,6 +138,7 @@ def test_what_does_not_fit_is_reported_and_the_rest_loaded() -> None:
         "in the model but not in the file:",
         "  0: bias",
     ]
+    assert report.missing == {"1.weight", "1.bias", "0.bias"}
     with pytest.raises(CheckpointError, match="do not fit"):
         load_state_dict(target, state, strict=True)
 
@@ -149,7 +150,7 @@ def test_a_file_of_which_nothing_fits_is_refused() -> None:
 
 def test_everything_fits() -> None:
     source, target = two_layers(2), two_layers(2)
-    assert load_state_dict(target, source.state_dict(), strict=True) == ""
+    assert load_state_dict(target, source.state_dict(), strict=True).report == ""
     assert torch.equal(target[1].bias, source[1].bias)
 
 

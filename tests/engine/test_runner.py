@@ -265,7 +265,7 @@ def test_resuming_from_the_end_has_nothing_left_to_do_and_more_epochs_go_on(tmp_
 def test_resume_without_a_checkpoint_says_so_and_starts_anew(tmp_path: Path) -> None:
     runner = make_runner(tmp_path, resume=True)
     runner.train()
-    assert "There is nothing to resume from" in log_of(runner)
+    assert "There is nothing to resume in" in log_of(runner)
     assert runner.iter == 6
 
 
@@ -281,11 +281,11 @@ def test_resume_passes_over_a_broken_checkpoint(tmp_path: Path) -> None:
 
 def test_a_named_checkpoint_that_is_missing_or_broken_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        make_runner(tmp_path, resume=True, load_from=str(tmp_path / "none.pth")).train()
+        make_runner(tmp_path, resume=str(tmp_path / "none.pth")).train()
     make_runner(tmp_path, checkpoint=dict(interval=1)).train()
     (tmp_path / "epoch_3.pth").write_bytes(b"")
     with pytest.raises(CheckpointError, match="cannot be read"):
-        make_runner(tmp_path, resume=True, load_from=str(tmp_path / "epoch_3.pth")).train()
+        make_runner(tmp_path, resume=str(tmp_path / "epoch_3.pth")).train()
 
 
 def test_resume_takes_over_the_seed_and_says_what_changed(tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_a_checkpoint_of_mmengine_can_be_resumed(tmp_path: Path) -> None:
 
     file = Path(__file__).parent.parent / "data" / "mmengine_epoch_1.pth"
     runner = make_runner(
-        tmp_path, [dict(type="EMAHook")], model=Linear(), load_from=str(file), resume=True, lr=0.01,
+        tmp_path, [dict(type="EMAHook")], model=Linear(), resume=str(file), lr=0.01,
         param_scheduler=dict(type="MultiStepLR", milestones=[1]),
     )  # fmt: skip
     runner.train()

@@ -319,6 +319,6 @@ def test_a_hook_does_not_remove_what_another_one_keeps(tmp_path: Path) -> None:
     """Every epoch is kept for ever, and beside them the newest state."""
     rolling = {"interval": 1, "by_epoch": False, "max_keep_ckpts": 1}
     for epochs in (2, 3):
-        keeper = CheckpointHook(interval=1)
+        keeper = dict(type="CheckpointHook", interval=1, name="keeper")
         make_runner(tmp_path, [keeper], checkpoint=rolling, train_cfg={"max_epochs": epochs}, resume=True).train()
     assert files_in(tmp_path) == ["epoch_1.pth", "epoch_2.pth", "epoch_3.pth", "iter_6.pth"]

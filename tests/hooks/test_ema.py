@@ -98,7 +98,7 @@ def test_a_resume_is_exact(tmp_path: Path, options: dict) -> None:
         return runner, hook
 
     unbroken, unbroken_hook = run(tmp_path / "a")
-    resumed, resumed_hook = run(tmp_path / "b", load_from=str(tmp_path / "a" / "epoch_2.pth"), resume=True)
+    resumed, resumed_hook = run(tmp_path / "b", resume=str(tmp_path / "a" / "epoch_2.pth"))
     torch.testing.assert_close(weights_of(resumed), weights_of(unbroken), rtol=0, atol=0)
     torch.testing.assert_close(
         dict(resumed_hook.ema_model.state_dict()), dict(unbroken_hook.ema_model.state_dict()), rtol=0, atol=0

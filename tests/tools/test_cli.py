@@ -111,7 +111,7 @@ def test_mistakes_end_with_status_2_and_no_traceback(config: Path, in_tmp: Path)
     [
         (["train", "mine.yp"], "there is no config 'mine.yp'"),
         (["train", "toy/perceptron_to_clouds"], "did you mean 'toy/perceptron_two_clouds'?"),
-        (["train", "mine.py", "--resume", "none.pth"], "load_from: there is no file 'none.pth'"),
+        (["train", "mine.py", "--resume", "none.pth"], "resume: there is no file 'none.pth'"),
         (["test", "mine.py", "none.pth"], "load_from: there is no file 'none.pth'"),
     ],
 )

@@ -157,8 +157,9 @@ def _save_if_stopped(runner: "Runner") -> None:
             newest, _ = checkpoints.find_latest_checkpoint(runner.work_dir)
             lost = f"what was trained since {newest} is lost" if newest else "no checkpoint was written before either"
             runner.logger.error("Iteration %d is NOT saved: %s; %s.", state.iter, error, lost)
-    config = runner.cfg.filename or "CONFIG"
-    command = f"trainwright train {config} --work-dir {runner.work_dir} --resume"
+    command = "make the Runner with resume=True"
+    if runner.cfg.filename:
+        command = f"trainwright train {runner.cfg.filename} --work-dir {runner.work_dir} --resume"
     runner.logger.warning("Stopped after iteration %d (%s). To go on: %s", state.iter, state.stop_reason, command)
 
 

@@ -248,7 +248,7 @@ def test_a_stop_writes_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> Non
     assert runner.iter == 3
     assert files_in(tmp_path) == ["iter_3.pth"]
     assert (tmp_path / "last_checkpoint").read_text() == "iter_3.pth"
-    assert "Stopped after iteration 3 (a test). To go on: trainwright train CONFIG --work-dir" in log_of(runner)
+    assert "Stopped after iteration 3 (a test). To go on: make the Runner with resume=True" in log_of(runner)
 
 
 def test_resuming_from_the_end_has_nothing_left_to_do_and_more_epochs_go_on(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ class LoggerHook(Hook):
         self.log_metric_by_epoch = log_metric_by_epoch
         self.json_log_path: str | None = None
         self._last_batch: int | None = None
+        self._evaluated = 0
 
     def before_run(self, runner: "Runner") -> None:
         """Names the file of this run's numbers."""
@@ -112,7 +113,7 @@ class LoggerHook(Hook):
 
     def after_val_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
         """Logs the results."""
-        tag, line = runner.log_processor.get_log_after_epoch(runner, len(runner.val_dataloader), "val")
+        tag, line = runner.log_processor.get_log_after_epoch(runner, self._evaluated, "val")
         runner.logger.info(line)
         step = runner.epoch if self.log_metric_by_epoch else runner.iter
         runner.visualizer.add_scalars(tag, step=step)
@@ -120,7 +121,7 @@ class LoggerHook(Hook):
     def after_test_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
         """Logs the results and writes them to ``{timestamp}.json`` in the log folder."""
         tag, line = runner.log_processor.get_log_after_epoch(
-            runner, len(runner.test_dataloader), "test", with_non_scalar=True
+            runner, self._evaluated, "test", with_non_scalar=True
         )
         runner.logger.info(line)
         if is_main_process():
@@ -148,6 +149,7 @@ class LoggerHook(Hook):
                 path.unlink()
 
     def _log_progress(self, runner: "Runner", batch_idx: int, mode: str) -> None:
+        self._evaluated = batch_idx + 1  # of an epoch whose length nobody may know before its end
         if (batch_idx + 1) % self.interval == 0:
             _, line = runner.log_processor.get_log_after_iter(runner, batch_idx, mode)
             runner.logger.info(line)

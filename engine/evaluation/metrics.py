@@ -11,6 +11,7 @@ from torch import Tensor
 from trainwright.engine.distributed import get_world_size
 from trainwright.engine.errors import MissingExtraError, did_you_mean
 from trainwright.engine.evaluation.metric import BaseMetric, BatchMetric, column_of, to_cpu
+from trainwright.engine.evaluation.samples import check_number
 from trainwright.engine.fileio import dump
 from trainwright.engine.logging import print_log
 from trainwright.engine.registry import METRICS
@@ -265,7 +266,12 @@ class DumpResults(BaseMetric):
         self.out_file_path = out_file_path
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
-        """Keeps the samples, on the CPU."""
+        """Keeps the samples, on the CPU.
+
+        Raises:
+            ValueError: there are not as many as samples in the batch.
+        """
+        check_number(data_samples, data_batch, data_samples)
         self.results.extend(to_cpu(data_samples))
 
     def compute_metrics(self, results: list[Any]) -> dict[str, Any]:

@@ -400,10 +400,10 @@ def samples_in_batch(dataloader: Any) -> int | None:
 def samples_that_count(dataloader: Any) -> int:
     """Returns how many of the samples that all ranks see in an epoch count: all but the padding.
 
-    Padding are the last samples that a sampler repeats so that all ranks get as many; one that does so has the
-    attributes ``dataset`` and ``total_size``, as ours and PyTorch's ``DistributedSampler``. What any other sampler shows
-    counts, however often. With a batch sampler, which may change the order, padding cannot be told from the rest:
-    ``round_up=False`` avoids it.
+    Padding is the last samples, which a sampler repeats so that all ranks get as many; one that does so has the
+    attributes ``dataset`` and ``total_size``, as ours and PyTorch's ``DistributedSampler`` have. What any other sampler
+    shows counts, however often. With a batch sampler, which may change the order, padding cannot be told from the
+    rest: ``round_up=False`` avoids it.
 
     Returns:
         Their number, or ``sys.maxsize`` where all of them count.

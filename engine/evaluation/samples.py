@@ -118,9 +118,8 @@ def _lengths(fields: Mapping[Any, Any], path: str) -> Iterable[tuple[str, int]]:
         elif isinstance(value, list | tuple):
             yield f"{path}{name}", len(value)
         elif not isinstance(value, _SHARED):
-            raise TypeError(
-                f"predict returned {path}{name} as {type(value).__name__}, which cannot be split into samples: {_REMEDY}"
-            )
+            kind = type(value).__name__
+            raise TypeError(f"predict returned {path}{name} as {kind}, which cannot be split into samples: {_REMEDY}")
 
 
 def _row(fields: Mapping[Any, Any], index: int) -> dict[str, Any]:

@@ -227,7 +227,7 @@ def evaluated_samples(folder: str) -> dict[str, list[int]]:
             return {"index": torch.as_tensor(inputs)}
 
     class Numbers(torch.utils.data.Dataset[int]):
-        metainfo: dict[str, Any] = {}
+        metainfo = ()
 
         def full_init(self) -> None:
             pass

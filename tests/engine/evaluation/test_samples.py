@@ -17,7 +17,7 @@ from trainwright.engine.inference import Inferencer
 from trainwright.engine.structures import DataSample, InstanceData
 from trainwright.models.tta import BaseTTAModel
 
-Output = namedtuple("Output", ["gt_label", "pred_label"])  # noqa: PYI024  # what libraries return
+Output = namedtuple("Output", ["gt_label", "pred_label"])  # what libraries return
 
 
 def plain(value: Any) -> Any:
@@ -51,7 +51,7 @@ def test_other_forms_of_predictions() -> None:
     ]  # fmt: skip
     assert plain(samples_of(torch.tensor([[1, 2], [3, 4]]))) == [[1, 2], [3, 4]]
     assert [sample.pred_label.item() for sample in samples_of(DataSample(pred_label=torch.tensor([3, 4])))] == [3, 4]
-    assert samples_of(({"a": 1} for _ in range(2))) == [{"a": 1}, {"a": 1}]
+    assert samples_of({"a": 1} for _ in range(2)) == [{"a": 1}, {"a": 1}]
     assert samples_of([]) == []
 
 
@@ -72,7 +72,9 @@ def test_other_forms_of_predictions() -> None:
 def test_what_cannot_be_told_apart_is_refused(predictions: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message) as caught:
         Evaluator(Accuracy()).process(predictions)
-    assert "one dictionary of tensors that have the samples along dim 0" in str(caught.value).replace("Return", "return")
+    assert "one dictionary of tensors that have the samples along dim 0" in str(caught.value).replace(
+        "Return", "return"
+    )
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ class BaseMetric(ABC):
         >>> @METRICS.register_module()
         ... class MeanError(BaseMetric):
         ...     default_prefix = "error"
+        ...     higher_is_better = False
         ...
         ...     def process(self, data_batch, data_samples):
         ...         for sample in data_samples:
@@ -52,6 +53,11 @@ class BaseMetric(ABC):
     default_prefix: str | None = None
     accepts_batches: ClassVar[bool] = False
     """Whether :meth:`process` also takes a batched sample, as one dictionary."""
+    higher_is_better: bool | Mapping[str, bool] | None = None
+    """Whether greater results are better: one answer for all, or by the name of the result without prefix.
+
+    None leaves it to the words in their names, such as ``acc`` or ``error``. ``save_best`` and early stopping ask.
+    """
 
     def __init__(
         self, collect_device: str = "cpu", prefix: str | None = None, collect_dir: str | Path | None = None

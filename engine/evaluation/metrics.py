@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainwright.engine.distributed import get_world_size
 from trainwright.engine.errors import MissingExtraError, did_you_mean
@@ -35,6 +35,7 @@ class Accuracy(BatchMetric):
     """
 
     default_prefix = "accuracy"
+    higher_is_better = True
 
     def __init__(
         self,
@@ -98,6 +99,7 @@ class SingleLabelMetric(BatchMetric):
     """
 
     default_prefix = "single-label"
+    higher_is_better = True
     all_items = ("precision", "recall", "f1-score", "support")
 
     def __init__(
@@ -329,6 +331,14 @@ class TorchMetric(BatchMetric):
         self._updated = False
         for module in self.metric.modules():
             module.distributed_available_fn = _never  # rank 0 computes alone, from what is gathered here
+
+    @property
+    def higher_is_better(self) -> bool | Mapping[str, bool] | None:  # type: ignore[override]  # read only
+        """What the metric of torchmetrics says of itself, or each one in a collection."""
+        if isinstance(self.metric, nn.ModuleDict):  # a MetricCollection
+            says = {name: metric.higher_is_better for name, metric in self.metric.items()}
+            return {name: better for name, better in says.items() if better is not None}
+        return getattr(self.metric, "higher_is_better", None)
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
         """Updates the metric, or keeps what it needs."""

@@ -54,6 +54,7 @@ class CocoMetric(BaseMetric):
     """
 
     default_prefix = "coco"
+    higher_is_better = True
 
     def __init__(
         self,

@@ -69,7 +69,7 @@ def test_local_scalars(tmp_path: Path) -> None:
         {"loss": 0.25, "names": ["a", "b"], "when": "x", "step": 4},
         {"loss": None, "step": 9},
     ]
-    assert json_lines(tmp_path / "run.json") == [{"loss": float("inf"), "step": 9}]
+    assert json_lines(tmp_path / "run.json") == [{"loss": None, "step": 9}]
     with pytest.raises(ValueError, match=r"must differ from 'scalars.json'"):
         backend.add_scalars({}, file_path="scalars.json")
     with pytest.raises(ConfigError, match="must end in \\.json"):

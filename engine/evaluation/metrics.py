@@ -336,8 +336,8 @@ class TorchMetric(BatchMetric):
     def higher_is_better(self) -> bool | Mapping[str, bool] | None:  # type: ignore[override]  # read only
         """What the metric of torchmetrics says of itself, or each one in a collection."""
         if isinstance(self.metric, nn.ModuleDict):  # a MetricCollection
-            says = {name: metric.higher_is_better for name, metric in self.metric.items()}
-            return {name: better for name, better in says.items() if better is not None}
+            says = {name: getattr(metric, "higher_is_better", None) for name, metric in self.metric.items()}
+            return {name: bool(better) for name, better in says.items() if better is not None}
         return getattr(self.metric, "higher_is_better", None)
 
     def process(self, data_batch: Any, data_samples: Any) -> None:

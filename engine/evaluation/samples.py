@@ -123,7 +123,7 @@ def _lengths(fields: Mapping[Any, Any], path: str) -> Iterable[tuple[str, int]]:
 
 
 def _row(fields: Mapping[Any, Any], index: int) -> dict[str, Any]:
-    row = {}
+    row: dict[str, Any] = {}
     for name, value in fields.items():
         if is_batch(value):
             row[name] = _row(_fields(value), index)

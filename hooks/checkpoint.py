@@ -83,7 +83,7 @@ class CheckpointHook(Hook):
     """
 
     priority = "VERY_LOW"
-    monitor_argument = "save_best"
+    monitor_argument = "save_best"  # of which `check` finds out which scores are better
 
     def __init__(
         self,

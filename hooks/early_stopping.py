@@ -46,7 +46,7 @@ class EarlyStoppingHook(Hook):
     """
 
     priority = "LOWEST"
-    monitor_argument = "monitor"
+    monitor_argument = "monitor"  # of which `check` finds out which scores are better
 
     def __init__(
         self,

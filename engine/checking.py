@@ -20,6 +20,7 @@ from trainwright.engine import registry as registries
 from trainwright.engine.building import origin_of, resolve, signature_of
 from trainwright.engine.config.overrides import COMMAND_LINE
 from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, did_you_mean
+from trainwright.engine.evaluation.direction import higher_is_better, unknown_direction
 from trainwright.engine.hook import DEFAULT_HOOKS, configured_hooks, has_state, same_name
 from trainwright.engine.optim.schedulers import beyond_end
 from trainwright.engine.registry import ROOT_REGISTRIES, Registry
@@ -306,8 +307,10 @@ class _Check:
                 default=default,
                 exact=True,
             )
+            self._directions(cfg, f"default_hooks.{name}", default)
         for place, cfg in _items(self.top.get("custom_hooks"), "custom_hooks"):
             self._component(cfg, registries.HOOKS, place, extra=["priority", "name"], exact=True)
+            self._directions(cfg, place)
         self._hook_names()
 
     def _hook_names(self) -> None:
@@ -325,6 +328,33 @@ class _Check:
                 if name in places:
                     self.errors.append(same_name(name, path, places[name], origin_of(cfg, "type")))
                 places.setdefault(name, path)
+
+    def _directions(self, cfg: Mapping[str, Any], path: str, default: str | None = None) -> None:
+        """Notes the metrics that a hook watches if nothing tells which of their scores are better."""
+        type_ = cfg.get("type", default)
+        hook = registries.HOOKS.get(type_) if isinstance(type_, str) else type_
+        argument = getattr(hook, "monitor_argument", None)
+        names = cfg.get(argument) if argument else None
+        if names is None or any(cfg.get(key) is not None for key in ("rule", "greater_keys", "less_keys")):
+            return
+        metrics = list(self._metrics("val_evaluator"))
+        for name in [names] if isinstance(names, str) else names:
+            if name != "auto" and higher_is_better(name, metrics) is None:
+                self.errors.append(unknown_direction(name, path, origin_of(cfg, argument)))
+
+    def _metrics(self, key: str) -> Iterator[Any]:
+        """Yields the metrics of an evaluator, or what stands for one that is not built: its prefix and direction."""
+        given = self.top.get(key)
+        given = given.get("metrics", given) if isinstance(given, Mapping) else getattr(given, "metrics", given)
+        for metric in given if isinstance(given, list | tuple) else [given]:
+            if not isinstance(metric, Mapping):
+                yield metric
+                continue
+            type_ = metric.get("type")
+            cls = registries.METRICS.get(type_) if isinstance(type_, str) else type_
+            prefix = metric.get("prefix") or getattr(cls, "default_prefix", None)
+            # A property answers only for a metric that is built: until then it counts as an answer.
+            yield types.SimpleNamespace(prefix=prefix, higher_is_better=getattr(cls, "higher_is_better", None))
 
     def _checkpoint(self) -> None:
         resume, work_dir = self.top.get("resume"), self.top.get("work_dir")

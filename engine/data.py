@@ -1,6 +1,7 @@
 """Data loaders: built from a config, seeded by sample, and able to start at any position."""
 
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -8,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset, get_worker_info
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, Sampler, TensorDataset, get_worker_info
 
 from trainwright.engine.building import note_errors, origin_of, resolve
 from trainwright.engine.data_faults import BadSamples, Restarts, describe_sample, unhook_child_signal
@@ -394,6 +395,25 @@ def samples_in_batch(dataloader: Any) -> int | None:
     if positioned_sampler(dataloader) is None or dataloader.batch_size is None:
         return None
     return int(dataloader.batch_size) * get_world_size()
+
+
+def samples_that_count(dataloader: Any) -> int:
+    """Returns how many of the samples that all ranks see in an epoch count: all but the padding.
+
+    Padding is the last samples, which a sampler repeats so that all ranks get as many; one that does so has the
+    attributes ``dataset`` and ``total_size``, as ours and PyTorch's ``DistributedSampler`` have. What any other sampler
+    shows counts, however often. With a batch sampler, which may change the order, padding cannot be told from the
+    rest: ``round_up=False`` avoids it.
+
+    Returns:
+        Their number, or ``sys.maxsize`` where all of them count.
+    """
+    batch_sampler, sampler = (getattr(dataloader, name, None) for name in ("batch_sampler", "sampler"))
+    total = getattr(sampler, "total_size", None)
+    if total is None or type(batch_sampler) not in (BatchSampler, type(None)):
+        return sys.maxsize
+    size = len(sampler.dataset)  # type: ignore[union-attr]  # it has a total_size, so it is a sampler
+    return size if total - size < get_world_size() else sys.maxsize
 
 
 def position_of(dataloader: Any, iteration: int, length: int | None = None) -> tuple[int, int]:

@@ -296,7 +296,8 @@ def collect_results(
 
     Args:
         results: one item for each sample that this process has seen; must be picklable.
-        size: length of the dataset; what a sampler padded beyond it is dropped.
+        size: how many samples count: the last ones beyond it, which a sampler repeated to even out the processes, are
+            dropped. In one process nothing is.
         device: ``"cpu"`` or ``"gpu"``, as in MMEngine. Results travel by the memory that the group's backend
             sends from, which is the CPU's unless the backend was set to one of the accelerator alone.
         tmpdir: folder that all processes can reach, for results too large to be sent (``"cpu"`` only). A
@@ -310,7 +311,7 @@ def collect_results(
     if device == "gpu" and tmpdir is not None:
         raise ValueError("tmpdir is for device='cpu' only")
     if get_world_size() == 1:
-        return results[:size]
+        return results
     parts = gather_object(results) if tmpdir is None else _gather_through_files(results, Path(tmpdir))
     if parts is None:
         return None

@@ -22,6 +22,7 @@ from trainwright.engine.config.config_dict import ConfigDict
 from trainwright.engine.config.custom_imports import import_custom_modules
 from trainwright.engine.distributed import get_device
 from trainwright.engine.errors import CheckpointError, ConfigError, UnknownTypeError, did_you_mean
+from trainwright.engine.evaluation.samples import check_number, samples_of
 from trainwright.engine.fileio import load
 from trainwright.engine.image_inputs import ImagePipeline, list_images, read_image
 from trainwright.engine.logging import print_log
@@ -29,7 +30,7 @@ from trainwright.engine.model_setup import build_model, initialize_model
 from trainwright.engine.registry import DATASETS, FUNCTIONS, INFERENCERS, ROOT_SCOPE, TRANSFORMS, VISUALIZERS, untrusted
 from trainwright.engine.registry import default_scope as in_scope
 from trainwright.engine.snapshot import saved_config
-from trainwright.engine.structures import BaseDataElement, DataSample, PixelData
+from trainwright.engine.structures import BaseDataElement, PixelData
 
 ConfigLike = Config | ConfigDict | Mapping[str, Any]
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt")
@@ -168,7 +169,9 @@ class Inferencer:
     def forward(self, inputs: Any, **kwargs: Any) -> list[Any]:
         """Returns the model's predictions for one batch, one for each sample."""
         predictions = self.model.test_step(inputs)
-        return predictions.unbatch() if isinstance(predictions, DataSample) else list(predictions)
+        samples = samples_of(predictions, inputs)
+        check_number(samples, inputs, predictions)
+        return samples
 
     def visualize(
         self,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainwright.engine.data import position_of, sample_indices, samples_in_batch, start_at
+from trainwright.engine.data import position_of, sample_indices, samples_in_batch, samples_that_count, start_at
 from trainwright.engine.errors import CheckpointError, ConfigError, TrainingError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.micro_batches import REMEDIES, MicroBatches, is_out_of_memory
@@ -534,7 +534,7 @@ class _EvaluationLoop(BaseLoop):
             if runner.state.stop_signal:
                 self.evaluator.reset()
                 return {}
-        metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
+        metrics = self.evaluator.evaluate(samples_that_count(self.dataloader))
         metrics.update({name: total.item() / number for name, total in self._losses.items()})
         runner.call_hook(f"after_{mode}_epoch", metrics=metrics)
         self._mark_done()

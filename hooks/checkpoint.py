@@ -30,7 +30,7 @@ from trainwright.engine.saving import (
     human_bytes,
     remove_leftovers,
 )
-from trainwright.hooks.monitoring import GREATER_KEYS, LESS_KEYS, Monitor, make_monitors, score_of
+from trainwright.hooks.monitoring import Monitor, check_rules, make_monitors, metrics_of, score_of
 
 if TYPE_CHECKING:
     from trainwright.engine.message_hub import MessageHub
@@ -62,10 +62,10 @@ class CheckpointHook(Hook):
             is saved by the Runner in any case; once it is resumed, that file counts as a regular one.)
         save_best: metrics whose best checkpoint is kept: one, several, or ``"auto"`` for the first of the
             results.
-        rule: ``"greater"`` or ``"less"`` for all of them, or one for each; inferred from the names by
-            default.
-        greater_keys: parts of names of metrics whose greater scores are better.
-        less_keys: parts of names of metrics whose lower scores are better.
+        rule: ``"greater"`` or ``"less"`` for all of them, or one for each; by default, what the metric says of
+            itself (``higher_is_better``), else the words in its name.
+        greater_keys: parts of names of metrics whose greater scores are better, whatever the metric says.
+        less_keys: parts of names of metrics whose lower scores are better, likewise.
         file_client_args: accepted for old configs; only the local disk is supported.
         filename_tmpl: name of the regular files with one ``{}`` for the number of epochs or iterations done.
             Default: ``epoch_{}.pth`` or ``iter_{}.pth``.
@@ -79,10 +79,11 @@ class CheckpointHook(Hook):
         on_save_error: ``"warn"``, or ``"raise"`` to end the run when a checkpoint cannot be written.
 
     Raises:
-        ConfigError: settings that are impossible, or a rule that cannot be inferred.
+        ConfigError: settings that are impossible; before the first step, a rule that cannot be inferred.
     """
 
     priority = "VERY_LOW"
+    monitor_argument = "save_best"  # of which `check` finds out which scores are better
 
     def __init__(
         self,
@@ -130,12 +131,11 @@ class CheckpointHook(Hook):
         self.save_begin = save_begin
         self.save_best = _as_list(save_best)
         self._rule = rule
-        self._greater_keys = _as_list(greater_keys) or list(GREATER_KEYS)
-        self._less_keys = _as_list(less_keys) or list(LESS_KEYS)
+        self._greater_keys = _as_list(greater_keys)
+        self._less_keys = _as_list(less_keys)
         self._monitors: list[Monitor] | None = None
-        if "auto" not in self.save_best:
-            self._monitors = self._make_monitors(self.save_best)
-        elif len(self.save_best) > 1:
+        check_rules(self.save_best, rule, owner="CheckpointHook")
+        if "auto" in self.save_best and len(self.save_best) > 1:
             raise ConfigError("CheckpointHook.save_best", "'auto' stands alone", "name all metrics, or only 'auto'")
         self._folder: Path | None = None
         self._improved: dict[str, float] = {}
@@ -186,6 +186,8 @@ class CheckpointHook(Hook):
 
     def before_train(self, runner: "Runner") -> None:
         """Finds the folder, and removes files that a run cut short meant to remove."""
+        if "auto" not in self.save_best:
+            self._monitors = self._make_monitors(runner, self.save_best)
         folder = Path(runner.work_dir)
         if self.out_dir is not None and Path(self.out_dir) != folder:
             folder = Path(self.out_dir) / folder.absolute().name
@@ -237,7 +239,7 @@ class CheckpointHook(Hook):
             runner.logger.warning("The validation has no results, so no best checkpoint is saved.")
             return
         if self._monitors is None:
-            self._monitors = self._make_monitors([next(iter(metrics))])
+            self._monitors = self._make_monitors(runner, [next(iter(metrics))])
         for monitor in self._monitors:
             score = score_of(metrics, monitor.metric, owner="CheckpointHook.save_best")
             best = self.best_scores.get(monitor.metric, monitor.worst)
@@ -421,8 +423,11 @@ class CheckpointHook(Hook):
         sync_folder(target.parent)
         runner.logger.info(f"The checkpoint {name} is published to {target}.")
 
-    def _make_monitors(self, metrics: list[str]) -> list[Monitor]:
-        return make_monitors(metrics, self._rule, self._greater_keys, self._less_keys, owner="CheckpointHook")
+    def _make_monitors(self, runner: "Runner", metrics: list[str]) -> list[Monitor]:
+        return make_monitors(
+            metrics, self._rule, self._greater_keys, self._less_keys, owner="CheckpointHook",
+            evaluated_by=metrics_of(runner),
+        )  # fmt: skip
 
     def _regular_name(self, runner: "Runner") -> str:
         epochs, iterations = _progress(runner)

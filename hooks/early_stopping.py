@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 from trainwright.engine.errors import ConfigError, TrainingError
 from trainwright.engine.hook import Hook
 from trainwright.engine.registry import HOOKS
-from trainwright.hooks.monitoring import Monitor, make_monitors, missing_hint, score_of
+from trainwright.hooks.monitoring import (
+    Monitor,
+    check_rules,
+    make_monitors,
+    metrics_of,
+    missing_hint,
+    score_of,
+)
 
 if TYPE_CHECKING:
     from trainwright.engine.runner import Runner
@@ -23,8 +30,8 @@ class EarlyStoppingHook(Hook):
 
     Args:
         monitor: the metric to watch, such as ``accuracy/top1``, or several.
-        rule: ``"greater"`` or ``"less"`` for all of them, or one for each; inferred from the names by
-            default.
+        rule: ``"greater"`` or ``"less"`` for all of them, or one for each; by default, what the metric says of
+            itself (``higher_is_better``), else the words in its name.
         min_delta: a score counts as an improvement if it is better by more than this.
         strict: raise if the results lack a metric; otherwise warn.
         check_finite: stop at a score that is NaN or infinite.
@@ -35,10 +42,11 @@ class EarlyStoppingHook(Hook):
             reached their threshold.
 
     Raises:
-        ConfigError: settings that are impossible, or a rule that cannot be inferred.
+        ConfigError: settings that are impossible; before the first step, a rule that cannot be inferred.
     """
 
     priority = "LOWEST"
+    monitor_argument = "monitor"  # of which `check` finds out which scores are better
 
     def __init__(
         self,
@@ -58,13 +66,15 @@ class EarlyStoppingHook(Hook):
         if min_delta < 0:
             raise ConfigError("EarlyStoppingHook.min_delta", f"must not be negative, but is {min_delta}")
         names = [monitor] if isinstance(monitor, str) else list(monitor)
-        self.monitors = make_monitors(names, rule, owner="EarlyStoppingHook")
+        self._names = names
+        self._rules = check_rules(names, rule, owner="EarlyStoppingHook")
+        self.monitors: list[Monitor] = []
         self.min_delta = min_delta
         self.strict = strict
         self.check_finite = check_finite
         self.patience = patience
         self.stop_when = stop_when
-        self.best_scores = {monitor.metric: monitor.worst for monitor in self.monitors}
+        self.best_scores: dict[str, float] = {}
         self.wait_counts = dict.fromkeys(names, 0)
         self._thresholds = _thresholds(names, stopping_threshold)
 
@@ -78,10 +88,17 @@ class EarlyStoppingHook(Hook):
             (self.best_scores, state["best_scores"]),
             (self.wait_counts, state["wait_counts"]),
         ):
-            own.update({metric: value for metric, value in saved.items() if metric in own})
+            own.update({metric: value for metric, value in saved.items() if metric in self._names})
+
+    def before_train(self, runner: "Runner") -> None:
+        """Finds out which scores are better."""
+        metrics = metrics_of(runner)
+        self.monitors = make_monitors(self._names, self._rules, owner="EarlyStoppingHook", evaluated_by=metrics)
 
     def after_val_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
         """Asks the run to stop if it is time."""
+        if not self.monitors:
+            return  # a validation without a training
         metrics = metrics or {}
         reasons = []
         for monitor in self.monitors:
@@ -89,7 +106,7 @@ class EarlyStoppingHook(Hook):
             if score is None:
                 continue
             if self.check_finite and not math.isfinite(score):
-                best = self.best_scores[monitor.metric]
+                best = self.best_scores.get(monitor.metric, monitor.worst)
                 runner.request_stop(f"{monitor.metric} is {score}, which is not finite (its best was {best:.4f})")
                 return
             if (reason := self._reason(monitor, score)) is not None:
@@ -110,7 +127,7 @@ class EarlyStoppingHook(Hook):
     def _reason(self, monitor: Monitor, score: float) -> str | None:
         """Takes a score into account and returns why its metric wants to stop, or None."""
         metric = monitor.metric
-        if monitor.is_better(score, self.best_scores[metric], self.min_delta):
+        if monitor.is_better(score, self.best_scores.get(metric, monitor.worst), self.min_delta):
             self.best_scores[metric] = score
             self.wait_counts[metric] = 0
         else:
@@ -119,7 +136,7 @@ class EarlyStoppingHook(Hook):
         if threshold is not None and monitor.is_better(score, threshold):
             return f"{metric} is {score:.4f}, {monitor.rule} than the threshold {threshold}"
         if self.wait_counts[metric] >= self.patience:
-            best, count = self.best_scores[metric], self.wait_counts[metric]
+            best, count = self.best_scores.get(metric, monitor.worst), self.wait_counts[metric]
             return f"{metric} did not improve in the last {count} validations (best: {best:.4f})"
         return None
 

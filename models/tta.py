@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainwright.engine.evaluation.samples import samples_of
 from trainwright.engine.registry import MODELS
 from trainwright.engine.structures import DataSample
 from trainwright.models.base import BaseModel
@@ -59,7 +60,7 @@ class BaseTTAModel(BaseModel):
             views = [list(items) for items in zip(*data)]
         else:
             raise TypeError(f"a batch must be a dict, list or tuple, not {type(data).__name__}")
-        predictions = [_unbatched(self.module.test_step(view)) for view in views]
+        predictions = [samples_of(self.module.test_step(view), view) for view in views]
         return self.merge_preds([list(samples) for samples in zip(*predictions)])
 
     def val_step(self, data: Any, with_loss: bool = False) -> Any:
@@ -93,7 +94,3 @@ class ClassificationTTA(BaseTTAModel):
             sample.pred_label = head.predicted_labels(score[None])[0] if several else score.argmax(-1)  # type: ignore[union-attr]
             merged.append(sample)
         return merged
-
-
-def _unbatched(samples: Any) -> list[Any]:
-    return samples.unbatch() if isinstance(samples, DataSample) else list(samples)

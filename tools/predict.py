@@ -1,6 +1,5 @@
 """``trainwright predict``: predictions for files, as JSON and as pictures."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.fileio import to_json
 from trainwright.engine.image_inputs import IMAGE_SUFFIXES, read_image
 from trainwright.engine.registry import INFERENCERS
 
@@ -60,7 +60,7 @@ def predict(
     entries = [
         {"input": path, **({"error": errors[path]} if path in errors else _as_dict(next(predicted)))} for path in found
     ]
-    file.write_text("[\n" + ",\n".join(json.dumps(entry) for entry in entries) + "\n]\n")
+    file.write_text("[\n" + ",\n".join(to_json(entry) for entry in entries) + "\n]\n")
     classes = inferencer.dataset_meta.get("classes") or ()
     for entry in entries:
         if entry.get("pred_scores"):

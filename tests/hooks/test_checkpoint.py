@@ -275,7 +275,6 @@ def test_the_hook_costs_nothing_at_the_points_it_does_not_need() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"save_best": "abc"}, "cannot infer the rule for key 'abc'"),
         ({"save_best": "acc", "rule": "bigger"}, "'bigger' is no rule"),
         ({"save_best": ["acc", "acc"]}, "named twice"),
         ({"save_best": ["acc", "auto"]}, "'auto' stands alone"),

@@ -359,6 +359,18 @@ def positioned_sampler(dataloader: Any) -> PositionedSampler | None:
     return None
 
 
+def keeps_position(dataloader: Any) -> bool:
+    """Whether a loader has a state of its own that tells where it is, because its position is not a number."""
+    has_methods = hasattr(dataloader, "state_dict") and hasattr(dataloader, "load_state_dict")
+    return bool(getattr(dataloader, "has_state", has_methods))
+
+
+def is_endless(dataloader: Any) -> bool:
+    """Whether the sampler of a loader never comes to an end."""
+    sampler = positioned_sampler(dataloader)
+    return sampler is not None and sampler.endless
+
+
 def start_at(dataloader: Any, epoch: int, batch: int) -> bool:
     """Makes the next iteration over a loader begin at a batch of an epoch.
 
@@ -391,7 +403,8 @@ def stop_workers(dataloader: Any) -> None:
 
 def samples_in_batch(dataloader: Any) -> int | None:
     """Returns how many samples all ranks together take in an iteration, or None where the loader does not say."""
-    if positioned_sampler(dataloader) is None or dataloader.batch_size is None:
+    ours = positioned_sampler(dataloader) is not None or isinstance(dataloader, StreamLoader)
+    if not ours or dataloader.batch_size is None:
         return None
     return int(dataloader.batch_size) * get_world_size()
 
@@ -404,12 +417,11 @@ def position_of(dataloader: Any, iteration: int, length: int | None = None) -> t
         iteration: 0-based index of the iteration.
         length: batches in a pass; as many as the loader has now if None.
     """
-    sampler = positioned_sampler(dataloader)
     try:
         length = len(dataloader) if length is None else length
     except TypeError:  # an IterableDataset without length
         return 0, iteration
-    return (0, iteration) if sampler is not None and sampler.endless else divmod(iteration, length)
+    return (0, iteration) if is_endless(dataloader) else divmod(iteration, length)
 
 
 def sample_indices(dataloader: Any, epoch: int, batch: int) -> list[int] | None:

@@ -30,6 +30,7 @@ from trainwright.engine.state import RunState, StepSeeder, mix, seed_host, set_h
 from trainwright.engine.visualization.visualizer import Visualizer
 
 Cfg = Mapping[str, Any]
+_ENDS = {"after_train_iter": "iter_done", "after_train_epoch": "epoch_done"}
 
 
 @RUNNERS.register_module()
@@ -301,7 +302,13 @@ class Runner:
         return self._evaluate("test")
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Calls a point of every hook that acts there."""
+        """Calls a point of every hook that acts there.
+
+        What has just ended counts as done in the meantime: a checkpoint that is saved there includes it.
+        """
+        done = _ENDS.get(fn_name)
+        if done is not None:
+            setattr(self.state, done, True)
         call: Any = None
         try:
             for call in self._hooks.calls[fn_name]:
@@ -310,6 +317,9 @@ class Runner:
             if call is not None:
                 error.add_note(f"in {type(call.__self__).__name__}.{fn_name}")
             raise
+        finally:
+            if done is not None:
+                setattr(self.state, done, False)
 
     def register_hook(self, hook: Hook | Cfg, priority: int | str | None = None, *, path: str = "") -> Hook:
         """Adds a hook.

@@ -69,13 +69,13 @@ class SeededStream(IterableDataset[Any]):
         self._passes, self._positions, self._first_worker = self._passes + 1, {}, 0
         self._count = 0
         self._ended = False
+        if hasattr(self.inner, "set_epoch"):
+            self.inner.set_epoch(epoch)
         if position is not None:
             self._count = position["count"]
             self.inner.load_state_dict(position["dataset"])  # type: ignore[attr-defined]  # has_state
             if position["ended"]:  # its last batch was not a full one, so the dataset may stand at its beginning again
                 return
-        if hasattr(self.inner, "set_epoch"):
-            self.inner.set_epoch(epoch)
         keep = kept_host_streams if info is None else nullcontext
         samples: Iterator[Any] | None = None
         while True:

@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from inspect import signature
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,6 +20,7 @@ from trainwright.engine.data import (
 from trainwright.engine.errors import CheckpointError, ConfigError, TrainingError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.micro_batches import REMEDIES, MicroBatches, is_out_of_memory
+from trainwright.engine.model_setup import unwrap
 from trainwright.engine.optim.amp import autocast
 from trainwright.engine.registry import LOOPS
 from trainwright.engine.streams import StreamLoader
@@ -352,6 +354,11 @@ class EpochBasedTrainLoop(TrainLoop):
         if self.epoch_length is None:
             hint = "train_cfg=dict(by_epoch=False, max_iters=...)"
             raise ConfigError("train_dataloader", "a loader without length cannot be trained on by epochs", hint)
+        if is_endless(self.dataloader):
+            hint = "train_cfg=dict(by_epoch=False, max_iters=...), or sampler=dict(type='DefaultSampler', shuffle=True)"
+            raise ConfigError(
+                "train_dataloader.sampler", "this sampler never comes to an end, nor would an epoch", hint
+            )
         self._max_iters = self._max_epochs * self.epoch_length
 
     @property
@@ -375,6 +382,8 @@ class EpochBasedTrainLoop(TrainLoop):
         if self._state.inner_iter == 0:
             self._validate_if_due()
         while self._epoch < self._max_epochs and not self.stopping:
+            if positioned_sampler(self.dataloader) is not None:  # for a run_epoch that just iterates over the loader
+                start_at(self.dataloader, self._epoch, self._state.inner_iter)
             self.run_epoch()
             if self._state.inner_iter:  # stopped in the middle
                 break
@@ -572,6 +581,9 @@ class _EvaluationLoop(BaseLoop):
         self, runner: "Runner", dataloader: Any, evaluator: Any, fp16: bool = False, with_loss: bool = False
     ) -> None:
         super().__init__(runner, dataloader, self.mode)
+        if is_endless(self.dataloader):
+            hint = "an evaluation needs an end: sampler=dict(type='DefaultSampler', shuffle=False)"
+            raise ConfigError(f"{self.mode}_dataloader.sampler", "this sampler never comes to an end", hint)
         self.evaluator: Evaluator = runner.build_evaluator(evaluator, path=f"{self.mode}_evaluator")
         metainfo = getattr(getattr(self.dataloader, "dataset", None), "metainfo", None)
         if metainfo is not None:
@@ -579,6 +591,7 @@ class _EvaluationLoop(BaseLoop):
             runner.visualizer.dataset_meta = metainfo
         self.fp16 = fp16
         self.with_loss = with_loss
+        self._check_with_loss()
         self._losses: dict[str, torch.Tensor] = {}
 
     def run(self) -> dict[str, Any]:
@@ -594,6 +607,7 @@ class _EvaluationLoop(BaseLoop):
         runner, mode = self.runner, self.mode
         runner.call_hook(f"before_{mode}")
         runner.call_hook(f"before_{mode}_epoch")
+        self._check_with_loss()  # a hook may have wrapped the model
         runner.model.eval()
         self._losses = {}
         start_at(self.dataloader, 0, 0)
@@ -630,6 +644,17 @@ class _EvaluationLoop(BaseLoop):
                 outputs = step(data_batch)
         self.evaluator.process(data_samples=outputs, data_batch=data_batch)
         runner.call_hook(f"after_{mode}_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs)
+
+    def _check_with_loss(self) -> None:
+        """Raise a ``ConfigError`` if the losses are asked for and the model's step does not compute any."""
+        model = unwrap(self.runner.model)
+        step = getattr(model, f"{self.mode}_step", None)
+        if not self.with_loss or step is None:
+            return
+        parameters = signature(step).parameters
+        if "with_loss" not in parameters and not any(each.kind == each.VAR_KEYWORD for each in parameters.values()):
+            message = f"{self.mode}_step of {type(model).__name__} takes no with_loss: it computes no losses"
+            raise ConfigError(f"{self.mode}_cfg.with_loss", message, "leave it out")
 
     def _mark_done(self) -> None:
         """Notes that the evaluation is complete."""

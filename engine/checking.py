@@ -116,6 +116,16 @@ def mismatched_parts(cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
         )
 
 
+def contradicts_by_epoch(train_cfg: Mapping[str, Any], loop: Any) -> ConfigError | None:
+    """Return the mistake of a ``train_cfg`` whose ``by_epoch`` is not that of the loop its ``type`` names, or None."""
+    by_epoch = getattr(loop, "by_epoch", None)
+    if by_epoch is None or bool(train_cfg.get("by_epoch", by_epoch)) == by_epoch:
+        return None
+    name, unit = getattr(loop, "__name__", loop), "epochs" if by_epoch else "iterations"
+    message = f"{train_cfg['by_epoch']} contradicts the type: {name} trains by {unit}"
+    return ConfigError("train_cfg.by_epoch", message, "give only one of them", origin_of(train_cfg, "by_epoch"))
+
+
 class _Check:
     def __init__(self, cfg: Any) -> None:
         self.cfg = cfg
@@ -223,11 +233,14 @@ class _Check:
         by_epoch = cfg.get("by_epoch", True)
         train_default = "EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop"
         default = {"train": train_default, "val": "ValLoop", "test": "TestLoop"}[mode]
-        if "type" in cfg and "by_epoch" in cfg:
-            hint = "by_epoch chooses the type: give only one of them"
-            self._error(key, "has both 'type' and 'by_epoch'", hint, origin_of(cfg, "by_epoch"))
         runtime = ["runner", "dataloader", *(["evaluator"] if mode != "train" else [])]
-        self._component(cfg, registries.LOOPS, key, runtime=runtime, extra=["by_epoch"], default=default, exact=True)
+        extra = ["by_epoch"] if mode == "train" else []
+        self._component(cfg, registries.LOOPS, key, runtime=runtime, extra=extra, default=default, exact=True)
+        if mode == "train" and "type" in cfg:
+            with registries.LOOPS.switch_scope(cfg.get("_scope_")) as scoped, suppress(ConfigError, ImportError):
+                loop = resolve(cfg["type"], scoped, path=key)
+                if mistake := contradicts_by_epoch(cfg, loop):
+                    self.errors.append(mistake)
 
     def _optimizer(self) -> None:
         cfg = self.top.get("optim_wrapper")

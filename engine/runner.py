@@ -45,6 +45,7 @@ from trainwright.engine.state import (
 from trainwright.engine.visualization.visualizer import Visualizer
 
 Cfg = Mapping[str, Any]
+_ENDS = {"after_train_iter": "iter_done", "after_train_epoch": "epoch_done"}
 
 
 @RUNNERS.register_module()
@@ -313,9 +314,7 @@ class Runner:
             self._give_weights()
             if self.start.resumes and not self._restored:
                 resume.restore(self)
-            if self._restored:
-                loop.reload_data_state()
-            else:
+            if not self._restored:
                 self._restored = True
                 self.start.release()
                 self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
@@ -336,7 +335,13 @@ class Runner:
         return self._evaluate("test")
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Calls a point of every hook that acts there."""
+        """Calls a point of every hook that acts there.
+
+        What has just ended counts as done in the meantime: a checkpoint that is saved there includes it.
+        """
+        done = _ENDS.get(fn_name)
+        if done is not None:
+            setattr(self.state, done, True)
         call: Any = None
         try:
             for call in self._hooks.calls[fn_name]:
@@ -345,6 +350,9 @@ class Runner:
             if call is not None:
                 error.add_note(f"in {type(call.__self__).__name__}.{fn_name}")
             raise
+        finally:
+            if done is not None:
+                setattr(self.state, done, False)
 
     def register_hook(self, hook: Hook | Cfg, priority: int | str | None = None, *, path: str = "") -> Hook:
         """Adds a hook.

@@ -89,15 +89,18 @@ class BaseModel(BaseModule):
             The predictions; or the pair of predictions and losses, the losses as :meth:`train_step` returns
             them.
         """
+        return self._predict(data, with_loss)
+
+    def test_step(self, data: Any, with_loss: bool = False) -> Any:
+        """Predict a batch of the test; arguments and result as for :meth:`val_step`."""
+        return self._predict(data, with_loss)
+
+    def _predict(self, data: Any, with_loss: bool) -> Any:
         data = self.data_preprocessor(data, False)
         predictions = self._run_forward(data, "predict")
         if not with_loss:
             return predictions
         return predictions, self.parse_losses(self._run_forward(data, "loss"))[1]
-
-    def test_step(self, data: Any) -> Any:
-        """Predicts a batch of the test."""
-        return self._run_forward(self.data_preprocessor(data, False), "predict")
 
     def parse_losses(self, losses: Mapping[str, Tensor | list[Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
         """Adds up the losses that :meth:`forward` returned.

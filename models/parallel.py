@@ -56,9 +56,9 @@ class MMDistributedDataParallel(DistributedDataParallel):
         """Predicts a batch of the validation; see :meth:`BaseModel.val_step`."""
         return self.module.val_step(data, **kwargs)
 
-    def test_step(self, data: Any) -> Any:
+    def test_step(self, data: Any, **kwargs: Any) -> Any:
         """Predicts a batch of the test."""
-        return self.module.test_step(data)
+        return self.module.test_step(data, **kwargs)
 
     def _run_forward(self, data: Any, mode: str) -> Any:
         return self(**data, mode=mode) if isinstance(data, dict) else self(*data, mode=mode)

@@ -63,10 +63,8 @@ class BaseTTAModel(BaseModel):
         predictions = [samples_of(self.module.test_step(view), view) for view in views]
         return self.merge_preds([list(samples) for samples in zip(*predictions)])
 
-    def val_step(self, data: Any, with_loss: bool = False) -> Any:
+    def val_step(self, data: Any) -> Any:
         """Predicts a batch of views, like :meth:`test_step`; there is no loss of several views."""
-        if with_loss:
-            raise ValueError("test-time augmentation has no loss: set with_loss=False")
         return self.test_step(data)
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:

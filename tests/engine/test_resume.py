@@ -60,7 +60,7 @@ def test_an_epoch_goes_on_with_the_sample_that_is_due_in_batches_of_another_size
     assert seen(second) == seen(whole)[24 + position - repeated :]
     assert second.iter == second.max_iters == 2 * 24 // after
     assert second.epoch == 2
-    assert "the run goes on with the sample that is due" in log_of(second)
+    assert "Training continues with the next sample due" in log_of(second)
     assert (f"{repeated} that were seen come again" in log_of(second)) == bool(repeated)
 
 
@@ -176,8 +176,8 @@ def test_a_stream_without_state_begins_the_epoch_anew_and_says_so(tmp_path: Path
     make_runner(tmp_path, [StopAt(10)], dataset=Stream(), train_cfg=train_cfg).train()
     rest = make_runner(tmp_path, dataset=Stream(), train_cfg=train_cfg, resume=True)
     rest.train()
-    assert len(rest.model.seen) == 7
-    assert "the epoch begins anew" in log_of(rest)
+    assert (len(rest.model.seen), rest.iter) == (4, 14)
+    assert "it begins again with the first sample" in log_of(rest)
 
 
 def test_another_number_of_workers_of_a_stream_is_refused(tmp_path: Path) -> None:

@@ -148,16 +148,17 @@ class Runner:
             self.experiment_name, log_level=log_level, log_file=Path(self.log_dir, f"{self.timestamp}.log")
         )
         self.message_hub = MessageHub(self.experiment_name)
-        self.log_processor = LOG_PROCESSORS.build(
-            {} if log_processor is None else log_processor,
-            path="log_processor",
-            type="LogProcessor",
-            by_epoch=trains_by_epoch(train_cfg),
-        )
-        self.visualizer: Visualizer = VISUALIZERS.build(
-            {} if visualizer is None else visualizer, path="visualizer", type="Visualizer", name=self.experiment_name,
-            save_dir=self.log_dir, vis_backends=[{"type": "LocalVisBackend"}],
-        )  # fmt: skip
+        with registries.default_scope(default_scope):
+            self.log_processor = LOG_PROCESSORS.build(
+                {} if log_processor is None else log_processor,
+                path="log_processor",
+                type="LogProcessor",
+                by_epoch=trains_by_epoch(train_cfg),
+            )
+            self.visualizer: Visualizer = VISUALIZERS.build(
+                {} if visualizer is None else visualizer, path="visualizer", type="Visualizer",
+                name=self.experiment_name, save_dir=self.log_dir, vis_backends=[{"type": "LocalVisBackend"}],
+            )  # fmt: skip
         self.logger.info("Environment:\n%s", "\n".join(f"  {key}: {value}" for key, value in collect_env().items()))
         self.logger.info("Seed: %d, device: %s, work_dir: %s", self.seed, self.device, self.work_dir)
         with self._as_current():
@@ -224,21 +225,24 @@ class Runner:
     def train_loop(self) -> TrainLoop:
         """The training loop, built at first use."""
         if self._train_loop is None:
-            self._train_loop = build_loop(self, "train", self._given)
+            with self._as_current():
+                self._train_loop = build_loop(self, "train", self._given)
         return self._train_loop
 
     @property
     def val_loop(self) -> ValLoop:
         """The validation loop, built at first use."""
         if self._val_loop is None:
-            self._val_loop = build_loop(self, "val", self._given)
+            with self._as_current():
+                self._val_loop = build_loop(self, "val", self._given)
         return self._val_loop
 
     @property
     def test_loop(self) -> TestLoop:
         """The test loop, built at first use."""
         if self._test_loop is None:
-            self._test_loop = build_loop(self, "test", self._given)
+            with self._as_current():
+                self._test_loop = build_loop(self, "test", self._given)
         return self._test_loop
 
     @property
@@ -322,7 +326,8 @@ class Runner:
         if isinstance(hook, Mapping):
             cfg = copy.copy(hook)
             priority = cfg.pop("priority", priority)  # type: ignore[attr-defined]  # a copy of a dict
-            hook = HOOKS.build(cfg, path=path)
+            with self._as_current():
+                hook = HOOKS.build(cfg, path=path)
         if not isinstance(hook, Hook):
             raise ConfigError(
                 path or "custom_hooks",

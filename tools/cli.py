@@ -226,9 +226,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _read(name: str, options: dict[str, Any]) -> "Config":
     from trainwright.engine.config.config import Config
+    from trainwright.engine.config.custom_imports import KEY, import_custom_modules
 
     cfg = Config.fromfile(find_config(name))
     cfg.merge_from_dict(options, origin=COMMAND_LINE)
+    if any(path.partition(".")[0] == KEY for path in options):
+        import_custom_modules(cfg._cfg_dict, [])
     return cfg
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
+from trainwright.engine import registry as registries
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import CheckpointError, ConfigError
 from trainwright.engine.hook import Hook
@@ -522,3 +523,33 @@ def test_activation_checkpointing_and_compile_are_switches_of_the_config(tmp_pat
     plain.train()
     assert list(runner.model.state_dict()) == list(plain.model.state_dict())
     assert torch.allclose(runner.model.fc.weight, plain.model.fc.weight)
+
+
+def test_parts_of_the_default_scope_are_found_wherever_they_are_built(tmp_path: Path) -> None:
+    """The visualizer, the log processor, and loaders and hooks of a Runner that is not running yet."""
+    made: dict[str, Any] = {}
+    bases = {
+        registries.VISUALIZERS: "Visualizer",
+        registries.LOG_PROCESSORS: "LogProcessor",
+        registries.HOOKS: "IterTimerHook",
+        registries.DATA_SAMPLERS: "DefaultSampler",
+    }
+    children = {}
+    for root, base in bases.items():
+        children[base] = registries.Registry(root.name, parent=root, scope="tw_scope")
+        made[base] = type(f"Scoped{base}", (root.get(base),), {})
+        children[base].register_module(module=made[base])
+    try:
+        runner = make_runner(
+            tmp_path,
+            default_scope="tw_scope",
+            visualizer=dict(type="ScopedVisualizer"),
+            log_processor=dict(type="ScopedLogProcessor"),
+            train_dataloader=dict(sampler=dict(type="ScopedDefaultSampler")),
+        )
+        assert type(runner.visualizer) is made["Visualizer"] and type(runner.log_processor) is made["LogProcessor"]
+        assert type(runner.register_hook(dict(type="ScopedIterTimerHook"))) is made["IterTimerHook"]
+        assert runner.train_dataloader is not None
+    finally:
+        for root in bases:
+            del root.children["tw_scope"]

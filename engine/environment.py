@@ -8,6 +8,7 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, count
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -45,6 +46,25 @@ def setup_environment(env_cfg: Mapping[str, Any], launcher: str) -> None:
     if launcher != "none" and not is_distributed():
         init_dist(launcher, **(env_cfg.get("dist_cfg") or {}))
     _raise_file_limit(int(env_cfg.get("resource_limit", 4096)))
+
+
+def make_folder(folder: str | Path, path: str, hint: str) -> None:
+    """Makes a folder, and makes sure that files can be written to it.
+
+    Args:
+        folder: the folder.
+        path: what names it in the config, for the message.
+        hint: what to do where it fails.
+
+    Raises:
+        ConfigError: it cannot be made, or nothing can be written to it.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(path, f"the folder {str(folder)!r} cannot be written to: {error}", hint) from error
 
 
 def collect_env() -> dict[str, str]:

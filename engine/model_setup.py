@@ -1,6 +1,7 @@
 """From a model's config to the module that a run trains: built, on its device, wrapped, compiled."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
+from logging import Logger
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import nn
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.model_surgery import convert_sync_batchnorm, is_model_wrapper, revert_sync_batchnorm
 from trainwright.engine.registry import MODEL_WRAPPERS, MODELS
+
+_LONE_SAMPLE = "drop_last=True leaves out an incomplete last batch; or choose another batch_size, 2 at least"
 
 
 def build_model(model: Any, data_preprocessor: Any = None) -> nn.Module:
@@ -54,6 +57,25 @@ def place_model(model: nn.Module, cfg: Mapping[str, Any], device: torch.device, 
         wrapper, path="model_wrapper_cfg", module=model.to(device),
         find_unused_parameters=cfg.get("find_unused_parameters", False), **device_ids,
     )  # fmt: skip
+
+
+def warn_of_lone_sample(model: nn.Module, loader: Any, logger: Logger) -> None:
+    """Warns where the last batch of an epoch has one sample, which batch normalisation over vectors cannot train on."""
+    size = getattr(loader, "batch_size", None)
+    sampler = getattr(loader, "sampler", None)
+    if not size or getattr(loader, "drop_last", False) or not isinstance(sampler, Sized):
+        return
+    if len(sampler) % size == 1 % size and any(
+        isinstance(module, nn.BatchNorm1d) and module.training for module in model.modules()
+    ):
+        which = "The last batch of an epoch" if size > 1 else "Each batch"
+        logger.warning("%s has one sample. BatchNorm1d cannot train on it: %s", which, _LONE_SAMPLE)
+
+
+def lone_sample_error() -> ConfigError:
+    """Returns the error to raise for PyTorch's of a batch of one sample, or of one pixel, before BatchNorm."""
+    message = "a batch has one value per channel where the model normalises over the batch, which cannot be trained on"
+    return ConfigError("train_dataloader", message, _LONE_SAMPLE)
 
 
 def unwrap(model: Any) -> nn.Module:

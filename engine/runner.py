@@ -16,7 +16,7 @@ from trainwright.engine.assembly import build_loop, build_optimization, trains_b
 from trainwright.engine.checking import mismatched_parts
 from trainwright.engine.config.config import Config
 from trainwright.engine.data import build_dataloader, stop_workers
-from trainwright.engine.environment import collect_env, setup_environment, unused_timestamp
+from trainwright.engine.environment import collect_env, make_folder, setup_environment, unused_timestamp
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.hook import Hook, HookList, configured_hooks
@@ -24,7 +24,14 @@ from trainwright.engine.interrupt import raise_for_signal, stop_on_signals
 from trainwright.engine.logging import MMLogger
 from trainwright.engine.loops import TestLoop, TrainLoop, ValLoop
 from trainwright.engine.message_hub import MessageHub
-from trainwright.engine.model_setup import build_model, compile_forward, place_model, unwrap
+from trainwright.engine.model_setup import (
+    build_model,
+    compile_forward,
+    lone_sample_error,
+    place_model,
+    unwrap,
+    warn_of_lone_sample,
+)
 from trainwright.engine.registry import EVALUATOR, HOOKS, LOG_PROCESSORS, RUNNERS, VISUALIZERS
 from trainwright.engine.state import RunState, StepSeeder, mix, seed_host, set_host_streams, set_random_seed
 from trainwright.engine.visualization.visualizer import Visualizer
@@ -135,11 +142,13 @@ class Runner:
 
         setup_environment(env_cfg or {}, launcher)
         self.rank, self.world_size = distributed.get_dist_info()
-        self.device = torch.device(device) if device else distributed.get_device()
+        self.device = distributed.get_device(device or None)
         self.randomness: dict[str, Any] = dict(randomness or {})
         self.set_randomness(**self.randomness)
 
         self.work_dir = str(Path(work_dir).absolute())
+        if distributed.is_main_process():
+            make_folder(self.work_dir, "work_dir", "choose another: work_dir in the config, or --work-dir")
         self.timestamp = self._agree(unused_timestamp(Path(self.work_dir)))
         name = experiment_name or (Path(self.cfg.filename).stem if self.cfg.filename else "")
         self.experiment_name = f"{name}_{self.timestamp}" if name else self.timestamp
@@ -286,6 +295,7 @@ class Runner:
             self.call_hook("before_run")
             resume.give_weights(self, checkpoint)
             self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
+            warn_of_lone_sample(self.model, loop.dataloader, self.logger)
             compile_forward(unwrap(self.model), self.cfg.get("compile"))
             if self.iter >= self.max_iters:
                 self.logger.info(
@@ -461,10 +471,12 @@ class Runner:
         with self._as_current():
             try:
                 yield
-            except Exception:
+            except Exception as error:
                 self.logger.debug("The run failed", exc_info=True)
                 with suppress(Exception):  # the first error is the one to see
                     self.call_hook("after_run")
+                if "more than 1 value per channel when training" in str(error):
+                    raise lone_sample_error() from error
                 raise
             finally:
                 for loop in (self._train_loop, self._val_loop, self._test_loop):

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trainwright.engine.checkpoint import get_state_dict, load_checkpoint_file
-from trainwright.engine.errors import ConfigError, MissingExtraError, did_you_mean
+from trainwright.engine.checkpoint import downloading, get_state_dict, load_checkpoint_file
+from trainwright.engine.errors import CheckpointError, ConfigError, MissingExtraError, did_you_mean
 from trainwright.engine.registry import MODELS
 from trainwright.models.initializers import load_weights
 
@@ -99,9 +99,17 @@ def TimmModel(
     if not timm.is_model(name):
         hint = did_you_mean(name, timm.list_models()) or "`timm.list_models()` lists them"
         raise ConfigError("name", f"timm has no network {name!r}", hint)
-    model: nn.Module = timm.create_model(
-        name, pretrained=weights == "DEFAULT", num_classes=num_classes, in_chans=in_channels, **kwargs
-    )
+    try:
+        model: nn.Module = timm.create_model(
+            name, pretrained=weights == "DEFAULT", num_classes=num_classes, in_chans=in_channels, **kwargs
+        )
+    except OSError as error:  # of the download; huggingface_hub's errors are such too
+        cfg = timm.get_pretrained_cfg(name)
+        source = getattr(cfg, "hf_hub_id", None) or getattr(cfg, "url", None)
+        raise CheckpointError(
+            f"the weights of {name} ({source}) cannot be downloaded: {error}. Where there is "
+            "no network, fill the cache of huggingface_hub (HF_HOME) beforehand, or give a file as `weights`"
+        ) from error
     if weights not in (None, "DEFAULT"):
         _load(model, get_state_dict(load_checkpoint_file(weights)), weights)
     return model
@@ -117,7 +125,8 @@ def _torchvision_weights(name: str, weights: str) -> Mapping[str, Tensor]:
 
     known = get_model_weights(name)
     if weights in known.__members__:
-        downloaded: dict[str, Tensor] = known[weights].get_state_dict(progress=False, weights_only=True)
+        with downloading(known[weights].url, f"the weights {weights!r} of {name}"):
+            downloaded: dict[str, Tensor] = known[weights].get_state_dict(progress=False, weights_only=True)
         return downloaded
     if weights.isupper() or "IMAGENET" in weights:
         hint = did_you_mean(weights, known.__members__) or f"its weights are {', '.join(known.__members__)}"

@@ -125,7 +125,9 @@ class CocoMetric(BaseMetric):
             if self.outfile_prefix is not None:
                 file = Path(f"{self.outfile_prefix}.{kind}.json")
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps([_of_result_file(annotation, kind) for annotation in found]))
+                file.write_text(
+                    json.dumps([_of_result_file(annotation, kind) for annotation in found]), encoding="utf-8"
+                )
             if not self.format_only:
                 with redirect_stdout(StringIO()):
                     precision, recall, areas, thresholds = self._evaluate(truth, found, images, categories, kind)

@@ -553,3 +553,44 @@ def test_parts_of_the_default_scope_are_found_wherever_they_are_built(tmp_path: 
     finally:
         for root in bases:
             del root.children["tw_scope"]
+
+
+@pytest.mark.parametrize("in_the_way", ["a file", "no folders can be made there"])
+def test_a_work_dir_that_cannot_be_made_is_named(tmp_path: Path, in_the_way: str) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "run" if in_the_way == "a file" else Path("/proc/run")
+    with pytest.raises(ConfigError, match="(?s)^work_dir: the folder .*run' cannot be written to: .*--work-dir"):
+        make_runner(folder)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("gpu", "device: PyTorch knows no device 'gpu'\n.*a GPU is 'cuda'"),
+        ("cuda:99", "device: there is no 'cuda:99' here"),
+        ("xpu", "device: there is no 'xpu' here: PyTorch finds"),
+    ],
+)
+def test_a_device_that_is_not_there_is_named(tmp_path: Path, device: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_runner(tmp_path, device=device)
+
+
+def test_a_batch_of_one_before_batch_norm_is_foretold_and_explained(tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, dataset=Points(5), model=Line(batch_norm=True))
+    with pytest.raises(
+        ConfigError, match="(?s)train_dataloader: a batch has one value per channel.*drop_last=True"
+    ) as caught:
+        runner.train()
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert "The last batch of an epoch has one sample. BatchNorm1d cannot train on it: drop_last=True" in log_of(runner)
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch_norm", "loader"),
+    [(5, True, {"drop_last": True}), (6, True, {}), (5, False, {}), (1, False, {"batch_size": 1})],
+)
+def test_other_last_batches_train_without_a_word(tmp_path: Path, samples: int, batch_norm: bool, loader: Any) -> None:
+    runner = make_runner(tmp_path, dataset=Points(samples), model=Line(batch_norm=batch_norm), train_dataloader=loader)
+    runner.train()
+    assert "one sample" not in log_of(runner)

@@ -14,6 +14,7 @@ from trainwright.engine.building import note_errors, origin_of, resolve
 from trainwright.engine.data_faults import BadSamples, Restarts, describe_sample, unhook_child_signal
 from trainwright.engine.distributed import get_rank, get_world_size
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.logging import get_logger
 from trainwright.engine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
 from trainwright.engine.state import kept_host_streams, mix, mix_in, seed_host
 from trainwright.engine.streams import SeededStream, StreamLoader
@@ -298,7 +299,10 @@ def build_dataloader(
     num_batch_per_epoch = options.pop("num_batch_per_epoch", None)
     if num_batch_per_epoch is not None:
         dataset = FirstSamples(dataset, num_batch_per_epoch * batch_size)
-    options.pop("disable_subprocess_warning", None)
+    if options.pop("disable_subprocess_warning", False):
+        get_logger().warning(
+            "%s.disable_subprocess_warning changes nothing: set PYTHONWARNINGS=ignore to silence the workers", path
+        )
     options["collate_fn"] = _build_function(
         options.pop("collate_fn", None), _default_collate(dataset), f"{path}.collate_fn"
     )

@@ -227,3 +227,11 @@ def test_a_tensor_dataset_is_fetched_by_whole_batches_and_gives_the_same(num_wor
 def test_a_stream_cannot_skip_bad_samples() -> None:
     with pytest.raises(ConfigError, match="skip_bad_samples: an IterableDataset has no other sample"):
         build(dataset=Stream(), skip_bad_samples=2)
+
+
+def test_disable_subprocess_warning_gives_a_warning(tmp_path: Path) -> None:
+    logger = MMLogger("loader", log_file=tmp_path / "a.log")
+    with MMLogger.set_current(logger):
+        for value in (True, False):
+            build_dataloader(dict(dataset=list(range(4)), batch_size=2, disable_subprocess_warning=value), seed=0, path="d")
+    assert (tmp_path / "a.log").read_text().count("d.disable_subprocess_warning changes nothing") == 1

@@ -1,5 +1,6 @@
 import pickle
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from trainwright.engine.data import build_dataloader, position_of, sample_indices, start_at
 from trainwright.engine.errors import ConfigError, UnknownTypeError
+from trainwright.engine.logging import MMLogger
 
 
 class Noisy(Dataset):
@@ -233,5 +235,7 @@ def test_disable_subprocess_warning_gives_a_warning(tmp_path: Path) -> None:
     logger = MMLogger("loader", log_file=tmp_path / "a.log")
     with MMLogger.set_current(logger):
         for value in (True, False):
-            build_dataloader(dict(dataset=list(range(4)), batch_size=2, disable_subprocess_warning=value), seed=0, path="d")
+            build_dataloader(
+                dict(dataset=list(range(4)), batch_size=2, disable_subprocess_warning=value), seed=0, path="d"
+            )
     assert (tmp_path / "a.log").read_text().count("d.disable_subprocess_warning changes nothing") == 1

@@ -470,6 +470,8 @@ class _Check:
                 type_origin = origin_of(cfg, "type")
                 if type_origin and type_origin != origin:
                     hint += f" ({name} is named at {type_origin})"
+                if self._is_inherited(origin, type_origin):
+                    hint += "\nit is inherited: `_delete_=True` beside the new 'type' drops what the old one had"
                 self._error(f"{path}.{key}", f"{name} takes no such argument", hint, origin)
         if runtime is None:
             return
@@ -479,6 +481,15 @@ class _Check:
             )  # fmt: skip
             if required and key not in cfg and key not in runtime:
                 self._error(f"{path}.{key}", f"{name} needs this argument", origin=origin_of(cfg, "type"))
+
+    def _is_inherited(self, origin: Origin | None, type_origin: Origin | None) -> bool:
+        """Whether an argument comes from a base of the file, or the command line, that sets the type."""
+        if origin is None or type_origin is None or origin.file == type_origin.file or origin == COMMAND_LINE:
+            return False
+        files = self.text.splitlines()  # the name of each file stands before its text, bases first
+        return type_origin == COMMAND_LINE or (
+            {origin.file, type_origin.file} <= set(files) and files.index(origin.file) < files.index(type_origin.file)
+        )
 
     def _kind(self, value: Any, parameter: inspect.Parameter, owner: Any, path: str, origin: Origin | None) -> None:
         """Notes a value that the annotation of its parameter rules out."""

@@ -6,9 +6,10 @@ import re
 import sys
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,28 @@ def _why_not_resumable(path: Path) -> str | None:
         return str(error)
 
 
+@contextmanager
+def downloading(url: str, what: str = "") -> Iterator[None]:
+    """Turns what goes wrong with a download to torch's cache into an error that names the place for the file.
+
+    Args:
+        url: from where.
+        what: what is downloaded, if the address does not say it.
+
+    Raises:
+        CheckpointError: in place of any ``OSError``, or of a wrong digest.
+    """
+    try:
+        yield
+    except (OSError, HTTPException, RuntimeError) as error:
+        place = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
+        what = f"{what} ({url})" if what else url
+        raise CheckpointError(
+            f"{what} cannot be downloaded: {error}. Where there is no network, put the file at {place} "
+            "(TORCH_HOME says where this cache is)"
+        ) from error
+
+
 def load_checkpoint_file(
     path: str | os.PathLike[str], map_location: Any = "cpu", trusted: bool = False
 ) -> dict[str, Any]:
@@ -209,7 +232,8 @@ def load_checkpoint_file(
     if text.startswith("torchvision://"):
         return _load_torchvision(text.removeprefix("torchvision://"))
     if urlparse(text).scheme in ("http", "https"):
-        loaded = torch.hub.load_state_dict_from_url(text, map_location=map_location, weights_only=not trusted)
+        with downloading(text):
+            loaded = torch.hub.load_state_dict_from_url(text, map_location=map_location, weights_only=not trusted)
         return dict(loaded)
     file = Path(path)
     if not file.is_file():
@@ -319,7 +343,12 @@ def _grouped(keys: Iterable[str]) -> str:
 def _load_torchvision(name: str) -> dict[str, Any]:
     from torchvision.models import get_model_weights
 
-    return dict(get_model_weights(name).DEFAULT.get_state_dict(progress=False, weights_only=True))
+    try:
+        weights = get_model_weights(name).DEFAULT
+    except ValueError as error:
+        raise CheckpointError(f"torchvision has no weights for {name!r}: {error}") from error
+    with downloading(weights.url, f"torchvision://{name}"):
+        return dict(weights.get_state_dict(progress=False, weights_only=True))
 
 
 class ForeignObject:

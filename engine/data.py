@@ -22,6 +22,7 @@ from trainwright.engine.data_faults import (
 )
 from trainwright.engine.distributed import get_rank, get_world_size
 from trainwright.engine.errors import ConfigError, TrainingError
+from trainwright.engine.logging import get_logger
 from trainwright.engine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
 from trainwright.engine.state import kept_host_streams, mix, mix_in, seed_host
 from trainwright.engine.streams import SeededStream, StreamLoader
@@ -323,7 +324,10 @@ def build_dataloader(
             hint = "end the dataset's own __iter__, or train_cfg=dict(by_epoch=False, max_iters=...)"
             raise ConfigError(f"{path}.num_batch_per_epoch", message, hint, origin_of(cfg, "num_batch_per_epoch"))
         dataset = FirstSamples(dataset, num_batch_per_epoch * batch_size * get_world_size())
-    options.pop("disable_subprocess_warning", None)
+    if options.pop("disable_subprocess_warning", False):
+        get_logger().warning(
+            "%s.disable_subprocess_warning changes nothing: set PYTHONWARNINGS=ignore to silence the workers", path
+        )
     options["collate_fn"] = _build_function(
         options.pop("collate_fn", None), _default_collate(dataset), f"{path}.collate_fn"
     )

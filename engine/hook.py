@@ -1,9 +1,12 @@
 """Hooks: what happens around a step."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
+from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from trainwright.engine.building import signature_of
 from trainwright.engine.errors import ConfigError, HookPointError, Origin, did_you_mean
 
 if TYPE_CHECKING:
@@ -58,7 +61,8 @@ class Hook:
     ``_after_iter`` with an argument ``mode``.
 
     Raises:
-        HookPointError: a subclass has a public method that looks like a point and is none (``after_train_iteration``).
+        HookPointError: a subclass has a public method that looks like a point and is none (``after_train_iteration``),
+            or a point that a run cannot call: other arguments, a coroutine, a generator.
     """
 
     priority: "int | str | Priority" = "NORMAL"
@@ -73,13 +77,17 @@ class Hook:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in vars(cls):
-            if name.startswith(("before_", "after_")) and name not in cls.stages and callable(vars(cls)[name]):
+        for name, member in vars(cls).items():
+            if name.startswith(("before_", "after_")) and name not in cls.stages and callable(member):
                 hint = did_you_mean(name, cls.stages) or f"the points are {', '.join(cls.stages)}"
-                code = getattr(vars(cls)[name], "__code__", None)
-                origin = Origin(code.co_filename, code.co_firstlineno) if code else None
                 message = "this is no point of a run, it would never be called"
-                raise HookPointError(f"{cls.__name__}.{name}", message, hint, origin)
+                raise HookPointError(f"{cls.__name__}.{name}", message, hint, _origin_of(member))
+        mro = cls.__mro__
+        for owner in mro[: mro.index(Hook)]:
+            if owner is cls or not issubclass(owner, Hook):  # other hooks have been checked, mixins have not
+                for name in (*Hook.stages, *_SHARED.values()):
+                    if name in vars(owner):
+                        _check_point(cls, name, vars(owner)[name])
 
     def before_run(self, runner: "Runner") -> None:
         """Called once, when everything is built."""
@@ -249,6 +257,35 @@ _SHARED = {"before_*_epoch": "_before_epoch", "after_*_epoch": "_after_epoch", "
            "after_*_iter": "_after_iter"}  # fmt: skip
 
 
+def _check_point(hook: type[Hook], name: str, member: Any) -> None:
+    """Raises a HookPointError for a method that a run cannot call at this point."""
+    if isinstance(member, property):  # its value is known only at run time
+        return
+    point = member.__get__(Hook(), hook) if hasattr(member, "__get__") else member
+    expected = inspect.signature(getattr(Hook, name))
+    parameters = [parameter.replace(annotation=parameter.empty) for parameter in expected.parameters.values()]
+    written = expected.replace(parameters=parameters, return_annotation=expected.empty)
+    problem = ""
+    if not callable(point):
+        problem = "this is not a method"
+    elif inspect.iscoroutinefunction(point) or inspect.isasyncgenfunction(point) or inspect.isgeneratorfunction(point):
+        problem = "its body would never run: a run calls it and awaits or iterates over nothing"
+    elif (signature := signature_of(point)) is not None:
+        _, runner, *others = expected.parameters
+        try:
+            signature.bind(runner, **dict.fromkeys(others))
+        except TypeError as error:
+            call = ", ".join([runner, *(f"{other}=…" for other in others)])
+            problem = f"called as {name}({call}), but takes {signature}: {error}"
+    if problem:
+        raise HookPointError(f"{hook.__name__}.{name}", problem, f"write def {name}{written}", _origin_of(member))
+
+
+def _origin_of(member: Any) -> Origin | None:
+    code = getattr(inspect.unwrap(getattr(member, "__func__", member)), "__code__", None)
+    return Origin(code.co_filename, code.co_firstlineno) if code else None
+
+
 def _overrides(hook: type[Hook], stage: str) -> bool:
     names = [stage]
     when, *middle, what = stage.split("_")
@@ -324,7 +361,7 @@ class HookList:
         self._stages.insert(position, set(hook.get_triggered_stages()))
         for stage in self._stages[position]:
             acting = (hook for hook, stages in zip(self.hooks, self._stages) if stage in stages)
-            self.calls[stage] = [getattr(hook, stage) for hook in acting]
+            self.calls[stage] = [_bound(hook, stage) for hook in acting]
 
     def table(self) -> str:
         """Returns, for the log, each point with the hooks that act there, in order."""
@@ -335,6 +372,14 @@ class HookList:
                 lines.append(f"{stage}:")
                 lines += [f"  ({_priority_name(hook.priority):<12}) {type(hook).__name__}" for hook in hooks]
         return "\n".join(lines)
+
+
+def _bound(hook: Hook, stage: str) -> Callable[..., None]:
+    """Returns the method for a point, bound to its hook also if it is static or a class's: messages name the hook."""
+    call: Callable[..., None] = getattr(hook, stage)
+    if getattr(call, "__self__", None) is hook:
+        return call
+    return MethodType(lambda _, *args, **kwargs: call(*args, **kwargs), hook)
 
 
 def _priority_name(priority: "int | str | Priority") -> str:

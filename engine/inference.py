@@ -109,7 +109,7 @@ class Inferencer:
             assert checkpoint is not None
             cfg = config_of(checkpoint, str(weights))
             if trusted:
-                import_custom_modules(cfg._cfg_dict, None)
+                import_custom_modules(cfg._cfg_dict, [])
         else:
             trusted = True
         self.cfg = cfg

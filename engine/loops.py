@@ -86,10 +86,11 @@ class TrainLoop(BaseLoop):
             hint = "the dataset is empty, or smaller than a batch with drop_last"
             raise ConfigError("train_dataloader", "the loader has no batches", hint)
         self.val_begin = val_begin
-        self.val_interval = val_interval
+        self._val_interval = val_interval
+        self._intervals = sorted(
+            [(0, val_interval), *((begin, interval) for begin, interval in dynamic_intervals or ())]
+        )
         self.stop_training = False
-        if dynamic_intervals:
-            self._intervals = sorted([(0, val_interval), *((begin, interval) for begin, interval in dynamic_intervals)])
         self._state = runner.state
         self._micro_batches = MicroBatches(runner) if halve_batch_on_oom else None
         self._began_at = 0
@@ -134,7 +135,7 @@ class TrainLoop(BaseLoop):
     @val_interval.setter
     def val_interval(self, value: int) -> None:
         self._val_interval = value
-        self._intervals: list[tuple[int, int]] = []
+        self._intervals = [(0, value)]
 
     @property
     def epoch_length(self) -> int | None:
@@ -183,7 +184,7 @@ class TrainLoop(BaseLoop):
         state.inner_iter += 1
 
     def _decide_current_val_interval(self) -> None:
-        if self._intervals:
+        if len(self._intervals) > 1:
             progress = self.epoch if self.by_epoch else self.iter
             self._val_interval = self._intervals[bisect_right(self._intervals, progress, key=_first) - 1][1]
 

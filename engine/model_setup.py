@@ -1,7 +1,8 @@
 """From a model's config to the module that a run trains: built, on its device, wrapped, initialised, compiled."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sized
 from contextvars import ContextVar
+from logging import Logger
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from trainwright.engine.errors import ConfigError
 from trainwright.engine.model_surgery import convert_sync_batchnorm, is_model_wrapper, revert_sync_batchnorm
 from trainwright.engine.registry import MODEL_WRAPPERS, MODELS
 
+_LONE_SAMPLE = "drop_last=True leaves out an incomplete last batch; or choose another batch_size, 2 at least"
 _PENDING = "_load_pretrained"
 _deferred: ContextVar[bool] = ContextVar("deferred", default=False)
 _lacking: ContextVar[frozenset[int] | None] = ContextVar("lacking", default=None)
@@ -69,6 +71,25 @@ def place_model(model: nn.Module, cfg: Mapping[str, Any], device: torch.device, 
         wrapper, path="model_wrapper_cfg", module=model.to(device),
         find_unused_parameters=cfg.get("find_unused_parameters", False), **device_ids,
     )  # fmt: skip
+
+
+def warn_of_lone_sample(model: nn.Module, loader: Any, logger: Logger) -> None:
+    """Warns where the last batch of an epoch has one sample, which batch normalisation over vectors cannot train on."""
+    size = getattr(loader, "batch_size", None)
+    sampler = getattr(loader, "sampler", None)
+    if not size or getattr(loader, "drop_last", False) or not isinstance(sampler, Sized):
+        return
+    if len(sampler) % size == 1 % size and any(
+        isinstance(module, nn.BatchNorm1d) and module.training for module in model.modules()
+    ):
+        which = "The last batch of an epoch" if size > 1 else "Each batch"
+        logger.warning("%s has one sample. BatchNorm1d cannot train on it: %s", which, _LONE_SAMPLE)
+
+
+def lone_sample_error() -> ConfigError:
+    """Returns the error to raise for PyTorch's of a batch of one sample, or of one pixel, before BatchNorm."""
+    message = "a batch has one value per channel where the model normalises over the batch, which cannot be trained on"
+    return ConfigError("train_dataloader", message, _LONE_SAMPLE)
 
 
 def unwrap(model: Any) -> nn.Module:

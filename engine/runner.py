@@ -18,7 +18,7 @@ from trainwright.engine.checking import mismatched_parts
 from trainwright.engine.config.config import Config
 from trainwright.engine.config.dump import plain_data
 from trainwright.engine.data import build_dataloader, stop_workers
-from trainwright.engine.environment import collect_env, make_log_dir, setup_environment
+from trainwright.engine.environment import collect_env, make_folder, make_log_dir, setup_environment
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.hook import Hook, HookList, configured_hooks
@@ -27,7 +27,14 @@ from trainwright.engine.lock import locked
 from trainwright.engine.logging import MMLogger
 from trainwright.engine.loops import TestLoop, TrainLoop, ValLoop
 from trainwright.engine.message_hub import MessageHub
-from trainwright.engine.model_setup import build_model, compile_forward, place_model, unwrap
+from trainwright.engine.model_setup import (
+    build_model,
+    compile_forward,
+    lone_sample_error,
+    place_model,
+    unwrap,
+    warn_of_lone_sample,
+)
 from trainwright.engine.registry import EVALUATOR, HOOKS, LOG_PROCESSORS, RUNNERS, VISUALIZERS
 from trainwright.engine.starting_point import StartingPoint
 from trainwright.engine.state import (
@@ -161,12 +168,16 @@ class Runner:
 
         setup_environment(env_cfg or {}, launcher)
         self.rank, self.world_size = distributed.get_dist_info()
-        self.device = torch.device(device) if device else distributed.get_device()
+        self.device = distributed.get_device(device or None)
         self.randomness: dict[str, Any] = dict(randomness or {})
         self.set_randomness(**self.randomness)
 
         self.work_dir = str(Path(work_dir).absolute())
-        self.timestamp = self._agree(make_log_dir(Path(self.work_dir)) if distributed.is_main_process() else "")
+        timestamp = ""
+        if distributed.is_main_process():
+            make_folder(self.work_dir, "work_dir", "choose another: work_dir in the config, or --work-dir")
+            timestamp = make_log_dir(Path(self.work_dir))
+        self.timestamp = self._agree(timestamp)
         name = experiment_name or (Path(self.cfg.filename).stem if self.cfg.filename else "")
         self.experiment_name = f"{name}_{self.timestamp}" if name else self.timestamp
         self.log_dir = str(Path(self.work_dir, self.timestamp))
@@ -174,16 +185,17 @@ class Runner:
             self.experiment_name, log_level=log_level, log_file=Path(self.log_dir, f"{self.timestamp}.log")
         )
         self.message_hub = MessageHub(self.experiment_name)
-        self.log_processor = LOG_PROCESSORS.build(
-            {} if log_processor is None else log_processor,
-            path="log_processor",
-            type="LogProcessor",
-            by_epoch=trains_by_epoch(train_cfg),
-        )
-        self.visualizer: Visualizer = VISUALIZERS.build(
-            {} if visualizer is None else visualizer, path="visualizer", type="Visualizer", name=self.experiment_name,
-            save_dir=self.log_dir, vis_backends=[{"type": "LocalVisBackend"}],
-        )  # fmt: skip
+        with registries.default_scope(default_scope):
+            self.log_processor = LOG_PROCESSORS.build(
+                {} if log_processor is None else log_processor,
+                path="log_processor",
+                type="LogProcessor",
+                by_epoch=trains_by_epoch(train_cfg),
+            )
+            self.visualizer: Visualizer = VISUALIZERS.build(
+                {} if visualizer is None else visualizer, path="visualizer", type="Visualizer",
+                name=self.experiment_name, save_dir=self.log_dir, vis_backends=[{"type": "LocalVisBackend"}],
+            )  # fmt: skip
         self.logger.info("Environment:\n%s", "\n".join(f"  {key}: {value}" for key, value in collect_env().items()))
         self.logger.info("Seed: %d, device: %s, work_dir: %s", self.seed, self.device, self.work_dir)
         if isinstance(model, nn.Module) and not (load_from or resume):
@@ -255,21 +267,24 @@ class Runner:
     def train_loop(self) -> TrainLoop:
         """The training loop, built at first use."""
         if self._train_loop is None:
-            self._train_loop = build_loop(self, "train", self._given)
+            with self._as_current():
+                self._train_loop = build_loop(self, "train", self._given)
         return self._train_loop
 
     @property
     def val_loop(self) -> ValLoop:
         """The validation loop, built at first use."""
         if self._val_loop is None:
-            self._val_loop = build_loop(self, "val", self._given)
+            with self._as_current():
+                self._val_loop = build_loop(self, "val", self._given)
         return self._val_loop
 
     @property
     def test_loop(self) -> TestLoop:
         """The test loop, built at first use."""
         if self._test_loop is None:
-            self._test_loop = build_loop(self, "test", self._given)
+            with self._as_current():
+                self._test_loop = build_loop(self, "test", self._given)
         return self._test_loop
 
     @property
@@ -318,6 +333,7 @@ class Runner:
                 self._restored = True
                 self.start.release()
                 self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
+                warn_of_lone_sample(self.model, loop.dataloader, self.logger)
                 compile_forward(unwrap(self.model), self.cfg.get("compile"))
             if self.iter >= self.max_iters:
                 self.logger.info("The training is at its end (iteration %d): nothing left to do.", self.iter)
@@ -368,7 +384,8 @@ class Runner:
             name = None
             if "name" in cfg and not _takes_name(cfg["type"]):
                 name = cfg.pop("name")  # type: ignore[attr-defined]
-            hook = HOOKS.build(cfg, path=path)
+            with self._as_current():
+                hook = HOOKS.build(cfg, path=path)
             if name is not None and isinstance(hook, Hook):
                 hook.name = str(name)
         if not isinstance(hook, Hook):
@@ -510,10 +527,12 @@ class Runner:
             outer, self._active = self._active, True
             try:
                 yield
-            except Exception:
+            except Exception as error:
                 self.logger.debug("The run failed", exc_info=True)
                 with suppress(Exception):  # the first error is the one to see
                     self.call_hook("after_run")
+                if "more than 1 value per channel when training" in str(error):
+                    raise lone_sample_error() from error
                 raise
             finally:
                 self._active = outer

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trainwright.engine.checkpoint import get_state_dict, load_checkpoint_file
-from trainwright.engine.errors import ConfigError, MissingExtraError, did_you_mean
+from trainwright.engine.checkpoint import downloading, get_state_dict, load_checkpoint_file
+from trainwright.engine.errors import CheckpointError, ConfigError, MissingExtraError, did_you_mean
 from trainwright.engine.model_setup import defers_pretrained, load_pretrained
 from trainwright.engine.registry import MODELS
 from trainwright.models.initializers import load_weights
@@ -103,8 +103,20 @@ def TimmModel(
         hint = did_you_mean(name, timm.list_models()) or "`timm.list_models()` lists them"
         raise ConfigError("name", f"timm has no network {name!r}", hint)
     create = partial(timm.create_model, name, num_classes=num_classes, in_chans=in_channels, **kwargs)
+
+    def trained() -> nn.Module:
+        try:
+            return create(pretrained=True)  # type: ignore[no-any-return]
+        except OSError as error:  # of the download; huggingface_hub's errors are such too
+            cfg = timm.get_pretrained_cfg(name)
+            source = getattr(cfg, "hf_hub_id", None) or getattr(cfg, "url", None)
+            raise CheckpointError(
+                f"the weights of {name} ({source}) cannot be downloaded: {error}. Where there is "
+                "no network, fill the cache of huggingface_hub (HF_HOME) beforehand, or give a file as `weights`"
+            ) from error
+
     if weights == "DEFAULT":
-        return build_pretrained(partial(create, pretrained=True), partial(create, pretrained=False))
+        return build_pretrained(trained, partial(create, pretrained=False))
     model: nn.Module = create(pretrained=False)
     if weights is not None:
         load_pretrained(model, lambda network: _load(network, get_state_dict(load_checkpoint_file(weights)), weights))
@@ -140,7 +152,13 @@ def find_torchvision_weights(name: str, weights: str) -> Callable[[], Mapping[st
 
     known = get_model_weights(name)
     if weights in known.__members__:
-        return partial(known[weights].get_state_dict, progress=False, weights_only=True)
+        entry = known[weights]
+
+        def download() -> Mapping[str, Tensor]:
+            with downloading(entry.url, f"the weights {weights!r} of {name}"):
+                return entry.get_state_dict(progress=False, weights_only=True)  # type: ignore[no-any-return]
+
+        return download
     if weights.isupper() or "IMAGENET" in weights:
         hint = did_you_mean(weights, known.__members__) or f"its weights are {', '.join(known.__members__)}"
         raise ConfigError("weights", f"{name} has no weights {weights!r}", hint)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.engine.config.config import Config
+from trainwright.engine.environment import make_folder
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.fileio import to_json
 from trainwright.engine.image_inputs import IMAGE_SUFFIXES, read_image
@@ -53,8 +54,8 @@ def predict(
     paths = [path for path in found if path not in errors]
     if not paths:
         raise ConfigError("", "none of the images can be read")
+    make_folder(out_dir, "", "choose another --out-dir")
     predictions = inferencer(paths, batch_size=batch_size, out_dir=out_dir)["predictions"]
-    out_dir.mkdir(parents=True, exist_ok=True)
     file = out_dir / "predictions.json"
     predicted = iter(predictions)
     entries = [

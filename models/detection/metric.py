@@ -125,6 +125,7 @@ class CocoMetric(BaseMetric):
             ]
             if self.outfile_prefix is not None:
                 file = Path(f"{self.outfile_prefix}.{kind}.json")
+                file.parent.mkdir(parents=True, exist_ok=True)
                 dump([_of_result_file(annotation, kind) for annotation in found], file)
             if not self.format_only:
                 with redirect_stdout(StringIO()):

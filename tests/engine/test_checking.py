@@ -176,3 +176,27 @@ def test_yaml_keeps_its_lines_and_its_numbers_that_are_text(tmp_path: Path, monk
 def test_a_switch_that_does_not_exist_is_refused_rather_than_ignored(mistakes: Any) -> None:
     (mistake,) = mistakes(more="efficient_conv_bn_eval = ['backbone']\n")
     assert mistake.startswith("my.py:18: efficient_conv_bn_eval: this switch of MMEngine does not exist here")
+
+
+def test_an_argument_left_over_from_the_type_of_a_base_names_delete(in_tmp: Path) -> None:
+    child = "_base_ = 'base.py'\noptim_wrapper = dict(optimizer=dict(type='Adagrad'%s))\n"
+    (in_tmp / "base.py").write_text(GOOD.replace("lr=0.1", "lr=0.1, momentum=0.9"))
+
+    def find(more: str, **options: Any) -> list[str]:
+        (in_tmp / "child.py").write_text(child % more)
+        config = Config.fromfile("child.py")
+        config.merge_from_dict({key.replace("__", "."): value for key, value in options.items()}, origin=COMMAND_LINE)
+        return [str(error) for error in check(config)]
+
+    [error] = find("")
+    assert "base.py:11: optim_wrapper.optimizer.momentum: Adagrad takes no such argument" in error
+    assert "`_delete_=True` beside the new 'type'" in error
+    assert find(", _delete_=True, lr=0.1") == []
+    [error] = find(", _delete_=True, lr=0.1, momentum=0.1")  # set beside the type itself
+    assert "_delete_" not in error
+    [error] = find(", _delete_=True, lr=0.1", param_scheduler__0__type="ExponentialLR")[:1]
+    assert "param_scheduler.0.step_size" in error and "_delete_=True" in error
+    (in_tmp / "base.py").write_text(GOOD)
+    (in_tmp / "child.py").write_text("_base_ = 'base.py'\noptim_wrapper = dict(optimizer=dict(momentun=0.9))\n")
+    [error] = [str(error) for error in check(Config.fromfile("child.py"))]  # the child's own slip
+    assert "did you mean 'momentum'" in error and "_delete_" not in error

@@ -2,6 +2,8 @@ import os
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from trainwright.engine.checkpoint import (
     write_last_checkpoint,
 )
 from trainwright.engine.errors import CheckpointError
+from trainwright.engine.registry import MODELS
 
 
 class Bomb:
@@ -163,3 +166,36 @@ def test_a_file_of_mmengine_is_read_without_mmengine() -> None:
     loss = checkpoint["message_hub"]["log_scalars"]["train/loss"]
     assert type(loss).__name__ == "HistoryBuffer"
     assert len(loss._log_history) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        ("http://127.0.0.1:9/weights-1234.pth", "http://127.0.0.1:9/weights-1234.pth cannot be downloaded"),
+        ("torchvision://resnet18", "torchvision://resnet18 \\(https://.*resnet18.*pth\\) cannot be downloaded"),
+        ("torchvision://resnet19", "torchvision has no weights for 'resnet19'"),
+    ],
+)
+def test_weights_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, named: str) -> None:
+    def offline(*args: Any, **kwargs: Any) -> Any:
+        raise URLError("no network")
+
+    monkeypatch.setattr("torch.hub.urlopen", offline)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(CheckpointError, match=named) as caught:
+        load_checkpoint_file(source)
+    if "resnet19" not in source:
+        assert f"put the file at {tmp_path}/hub/checkpoints/" in str(caught.value)
+
+
+def test_weights_of_torchvision_by_name_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: Any, **kwargs: Any) -> Any:
+        raise URLError("no network")
+
+    monkeypatch.setattr("torch.hub.urlopen", offline)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(
+        CheckpointError, match="the weights 'DEFAULT' of resnet18 .*put the file at .*resnet18"
+    ) as caught:
+        MODELS.build(dict(type="TorchvisionModel", name="resnet18", weights="DEFAULT"))
+    assert "while building TorchvisionModel" in caught.value.__notes__

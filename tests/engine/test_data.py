@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from trainwright.engine.data import build_dataloader, position_of, sample_indices, start_at
 from trainwright.engine.errors import ConfigError, TrainingError, UnknownTypeError
 from trainwright.engine.hook import Hook
+from trainwright.engine.logging import MMLogger
 from trainwright.engine.registry import DATASETS
 from trainwright.engine.runner import Runner
 
@@ -339,3 +340,13 @@ def test_bad_samples_of_the_validation_have_a_name_of_their_own(tmp_path: Path) 
 def test_a_stream_has_no_first_samples() -> None:
     with pytest.raises(ConfigError, match="num_batch_per_epoch: an IterableDataset has no first samples"):
         build_dataloader(dict(dataset=Stream(), num_batch_per_epoch=2), seed=0)
+
+
+def test_disable_subprocess_warning_gives_a_warning(tmp_path: Path) -> None:
+    logger = MMLogger("loader", log_file=tmp_path / "a.log")
+    with MMLogger.set_current(logger):
+        for value in (True, False):
+            build_dataloader(
+                dict(dataset=list(range(4)), batch_size=2, disable_subprocess_warning=value), seed=0, path="d"
+            )
+    assert (tmp_path / "a.log").read_text().count("d.disable_subprocess_warning changes nothing") == 1

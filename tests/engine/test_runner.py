@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
+from trainwright.engine import registry as registries
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import CheckpointError, ConfigError
 from trainwright.engine.hook import Hook
@@ -522,3 +523,74 @@ def test_activation_checkpointing_and_compile_are_switches_of_the_config(tmp_pat
     plain.train()
     assert list(runner.model.state_dict()) == list(plain.model.state_dict())
     assert torch.allclose(runner.model.fc.weight, plain.model.fc.weight)
+
+
+def test_parts_of_the_default_scope_are_found_wherever_they_are_built(tmp_path: Path) -> None:
+    """The visualizer, the log processor, and loaders and hooks of a Runner that is not running yet."""
+    made: dict[str, Any] = {}
+    bases = {
+        registries.VISUALIZERS: "Visualizer",
+        registries.LOG_PROCESSORS: "LogProcessor",
+        registries.HOOKS: "IterTimerHook",
+        registries.DATA_SAMPLERS: "DefaultSampler",
+    }
+    children = {}
+    for root, base in bases.items():
+        children[base] = registries.Registry(root.name, parent=root, scope="tw_scope")
+        made[base] = type(f"Scoped{base}", (root.get(base),), {})
+        children[base].register_module(module=made[base])
+    try:
+        runner = make_runner(
+            tmp_path,
+            default_scope="tw_scope",
+            visualizer=dict(type="ScopedVisualizer"),
+            log_processor=dict(type="ScopedLogProcessor"),
+            train_dataloader=dict(sampler=dict(type="ScopedDefaultSampler")),
+        )
+        assert type(runner.visualizer) is made["Visualizer"] and type(runner.log_processor) is made["LogProcessor"]
+        assert type(runner.register_hook(dict(type="ScopedIterTimerHook"))) is made["IterTimerHook"]
+        assert runner.train_dataloader is not None
+    finally:
+        for root in bases:
+            del root.children["tw_scope"]
+
+
+@pytest.mark.parametrize("in_the_way", ["a file", "no folders can be made there"])
+def test_a_work_dir_that_cannot_be_made_is_named(tmp_path: Path, in_the_way: str) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "run" if in_the_way == "a file" else Path("/proc/run")
+    with pytest.raises(ConfigError, match="(?s)^work_dir: the folder .*run' cannot be written to: .*--work-dir"):
+        make_runner(folder)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("gpu", "device: PyTorch knows no device 'gpu'\n.*a GPU is 'cuda'"),
+        ("cuda:99", "device: there is no 'cuda:99' here"),
+        ("xpu", "device: there is no 'xpu' here: PyTorch finds"),
+    ],
+)
+def test_a_device_that_is_not_there_is_named(tmp_path: Path, device: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_runner(tmp_path, device=device)
+
+
+def test_a_batch_of_one_before_batch_norm_is_foretold_and_explained(tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, dataset=Points(5), model=Line(batch_norm=True))
+    with pytest.raises(
+        ConfigError, match="(?s)train_dataloader: a batch has one value per channel.*drop_last=True"
+    ) as caught:
+        runner.train()
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert "The last batch of an epoch has one sample. BatchNorm1d cannot train on it: drop_last=True" in log_of(runner)
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch_norm", "loader"),
+    [(5, True, {"drop_last": True}), (6, True, {}), (5, False, {}), (1, False, {"batch_size": 1})],
+)
+def test_other_last_batches_train_without_a_word(tmp_path: Path, samples: int, batch_norm: bool, loader: Any) -> None:
+    runner = make_runner(tmp_path, dataset=Points(samples), model=Line(batch_norm=batch_norm), train_dataloader=loader)
+    runner.train()
+    assert "one sample" not in log_of(runner)

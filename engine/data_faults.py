@@ -154,7 +154,7 @@ class CollateWithReports:
 
     def __call__(self, samples: Any) -> BatchWithReports:
         info = get_worker_info()
-        bad_samples: Any = self._bad_samples if info is None else info.dataset._bad_samples  # that worker's copy
+        bad_samples: Any = self._bad_samples if info is None else info.dataset._bad_samples  # type: ignore[attr-defined]
         content = samples if self._collate is None else self._collate(samples)
         return BatchWithReports(content, bad_samples.take_reports())
 

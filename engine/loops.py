@@ -85,6 +85,7 @@ class TrainLoop(BaseLoop):
             hint = "the dataset is empty, or smaller than a batch with drop_last"
             raise ConfigError("train_dataloader", "the loader has no batches", hint)
         self.val_begin = val_begin
+        self._intervals: list[tuple[int, int]] = []
         self.val_interval = val_interval
         self.stop_training = False
         if dynamic_intervals:
@@ -133,7 +134,7 @@ class TrainLoop(BaseLoop):
     @val_interval.setter
     def val_interval(self, value: int) -> None:
         self._val_interval = value
-        self._intervals: list[tuple[int, int]] = []
+        self._intervals = []
 
     @property
     def epoch_length(self) -> int | None:

@@ -87,9 +87,8 @@ class TrainLoop(BaseLoop):
             raise ConfigError("train_dataloader", "the loader has no batches", hint)
         self.val_begin = val_begin
         self._val_interval = val_interval
-        self._intervals = sorted(
-            [(0, val_interval), *((begin, interval) for begin, interval in dynamic_intervals or ())]
-        )
+        later = [(begin, interval) for begin, interval in dynamic_intervals or ()]
+        self._intervals = sorted([(0, val_interval), *later])
         self.stop_training = False
         self._state = runner.state
         self._micro_batches = MicroBatches(runner) if halve_batch_on_oom else None

@@ -306,16 +306,42 @@ def test_a_custom_key_that_matches_nothing_is_named(logged: Logged) -> None:
             "norm_decay_mult: the optimizer's config has no 'weight_decay' to multiply",
         ),
         (
-            {"optimizer": {"type": "SGD"}, "paramwise_cfg": {"custom_keys": {"head": {"lr_mult": 2}}}},
+            {"optimizer": {"type": "Muon", "lr": None}, "paramwise_cfg": {"custom_keys": {"head": {"lr_mult": 2}}}},
             "custom_keys.head.lr_mult: the optimizer's config has no 'lr' to multiply",
         ),
         ({"optimizer": SGD, "type": "AmpOptimWrapper", "dtyp": "float16"}, "did you mean 'dtype'"),
         ("SGD", "expected a config or an OptimWrapper"),
+        (
+            {"generator": {"optimizer": SGD}, "critic": {"optimizer": SGD}},
+            r"optimizers by name \(generator, critic\), but no 'constructor'",
+        ),
     ],
 )
 def test_mistakes_carry_the_path(cfg: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_optim_wrapper(Net(), cfg)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "paramwise_cfg", "expected"),
+    [
+        ({"type": "AdamW"}, {"norm_decay_mult": 0.0}, [(1e-3, 0.01), (1e-3, 0.0)]),
+        ({"type": "AdamW", "lr": 0.1}, {"custom_keys": {"head": {"decay_mult": 0.5}}}, [(0.1, 0.01), (0.1, 0.005)]),
+        ({"type": "Adam"}, {"bias_lr_mult": 2.0}, [(1e-3, 0), (2e-3, 0)]),
+        ({"type": "Adam"}, {"custom_keys": {"head": {"lr_mult": 1.0}}}, [(1e-3, 0), (1e-3, 0)]),
+    ],
+)
+def test_multipliers_apply_to_the_optimizers_own_defaults(
+    optimizer: dict[str, Any], paramwise_cfg: dict[str, Any], expected: list[tuple[float, float]]
+) -> None:
+    wrapper = build_optim_wrapper(Net(), {"optimizer": optimizer, "paramwise_cfg": paramwise_cfg})
+    assert [(group["lr"], group["weight_decay"]) for group in wrapper.optimizer.param_groups] == expected
+
+
+def test_layer_wise_decay_of_the_default_rate() -> None:
+    cfg = {"constructor": "LearningRateDecayOptimWrapperConstructor", "paramwise_cfg": {"decay_rate": 0.5}}
+    wrapper = build_optim_wrapper(Net(), {"optimizer": {"type": "AdamW"}, **cfg})
+    assert max(group["lr"] for group in wrapper.optimizer.param_groups) == 1e-3
 
 
 def test_what_is_built_already_passes_through() -> None:
@@ -343,7 +369,7 @@ def test_the_wrapper_of_the_config_with_its_arguments_and_the_config_unharmed() 
     wrapper = build_optim_wrapper(Net(), cfg)
     assert isinstance(wrapper, AmpOptimWrapper)
     assert wrapper.clip_grad_kwargs == {"max_norm": 1.0}
-    assert wrapper.optimizer.defaults["fused"] is True
+    assert wrapper.optimizer.defaults["weight_decay"] == SGD["weight_decay"]
     assert cfg == before
 
 

@@ -155,15 +155,18 @@ class DefaultOptimWrapperConstructor:
         """
         model = getattr(model, "module", model)
         order = None
+        names = {id(param): name for name, param in model.named_parameters()}
         params: list[Any] = list(model.parameters())
+        listed: list[dict[str, Any]] = [{"params": params}]
         if self.paramwise_cfg:
-            listed: list[dict[str, Any]] = []
+            listed = []
             self.add_params(listed, model)
-            params, order = self._merge(listed, model)
+            params, order = self._merge(listed, names)
         sparse = any(getattr(module, "sparse", False) is True for module in model.modules())
         optimizer = build_optimizer(params, self.optimizer_cfg, path=f"{self.path}.optimizer", allow_fused=not sparse)
         wrapper = _build_wrapper(self.optim_wrapper_cfg, optimizer, self.path)
         wrapper.param_order = order
+        wrapper.param_names = [names.get(id(param), "?") for group in listed for param in group["params"]]
         return wrapper
 
     def add_params(
@@ -287,9 +290,8 @@ class DefaultOptimWrapperConstructor:
                 break
         return settings
 
-    def _merge(self, listed: list[dict[str, Any]], model: nn.Module) -> tuple[list[dict[str, Any]], list[int]]:
+    def _merge(self, listed: list[dict[str, Any]], names: Mapping[int, str]) -> tuple[list[dict[str, Any]], list[int]]:
         """Merges groups with equal settings; returns them and the position of each parameter in the list."""
-        names = {id(param): name for name, param in model.named_parameters()}
         self._warn_of_idle_keys(list(names.values()))
         base = {key: value for key, value in self.optimizer_cfg.items() if key not in ("type", "_scope_")}
         defaults = {"lr": self.base_lr, "weight_decay": self.base_wd}

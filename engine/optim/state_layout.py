@@ -93,6 +93,32 @@ def fit_layout(
     return {**state, "param_groups": groups}
 
 
+def in_own_order(
+    saved_order: Sequence[int] | None, saved_names: Sequence[str] | None, own_names: Sequence[str] | None
+) -> Sequence[int] | None:
+    """Returns the position of each saved parameter among the modules of this run, which may stand in another order.
+
+    Args:
+        saved_order: position of each saved parameter in the order of the modules then, as for :func:`fit_layout`.
+        saved_names: the names of the parameters in that order; None where they are not known.
+        own_names: likewise in this run.
+
+    Raises:
+        CheckpointError: other parameters are trained.
+    """
+    if saved_names is None or own_names is None or list(saved_names) == list(own_names):
+        return saved_order
+    for names, others, whose in ((saved_names, own_names, "checkpoint"), (own_names, saved_names, "run")):
+        if only := [name for name in names if name not in set(others)]:
+            more = f" and {len(only) - 3} more" if len(only) > 3 else ""
+            raise CheckpointError(
+                f"the model, or which of its parameters are trained, is another: only the optimizer of the {whose} has "
+                f"{', '.join(only[:3])}{more}. Train the same parameters, or {FROM_WEIGHTS}"
+            )
+    own_position = {name: position for position, name in enumerate(own_names)}
+    return [own_position[saved_names[position]] for position in positions(saved_order, len(saved_names))]
+
+
 def positions(order: Sequence[int] | None, count: int) -> list[int]:
     """Returns the position of each parameter in the order of the modules, which ``None`` stands for."""
     return list(range(count)) if order is None else list(order)

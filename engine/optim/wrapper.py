@@ -18,6 +18,7 @@ from trainwright.engine.optim.state_layout import (
     FROM_WEIGHTS,
     fit_layout,
     fit_settings,
+    in_own_order,
     kept_settings,
     positions,
     refuse_other_class,
@@ -72,6 +73,8 @@ class OptimWrapper:
         # For each parameter of the optimizer, its position among those that the optimizer's constructor
         # listed: merging groups changes the order. None where the order is that of the list.
         self.param_order: list[int] | None = None
+        # Names of the parameters in the order of the modules, where they are known.
+        self.param_names: list[str] | None = None
 
         self._inner_count = 0
         self._max_counts = -1
@@ -280,6 +283,7 @@ class OptimWrapper:
         - ``base_param_settings``, where there are several groups;
         - ``param_order``, where groups were merged: for each parameter its position in the order of the
           modules;
+        - ``param_names``, where they are known: in the order of the modules;
         - ``class_name``: the optimizer's class;
         - ``accumulation``: the counts, and within a window its ``counts``, its ``length`` (shorter at the end of
           a run) and ``grads``: the gradients gathered so far, by the parameter's index. In a distributed run
@@ -291,6 +295,8 @@ class OptimWrapper:
             state["base_param_settings"] = dict(self.base_param_settings)
         if self.param_order is not None:
             state["param_order"] = list(self.param_order)
+        if self.param_names is not None:
+            state["param_names"] = list(self.param_names)
         accumulation: dict[str, Any] = {"inner_count": self._inner_count}
         state["accumulation"] = accumulation
         if not self.should_update():
@@ -322,7 +328,7 @@ class OptimWrapper:
             )
         base_param_settings = state.pop("base_param_settings", None)
         accumulation = state.pop("accumulation", None)
-        saved_order = state.pop("param_order", None)
+        saved_order = in_own_order(state.pop("param_order", None), state.pop("param_names", None), self.param_names)
         saved_scale = (state.pop("loss_scaler", None) or {}).get("scale", 1.0)
         refuse_other_class(state.pop("class_name", None), state["param_groups"], self.optimizer)
         if base_param_settings is None and len(state["param_groups"]) == 1:

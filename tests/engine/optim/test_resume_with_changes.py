@@ -137,6 +137,13 @@ def test_scaled_rates_are_scaled_once(tmp_path: Path, stop: int) -> None:
     assert all(torch.equal(value, weights_of(uncut)[name]) for name, value in weights_of(resumed).items())
 
 
+def test_one_cycle_says_that_it_does_not_scale(tmp_path: Path) -> None:
+    scale = {"enable": True, "base_batch_size": 2}
+    cycle = {"type": "OneCycleLR", "eta_max": 0.1, "by_epoch": False}
+    _, runner = run(tmp_path, auto_scale_lr=scale, param_scheduler=cycle)
+    assert "auto_scale_lr has no effect: OneCycle sets the rates to its own eta_max" in log_of(runner)
+
+
 @pytest.mark.parametrize("stop", range(1, 6))
 def test_a_schedule_of_accumulation_resumes_to_the_same_bits(tmp_path: Path, stop: int) -> None:
     def hooks() -> list[Any]:

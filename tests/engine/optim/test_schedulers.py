@@ -507,6 +507,27 @@ def test_mmengines_states_load() -> None:
     assert [row[0] for row in second.advance(15)] == whole[15:]
 
 
+def test_mmengines_state_of_another_class_is_noticed() -> None:
+    first = Run(schedule("Exponential", "lr"))
+    first.advance(6)
+    state = {
+        "gamma": 0.9,
+        "param_name": "lr",
+        "begin": 0,
+        "end": 30,
+        "by_epoch": False,
+        "last_step": 6,
+        "_global_step": 6,
+    }
+    second = Run(schedule("Poly", "lr"))
+    assert set(second.schedulers[0].changed_settings(state)) == {"eta_min", "power", "total_iters"}
+    second.wrapper.load_state_dict(first.state()[0])
+    resume_param_schedulers(second.schedulers, [state])
+    second.iteration = 6
+    whole = values_of(Run(schedule("Poly", "lr")), "lr", 30)[6:]
+    assert values_of(second, "lr", 24) == [pytest.approx(row) for row in whole]
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("stop", [4, 10, 13])
 def test_schedulers_added_or_taken_away_take_effect(stop: int, optimizer: str) -> None:

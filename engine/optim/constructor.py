@@ -70,12 +70,12 @@ def build_optim_wrapper(model: nn.Module, cfg: Any, *, path: str = "optim_wrappe
 
 
 def wrappers_by_name(cfg: Mapping[str, Any]) -> list[str]:
-    """Returns the keys of a config under which an optimizer wrapper of its own is configured."""
+    """Return the keys of a config under which an optimizer wrapper of its own is configured."""
     return [key for key, value in cfg.items() if isinstance(value, Mapping) and "optimizer" in value]
 
 
 def several_without_constructor(cfg: Mapping[str, Any], names: list[str], path: str) -> ConfigError:
-    """Returns the mistake of configuring wrappers by name without the constructor that builds them."""
+    """Return the mistake of configuring wrappers by name without the constructor that builds them."""
     return ConfigError(
         path,
         f"configures optimizers by name ({', '.join(names)}), but no 'constructor' that builds them",
@@ -206,7 +206,7 @@ class DefaultOptimWrapperConstructor:
             self.add_params(params, child, prefix=child_prefix, is_dcn_module=is_deformable)
 
     def _setting(self, name: str) -> Any:
-        """Returns a setting of the optimizer, or its default; None if there is none, or nothing to multiply."""
+        """Return a setting of the optimizer, or its default; None if there is none, or nothing to multiply."""
         if name in self.optimizer_cfg or "type" not in self.optimizer_cfg:
             return self.optimizer_cfg.get(name)
         path = f"{self.path}.optimizer"

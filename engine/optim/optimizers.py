@@ -93,7 +93,7 @@ def build_optimizer(
 
 
 def has_unsafe_fused_momentum(optimizer: Optimizer) -> bool:
-    """Returns whether an optimizer is a fused SGD with momentum.
+    """Return whether an optimizer is a fused SGD with momentum.
 
     In PyTorch (2.14), its momentum buffers stay uninitialized memory if a loss scaler skips the first step,
     and the step raises a ``TypeError`` if some of the parameters with a gradient have a buffer and others none.

@@ -87,7 +87,7 @@ class _ParamScheduler:
             get_logger().info("%s of group %d: %.4e in %s %d", self.param_name, group, value, unit, self.last_step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the counters, and under ``settings`` and ``class_name`` what they were counted with, to notice
+        """Return the counters, and under ``settings`` and ``class_name`` what they were counted with, to notice
         what changed since.
         """
         counters = {name: getattr(self, name) for name in self.counters}
@@ -105,7 +105,7 @@ class _ParamScheduler:
         self._last_value = self._current()
 
     def changed_settings(self, state_dict: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """Returns the settings that differ from those of a state, as ``{name: (then, now)}``.
+        """Return the settings that differ from those of a state, as ``{name: (then, now)}``.
 
         A state of MMEngine, which has no ``settings``, holds the attributes of the scheduler, more than these.
         """
@@ -580,7 +580,7 @@ class OneCycleParamScheduler(_ParamScheduler):
         super().__init__(optimizer, param_name, begin, end, last_step, by_epoch, verbose)
 
     def _phases_of_cycle(self) -> list[tuple[float, str, str]]:
-        """Returns the last step of each phase, and the names of the bounds between which it goes."""
+        """Return the last step of each phase, and the names of the bounds between which it goes."""
         peak = float(self.pct_start * self.total_steps) - 1
         last = self.total_steps - 1
         if not self.three_phase:

@@ -323,7 +323,7 @@ def _param_name(state: Mapping[str, Any]) -> str:
 
 
 def _changed(chain: Mapping[str, _ParamScheduler], states: Sequence[Mapping[str, Any]], title: str) -> bool:
-    """Loads the states of the schedulers of a value, logs what was changed since, and returns whether anything was.
+    """Load the states of the schedulers of a value, logs what was changed since, and returns whether anything was.
 
     Args:
         chain: the schedulers by the path of their config.
@@ -353,7 +353,7 @@ def _changed(chain: Mapping[str, _ParamScheduler], states: Sequence[Mapping[str,
 
 
 def _unschedule(optimizer: OptimWrapper | Optimizer, name: str) -> None:
-    """Gives a value that has no scheduler any more back its initial one."""
+    """Give a value that has no scheduler any more back its initial one."""
     for group in optimizer.param_groups:
         if f"initial_{name}" not in group:
             continue

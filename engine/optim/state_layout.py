@@ -18,7 +18,7 @@ FROM_WEIGHTS = "start a new run from its weights (load_from, without resume)"
 def refuse_other_class(
     saved_class: str | None, saved_groups: Sequence[Mapping[str, Any]], optimizer: Optimizer
 ) -> None:
-    """Refuses the state of an optimizer of another class.
+    """Refuse the state of an optimizer of another class.
 
     Args:
         saved_class: name of the class; None where the state holds none (of MMEngine, and of our first versions):
@@ -96,7 +96,7 @@ def fit_layout(
 def in_own_order(
     saved_order: Sequence[int] | None, saved_names: Sequence[str] | None, own_names: Sequence[str] | None
 ) -> Sequence[int] | None:
-    """Returns the position of each saved parameter among the modules of this run, which may stand in another order.
+    """Return the position of each saved parameter among the modules of this run, which may stand in another order.
 
     Args:
         saved_order: position of each saved parameter in the order of the modules then, as for :func:`fit_layout`.
@@ -120,12 +120,12 @@ def in_own_order(
 
 
 def positions(order: Sequence[int] | None, count: int) -> list[int]:
-    """Returns the position of each parameter in the order of the modules, which ``None`` stands for."""
+    """Return the position of each parameter in the order of the modules, which ``None`` stands for."""
     return list(range(count)) if order is None else list(order)
 
 
 def fit_settings(saved: Mapping[str, Any], own: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a parameter group after loading.
+    """Return the settings of a parameter group after loading.
 
     Args:
         saved: the group as saved. Its settings count; the implementation is that of ``own``, and so is what
@@ -144,7 +144,7 @@ def fit_settings(saved: Mapping[str, Any], own: Mapping[str, Any], defaults: Map
 
 
 def kept_settings(now: Sequence[Mapping[str, Any]], configured: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns a line for each setting of the config that an optimizer has no more after loading a state.
+    """Return a line for each setting of the config that an optimizer has no more after loading a state.
 
     What a scheduler changed is compared by its initial value.
 
@@ -162,22 +162,31 @@ def kept_settings(now: Sequence[Mapping[str, Any]], configured: Sequence[Mapping
     return sorted(lines)
 
 
+def changed_implementation(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """Return how the implementation of an optimizer differs from that of a saved parameter group, if it does."""
+    return ", ".join(
+        f"{key}: {saved[key]} -> {own[key]}"
+        for key in _IMPLEMENTATION
+        if key in saved and key in own and bool(saved[key]) != bool(own[key])
+    )
+
+
 def _unscheduled(group: Mapping[str, Any], key: str) -> Any:
-    """Returns a setting as it was before any scheduler; schedulers of the momentum set ``betas[0]`` too."""
+    """Return a setting as it was before any scheduler; schedulers of the momentum set ``betas[0]`` too."""
     if key == "betas" and "initial_momentum" in group:
         return (group["initial_momentum"], *group["betas"][1:])
     return group.get(f"initial_{key}", group[key])
 
 
 def _of_scheduler(key: str, group: Mapping[str, Any]) -> bool:
-    """Returns whether an entry of a parameter group was put there by a scheduler."""
+    """Return whether an entry of a parameter group was put there by a scheduler."""
     return (key.startswith("initial_") and key != "initial_accumulator_value") or (
         key == "momentum" and "betas" in group
     )
 
 
 def _settings_of_torch() -> set[str]:
-    """Returns the names of all settings of PyTorch's optimizers, but for those of the implementation."""
+    """Return the names of all settings of PyTorch's optimizers, but for those of the implementation."""
     classes = [member for member in vars(torch.optim).values() if inspect.isclass(member)]
     names = {name for member in classes for name in inspect.signature(member).parameters}
     return names - {*_NOT_SETTINGS, *_LATER_SETTINGS}

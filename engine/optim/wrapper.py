@@ -16,6 +16,7 @@ from trainwright.engine.logging import get_logger
 from trainwright.engine.message_hub import MessageHub
 from trainwright.engine.optim.state_layout import (
     FROM_WEIGHTS,
+    changed_implementation,
     fit_layout,
     fit_settings,
     in_own_order,
@@ -335,6 +336,10 @@ class OptimWrapper:
             base_param_settings = {key: value for key, value in state["param_groups"][0].items() if key != "params"}
         configured = [dict(group) for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(fit_layout(state, saved_order, self.optimizer, self.param_order))
+        if changed := changed_implementation(state["param_groups"][0], configured[0]):
+            get_logger().info(
+                "optimizer: not the implementation of the checkpoint (%s): the last bits may differ", changed
+            )
         for line in kept_settings(self.optimizer.param_groups, configured):
             get_logger().warning("optimizer: the checkpoint's %s", line)
         if base_param_settings is not None and self.base_param_settings is not None:
@@ -373,12 +378,12 @@ class OptimWrapper:
         )
 
     def _window_length(self) -> int:
-        """Returns the number of iterations in the window in progress: the last one of a run may be shorter."""
+        """Return the number of iterations in the window in progress: the last one of a run may be shorter."""
         in_last = self._max_counts - self._remainder_counts <= self._inner_count < self._max_counts
         return self._remainder_counts if in_last else self._accumulative_counts
 
     def _loss_scale(self) -> float:
-        """Returns the factor that is in gathered gradients."""
+        """Return the factor that is in gathered gradients."""
         return 1.0
 
     def _load_accumulation(
@@ -414,7 +419,7 @@ class OptimWrapper:
         self._set_remainder()
 
     def _rescale_gathered(self, saved_length: int) -> None:
-        """Makes restored gradients the part of a mean over the window as long as it is in this run."""
+        """Make restored gradients the part of a mean over the window as long as it is in this run."""
         self._restored_length = None
         length = self._window_length()
         if length == saved_length or self.should_update():

@@ -261,13 +261,17 @@ def test_settings_that_the_checkpoint_overrules_are_named() -> None:
     )
 
 
-def test_the_implementation_is_the_configs_after_a_resume() -> None:
+def test_the_implementation_is_the_configs_after_a_resume(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(get_logger(), "info", lambda text, *args: lines.append(text % args))
     model = make_model()
     old = torch.optim.Adam(model.parameters(), lr=0.1, foreach=True)
     loss_of(model, batches(1)[0]).backward()  # type: ignore[no-untyped-call]
     old.step()
     wrapper = OptimWrapper(torch.optim.Adam(model.parameters(), lr=0.2, fused=True))
     wrapper.load_state_dict(old.state_dict())
+    change = "fused: None -> True, foreach: True -> None"
+    assert lines == [f"optimizer: not the implementation of the checkpoint ({change}): the last bits may differ"]
     group = wrapper.param_groups[0]
     assert (group["fused"], group["foreach"], group["lr"]) == (True, None, 0.1)
     train(wrapper, model, batches(1))

@@ -323,7 +323,7 @@ def _param_name(state: Mapping[str, Any]) -> str:
 
 
 def _changed(chain: Mapping[str, _ParamScheduler], states: Sequence[Mapping[str, Any]], title: str) -> bool:
-    """Load the states of the schedulers of a value, logs what was changed since, and returns whether anything was.
+    """Load the states of the schedulers of a value, log what was changed since, and return whether anything was.
 
     Args:
         chain: the schedulers by the path of their config.

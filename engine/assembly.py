@@ -11,6 +11,7 @@ from trainwright.engine.checking import TRIPLES, contradicts_by_epoch
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, ValLoop
 from trainwright.engine.optim.constructor import build_optim_wrapper
+from trainwright.engine.optim.param_scheduler import OneCycleParamScheduler
 from trainwright.engine.optim.schedulers import build_param_scheduler
 from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.registry import LOOPS
@@ -82,6 +83,10 @@ def build_optimization(runner: "Runner", given: Given) -> tuple[Any, Any]:
         max_iters=loop.max_iters,
         epoch_length=loop.epoch_length,
     )
+    if (given["auto_scale_lr"] or {}).get("enable"):
+        groups = schedulers.values() if isinstance(schedulers, Mapping) else [schedulers]
+        if any(isinstance(scheduler, OneCycleParamScheduler) for scheduler in chain(*groups)):
+            runner.logger.warning("auto_scale_lr has no effect: OneCycle sets the rates to its own eta_max")
     return wrapper, schedulers
 
 

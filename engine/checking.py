@@ -22,6 +22,11 @@ from trainwright.engine.config.overrides import COMMAND_LINE
 from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, did_you_mean
 from trainwright.engine.evaluation.direction import higher_is_better, unknown_direction
 from trainwright.engine.hook import DEFAULT_HOOKS, configured_hooks, has_state, same_name
+from trainwright.engine.optim.constructor import (
+    DefaultOptimWrapperConstructor,
+    several_without_constructor,
+    wrappers_by_name,
+)
 from trainwright.engine.optim.schedulers import beyond_end
 from trainwright.engine.registry import ROOT_REGISTRIES, Registry
 
@@ -246,21 +251,20 @@ class _Check:
         cfg = self.top.get("optim_wrapper")
         if not isinstance(cfg, Mapping):
             return
-        constructor = cfg.get("constructor")
+        constructor: Any = cfg.get("constructor")
+        built_by: Any = DefaultOptimWrapperConstructor
         if constructor is not None:
-            self._resolve(
-                constructor,
-                registries.OPTIM_WRAPPER_CONSTRUCTORS,
-                "optim_wrapper.constructor",
-                origin_of(cfg, "constructor"),
-            )
-        several = any(isinstance(value, Mapping) and "optimizer" in value for value in cfg.values())
-        if constructor is None or not several:
-            self._optim_wrapper(cfg, "optim_wrapper")
-        else:
-            for name, value in cfg.items():
-                if isinstance(value, Mapping) and "optimizer" in value:
-                    self._optim_wrapper(value, f"optim_wrapper.{name}")
+            place, origin = "optim_wrapper.constructor", origin_of(cfg, "constructor")
+            built_by = self._resolve(constructor, registries.OPTIM_WRAPPER_CONSTRUCTORS, place, origin)
+        names = wrappers_by_name(cfg)
+        if constructor is None and names and "optimizer" not in cfg:
+            self.errors.append(several_without_constructor(cfg, names, "optim_wrapper"))
+        elif constructor is None or not names:
+            reads_keys = isinstance(built_by, type) and issubclass(built_by, DefaultOptimWrapperConstructor)
+            if reads_keys or "optimizer" in cfg:  # what a constructor of one's own reads is not known
+                self._optim_wrapper(cfg, "optim_wrapper")
+        for name in names:
+            self._optim_wrapper(cfg[name], f"optim_wrapper.{name}")
 
     def _optim_wrapper(self, cfg: Mapping[str, Any], path: str) -> None:
         extra = ["constructor", "paramwise_cfg"]

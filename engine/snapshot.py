@@ -17,6 +17,7 @@ from trainwright.engine.hook import has_state
 from trainwright.engine.loops import TrainLoop
 from trainwright.engine.model_setup import unwrap
 from trainwright.engine.optim.schedulers import resume_param_schedulers
+from trainwright.engine.optim.wrapper import OptimWrapperDict
 
 if TYPE_CHECKING:
     from trainwright.engine.runner import Runner
@@ -276,13 +277,15 @@ def _scheduler_states(runner: "Runner") -> Any:
 
 
 def _load_schedulers(runner: "Runner", saved: Any) -> None:
-    current = runner.param_schedulers
-    by_name = current if isinstance(current, Mapping) else {"": current}
-    saved_by_name = saved if isinstance(saved, Mapping) else {"": saved or []}
+    wrapper = runner.optim_wrapper
+    wrappers = dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {"": wrapper}
     loop = runner.train_loop
-    for name, schedulers in by_name.items():
+    for name, optim_wrapper in wrappers.items():
+        current, states = (
+            part.get(name, []) if isinstance(part, Mapping) else part or [] for part in (runner.param_schedulers, saved)
+        )
         resume_param_schedulers(
-            schedulers, saved_by_name.get(name, []), path=f"param_scheduler.{name}" if name else "param_scheduler",
+            current, states, optim_wrapper=optim_wrapper, path=f"param_scheduler.{name}" if name else "param_scheduler",
             epochs=runner.epoch if loop.epoch_length else None, iterations=runner.iter, epoch_length=loop.epoch_length,
         )  # fmt: skip
 

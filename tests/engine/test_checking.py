@@ -6,6 +6,7 @@ import pytest
 from trainwright.engine.checking import check
 from trainwright.engine.config.config import Config
 from trainwright.engine.config.overrides import COMMAND_LINE
+from trainwright.engine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 GOOD = """\
 model = dict(
@@ -200,3 +201,25 @@ def test_an_argument_left_over_from_the_type_of_a_base_names_delete(in_tmp: Path
     (in_tmp / "child.py").write_text("_base_ = 'base.py'\noptim_wrapper = dict(optimizer=dict(momentun=0.9))\n")
     [error] = [str(error) for error in check(Config.fromfile("child.py"))]  # the child's own slip
     assert "did you mean 'momentum'" in error and "_delete_" not in error
+
+
+def test_several_optimizers_need_a_constructor(mistakes: Any) -> None:
+    one = "optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))"
+    two = "optim_wrapper = dict(a=dict(optimizer=dict(type='SGD', lr=0.1)), b=dict(optimizer=dict(type='SDG')){})"
+    several = mistakes((one, two.format("")))
+    assert len(several) == 2
+    assert "optim_wrapper: configures optimizers by name (a, b), but no 'constructor' that builds them" in several[0]
+    assert "name it: optim_wrapper=dict(constructor=..., ...)" in several[0]
+    assert "optim_wrapper.b.optimizer.type: 'SDG' is not registered" in several[1]
+
+
+def test_a_constructor_of_ones_own_reads_what_it_likes(mistakes: Any) -> None:
+    @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+    class TwoRates:
+        def __init__(self, optim_wrapper_cfg: Any, paramwise_cfg: Any = None) -> None: ...
+
+    try:
+        one = "optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))"
+        assert mistakes((one, "optim_wrapper = dict(constructor='TwoRates', rates=[0.1, 0.2])")) == []
+    finally:
+        OPTIM_WRAPPER_CONSTRUCTORS.module_dict.pop("TwoRates")

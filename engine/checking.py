@@ -18,7 +18,7 @@ from trainwright.engine import registry as registries
 from trainwright.engine.building import origin_of, resolve, signature_of
 from trainwright.engine.config.overrides import COMMAND_LINE
 from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, did_you_mean
-from trainwright.engine.hook import DEFAULT_HOOKS
+from trainwright.engine.hook import DEFAULT_HOOKS, Hook, excluded
 from trainwright.engine.optim.schedulers import beyond_end
 from trainwright.engine.registry import ROOT_REGISTRIES, Registry
 
@@ -306,6 +306,31 @@ class _Check:
             )
         for place, cfg in _items(self.top.get("custom_hooks"), "custom_hooks"):
             self._component(cfg, registries.HOOKS, place, extra=["priority"], exact=True)
+        self._exclusive_hooks()
+
+    def _exclusive_hooks(self) -> None:
+        """Note hooks of which a run can have only one."""
+        seen: dict[str, type[Hook]] = {}
+        given, custom = self.top.get("default_hooks") or {}, self.top.get("custom_hooks") or ()
+        hooks: dict[str, Any] = {f"default_hooks.{name}": hook for name, hook in DEFAULT_HOOKS.items()}
+        for name, hook in given.items() if isinstance(given, Mapping) else ():
+            path = f"default_hooks.{name}"
+            hooks[path] = {**hooks.get(path, {}), **hook} if isinstance(hook, Mapping) else hook
+        hooks.update({f"custom_hooks.{index}": hook for index, hook in enumerate(custom)})
+        for path, hook in hooks.items():
+            cls: Any = type(hook)
+            if isinstance(hook, Mapping):
+                try:
+                    cls = resolve(hook.get("type"), registries.HOOKS)
+                except (ConfigError, ImportError):  # noted already
+                    continue
+            exclusive = getattr(cls, "exclusive", None)
+            if exclusive is not None and exclusive in seen:
+                error = excluded(path, cls, seen[exclusive])
+                error.origin = origin_of(hook, "type")
+                self.errors.append(error)
+            elif exclusive is not None:
+                seen[exclusive] = cls
 
     def _checkpoint(self) -> None:
         path = self.top.get("load_from")

@@ -125,6 +125,7 @@ class Runner:
         self.resuming = False
         self.host_streams: dict[str, Any] | None = None
         self.saved_counters: dict[str, int] | None = None
+        self.resumed_from: Path | None = None
         self._default_scope = default_scope
         self._train_loop: TrainLoop | None = None
         self._val_loop: ValLoop | None = None
@@ -140,6 +141,7 @@ class Runner:
         self.set_randomness(**self.randomness)
 
         self.work_dir = str(Path(work_dir).absolute())
+        self.last_checkpoint = checkpoints.LastCheckpoint(self.work_dir)
         self.timestamp = self._agree(unused_timestamp(Path(self.work_dir)))
         name = experiment_name or (Path(self.cfg.filename).stem if self.cfg.filename else "")
         self.experiment_name = f"{name}_{self.timestamp}" if name else self.timestamp
@@ -331,16 +333,18 @@ class Runner:
             )
         if priority is not None:
             hook.priority = priority
-        self._hooks.add(hook)
+        self._hooks.add(hook, path)
         return hook
 
-    def request_stop(self, reason: str) -> None:
+    def request_stop(self, reason: str, *, complete: bool = False) -> None:
         """Asks the training to stop at the next iteration boundary, with a checkpoint written.
 
         Args:
             reason: said in the log.
+            complete: the training is complete, not interrupted: there is nothing to resume. The first request counts.
         """
-        self.state.stop_reason = self.state.stop_reason or reason
+        if self.state.stop_reason is None:
+            self.state.stop_reason, self.state.complete = reason, complete
 
     def set_randomness(
         self, seed: int | None = None, deterministic: bool = False, diff_rank_seed: bool = False
@@ -409,6 +413,7 @@ class Runner:
         Returns:
             The path of the file.
         """
+        self.call_hook("before_snapshot")
         counters = self.state.state_dict()
         path = Path(out_dir, filename.format(counters["epoch" if by_epoch else "iter"]))
         if distributed.is_main_process():

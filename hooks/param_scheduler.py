@@ -20,6 +20,7 @@ class ParamSchedulerHook(Hook):
     """
 
     priority = "LOW"
+    exclusive = "steps the schedulers"
 
     def after_train_iter(
         self,

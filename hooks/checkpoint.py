@@ -233,6 +233,7 @@ class CheckpointHook(Hook):
         if self._monitors is None:
             self._monitors = self._make_monitors([next(iter(metrics))])
             self._forget_unwatched(runner)
+            self._tell_hub(runner)
         for monitor in self._monitors:
             score = score_of(metrics, monitor.metric, owner="CheckpointHook.save_best")
             best = self.best_scores.get(monitor.metric, monitor.worst)

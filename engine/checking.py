@@ -315,8 +315,9 @@ class _Check:
         hooks: dict[str, Any] = {f"default_hooks.{name}": hook for name, hook in DEFAULT_HOOKS.items()}
         for name, hook in given.items() if isinstance(given, Mapping) else ():
             path = f"default_hooks.{name}"
-            hooks[path] = {**hooks.get(path, {}), **hook} if isinstance(hook, Mapping) else hook
-        hooks.update({f"custom_hooks.{index}": hook for index, hook in enumerate(custom)})
+            hooks[path] = {**hooks.get(path, {}), **hook} if isinstance(hook, Mapping) and "type" not in hook else hook
+        for index, hook in enumerate(custom) if isinstance(custom, list | tuple) else ():
+            hooks[f"custom_hooks.{index}"] = hook
         for path, hook in hooks.items():
             cls: Any = type(hook)
             if isinstance(hook, Mapping):

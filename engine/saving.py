@@ -114,7 +114,7 @@ def expected_bytes(runner: "Runner") -> int:
     """Returns about how many bytes a checkpoint of a run will take, before its optimizer has a state.
 
     It counts the weights and buffers; for each trained parameter as many numbers as optimizers with these settings keep
-    (two with ``betas``, one with a momentum); and the averaged models and the state of hooks.
+    (two with ``betas``, one with a momentum); and the averaged models of hooks.
     """
     model: Any = unwrap(runner.model)
     total = bytes_of(model.state_dict())
@@ -126,8 +126,7 @@ def expected_bytes(runner: "Runner") -> int:
                 states = sum(number for name, number in _STATES_OF_ONE_PARAMETER if group.get(name))
                 state += states * sum(param.numel() * param.itemsize for param in group["params"])
         total += state
-    total += sum(bytes_of(averaged.state_dict()) for averaged in averaged_models(runner))
-    return total + sum(bytes_of(hook.state_dict()) for _, hook in snapshot.stateful_hooks(runner))
+    return total + sum(bytes_of(averaged.state_dict()) for averaged in averaged_models(runner))
 
 
 def averaged_models(runner: "Runner") -> list[torch.nn.Module]:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -319,7 +320,7 @@ class CheckpointHook(Hook):
         regular = self._regular_name(runner)
         names = []
         for metric, score in scores.items():
-            name = f"best_{metric}_{regular}".replace("/", "_").replace("\\", "_")
+            name = _best_name(metric, regular)
             old = self.best_ckpts.get(metric)
             if old is not None and old != name:
                 self._obsolete.append(old)
@@ -358,6 +359,7 @@ class CheckpointHook(Hook):
         paths = [self._path(name) for name in names]
         obsolete = [self._path(name) for name in self._take_obsolete(runner)]
         known = {*self._before["keep_ckpts"], *self._before["best_ckpts"].values(), self._before["last_ckpt"]}
+        known |= self._files_of_others(runner)
         new = [self._path(name) for name in names if name not in known]
         others_are_resumable = any(saver.save_optimizer and saver.save_param_scheduler for saver in _savers(runner))
         note = runner.last_checkpoint.next() if self._resumable or not others_are_resumable else None
@@ -477,8 +479,7 @@ class CheckpointHook(Hook):
 
     def _take_obsolete(self, runner: "Runner") -> list[str]:
         """Returns the names of the files to remove, and forgets them; those still in use go another time."""
-        savers = (saver for saver in _savers(runner) if saver._folder_of(runner) == self._folder)
-        in_use = {name for saver in savers for name in saver._files()}
+        in_use = self._files() | self._files_of_others(runner)
         obsolete = [name for name in self._obsolete if name not in in_use]
         self._obsolete = [name for name in self._obsolete if name in in_use]
         return obsolete
@@ -501,7 +502,8 @@ class CheckpointHook(Hook):
         for metric in self.save_best:
             suffix = "" if len(self.save_best) == 1 else f"_{metric}"
             score, path = hub.get_info(f"best_score{suffix}"), hub.get_info(f"best_ckpt{suffix}")
-            if metric != "auto" and score is not None and path is not None:
+            is_its_own = path is not None and Path(path).name.startswith(_best_name(metric, ""))
+            if metric != "auto" and score is not None and is_its_own:
                 self.best_scores[metric] = float(score)
                 self.best_ckpts[metric] = Path(path).name
         if self.max_keep_ckpts > 0:
@@ -510,6 +512,11 @@ class CheckpointHook(Hook):
     def _files(self) -> set[str]:
         """Return the names of the files that this hook keeps."""
         return {*self.keep_ckpts, *self.best_ckpts.values(), *([self.last_ckpt] if self.last_ckpt else [])}
+
+    def _files_of_others(self, runner: "Runner") -> set[str]:
+        """Return the names of the files that other hooks keep in the same folder."""
+        others = (saver for saver in _savers(runner) if saver is not self)
+        return {name for saver in others if saver._folder_of(runner) == self._folder for name in saver._files()}
 
     def _known_rules(self) -> dict[str, str]:
         return self._rules if self._monitors is None else {monitor.metric: monitor.rule for monitor in self._monitors}
@@ -536,8 +543,9 @@ class CheckpointHook(Hook):
             for name in self.best_ckpts.values():
                 source = runner.resumed_from and runner.resumed_from.parent / name
                 if source and source.is_file() and not self._path(name).exists():
-                    self._path(name).parent.mkdir(parents=True, exist_ok=True)
-                    _link(source, self._path(name))
+                    with suppress(OSError):  # it counts as missing
+                        self._path(name).parent.mkdir(parents=True, exist_ok=True)
+                        _link(source, self._path(name))
             missing = [{name for name in self._files() if not self._path(name).exists()}]
         broadcast_object_list(missing)
         self.keep_ckpts = [name for name in self.keep_ckpts if name not in missing[0]]
@@ -570,6 +578,10 @@ def _progress(runner: "Runner") -> tuple[int, int]:
     """Returns how many epochs and iterations are finished, those included that are not counted yet."""
     state = runner.state.state_dict()
     return state["epoch"], state["iter"]
+
+
+def _best_name(metric: str, regular: str) -> str:
+    return f"best_{metric}_{regular}".replace("/", "_").replace("\\", "_")
 
 
 def _is_plain_name(name: str) -> bool:

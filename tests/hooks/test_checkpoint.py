@@ -530,6 +530,27 @@ def test_two_hooks_with_a_best_each_have_keys_of_their_own(tmp_path: Path) -> No
     assert best_in(runner) == expected
 
 
+def test_a_hook_that_is_added_does_not_take_the_best_of_another_metric(tmp_path: Path) -> None:
+    train(tmp_path, {"interval": 1, "save_best": "acc"}, 1, metric=Scripted(acc=[-5], loss=[3]))
+    second = CheckpointHook(save_best="loss", save_last=False)
+    saver = {"interval": 1, "save_best": "acc"}
+    train(tmp_path, saver, 2, hooks=[second], metric=Scripted(acc=[-6], loss=[2]))
+    assert second.best_scores == {"loss": 2}
+
+
+def test_a_save_that_fails_leaves_the_file_of_another_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_at_the_third(checkpoint: Any, path: Path) -> Path:
+        saves.append(path.name)
+        if len(saves) == 3:
+            raise OSError("the disk is full")
+        return save_checkpoint(checkpoint, path)
+
+    saves: list[str] = []
+    monkeypatch.setattr("trainwright.hooks.checkpoint.save_checkpoint", fail_at_the_third)
+    train(tmp_path, {"interval": 1}, 2, hooks=[CheckpointHook(interval=2, save_last=False), CheckpointHook(interval=2)])
+    assert files_in(tmp_path) == ["epoch_1.pth", "epoch_2.pth"]
+
+
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [

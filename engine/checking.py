@@ -21,7 +21,7 @@ from trainwright.engine.building import origin_of, resolve, signature_of
 from trainwright.engine.config.overrides import COMMAND_LINE
 from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, did_you_mean
 from trainwright.engine.evaluation.direction import higher_is_better, unknown_direction
-from trainwright.engine.hook import DEFAULT_HOOKS, configured_hooks, has_state, same_name
+from trainwright.engine.hook import DEFAULT_HOOKS, Hook, configured_hooks, excluded, has_state, same_name
 from trainwright.engine.optim.constructor import (
     DefaultOptimWrapperConstructor,
     several_without_constructor,
@@ -329,6 +329,7 @@ class _Check:
             self._component(cfg, registries.HOOKS, place, extra=["priority", "name"], exact=True)
             self._directions(cfg, place)
         self._hook_names()
+        self._exclusive_hooks()
 
     def _hook_names(self) -> None:
         default_hooks, custom_hooks = self.top.get("default_hooks"), self.top.get("custom_hooks")
@@ -372,6 +373,31 @@ class _Check:
             prefix = metric.get("prefix") or getattr(cls, "default_prefix", None)
             # A property answers only for a metric that is built: until then it counts as an answer.
             yield types.SimpleNamespace(prefix=prefix, higher_is_better=getattr(cls, "higher_is_better", None))
+
+    def _exclusive_hooks(self) -> None:
+        """Note hooks of which a run can have only one."""
+        seen: dict[str, type[Hook]] = {}
+        given, custom = self.top.get("default_hooks") or {}, self.top.get("custom_hooks") or ()
+        hooks: dict[str, Any] = {f"default_hooks.{name}": hook for name, hook in DEFAULT_HOOKS.items()}
+        for name, hook in given.items() if isinstance(given, Mapping) else ():
+            path = f"default_hooks.{name}"
+            hooks[path] = {**hooks.get(path, {}), **hook} if isinstance(hook, Mapping) and "type" not in hook else hook
+        for index, hook in enumerate(custom) if isinstance(custom, list | tuple) else ():
+            hooks[f"custom_hooks.{index}"] = hook
+        for path, hook in hooks.items():
+            cls: Any = type(hook)
+            if isinstance(hook, Mapping):
+                try:
+                    cls = resolve(hook.get("type"), registries.HOOKS)
+                except (ConfigError, ImportError):  # noted already
+                    continue
+            exclusive = getattr(cls, "exclusive", None)
+            if exclusive is not None and exclusive in seen:
+                error = excluded(path, cls, seen[exclusive])
+                error.origin = origin_of(hook, "type")
+                self.errors.append(error)
+            elif exclusive is not None:
+                seen[exclusive] = cls
 
     def _checkpoint(self) -> None:
         resume, work_dir = self.top.get("resume"), self.top.get("work_dir")

@@ -4,9 +4,10 @@ import os
 import pickle
 import re
 import sys
+import threading
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -100,6 +101,34 @@ def write_last_checkpoint(work_dir: str | os.PathLike[str], name: str | os.PathL
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(folder)
+
+
+class LastCheckpoint:
+    """The note of a run's newest checkpoint, which never goes back to an older one.
+
+    A checkpoint that is written in the background may be complete only after a later one.
+
+    Args:
+        work_dir: the run's folder.
+    """
+
+    def __init__(self, work_dir: str | os.PathLike[str]) -> None:
+        self._work_dir = work_dir
+        self._numbers = count(1)
+        self._noted = 0
+        self._lock = threading.Lock()
+
+    def next(self) -> Callable[[Path], None]:
+        """Return the function to call, with its path, when a checkpoint of the present state is written."""
+        number = next(self._numbers)
+
+        def note(path: Path) -> None:
+            with self._lock:
+                if number > self._noted:
+                    write_last_checkpoint(self._work_dir, path.absolute())
+                    self._noted = number
+
+        return note
 
 
 def verify(path: str | os.PathLike[str]) -> str | None:

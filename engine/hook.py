@@ -68,11 +68,14 @@ class Hook:
     priority: "int | str | Priority" = "NORMAL"
     name: str = ""
 
+    exclusive: ClassVar[str | None] = None
+    """What only one hook of a run may do, in words; a second hook with the same words is refused."""
+
     stages: ClassVar[tuple[str, ...]] = (
         "before_run", "after_load_checkpoint", "before_train", "before_train_epoch", "before_train_iter",
         "after_train_iter", "after_train_epoch", "before_val", "before_val_epoch", "before_val_iter", "after_val_iter",
-        "after_val_epoch", "after_val", "before_save_checkpoint", "after_train", "before_test", "before_test_epoch",
-        "before_test_iter", "after_test_iter", "after_test_epoch", "after_test", "after_run",
+        "after_val_epoch", "after_val", "before_snapshot", "before_save_checkpoint", "after_train", "before_test",
+        "before_test_epoch", "before_test_iter", "after_test_iter", "after_test_epoch", "after_test", "after_run",
     )  # fmt: skip
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -112,6 +115,9 @@ class Hook:
 
     def after_test(self, runner: "Runner") -> None:
         """Called after a test."""
+
+    def before_snapshot(self, runner: "Runner") -> None:
+        """Called in every process before the state of the run is collected for a checkpoint; may still change it."""
 
     def before_save_checkpoint(self, runner: "Runner", checkpoint: dict[str, Any]) -> None:
         """Called with the checkpoint that is about to be written; may change it."""
@@ -203,6 +209,18 @@ class Hook:
         mode: str = "train",
     ) -> None:
         """All three ``after_*_iter`` in one."""
+
+    def save_stopped(self, runner: "Runner", meta: Mapping[str, Any]) -> bool:
+        """Save a run that was stopped, if this hook saves checkpoints.
+
+        Args:
+            runner: the run, between two iterations.
+            meta: further entries of the checkpoint's ``meta``.
+
+        Returns:
+            Whether a checkpoint was written that can be resumed, and noted as the newest.
+        """
+        return False
 
     def every_n_epochs(self, runner: "Runner", n: int, start: int = 0) -> bool:
         """Whether the epoch in progress is the n-th, 2n-th, … after ``start``; never for ``n <= 0``."""
@@ -330,6 +348,18 @@ def configured_hooks(
         yield f"custom_hooks.{index}", hook
 
 
+def excluded(path: str, hook: type[Hook], other: type[Hook]) -> ConfigError:
+    """Return the error for two hooks of which a run can have only one.
+
+    Args:
+        path: dotted path of the second one in the config.
+        hook: its class.
+        other: class of the first one.
+    """
+    message = f"{hook.__name__} cannot join {other.__name__}: only one hook of a run {hook.exclusive}"
+    return ConfigError(path or "custom_hooks", message, "remove one of them")
+
+
 class _Points(dict[str, list[Callable[..., None]]]):
     def __missing__(self, stage: str) -> list[Callable[..., None]]:
         raise ValueError(f"no point {stage!r}: {did_you_mean(stage, Hook.stages) or ', '.join(Hook.stages)}")
@@ -348,8 +378,11 @@ class HookList:
         """Inserts a hook behind those of the same or a lower priority number.
 
         Raises:
-            ConfigError: it has state, and the name of another one that has, too.
+            ConfigError: it excludes one that is there already, or has state and the same name as one that has, too.
         """
+        for other in self.hooks:
+            if hook.exclusive is not None and hook.exclusive == other.exclusive:
+                raise excluded(path, type(hook), type(other))
         hook.name = hook.name or type(hook).__name__
         if has_state(type(hook)):
             if hook.name in self._paths:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainwright.engine import checkpoint as checkpoints
@@ -53,6 +54,10 @@ def restore(runner: "Runner") -> None:
     snapshot.restore(runner, start.contents)
     _report_changes(runner, start.contents)
     runner.logger.info("Resumed from %s: epoch %d, iteration %d", start.path, runner.epoch, runner.iter)
+    with suppress(CheckpointError):  # a damaged note
+        last = checkpoints.read_last_checkpoint(runner.work_dir)
+        if last is not None and start.path is not None and last.absolute() == Path(start.path).absolute():
+            runner.saved_counters = runner.state.state_dict()
 
 
 def load_weights(
@@ -127,9 +132,40 @@ def run_and_save(runner: "Runner", loop: "TrainLoop") -> None:
         if getattr(loop, "intact", False):
             with suppress(CheckpointError):  # the save that follows meets what ended this one
                 _finish_saving(runner)
-            _save_if_stopped(runner)
+            save_if_stopped(runner)
+            _report_stop(runner)
         raise
-    _save_if_stopped(runner)
+    save_if_stopped(runner)
+    _report_stop(runner)
+
+
+def save_if_stopped(runner: "Runner") -> None:
+    """Save a stopped run, unless its state is saved already.
+
+    The checkpoint goes where a hook saves, under the hook's rotation, or else to the work dir.
+    """
+    state = runner.state
+    if state.stop_reason is None or runner.saved_counters == state.state_dict():
+        return
+    meta = {"stopped": state.stop_reason}
+    if any(hook.save_stopped(runner, meta) for hook in runner.hooks):
+        return
+    by_epoch = stopped_at_epoch(runner)
+    try:
+        note = runner.last_checkpoint.next()
+        name = "epoch_{}.pth" if by_epoch else "iter_{}.pth"
+        path = runner.save_checkpoint(runner.work_dir, name, meta=meta, by_epoch=by_epoch)
+        if is_main_process():
+            note(path)
+    except OSError as error:
+        newest, _ = checkpoints.find_latest_checkpoint(runner.work_dir)
+        lost = f"what was trained since {newest} is lost" if newest else "no checkpoint was written before either"
+        runner.logger.error("Iteration %d is NOT saved: %s; %s.", state.iter, error, lost)
+
+
+def stopped_at_epoch(runner: "Runner") -> bool:
+    """Return whether the run stands at the end of an epoch, and so is counted in epochs."""
+    return isinstance(runner.train_loop, EpochBasedTrainLoop) and runner.state.inner_iter == 0
 
 
 def _finish_saving(runner: "Runner") -> None:
@@ -140,23 +176,16 @@ def _finish_saving(runner: "Runner") -> None:
             finish_saving(runner)
 
 
-def _save_if_stopped(runner: "Runner") -> None:
-    """Writes where a stopped run stands, unless that is written already, and says how to go on."""
+def _report_stop(runner: "Runner") -> None:
+    """Log why a run stopped, and how to resume one that was interrupted."""
     state = runner.state
     if state.stop_reason is None:
         return
-    if runner.saved_counters != state.state_dict():
-        at_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop) and state.inner_iter == 0
-        name = "epoch_{}.pth" if at_epoch else "iter_{}.pth"
-        try:
-            meta = {"stopped": state.stop_reason}
-            path = runner.save_checkpoint(runner.work_dir, name, meta=meta, by_epoch=at_epoch)
-            if is_main_process():
-                checkpoints.write_last_checkpoint(runner.work_dir, path)
-        except OSError as error:
-            newest, _ = checkpoints.find_latest_checkpoint(runner.work_dir)
-            lost = f"what was trained since {newest} is lost" if newest else "no checkpoint was written before either"
-            runner.logger.error("Iteration %d is NOT saved: %s; %s.", state.iter, error, lost)
+    if not state.interrupted:
+        runner.logger.info(
+            "Stopped early after iteration %d (%s): the training is complete.", state.iter, state.stop_reason
+        )
+        return
     command = "make the Runner with resume=True"
     if runner.cfg.filename:
         command = f"trainwright train {runner.cfg.filename} --work-dir {runner.work_dir} --resume"

@@ -173,6 +173,7 @@ class Runner:
         self.set_randomness(**self.randomness)
 
         self.work_dir = str(Path(work_dir).absolute())
+        self.last_checkpoint = checkpoints.LastCheckpoint(self.work_dir)
         timestamp = ""
         if distributed.is_main_process():
             make_folder(self.work_dir, "work_dir", "choose another: work_dir in the config, or --work-dir")
@@ -399,13 +400,15 @@ class Runner:
         self._hooks.add(hook, path)
         return hook
 
-    def request_stop(self, reason: str) -> None:
+    def request_stop(self, reason: str, *, complete: bool = False) -> None:
         """Asks the training to stop at the next iteration boundary, with a checkpoint written.
 
         Args:
             reason: said in the log.
+            complete: the training is complete, not interrupted: there is nothing to resume. The first request counts.
         """
-        self.state.stop_reason = self.state.stop_reason or reason
+        if self.state.stop_reason is None:
+            self.state.stop_reason, self.state.complete = reason, complete
 
     def set_randomness(
         self, seed: int | None = None, deterministic: bool = False, diff_rank_seed: bool = False
@@ -475,6 +478,7 @@ class Runner:
         Returns:
             The path of the file.
         """
+        self.call_hook("before_snapshot")
         counters = self.state.state_dict()
         path = Path(out_dir, filename.format(counters["epoch" if by_epoch else "iter"]))
         if distributed.is_main_process():
@@ -520,7 +524,8 @@ class Runner:
     def _run(self) -> Iterator[None]:
         """What surrounds every run: the current objects, ``after_run`` in any case, errors in the log file too."""
         if not self._active:
-            self.state.stop_reason, self.state.stop_signal = None, 0  # of a run before this one
+            # of a run before this one
+            self.state.stop_reason, self.state.complete, self.state.stop_signal = None, False, 0
             if self._train_loop is not None:
                 self._train_loop.stop_training = False
         with self._as_current(), active_run(), deterministic_algorithms(self._deterministic):

@@ -122,6 +122,7 @@ class RunState:
         iter_done: the iteration in progress is finished and not yet counted (while ``after_train_iter`` is called).
         epoch_done: likewise the epoch (while ``after_train_epoch`` is called).
         stop_reason: why the run is to stop at the next boundary, or None.
+        complete: the stop is a regular end of the training (early stopping), not an interruption.
         stop_signal: number of the signal that asked for it, or 0.
     """
 
@@ -134,7 +135,13 @@ class RunState:
     iter_done: bool = False
     epoch_done: bool = False
     stop_reason: str | None = None
+    complete: bool = False
     stop_signal: int = 0
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the training was stopped before its end, to be resumed."""
+        return bool(self.stop_signal) or (self.stop_reason is not None and not self.complete)
 
     def state_dict(self) -> dict[str, int]:
         """Returns how many epochs and iterations are finished, those included that are not counted yet."""

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 class EarlyStoppingHook(Hook):
     """Stops the training when metrics have not improved for some validations.
 
-    Best scores and counts are part of the checkpoint.
+    That is an end of the training, not an interruption. Best scores and counts are part of the checkpoint: a
+    stopped run that is resumed stays stopped, unless the settings of this hook were changed so that it would
+    not have stopped. A metric whose ``rule`` was changed is watched from scratch.
 
     Cost per step: none.
 
@@ -76,44 +78,67 @@ class EarlyStoppingHook(Hook):
         self.stop_when = stop_when
         self.best_scores: dict[str, float] = {}
         self.wait_counts = dict.fromkeys(names, 0)
+        self.last_scores: dict[str, float] = {}
+        self._saved_rules: dict[str, str] = {}
         self._thresholds = _thresholds(names, stopping_threshold)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the best scores and the number of validations since each."""
-        return {"best_scores": dict(self.best_scores), "wait_counts": dict(self.wait_counts)}
+        """Return the best scores, the number of validations since each, and the newest scores."""
+        return {
+            "best_scores": dict(self.best_scores),
+            "wait_counts": dict(self.wait_counts),
+            "last_scores": dict(self.last_scores),
+            "rules": {monitor.metric: monitor.rule for monitor in self.monitors},
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over the state of those metrics that are still watched."""
+        """Load the state of those metrics that are still watched; :meth:`before_train` drops it if a rule changed."""
         for own, saved in (
             (self.best_scores, state["best_scores"]),
             (self.wait_counts, state["wait_counts"]),
+            (self.last_scores, state.get("last_scores", {})),
         ):
             own.update({metric: value for metric, value in saved.items() if metric in self._names})
+        self._saved_rules = dict(state.get("rules", {}))
 
     def before_train(self, runner: "Runner") -> None:
-        """Finds out which scores are better."""
+        """Find out which scores are better, and keep a run stopped that was stopped before."""
         metrics = metrics_of(runner)
         self.monitors = make_monitors(self._names, self._rules, owner="EarlyStoppingHook", evaluated_by=metrics)
+        for monitor in self.monitors:
+            if self._saved_rules.get(monitor.metric, monitor.rule) != monitor.rule:
+                self._forget(monitor.metric)
+        self._saved_rules = {}
+        if (reason := self._reason_to_stop()) is not None:
+            runner.logger.info(
+                f"The training was stopped early at iteration {runner.iter}: nothing left to do. To train further, "
+                "change the settings of EarlyStoppingHook, or remove it."
+            )
+            runner.request_stop(reason, complete=True)
+
+    def _forget(self, metric: str) -> None:
+        self.best_scores.pop(metric, None)
+        self.last_scores.pop(metric, None)
+        self.wait_counts[metric] = 0
 
     def after_val_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
         """Asks the run to stop if it is time."""
         if not self.monitors:
             return  # a validation without a training
         metrics = metrics or {}
-        reasons = []
         for monitor in self.monitors:
-            score = self._score(runner, metrics, monitor.metric)
+            metric = monitor.metric
+            score = self._score(runner, metrics, metric)
             if score is None:
                 continue
-            if self.check_finite and not math.isfinite(score):
-                best = self.best_scores.get(monitor.metric, monitor.worst)
-                runner.request_stop(f"{monitor.metric} is {score}, which is not finite (its best was {best:.4f})")
-                return
-            if (reason := self._reason(monitor, score)) is not None:
-                reasons.append(reason)
-        enough = 1 if self.stop_when == "any" else len(self.monitors)
-        if len(reasons) >= enough:
-            runner.request_stop("; ".join(reasons))
+            self.last_scores[metric] = score
+            if monitor.is_better(score, self.best_scores.get(metric, monitor.worst), self.min_delta):
+                self.best_scores[metric] = score
+                self.wait_counts[metric] = 0
+            else:
+                self.wait_counts[metric] += 1
+        if (reason := self._reason_to_stop()) is not None:
+            runner.request_stop(reason, complete=True)
 
     def _score(self, runner: "Runner", metrics: dict[str, Any], metric: str) -> float | None:
         if metric in metrics:
@@ -124,21 +149,21 @@ class EarlyStoppingHook(Hook):
         runner.logger.warning(f"EarlyStoppingHook watches {metric!r}, which the results do not have: {hint}")
         return None
 
-    def _reason(self, monitor: Monitor, score: float) -> str | None:
-        """Takes a score into account and returns why its metric wants to stop, or None."""
-        metric = monitor.metric
-        if monitor.is_better(score, self.best_scores.get(metric, monitor.worst), self.min_delta):
-            self.best_scores[metric] = score
-            self.wait_counts[metric] = 0
-        else:
-            self.wait_counts[metric] += 1
-        threshold = self._thresholds[metric]
-        if threshold is not None and monitor.is_better(score, threshold):
-            return f"{metric} is {score:.4f}, {monitor.rule} than the threshold {threshold}"
-        if self.wait_counts[metric] >= self.patience:
-            best, count = self.best_scores.get(metric, monitor.worst), self.wait_counts[metric]
-            return f"{metric} did not improve in the last {count} validations (best: {best:.4f})"
-        return None
+    def _reason_to_stop(self) -> str | None:
+        """Return why the scores so far end the training, or None."""
+        reasons = []
+        for monitor in self.monitors:
+            metric, threshold = monitor.metric, self._thresholds[monitor.metric]
+            best = self.best_scores.get(metric, monitor.worst)
+            score, count = self.last_scores.get(metric), self.wait_counts[metric]
+            if score is not None and self.check_finite and not math.isfinite(score):
+                return f"{metric} is {score}, which is not finite (its best was {best:.4f})"
+            if score is not None and threshold is not None and monitor.is_better(score, threshold):
+                reasons.append(f"{metric} is {score:.4f}, {monitor.rule} than the threshold {threshold}")
+            elif count >= self.patience:
+                reasons.append(f"{metric} did not improve in the last {count} validations (best: {best:.4f})")
+        enough = 1 if self.stop_when == "any" else len(self.monitors)
+        return "; ".join(reasons) if len(reasons) >= enough else None
 
 
 def _thresholds(names: list[str], value: float | Sequence[float] | None) -> dict[str, float | None]:

@@ -30,7 +30,8 @@ class LoggerHook(Hook):
         interval_exp_name: log the name of the experiment after so many iterations.
         out_dir: at the end, copy logs into the folder of this name, in a folder named like the work_dir.
         out_suffix: endings of the files that are copied.
-        keep_local: whether the copied files also stay where they were.
+        keep_local: whether the copied files also stay where they were. If not, a log that is already in
+            ``out_dir``, from a run before, is continued there.
         log_metric_by_epoch: whether the results of validations go to the backends by epoch, or by iteration.
 
     Raises:
@@ -142,7 +143,12 @@ class LoggerHook(Hook):
         for path in files:
             copy = target / path.relative_to(runner.log_dir)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+            rewritten = path.name == self.json_log_path or path.suffix in (".py", ".yaml")
+            if self.keep_local or rewritten or not copy.exists():
+                shutil.copyfile(path, copy)
+            else:  # the beginning of the log was moved there before
+                with path.open("rb") as rest, copy.open("ab") as log:
+                    shutil.copyfileobj(rest, log)
             if not self.keep_local:
                 path.unlink()
 

@@ -22,6 +22,7 @@ class ParamSchedulerHook(Hook):
     """
 
     priority = "LOW"
+    exclusive = "steps the schedulers"
 
     def before_train(self, runner: "Runner") -> None:
         """Warns of a scheduler whose ``rule`` contradicts the metric that it watches."""

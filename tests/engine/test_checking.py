@@ -135,6 +135,17 @@ def test_parts_inside_lists_and_wrappers_are_checked(mistakes: Any) -> None:
     ]
 
 
+def test_hooks_of_which_a_run_can_have_one_only(mistakes: Any) -> None:
+    second = "dict(type='EMAHook', ema_type='StochasticWeightAverage'), dict(type='ParamSchedulerHook')"
+    found = mistakes(("custom_hooks = [", f"custom_hooks = [{second}, "))
+    assert found == [
+        "my.py:17: custom_hooks.1: ParamSchedulerHook cannot join ParamSchedulerHook: only one hook of a run steps the "
+        "schedulers\n    remove one of them",
+        "my.py:17: custom_hooks.2: EMAHook cannot join EMAHook: only one hook of a run averages the weights\n"
+        "    remove one of them",
+    ]
+
+
 def test_full_dotted_paths_and_arguments_of_any_callable(mistakes: Any) -> None:
     assert (
         mistakes(("dict(type='LeNet', num_classes=10)", "dict(type='torchvision.models.resnet18', num_classes=10)"))

@@ -268,7 +268,12 @@ def same_name(name: str, path: str, other: str, origin: Origin | None = None) ->
         origin: where the second one is configured.
     """
     message = f"a second hook named {name!r}{f' (the first is {other})' if other else ''}, and both have state"
-    return ConfigError(path, message, "a checkpoint tells them apart by name: give this one name='...'", origin)
+    return ConfigError(
+        path,
+        message,
+        "a checkpoint tells them apart by name: give this one name='...' (an object has an attribute)",
+        origin,
+    )
 
 
 _SHARED = {"before_*_epoch": "_before_epoch", "after_*_epoch": "_after_epoch", "before_*_iter": "_before_iter",

@@ -6,6 +6,7 @@ import torch
 from trainwright.engine.errors import ConfigError, HookPointError
 from trainwright.engine.hook import DEFAULT_HOOKS, Hook, HookList, Priority, configured_hooks, get_priority
 from trainwright.engine.runner import Runner
+from trainwright.engine.state import RunState
 
 
 class Recorder(Hook):
@@ -20,7 +21,7 @@ class Recorder(Hook):
 
 def call(hooks: HookList, stage: str, **arguments: Any) -> None:
     """Calls a point as a Runner does."""
-    runner: Any = type("Run", (), {"_hooks": hooks})()
+    runner: Any = type("Run", (), {"_hooks": hooks, "state": RunState()})()
     Runner.call_hook(runner, stage, **arguments)
 
 

@@ -85,9 +85,8 @@ def test_a_stream_resumed_at_an_end_begins_the_next_epoch(
     whole.train()
     if isinstance(cut, int):
         make_runner(tmp_path / "cut", [StopAt(cut)], dataset=Stream(length), **options).train()
-    else:
-        options["load_from"] = str(tmp_path / "whole" / cut)
-    rest = make_runner(tmp_path / "cut", dataset=Stream(length), resume=True, **options)
+    resume = True if isinstance(cut, int) else str(tmp_path / "whole" / cut)
+    rest = make_runner(tmp_path / "cut", dataset=Stream(length), resume=resume, **options)
     rest.train()
     assert rest.epoch == 3
     assert_same(whole, rest)
@@ -115,7 +114,7 @@ def test_with_workers_too(tmp_path: Path, workers: int, persistent: bool, by_epo
         rest = train(f"stopped {cut}", resume=True)
         assert_same(whole, rest)
         assert seen(stopped, rest) == seen(whole)
-        rest = train(f"rest {cut}", resume=True, load_from=str(tmp_path / "whole" / f"iter_{cut}.pth"))
+        rest = train(f"rest {cut}", resume=str(tmp_path / "whole" / f"iter_{cut}.pth"))
         assert_same(whole, rest)
 
 
@@ -159,7 +158,7 @@ def test_a_loader_of_ones_own_is_resumed_at_an_end(tmp_path: Path, turns: bool) 
     whole = train_on(OwnLoader(turns), tmp_path / "whole")
     for number in (1, 2):
         file = str(tmp_path / "whole" / f"epoch_{number}.pth")
-        rest = train_on(OwnLoader(turns), tmp_path / "rest", load_from=file, resume=True)
+        rest = train_on(OwnLoader(turns), tmp_path / "rest", resume=file)
         assert seen(rest) == seen(whole)[12 * number :]
         assert_same(whole, rest)
 
@@ -171,7 +170,7 @@ def test_a_loader_without_state_never_trains_more_than_max_iters(tmp_path: Path,
 
     saving = dict(default_hooks=dict(checkpoint=dict(interval=1, by_epoch=False)))
     whole = train_on(loader(), tmp_path, **saving)
-    rest = train_on(loader(), tmp_path / "rest", load_from=str(tmp_path / f"iter_{cut}.pth"), resume=True)
+    rest = train_on(loader(), tmp_path / "rest", resume=str(tmp_path / f"iter_{cut}.pth"))
     assert (rest.epoch, rest.iter, len(rest.model.seen)) == (3, 9, 9 - cut)
     assert ("cannot start in the middle" in log_of(rest)) == (cut != 3)
     if cut == 3:

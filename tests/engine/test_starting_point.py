@@ -283,9 +283,9 @@ def test_pretrained_weights_are_fetched_only_if_no_checkpoint_brings_them(kind: 
 
     again = build_model(cfg, weights_follow=True)
     assert again.state_dict().keys() == names
-    with pytest.raises(OSError, match="offline"):
+    with pytest.raises((OSError, CheckpointError), match="offline"):
         initialize_model(again, missing=[next(iter(names))])
-    with pytest.raises(OSError, match="offline"):
+    with pytest.raises((OSError, CheckpointError), match="offline"):
         build_model(cfg)
     assert len(offline) == 2
 

@@ -19,6 +19,13 @@ from trainwright.hooks import CheckpointHook, EarlyStoppingHook
 BY_ITER = {"by_epoch": False, "max_iters": 6, "val_interval": 2}
 
 
+def named(name: str, **options: Any) -> CheckpointHook:
+    """Returns a hook beside the one that every run has."""
+    hook = CheckpointHook(**options)
+    hook.name = name
+    return hook
+
+
 def load(path: Path) -> dict:
     return torch.load(path, weights_only=True)
 
@@ -166,7 +173,7 @@ def test_without_hard_links_files_are_copied(tmp_path: Path, monkeypatch: pytest
     make_runner(
         tmp_path,
         checkpoint={"interval": 1, "save_best": "acc"},
-        metric=Scripted(acc=[1]),
+        metric=Scripted(acc=[2, 1]),
         train_cfg={"max_epochs": 1},
     ).train()
     assert (tmp_path / "best_acc_epoch_1.pth").read_bytes() == (tmp_path / "epoch_1.pth").read_bytes()
@@ -384,7 +391,7 @@ def test_a_stop_has_all_state_where_regular_files_have_not(tmp_path: Path) -> No
 
 
 def test_a_file_without_all_state_is_not_noted_as_the_newest_beside_complete_ones(tmp_path: Path) -> None:
-    weights = CheckpointHook(interval=1, save_optimizer=False, filename_tmpl="weights-{}.pth", save_last=False)
+    weights = named("weights", interval=1, save_optimizer=False, filename_tmpl="weights-{}.pth", save_last=False)
     train(tmp_path, {"interval": 2, "save_last": False}, hooks=[weights])
     assert files_in(tmp_path) == ["epoch_2.pth", "weights-1.pth", "weights-2.pth", "weights-3.pth"]
     assert (tmp_path / "last_checkpoint").read_text() == "epoch_2.pth"
@@ -414,7 +421,7 @@ def test_a_slow_save_in_the_background_does_not_turn_the_newest_back(
 
     monkeypatch.setattr("trainwright.hooks.checkpoint.save_checkpoint", slow)
     options: dict[str, Any] = {"by_epoch": False, "save_last": False}
-    slow_saver = CheckpointHook(interval=4, filename_tmpl="slow_{}.pth", async_save=True, **options)
+    slow_saver = named("slow", interval=4, filename_tmpl="slow_{}.pth", async_save=True, **options)
     train(tmp_path, {"interval": 1, "filename_tmpl": "fast_{}.pth", **options}, hooks=[slow_saver, Releases()])
     assert "slow_4.pth" in files_in(tmp_path)
     assert (tmp_path / "last_checkpoint").read_text() == "fast_6.pth"
@@ -423,7 +430,7 @@ def test_a_slow_save_in_the_background_does_not_turn_the_newest_back(
 def test_two_hooks_with_the_same_names_keep_each_others_files(tmp_path: Path) -> None:
     """Every second epoch is kept for ever, and beside them the newest."""
     for epochs in (3, 5):
-        keeper = CheckpointHook(interval=2, save_last=False)
+        keeper = named("keeper", interval=2, save_last=False)
         train(tmp_path, {"interval": 1, "max_keep_ckpts": 1}, epochs, hooks=[keeper])
     assert files_in(tmp_path) == ["epoch_2.pth", "epoch_4.pth", "epoch_5.pth"]
 
@@ -462,9 +469,8 @@ def test_the_best_comes_along_into_another_work_dir(tmp_path: Path) -> None:
     runner = make_runner(
         tmp_path / "b",
         checkpoint=saver,
-        metric=Scripted(acc=[1]),
-        load_from=str(tmp_path / "a" / "epoch_2.pth"),
-        resume=True,
+        metric=Scripted(acc=[2, 1]),
+        resume=str(tmp_path / "a" / "epoch_2.pth"),
     )
     runner.train()
     best = tmp_path / "b" / "best_acc_epoch_1.pth"
@@ -477,7 +483,7 @@ def test_a_best_file_that_is_gone_is_not_named(tmp_path: Path) -> None:
     saver = PUBLISH | {"save_best": "acc"}
     train(tmp_path, saver, hooks=[StopAt(4)], metric=Scripted(acc=[3, 2]))
     (tmp_path / "best_acc_epoch_1.pth").unlink()
-    runner = train(tmp_path, saver, metric=Scripted(acc=[1]))
+    runner = train(tmp_path, saver, metric=Scripted(acc=[2, 1]))
     assert runner.message_hub.get_info("best_score") == 3
     assert runner.message_hub.get_info("best_ckpt") is None
     assert published(tmp_path) == ["epoch_3"]
@@ -494,7 +500,7 @@ def best_in(runner: Runner) -> dict[str, Any]:
 def test_a_metric_that_is_dropped_leaves_the_hub(tmp_path: Path) -> None:
     scores: dict[str, Any] = {"acc": [2, 1], "loss": [2, 1]}
     train(tmp_path, {"interval": 1, "save_best": ["acc", "loss"]}, 2, metric=Scripted(**scores))
-    runner = train(tmp_path, {"interval": 1, "save_best": "acc"}, 3, metric=Scripted(acc=[1]))
+    runner = train(tmp_path, {"interval": 1, "save_best": "acc"}, 3, metric=Scripted(acc=[2, 1]))
     assert best_in(runner) == {"best_score": 2, "best_ckpt": "best_acc_epoch_1.pth"}
     assert files_in(tmp_path, "best*") == ["best_acc_epoch_1.pth", "best_loss_epoch_2.pth"]
     runner = train(tmp_path, {"interval": 1}, 4, metric=Scripted(acc=[1, 1]))
@@ -520,7 +526,7 @@ def test_a_best_by_another_rule_is_not_compared(tmp_path: Path) -> None:
 
 
 def test_two_hooks_with_a_best_each_have_keys_of_their_own(tmp_path: Path) -> None:
-    second = CheckpointHook(save_best="loss", save_last=False)
+    second = named("second", save_best="loss", save_last=False)
     runner = train(tmp_path, {"save_best": "acc"}, 2, hooks=[second], metric=Scripted(acc=[2, 1], loss=[2, 1]))
     expected = {
         "best_score_acc": 2, "best_ckpt_acc": "best_acc_epoch_1.pth",
@@ -531,7 +537,7 @@ def test_two_hooks_with_a_best_each_have_keys_of_their_own(tmp_path: Path) -> No
 
 def test_a_hook_that_is_added_does_not_take_the_best_of_another_metric(tmp_path: Path) -> None:
     train(tmp_path, {"interval": 1, "save_best": "acc"}, 1, metric=Scripted(acc=[-5], loss=[3]))
-    second = CheckpointHook(save_best="loss", save_last=False)
+    second = named("second", save_best="loss", save_last=False)
     saver = {"interval": 1, "save_best": "acc"}
     train(tmp_path, saver, 2, hooks=[second], metric=Scripted(acc=[-6], loss=[2]))
     assert second.best_scores == {"loss": 2}
@@ -546,7 +552,7 @@ def test_a_save_that_fails_leaves_the_file_of_another_hook(tmp_path: Path, monke
 
     saves: list[str] = []
     monkeypatch.setattr("trainwright.hooks.checkpoint.save_checkpoint", fail_at_the_third)
-    train(tmp_path, {"interval": 1}, 2, hooks=[CheckpointHook(interval=2, save_last=False), CheckpointHook(interval=2)])
+    train(tmp_path, {"interval": 1}, 2, hooks=[named("a", interval=2, save_last=False), named("b", interval=2)])
     assert files_in(tmp_path) == ["epoch_1.pth", "epoch_2.pth"]
 
 

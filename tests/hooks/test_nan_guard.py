@@ -226,13 +226,20 @@ def two_optimizers(model: TwoLines) -> OptimWrapperDict:
     )
 
 
+def without_text(state: Any) -> Any:
+    """Leaves out names, which the comparison of PyTorch does not take."""
+    if isinstance(state, dict):
+        return {key: without_text(value) for key, value in state.items() if not isinstance(value, str)}
+    return [without_text(value) for value in state if not isinstance(value, str)] if isinstance(state, list) else state
+
+
 def bits_of(runner: Any) -> dict[str, Any]:
     """Everything that a rollback changes."""
     averages = [hook.ema_model.state_dict() for hook in runner.hooks if isinstance(hook, EMAHook)]
     return {
         "weights": weights_of(runner),
         "averages": [dict(state) for state in averages],
-        "optimizer": runner.optim_wrapper.state_dict(),
+        "optimizer": without_text(runner.optim_wrapper.state_dict()),
         "rollbacks": [hook.rollbacks for hook in runner.hooks if isinstance(hook, NanGuardHook)],
     }
 

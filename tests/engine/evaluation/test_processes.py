@@ -51,4 +51,5 @@ def test_only_padding_is_left_out(tmp_path: Path) -> None:
     assert together.pop("PyTorch's padding") == five
     assert together.pop("batch sampler") == [0, 1, 0, 1, 2, 3, 2, 3, 4, 4]
     assert together.pop("last left out") == [0, 1, 2, 3]
+    assert together.pop("first batches") == five  # two batches of two for each process
     assert together == {name: alone[name] for name in together}

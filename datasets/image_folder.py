@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.datasets.base import BaseDataset
+from trainwright.engine.image_inputs import IMAGE_SUFFIXES
 from trainwright.engine.registry import DATASETS
-
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 @DATASETS.register_module()
@@ -52,7 +51,7 @@ class ImageFolder(BaseDataset):
         ann_file: str = "",
         pipeline: Sequence[Mapping[str, Any] | Callable[..., Any]] = (),
         metainfo: Mapping[str, Any] | None = None,
-        extensions: Sequence[str] = _IMAGE_SUFFIXES,
+        extensions: Sequence[str] = IMAGE_SUFFIXES,
         filter_cfg: Mapping[str, Any] | None = None,
         indices: int | Sequence[int] | None = None,
         serialize_data: bool = True,

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 
 from trainwright.datasets.base import BaseDataset, force_full_init
 from trainwright.datasets.shapes import _OUTLINES
-from trainwright.datasets.video_transforms import IMAGE_SUFFIXES, FrameFolder, VideoFile
+from trainwright.datasets.video_transforms import FrameFolder, VideoFile
+from trainwright.engine.image_inputs import IMAGE_SUFFIXES
 from trainwright.engine.registry import DATASETS
 
 _VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v")

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.errors import MissingExtraError
+from trainwright.engine.image_inputs import IMAGE_SUFFIXES
 from trainwright.engine.registry import TRANSFORMS
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 class VideoFile:

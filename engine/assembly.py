@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
 
-from trainwright.engine.checking import TRIPLES
+from trainwright.engine.building import origin_of, resolve
+from trainwright.engine.checking import TRIPLES, contradicts_by_epoch
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, ValLoop
 from trainwright.engine.optim.constructor import build_optim_wrapper
+from trainwright.engine.optim.param_scheduler import OneCycleParamScheduler
 from trainwright.engine.optim.schedulers import build_param_scheduler
 from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.registry import LOOPS
@@ -22,9 +24,20 @@ Given = Mapping[str, Any]
 
 
 def trains_by_epoch(train_cfg: Mapping[str, Any] | None) -> bool:
-    """Returns whether a config of the training loop counts in epochs."""
+    """Return whether a config of the training loop counts in epochs.
+
+    Raises:
+        ConfigError: its type is unknown, or contradicts its ``by_epoch``.
+    """
     cfg = train_cfg or {}
-    return bool(cfg.get("by_epoch", cfg.get("type") not in ("IterBasedTrainLoop", IterBasedTrainLoop)))
+    by_epoch = bool(cfg.get("by_epoch", True))
+    if "type" not in cfg:
+        return by_epoch
+    with LOOPS.switch_scope(cfg.get("_scope_")) as registry:
+        loop = resolve(cfg["type"], registry, path="train_cfg", origin=origin_of(cfg, "type"))
+    if mistake := contradicts_by_epoch(cfg, loop):
+        raise mistake
+    return bool(getattr(loop, "by_epoch", by_epoch))
 
 
 def build_loop(runner: "Runner", mode: str, given: Given) -> Any:
@@ -38,12 +51,10 @@ def build_loop(runner: "Runner", mode: str, given: Given) -> Any:
         names = ", ".join(TRIPLES[("train", "val", "test").index(mode)])
         raise ConfigError(path, f"not given, so this run cannot {mode}", f"give {names}")
     cfg = dict(given[path])
-    if "type" in cfg and "by_epoch" in cfg:
-        hint = "by_epoch chooses the type: give only one of them"
-        raise ConfigError(path, "has both 'type' and 'by_epoch'", hint)
-    train_default = EpochBasedTrainLoop if trains_by_epoch(cfg) else IterBasedTrainLoop
-    default = {"train": train_default, "val": ValLoop, "test": TestLoop}[mode]
-    cfg.pop("by_epoch", None)
+    default: type = ValLoop if mode == "val" else TestLoop
+    if mode == "train":
+        default = EpochBasedTrainLoop if trains_by_epoch(cfg) else IterBasedTrainLoop
+        cfg.pop("by_epoch", None)
     runtime = {"runner": runner, "dataloader": given[f"{mode}_dataloader"]}
     if mode != "train":
         runtime["evaluator"] = given[f"{mode}_evaluator"]
@@ -72,6 +83,10 @@ def build_optimization(runner: "Runner", given: Given) -> tuple[Any, Any]:
         max_iters=loop.max_iters,
         epoch_length=loop.epoch_length,
     )
+    if (given["auto_scale_lr"] or {}).get("enable"):
+        groups = schedulers.values() if isinstance(schedulers, Mapping) else [schedulers]
+        if any(isinstance(scheduler, OneCycleParamScheduler) for scheduler in chain(*groups)):
+            runner.logger.warning("auto_scale_lr has no effect: OneCycle sets the rates to its own eta_max")
     return wrapper, schedulers
 
 

@@ -8,17 +8,25 @@ import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from trainwright.engine import checkpoint
 from trainwright.engine import registry as registries
 from trainwright.engine.building import origin_of, resolve, signature_of
 from trainwright.engine.config.overrides import COMMAND_LINE
 from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, did_you_mean
-from trainwright.engine.hook import DEFAULT_HOOKS
+from trainwright.engine.evaluation.direction import higher_is_better, unknown_direction
+from trainwright.engine.hook import DEFAULT_HOOKS, Hook, configured_hooks, excluded, has_state, same_name
+from trainwright.engine.optim.constructor import (
+    DefaultOptimWrapperConstructor,
+    several_without_constructor,
+    wrappers_by_name,
+)
 from trainwright.engine.optim.schedulers import beyond_end
 from trainwright.engine.registry import ROOT_REGISTRIES, Registry
 
@@ -111,6 +119,16 @@ def mismatched_parts(cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
         yield ConfigError(
             "param_scheduler", "there is no optimizer to schedule", hint, origin_of(cfg, "param_scheduler")
         )
+
+
+def contradicts_by_epoch(train_cfg: Mapping[str, Any], loop: Any) -> ConfigError | None:
+    """Return the mistake of a ``train_cfg`` whose ``by_epoch`` is not that of the loop its ``type`` names, or None."""
+    by_epoch = getattr(loop, "by_epoch", None)
+    if by_epoch is None or bool(train_cfg.get("by_epoch", by_epoch)) == by_epoch:
+        return None
+    name, unit = getattr(loop, "__name__", loop), "epochs" if by_epoch else "iterations"
+    message = f"{train_cfg['by_epoch']} contradicts the type: {name} trains by {unit}"
+    return ConfigError("train_cfg.by_epoch", message, "give only one of them", origin_of(train_cfg, "by_epoch"))
 
 
 class _Check:
@@ -220,31 +238,33 @@ class _Check:
         by_epoch = cfg.get("by_epoch", True)
         train_default = "EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop"
         default = {"train": train_default, "val": "ValLoop", "test": "TestLoop"}[mode]
-        if "type" in cfg and "by_epoch" in cfg:
-            hint = "by_epoch chooses the type: give only one of them"
-            self._error(key, "has both 'type' and 'by_epoch'", hint, origin_of(cfg, "by_epoch"))
         runtime = ["runner", "dataloader", *(["evaluator"] if mode != "train" else [])]
-        self._component(cfg, registries.LOOPS, key, runtime=runtime, extra=["by_epoch"], default=default, exact=True)
+        extra = ["by_epoch"] if mode == "train" else []
+        self._component(cfg, registries.LOOPS, key, runtime=runtime, extra=extra, default=default, exact=True)
+        if mode == "train" and "type" in cfg:
+            with registries.LOOPS.switch_scope(cfg.get("_scope_")) as scoped, suppress(ConfigError, ImportError):
+                loop = resolve(cfg["type"], scoped, path=key)
+                if mistake := contradicts_by_epoch(cfg, loop):
+                    self.errors.append(mistake)
 
     def _optimizer(self) -> None:
         cfg = self.top.get("optim_wrapper")
         if not isinstance(cfg, Mapping):
             return
-        constructor = cfg.get("constructor")
+        constructor: Any = cfg.get("constructor")
+        built_by: Any = DefaultOptimWrapperConstructor
         if constructor is not None:
-            self._resolve(
-                constructor,
-                registries.OPTIM_WRAPPER_CONSTRUCTORS,
-                "optim_wrapper.constructor",
-                origin_of(cfg, "constructor"),
-            )
-        several = any(isinstance(value, Mapping) and "optimizer" in value for value in cfg.values())
-        if constructor is None or not several:
-            self._optim_wrapper(cfg, "optim_wrapper")
-        else:
-            for name, value in cfg.items():
-                if isinstance(value, Mapping) and "optimizer" in value:
-                    self._optim_wrapper(value, f"optim_wrapper.{name}")
+            place, origin = "optim_wrapper.constructor", origin_of(cfg, "constructor")
+            built_by = self._resolve(constructor, registries.OPTIM_WRAPPER_CONSTRUCTORS, place, origin)
+        names = wrappers_by_name(cfg)
+        if constructor is None and names and "optimizer" not in cfg:
+            self.errors.append(several_without_constructor(cfg, names, "optim_wrapper"))
+        elif constructor is None or not names:
+            reads_keys = isinstance(built_by, type) and issubclass(built_by, DefaultOptimWrapperConstructor)
+            if reads_keys or "optimizer" in cfg:  # what a constructor of one's own reads is not known
+                self._optim_wrapper(cfg, "optim_wrapper")
+        for name in names:
+            self._optim_wrapper(cfg[name], f"optim_wrapper.{name}")
 
     def _optim_wrapper(self, cfg: Mapping[str, Any], path: str) -> None:
         extra = ["constructor", "paramwise_cfg"]
@@ -300,17 +320,92 @@ class _Check:
                 cfg,
                 registries.HOOKS,
                 f"default_hooks.{name}",
-                extra=["priority"],
+                extra=["priority", "name"],
                 default=default,
                 exact=True,
             )
+            self._directions(cfg, f"default_hooks.{name}", default)
         for place, cfg in _items(self.top.get("custom_hooks"), "custom_hooks"):
-            self._component(cfg, registries.HOOKS, place, extra=["priority"], exact=True)
+            self._component(cfg, registries.HOOKS, place, extra=["priority", "name"], exact=True)
+            self._directions(cfg, place)
+        self._hook_names()
+        self._exclusive_hooks()
+
+    def _hook_names(self) -> None:
+        default_hooks, custom_hooks = self.top.get("default_hooks"), self.top.get("custom_hooks")
+        if not isinstance(default_hooks or {}, Mapping) or not isinstance(custom_hooks or (), list | tuple):
+            return
+        places: dict[str, str] = {}
+        with suppress(ConfigError):  # names that are wrong are reported above
+            for path, cfg in configured_hooks(default_hooks or {}, custom_hooks or ()):
+                type_ = cfg.get("type") if isinstance(cfg, Mapping) else type(cfg)
+                hook_class = registries.HOOKS.get(type_) if isinstance(type_, str) else type_
+                if hook_class is None or not has_state(hook_class):
+                    continue
+                name = (cfg.get("name") if isinstance(cfg, Mapping) else cfg.name) or hook_class.__name__
+                if name in places:
+                    self.errors.append(same_name(name, path, places[name], origin_of(cfg, "type")))
+                places.setdefault(name, path)
+
+    def _directions(self, cfg: Mapping[str, Any], path: str, default: str | None = None) -> None:
+        """Notes the metrics that a hook watches if nothing tells which of their scores are better."""
+        type_ = cfg.get("type", default)
+        hook = registries.HOOKS.get(type_) if isinstance(type_, str) else type_
+        argument = getattr(hook, "monitor_argument", None)
+        names = cfg.get(argument) if argument else None
+        if names is None or any(cfg.get(key) is not None for key in ("rule", "greater_keys", "less_keys")):
+            return
+        metrics = list(self._metrics("val_evaluator"))
+        for name in [names] if isinstance(names, str) else names:
+            if name != "auto" and higher_is_better(name, metrics) is None:
+                self.errors.append(unknown_direction(name, path, origin_of(cfg, argument)))
+
+    def _metrics(self, key: str) -> Iterator[Any]:
+        """Yields the metrics of an evaluator, or what stands for one that is not built: its prefix and direction."""
+        given = self.top.get(key)
+        given = given.get("metrics", given) if isinstance(given, Mapping) else getattr(given, "metrics", given)
+        for metric in given if isinstance(given, list | tuple) else [given]:
+            if not isinstance(metric, Mapping):
+                yield metric
+                continue
+            type_ = metric.get("type")
+            cls = registries.METRICS.get(type_) if isinstance(type_, str) else type_
+            prefix = metric.get("prefix") or getattr(cls, "default_prefix", None)
+            # A property answers only for a metric that is built: until then it counts as an answer.
+            yield types.SimpleNamespace(prefix=prefix, higher_is_better=getattr(cls, "higher_is_better", None))
+
+    def _exclusive_hooks(self) -> None:
+        """Note hooks of which a run can have only one."""
+        seen: dict[str, type[Hook]] = {}
+        given, custom = self.top.get("default_hooks") or {}, self.top.get("custom_hooks") or ()
+        hooks: dict[str, Any] = {f"default_hooks.{name}": hook for name, hook in DEFAULT_HOOKS.items()}
+        for name, hook in given.items() if isinstance(given, Mapping) else ():
+            path = f"default_hooks.{name}"
+            hooks[path] = {**hooks.get(path, {}), **hook} if isinstance(hook, Mapping) and "type" not in hook else hook
+        for index, hook in enumerate(custom) if isinstance(custom, list | tuple) else ():
+            hooks[f"custom_hooks.{index}"] = hook
+        for path, hook in hooks.items():
+            cls: Any = type(hook)
+            if isinstance(hook, Mapping):
+                try:
+                    cls = resolve(hook.get("type"), registries.HOOKS)
+                except (ConfigError, ImportError):  # noted already
+                    continue
+            exclusive = getattr(cls, "exclusive", None)
+            if exclusive is not None and exclusive in seen:
+                error = excluded(path, cls, seen[exclusive])
+                error.origin = origin_of(hook, "type")
+                self.errors.append(error)
+            elif exclusive is not None:
+                seen[exclusive] = cls
 
     def _checkpoint(self) -> None:
-        path = self.top.get("load_from")
-        if isinstance(path, str) and "://" not in path and not Path(path).exists():
-            self._error("load_from", f"there is no file {path!r}", origin=origin_of(self.top, "load_from"))
+        resume, work_dir = self.top.get("resume"), self.top.get("work_dir")
+        resumes = resume is True and isinstance(work_dir, str) and Path(work_dir, checkpoint.LAST).exists()
+        for key in ("resume",) if isinstance(resume, str) or resumes else ("load_from",):
+            path = self.top.get(key)
+            if isinstance(path, str) and "://" not in path and not Path(path).exists():
+                self._error(key, f"there is no file {path!r}", origin=origin_of(self.top, key))
 
     def _resolve(self, type_: Any, registry: Registry, path: str, origin: Origin | None) -> Callable[..., Any] | None:
         try:
@@ -405,6 +500,8 @@ class _Check:
                 type_origin = origin_of(cfg, "type")
                 if type_origin and type_origin != origin:
                     hint += f" ({name} is named at {type_origin})"
+                if self._is_inherited(origin, type_origin):
+                    hint += "\nit is inherited: `_delete_=True` beside the new 'type' drops what the old one had"
                 self._error(f"{path}.{key}", f"{name} takes no such argument", hint, origin)
         if runtime is None:
             return
@@ -414,6 +511,15 @@ class _Check:
             )  # fmt: skip
             if required and key not in cfg and key not in runtime:
                 self._error(f"{path}.{key}", f"{name} needs this argument", origin=origin_of(cfg, "type"))
+
+    def _is_inherited(self, origin: Origin | None, type_origin: Origin | None) -> bool:
+        """Whether an argument comes from a base of the file, or the command line, that sets the type."""
+        if origin is None or type_origin is None or origin.file == type_origin.file or origin == COMMAND_LINE:
+            return False
+        files = self.text.splitlines()  # the name of each file stands before its text, bases first
+        return type_origin == COMMAND_LINE or (
+            {origin.file, type_origin.file} <= set(files) and files.index(origin.file) < files.index(type_origin.file)
+        )
 
     def _kind(self, value: Any, parameter: inspect.Parameter, owner: Any, path: str, origin: Origin | None) -> None:
         """Notes a value that the annotation of its parameter rules out."""

@@ -4,10 +4,13 @@ import os
 import pickle
 import re
 import sys
+import threading
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.client import HTTPException
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -100,6 +103,34 @@ def write_last_checkpoint(work_dir: str | os.PathLike[str], name: str | os.PathL
     sync_folder(folder)
 
 
+class LastCheckpoint:
+    """The note of a run's newest checkpoint, which never goes back to an older one.
+
+    A checkpoint that is written in the background may be complete only after a later one.
+
+    Args:
+        work_dir: the run's folder.
+    """
+
+    def __init__(self, work_dir: str | os.PathLike[str]) -> None:
+        self._work_dir = work_dir
+        self._numbers = count(1)
+        self._noted = 0
+        self._lock = threading.Lock()
+
+    def next(self) -> Callable[[Path], None]:
+        """Return the function to call, with its path, when a checkpoint of the present state is written."""
+        number = next(self._numbers)
+
+        def note(path: Path) -> None:
+            with self._lock:
+                if number > self._noted:
+                    write_last_checkpoint(self._work_dir, path.absolute())
+                    self._noted = number
+
+        return note
+
+
 def verify(path: str | os.PathLike[str]) -> str | None:
     """Returns what is wrong with a checkpoint file, or None: each part agrees with its sum, and PyTorch can read it."""
     try:
@@ -188,6 +219,28 @@ def _why_not_resumable(path: Path) -> str | None:
         return str(error)
 
 
+@contextmanager
+def downloading(url: str, what: str = "") -> Iterator[None]:
+    """Turns what goes wrong with a download to torch's cache into an error that names the place for the file.
+
+    Args:
+        url: from where.
+        what: what is downloaded, if the address does not say it.
+
+    Raises:
+        CheckpointError: in place of any ``OSError``, or of a wrong digest.
+    """
+    try:
+        yield
+    except (OSError, HTTPException, RuntimeError) as error:
+        place = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
+        what = f"{what} ({url})" if what else url
+        raise CheckpointError(
+            f"{what} cannot be downloaded: {error}. Where there is no network, put the file at {place} "
+            "(TORCH_HOME says where this cache is)"
+        ) from error
+
+
 def load_checkpoint_file(
     path: str | os.PathLike[str], map_location: Any = "cpu", trusted: bool = False
 ) -> dict[str, Any]:
@@ -208,7 +261,8 @@ def load_checkpoint_file(
     if text.startswith("torchvision://"):
         return _load_torchvision(text.removeprefix("torchvision://"))
     if urlparse(text).scheme in ("http", "https"):
-        loaded = torch.hub.load_state_dict_from_url(text, map_location=map_location, weights_only=not trusted)
+        with downloading(text):
+            loaded = torch.hub.load_state_dict_from_url(text, map_location=map_location, weights_only=not trusted)
         return dict(loaded)
     file = Path(path)
     if not file.is_file():
@@ -237,14 +291,33 @@ def get_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     return dict(checkpoint)
 
 
+@dataclass(frozen=True)
+class Fit:
+    """How far weights fitted a module. It is true if anything was left out, and its text says what.
+
+    Args:
+        report: what was left out, grouped by module, as lines for the log; empty if everything fitted.
+        missing: names of the module's tensors that got no weight.
+    """
+
+    report: str = ""
+    missing: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.report)
+
+    def __str__(self) -> str:
+        return self.report
+
+
 def load_state_dict(
     module: torch.nn.Module,
     state_dict: Mapping[str, Any],
     *,
     strict: bool = False,
     revise_keys: Sequence[tuple[str, str]] = REVISE_KEYS,
-) -> str:
-    """Loads weights into a module, those that fit.
+) -> Fit:
+    """Load weights into a module, those that fit.
 
     Args:
         module: what is loaded into.
@@ -253,7 +326,7 @@ def load_state_dict(
         revise_keys: pairs of (regular expression, replacement) for the names.
 
     Returns:
-        What was left out, grouped by module, as lines for the log; empty if everything fitted.
+        What was left out.
 
     Raises:
         CheckpointError: something does not fit and ``strict`` is set, or nothing at all fits.
@@ -274,9 +347,7 @@ def load_state_dict(
     missing = [key for key in result.missing_keys if key not in wrong_shape and not key.endswith("num_batches_tracked")]
     parts = []
     if wrong_shape:
-        parts.append(
-            "of another shape, left as they were:\n" + "\n".join(f"  {k}: {v}" for k, v in wrong_shape.items())
-        )
+        parts.append("of another shape, not loaded:\n" + "\n".join(f"  {k}: {v}" for k, v in wrong_shape.items()))
     if result.unexpected_keys:
         parts.append("in the file but not in the model:\n" + _grouped(result.unexpected_keys))
     if missing:
@@ -286,7 +357,7 @@ def load_state_dict(
     if report and (strict or nothing_fits):
         reason = "none of the weights fits the model" if nothing_fits else "the weights do not fit the model"
         raise CheckpointError(f"{reason}:\n{report}")
-    return report
+    return Fit(report, frozenset([*missing, *wrong_shape]))
 
 
 def _grouped(keys: Iterable[str]) -> str:
@@ -301,7 +372,12 @@ def _grouped(keys: Iterable[str]) -> str:
 def _load_torchvision(name: str) -> dict[str, Any]:
     from torchvision.models import get_model_weights
 
-    return dict(get_model_weights(name).DEFAULT.get_state_dict(progress=False, weights_only=True))
+    try:
+        weights = get_model_weights(name).DEFAULT
+    except ValueError as error:
+        raise CheckpointError(f"torchvision has no weights for {name!r}: {error}") from error
+    with downloading(weights.url, f"torchvision://{name}"):
+        return dict(weights.get_state_dict(progress=False, weights_only=True))
 
 
 class ForeignObject:

@@ -1,6 +1,7 @@
 """Data loaders: built from a config, seeded by sample, and able to start at any position."""
 
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -8,12 +9,20 @@ from itertools import islice
 from typing import Any
 
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset, get_worker_info
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, Sampler, TensorDataset, get_worker_info
 
 from trainwright.engine.building import note_errors, origin_of, resolve
-from trainwright.engine.data_faults import BadSamples, Restarts, describe_sample, unhook_child_signal
+from trainwright.engine.data_faults import (
+    BadSamples,
+    CollateWithReports,
+    Restarts,
+    describe_sample,
+    innermost,
+    unhook_child_signal,
+)
 from trainwright.engine.distributed import get_rank, get_world_size
-from trainwright.engine.errors import ConfigError
+from trainwright.engine.errors import ConfigError, TrainingError
+from trainwright.engine.logging import get_logger
 from trainwright.engine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
 from trainwright.engine.state import kept_host_streams, mix, mix_in, seed_host
 from trainwright.engine.streams import SeededStream, StreamLoader
@@ -67,36 +76,50 @@ class SeededDataset(_DatasetProxy):
         super().__init__(dataset, _seed=seed, _bad_samples=bad_samples)
 
     def __getitem__(self, key: int) -> Any:
-        return self._fetch(self._inner.__getitem__, [key], [key & _INDEX_MASK])[0]
+        return self._fetch_good([key], by_batch=False)[0]
 
     def __getitems__(self, keys: list[int]) -> Any:
+        return self._fetch_good(keys, by_batch=_fetches_batches(self._inner))
+
+    def _fetch_good(self, keys: list[int], by_batch: bool) -> Any:
+        """Returns what is asked for, with others in place of bad samples."""
         try:
-            return self._fetch_keys(keys)
+            return self._fetch_keys(keys, by_batch)
         except Exception:
             if self._bad_samples is None:
                 raise
-        return self._fetch_keys([self._good_key(key) for key in keys])
+        return self._fetch_keys([self._good_key(key, by_batch) for key in keys], by_batch)
 
-    def _fetch_keys(self, keys: list[int]) -> Any:
+    def _fetch_keys(self, keys: list[int], by_batch: bool) -> Any:
         indices = [key & _INDEX_MASK for key in keys]
-        if _fetches_batches(self._inner):
+        if by_batch:
             return self._fetch(self._inner.__getitems__, keys[:1], [indices])[0]
         return self._fetch(self._inner.__getitem__, keys, indices)
 
-    def _good_key(self, key: int) -> int:
-        """Returns the key of a sample, or of the next one that does not raise."""
+    def _good_key(self, key: int, by_batch: bool) -> int:
+        """Returns the key of a sample, or of the next one that does not raise.
+
+        Raises:
+            TrainingError: as many as the limit allows, one after the other, raise, and so does the next one.
+        """
         index = key & _INDEX_MASK
         base = key - index
-        for _ in range(self._bad_samples.limit + 1):
+        bad: set[int] = set()
+        while len(bad) <= self._bad_samples.limit:
             try:
-                self._fetch_keys([base + index])
+                self._fetch_keys([base + index], by_batch)
+                return base + index
             except Exception as error:
                 text = f"{describe_sample(self._inner, index)}: {type(error).__name__}: {error}"
-                self._bad_samples.add(index, text)
+                number = innermost(self._inner, index)[2]
+                if number in bad and index == key & _INDEX_MASK:  # all of the dataset
+                    break
+                self._bad_samples.add(number, text)
+                bad.add(number)
                 index = (index + 1) % len(self._inner)
-            else:
-                break
-        return base + index  # it raises again if none was good
+        lines = "\n".join(f"  {text}" for text in dict(self._bad_samples.take_reports()).values())
+        limit = self._bad_samples.limit
+        raise TrainingError(f"more than skip_bad_samples={limit} samples could not be loaded:\n{lines}")
 
     def _fetch(self, get: Callable[[Any], Any], keys: list[int], requests: Sequence[Any]) -> list[Any]:
         """Returns what ``get`` gives for each request, with the random streams of its key."""
@@ -221,7 +244,6 @@ class PositionedLoader(DataLoader[Any]):
     Workers that die are started again, at the batch that was due.
     """
 
-    bad_samples: BadSamples | None = None
     _restarts: Restarts | None = None
 
     def __iter__(self) -> Any:
@@ -230,7 +252,7 @@ class PositionedLoader(DataLoader[Any]):
         else:
             fetch, collate = self.dataset.__getitems__, self.collate_fn  # type: ignore[attr-defined]  # a SeededDataset
             batches = (collate(fetch(keys)) for keys in self.batch_sampler)
-        return batches if self.bad_samples is None else self._watched(batches, self.bad_samples)
+        return self._watched(batches) if isinstance(self.collate_fn, CollateWithReports) else batches
 
     def _from_workers(self) -> Iterator[Any]:
         if not self.num_workers:
@@ -252,11 +274,11 @@ class PositionedLoader(DataLoader[Any]):
             self._restarts = Restarts()
         return self._restarts.iterate(start)
 
-    def _watched(self, batches: Iterator[Any], bad_samples: BadSamples) -> Iterator[Any]:
-        for batch in batches:
-            bad_samples.collect()
-            yield batch
-        bad_samples.collect()
+    def _watched(self, batches: Iterator[Any]) -> Iterator[Any]:
+        bad_samples = self.dataset._bad_samples  # type: ignore[attr-defined]  # a SeededDataset
+        for content, reports in batches:
+            bad_samples.collect(reports)
+            yield content
 
 
 def _key_of_visit(item: Any, base: int, place: int) -> Any:
@@ -297,8 +319,15 @@ def build_dataloader(
     batch_size = options.pop("batch_size", 1)
     num_batch_per_epoch = options.pop("num_batch_per_epoch", None)
     if num_batch_per_epoch is not None:
-        dataset = FirstSamples(dataset, num_batch_per_epoch * batch_size)
-    options.pop("disable_subprocess_warning", None)
+        if isinstance(dataset, IterableDataset):
+            message = "an IterableDataset has no first samples to choose by index"
+            hint = "end the dataset's own __iter__, or train_cfg=dict(by_epoch=False, max_iters=...)"
+            raise ConfigError(f"{path}.num_batch_per_epoch", message, hint, origin_of(cfg, "num_batch_per_epoch"))
+        dataset = FirstSamples(dataset, num_batch_per_epoch * batch_size * get_world_size())
+    if options.pop("disable_subprocess_warning", False):
+        get_logger().warning(
+            "%s.disable_subprocess_warning changes nothing: set PYTHONWARNINGS=ignore to silence the workers", path
+        )
     options["collate_fn"] = _build_function(
         options.pop("collate_fn", None), _default_collate(dataset), f"{path}.collate_fn"
     )
@@ -333,22 +362,22 @@ def build_dataloader(
     )  # fmt: skip
     batch_sampler_cfg = options.pop("batch_sampler", None)
     limit = int(options.pop("skip_bad_samples", 0) or 0)
-    bad_samples = BadSamples(limit, options.get("multiprocessing_context")) if limit else None
+    bad_samples = None
+    if limit:
+        mode = path.removesuffix("_dataloader")
+        key = "skipped_samples" if mode in ("train", "dataloader") else f"skipped_samples_{mode}"
+        bad_samples = BadSamples(limit, key)
+        options["collate_fn"] = CollateWithReports(bad_samples, options["collate_fn"])
     dataset = SeededDataset(dataset, seed + rank_seed, bad_samples)
-    loader: PositionedLoader
     if batch_sampler_cfg is None:
         sampler = PositionedSampler(sampler, dataset)
-        loader = PositionedLoader(dataset, sampler=sampler, batch_size=batch_size, **options)
-        loader.bad_samples = bad_samples
-        return loader
+        return PositionedLoader(dataset, sampler=sampler, batch_size=batch_size, **options)
     drop_last = options.pop("drop_last", False)
     batch_sampler = DATA_SAMPLERS.build(
         batch_sampler_cfg, path=f"{path}.batch_sampler", sampler=sampler, batch_size=batch_size,
         **({"drop_last": drop_last} if drop_last else {}),
     )  # fmt: skip
-    loader = PositionedLoader(dataset, batch_sampler=PositionedSampler(batch_sampler, dataset), **options)
-    loader.bad_samples = bad_samples
-    return loader
+    return PositionedLoader(dataset, batch_sampler=PositionedSampler(batch_sampler, dataset), **options)
 
 
 def positioned_sampler(dataloader: Any) -> PositionedSampler | None:
@@ -357,6 +386,18 @@ def positioned_sampler(dataloader: Any) -> PositionedSampler | None:
         if isinstance(sampler, PositionedSampler):
             return sampler
     return None
+
+
+def keeps_position(dataloader: Any) -> bool:
+    """Whether a loader has a state of its own that tells where it is, because its position is not a number."""
+    has_methods = hasattr(dataloader, "state_dict") and hasattr(dataloader, "load_state_dict")
+    return bool(getattr(dataloader, "has_state", has_methods))
+
+
+def is_endless(dataloader: Any) -> bool:
+    """Whether the sampler of a loader never comes to an end."""
+    sampler = positioned_sampler(dataloader)
+    return sampler is not None and sampler.endless
 
 
 def start_at(dataloader: Any, epoch: int, batch: int) -> bool:
@@ -391,9 +432,29 @@ def stop_workers(dataloader: Any) -> None:
 
 def samples_in_batch(dataloader: Any) -> int | None:
     """Returns how many samples all ranks together take in an iteration, or None where the loader does not say."""
-    if positioned_sampler(dataloader) is None or dataloader.batch_size is None:
+    ours = positioned_sampler(dataloader) is not None or isinstance(dataloader, StreamLoader)
+    if not ours or dataloader.batch_size is None:
         return None
     return int(dataloader.batch_size) * get_world_size()
+
+
+def samples_that_count(dataloader: Any) -> int:
+    """Returns how many of the samples that all ranks see in an epoch count: all but the padding.
+
+    Padding is the last samples, which a sampler repeats so that all ranks get as many; one that does so has the
+    attributes ``dataset`` and ``total_size``, as ours and PyTorch's ``DistributedSampler`` have. What any other sampler
+    shows counts, however often. With a batch sampler, which may change the order, padding cannot be told from the
+    rest: ``round_up=False`` avoids it.
+
+    Returns:
+        Their number, or ``sys.maxsize`` where all of them count.
+    """
+    batch_sampler, sampler = (getattr(dataloader, name, None) for name in ("batch_sampler", "sampler"))
+    total = getattr(sampler, "total_size", None)
+    if total is None or type(batch_sampler) not in (BatchSampler, type(None)):
+        return sys.maxsize
+    size = len(sampler.dataset)  # type: ignore[union-attr]  # it has a total_size, so it is a sampler
+    return size if total - size < get_world_size() else sys.maxsize
 
 
 def position_of(dataloader: Any, iteration: int, length: int | None = None) -> tuple[int, int]:
@@ -404,12 +465,11 @@ def position_of(dataloader: Any, iteration: int, length: int | None = None) -> t
         iteration: 0-based index of the iteration.
         length: batches in a pass; as many as the loader has now if None.
     """
-    sampler = positioned_sampler(dataloader)
     try:
         length = len(dataloader) if length is None else length
     except TypeError:  # an IterableDataset without length
         return 0, iteration
-    return (0, iteration) if sampler is not None and sampler.endless else divmod(iteration, length)
+    return (0, iteration) if is_endless(dataloader) else divmod(iteration, length)
 
 
 def sample_indices(dataloader: Any, epoch: int, batch: int) -> list[int] | None:

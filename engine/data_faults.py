@@ -1,14 +1,14 @@
 """What can go wrong while data are fetched: samples that raise, and data workers that die."""
 
-import multiprocessing
+import bisect
 import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from torch.utils.data import get_worker_info
+from torch.utils.data import ConcatDataset, Subset, get_worker_info
 
 from trainwright.engine.errors import TrainingError
 from trainwright.engine.logging import get_logger
@@ -21,17 +21,46 @@ _TEXT_LENGTH = 500
 _DEAD_WORKER = re.compile(r"DataLoader worker .*(exited unexpectedly|is killed by signal)|DataLoader timed out")
 
 
+def innermost(dataset: Any, index: int) -> tuple[Any, int, int]:
+    """Return which dataset, inside of those that repeat, choose from or join others, a sample is of.
+
+    Args:
+        dataset: a map-style dataset. Those that contain others are PyTorch's ``Subset`` and ``ConcatDataset``, and
+            those with MMEngine's method ``_get_ori_dataset_idx``.
+        index: position of the sample in it.
+
+    Returns:
+        The innermost dataset, the position of the sample in it, and a number for the sample: that position, counted
+        on from dataset to dataset where several are joined.
+    """
+    parts = getattr(dataset, "datasets", None)
+    find = getattr(dataset, "_get_ori_dataset_idx", None)
+    if parts is not None and (find is not None or isinstance(dataset, ConcatDataset)):
+        if find is not None:
+            part, position = find(index)
+        else:
+            part = bisect.bisect_right(dataset.cumulative_sizes, index)
+            position = index - (dataset.cumulative_sizes[part - 1] if part else 0)
+        part = next(place for place, other in enumerate(parts) if other is parts[part])
+        owner, position, number = innermost(parts[part], position)
+        return owner, position, number + sum(len(other) for other in parts[:part])
+    if hasattr(dataset, "dataset") and (find is not None or isinstance(dataset, Subset)):
+        return innermost(dataset.dataset, find(index) if find is not None else dataset.indices[index])
+    return dataset, index, index
+
+
 def describe_sample(dataset: Any, index: int) -> str:
-    """Returns ``sample 17 (path/to/17.png) of MyDataset``; without the path where nobody knows it.
+    """Return ``sample 17 (path/to/17.png) of MyDataset``; without the path where nobody knows it.
 
     A dataset of the user's own may have a method ``describe_sample(index) -> str`` that returns the path, or
     whatever else tells people which sample that is.
 
     Args:
-        dataset: a map-style dataset.
+        dataset: a map-style dataset; of datasets made of others, the innermost one is named.
         index: position of the sample.
     """
     try:
+        dataset, index, _ = innermost(dataset, index)
         place = _place_of(dataset, index)
     except Exception:  # the sample is known to be broken: what describes it may be so too
         place = None
@@ -54,47 +83,81 @@ def _place_of(dataset: Any, index: int) -> str | None:
     return None
 
 
+class BatchWithReports(NamedTuple):
+    """What a data worker hands over: a batch, and the samples that raised while it was made."""
+
+    content: Any
+    reports: list[tuple[int, str]]
+
+
 class BadSamples:
-    """Counts the samples that raise and are skipped, also those that data workers meet.
+    """Counts the samples that raise and are skipped.
+
+    Reports travel with the batch that they concern, also from data workers. Which samples are known is part of the
+    message hub, and so of checkpoints: the limit is that of the whole run, and a sample counts once, however often
+    other datasets repeat it.
 
     Args:
         limit: how many different samples may be skipped in a run.
-        context: what starts the workers, as for ``DataLoader``: None, a name or a context.
+        key: name under which the message hub has the numbers of those that were; see :func:`innermost`.
     """
 
-    def __init__(self, limit: int, context: Any = None) -> None:
+    def __init__(self, limit: int, key: str = "skipped_samples") -> None:
         self.limit = limit
-        if context is None or isinstance(context, str):
-            context = multiprocessing.get_context(context)
-        self._queue = context.SimpleQueue()
-        self._here: list[tuple[int, str]] = []
-        self._known: dict[int, str] = {}
+        self.key = key
+        self._reports: list[tuple[int, str]] = []
+        self._texts: dict[int, str] = {}
 
-    def add(self, index: int, text: str) -> None:
-        """Reports a sample, from a data worker or from the process that trains."""
-        report = (index, text[:_TEXT_LENGTH])
-        if get_worker_info() is None:
-            self._here.append(report)
-        else:
-            self._queue.put(report)
+    def add(self, number: int, text: str) -> None:
+        """Report a sample that raised."""
+        self._reports.append((number, text[:_TEXT_LENGTH]))
 
-    def collect(self) -> None:
-        """Logs what was reported since the last time.
+    def take_reports(self) -> list[tuple[int, str]]:
+        """Return what was reported in this process since the last time."""
+        reports, self._reports = self._reports, []
+        return reports
+
+    def collect(self, reports: Sequence[tuple[int, str]]) -> None:
+        """Log samples that were reported, and count them.
 
         Raises:
             TrainingError: more samples were skipped than the limit allows.
         """
-        reports, self._here = self._here, []
-        while not self._queue.empty():
-            reports.append(self._queue.get())
-        for index, text in reports:
-            if index not in self._known:
-                self._known[index] = text
+        if not reports:
+            return
+        hub = MessageHub.get_current_instance()
+        known = set(hub.get_info(self.key) or ())
+        for number, text in reports:
+            if number not in known:
                 get_logger().warning("skipped %s", text)
-                MessageHub.get_current_instance().update_info("skipped_samples", sorted(self._known))
-        if len(self._known) > self.limit:
-            lines = "\n".join(f"  {text}" for text in self._known.values())
+            known.add(number)
+            self._texts[number] = text
+        hub.update_info(self.key, sorted(known))
+        if len(known) > self.limit:
+            lines = "\n".join(
+                f"  {self._texts.get(number, f'sample {number}, see the log')}" for number in sorted(known)
+            )
             raise TrainingError(f"more than skip_bad_samples={self.limit} samples could not be loaded:\n{lines}")
+
+
+class CollateWithReports:
+    """Adds to a batch the samples that raised while it was made.
+
+    Args:
+        bad_samples: where they are reported in this process.
+        collate: makes a batch of samples.
+    """
+
+    def __init__(self, bad_samples: BadSamples, collate: Callable[[Any], Any] | None) -> None:
+        self._bad_samples = bad_samples
+        self._collate = collate
+
+    def __call__(self, samples: Any) -> BatchWithReports:
+        info = get_worker_info()
+        dataset: Any = info and info.dataset
+        bad_samples: BadSamples = self._bad_samples if info is None else dataset._bad_samples  # that worker's copy
+        content = samples if self._collate is None else self._collate(samples)
+        return BatchWithReports(content, bad_samples.take_reports())
 
 
 class Restarts:

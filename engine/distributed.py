@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from trainwright.engine.errors import ConfigError
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -78,16 +80,42 @@ def get_device(device: "str | torch.device | None" = None) -> torch.device:
     """Returns the device to compute on.
 
     Args:
-        device: the one that the user asked for, returned as it is; if None, the current accelerator, else the
-            CPU.
+        device: the one that the user asked for; if None, the current accelerator, else the CPU.
+
+    Raises:
+        ConfigError: there is no such device.
     """
     if device is not None:
-        return torch.device(device)
+        return _checked_device(device)
     if not torch.accelerator.is_available():
         return torch.device("cpu")
     accelerator = torch.accelerator.current_accelerator()
     assert accelerator is not None
     return torch.device(accelerator.type, torch.accelerator.current_device_index())
+
+
+def _checked_device(device: "str | torch.device") -> torch.device:
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        hint = "a GPU is 'cuda', or 'cuda:1' for the second; others are 'cpu', 'mps' and 'xpu'"
+        raise ConfigError("device", f"PyTorch knows no device {device!r}", hint) from None
+    if wanted.type not in ("cuda", "mps", "xpu"):
+        return wanted
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if accelerator is None or accelerator.type != wanted.type:
+        there = "the CPU alone" if accelerator is None else f"'{accelerator.type}'"
+        hint = "without --device, and `device` in the config, the accelerator is used if there is one"
+        if wanted.type == "cuda":
+            built = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "is built without CUDA"
+            hint = f"PyTorch {torch.__version__} {built}; see `nvidia-smi` and CUDA_VISIBLE_DEVICES\n{hint}"
+        raise ConfigError("device", f"there is no {str(wanted)!r} here: PyTorch finds {there}", hint)
+    count = torch.accelerator.device_count()
+    if (wanted.index or 0) >= count:
+        raise ConfigError(
+            "device", f"there is no {str(wanted)!r} here", f"there are {count}, and the first is number 0"
+        )
+    return wanted
 
 
 def infer_launcher() -> str:
@@ -296,7 +324,8 @@ def collect_results(
 
     Args:
         results: one item for each sample that this process has seen; must be picklable.
-        size: length of the dataset; what a sampler padded beyond it is dropped.
+        size: how many samples count: the last ones beyond it, which a sampler repeated to even out the processes, are
+            dropped. In one process nothing is.
         device: ``"cpu"`` or ``"gpu"``, as in MMEngine. Results travel by the memory that the group's backend
             sends from, which is the CPU's unless the backend was set to one of the accelerator alone.
         tmpdir: folder that all processes can reach, for results too large to be sent (``"cpu"`` only). A
@@ -310,7 +339,7 @@ def collect_results(
     if device == "gpu" and tmpdir is not None:
         raise ValueError("tmpdir is for device='cpu' only")
     if get_world_size() == 1:
-        return results[:size]
+        return results
     parts = gather_object(results) if tmpdir is None else _gather_through_files(results, Path(tmpdir))
     if parts is None:
         return None

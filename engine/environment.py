@@ -4,10 +4,12 @@ import multiprocessing
 import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, count
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -47,6 +49,25 @@ def setup_environment(env_cfg: Mapping[str, Any], launcher: str) -> None:
     _raise_file_limit(int(env_cfg.get("resource_limit", 4096)))
 
 
+def make_folder(folder: str | Path, path: str, hint: str) -> None:
+    """Makes a folder, and makes sure that files can be written to it.
+
+    Args:
+        folder: the folder.
+        path: what names it in the config, for the message.
+        hint: what to do where it fails.
+
+    Raises:
+        ConfigError: it cannot be made, or nothing can be written to it.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(path, f"the folder {str(folder)!r} cannot be written to: {error}", hint) from error
+
+
 def collect_env() -> dict[str, str]:
     """Returns what is worth knowing about the machine, for the head of the log."""
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -71,11 +92,14 @@ def package_version(package: str) -> str:
         return "not installed"
 
 
-def unused_timestamp(work_dir: Path) -> str:
-    """Returns the time to the second, with a number behind it if a run of this second has its folder already."""
+def make_log_dir(work_dir: Path) -> str:
+    """Make a folder for the logs of a run. Return its name: the time to the second, and a number if that is taken."""
     now = datetime.now().strftime("%Y%m%d_%H%M%S")
-    candidates = chain([now], (f"{now}_{number}" for number in count(2)))
-    return next(candidate for candidate in candidates if not (work_dir / candidate).exists())
+    for name in chain([now], (f"{now}_{number}" for number in count(2))):
+        with suppress(FileExistsError):  # two runs can begin in the same second
+            (work_dir / name).mkdir(parents=True)
+            return name
+    raise AssertionError("there is always a next number")
 
 
 def _raise_file_limit(wanted: int) -> None:

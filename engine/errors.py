@@ -3,7 +3,7 @@
 TrainwrightError
 ├── ConfigError (ValueError)            a mistake in a config, with its place and a remedy
 │   ├── ConfigFileError                 a config file that cannot be read
-│   ├── HookPointError (TypeError)      a method of a hook that looks like a point of a run and is none
+│   ├── HookPointError (TypeError)      a method of a hook that a run never or cannot call
 │   └── UnknownTypeError (KeyError)     a `type` that no registry knows
 ├── ConfigErrors (ValueError)           all mistakes that `check` found, together
 ├── CheckpointError (RuntimeError)      a checkpoint that is missing, damaged, unsafe or does not fit
@@ -72,7 +72,7 @@ class UnknownTypeError(ConfigError, KeyError):
 
 
 class HookPointError(ConfigError, TypeError):
-    """A method of a hook that would never be called, since its name is no point of a run."""
+    """A method of a hook that a run never calls, since its name is not a point, or cannot call, by its signature."""
 
 
 class ConfigErrors(TrainwrightError, ValueError):

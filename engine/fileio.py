@@ -53,7 +53,7 @@ def load(file: str | Path | IO[Any], file_format: str | None = None, *, trusted:
 def dump(obj: Any, file: str | Path | IO[Any] | None = None, file_format: str | None = None, **kwargs: Any) -> Any:
     """Writes an object to a file, or returns it as text.
 
-    JSON takes sets and ranges, arrays and tensors as lists.
+    JSON takes sets and ranges, arrays and tensors as lists; see :func:`to_json`.
 
     Args:
         obj: the object.
@@ -74,6 +74,26 @@ def dump(obj: Any, file: str | Path | IO[Any] | None = None, file_format: str | 
     else:
         file.write(content)
     return None
+
+
+def to_json(obj: Any, *, default: Callable[[Any], Any] | None = None, **kwargs: Any) -> str:
+    """Returns an object as JSON that every reader takes: NaN and infinities, which JSON does not have, as null.
+
+    Args:
+        obj: the object.
+        default: returns what to write in place of a value that JSON does not know; arrays, tensors, sets and ranges
+            as lists if None.
+        **kwargs: for ``json.dumps``; ``allow_nan=True`` writes ``NaN`` and ``Infinity`` as Python does.
+
+    Raises:
+        TypeError: something in it cannot be written.
+    """
+    default = _plain if default is None else default
+    try:
+        return json.dumps(obj, **{"default": default, "allow_nan": False, **kwargs})
+    except ValueError:
+        known = json.dumps(obj, **{"default": default, **kwargs, "allow_nan": True, "indent": None})
+        return json.dumps(json.loads(known, parse_constant=lambda name: None), **{**kwargs, "allow_nan": False})
 
 
 def list_from_file(
@@ -163,7 +183,7 @@ def _plain(value: Any) -> Any:
 
 
 _DUMPERS: dict[str, Callable[[Any, Mapping[str, Any]], Any]] = {
-    "json": lambda obj, kwargs: json.dumps(obj, **{"default": _plain, **kwargs}),
+    "json": lambda obj, kwargs: to_json(obj, **{"default": _plain, **kwargs}),
     "yaml": lambda obj, kwargs: yaml.dump(obj, **{"sort_keys": False, "allow_unicode": True, **kwargs}),
     "pickle": lambda obj, kwargs: pickle.dumps(obj, **kwargs),
 }

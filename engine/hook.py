@@ -1,9 +1,12 @@
 """Hooks: what happens around a step."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
+from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from trainwright.engine.building import signature_of
 from trainwright.engine.errors import ConfigError, HookPointError, Origin, did_you_mean
 
 if TYPE_CHECKING:
@@ -51,31 +54,43 @@ class Hook:
     """Base of everything that acts at points of a run.
 
     A subclass overrides the points that it needs; only overridden ones are called. A hook with ``state_dict`` and
-    ``load_state_dict`` has its state in every checkpoint. Each point may also be handled for all modes at once, in
-    ``_before_epoch``, ``_after_epoch``, ``_before_iter`` or ``_after_iter`` with an argument ``mode``.
+    ``load_state_dict`` has its state in every checkpoint, under its ``name``: that of its class, unless the config (or
+    whoever makes it) gives another one, which every further hook of the same class needs.
+
+    Each point may also be handled for all modes at once, in ``_before_epoch``, ``_after_epoch``, ``_before_iter`` or
+    ``_after_iter`` with an argument ``mode``.
 
     Raises:
-        HookPointError: a subclass has a public method that looks like a point and is none (``after_train_iteration``).
+        HookPointError: a subclass has a public method that looks like a point and is none (``after_train_iteration``),
+            or a point that a run cannot call: other arguments, a coroutine, a generator.
     """
 
     priority: "int | str | Priority" = "NORMAL"
+    name: str = ""
+
+    exclusive: ClassVar[str | None] = None
+    """What only one hook of a run may do, in words; a second hook with the same words is refused."""
 
     stages: ClassVar[tuple[str, ...]] = (
         "before_run", "after_load_checkpoint", "before_train", "before_train_epoch", "before_train_iter",
         "after_train_iter", "after_train_epoch", "before_val", "before_val_epoch", "before_val_iter", "after_val_iter",
-        "after_val_epoch", "after_val", "before_save_checkpoint", "after_train", "before_test", "before_test_epoch",
-        "before_test_iter", "after_test_iter", "after_test_epoch", "after_test", "after_run",
+        "after_val_epoch", "after_val", "before_snapshot", "before_save_checkpoint", "after_train", "before_test",
+        "before_test_epoch", "before_test_iter", "after_test_iter", "after_test_epoch", "after_test", "after_run",
     )  # fmt: skip
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in vars(cls):
-            if name.startswith(("before_", "after_")) and name not in cls.stages and callable(vars(cls)[name]):
+        for name, member in vars(cls).items():
+            if name.startswith(("before_", "after_")) and name not in cls.stages and callable(member):
                 hint = did_you_mean(name, cls.stages) or f"the points are {', '.join(cls.stages)}"
-                code = getattr(vars(cls)[name], "__code__", None)
-                origin = Origin(code.co_filename, code.co_firstlineno) if code else None
                 message = "this is no point of a run, it would never be called"
-                raise HookPointError(f"{cls.__name__}.{name}", message, hint, origin)
+                raise HookPointError(f"{cls.__name__}.{name}", message, hint, _origin_of(member))
+        mro = cls.__mro__
+        for owner in mro[: mro.index(Hook)]:
+            if owner is cls or not issubclass(owner, Hook):  # other hooks have been checked, mixins have not
+                for name in (*Hook.stages, *_SHARED.values()):
+                    if name in vars(owner):
+                        _check_point(cls, name, vars(owner)[name])
 
     def before_run(self, runner: "Runner") -> None:
         """Called once, when everything is built."""
@@ -100,6 +115,9 @@ class Hook:
 
     def after_test(self, runner: "Runner") -> None:
         """Called after a test."""
+
+    def before_snapshot(self, runner: "Runner") -> None:
+        """Called in every process before the state of the run is collected for a checkpoint; may still change it."""
 
     def before_save_checkpoint(self, runner: "Runner", checkpoint: dict[str, Any]) -> None:
         """Called with the checkpoint that is about to be written; may change it."""
@@ -192,6 +210,18 @@ class Hook:
     ) -> None:
         """All three ``after_*_iter`` in one."""
 
+    def save_stopped(self, runner: "Runner", meta: Mapping[str, Any]) -> bool:
+        """Save a run that was stopped, if this hook saves checkpoints.
+
+        Args:
+            runner: the run, between two iterations.
+            meta: further entries of the checkpoint's ``meta``.
+
+        Returns:
+            Whether a checkpoint was written that can be resumed, and noted as the newest.
+        """
+        return False
+
     def every_n_epochs(self, runner: "Runner", n: int, start: int = 0) -> bool:
         """Whether the epoch in progress is the n-th, 2n-th, … after ``start``; never for ``n <= 0``."""
         done = runner.epoch + 1 - start
@@ -223,8 +253,60 @@ class Hook:
         return [stage for stage in Hook.stages if _overrides(type(self), stage)]
 
 
+def has_state(hook_class: Any) -> bool:
+    """Return whether hooks of a class are part of checkpoints."""
+    return hasattr(hook_class, "state_dict") and hasattr(hook_class, "load_state_dict")
+
+
+def same_name(name: str, path: str, other: str, origin: Origin | None = None) -> ConfigError:
+    """Return the mistake of a hook whose state would be mixed up with that of another.
+
+    Args:
+        name: the name that both have.
+        path: dotted path of the second hook.
+        other: dotted path of the first one.
+        origin: where the second one is configured.
+    """
+    message = f"a second hook named {name!r}{f' (the first is {other})' if other else ''}, and both have state"
+    return ConfigError(
+        path,
+        message,
+        "a checkpoint tells them apart by name: give this one name='...' (an object has an attribute)",
+        origin,
+    )
+
+
 _SHARED = {"before_*_epoch": "_before_epoch", "after_*_epoch": "_after_epoch", "before_*_iter": "_before_iter",
            "after_*_iter": "_after_iter"}  # fmt: skip
+
+
+def _check_point(hook: type[Hook], name: str, member: Any) -> None:
+    """Raises a HookPointError for a method that a run cannot call at this point."""
+    if isinstance(member, property):  # its value is known only at run time
+        return
+    point = member.__get__(Hook(), hook) if hasattr(member, "__get__") else member
+    expected = inspect.signature(getattr(Hook, name))
+    parameters = [parameter.replace(annotation=parameter.empty) for parameter in expected.parameters.values()]
+    written = expected.replace(parameters=parameters, return_annotation=expected.empty)
+    problem = ""
+    if not callable(point):
+        problem = "this is not a method"
+    elif inspect.iscoroutinefunction(point) or inspect.isasyncgenfunction(point) or inspect.isgeneratorfunction(point):
+        problem = "its body would never run: a run calls it and awaits or iterates over nothing"
+    elif (signature := signature_of(point)) is not None:
+        _, runner, *others = expected.parameters
+        try:
+            signature.bind(runner, **dict.fromkeys(others))
+        except TypeError as error:
+            call = ", ".join([runner, *(f"{other}=…" for other in others)])
+            problem = f"called as {name}({call}), but takes {signature}: {error}"
+    if problem:
+        raise HookPointError(f"{hook.__name__}.{name}", problem, f"write def {name}{written}", _origin_of(member))
+
+
+def _origin_of(member: Any) -> Origin | None:
+    code = getattr(inspect.unwrap(getattr(member, "__func__", member)), "__code__", None)
+    return Origin(code.co_filename, code.co_firstlineno) if code else None
 
 
 def _overrides(hook: type[Hook], stage: str) -> bool:
@@ -271,6 +353,18 @@ def configured_hooks(
         yield f"custom_hooks.{index}", hook
 
 
+def excluded(path: str, hook: type[Hook], other: type[Hook]) -> ConfigError:
+    """Return the error for two hooks of which a run can have only one.
+
+    Args:
+        path: dotted path of the second one in the config.
+        hook: its class.
+        other: class of the first one.
+    """
+    message = f"{hook.__name__} cannot join {other.__name__}: only one hook of a run {hook.exclusive}"
+    return ConfigError(path or "custom_hooks", message, "remove one of them")
+
+
 class _Points(dict[str, list[Callable[..., None]]]):
     def __missing__(self, stage: str) -> list[Callable[..., None]]:
         raise ValueError(f"no point {stage!r}: {did_you_mean(stage, Hook.stages) or ', '.join(Hook.stages)}")
@@ -281,18 +375,31 @@ class HookList:
 
     def __init__(self) -> None:
         self.hooks: list[Hook] = []
+        self._paths: dict[str, str] = {}
         self._stages: list[set[str]] = []
         self.calls: dict[str, list[Callable[..., None]]] = _Points((stage, []) for stage in Hook.stages)
 
-    def add(self, hook: Hook) -> None:
-        """Inserts a hook behind those of the same or a lower priority number."""
+    def add(self, hook: Hook, path: str = "") -> None:
+        """Inserts a hook behind those of the same or a lower priority number.
+
+        Raises:
+            ConfigError: it excludes one that is there already, or has state and the same name as one that has, too.
+        """
+        for other in self.hooks:
+            if hook.exclusive is not None and hook.exclusive == other.exclusive:
+                raise excluded(path, type(hook), type(other))
+        hook.name = hook.name or type(hook).__name__
+        if has_state(type(hook)):
+            if hook.name in self._paths:
+                raise same_name(hook.name, path or type(hook).__name__, self._paths[hook.name])
+            self._paths[hook.name] = path
         priority = get_priority(hook.priority)
         position = sum(get_priority(other.priority) <= priority for other in self.hooks)
         self.hooks.insert(position, hook)
         self._stages.insert(position, set(hook.get_triggered_stages()))
         for stage in self._stages[position]:
             acting = (hook for hook, stages in zip(self.hooks, self._stages) if stage in stages)
-            self.calls[stage] = [getattr(hook, stage) for hook in acting]
+            self.calls[stage] = [_bound(hook, stage) for hook in acting]
 
     def table(self) -> str:
         """Returns, for the log, each point with the hooks that act there, in order."""
@@ -303,6 +410,14 @@ class HookList:
                 lines.append(f"{stage}:")
                 lines += [f"  ({_priority_name(hook.priority):<12}) {type(hook).__name__}" for hook in hooks]
         return "\n".join(lines)
+
+
+def _bound(hook: Hook, stage: str) -> Callable[..., None]:
+    """Returns the method for a point, bound to its hook also if it is static or a class's: messages name the hook."""
+    call: Callable[..., None] = getattr(hook, stage)
+    if getattr(call, "__self__", None) is hook:
+        return call
+    return MethodType(lambda _, *args, **kwargs: call(*args, **kwargs), hook)
 
 
 def _priority_name(priority: "int | str | Priority") -> str:

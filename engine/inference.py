@@ -5,6 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.util import find_spec
 from itertools import islice
@@ -18,15 +19,18 @@ from torch import Tensor, nn
 from trainwright.engine.checkpoint import get_state_dict, load_checkpoint_file, load_state_dict
 from trainwright.engine.config.config import Config
 from trainwright.engine.config.config_dict import ConfigDict
+from trainwright.engine.config.custom_imports import import_custom_modules
 from trainwright.engine.distributed import get_device
-from trainwright.engine.errors import CheckpointError, ConfigError, did_you_mean
+from trainwright.engine.errors import CheckpointError, ConfigError, UnknownTypeError, did_you_mean
+from trainwright.engine.evaluation.samples import check_number, samples_of
 from trainwright.engine.fileio import load
 from trainwright.engine.image_inputs import ImagePipeline, list_images, read_image
 from trainwright.engine.logging import print_log
-from trainwright.engine.model_setup import build_model
-from trainwright.engine.registry import DATASETS, FUNCTIONS, INFERENCERS, ROOT_SCOPE, TRANSFORMS, VISUALIZERS
+from trainwright.engine.model_setup import build_model, initialize_model
+from trainwright.engine.registry import DATASETS, FUNCTIONS, INFERENCERS, ROOT_SCOPE, TRANSFORMS, VISUALIZERS, untrusted
 from trainwright.engine.registry import default_scope as in_scope
-from trainwright.engine.structures import BaseDataElement, DataSample, PixelData
+from trainwright.engine.snapshot import saved_config
+from trainwright.engine.structures import BaseDataElement, PixelData
 
 ConfigLike = Config | ConfigDict | Mapping[str, Any]
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt")
@@ -37,9 +41,10 @@ _CONFIG_SUFFIXES = (".py", ".yaml", ".yml", ".json")
 class Inferencer:
     """Predicts on images of any kind with a trained model.
 
-    One checkpoint file is enough: it holds the config and the weights. Its config decides what is built, and
-    so which code runs: take checkpoints only from sources that you trust. An image goes the way of the images
-    that the model was tested on:
+    One checkpoint file is enough: it holds the config and the weights. Nothing in a file runs: of its config only what
+    is registered already is built, and layers, networks and transforms of PyTorch and torchvision. Import the modules
+    with your own parts first, or say that you trust the file. An image goes the way of the images that the model was
+    tested on:
 
     1. through ``inference_pipeline`` or ``test_pipeline`` of the config, where there is one;
     2. else through the pipeline of the test dataset;
@@ -62,10 +67,13 @@ class Inferencer:
         device: where to compute; the accelerator, else the CPU, if None.
         scope: library whose registries are asked first; ``default_scope`` of the config if None.
         show_progress: show a progress bar.
+        trusted: import what the config in the checkpoint names: its ``custom_imports``, its ``default_scope``, and any
+            dotted path. A config that is given as ``model`` is trusted in any case.
 
     Raises:
         ValueError: neither a model nor weights are given, or no config has this name.
         CheckpointError: the checkpoint is missing, damaged, unsafe, without config, or does not fit.
+        UnknownTypeError: its config names something that is not registered.
     """
 
     preprocess_kwargs: ClassVar[set[str]] = set()
@@ -88,6 +96,7 @@ class Inferencer:
         device: str | torch.device | None = None,
         scope: str | None = None,
         show_progress: bool = True,
+        trusted: bool = False,
     ) -> None:
         if isinstance(model, str | os.PathLike) and Path(model).suffix in _CHECKPOINT_SUFFIXES and weights is None:
             model, weights = None, model
@@ -99,11 +108,15 @@ class Inferencer:
         if cfg is None:
             assert checkpoint is not None
             cfg = config_of(checkpoint, str(weights))
+            if trusted:
+                import_custom_modules(cfg._cfg_dict, [])
+        else:
+            trusted = True
         self.cfg = cfg
         self.scope = scope or cfg.get("default_scope")
         self.show_progress = show_progress
         self.dataset_meta: dict[str, Any] = {}
-        with in_scope(self.scope):
+        with in_scope(self.scope), nullcontext() if trusted else _from_stranger(weights):
             self.model: Any = self._init_model(cfg, checkpoint, get_device(device))
             self.dataset_meta = self._dataset_meta(cfg, checkpoint)
             self.pipeline = self._init_pipeline(cfg)
@@ -156,7 +169,9 @@ class Inferencer:
     def forward(self, inputs: Any, **kwargs: Any) -> list[Any]:
         """Returns the model's predictions for one batch, one for each sample."""
         predictions = self.model.test_step(inputs)
-        return predictions.unbatch() if isinstance(predictions, DataSample) else list(predictions)
+        samples = samples_of(predictions, inputs)
+        check_number(samples, inputs, predictions)
+        return samples
 
     def visualize(
         self,
@@ -334,7 +349,12 @@ class Inferencer:
         """Returns the model with its weights on the device, in evaluation mode."""
         if "model" not in cfg:
             raise ConfigError("model", "the config has no model")
-        model = build_model(cfg["model"], cfg.get("data_preprocessor"))
+        if isinstance(cfg["model"], str):
+            message = f"the run was given an object, {cfg['model']}, so the checkpoint cannot say how to build it"
+            raise CheckpointError(
+                f"model: {message}: give the config as well, Inferencer(dict(model=...), weights=...)"
+            )
+        model = build_model(cfg["model"], cfg.get("data_preprocessor"), weights_follow=checkpoint is not None)
         self._load_weights_to_model(model, checkpoint, cfg)
         return model.to(device).eval()
 
@@ -346,8 +366,12 @@ class Inferencer:
                 "current",
                 logging.WARNING,
             )
-        elif report := load_state_dict(model, get_state_dict(checkpoint)):
-            print_log(f"the checkpoint does not fit the model in all:\n{report}", "current", logging.WARNING)
+        else:
+            fit = load_state_dict(model, get_state_dict(checkpoint))
+            initialize_model(model, fit.missing)
+            if fit:
+                load_state_dict(model, get_state_dict(checkpoint))
+                print_log(f"the checkpoint does not fit the model in all:\n{fit}", "current", logging.WARNING)
 
     def _dataset_meta(self, cfg: ConfigLike, checkpoint: Mapping[str, Any] | None) -> dict[str, Any]:
         """Returns what the checkpoint says about the dataset, or else the class of the test dataset."""
@@ -397,7 +421,7 @@ BaseInferencer = Inferencer
 
 
 def config_of(checkpoint: Mapping[str, Any], name: str = "the checkpoint") -> Config:
-    """Returns the config that a checkpoint was trained with.
+    """Return the config that a checkpoint was trained with. It is read as data: nothing of it runs.
 
     Args:
         checkpoint: what :func:`~trainwright.engine.checkpoint.load_checkpoint_file` read, of Trainwright or
@@ -407,14 +431,28 @@ def config_of(checkpoint: Mapping[str, Any], name: str = "the checkpoint") -> Co
     Raises:
         CheckpointError: it holds no config.
     """
-    texts = (
-        (checkpoint.get("meta") or {}).get("cfg"),
-        ((checkpoint.get("message_hub") or {}).get("runtime_info") or {}).get("cfg"),
-    )
-    for text in texts:
-        if isinstance(text, str) and text:
-            return Config.fromstring(text, file_format=".py")
-    raise CheckpointError(f"{name} holds no config: give the config as well, Inferencer('config.py', {name!r})")
+    hint = f"give the config as well, Inferencer('config.py', {name!r})"
+    try:
+        keys = saved_config(checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(f"{name}: {error}; {hint}") from error
+    if not keys:
+        raise CheckpointError(f"{name} holds no config: {hint}")
+    return Config(keys)
+
+
+@contextmanager
+def _from_stranger(file: Any) -> Iterator[None]:
+    """While active, only what is registered can be built from a config, and the error about anything else says why."""
+    try:
+        with untrusted():
+            yield
+    except UnknownTypeError as error:
+        error.hint += (
+            f"\nthe config comes from {file}, and nothing that a checkpoint names is imported: import the module that "
+            "registers it first, give the config as well, or say trusted=True if you trust the file"
+        )
+        raise
 
 
 def _test_dataset(cfg: ConfigLike) -> Mapping[str, Any] | None:

@@ -76,7 +76,9 @@ class ConsoleHandler(logging.Handler):
                 text.highlight_words([f"- {record.levelname} -"], _LEVEL_STYLES.get(record.levelname, ""))
                 self.console.print(text, soft_wrap=True, highlight=False)
             else:
-                self.console.file.write(line + "\n")
+                file = self.console.file
+                encoding = getattr(file, "encoding", None) or "utf-8"
+                file.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
                 self.console.file.flush()
         except Exception:
             self.handleError(record)
@@ -268,4 +270,5 @@ def _file_handler(path: str, mode: str, cfg: Mapping[str, Any] | None) -> loggin
         raise ValueError(f"no file handler {type_!r}: {did_you_mean(type_, known) or ', '.join(known)}")
     if type_ == "FileHandler":
         arguments.setdefault("mode", mode)
+    arguments.setdefault("encoding", "utf-8")  # whatever the locale
     return known[type_](**arguments)

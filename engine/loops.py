@@ -2,17 +2,29 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
-from typing import TYPE_CHECKING, Any
+from inspect import signature
+from itertools import count, islice
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from trainwright.engine.data import position_of, sample_indices, samples_in_batch, start_at
+from trainwright.engine.data import (
+    is_endless,
+    keeps_position,
+    position_of,
+    positioned_sampler,
+    sample_indices,
+    samples_in_batch,
+    samples_that_count,
+    start_at,
+)
 from trainwright.engine.errors import CheckpointError, ConfigError, TrainingError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.micro_batches import REMEDIES, MicroBatches, is_out_of_memory
+from trainwright.engine.model_setup import unwrap
 from trainwright.engine.optim.amp import autocast
 from trainwright.engine.registry import LOOPS
+from trainwright.engine.streams import StreamLoader
 
 if TYPE_CHECKING:
     from trainwright.engine.runner import Runner
@@ -29,6 +41,9 @@ class BaseLoop:
         dataloader: a loader, or its config.
         mode: ``train``, ``val`` or ``test``.
     """
+
+    by_epoch: ClassVar[bool] = True
+    """Whether a training loop of this class counts in epochs, and not in iterations only."""
 
     def __init__(self, runner: "Runner", dataloader: Any, mode: str = "train") -> None:
         self._runner = runner
@@ -71,11 +86,10 @@ class TrainLoop(BaseLoop):
             hint = "the dataset is empty, or smaller than a batch with drop_last"
             raise ConfigError("train_dataloader", "the loader has no batches", hint)
         self.val_begin = val_begin
-        self.val_interval = val_interval
+        self._val_interval = val_interval
+        later = [(begin, interval) for begin, interval in dynamic_intervals or ()]
+        self._intervals = sorted([(0, val_interval), *later])
         self.stop_training = False
-        pairs = sorted([(0, val_interval), *(tuple(pair) for pair in dynamic_intervals or ())])
-        self._milestones = [milestone for milestone, _ in pairs]
-        self._intervals = [interval for _, interval in pairs]
         self._state = runner.state
         self._micro_batches = MicroBatches(runner) if halve_batch_on_oom else None
         self._began_at = 0
@@ -109,7 +123,18 @@ class TrainLoop(BaseLoop):
 
     @_iter.setter
     def _iter(self, value: int) -> None:
+        self._state.inner_iter += value - self._state.iter
         self._state.iter = value
+
+    @property
+    def val_interval(self) -> int:
+        """Validate every so many epochs (or iterations). Setting it ends the ``dynamic_intervals``."""
+        return self._val_interval
+
+    @val_interval.setter
+    def val_interval(self, value: int) -> None:
+        self._val_interval = value
+        self._intervals = [(0, value)]
 
     @property
     def epoch_length(self) -> int | None:
@@ -153,37 +178,58 @@ class TrainLoop(BaseLoop):
                 if getattr(wrapper, "inner_count", None) == state.iter and wrapper.should_update():
                     self._stop_intact("out of memory")
             raise
-        state.iter_done = True
         runner.call_hook("after_train_iter", batch_idx=batch_idx, data_batch=data_batch, outputs=outputs)
-        state.iter_done = False
         state.iter += 1
         state.inner_iter += 1
 
-    def _decide_current_val_interval(self, progress: int) -> None:
-        if len(self._milestones) > 1:
-            self.val_interval = self._intervals[bisect_right(self._milestones, progress) - 1]
+    def _decide_current_val_interval(self) -> None:
+        if len(self._intervals) > 1:
+            progress = self.epoch if self.by_epoch else self.iter
+            self._val_interval = self._intervals[bisect_right(self._intervals, progress, key=_first) - 1][1]
 
-    def _validate_if_due(self, progress: int, end: int) -> None:
-        """Validates when ``progress`` is due and not yet validated; so a run cut before or in it catches up."""
+    def _validate_if_due(self) -> None:
+        """Validate if that is due and not done yet: a resumed run catches up on what a cut or a stop left undone."""
+        progress, end = (self.epoch, self.max_epochs) if self.by_epoch else (self.iter, self.max_iters)
         due = progress >= self.val_begin and progress > 0 and (progress % self.val_interval == 0 or progress == end)
-        if self._runner.has_val and due and self._state.validated_at != self._state.iter:
-            try:
-                self._runner.val_loop.run()
-            except Exception:
-                self._stop_intact("the validation failed")
-                raise
-            self._runner.model.train()
+        if not (self._runner.has_val and due) or self._state.validated_at == self._state.iter:
+            return
+        if self._state.stop_reason is not None:  # the checkpoint comes first
+            return
+        try:
+            self._runner.val_loop.run()
+        except Exception:
+            self._stop_intact("the validation failed")
+            raise
+        self._runner.model.train()
 
     def reload_data(self) -> None:
-        """Fetches the batches to come anew, if any are on their way: workers have copies of the old dataset."""
+        """Fetch the batches to come again, if any are on their way: workers have copies of the old dataset."""
+        loader = self.dataloader
+        if self._batches is None:
+            return
+        if keeps_position(loader) or positioned_sampler(loader) is not None:
+            self._open_where_it_is()
+        elif getattr(loader, "num_workers", 0):
+            self._runner.logger.warning(
+                "The data workers have copies of the dataset as it was, and this data loader cannot start in the "
+                "middle of an epoch: they see the change at the next one."
+            )
+
+    def _open_where_it_is(self) -> None:
+        """Begin to fetch the batches after those that the loop has got."""
         raise NotImplementedError
 
     def batching(self) -> dict[str, int | None]:
-        """Returns what the position in the data depends on: samples in an iteration, and batches in an epoch."""
-        return {"samples": samples_in_batch(self.dataloader), "batches": self.epoch_length}
+        """Return what the position in the data depends on.
+
+        ``by_epoch``: whether the loop counts epochs; ``samples`` in an iteration, ``batches`` in an epoch: None where
+        the loader does not say.
+        """
+        samples = samples_in_batch(self.dataloader)
+        return {"by_epoch": self.by_epoch, "samples": samples, "batches": self.epoch_length}
 
     def rebatch(self, before: Mapping[str, int | None]) -> str | None:
-        """Moves the counters of a resumed run to the sample that is due, if batches are no longer what they were.
+        """Move the counters of a resumed run to the next sample due, if batches are no longer what they were.
 
         Args:
             before: what :meth:`batching` returned when the checkpoint was written.
@@ -192,59 +238,77 @@ class TrainLoop(BaseLoop):
             What was done about it, or None if nothing changed.
         """
         now = self.batching()
-        if before == now or None in (*before.values(), *now.values()):
+        before = {**now, **before}
+        if before == now:
             return None
-        repeated = self._rebatch(int(before["samples"] or 0), int(before["batches"] or 0), int(now["samples"] or 0))
-        text = (
-            f"an iteration takes {now['samples']} samples and an epoch {now['batches']} iterations (before: "
-            f"{before['samples']} and {before['batches']}): the run goes on with the sample that is due"
-        )
-        if repeated:
-            text += f", but {repeated} that were seen come again, since a batch begins with them"
-        return text
+        state = self._state
+        old = (state.epoch, state.iter)
+        if before["by_epoch"]:
+            data_pass, batch = state.epoch, state.inner_iter
+            if is_endless(self.dataloader):
+                data_pass, batch = 0, data_pass * (before["batches"] or 0) + batch
+        else:
+            data_pass, batch = position_of(self.dataloader, state.iter + state.data_shift, before["batches"])
+        repeated = 0
+        if before["samples"] and now["samples"]:
+            batch, repeated = divmod(batch * before["samples"], now["samples"])
+        if now["batches"] is not None and batch >= now["batches"] and not is_endless(self.dataloader):
+            batch, repeated = now["batches"], 0
+        validated = state.validated_at == state.iter
+        self._move_to(data_pass, batch)
+        if before["by_epoch"] and not self.by_epoch:
+            state.epoch = 0
+        if validated:
+            state.validated_at = state.iter
+        text = f"The checkpoint is of a run with other batches ({_difference(before, now)})."
+        if (state.epoch, state.iter) != old:
+            text += f" Epoch {old[0]}, iteration {old[1]} is now epoch {state.epoch}, iteration {state.iter}."
+        text += " Training continues with the next sample due"
+        if repeated and not self._data_restored:
+            text += f"; {repeated} that were seen come again, since a batch begins with them"
+        return f"{text}."
 
-    def _rebatch(self, samples: int, batches: int, now: int) -> int:
-        """Moves the counters, and returns how many samples are seen again.
-
-        Args:
-            samples: in an iteration, when the checkpoint was written.
-            batches: in an epoch, likewise.
-            now: samples in an iteration.
-        """
+    def _move_to(self, data_pass: int, batch: int) -> None:
+        """Set the counters so that training continues with a batch of a pass over the data."""
         raise NotImplementedError
 
     def data_state(self) -> dict[str, Any] | None:
-        """Returns the state of a loader that keeps its own position; None for one whose position is a number."""
-        loader = self.dataloader
-        if getattr(loader, "has_state", hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")):
-            return dict(loader.state_dict())
-        return None
+        """Return the state of a loader that keeps its own position; None for one whose position is a number."""
+        return dict(self.dataloader.state_dict()) if keeps_position(self.dataloader) else None
 
     def load_data_state(self, state: Mapping[str, Any]) -> None:
-        """Makes the loader go on where :meth:`data_state` was taken."""
-        if self.data_state() is None:
+        """Make the loader continue where :meth:`data_state` was taken."""
+        if not keeps_position(self.dataloader):
             raise CheckpointError("the checkpoint holds the state of a data loader that kept one; this run's does not")
         self.dataloader.load_state_dict(state)
         self._data_restored = True
 
-    def _open_data(self, data_pass: int, batch: int) -> int:
-        """Begins to fetch batches, from one of a pass over the data on, and returns which one it is."""
-        if self._data_restored:  # the loader knows where it is
+    def _open_data(self, data_pass: int, batch: int) -> None:
+        """Begin to fetch batches, from one of a pass over the data on."""
+        loader = self.dataloader
+        if self._batches is not None and (state := self.data_state()) is not None:
+            self.load_data_state(state)  # in the midst of a pass: after the last batch that it yielded
+        left = None
+        if self._data_restored:
             self._data_restored = False
-        elif not start_at(self.dataloader, data_pass, batch):
-            self._runner.logger.warning(
-                "this data loader cannot start in the middle of an epoch: the epoch begins anew, so some samples are "
-                "seen twice. A loader that is described in the config over a dataset with indices, or over an iterable "
-                "one with state_dict() and load_state_dict(), resumes exactly."
-            )
-            batch = 0
-        self._batches = iter(self.dataloader)
-        return batch
+        elif not start_at(loader, data_pass, batch):
+            left = None if self.epoch_length is None else max(0, self.epoch_length - batch)
+            if left != 0:
+                self._runner.logger.warning(
+                    "this data loader cannot start in the middle of an epoch: it begins again with the first sample, "
+                    "so some samples are seen twice%s. A loader that is described in the config over a dataset with "
+                    "indices, or over an iterable one with state_dict() and load_state_dict(), resumes exactly.",
+                    "" if left is None else ", and as many at the end of the epoch are left out",
+                )
+        self._batches = islice(iter(loader), left) if left != 0 else iter(())
 
     def _next(self) -> Any:
         assert self._batches is not None
         try:
-            return next(self._batches, _END)
+            return next(self._batches)
+        except StopIteration:
+            self._batches = None
+            return _END
         except Exception:
             self._stop_intact("the data could not be loaded")
             raise
@@ -291,6 +355,11 @@ class EpochBasedTrainLoop(TrainLoop):
         if self.epoch_length is None:
             hint = "train_cfg=dict(by_epoch=False, max_iters=...)"
             raise ConfigError("train_dataloader", "a loader without length cannot be trained on by epochs", hint)
+        if is_endless(self.dataloader):
+            hint = "train_cfg=dict(by_epoch=False, max_iters=...), or sampler=dict(type='DefaultSampler', shuffle=True)"
+            raise ConfigError(
+                "train_dataloader.sampler", "this sampler never comes to an end, nor would an epoch", hint
+            )
         self._max_iters = self._max_epochs * self.epoch_length
 
     @property
@@ -309,52 +378,53 @@ class EpochBasedTrainLoop(TrainLoop):
         """Trains to the end, or until somebody asks to stop."""
         self._began_at = self._state.iter
         self.runner.call_hook("before_train")
-        self._decide_current_val_interval(self._epoch)
+        self._decide_current_val_interval()
         self.runner.start_host_streams()  # a validation that is caught up on may save them
         if self._state.inner_iter == 0:
-            self._validate_if_due(self._epoch, self._max_epochs)
+            self._validate_if_due()
         while self._epoch < self._max_epochs and not self.stopping:
+            if positioned_sampler(self.dataloader) is not None:  # for a run_epoch that just iterates over the loader
+                start_at(self.dataloader, self._epoch, self._state.inner_iter)
             self.run_epoch()
             if self._state.inner_iter:  # stopped in the middle
                 break
-            self._decide_current_val_interval(self._epoch)
-            self._validate_if_due(self._epoch, self._max_epochs)
+            self._decide_current_val_interval()
+            self._validate_if_due()
         self.runner.call_hook("after_train")
         return self.runner.model  # type: ignore[no-any-return]  # any module with train_step
 
     def run_epoch(self) -> None:
         """Trains one epoch, from where the counters stand."""
+        state, start = self._state, self._state.inner_iter
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
-        start = self._open_data(self._epoch, self._state.inner_iter)
+        after_an_end = self._data_restored and start == 0
+        self._open_data(self._epoch, start)
         for idx in count(start):
             data_batch = self._next()
+            if data_batch is _END and after_an_end and idx == 0:  # what the loader was restored to: the epoch before
+                self._open_data(self._epoch, 0)
+                data_batch = self._next()
             if data_batch is _END:
                 break
             self._fetched = idx + 1
             self.run_iter(idx, data_batch)
-            if self._state.stop_reason is not None:
-                if idx + 1 < len(self.dataloader):
+            if state.stop_reason is not None:
+                # The length of a stream with state may be a guess; whether it has ended shows when it is resumed.
+                if idx + 1 < len(self.dataloader) or keeps_position(self.dataloader):
                     return
                 break
         self._batches = None
-        self._state.epoch_done = True
         self.runner.call_hook("after_train_epoch")
-        self._state.epoch_done = False
         self._epoch += 1
 
-    def reload_data(self) -> None:
-        if self._batches is not None:
-            self._open_data(self._epoch, self._fetched)
+    def _open_where_it_is(self) -> None:
+        self._open_data(self._epoch, self._fetched)
 
-    def _rebatch(self, samples: int, batches: int, now: int) -> int:
+    def _move_to(self, data_pass: int, batch: int) -> None:
         state = self._state
-        validated = state.validated_at == state.iter
-        state.inner_iter, repeated = divmod(state.inner_iter * samples, now)
-        state.iter = state.epoch * (self.epoch_length or 0) + state.inner_iter
-        if validated:
-            state.validated_at = state.iter
-        return repeated
+        state.epoch, state.inner_iter, state.data_shift = data_pass, batch, 0
+        state.iter = data_pass * (self.epoch_length or 0) + batch
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
         """Trains one iteration.
@@ -383,6 +453,8 @@ class IterBasedTrainLoop(TrainLoop):
     Raises:
         ConfigError: ``max_iters`` is no whole number.
     """
+
+    by_epoch = False
 
     def __init__(
         self,
@@ -415,25 +487,28 @@ class IterBasedTrainLoop(TrainLoop):
 
     def run(self) -> torch.nn.Module:
         """Trains to the end, or until somebody asks to stop."""
-        runner = self.runner
-        self._began_at = self._state.inner_iter = self._state.iter
-        self._state.epoch = 0  # also where max_iters was raised after the end
+        runner, state = self.runner, self._state
+        if state.iter < self._max_iters:  # also where max_iters was raised after the end
+            state.epoch = 0
+        self._began_at = state.inner_iter = state.iter
         runner.call_hook("before_train")
-        runner.call_hook("before_train_epoch")
-        runner.model.train()
-        self._decide_current_val_interval(self._iter)
-        self.runner.start_host_streams()
-        self._validate_if_due(self._iter, self._max_iters)
-        self._open_at(self._iter)
-        while self._iter < self._max_iters and not self.stopping:
-            data_batch = self._next_batch()
-            self._fetched = self._iter + 1
-            self.run_iter(data_batch)
-            self._decide_current_val_interval(self._iter)
-            self._validate_if_due(self._iter, self._max_iters)
-        self._batches = None
-        runner.call_hook("after_train_epoch")
-        self._state.epoch = int(self._iter >= self._max_iters)
+        self._decide_current_val_interval()
+        runner.start_host_streams()
+        self._validate_if_due()
+        if state.epoch == 0 and not self.stopping:
+            runner.call_hook("before_train_epoch")
+            runner.model.train()
+            self._open_at(self._iter)
+            while self._iter < self._max_iters and not self.stopping:
+                data_batch = self._next_batch()
+                self._fetched = self._iter + 1
+                self.run_iter(data_batch)
+                self._decide_current_val_interval()
+                self._validate_if_due()
+            if state.stop_reason is None:
+                self._batches = None
+                runner.call_hook("after_train_epoch")
+                self._epoch += 1
         runner.call_hook("after_train")
         return runner.model  # type: ignore[no-any-return]
 
@@ -445,22 +520,17 @@ class IterBasedTrainLoop(TrainLoop):
         """
         self._train_step(self._iter, data_batch)
 
-    def reload_data(self) -> None:
-        if self._batches is not None:
-            self._open_at(self._fetched)
+    def _open_where_it_is(self) -> None:
+        self._open_at(self._fetched)
 
     def _open_at(self, iteration: int) -> None:
         self._pass, batch = position_of(self.dataloader, iteration + self._state.data_shift)
-        if self._data_restored:
-            self._pass = getattr(self.dataloader, "epoch", self._pass)
         self._open_data(self._pass, batch)
+        if isinstance(self.dataloader, StreamLoader):  # it knows better
+            self._pass = self.dataloader.epoch
 
-    def _rebatch(self, samples: int, batches: int, now: int) -> int:
-        state = self._state
-        data_pass, batch = position_of(self.dataloader, state.iter + state.data_shift, batches)
-        batch, repeated = divmod(batch * samples, now)
-        state.data_shift = data_pass * (self.epoch_length or 0) + batch - state.iter
-        return repeated
+    def _move_to(self, data_pass: int, batch: int) -> None:
+        self._state.data_shift = data_pass * (self.epoch_length or 0) + batch - self._state.iter
 
     def _next_batch(self) -> Any:
         data_batch = self._next()
@@ -471,6 +541,20 @@ class IterBasedTrainLoop(TrainLoop):
         if data_batch is _END:
             raise TrainingError("the training data loader yields no batch")
         return data_batch
+
+
+def _first(pair: tuple[int, int]) -> int:
+    return pair[0]
+
+
+def _difference(before: Mapping[str, int | None], now: Mapping[str, int | None]) -> str:
+    names = {
+        "by_epoch": "training by epochs",
+        "samples": "samples in an iteration",
+        "batches": "iterations in an epoch",
+    }
+    changed = [key for key in names if before[key] != now[key]]
+    return ", ".join(f"{names[key]}: {before[key]} → {now[key]}" for key in changed)
 
 
 def _length(dataloader: Any) -> int | None:
@@ -498,6 +582,9 @@ class _EvaluationLoop(BaseLoop):
         self, runner: "Runner", dataloader: Any, evaluator: Any, fp16: bool = False, with_loss: bool = False
     ) -> None:
         super().__init__(runner, dataloader, self.mode)
+        if is_endless(self.dataloader):
+            hint = "an evaluation needs an end: sampler=dict(type='DefaultSampler', shuffle=False)"
+            raise ConfigError(f"{self.mode}_dataloader.sampler", "this sampler never comes to an end", hint)
         self.evaluator: Evaluator = runner.build_evaluator(evaluator, path=f"{self.mode}_evaluator")
         metainfo = getattr(getattr(self.dataloader, "dataset", None), "metainfo", None)
         if metainfo is not None:
@@ -505,6 +592,7 @@ class _EvaluationLoop(BaseLoop):
             runner.visualizer.dataset_meta = metainfo
         self.fp16 = fp16
         self.with_loss = with_loss
+        self._check_with_loss()
         self._losses: dict[str, torch.Tensor] = {}
 
     def run(self) -> dict[str, Any]:
@@ -520,6 +608,7 @@ class _EvaluationLoop(BaseLoop):
         runner, mode = self.runner, self.mode
         runner.call_hook(f"before_{mode}")
         runner.call_hook(f"before_{mode}_epoch")
+        self._check_with_loss()  # a hook may have wrapped the model
         runner.model.eval()
         self._losses = {}
         start_at(self.dataloader, 0, 0)
@@ -529,7 +618,7 @@ class _EvaluationLoop(BaseLoop):
             if runner.state.stop_signal:
                 self.evaluator.reset()
                 return {}
-        metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
+        metrics = self.evaluator.evaluate(samples_that_count(self.dataloader))
         metrics.update({name: total.item() / number for name, total in self._losses.items()})
         runner.call_hook(f"after_{mode}_epoch", metrics=metrics)
         self._mark_done()
@@ -556,6 +645,17 @@ class _EvaluationLoop(BaseLoop):
                 outputs = step(data_batch)
         self.evaluator.process(data_samples=outputs, data_batch=data_batch)
         runner.call_hook(f"after_{mode}_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs)
+
+    def _check_with_loss(self) -> None:
+        """Raise a ``ConfigError`` if the losses are asked for and the model's step does not compute any."""
+        model = unwrap(self.runner.model)
+        step = getattr(model, f"{self.mode}_step", None)
+        if not self.with_loss or step is None:
+            return
+        parameters = signature(step).parameters
+        if "with_loss" not in parameters and not any(each.kind == each.VAR_KEYWORD for each in parameters.values()):
+            message = f"{self.mode}_step of {type(model).__name__} takes no with_loss: it computes no losses"
+            raise ConfigError(f"{self.mode}_cfg.with_loss", message, "leave it out")
 
     def _mark_done(self) -> None:
         """Notes that the evaluation is complete."""

@@ -5,12 +5,13 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from trainwright.engine.errors import ConfigError, TrainingError
 from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
-from trainwright.engine.structures import DataSample
+from trainwright.engine.structures import BaseDataElement, DataSample
 
 if TYPE_CHECKING:
     from trainwright.engine.runner import Runner
@@ -143,27 +144,48 @@ class _Part:
 
 
 def num_samples(data_batch: Any) -> int:
-    """Returns how many samples a batch has, as its first argument of the model tells.
+    """Return how many samples a batch has; 1 for a batch of a kind that cannot be counted.
 
     Args:
-        data_batch: a mapping, list or tuple of arguments, each a tensor with a batch dimension, a list with an item
-            for each sample, a batched data sample, or a mapping of these.
+        data_batch: a list of samples (data samples, or mappings with the same keys); or a mapping, list or tuple of
+            the model's arguments. The first of them that can be counted tells, ``inputs`` before all others: a tensor
+            by its first dimension, a list by its length, a batched data sample, or a mapping of these.
     """
-    value = data_batch
-    if isinstance(value, list | tuple):
-        value = value[0]
-    while isinstance(value, Mapping):
-        value = next(iter(value.values()))
-    return len(value.unbatch()) if isinstance(value, DataSample) else len(value)
+    if data_batch is None:
+        return 0
+    if not isinstance(data_batch, list | tuple) or _is_list_of_samples(data_batch):
+        return _count(data_batch) or 1
+    return next((number for value in data_batch if (number := _count(value)) is not None), len(data_batch))
 
 
 def take(data_batch: Any, start: int, end: int) -> Any:
-    """Returns the samples from ``start`` to before ``end`` of a batch; see :func:`num_samples`."""
-    if isinstance(data_batch, Mapping):
-        return {name: _take(value, start, end) for name, value in data_batch.items()}
+    """Return the samples from ``start`` to before ``end`` of a batch; see :func:`num_samples`."""
+    if isinstance(data_batch, Tensor | Mapping | DataSample) or _is_list_of_samples(data_batch):
+        return _take(data_batch, start, end)
     if hasattr(data_batch, "_fields"):
         return type(data_batch)(*(_take(value, start, end) for value in data_batch))
     return type(data_batch)(_take(value, start, end) for value in data_batch)
+
+
+def _is_list_of_samples(value: Any) -> bool:
+    """Whether a list holds samples, not the arguments of the model."""
+    if not isinstance(value, list | tuple) or hasattr(value, "_fields") or not value:
+        return False
+    first = value[0]
+    if isinstance(first, Mapping):
+        return len(value) > 1 and all(isinstance(item, Mapping) and item.keys() == first.keys() for item in value)
+    return all(isinstance(item, BaseDataElement) for item in value)
+
+
+def _count(value: Any) -> int | None:
+    """Return how many samples an argument of the model is of, or None if it does not tell."""
+    if isinstance(value, Mapping | BaseDataElement):
+        items = dict(value.items())
+        first = [items["inputs"]] if "inputs" in items else []
+        return next((number for item in [*first, *items.values()] if (number := _count(item)) is not None), None)
+    if isinstance(value, Tensor | np.ndarray):
+        return len(value) if value.ndim else None
+    return len(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else None
 
 
 def _take(value: Any, start: int, end: int) -> Any:

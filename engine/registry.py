@@ -1,12 +1,13 @@
 """Registries: from the name in a config to the class or function."""
 
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from importlib.util import find_spec
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, TypeVar, overload
 
 from rich.console import Console
@@ -71,6 +72,8 @@ class Registry:
         self._module_dict: dict[str, Any] = {}
         self._locations = list(locations)
         self._imported: dict[str, ModuleType] = {}
+        self._own: set[str] = set()  # names that the library of this registry has registered itself
+        self._forced: set[str] = set()
         self._build_func = build_func
         if parent is not None:
             if self.scope in parent.children:
@@ -117,13 +120,16 @@ class Registry:
             module: what to register; without it a decorator is returned.
 
         Raises:
-            KeyError: the name is taken by something else.
+            KeyError: the name is taken by something else. What the library of this registry registers itself gives way
+                instead, with a warning, whichever of the two is imported first.
             TypeError: ``module`` is not callable, or ``name`` no string.
         """
         if callable(name):
             raise TypeError("write the decorator with parentheses: @REGISTRY.register_module()")
         if not isinstance(force, bool):
             raise TypeError(f"force must be a bool, not {force!r}")
+
+        own = str(sys._getframe(1).f_globals.get("__name__")).partition(".")[0] == self.scope
 
         def register(member: Any) -> Any:
             if not callable(member):
@@ -134,11 +140,19 @@ class Registry:
                     raise TypeError(f"a name must be a string, not {key!r}")
                 known = self._module_dict.get(key)
                 if known is not None and known is not member and not force:
-                    raise KeyError(
-                        f"{key} is already registered in {self.name} at {known.__module__}; "
-                        "give the new one another name, or say force=True"
-                    )
+                    if (key in self._own) == own:
+                        raise KeyError(
+                            f"{key} is already registered in {self.name} at {known.__module__}; "
+                            "give the new one another name, or say force=True"
+                        )
+                    if own:  # imported later, since the library's modules are imported when they are needed
+                        self._warn_of_replacement(key, known, member)
+                        continue
+                    self._warn_of_replacement(key, member, known)
                 self._module_dict[key] = member
+                (self._own.add if own else self._own.discard)(key)
+                if force:
+                    self._forced.add(key)
             return member
 
         return register if module is None else register(module)
@@ -163,7 +177,7 @@ class Registry:
         if rest:
             if (registry := self._of_scope(scope)) is not None and (found := registry._get_upwards(rest)) is not None:
                 return found
-            return import_object(key)
+            return import_object(key) if _trusted.get() else _import_harmless(key)
         return None
 
     def build(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
@@ -209,6 +223,14 @@ class Registry:
         with default_scope(scope):
             yield self._of_scope(scope) or self
 
+    def _warn_of_replacement(self, key: str, theirs: Any, own: Any) -> None:
+        if key not in self._forced:
+            warnings.warn(
+                f"the {self.name} {key!r} is {_full_name(theirs)}, and no longer {_full_name(own)}: "
+                "force=True where it is registered says that this is meant",
+                stacklevel=4,
+            )
+
     def _get_upwards(self, key: str) -> Any:
         registry: Registry | None = self
         while registry is not None:
@@ -234,11 +256,43 @@ class Registry:
         root = self.root
         if scope == root.scope:
             return root
-        if scope not in root.children and scope.isidentifier() and find_spec(scope) is not None:
+        if scope not in root.children and _trusted.get() and scope.isidentifier() and find_spec(scope) is not None:
             registry_module = f"{scope}.registry"
             if find_spec(registry_module) is not None:
                 import_module(registry_module)
         return root.children.get(scope)
+
+
+def _full_name(member: Any) -> str:
+    return f"{member.__module__}.{getattr(member, '__qualname__', member)}"
+
+
+_HARMLESS = ("torch.nn.modules", "torchvision.models", "torchvision.ops", "torchvision.transforms")
+_trusted: ContextVar[bool] = ContextVar("trusted", default=True)
+
+
+@contextmanager
+def untrusted() -> Iterator[None]:
+    """While active, names come from a stranger: those that would import or call just anything are not found.
+
+    What is registered is found, and so are the layers of PyTorch and the networks and transforms of torchvision.
+    """
+    token = _trusted.set(False)
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
+
+
+def _import_harmless(key: str) -> Any:
+    if not key.startswith(("torch.nn.", "torchvision.")):
+        return None
+    found = import_object(key)
+    module = str(getattr(found, "__module__", ""))
+    is_harmless = isinstance(found, type | FunctionType) and any(
+        f"{module}.".startswith(f"{name}.") for name in _HARMLESS
+    )
+    return found if is_harmless else None
 
 
 def _calling_package() -> str:

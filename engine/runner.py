@@ -13,23 +13,46 @@ from trainwright.engine import checkpoint as checkpoints
 from trainwright.engine import distributed, resume, saving
 from trainwright.engine import registry as registries
 from trainwright.engine.assembly import build_loop, build_optimization, trains_by_epoch
+from trainwright.engine.building import signature_of
 from trainwright.engine.checking import mismatched_parts
 from trainwright.engine.config.config import Config
+from trainwright.engine.config.dump import plain_data
 from trainwright.engine.data import build_dataloader, stop_workers
-from trainwright.engine.environment import collect_env, setup_environment, unused_timestamp
+from trainwright.engine.environment import collect_env, make_folder, make_log_dir, setup_environment
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.hook import Hook, HookList, configured_hooks
 from trainwright.engine.interrupt import raise_for_signal, stop_on_signals
+from trainwright.engine.lock import locked
 from trainwright.engine.logging import MMLogger
 from trainwright.engine.loops import TestLoop, TrainLoop, ValLoop
 from trainwright.engine.message_hub import MessageHub
-from trainwright.engine.model_setup import build_model, compile_forward, place_model, unwrap
+from trainwright.engine.model_setup import (
+    build_model,
+    compile_forward,
+    lone_sample_error,
+    place_model,
+    unwrap,
+    warn_of_lone_sample,
+)
 from trainwright.engine.registry import EVALUATOR, HOOKS, LOG_PROCESSORS, RUNNERS, VISUALIZERS
-from trainwright.engine.state import RunState, StepSeeder, mix, seed_host, set_host_streams, set_random_seed
+from trainwright.engine.starting_point import StartingPoint
+from trainwright.engine.state import (
+    RunState,
+    StepSeeder,
+    active_run,
+    deterministic_algorithms,
+    in_run,
+    kept_generators,
+    mix,
+    seed_all,
+    seed_host,
+    set_host_streams,
+)
 from trainwright.engine.visualization.visualizer import Visualizer
 
 Cfg = Mapping[str, Any]
+_ENDS = {"after_train_iter": "iter_done", "after_train_epoch": "epoch_done"}
 
 
 @RUNNERS.register_module()
@@ -60,8 +83,9 @@ class Runner:
         default_hooks: changes to the default hooks, by name; ``None`` removes one.
         custom_hooks: further hooks.
         data_preprocessor: given to a model that is built from a config and names none.
-        load_from: a checkpoint to start from, or with ``resume`` the one to go on from.
-        resume: go on from ``load_from``, or from the newest checkpoint in ``work_dir``.
+        load_from: a checkpoint whose weights the run starts with.
+        resume: continue the run in ``work_dir``, from its newest checkpoint (``load_from`` counts only while there is
+            none), or with a path from that checkpoint.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
         env_cfg: see :func:`setup_environment`.
         log_processor: makes log lines.
@@ -97,7 +121,7 @@ class Runner:
         custom_hooks: Sequence[Any] | None = None,
         data_preprocessor: nn.Module | Cfg | None = None,
         load_from: str | None = None,
-        resume: bool = False,
+        resume: bool | str = False,
         launcher: str = "none",
         env_cfg: Cfg | None = None,
         log_processor: Any = None,
@@ -109,7 +133,9 @@ class Runner:
         cfg: Any = None,
         device: str | torch.device | None = None,
     ) -> None:
-        self.cfg = cfg if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg or {})))
+        nested = ExitStack()
+        if in_run():
+            nested.enter_context(kept_generators())
         self._given: dict[str, Any] = dict(
             train_dataloader=train_dataloader, train_cfg=train_cfg, optim_wrapper=optim_wrapper,
             val_dataloader=val_dataloader, val_cfg=val_cfg, val_evaluator=val_evaluator,
@@ -118,11 +144,18 @@ class Runner:
         )  # fmt: skip
         for mistake in mismatched_parts(self._given):
             raise mistake
-        self._load_from = load_from
-        self._resume = resume
-        self._restored = False
-        self.initialized = False
-        self.resuming = False
+        if not isinstance(cfg, Config):
+            arguments = {
+                **self._given, "model": model, "work_dir": work_dir, "default_hooks": default_hooks,
+                "custom_hooks": custom_hooks, "data_preprocessor": data_preprocessor, "load_from": load_from,
+                "default_scope": default_scope, "randomness": randomness, "env_cfg": env_cfg,
+            }  # fmt: skip
+            given = {name: value for name, value in arguments.items() if value is not None}
+            cfg = Config(plain_data({**given, **dict(cfg or {})}))
+        self.cfg = cfg
+        self.start = StartingPoint()
+        self._sources = (load_from, resume)
+        self._started = self._restored = self._active = False
         self.host_streams: dict[str, Any] | None = None
         self.saved_counters: dict[str, int] | None = None
         self._default_scope = default_scope
@@ -135,12 +168,17 @@ class Runner:
 
         setup_environment(env_cfg or {}, launcher)
         self.rank, self.world_size = distributed.get_dist_info()
-        self.device = torch.device(device) if device else distributed.get_device()
+        self.device = distributed.get_device(device or None)
         self.randomness: dict[str, Any] = dict(randomness or {})
         self.set_randomness(**self.randomness)
 
         self.work_dir = str(Path(work_dir).absolute())
-        self.timestamp = self._agree(unused_timestamp(Path(self.work_dir)))
+        self.last_checkpoint = checkpoints.LastCheckpoint(self.work_dir)
+        timestamp = ""
+        if distributed.is_main_process():
+            make_folder(self.work_dir, "work_dir", "choose another: work_dir in the config, or --work-dir")
+            timestamp = make_log_dir(Path(self.work_dir))
+        self.timestamp = self._agree(timestamp)
         name = experiment_name or (Path(self.cfg.filename).stem if self.cfg.filename else "")
         self.experiment_name = f"{name}_{self.timestamp}" if name else self.timestamp
         self.log_dir = str(Path(self.work_dir, self.timestamp))
@@ -148,27 +186,33 @@ class Runner:
             self.experiment_name, log_level=log_level, log_file=Path(self.log_dir, f"{self.timestamp}.log")
         )
         self.message_hub = MessageHub(self.experiment_name)
-        self.log_processor = LOG_PROCESSORS.build(
-            {} if log_processor is None else log_processor,
-            path="log_processor",
-            type="LogProcessor",
-            by_epoch=trains_by_epoch(train_cfg),
-        )
-        self.visualizer: Visualizer = VISUALIZERS.build(
-            {} if visualizer is None else visualizer, path="visualizer", type="Visualizer", name=self.experiment_name,
-            save_dir=self.log_dir, vis_backends=[{"type": "LocalVisBackend"}],
-        )  # fmt: skip
+        with registries.default_scope(default_scope):
+            self.log_processor = LOG_PROCESSORS.build(
+                {} if log_processor is None else log_processor,
+                path="log_processor",
+                type="LogProcessor",
+                by_epoch=trains_by_epoch(train_cfg),
+            )
+            self.visualizer: Visualizer = VISUALIZERS.build(
+                {} if visualizer is None else visualizer, path="visualizer", type="Visualizer",
+                name=self.experiment_name, save_dir=self.log_dir, vis_backends=[{"type": "LocalVisBackend"}],
+            )  # fmt: skip
         self.logger.info("Environment:\n%s", "\n".join(f"  {key}: {value}" for key, value in collect_env().items()))
         self.logger.info("Seed: %d, device: %s, work_dir: %s", self.seed, self.device, self.work_dir)
-        with self._as_current():
-            self.model: Any = place_model(
-                build_model(model, data_preprocessor), self.cfg, self.device, self.distributed
+        if isinstance(model, nn.Module) and not (load_from or resume):
+            self.logger.info(
+                "The model was given as an object: its initial weights were drawn before the run was seeded, and do "
+                "not depend on this seed. (Those of a model that is given as a config do.)"
             )
+        with self._as_current():
+            built = build_model(model, data_preprocessor, weights_follow=bool(load_from or resume))
+            self.model: Any = place_model(built, self.cfg, self.device, self.distributed)
             self._hooks = HookList()
             for path, hook in configured_hooks(default_hooks or {}, custom_hooks or ()):
                 self.register_hook(hook, path=path)
         self.logger.debug("Hooks at each point, in order:\n%s", self._hooks.table())
         self._dump_config()
+        nested.close()
 
     @classmethod
     def from_cfg(cls, cfg: Any) -> "Runner":
@@ -224,21 +268,24 @@ class Runner:
     def train_loop(self) -> TrainLoop:
         """The training loop, built at first use."""
         if self._train_loop is None:
-            self._train_loop = build_loop(self, "train", self._given)
+            with self._as_current():
+                self._train_loop = build_loop(self, "train", self._given)
         return self._train_loop
 
     @property
     def val_loop(self) -> ValLoop:
         """The validation loop, built at first use."""
         if self._val_loop is None:
-            self._val_loop = build_loop(self, "val", self._given)
+            with self._as_current():
+                self._val_loop = build_loop(self, "val", self._given)
         return self._val_loop
 
     @property
     def test_loop(self) -> TestLoop:
         """The test loop, built at first use."""
         if self._test_loop is None:
-            self._test_loop = build_loop(self, "test", self._given)
+            with self._as_current():
+                self._test_loop = build_loop(self, "test", self._given)
         return self._test_loop
 
     @property
@@ -263,7 +310,7 @@ class Runner:
         return getattr(dataset, "metainfo", None)
 
     def train(self) -> nn.Module:
-        """Trains to the end, or until somebody asks to stop.
+        """Trains to the end, or until somebody asks to stop. Called again, it continues where it stopped.
 
         Returns:
             The model.
@@ -272,23 +319,27 @@ class Runner:
             ConfigError: the parts for training are not given.
             KeyboardInterrupt: after Ctrl-C, when a checkpoint is written; ``SystemExit`` after SIGTERM and SIGUSR1.
         """
-        with self._run(), stop_on_signals(self.state):
-            checkpoint = self._starting_point()
+        with self._run(), self._locked_work_dir(), stop_on_signals(self.state):
+            self._begin()
             loop = self.train_loop
             if self.optim_wrapper is None:
                 self.optim_wrapper, self.param_schedulers = build_optimization(self, self._given)
             if self.has_val:
                 _ = self.val_loop
             self.call_hook("before_run")
-            resume.give_weights(self, checkpoint)
-            self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
-            compile_forward(unwrap(self.model), self.cfg.get("compile"))
+            self._give_weights()
+            if self.start.resumes and not self._restored:
+                resume.restore(self)
+            if not self._restored:
+                self._restored = True
+                self.start.release()
+                self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
+                warn_of_lone_sample(self.model, loop.dataloader, self.logger)
+                compile_forward(unwrap(self.model), self.cfg.get("compile"))
             if self.iter >= self.max_iters:
-                self.logger.info(
-                    "The checkpoint is from the end of the training (iteration %d): nothing left to do.",
-                    self.iter,
-                )
+                self.logger.info("The training is at its end (iteration %d): nothing left to do.", self.iter)
             resume.run_and_save(self, loop)
+            self.host_streams = self.seed_step.host_streams()  # if it is trained further
         raise_for_signal(self.state.stop_signal)
         return self.model  # type: ignore[no-any-return]
 
@@ -301,7 +352,13 @@ class Runner:
         return self._evaluate("test")
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Calls a point of every hook that acts there."""
+        """Calls a point of every hook that acts there.
+
+        What has just ended counts as done in the meantime: a checkpoint that is saved there includes it.
+        """
+        done = _ENDS.get(fn_name)
+        if done is not None:
+            setattr(self.state, done, True)
         call: Any = None
         try:
             for call in self._hooks.calls[fn_name]:
@@ -310,19 +367,28 @@ class Runner:
             if call is not None:
                 error.add_note(f"in {type(call.__self__).__name__}.{fn_name}")
             raise
+        finally:
+            if done is not None:
+                setattr(self.state, done, False)
 
     def register_hook(self, hook: Hook | Cfg, priority: int | str | None = None, *, path: str = "") -> Hook:
         """Adds a hook.
 
         Args:
-            hook: the hook or its config, which may have a key ``priority``.
+            hook: the hook or its config, which may have the keys ``priority`` and ``name``.
             priority: overrides the hook's own.
             path: dotted path of the config, for messages.
         """
         if isinstance(hook, Mapping):
             cfg = copy.copy(hook)
             priority = cfg.pop("priority", priority)  # type: ignore[attr-defined]  # a copy of a dict
-            hook = HOOKS.build(cfg, path=path)
+            name = None
+            if "name" in cfg and not _takes_name(cfg["type"]):
+                name = cfg.pop("name")  # type: ignore[attr-defined]
+            with self._as_current():
+                hook = HOOKS.build(cfg, path=path)
+            if name is not None and isinstance(hook, Hook):
+                hook.name = str(name)
         if not isinstance(hook, Hook):
             raise ConfigError(
                 path or "custom_hooks",
@@ -331,16 +397,18 @@ class Runner:
             )
         if priority is not None:
             hook.priority = priority
-        self._hooks.add(hook)
+        self._hooks.add(hook, path)
         return hook
 
-    def request_stop(self, reason: str) -> None:
+    def request_stop(self, reason: str, *, complete: bool = False) -> None:
         """Asks the training to stop at the next iteration boundary, with a checkpoint written.
 
         Args:
             reason: said in the log.
+            complete: the training is complete, not interrupted: there is nothing to resume. The first request counts.
         """
-        self.state.stop_reason = self.state.stop_reason or reason
+        if self.state.stop_reason is None:
+            self.state.stop_reason, self.state.complete = reason, complete
 
     def set_randomness(
         self, seed: int | None = None, deterministic: bool = False, diff_rank_seed: bool = False
@@ -353,8 +421,9 @@ class Runner:
             diff_rank_seed: give each rank another seed, for the model's initial weights and the samples too.
         """
         self.seed = distributed.sync_random_seed() if seed is None else int(seed)
-        self._rank_seed = self.rank if diff_rank_seed else 0
-        set_random_seed(self.seed + self._rank_seed, deterministic=deterministic)
+        self.rank_seed = self.rank if diff_rank_seed else 0
+        self._deterministic = deterministic
+        seed_all(self.seed + self.rank_seed)
         self.seed_step = StepSeeder(self.seed, self.rank, self.device)
 
     def start_host_streams(self) -> None:
@@ -374,7 +443,7 @@ class Runner:
         return build_dataloader(
             dataloader,
             seed=self.seed,
-            rank_seed=self._rank_seed,
+            rank_seed=self.rank_seed,
             path=f"{mode}_dataloader",
             training=mode == "train",
         )
@@ -409,6 +478,7 @@ class Runner:
         Returns:
             The path of the file.
         """
+        self.call_hook("before_snapshot")
         counters = self.state.state_dict()
         path = Path(out_dir, filename.format(counters["epoch" if by_epoch else "iter"]))
         if distributed.is_main_process():
@@ -453,32 +523,65 @@ class Runner:
     @contextmanager
     def _run(self) -> Iterator[None]:
         """What surrounds every run: the current objects, ``after_run`` in any case, errors in the log file too."""
-        with self._as_current():
+        if not self._active:
+            # of a run before this one
+            self.state.stop_reason, self.state.complete, self.state.stop_signal = None, False, 0
+            if self._train_loop is not None:
+                self._train_loop.stop_training = False
+        with self._as_current(), active_run(), deterministic_algorithms(self._deterministic):
+            outer, self._active = self._active, True
             try:
                 yield
-            except Exception:
+            except Exception as error:
                 self.logger.debug("The run failed", exc_info=True)
                 with suppress(Exception):  # the first error is the one to see
                     self.call_hook("after_run")
+                if "more than 1 value per channel when training" in str(error):
+                    raise lone_sample_error() from error
                 raise
             finally:
+                self._active = outer
                 for loop in (self._train_loop, self._val_loop, self._test_loop):
                     stop_workers(getattr(loop, "dataloader", None))
             self.call_hook("after_run")
 
-    def _starting_point(self) -> dict[str, Any] | None:
-        """Returns the checkpoint that this run starts from, the first time that it is asked."""
-        if self._restored:
-            return None
-        self._restored = True
-        return resume.find(self, self._load_from, self._resume)
+    @contextmanager
+    def _locked_work_dir(self) -> Iterator[None]:
+        """Refuse to train where another run does, in all ranks."""
+        with ExitStack() as stack:
+            refusal = None
+            if distributed.is_main_process():
+                try:
+                    stack.enter_context(locked(self.work_dir))
+                except ConfigError as error:
+                    refusal = error
+            if (refusal := self._agree(refusal)) is not None:
+                raise refusal
+            yield
+
+    def _begin(self) -> None:
+        """Find what the run starts with, once, before anything that depends on its seed is built."""
+        if self._started:
+            return
+        load_from, resume_from = self._sources
+        self.start = StartingPoint.find(self.work_dir, load_from, resume_from)
+        if self.start.seed is not None and self.start.seed != self.seed:
+            self.set_randomness(**{**self.randomness, "seed": self.start.seed})
+
+    def _give_weights(self) -> None:
+        """Give the model the weights that the run starts with, once."""
+        if not self._started:
+            self._started = True
+            resume.give_weights(self)
+            if not self.start.resumes:
+                self.start.release()
 
     def _evaluate(self, mode: str) -> dict[str, Any]:
         with self._run():
-            checkpoint = self._starting_point()
+            self._begin()
             loop = self.val_loop if mode == "val" else self.test_loop
             self.call_hook("before_run")
-            resume.give_weights(self, checkpoint)
+            self._give_weights()
             return loop.run()
 
     def _agree(self, value: Any) -> Any:
@@ -496,3 +599,10 @@ class Runner:
         except OSError as error:
             raise ConfigError("work_dir", f"cannot be written: {error}", "make room, or choose another") from error
         self.visualizer.add_config(self.cfg)
+
+
+def _takes_name(type_: Any) -> bool:
+    """Return whether a class of hooks has an argument ``name`` of its own."""
+    hook_class = HOOKS.get(type_) if isinstance(type_, str) else type_
+    signature = signature_of(hook_class) if callable(hook_class) else None
+    return signature is not None and "name" in signature.parameters

@@ -126,11 +126,13 @@ def expected_bytes(runner: "Runner") -> int:
                 states = sum(number for name, number in _STATES_OF_ONE_PARAMETER if group.get(name))
                 state += states * sum(param.numel() * param.itemsize for param in group["params"])
         total += state
-    for hook in runner.hooks:
-        averaged = getattr(hook, "ema_model", None)
-        if isinstance(averaged, torch.nn.Module):
-            total += bytes_of(averaged.state_dict())
-    return total
+    return total + sum(bytes_of(averaged.state_dict()) for averaged in averaged_models(runner))
+
+
+def averaged_models(runner: "Runner") -> list[torch.nn.Module]:
+    """Return the averaged models that hooks keep as ``ema_model``."""
+    averaged = (getattr(hook, "ema_model", None) for hook in runner.hooks)
+    return [model for model in averaged if isinstance(model, torch.nn.Module)]
 
 
 def check_space(folder: Path, needed: int) -> None:

@@ -9,13 +9,16 @@ elsewhere, such as a validation or another number of workers, can shift what a s
 
 import os
 import random
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+
+from trainwright.engine.logging import get_logger
 
 _MASK = (1 << 64) - 1
 
@@ -43,20 +46,65 @@ def seed_host(stream: int) -> None:
     torch.default_generator.manual_seed(stream)
 
 
-def set_random_seed(seed: int, *, deterministic: bool = False) -> None:
-    """Seeds every generator of this process.
+def seed_all(stream: int) -> None:
+    """Seed every generator of this process, those of all devices included.
 
     Args:
-        seed: any non-negative number.
-        deterministic: also refuse algorithms whose result differs from run to run, at a cost of speed.
+        stream: any number of at most 64 bits.
     """
-    random.seed(seed)
-    np.random.seed(seed & 0xFFFFFFFF)
-    torch.manual_seed(seed)
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(True)
+    random.seed(stream)
+    np.random.seed(stream & 0xFFFFFFFF)
+    torch.manual_seed(stream)
+
+
+@contextmanager
+def deterministic_algorithms(wanted: bool) -> Iterator[None]:
+    """While active, refuse algorithms whose result differs from run to run, if ``wanted``, at a cost of speed."""
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = benchmark
+
+
+_running: list[int] = []  # threads with an active run, once for each
+
+
+def in_run() -> bool:
+    """Return whether a run is active in this thread: what is built or run now is inside a hook of it, say."""
+    return threading.get_ident() in _running
+
+
+@contextmanager
+def active_run() -> Iterator[None]:
+    """While active, a run uses the generators of this process; one inside another leaves them as they were."""
+    me = threading.get_ident()
+    if set(_running) - {me}:
+        get_logger().warning(
+            "Another thread of this process is running an experiment. They share the random generators, so neither can "
+            "be repeated exactly: start a process for each."
+        )
+    with kept_generators() if in_run() else nullcontext():
+        _running.append(me)
+        try:
+            yield
+        finally:
+            _running.remove(me)
+
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Leave the states of all generators at the end as they were at the beginning."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    with kept_host_streams(), torch.random.fork_rng(devices):
+        yield
 
 
 @dataclass
@@ -74,6 +122,7 @@ class RunState:
         iter_done: the iteration in progress is finished and not yet counted (while ``after_train_iter`` is called).
         epoch_done: likewise the epoch (while ``after_train_epoch`` is called).
         stop_reason: why the run is to stop at the next boundary, or None.
+        complete: the stop is a regular end of the training (early stopping), not an interruption.
         stop_signal: number of the signal that asked for it, or 0.
     """
 
@@ -86,7 +135,13 @@ class RunState:
     iter_done: bool = False
     epoch_done: bool = False
     stop_reason: str | None = None
+    complete: bool = False
     stop_signal: int = 0
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the training was stopped before its end, to be resumed."""
+        return bool(self.stop_signal) or (self.stop_reason is not None and not self.complete)
 
     def state_dict(self) -> dict[str, int]:
         """Returns how many epochs and iterations are finished, those included that are not counted yet."""

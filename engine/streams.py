@@ -1,6 +1,7 @@
 """Data without indices: iterable datasets, and how a run goes on in the midst of one."""
 
 import copy
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -45,7 +46,7 @@ class SeededStream(IterableDataset[Any]):
 
         Args:
             epoch: which pass over the data it is.
-            positions: by number of the data worker, where it stood.
+            positions: by number of the data worker, where it stood; with a key ``over``, in the pass before.
             first_worker: whose batch comes first.
         """
         self._epoch = epoch
@@ -69,13 +70,17 @@ class SeededStream(IterableDataset[Any]):
         self._passes, self._positions, self._first_worker = self._passes + 1, {}, 0
         self._count = 0
         self._ended = False
-        if position is not None:
-            self._count = position["count"]
-            self.inner.load_state_dict(position["dataset"])  # type: ignore[attr-defined]  # has_state
-            if position["ended"]:  # its last batch was not a full one, so the dataset may stand at its beginning again
-                return
+        if position is not None and position.get("over"):
+            self._load(position)
+            deque(() if position["ended"] else self.inner, maxlen=0)
+            position = None
         if hasattr(self.inner, "set_epoch"):
             self.inner.set_epoch(epoch)
+        if position is not None:
+            self._count = position["count"]
+            self._load(position)
+            if position["ended"]:  # its last batch was not a full one, so the dataset may stand at its beginning again
+                return
         keep = kept_host_streams if info is None else nullcontext
         samples: Iterator[Any] | None = None
         while True:
@@ -100,6 +105,15 @@ class SeededStream(IterableDataset[Any]):
         if "inner" not in self.__dict__:  # while being unpickled
             raise AttributeError(name)
         return getattr(self.inner, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_") or name in ("inner", "has_state"):
+            super().__setattr__(name, value)
+        else:  # as of somebody who changes the dataset while training
+            setattr(self.inner, name, value)
+
+    def _load(self, position: Mapping[str, Any]) -> None:
+        self.inner.load_state_dict(position["dataset"])  # type: ignore[attr-defined]  # has_state
 
     def position(self) -> tuple[int, Any]:
         """Returns the number of this data worker, and where it stands, or None for a dataset without state.
@@ -141,7 +155,10 @@ class StreamLoader(DataLoader[Any]):
     def start(self, epoch: int) -> None:
         """Makes the next iteration begin with the first batch of an epoch."""
         self.epoch = epoch
-        self._positions, self._next_worker = {}, 0
+        # Persistent workers keep their datasets, with whatever state those carry from one pass into the next.
+        before = self._positions if self._iterator is not None and self.has_state else {}
+        self._positions = {worker: {**position, "over": True} for worker, position in before.items()}
+        self._next_worker = 0
         self.dataset.start(epoch)  # type: ignore[attr-defined]
 
     def __iter__(self) -> Any:

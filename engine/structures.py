@@ -86,15 +86,17 @@ class BaseDataElement:
             field_type: ``"data"`` or ``"metainfo"``.
 
         Raises:
-            AssertionError: ``value`` is of another type.
+            TypeError: ``value`` is of another type.
+            ValueError: another ``field_type``.
             AttributeError: ``name`` already belongs to the other kind.
         """
-        if dtype is not None:
-            assert isinstance(value, dtype), f"{name.lstrip('_')} must be a {dtype}, not a {type(value)}: {value!r}"
+        if dtype is not None and not isinstance(value, dtype):
+            raise TypeError(f"{name.lstrip('_')} must be a {dtype}, not a {type(value)}: {value!r}")
         if field_type == "data":
             mine, others = self._data_fields, self._metainfo_fields
+        elif field_type != "metainfo":
+            raise ValueError(f"field_type is 'data' or 'metainfo', not {field_type!r}")
         else:
-            assert field_type == "metainfo", f"field_type is 'data' or 'metainfo', not {field_type!r}"
             mine, others = self._metainfo_fields, self._data_fields
         if name in others:
             kind = "meta information" if field_type == "data" else "data"
@@ -104,19 +106,22 @@ class BaseDataElement:
 
     def set_metainfo(self, metainfo: dict[str, Any]) -> None:
         """Sets meta information by name; values are copied deeply."""
-        assert isinstance(metainfo, dict), f"metainfo must be a dict, not a {type(metainfo)}"
+        if not isinstance(metainfo, dict):
+            raise TypeError(f"metainfo must be a dict, not a {type(metainfo)}")
         for name, value in metainfo.items():
             self.set_field(_deepcopy(value), name, field_type="metainfo")
 
     def set_data(self, data: dict[str, Any]) -> None:
         """Sets data by name."""
-        assert isinstance(data, dict), f"data must be a dict, not a {type(data)}"
+        if not isinstance(data, dict):
+            raise TypeError(f"data must be a dict, not a {type(data)}")
         for name, value in data.items():
             setattr(self, name, value)
 
     def update(self, instance: "BaseDataElement") -> None:
         """Sets all data and meta information of another element."""
-        assert isinstance(instance, BaseDataElement), f"an element is expected, not a {type(instance)}"
+        if not isinstance(instance, BaseDataElement):
+            raise TypeError(f"an element is expected, not a {type(instance)}")
         self.set_metainfo(dict(instance.metainfo_items()))
         self.set_data(dict(instance.items()))
 
@@ -201,7 +206,8 @@ class BaseDataElement:
         Raises:
             KeyError: there is no such field, and no default.
         """
-        assert len(default) < 2, "pop takes a name and one default"
+        if len(default) > 1:
+            raise TypeError("pop takes a name and one default")
         if name in self:
             value = getattr(self, name)
             delattr(self, name)
@@ -299,9 +305,11 @@ class InstanceData(BaseDataElement):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in _FIELD_SETS:
-            assert isinstance(value, Sized), f"{name} must have a length, a {type(value)} has none"
+            if not isinstance(value, Sized):
+                raise TypeError(f"{name} must have a length, a {type(value)} has none")
             length = len(self)
-            assert length in (0, len(value)), f"{name} has length {len(value)}, the other fields have {length}"
+            if length not in (0, len(value)):
+                raise ValueError(f"{name} has length {len(value)}, the other fields have {length}")
         super().__setattr__(name, value)
 
     __setitem__ = __setattr__
@@ -315,8 +323,8 @@ class InstanceData(BaseDataElement):
 
         Raises:
             IndexError: an int out of range.
-            AssertionError: an index that is no int, slice, or one-dimensional sequence; booleans of another
-                length.
+            TypeError: an index that is neither an int nor a slice, list, array or tensor.
+            ValueError: an index of more than one dimension; booleans of another length.
         """
         if isinstance(item, str):
             return getattr(self, item)
@@ -327,14 +335,17 @@ class InstanceData(BaseDataElement):
             if not -len(self) <= item < len(self):
                 raise IndexError(f"no instance {item}: there are {len(self)}")
             item = slice(int(item), None, len(self))
-        assert isinstance(item, slice | Tensor), f"instances cannot be indexed by a {type(item)}"
+        if not isinstance(item, slice | Tensor):
+            raise TypeError(f"instances cannot be indexed by a {type(item)}")
         selected = type(self)(metainfo=self.metainfo)
         if isinstance(item, slice):
             selected.set_data({name: value[item] for name, value in self.items()})
             return selected
-        assert item.dim() == 1, f"an index has one dimension, not {item.dim()}"
+        if item.dim() != 1:
+            raise ValueError(f"an index has one dimension, not {item.dim()}")
         if item.dtype in (torch.bool, torch.uint8):
-            assert len(item) == len(self), f"{len(item)} booleans cannot select among {len(self)} instances"
+            if len(item) != len(self):
+                raise ValueError(f"{len(item)} booleans cannot select among {len(self)} instances")
             item = item.bool()
         for name, value in self.items():
             selected[name] = _select(value, item, name)
@@ -345,18 +356,17 @@ class InstanceData(BaseDataElement):
         """Returns the instances of all elements together; the first one's meta information is kept.
 
         Raises:
-            AssertionError: the list is empty or its elements have different names.
-            ValueError: a field is of a type that cannot be concatenated.
+            ValueError: the list is empty, its elements have different names, or a field is of a type that cannot be
+                concatenated.
         """
-        assert instances_list and all(isinstance(element, InstanceData) for element in instances_list), (
-            "a list of InstanceData is expected, with at least one"
-        )
+        if not instances_list or not all(isinstance(element, InstanceData) for element in instances_list):
+            raise ValueError("a list of InstanceData is expected, with at least one")
         first = instances_list[0]
         if len(instances_list) == 1:
             return first
-        assert all(set(element.all_keys()) == set(first.all_keys()) for element in instances_list), (
-            "the elements have different names: " + "; ".join(str(element.all_keys()) for element in instances_list)
-        )
+        if any(set(element.all_keys()) != set(first.all_keys()) for element in instances_list):
+            names = "; ".join(str(element.all_keys()) for element in instances_list)
+            raise ValueError(f"the elements have different names: {names}")
         joined = type(first)(metainfo=first.metainfo)
         for name, _ in first.items():
             joined[name] = _concatenate([element[name] for element in instances_list], name)
@@ -371,10 +381,13 @@ class PixelData(BaseDataElement):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in _FIELD_SETS:
-            assert isinstance(value, Tensor | np.ndarray), f"{name} must be a tensor or an array, not a {type(value)}"
-            assert value.ndim in (2, 3), f"{name} must have 2 or 3 dimensions, not {value.ndim}"
+            if not isinstance(value, Tensor | np.ndarray):
+                raise TypeError(f"{name} must be a tensor or an array, not a {type(value)}")
+            if value.ndim not in (2, 3):
+                raise ValueError(f"{name} must have 2 or 3 dimensions, not {value.ndim}")
             size = tuple(value.shape[-2:])
-            assert self.shape in (None, size), f"{name} has height and width {size}, the other fields {self.shape}"
+            if self.shape not in (None, size):
+                raise ValueError(f"{name} has height and width {size}, the other fields {self.shape}")
             if value.ndim == 2:
                 value = value[None]
                 warnings.warn(f"{name} of shape {size} becomes {tuple(value.shape)}", stacklevel=2)
@@ -383,8 +396,10 @@ class PixelData(BaseDataElement):
     def __getitem__(self, item: tuple[int | slice, int | slice]) -> Self:
         if not isinstance(item, tuple):
             raise TypeError(f"pixels are cropped by two ints or slices, not by a {type(item)}")
-        assert len(item) == 2, f"pixels are cropped by two ints or slices, not by {len(item)}"
-        assert self.shape is not None, "there are no pixels to crop"
+        if len(item) != 2:
+            raise ValueError(f"pixels are cropped by two ints or slices, not by {len(item)}")
+        if self.shape is None:
+            raise ValueError("there are no pixels to crop")
         crop: list[slice] = [slice(None)]
         for part, length in zip(item, self.shape):
             if not isinstance(part, int | slice):
@@ -420,7 +435,8 @@ class LabelData(BaseDataElement):
         Raises:
             ValueError: another shape, or values outside of 0 and 1.
         """
-        assert isinstance(onehot, Tensor), f"onehot must be a tensor, not a {type(onehot)}"
+        if not isinstance(onehot, Tensor):
+            raise TypeError(f"onehot must be a tensor, not a {type(onehot)}")
         if onehot.ndim != 1 or (len(onehot) and not 0 <= onehot.min().item() <= onehot.max().item() <= 1):
             raise ValueError(f"onehot must be one-dimensional with zeros and ones: {onehot}")
         return onehot.nonzero().squeeze(-1)
@@ -433,9 +449,11 @@ class LabelData(BaseDataElement):
             label: int64 indices below ``num_classes``, of shape (number of labels,) or ().
             num_classes: number of classes.
         """
-        assert isinstance(label, Tensor), f"label must be a tensor, not a {type(label)}"
+        if not isinstance(label, Tensor):
+            raise TypeError(f"label must be a tensor, not a {type(label)}")
         onehot = label.new_zeros(num_classes)
-        assert label.numel() == 0 or label.max().item() < num_classes, f"label {label} is beyond {num_classes} classes"
+        if label.numel() and label.max().item() >= num_classes:
+            raise ValueError(f"label {label} is beyond {num_classes} classes")
         onehot[label] = 1
         return onehot
 

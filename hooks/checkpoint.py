@@ -3,23 +3,22 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainwright.engine.checkpoint import (
     load_checkpoint_file,
-    read_last_checkpoint,
     save_checkpoint,
     sync_folder,
     temporary_path,
-    write_last_checkpoint,
 )
-from trainwright.engine.distributed import is_main_process
+from trainwright.engine.distributed import broadcast_object_list, is_main_process
 from trainwright.engine.errors import CheckpointError, ConfigError
 from trainwright.engine.hook import DataBatch, Hook
 from trainwright.engine.registry import HOOKS
+from trainwright.engine.resume import save_if_stopped, stopped_at_epoch
 from trainwright.engine.saving import (
     HostCopier,
     Writer,
@@ -30,7 +29,7 @@ from trainwright.engine.saving import (
     human_bytes,
     remove_leftovers,
 )
-from trainwright.hooks.monitoring import GREATER_KEYS, LESS_KEYS, Monitor, make_monitors, score_of
+from trainwright.hooks.monitoring import Monitor, check_rules, make_monitors, metrics_of, score_of
 
 if TYPE_CHECKING:
     from trainwright.engine.message_hub import MessageHub
@@ -58,31 +57,33 @@ class CheckpointHook(Hook):
         out_dir: where to; a folder named as ``work_dir`` is made in it. Default: ``work_dir``.
         max_keep_ckpts: how many regular checkpoints to keep, the newest; -1 for all. ``best_*`` are not
             counted.
-        save_last: save at the end of the training, whatever the interval. (A run that is told to stop early
-            is saved by the Runner in any case; once it is resumed, that file counts as a regular one.)
+        save_last: save at the end of the training, whatever the interval, also at an early stop. (A run that
+            is interrupted is saved in any case: by the first of these hooks, as a regular checkpoint with all
+            state.)
         save_best: metrics whose best checkpoint is kept: one, several, or ``"auto"`` for the first of the
             results.
-        rule: ``"greater"`` or ``"less"`` for all of them, or one for each; inferred from the names by
-            default.
-        greater_keys: parts of names of metrics whose greater scores are better.
-        less_keys: parts of names of metrics whose lower scores are better.
+        rule: ``"greater"`` or ``"less"`` for all of them, or one for each; by default, what the metric says of
+            itself (``higher_is_better``), else the words in its name.
+        greater_keys: parts of names of metrics whose greater scores are better, whatever the metric says.
+        less_keys: parts of names of metrics whose lower scores are better, likewise.
         file_client_args: accepted for old configs; only the local disk is supported.
         filename_tmpl: name of the regular files with one ``{}`` for the number of epochs or iterations done.
             Default: ``epoch_{}.pth`` or ``iter_{}.pth``.
         backend_args: as ``file_client_args``.
-        published_keys: after the training, write ``{name}-{first 8 digits of its SHA-256}.pth`` beside the
-            last and the best files, with only these keys of them; ``["meta", "state_dict"]`` for the weights
-            alone.
+        published_keys: at the end of the training, not where it is interrupted, write
+            ``{name}-{first 8 digits of its SHA-256}.pth`` beside the last and the best files, with only these
+            keys of them; ``["meta", "state_dict"]`` for the weights alone.
         save_begin: number of epochs or iterations after which the interval begins to count.
         async_save: write in the background: the training waits only while the state is copied to host memory
             (which holds it once more from then on), and for the save before.
         on_save_error: ``"warn"``, or ``"raise"`` to end the run when a checkpoint cannot be written.
 
     Raises:
-        ConfigError: settings that are impossible, or a rule that cannot be inferred.
+        ConfigError: settings that are impossible; before the first step, a rule that cannot be inferred.
     """
 
     priority = "VERY_LOW"
+    monitor_argument = "save_best"  # of which `check` finds out which scores are better
 
     def __init__(
         self,
@@ -130,12 +131,11 @@ class CheckpointHook(Hook):
         self.save_begin = save_begin
         self.save_best = _as_list(save_best)
         self._rule = rule
-        self._greater_keys = _as_list(greater_keys) or list(GREATER_KEYS)
-        self._less_keys = _as_list(less_keys) or list(LESS_KEYS)
+        self._greater_keys = _as_list(greater_keys)
+        self._less_keys = _as_list(less_keys)
         self._monitors: list[Monitor] | None = None
-        if "auto" not in self.save_best:
-            self._monitors = self._make_monitors(self.save_best)
-        elif len(self.save_best) > 1:
+        check_rules(self.save_best, rule, owner="CheckpointHook")
+        if "auto" in self.save_best and len(self.save_best) > 1:
             raise ConfigError("CheckpointHook.save_best", "'auto' stands alone", "name all metrics, or only 'auto'")
         self._folder: Path | None = None
         self._improved: dict[str, float] = {}
@@ -145,12 +145,13 @@ class CheckpointHook(Hook):
         self.last_ckpt: str | None = None
         self._last_at: int | None = None
         self._obsolete: list[str] = []
+        self._rules: dict[str, str] = {}
         self._writer = Writer(async_save)
         self._copier = HostCopier() if async_save else None
         self._before: dict[str, Any] = {}
         self._counters: dict[str, int] = {}
+        self._resumable = True
         self._failed = False
-        self._stopped = False
         self._unremoved: dict[Path, OSError] = {}
 
     def get_triggered_stages(self) -> list[str]:
@@ -162,6 +163,7 @@ class CheckpointHook(Hook):
         """Returns the best scores, and the names of the files within their folder, which may move."""
         return {
             "best_scores": dict(self.best_scores),
+            "rules": self._known_rules(),
             "best_ckpts": dict(self.best_ckpts),
             "keep_ckpts": list(self.keep_ckpts),
             "last_ckpt": self.last_ckpt,
@@ -171,31 +173,26 @@ class CheckpointHook(Hook):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over what :meth:`state_dict` returned. Names that lead out of the folder are left out."""
-        best = {metric: name for metric, name in state["best_ckpts"].items() if _is_plain_name(name)}
-        self.best_ckpts = best
-        self.best_scores = {metric: score for metric, score in state["best_scores"].items() if metric in best}
+        self.best_ckpts = {metric: name for metric, name in state["best_ckpts"].items() if _is_plain_name(name)}
+        self.best_scores = dict(state["best_scores"])
+        self._rules = dict(state.get("rules", {}))
         self.keep_ckpts = [name for name in state["keep_ckpts"] if _is_plain_name(name)]
         last = state["last_ckpt"]
         self.last_ckpt = last if last is not None and _is_plain_name(last) else None
         self._last_at = state.get("last_at")
         self._obsolete = [name for name in state["obsolete"] if _is_plain_name(name)]
 
-    def after_load_checkpoint(self, runner: "Runner", checkpoint: dict[str, Any]) -> None:
-        """Takes note of whether this is what a run that was told to stop has left."""
-        self._stopped = runner.resuming and "stopped" in checkpoint.get("meta", {})
-
     def before_train(self, runner: "Runner") -> None:
-        """Finds the folder, and removes files that a run cut short meant to remove."""
-        folder = Path(runner.work_dir)
-        if self.out_dir is not None and Path(self.out_dir) != folder:
-            folder = Path(self.out_dir) / folder.absolute().name
-        self._folder = folder
+        """Find the folder and what a resumed run has in it, and remove files that a run cut short meant to remove."""
+        if "auto" not in self.save_best:
+            self._monitors = self._make_monitors(runner, self.save_best)
+        self._folder = folder = self._folder_of(runner)
         runner.logger.info(f"Checkpoints will be saved to {folder}.")
         if not (self.best_scores or self.keep_ckpts):
             self._adopt(runner.message_hub)
-        self._adopt_stopped(runner)
-        if self.best_ckpts:
-            self._tell_hub(runner.message_hub)  # the folder may have moved
+        self._forget_unwatched(runner)
+        self._forget_missing(runner)
+        self._tell_hub(runner)  # the folder may have moved, and metrics may have been dropped
         self._drop_surplus()
         if is_main_process():
             for name in remove_leftovers(folder):
@@ -237,7 +234,9 @@ class CheckpointHook(Hook):
             runner.logger.warning("The validation has no results, so no best checkpoint is saved.")
             return
         if self._monitors is None:
-            self._monitors = self._make_monitors([next(iter(metrics))])
+            self._monitors = self._make_monitors(runner, [next(iter(metrics))])
+            self._forget_unwatched(runner)
+            self._tell_hub(runner)
         for monitor in self._monitors:
             score = score_of(metrics, monitor.metric, owner="CheckpointHook.save_best")
             best = self.best_scores.get(monitor.metric, monitor.worst)
@@ -251,24 +250,48 @@ class CheckpointHook(Hook):
             self._improved = {}
 
     def after_train(self, runner: "Runner") -> None:
-        """Waits for the last save, and publishes the last and the best checkpoints."""
+        """Wait for the last save, and publish the last and the best checkpoints of a complete training."""
+        if runner.state.complete:
+            save_if_stopped(runner)
+            if self.save_last and self._last_at != _progress(runner)[1]:
+                self._save_regular(runner, name=self._name_of_stop(runner))
         self._settle(runner)
         if self._failed:
             runner.logger.error(
                 f"The end of the training is NOT saved: the newest checkpoint is {self.last_ckpt or 'none at all'}."
             )
-        if self.published_keys and is_main_process():
-            last = [self.last_ckpt] if self.save_last and self.last_ckpt else []
+        if self.published_keys and not runner.state.interrupted and is_main_process():
+            at_end = self.save_last and self._last_at == _progress(runner)[1]
+            last = [self.last_ckpt] if at_end and self.last_ckpt else []
             for name in dict.fromkeys([*last, *self.best_ckpts.values()]):
                 try:
                     self._publish(runner, name)
                 except OSError as error:
                     self._report(runner, error, f"{name} could not be published")
-        self._folder = None
 
     def after_run(self, runner: "Runner") -> None:
         """Waits for a save in progress, also where an exception ended the training."""
         self.finish_saving(runner)
+        self._folder = None
+
+    def save_stopped(self, runner: "Runner", meta: Mapping[str, Any]) -> bool:
+        """Save the state of a stopped run as a regular checkpoint with all state.
+
+        Args:
+            runner: the run.
+            meta: further entries of the checkpoint's ``meta``.
+
+        Returns:
+            Whether it is written; a warning says why not.
+        """
+        if self._folder is None:
+            return False
+        try:
+            self._save_regular(runner, name=self._name_of_stop(runner), meta=meta)
+            self._settle(runner)
+        except CheckpointError as error:
+            runner.logger.warning(f"{error}")
+        return not self._failed
 
     def finish_saving(self, runner: "Runner") -> None:
         """Waits for a save in progress, and takes note of how it ended.
@@ -279,9 +302,12 @@ class CheckpointHook(Hook):
         if self._folder is not None:
             self._settle(runner)
 
-    def _save_regular(self, runner: "Runner") -> None:
+    def _save_regular(
+        self, runner: "Runner", *, name: str | None = None, meta: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write a regular checkpoint; one with ``meta`` is that of a stop, and has all state."""
         self._begin(runner)
-        name = self._regular_name(runner)
+        name = name or self._regular_name(runner)
         if name in self.keep_ckpts:
             self.keep_ckpts.remove(name)
         self.keep_ckpts.append(name)
@@ -289,21 +315,21 @@ class CheckpointHook(Hook):
         self.last_ckpt = name
         self._last_at = _progress(runner)[1]
         runner.message_hub.update_info("last_ckpt", str(self._path(name)))
-        self._write(runner, [name])
+        self._write(runner, [name], meta)
 
     def _save_best(self, runner: "Runner", scores: dict[str, float]) -> None:
         self._begin(runner)
         regular = self._regular_name(runner)
         names = []
         for metric, score in scores.items():
-            name = f"best_{metric}_{regular}".replace("/", "_").replace("\\", "_")
+            name = _best_name(metric, regular)
             old = self.best_ckpts.get(metric)
             if old is not None and old != name:
                 self._obsolete.append(old)
             self.best_scores[metric] = score
             self.best_ckpts[metric] = name
             names.append(name)
-        self._tell_hub(runner.message_hub)
+        self._tell_hub(runner)
         if self._last_at == _progress(runner)[1] and self.last_ckpt is not None:
             names.append(self.last_ckpt)  # of the same moment, but it does not know the new best yet
         self._write(runner, names)
@@ -318,24 +344,27 @@ class CheckpointHook(Hook):
     def _begin(self, runner: "Runner") -> None:
         """Waits for the save before, and notes what is true if the one to come fails."""
         self._settle(runner)
+        runner.call_hook("before_snapshot")
         self._before = self.state_dict()
 
-    def _write(self, runner: "Runner", names: list[str]) -> None:
+    def _write(self, runner: "Runner", names: list[str], meta: Mapping[str, Any] | None = None) -> None:
         """Writes one checkpoint under several names, notes it as the newest, and removes what it replaces."""
+        optimizer, schedulers = self.save_optimizer or meta is not None, self.save_param_scheduler or meta is not None
+        self._resumable = optimizer and schedulers
         if not is_main_process():
             self._counters = runner.state.state_dict()
             self._obsolete = []
             return
         assert self._folder is not None
-        checkpoint = collect(
-            runner, optimizer=self.save_optimizer, schedulers=self.save_param_scheduler, copier=self._copier
-        )
+        checkpoint = collect(runner, optimizer=optimizer, schedulers=schedulers, meta=meta, copier=self._copier)
         self._counters = runner.state.state_dict()
         paths = [self._path(name) for name in names]
-        obsolete = [self._path(name) for name in self._take_obsolete()]
+        obsolete = [self._path(name) for name in self._take_obsolete(runner)]
         known = {*self._before["keep_ckpts"], *self._before["best_ckpts"].values(), self._before["last_ckpt"]}
+        known |= self._files_of_others(runner)
         new = [self._path(name) for name in names if name not in known]
-        work_dir = runner.work_dir
+        others_are_resumable = any(saver.save_optimizer and saver.save_param_scheduler for saver in _savers(runner))
+        note = runner.last_checkpoint.next() if self._resumable or not others_are_resumable else None
 
         def job() -> None:
             paths[0].parent.mkdir(parents=True, exist_ok=True)
@@ -344,7 +373,8 @@ class CheckpointHook(Hook):
                 save_checkpoint(checkpoint, paths[0])
                 for path in paths[1:]:
                     _link(paths[0], path)
-                write_last_checkpoint(work_dir, paths[-1].absolute())
+                if note is not None:
+                    note(paths[-1])
             except OSError:
                 for path in new:
                     path.unlink(missing_ok=True)  # nobody would know of it
@@ -365,14 +395,14 @@ class CheckpointHook(Hook):
         except OSError as error:
             self.load_state_dict(self._before)
             self._failed = True
-            self._tell_hub(runner.message_hub)
+            self._tell_hub(runner)
             last = str(self._path(self.last_ckpt)) if self.last_ckpt else None
             runner.message_hub.update_info("last_ckpt", last)
             self._report(runner, error, f"the checkpoint of iteration {counters['iter']} is NOT saved")
         else:
             self._failed = False
             self._note_unremoved(runner)
-            if self.save_optimizer and self.save_param_scheduler:
+            if self._resumable:
                 runner.saved_counters = counters
 
     def _report(self, runner: "Runner", error: OSError, what: str) -> None:
@@ -421,12 +451,27 @@ class CheckpointHook(Hook):
         sync_folder(target.parent)
         runner.logger.info(f"The checkpoint {name} is published to {target}.")
 
-    def _make_monitors(self, metrics: list[str]) -> list[Monitor]:
-        return make_monitors(metrics, self._rule, self._greater_keys, self._less_keys, owner="CheckpointHook")
+    def _make_monitors(self, runner: "Runner", metrics: list[str]) -> list[Monitor]:
+        return make_monitors(
+            metrics, self._rule, self._greater_keys, self._less_keys, owner="CheckpointHook",
+            evaluated_by=metrics_of(runner),
+        )  # fmt: skip
 
     def _regular_name(self, runner: "Runner") -> str:
         epochs, iterations = _progress(runner)
         return self.filename_tmpl.format(epochs if self.by_epoch else iterations)
+
+    def _folder_of(self, runner: "Runner") -> Path:
+        folder = Path(runner.work_dir)
+        if self.out_dir is not None and Path(self.out_dir) != folder:
+            folder = Path(self.out_dir) / folder.absolute().name
+        return folder
+
+    def _name_of_stop(self, runner: "Runner") -> str:
+        """Return the name of a file that may be due in the middle of an epoch."""
+        if self.by_epoch and not stopped_at_epoch(runner):
+            return f"iter_{_progress(runner)[1]}.pth"
+        return self._regular_name(runner)
 
     def _path(self, name: str) -> Path:
         assert self._folder is not None
@@ -437,15 +482,15 @@ class CheckpointHook(Hook):
             self._obsolete += self.keep_ckpts[: -self.max_keep_ckpts]
             del self.keep_ckpts[: -self.max_keep_ckpts]
 
-    def _take_obsolete(self) -> list[str]:
+    def _take_obsolete(self, runner: "Runner") -> list[str]:
         """Returns the names of the files to remove, and forgets them; those still in use go another time."""
-        in_use = {*self.keep_ckpts, *self.best_ckpts.values(), self.last_ckpt}
+        in_use = self._files() | self._files_of_others(runner)
         obsolete = [name for name in self._obsolete if name not in in_use]
         self._obsolete = [name for name in self._obsolete if name in in_use]
         return obsolete
 
     def _remove_obsolete(self, runner: "Runner") -> None:
-        obsolete = self._take_obsolete()
+        obsolete = self._take_obsolete(runner)
         if is_main_process():
             self._unremoved = _remove([self._path(name) for name in obsolete])
             self._note_unremoved(runner)
@@ -462,38 +507,87 @@ class CheckpointHook(Hook):
         for metric in self.save_best:
             suffix = "" if len(self.save_best) == 1 else f"_{metric}"
             score, path = hub.get_info(f"best_score{suffix}"), hub.get_info(f"best_ckpt{suffix}")
-            if metric != "auto" and score is not None and path is not None:
+            is_its_own = path is not None and Path(path).name.startswith(_best_name(metric, ""))
+            if metric != "auto" and score is not None and is_its_own:
                 self.best_scores[metric] = float(score)
                 self.best_ckpts[metric] = Path(path).name
         if self.max_keep_ckpts > 0:
             self.keep_ckpts = [self.filename_tmpl.format(step) for step in hub.get_info("keep_ckpt_ids", [])]
 
-    def _adopt_stopped(self, runner: "Runner") -> None:
-        """Counts what a run that was told to stop has left as a regular checkpoint, so that it goes in its turn."""
-        stopped, self._stopped = self._stopped, False
-        if not stopped:
-            return
-        with suppress(CheckpointError):  # a damaged note
-            last = read_last_checkpoint(runner.work_dir)
-            known = {name for hook in runner.hooks if isinstance(hook, CheckpointHook) for name in hook.keep_ckpts}
-            if last is not None and last.absolute() == self._path(last.name).absolute() and last.name not in known:
-                self.keep_ckpts.append(last.name)
-                self.last_ckpt, self._last_at = last.name, _progress(runner)[1]
+    def _files(self) -> set[str]:
+        """Return the names of the files that this hook keeps."""
+        return {*self.keep_ckpts, *self.best_ckpts.values(), *([self.last_ckpt] if self.last_ckpt else [])}
 
-    def _tell_hub(self, hub: "MessageHub") -> None:
-        """Leaves the best scores and paths where scripts written for MMEngine look for them."""
-        for key in [key for key in hub.runtime_info if key.startswith(("best_score", "best_ckpt"))]:
-            hub.pop_info(key)
-        for metric, name in self.best_ckpts.items():
-            suffix = "" if len(self.save_best) == 1 else f"_{metric}"
-            hub.update_info(f"best_score{suffix}", self.best_scores[metric])
-            hub.update_info(f"best_ckpt{suffix}", str(self._path(name)))
+    def _files_of_others(self, runner: "Runner") -> set[str]:
+        """Return the names of the files that other hooks keep in the same folder."""
+        others = (saver for saver in _savers(runner) if saver is not self)
+        return {name for saver in others if saver._folder_of(runner) == self._folder for name in saver._files()}
+
+    def _known_rules(self) -> dict[str, str]:
+        return self._rules if self._monitors is None else {monitor.metric: monitor.rule for monitor in self._monitors}
+
+    def _forget_unwatched(self, runner: "Runner") -> None:
+        """Forget the best of metrics that are no longer watched, or by another rule; their files stay."""
+        if self._monitors is None:  # "auto", before the first validation
+            return
+        rules = self._known_rules()
+        for metric in list(self.best_scores):
+            if metric in rules and self._rules.get(metric, rules[metric]) == rules[metric]:
+                continue
+            del self.best_scores[metric]
+            if (name := self.best_ckpts.pop(metric, None)) is not None:
+                runner.logger.info(f"{name} stays as it is: {metric} is no longer watched, or by another rule.")
+
+    def _forget_missing(self, runner: "Runner") -> None:
+        """Forget files that are not in the folder, as after a resume into another one.
+
+        The best ones get a second name there if they lie beside the checkpoint that was resumed.
+        """
+        missing = [set[str]()]
+        if is_main_process():
+            resumed = Path(runner.start.path) if runner.start.resumes and runner.start.path else self._path("")
+            for name in self.best_ckpts.values():
+                source = resumed.with_name(name)
+                if source.is_file() and not self._path(name).exists():
+                    with suppress(OSError):  # it counts as missing
+                        self._path(name).parent.mkdir(parents=True, exist_ok=True)
+                        _link(source, self._path(name))
+            missing = [{name for name in self._files() if not self._path(name).exists()}]
+        broadcast_object_list(missing)
+        self.keep_ckpts = [name for name in self.keep_ckpts if name not in missing[0]]
+        self.best_ckpts = {metric: name for metric, name in self.best_ckpts.items() if name not in missing[0]}
+        if self.last_ckpt in missing[0]:
+            self.last_ckpt = self._last_at = None
+
+    def _tell_hub(self, runner: "Runner") -> None:
+        """Leave the best scores and paths of all these hooks where scripts written for MMEngine look for them."""
+        hub, savers = runner.message_hub, _savers(runner)
+        metrics = {metric for saver in savers for metric in (*saver._rules, *saver._known_rules())}
+        for key in ("best_score", "best_ckpt"):
+            for name in (key, *(f"{key}_{metric}" for metric in metrics)):
+                if name in hub.runtime_info:
+                    hub.pop_info(name)
+        several = sum(max(len(saver.save_best), len(saver.best_scores)) for saver in savers) > 1
+        for saver in savers:
+            for metric, score in saver.best_scores.items():
+                suffix = f"_{metric}" if several else ""
+                hub.update_info(f"best_score{suffix}", score)
+                if metric in saver.best_ckpts and saver._folder is not None:
+                    hub.update_info(f"best_ckpt{suffix}", str(saver._path(saver.best_ckpts[metric])))
+
+
+def _savers(runner: "Runner") -> list[CheckpointHook]:
+    return [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
 
 
 def _progress(runner: "Runner") -> tuple[int, int]:
     """Returns how many epochs and iterations are finished, those included that are not counted yet."""
     state = runner.state.state_dict()
     return state["epoch"], state["iter"]
+
+
+def _best_name(metric: str, regular: str) -> str:
+    return f"best_{metric}_{regular}".replace("/", "_").replace("\\", "_")
 
 
 def _is_plain_name(name: str) -> bool:

@@ -23,7 +23,7 @@ class EMAHook(Hook):
 
     In a checkpoint ``state_dict`` holds the average, which is what one deploys, and ``ema_state_dict`` the
     weights that are trained, under ``module.…``, with the number of updates as ``steps``. A resume puts both
-    back, exactly.
+    back, exactly. So a run can have only one such hook.
 
     Cost per step: one fused update of all weights (``torch._foreach_lerp_``), from ``begin_iter`` or
     ``begin_epoch`` on; nothing before.
@@ -40,6 +40,8 @@ class EMAHook(Hook):
     Raises:
         ConfigError: both beginnings are given, or one is negative or beyond the end of the training.
     """
+
+    exclusive = "averages the weights"
 
     def __init__(
         self,
@@ -66,17 +68,20 @@ class EMAHook(Hook):
         """Makes the average, once for all runs of this model."""
         model = unwrap(runner.model)
         if self.ema_model is None or self.src_model is not model:
-            self.src_model = model
-            self.ema_model = MODELS.build(dict(self.ema_cfg), path="EMAHook", model=model)
+            self._make_average(model)
 
     def before_train(self, runner: "Runner") -> None:
-        """Checks that the average ever begins."""
+        """Check that the average ever begins, and drop a resumed one that by now begins later."""
         for name, begin, end in (
             ("begin_epoch", self.begin_epoch, runner.max_epochs),
             ("begin_iter", self.begin_iter, runner.max_iters),
         ):
             if begin > end:
                 raise ConfigError(f"EMAHook.{name}", f"{begin} is beyond the end of the training, {end}")
+        if self._begun and not self._is_due(runner):
+            setting = f"begin_epoch={self.begin_epoch}" if self.begin_epoch else f"begin_iter={self.begin_iter}"
+            runner.logger.warning("The average of the checkpoint is dropped: with %s it is still to begin.", setting)
+            self._make_average(self.src_model)
 
     def after_train_iter(
         self,
@@ -86,7 +91,7 @@ class EMAHook(Hook):
         outputs: dict[str, Any] | None = None,
     ) -> None:
         """Takes the new weights into the average."""
-        if runner.epoch + 1 >= self.begin_epoch and runner.iter + 1 >= self.begin_iter:
+        if self._is_due(runner):
             self.ema_model.update_parameters(self.src_model)
 
     def before_val_epoch(self, runner: "Runner") -> None:
@@ -119,19 +124,28 @@ class EMAHook(Hook):
 
     def after_load_checkpoint(self, runner: "Runner", checkpoint: dict[str, Any]) -> None:
         """Takes the average out of a checkpoint that is resumed; of any other, the average begins anew."""
-        if not runner.resuming:
+        if not runner.start.is_resumed(checkpoint):
             return
         if "ema_state_dict" not in checkpoint:
             runner.logger.warning("The checkpoint has no ema_state_dict: the average begins anew, from its weights.")
             return
         _swap_state_dicts(checkpoint)
-        report = load_state_dict(self.ema_model, checkpoint["ema_state_dict"], strict=self.strict_load, revise_keys=())
+        report = load_state_dict(
+            self.ema_model, checkpoint.pop("ema_state_dict"), strict=self.strict_load, revise_keys=()
+        )
         if report:
             runner.logger.warning(f"The averaged weights were not resumed as a whole:\n{report}")
 
     @property
     def _begun(self) -> bool:
         return int(self.ema_model.steps) > 0
+
+    def _is_due(self, runner: "Runner") -> bool:
+        return runner.epoch + 1 >= self.begin_epoch and runner.iter + 1 >= self.begin_iter
+
+    def _make_average(self, model: nn.Module) -> None:
+        self.src_model = model
+        self.ema_model = MODELS.build(dict(self.ema_cfg), path="EMAHook", model=model)
 
     def _swap_in(self) -> None:
         if not self._swapped and self._begun:

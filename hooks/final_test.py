@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from trainwright.engine.hook import Hook
 from trainwright.engine.registry import HOOKS
+from trainwright.engine.resume import save_if_stopped
 
 if TYPE_CHECKING:
     from trainwright.engine.runner import Runner
@@ -11,11 +12,15 @@ if TYPE_CHECKING:
 
 @HOOKS.register_module()
 class FinalTestHook(Hook):
-    """Tests the weights of the end of a training that came to its end. Costs nothing per step."""
+    """Run the test loop on the final weights, unless the training was interrupted.
+
+    An early stop is an end too; its checkpoint is written first. Costs nothing per step.
+    """
 
     priority = "LOWEST"
 
     def after_train(self, runner: "Runner") -> None:
-        """Runs the test loop, unless the training was stopped."""
-        if not runner.state.stop_signal:
+        """Run the test loop."""
+        if not runner.state.interrupted:
+            save_if_stopped(runner)
             runner.test_loop.run()

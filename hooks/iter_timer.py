@@ -5,6 +5,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.hook import DataBatch, Hook
+from trainwright.engine.log_processor import num_batches
 from trainwright.engine.registry import HOOKS
 
 if TYPE_CHECKING:
@@ -94,4 +95,6 @@ class IterTimerHook(Hook):
         runner.message_hub.update_scalar(f"{mode}/time", elapsed)
         dataloader = runner.val_dataloader if mode == "val" else runner.test_dataloader
         average = self._eval_seconds / (batch_idx + 1)
-        runner.message_hub.update_info("eta", average * (len(dataloader) - batch_idx - 1))
+        done = batch_idx + 1
+        length = num_batches(dataloader)  # None for an iterable dataset without a length
+        runner.message_hub.update_info("eta", average * (length - done) if length is not None else 0.0)

@@ -1,6 +1,5 @@
 """Writes log lines, and hands the same numbers to the visualization backends."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.distributed import is_main_process
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.fileio import to_json
 from trainwright.engine.hook import DataBatch, Hook
 from trainwright.engine.log_processor import num_batches
 from trainwright.engine.registry import HOOKS
@@ -30,7 +30,8 @@ class LoggerHook(Hook):
         interval_exp_name: log the name of the experiment after so many iterations.
         out_dir: at the end, copy logs into the folder of this name, in a folder named like the work_dir.
         out_suffix: endings of the files that are copied.
-        keep_local: whether the copied files also stay where they were.
+        keep_local: whether the copied files also stay where they were. If not, a log that is already in
+            ``out_dir``, from a run before, is continued there.
         log_metric_by_epoch: whether the results of validations go to the backends by epoch, or by iteration.
 
     Raises:
@@ -63,6 +64,7 @@ class LoggerHook(Hook):
         self.log_metric_by_epoch = log_metric_by_epoch
         self.json_log_path: str | None = None
         self._last_batch: int | None = None
+        self._evaluated = 0
 
     def before_run(self, runner: "Runner") -> None:
         """Names the file of this run's numbers."""
@@ -112,21 +114,19 @@ class LoggerHook(Hook):
 
     def after_val_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
         """Logs the results."""
-        tag, line = runner.log_processor.get_log_after_epoch(runner, len(runner.val_dataloader), "val")
+        tag, line = runner.log_processor.get_log_after_epoch(runner, self._evaluated, "val")
         runner.logger.info(line)
         step = runner.epoch if self.log_metric_by_epoch else runner.iter
         runner.visualizer.add_scalars(tag, step=step)
 
     def after_test_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
         """Logs the results and writes them to ``{timestamp}.json`` in the log folder."""
-        tag, line = runner.log_processor.get_log_after_epoch(
-            runner, len(runner.test_dataloader), "test", with_non_scalar=True
-        )
+        tag, line = runner.log_processor.get_log_after_epoch(runner, self._evaluated, "test", with_non_scalar=True)
         runner.logger.info(line)
         if is_main_process():
             assert self.json_log_path is not None
             try:
-                (Path(runner.log_dir) / self.json_log_path).write_text(json.dumps(to_plain(tag)))
+                (Path(runner.log_dir) / self.json_log_path).write_text(to_json(to_plain(tag)))
             except OSError as error:
                 runner.logger.warning(f"The results could not be written: {error}")
 
@@ -143,11 +143,17 @@ class LoggerHook(Hook):
         for path in files:
             copy = target / path.relative_to(runner.log_dir)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+            rewritten = path.name == self.json_log_path or path.suffix in (".py", ".yaml")
+            if self.keep_local or rewritten or not copy.exists():
+                shutil.copyfile(path, copy)
+            else:  # the beginning of the log was moved there before
+                with path.open("rb") as rest, copy.open("ab") as log:
+                    shutil.copyfileobj(rest, log)
             if not self.keep_local:
                 path.unlink()
 
     def _log_progress(self, runner: "Runner", batch_idx: int, mode: str) -> None:
+        self._evaluated = batch_idx + 1  # of an epoch whose length nobody may know before its end
         if (batch_idx + 1) % self.interval == 0:
             _, line = runner.log_processor.get_log_after_iter(runner, batch_idx, mode)
             runner.logger.info(line)

@@ -1,15 +1,17 @@
 """Which of two scores is better, and which metric is meant: one place for all hooks that watch metrics."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.errors import ConfigError, did_you_mean
+from trainwright.engine.evaluation.direction import higher_is_better, unknown_direction
+
+if TYPE_CHECKING:
+    from trainwright.engine.runner import Runner
 
 RULES = ("greater", "less")
-GREATER_KEYS = ("acc", "top", "AR@", "auc", "precision", "mAP", "mDice", "mIoU", "mAcc", "aAcc", "PCK")
-LESS_KEYS = ("loss",)
 
 
 @dataclass(frozen=True)
@@ -35,27 +37,18 @@ class Monitor:
         return gain > min_delta
 
 
-def make_monitors(
-    metrics: Sequence[str],
-    rule: str | Sequence[str | None] | None = None,
-    greater_keys: Sequence[str] = GREATER_KEYS,
-    less_keys: Sequence[str] = LESS_KEYS,
-    *,
-    owner: str,
-) -> list[Monitor]:
-    """Returns a monitor for each metric.
+def check_rules(
+    metrics: Sequence[str], rule: str | Sequence[str | None] | None = None, *, owner: str
+) -> list[str | None]:
+    """Returns a rule for each metric, None where it is to be inferred.
 
     Args:
         metrics: names of the metrics.
-        rule: one rule for all, or one for each; where it is None the rule follows from the metric's name.
-        greater_keys: names, or parts of names, of metrics whose greater scores are better. Case does not
-            matter, and whole names go before parts.
-        less_keys: the same for metrics whose lower scores are better.
+        rule: one rule for all, or one for each.
         owner: the hook that asks, for messages.
 
     Raises:
-        ConfigError: an unknown rule, as many rules as no metrics, a metric named twice, or a rule that the
-            name does not tell.
+        ConfigError: an unknown rule, as many rules as no metrics, or a metric named twice.
     """
     if repeated := sorted({metric for metric in metrics if metrics.count(metric) > 1}):
         raise ConfigError(owner, f"a metric is named twice: {', '.join(repeated)}")
@@ -66,10 +59,46 @@ def make_monitors(
         raise ConfigError(
             f"{owner}.rule", f"{len(rules)} rules for {len(metrics)} metrics", "give one, or one for each"
         )
+    for given in rules:
+        if given is not None and given not in RULES:
+            raise ConfigError(f"{owner}.rule", f"{given!r} is no rule", "'greater', 'less', or None to infer it")
+    return rules
+
+
+def make_monitors(
+    metrics: Sequence[str],
+    rule: str | Sequence[str | None] | None = None,
+    greater_keys: Sequence[str] = (),
+    less_keys: Sequence[str] = (),
+    *,
+    owner: str,
+    evaluated_by: Iterable[Any] = (),
+) -> list[Monitor]:
+    """Returns a monitor for each metric.
+
+    Args:
+        metrics: names of the metrics.
+        rule: one rule for all, or one for each; where it is None, ``greater_keys`` and ``less_keys`` decide, else the
+            metric itself (:attr:`BaseMetric.higher_is_better`), else the words in its name.
+        greater_keys: names, or parts of names, of metrics whose greater scores are better. Case does not
+            matter, and whole names go before parts.
+        less_keys: the same for metrics whose lower scores are better.
+        owner: the hook that asks, for messages.
+        evaluated_by: the metrics of the validation, see :func:`metrics_of`.
+
+    Raises:
+        ConfigError: as :func:`check_rules`, or nothing tells the rule.
+    """
+    evaluated_by = list(evaluated_by)
     return [
-        Monitor(metric, _rule_of(metric, own_rule, greater_keys, less_keys, owner))
-        for metric, own_rule in zip(metrics, rules)
+        Monitor(metric, given or _rule_of(metric, greater_keys, less_keys, evaluated_by, owner))
+        for metric, given in zip(metrics, check_rules(metrics, rule, owner=owner))
     ]
+
+
+def metrics_of(runner: "Runner") -> list[Any]:
+    """Returns the metrics that a run validates with."""
+    return list(getattr(runner.val_loop.evaluator, "metrics", ())) if runner.has_val else []
 
 
 def score_of(metrics: Mapping[str, Any], metric: str, *, owner: str) -> float | None:
@@ -91,11 +120,9 @@ def missing_hint(metrics: Mapping[str, Any], metric: str) -> str:
     return f"{guess}\n{available}" if guess else available
 
 
-def _rule_of(metric: str, rule: str | None, greater_keys: Sequence[str], less_keys: Sequence[str], owner: str) -> str:
-    if rule is not None:
-        if rule not in RULES:
-            raise ConfigError(f"{owner}.rule", f"{rule!r} is no rule", "'greater', 'less', or None to infer it")
-        return rule
+def _rule_of(
+    metric: str, greater_keys: Sequence[str], less_keys: Sequence[str], evaluated_by: list[Any], owner: str
+) -> str:
     name = metric.lower()
     greater, less = ([key.lower() for key in keys] for keys in (greater_keys, less_keys))
     if name in greater:
@@ -106,8 +133,7 @@ def _rule_of(metric: str, rule: str | None, greater_keys: Sequence[str], less_ke
         return "greater"
     if any(key in name for key in less):
         return "less"
-    raise ConfigError(
-        f"{owner}.rule",
-        f"cannot infer the rule for key {metric!r}",
-        f"set rule='greater' or rule='less' for it (known are {', '.join([*greater_keys, *less_keys])})",
-    )
+    better = higher_is_better(metric, evaluated_by)
+    if better is None:
+        raise unknown_direction(metric, owner)
+    return "greater" if better else "less"

@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from trainwright.engine.evaluation.direction import higher_is_better
 from trainwright.engine.hook import DataBatch, Hook
 from trainwright.engine.registry import HOOKS
+from trainwright.hooks.monitoring import metrics_of
 
 if TYPE_CHECKING:
     from trainwright.engine.runner import Runner
@@ -20,6 +22,20 @@ class ParamSchedulerHook(Hook):
     """
 
     priority = "LOW"
+    exclusive = "steps the schedulers"
+
+    def before_train(self, runner: "Runner") -> None:
+        """Warns of a scheduler whose ``rule`` contradicts the metric that it watches."""
+        for scheduler in _schedulers(runner):
+            monitor, rule = getattr(scheduler, "monitor", None), getattr(scheduler, "rule", None)
+            if monitor is None or rule is None:
+                continue
+            better = higher_is_better(monitor, metrics_of(runner))
+            if better is not None and better != (rule == "greater"):
+                runner.logger.warning(
+                    f"{type(scheduler).__name__} takes {rule} scores of {monitor!r} for better, but the metric or its "
+                    f"name tells that greater ones are {'better' if better else 'worse'}: set its `rule`"
+                )
 
     def after_train_iter(
         self,

@@ -73,11 +73,11 @@ class ProgressHook(Hook):
 
     def before_val_epoch(self, runner: "Runner") -> None:
         """Starts a bar."""
-        self._start(runner, "val", "val", len(runner.val_dataloader), 0)
+        self._start(runner, "val", "val", num_batches(runner.val_dataloader), 0)
 
     def before_test_epoch(self, runner: "Runner") -> None:
         """Starts a bar."""
-        self._start(runner, "test", "test", len(runner.test_dataloader), 0)
+        self._start(runner, "test", "test", num_batches(runner.test_dataloader), 0)
 
     def _after_epoch(self, runner: "Runner", mode: str = "train") -> None:
         self._stop(mode)

@@ -118,8 +118,10 @@ class SwitchHook(Hook):
         """Applies the switch, if the results say so."""
         if self.applied or self.when is None:
             return
-        monitor = self.when["monitor"].removeprefix("val/")
-        score = score_of(metrics or {}, monitor, owner="SwitchHook.when.monitor")
+        metrics, monitor = metrics or {}, self.when["monitor"]
+        if monitor not in metrics:  # the name in the message hub will do, too
+            monitor = monitor.removeprefix("val/")
+        score = score_of(metrics, monitor, owner="SwitchHook.when.monitor")
         if score is not None and (score > self.when["above"] if "above" in self.when else score < self.when["below"]):
             self.apply(runner)
 

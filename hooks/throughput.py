@@ -1,11 +1,11 @@
 """Measures how many samples a second are trained on."""
 
 import time
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.hook import DataBatch, Hook
+from trainwright.engine.micro_batches import num_samples
 from trainwright.engine.registry import HOOKS
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class ThroughputHook(Hook):
     ) -> None:
         """Counts a batch, and measures at the end of a window."""
         self._batches += 1
-        self._samples += batch_size_of(data_batch)
+        self._samples += num_samples(data_batch)
         if self._batches == self.window:
             self._measure(runner)
 
@@ -87,13 +87,3 @@ class ThroughputHook(Hook):
         self._batches = 0
         self._samples = 0
         self._start = time.perf_counter()
-
-
-def batch_size_of(data_batch: DataBatch) -> int:
-    """Returns how many samples a batch has: the length of its ``inputs``, of its first item, or its own."""
-    first = data_batch
-    if isinstance(data_batch, Mapping):
-        first = data_batch["inputs"] if "inputs" in data_batch else next(iter(data_batch.values()))
-    elif isinstance(data_batch, Sequence) and data_batch and hasattr(data_batch[0], "__len__"):
-        first = data_batch[0]
-    return len(first)

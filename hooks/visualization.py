@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.evaluation.samples import describe, samples_of
 from trainwright.engine.hook import DataBatch, Hook
 from trainwright.engine.image_inputs import IMAGE_SUFFIXES
 from trainwright.engine.registry import HOOKS
-from trainwright.engine.structures import DataSample
+from trainwright.engine.structures import BaseDataElement, DataSample
 
 if TYPE_CHECKING:
     from trainwright.engine.runner import Runner
@@ -130,5 +131,8 @@ def _original_image(inputs: Tensor, sample: DataSample) -> np.ndarray[Any, Any]:
 
 
 def _first_sample(outputs: Any) -> DataSample:
-    sample: DataSample = outputs.unbatch()[0] if isinstance(outputs, DataSample) else outputs[0]
-    return sample
+    sample = samples_of(outputs)[0]
+    if not isinstance(sample, BaseDataElement):
+        message = f"draws data samples, but the model predicted {describe(outputs)}"
+        raise ConfigError("VisualizationHook", message, "return data samples from predict, or remove the hook")
+    return sample  # type: ignore[return-value]  # or has the same fields

@@ -4,8 +4,11 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from trainwright.engine.errors import TrainingError
+from trainwright.engine.evaluation.samples import describe
 from trainwright.engine.registry import MODELS
 from trainwright.models.module import BaseModule, InitCfg
 
@@ -71,7 +74,7 @@ class BaseModel(BaseModule):
             data = self.data_preprocessor(data, True)
             losses = self._run_forward(data, "loss")
         loss, log_vars = self.parse_losses(losses)
-        optim_wrapper.update_params(loss)
+        update_params(loss, optim_wrapper, self)
         return log_vars
 
     def val_step(self, data: Any, with_loss: bool = False) -> Any:
@@ -86,15 +89,18 @@ class BaseModel(BaseModule):
             The predictions; or the pair of predictions and losses, the losses as :meth:`train_step` returns
             them.
         """
+        return self._predict(data, with_loss)
+
+    def test_step(self, data: Any, with_loss: bool = False) -> Any:
+        """Predict a batch of the test; arguments and result as for :meth:`val_step`."""
+        return self._predict(data, with_loss)
+
+    def _predict(self, data: Any, with_loss: bool) -> Any:
         data = self.data_preprocessor(data, False)
         predictions = self._run_forward(data, "predict")
         if not with_loss:
             return predictions
         return predictions, self.parse_losses(self._run_forward(data, "loss"))[1]
-
-    def test_step(self, data: Any) -> Any:
-        """Predicts a batch of the test."""
-        return self._run_forward(self.data_preprocessor(data, False), "predict")
 
     def parse_losses(self, losses: Mapping[str, Tensor | list[Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
         """Adds up the losses that :meth:`forward` returned.
@@ -109,13 +115,21 @@ class BaseModel(BaseModule):
             The total, and all scalars by name, the total first under ``loss``.
 
         Raises:
-            TypeError: something is neither a tensor nor a list of tensors.
+            TypeError: ``losses`` is not a mapping, a name not a string, or something neither a tensor nor a list of
+                tensors.
             ValueError: no name contains ``loss``.
         """
+        if not isinstance(losses, Mapping):
+            raise TypeError(
+                f"{type(self).__name__}.forward(mode='loss') must return a dictionary of losses, such as "
+                f"dict(loss=...), not {describe(losses)}"
+            )
         log_vars: dict[str, Tensor] = {}
         total: Tensor | None = None
         for name, value in losses.items():
-            scalar = _to_scalar(name, value)
+            if not isinstance(name, str):
+                raise TypeError(f"{type(self).__name__} returned a loss under {name!r}: its name must be a string")
+            scalar = _to_scalar(name, value, self)
             log_vars[name] = scalar
             if "loss" in name:
                 total = scalar if total is None else total + scalar
@@ -145,12 +159,46 @@ class BaseModel(BaseModule):
         raise TypeError(f"the data preprocessor must return a dict, list or tuple, not {type(data).__name__}")
 
 
-def _to_scalar(name: str, value: Any) -> Tensor:
+def update_params(loss: Tensor, optim_wrapper: Any, model: nn.Module) -> None:
+    """Updates the parameters; a loss that no parameter has a part in is refused in words.
+
+    Raises:
+        TrainingError: the loss has no gradient.
+    """
+    try:
+        optim_wrapper.update_params(loss)
+    except RuntimeError as error:
+        if loss.requires_grad:
+            raise
+        frozen = not any(parameter.requires_grad for parameter in model.parameters())
+        cause = (
+            "all its parameters are frozen (requires_grad=False)"
+            if frozen
+            else "it comes from .item(), .detach(), torch.no_grad() or integers, or from frozen parameters alone"
+        )
+        raise TrainingError(f"the loss of {type(model).__name__} has no gradient: {cause}") from error
+
+
+def _to_scalar(name: str, value: Any, model: nn.Module) -> Tensor:
     if isinstance(value, Tensor):
-        return value.mean() if value.dim() else value
-    if isinstance(value, list | tuple) and value and all(isinstance(part, Tensor) for part in value):
-        total: Tensor = value[0].mean()
-        for part in value[1:]:
-            total = total + part.mean()
-        return total
-    raise TypeError(f"the loss {name!r} is neither a tensor nor a list of tensors, but {value!r}")
+        return _mean(value)
+    if isinstance(value, list | tuple) and all(isinstance(part, Tensor) for part in value):
+        parts = [_mean(part) for part in value]
+        return sum(parts[1:], start=parts[0]) if parts else torch.zeros(())
+    if isinstance(value, list | tuple):
+        found = next(part for part in value if not isinstance(part, Tensor))
+        place, kind = f" at place {[part is found for part in value].index(True)}", _kind(found)
+    else:
+        place, kind = "", _kind(value)
+    remedy = "leave it out where there is none" if kind == "None" else "return a tensor, or a list of tensors"
+    raise TypeError(f"{type(model).__name__} returned {kind} as loss {name!r}{place}: {remedy}")
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"{type(value).__name__} {value!r}"[:80]
+
+
+def _mean(value: Tensor) -> Tensor:
+    if not value.dim():
+        return value
+    return value.mean() if value.is_floating_point() or value.is_complex() else value.float().mean()

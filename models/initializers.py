@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from trainwright.engine.checkpoint import get_state_dict, load_checkpoint_file, load_state_dict
 from trainwright.engine.errors import CheckpointError, ConfigError, did_you_mean
 from trainwright.engine.logging import get_logger
+from trainwright.engine.model_setup import needs_weights
 from trainwright.engine.registry import WEIGHT_INITIALIZERS
 
 
@@ -120,6 +121,8 @@ class BaseInit:
     def __call__(self, module: nn.Module) -> None:
         """Initialises the submodules of the classes ``layer``, or all with ``wholemodule``."""
         for submodule in _children_first(module):
+            if not needs_weights(submodule, itself=True):
+                continue
             if self.wholemodule or not set(self.layer).isdisjoint(_class_names(submodule)):
                 self.init_module(submodule)
         if hasattr(module, "_params_init_info"):

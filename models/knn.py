@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainwright.engine.data import build_dataloader
-from trainwright.engine.distributed import all_gather
+from trainwright.engine.data import build_dataloader, samples_that_count
+from trainwright.engine.distributed import all_gather, get_world_size
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.logging import print_log
 from trainwright.engine.registry import MODELS
@@ -91,12 +91,12 @@ class KNNClassifier(ImageClassifier):
                 inputs, samples = (data["inputs"], data["data_samples"]) if isinstance(data, dict) else data
                 columns[0].append(self._embed(self.extract_feat(inputs)))
                 columns[1].append(gather_labels(samples).to(inputs.device))
-            size = len(loader.dataset)  # type: ignore[arg-type]  # a map-style dataset has a length
+            size = samples_that_count(loader) if get_world_size() > 1 else None
             # Samplers deal the samples out like cards, and repeat the first ones so that all ranks get as many.
             dealt = [torch.stack(all_gather(torch.cat(column)), 1) for column in columns]
             features, labels = (parts.flatten(0, 1)[:size] for parts in dealt)
             self._bank = features, labels
-            print_log(f"the nearest neighbours come from {size} training images", logger="current")
+            print_log(f"the nearest neighbours come from {len(features)} training images", logger="current")
         return self._bank
 
     def votes(self, queries: Tensor, features: Tensor, labels: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import nn
 
 from trainwright.engine.distributed import is_main_process
 from trainwright.engine.logging import get_logger
+from trainwright.engine.model_setup import needs_weights
 from trainwright.engine.model_surgery import is_model_wrapper
 from trainwright.models.initializers import PretrainedInit, initialize, start_init_info, update_init_info
 
@@ -64,7 +65,7 @@ class BaseModule(nn.Module, metaclass=ABCMeta):
         for child in self.children():
             if is_model_wrapper(child) and not hasattr(child, "init_weights"):
                 child = child.module  # type: ignore[assignment]
-            if hasattr(child, "init_weights") and not getattr(child, "is_init", False):
+            if hasattr(child, "init_weights") and not getattr(child, "is_init", False) and needs_weights(child):
                 child.init_weights()  # type: ignore[operator]
                 update_init_info(child, f"by init_weights of {type(child).__name__}")
 

@@ -16,6 +16,7 @@ class _ScoredMetric(BatchMetric):
     """Gathers the scores (N, C) and which classes are true (N, C) of all samples."""
 
     default_prefix = "multi-label"
+    higher_is_better = True
     accepts_batches = False
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:

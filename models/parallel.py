@@ -9,6 +9,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from trainwright.engine.logging import get_logger
 from trainwright.engine.model_surgery import is_model_wrapper
 from trainwright.engine.registry import MODEL_WRAPPERS
+from trainwright.models.base import update_params
 
 __all__ = [
     "DataParallel",
@@ -46,7 +47,7 @@ class MMDistributedDataParallel(DistributedDataParallel):
             losses = self._run_forward(data, "loss")
         log_vars: dict[str, Tensor]
         loss, log_vars = self.module.parse_losses(losses)
-        optim_wrapper.update_params(loss)
+        update_params(loss, optim_wrapper, self.module)
         if self.detect_anomalous_params:
             detect_anomalous_params(loss, self)
         return log_vars
@@ -55,9 +56,9 @@ class MMDistributedDataParallel(DistributedDataParallel):
         """Predicts a batch of the validation; see :meth:`BaseModel.val_step`."""
         return self.module.val_step(data, **kwargs)
 
-    def test_step(self, data: Any) -> Any:
+    def test_step(self, data: Any, **kwargs: Any) -> Any:
         """Predicts a batch of the test."""
-        return self.module.test_step(data)
+        return self.module.test_step(data, **kwargs)
 
     def _run_forward(self, data: Any, mode: str) -> Any:
         return self(**data, mode=mode) if isinstance(data, dict) else self(*data, mode=mode)

@@ -1,12 +1,14 @@
 """Networks of torchvision and timm, by name, adapted to the classes and images at hand."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from trainwright.engine.checkpoint import get_state_dict, load_checkpoint_file
-from trainwright.engine.errors import ConfigError, MissingExtraError, did_you_mean
+from trainwright.engine.checkpoint import downloading, get_state_dict, load_checkpoint_file
+from trainwright.engine.errors import CheckpointError, ConfigError, MissingExtraError, did_you_mean
+from trainwright.engine.model_setup import defers_pretrained, load_pretrained
 from trainwright.engine.registry import MODELS
 from trainwright.models.initializers import load_weights
 
@@ -71,7 +73,8 @@ def TorchvisionModel(
     if in_channels != 3:
         _adapt_to_channels(name, model, in_channels)
     if weights is not None:
-        _load(model, _torchvision_weights(name, weights), weights)
+        fetch = find_torchvision_weights(name, weights)
+        load_pretrained(model, lambda network: _load(network, fetch(), weights))
     return model
 
 
@@ -99,12 +102,39 @@ def TimmModel(
     if not timm.is_model(name):
         hint = did_you_mean(name, timm.list_models()) or "`timm.list_models()` lists them"
         raise ConfigError("name", f"timm has no network {name!r}", hint)
-    model: nn.Module = timm.create_model(
-        name, pretrained=weights == "DEFAULT", num_classes=num_classes, in_chans=in_channels, **kwargs
-    )
-    if weights not in (None, "DEFAULT"):
-        _load(model, get_state_dict(load_checkpoint_file(weights)), weights)
+    create = partial(timm.create_model, name, num_classes=num_classes, in_chans=in_channels, **kwargs)
+
+    def trained() -> nn.Module:
+        try:
+            return create(pretrained=True)  # type: ignore[no-any-return]
+        except OSError as error:  # of the download; huggingface_hub's errors are such too
+            cfg = timm.get_pretrained_cfg(name)
+            source = getattr(cfg, "hf_hub_id", None) or getattr(cfg, "url", None)
+            raise CheckpointError(
+                f"the weights of {name} ({source}) cannot be downloaded: {error}. Where there is "
+                "no network, fill the cache of huggingface_hub (HF_HOME) beforehand, or give a file as `weights`"
+            ) from error
+
+    if weights == "DEFAULT":
+        return build_pretrained(trained, partial(create, pretrained=False))
+    model: nn.Module = create(pretrained=False)
+    if weights is not None:
+        load_pretrained(model, lambda network: _load(network, get_state_dict(load_checkpoint_file(weights)), weights))
     return model
+
+
+def build_pretrained(trained: Callable[[], nn.Module], untrained: Callable[[], nn.Module]) -> nn.Module:
+    """Build a network of a function that fetches its weights while it builds.
+
+    Args:
+        trained: builds the network with its pretrained weights.
+        untrained: builds the same network without them, for a checkpoint that follows.
+    """
+    if not defers_pretrained():
+        return trained()
+    network = untrained()
+    load_pretrained(network, lambda module: module.load_state_dict(trained().state_dict()))
+    return network
 
 
 def _quiet(name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -112,17 +142,27 @@ def _quiet(name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
     return {"init_weights": False, **kwargs} if name in ("googlenet", "inception_v3") else kwargs
 
 
-def _torchvision_weights(name: str, weights: str) -> Mapping[str, Tensor]:
+def find_torchvision_weights(name: str, weights: str) -> Callable[[], Mapping[str, Tensor]]:
+    """Return what fetches the weights of a network of torchvision: by their name, or from a checkpoint file.
+
+    Raises:
+        ConfigError: the network has no weights of this name.
+    """
     from torchvision.models import get_model_weights
 
     known = get_model_weights(name)
     if weights in known.__members__:
-        downloaded: dict[str, Tensor] = known[weights].get_state_dict(progress=False, weights_only=True)
-        return downloaded
+        entry = known[weights]
+
+        def download() -> Mapping[str, Tensor]:
+            with downloading(entry.url, f"the weights {weights!r} of {name}"):
+                return entry.get_state_dict(progress=False, weights_only=True)  # type: ignore[no-any-return]
+
+        return download
     if weights.isupper() or "IMAGENET" in weights:
         hint = did_you_mean(weights, known.__members__) or f"its weights are {', '.join(known.__members__)}"
         raise ConfigError("weights", f"{name} has no weights {weights!r}", hint)
-    return get_state_dict(load_checkpoint_file(weights))
+    return lambda: get_state_dict(load_checkpoint_file(weights))
 
 
 def _load(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:

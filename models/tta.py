@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainwright.engine.evaluation.samples import samples_of
 from trainwright.engine.registry import MODELS
 from trainwright.engine.structures import DataSample
 from trainwright.models.base import BaseModel
@@ -59,13 +60,11 @@ class BaseTTAModel(BaseModel):
             views = [list(items) for items in zip(*data)]
         else:
             raise TypeError(f"a batch must be a dict, list or tuple, not {type(data).__name__}")
-        predictions = [_unbatched(self.module.test_step(view)) for view in views]
+        predictions = [samples_of(self.module.test_step(view), view) for view in views]
         return self.merge_preds([list(samples) for samples in zip(*predictions)])
 
-    def val_step(self, data: Any, with_loss: bool = False) -> Any:
+    def val_step(self, data: Any) -> Any:
         """Predicts a batch of views, like :meth:`test_step`; there is no loss of several views."""
-        if with_loss:
-            raise ValueError("test-time augmentation has no loss: set with_loss=False")
         return self.test_step(data)
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
@@ -93,7 +92,3 @@ class ClassificationTTA(BaseTTAModel):
             sample.pred_label = head.predicted_labels(score[None])[0] if several else score.argmax(-1)  # type: ignore[union-attr]
             merged.append(sample)
         return merged
-
-
-def _unbatched(samples: Any) -> list[Any]:
-    return samples.unbatch() if isinstance(samples, DataSample) else list(samples)

@@ -184,3 +184,23 @@ def test_every_scheduler_changes_its_value(name: str) -> None:
         step({"loss": 1.0}) if kind == "ReduceOnPlateau" else step()
         values.add(optimizer.param_groups[0][key])
     assert len(values) > 1
+
+
+def test_one_list_says_which_files_are_images_and_all_of_them_can_be_read(tmp_path: Path) -> None:
+    """What can be predicted can be trained on, from image folders and from folders of frames."""
+    from inspect import signature
+
+    from PIL import Image
+
+    from trainwright.datasets import ImageFolder
+    from trainwright.datasets.transforms import LoadImageFromFile
+    from trainwright.datasets.video_transforms import FrameFolder
+    from trainwright.engine.image_inputs import IMAGE_SUFFIXES, list_images, read_image
+
+    assert signature(ImageFolder).parameters["extensions"].default == IMAGE_SUFFIXES
+    for suffix in IMAGE_SUFFIXES:
+        Image.new("RGB" if suffix != ".pgm" else "L", (4, 6), 7).save(tmp_path / f"a{suffix}")
+    assert len(list_images(tmp_path)) == len(IMAGE_SUFFIXES) == len(FrameFolder(tmp_path))
+    for path in list_images(tmp_path):
+        assert tuple(read_image(path, 3).shape) == (3, 6, 4)
+        assert tuple(LoadImageFromFile()({"img_path": path})["img"].shape) == (3, 6, 4)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trainwright.engine.config.config import Config
 from trainwright.engine.data import SeededDataset
+from trainwright.engine.environment import make_folder
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import DATASETS, default_scope
 from trainwright.engine.structures import BaseDataElement, DataSample
@@ -48,6 +49,7 @@ def browse_dataset(cfg: Config, split: str, number: int, out_dir: Path, seed: in
         samples = SeededDataset(dataset, seed)
         wanted = min(number, len(dataset))
         drawn = 0
+        make_folder(out_dir, "", "choose another --out-dir")
         for index in range(wanted):
             try:
                 item = samples[index]

@@ -1,6 +1,7 @@
 """The command ``trainwright``: parse, load, call. Nothing here imports torch before it is needed."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0; 2 for a mistake in the config, the options or a checkpoint; 130 after Ctrl-C. Other signals
         and other errors end the process themselves.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console may lack an arrow, or the letters of a path
+            stream.reconfigure(errors="backslashreplace")
     try:
         arguments = _parser().parse_args(argv)
         return int(arguments.run(arguments))
@@ -48,9 +52,7 @@ def train(arguments: argparse.Namespace) -> int:
     if arguments.amp:
         cfg.optim_wrapper.type = "AmpOptimWrapper"
     if arguments.resume is not None:
-        cfg.resume = True
-        if isinstance(arguments.resume, str):
-            cfg.load_from = arguments.resume
+        cfg.resume = arguments.resume
     if arguments.load_from is not None:
         cfg.load_from = arguments.load_from
     _run(cfg, "train")
@@ -226,9 +228,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _read(name: str, options: dict[str, Any]) -> "Config":
     from trainwright.engine.config.config import Config
+    from trainwright.engine.config.custom_imports import KEY, import_custom_modules
 
     cfg = Config.fromfile(find_config(name))
     cfg.merge_from_dict(options, origin=COMMAND_LINE)
+    if any(path.partition(".")[0] == KEY for path in options):
+        import_custom_modules(cfg._cfg_dict, [])
     return cfg
 
 
@@ -268,11 +273,14 @@ def _check(cfg: "Config") -> None:
 
 
 def _run(cfg: "Config", action: str) -> None:
+    from trainwright.engine.building import resolve
     from trainwright.engine.distributed import close_dist
-    from trainwright.engine.registry import RUNNERS
+    from trainwright.engine.registry import RUNNERS, default_scope
 
     _check(cfg)
-    getattr(RUNNERS.get(cfg.get("runner_type", "Runner")).from_cfg(cfg), action)()
+    with default_scope(cfg.get("default_scope")):
+        runner: Any = resolve(cfg.get("runner_type", "Runner"), RUNNERS, path="runner_type")
+    getattr(runner.from_cfg(cfg), action)()
     close_dist()
 
 

@@ -1,13 +1,14 @@
 """``trainwright predict``: predictions for files, as JSON and as pictures."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from trainwright.engine.config.config import Config
+from trainwright.engine.environment import make_folder
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.fileio import to_json
 from trainwright.engine.image_inputs import IMAGE_SUFFIXES, read_image
 from trainwright.engine.registry import INFERENCERS
 
@@ -53,14 +54,14 @@ def predict(
     paths = [path for path in found if path not in errors]
     if not paths:
         raise ConfigError("", "none of the images can be read")
+    make_folder(out_dir, "", "choose another --out-dir")
     predictions = inferencer(paths, batch_size=batch_size, out_dir=out_dir)["predictions"]
-    out_dir.mkdir(parents=True, exist_ok=True)
     file = out_dir / "predictions.json"
     predicted = iter(predictions)
     entries = [
         {"input": path, **({"error": errors[path]} if path in errors else _as_dict(next(predicted)))} for path in found
     ]
-    file.write_text("[\n" + ",\n".join(json.dumps(entry) for entry in entries) + "\n]\n")
+    file.write_text("[\n" + ",\n".join(to_json(entry) for entry in entries) + "\n]\n")
     classes = inferencer.dataset_meta.get("classes") or ()
     for entry in entries:
         if entry.get("pred_scores"):

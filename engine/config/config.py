@@ -101,7 +101,7 @@ class Config(MutableMapping[str, Any]):
         )
         keys = reader.read_file(file)
         name = str(file) if "::" in str(filename) else str(filename)
-        return _finish(keys, reader, file, name, import_custom_modules, format_python_code)
+        return _finish(keys, reader, name, import_custom_modules, format_python_code)
 
     @staticmethod
     def fromstring(cfg_str: str, file_format: str) -> "Config":
@@ -117,7 +117,7 @@ class Config(MutableMapping[str, Any]):
         reader = Reader()
         file = Path.cwd() / f"config{check_format(file_format)}"
         keys = reader.read_text(cfg_str, file, "<string>")
-        return _finish(keys, reader, file, None, True, True)
+        return _finish(keys, reader, None, True, True)
 
     @staticmethod
     def diff(cfg1: "str | Path | Config", cfg2: "str | Path | Config") -> str:
@@ -294,14 +294,13 @@ def read_base() -> Iterator[None]:
 def _finish(
     keys: ConfigDict,
     reader: Reader,
-    file: Path,
     name: str | None,
     custom_modules: bool,
     format_python_code: bool,
 ) -> Config:
     cfg = Config(keys, "\n".join(reader.texts), name, reader.env_variables, format_python_code)
     if custom_modules:
-        import_custom_modules(keys, file)
+        import_custom_modules(keys, reader.files)
     return cfg
 
 

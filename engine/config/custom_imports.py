@@ -2,27 +2,41 @@
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from trainwright.engine.config.config_dict import ConfigDict
+from trainwright.engine.config.config_dict import DELETE_KEY, ConfigDict
 from trainwright.engine.errors import ConfigError
 
 KEY = "custom_imports"
 
 
-def import_custom_modules(keys: ConfigDict, file: Path | None) -> None:
+def join_imports(base: Mapping[str, Any], child: Mapping[str, Any]) -> None:
+    """Puts the modules that a base imports in front of those that ``child`` imports, unless it has ``_delete_=True``.
+
+    Other lists replace what they inherit. Here that would leave names of the base unregistered.
+    """
+    inherited, given = base.get(KEY), child.get(KEY)
+    if not isinstance(inherited, dict) or not isinstance(given, dict) or given is inherited or given.get(DELETE_KEY):
+        return
+    lists = [_as_list(inherited.get("imports")), _as_list(given.get("imports"))]
+    if all(isinstance(modules, list | tuple) for modules in lists):  # else reading it is what finds the mistake
+        joined = list(dict.fromkeys([*lists[0], *lists[1]]))
+        dict.update(given, {**inherited, **given, "imports": joined})
+
+
+def import_custom_modules(keys: ConfigDict, files: Sequence[Path]) -> None:
     """Imports ``custom_imports=dict(imports=["my.module"], allow_failed_imports=False)``.
 
     A module that Python does not find by itself is looked for in the current folder, then in the folder of
-    the config that names it, then in that of the whole config: these are appended to ``sys.path``, as far as
-    they are needed.
+    the config that names it, then in those of the whole config and of its bases: these are appended to
+    ``sys.path``, as far as they are needed.
 
     Args:
         keys: the config.
-        file: its file.
+        files: its file, and those that it inherits from.
 
     Raises:
         ConfigError: there is no such module, or ``custom_imports`` is of another form.
@@ -35,7 +49,7 @@ def import_custom_modules(keys: ConfigDict, file: Path | None) -> None:
     modules, allow_failed = _checked(wanted, keys)
     folders = [Path.cwd()]
     folders += [Path(place.file).parent for place in (_inner_origin(wanted), origin) if place is not None]
-    folders += [file.parent] if file is not None else []
+    folders += [file.parent for file in files]
     for module in modules:
         try:
             _import_from(module, folders)
@@ -53,10 +67,14 @@ def _checked(wanted: Any, keys: ConfigDict) -> tuple[list[str], bool]:
     if not isinstance(wanted, Mapping) or not set(wanted) <= {"imports", "allow_failed_imports"}:
         raise ConfigError(KEY, f"{wanted!r:.60} names no modules", f"write {form}", keys.origin(KEY))
     imports = wanted.get("imports") or []
-    modules = [imports] if isinstance(imports, str) else imports
+    modules = _as_list(imports)
     if not isinstance(modules, list | tuple) or not all(isinstance(module, str) for module in modules):
         raise ConfigError(f"{KEY}.imports", f"{imports!r:.60} names no modules", f"write {form}", keys.origin(KEY))
     return list(modules), bool(wanted.get("allow_failed_imports", False))
+
+
+def _as_list(imports: Any) -> Any:
+    return [imports] if isinstance(imports, str) else imports
 
 
 def _inner_origin(wanted: Any) -> Any:

@@ -39,6 +39,15 @@ def dump_config(keys: Mapping[Any, Any], suffix: str, *, width: int | None = WID
     return _dump_yaml(_plain(keys, exact=True))
 
 
+def plain_data(keys: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a config as data that a checkpoint can hold: numbers, strings, dictionaries, lists and tuples.
+
+    Classes and functions become their full dotted names, other objects what ``str`` gives.
+    """
+    data: dict[str, Any] = _plain(keys, exact=True)
+    return data
+
+
 def format_python(keys: Mapping[Any, Any], width: int | None = WIDTH) -> str:
     """Returns a config as Python assignments, sorted by key, in ``dict(...)`` style."""
     assigned = {key: value for key, value in sorted(keys.items(), key=_key_order) if _is_variable(key)}
@@ -140,7 +149,10 @@ def _basic(value: Any) -> Any:
         return float(value)
     if isinstance(value, type | FunctionType | BuiltinFunctionType):
         return f"{value.__module__}.{value.__qualname__}"
-    return str(value)
+    text = str(value)
+    if "\n" in text or " at 0x" in text:  # the same object is described by the same text in every process
+        return f"<{type(value).__module__}.{type(value).__qualname__}>"
+    return text
 
 
 def _plain(value: Any, *, exact: bool) -> Any:
@@ -156,7 +168,8 @@ def _plain(value: Any, *, exact: bool) -> Any:
         items = [_plain(item, exact=exact) for item in value]
         return tuple(items) if exact and isinstance(value, tuple) else items
     if isinstance(value, set | frozenset):
-        return set(value) if exact else [_plain(item, exact=exact) for item in sorted(value, key=_literal)]
+        items = [_plain(item, exact=exact) for item in sorted(value, key=_literal)]
+        return set(items) if exact else items
     basic = _basic(value)
     return basic if basic is None or isinstance(basic, bool | int | float | str) else str(basic)
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trainwright.engine.config.config_dict import ConfigDict, merge_into, own
+from trainwright.engine.config.custom_imports import KEY as IMPORTS_KEY
+from trainwright.engine.config.custom_imports import join_imports
 from trainwright.engine.config.parse_python import BASE_KEY, Executed, PythonConfig, checked_bases
 from trainwright.engine.config.paths import (
     JSON_SUFFIX,
@@ -41,11 +43,13 @@ class Reader:
     Attributes:
         env_variables: the environment variables that were used, with their values.
         texts: name and text of each file, bases first.
+        files: path of each file, bases last.
     """
 
     def __init__(self, *, predefined: bool = True, environment: bool = True, lazy_import: bool | None = None) -> None:
         self.env_variables: dict[str, str] = {}
         self.texts: list[str] = []
+        self.files: list[Path] = []
         self._predefined = predefined
         self._environment = environment
         self._lazy_import = lazy_import
@@ -75,7 +79,7 @@ class Reader:
         Raises:
             ConfigFileError: it cannot be read, or anything it inherits from.
         """
-        with self._opened(name, origin):
+        with self._opened(name, file, origin):
             substituted = self._substitute(text, file, name)
             if file.suffix != PYTHON_SUFFIX:
                 return self._read_data(substituted, text, file, name)
@@ -116,7 +120,8 @@ class Reader:
             keys = self.read_file(file, place)
             if scope is not None:
                 _set_scope(keys, scope)
-            if twice := keys.keys() & merged.keys():
+            join_imports(merged, keys)
+            if twice := keys.keys() & merged.keys() - {IMPORTS_KEY}:
                 places = (f"{key}: {merged.origin(key)} and {keys.origin(key)}" for key in sorted(twice, key=str))
                 hint = "\n".join([*places, "only one of several bases may set a key"])
                 raise ConfigFileError("", f"two bases set the same {len(twice)} key(s)", hint, place)
@@ -126,11 +131,21 @@ class Reader:
     def _inherit(self, child: ConfigDict, base: ConfigDict, text: str, name: str) -> ConfigDict:
         self.texts.append(f"{name}\n{text}")
         _warn_of_deprecation(child, name)
+        join_imports(base, child)
         merge_into(base, child, strict=True)
         return base
 
     def _run_pure(self, python: PythonConfig, text: str, file: Path, name: str) -> Executed:
-        executed = python.execute(import_base=lambda statement: self._import_base(statement, file.parent))
+        bases: list[ConfigDict] = []
+
+        def import_base(statement: BaseImport) -> Executed:
+            base = self._import_base(statement, file.parent)
+            bases.append(base.keys)
+            return base
+
+        executed = python.execute(import_base=import_base)
+        for base in reversed(bases):
+            join_imports(base, executed.keys)
         self.texts.append(f"{name}\n{text}")
         _warn_of_deprecation(executed.keys, name)
         return executed
@@ -139,7 +154,7 @@ class Reader:
         file = find_module(statement.module, statement.level, folder, statement.origin)
         name = str(file)
         text = _load(file, statement.origin)
-        with self._opened(name, statement.origin):
+        with self._opened(name, file, statement.origin):
             python = PythonConfig(self._substitute(text, file, name), name)
             if python.assigns_base:
                 raise ConfigFileError("", f"{name} assigns `_base_`", STYLES, statement.origin)
@@ -154,11 +169,12 @@ class Reader:
         return text
 
     @contextmanager
-    def _opened(self, name: str, origin: Origin | None) -> Iterator[None]:
+    def _opened(self, name: str, file: Path, origin: Origin | None) -> Iterator[None]:
         if name in self._open:
             chain = " → ".join([*self._open[self._open.index(name) :], name])
             raise ConfigFileError("", f"a config inherits from itself: {chain}", "", origin)
         self._open.append(name)
+        self.files.append(file)
         try:
             yield
         finally:

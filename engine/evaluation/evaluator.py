@@ -4,7 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from torch import Tensor
+
 from trainwright.engine.evaluation.metric import BaseMetric
+from trainwright.engine.evaluation.samples import check_number, describe, is_batch, samples_of, size_of_batch
 from trainwright.engine.registry import EVALUATOR, METRICS
 from trainwright.engine.structures import BaseDataElement, DataSample
 
@@ -37,28 +40,43 @@ class Evaluator:
         """Hands the predictions of one batch to every metric.
 
         Args:
-            data_samples: what the model predicted: a list with a data element or dictionary for each sample,
-                or one batched :class:`~trainwright.engine.structures.DataSample`.
+            data_samples: what the model predicted: a list with a data element or dictionary for each sample, one
+                batched :class:`~trainwright.engine.structures.DataSample`, or a dictionary of tensors that have the
+                samples along dim 0; see :func:`~trainwright.engine.evaluation.samples.samples_of`.
             data_batch: the batch as the loader yields it.
+
+        Raises:
+            TypeError: the predictions cannot be split into samples.
+            ValueError: their number is not that of the samples in the batch.
         """
+        batch: Any = None
         if isinstance(data_samples, DataSample):
             batch = data_samples.to_dict()
-            if all(metric.accepts_batches for metric in self.metrics):
-                samples = []
-            else:
-                samples = [sample.to_dict() for sample in data_samples.unbatch()]
-            for metric in self.metrics:
-                metric.process(data_batch, batch if metric.accepts_batches else samples)
-            return
-        samples = [sample.to_dict() if isinstance(sample, BaseDataElement) else sample for sample in data_samples]
+        elif is_batch(data_samples):
+            batch = dict(data_samples) if isinstance(data_samples, Mapping) else data_samples._asdict()
+            check_number(range(size_of_batch(batch)), data_batch, batch)
+        samples: list[Any] | None = None
         for metric in self.metrics:
-            metric.process(data_batch, samples)
+            given: Any = batch if metric.accepts_batches else None
+            if given is None:
+                if samples is None:
+                    samples = [
+                        sample.to_dict() if isinstance(sample, BaseDataElement) else sample
+                        for sample in samples_of(data_samples, data_batch)
+                    ]
+                given = samples
+            try:
+                metric.process(data_batch, given)
+            except Exception as error:
+                error.add_note(f"in the metric {type(metric).__name__}; the model predicted {describe(data_samples)}")
+                raise
 
     def evaluate(self, size: int) -> dict[str, Any]:
         """Computes the results of all metrics, and starts anew.
 
         Args:
-            size: length of the dataset.
+            size: how many samples count in several processes; see
+                :func:`~trainwright.engine.distributed.collect_results`.
 
         Returns:
             The results of all metrics by ``prefix/name``.
@@ -90,7 +108,7 @@ class Evaluator:
         """Evaluates predictions that were dumped before, for instance by ``DumpResults``.
 
         Args:
-            data_samples: predictions with annotations, one for each sample.
+            data_samples: predictions with annotations, one for each sample, or all in one dictionary.
             data: what the loader would have given for each sample, where a metric asks for it.
             chunk_size: how many samples are handed over at once.
 
@@ -100,6 +118,8 @@ class Evaluator:
         Raises:
             ValueError: ``data_samples`` and ``data`` differ in length.
         """
+        if isinstance(data_samples, Mapping | DataSample | Tensor):
+            data_samples = samples_of(data_samples)
         samples = iter(data_samples)
         batches = None if data is None else iter(data)
         size = 0

@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,8 +13,10 @@ from trainwright.engine.distributed import (
     broadcast_object_list,
     collect_results,
     gather_object,
+    get_world_size,
     is_main_process,
 )
+from trainwright.engine.evaluation.samples import describe
 from trainwright.engine.logging import print_log
 from trainwright.engine.structures import BaseDataElement
 
@@ -30,6 +32,7 @@ class BaseMetric(ABC):
         >>> @METRICS.register_module()
         ... class MeanError(BaseMetric):
         ...     default_prefix = "error"
+        ...     higher_is_better = False
         ...
         ...     def process(self, data_batch, data_samples):
         ...         for sample in data_samples:
@@ -50,6 +53,11 @@ class BaseMetric(ABC):
     default_prefix: str | None = None
     accepts_batches: ClassVar[bool] = False
     """Whether :meth:`process` also takes a batched sample, as one dictionary."""
+    higher_is_better: bool | Mapping[str, bool] | None = None
+    """Whether greater results are better: one answer for all, or by the name of the result without prefix.
+
+    None leaves it to the words in their names, such as ``acc`` or ``error``. ``save_best`` and early stopping ask.
+    """
 
     def __init__(
         self, collect_device: str = "cpu", prefix: str | None = None, collect_dir: str | Path | None = None
@@ -93,7 +101,8 @@ class BaseMetric(ABC):
         """Computes the results of the whole dataset, the same in all processes, and starts anew.
 
         Args:
-            size: length of the dataset.
+            size: how many samples count in several processes; see
+                :func:`~trainwright.engine.distributed.collect_results`.
 
         Returns:
             The results by ``prefix/name``.
@@ -155,7 +164,7 @@ class BatchMetric(BaseMetric):
         filled = [part for part in parts if part]
         if not filled:
             raise ValueError(f"{type(self).__name__} has seen no samples: the data loader gave no batches")
-        return [_interleave(rows)[:size] for rows in zip(*filled)]
+        return [_interleave(rows)[: size if get_world_size() > 1 else None] for rows in zip(*filled)]
 
 
 def column_of(data_samples: Any, name: str) -> Tensor | None:
@@ -167,13 +176,24 @@ def column_of(data_samples: Any, name: str) -> Tensor | None:
 
     Returns:
         Shape (N, ...); (N,) for a field of one number a sample.
+
+    Raises:
+        TypeError: the samples are not dictionaries.
     """
     if isinstance(data_samples, dict):
-        value = data_samples.get(name)
-        return None if value is None else torch.as_tensor(value)
-    if not data_samples or data_samples[0].get(name) is None:
-        return None
-    values = [torch.as_tensor(sample[name]) for sample in data_samples]
+        column = data_samples.get(name)
+        if column is None or not isinstance(column, list | tuple):
+            return None if column is None else torch.as_tensor(column)
+        values = [torch.as_tensor(value) for value in column]
+    else:
+        if not all(isinstance(sample, Mapping) for sample in data_samples):
+            raise TypeError(
+                f"one dictionary or data sample for each sample is needed, not {describe(data_samples)}: predict must "
+                "return a list of these, or one dictionary of tensors that have the samples along dim 0"
+            )
+        if not data_samples or data_samples[0].get(name) is None:
+            return None
+        values = [torch.as_tensor(sample[name]) for sample in data_samples]
     if all(value.numel() == 1 for value in values):
         return torch.cat([value.reshape(1) for value in values])
     return torch.stack(values)

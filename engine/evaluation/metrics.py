@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainwright.engine.distributed import get_world_size
 from trainwright.engine.errors import MissingExtraError, did_you_mean
 from trainwright.engine.evaluation.metric import BaseMetric, BatchMetric, column_of, to_cpu
+from trainwright.engine.evaluation.samples import check_number
 from trainwright.engine.fileio import dump
 from trainwright.engine.logging import print_log
 from trainwright.engine.registry import METRICS
@@ -34,6 +35,7 @@ class Accuracy(BatchMetric):
     """
 
     default_prefix = "accuracy"
+    higher_is_better = True
 
     def __init__(
         self,
@@ -97,6 +99,7 @@ class SingleLabelMetric(BatchMetric):
     """
 
     default_prefix = "single-label"
+    higher_is_better = True
     all_items = ("precision", "recall", "f1-score", "support")
 
     def __init__(
@@ -265,7 +268,12 @@ class DumpResults(BaseMetric):
         self.out_file_path = out_file_path
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
-        """Keeps the samples, on the CPU."""
+        """Keeps the samples, on the CPU.
+
+        Raises:
+            ValueError: there are not as many as samples in the batch.
+        """
+        check_number(data_samples, data_batch, data_samples)
         self.results.extend(to_cpu(data_samples))
 
     def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
@@ -323,6 +331,14 @@ class TorchMetric(BatchMetric):
         self._updated = False
         for module in self.metric.modules():
             module.distributed_available_fn = _never  # rank 0 computes alone, from what is gathered here
+
+    @property
+    def higher_is_better(self) -> bool | Mapping[str, bool] | None:  # type: ignore[override]  # read only
+        """What the metric of torchmetrics says of itself, or each one in a collection."""
+        if isinstance(self.metric, nn.ModuleDict):  # a MetricCollection
+            says = {name: getattr(metric, "higher_is_better", None) for name, metric in self.metric.items()}
+            return {name: bool(better) for name, better in says.items() if better is not None}
+        return getattr(self.metric, "higher_is_better", None)
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
         """Updates the metric, or keeps what it needs."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainwright.engine.logging import get_logger
+from trainwright.engine.optim.optimizers import has_unsafe_fused_momentum
 from trainwright.engine.optim.wrapper import NO_CONTEXT, OptimWrapper
 from trainwright.engine.registry import OPTIM_WRAPPERS
 
@@ -58,7 +59,8 @@ class AmpOptimWrapper(OptimWrapper):
         clip_grad: as for :class:`OptimWrapper`; bounds are those of the unscaled gradients.
 
     Raises:
-        ValueError: ``dtype`` is another, or the optimizer's step needs a closure.
+        ValueError: ``dtype`` is another, the optimizer's step needs a closure, or the loss is scaled and the
+            optimizer is a fused SGD with momentum.
         TypeError: ``loss_scale`` is of another kind.
     """
 
@@ -88,6 +90,11 @@ class AmpOptimWrapper(OptimWrapper):
         elif loss_scale != "dynamic":
             raise TypeError(f"loss_scale must be a number, a dict or 'dynamic', not {loss_scale!r}")
         self.loss_scaler = _make_scaler(self.device_type, use_fsdp, scaler_args)
+        if self.loss_scaler.is_enabled() and has_unsafe_fused_momentum(optimizer):
+            raise ValueError(
+                "SGD with momentum and fused=True reads uninitialized memory when the loss scaler skips its first "
+                "step: leave 'fused' out"
+            )
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
         """Scales a loss, propagates it back and counts it.
@@ -105,6 +112,8 @@ class AmpOptimWrapper(OptimWrapper):
         Args:
             **kwargs: arguments of the optimizer's ``step``.
         """
+        if self.loss_scaler.is_enabled() and all(param.grad is None for param in self._params()):
+            return  # nothing to update, which the scaler takes for a mistake
         if self.clip_grad_kwargs:
             self.loss_scaler.unscale_(self.optimizer)
             self._clip_grad()
@@ -128,18 +137,20 @@ class AmpOptimWrapper(OptimWrapper):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restores what :meth:`state_dict` returned. A dynamic scale goes on where it was; a state without
         one (of bfloat16, or of no mixed precision) leaves it at its start. Factors and intervals are the
-        config's.
+        config's. Gradients of a window in progress are brought to the scale.
         """
-        state = dict(state_dict)
-        scaler_state = state.pop("loss_scaler", None)
-        super().load_state_dict(state)
-        if self._static_scale is not None or not self.loss_scaler.is_enabled():
-            return
-        if scaler_state:
-            counters = {key: scaler_state[key] for key in ("scale", "_growth_tracker")}
-            self.loss_scaler.load_state_dict({**self.loss_scaler.state_dict(), **counters})
-        else:
-            get_logger().warning("the checkpoint holds no loss scale: it starts at %s", self.loss_scaler.get_scale())
+        scaler_state = state_dict.get("loss_scaler")
+        if self._static_scale is None and self.loss_scaler.is_enabled():
+            if scaler_state:
+                counters = {key: scaler_state[key] for key in ("scale", "_growth_tracker")}
+                self.loss_scaler.load_state_dict({**self.loss_scaler.state_dict(), **counters})
+            else:
+                scale = self.loss_scaler.get_scale()
+                get_logger().warning("the checkpoint holds no loss scale: it starts at %s", scale)
+        super().load_state_dict(state_dict)
+
+    def _loss_scale(self) -> float:
+        return self.loss_scaler.get_scale()
 
 
 @contextmanager

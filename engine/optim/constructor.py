@@ -16,7 +16,7 @@ from trainwright.engine.logging import get_logger
 from trainwright.engine.optim.layer_depth import layer_depths
 from trainwright.engine.optim.optimizers import build_optimizer, refuse_unknown_arguments
 from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
-from trainwright.engine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+from trainwright.engine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 
 _NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 _DEFORMABLE_CONVS = {"DeformConv2d", "ModulatedDeformConv2d"}
@@ -47,6 +47,8 @@ def build_optim_wrapper(model: nn.Module, cfg: Any, *, path: str = "optim_wrappe
     paramwise_cfg = wrapper_cfg.pop("paramwise_cfg", None)
     optimizer = wrapper_cfg.get("optimizer")
     if optimizer is None and constructor_type is None:
+        if several := wrappers_by_name(cfg):
+            raise several_without_constructor(cfg, several, path)
         hint = did_you_mean("optimizer", wrapper_cfg) or "optimizer=dict(type='SGD', lr=0.1)"
         raise ConfigError(path, "there is no 'optimizer'", hint)
     if isinstance(optimizer, Optimizer):
@@ -67,12 +69,29 @@ def build_optim_wrapper(model: nn.Module, cfg: Any, *, path: str = "optim_wrappe
     return constructor(model)  # type: ignore[no-any-return]
 
 
+def wrappers_by_name(cfg: Mapping[str, Any]) -> list[str]:
+    """Return the keys of a config under which an optimizer wrapper of its own is configured."""
+    return [key for key, value in cfg.items() if isinstance(value, Mapping) and "optimizer" in value]
+
+
+def several_without_constructor(cfg: Mapping[str, Any], names: list[str], path: str) -> ConfigError:
+    """Return the mistake of configuring wrappers by name without the constructor that builds them."""
+    return ConfigError(
+        path,
+        f"configures optimizers by name ({', '.join(names)}), but no 'constructor' that builds them",
+        "register a class in OPTIM_WRAPPER_CONSTRUCTORS that returns an OptimWrapperDict, and name it: "
+        "optim_wrapper=dict(constructor=..., ...)",
+        origin_of(cfg, names[0]),
+    )
+
+
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class DefaultOptimWrapperConstructor:
     """Builds an optimizer and its wrapper, with settings that differ by parameter where ``paramwise_cfg``
     says so.
 
-    Keys of ``paramwise_cfg``; a multiplier applies to the optimizer's ``lr`` or ``weight_decay``:
+    Keys of ``paramwise_cfg``; a multiplier applies to the optimizer's ``lr`` or ``weight_decay``, its default if the
+    config does not set it:
 
     - ``custom_keys``: settings for the parameters whose name contains the key; of several keys the longest
       counts, then the first in the alphabet, and no other rule below applies. ``lr_mult``, ``decay_mult``;
@@ -124,8 +143,8 @@ class DefaultOptimWrapperConstructor:
                 "several optimizers need a constructor of their own: optim_wrapper=dict(constructor=...)",
             )
         self.paramwise_cfg: Any = {} if paramwise_cfg is None else paramwise_cfg
-        self.base_lr = self.optimizer_cfg.get("lr")
-        self.base_wd = self.optimizer_cfg.get("weight_decay")
+        self.base_lr = self._setting("lr")
+        self.base_wd = self._setting("weight_decay")
         self._validate_cfg()
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
@@ -136,15 +155,18 @@ class DefaultOptimWrapperConstructor:
         """
         model = getattr(model, "module", model)
         order = None
+        names = {id(param): name for name, param in model.named_parameters()}
         params: list[Any] = list(model.parameters())
+        listed: list[dict[str, Any]] = [{"params": params}]
         if self.paramwise_cfg:
-            listed: list[dict[str, Any]] = []
+            listed = []
             self.add_params(listed, model)
-            params, order = self._merge(listed, model)
+            params, order = self._merge(listed, names)
         sparse = any(getattr(module, "sparse", False) is True for module in model.modules())
         optimizer = build_optimizer(params, self.optimizer_cfg, path=f"{self.path}.optimizer", allow_fused=not sparse)
         wrapper = _build_wrapper(self.optim_wrapper_cfg, optimizer, self.path)
         wrapper.param_order = order
+        wrapper.param_names = [names.get(id(param), "?") for group in listed for param in group["params"]]
         return wrapper
 
     def add_params(
@@ -183,6 +205,19 @@ class DefaultOptimWrapperConstructor:
             child_prefix = f"{prefix}.{child_name}" if prefix else child_name
             self.add_params(params, child, prefix=child_prefix, is_dcn_module=is_deformable)
 
+    def _setting(self, name: str) -> Any:
+        """Return a setting of the optimizer, or its default; None if there is none, or nothing to multiply."""
+        if name in self.optimizer_cfg or "type" not in self.optimizer_cfg:
+            return self.optimizer_cfg.get(name)
+        path = f"{self.path}.optimizer"
+        with OPTIMIZERS.switch_scope(self.optimizer_cfg.get("_scope_")) as registry:
+            optimizer_class = resolve(
+                self.optimizer_cfg["type"], registry, path=path, origin=origin_of(self.optimizer_cfg, "type")
+            )
+        parameter = inspect.signature(optimizer_class).parameters.get(name)
+        is_number = parameter is not None and isinstance(parameter.default, int | float)
+        return (parameter.default or None) if parameter is not None and is_number else None
+
     def _validate_cfg(self) -> None:
         """Refuses what cannot be meant."""
         path = f"{self.path}.paramwise_cfg"
@@ -210,7 +245,11 @@ class DefaultOptimWrapperConstructor:
                 ("lr_mult", self.base_lr, "lr"),
             ):
                 if key.endswith(suffix) and base is None:
-                    raise ConfigError(f"{place}.{key}", f"the optimizer's config has no {setting!r} to multiply")
+                    raise ConfigError(
+                        f"{place}.{key}",
+                        f"the optimizer's config has no {setting!r} to multiply",
+                        f"set {self.path}.optimizer.{setting}: by default it is 0, or there is none",
+                    )
 
     def _is_in(self, param_group: dict[str, Any], param_group_list: list[dict[str, Any]]) -> bool:
         """Returns whether a parameter of a group is in one of the groups of a list."""
@@ -251,11 +290,12 @@ class DefaultOptimWrapperConstructor:
                 break
         return settings
 
-    def _merge(self, listed: list[dict[str, Any]], model: nn.Module) -> tuple[list[dict[str, Any]], list[int]]:
+    def _merge(self, listed: list[dict[str, Any]], names: Mapping[int, str]) -> tuple[list[dict[str, Any]], list[int]]:
         """Merges groups with equal settings; returns them and the position of each parameter in the list."""
-        names = {id(param): name for name, param in model.named_parameters()}
         self._warn_of_idle_keys(list(names.values()))
         base = {key: value for key, value in self.optimizer_cfg.items() if key not in ("type", "_scope_")}
+        defaults = {"lr": self.base_lr, "weight_decay": self.base_wd}
+        base = {**{key: value for key, value in defaults.items() if value is not None}, **base}
         merged: dict[str, dict[str, Any]] = {}
         positions: dict[str, list[int]] = {}
         position = 0
@@ -305,7 +345,7 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         paramwise_cfg: the settings by parameter; ``decay_rate`` is required.
 
     Raises:
-        ConfigError: ``decay_rate`` is missing or out of range, or the optimizer's config has no ``lr``.
+        ConfigError: ``decay_rate`` is missing or out of range, or the optimizer has no ``lr``.
     """
 
     paramwise_keys: ClassVar[frozenset[str]] = DefaultOptimWrapperConstructor.paramwise_keys | {

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from trainwright.engine.building import build, origin_of, resolve
 from trainwright.engine.errors import ConfigError, did_you_mean
+from trainwright.engine.logging import get_logger
 from trainwright.engine.registry import OPTIMIZERS
 
 _IMPLEMENTATION = ("fused", "foreach", "capturable", "differentiable")
@@ -54,7 +55,8 @@ def build_optimizer(
 
     ``fused=True`` is set if the config says nothing about the implementation (none of ``fused``, ``foreach``,
     ``capturable``, ``differentiable``) and the optimizer takes a step with it on the devices and dtypes of
-    the parameters.
+    the parameters. It is not set for SGD, whose fused step is unsafe with momentum (see
+    :func:`has_unsafe_fused_momentum`), and a momentum may also come from a schedule or a checkpoint.
 
     Args:
         params: parameters, or dictionaries of parameter groups.
@@ -74,11 +76,31 @@ def build_optimizer(
     parameters = inspect.signature(optimizer_class).parameters
     refuse_unknown_arguments(cfg, parameters, getattr(optimizer_class, "__name__", "this optimizer"), path)
     runtime: dict[str, Any] = {next(iter(parameters)): groups}
-    if allow_fused and "fused" in parameters and not any(key in cfg for key in _IMPLEMENTATION):
+    chosen = any(key in cfg for key in _IMPLEMENTATION)
+    is_sgd = isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.SGD)
+    if allow_fused and "fused" in parameters and not chosen and not is_sgd:
         settings = {key: value for key, value in cfg.items() if key not in ("type", "_scope_")}
         if all(_fused_works(optimizer_class, settings, *kind) for kind in _kinds_of(groups)):
             runtime["fused"] = True
-    return build(cfg, OPTIMIZERS, path=path, **runtime)  # type: ignore[no-any-return]
+    optimizer: Optimizer = build(cfg, OPTIMIZERS, path=path, **runtime)
+    if has_unsafe_fused_momentum(optimizer):
+        get_logger().warning(
+            "%s: fused=True with a momentum fails when a parameter gets its first gradient later than others; "
+            "without 'fused' it trains",
+            path,
+        )
+    return optimizer
+
+
+def has_unsafe_fused_momentum(optimizer: Optimizer) -> bool:
+    """Return whether an optimizer is a fused SGD with momentum.
+
+    In PyTorch (2.14), its momentum buffers stay uninitialized memory if a loss scaler skips the first step,
+    and the step raises a ``TypeError`` if some of the parameters with a gradient have a buffer and others none.
+    """
+    return isinstance(optimizer, torch.optim.SGD) and any(
+        group["fused"] and group["momentum"] for group in optimizer.param_groups
+    )
 
 
 def refuse_unknown_arguments(

@@ -87,10 +87,11 @@ class _ParamScheduler:
             get_logger().info("%s of group %d: %.4e in %s %d", self.param_name, group, value, unit, self.last_step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the counters, and under ``settings`` what they were counted with, to notice what changed
-        since.
+        """Return the counters, and under ``settings`` and ``class_name`` what they were counted with, to notice
+        what changed since.
         """
-        return {**{name: getattr(self, name) for name in self.counters}, "settings": self._settings()}
+        counters = {name: getattr(self, name) for name in self.counters}
+        return {**counters, "settings": self._settings(), "class_name": type(self).__name__}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restores the counters of a state, one of MMEngine's too; the settings stay those of this scheduler.
@@ -104,14 +105,22 @@ class _ParamScheduler:
         self._last_value = self._current()
 
     def changed_settings(self, state_dict: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """Returns the settings that differ from those of a state, as ``{name: (then, now)}``."""
+        """Return the settings that differ from those of a state, as ``{name: (then, now)}``.
+
+        A state of MMEngine, which has no ``settings``, holds the attributes of the scheduler, more than these.
+        """
         then = state_dict.get("settings", state_dict)
         now = self._settings()
-        return {
-            name: (_plain(then[name]), value)
-            for name, value in now.items()
-            if name in then and _plain(then[name]) != value
+        names = now.keys() | then.keys() if "settings" in state_dict else now.keys()
+        changed = {
+            name: (_plain(then.get(name, "(not saved)")), now.get(name, "(not set)"))
+            for name in sorted(names)
+            if name not in then or name not in now or _plain(then[name]) != now[name]
         }
+        own_class = type(self).__name__
+        if (saved_class := state_dict.get("class_name", own_class)) != own_class:
+            changed["class_name"] = (saved_class, own_class)
+        return changed
 
     def rewind(self) -> None:
         """Goes back to the start: the initial values, no step taken."""
@@ -563,32 +572,28 @@ class OneCycleParamScheduler(_ParamScheduler):
         self.anneal_func: Callable[[float, float, float], float] = (
             self._annealing_cos if anneal_strategy == "cos" else self._annealing_linear
         )
-        peak = float(pct_start * self.total_steps) - 1
-        last = self.total_steps - 1
-        if three_phase:
-            fall = float(2 * pct_start * self.total_steps) - 2
-            phases = [(peak, "initial", "max"), (fall, "max", "initial"), (last, "initial", "min")]
-        else:
-            phases = [(peak, "initial", "max"), (last, "max", "min")]
-        self._phases = [(end_step, f"{start}_lr", f"{stop}_lr") for end_step, start, stop in phases]
-        if last_step == -1:
-            self._set_bounds(optimizer)
+        self._phases = self._phases_of_cycle()
+        self._bounds = [
+            {"initial": peak / div_factor, "max": peak, "min": peak / div_factor / final_div_factor}
+            for peak in self._peak_of_each_group(optimizer)
+        ]
         super().__init__(optimizer, param_name, begin, end, last_step, by_epoch, verbose)
 
-    def rewind(self) -> None:
-        """Goes back to the start: the first rate of the cycle, no step taken."""
-        self._set_bounds(self.optimizer)
-        super().rewind()
+    def _phases_of_cycle(self) -> list[tuple[float, str, str]]:
+        """Return the last step of each phase, and the names of the bounds between which it goes."""
+        peak = float(self.pct_start * self.total_steps) - 1
+        last = self.total_steps - 1
+        if not self.three_phase:
+            return [(peak, "initial", "max"), (last, "max", "min")]
+        fall = float(2 * self.pct_start * self.total_steps) - 2
+        return [(peak, "initial", "max"), (fall, "max", "initial"), (last, "initial", "min")]
 
-    def _set_bounds(self, optimizer: OptimWrapper | Optimizer) -> None:
-        groups = optimizer.param_groups
-        peaks = list(self.eta_max) if isinstance(self.eta_max, Sequence) else [self.eta_max] * len(groups)
-        if len(peaks) != len(groups):
-            raise ValueError(f"eta_max has {len(peaks)} values, the optimizer {len(groups)} parameter groups")
-        for group, peak in zip(groups, peaks):
-            group["initial_lr"] = peak / self.div_factor
-            group["max_lr"] = peak
-            group["min_lr"] = group["initial_lr"] / self.final_div_factor
+    def _peak_of_each_group(self, optimizer: OptimWrapper | Optimizer) -> list[float]:
+        count = len(optimizer.param_groups)
+        peaks = list(self.eta_max) if isinstance(self.eta_max, Sequence) else [self.eta_max] * count
+        if len(peaks) != count:
+            raise ValueError(f"eta_max has {len(peaks)} values, the optimizer {count} parameter groups")
+        return peaks
 
     @staticmethod
     def _annealing_cos(start: float, end: float, pct: float) -> float:
@@ -610,7 +615,7 @@ class OneCycleParamScheduler(_ParamScheduler):
                 break
             start_step = phase[0]
         pct = (step - start_step) / (end_step - start_step) if end_step != start_step else 1.0
-        return [self.anneal_func(group[start], group[stop], pct) for group in self.optimizer.param_groups]
+        return [self.anneal_func(bounds[start], bounds[stop], pct) for bounds in self._bounds]
 
 
 @PARAM_SCHEDULERS.register_module()

@@ -24,6 +24,7 @@ from trainwright.engine.optim.param_scheduler import (
     StepParamScheduler,
 )
 from trainwright.engine.optim.param_scheduler import _ParamScheduler as _ParamScheduler
+from trainwright.engine.optim.state_layout import FROM_WEIGHTS
 from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
 from trainwright.engine.registry import PARAM_SCHEDULERS
 
@@ -219,6 +220,7 @@ def resume_param_schedulers(
     schedulers: Sequence[_ParamScheduler],
     states: Sequence[Mapping[str, Any]],
     *,
+    optim_wrapper: OptimWrapper | None = None,
     epochs: int | None = None,
     iterations: int | None = None,
     epoch_length: int | None = None,
@@ -226,39 +228,45 @@ def resume_param_schedulers(
 ) -> None:
     """Restores the schedulers of one optimizer, whose own state must have been loaded before.
 
-    With the settings of the checkpoint they go on from its values, to the same bits. Where settings were
-    changed, that is logged, and the schedulers of that value are replayed from the initial ones: from here
-    on, values are those of a run that had the new settings from the start. The same where schedulers were
-    added or taken away. (What a ``ReduceOnPlateau`` did cannot be replayed: a value that it schedules is kept
-    as it was, and scheduled on by the new settings.)
+    The schedulers of a value that are those of the checkpoint go on from its value, to the same bits. If one has
+    another class or setting, was added or taken away, that is logged, and the schedulers of the value are replayed
+    from its initial one: from here on, it is that of a run that had the new schedulers from the start. Without
+    schedulers it returns to the initial value.
+
+    (What a ``ReduceOnPlateau`` did cannot be replayed: if only settings were changed, the value is kept as it was,
+    and scheduled on by the new ones.)
 
     Args:
         schedulers: the schedulers, in order.
         states: their states, in the same order.
+        optim_wrapper: the optimizer wrapper, for values that have no scheduler any more; not needed if there are
+            schedulers.
         epochs: finished epochs of the run; as the states have counted them if None.
         iterations: finished iterations of the run, likewise.
         epoch_length: iterations in an epoch, for replaying schedulers by epoch and by iteration together.
         path: dotted path of their configs, for messages.
 
     Raises:
-        CheckpointError: there are more or fewer states than schedulers, and a ``ReduceOnPlateau`` among them.
+        CheckpointError: schedulers of a value were added, taken away or have another class, and a
+            ``ReduceOnPlateau`` is among them.
     """
+    optimizer = optim_wrapper or (schedulers[0].optimizer if schedulers else None)
     steps = {True: _steps_taken(states, by_epoch=True), False: _steps_taken(states, by_epoch=False)}
     steps.update({kind: given for kind, given in ((True, epochs), (False, iterations)) if given is not None})
-    if len(schedulers) == len(states):
-        names = _load_states(schedulers, states, path)
-    else:
-        change = f"the checkpoint holds the states of {len(states)} schedulers, {path} has {len(schedulers)}"
-        if any(map(_needs_metrics, schedulers)) or any("best" in state for state in states):
-            raise CheckpointError(f"{change}: with a ReduceOnPlateau among them these cannot be resumed")
-        get_logger().warning("%s: values are now those of the new ones", change)
-        names = {scheduler.param_name for scheduler in schedulers}
-    for name in sorted(names):
-        chain = [scheduler for scheduler in schedulers if scheduler.param_name == name]
-        if any(map(_needs_metrics, chain)):
+    saved_names = {_param_name(state) for state in states}
+    for name in sorted(saved_names | {scheduler.param_name for scheduler in schedulers}):
+        chain = {
+            f"{path}.{index}": scheduler for index, scheduler in enumerate(schedulers) if scheduler.param_name == name
+        }
+        saved = [state for state in states if _param_name(state) == name]
+        if not _changed(chain, saved, f"{path} for {name}"):
+            continue
+        if any(map(_needs_metrics, chain.values())):
             get_logger().warning("%s stays as in the checkpoint: what ReduceOnPlateau did is not replayed", name)
-        else:
-            _replay(chain, steps, epoch_length)
+        elif chain:
+            _replay(list(chain.values()), steps, epoch_length)
+        elif optimizer is not None:
+            _unschedule(optimizer, name)
 
 
 def beyond_end(cfg: Mapping[str, Any], max_epochs: int | None, max_iters: int | None) -> str | None:
@@ -310,18 +318,51 @@ def _build_scheduler(
     return build(arguments, PARAM_SCHEDULERS, path=path, **runtime)  # type: ignore[no-any-return]
 
 
-def _load_states(schedulers: Sequence[_ParamScheduler], states: Sequence[Mapping[str, Any]], path: str) -> set[str]:
-    """Loads the states and returns the names of the values whose schedules were changed since."""
-    names = set()
-    for index, (scheduler, state) in enumerate(zip(schedulers, states)):
+def _param_name(state: Mapping[str, Any]) -> str:
+    return state.get("settings", state).get("param_name", "lr")  # type: ignore[no-any-return]
+
+
+def _changed(chain: Mapping[str, _ParamScheduler], states: Sequence[Mapping[str, Any]], title: str) -> bool:
+    """Load the states of the schedulers of a value, log what was changed since, and return whether anything was.
+
+    Args:
+        chain: the schedulers by the path of their config.
+        states: their states.
+        title: what to call them all together.
+    """
+    now = [type(scheduler).__name__ for scheduler in chain.values()]
+    then = [state.get("class_name") for state in states]
+    if len(now) != len(then) or any(saved not in (None, own) for saved, own in zip(then, now)):
+        before, present = (", ".join(name or "(unknown)" for name in names) or "none" for names in (then, now))
+        change = f"{title}: the checkpoint has {before}, this run has {present}"
+        if any(map(_needs_metrics, chain.values())) or any("best" in state for state in states):
+            raise CheckpointError(
+                f"{change}. What ReduceOnPlateau did cannot be replayed: resume with the schedulers of that run, or "
+                f"{FROM_WEIGHTS}"
+            )
+        get_logger().warning("%s. Values are those of a run with the present schedulers from the start", change)
+        return True
+    changed = False
+    for (path, scheduler), state in zip(chain.items(), states):
         scheduler.load_state_dict(state)
-        changed = scheduler.changed_settings(state)
-        if changed:
-            names.add(scheduler.param_name)
-            shown = ", ".join(f"{name}: {then!r} -> {now!r}" for name, (then, now) in changed.items())
-            kind = type(scheduler).__name__
-            get_logger().info("%s.%d (%s) changed since the checkpoint: %s", path, index, kind, shown)
-    return names
+        if changes := scheduler.changed_settings(state):
+            changed = True
+            shown = ", ".join(f"{name}: {old!r} -> {new!r}" for name, (old, new) in changes.items())
+            get_logger().info("%s (%s) changed since the checkpoint: %s", path, type(scheduler).__name__, shown)
+    return changed
+
+
+def _unschedule(optimizer: OptimWrapper | Optimizer, name: str) -> None:
+    """Give a value that has no scheduler any more back its initial one."""
+    for group in optimizer.param_groups:
+        if f"initial_{name}" not in group:
+            continue
+        initial = group.pop(f"initial_{name}")
+        if name == "momentum" and name not in optimizer.defaults:  # see MomentumSchedulerMixin
+            group.pop(name, None)
+            group["betas"] = (initial, *group["betas"][1:])
+        else:
+            group[name] = initial
 
 
 def _needs_metrics(scheduler: _ParamScheduler) -> bool:

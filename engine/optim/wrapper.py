@@ -1,7 +1,7 @@
 """The wrapper around an optimizer: accumulation, clipping, and the state that a resume needs."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import Any
@@ -14,7 +14,16 @@ from torch.optim import Optimizer
 from trainwright.engine.errors import CheckpointError, did_you_mean
 from trainwright.engine.logging import get_logger
 from trainwright.engine.message_hub import MessageHub
-from trainwright.engine.optim.state_layout import fit_layout, kept_settings
+from trainwright.engine.optim.state_layout import (
+    FROM_WEIGHTS,
+    changed_implementation,
+    fit_layout,
+    fit_settings,
+    in_own_order,
+    kept_settings,
+    positions,
+    refuse_other_class,
+)
 from trainwright.engine.registry import OPTIM_WRAPPERS
 
 NO_CONTEXT: AbstractContextManager[None] = nullcontext()
@@ -65,10 +74,13 @@ class OptimWrapper:
         # For each parameter of the optimizer, its position among those that the optimizer's constructor
         # listed: merging groups changes the order. None where the order is that of the list.
         self.param_order: list[int] | None = None
+        # Names of the parameters in the order of the modules, where they are known.
+        self.param_names: list[str] | None = None
 
         self._inner_count = 0
         self._max_counts = -1
         self._restored_counts = False
+        self._restored_length: int | None = None
         self._next_counts: int | None = None
         self._needs_closure = _needs_closure(optimizer)
         # PyTorch's own zero_grad does no more than ours, and takes some 20 µs longer (a range for the profiler).
@@ -147,12 +159,7 @@ class OptimWrapper:
 
     def scale_loss(self, loss: Tensor) -> Tensor:
         """Returns the loss divided by the number of iterations in its window."""
-        counts = self._accumulative_counts
-        if counts == 1:
-            return loss
-        if self._max_counts - self._remainder_counts <= self._inner_count < self._max_counts:
-            counts = self._remainder_counts
-        return loss / counts
+        return loss if self._accumulative_counts == 1 else loss / self._window_length()
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
         """Propagates a loss back and counts it. A subclass that overrides this counts in ``_inner_count``
@@ -244,6 +251,8 @@ class OptimWrapper:
                 )
             self._inner_count = self._window_start = init_counts
         self._set_remainder()
+        if self._restored_length is not None:
+            self._rescale_gathered(self._restored_length)
         if self._accumulative_counts > 1 and any(isinstance(module, _BatchNorm) for module in model.modules()):
             get_logger().info("gradient accumulation: batch normalisation still sees single batches, not whole windows")
 
@@ -275,21 +284,27 @@ class OptimWrapper:
         - ``base_param_settings``, where there are several groups;
         - ``param_order``, where groups were merged: for each parameter its position in the order of the
           modules;
-        - ``accumulation``: the counts, and within a window its ``counts`` and ``grads``: the gradients
-          gathered so far, by the parameter's index. In a distributed run these are those of the process that
-          saves.
+        - ``param_names``, where they are known: in the order of the modules;
+        - ``class_name``: the optimizer's class;
+        - ``accumulation``: the counts, and within a window its ``counts``, its ``length`` (shorter at the end of
+          a run) and ``grads``: the gradients gathered so far, by the parameter's index. In a distributed run
+          these are those of the process that saves.
         """
         state: dict[str, Any] = self.optimizer.state_dict()
+        state["class_name"] = type(self.optimizer).__name__
         if self.base_param_settings is not None:
             state["base_param_settings"] = dict(self.base_param_settings)
         if self.param_order is not None:
             state["param_order"] = list(self.param_order)
+        if self.param_names is not None:
+            state["param_names"] = list(self.param_names)
         accumulation: dict[str, Any] = {"inner_count": self._inner_count}
         state["accumulation"] = accumulation
         if not self.should_update():
             gathered = (self._inner_count - self._window_start) % self._accumulative_counts
             accumulation["window_start"] = self._inner_count - gathered
             accumulation["counts"] = self._accumulative_counts
+            accumulation["length"] = self._window_length()
             accumulation["grads"] = {
                 index: param.grad for index, param in enumerate(self._params()) if param.grad is not None
             }
@@ -304,20 +319,34 @@ class OptimWrapper:
         began.
 
         Raises:
-            CheckpointError: the state belongs to other parameters.
+            CheckpointError: the state belongs to an optimizer of another class, or to other parameters.
         """
         state = dict(state_dict)
+        if "param_groups" not in state:
+            raise CheckpointError(
+                f"the checkpoint holds the states of several optimizers ({', '.join(map(str, state))}) and this run "
+                f"has one: resume with the optim_wrapper of that run, or {FROM_WEIGHTS}"
+            )
         base_param_settings = state.pop("base_param_settings", None)
         accumulation = state.pop("accumulation", None)
-        saved_order = state.pop("param_order", None)
-        state = fit_layout(state, saved_order, self.optimizer, self.param_order)
-        for line in kept_settings(state["param_groups"], self.optimizer.param_groups):
+        saved_order = in_own_order(state.pop("param_order", None), state.pop("param_names", None), self.param_names)
+        saved_scale = (state.pop("loss_scaler", None) or {}).get("scale", 1.0)
+        refuse_other_class(state.pop("class_name", None), state["param_groups"], self.optimizer)
+        if base_param_settings is None and len(state["param_groups"]) == 1:
+            base_param_settings = {key: value for key, value in state["param_groups"][0].items() if key != "params"}
+        configured = [dict(group) for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(fit_layout(state, saved_order, self.optimizer, self.param_order))
+        if changed := changed_implementation(state["param_groups"][0], configured[0]):
+            get_logger().info(
+                "optimizer: not the implementation of the checkpoint (%s): the last bits may differ", changed
+            )
+        for line in kept_settings(self.optimizer.param_groups, configured):
             get_logger().warning("optimizer: the checkpoint's %s", line)
-        self.optimizer.load_state_dict(state)
         if base_param_settings is not None and self.base_param_settings is not None:
-            self.base_param_settings.update(base_param_settings)
+            fitted = fit_settings(base_param_settings, self.base_param_settings, self.defaults)
+            self.base_param_settings = {**fitted, "params": self.base_param_settings["params"]}
         if accumulation is not None:
-            self._load_accumulation(accumulation)
+            self._load_accumulation(accumulation, saved_order, saved_scale)
 
     def __repr__(self) -> str:
         return (
@@ -348,22 +377,61 @@ class OptimWrapper:
             0 if self._max_counts == -1 else (self._max_counts - self._window_start) % self._accumulative_counts
         )
 
-    def _load_accumulation(self, accumulation: Mapping[str, Any]) -> None:
+    def _window_length(self) -> int:
+        """Return the number of iterations in the window in progress: the last one of a run may be shorter."""
+        in_last = self._max_counts - self._remainder_counts <= self._inner_count < self._max_counts
+        return self._remainder_counts if in_last else self._accumulative_counts
+
+    def _loss_scale(self) -> float:
+        """Return the factor that is in gathered gradients."""
+        return 1.0
+
+    def _load_accumulation(
+        self, accumulation: Mapping[str, Any], saved_order: Sequence[int] | None, saved_scale: float
+    ) -> None:
         self._restored_counts = True
+        self._restored_length = None
         self._inner_count = accumulation["inner_count"]
         configured = self._accumulative_counts
         if "counts" not in accumulation:
             self._start_windows(configured)
             return
+        params = list(self._params())
+        own_index = {position: index for index, position in enumerate(positions(self.param_order, len(params)))}
+        saved_position = positions(saved_order, len(params))
+        factor = self._loss_scale() / saved_scale
+        if factor != 1 and not all(grad.isfinite().all() for grad in accumulation["grads"].values()):
+            get_logger().warning(
+                "the gradients of the accumulation window in progress overflowed, and the loss scale is another now: "
+                "the window starts again"
+            )
+            self._start_windows(configured)
+            return
+        for index, grad in accumulation["grads"].items():
+            param = params[own_index[saved_position[index]]] if index < len(params) else None
+            if param is None or param.shape != grad.shape:
+                raise CheckpointError("the accumulated gradients in this checkpoint belong to other parameters")
+            param.grad = grad.to(param.device, copy=True).mul_(factor)
         self._accumulative_counts = accumulation["counts"]
         self._window_start = accumulation["window_start"]
         self._next_counts = configured if configured != self._accumulative_counts else None
+        self._restored_length = accumulation.get("length")
         self._set_remainder()
-        params = list(self._params())
-        for index, grad in accumulation["grads"].items():
-            if index >= len(params) or params[index].shape != grad.shape:
-                raise CheckpointError("the accumulated gradients in this checkpoint belong to other parameters")
-            params[index].grad = grad.to(params[index].device, copy=True)
+
+    def _rescale_gathered(self, saved_length: int) -> None:
+        """Make restored gradients the part of a mean over the window as long as it is in this run."""
+        self._restored_length = None
+        length = self._window_length()
+        if length == saved_length or self.should_update():
+            return
+        get_logger().info(
+            "the accumulation window in progress has %d iterations, no longer %d: its gradients are scaled to that",
+            length,
+            saved_length,
+        )
+        for param in self._params():
+            if param.grad is not None:
+                param.grad.mul_(saved_length / length)
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -461,14 +529,19 @@ class OptimWrapperDict(OptimWrapper):
         """Restores the states by name of wrapper.
 
         Raises:
-            CheckpointError: the names are others.
+            CheckpointError: the names are others, or a state does not fit its optimizer.
         """
         if set(state_dict) != set(self.optim_wrappers):
+            found = "one optimizer" if "param_groups" in state_dict else f"the optimizers {sorted(state_dict)}"
             raise CheckpointError(
-                f"the checkpoint holds the optimizers {sorted(state_dict)}, this run has {sorted(self.optim_wrappers)}"
+                f"the checkpoint holds {found}, this run has {sorted(self.optim_wrappers)}: resume with the "
+                f"optim_wrapper of that run, or {FROM_WEIGHTS}"
             )
         for name, state in state_dict.items():
-            self.optim_wrappers[name].load_state_dict(state)
+            try:
+                self.optim_wrappers[name].load_state_dict(state)
+            except CheckpointError as error:
+                raise CheckpointError(f"optim_wrapper.{name}: {error}") from error
 
     def items(self) -> Iterator[tuple[str, OptimWrapper]]:
         """Iterates over names and wrappers."""

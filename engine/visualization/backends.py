@@ -1,7 +1,6 @@
 """Where a run's scalars, images and config are written to: files, TensorBoard, Weights & Biases, MLflow."""
 
 import functools
-import json
 import numbers
 import re
 import time
@@ -14,6 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError, MissingExtraError, did_you_mean
+from trainwright.engine.fileio import to_json
 from trainwright.engine.registry import VISBACKENDS
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ class BaseVisBackend:
 class LocalVisBackend(BaseVisBackend):
     """Writes files: scalars as one JSON object a line, images as PNG, the config as Python.
 
+    NaN and infinities, which JSON does not have, are null: so jq, pandas and browsers read the lines too.
     Each line is handed to the operating system at once, so a crash of the process loses none.
 
     Args:
@@ -473,9 +474,9 @@ class MLflowVisBackend(BaseVisBackend):
 
 def _json_line(values: Mapping[str, Any]) -> str:
     try:
-        return _ENCODER.encode(values) + "\n"
+        return to_json(values, default=to_plain) + "\n"
     except TypeError:  # a key that JSON does not know
-        return json.dumps(to_plain(values)) + "\n"
+        return to_json(to_plain(values)) + "\n"
 
 
 def to_plain(value: Any) -> Any:
@@ -489,9 +490,6 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [to_plain(item) for item in value]
     return str(value)
-
-
-_ENCODER = json.JSONEncoder(default=to_plain)
 
 
 def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trainwright.engine.current import CurrentMixin
 from trainwright.engine.distributed import is_main_process
+from trainwright.engine.errors import ConfigError
 from trainwright.engine.logging import get_logger
 from trainwright.engine.registry import VISBACKENDS, VISUALIZERS
 from trainwright.engine.visualization.backends import BaseVisBackend
@@ -44,7 +45,7 @@ class Visualizer(CurrentMixin):
         image: image to draw on, RGB, uint8, (height, width, 3).
         vis_backends: backends, or their configs; a key ``name`` makes two of one class possible.
         save_dir: the backends write to the folder ``vis_data`` in it.
-        fig_save_cfg: accepted for configs of MMEngine; there are no matplotlib figures here.
+        fig_save_cfg: of MMEngine, for matplotlib's figures, of which there are none here: a value gives a warning.
         fig_show_cfg: likewise.
 
     Raises:
@@ -61,6 +62,7 @@ class Visualizer(CurrentMixin):
         fig_show_cfg: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(name)
+        _warn_of_unused(fig_save_cfg=(fig_save_cfg, None), fig_show_cfg=(fig_show_cfg, None))
         self.dataset_meta: dict[str, Any] | None = None
         self._save_dir = None if save_dir is None else str(Path(save_dir) / "vis_data")
         self._vis_backends: dict[str, BaseVisBackend] = {}
@@ -108,12 +110,13 @@ class Visualizer(CurrentMixin):
         Args:
             drawn_img: the image; by default the one that was drawn on.
             win_name: its name.
-            wait_time: accepted for callers of MMEngine; the window does not block.
+            wait_time: of MMEngine, as the next two: the window does not block, so another value gives a warning.
             continue_key: likewise.
             backend: likewise.
         """
         import PIL.Image
 
+        _warn_of_unused(wait_time=(wait_time, 0), continue_key=(continue_key, " "), backend=(backend, "pillow"))
         picture = PIL.Image.fromarray(self.get_image() if drawn_img is None else drawn_img)
         has_display = sys.platform in ("win32", "darwin") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
         if has_display:
@@ -447,7 +450,9 @@ class Visualizer(CurrentMixin):
             cfg = dict(backend)
             name = cfg.pop("name", "")
             backend = VISBACKENDS.build({"save_dir": self._save_dir, **cfg})
-        assert isinstance(backend, BaseVisBackend)
+        if not isinstance(backend, BaseVisBackend):
+            hint = "a config with 'type', or an object of a class derived from BaseVisBackend"
+            raise ConfigError("visualizer.vis_backends", f"{backend!r:.60} is not a backend", hint)
         save_dir = signature(type(backend).__init__).parameters.get("save_dir")
         needs_folder = save_dir is not None and save_dir.default is Parameter.empty
         if needs_folder and backend._save_dir is None:
@@ -470,6 +475,15 @@ def _survived(backend: BaseVisBackend) -> Iterator[None]:
 
 def _warn(backend: BaseVisBackend, error: OSError) -> None:
     get_logger().warning(f"{type(backend).__name__} cannot write: {error}. Training goes on.")
+
+
+def _warn_of_unused(**settings: tuple[Any, Any]) -> None:
+    """Warns of settings of MMEngine that are not at their defaults and change nothing here."""
+    for name, (value, default) in settings.items():
+        if value != default:
+            get_logger().warning(
+                f"Visualizer: {name}={value!r} changes nothing, images are drawn and shown without matplotlib"
+            )
 
 
 def _as_list(backends: Backends | None) -> list[Mapping[str, Any] | BaseVisBackend]:

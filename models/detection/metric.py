@@ -1,6 +1,5 @@
 """Mean average precision of boxes, masks and keypoints, as COCO defines it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from trainwright.engine.errors import MissingExtraError, did_you_mean
 from trainwright.engine.evaluation.metric import BaseMetric
+from trainwright.engine.fileio import dump
 from trainwright.engine.logging import print_log
 from trainwright.engine.registry import METRICS
 
@@ -54,6 +54,7 @@ class CocoMetric(BaseMetric):
     """
 
     default_prefix = "coco"
+    higher_is_better = True
 
     def __init__(
         self,
@@ -125,7 +126,7 @@ class CocoMetric(BaseMetric):
             if self.outfile_prefix is not None:
                 file = Path(f"{self.outfile_prefix}.{kind}.json")
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps([_of_result_file(annotation, kind) for annotation in found]))
+                dump([_of_result_file(annotation, kind) for annotation in found], file)
             if not self.format_only:
                 with redirect_stdout(StringIO()):
                     precision, recall, areas, thresholds = self._evaluate(truth, found, images, categories, kind)

@@ -1,7 +1,9 @@
 """Detectors of torchvision: by name, or put together from any backbone."""
 
+import inspect
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,8 +11,10 @@ from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.logging import get_logger
+from trainwright.engine.model_setup import load_pretrained
 from trainwright.engine.registry import MODELS
 from trainwright.models.initializers import load_weights
+from trainwright.models.pretrained import build_pretrained
 
 Levels = Sequence[Sequence[float]]
 
@@ -101,7 +105,10 @@ def TorchvisionDetectionModel(
                 raise ConfigError(
                     argument, f"{name} has its own", f"take name={name.partition('_')[0]!r}, and give a backbone"
                 )
-        return _from_builder(name, outputs, weights, weights_backbone, kwargs)
+        if weights is not None and weights_backbone is not None:
+            raise ConfigError("weights_backbone", "is contained in weights", "leave one of them out")
+        build = partial(_from_builder, name, outputs, weights, weights_backbone, kwargs)
+        return build_pretrained(build, partial(_without_fetching, build))
     if backbone is None:
         hint = "give backbone=dict(type='FeaturePyramid', ...), or the name of one of torchvision's builders: "
         raise ConfigError("backbone", f"is needed for {name}", hint + ", ".join(builders))
@@ -110,7 +117,7 @@ def TorchvisionDetectionModel(
     module: nn.Module = MODELS.build(backbone)
     model = _assemble(name, module, outputs, anchor_sizes, aspect_ratios, head_channels, kwargs)
     if weights is not None:
-        load_weights(model, _weights_file(weights), weights)
+        load_pretrained(model, lambda detector: load_weights(detector, _weights_file(weights), weights))
     return model
 
 
@@ -168,14 +175,12 @@ def _from_builder(
 ) -> nn.Module:
     from torchvision import models
 
-    if weights is not None and weights_backbone is not None:
-        raise ConfigError("weights_backbone", "is contained in weights", "leave one of them out")
     if weights is None or not _is_name(name, weights):
         model: nn.Module = models.get_model(
             name, weights=None, weights_backbone=weights_backbone, num_classes=outputs, **kwargs
         )
         if weights is not None:
-            load_weights(model, _weights_file(weights), weights)
+            load_pretrained(model, lambda detector: load_weights(detector, _weights_file(weights), weights))
         return model
     entry = models.get_model_weights(name)[weights]
     frozen = {key: kwargs[key] for key in ("trainable_backbone_layers",) if key in kwargs}
@@ -196,6 +201,25 @@ def _from_builder(
         )
     load_weights(model, state, weights)
     return model
+
+
+def _without_fetching(build: Callable[[], nn.Module]) -> nn.Module:
+    """Build a network with the layers that torchvision chooses for pretrained weights, but with random values."""
+    from torchvision import models
+    from torchvision.models import WeightsEnum
+
+    def random_state(weights: Any, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
+        name = next(name for name in models.list_models() if models.get_model_weights(name) is type(weights))
+        takes_backbone = "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters
+        no_weights = {"weights": None, **({"weights_backbone": None} if takes_backbone else {})}
+        return models.get_model(name, **no_weights).state_dict()
+
+    fetching = WeightsEnum.get_state_dict
+    WeightsEnum.get_state_dict = random_state
+    try:
+        return build()
+    finally:
+        WeightsEnum.get_state_dict = fetching
 
 
 def _is_name(name: str, weights: str) -> bool:

@@ -33,6 +33,7 @@ class VOCMetric(BaseMetric):
     """
 
     default_prefix = "pascal_voc"
+    higher_is_better = True
 
     def __init__(
         self,

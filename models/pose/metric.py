@@ -29,6 +29,7 @@ class PCKAccuracy(BatchMetric):
     """
 
     default_prefix = "pose"
+    higher_is_better = True
     accepts_batches = False
 
     def __init__(

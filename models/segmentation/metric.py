@@ -41,6 +41,7 @@ class IoUMetric(BatchMetric):
     """
 
     default_prefix = "seg"
+    higher_is_better = True
     accepts_batches = False
 
     def __init__(

@@ -1,6 +1,7 @@
 """Networks that give logits for every pixel."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainwright.engine.errors import ConfigError, did_you_mean
+from trainwright.engine.model_setup import load_pretrained
 from trainwright.engine.registry import MODELS
 from trainwright.models.initializers import load_weights
 from trainwright.models.module import BaseModule, InitCfg
-from trainwright.models.pretrained import _torchvision_weights
+from trainwright.models.pretrained import build_pretrained, find_torchvision_weights
 
 
 @MODELS.register_module()
@@ -54,11 +56,14 @@ def TorchvisionSegmentationModel(
         kwargs["aux_loss"] = aux_loss
     model: nn.Module = models.get_model(name, weights=None, weights_backbone=None, num_classes=num_classes, **kwargs)
     if weights_backbone is not None and weights is None:
-        backbone: Any = model.backbone
-        state = _torchvision_weights(name.partition("_")[2], weights_backbone)
-        load_weights(backbone, _of_features(state, backbone), weights_backbone)
+        fetch = find_torchvision_weights(name.partition("_")[2], weights_backbone)
+        load_pretrained(
+            model.backbone,  # type: ignore[arg-type]  # a module
+            lambda backbone: load_weights(backbone, _of_features(fetch(), backbone), weights_backbone),
+        )
     if weights is not None:
-        load_weights(model, _torchvision_weights(name, weights), weights)
+        fetch = find_torchvision_weights(name, weights)
+        load_pretrained(model, lambda network: load_weights(network, fetch(), weights))
     return model
 
 
@@ -149,6 +154,11 @@ def TorchvisionFeatures(name: str, layers: str | Sequence[str], weights: str | N
     Raises:
         ConfigError: torchvision has no such network, or the network no such layer.
     """
+    build = partial(_features, name, layers, **kwargs)
+    return build() if weights is None else build_pretrained(partial(build, weights=weights), build)
+
+
+def _features(name: str, layers: str | Sequence[str], weights: str | None = None, **kwargs: Any) -> nn.Module:
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
     wanted = [layers] if isinstance(layers, str) else list(layers)

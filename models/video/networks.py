@@ -5,10 +5,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError, did_you_mean
+from trainwright.engine.model_setup import load_pretrained
 from trainwright.engine.registry import MODELS
 from trainwright.models.initializers import load_weights
 from trainwright.models.module import BaseModule, InitCfg
-from trainwright.models.pretrained import _torchvision_weights
+from trainwright.models.pretrained import find_torchvision_weights
 
 
 @MODELS.register_module()
@@ -38,7 +39,8 @@ def TorchvisionVideoModel(name: str, num_classes: int = 400, weights: str | None
         raise ConfigError("name", f"torchvision has no network {name!r} for videos", hint)
     model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **kwargs)
     if weights is not None:
-        load_weights(model, _torchvision_weights(name, weights), weights)
+        fetch = find_torchvision_weights(name, weights)
+        load_pretrained(model, lambda network: load_weights(network, fetch(), weights))
     return model
 
 

@@ -6,6 +6,7 @@ import pytest
 from trainwright.engine.checking import check
 from trainwright.engine.config.config import Config
 from trainwright.engine.config.overrides import COMMAND_LINE
+from trainwright.engine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 GOOD = """\
 model = dict(
@@ -134,6 +135,17 @@ def test_parts_inside_lists_and_wrappers_are_checked(mistakes: Any) -> None:
     ]
 
 
+def test_hooks_of_which_a_run_can_have_one_only(mistakes: Any) -> None:
+    second = "dict(type='EMAHook', ema_type='StochasticWeightAverage'), dict(type='ParamSchedulerHook')"
+    found = mistakes(("custom_hooks = [", f"custom_hooks = [{second}, "))
+    assert found == [
+        "my.py:17: custom_hooks.1: ParamSchedulerHook cannot join ParamSchedulerHook: only one hook of a run steps the "
+        "schedulers\n    remove one of them",
+        "my.py:17: custom_hooks.2: EMAHook cannot join EMAHook: only one hook of a run averages the weights\n"
+        "    remove one of them",
+    ]
+
+
 def test_full_dotted_paths_and_arguments_of_any_callable(mistakes: Any) -> None:
     assert (
         mistakes(("dict(type='LeNet', num_classes=10)", "dict(type='torchvision.models.resnet18', num_classes=10)"))
@@ -176,3 +188,49 @@ def test_yaml_keeps_its_lines_and_its_numbers_that_are_text(tmp_path: Path, monk
 def test_a_switch_that_does_not_exist_is_refused_rather_than_ignored(mistakes: Any) -> None:
     (mistake,) = mistakes(more="efficient_conv_bn_eval = ['backbone']\n")
     assert mistake.startswith("my.py:18: efficient_conv_bn_eval: this switch of MMEngine does not exist here")
+
+
+def test_an_argument_left_over_from_the_type_of_a_base_names_delete(in_tmp: Path) -> None:
+    child = "_base_ = 'base.py'\noptim_wrapper = dict(optimizer=dict(type='Adagrad'%s))\n"
+    (in_tmp / "base.py").write_text(GOOD.replace("lr=0.1", "lr=0.1, momentum=0.9"))
+
+    def find(more: str, **options: Any) -> list[str]:
+        (in_tmp / "child.py").write_text(child % more)
+        config = Config.fromfile("child.py")
+        config.merge_from_dict({key.replace("__", "."): value for key, value in options.items()}, origin=COMMAND_LINE)
+        return [str(error) for error in check(config)]
+
+    [error] = find("")
+    assert "base.py:11: optim_wrapper.optimizer.momentum: Adagrad takes no such argument" in error
+    assert "`_delete_=True` beside the new 'type'" in error
+    assert find(", _delete_=True, lr=0.1") == []
+    [error] = find(", _delete_=True, lr=0.1, momentum=0.1")  # set beside the type itself
+    assert "_delete_" not in error
+    [error] = find(", _delete_=True, lr=0.1", param_scheduler__0__type="ExponentialLR")[:1]
+    assert "param_scheduler.0.step_size" in error and "_delete_=True" in error
+    (in_tmp / "base.py").write_text(GOOD)
+    (in_tmp / "child.py").write_text("_base_ = 'base.py'\noptim_wrapper = dict(optimizer=dict(momentun=0.9))\n")
+    [error] = [str(error) for error in check(Config.fromfile("child.py"))]  # the child's own slip
+    assert "did you mean 'momentum'" in error and "_delete_" not in error
+
+
+def test_several_optimizers_need_a_constructor(mistakes: Any) -> None:
+    one = "optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))"
+    two = "optim_wrapper = dict(a=dict(optimizer=dict(type='SGD', lr=0.1)), b=dict(optimizer=dict(type='SDG')){})"
+    several = mistakes((one, two.format("")))
+    assert len(several) == 2
+    assert "optim_wrapper: configures optimizers by name (a, b), but no 'constructor' that builds them" in several[0]
+    assert "name it: optim_wrapper=dict(constructor=..., ...)" in several[0]
+    assert "optim_wrapper.b.optimizer.type: 'SDG' is not registered" in several[1]
+
+
+def test_a_constructor_of_ones_own_reads_what_it_likes(mistakes: Any) -> None:
+    @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+    class TwoRates:
+        def __init__(self, optim_wrapper_cfg: Any, paramwise_cfg: Any = None) -> None: ...
+
+    try:
+        one = "optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))"
+        assert mistakes((one, "optim_wrapper = dict(constructor='TwoRates', rates=[0.1, 0.2])")) == []
+    finally:
+        OPTIM_WRAPPER_CONSTRUCTORS.module_dict.pop("TwoRates")

@@ -2,6 +2,8 @@ import os
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from trainwright.engine.checkpoint import (
     write_last_checkpoint,
 )
 from trainwright.engine.errors import CheckpointError
+from trainwright.engine.registry import MODELS
 
 
 class Bomb:
@@ -129,8 +132,8 @@ def test_what_does_not_fit_is_reported_and_the_rest_loaded() -> None:
     del state["module.0.bias"]
     report = load_state_dict(target, state)
     assert torch.equal(target[0].weight, source[0].weight)
-    assert report.splitlines() == [
-        "of another shape, left as they were:",
+    assert str(report).splitlines() == [
+        "of another shape, not loaded:",
         "  1.weight: (10, 4) in the file, (7, 4) in the model",
         "  1.bias: (10,) in the file, (7,) in the model",
         "in the file but not in the model:",
@@ -138,6 +141,7 @@ def test_what_does_not_fit_is_reported_and_the_rest_loaded() -> None:
         "in the model but not in the file:",
         "  0: bias",
     ]
+    assert report.missing == {"1.weight", "1.bias", "0.bias"}
     with pytest.raises(CheckpointError, match="do not fit"):
         load_state_dict(target, state, strict=True)
 
@@ -149,7 +153,7 @@ def test_a_file_of_which_nothing_fits_is_refused() -> None:
 
 def test_everything_fits() -> None:
     source, target = two_layers(2), two_layers(2)
-    assert load_state_dict(target, source.state_dict(), strict=True) == ""
+    assert load_state_dict(target, source.state_dict(), strict=True).report == ""
     assert torch.equal(target[1].bias, source[1].bias)
 
 
@@ -162,3 +166,36 @@ def test_a_file_of_mmengine_is_read_without_mmengine() -> None:
     loss = checkpoint["message_hub"]["log_scalars"]["train/loss"]
     assert type(loss).__name__ == "HistoryBuffer"
     assert len(loss._log_history) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        ("http://127.0.0.1:9/weights-1234.pth", "http://127.0.0.1:9/weights-1234.pth cannot be downloaded"),
+        ("torchvision://resnet18", "torchvision://resnet18 \\(https://.*resnet18.*pth\\) cannot be downloaded"),
+        ("torchvision://resnet19", "torchvision has no weights for 'resnet19'"),
+    ],
+)
+def test_weights_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, named: str) -> None:
+    def offline(*args: Any, **kwargs: Any) -> Any:
+        raise URLError("no network")
+
+    monkeypatch.setattr("torch.hub.urlopen", offline)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(CheckpointError, match=named) as caught:
+        load_checkpoint_file(source)
+    if "resnet19" not in source:
+        assert f"put the file at {tmp_path}/hub/checkpoints/" in str(caught.value)
+
+
+def test_weights_of_torchvision_by_name_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: Any, **kwargs: Any) -> Any:
+        raise URLError("no network")
+
+    monkeypatch.setattr("torch.hub.urlopen", offline)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(
+        CheckpointError, match="the weights 'DEFAULT' of resnet18 .*put the file at .*resnet18"
+    ) as caught:
+        MODELS.build(dict(type="TorchvisionModel", name="resnet18", weights="DEFAULT"))
+    assert "while building TorchvisionModel" in caught.value.__notes__

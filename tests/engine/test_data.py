@@ -1,14 +1,22 @@
 import pickle
 import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from resume_runs import StopAt
+from tiny_runs import Points, Scripted, log_of, make_runner, weights_of
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from trainwright.engine.data import build_dataloader, position_of, sample_indices, start_at
-from trainwright.engine.errors import ConfigError, UnknownTypeError
+from trainwright.engine.errors import ConfigError, TrainingError, UnknownTypeError
+from trainwright.engine.hook import Hook
+from trainwright.engine.logging import MMLogger
+from trainwright.engine.registry import DATASETS
+from trainwright.engine.runner import Runner
 
 
 class Noisy(Dataset):
@@ -227,3 +235,118 @@ def test_a_tensor_dataset_is_fetched_by_whole_batches_and_gives_the_same(num_wor
 def test_a_stream_cannot_skip_bad_samples() -> None:
     with pytest.raises(ConfigError, match="skip_bad_samples: an IterableDataset has no other sample"):
         build(dataset=Stream(), skip_bad_samples=2)
+
+
+class Bad(Points):
+    """Points of which some cannot be read; dataset wrappers take it.
+
+    Args:
+        bad: their indices.
+        length: how many points.
+    """
+
+    metainfo: Mapping[str, Any] = {}
+
+    def __init__(self, bad: Sequence[int], length: int = 10) -> None:
+        super().__init__(length)
+        self.unreadable = bad
+
+    def full_init(self) -> None:
+        """Has nothing to read."""
+
+    def get_cat_ids(self, index: int) -> list[int]:
+        return [int(index < 2)]
+
+    def __getitem__(self, index: int) -> Any:
+        if index in self.unreadable:
+            raise ValueError("unreadable")
+        return super().__getitem__(index)
+
+
+def skip(folder: Path, dataset: Any, limit: int, *hooks: Hook, **options: Any) -> Runner:
+    runner = make_runner(
+        folder, hooks, dataset=dataset, batch_size=2, train_cfg=dict(max_epochs=1), lr=0.01,
+        train_dataloader=dict(
+            skip_bad_samples=limit, sampler=dict(type="DefaultSampler", shuffle=False), **options.pop("loader", {})
+        ), **options,
+    )  # fmt: skip
+    runner.train()
+    return runner
+
+
+def wrapped() -> list[tuple[Any, int]]:
+    """Returns datasets around one with the bad sample 1, and its number in them."""
+    one, two = Bad([]), Bad([1])
+    repeated = dict(type="RepeatDataset", dataset=two, times=3)
+    return [
+        (DATASETS.build(repeated), 1),
+        (DATASETS.build(dict(type="RepeatDataset", dataset=repeated, times=2)), 1),
+        (DATASETS.build(dict(type="ClassBalancedDataset", dataset=two, oversample_thr=1.0)), 1),
+        (DATASETS.build(dict(type="ConcatDataset", datasets=[one, repeated, two])), 11),
+        (torch.utils.data.ConcatDataset([two, two]), 1),
+        (torch.utils.data.Subset(two, [5, 1, 1, 3]), 1),
+    ]
+
+
+@pytest.mark.parametrize("case", range(6))
+def test_a_bad_sample_counts_once_however_often_it_is_repeated(tmp_path: Path, case: int) -> None:
+    dataset, number = wrapped()[case]
+    limit = 2 if case == 3 else 1  # there it is in two datasets
+    runner = skip(tmp_path, dataset, limit)
+    assert runner.message_hub.get_info("skipped_samples") == ([11, 41] if case == 3 else [number])
+    assert "skipped sample 1 of Bad: ValueError: unreadable" in log_of(runner)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_limit_of_bad_samples_is_that_of_the_whole_run(tmp_path: Path, workers: int) -> None:
+    loader = dict(num_workers=workers)
+    whole = skip(tmp_path / "whole", Bad([1, 8]), 2, loader=loader)
+    skip(tmp_path / "cut", Bad([1, 8]), 2, StopAt(2), loader=loader)
+    rest = skip(tmp_path / "cut", Bad([1, 8]), 2, loader=loader, resume=True)
+    assert rest.message_hub.get_info("skipped_samples") == [1, 8]
+    assert all(torch.equal(value, weights_of(rest)[name]) for name, value in weights_of(whole).items())
+    skip(tmp_path / "limit", Bad([1, 8]), 1, StopAt(2), loader=loader)
+    for _ in range(2):  # what ended the run is in its checkpoint, too
+        with pytest.raises(TrainingError, match=r"(?s)skip_bad_samples=1 samples.*sample 1,.*sample 8 of Bad"):
+            skip(tmp_path / "limit", Bad([1, 8]), 1, loader=loader, resume=True)
+    skip(tmp_path / "limit", Bad([1]), 1, loader=loader, resume=True)  # somebody mended the file
+
+
+def test_reports_of_bad_samples_come_with_their_batch(tmp_path: Path) -> None:
+    runner = skip(tmp_path, Bad([1, 8]), 2, StopAt(2), loader=dict(num_workers=1))
+    assert runner.message_hub.get_info("skipped_samples") == [1]
+
+
+def test_samples_without_batches_are_skipped_too(tmp_path: Path) -> None:
+    loader = dict(batch_size=None, collate_fn=lambda sample: [part[None] for part in sample])
+    assert skip(tmp_path, Bad([1, 9]), 2, loader=loader).message_hub.get_info("skipped_samples") == [1, 9]
+
+
+def test_a_dataset_of_bad_samples_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="more than skip_bad_samples=99"):
+        skip(tmp_path, Bad(range(10)), 99)
+
+
+def test_bad_samples_of_the_validation_have_a_name_of_their_own(tmp_path: Path) -> None:
+    runner = make_runner(
+        tmp_path, metric=Scripted(acc=[1, 1, 1]), dataset=Bad([2]), train_dataloader=dict(skip_bad_samples=1)
+    )
+    runner._given["val_dataloader"] |= dict(dataset=Bad([3], 4), skip_bad_samples=1)
+    runner.train()
+    assert runner.message_hub.get_info("skipped_samples") == [2]
+    assert runner.message_hub.get_info("skipped_samples_val") == [3]
+
+
+def test_a_stream_has_no_first_samples() -> None:
+    with pytest.raises(ConfigError, match="num_batch_per_epoch: an IterableDataset has no first samples"):
+        build_dataloader(dict(dataset=Stream(), num_batch_per_epoch=2), seed=0)
+
+
+def test_disable_subprocess_warning_gives_a_warning(tmp_path: Path) -> None:
+    logger = MMLogger("loader", log_file=tmp_path / "a.log")
+    with MMLogger.set_current(logger):
+        for value in (True, False):
+            build_dataloader(
+                dict(dataset=list(range(4)), batch_size=2, disable_subprocess_warning=value), seed=0, path="d"
+            )
+    assert (tmp_path / "a.log").read_text().count("d.disable_subprocess_warning changes nothing") == 1

@@ -127,3 +127,13 @@ def test_lists_and_dicts_from_text_files(tmp_path: Path):
     file.write_text("alone\n")
     with pytest.raises(ValueError, match=r"x\.txt:1"):
         dict_from_file(file)
+
+
+def test_json_has_null_for_what_json_cannot_say() -> None:
+    values = {"a": float("nan"), "b": (float("inf"), 1), "c": np.array([0.5, -np.inf]), "d": {1: torch.tensor(np.nan)}}
+    assert dump(values, file_format="json") == '{"a": null, "b": [null, 1], "c": [0.5, null], "d": {"1": null}}'
+    assert dump({"b": float("inf"), "a": 1}, file_format="json", sort_keys=True, indent=0) == '{\n"a": 1,\n"b": null\n}'
+    assert dump([float("inf")], file_format="json", allow_nan=True) == "[Infinity]"
+    with pytest.raises(ValueError, match="Circular"):
+        values["e"] = values
+        dump(values, file_format="json")

@@ -1,10 +1,12 @@
 from typing import Any
 
 import pytest
+import torch
 
-from trainwright.engine.errors import ConfigError
+from trainwright.engine.errors import ConfigError, HookPointError
 from trainwright.engine.hook import DEFAULT_HOOKS, Hook, HookList, Priority, configured_hooks, get_priority
 from trainwright.engine.runner import Runner
+from trainwright.engine.state import RunState
 
 
 class Recorder(Hook):
@@ -19,7 +21,7 @@ class Recorder(Hook):
 
 def call(hooks: HookList, stage: str, **arguments: Any) -> None:
     """Calls a point as a Runner does."""
-    runner: Any = type("Run", (), {"_hooks": hooks})()
+    runner: Any = type("Run", (), {"_hooks": hooks, "state": RunState()})()
     Runner.call_hook(runner, stage, **arguments)
 
 
@@ -31,6 +33,96 @@ def test_a_misspelt_point_is_refused_when_the_class_is_defined() -> None:
 
         class Typo(Hook):
             def after_train_iteration(self, runner: Any) -> None: ...
+
+
+def _takes_too_little(self: Any, runner: Any) -> None: ...
+def _renames(self: Any, runner: Any, index: int, data_batch: Any = None, outputs: Any = None) -> None: ...
+def _wants_more(self: Any, runner: Any, batch_idx: int, data_batch: Any, outputs: Any, extra: Any) -> None: ...
+async def _is_async(self: Any, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None: ...
+def _yields(self: Any, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> Any:
+    yield
+
+
+def _takes_anything(self: Any, *args: Any, **kwargs: Any) -> None: ...
+def _names_the_runner_otherwise(self: Any, trainer: Any, batch_idx: int, **rest: Any) -> None: ...
+def _has_an_optional_more(
+    self: Any, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None, more: int = 1
+) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("point", "problem"),
+    [
+        (
+            _takes_too_little,
+            r"called as after_train_iter\(runner, batch_idx=…, data_batch=…, outputs=…\), but takes \(runner.*unexpected",
+        ),
+        (torch.no_grad()(_takes_too_little), "unexpected keyword argument 'batch_idx'"),
+        (staticmethod(_takes_too_little), "missing a required argument"),
+        (classmethod(_takes_too_little), "unexpected"),
+        (_renames, "unexpected|missing"),
+        (_wants_more, "missing a required.*extra"),
+        (_is_async, "never run"),
+        (_yields, "never run"),
+        (None, "not a method"),
+    ],
+)
+def test_a_point_that_a_run_cannot_call_is_refused_when_the_class_is_defined(point: Any, problem: str) -> None:
+    with pytest.raises(HookPointError, match=f"(?s)Wrong.after_train_iter: .*({problem})") as caught:
+        type("Wrong", (Hook,), {"after_train_iter": point})
+    assert "write def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None)" in str(caught.value)
+    assert point is None or "test_hook.py:" in str(caught.value)
+
+
+def test_a_point_of_all_modes_and_one_of_a_mixin_are_checked_too() -> None:
+    with pytest.raises(HookPointError, match=r"called as _after_iter\(.*mode=…\).*unexpected keyword argument 'mode'"):
+
+        class NoMode(Hook):
+            def _after_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None: ...
+
+    class Mixin:
+        def after_val_epoch(self, runner: Any) -> None: ...
+
+    with pytest.raises(
+        HookPointError,
+        match=r"Mixed.after_val_epoch: .*write def after_val_epoch\(self, runner, metrics=None\)".replace(
+            ".*", "(?s:.*)"
+        ),
+    ):
+
+        class Mixed(Mixin, Hook): ...
+
+
+@pytest.mark.parametrize(
+    "point",
+    [_takes_anything, _names_the_runner_otherwise, _has_an_optional_more, torch.no_grad()(_has_an_optional_more)],
+)
+def test_a_point_that_can_be_called_may_have_another_signature(point: Any) -> None:
+    hooks = HookList()
+    hooks.add(type("Right", (Hook,), {"after_train_iter": point})())
+    call(hooks, "after_train_iter", batch_idx=0, data_batch=None, outputs=None)
+
+
+def test_static_and_class_methods_are_called_and_named() -> None:
+    calls: list[Any] = []
+
+    class Unbound(Hook):
+        @staticmethod
+        def before_train(runner: Any) -> None:
+            calls.append("static")
+
+        @classmethod
+        def after_train(cls, runner: Any) -> None:
+            raise RuntimeError(cls.__name__)
+
+    hooks = HookList()
+    hooks.add(Unbound())
+    call(hooks, "before_train")
+    with pytest.raises(RuntimeError) as caught:
+        call(hooks, "after_train")
+    assert calls == ["static"]
+    assert caught.value.__notes__ == ["in Unbound.after_train"]
+    assert "Unbound" in hooks.table()
 
 
 def test_hooks_are_called_in_order_of_priority_and_of_registration() -> None:

@@ -13,7 +13,7 @@ from trainwright.engine.config.config import Config
 from trainwright.engine.errors import CheckpointError, ConfigError
 from trainwright.engine.inference import BaseInferencer, Inferencer, _plain
 from trainwright.engine.model_setup import build_model
-from trainwright.engine.registry import INFERENCERS
+from trainwright.engine.registry import INFERENCERS, MODELS
 from trainwright.engine.structures import DataSample, InstanceData
 
 LENET = "trainwright::classification/lenet_fashion_mnist.py"
@@ -279,3 +279,90 @@ def test_masks_become_run_lengths() -> None:
     assert [rle["counts"] for rle in encoded] == [[12], [7, 2, 3], [0, 1, 11], [0, 12]]
     decoded = coco_mask.decode(coco_mask.frPyObjects(encoded, 3, 4)).transpose(2, 0, 1)
     assert (decoded == masks.numpy()).all()
+
+
+# ------------------------------------------------------------------------------------------- checkpoints from strangers
+
+
+def stranger(file: Path, **changes: Any) -> Path:
+    """Writes a checkpoint whose config, as data, has other parts."""
+    cfg = Config.fromfile(LENET)
+    model = build_model(cfg["model"], cfg.get("data_preprocessor"))
+    torch.save({"meta": {"config": {**cfg.to_dict(), **changes}}, "state_dict": model.state_dict()}, file)
+    return file
+
+
+@pytest.mark.parametrize(
+    "type_", ["os.system", "torch.hub.load", "torch.nn.functional.importlib.import_module", "torch.utils.cpp_extension.load",
+              "subprocess.run", "trap.Model", "trap_scope.Model"],
+)  # fmt: skip
+def test_nothing_that_a_strangers_config_names_is_imported_or_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, type_: str
+) -> None:
+    trap = tmp_path / "trap.py"
+    trap.write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'sprung')!r}).touch()\n")
+    (tmp_path / "trap_scope").mkdir()
+    (tmp_path / "trap_scope" / "registry.py").write_text(trap.read_text())
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    spring = dict(type=type_, command=f"touch {tmp_path / 'sprung'}")
+    for changes in (
+        dict(model=spring, custom_imports=dict(imports=["trap"])),
+        dict(model=dict(type="ImageClassifier", backbone=spring)),
+        dict(model=dict(type="Model", _scope_="trap_scope"), default_scope="trap_scope"),
+        dict(test_pipeline=[spring]),
+        dict(test_dataloader=dict(dataset=spring)),
+        dict(test_dataloader=dict(collate_fn=type_, dataset=dict(type="FashionMNISTSubset", split="test"))),
+    ):
+        with pytest.raises((ConfigError, KeyError, TypeError), match="not registered|no function"):
+            Inferencer(stranger(tmp_path / "x.pth", **changes), device="cpu", show_progress=False)
+        assert not (tmp_path / "sprung").exists()
+
+
+def test_the_message_names_the_remedy_and_trust_is_one_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "parts_of_mine.py").write_text(
+        "from trainwright.engine import MODELS\nfrom trainwright.models.lenet import LeNet\n"
+        "@MODELS.register_module()\nclass LeNetOfMine(LeNet): ...\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = dict(type="ImageClassifier", backbone=dict(type="LeNetOfMine", num_classes=10))
+    file = stranger(tmp_path / "x.pth", model=model, custom_imports=dict(imports=["parts_of_mine"]))
+    with pytest.raises(ConfigError, match="(?s)'LeNetOfMine' is not registered.*import the module.*trusted=True"):
+        Inferencer(file, device="cpu", show_progress=False)
+    inferencer = Inferencer(file, device="cpu", show_progress=False, trusted=True)
+    assert type(inferencer.model.backbone).__name__ == "LeNetOfMine"
+    Inferencer(file, device="cpu", show_progress=False)  # it is registered by now
+    del MODELS.module_dict["LeNetOfMine"]
+
+
+def test_layers_of_pytorch_and_networks_of_torchvision_need_no_trust(tmp_path: Path) -> None:
+    for network in (dict(type="torch.nn.Identity"), dict(type="torchvision.models.squeezenet1_1", num_classes=2)):
+        cfg = dict(model=dict(type="ModuleWrapper", module=network), test_pipeline=[])
+        weights = build_model(Config(cfg)["model"]).state_dict() or {"x": torch.zeros(1)}
+        torch.save({"meta": {"config": {**cfg, "dataset_meta": {}}, "dataset_meta": {"image_shape": (3, 8, 8)}}, "state_dict": weights}, tmp_path / "x.pth")  # fmt: skip
+        Inferencer(tmp_path / "x.pth", device="cpu", show_progress=False)
+
+
+def test_the_checkpoint_of_a_runner_without_a_config_file_is_enough(tmp_path: Path) -> None:
+    from trainwright.engine.runner import Runner
+
+    dataset = dict(type="FashionMNISTSubset", split="test", indices=64)
+    backbone = dict(type="LeNet", num_classes=10)
+    options = dict(
+        train_dataloader=dict(batch_size=32, dataset=dataset), train_cfg=dict(max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.01)), val_dataloader=dict(batch_size=32, dataset=dataset),
+        val_cfg={}, val_evaluator=dict(type="Accuracy"),
+        data_preprocessor=dict(type="ImgDataPreprocessor", mean=[72.9], std=[90.0]),
+    )  # fmt: skip
+    runner = Runner(model=dict(type="ImageClassifier", backbone=backbone), work_dir=str(tmp_path / "a"), **options)
+    runner.train()
+    inferencer = Inferencer(tmp_path / "a/epoch_1.pth", device="cpu", show_progress=False)
+    (prediction,) = inferencer(images(1, 28, 28)[0])["predictions"]
+    assert prediction["pred_class"] in runner.dataset_meta["classes"]
+
+    model = build_model(dict(type="ImageClassifier", backbone=backbone))
+    Runner(model=model, work_dir=str(tmp_path / "b"), **options).train()
+    with pytest.raises(
+        CheckpointError, match="the run was given an object, <trainwright.models.classifier.ImageClassifier>"
+    ):
+        Inferencer(tmp_path / "b/epoch_1.pth", device="cpu", show_progress=False)

@@ -149,6 +149,42 @@ def test_batches_of_every_shape_are_cut(batch: Any) -> None:
     assert num_samples(part) == 2
 
 
+SAMPLES = [DataSample().set_gt_label(i) for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("batch", "size"),
+    [
+        ({"inputs": torch.zeros(5, 3), "data_samples": None}, 5),
+        ({"data_samples": None, "weight": 0.5, "inputs": [torch.zeros(3)] * 4}, 4),
+        ({"data_samples": None, "name": "a file", "image": torch.zeros(6)}, 6),
+        ({"inputs": {"text": torch.zeros(3, 9), "image": torch.zeros(3, 2, 2)}}, 3),
+        ({"data_samples": SAMPLES}, 5),
+        ({"data_samples": DataSample.batch(SAMPLES)}, 5),
+        ([torch.zeros(7, 2), torch.zeros(7)], 7),
+        ((torch.zeros(3, 2), torch.zeros(3)), 3),
+        ([[torch.zeros(3, 8, 8)] * 4, [{"boxes": torch.zeros(2, 4)}] * 4], 4),
+        (([torch.zeros(3, 8, 8)] * 4, [{"boxes": torch.zeros(2, 4)}] * 4), 4),
+        ([{"image": torch.zeros(6, 3)}, {"label": torch.zeros(6)}], 6),
+        ([{"image": torch.zeros(3, 8, 8), "label": 1}] * 5, 5),
+        (SAMPLES, 5),
+        (torch.zeros(2, 9), 2),
+        ([1, 2, 3], 3),
+        (None, 0),
+        (object(), 1),
+    ],
+)
+def test_the_samples_of_a_batch_are_counted(batch: Any, size: int) -> None:
+    assert num_samples(batch) == size
+
+
+def test_a_list_of_samples_is_cut_between_them() -> None:
+    batch = [{"image": torch.zeros(3, 8, 8), "label": i} for i in range(5)]
+    assert [sample["label"] for sample in take(batch, 1, 3)] == [1, 2]
+    assert take(SAMPLES, 1, 3) == SAMPLES[1:3]
+    assert take(torch.arange(5), 1, 3).tolist() == [1, 2]
+
+
 def test_what_cannot_be_cut_is_named() -> None:
     with pytest.raises(TrainingError, match="float"):
         take({"inputs": torch.arange(6), "temperature": 0.5}, 0, 3)

@@ -1,3 +1,8 @@
+import importlib
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -134,3 +139,69 @@ def test_repr_is_a_table(animals: Registry) -> None:
     animals.register_module(name="Cat", module=dict)
     assert "Registry of animal" in repr(animals)
     assert "builtins.dict" in repr(animals)
+
+
+class TestAUsersNameThatTheLibraryHas:
+    """The library's modules are imported when they are needed: which of the two comes first is an accident."""
+
+    LOCATION = "from zoo.registry import ANIMALS\n\n@ANIMALS.register_module()\nclass Cat: ...\n"
+
+    @pytest.fixture
+    def animals(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+        (tmp_path / "zoo").mkdir()
+        (tmp_path / "zoo/__init__.py").write_text("")
+        (tmp_path / "zoo/cats.py").write_text(self.LOCATION)
+        (tmp_path / "zoo/registry.py").write_text(
+            "from trainwright.engine.registry import Registry\nANIMALS = Registry('animal', scope='zoo', locations=['zoo.cats'])\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        yield importlib.import_module("zoo.registry").ANIMALS
+        for name in [name for name in sys.modules if name.partition(".")[0] == "zoo"]:
+            del sys.modules[name]
+
+    @pytest.mark.parametrize("users_first", [True, False])
+    def test_the_users_class_has_the_name_and_a_warning_names_both(self, animals: Registry, users_first: bool) -> None:
+        if not users_first:
+            assert animals.get("Cat").__module__ == "zoo.cats"
+
+        class Cat: ...
+
+        with pytest.warns(
+            UserWarning, match="the animal 'Cat' is .*test_registry.*Cat, and no longer zoo.cats.Cat: force=True"
+        ):
+            animals.register_module(module=Cat)
+            assert "did you mean 'Cat'" in animals.suggest("Catt")  # imports all locations
+        assert animals.get("Cat") is Cat
+
+    @pytest.mark.parametrize("users_first", [True, False])
+    def test_force_says_that_it_is_meant(
+        self, animals: Registry, users_first: bool, recwarn: pytest.WarningsRecorder
+    ) -> None:
+        if not users_first:
+            animals.load_all()
+
+        class Cat: ...
+
+        animals.register_module(force=True, module=Cat)
+        animals.load_all()
+        assert animals.get("Cat") is Cat and not recwarn.list
+
+    def test_two_classes_of_users_still_need_force(self, animals: Registry) -> None:
+        animals.register_module("Lion", module=int)
+        with pytest.raises(KeyError, match="say force=True"):
+            animals.register_module("Lion", module=float)
+
+
+def test_a_users_metric_named_as_ours_leaves_check_working() -> None:
+    """A typo anywhere makes the suggestion import ours."""
+    code = """
+        from trainwright.engine import METRICS, BaseMetric, check
+        @METRICS.register_module()
+        class Accuracy(BaseMetric): ...
+        cfg = dict(model=dict(type="LeNet"), val_evaluator=dict(type="Acuracy"), val_cfg=dict(), val_dataloader=dict(dataset=dict(type="MNIST", data_root="")))
+        print(*check(cfg), sep="\\n")
+        assert METRICS.get("Accuracy") is Accuracy
+        """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    assert "did you mean 'Accuracy'" in done.stdout and "Traceback" not in done.stderr
+    assert "the metric 'Accuracy' is __main__.Accuracy, and no longer trainwright." in done.stderr

@@ -1,6 +1,9 @@
 """What a resumed run does: the same as one that was never cut, and what changed takes effect."""
 
+import os
 import random
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,8 @@ from tiny_runs import Line, Points, log_of, make_runner, weights_of
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from trainwright.engine.checking import check
+from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.hook import Hook
 from trainwright.engine.runner import Runner
@@ -55,7 +60,7 @@ def test_an_epoch_goes_on_with_the_sample_that_is_due_in_batches_of_another_size
     assert seen(second) == seen(whole)[24 + position - repeated :]
     assert second.iter == second.max_iters == 2 * 24 // after
     assert second.epoch == 2
-    assert "the run goes on with the sample that is due" in log_of(second)
+    assert "Training continues with the next sample due" in log_of(second)
     assert (f"{repeated} that were seen come again" in log_of(second)) == bool(repeated)
 
 
@@ -171,8 +176,8 @@ def test_a_stream_without_state_begins_the_epoch_anew_and_says_so(tmp_path: Path
     make_runner(tmp_path, [StopAt(10)], dataset=Stream(), train_cfg=train_cfg).train()
     rest = make_runner(tmp_path, dataset=Stream(), train_cfg=train_cfg, resume=True)
     rest.train()
-    assert len(rest.model.seen) == 7
-    assert "the epoch begins anew" in log_of(rest)
+    assert (len(rest.model.seen), rest.iter) == (4, 14)
+    assert "it begins again with the first sample" in log_of(rest)
 
 
 def test_another_number_of_workers_of_a_stream_is_refused(tmp_path: Path) -> None:
@@ -232,3 +237,162 @@ def test_a_loader_of_ones_own_with_state_resumes_exactly(tmp_path: Path) -> None
     train("cut", StopAt(8))
     rest = train("cut", resume=True)
     assert torch.equal(torch.cat(rest.model.seen), torch.cat(whole.model.seen[8:]))
+
+
+# --------------------------------------------------------------------------------------------- names of hooks with state
+
+
+class Counter(Hook):
+    """Counts iterations, and notes what it began with."""
+
+    def __init__(self, step: int = 1) -> None:
+        self.step, self.count, self.loaded = step, 0, -1
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        self.count += self.step
+
+    def state_dict(self) -> dict[str, int]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.count = self.loaded = state["count"]
+
+
+def counters(runner: Runner) -> dict[str, int]:
+    return {hook.name: hook.loaded for hook in runner.hooks if isinstance(hook, Counter)}
+
+
+def test_hooks_get_their_own_state_in_whatever_order_they_come(tmp_path: Path) -> None:
+    one, two = dict(type=Counter, step=1, name="one"), dict(type=Counter, step=10, name="two")
+    make_runner(tmp_path, [one, two], checkpoint=dict(interval=1)).train()
+    runner = make_runner(tmp_path, [dict(type=Counter), two, one], train_cfg=dict(max_epochs=4), resume=True)
+    runner.train()
+    assert counters(runner) == {"Counter": -1, "two": 60, "one": 6}
+    assert "the checkpoint has no state of Counter: they start afresh" in log_of(runner)
+    assert "has state of CheckpointHook, which this run does not have" in log_of(runner)
+
+
+def test_two_hooks_with_state_and_one_name_are_refused(tmp_path: Path) -> None:
+    hooks = [dict(type=Counter), dict(type=Counter, step=2)]
+    with pytest.raises(
+        ConfigError, match=r"custom_hooks.1: a second hook named 'Counter' \(the first is custom_hooks.0\)"
+    ):
+        make_runner(tmp_path, hooks)
+    mistakes = check(Config(dict(model=dict(type=Line), custom_hooks=hooks)))
+    assert [mistake.path for mistake in mistakes] == ["custom_hooks.1"]
+    assert "name='...'" in mistakes[0].hint
+    named = [hooks[0], {**hooks[1], "name": "other"}]
+    assert check(Config(dict(model=dict(type=Line), custom_hooks=named))) == []
+    runner = make_runner(tmp_path, [dict(type=StopAt, done=1), dict(type=StopAt, done=2)])  # these have none
+    with pytest.raises(ConfigError, match="a second hook named 'Counter'"):
+        [runner.register_hook(Counter()) for _ in range(2)]
+
+
+def test_a_hook_may_have_an_argument_called_name(tmp_path: Path) -> None:
+    class Named(Counter):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.argument = name
+
+    runner = make_runner(tmp_path, [dict(type=Named, name="x")])
+    assert next(hook for hook in runner.hooks if isinstance(hook, Named)).argument == "x"
+
+
+# ------------------------------------------------------------------------------------------------- trained further
+
+
+@pytest.mark.parametrize("train_cfg", [dict(by_epoch=True, max_epochs=3), dict(by_epoch=False, max_iters=12)])
+@pytest.mark.parametrize("cut", [3, 4])
+def test_a_training_that_was_stopped_continues_when_it_is_called_again(
+    tmp_path: Path, train_cfg: dict[str, Any], cut: int
+) -> None:
+    def options() -> dict[str, Any]:
+        return dict(
+            model=DrawingLine(), dataset=StreamWithState(14), train_cfg=train_cfg, lr=1e-3,
+            optim_wrapper=dict(accumulative_counts=3), checkpoint=dict(interval=1),
+        )  # fmt: skip
+
+    whole = make_runner(tmp_path / "whole", [dict(type="EMAHook", momentum=0.1)], **options())
+    whole.train()
+    runner = make_runner(tmp_path / "again", [dict(type="EMAHook", momentum=0.1), StopAt(cut)], **options())
+    runner.train()
+    assert runner.iter == cut
+    runner.train()
+    assert runner.iter == whole.iter == 12
+    torch.testing.assert_close(weights_of(runner), weights_of(whole), rtol=0, atol=0)
+    assert seen(runner) == seen(whole)
+    runner.train()
+    assert runner.iter == 12 and "nothing left to do" in log_of(runner)
+
+
+class DrawingLine(Line):
+    """A line whose step draws from all generators."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) * (1 + random.random() / 10 + float(torch.rand(())) / 10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_notebook_continues_after_an_interrupt(tmp_path: Path, number: int) -> None:
+    from tiny_runs import Scripted
+
+    class Interrupt(Hook):
+        def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+            if runner.iter == 2:
+                os.kill(os.getpid(), number)
+
+    runner = make_runner(tmp_path, [Interrupt()], metric=Scripted(acc=[1, 2, 3, 4]))
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        runner.train()
+    assert runner.iter == 3
+    assert runner.val() == {"acc": 2}
+    runner.train()
+    assert runner.iter == 6
+
+
+# --------------------------------------------------------------------------------------------- several runs in a process
+
+
+def test_a_run_inside_a_hook_of_another_changes_nothing_of_that(tmp_path: Path) -> None:
+    class Nested(Hook):
+        def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+            make_runner(tmp_path / f"inner{runner.iter}", model=dict(type=DrawingLine)).train()
+
+    outer = make_runner(tmp_path / "outer", [Nested()], model=DrawingLine())
+    outer.train()
+    alone = make_runner(tmp_path / "alone", model=DrawingLine())
+    alone.train()
+    torch.testing.assert_close(weights_of(outer), weights_of(alone), rtol=0, atol=0)
+
+
+def test_determinism_ends_with_the_run_that_wants_it(tmp_path: Path) -> None:
+    during: list[bool] = []
+
+    class Look(Hook):
+        def before_train(self, runner: Runner) -> None:
+            during.append(torch.are_deterministic_algorithms_enabled())
+
+    for deterministic in (True, False):
+        options = dict(deterministic=deterministic, seed=0)
+        runner = make_runner(tmp_path / str(deterministic), [Look()])
+        runner.set_randomness(**options)
+        runner.train()
+    assert during == [True, False]
+
+
+def test_runs_in_two_threads_at_once_are_warned_of(tmp_path: Path) -> None:
+    logs: list[str] = []
+
+    class Thread(Hook):
+        def before_train_epoch(self, runner: Runner) -> None:
+            def train() -> None:
+                inner = make_runner(tmp_path / f"thread{runner.epoch}")
+                inner.train()
+                logs.append(log_of(inner))
+
+            thread = threading.Thread(target=train)
+            thread.start()
+            thread.join()
+
+    make_runner(tmp_path / "main", [Thread()]).train()
+    assert len(logs) == 3 and all("start a process for each" in log for log in logs)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
+from trainwright.engine import registry as registries
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import CheckpointError, ConfigError
 from trainwright.engine.hook import Hook
@@ -248,7 +249,7 @@ def test_a_stop_writes_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> Non
     assert runner.iter == 3
     assert files_in(tmp_path) == ["iter_3.pth"]
     assert (tmp_path / "last_checkpoint").read_text() == "iter_3.pth"
-    assert "Stopped after iteration 3 (a test). To go on: trainwright train CONFIG --work-dir" in log_of(runner)
+    assert "Stopped after iteration 3 (a test). To go on: make the Runner with resume=True" in log_of(runner)
 
 
 def test_resuming_from_the_end_has_nothing_left_to_do_and_more_epochs_go_on(tmp_path: Path) -> None:
@@ -265,7 +266,7 @@ def test_resuming_from_the_end_has_nothing_left_to_do_and_more_epochs_go_on(tmp_
 def test_resume_without_a_checkpoint_says_so_and_starts_anew(tmp_path: Path) -> None:
     runner = make_runner(tmp_path, resume=True)
     runner.train()
-    assert "There is nothing to resume from" in log_of(runner)
+    assert "There is nothing to resume in" in log_of(runner)
     assert runner.iter == 6
 
 
@@ -281,11 +282,11 @@ def test_resume_passes_over_a_broken_checkpoint(tmp_path: Path) -> None:
 
 def test_a_named_checkpoint_that_is_missing_or_broken_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        make_runner(tmp_path, resume=True, load_from=str(tmp_path / "none.pth")).train()
+        make_runner(tmp_path, resume=str(tmp_path / "none.pth")).train()
     make_runner(tmp_path, checkpoint=dict(interval=1)).train()
     (tmp_path / "epoch_3.pth").write_bytes(b"")
     with pytest.raises(CheckpointError, match="cannot be read"):
-        make_runner(tmp_path, resume=True, load_from=str(tmp_path / "epoch_3.pth")).train()
+        make_runner(tmp_path, resume=str(tmp_path / "epoch_3.pth")).train()
 
 
 def test_resume_takes_over_the_seed_and_says_what_changed(tmp_path: Path) -> None:
@@ -323,7 +324,7 @@ def test_a_checkpoint_of_mmengine_can_be_resumed(tmp_path: Path) -> None:
 
     file = Path(__file__).parent.parent / "data" / "mmengine_epoch_1.pth"
     runner = make_runner(
-        tmp_path, [dict(type="EMAHook")], model=Linear(), load_from=str(file), resume=True, lr=0.01,
+        tmp_path, [dict(type="EMAHook")], model=Linear(), resume=str(file), lr=0.01,
         param_scheduler=dict(type="MultiStepLR", milestones=[1]),
     )  # fmt: skip
     runner.train()
@@ -492,8 +493,8 @@ def test_what_a_run_cannot_do_is_said(tmp_path: Path) -> None:
     runner = Runner(Line(), str(tmp_path))
     with pytest.raises(ConfigError, match=r"train_cfg: not given, so this run cannot train"):
         runner.train()
-    with pytest.raises(ConfigError, match="(?s)train_cfg: has both 'type' and 'by_epoch'"):
-        make_runner(tmp_path, train_cfg=dict(type="EpochBasedTrainLoop", by_epoch=True, max_epochs=1)).train()
+    with pytest.raises(ConfigError, match="train_cfg.by_epoch: False contradicts the type: EpochBased"):
+        make_runner(tmp_path, train_cfg=dict(type="EpochBasedTrainLoop", by_epoch=False, max_epochs=1)).train()
     with pytest.raises(ConfigError, match="must be a whole number"):
         make_runner(tmp_path, train_cfg=dict(max_epochs=1.5)).train()
     with pytest.raises(ConfigError, match="is no hook"):
@@ -522,3 +523,74 @@ def test_activation_checkpointing_and_compile_are_switches_of_the_config(tmp_pat
     plain.train()
     assert list(runner.model.state_dict()) == list(plain.model.state_dict())
     assert torch.allclose(runner.model.fc.weight, plain.model.fc.weight)
+
+
+def test_parts_of_the_default_scope_are_found_wherever_they_are_built(tmp_path: Path) -> None:
+    """The visualizer, the log processor, and loaders and hooks of a Runner that is not running yet."""
+    made: dict[str, Any] = {}
+    bases = {
+        registries.VISUALIZERS: "Visualizer",
+        registries.LOG_PROCESSORS: "LogProcessor",
+        registries.HOOKS: "IterTimerHook",
+        registries.DATA_SAMPLERS: "DefaultSampler",
+    }
+    children = {}
+    for root, base in bases.items():
+        children[base] = registries.Registry(root.name, parent=root, scope="tw_scope")
+        made[base] = type(f"Scoped{base}", (root.get(base),), {})
+        children[base].register_module(module=made[base])
+    try:
+        runner = make_runner(
+            tmp_path,
+            default_scope="tw_scope",
+            visualizer=dict(type="ScopedVisualizer"),
+            log_processor=dict(type="ScopedLogProcessor"),
+            train_dataloader=dict(sampler=dict(type="ScopedDefaultSampler")),
+        )
+        assert type(runner.visualizer) is made["Visualizer"] and type(runner.log_processor) is made["LogProcessor"]
+        assert type(runner.register_hook(dict(type="ScopedIterTimerHook"))) is made["IterTimerHook"]
+        assert runner.train_dataloader is not None
+    finally:
+        for root in bases:
+            del root.children["tw_scope"]
+
+
+@pytest.mark.parametrize("in_the_way", ["a file", "no folders can be made there"])
+def test_a_work_dir_that_cannot_be_made_is_named(tmp_path: Path, in_the_way: str) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "run" if in_the_way == "a file" else Path("/proc/run")
+    with pytest.raises(ConfigError, match="(?s)^work_dir: the folder .*run' cannot be written to: .*--work-dir"):
+        make_runner(folder)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("gpu", "device: PyTorch knows no device 'gpu'\n.*a GPU is 'cuda'"),
+        ("cuda:99", "device: there is no 'cuda:99' here"),
+        ("xpu", "device: there is no 'xpu' here: PyTorch finds"),
+    ],
+)
+def test_a_device_that_is_not_there_is_named(tmp_path: Path, device: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_runner(tmp_path, device=device)
+
+
+def test_a_batch_of_one_before_batch_norm_is_foretold_and_explained(tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, dataset=Points(5), model=Line(batch_norm=True))
+    with pytest.raises(
+        ConfigError, match="(?s)train_dataloader: a batch has one value per channel.*drop_last=True"
+    ) as caught:
+        runner.train()
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert "The last batch of an epoch has one sample. BatchNorm1d cannot train on it: drop_last=True" in log_of(runner)
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch_norm", "loader"),
+    [(5, True, {"drop_last": True}), (6, True, {}), (5, False, {}), (1, False, {"batch_size": 1})],
+)
+def test_other_last_batches_train_without_a_word(tmp_path: Path, samples: int, batch_norm: bool, loader: Any) -> None:
+    runner = make_runner(tmp_path, dataset=Points(samples), model=Line(batch_norm=batch_norm), train_dataloader=loader)
+    runner.train()
+    assert "one sample" not in log_of(runner)

@@ -220,7 +220,8 @@ def test_a_checkpoint_cannot_make_a_run_remove_files_elsewhere(tmp_path: Path) -
     }
     hook.load_state_dict(evil)
     assert hook.state_dict() == {
-        "best_scores": {"loss": 0.1},
+        "best_scores": {"acc": 1.0, "loss": 0.1},
+        "rules": {},
         "best_ckpts": {"loss": "best.pth"},
         "keep_ckpts": ["epoch_1.pth"],
         "last_ckpt": None,

@@ -8,11 +8,12 @@ import torch
 from trainwright.engine.state import (
     RunState,
     StepSeeder,
+    deterministic_algorithms,
     host_streams,
     mix,
+    seed_all,
     seed_host,
     set_host_streams,
-    set_random_seed,
 )
 
 
@@ -43,8 +44,8 @@ def test_all_host_generators_are_seeded() -> None:
     assert all(a != b for a, b in zip(draw(), first))
 
 
-def test_set_random_seed_is_that_of_torch_and_numpy() -> None:
-    set_random_seed(7)
+def test_seeding_is_that_of_torch_and_numpy() -> None:
+    seed_all(7)
     first = draw()
     random.seed(7)
     np.random.seed(7)
@@ -52,10 +53,16 @@ def test_set_random_seed_is_that_of_torch_and_numpy() -> None:
     assert draw() == first
 
 
-def test_deterministic_refuses_other_algorithms() -> None:
+@pytest.mark.parametrize("outside", [False, True])
+def test_algorithms_are_deterministic_while_a_run_wants_it_and_then_as_before(outside: bool) -> None:
     try:
-        set_random_seed(0, deterministic=True)
-        assert torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(outside, warn_only=True)
+        with deterministic_algorithms(False):
+            assert torch.are_deterministic_algorithms_enabled() is outside
+        with deterministic_algorithms(True):
+            assert torch.are_deterministic_algorithms_enabled()
+            assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert torch.are_deterministic_algorithms_enabled() is outside
     finally:
         torch.use_deterministic_algorithms(False)
 

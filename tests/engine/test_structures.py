@@ -98,7 +98,7 @@ def test_a_property_hides_where_its_value_is_stored():
     sample = Boxes(proposals=BaseDataElement(scores=torch.ones(1)), other=1)
     assert sample.keys() == ["proposals", "other"]
     assert "proposals" in sample
-    with pytest.raises(AssertionError, match="proposals"):
+    with pytest.raises((TypeError, ValueError), match="proposals"):
         sample.proposals = torch.ones(1)
     assert sample.pop("proposals").scores == 1
     assert sample.keys() == ["other"]
@@ -179,13 +179,13 @@ def test_no_instance_may_be_selected(index):
 
 def test_instances_must_agree_in_length():
     data = InstanceData(boxes=torch.zeros(3, 4))
-    with pytest.raises(AssertionError, match="length 2"):
+    with pytest.raises((TypeError, ValueError), match="length 2"):
         data.scores = torch.zeros(2)
-    with pytest.raises(AssertionError, match="has none"):
+    with pytest.raises((TypeError, ValueError), match="has none"):
         data.number = 1
-    with pytest.raises(AssertionError):
+    with pytest.raises((TypeError, ValueError)):
         data[torch.tensor([True, False])]
-    with pytest.raises(AssertionError):
+    with pytest.raises((TypeError, ValueError)):
         data[torch.zeros(1, 1, dtype=torch.int64)]
     data["scores"] = torch.zeros(3)
     assert len(data) == 3 and len(InstanceData()) == 0
@@ -195,9 +195,9 @@ def test_instances_are_concatenated():
     both = InstanceData.cat([instances(), instances()[[1]]])
     assert both.boxes.shape == (4, 4) and both.scores.tolist() == [0.1, 0.2, 0.3, 0.2]
     assert both.names == ["a", "b", "c", "b"] and both.text == "xyzy" and both.inner.z.tolist() == [7, 8, 9, 8]
-    with pytest.raises(AssertionError, match="different names"):
+    with pytest.raises((TypeError, ValueError), match="different names"):
         InstanceData.cat([instances(), InstanceData(boxes=torch.zeros(1, 4))])
-    with pytest.raises(AssertionError):
+    with pytest.raises((TypeError, ValueError)):
         InstanceData.cat([])
 
 
@@ -209,11 +209,11 @@ def test_pixels_have_three_dimensions_and_one_size():
     assert pixels[1:3, 2:4].image.tolist() == [[[8, 9], [14, 15]]]
     assert pixels[1, 2].image.tolist() == [[[8]]] and pixels[-1, -1].image.tolist() == [[[23]]]
     assert pixels[1, 2].a == 1
-    with pytest.raises(AssertionError):
+    with pytest.raises((TypeError, ValueError)):
         pixels.other = torch.ones(1, 4, 5)
-    with pytest.raises(AssertionError):
+    with pytest.raises((TypeError, ValueError)):
         pixels.other = torch.ones(1, 1, 4, 6)
-    with pytest.raises(AssertionError):
+    with pytest.raises((TypeError, ValueError)):
         pixels.other = [1]
     with pytest.raises(TypeError):
         pixels[1]
@@ -228,7 +228,7 @@ def test_labels_to_onehot_and_back():
         LabelData.onehot_to_label(torch.tensor([[1, 0]]))
     with pytest.raises(ValueError):
         LabelData.onehot_to_label(torch.tensor([2, 0]))
-    with pytest.raises(AssertionError):
+    with pytest.raises((TypeError, ValueError)):
         LabelData.label_to_onehot(torch.tensor([5]), 5)
 
 
@@ -238,9 +238,9 @@ def test_a_sample_checks_its_fields():
     assert sample.pred_label.tolist() == [1] and sample.pred_score.tolist() == [0.25, 0.75]
     assert DataSample().set_gt_label(np.array([1, 2])).gt_label.tolist() == [1, 2]
     assert DataSample().set_gt_label(torch.tensor(1)).gt_label.tolist() == [1]
-    with pytest.raises(AssertionError, match="gt_label"):
+    with pytest.raises((TypeError, ValueError), match="gt_label"):
         sample.gt_label = 3
-    with pytest.raises(AssertionError, match="pred_instances"):
+    with pytest.raises((TypeError, ValueError), match="pred_instances"):
         sample.pred_instances = torch.zeros(1)
     with pytest.raises(AttributeError, match="no 'gt_sem_seg'"):
         _ = sample.gt_sem_seg

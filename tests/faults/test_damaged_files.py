@@ -142,7 +142,7 @@ def test_no_checkpoint_is_whole(killed: Path, tmp_path: Path, references: dict[b
     assert process.wait() == 0, process.printed
     for name in names:
         assert re.search(rf"passed over .*{name}: it is incomplete or damaged", process.printed)
-    assert f"There is nothing to resume from in {work_dir}: the run starts anew." in process.printed
+    assert f"There is nothing to resume in {work_dir}: the run starts from scratch." in process.printed
     tally.compare("a damaged file", work_dir, references[False].work_dir, faults=3, most_lost=MAX_ITERS)
 
 

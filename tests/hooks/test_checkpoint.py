@@ -2,19 +2,28 @@
 
 import hashlib
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_runs import Scripted, files_in, log_of, make_runner, weights_of
+from tiny_runs import Points, Scripted, files_in, log_of, make_runner, weights_of
 
+from trainwright.engine.checkpoint import LastCheckpoint, find_latest_checkpoint, save_checkpoint
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.hook import Hook
 from trainwright.engine.runner import Runner
-from trainwright.hooks import CheckpointHook
+from trainwright.hooks import CheckpointHook, EarlyStoppingHook
 
 BY_ITER = {"by_epoch": False, "max_iters": 6, "val_interval": 2}
+
+
+def named(name: str, **options: Any) -> CheckpointHook:
+    """Returns a hook beside the one that every run has."""
+    hook = CheckpointHook(**options)
+    hook.name = name
+    return hook
 
 
 def load(path: Path) -> dict:
@@ -164,7 +173,7 @@ def test_without_hard_links_files_are_copied(tmp_path: Path, monkeypatch: pytest
     make_runner(
         tmp_path,
         checkpoint={"interval": 1, "save_best": "acc"},
-        metric=Scripted(acc=[1]),
+        metric=Scripted(acc=[2, 1]),
         train_cfg={"max_epochs": 1},
     ).train()
     assert (tmp_path / "best_acc_epoch_1.pth").read_bytes() == (tmp_path / "epoch_1.pth").read_bytes()
@@ -275,7 +284,6 @@ def test_the_hook_costs_nothing_at_the_points_it_does_not_need() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"save_best": "abc"}, "cannot infer the rule for key 'abc'"),
         ({"save_best": "acc", "rule": "bigger"}, "'bigger' is no rule"),
         ({"save_best": ["acc", "acc"]}, "named twice"),
         ({"save_best": ["acc", "auto"]}, "'auto' stands alone"),
@@ -319,6 +327,258 @@ def test_a_hook_does_not_remove_what_another_one_keeps(tmp_path: Path) -> None:
     """Every epoch is kept for ever, and beside them the newest state."""
     rolling = {"interval": 1, "by_epoch": False, "max_keep_ckpts": 1}
     for epochs in (2, 3):
-        keeper = CheckpointHook(interval=1)
+        keeper = dict(type="CheckpointHook", interval=1, name="keeper")
         make_runner(tmp_path, [keeper], checkpoint=rolling, train_cfg={"max_epochs": epochs}, resume=True).train()
     assert files_in(tmp_path) == ["epoch_1.pth", "epoch_2.pth", "epoch_3.pth", "iter_6.pth"]
+
+
+def train(work_dir: Path, checkpoint: Any, epochs: int = 3, hooks: Any = (), **options: Any) -> Runner:
+    """Trains, or trains further what is there, and returns the runner."""
+    runner = make_runner(
+        work_dir, hooks, checkpoint=checkpoint, train_cfg={"max_epochs": epochs}, resume=True, **options
+    )
+    runner.train()
+    return runner
+
+
+@pytest.mark.parametrize("tmpl", ["epoch_{}.pth", "net-{}.pth"])
+def test_with_out_dir_what_stops_leave_goes_in_its_turn_too(tmp_path: Path, tmpl: str) -> None:
+    saver = {"interval": 1, "max_keep_ckpts": 1, "out_dir": str(tmp_path / "out"), "filename_tmpl": tmpl}
+    work_dir = tmp_path / "run"
+    for stop, file in ((1, "iter_1.pth"), (3, "iter_3.pth"), (4, tmpl.format(2)), (5, "iter_5.pth")):
+        runner = train(work_dir, saver, hooks=[StopAt(stop)])
+        assert runner.iter == stop
+        assert files_in(tmp_path / "out" / "run") == [file]
+        assert (work_dir / "last_checkpoint").read_text() == str(tmp_path / "out" / "run" / file)
+    train(work_dir, saver)
+    assert files_in(tmp_path / "out" / "run") == [tmpl.format(3)]
+    assert files_in(work_dir) == []
+
+
+class Failing(Points):
+    """The data of the third iteration cannot be read."""
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 5:
+            raise OSError("the disk is gone")
+        return super().__getitem__(index)
+
+
+def test_what_an_error_leaves_goes_where_the_hook_saves(tmp_path: Path) -> None:
+    loader = {"sampler": {"type": "DefaultSampler", "shuffle": False}}
+    saver = {"interval": 1, "out_dir": str(tmp_path / "out"), "async_save": True}
+    with pytest.raises(OSError, match="the disk is gone"):
+        train(tmp_path / "run", saver, dataset=Failing(8), batch_size=2, train_dataloader=loader)
+    assert files_in(tmp_path / "out" / "run") == ["iter_2.pth"]
+    assert "stopped" in load(tmp_path / "out" / "run" / "iter_2.pth")["meta"]
+
+
+@pytest.mark.parametrize("on_save_error", ["warn", "raise"])
+def test_a_stop_is_saved_in_the_work_dir_where_the_hook_cannot(tmp_path: Path, on_save_error: str) -> None:
+    (tmp_path / "out").write_text("not a folder")
+    runner = train(
+        tmp_path / "run", {"out_dir": str(tmp_path / "out"), "on_save_error": on_save_error}, hooks=[StopAt(3)]
+    )
+    assert "the checkpoint of iteration 3 is NOT saved" in log_of(runner)
+    assert files_in(tmp_path / "run") == ["iter_3.pth"]
+    assert (tmp_path / "run" / "last_checkpoint").read_text() == "iter_3.pth"
+
+
+def test_a_stop_has_all_state_where_regular_files_have_not(tmp_path: Path) -> None:
+    train(tmp_path, {"interval": 1, "save_optimizer": False}, hooks=[StopAt(3)])
+    assert "optimizer" in load(tmp_path / "iter_3.pth")
+    train(tmp_path, {"interval": 1, "save_optimizer": False})
+
+
+def test_a_file_without_all_state_is_not_noted_as_the_newest_beside_complete_ones(tmp_path: Path) -> None:
+    weights = named("weights", interval=1, save_optimizer=False, filename_tmpl="weights-{}.pth", save_last=False)
+    train(tmp_path, {"interval": 2, "save_last": False}, hooks=[weights])
+    assert files_in(tmp_path) == ["epoch_2.pth", "weights-1.pth", "weights-2.pth", "weights-3.pth"]
+    assert (tmp_path / "last_checkpoint").read_text() == "epoch_2.pth"
+
+
+def test_the_note_of_the_newest_never_goes_back(tmp_path: Path) -> None:
+    last = LastCheckpoint(tmp_path)
+    older, newer = last.next(), last.next()
+    newer(tmp_path / "newer.pth")
+    older(tmp_path / "older.pth")
+    assert (tmp_path / "last_checkpoint").read_text() == "newer.pth"
+
+
+def test_a_slow_save_in_the_background_does_not_turn_the_newest_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = threading.Event()
+
+    def slow(checkpoint: Any, path: Path) -> Path:
+        if path.name.startswith("slow"):
+            assert written.wait(20)
+        return save_checkpoint(checkpoint, path)
+
+    class Releases(Hook):
+        def after_train(self, runner: Runner) -> None:
+            written.set()
+
+    monkeypatch.setattr("trainwright.hooks.checkpoint.save_checkpoint", slow)
+    options: dict[str, Any] = {"by_epoch": False, "save_last": False}
+    slow_saver = named("slow", interval=4, filename_tmpl="slow_{}.pth", async_save=True, **options)
+    train(tmp_path, {"interval": 1, "filename_tmpl": "fast_{}.pth", **options}, hooks=[slow_saver, Releases()])
+    assert "slow_4.pth" in files_in(tmp_path)
+    assert (tmp_path / "last_checkpoint").read_text() == "fast_6.pth"
+
+
+def test_two_hooks_with_the_same_names_keep_each_others_files(tmp_path: Path) -> None:
+    """Every second epoch is kept for ever, and beside them the newest."""
+    for epochs in (3, 5):
+        keeper = named("keeper", interval=2, save_last=False)
+        train(tmp_path, {"interval": 1, "max_keep_ckpts": 1}, epochs, hooks=[keeper])
+    assert files_in(tmp_path) == ["epoch_2.pth", "epoch_4.pth", "epoch_5.pth"]
+
+
+PUBLISH: dict[str, Any] = {"interval": 1, "max_keep_ckpts": 1, "published_keys": ["meta", "state_dict"]}
+
+
+def published(folder: Path) -> list[str]:
+    return [path.stem.rpartition("-")[0] for path in sorted(folder.glob("*-*.pth"))]
+
+
+def test_a_stop_publishes_nothing(tmp_path: Path) -> None:
+    for stop in (2, 3, 5):
+        train(tmp_path, PUBLISH, hooks=[StopAt(stop)])
+        assert published(tmp_path) == []
+    train(tmp_path, PUBLISH)
+    train(tmp_path, PUBLISH)
+    assert published(tmp_path) == ["epoch_3"]
+    assert len(files_in(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("more", [{}, {"async_save": True}, {"save_best": "acc"}])
+def test_an_early_stop_publishes_the_weights_of_the_end(tmp_path: Path, more: dict[str, Any]) -> None:
+    for scores in ([3, 2, 1], []):
+        early = EarlyStoppingHook("acc", patience=2)
+        runner = train(tmp_path, PUBLISH | {"interval": 2} | more, 6, hooks=[early], metric=Scripted(acc=scores))
+        assert runner.epoch == 3
+        assert published(tmp_path) == [*(["best_acc_epoch_1"] if "save_best" in more else []), "epoch_3"]
+    (file,) = tmp_path.glob("epoch_3-*.pth")
+    torch.testing.assert_close(dict(load(file)["state_dict"]), weights_of(runner))
+
+
+def test_the_best_comes_along_into_another_work_dir(tmp_path: Path) -> None:
+    saver = PUBLISH | {"save_best": "acc", "max_keep_ckpts": 2}
+    train(tmp_path / "a", saver, hooks=[StopAt(4)], metric=Scripted(acc=[3, 2]))
+    runner = make_runner(
+        tmp_path / "b",
+        checkpoint=saver,
+        metric=Scripted(acc=[2, 1]),
+        resume=str(tmp_path / "a" / "epoch_2.pth"),
+    )
+    runner.train()
+    best = tmp_path / "b" / "best_acc_epoch_1.pth"
+    assert runner.message_hub.get_info("best_ckpt") == str(best)
+    assert load(best)["meta"]["epoch"] == 1
+    assert published(tmp_path / "b") == ["best_acc_epoch_1", "epoch_3"]
+
+
+def test_a_best_file_that_is_gone_is_not_named(tmp_path: Path) -> None:
+    saver = PUBLISH | {"save_best": "acc"}
+    train(tmp_path, saver, hooks=[StopAt(4)], metric=Scripted(acc=[3, 2]))
+    (tmp_path / "best_acc_epoch_1.pth").unlink()
+    runner = train(tmp_path, saver, metric=Scripted(acc=[2, 1]))
+    assert runner.message_hub.get_info("best_score") == 3
+    assert runner.message_hub.get_info("best_ckpt") is None
+    assert published(tmp_path) == ["epoch_3"]
+
+
+def best_in(runner: Runner) -> dict[str, Any]:
+    return {
+        key: Path(value).name if isinstance(value, str) else value
+        for key, value in runner.message_hub.runtime_info.items()
+        if key.startswith("best")
+    }
+
+
+def test_a_metric_that_is_dropped_leaves_the_hub(tmp_path: Path) -> None:
+    scores: dict[str, Any] = {"acc": [2, 1], "loss": [2, 1]}
+    train(tmp_path, {"interval": 1, "save_best": ["acc", "loss"]}, 2, metric=Scripted(**scores))
+    runner = train(tmp_path, {"interval": 1, "save_best": "acc"}, 3, metric=Scripted(acc=[2, 1]))
+    assert best_in(runner) == {"best_score": 2, "best_ckpt": "best_acc_epoch_1.pth"}
+    assert files_in(tmp_path, "best*") == ["best_acc_epoch_1.pth", "best_loss_epoch_2.pth"]
+    runner = train(tmp_path, {"interval": 1}, 4, metric=Scripted(acc=[1, 1]))
+    assert best_in(runner) == {}
+
+
+@pytest.mark.parametrize("save_best", [["acc", "loss"], "auto"])
+def test_auto_and_names_may_follow_each_other(tmp_path: Path, save_best: Any) -> None:
+    first, second = (save_best, "auto") if save_best != "auto" else ("auto", ["acc", "loss"])
+    train(tmp_path, {"interval": 1, "save_best": first}, 1, metric=Scripted(acc=[2], loss=[2]))
+    runner = train(tmp_path, {"interval": 1, "save_best": second}, 2, metric=Scripted(acc=[1], loss=[1]))
+    best = best_in(runner)
+    assert best.get("best_score", best.get("best_score_acc")) == 2
+    assert ("best_score_loss" in best) == (second != "auto")
+
+
+def test_a_best_by_another_rule_is_not_compared(tmp_path: Path) -> None:
+    saver = {"interval": 1, "save_best": "acc"}
+    train(tmp_path, saver | {"rule": "less"}, 2, metric=Scripted(acc=[1, 2]))
+    runner = train(tmp_path, saver, 3, metric=Scripted(acc=[-1, 0]))
+    assert best_in(runner) == {"best_score": 0, "best_ckpt": "best_acc_epoch_3.pth"}
+    assert "best_acc_epoch_1.pth stays as it is" in log_of(runner)
+
+
+def test_two_hooks_with_a_best_each_have_keys_of_their_own(tmp_path: Path) -> None:
+    second = named("second", save_best="loss", save_last=False)
+    runner = train(tmp_path, {"save_best": "acc"}, 2, hooks=[second], metric=Scripted(acc=[2, 1], loss=[2, 1]))
+    expected = {
+        "best_score_acc": 2, "best_ckpt_acc": "best_acc_epoch_1.pth",
+        "best_score_loss": 1, "best_ckpt_loss": "best_loss_epoch_2.pth",
+    }  # fmt: skip
+    assert best_in(runner) == expected
+
+
+def test_a_hook_that_is_added_does_not_take_the_best_of_another_metric(tmp_path: Path) -> None:
+    train(tmp_path, {"interval": 1, "save_best": "acc"}, 1, metric=Scripted(acc=[-5], loss=[3]))
+    second = named("second", save_best="loss", save_last=False)
+    saver = {"interval": 1, "save_best": "acc"}
+    train(tmp_path, saver, 2, hooks=[second], metric=Scripted(acc=[-6], loss=[2]))
+    assert second.best_scores == {"loss": 2}
+
+
+def test_a_save_that_fails_leaves_the_file_of_another_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_at_the_third(checkpoint: Any, path: Path) -> Path:
+        saves.append(path.name)
+        if len(saves) == 3:
+            raise OSError("the disk is full")
+        return save_checkpoint(checkpoint, path)
+
+    saves: list[str] = []
+    monkeypatch.setattr("trainwright.hooks.checkpoint.save_checkpoint", fail_at_the_third)
+    train(tmp_path, {"interval": 1}, 2, hooks=[named("a", interval=2, save_last=False), named("b", interval=2)])
+    assert files_in(tmp_path) == ["epoch_1.pth", "epoch_2.pth"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ({}, {"by_epoch": False}, ["epoch_2.pth", "iter_8.pth"]),
+        ({"filename_tmpl": "a-{}.pth"}, {"filename_tmpl": "b-{}.pth"}, ["b-3.pth", "b-4.pth"]),
+        ({}, {"async_save": True}, ["epoch_3.pth", "epoch_4.pth"]),
+        ({"max_keep_ckpts": -1}, {}, ["epoch_3.pth", "epoch_4.pth"]),
+        ({}, {"max_keep_ckpts": -1}, ["epoch_1.pth", "epoch_2.pth", "epoch_3.pth", "epoch_4.pth"]),
+        ({}, {"interval": -1}, ["epoch_2.pth", "epoch_4.pth"]),
+        ({}, {"interval": -1, "save_last": False}, ["epoch_1.pth", "epoch_2.pth"]),
+    ],
+    ids=str,
+)
+def test_settings_that_change_on_a_resume_take_effect(
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any], expected: list[str]
+) -> None:
+    options: dict[str, Any] = {"interval": 1, "max_keep_ckpts": 2}
+    train(tmp_path, options | first, 2)
+    if second.get("by_epoch") is False:
+        second = second | {"interval": 8}
+    runner = train(tmp_path, options | second, 4)
+    assert runner.epoch == 4
+    assert files_in(tmp_path) == expected
+    found, _ = find_latest_checkpoint(tmp_path)
+    assert found is not None
+    assert found.name == expected[-1]

@@ -6,6 +6,7 @@ import pytest
 from tiny_runs import Scripted, log_of, make_runner
 
 from trainwright.engine.errors import ConfigError, TrainingError
+from trainwright.engine.runner import Runner
 from trainwright.hooks import EarlyStoppingHook
 
 
@@ -82,6 +83,65 @@ def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
     assert runner.epoch == 4  # epochs 2, 3 and 4 did not improve on epoch 1
 
 
+def resumed(work_dir: Path, hooks: list[EarlyStoppingHook], **scores: list[float]) -> Runner:
+    """Returns a resumed run after its end."""
+    metric = Scripted(**scores)
+    runner = make_runner(
+        work_dir, hooks, checkpoint={"interval": 1}, metric=metric, train_cfg={"max_epochs": 6}, resume=True
+    )
+    runner.train()
+    return runner
+
+
+@pytest.mark.parametrize(
+    ("options", "scores"),
+    [
+        ({"patience": 2}, [3, 2, 1]),
+        ({"stopping_threshold": 90}, [1, 2, 91]),
+        ({"stopping_threshold": 90, "min_delta": 50}, [60, 80, 91]),
+        ({}, [1, 2, float("nan")]),
+    ],
+)
+def test_a_stopped_run_that_is_resumed_stays_stopped(tmp_path: Path, options: dict, scores: list[float]) -> None:
+    first = resumed(tmp_path, [EarlyStoppingHook("acc", **options)], acc=scores)
+    assert first.epoch == 3
+    file = (tmp_path / "epoch_3.pth").read_bytes()
+    for _ in range(2):
+        runner = resumed(tmp_path, [EarlyStoppingHook("acc", **options)], acc=[])
+        assert runner.iter == 6
+        assert "stopped early at iteration 6: nothing left to do" in log_of(runner)
+        assert (tmp_path / "epoch_3.pth").read_bytes() == file
+
+
+def test_a_stopped_run_trains_further_if_its_settings_allow_it(tmp_path: Path) -> None:
+    resumed(tmp_path, [EarlyStoppingHook("acc", patience=2)], acc=[3, 2, 1])
+    assert resumed(tmp_path, [EarlyStoppingHook("acc", patience=3)], acc=[1]).epoch == 4
+    assert resumed(tmp_path, [], acc=[1, 1]).epoch == 6
+
+
+def test_by_iterations_a_stopped_run_stays_stopped_too(tmp_path: Path) -> None:
+    for scores in ([2, 1], []):
+        hook = EarlyStoppingHook("acc", patience=1)
+        train_cfg = {"by_epoch": False, "max_iters": 9, "val_interval": 2}
+        runner = make_runner(tmp_path, [hook], metric=Scripted(acc=scores), train_cfg=train_cfg, resume=True)
+        runner.train()
+        assert runner.iter == 4
+
+
+def test_another_rule_watches_from_scratch(tmp_path: Path) -> None:
+    resumed(tmp_path, [EarlyStoppingHook("acc", patience=2, rule="less")], acc=[1, 2, 3])
+    hook = EarlyStoppingHook("acc", patience=2)
+    assert resumed(tmp_path, [hook], acc=[3, 4, 3]).epoch == 6
+    assert hook.best_scores == {"acc": 4}
+
+
+def test_metrics_may_come_and_go_on_a_resume(tmp_path: Path) -> None:
+    resumed(tmp_path, [EarlyStoppingHook(["acc", "loss"], patience=2)], acc=[3, 2, 1], loss=[1, 2, 3])
+    hook = EarlyStoppingHook(["acc", "mIoU"], patience=2)
+    assert resumed(tmp_path, [hook], acc=[1, 1, 1], mIoU=[2, 1, 0]).epoch == 6
+    assert hook.best_scores == {"acc": 3, "mIoU": 2}
+
+
 def test_a_missing_metric_is_an_error_only_if_strict(tmp_path: Path) -> None:
     runner = make_runner(tmp_path / "a", [EarlyStoppingHook("acc")], metric=Scripted(accuracy=[1, 2, 3]))
     runner.train()
@@ -95,7 +155,7 @@ def test_a_missing_metric_is_an_error_only_if_strict(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"monitor": "abc"}, "cannot infer the rule"),
+        ({"monitor": "acc", "rule": "bigger"}, "'bigger' is no rule"),
         ({"monitor": "acc", "stop_when": "some"}, "is 'all' or 'any'"),
         ({"monitor": "acc", "patience": 0}, "at least 1"),
         ({"monitor": "acc", "min_delta": -1}, "must not be negative"),

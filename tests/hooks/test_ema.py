@@ -98,7 +98,7 @@ def test_a_resume_is_exact(tmp_path: Path, options: dict) -> None:
         return runner, hook
 
     unbroken, unbroken_hook = run(tmp_path / "a")
-    resumed, resumed_hook = run(tmp_path / "b", load_from=str(tmp_path / "a" / "epoch_2.pth"), resume=True)
+    resumed, resumed_hook = run(tmp_path / "b", resume=str(tmp_path / "a" / "epoch_2.pth"))
     torch.testing.assert_close(weights_of(resumed), weights_of(unbroken), rtol=0, atol=0)
     torch.testing.assert_close(
         dict(resumed_hook.ema_model.state_dict()), dict(unbroken_hook.ema_model.state_dict()), rtol=0, atol=0
@@ -168,6 +168,47 @@ def test_resuming_a_run_that_had_no_average_is_said(tmp_path: Path) -> None:
 def test_impossible_settings_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         EMAHook(**options)
+
+
+class OwnAverage(EMAHook):
+    """An average of a user."""
+
+
+@pytest.mark.parametrize(
+    "second", [EMAHook(), OwnAverage(), {"type": "EMAHook", "ema_type": "StochasticWeightAverage"}]
+)
+def test_two_averages_are_refused(tmp_path: Path, second: Any) -> None:
+    message = r"custom_hooks.1: (EMAHook|OwnAverage) cannot join EMAHook: only one hook of a run averages the weights"
+    with pytest.raises(ConfigError, match=message):
+        make_runner(tmp_path, [EMAHook(), second])
+
+
+def test_an_average_that_now_begins_later_is_dropped(tmp_path: Path) -> None:
+    make_runner(tmp_path, [EMAHook(momentum=0.1)], checkpoint={"interval": 1}, train_cfg={"max_epochs": 1}).train()
+    recorder, hook = Recorder(), EMAHook(momentum=0.1, begin_epoch=3)
+    metric = Scripted(acc=[1, 2, 3])
+    runner = make_runner(tmp_path, [recorder, hook], metric=metric, resume=True)
+    runner.train()
+    assert "The average of the checkpoint is dropped: with begin_epoch=3 it is still to begin" in log_of(runner)
+    torch.testing.assert_close(runner.model.predicted_with[1], recorder.weights[1], rtol=0, atol=0)
+    torch.testing.assert_close(runner.model.predicted_with[2], averaged(recorder.weights[2:], 0.1), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"ema_type": "StochasticWeightAverage"}, {"update_buffers": True}, {"interval": 2}]
+)
+def test_another_kind_of_average_continues_from_the_old_one(tmp_path: Path, changes: dict[str, Any]) -> None:
+    def make(epochs: int, **options: Any) -> tuple[Any, EMAHook]:
+        hook = EMAHook(**options)
+        cfg = {"max_epochs": epochs}
+        model = Line(batch_norm=True)
+        return make_runner(tmp_path, [hook], checkpoint={"interval": 1}, train_cfg=cfg, model=model, resume=True), hook
+
+    make(1)[0].train()
+    runner, hook = make(2, **changes)
+    runner.train()
+    assert int(hook.ema_model.steps) == 4
+    assert "not resumed as a whole" not in log_of(runner)
 
 
 def test_a_beginning_beyond_the_end_is_refused(tmp_path: Path) -> None:

@@ -124,6 +124,23 @@ def test_logs_are_copied(tmp_path: Path, keep_local: bool) -> None:
     assert Path(runner.log_dir, "vis_data", "scalars.json").exists() == keep_local
 
 
+def test_moved_logs_of_several_runs_are_one(tmp_path: Path) -> None:
+    options = {"out_dir": tmp_path / "out", "keep_local": False}
+    loader = {"dataset": Points(4), "batch_size": 4, "collate_fn": {"type": "default_collate"}}
+    test = {"test_dataloader": loader, "test_cfg": {}, "test_evaluator": Scripted(acc=[1, 2])}
+    runner = make(tmp_path / "work", 8, options, **test)
+    runner.train()
+    moved = tmp_path / "out" / "work"
+    log, scalars = moved / f"{runner.timestamp}.log", moved / "vis_data" / "scalars.json"
+    trained, numbers = log.read_text(), scalars.read_text()
+    runner.test()
+    runner.test()
+    assert log.read_text().startswith(trained)
+    assert log.read_text().count("Epoch(test)") == 2
+    assert scalars.read_text().startswith(numbers)
+    assert json.loads((moved / f"{runner.timestamp}.json").read_text())["acc"] == 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import Line, Points, files_in, log_of, make_runner, weights_of
+from resume_runs import StopAt
+from tiny_runs import Line, Points, Scripted, files_in, log_of, make_runner, weights_of
 
 from trainwright.engine.errors import ConfigError, TrainingError
 from trainwright.engine.hook import Hook
-from trainwright.hooks import EMAHook, NanGuardHook
+from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.hooks import CheckpointHook, EarlyStoppingHook, EMAHook, NanGuardHook
 
 IN_ORDER = {"sampler": {"type": "DefaultSampler", "shuffle": False}}
 
@@ -113,13 +115,13 @@ def test_weights_are_looked_at_before_a_checkpoint(tmp_path: Path) -> None:
     assert files_in(tmp_path) == []
 
 
-def test_a_checkpoint_that_comes_unannounced_is_refused(tmp_path: Path) -> None:
+def test_no_checkpoint_is_written_of_spoilt_weights_at_a_stop(tmp_path: Path) -> None:
     class StopsAtOnce(Hook):
         def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
             runner.request_stop("test")
 
     runner = make_runner(tmp_path, [SpoilsWeights(0), StopsAtOnce(), NanGuardHook()])
-    with pytest.raises(TrainingError, match="this checkpoint is not written; the previous one stays"):
+    with pytest.raises(TrainingError, match="The weights after iteration 1 are not finite, though its loss was"):
         runner.train()
     assert files_in(tmp_path) == []
 
@@ -195,6 +197,220 @@ def test_rollbacks_are_bounded_also_over_a_resume(tmp_path: Path) -> None:
     make_runner(tmp_path, [guard], train_cfg={"max_epochs": 1}, **options).train()
     with pytest.raises(TrainingError, match="rolled back 1 times already"):
         make_runner(tmp_path, [guard], train_cfg={"max_epochs": 2}, resume=True, **options).train()
+
+
+class TwoLines(Line):
+    """Two linear models, each with an optimizer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = torch.nn.Linear(1, 1)
+        torch.nn.init.constant_(self.other.weight, 0.5)
+        torch.nn.init.zeros_(self.other.bias)
+
+    def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, torch.Tensor]:
+        self.seen.append(data[1])
+        loss = torch.nn.functional.mse_loss(self.other(self(data[0])[:, None]).squeeze(1), data[1])
+        for name in ("fc", "other"):
+            optim_wrapper[name].zero_grad()
+        optim_wrapper["fc"].backward(loss)
+        for name in ("fc", "other"):
+            optim_wrapper[name].step()
+        return {"loss": loss.detach()}
+
+
+def two_optimizers(model: TwoLines) -> OptimWrapperDict:
+    return OptimWrapperDict(
+        fc=OptimWrapper(torch.optim.SGD(model.fc.parameters(), lr=0.1, momentum=0.9)),
+        other=OptimWrapper(torch.optim.AdamW(model.other.parameters(), lr=0.1)),
+    )
+
+
+def without_text(state: Any) -> Any:
+    """Leaves out names, which the comparison of PyTorch does not take."""
+    if isinstance(state, dict):
+        return {key: without_text(value) for key, value in state.items() if not isinstance(value, str)}
+    return [without_text(value) for value in state if not isinstance(value, str)] if isinstance(state, list) else state
+
+
+def bits_of(runner: Any) -> dict[str, Any]:
+    """Everything that a rollback changes."""
+    averages = [hook.ema_model.state_dict() for hook in runner.hooks if isinstance(hook, EMAHook)]
+    return {
+        "weights": weights_of(runner),
+        "averages": [dict(state) for state in averages],
+        "optimizer": without_text(runner.optim_wrapper.state_dict()),
+        "rollbacks": [hook.rollbacks for hook in runner.hooks if isinstance(hook, NanGuardHook)],
+    }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"guard": {"interval": 1, "snapshot_interval": 1}},
+        {"guard": {"interval": 3, "snapshot_interval": 3}},  # the NaN is found only at the next reading
+        {"guard": {"interval": 50}},  # found at the end
+        {"hooks": [{"type": "EMAHook", "momentum": 0.1}]},
+        {"optim_wrapper": {"accumulative_counts": 3}},
+        {"optim_wrapper": {"type": "AmpOptimWrapper", "dtype": "float16", "loss_scale": 512.0}},
+        {"optimizers": True, "param_scheduler": None},
+        {"train_cfg": {"by_epoch": False, "max_iters": 10}},
+        {"checkpoint": {"interval": 2, "by_epoch": False, "async_save": True}, "guard": {"interval": 3}},
+    ],
+    ids=str,
+)
+def test_a_rollback_is_exact_when_the_run_is_cut(tmp_path: Path, options: dict[str, Any]) -> None:
+    """The loss of iteration 7 is NaN; the run is stopped before the snapshot, at it, at the NaN and after it."""
+
+    def run(name: str, cuts: list[int | None]) -> dict[str, Any]:
+        for number, cut in enumerate(cuts):
+            guard = {"interval": 1, "snapshot_interval": 4, **options.get("guard", {})}
+            hooks = [{"type": "NanGuardHook", "action": "rollback", **guard}, *options.get("hooks", [])]
+            more = {key: options[key] for key in ("optim_wrapper",) if key in options}
+            if options.get("optimizers"):
+                more["model"] = TwoLines()
+            runner = make_runner(
+                tmp_path / name,
+                [*hooks, *([StopAt(cut)] if cut else [])],
+                checkpoint=options.get("checkpoint", {"interval": 1}),
+                dataset=Points(20, bad=[13]),
+                batch_size=2,
+                train_dataloader=IN_ORDER,
+                train_cfg=options.get("train_cfg", {"max_epochs": 1}),
+                param_scheduler=options.get(
+                    "param_scheduler", {"type": "ExponentialLR", "gamma": 0.9, "by_epoch": False}
+                ),
+                resume=number > 0,
+                **more,
+            )
+            if options.get("optimizers"):
+                runner._given["optim_wrapper"] = two_optimizers(runner.model)
+            runner.train()
+        return bits_of(runner)
+
+    expected = run("whole", [None])
+    assert expected["rollbacks"] == [1]
+    for cuts in ([3, 4, 7, 8, None], [6, 7, None], [7, None], [9, None]):
+        torch.testing.assert_close(run(str(cuts), cuts), expected, rtol=0, atol=0)
+
+
+def test_a_rollback_is_exact_when_the_run_is_trained_further_by_the_same_runner(tmp_path: Path) -> None:
+    def train(stop: int | None) -> dict[str, torch.Tensor]:
+        guard = NanGuardHook(action="rollback", interval=1, snapshot_interval=4)
+        runner = make_runner(
+            tmp_path / str(stop), [guard, *([StopAt(stop)] if stop else [])], dataset=Points(20, bad=[13]), batch_size=2,
+            train_dataloader=IN_ORDER, train_cfg={"max_epochs": 1},
+        )  # fmt: skip
+        runner.train()
+        if stop:
+            runner.state.stop_reason = None
+            runner.train()
+        return weights_of(runner)
+
+    torch.testing.assert_close(train(6), train(None), rtol=0, atol=0)
+
+
+def test_a_snapshot_of_other_averages_is_not_taken_over(tmp_path: Path) -> None:
+    guard = {"type": "NanGuardHook", "action": "rollback", "interval": 1}
+    options: dict[str, Any] = {"dataset": Points(20, bad=[13]), "batch_size": 2, "train_dataloader": IN_ORDER}
+    make_runner(tmp_path, [guard, StopAt(3)], train_cfg={"max_epochs": 1}, **options).train()
+    runner = make_runner(tmp_path, [guard, EMAHook()], train_cfg={"max_epochs": 1}, resume=True, **options)
+    runner.train()
+    assert "snapshot in the checkpoint does not fit" in log_of(runner)
+    assert "ROLLED BACK to the state after 3 iterations" in log_of(runner)
+
+
+def test_a_guard_that_stops_keeps_no_snapshot_in_the_file(tmp_path: Path) -> None:
+    make_runner(tmp_path, [NanGuardHook()], checkpoint={"interval": 1}, train_cfg={"max_epochs": 1}).train()
+    state = torch.load(tmp_path / "epoch_1.pth", weights_only=True)["trainwright"]["hooks"]["NanGuardHook"]
+    assert "snapshot" not in state
+
+
+UNREAD: dict[str, Any] = {
+    "dataset": Points(8, bad=[3]), "batch_size": 2, "train_dataloader": IN_ORDER,
+    "train_cfg": {"by_epoch": False, "max_iters": 4, "val_interval": 2},
+}  # fmt: skip
+
+
+class Finite(Scripted):
+    """Scores how many predictions are numbers."""
+
+    def process(self, data_batch: Any, data_samples: Any) -> None:
+        self.results.extend(float(torch.isfinite(sample["pred"])) for sample in data_samples)
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
+        return {"acc": sum(results) / len(results)}
+
+
+def test_unread_losses_are_read_before_a_validation(tmp_path: Path) -> None:
+    guard = NanGuardHook(action="rollback", interval=50)
+    early = EarlyStoppingHook("acc", patience=5)
+    saver = {"save_best": "acc", "by_epoch": False}
+    runner = make_runner(tmp_path, [guard, early], metric=Finite(), checkpoint=saver, **UNREAD)
+    runner.train()
+    assert runner.iter == 4
+    assert guard.rollbacks == 1
+    assert early.best_scores == {"acc": 1.0}
+
+
+class SavesByItself(Hook):
+    """A hook of a user that saves."""
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if runner.iter == 1:
+            runner.save_checkpoint(runner.work_dir, "mine_{}.pth", by_epoch=False)
+
+
+class FailingData(Points):
+    """Its fifth sample cannot be read."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if index == 4:
+            raise OSError("the disk is gone")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("saver", [StopAt(2), SavesByItself(), "an error"], ids=["stop", "hook", "error"])
+def test_unread_losses_are_read_before_any_checkpoint(tmp_path: Path, saver: Any) -> None:
+    guard = NanGuardHook(action="rollback", interval=50)
+    failing = saver == "an error"
+    options = UNREAD | ({"dataset": FailingData(8, bad=[3])} if failing else {})
+    runner = make_runner(tmp_path, [guard, *([] if failing else [saver])], **options)
+    if failing:
+        with pytest.raises(OSError, match="the disk is gone"):
+            runner.train()
+    else:
+        runner.train()
+    (file,) = tmp_path.glob("*_2.pth")
+    assert guard.rollbacks == 1
+    assert torch.load(file, weights_only=True)["state_dict"]["fc.weight"].tolist() == [[0.5, 0.5]]
+
+
+def test_validation_alone_is_not_guarded(tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, [NanGuardHook()], metric=Scripted(acc=[1]))
+    runner.model.fc.weight.data.fill_(torch.nan)
+    assert runner.val() == {"acc": 1}
+
+
+def test_a_hook_of_checkpoints_in_a_subclass_is_read_for_too(tmp_path: Path) -> None:
+    class OwnSaver(CheckpointHook):
+        def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+            if runner.iter == 1:
+                self._save_regular(runner)
+
+    guard = NanGuardHook(action="rollback", interval=50)
+    make_runner(tmp_path, [guard, OwnSaver(by_epoch=False, save_last=False)], **UNREAD).train()
+    assert torch.isfinite(torch.load(tmp_path / "iter_2.pth", weights_only=True)["state_dict"]["fc.weight"]).all()
+
+
+def test_a_rollback_warns_of_no_settings_of_the_optimizer(tmp_path: Path) -> None:
+    guard = NanGuardHook(action="rollback", interval=1, snapshot_interval=1)
+    runner = make_runner(
+        tmp_path, [guard], param_scheduler={"type": "ConstantLR", "factor": 0.5, "end": 2, "by_epoch": False}, **UNREAD
+    )
+    runner.train()
+    assert "is kept, not" not in log_of(runner)
 
 
 def test_a_healthy_run_is_not_touched(tmp_path: Path) -> None:

@@ -139,6 +139,7 @@ def test_a_part_is_built_by_its_registry(tmp_path: Path) -> None:
     [
         ({"monitor": "acc", "above": 50}, [1, 1, 1, 1, 7, 7, 7, 7]),
         ({"monitor": "val/loss", "below": 1}, [1, 1, 1, 1, 1, 1, 7, 7]),
+        ({"monitor": "val/score", "above": 50}, [1, 1, 1, 1, 7, 7, 7, 7]),
         ({"monitor": "acc", "above": 500}, [1] * 8),
     ],
 )
@@ -149,7 +150,7 @@ def test_a_result_decides(tmp_path: Path, when: dict[str, Any], values: list[int
         [SwitchHook("model.temperature", 7, when=when), seen],
         model=Warm(),
         train_cfg={"max_epochs": 4},
-        metric=Scripted(acc=[50, 60, 40, 40], loss=[3, 2, 0.5, 2]),
+        metric=Scripted(acc=[50, 60, 40, 40], val__score=[50, 60, 40, 40], loss=[3, 2, 0.5, 2]),
     ).train()
     assert seen.values == values
 

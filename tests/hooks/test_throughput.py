@@ -4,13 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tiny_runs import Points, make_runner
 
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.hook import Hook
 from trainwright.hooks import ThroughputHook
-from trainwright.hooks.throughput import batch_size_of
 
 
 class Clock(Hook):
@@ -50,21 +48,6 @@ def test_an_epoch_shorter_than_the_window_is_measured_as_a_whole(tmp_path: Path,
     runner.train()
     assert runner.message_hub.get_scalar("train/throughput").data[0].tolist() == [8.0, 8.0, 8.0]
     assert "train/mfu" not in runner.message_hub.log_scalars
-
-
-@pytest.mark.parametrize(
-    ("batch", "size"),
-    [
-        ({"inputs": torch.zeros(5, 3), "data_samples": None}, 5),
-        ({"inputs": [torch.zeros(3)] * 4}, 4),
-        ({"image": torch.zeros(6)}, 6),
-        ([torch.zeros(7, 2), torch.zeros(7)], 7),
-        ((torch.zeros(3, 2), torch.zeros(3)), 3),
-        (torch.zeros(2, 9), 2),
-    ],
-)
-def test_the_size_of_a_batch(batch: Any, size: int) -> None:
-    assert batch_size_of(batch) == size
 
 
 @pytest.mark.parametrize("options", [{"window": 0}, {"peak_flops": 1e12}, {"flops_per_sample": 1e9}])

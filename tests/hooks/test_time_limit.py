@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import log_of, make_runner, weights_of
+from tiny_runs import Points, Scripted, files_in, log_of, make_runner, weights_of
 
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.hook import Hook
-from trainwright.hooks import TimeLimitHook
+from trainwright.hooks import EarlyStoppingHook, TimeLimitHook
 
 
 class Clock(Hook):
@@ -35,7 +35,7 @@ def test_stops_in_time_with_a_checkpoint_to_go_on_from(tmp_path: Path, monkeypat
     runner.train()
     assert runner.iter == 3  # in the middle of the second epoch
     assert "the time limit of 0:00:03 is reached" in log_of(runner)
-    assert "--resume" in log_of(runner)
+    assert "resume=True" in log_of(runner)
     assert (tmp_path / "a" / "last_checkpoint").read_text() == "iter_3.pth"
 
     resumed = make_runner(tmp_path / "a", [clock, TimeLimitHook("00:00:03")], resume=True)
@@ -44,6 +44,40 @@ def test_stops_in_time_with_a_checkpoint_to_go_on_from(tmp_path: Path, monkeypat
     unbroken = make_runner(tmp_path / "b")
     unbroken.train()
     torch.testing.assert_close(weights_of(resumed), weights_of(unbroken), rtol=0, atol=0)
+
+
+class FilesAtTest(Hook):
+    """Notes which checkpoints there are when a test begins."""
+
+    def __init__(self) -> None:
+        self.files: list[list[str]] = []
+
+    def before_test(self, runner: Any) -> None:
+        self.files.append(files_in(Path(runner.work_dir)))
+
+
+def with_test(work_dir: Path, hooks: list[Any], **options: Any) -> Any:
+    """Returns a run that tests at the end."""
+    loader = {"dataset": Points(4), "batch_size": 4, "collate_fn": {"type": "default_collate"}}
+    test = {"test_dataloader": loader, "test_cfg": {}, "test_evaluator": Scripted(acc=[1])}
+    return make_runner(work_dir, [*hooks, {"type": "FinalTestHook"}], **test, **options)
+
+
+def test_no_final_test_when_the_time_is_up_but_after_the_resume(tmp_path: Path) -> None:
+    spy = FilesAtTest()
+    with_test(tmp_path, [TimeLimitHook(1e-9), spy]).train()
+    assert spy.files == []
+    assert files_in(tmp_path) == ["iter_1.pth"]
+    with_test(tmp_path, [spy], resume=True).train()
+    assert spy.files == [["iter_1.pth"]]
+
+
+@pytest.mark.parametrize("saver", [None, {"interval": 5, "save_last": False}])
+def test_the_final_test_follows_an_early_stop_when_its_checkpoint_is_safe(tmp_path: Path, saver: Any) -> None:
+    spy = FilesAtTest()
+    early = EarlyStoppingHook("acc", patience=1)
+    with_test(tmp_path, [early, spy], checkpoint=saver, metric=Scripted(acc=[2, 1])).train()
+    assert spy.files == [["epoch_2.pth"]]
 
 
 @pytest.mark.parametrize(

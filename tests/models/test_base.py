@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainwright.engine.errors import TrainingError
 from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.models import BaseDataPreprocessor, BaseModel, ImgDataPreprocessor
 
@@ -98,10 +99,58 @@ def test_a_single_scalar_loss_is_passed_on_as_it_is() -> None:
     assert log_vars["loss"] is given
 
 
-@pytest.mark.parametrize("value", [3.0, [], ["x"], None])
-def test_losses_are_tensors(value: Any) -> None:
-    with pytest.raises(TypeError, match="the loss 'loss_x' is neither a tensor nor a list of tensors"):
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (3.0, "returned float 3.0 as loss 'loss_x': return a tensor, or a list of tensors"),
+        (None, "returned None as loss 'loss_x': leave it out where there is none"),
+        ([torch.ones(1), None], "returned None as loss 'loss_x' at place 1"),
+        (["x"], "returned str 'x' as loss 'loss_x' at place 0"),
+        ({"a": torch.ones(1)}, "returned dict .* as loss 'loss_x'"),
+    ],
+)
+def test_losses_are_tensors(value: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=f"Regression {message}"):
         Regression().parse_losses({"loss_x": value})
+
+
+@pytest.mark.parametrize(
+    ("losses", "found"),
+    [
+        (torch.tensor(1.0), "Tensor ()"),
+        ([torch.tensor(1.0)], "a list of 1 (Tensor ())"),
+        ((torch.ones(2), {}), "a tuple of 2 (Tensor (2,), dict)"),
+        (None, "NoneType"),
+    ],
+)
+def test_losses_come_in_a_dictionary(losses: Any, found: str) -> None:
+    with pytest.raises(TypeError, match=r"Regression.forward\(mode='loss'\) must return a dictionary") as caught:
+        Regression().parse_losses(losses)
+    assert str(caught.value).endswith(f"not {found}")
+    with pytest.raises(TypeError, match="a loss under 0: its name must be a string"):
+        Regression().parse_losses({0: torch.tensor(1.0)})
+
+
+def test_empty_lists_and_counts_are_losses_too() -> None:
+    loss, log_vars = Regression().parse_losses(
+        {"loss_a": [], "loss_b": torch.tensor(2.0), "hits": torch.tensor([1, 0]), "count": torch.tensor(3)}
+    )
+    assert loss.item() == 2.0
+    assert {name: value.item() for name, value in log_vars.items()} == {
+        "loss": 2.0, "loss_a": 0.0, "loss_b": 2.0, "hits": 0.5, "count": 3,
+    }  # fmt: skip
+
+
+def test_a_loss_without_gradient_is_explained(batch: dict[str, Tensor]) -> None:
+    model = Regression()
+    optim_wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    forward = model.forward
+    model.forward = lambda **data: {name: value.detach() for name, value in forward(**data).items()}  # type: ignore
+    with pytest.raises(TrainingError, match=r"the loss of Regression has no gradient: it comes from .item\(\)"):
+        model.train_step(batch, optim_wrapper)
+    model.requires_grad_(False)
+    with pytest.raises(TrainingError, match="all its parameters are frozen"):
+        model.train_step(batch, optim_wrapper)
 
 
 def test_no_loss_at_all() -> None:

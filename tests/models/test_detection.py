@@ -230,13 +230,13 @@ def test_outputs_of_some_classes_of_each_kind_of_head() -> None:
     few.load_state_dict(_rows_of_classes(many.state_dict(), few.state_dict(), rows, 7))
     features = torch.rand(5, 16)
     for mine, theirs in zip(values(few, features), values(many, features)):
-        assert torch.equal(mine, theirs[:, rows])
+        torch.testing.assert_close(mine, theirs[:, rows])  # the bits depend on the processor
 
     many, few = (MODELS.build({**network("retinanet"), "num_classes": number}) for number in (6, 3))
     rows = [1, 2, 5]
     few.load_state_dict(_rows_of_classes(many.state_dict(), few.state_dict(), rows, 6))
     levels = [torch.rand(1, 32, 4, 4)]
-    assert torch.equal(few.head(levels)["cls_logits"], many.head(levels)["cls_logits"][..., rows])
+    torch.testing.assert_close(few.head(levels)["cls_logits"], many.head(levels)["cls_logits"][..., rows])
 
 
 def test_weights_of_the_backbone_freeze_what_torchvision_freezes(hub: Path) -> None:
@@ -710,8 +710,7 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch_to_the_same_bits(tmp_path: Path
             optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.01)),
             default_hooks=dict(checkpoint=dict(by_epoch=False, interval=3)),
             randomness=dict(seed=0),
-            resume=resume is not None,
-            load_from=resume,
+            resume=resume or False,
         )
         runner.train()
         return {key: value.clone() for key, value in runner.model.state_dict().items()}

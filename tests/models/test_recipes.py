@@ -34,7 +34,7 @@ def test_the_modern_recipe_learns_and_a_resume_is_exact(tmp_path: Path) -> None:
     whole.train()
     assert whole.test()["accuracy/top1"] > 50  # chance: 10
     middle = str(tmp_path / "whole/iter_50.pth")  # in the middle of an epoch
-    resumed = runner("lenet_modern_fashion_mnist.py", tmp_path / "resumed", resume=True, load_from=middle, **SHORT)
+    resumed = runner("lenet_modern_fashion_mnist.py", tmp_path / "resumed", resume=str(middle), **SHORT)
     resumed.train()
     theirs = resumed.model.state_dict()
     for name, value in whole.model.state_dict().items():

@@ -11,7 +11,8 @@ from trainwright.engine.checkpoint import load_checkpoint_file
 _MOMENTARY = (
     "meta.time",
     "meta.experiment_name",
-    "meta.cfg",  # has the work_dir
+    "meta.cfg",  # has the work_dir, and who resumes
+    "meta.config",
     "trainwright.hooks.CheckpointHook.keep_ckpts",  # the names of files, which are compared themselves: a stop in
     "trainwright.hooks.CheckpointHook.obsolete",  # between leaves one of its own for a while
     "message_hub.runtime_info.experiment_name",

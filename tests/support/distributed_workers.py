@@ -3,7 +3,7 @@
 import os
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +176,88 @@ def evaluate_instances(metrics: list[dict[str, Any]], samples: list[Any], meta: 
     for index in range(rank, -(-len(samples) // world_size) * world_size, world_size):
         evaluator.process([samples[index % len(samples)]])
     return evaluator.evaluate(len(samples))
+
+
+class Twice(torch.utils.data.Sampler[list[int]]):
+    """A batch sampler that shows every index of a sampler twice, in one batch."""
+
+    def __init__(self, sampler: Any, batch_size: int) -> None:
+        self.sampler = sampler
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return ([index, index] for index in self.sampler)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+
+class Stream(torch.utils.data.IterableDataset[int]):
+    """Five numbers without a length; each process has its own."""
+
+    def __iter__(self) -> Iterator[int]:
+        from trainwright.engine.distributed import get_rank, get_world_size
+
+        return iter(range(get_rank(), 5, get_world_size()))
+
+
+def evaluated_samples(folder: str) -> dict[str, list[int]]:
+    """Returns the samples that come to ``compute_metrics`` in a validation by this process, by kind of loader."""
+    from torch.utils.data import DataLoader, DistributedSampler
+
+    from trainwright.engine.distributed import get_world_size
+    from trainwright.engine.evaluation.metric import BaseMetric
+    from trainwright.engine.runner import Runner
+    from trainwright.models.base import BaseModel
+
+    class Seen(BaseMetric):
+        default_prefix = "seen"
+
+        def process(self, data_batch: Any, data_samples: Any) -> None:
+            self.results.extend(int(sample["index"]) for sample in data_samples)
+
+        def compute_metrics(self, results: list[int]) -> dict[str, Any]:
+            return {"all": results}
+
+    class Echo(BaseModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(1, 1)
+
+        def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
+            return {"index": torch.as_tensor(inputs)}
+
+    class Numbers(torch.utils.data.Dataset[int]):
+        metainfo = ()
+
+        def full_init(self) -> None:
+            pass
+
+        def __len__(self) -> int:
+            return 5
+
+        def __getitem__(self, index: int) -> tuple[int]:
+            return (index,)
+
+    collate = {"collate_fn": lambda items: (torch.tensor(items).reshape(-1),)}
+    plain = {"dataset": Numbers(), "batch_size": 2, **collate}
+    one_each = {"type": "DefaultSampler", "shuffle": False, "round_up": False}
+    numbers = Numbers()
+    own_sampler = torch.utils.data.RandomSampler(numbers, replacement=True, num_samples=14)
+    loaders = {
+        "padded": plain,
+        "not padded": {**plain, "sampler": one_each},
+        "last left out": {**plain, "drop_last": True},
+        "first batches": {**plain, "num_batch_per_epoch": 2},
+        "repeated": {**plain, "dataset": {"type": "RepeatDataset", "dataset": numbers, "times": 3}},
+        "batch sampler": {**plain, "sampler": one_each, "batch_sampler": {"type": Twice}},
+        "stream": {"dataset": Stream(), "batch_size": 2, **collate},
+        "own loader": DataLoader(numbers, 2, sampler=own_sampler, **collate),
+    }
+    if get_world_size() > 1:
+        sampler = DistributedSampler(numbers, shuffle=False)
+        loaders["PyTorch's padding"] = DataLoader(numbers, 2, sampler=sampler, **collate)
+    results = {}
+    for name, loader in loaders.items():
+        runner = Runner(Echo(), folder, val_dataloader=loader, val_cfg={}, val_evaluator=Seen(), randomness={"seed": 0})
+        results[name] = runner.val()["seen/all"]
+    return results

@@ -111,7 +111,7 @@ def test_mistakes_end_with_status_2_and_no_traceback(config: Path, in_tmp: Path)
     [
         (["train", "mine.yp"], "there is no config 'mine.yp'"),
         (["train", "toy/perceptron_to_clouds"], "did you mean 'toy/perceptron_two_clouds'?"),
-        (["train", "mine.py", "--resume", "none.pth"], "load_from: there is no file 'none.pth'"),
+        (["train", "mine.py", "--resume", "none.pth"], "resume: there is no file 'none.pth'"),
         (["test", "mine.py", "none.pth"], "load_from: there is no file 'none.pth'"),
     ],
 )
@@ -216,3 +216,22 @@ def test_a_signal_ends_cleanly_and_the_run_goes_on(
         sorted(line["step"] for line in scalars if "accuracy/top1" in line and "loss" not in line) == [1, 2, 3, 3]
         or in_val is not None
     )
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_consoles_that_lack_letters(in_tmp: Path, encoding: str) -> None:
+    (in_tmp / "c.py").write_text("classes = ['猫', '→', 'ž']\nmodel = dict(type='LeNét')\n", encoding="utf-8")
+    environment = {
+        **os.environ,
+        "PYTHONIOENCODING": encoding,
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+    }
+    for command, status in (["print-config", 0], ["check", 2], ["train", 2]):
+        done = subprocess.run(
+            [sys.executable, "-m", "trainwright.tools.cli", str(command), "c.py"], capture_output=True, env=environment
+        )
+        assert done.returncode == status and b"Traceback" not in done.stderr
+        if command == "print-config":
+            assert rb"\u732b" in done.stdout

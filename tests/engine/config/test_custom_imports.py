@@ -8,6 +8,7 @@ from config_files import write
 
 from trainwright.engine import Config
 from trainwright.engine.errors import ConfigError
+from trainwright.tools.cli import main
 
 
 class TestCustomImports:
@@ -73,3 +74,31 @@ class TestCustomImports:
         with pytest.raises(ZeroDivisionError) as caught:
             Config.fromfile("c.py")
         assert caught.value.__notes__ == ["while importing 'tw_bad', custom_imports of c.py:1"]
+
+    def test_a_child_imports_what_its_bases_import_too(self, in_tmp: Path) -> None:
+        write(
+            {
+                "a/tw_a.py": "", "a/base.py": "custom_imports = dict(imports='tw_a', allow_failed_imports=False)",
+                "b/tw_b.py": "", "b/base.yaml": "custom_imports: {imports: [tw_b]}",
+                "tw_c.py": "",
+                "c.py": "_base_ = ['a/base.py', 'b/base.yaml']\ncustom_imports = dict(imports=['tw_c', 'tw_a'])\n",
+                "pure.py": "from mmengine.config import read_base\nwith read_base():\n    from .only import *\ncustom_imports = dict(imports=['tw_c'])\n",
+                "only.py": "custom_imports = dict(imports=['tw_a'])\n",
+                "new.py": "_base_ = 'c.py'\ncustom_imports = dict(imports=['tw_c'], _delete_=True)\n",
+                "none.py": "_base_ = 'c.py'\ncustom_imports = None\n",
+            }
+        )  # fmt: skip
+        cfg = Config.fromfile("c.py")
+        assert cfg.custom_imports == dict(imports=["tw_a", "tw_b", "tw_c"], allow_failed_imports=False)
+        assert str(cfg.custom_imports.origin("imports")) == "c.py:2"
+        assert {"tw_a", "tw_b", "tw_c"} <= set(sys.modules)
+        assert Config.fromfile("pure.py").custom_imports == dict(imports=["tw_a", "tw_c"])
+        assert Config.fromfile("new.py").custom_imports == dict(imports=["tw_c"])
+        assert Config.fromfile("none.py").custom_imports is None
+        for name in ("tw_a", "tw_b", "tw_c"):
+            del sys.modules[name]
+
+    def test_options_of_the_command_line_import_too(self, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        write({"tw_option.py": "", "c.py": "x = 1\n"})
+        assert main(["print-config", "c.py", "--cfg-options", "custom_imports.imports=[tw_option]"]) == 0
+        assert sys.modules.pop("tw_option")

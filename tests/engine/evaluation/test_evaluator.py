@@ -34,7 +34,7 @@ def test_every_form_of_predictions_is_taken():
     evaluator.process([BaseDataElement(gt_label=0), {"gt_label": 1}], {"inputs": 1})
     evaluator.process((DataSample(gt_label=torch.tensor([2])),))
     evaluator.process(data_samples=DataSample(gt_label=torch.tensor([3, 4])), data_batch=None)
-    assert evaluator.evaluate(4) == {"labels/all": [0, 1, 2, 3]}
+    assert evaluator.evaluate(4) == {"labels/all": [0, 1, 2, 3, 4]}  # nothing is cut in one process
     assert evaluator.metrics[0].batches == [{"inputs": 1}, None, None]
 
 

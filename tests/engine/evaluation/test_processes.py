@@ -1,10 +1,11 @@
 """Evaluation in two real processes gives what it gives in one."""
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import torch
-from distributed_workers import evaluate_cases, run_processes
+from distributed_workers import evaluate_cases, evaluated_samples, run_processes
 
 METRICS: list[dict[str, Any]] = [
     {"type": "Accuracy", "topk": (1, 2, 3)},
@@ -27,3 +28,28 @@ def test_what_the_sampler_added_does_not_count():
     assert alone[0]["accuracy/top1"] == alone[0]["gpu/top1"] == 40.0
     assert alone[0]["confusion_matrix/result"] == [[1, 0, 0, 1], [0, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]]
     assert run_processes(evaluate_cases, cases) == [alone, alone]
+
+
+def test_only_padding_is_left_out(tmp_path: Path) -> None:
+    """Whatever a sampler, a batch sampler or a dataset without a length shows counts, more than the dataset has too."""
+    alone = evaluated_samples(str(tmp_path))
+    own = alone.pop("own loader")
+    assert len(own) == 14
+    five = [0, 1, 2, 3, 4]
+    assert alone == {
+        "padded": five,
+        "not padded": five,
+        "last left out": [0, 1, 2, 3],
+        "first batches": [0, 1, 2, 3],
+        "repeated": five * 3,
+        "batch sampler": [0, 0, 1, 1, 2, 2, 3, 3, 4, 4],
+        "stream": five,
+    }
+    together, other = run_processes(evaluated_samples, str(tmp_path))
+    assert together == other
+    assert len(together.pop("own loader")) == 28  # each process draws for itself
+    assert together.pop("PyTorch's padding") == five
+    assert together.pop("batch sampler") == [0, 1, 0, 1, 2, 3, 2, 3, 4, 4]
+    assert together.pop("last left out") == [0, 1, 2, 3]
+    assert together.pop("first batches") == five  # two batches of two for each process
+    assert together == {name: alone[name] for name in together}

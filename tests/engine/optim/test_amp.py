@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from trainwright.engine.message_hub import MessageHub
 from trainwright.engine.optim.amp import AmpOptimWrapper, autocast
+from trainwright.engine.optim.constructor import build_optim_wrapper
 from trainwright.engine.optim.wrapper import OptimWrapper
 
 
@@ -216,3 +217,74 @@ def test_autocast() -> None:
         assert layer(batch).dtype is torch.float16
     with autocast("cpu", torch.float32):
         assert layer(batch).dtype is torch.float32
+
+
+def test_fused_momentum_under_a_loss_scaler_is_refused() -> None:
+    def optimizer(momentum: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD(make_model().parameters(), lr=0.1, momentum=momentum, fused=True)
+
+    with pytest.raises(ValueError, match="uninitialized memory .* leave 'fused' out"):
+        AmpOptimWrapper(optimizer=optimizer(0.9), dtype="float16")
+    AmpOptimWrapper(optimizer=optimizer(0.9), dtype="bfloat16")
+    AmpOptimWrapper(optimizer=optimizer(0.0), dtype="float16")
+
+
+def test_a_first_overflow_leaves_no_trace_in_sgd_of_the_config() -> None:
+    model = make_model()
+    cfg = {"type": "SGD", "lr": 0.1, "momentum": 0.9}
+    wrapper = build_optim_wrapper(model, {"type": "AmpOptimWrapper", "dtype": "float16", "optimizer": cfg})
+    before = [param.detach().clone() for param in model.parameters()]
+    wrapper.update_params(model(torch.full((1, 4), 1e30)).sum() * float("inf"))
+    assert not wrapper.optimizer.state_dict()["state"]
+    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters()))
+    train(wrapper, model, batches(2))
+    assert all(param.isfinite().all() for param in model.parameters())
+
+
+def test_a_step_without_gradients_does_nothing() -> None:
+    model = make_model()
+    other = nn.Parameter(torch.ones(()))
+    wrapper = make_wrapper(model, dtype="float16", clip_grad={"max_norm": 1.0})
+    wrapper.update_params(other * 2)
+    train(wrapper, model, batches(1))
+
+
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [
+        ({"dtype": "float16"}, {"dtype": "bfloat16"}),
+        ({"dtype": "bfloat16"}, {"dtype": "float16"}),
+        ({"dtype": "float16", "loss_scale": 64.0}, {"dtype": "float16", "loss_scale": 256.0}),
+        ({"dtype": "float16"}, None),
+        (None, {"dtype": "float16"}),
+    ],
+)
+def test_gradients_of_a_window_in_progress_are_brought_to_the_present_loss_scale(then: Any, now: Any) -> None:
+    def make(model: nn.Module, settings: Any) -> OptimWrapper:
+        if settings is None:
+            return OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), accumulative_counts=3)
+        return make_wrapper(model, accumulative_counts=3, **settings)
+
+    model = make_model()
+    first = make(model, then)
+    train(first, model, batches(2))
+    scale = first._loss_scale()
+    unscaled = [param.grad / scale for param in model.parameters() if param.grad is not None]
+    second = make(model, now)
+    second.load_state_dict(through_file(first.state_dict()))
+    now_unscaled = [param.grad / second._loss_scale() for param in model.parameters() if param.grad is not None]
+    assert len(unscaled) == 4
+    assert all(torch.equal(old, new) for old, new in zip(unscaled, now_unscaled))
+
+
+def test_a_window_that_overflowed_starts_again_without_its_loss_scaler() -> None:
+    model = make_model()
+    first = make_wrapper(model, dtype="float16", accumulative_counts=3)
+    first.update_params(model(batches(1)[0]).sum() * float("inf"))
+    state = through_file(first.state_dict())
+    first.zero_grad()
+    second = make_wrapper(model, dtype="bfloat16", accumulative_counts=3)
+    second.load_state_dict(state)
+    assert all(param.grad is None for param in model.parameters())
+    train(second, model, batches(3))
+    assert all(param.grad is None and param.isfinite().all() for param in model.parameters())

@@ -240,7 +240,9 @@ def test_a_checkpoint_resumes_through_a_file_with_the_groups_of_another_config()
     other = build(model, {"norm_decay_mult": 0.0})
     with pytest.raises(CheckpointError, match="had different ones in the checkpoint"):
         other.load_state_dict(state)
-    with pytest.raises(CheckpointError, match="has 15 parameters and this one 3"):
+    with pytest.raises(
+        CheckpointError, match="only the optimizer of the checkpoint has token, scale, conv.weight and 12 more"
+    ):
         build(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, bias=False))).load_state_dict(state)
     state_of = {name: wrapper.optimizer.state[param] for name, param in reference.named_parameters()}
     for name, param in model.named_parameters():
@@ -306,16 +308,42 @@ def test_a_custom_key_that_matches_nothing_is_named(logged: Logged) -> None:
             "norm_decay_mult: the optimizer's config has no 'weight_decay' to multiply",
         ),
         (
-            {"optimizer": {"type": "SGD"}, "paramwise_cfg": {"custom_keys": {"head": {"lr_mult": 2}}}},
+            {"optimizer": {"type": "Muon", "lr": None}, "paramwise_cfg": {"custom_keys": {"head": {"lr_mult": 2}}}},
             "custom_keys.head.lr_mult: the optimizer's config has no 'lr' to multiply",
         ),
         ({"optimizer": SGD, "type": "AmpOptimWrapper", "dtyp": "float16"}, "did you mean 'dtype'"),
         ("SGD", "expected a config or an OptimWrapper"),
+        (
+            {"generator": {"optimizer": SGD}, "critic": {"optimizer": SGD}},
+            r"optimizers by name \(generator, critic\), but no 'constructor'",
+        ),
     ],
 )
 def test_mistakes_carry_the_path(cfg: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_optim_wrapper(Net(), cfg)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "paramwise_cfg", "expected"),
+    [
+        ({"type": "AdamW"}, {"norm_decay_mult": 0.0}, [(1e-3, 0.01), (1e-3, 0.0)]),
+        ({"type": "AdamW", "lr": 0.1}, {"custom_keys": {"head": {"decay_mult": 0.5}}}, [(0.1, 0.01), (0.1, 0.005)]),
+        ({"type": "Adam"}, {"bias_lr_mult": 2.0}, [(1e-3, 0), (2e-3, 0)]),
+        ({"type": "Adam"}, {"custom_keys": {"head": {"lr_mult": 1.0}}}, [(1e-3, 0), (1e-3, 0)]),
+    ],
+)
+def test_multipliers_apply_to_the_optimizers_own_defaults(
+    optimizer: dict[str, Any], paramwise_cfg: dict[str, Any], expected: list[tuple[float, float]]
+) -> None:
+    wrapper = build_optim_wrapper(Net(), {"optimizer": optimizer, "paramwise_cfg": paramwise_cfg})
+    assert [(group["lr"], group["weight_decay"]) for group in wrapper.optimizer.param_groups] == expected
+
+
+def test_layer_wise_decay_of_the_default_rate() -> None:
+    cfg = {"constructor": "LearningRateDecayOptimWrapperConstructor", "paramwise_cfg": {"decay_rate": 0.5}}
+    wrapper = build_optim_wrapper(Net(), {"optimizer": {"type": "AdamW"}, **cfg})
+    assert max(group["lr"] for group in wrapper.optimizer.param_groups) == 1e-3
 
 
 def test_what_is_built_already_passes_through() -> None:
@@ -343,7 +371,7 @@ def test_the_wrapper_of_the_config_with_its_arguments_and_the_config_unharmed() 
     wrapper = build_optim_wrapper(Net(), cfg)
     assert isinstance(wrapper, AmpOptimWrapper)
     assert wrapper.clip_grad_kwargs == {"max_norm": 1.0}
-    assert wrapper.optimizer.defaults["fused"] is True
+    assert wrapper.optimizer.defaults["weight_decay"] == SGD["weight_decay"]
     assert cfg == before
 
 
@@ -490,3 +518,51 @@ def test_a_plain_stack_and_a_given_number_of_layers() -> None:
 def test_a_decay_rate_out_of_range(paramwise_cfg: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"expected a number in \(0, 1\]"):
         rates_of(Net(), paramwise_cfg)
+
+
+def through_file(state: Any) -> Any:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+class Ordered(nn.Module):
+    """Two layers of one shape, in either order."""
+
+    def __init__(self, names: str) -> None:
+        super().__init__()
+        for name in names:
+            layer = nn.Linear(2, 2)
+            nn.init.constant_(layer.weight, 0.5)
+            nn.init.constant_(layer.bias, 0.5)
+            setattr(self, name, layer)
+
+
+@pytest.mark.parametrize("paramwise_cfg", [{}, {"custom_keys": {"b": {"lr_mult": 0.1}}, "bias_lr_mult": 2.0}])
+def test_a_state_follows_modules_that_stand_in_another_order(paramwise_cfg: dict[str, Any]) -> None:
+    """Their weights are loaded by name; momenta and gathered gradients of the same shape must not be swapped."""
+    cfg = {"optimizer": SGD, "paramwise_cfg": paramwise_cfg, "accumulative_counts": 2}
+
+    def train(model: Any, wrapper: OptimWrapper, steps: int) -> None:
+        for step in range(steps):
+            inputs = torch.full((1, 2), step + 1.0)
+            wrapper.update_params(model.a(inputs).square().sum() + 3 * model.b(inputs).square().sum())
+
+    first, second = Ordered("ab"), Ordered("ba")
+    wrapper, other = build_optim_wrapper(first, cfg), build_optim_wrapper(second, cfg)
+    train(first, wrapper, 3)
+    second.load_state_dict(first.state_dict())
+    other.load_state_dict(through_file(wrapper.state_dict()))
+    train(first, wrapper, 3)
+    train(second, other, 3)
+    assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
+
+
+def test_the_same_number_of_other_parameters_is_refused() -> None:
+    cfg = {"optimizer": SGD, "paramwise_cfg": {"bias_lr_mult": 2.0}}
+    first, second = Ordered("ab"), Ordered("ab")
+    first.a.requires_grad_(False)  # type: ignore[operator, union-attr]
+    second.b.requires_grad_(False)  # type: ignore[operator, union-attr]
+    with pytest.raises(CheckpointError, match=r"only the optimizer of the checkpoint has b.weight, b.bias. Train"):
+        build_optim_wrapper(second, cfg).load_state_dict(build_optim_wrapper(first, cfg).state_dict())

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from trainwright.engine.errors import ConfigError, UnknownTypeError
-from trainwright.engine.optim.optimizers import build_optimizer
+from trainwright.engine.logging import get_logger
+from trainwright.engine.optim.optimizers import build_optimizer, has_unsafe_fused_momentum
 from trainwright.engine.registry import OPTIMIZERS
 
 
@@ -37,9 +38,53 @@ def test_every_optimizer_of_torch_takes_a_step() -> None:
         assert (params[0] != 1).any(), name
 
 
-@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "Adagrad"])
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "Adagrad"])
 def test_fused_by_default(name: str) -> None:
     assert build_optimizer(make_params(), {"type": name}).defaults["fused"] is True
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS.module_dict))
+def test_the_default_implementation_bears_a_first_overflow_and_late_gradients(name: str) -> None:
+    """Whatever is fused by default does what the plain loop does: also where a scaler skips the first step."""
+    results = []
+    for plain in (False, True):
+        params = [nn.Parameter(torch.full((64, 64), 1.0)) for _ in range(2)]
+        cfg = {"type": name, **({"momentum": 0.9} if name in ("SGD", "RMSprop") else {})}
+        optimizer = build_optimizer(params, cfg)
+        if not optimizer.defaults.get("fused"):
+            return
+        if plain:
+            optimizer = build_optimizer(params, {**cfg, "foreach": False})
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        for step in range(4):
+            junk = [torch.full((64, 64), float("nan")) for _ in range(20)]  # what uninitialized memory may hold
+            del junk
+            for param in params[: 1 if step < 2 else 2]:
+                param.grad = torch.full((64, 64), float("inf") if step == 0 else float(scaler.get_scale()))
+            scaler.scale(torch.ones(()))
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+        results.append([param.detach() for param in params])
+    assert all(torch.allclose(*pair) for pair in zip(*results))
+    assert (results[0][1] != 1).all()
+
+
+def test_sgd_is_never_fused_unless_asked_to() -> None:
+    """Its momentum may also come from a parameter group, a schedule or a checkpoint."""
+    for momentum in (0.0, 0.9):
+        optimizer = build_optimizer(make_params(), {"type": "SGD", "lr": 0.1, "momentum": momentum})
+        assert optimizer.defaults["fused"] is None
+        assert not has_unsafe_fused_momentum(optimizer)
+    lines: list[str] = []
+    logger = get_logger()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logger, "warning", lambda text, *args: lines.append(text % args))
+        chosen = build_optimizer(make_params(), {"type": "SGD", "momentum": 0.9, "fused": True}, path="here")
+        build_optimizer(make_params(), {"type": "SGD", "fused": True})
+    assert has_unsafe_fused_momentum(chosen)
+    assert len(lines) == 1
+    assert lines[0].startswith("here: fused=True with a momentum fails when")
 
 
 @pytest.mark.parametrize("key", ["fused", "foreach", "capturable", "differentiable"])
@@ -50,7 +95,7 @@ def test_the_config_decides_if_it_says_anything(key: str) -> None:
 
 def test_not_fused_where_it_does_not_work() -> None:
     assert build_optimizer(make_params(torch.complex64), {"type": "Adam"}).defaults["fused"] is None
-    assert build_optimizer(make_params(), {"type": "SGD"}, allow_fused=False).defaults["fused"] is None
+    assert build_optimizer(make_params(), {"type": "Adam"}, allow_fused=False).defaults["fused"] is None
     mixed = [{"params": make_params()}, {"params": make_params(torch.complex64), "lr": 0.2}]
     assert build_optimizer(mixed, {"type": "Adam"}).defaults["fused"] is None
     assert "fused" not in build_optimizer(make_params(), {"type": "Rprop"}).defaults

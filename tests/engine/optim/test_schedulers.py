@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from trainwright.engine.errors import CheckpointError, ConfigError
+from trainwright.engine.logging import get_logger
 from trainwright.engine.optim import param_scheduler, schedulers
 from trainwright.engine.optim.param_scheduler import (
     INF,
@@ -393,6 +394,7 @@ def test_a_state_is_counters_and_small() -> None:
     assert {key: value for key, value in state[2].items() if key != "settings"} == {
         "last_step": 4,
         "_global_step": 4,
+        "class_name": "MultiStepLR",
     }
     assert state[2]["settings"] == {
         "param_name": "lr",
@@ -505,6 +507,27 @@ def test_mmengines_states_load() -> None:
     assert [row[0] for row in second.advance(15)] == whole[15:]
 
 
+def test_mmengines_state_of_another_class_is_noticed() -> None:
+    first = Run(schedule("Exponential", "lr"))
+    first.advance(6)
+    state = {
+        "gamma": 0.9,
+        "param_name": "lr",
+        "begin": 0,
+        "end": 30,
+        "by_epoch": False,
+        "last_step": 6,
+        "_global_step": 6,
+    }
+    second = Run(schedule("Poly", "lr"))
+    assert set(second.schedulers[0].changed_settings(state)) == {"eta_min", "power", "total_iters"}
+    second.wrapper.load_state_dict(first.state()[0])
+    resume_param_schedulers(second.schedulers, [state])
+    second.iteration = 6
+    whole = values_of(Run(schedule("Poly", "lr")), "lr", 30)[6:]
+    assert values_of(second, "lr", 24) == [pytest.approx(row) for row in whole]
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("stop", [4, 10, 13])
 def test_schedulers_added_or_taken_away_take_effect(stop: int, optimizer: str) -> None:
@@ -518,14 +541,138 @@ def test_schedulers_added_or_taken_away_take_effect(stop: int, optimizer: str) -
         counts = {"epochs": stop // EPOCH_LENGTH, "iterations": stop, "epoch_length": EPOCH_LENGTH}
         resume_param_schedulers(second.schedulers, states, **counts)
         second.iteration = stop
-        values = [row[:2] for row in second.advance(30 - stop)]
-        assert values == [pytest.approx(row[:2], rel=1e-12) for row in expected[stop:]]
+        values = second.advance(30 - stop)
+        assert values == [pytest.approx(row, rel=1e-12) for row in expected[stop:]]
 
 
 def test_another_number_of_schedulers_with_a_plateau_is_refused() -> None:
     run = Run([*CHAIN, {"type": "ReduceOnPlateauLR"}])
-    with pytest.raises(CheckpointError, match="states of 5 schedulers, param_scheduler has 1"):
+    with pytest.raises(CheckpointError, match="checkpoint has LinearLR, .*, ReduceOnPlateauLR, this run has LinearLR"):
         resume_param_schedulers(Run(CHAIN[:1]).schedulers, run.state()[1])
+
+
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "Step": {"step_size": 4, "gamma": 0.5},
+    "MultiStep": {"milestones": [3, 9], "gamma": 0.5},
+    "Constant": {"factor": 0.5, "end": 9},
+    "Exponential": {"gamma": 0.9},
+    "CosineAnnealing": {"T_max": 20, "eta_min": 0.01},
+    "Linear": {"start_factor": 0.5, "end": 9},
+    "Poly": {"power": 2.0, "eta_min": 0.01},
+    "CosineRestart": {"periods": [9, 21], "restart_weights": [1, 0.5], "eta_min": 0.01},
+}
+
+
+def schedule(kind: str, name: str) -> list[dict[str, Any]]:
+    if kind == "none":
+        return []
+    if name == "lr" and kind == "OneCycle":
+        return [{"type": "OneCycleLR", "eta_max": 0.3, "by_epoch": False}]
+    settings = {**SCHEDULES[kind], "by_epoch": False}
+    if name == "weight_decay":
+        return [{"type": f"{kind}ParamScheduler", "param_name": name, **settings}]
+    return [{"type": f"{kind}{'LR' if name == 'lr' else 'Momentum'}", **settings}]
+
+
+def values_of(run: Run, name: str, steps: int) -> list[list[float]]:
+    """The values of all groups, base settings too, before each step."""
+    rows = []
+    for _ in range(steps):
+        rows.append([g["betas"][0] if name not in g else g[name] for g in run.wrapper.param_groups])
+        run.advance(1)
+    return rows
+
+
+@pytest.mark.parametrize(("stop", "named"), [(2, True), (14, True), (9, False)])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("name", ["lr", "momentum", "weight_decay"])
+def test_a_schedule_of_another_class_and_none_at_all_take_effect(
+    name: str, optimizer: str, stop: int, named: bool
+) -> None:
+    """Each schedule by each other: as if it had been there from the start, and nothing is left of the old one."""
+    kinds = ["none", *SCHEDULES, *(["OneCycle"] if name == "lr" else [])]
+    expected = {kind: values_of(Run(schedule(kind, name), optimizer), name, 30) for kind in kinds}
+    fresh = {kind: Run(schedule(kind, name), optimizer).wrapper.param_groups for kind in kinds}
+    for before in kinds:
+        first = Run(schedule(before, name), optimizer)
+        first.advance(stop)
+        state = first.state()
+        if not named:  # as our first versions saved it
+            for scheduler_state in state[1]:
+                del scheduler_state["class_name"]
+        for after in kinds:
+            second = Run(schedule(after, name), optimizer)
+            second.wrapper.load_state_dict(state[0])
+            resume_param_schedulers(
+                second.schedulers,
+                state[1],
+                optim_wrapper=second.wrapper,
+                epochs=stop // EPOCH_LENGTH,
+                iterations=stop,
+                epoch_length=EPOCH_LENGTH,
+            )
+            second.iteration = stop
+            assert [set(group) for group in second.wrapper.param_groups] == [set(group) for group in fresh[after]]
+            values = values_of(second, name, 30 - stop)
+            if before == after:
+                assert values == expected[after][stop:]
+            else:
+                assert values == [pytest.approx(row, rel=1e-9) for row in expected[after][stop:]], (before, after)
+
+
+def test_a_change_of_one_value_leaves_the_others_to_the_bit() -> None:
+    cfg = [*schedule("Exponential", "momentum"), {"type": "ReduceOnPlateauLR"}, *schedule("Poly", "weight_decay")]
+    first = Run(cfg)
+    first.advance(7)
+    changed = Run([cfg[2], cfg[1], *schedule("Step", "momentum")])
+    changed.resume(first.state(), 7)
+    assert values_of(changed, "weight_decay", 9) == values_of(Run(cfg), "weight_decay", 16)[7:]
+    whole = values_of(Run(schedule("Step", "momentum")), "momentum", 20)[16:]
+    assert values_of(changed, "momentum", 4) == [pytest.approx(row) for row in whole]
+
+
+def test_bounds_that_one_cycle_once_left_in_the_groups_do_not_survive() -> None:
+    """MMEngine's do, and ours did: the initial rate was that of the cycle."""
+    first = Run(schedule("OneCycle", "lr"))
+    first.advance(6)
+    state = first.state()
+    for group in [*state[0]["param_groups"], state[0]["base_param_settings"]]:
+        group.update(initial_lr=0.012, max_lr=0.3, min_lr=1.2e-6)
+    second = Run(schedule("Exponential", "lr"))
+    second.wrapper.load_state_dict(state[0])
+    resume_param_schedulers(second.schedulers, state[1])
+    second.iteration = 6
+    assert all("max_lr" not in group for group in second.wrapper.param_groups)
+    whole = values_of(Run(schedule("Exponential", "lr")), "lr", 30)[6:]
+    assert values_of(second, "lr", 24) == [pytest.approx(row) for row in whole]
+
+
+def test_a_restart_before_one_cycle_resumes_to_the_same_bits() -> None:
+    cfg: list[dict[str, Any]] = [
+        {"type": "CosineRestartLR", "periods": [5, 15], "restart_weights": [1, 0.5], "eta_min_ratio": 0.1, "begin": 10},
+        {"type": "OneCycleLR", "eta_max": 0.3, "end": 10},
+    ]
+    cfg = [{**item, "by_epoch": False} for item in cfg]
+    whole = values_of(Run(cfg), "lr", 30)
+    first = Run(cfg)
+    first.advance(8)
+    second = Run(cfg)
+    second.resume(first.state(), 8)
+    assert values_of(second, "lr", 22) == whole[8:]
+
+
+def test_schedulers_that_are_added_or_removed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(get_logger(), "warning", lambda text, *args: lines.append(text % args))
+    first = Run([*schedule("Linear", "lr"), *schedule("Step", "momentum")])
+    second = Run(schedule("Poly", "lr"))
+    second.wrapper.load_state_dict(first.state()[0])
+    resume_param_schedulers(second.schedulers, first.state()[1])
+    rest = ". Values are those of a run with the present schedulers from the start"
+    assert lines == [
+        "param_scheduler for lr: the checkpoint has LinearLR, this run has PolyLR" + rest,
+        "param_scheduler for momentum: the checkpoint has StepMomentum, this run has none" + rest,
+    ]
 
 
 def test_a_bare_optimizer_can_be_scheduled() -> None:

@@ -1,5 +1,6 @@
 """The optimizer wrapper against hand-written loops, bit for bit."""
 
+import copy
 import io
 from contextlib import contextmanager
 from typing import Any
@@ -9,9 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from trainwright.engine.errors import CheckpointError
+from trainwright.engine.logging import get_logger
 from trainwright.engine.message_hub import MessageHub
+from trainwright.engine.optim.amp import AmpOptimWrapper
 from trainwright.engine.optim.state_layout import kept_settings
 from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Warnings of the engine."""
+    lines: list[str] = []
+    monkeypatch.setattr(get_logger(), "warning", lambda text, *args: lines.append(text % args))
+    return lines
 
 
 def make_model() -> nn.Sequential:
@@ -250,13 +261,17 @@ def test_settings_that_the_checkpoint_overrules_are_named() -> None:
     )
 
 
-def test_the_implementation_is_the_configs_after_a_resume() -> None:
+def test_the_implementation_is_the_configs_after_a_resume(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(get_logger(), "info", lambda text, *args: lines.append(text % args))
     model = make_model()
     old = torch.optim.Adam(model.parameters(), lr=0.1, foreach=True)
     loss_of(model, batches(1)[0]).backward()  # type: ignore[no-untyped-call]
     old.step()
     wrapper = OptimWrapper(torch.optim.Adam(model.parameters(), lr=0.2, fused=True))
     wrapper.load_state_dict(old.state_dict())
+    change = "fused: None -> True, foreach: True -> None"
+    assert lines == [f"optimizer: not the implementation of the checkpoint ({change}): the last bits may differ"]
     group = wrapper.param_groups[0]
     assert (group["fused"], group["foreach"], group["lr"]) == (True, None, 0.1)
     train(wrapper, model, batches(1))
@@ -390,3 +405,204 @@ def test_training_does_not_wait_for_the_device() -> None:
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1, fused=True), 2, {"max_norm": 1.0})
     with MessageHub.set_current(MessageHub("unread")), Unreadable():
         train(wrapper, model, batches(4))
+
+
+# another optimizer than in the checkpoint
+
+
+OPTIMIZER_CLASSES: list[Any] = [
+    torch.optim.SGD,
+    torch.optim.Adam,
+    torch.optim.AdamW,
+    torch.optim.RMSprop,
+    torch.optim.Adagrad,
+    torch.optim.Adamax,
+    torch.optim.RAdam,
+    torch.optim.NAdam,
+    torch.optim.Rprop,
+]
+
+
+def trained_wrapper(optimizer_class: Any, **settings: Any) -> tuple[nn.Module, OptimWrapper]:
+    model = make_model()
+    wrapper = OptimWrapper(optimizer_class(model.parameters(), lr=0.01, **settings))
+    train(wrapper, model, batches(2))
+    return model, wrapper
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("then", OPTIMIZER_CLASSES)
+def test_an_optimizer_of_another_class_is_refused(then: Any, named: bool) -> None:
+    """Also where the state does not name its class, as in those of MMEngine."""
+    _, saved = trained_wrapper(then)
+    state = through_file(saved.state_dict())
+    if not named:
+        del state["class_name"]
+    for now in OPTIMIZER_CLASSES:
+        if not named and (then, now) == (torch.optim.Adamax, torch.optim.RAdam):
+            continue  # their settings are the same
+        model, wrapper = trained_wrapper(now)
+        if now is then:
+            wrapper.load_state_dict(state)
+            train(wrapper, model, batches(1))
+            continue
+        expected = (
+            f"checkpoint is {then.__name__} and this run's is {now.__name__}" if named else f"is not {now.__name__}"
+        )
+        with pytest.raises(CheckpointError, match=expected) as caught:
+            wrapper.load_state_dict(state)
+        assert "start a new run from its weights (load_from, without resume)" in str(caught.value)
+
+
+def test_several_optimizers_and_one_are_not_confused() -> None:
+    model, one = trained_wrapper(torch.optim.SGD)
+    _, several = make_dict()
+    with pytest.raises(CheckpointError, match=r"several optimizers \(body, head\) and this run has one"):
+        one.load_state_dict(several.state_dict())
+    with pytest.raises(CheckpointError, match=r"holds one optimizer, this run has \['body', 'head'\]"):
+        several.load_state_dict(one.state_dict())
+    others = OptimWrapperDict(
+        body=OptimWrapper(torch.optim.Adam(model[0].parameters())),  # type: ignore[index]
+        head=several["head"],
+    )
+    with pytest.raises(CheckpointError, match=r"optim_wrapper.body: the optimizer of the checkpoint is SGD"):
+        others.load_state_dict(several.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("optimizer_class", "setting", "then", "now"),
+    [
+        (torch.optim.SGD, "momentum", 0, 0.9),
+        (torch.optim.SGD, "momentum", 0.9, 0),
+        (torch.optim.SGD, "maximize", False, True),
+        (torch.optim.Adam, "amsgrad", False, True),
+        (torch.optim.Adam, "amsgrad", True, False),
+        (torch.optim.Adam, "betas", (0.9, 0.999), (0.8, 0.9)),
+        (torch.optim.Adam, "decoupled_weight_decay", False, True),
+        (torch.optim.RMSprop, "centered", False, True),
+        (torch.optim.RMSprop, "momentum", 0, 0.9),
+        (torch.optim.Adagrad, "initial_accumulator_value", 0, 0.5),
+        (torch.optim.Rprop, "etas", (0.5, 1.2), (0.4, 1.1)),
+    ],
+)
+def test_a_setting_of_the_checkpoint_is_kept_as_said(
+    optimizer_class: Any, setting: str, then: Any, now: Any, logged: list[str]
+) -> None:
+    model, saved = trained_wrapper(optimizer_class, **{setting: then})
+    reference = copy.deepcopy(model)
+    wrapper = OptimWrapper(optimizer_class(reference.parameters(), lr=0.01, **{setting: now}))
+    wrapper.load_state_dict(through_file(saved.state_dict()))
+    assert logged == [f"optimizer: the checkpoint's {setting}={then} is kept, not {now} of the config"]
+    data = batches(4)[2:]
+    train(saved, model, data)
+    train(wrapper, reference, data)
+    assert_same(reference, model)
+    assert wrapper.state_dict()["param_groups"][0][setting] == then
+
+
+def test_what_a_state_lacks_is_taken_from_the_config() -> None:
+    model, saved = trained_wrapper(torch.optim.SGD)
+    state = saved.state_dict()
+    wrapper = OptimWrapper(torch.optim.SGD([{"params": model.parameters(), "note": "mine"}], lr=0.1))
+    wrapper.param_groups[0]["initial_lr"] = 0.5
+    wrapper.load_state_dict(state)
+    assert wrapper.param_groups[0]["note"] == "mine"
+    assert "initial_lr" not in wrapper.param_groups[0]
+
+
+def test_a_group_that_is_split_brings_the_base_settings_with_it() -> None:
+    model, saved = trained_wrapper(torch.optim.SGD)
+    saved.param_groups[0].update(lr=0.003, initial_lr=0.01)
+    wrapper = OptimWrapper(
+        torch.optim.SGD([{"params": model[0].parameters()}, {"params": model[2].parameters()}], lr=0.2)  # type: ignore[index]
+    )
+    wrapper.load_state_dict(through_file(saved.state_dict()))
+    assert wrapper.get_lr() == {"base_lr": [0.003], "lr": [0.003, 0.003]}
+    assert [group["initial_lr"] for group in wrapper.param_groups] == [0.01] * 3
+
+
+# accumulation windows that change on a resume
+
+
+@pytest.mark.parametrize("stop", range(1, 12))
+@pytest.mark.parametrize(("before", "after"), [(6, 12), (6, 7), (9, 6), (12, 11), (11, 12), (6, 6)])
+def test_every_window_is_a_mean_also_where_the_end_of_the_run_was_moved(before: int, after: int, stop: int) -> None:
+    """A window that was cut and has another length now is divided by that alone."""
+    if stop >= min(before, after):
+        return
+    data = batches(after)
+    first = make_model()
+    wrapper = OptimWrapper(make_optimizer(first), accumulative_counts=4)
+    wrapper.initialize_count_status(first, 0, before)
+    train(wrapper, first, data[:stop])
+    second = make_model()
+    second.load_state_dict(first.state_dict())
+    resumed = OptimWrapper(make_optimizer(second), accumulative_counts=4)
+    resumed.load_state_dict(through_file(wrapper.state_dict()))
+    resumed.initialize_count_status(second, stop, after)
+    train(resumed, second, data[stop:])
+    windows = [4] * (after // 4) + ([after % 4] if after % 4 else [])
+    for one, two in zip(second.parameters(), by_hand(data, windows).parameters()):
+        assert torch.allclose(one, two, rtol=1e-6, atol=1e-8)
+    assert all(param.grad is None for param in second.parameters())
+
+
+def test_gathered_gradients_follow_their_parameters_into_other_groups() -> None:
+    def grouped(model: Any, order: list[int]) -> OptimWrapper:
+        params = [*model.parameters()]
+        groups = [{"params": [params[index]], "weight_decay": 0.0} for index in order]
+        wrapper = OptimWrapper(torch.optim.SGD(groups, lr=0.1, momentum=0.9), accumulative_counts=3)
+        wrapper.param_order = order
+        return wrapper
+
+    square = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    wrapper = grouped(square, [0, 1, 2, 3])
+    train(wrapper, square, batches(4))
+    grads = [param.grad.clone() for param in square.parameters() if param.grad is not None]
+    state = through_file(wrapper.state_dict())
+    other = grouped(square, [2, 3, 0, 1])
+    other.zero_grad()
+    other.load_state_dict(state)
+    assert all(torch.equal(param.grad, grad) for param, grad in zip(square.parameters(), grads))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("stop", range(1, 9))
+def test_several_wrappers_resume_to_the_same_bits(stop: int) -> None:
+    """Mixed precision with an overflow, accumulation, clipping, and a parameter that is frozen at first."""
+
+    def make(model: Any) -> OptimWrapperDict:
+        model[0].bias.requires_grad_(False)
+        return OptimWrapperDict(
+            body=AmpOptimWrapper(
+                optimizer=torch.optim.SGD(model[0].parameters(), lr=0.1, momentum=0.9),
+                dtype="float16",
+                accumulative_counts=3,
+                clip_grad={"max_norm": 0.5},
+                loss_scale={"init_scale": 2.0**24, "growth_interval": 2},
+            ),
+            head=OptimWrapper(torch.optim.AdamW(model[2].parameters(), lr=0.01, fused=True), accumulative_counts=2),
+        )
+
+    def run(model: Any, wrappers: OptimWrapperDict, start: int, end: int) -> None:
+        for index in range(start, end):
+            if index == 4:
+                model[0].bias.requires_grad_(True)
+            with wrappers["body"].optim_context(model):
+                features = model[0](batches(9)[index])
+            wrappers["body"].update_params(features.float().square().mean())
+            wrappers["head"].update_params(model[2](features.detach().float()).square().mean())
+
+    whole = make_model()
+    wrappers = make(whole)
+    run(whole, wrappers, 0, 9)
+    first = make_model()
+    cut = make(first)
+    run(first, cut, 0, stop)
+    second = make_model()
+    resumed = make(second)
+    second.load_state_dict(through_file(first.state_dict()))
+    second[0].bias.requires_grad_(stop > 4)  # type: ignore[union-attr]
+    resumed.load_state_dict(through_file(cut.state_dict()))
+    run(second, resumed, stop, 9)
+    assert_same(second, whole)
+    assert str(resumed.state_dict()) == str(wrappers.state_dict())

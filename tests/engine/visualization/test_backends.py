@@ -29,6 +29,25 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def test_scalars_are_valid_json_whatever_their_values(tmp_path: Path) -> None:
+    nan, inf = float("nan"), float("inf")
+    backend = LocalVisBackend(str(tmp_path))
+    backend.add_scalar("loss", torch.tensor(nan))
+    backend.add_scalars({"a": np.float32(inf), "b": [nan, {"c": -inf}], "d": np.array([1.0, nan]), ("k",): nan}, step=1)
+    backend.add_scalars({"loss": 1.5, "lr": np.float64(0.1), "tag": "NaN"}, step=2)
+    backend.close()
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    lines = (tmp_path / "scalars.json").read_text().splitlines()
+    assert [json.loads(line, parse_constant=refuse) for line in lines] == [
+        {"loss": None, "step": 0},
+        {"a": None, "b": [None, {"c": None}], "d": [1.0, None], "('k',)": None, "step": 1},
+        {"loss": 1.5, "lr": 0.1, "tag": "NaN", "step": 2},
+    ]
+
+
 def test_all_are_registered() -> None:
     for name in ("LocalVisBackend", "TensorboardVisBackend", "WandbVisBackend", "MLflowVisBackend"):
         assert name in VISBACKENDS
@@ -48,9 +67,9 @@ def test_local_scalars(tmp_path: Path) -> None:
     backend.add_scalars({"loss": float("inf"), "step": 9}, step=4, file_path="run.json")
     assert json_lines(tmp_path / "scalars.json")[1:] == [
         {"loss": 0.25, "names": ["a", "b"], "when": "x", "step": 4},
-        {"loss": float("inf"), "step": 9},
+        {"loss": None, "step": 9},
     ]
-    assert json_lines(tmp_path / "run.json") == [{"loss": float("inf"), "step": 9}]
+    assert json_lines(tmp_path / "run.json") == [{"loss": None, "step": 9}]
     with pytest.raises(ValueError, match=r"must differ from 'scalars.json'"):
         backend.add_scalars({}, file_path="scalars.json")
     with pytest.raises(ConfigError, match="must end in \\.json"):

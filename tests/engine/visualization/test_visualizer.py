@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from trainwright.engine.logging import MMLogger
 from trainwright.engine.structures import DataSample, InstanceData, PixelData
 from trainwright.engine.visualization import visualizer as visualizer_module
 from trainwright.engine.visualization.backends import LocalVisBackend
@@ -325,3 +326,15 @@ def test_importing_it_imports_no_image_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_settings_of_mmengine_that_change_nothing_give_a_warning(tmp_path: Path) -> None:
+    logger = MMLogger("unused settings", log_file=tmp_path / "a.log")
+    with MMLogger.set_current(logger):
+        visualizer = Visualizer(fig_save_cfg=dict(dpi=300), save_dir=str(tmp_path), image=np.zeros((4, 4, 3), np.uint8))
+        visualizer.show(wait_time=1.0, backend="cv2")
+        Visualizer(fig_save_cfg=dict(dpi=300))
+        visualizer.show()
+    text = (tmp_path / "a.log").read_text()
+    assert text.count("changes nothing") == 3
+    assert all(word in text for word in ("fig_save_cfg={'dpi': 300}", "wait_time=1.0", "backend='cv2'"))

@@ -1,0 +1,162 @@
+"""From what a model predicts for a batch to one prediction for each sample."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from trainwright.engine.structures import BaseDataElement, DataSample
+
+_REMEDY = "return a list with one item for each sample, or one dictionary of tensors that have the samples along dim 0"
+_SHARED = (str, bytes, bool, int, float, complex, np.generic, type(None))
+
+
+def samples_of(predictions: Any, data_batch: Any = None) -> list[Any]:
+    """Returns the predictions for a batch as a list.
+
+    A batched data sample, a mapping or a named tuple is split into one data sample or dictionary for each sample, a
+    tensor or array into its rows. Any other iterable is taken to hold one item for each sample already.
+
+    Args:
+        predictions: what ``predict`` returned. In a mapping, tensors and arrays have the samples along dim 0, lists
+            and tuples have an item for each sample, mappings are split likewise; numbers, strings and None belong to
+            every sample.
+        data_batch: the batch that they are for, as the loader yields it, if it is at hand: the number of predictions
+            must be a number of samples that it can have.
+
+    Raises:
+        TypeError: the predictions cannot be split.
+        ValueError: the lengths in a mapping differ, or the batch does not have as many samples.
+    """
+    if isinstance(predictions, DataSample):
+        samples: list[Any] = predictions.unbatch()
+    elif is_batch(predictions):
+        samples = split_batch(predictions)
+    elif isinstance(predictions, Tensor | np.ndarray):
+        if not predictions.ndim:
+            raise TypeError(f"predict returned one number for a whole batch: {_REMEDY}")
+        samples = list(predictions)
+    elif isinstance(predictions, str | bytes | BaseDataElement) or not isinstance(predictions, Iterable):
+        raise TypeError(f"predict returned {describe(predictions)} for a whole batch: {_REMEDY}")
+    else:
+        samples = list(predictions)
+        if not all(isinstance(sample, Mapping | BaseDataElement) for sample in samples):
+            return samples  # as some metrics for MMEngine take them: `scores, labels = data_samples`
+    check_number(samples, data_batch, predictions)
+    return samples
+
+
+def is_batch(predictions: Any) -> bool:
+    """Whether predictions are one mapping, or named tuple, for a whole batch."""
+    return isinstance(predictions, Mapping) or hasattr(predictions, "_fields")
+
+
+def split_batch(predictions: Any) -> list[dict[str, Any]]:
+    """Returns a dictionary for each sample of a mapping or named tuple; see :func:`samples_of`."""
+    fields = _fields(predictions)
+    size = size_of_batch(fields)
+    return [_row(fields, index) for index in range(size)]
+
+
+def size_of_batch(predictions: Any) -> int:
+    """Returns how many samples a mapping or named tuple of predictions holds.
+
+    Raises:
+        TypeError: a field cannot be split, or none has a value for each sample.
+        ValueError: the fields differ in length.
+    """
+    lengths = dict(_lengths(_fields(predictions), ""))
+    if not lengths:
+        raise TypeError(f"predict returned {describe(predictions)}, with no value for each sample: {_REMEDY}")
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise ValueError(f"predict returned fields for different numbers of samples: {found}. {_REMEDY.capitalize()}")
+    return next(iter(lengths.values()))
+
+
+def check_number(samples: Any, data_batch: Any, predictions: Any) -> None:
+    """Raises a ``ValueError`` if the batch cannot have as many samples as there are predictions.
+
+    Args:
+        samples: something with a length: that of the predictions.
+        data_batch: the batch as the loader yields it.
+        predictions: what the model returned, for the message.
+    """
+    possible = _possible_sizes(data_batch)
+    if possible and len(samples) not in possible:
+        raise ValueError(
+            f"there are {len(samples)} predictions for a batch of {' or '.join(map(str, sorted(possible)))} samples; "
+            f"predict returned {describe(predictions)}: {_REMEDY}"
+        )
+
+
+def describe(value: Any) -> str:
+    """Returns in a few words what predictions consist of."""
+    if isinstance(value, Tensor | np.ndarray):
+        return f"{type(value).__name__} {tuple(value.shape)}"
+    if is_batch(value):
+        fields = _fields(value)
+        return f"{type(value).__name__} of {', '.join(f'{name}: {describe(item)}' for name, item in fields.items())}"
+    if isinstance(value, list | tuple):
+        shown = ", ".join(describe(item) if isinstance(item, Tensor) else type(item).__name__ for item in value[:3])
+        return f"a {type(value).__name__} of {len(value)} ({shown}{', …' if len(value) > 3 else ''})"
+    return type(value).__name__
+
+
+def _fields(predictions: Any) -> Mapping[Any, Any]:
+    return predictions if isinstance(predictions, Mapping) else predictions._asdict()
+
+
+def _lengths(fields: Mapping[Any, Any], path: str) -> Iterable[tuple[str, int]]:
+    for name, value in fields.items():
+        if isinstance(value, Tensor | np.ndarray):
+            if value.ndim:
+                yield f"{path}{name}", len(value)
+        elif is_batch(value):
+            yield from _lengths(_fields(value), f"{path}{name}.")
+        elif isinstance(value, list | tuple):
+            yield f"{path}{name}", len(value)
+        elif not isinstance(value, _SHARED):
+            kind = type(value).__name__
+            raise TypeError(f"predict returned {path}{name} as {kind}, which cannot be split into samples: {_REMEDY}")
+
+
+def _row(fields: Mapping[Any, Any], index: int) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for name, value in fields.items():
+        if is_batch(value):
+            row[name] = _row(_fields(value), index)
+        elif isinstance(value, list | tuple) or (isinstance(value, Tensor | np.ndarray) and value.ndim):
+            row[name] = value[index]
+        else:
+            row[name] = value
+    return row
+
+
+def _possible_sizes(data_batch: Any) -> set[int]:
+    """Returns how many samples a batch may have; empty if it does not tell.
+
+    There may be several: a list of tensors has an item for each sample, or for each view (of test-time augmentation).
+    """
+    if isinstance(data_batch, Tensor | np.ndarray):
+        return {len(data_batch)} if data_batch.ndim else set()
+    if isinstance(data_batch, DataSample):
+        return _possible_sizes(data_batch.to_dict())
+    if isinstance(data_batch, Mapping):
+        parts: Iterable[Any] = data_batch.values()
+    elif isinstance(data_batch, list | tuple):
+        parts = data_batch
+        if data_batch and all(isinstance(item, Mapping | BaseDataElement) for item in data_batch):
+            return {len(data_batch)}
+    else:
+        return set()
+    sizes = set()
+    for part in parts:
+        if isinstance(part, list | tuple):
+            sizes.add(len(part))
+            sizes |= {len(item) for item in part if isinstance(item, list | tuple)}
+            sizes |= {len(item) for item in part if isinstance(item, Tensor | np.ndarray) and item.ndim}
+        else:
+            sizes |= _possible_sizes(part)
+    return sizes

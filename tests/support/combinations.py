@@ -424,7 +424,7 @@ def _hooks(c: Combination) -> list[dict[str, Any]]:
         hooks.append(
             {
                 "type": "CheckpointHook", "interval": 3, "by_epoch": False, "save_last": False, "max_keep_ckpts": 2,
-                "filename_tmpl": "second_{}.pth",
+                "filename_tmpl": "second_{}.pth", "name": "second",
             }
         )  # fmt: skip
     if c["average"]:
@@ -451,7 +451,7 @@ def _hooks(c: Combination) -> list[dict[str, Any]]:
         }[c["late"]]
         hooks.append({"type": "SwitchHook", "target": "model.late", "value": True, **when})
     if c.get("switch_in_front"):
-        hooks.append({"type": "SwitchHook", "target": "model.draws", "value": True, "at_iter": 99})
+        hooks.append({"type": "SwitchHook", "name": "in_front", "target": "model.draws", "value": True, "at_iter": 99})
     if c["switch"]:
         target, value, at = {
             "dataset": ("train_dataloader.dataset.noise", 0.0, {"at_iter": 4}),
@@ -460,7 +460,7 @@ def _hooks(c: Combination) -> list[dict[str, Any]]:
         }[c["switch"]]  # fmt: skip
         if c["wrapper"] and c["switch"] == "dataset":
             target = target.replace("dataset.", "dataset.datasets.0." if c["wrapper"] == "concat" else "dataset.dataset.")  # fmt: skip
-        hooks.append({"type": "SwitchHook", "target": target, "value": value, **at})
+        hooks.append({"type": "SwitchHook", "name": "switch", "target": target, "value": value, **at})
     if c["nan_guard"]:
         options = {"snapshot_interval": c["snapshots"], "max_rollbacks": 20} if c["nan_guard"] == "rollback" else {}
         hooks.append({"type": "NanGuardHook", "action": c["nan_guard"], "interval": c["nan_interval"], **options})
@@ -650,7 +650,7 @@ def _stop_file(folder: Path) -> list[str]:
 _REGULAR = re.compile(r"(epoch|iter)_\d+\.pth")
 _SECOND = re.compile(r"second_\d+\.pth")
 _OF_THE_FILES = re.compile(
-    r"^trainwright\.hooks\.[^:]*(keep_ckpts|obsolete|last_ckpt|last_at)|^message_hub\.runtime_info\.last_ckpt"
+    r"^trainwright\.hooks\.[^:]*(keep_ckpts|obsolete|last_ckpt|last_at)|^message_hub\.(runtime_info|resumed_keys)\.last_ckpt"
 )
 _TIMES = re.compile(r"^message_hub\.log_scalars\.test/(data_)?time\.")
 _TRAINING = ("state_dict", "ema_state_dict", "optimizer", "param_schedulers")
@@ -835,7 +835,7 @@ def _each_sample_once(c: Combination, changed: Combination, cut: Left, base: Pat
     """Another batch size: the epoch shows each sample once, but those that the log says come again."""
     if cut.outcome != "done":
         return [f"outcome: {cut.outcome}, not done"]
-    said = re.search(r"but (\d+) that were seen come again", cut.printed)
+    said = re.search(r"(\d+) that were seen come again", cut.printed)
     again = int(said[1]) if said else 0
     wrong = []
     for epoch in range(c["length"]):
@@ -879,8 +879,8 @@ CHANGES: dict[str, Change] = {
     "lr": Change(lambda c: {**c, "lr": 0.02}, _same("training", "lr"), {"schedule": None, "warmup": False, "plateau": False, "scale_lr": False}),
     "hook_added": Change(lambda c: {**c, "time_limit": True}, _same("all"), {"time_limit": False}),
     "hook_removed": Change(lambda c: {**c, "time_limit": False}, _same("all"), {"time_limit": True}),
-    "saver_added": Change(lambda c: {**c, "second_saver": True}, _same("training", "CheckpointHook"), {"second_saver": False, "save_by": "iter", "nan_guard": None}),
-    "saver_removed": Change(lambda c: {**c, "second_saver": False}, _same("training", "CheckpointHook"), {"second_saver": True, "save_by": "iter", "nan_guard": None}),
+    "saver_added": Change(lambda c: {**c, "second_saver": True}, _same("training", "second"), {"second_saver": False, "save_by": "iter", "nan_guard": None}),
+    "saver_removed": Change(lambda c: {**c, "second_saver": False}, _same("training", "second"), {"second_saver": True, "save_by": "iter", "nan_guard": None}),
     "stop_added": Change(lambda c: {**c, "early_stop": "patience"}, _same("nothing", "EarlyStoppingHook"), {"early_stop": None, "validate": True}),
     "stop_removed": Change(lambda c: {**c, "early_stop": None}, _same("nothing", "EarlyStoppingHook"), {"early_stop": "patience", "validate": True}),
     "state_removed": Change(lambda c: {**c, "user_hook": False}, _same("nothing", "ComboHook"), {"user_hook": True}),
@@ -958,7 +958,7 @@ CHANGES: dict[str, Change] = {
     "to_stream": Change(lambda c: {**c, "dataset": "stream"}, _ends_where_it_should, _PLAIN),
     "from_stream": Change(lambda c: {**c, "dataset": "map"}, _ends_where_it_should, {**_PLAIN, "dataset": "stream"}),
     "to_loader": Change(lambda c: {**c, "dataset": "loader"}, _ends_where_it_should, _PLAIN),
-    "stream_batch": Change(lambda c: {**c, "batch_size": 5}, _ends_where_it_should, {**_PLAIN, "dataset": "stream", "batch_size": 4}),
+    "stream_batch": Change(lambda c: {**c, "batch_size": 5}, _each_sample_once, {**_PLAIN, "dataset": "stream", "batch_size": 4}),
     "epochs_batch": Change(lambda c: {**c, "batch_size": 5}, _ends_where_it_should, {**_PLAIN, "loop": "iter", "batch_size": 4}),
     "switch_added": Change(lambda c: {**c, "switch": "clip"}, _ends_where_it_should, {"switch": None, "early_stop": None, "nan_guard": None, "two": False, "clip": "norm"}),
     "switch_removed": Change(lambda c: {**c, "switch": None}, _ends_where_it_should, {"switch": "clip", "early_stop": None, "nan_guard": None, "two": False, "clip": "norm"}),

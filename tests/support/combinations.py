@@ -424,7 +424,7 @@ def _hooks(c: Combination) -> list[dict[str, Any]]:
     if c["second_saver"]:
         hooks.append(
             {
-                "type": "CheckpointHook", "interval": 3, "by_epoch": False, "save_last": False, "max_keep_ckpts": 2,
+                "type": "CheckpointHook", "name": "second", "interval": 3, "by_epoch": False, "save_last": False, "max_keep_ckpts": 2,
                 "filename_tmpl": "second_{}.pth",
             }
         )  # fmt: skip
@@ -450,7 +450,7 @@ def _hooks(c: Combination) -> list[dict[str, Any]]:
             "at_epoch": {"at_epoch": 1},
             "when": {"when": {"monitor": "val/score", "above": -9.0}},
         }[c["late"]]
-        hooks.append({"type": "SwitchHook", "target": "model.late", "value": True, **when})
+        hooks.append({"type": "SwitchHook", "name": "late", "target": "model.late", "value": True, **when})
     if c["switch"]:
         target, value, at = {
             "dataset": ("train_dataloader.dataset.noise", 0.0, {"at_iter": 4}),
@@ -459,7 +459,7 @@ def _hooks(c: Combination) -> list[dict[str, Any]]:
         }[c["switch"]]  # fmt: skip
         if c["wrapper"] and c["switch"] == "dataset":
             target = target.replace("dataset.", "dataset.datasets.0." if c["wrapper"] == "concat" else "dataset.dataset.")  # fmt: skip
-        hooks.append({"type": "SwitchHook", "target": target, "value": value, **at})
+        hooks.append({"type": "SwitchHook", "name": "other", "target": target, "value": value, **at})
     if c["nan_guard"]:
         options = {"snapshot_interval": c["snapshots"], "max_rollbacks": 20} if c["nan_guard"] == "rollback" else {}
         hooks.append({"type": "NanGuardHook", "action": c["nan_guard"], "interval": c["nan_interval"], **options})
@@ -649,7 +649,7 @@ def _stop_file(folder: Path) -> list[str]:
 _REGULAR = re.compile(r"(epoch|iter)_\d+\.pth")
 _SECOND = re.compile(r"second_\d+\.pth")
 _OF_THE_FILES = re.compile(
-    r"^trainwright\.hooks\.[^:]*(keep_ckpts|obsolete|last_ckpt|last_at)|^message_hub\.runtime_info\.last_ckpt"
+    r"^trainwright\.hooks\.[^:]*(keep_ckpts|obsolete|last_ckpt|last_at)|^message_hub\.(runtime_info|resumed_keys)\.last_ckpt"
 )
 _TIMES = re.compile(r"^message_hub\.log_scalars\.test/(data_)?time\.")
 _TRAINING = ("state_dict", "ema_state_dict", "optimizer", "param_schedulers")
@@ -716,6 +716,8 @@ def _different_files(c: Combination, cut: Left, whole: Left) -> list[str]:
         different.append(f"files.others: {sorted(others[0])}, not {sorted(others[1])}")
     for name in sorted(found.keys() & expected.keys() - set(cut.stopped)):
         lines = _different_bits(cut, found[name], expected[name])
+        if name.endswith("-DIGEST.pth"):  # a stop at the very end is published, with its epoch counted
+            lines = [line for line in lines if not line.startswith(("meta.stopped", "meta.epoch"))]
         different += [f"files.{'best' if name.startswith('best') else 'content'}: {name}: {line}" for line in lines]
     return different
 
@@ -735,10 +737,9 @@ def _with_stops(c: Combination, names: set[str], cut: Left, expected: Mapping[st
     stops = {name for name in cut.stopped if name not in names}
     if saver is None or saver["max_keep_ckpts"] < 1:
         return names | stops
-    last = {name for name in names if "stopped" in load_checkpoint_file(expected[name])["meta"]}  # of an early stop
-    at = {name: load_checkpoint_file(expected[name])["meta"]["iter"] for name in names - last}
+    at = {name: load_checkpoint_file(expected[name])["meta"]["iter"] for name in names}
     at.update({name: _iteration_of(name, cut) for name in stops})
-    return last | set(sorted(at, key=lambda name: at[name])[-saver["max_keep_ckpts"] :])
+    return set(sorted(at, key=lambda name: at[name])[-saver["max_keep_ckpts"] :])
 
 
 def _iteration_of(name: str, run: Left) -> float:
@@ -834,7 +835,7 @@ def _each_sample_once(c: Combination, changed: Combination, cut: Left, base: Pat
     """Another batch size: the epoch shows each sample once, but those that the log says come again."""
     if cut.outcome != "done":
         return [f"outcome: {cut.outcome}, not done"]
-    said = re.search(r"but (\d+) that were seen come again", cut.printed)
+    said = re.search(r"(\d+) that were seen come again", cut.printed)
     again = int(said[1]) if said else 0
     wrong = []
     for epoch in range(c["length"]):
@@ -879,12 +880,12 @@ CHANGES: dict[str, Change] = {
     "lr": Change(lambda c: {**c, "lr": 0.02}, _same("training", "lr"), {"schedule": None, "warmup": False, "plateau": False, "scale_lr": False}),
     "hook_added": Change(lambda c: {**c, "time_limit": True}, _same("all"), {"time_limit": False}),
     "hook_removed": Change(lambda c: {**c, "time_limit": False}, _same("all"), {"time_limit": True}),
-    "saver_added": Change(lambda c: {**c, "second_saver": True}, _same("training", "CheckpointHook"), {"second_saver": False, "save_by": "iter", "nan_guard": None}),
-    "saver_removed": Change(lambda c: {**c, "second_saver": False}, _same("training", "CheckpointHook"), {"second_saver": True, "save_by": "iter", "nan_guard": None}),
+    "saver_added": Change(lambda c: {**c, "second_saver": True}, _same("training", "second"), {"second_saver": False, "save_by": "iter", "nan_guard": None}),
+    "saver_removed": Change(lambda c: {**c, "second_saver": False}, _same("training", "second"), {"second_saver": True, "save_by": "iter", "nan_guard": None}),
     "stop_added": Change(lambda c: {**c, "early_stop": "patience"}, _same("nothing", "EarlyStoppingHook"), {"early_stop": None, "validate": True}),
     "stop_removed": Change(lambda c: {**c, "early_stop": None}, _same("nothing", "EarlyStoppingHook"), {"early_stop": "patience", "validate": True}),
     "state_removed": Change(lambda c: {**c, "user_hook": False}, _same("nothing", "ComboHook"), {"user_hook": True}),
-    "longer": Change(lambda c: {**c, "length": c["length"] + 1}, _as_from_the_start("training", rates=True), {"plateau": False, "early_stop": None, "nan_guard": None}),
+    "longer": Change(lambda c: {**c, "length": c["length"] + 1}, _as_from_the_start("training", rates=True), {"plateau": False, "early_stop": None, "nan_guard": None, "accumulate": 1, "accumulation": None}),
     "schedule": Change(
         lambda c: {**c, "schedule_settings": {"gamma": 0.7}}, _as_from_the_start("training", rates=True),
         {"schedule": "exponential", "plateau": False, "early_stop": None, "nan_guard": None, "schedule_by": "iter"},

@@ -490,7 +490,9 @@ class IterBasedTrainLoop(TrainLoop):
         runner, state = self.runner, self._state
         if state.iter < self._max_iters:  # also where max_iters was raised after the end
             state.epoch = 0
-        self._began_at = state.inner_iter = state.iter
+        if state.epoch == 0:
+            state.inner_iter = state.iter
+        self._began_at = state.iter
         runner.call_hook("before_train")
         self._decide_current_val_interval()
         runner.start_host_streams()

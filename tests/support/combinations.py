@@ -423,8 +423,8 @@ def _hooks(c: Combination) -> list[dict[str, Any]]:
     if c["second_saver"]:
         hooks.append(
             {
-                "type": "CheckpointHook", "interval": 3, "by_epoch": False, "save_last": False, "max_keep_ckpts": 2,
-                "filename_tmpl": "second_{}.pth", "name": "second",
+                "type": "CheckpointHook", "name": "second", "interval": 3, "by_epoch": False, "save_last": False, "max_keep_ckpts": 2,
+                "filename_tmpl": "second_{}.pth",
             }
         )  # fmt: skip
     if c["average"]:
@@ -449,7 +449,7 @@ def _hooks(c: Combination) -> list[dict[str, Any]]:
             "at_epoch": {"at_epoch": 1},
             "when": {"when": {"monitor": "val/score", "above": -9.0}},
         }[c["late"]]
-        hooks.append({"type": "SwitchHook", "target": "model.late", "value": True, **when})
+        hooks.append({"type": "SwitchHook", "name": "late", "target": "model.late", "value": True, **when})
     if c.get("switch_in_front"):
         hooks.append({"type": "SwitchHook", "name": "in_front", "target": "model.draws", "value": True, "at_iter": 99})
     if c["switch"]:
@@ -460,7 +460,7 @@ def _hooks(c: Combination) -> list[dict[str, Any]]:
         }[c["switch"]]  # fmt: skip
         if c["wrapper"] and c["switch"] == "dataset":
             target = target.replace("dataset.", "dataset.datasets.0." if c["wrapper"] == "concat" else "dataset.dataset.")  # fmt: skip
-        hooks.append({"type": "SwitchHook", "name": "switch", "target": target, "value": value, **at})
+        hooks.append({"type": "SwitchHook", "name": "other", "target": target, "value": value, **at})
     if c["nan_guard"]:
         options = {"snapshot_interval": c["snapshots"], "max_rollbacks": 20} if c["nan_guard"] == "rollback" else {}
         hooks.append({"type": "NanGuardHook", "action": c["nan_guard"], "interval": c["nan_interval"], **options})
@@ -717,6 +717,8 @@ def _different_files(c: Combination, cut: Left, whole: Left) -> list[str]:
         different.append(f"files.others: {sorted(others[0])}, not {sorted(others[1])}")
     for name in sorted(found.keys() & expected.keys() - set(cut.stopped)):
         lines = _different_bits(cut, found[name], expected[name])
+        if name.endswith("-DIGEST.pth"):  # a stop at the very end is published, with its epoch counted
+            lines = [line for line in lines if not line.startswith(("meta.stopped", "meta.epoch"))]
         different += [f"files.{'best' if name.startswith('best') else 'content'}: {name}: {line}" for line in lines]
     return different
 
@@ -736,10 +738,9 @@ def _with_stops(c: Combination, names: set[str], cut: Left, expected: Mapping[st
     stops = {name for name in cut.stopped if name not in names}
     if saver is None or saver["max_keep_ckpts"] < 1:
         return names | stops
-    last = {name for name in names if "stopped" in load_checkpoint_file(expected[name])["meta"]}  # of an early stop
-    at = {name: load_checkpoint_file(expected[name])["meta"]["iter"] for name in names - last}
+    at = {name: load_checkpoint_file(expected[name])["meta"]["iter"] for name in names}
     at.update({name: _iteration_of(name, cut) for name in stops})
-    return last | set(sorted(at, key=lambda name: (at[name], name not in stops))[-saver["max_keep_ckpts"] :])
+    return set(sorted(at, key=lambda name: (at[name], name not in stops))[-saver["max_keep_ckpts"] :])
 
 
 def _iteration_of(name: str, run: Left) -> float:
@@ -884,7 +885,7 @@ CHANGES: dict[str, Change] = {
     "stop_added": Change(lambda c: {**c, "early_stop": "patience"}, _same("nothing", "EarlyStoppingHook"), {"early_stop": None, "validate": True}),
     "stop_removed": Change(lambda c: {**c, "early_stop": None}, _same("nothing", "EarlyStoppingHook"), {"early_stop": "patience", "validate": True}),
     "state_removed": Change(lambda c: {**c, "user_hook": False}, _same("nothing", "ComboHook"), {"user_hook": True}),
-    "longer": Change(lambda c: {**c, "length": c["length"] + 1}, _as_from_the_start("training", rates=True), {"plateau": False, "early_stop": None, "nan_guard": None}),
+    "longer": Change(lambda c: {**c, "length": c["length"] + 1}, _as_from_the_start("training", rates=True), {"plateau": False, "early_stop": None, "nan_guard": None, "accumulate": 1, "accumulation": None}),
     "schedule": Change(
         lambda c: {**c, "schedule_settings": {"gamma": 0.7}}, _as_from_the_start("training", rates=True),
         {"schedule": "exponential", "plateau": False, "early_stop": None, "nan_guard": None, "schedule_by": "iter"},

@@ -29,6 +29,7 @@ from trainwright.engine.optim.constructor import (
 )
 from trainwright.engine.optim.schedulers import beyond_end
 from trainwright.engine.registry import ROOT_REGISTRIES, Registry
+from trainwright.engine.starting_point import AUTO
 
 TRIPLES = (
     ("train_dataloader", "train_cfg", "optim_wrapper"),
@@ -401,10 +402,10 @@ class _Check:
 
     def _checkpoint(self) -> None:
         resume, work_dir = self.top.get("resume"), self.top.get("work_dir")
-        resumes = resume is True and isinstance(work_dir, str) and Path(work_dir, checkpoint.LAST).exists()
-        for key in ("resume",) if isinstance(resume, str) or resumes else ("load_from",):
+        resumes = resume in (True, AUTO) and isinstance(work_dir, str) and Path(work_dir, checkpoint.LAST).exists()
+        for key in ("resume",) if resumes or (isinstance(resume, str) and resume != AUTO) else ("load_from",):
             path = self.top.get(key)
-            if isinstance(path, str) and "://" not in path and not Path(path).exists():
+            if isinstance(path, str) and path != AUTO and "://" not in path and not Path(path).exists():
                 self._error(key, f"there is no file {path!r}", origin=origin_of(self.top, key))
 
     def _resolve(self, type_: Any, registry: Registry, path: str, origin: Origin | None) -> Callable[..., Any] | None:

@@ -202,6 +202,10 @@ class PositionedSampler(Sampler[Any]):
         return len(self._sampler)
 
     def __iter__(self) -> Iterator[Any]:
+        # Only the first item consumes `start`: PyTorch's loader with workers makes two iterators, and uses the second.
+        yield from self._keys()
+
+    def _keys(self) -> Iterator[Any]:
         start, self.start = self.start, 0
         items = self.items_from(start)
         if _is_deterministic(self._dataset):  # then an index will do for a key

@@ -84,8 +84,8 @@ class Runner:
         custom_hooks: further hooks.
         data_preprocessor: given to a model that is built from a config and names none.
         load_from: a checkpoint whose weights the run starts with.
-        resume: continue the run in ``work_dir``, from its newest checkpoint (``load_from`` counts only while there is
-            none), or with a path from that checkpoint.
+        resume: ``"auto"`` to continue the run in ``work_dir`` from its newest checkpoint, if there is one; True
+            likewise, but while there is none the run of ``load_from`` is continued; a path for that checkpoint.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
         env_cfg: see :func:`setup_environment`.
         log_processor: makes log lines.

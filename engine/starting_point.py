@@ -8,6 +8,8 @@ from typing import Any
 from trainwright.engine.checkpoint import find_latest_checkpoint, load_checkpoint_file
 from trainwright.engine.logging import get_logger
 
+AUTO = "auto"
+
 
 @dataclass(frozen=True)
 class StartingPoint:
@@ -33,17 +35,17 @@ class StartingPoint:
         Args:
             work_dir: the run's folder.
             load_from: a checkpoint whose weights the run begins with.
-            resume: True for the newest checkpoint in ``work_dir``, a path for that checkpoint.
+            resume: ``"auto"`` for the newest checkpoint in ``work_dir``, and while there is none a new run; True
+                likewise, but while there is none ``load_from`` is resumed, as in MMEngine; a path for that checkpoint.
 
         Raises:
             CheckpointError: the file is missing or damaged.
         """
         if not resume:
             return cls._read(load_from, resumes=False)
-        if isinstance(resume, str):
+        if isinstance(resume, str) and resume != AUTO:
             return cls._read(resume, resumes=True)
-        folder = Path(work_dir).resolve()
-        if load_from is not None and Path(load_from).resolve().is_relative_to(folder):
+        if load_from is not None and Path(load_from).resolve().is_relative_to(Path(work_dir).resolve()):
             return cls._read(load_from, resumes=True)
         newest, skipped = find_latest_checkpoint(work_dir)
         for line in skipped:
@@ -52,13 +54,18 @@ class StartingPoint:
             return cls._read(str(newest), resumes=True)
         if load_from is None:
             get_logger().info("There is nothing to resume in %s: the run starts from scratch.", work_dir)
+        elif resume == AUTO:
+            get_logger().info(
+                "There is nothing to resume in %s: the run starts at iteration 0 from the weights of %s.",
+                work_dir, load_from,
+            )  # fmt: skip
         else:
             get_logger().warning(
-                "There is nothing to resume in %s: the run starts at iteration 0 from the weights of load_from. "
-                "(To continue the run that wrote %s, name it: resume='%s', or --resume PATH.)",
-                work_dir, load_from, load_from,
+                "There is nothing to resume in %s: the run of load_from, %s, is continued there. (To start at "
+                "iteration 0 from its weights: resume='auto'.)",
+                work_dir, load_from,
             )  # fmt: skip
-        return cls._read(load_from, resumes=False)
+        return cls._read(load_from, resumes=load_from is not None and resume is True)
 
     @classmethod
     def _read(cls, path: str | None, *, resumes: bool) -> "StartingPoint":

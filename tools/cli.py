@@ -173,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     of_config = "a config file, or the name of one that ships with Trainwright"
     command.add_argument("config", metavar="CONFIG", help=of_config)
     command.add_argument(
-        "--resume", nargs="?", const=True, metavar="CHECKPOINT",
+        "--resume", nargs="?", const="auto", metavar="CHECKPOINT",
         help="go on from a checkpoint, or from the newest in the work dir",
     )  # fmt: skip
     command.add_argument("--load-from", metavar="CHECKPOINT", help="start from these weights")

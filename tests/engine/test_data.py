@@ -350,3 +350,30 @@ def test_disable_subprocess_warning_gives_a_warning(tmp_path: Path) -> None:
                 dict(dataset=list(range(4)), batch_size=2, disable_subprocess_warning=value), seed=0, path="d"
             )
     assert (tmp_path / "a.log").read_text().count("d.disable_subprocess_warning changes nothing") == 1
+
+
+class Pairs:
+    """A batch sampler of one's own, over indices in their order."""
+
+    def __init__(self, sampler: Any, batch_size: int) -> None:
+        self.length = len(sampler) // 2
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Any:
+        return ([2 * place, 2 * place + 1] for place in range(self.length))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("kind", ["batch sampler", "no batches"])
+def test_a_loader_starts_in_the_middle_with_workers_too(workers: int, kind: str) -> None:
+    more = dict(batch_sampler=dict(type=Pairs)) if kind == "batch sampler" else dict(batch_size=None)
+    loader = build_dataloader(
+        dict(
+            dataset=list(range(8)), num_workers=workers, sampler=dict(type="DefaultSampler", shuffle=False),
+            collate_fn=dict(type="pseudo_collate") if kind == "batch sampler" else lambda sample: sample, **more,
+        ), seed=0,
+    )  # fmt: skip
+    start_at(loader, 0, 2)
+    assert list(loader) == ([[4, 5], [6, 7]] if kind == "batch sampler" else [2, 3, 4, 5, 6, 7])

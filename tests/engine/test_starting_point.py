@@ -43,19 +43,37 @@ def test_a_fine_tune_that_was_stopped_resumes_itself_and_not_the_run_that_it_sta
 ) -> None:
     def run(folder: str, *hooks: Hook) -> Runner:
         runner = make_runner(
-            tmp_path / folder, hooks, load_from=other_run, resume=True, checkpoint=dict(interval=1), lr=0.01
+            tmp_path / folder, hooks, load_from=other_run, resume="auto", checkpoint=dict(interval=1), lr=0.01
         )
         runner.train()
         return runner
 
     first = run("cut", StopAt(3))
     assert first.iter == 3
-    assert "starts at iteration 0 from the weights of load_from" in log_of(first)
+    assert f"starts at iteration 0 from the weights of {other_run}" in log_of(first)
     second = run("cut")
     assert not second.start.path.startswith(str(tmp_path / "pretraining"))
     whole = run("whole")
     torch.testing.assert_close(weights_of(second), weights_of(whole), rtol=0, atol=0)
     assert not torch.equal(first.model.fc.weight, second.model.fc.weight)
+
+
+def test_with_true_the_other_run_is_continued_while_there_is_none_here(tmp_path: Path, other_run: str) -> None:
+    def run() -> Runner:
+        runner = make_runner(
+            tmp_path / "new",
+            load_from=other_run,
+            resume=True,
+            checkpoint=dict(interval=1),
+            train_cfg=dict(max_epochs=5),
+        )
+        runner.train()
+        return runner
+
+    first, second = run(), run()
+    assert (len(first.model.seen), first.iter) == (4, 10)
+    assert "is continued there" in log_of(first)
+    assert second.start.path == str(tmp_path / "new" / "epoch_5.pth") and second.model.seen == []
 
 
 def test_a_path_names_the_checkpoint_to_resume_wherever_it_lies(tmp_path: Path, other_run: str) -> None:

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, count
 from pathlib import Path
@@ -84,6 +85,7 @@ def collect_env() -> dict[str, str]:
     }
 
 
+@cache
 def package_version(package: str) -> str:
     """Returns the version of an installed package without importing it, or ``not installed``."""
     try:

@@ -292,6 +292,11 @@ class TrainLoop(BaseLoop):
         if self._data_restored:
             self._data_restored = False
         elif not start_at(loader, data_pass, batch):
+            if keeps_position(loader):
+                raise CheckpointError(
+                    "the checkpoint was written in the middle of an epoch and has no state of a data loader, but this "
+                    "run's loader keeps its own position: resume from the end of an epoch, or start from the weights"
+                )
             left = None if self.epoch_length is None else max(0, self.epoch_length - batch)
             if left != 0:
                 self._runner.logger.warning(

@@ -89,13 +89,13 @@ class BaseModel(BaseModule):
             The predictions; or the pair of predictions and losses, the losses as :meth:`train_step` returns
             them.
         """
-        return self._predict(data, with_loss)
+        return self._evaluation_step(data, with_loss)
 
     def test_step(self, data: Any, with_loss: bool = False) -> Any:
         """Predict a batch of the test; arguments and result as for :meth:`val_step`."""
-        return self._predict(data, with_loss)
+        return self._evaluation_step(data, with_loss)
 
-    def _predict(self, data: Any, with_loss: bool) -> Any:
+    def _evaluation_step(self, data: Any, with_loss: bool) -> Any:
         data = self.data_preprocessor(data, False)
         predictions = self._run_forward(data, "predict")
         if not with_loss:

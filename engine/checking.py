@@ -329,29 +329,36 @@ class _Check:
         for place, cfg in _items(self.top.get("custom_hooks"), "custom_hooks"):
             self._component(cfg, registries.HOOKS, place, extra=["priority", "name"], exact=True)
             self._directions(cfg, place)
-        self._hook_names()
-        self._exclusive_hooks()
+        self._hooks_together()
 
-    def _hook_names(self) -> None:
-        default_hooks, custom_hooks = self.top.get("default_hooks"), self.top.get("custom_hooks")
-        if not isinstance(default_hooks or {}, Mapping) or not isinstance(custom_hooks or (), list | tuple):
+    def _hooks_together(self) -> None:
+        """Note hooks of which a run can have only one, and those whose states would be mixed up."""
+        default_hooks, custom_hooks = self.top.get("default_hooks") or {}, self.top.get("custom_hooks") or ()
+        if not isinstance(default_hooks, Mapping) or not isinstance(custom_hooks, list | tuple):
             return
+        exclusive: dict[str, type[Hook]] = {}
         places: dict[str, str] = {}
-        with suppress(ConfigError):  # names that are wrong are reported above
-            for path, cfg in configured_hooks(default_hooks or {}, custom_hooks or ()):
-                type_ = cfg.get("type") if isinstance(cfg, Mapping) else type(cfg)
-                hook_class = registries.HOOKS.get(type_) if isinstance(type_, str) else type_
-                if hook_class is None or not has_state(hook_class):
-                    continue
-                name = (cfg.get("name") if isinstance(cfg, Mapping) else cfg.name) or hook_class.__name__
-                if name in places:
-                    self.errors.append(same_name(name, path, places[name], origin_of(cfg, "type")))
-                places.setdefault(name, path)
+        with suppress(ConfigError):  # a default hook that does not exist: noted already
+            for path, cfg in configured_hooks(default_hooks, custom_hooks):
+                cls = _known(cfg.get("type"), registries.HOOKS) if isinstance(cfg, Mapping) else type(cfg)
+                origin = origin_of(cfg, "type")
+                if (words := getattr(cls, "exclusive", None)) is not None:
+                    if words in exclusive:
+                        error = excluded(path, cls, exclusive[words])
+                        error.origin = origin
+                        self.errors.append(error)
+                    exclusive.setdefault(words, cls)
+                if has_state(cls):
+                    given = cfg.get("name") if isinstance(cfg, Mapping) else cfg.name
+                    name = str(given or getattr(cls, "__name__", cls))
+                    if name in places:
+                        self.errors.append(same_name(name, path, places[name], origin))
+                    places.setdefault(name, path)
 
     def _directions(self, cfg: Mapping[str, Any], path: str, default: str | None = None) -> None:
         """Notes the metrics that a hook watches if nothing tells which of their scores are better."""
         type_ = cfg.get("type", default)
-        hook = registries.HOOKS.get(type_) if isinstance(type_, str) else type_
+        hook = _known(type_, registries.HOOKS)
         argument = getattr(hook, "monitor_argument", None)
         names = cfg.get(argument) if argument else None
         if names is None or any(cfg.get(key) is not None for key in ("rule", "greater_keys", "less_keys")):
@@ -370,35 +377,10 @@ class _Check:
                 yield metric
                 continue
             type_ = metric.get("type")
-            cls = registries.METRICS.get(type_) if isinstance(type_, str) else type_
+            cls = _known(type_, registries.METRICS)
             prefix = metric.get("prefix") or getattr(cls, "default_prefix", None)
             # A property answers only for a metric that is built: until then it counts as an answer.
             yield types.SimpleNamespace(prefix=prefix, higher_is_better=getattr(cls, "higher_is_better", None))
-
-    def _exclusive_hooks(self) -> None:
-        """Note hooks of which a run can have only one."""
-        seen: dict[str, type[Hook]] = {}
-        given, custom = self.top.get("default_hooks") or {}, self.top.get("custom_hooks") or ()
-        hooks: dict[str, Any] = {f"default_hooks.{name}": hook for name, hook in DEFAULT_HOOKS.items()}
-        for name, hook in given.items() if isinstance(given, Mapping) else ():
-            path = f"default_hooks.{name}"
-            hooks[path] = {**hooks.get(path, {}), **hook} if isinstance(hook, Mapping) and "type" not in hook else hook
-        for index, hook in enumerate(custom) if isinstance(custom, list | tuple) else ():
-            hooks[f"custom_hooks.{index}"] = hook
-        for path, hook in hooks.items():
-            cls: Any = type(hook)
-            if isinstance(hook, Mapping):
-                try:
-                    cls = resolve(hook.get("type"), registries.HOOKS)
-                except (ConfigError, ImportError):  # noted already
-                    continue
-            exclusive = getattr(cls, "exclusive", None)
-            if exclusive is not None and exclusive in seen:
-                error = excluded(path, cls, seen[exclusive])
-                error.origin = origin_of(hook, "type")
-                self.errors.append(error)
-            elif exclusive is not None:
-                seen[exclusive] = cls
 
     def _checkpoint(self) -> None:
         resume, work_dir = self.top.get("resume"), self.top.get("work_dir")
@@ -539,6 +521,14 @@ class _Check:
         elif typing.get_origin(annotation) is typing.Literal:
             hint = did_you_mean(str(value), map(str, typing.get_args(annotation)))
         self._error(path, f"must be {_describe(annotation)}, not {type(value).__name__} {value!r}", hint, origin)
+
+
+def _known(type_: Any, registry: Registry) -> Any:
+    """Return what ``type`` names, or None where that is a mistake, which is noted elsewhere."""
+    try:
+        return resolve(type_, registry)
+    except (ConfigError, ImportError):
+        return None
 
 
 def _items(given: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -234,3 +234,12 @@ def test_a_constructor_of_ones_own_reads_what_it_likes(mistakes: Any) -> None:
         assert mistakes((one, "optim_wrapper = dict(constructor='TwoRates', rates=[0.1, 0.2])")) == []
     finally:
         OPTIM_WRAPPER_CONSTRUCTORS.module_dict.pop("TwoRates")
+
+
+def test_a_hook_whose_module_cannot_be_imported_is_a_mistake_and_no_crash(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (in_tmp / "broken_hooks.py").write_text("import a_package_that_is_not_there\n")
+    monkeypatch.syspath_prepend(str(in_tmp))
+    [mistake] = check(Config(dict(model=dict(type="torch.nn.Identity"), custom_hooks=[dict(type="broken_hooks.Mine")])))
+    assert mistake.path == "custom_hooks.0.type" and "cannot be imported" in mistake.message

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from resume_runs import StopAt
 from tiny_runs import Line, log_of, make_runner, weights_of
 from torch import nn
 
@@ -18,17 +19,6 @@ from trainwright.engine.runner import Runner
 from trainwright.engine.starting_point import StartingPoint
 from trainwright.models.base import BaseModel
 from trainwright.models.initializers import constant_init
-
-
-class StopAt(Hook):
-    """Asks for a stop after an iteration."""
-
-    def __init__(self, done: int) -> None:
-        self.done = done
-
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if runner.iter + 1 == self.done:
-            runner.request_stop("a test")
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ train_dataloader = dict(
             dict(type="LoadImageFromFile"),
             dict(type="RandomResizedCrop", size=224),
             dict(type="RandomHorizontalFlip"),
-            dict(type="RandAugment", interpolation="bilinear"),
+            dict(type="RandAugment", interpolation=2),  # bilinear
             dict(type="RandomErasing", p=0.25, value=[124, 116, 104]),
             dict(type="PackInputs"),
         ],

@@ -9,7 +9,7 @@ train_dataloader = dict(
             dict(type="LoadImageFromFile"),
             dict(type="RandomResizedCrop", size=176),
             dict(type="RandomHorizontalFlip"),
-            dict(type="TrivialAugmentWide", interpolation="bilinear"),
+            dict(type="TrivialAugmentWide", interpolation=2),  # bilinear
             # What is erased becomes the mean, which is 0 for the network.
             dict(type="RandomErasing", p=0.1, value=[124, 116, 104]),
             dict(type="PackInputs"),

@@ -308,7 +308,10 @@ def test_a_custom_key_that_matches_nothing_is_named(logged: Logged) -> None:
             "norm_decay_mult: the optimizer's config has no 'weight_decay' to multiply",
         ),
         (
-            {"optimizer": {"type": "Muon", "lr": None}, "paramwise_cfg": {"custom_keys": {"head": {"lr_mult": 2}}}},
+            {
+                "optimizer": {"type": "Adafactor", "lr": None},
+                "paramwise_cfg": {"custom_keys": {"head": {"lr_mult": 2}}},
+            },
             "custom_keys.head.lr_mult: the optimizer's config has no 'lr' to multiply",
         ),
         ({"optimizer": SGD, "type": "AmpOptimWrapper", "dtyp": "float16"}, "did you mean 'dtype'"),

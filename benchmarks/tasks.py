@@ -83,7 +83,7 @@ OPTIMIZER = {"lr": 1e-4, "momentum": 0.9}
 def by_hand(task: Task, network: nn.Module, data: Prepared) -> None:
     """Trains in a loop by hand, with the optimizer that the Runner's config gets."""
     loader = DataLoader(data, task.batch_size, collate_fn=pseudo_collate)
-    optimizer = torch.optim.SGD(network.parameters(), fused=True, **OPTIMIZER)
+    optimizer = torch.optim.SGD(network.parameters(), **OPTIMIZER)
     network.train()
     for batch in loader:
         loss = task.loss_by_hand(network, batch)

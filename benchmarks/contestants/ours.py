@@ -16,7 +16,7 @@ def train_same(job: Job, network: nn.Module, folder: Path) -> None:
 
 
 def train_shipped(job: Job, network: nn.Module, folder: Path) -> None:
-    """Trains with the optimizer that a config gets which says nothing of its implementation: fused."""
+    """Trains with the optimizer of a config that names no implementation: Adam is fused, SGD is not."""
     build_runner(job, network, folder, job.optimizer).train()
 
 

@@ -51,7 +51,10 @@ def restore(runner: "Runner") -> None:
         CheckpointError: a part is missing, or does not fit.
     """
     start = runner.start
-    snapshot.restore(runner, start.contents)
+    try:
+        snapshot.restore(runner, start.contents)
+    except CheckpointError as error:
+        raise CheckpointError(f"{start.path}: {error}") from error
     _report_changes(runner, start.contents)
     runner.logger.info("Resumed from %s: epoch %d, iteration %d", start.path, runner.epoch, runner.iter)
     with suppress(CheckpointError):  # a damaged note
@@ -186,10 +189,13 @@ def _report_stop(runner: "Runner") -> None:
             "Stopped early after iteration %d (%s): the training is complete.", state.iter, state.stop_reason
         )
         return
-    command = "make the Runner with resume=True"
-    if runner.cfg.filename:
-        command = f"trainwright train {runner.cfg.filename} --work-dir {runner.work_dir} --resume"
-    runner.logger.warning("Stopped after iteration %d (%s). To go on: %s", state.iter, state.stop_reason, command)
+    runner.logger.warning(
+        "Stopped after iteration %d (%s). To continue in %s, run the same command with --resume "
+        "(in Python: resume='auto').",
+        state.iter,
+        state.stop_reason,
+        runner.work_dir,
+    )
 
 
 def _report_changes(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:

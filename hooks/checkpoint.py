@@ -257,9 +257,8 @@ class CheckpointHook(Hook):
                 self._save_regular(runner, name=self._name_of_stop(runner))
         self._settle(runner)
         if self._failed:
-            runner.logger.error(
-                f"The end of the training is NOT saved: the newest checkpoint is {self.last_ckpt or 'none at all'}."
-            )
+            newest = f"the newest checkpoint is {self.last_ckpt}" if self.last_ckpt else "there is no checkpoint"
+            runner.logger.error("The end of the training is NOT saved: %s.", newest)
         if self.published_keys and not runner.state.interrupted and is_main_process():
             at_end = self.save_last and self._last_at == _progress(runner)[1]
             last = [self.last_ckpt] if at_end and self.last_ckpt else []

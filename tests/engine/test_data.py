@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from resume_runs import StopAt
-from tiny_runs import Points, Scripted, log_of, make_runner, weights_of
+from tiny_runs import Points, Scripted, StopAt, log_of, make_runner, weights_of
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from trainwright.engine.data import build_dataloader, position_of, sample_indices, start_at

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import Line, Points, log_of, make_runner, weights_of
+from tiny_runs import Line, Points, StopAt, log_of, make_runner, weights_of
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -19,17 +19,6 @@ from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.hook import Hook
 from trainwright.engine.runner import Runner
-
-
-class StopAt(Hook):
-    """Asks for an end after so many iterations."""
-
-    def __init__(self, done: int) -> None:
-        self.done = done
-
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if runner.iter + 1 == self.done:
-            runner.request_stop("a test")
 
 
 def seen(runner: Runner) -> list[int]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_runs import Line, Points, Scripted, files_in, log_of, make_runner, weights_of
+from tiny_runs import Line, Points, Scripted, StopAt, files_in, log_of, make_runner, weights_of
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
@@ -39,17 +39,6 @@ def _note(stage: str) -> Any:
 
 for _stage in Hook.stages:
     setattr(Trace, _stage, _note(_stage))
-
-
-class StopAt(Hook):
-    """Asks for an end after an iteration."""
-
-    def __init__(self, iteration: int) -> None:
-        self.iteration = iteration
-
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if runner.iter == self.iteration:
-            runner.request_stop("a test")
 
 
 class Syncs(TorchDispatchMode):
@@ -193,7 +182,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, by_epoch: bool, cut: 
 
     whole = make("whole", [dict(type="EMAHook")])
     whole.train()
-    make("cut", [dict(type="EMAHook"), StopAt(cut)]).train()
+    make("cut", [dict(type="EMAHook"), StopAt(cut + 1)]).train()
     resumed = make("cut", [dict(type="EMAHook")], resume=True)
     resumed.train()
     assert resumed.iter == whole.iter == 6
@@ -244,12 +233,14 @@ def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_stop_writes_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
-    runner = make_runner(tmp_path, [StopAt(2)])
+    runner = make_runner(tmp_path, [StopAt(3)])
     runner.train()
     assert runner.iter == 3
     assert files_in(tmp_path) == ["iter_3.pth"]
     assert (tmp_path / "last_checkpoint").read_text() == "iter_3.pth"
-    assert "Stopped after iteration 3 (a test). To go on: make the Runner with resume=True" in log_of(runner)
+    assert f"Stopped after iteration 3 (a test). To continue in {runner.work_dir}, run the same command" in log_of(
+        runner
+    )
 
 
 def test_resuming_from_the_end_has_nothing_left_to_do_and_more_epochs_go_on(tmp_path: Path) -> None:
@@ -502,7 +493,7 @@ def test_what_a_run_cannot_do_is_said(tmp_path: Path) -> None:
 
 
 def test_a_hooks_own_priority_can_be_overridden(tmp_path: Path) -> None:
-    runner = make_runner(tmp_path, [dict(type="EMAHook", priority="VERY_LOW"), StopAt(100)])
+    runner = make_runner(tmp_path, [dict(type="EMAHook", priority="VERY_LOW"), StopAt(101)])
     names = [type(hook).__name__ for hook in runner.hooks]
     assert names.index("EMAHook") > names.index("LoggerHook")
 

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from resume_runs import StopAt
-from tiny_runs import Line, log_of, make_runner, weights_of
+from tiny_runs import Line, StopAt, log_of, make_runner, weights_of
 from torch import nn
 
 from trainwright.engine.checking import check

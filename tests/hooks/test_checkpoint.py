@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import Points, Scripted, files_in, log_of, make_runner, weights_of
+from tiny_runs import Points, Scripted, StopAt, files_in, log_of, make_runner, weights_of
 
 from trainwright.engine.checkpoint import LastCheckpoint, find_latest_checkpoint, save_checkpoint
 from trainwright.engine.errors import ConfigError
@@ -301,15 +301,6 @@ def test_impossible_settings_are_refused(options: dict, message: str) -> None:
 
 def test_local_backends_of_old_configs_are_accepted() -> None:
     CheckpointHook(backend_args={"backend": "local"}, file_client_args=None)
-
-
-class StopAt(Hook):
-    def __init__(self, iteration: int) -> None:
-        self.iteration = iteration
-
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if runner.iter + 1 == self.iteration:
-            runner.request_stop("a test")
 
 
 def test_what_a_stop_leaves_goes_in_its_turn(tmp_path: Path) -> None:

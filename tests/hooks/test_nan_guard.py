@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from resume_runs import StopAt
-from tiny_runs import Line, Points, Scripted, files_in, log_of, make_runner, weights_of
+from tiny_runs import Line, Points, Scripted, StopAt, files_in, log_of, make_runner, weights_of
 
 from trainwright.engine.errors import ConfigError, TrainingError
 from trainwright.engine.hook import Hook

@@ -35,7 +35,7 @@ def test_stops_in_time_with_a_checkpoint_to_go_on_from(tmp_path: Path, monkeypat
     runner.train()
     assert runner.iter == 3  # in the middle of the second epoch
     assert "the time limit of 0:00:03 is reached" in log_of(runner)
-    assert "resume=True" in log_of(runner)
+    assert "with --resume" in log_of(runner)
     assert (tmp_path / "a" / "last_checkpoint").read_text() == "iter_3.pth"
 
     resumed = make_runner(tmp_path / "a", [clock, TimeLimitHook("00:00:03")], resume=True)

@@ -10,9 +10,21 @@ from torch.utils.data import Dataset
 
 from trainwright.engine.distributed import get_rank
 from trainwright.engine.evaluation.metric import BaseMetric
+from trainwright.engine.hook import Hook
 from trainwright.engine.runner import Runner
 from trainwright.hooks import NanGuardHook, TimeLimitHook
 from trainwright.models.base import BaseModel
+
+
+class StopAt(Hook):
+    """Asks for an end after so many iterations of the whole run."""
+
+    def __init__(self, done: int) -> None:
+        self.done = done
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if runner.iter + 1 == self.done:
+            runner.request_stop("a test")
 
 
 class Points(Dataset[tuple[Tensor, Tensor]]):

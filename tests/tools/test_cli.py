@@ -199,7 +199,7 @@ def test_a_signal_ends_cleanly_and_the_run_goes_on(
         process.send_signal(number)
         assert process.wait(60) == status
     output = log.read_text()
-    assert "To go on: trainwright train mine.py --work-dir" in output
+    assert "run the same command with --resume" in output
     assert "Traceback" not in output
     checkpoint = (in_tmp / "work_dirs" / "mine" / "last_checkpoint").read_text()
     assert checkpoint == "epoch_1.pth" if in_val else checkpoint.startswith("iter_")

@@ -1,13 +1,11 @@
 """What the README shows, works: its commands, its configs, its code."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import trainwright
 from PIL import Image
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -22,12 +20,9 @@ SHORT_LENET = (
 def run(command: str, folder: Path) -> str:
     words = shlex.split(command)
     assert words[0] == "trainwright"
-    done = subprocess.run(
-        [sys.executable, "-m", "trainwright.tools.cli", *words[1:]], cwd=folder, capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    process = trainwright(words[1:], folder)
+    assert process.wait(120) == 0, f"{command}\n{process.printed}"
+    return process.printed
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +50,13 @@ def test_the_config_that_is_explained(tmp_path: Path) -> None:
     assert "no mistake found" in run("trainwright check explained.py", tmp_path)
 
 
-def test_the_prediction(tmp_path: Path) -> None:
+def test_the_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run(SHORT_LENET, tmp_path)
     Image.new("L", (28, 28), 90).save(tmp_path / "shirt.png")
     code = next(block for block in BLOCKS if "Inferencer" in block).replace("epoch_8", "epoch_1")
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "pred_class" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert "pred_class" in capsys.readouterr().out
 
 
 def test_links_lead_somewhere() -> None:

@@ -152,7 +152,7 @@ def test_workers_read_the_annotations_without_copying_them():
     assert address == dataset.data_bytes.ctypes.data
     assert dataset.data_bytes.nbytes > 20_000_000
     # Some of what lies beside it in the same mapping is written to, but not what is read.
-    assert copied < 1000, f"{copied} kB of 20 MB were copied by reading"
+    assert copied < 10_000, f"{copied} kB of 20 MB were copied by reading"
 
 
 def test_a_rejected_sample_is_replaced(files):

@@ -15,16 +15,17 @@ import pytest
 from fault_runs import (
     INTERVAL,
     TRAINING_SAMPLES,
-    Process,
     Reference,
     Tally,
     at_forward,
     at_sample,
     differences,
     files_of,
+    notes_of,
     train,
     write_config,
 )
+from forked import Process
 from torch.utils.data import get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
@@ -66,7 +67,7 @@ def test_a_worker_is_killed_from_outside(tmp_path: Path, references: dict[bool, 
 
     config = write_config(tmp_path / "config", by_epoch=False, workers=2)
     process = train(config, tmp_path / "run", before=slow)
-    process.wait_for("begin 0", tmp_path / "run")
+    process.wait_until(lambda: "begin 0" in notes_of(tmp_path / "run"))
     while len(children_of(process.pid)) < 2:
         time.sleep(0.01)
     os.kill(children_of(process.pid)[1], signal.SIGKILL)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from disk_faults import kill_at, trace
-from fault_runs import INTERVAL, Process, Reference, Tally, train, write_config
+from fault_runs import INTERVAL, Reference, Tally, train, write_config
+from forked import Process
 
 from trainwright.engine.checkpoint import LAST, verify
 

@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pytest
 from disk_faults import send_at
-from fault_runs import INTERVAL, TRAINING_SAMPLES, Reference, Tally, at_forward, at_sample, send, train, write_config
+from fault_runs import (
+    INTERVAL,
+    TRAINING_SAMPLES,
+    Reference,
+    Tally,
+    at_forward,
+    at_sample,
+    notes_of,
+    send,
+    train,
+    write_config,
+)
 
 from trainwright.engine.checkpoint import LAST, verify
 
@@ -84,7 +95,7 @@ def test_a_signal_from_another_process(tmp_path: Path, references: dict[bool, Re
     config = write_config(tmp_path / "config", by_epoch=True, workers=2)
     work_dir = tmp_path / "run"
     process = train(config, work_dir, before=slow)
-    process.wait_for("done 5", work_dir)
+    process.wait_until(lambda: "done 5" in notes_of(work_dir))
     process.kill_group(signal.SIGTERM)
     assert process.wait() == 143, process.printed
     resumed = train(config, work_dir, resume=True)

@@ -631,7 +631,8 @@ def _too_long(number: int, frame: Any) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0][:200]
+    line = (str(error).splitlines() or [""])[0]
+    return re.sub(r" \(\d+ of iterations .*\)", "", line)[:200]  # the losses read at a stop are not read again
 
 
 def _stop_file(folder: Path) -> list[str]:

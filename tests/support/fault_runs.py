@@ -4,25 +4,21 @@ A run is ``trainwright train`` in a process that is forked from the one of the t
 like any other, but needs no seconds to import PyTorch.
 """
 
-import contextlib
 import json
 import os
 import random
 import re
-import signal
-import sys
 import threading
-import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
 from checkpoint_bits import different_bits
+from forked import Process
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -164,85 +160,6 @@ def write_config(folder: Path, *, by_epoch: bool = True, workers: int = 0, **cha
     return file
 
 
-class Process:
-    """A process forked from this one.
-
-    Args:
-        action: what it does; an exception ends it with a traceback and status 1.
-        output: file for what it prints.
-    """
-
-    def __init__(self, action: Callable[[], Any], output: Path) -> None:
-        self.output = output
-        self._status: int | None = None
-        self.began = time.monotonic()
-        self.seconds = 0.0
-        self.pid = os.fork()
-        if self.pid == 0:
-            _run(action, output)
-
-    def wait(self, timeout: float = 60) -> int:
-        """Waits for its end, and returns its status as ``subprocess`` does: negative after a signal."""
-        end = time.monotonic() + timeout
-        while self._status is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self._status = os.waitstatus_to_exitcode(status)
-                self.seconds = time.monotonic() - self.began
-                self._end_group()
-            elif time.monotonic() > end:
-                self.kill()
-                raise TimeoutError(f"the process did not end within {timeout} s:\n{self.printed}")
-            else:
-                time.sleep(0.002)
-        return self._status
-
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        """Sends a signal."""
-        os.kill(self.pid, number)
-
-    def kill_group(self, number: int) -> None:
-        """Sends a signal to it and to all that it started."""
-        os.killpg(self.pid, number)
-
-    def wait_for(self, note: str, work_dir: Path) -> None:
-        """Waits for what :class:`Notes` writes."""
-        while note not in _notes(work_dir) and self.began + 60 > time.monotonic():
-            time.sleep(0.002)
-
-    @property
-    def printed(self) -> str:
-        """What it has printed so far."""
-        return self.output.read_text() if self.output.exists() else ""
-
-    def _end_group(self) -> None:
-        """Ends data workers that have not yet noticed that their parent is gone."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-
-
-def _run(action: Callable[[], Any], output: Path) -> NoReturn:
-    """Does the action in this new process, and ends it as the interpreter would."""
-    status = 1
-    try:
-        os.setsid()
-        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
-        sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
-        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-        try:
-            status = action() or 0
-        except SystemExit as error:
-            status = error.code if isinstance(error.code, int) else 1
-        except BaseException:
-            traceback.print_exc()
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        os._exit(status)
-
-
 def train(
     config: Path, work_dir: Path, *arguments: str, before: Callable[[], Any] | None = None, resume: bool = False
 ) -> Process:
@@ -314,14 +231,15 @@ def lost_iterations(work_dir: Path) -> list[int]:
     """Returns for each resume how many finished iterations had to be done again."""
     lost = []
     done = 0
-    for what, number in re.findall(r"(begin|done) (\d+)", _notes(work_dir)):
+    for what, number in re.findall(r"(begin|done) (\d+)", notes_of(work_dir)):
         if what == "begin":
             lost.append(done - int(number))
         done = int(number)
     return lost[1:]
 
 
-def _notes(work_dir: Path) -> str:
+def notes_of(work_dir: Path) -> str:
+    """Returns what a run has noted: when it began and which iterations are done."""
     file = work_dir.with_name(f"{work_dir.name}{NOTES}")
     return file.read_text() if file.exists() else ""
 

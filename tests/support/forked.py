@@ -1,0 +1,109 @@
+"""Processes forked from the one of the tests: they are signalled and killed like any other, but need no seconds to import PyTorch."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from trainwright.tools.cli import main
+
+
+class Process:
+    """A process forked from this one.
+
+    Args:
+        action: what it does; an exception ends it with a traceback and status 1.
+        output: file for what it prints.
+    """
+
+    def __init__(self, action: Callable[[], Any], output: Path) -> None:
+        self.output = output
+        self._status: int | None = None
+        self.began = time.monotonic()
+        self.seconds = 0.0
+        self.pid = os.fork()
+        if self.pid == 0:
+            _run(action, output)
+
+    def wait(self, timeout: float = 60) -> int:
+        """Waits for its end, and returns its status as ``subprocess`` does: negative after a signal."""
+        end = time.monotonic() + timeout
+        while self._status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._status = os.waitstatus_to_exitcode(status)
+                self.seconds = time.monotonic() - self.began
+                self._end_group()
+            elif time.monotonic() > end:
+                self.kill()
+                raise TimeoutError(f"the process did not end within {timeout} s:\n{self.printed}")
+            else:
+                time.sleep(0.002)
+        return self._status
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Sends a signal."""
+        os.kill(self.pid, number)
+
+    def kill_group(self, number: int) -> None:
+        """Sends a signal to it and to all that it started."""
+        os.killpg(self.pid, number)
+
+    def wait_until(self, condition: Callable[[], bool], timeout: float = 60) -> None:
+        """Waits until something holds, or the time is up."""
+        end = time.monotonic() + timeout
+        while not condition() and time.monotonic() < end:
+            time.sleep(0.002)
+
+    @property
+    def printed(self) -> str:
+        """What it has printed so far."""
+        return self.output.read_text() if self.output.exists() else ""
+
+    def _end_group(self) -> None:
+        """Ends data workers that have not yet noticed that their parent is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+def _run(action: Callable[[], Any], output: Path) -> NoReturn:
+    """Does the action in this new process, and ends it as the interpreter would."""
+    status = 1
+    try:
+        os.setsid()
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+        try:
+            status = action() or 0
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def trainwright(words: Sequence[str], folder: Path) -> Process:
+    """Starts the command in a process of its own.
+
+    Args:
+        words: those after ``trainwright``.
+        folder: where it stands.
+    """
+
+    def action() -> int:
+        os.chdir(folder)
+        return main(words)
+
+    number = len(list(folder.glob("out.*.txt")))
+    return Process(action, folder / f"out.{number}.txt")

@@ -34,8 +34,8 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -488,7 +488,7 @@ def make_runner(c: Combination, work_dir: Path, resume: bool, hooks: list[Any]) 
     if c["load_from"]:
         parts["load_from"] = config["load_from"] = str(_other_weights(c, work_dir.parent))
     cfg = Config({**config, **switches, "work_dir": str(work_dir)})
-    return Runner(**parts, work_dir=str(work_dir), resume=resume, cfg=cfg, device="cpu")
+    return Runner(**parts, work_dir=str(work_dir), resume="auto" if resume else False, cfg=cfg, device="cpu")
 
 
 def _other_weights(c: Combination, folder: Path) -> Path:
@@ -654,6 +654,7 @@ _OF_THE_FILES = re.compile(
     r"^trainwright\.hooks\.[^:]*(keep_ckpts|obsolete|last_ckpt|last_at)|^message_hub\.(runtime_info|resumed_keys)\.last_ckpt"
 )
 _TIMES = re.compile(r"^message_hub\.log_scalars\.test/(data_)?time\.")
+_OF_UNDONE = re.compile(r"^rows\.(loss|weights): .*, not nan in|log_scalars\.train/loss\.|^log\.line")
 _TRAINING = ("state_dict", "ema_state_dict", "optimizer", "param_schedulers")
 _ROW = ("samples", "lr", "momentum", "loss", "weights")
 
@@ -678,6 +679,8 @@ def differences(c: Combination, cut: Left, whole: Left, parts: str = "all") -> l
         different += [f"end.{line}" for line in lines]
         if parts == "all":
             different += _different_files(c, cut, whole) + _different_logs(cut, whole)
+    if c["nan_guard"] == "rollback" and c["nan_interval"] > 1:  # what a later reading undoes, a stop may spare
+        different = [line for line in different if not _OF_UNDONE.search(line)]
     return different
 
 
@@ -1160,10 +1163,12 @@ def survey(seeds: range, seconds: float = float("inf"), jobs: int = 1, without: 
                 break
             note(seed, *examine(avoid(draw(seed), without), known))
     else:
-        with get_context("spawn").Pool(jobs, initializer=_one_thread) as pool:
-            for seed, verdict, least in pool.imap_unordered(partial(_examine_seed, without), seeds):
-                note(seed, verdict, least)
+        # Not multiprocessing.Pool, whose processes may not have data workers.
+        with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread) as pool:
+            for done in as_completed([pool.submit(_examine_seed, without, seed) for seed in seeds]):
+                note(*done.result())
                 if time.monotonic() > end:
+                    pool.shutdown(cancel_futures=True)
                     break
     return report
 

@@ -36,7 +36,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from typing import Any
 
@@ -200,8 +200,8 @@ def settle(chosen: Mapping[str, Any]) -> Combination:
         c["clip"] = "norm"
     if c["nan_guard"] is None:
         c["nan"] = False
-    if c["nan_guard"] == "rollback" and c["two"]:
-        c["user_hook"] = False
+    if c["nan_guard"] == "rollback" and (c["two"] or c["nan_interval"] > 1):
+        c["user_hook"] = False  # it acts on losses, also on those of iterations that are undone
     c["second_saver"] = c["second_saver"] and c["save_by"] is not None
     if c["cuts"] == []:
         c["change"] = None
@@ -1164,7 +1164,7 @@ def survey(seeds: range, seconds: float = float("inf"), jobs: int = 1, without: 
             note(seed, *examine(avoid(draw(seed), without), known))
     else:
         # Not multiprocessing.Pool, whose processes may not have data workers.
-        with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread) as pool:
+        with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_begin_process) as pool:
             for done in as_completed([pool.submit(_examine_seed, without, seed) for seed in seeds]):
                 note(*done.result())
                 if time.monotonic() > end:
@@ -1177,8 +1177,9 @@ def _examine_seed(without: Sequence[str], seed: int) -> tuple[int, Verdict, Comb
     return seed, *examine(avoid(draw(seed), without))
 
 
-def _one_thread() -> None:
+def _begin_process() -> None:
     torch.set_num_threads(1)
+    set_start_method("fork", force=True)  # for data workers: a process that was spawned would spawn them
 
 
 def _examine_alone(seed: int) -> tuple[int, Verdict, Combination | None]:

@@ -1197,7 +1197,7 @@ def main() -> int:
     parser.add_argument("--run", help="one combination as JSON, or a seed")
     parser.add_argument("--shrink", action="store_true", help="with --run: find the smallest that fails so")
     arguments = parser.parse_args()
-    _one_thread()
+    _begin_process()
     if arguments.run is not None:
         chosen = json.loads(arguments.run)
         chosen = draw(chosen) if isinstance(chosen, int) else chosen

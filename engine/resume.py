@@ -133,8 +133,6 @@ def run_and_save(runner: "Runner", loop: "TrainLoop") -> None:
         loop.run()
     except Exception:
         if getattr(loop, "intact", False):
-            with suppress(CheckpointError):  # the save that follows meets what ended this one
-                _finish_saving(runner)
             save_if_stopped(runner)
             _report_stop(runner)
         raise
@@ -148,7 +146,11 @@ def save_if_stopped(runner: "Runner") -> None:
     The checkpoint goes where a hook saves, under the hook's rotation, or else to the work dir.
     """
     state = runner.state
-    if state.stop_reason is None or runner.saved_counters == state.state_dict():
+    if state.stop_reason is None:
+        return
+    with suppress(CheckpointError):  # the save that follows meets what ended this one
+        _finish_saving(runner)
+    if runner.saved_counters == state.state_dict():
         return
     meta = {"stopped": state.stop_reason}
     if any(hook.save_stopped(runner, meta) for hook in runner.hooks):

@@ -27,7 +27,7 @@ def measure(annotations: int, workers: int, serialize: bool) -> int:
     import numpy as np
 
     from trainwright.datasets import BaseDataset
-    from trainwright.engine.data import build_dataloader
+    from trainwright.engine.data.loader import build_dataloader
 
     class Boxes(BaseDataset):
         def load_data_list(self) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from trainwright.engine import Runner
-from trainwright.engine.hook import Hook
+from trainwright.engine.run.hook import Hook
 
 
 class Stalls(Hook):

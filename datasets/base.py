@@ -13,7 +13,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from trainwright.engine.fileio import list_from_file, load
-from trainwright.engine.logging import print_log
+from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import DATASETS, TRANSFORMS
 
 

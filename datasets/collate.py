@@ -12,7 +12,7 @@ from torch.utils.data import default_collate as stack
 from torch.utils.data import get_worker_info
 
 from trainwright.engine.registry import FUNCTIONS
-from trainwright.engine.structures import BaseDataElement
+from trainwright.engine.structures.elements import BaseDataElement
 
 
 @FUNCTIONS.register_module()

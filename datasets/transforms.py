@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.registry import TRANSFORMS
-from trainwright.engine.structures import DataSample, InstanceData, PixelData
+from trainwright.engine.structures.elements import DataSample, InstanceData, PixelData
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage

@@ -15,13 +15,13 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from trainwright.engine import checkpoint
 from trainwright.engine import registry as registries
 from trainwright.engine.building import origin_of, resolve, signature_of
+from trainwright.engine.checkpoints import files as checkpoint
+from trainwright.engine.checkpoints.start import AUTO
 from trainwright.engine.config.overrides import COMMAND_LINE
 from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, did_you_mean
 from trainwright.engine.evaluation.direction import higher_is_better, unknown_direction
-from trainwright.engine.hook import DEFAULT_HOOKS, Hook, configured_hooks, excluded, has_state, same_name
 from trainwright.engine.optim.constructor import (
     DefaultOptimWrapperConstructor,
     several_without_constructor,
@@ -29,7 +29,7 @@ from trainwright.engine.optim.constructor import (
 )
 from trainwright.engine.optim.schedulers import beyond_end
 from trainwright.engine.registry import ROOT_REGISTRIES, Registry
-from trainwright.engine.starting_point import AUTO
+from trainwright.engine.run.hook import DEFAULT_HOOKS, Hook, configured_hooks, excluded, has_state, same_name
 
 TRIPLES = (
     ("train_dataloader", "train_cfg", "optim_wrapper"),

@@ -310,9 +310,9 @@ def _root(variable: str, name: str, locations: Iterable[str] = ()) -> Registry:
     return registry
 
 
-RUNNERS = _root("RUNNERS", "runner", ["trainwright.engine.runner"])
+RUNNERS = _root("RUNNERS", "runner", ["trainwright.engine.run.runner"])
 RUNNER_CONSTRUCTORS = _root("RUNNER_CONSTRUCTORS", "runner constructor")
-LOOPS = _root("LOOPS", "loop", ["trainwright.engine.loops"])
+LOOPS = _root("LOOPS", "loop", ["trainwright.engine.run.loops"])
 HOOKS = _root("HOOKS", "hook", ["trainwright.hooks"])
 STRATEGIES = _root("STRATEGIES", "strategy")
 DATASETS = _root("DATASETS", "dataset", ["trainwright.datasets"])
@@ -335,6 +335,6 @@ EVALUATOR = _root("EVALUATOR", "evaluator", ["trainwright.engine.evaluation.eval
 TASK_UTILS = _root("TASK_UTILS", "task util")
 VISUALIZERS = _root("VISUALIZERS", "visualizer", ["trainwright.engine.visualization.visualizer"])
 VISBACKENDS = _root("VISBACKENDS", "vis_backend", ["trainwright.engine.visualization.backends"])
-LOG_PROCESSORS = _root("LOG_PROCESSORS", "log_processor", ["trainwright.engine.log_processor"])
-INFERENCERS = _root("INFERENCERS", "inferencer", ["trainwright.engine.inference", "trainwright.models"])
+LOG_PROCESSORS = _root("LOG_PROCESSORS", "log_processor", ["trainwright.engine.records.log_processor"])
+INFERENCERS = _root("INFERENCERS", "inferencer", ["trainwright.engine.inference.inferencer", "trainwright.models"])
 FUNCTIONS = _root("FUNCTIONS", "function", ["trainwright.datasets"])

@@ -1,4 +1,4 @@
-from trainwright.engine.hook import Hook as Hook
+from trainwright.engine.run.hook import Hook as Hook
 
 from .checkpoint import CheckpointHook as CheckpointHook
 from .decision_boundary import DecisionBoundaryHook as DecisionBoundaryHook

@@ -8,18 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from trainwright.engine.checkpoint import (
+from trainwright.engine.checkpoints.files import (
     load_checkpoint_file,
     save_checkpoint,
     sync_folder,
     temporary_path,
 )
-from trainwright.engine.distributed import broadcast_object_list, is_main_process
-from trainwright.engine.errors import CheckpointError, ConfigError
-from trainwright.engine.hook import DataBatch, Hook
-from trainwright.engine.registry import HOOKS
-from trainwright.engine.resume import save_if_stopped, stopped_at_epoch
-from trainwright.engine.saving import (
+from trainwright.engine.checkpoints.writer import (
     HostCopier,
     Writer,
     bytes_of,
@@ -29,11 +24,16 @@ from trainwright.engine.saving import (
     human_bytes,
     remove_leftovers,
 )
-from trainwright.hooks.monitoring import Monitor, check_rules, make_monitors, metrics_of, score_of
+from trainwright.engine.distributed import broadcast_object_list, is_main_process
+from trainwright.engine.errors import CheckpointError, ConfigError
+from trainwright.engine.evaluation.monitor import Monitor, check_rules, make_monitors, metrics_of, score_of
+from trainwright.engine.registry import HOOKS
+from trainwright.engine.run.hook import DataBatch, Hook
+from trainwright.engine.run.resume import save_if_stopped, stopped_at_epoch
 
 if TYPE_CHECKING:
-    from trainwright.engine.message_hub import MessageHub
-    from trainwright.engine.runner import Runner
+    from trainwright.engine.records.message_hub import MessageHub
+    from trainwright.engine.run.runner import Runner
 
 
 @HOOKS.register_module()

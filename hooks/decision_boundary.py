@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainwright.engine.hook import Hook
-from trainwright.engine.model_setup import unwrap
 from trainwright.engine.registry import HOOKS
+from trainwright.engine.run.hook import Hook
+from trainwright.engine.run.model_setup import unwrap
 
 if TYPE_CHECKING:
-    from trainwright.engine.runner import Runner
+    from trainwright.engine.run.runner import Runner
 
 COLORS = np.array(
     [[31, 119, 180], [255, 127, 14], [44, 160, 44], [214, 39, 40], [148, 103, 189], [140, 86, 75]],

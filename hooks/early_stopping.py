@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.errors import ConfigError, TrainingError
-from trainwright.engine.hook import Hook
-from trainwright.engine.registry import HOOKS
-from trainwright.hooks.monitoring import (
+from trainwright.engine.evaluation.monitor import (
     Monitor,
     check_rules,
     make_monitors,
@@ -15,9 +13,11 @@ from trainwright.hooks.monitoring import (
     missing_hint,
     score_of,
 )
+from trainwright.engine.registry import HOOKS
+from trainwright.engine.run.hook import Hook
 
 if TYPE_CHECKING:
-    from trainwright.engine.runner import Runner
+    from trainwright.engine.run.runner import Runner
 
 
 @HOOKS.register_module()

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from trainwright.engine.checkpoint import load_state_dict
+from trainwright.engine.checkpoints.files import load_state_dict
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.hook import DataBatch, Hook
-from trainwright.engine.model_setup import unwrap
 from trainwright.engine.registry import HOOKS, MODELS
+from trainwright.engine.run.hook import DataBatch, Hook
+from trainwright.engine.run.model_setup import unwrap
 
 if TYPE_CHECKING:
-    from trainwright.engine.runner import Runner
+    from trainwright.engine.run.runner import Runner
 
 _PREFIX = "module."
 

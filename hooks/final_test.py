@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from trainwright.engine.hook import Hook
 from trainwright.engine.registry import HOOKS
-from trainwright.engine.resume import save_if_stopped
+from trainwright.engine.run.hook import Hook
+from trainwright.engine.run.resume import save_if_stopped
 
 if TYPE_CHECKING:
-    from trainwright.engine.runner import Runner
+    from trainwright.engine.run.runner import Runner
 
 
 @HOOKS.register_module()

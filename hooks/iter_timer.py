@@ -4,12 +4,12 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from trainwright.engine.hook import DataBatch, Hook
-from trainwright.engine.log_processor import num_batches
+from trainwright.engine.records.log_processor import num_batches
 from trainwright.engine.registry import HOOKS
+from trainwright.engine.run.hook import DataBatch, Hook
 
 if TYPE_CHECKING:
-    from trainwright.engine.runner import Runner
+    from trainwright.engine.run.runner import Runner
 
 
 @HOOKS.register_module()

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from trainwright.engine.distributed import is_main_process
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.fileio import to_json
-from trainwright.engine.hook import DataBatch, Hook
-from trainwright.engine.log_processor import num_batches
+from trainwright.engine.records.log_processor import num_batches
 from trainwright.engine.registry import HOOKS
+from trainwright.engine.run.hook import DataBatch, Hook
 from trainwright.engine.visualization.backends import to_plain
 
 if TYPE_CHECKING:
-    from trainwright.engine.runner import Runner
+    from trainwright.engine.run.runner import Runner
 
 
 @HOOKS.register_module()

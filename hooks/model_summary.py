@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.hook import Hook
 from trainwright.engine.registry import HOOKS
+from trainwright.engine.run.hook import Hook
 
 if TYPE_CHECKING:
-    from trainwright.engine.runner import Runner
+    from trainwright.engine.run.runner import Runner
 
 _HEADER = ("module", "type", "parameters", "trainable", "size")
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trainwright.engine.data import position_of, sample_indices
+from trainwright.engine.checkpoints.writer import averaged_models
+from trainwright.engine.data.loader import position_of, sample_indices
 from trainwright.engine.distributed import all_reduce
 from trainwright.engine.errors import ConfigError, TrainingError, did_you_mean
-from trainwright.engine.hook import DataBatch, Hook
-from trainwright.engine.model_setup import unwrap
 from trainwright.engine.registry import HOOKS
-from trainwright.engine.saving import averaged_models
+from trainwright.engine.run.hook import DataBatch, Hook
+from trainwright.engine.run.model_setup import unwrap
 from trainwright.hooks.gradient_accumulation import single_wrappers
 
 if TYPE_CHECKING:
-    from trainwright.engine.runner import Runner
+    from trainwright.engine.run.runner import Runner
 
 
 @HOOKS.register_module()

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.evaluation.direction import higher_is_better
-from trainwright.engine.hook import DataBatch, Hook
+from trainwright.engine.evaluation.monitor import metrics_of
 from trainwright.engine.registry import HOOKS
-from trainwright.hooks.monitoring import metrics_of
+from trainwright.engine.run.hook import DataBatch, Hook
 
 if TYPE_CHECKING:
-    from trainwright.engine.runner import Runner
+    from trainwright.engine.run.runner import Runner
 
 
 @HOOKS.register_module()

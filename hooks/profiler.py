@@ -8,11 +8,11 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from trainwright.engine.errors import ConfigError, did_you_mean
-from trainwright.engine.hook import DataBatch, Hook
 from trainwright.engine.registry import HOOKS
+from trainwright.engine.run.hook import DataBatch, Hook
 
 if TYPE_CHECKING:
-    from trainwright.engine.runner import Runner
+    from trainwright.engine.run.runner import Runner
 
 _TRACES = ("log_trace", "tb_trace")
 

@@ -6,14 +6,14 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.distributed import is_main_process
-from trainwright.engine.hook import DataBatch, Hook
-from trainwright.engine.log_processor import num_batches
+from trainwright.engine.records.log_processor import num_batches
 from trainwright.engine.registry import HOOKS
+from trainwright.engine.run.hook import DataBatch, Hook
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from trainwright.engine.runner import Runner
+    from trainwright.engine.run.runner import Runner
 
 
 @HOOKS.register_module()

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from trainwright.engine.environment import package_version
-from trainwright.engine.hook import DataBatch, Hook
 from trainwright.engine.registry import HOOKS
+from trainwright.engine.run.environment import package_version
+from trainwright.engine.run.hook import DataBatch, Hook
 
 if TYPE_CHECKING:
-    from trainwright.engine.message_hub import MessageHub
-    from trainwright.engine.runner import Runner
+    from trainwright.engine.records.message_hub import MessageHub
+    from trainwright.engine.run.runner import Runner
 
 
 _FLUSH_INTERVAL = 1024

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.errors import ConfigError, did_you_mean
-from trainwright.engine.hook import DataBatch, Hook
-from trainwright.engine.model_setup import unwrap
+from trainwright.engine.evaluation.monitor import score_of
 from trainwright.engine.registry import HOOKS, ROOT_REGISTRIES
-from trainwright.hooks.monitoring import score_of
+from trainwright.engine.run.hook import DataBatch, Hook
+from trainwright.engine.run.model_setup import unwrap
 
 if TYPE_CHECKING:
-    from trainwright.engine.runner import Runner
+    from trainwright.engine.run.runner import Runner
 
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 

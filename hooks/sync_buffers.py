@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING
 
 from trainwright.engine.distributed import all_reduce_params
-from trainwright.engine.hook import Hook
 from trainwright.engine.registry import HOOKS
+from trainwright.engine.run.hook import Hook
 
 if TYPE_CHECKING:
-    from trainwright.engine.runner import Runner
+    from trainwright.engine.run.runner import Runner
 
 
 @HOOKS.register_module()

@@ -4,12 +4,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.hook import DataBatch, Hook
-from trainwright.engine.micro_batches import num_samples
 from trainwright.engine.registry import HOOKS
+from trainwright.engine.run.hook import DataBatch, Hook
+from trainwright.engine.run.micro_batches import num_samples
 
 if TYPE_CHECKING:
-    from trainwright.engine.runner import Runner
+    from trainwright.engine.run.runner import Runner
 
 
 @HOOKS.register_module()

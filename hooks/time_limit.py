@@ -9,11 +9,11 @@ import torch
 
 from trainwright.engine.distributed import broadcast
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.hook import DataBatch, Hook
 from trainwright.engine.registry import HOOKS
+from trainwright.engine.run.hook import DataBatch, Hook
 
 if TYPE_CHECKING:
-    from trainwright.engine.runner import Runner
+    from trainwright.engine.run.runner import Runner
 
 _FORMAT = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>\d\d):(?P<seconds>\d\d)")
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.hook import Hook
 from trainwright.engine.registry import HOOKS, MODELS, RUNNERS
+from trainwright.engine.run.hook import Hook
 
 if TYPE_CHECKING:
-    from trainwright.engine.runner import Runner
+    from trainwright.engine.run.runner import Runner
 
 
 @HOOKS.register_module()

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.samples import describe, samples_of
-from trainwright.engine.hook import DataBatch, Hook
-from trainwright.engine.image_inputs import IMAGE_SUFFIXES
+from trainwright.engine.inference.images import IMAGE_SUFFIXES
 from trainwright.engine.registry import HOOKS
-from trainwright.engine.structures import BaseDataElement, DataSample
+from trainwright.engine.run.hook import DataBatch, Hook
+from trainwright.engine.structures.elements import BaseDataElement, DataSample
 
 if TYPE_CHECKING:
-    from trainwright.engine.runner import Runner
+    from trainwright.engine.run.runner import Runner
 
 
 @HOOKS.register_module(name=["VisualizationHook", "NaiveVisualizationHook"])

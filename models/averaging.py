@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainwright.engine.logging import get_logger
+from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import MODELS
 
 

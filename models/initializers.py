@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trainwright.engine.checkpoint import get_state_dict, load_checkpoint_file, load_state_dict
+from trainwright.engine.checkpoints.files import get_state_dict, load_checkpoint_file, load_state_dict
 from trainwright.engine.errors import CheckpointError, ConfigError, did_you_mean
-from trainwright.engine.logging import get_logger
-from trainwright.engine.model_setup import needs_weights
+from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import WEIGHT_INITIALIZERS
+from trainwright.engine.run.model_setup import needs_weights
 
 
 def constant_init(module: nn.Module, val: float, bias: float = 0) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from trainwright.engine.distributed import is_main_process
-from trainwright.engine.logging import get_logger
-from trainwright.engine.model_setup import needs_weights
-from trainwright.engine.model_surgery import is_model_wrapper
+from trainwright.engine.records.logger import get_logger
+from trainwright.engine.run.model_setup import needs_weights
+from trainwright.engine.run.model_surgery import is_model_wrapper
 from trainwright.models.initializers import PretrainedInit, initialize, start_init_info, update_init_info
 
 InitCfg = Mapping[str, Any] | list[dict[str, Any]] | None

@@ -6,9 +6,9 @@ from typing import Any
 from torch import Tensor
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from trainwright.engine.logging import get_logger
-from trainwright.engine.model_surgery import is_model_wrapper
+from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import MODEL_WRAPPERS
+from trainwright.engine.run.model_surgery import is_model_wrapper
 from trainwright.models.base import update_params
 
 __all__ = [

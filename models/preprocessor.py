@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from trainwright.engine.registry import MODELS
-from trainwright.engine.structures import BaseDataElement, DataSample
-from trainwright.models.classification import gather_labels
-from trainwright.models.multilabel import gather_multi_hot
+from trainwright.engine.structures.elements import BaseDataElement, DataSample
+from trainwright.models.classification.multilabel import gather_multi_hot
+from trainwright.models.classification.samples import gather_labels
 
 _MOVABLE = (Tensor, BaseDataElement)
 

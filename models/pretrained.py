@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trainwright.engine.checkpoint import downloading, get_state_dict, load_checkpoint_file
+from trainwright.engine.checkpoints.files import downloading, get_state_dict, load_checkpoint_file
 from trainwright.engine.errors import CheckpointError, ConfigError, MissingExtraError, did_you_mean
-from trainwright.engine.model_setup import defers_pretrained, load_pretrained
 from trainwright.engine.registry import MODELS
+from trainwright.engine.run.model_setup import defers_pretrained, load_pretrained
 from trainwright.models.initializers import load_weights
 
 

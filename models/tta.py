@@ -9,7 +9,7 @@ from torch import nn
 
 from trainwright.engine.evaluation.samples import samples_of
 from trainwright.engine.registry import MODELS
-from trainwright.engine.structures import DataSample
+from trainwright.engine.structures.elements import DataSample
 from trainwright.models.base import BaseModel
 
 

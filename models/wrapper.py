@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from trainwright.engine.registry import MODELS
 from trainwright.models.base import BaseModel
-from trainwright.models.classification import add_predictions, gather_labels
-from trainwright.models.losses import CrossEntropyLoss
+from trainwright.models.classification.losses import CrossEntropyLoss
+from trainwright.models.classification.samples import add_predictions, gather_labels
 from trainwright.models.module import InitCfg
 
 TARGET_NAMES = ("targets", "target", "labels", "data_samples")

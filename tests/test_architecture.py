@@ -56,4 +56,6 @@ def test_no_cuda_only_code(package: str) -> None:
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "cuda"
     ]
-    assert not [call for call in calls if not call.startswith(("engine/structures.py", "models/preprocessor.py"))]
+    assert not [
+        call for call in calls if not call.startswith(("engine/structures/elements.py", "models/preprocessor.py"))
+    ]

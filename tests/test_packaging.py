@@ -142,5 +142,5 @@ def test_another_package_named_datasets_does_not_collide(in_tmp: Path) -> None:
         "print(datasets.NAME, DATASETS.get('TwoClouds').__module__, trainwright.datasets.__name__)"
     )
     assert run([sys.executable, "-c", code], cwd=in_tmp) == (
-        "another package trainwright.datasets.toy trainwright.datasets\n"
+        "another package trainwright.datasets.synthetic.toy trainwright.datasets\n"
     )

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.config.config import Config
-from trainwright.engine.data import SeededDataset
-from trainwright.engine.environment import make_folder
+from trainwright.engine.data.loader import SeededDataset
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import DATASETS, default_scope
-from trainwright.engine.structures import BaseDataElement, DataSample
+from trainwright.engine.run.environment import make_folder
+from trainwright.engine.structures.elements import BaseDataElement, DataSample
 
 _FRAMES = 8
 _PROBLEMS_SHOWN = 50

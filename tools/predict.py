@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.engine.config.config import Config
-from trainwright.engine.environment import make_folder
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.fileio import to_json
-from trainwright.engine.image_inputs import IMAGE_SUFFIXES, read_image
+from trainwright.engine.inference.images import IMAGE_SUFFIXES, read_image
 from trainwright.engine.registry import INFERENCERS
+from trainwright.engine.run.environment import make_folder
 
 _SHOWN = 5
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from trainwright.engine.evaluation.metric import BaseMetric
 from trainwright.engine.evaluation.samples import check_number, describe, is_batch, samples_of, size_of_batch
 from trainwright.engine.registry import EVALUATOR, METRICS
-from trainwright.engine.structures import BaseDataElement, DataSample
+from trainwright.engine.structures.elements import BaseDataElement, DataSample
 
 
 @EVALUATOR.register_module()
@@ -41,7 +41,7 @@ class Evaluator:
 
         Args:
             data_samples: what the model predicted: a list with a data element or dictionary for each sample, one
-                batched :class:`~trainwright.engine.structures.DataSample`, or a dictionary of tensors that have the
+                batched :class:`~trainwright.engine.DataSample`, or a dictionary of tensors that have the
                 samples along dim 0; see :func:`~trainwright.engine.evaluation.samples.samples_of`.
             data_batch: the batch as the loader yields it.
 

@@ -17,8 +17,8 @@ from trainwright.engine.distributed import (
     is_main_process,
 )
 from trainwright.engine.evaluation.samples import describe
-from trainwright.engine.logging import print_log
-from trainwright.engine.structures import BaseDataElement
+from trainwright.engine.records.logger import print_log
+from trainwright.engine.structures.elements import BaseDataElement
 
 
 class BaseMetric(ABC):

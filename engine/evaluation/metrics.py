@@ -13,7 +13,7 @@ from trainwright.engine.errors import MissingExtraError, did_you_mean
 from trainwright.engine.evaluation.metric import BaseMetric, BatchMetric, column_of, to_cpu
 from trainwright.engine.evaluation.samples import check_number
 from trainwright.engine.fileio import dump
-from trainwright.engine.logging import print_log
+from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import METRICS
 
 Thresholds = float | None | Sequence[float | None]

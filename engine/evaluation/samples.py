@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from trainwright.engine.structures import BaseDataElement, DataSample
+from trainwright.engine.structures.elements import BaseDataElement, DataSample
 
 _REMEDY = "return a list with one item for each sample, or one dictionary of tensors that have the samples along dim 0"
 _SHARED = (str, bytes, bool, int, float, complex, np.generic, type(None))

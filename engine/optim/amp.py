@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainwright.engine.logging import get_logger
 from trainwright.engine.optim.optimizers import has_unsafe_fused_momentum
 from trainwright.engine.optim.wrapper import NO_CONTEXT, OptimWrapper
+from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import OPTIM_WRAPPERS
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}

@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 
 from trainwright.engine.building import build, origin_of, resolve
 from trainwright.engine.errors import ConfigError, did_you_mean
-from trainwright.engine.logging import get_logger
 from trainwright.engine.optim.layer_depth import layer_depths
 from trainwright.engine.optim.optimizers import build_optimizer, refuse_unknown_arguments
 from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 
 _NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)

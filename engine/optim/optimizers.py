@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from trainwright.engine.building import build, origin_of, resolve
 from trainwright.engine.errors import ConfigError, did_you_mean
-from trainwright.engine.logging import get_logger
+from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import OPTIMIZERS
 
 _IMPLEMENTATION = ("fused", "foreach", "capturable", "differentiable")

@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Self
 from torch.optim import Optimizer
 
 from trainwright.engine.errors import ConfigError, did_you_mean
-from trainwright.engine.logging import get_logger
 from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import PARAM_SCHEDULERS
 
 INF = int(1e9)

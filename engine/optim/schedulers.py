@@ -7,7 +7,6 @@ from torch.optim import Optimizer
 
 from trainwright.engine.building import build, origin_of, resolve
 from trainwright.engine.errors import CheckpointError, ConfigError
-from trainwright.engine.logging import get_logger
 from trainwright.engine.optim.param_scheduler import (
     INF as INF,
 )
@@ -26,6 +25,7 @@ from trainwright.engine.optim.param_scheduler import (
 from trainwright.engine.optim.param_scheduler import _ParamScheduler as _ParamScheduler
 from trainwright.engine.optim.state_layout import FROM_WEIGHTS
 from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import PARAM_SCHEDULERS
 
 Schedulers = list[_ParamScheduler] | dict[str, list[_ParamScheduler]]

@@ -12,8 +12,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from trainwright.engine.errors import CheckpointError, did_you_mean
-from trainwright.engine.logging import get_logger
-from trainwright.engine.message_hub import MessageHub
 from trainwright.engine.optim.state_layout import (
     FROM_WEIGHTS,
     changed_implementation,
@@ -24,6 +22,8 @@ from trainwright.engine.optim.state_layout import (
     positions,
     refuse_other_class,
 )
+from trainwright.engine.records.logger import get_logger
+from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import OPTIM_WRAPPERS
 
 NO_CONTEXT: AbstractContextManager[None] = nullcontext()

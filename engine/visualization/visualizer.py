@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from torch import Tensor, nn
 
-from trainwright.engine.current import CurrentMixin
 from trainwright.engine.distributed import is_main_process
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.logging import get_logger
+from trainwright.engine.records.current import CurrentMixin
+from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import VISBACKENDS, VISUALIZERS
 from trainwright.engine.visualization.backends import BaseVisBackend
 
 if TYPE_CHECKING:
     from trainwright.engine.config.config import Config
-    from trainwright.engine.structures import BaseDataElement
+    from trainwright.engine.structures.elements import BaseDataElement
     from trainwright.engine.visualization.drawing import Colors
 
 Image = np.ndarray[Any, Any]

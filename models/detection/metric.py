@@ -13,7 +13,7 @@ from torch import Tensor
 from trainwright.engine.errors import MissingExtraError, did_you_mean
 from trainwright.engine.evaluation.metric import BaseMetric
 from trainwright.engine.fileio import dump
-from trainwright.engine.logging import print_log
+from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import METRICS
 
 _IOU_TYPES = ("bbox", "segm", "keypoints")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError, did_you_mean
-from trainwright.engine.logging import get_logger
-from trainwright.engine.model_setup import load_pretrained
+from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import MODELS
+from trainwright.engine.run.model_setup import load_pretrained
 from trainwright.models.initializers import load_weights
 from trainwright.models.pretrained import build_pretrained
 
@@ -263,7 +263,7 @@ def _rows_of_classes(
 
 
 def _weights_file(weights: str) -> Mapping[str, Tensor]:
-    from trainwright.engine.checkpoint import get_state_dict, load_checkpoint_file
+    from trainwright.engine.checkpoints.files import get_state_dict, load_checkpoint_file
 
     return get_state_dict(load_checkpoint_file(weights))
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.evaluation.metric import BaseMetric
-from trainwright.engine.logging import print_log
+from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import METRICS
 from trainwright.models.detection.metric import require_original_size
 

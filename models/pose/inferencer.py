@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from trainwright.engine.inference import Inferencer
+from trainwright.engine.inference.inferencer import Inferencer
 from trainwright.engine.registry import INFERENCERS
-from trainwright.engine.structures import DataSample, InstanceData
+from trainwright.engine.structures.elements import DataSample, InstanceData
 
 
 @INFERENCERS.register_module()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trainwright.engine.errors import did_you_mean
 from trainwright.engine.evaluation.metric import BatchMetric
-from trainwright.engine.logging import print_log
+from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import METRICS
 
 _OF_EACH_CLASS = {

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainwright.engine.errors import ConfigError, did_you_mean
-from trainwright.engine.model_setup import load_pretrained
 from trainwright.engine.registry import MODELS
+from trainwright.engine.run.model_setup import load_pretrained
 from trainwright.models.initializers import load_weights
 from trainwright.models.module import BaseModule, InitCfg
 from trainwright.models.pretrained import build_pretrained, find_torchvision_weights

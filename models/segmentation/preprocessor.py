@@ -3,7 +3,7 @@
 from typing import Any
 
 from trainwright.engine.registry import MODELS
-from trainwright.engine.structures import BaseDataElement
+from trainwright.engine.structures.elements import BaseDataElement
 from trainwright.models.preprocessor import ImgDataPreprocessor
 
 

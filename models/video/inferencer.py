@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from trainwright.engine.inference import Inferencer
+from trainwright.engine.inference.inferencer import Inferencer
 from trainwright.engine.registry import INFERENCERS, TRANSFORMS
-from trainwright.engine.structures import BaseDataElement
+from trainwright.engine.structures.elements import BaseDataElement
 
 _FRAMES_SHOWN = 8
 _VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v")

@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError, did_you_mean
-from trainwright.engine.model_setup import load_pretrained
 from trainwright.engine.registry import MODELS
+from trainwright.engine.run.model_setup import load_pretrained
 from trainwright.models.initializers import load_weights
 from trainwright.models.module import BaseModule, InitCfg
 from trainwright.models.pretrained import find_torchvision_weights

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.registry import MODELS
-from trainwright.engine.structures import BaseDataElement, DataSample
-from trainwright.models.classification import gather_labels
+from trainwright.engine.structures.elements import BaseDataElement, DataSample
+from trainwright.models.classification.samples import gather_labels
 from trainwright.models.preprocessor import BaseDataPreprocessor
 
 

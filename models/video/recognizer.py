@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import MODELS
 from trainwright.models.base import BaseModel
-from trainwright.models.classification import add_predictions, gather_labels
+from trainwright.models.classification.samples import add_predictions, gather_labels
 from trainwright.models.module import InitCfg
 
 _AVERAGES = ("prob", "score")

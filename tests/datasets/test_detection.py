@@ -11,8 +11,8 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from trainwright.datasets import BaseDetDataset, CocoDataset, LoadAnnotations, Shapes, VOCDataset
-from trainwright.datasets.detection_transforms import decode_mask
-from trainwright.engine.logging import MMLogger
+from trainwright.datasets.detection.transforms import decode_mask
+from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.registry import TRANSFORMS
 
 LOAD = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations")]

@@ -25,10 +25,10 @@ from trainwright.datasets import (
     pseudo_collate,
     whole_batch,
 )
-from trainwright.datasets.mnist import read_idx
+from trainwright.datasets.classification.mnist import read_idx
 from trainwright.engine.registry import DATASETS
 
-SHIPPED = Path(sys.modules[FashionMNISTSubset.__module__].__file__).parent / "data" / "fashion_mnist_subset"
+SHIPPED = Path(sys.modules[FashionMNISTSubset.__module__].__file__).parents[1] / "data" / "fashion_mnist_subset"
 
 
 class Numbered(InMemoryDataset):

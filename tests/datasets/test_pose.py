@@ -19,8 +19,8 @@ from trainwright.datasets import (
     TopdownAffine,
     TopdownShapes,
 )
-from trainwright.datasets.pose import mirror_images
-from trainwright.datasets.pose_transforms import warp
+from trainwright.datasets.pose.dataset import mirror_images
+from trainwright.datasets.pose.transforms import warp
 from trainwright.engine.registry import TRANSFORMS
 
 NAMES = ["head", "left_hand", "right_hand"]

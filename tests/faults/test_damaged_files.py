@@ -16,7 +16,7 @@ import torch
 from disk_faults import kill_at
 from fault_runs import MAX_ITERS, Reference, Tally, files_of, train
 
-from trainwright.engine.checkpoint import LAST, find_latest_checkpoint, load_checkpoint_file, verify
+from trainwright.engine.checkpoints.files import LAST, find_latest_checkpoint, load_checkpoint_file, verify
 
 NEWEST = "iter_12.pth"
 BEFORE = "best_loss_iter_10.pth"

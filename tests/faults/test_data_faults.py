@@ -29,7 +29,7 @@ from forked import Process
 from torch.utils.data import get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from trainwright.engine.checkpoint import LAST, verify
+from trainwright.engine.checkpoints.files import LAST, verify
 
 
 def notice_soon() -> None:

@@ -10,7 +10,7 @@ import pytest
 from disk_faults import fail_at, fill, small_disk
 from fault_runs import INTERVAL, MAX_ITERS, Reference, Tally, at_forward, train, when_saved, write_config
 
-from trainwright.engine.checkpoint import LAST, verify
+from trainwright.engine.checkpoints.files import LAST, verify
 
 BOTH = pytest.mark.parametrize("async_save", [False, True], ids=["plain", "async"])
 

@@ -11,7 +11,7 @@ from disk_faults import kill_at, trace
 from fault_runs import INTERVAL, Reference, Tally, train, write_config
 from forked import Process
 
-from trainwright.engine.checkpoint import LAST, verify
+from trainwright.engine.checkpoints.files import LAST, verify
 
 KILLS = 30
 AT_ONCE = 4

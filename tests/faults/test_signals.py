@@ -22,7 +22,7 @@ from fault_runs import (
     write_config,
 )
 
-from trainwright.engine.checkpoint import LAST, verify
+from trainwright.engine.checkpoints.files import LAST, verify
 
 STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138}
 EACH = pytest.mark.parametrize("number", STATUS, ids=lambda number: number.name)

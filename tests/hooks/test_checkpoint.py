@@ -10,10 +10,10 @@ import pytest
 import torch
 from tiny_runs import Points, Scripted, StopAt, files_in, log_of, make_runner, weights_of
 
-from trainwright.engine.checkpoint import LastCheckpoint, find_latest_checkpoint, save_checkpoint
+from trainwright.engine.checkpoints.files import LastCheckpoint, find_latest_checkpoint, save_checkpoint
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.hook import Hook
-from trainwright.engine.runner import Runner
+from trainwright.engine.run.hook import Hook
+from trainwright.engine.run.runner import Runner
 from trainwright.hooks import CheckpointHook, EarlyStoppingHook
 
 BY_ITER = {"by_epoch": False, "max_iters": 6, "val_interval": 2}

@@ -6,7 +6,7 @@ import pytest
 from tiny_runs import Scripted, log_of, make_runner
 
 from trainwright.engine.errors import ConfigError, TrainingError
-from trainwright.engine.runner import Runner
+from trainwright.engine.run.runner import Runner
 from trainwright.hooks import EarlyStoppingHook
 
 

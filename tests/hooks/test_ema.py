@@ -8,7 +8,7 @@ import torch
 from tiny_runs import Line, Scripted, log_of, make_runner, weights_of
 
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.hook import Hook
+from trainwright.engine.run.hook import Hook
 from trainwright.hooks import EMAHook
 
 

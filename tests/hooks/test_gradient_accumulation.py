@@ -8,7 +8,7 @@ import torch
 from tiny_runs import make_runner
 
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.hook import Hook
+from trainwright.engine.run.hook import Hook
 
 
 class Updates(Hook):

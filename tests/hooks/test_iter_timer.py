@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tiny_runs import make_runner
 
-from trainwright.engine.message_hub import MessageHub
+from trainwright.engine.records.message_hub import MessageHub
 from trainwright.hooks import iter_timer
 from trainwright.hooks.iter_timer import IterTimerHook
 

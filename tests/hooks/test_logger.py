@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.hook import Hook
-from trainwright.engine.message_hub import MessageHub
+from trainwright.engine.records.message_hub import MessageHub
+from trainwright.engine.run.hook import Hook
 from trainwright.hooks.logger import LoggerHook
 
 

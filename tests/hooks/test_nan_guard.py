@@ -8,8 +8,8 @@ import torch
 from tiny_runs import Line, Points, Scripted, StopAt, files_in, log_of, make_runner, weights_of
 
 from trainwright.engine.errors import ConfigError, TrainingError
-from trainwright.engine.hook import Hook
 from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.run.hook import Hook
 from trainwright.hooks import CheckpointHook, EarlyStoppingHook, EMAHook, NanGuardHook
 
 IN_ORDER = {"sampler": {"type": "DefaultSampler", "shuffle": False}}

@@ -5,7 +5,7 @@ from typing import Any
 
 from tiny_runs import Scripted, make_runner
 
-from trainwright.engine.hook import Hook
+from trainwright.engine.run.hook import Hook
 
 
 class Rates(Hook):

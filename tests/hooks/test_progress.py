@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny_runs import Points, Scripted, make_runner
 
-from trainwright.engine.hook import Hook
+from trainwright.engine.run.hook import Hook
 from trainwright.hooks.progress import ProgressHook
 
 

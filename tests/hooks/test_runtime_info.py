@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny_runs import Scripted, make_runner
 
-from trainwright.engine.hook import Hook
-from trainwright.engine.message_hub import MessageHub
+from trainwright.engine.records.message_hub import MessageHub
+from trainwright.engine.run.hook import Hook
 from trainwright.hooks.runtime_info import RuntimeInfoHook
 
 

@@ -8,7 +8,7 @@ import torch
 from tiny_runs import Line, Points
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
-from trainwright.engine.runner import Runner
+from trainwright.engine.run.runner import Runner
 
 
 class EpochSampler(Sampler[int]):

@@ -6,7 +6,7 @@ from typing import Any
 from tiny_runs import Points, make_runner
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainwright.engine.hook import Hook
+from trainwright.engine.run.hook import Hook
 
 HOOKS = [
     {"type": "NanGuardHook", "interval": 1000, "action": "rollback"},

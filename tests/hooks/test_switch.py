@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from trainwright.datasets.base import Compose
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.hook import Hook
+from trainwright.engine.run.hook import Hook
 from trainwright.hooks import PipelineSwitchHook, SwitchHook
 
 

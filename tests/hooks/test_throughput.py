@@ -7,7 +7,7 @@ import pytest
 from tiny_runs import Points, make_runner
 
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.hook import Hook
+from trainwright.engine.run.hook import Hook
 from trainwright.hooks import ThroughputHook
 
 

@@ -206,7 +206,7 @@ def test_wrong_arguments(cls: Any, arguments: dict[str, Any], message: str) -> N
 
 
 def test_a_large_momentum_warns(capsys: pytest.CaptureFixture[str]) -> None:
-    from trainwright.engine.logging import MMLogger
+    from trainwright.engine.records.logger import MMLogger
 
     with MMLogger.set_current(MMLogger("large_momentum")):
         ExponentialMovingAverage(nn.Linear(1, 1), momentum=0.999)

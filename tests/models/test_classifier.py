@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainwright.engine.errors import ConfigError, MissingExtraError
-from trainwright.engine.logging import MMLogger
 from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.registry import MODELS
-from trainwright.engine.structures import DataSample
+from trainwright.engine.structures.elements import DataSample
 from trainwright.models import (
     MLP,
     BinaryCrossEntropyLoss,

@@ -15,12 +15,12 @@ from trainwright.datasets import Shapes
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
-from trainwright.engine.inference import Inferencer
-from trainwright.engine.logging import MMLogger
+from trainwright.engine.inference.inferencer import Inferencer
 from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.registry import MODELS
-from trainwright.engine.runner import Runner
-from trainwright.engine.structures import DataSample, InstanceData
+from trainwright.engine.run.runner import Runner
+from trainwright.engine.structures.elements import DataSample, InstanceData
 from trainwright.models import CocoMetric, DetDataPreprocessor, FeaturePyramid, TorchvisionDetector, VOCMetric
 from trainwright.models.detection.networks import _rows_of_classes
 

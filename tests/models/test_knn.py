@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.optim.wrapper import OptimWrapper
-from trainwright.engine.runner import Runner
+from trainwright.engine.run.runner import Runner
 from trainwright.models import ImageClassifier, KNNClassifier
 
 CONFIGS = Path(__file__).parents[2] / "configs/classification"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainwright.engine.logging import MMLogger
+from trainwright.engine.records.logger import MMLogger
 from trainwright.models import BaseModule, ModuleDict, ModuleList, Sequential
 
 

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
-from trainwright.engine.inference import Inferencer
-from trainwright.engine.runner import Runner
-from trainwright.engine.structures import DataSample
+from trainwright.engine.inference.inferencer import Inferencer
+from trainwright.engine.run.runner import Runner
+from trainwright.engine.structures.elements import DataSample
 from trainwright.models import (
     AveragePrecision,
     BinaryCrossEntropyLoss,
@@ -26,7 +26,7 @@ from trainwright.models import (
     MultiLabelMetric,
     gather_multi_hot,
 )
-from trainwright.models.multilabel_metrics import average_precision
+from trainwright.models.classification.multilabel_metrics import average_precision
 
 CONFIG = Path(__file__).parents[2] / "configs/classification/resnet18_shapes_multilabel.py"
 LABELS = [[0, 2], [], [1]]

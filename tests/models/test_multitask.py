@@ -8,9 +8,9 @@ import torch
 
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.inference import Inferencer
-from trainwright.engine.runner import Runner
-from trainwright.engine.structures import DataSample, PixelData
+from trainwright.engine.inference.inferencer import Inferencer
+from trainwright.engine.run.runner import Runner
+from trainwright.engine.structures.elements import DataSample, PixelData
 from trainwright.models import MultiTaskModel
 
 CONFIG = Path(__file__).parents[2] / "configs/multitask/unet_kind_and_parts_shapes.py"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trainwright.engine.registry import MODELS
-from trainwright.engine.runner import Runner
+from trainwright.engine.run.runner import Runner
 
 SMALL = dict(base_channels=4, depth=2)
 

@@ -17,8 +17,8 @@ from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.registry import MODELS
-from trainwright.engine.runner import Runner
-from trainwright.engine.structures import DataSample, InstanceData
+from trainwright.engine.run.runner import Runner
+from trainwright.engine.structures.elements import DataSample, InstanceData
 from trainwright.models import (
     HeatmapHead,
     KeypointMSELoss,

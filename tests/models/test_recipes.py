@@ -9,7 +9,7 @@ from PIL import Image
 
 from trainwright.datasets import VOC
 from trainwright.engine.config.config import Config
-from trainwright.engine.runner import Runner
+from trainwright.engine.run.runner import Runner
 
 CONFIGS = Path(__file__).parents[2] / "configs/classification"
 
@@ -128,8 +128,8 @@ def test_fine_tuning_lowers_the_learning_rate_towards_the_image(tmp_path: Path) 
     changes = {"model.backbone.weights": None, "model.num_classes": 3, "auto_scale_lr.enable": False}
     cfg = Config.fromfile(CONFIGS / "vit_b_16_folder.py")
     cfg.merge_from_dict(changes)
-    from trainwright.engine.model_setup import build_model
     from trainwright.engine.optim.constructor import build_optim_wrapper
+    from trainwright.engine.run.model_setup import build_model
 
     with torch.device("meta"):
         model = build_model(cfg.model, dict(type="ClsDataPreprocessor"))

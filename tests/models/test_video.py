@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from trainwright.datasets import MovingShapes
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.logging import MMLogger
 from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.registry import MODELS
-from trainwright.engine.runner import Runner
-from trainwright.engine.structures import DataSample
+from trainwright.engine.run.runner import Runner
+from trainwright.engine.structures.elements import DataSample
 from trainwright.models import ActionDataPreprocessor, ActionRecogInferencer, Recognizer3D, SmallC3D
 from trainwright.tools.cli import main
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from trainwright.engine.checkpoint import load_checkpoint_file
+from trainwright.engine.checkpoints.files import load_checkpoint_file
 
 _MOMENTARY = (
     "meta.time",

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset, Sampler, TensorDataset
 
 from trainwright.engine.evaluation.metric import BaseMetric
-from trainwright.engine.hook import Hook
-from trainwright.engine.message_hub import MessageHub
 from trainwright.engine.optim.constructor import build_optim_wrapper
 from trainwright.engine.optim.wrapper import OptimWrapperDict
+from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import (
     DATA_SAMPLERS,
     DATASETS,
@@ -27,6 +26,7 @@ from trainwright.engine.registry import (
     MODELS,
     OPTIM_WRAPPER_CONSTRUCTORS,
 )
+from trainwright.engine.run.hook import Hook
 from trainwright.models.base import BaseModel
 
 LENGTH = 14

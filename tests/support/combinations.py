@@ -47,11 +47,11 @@ import torch
 from checkpoint_bits import different_bits
 from combination_parts import ComboLoader, Cut, CutError, Recorder
 
-from trainwright.engine.checkpoint import load_checkpoint_file, read_last_checkpoint
+from trainwright.engine.checkpoints.files import load_checkpoint_file, read_last_checkpoint
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import CheckpointError, ConfigError
 from trainwright.engine.registry import MODELS
-from trainwright.engine.runner import Runner
+from trainwright.engine.run.runner import Runner
 
 Combination = dict[str, Any]
 

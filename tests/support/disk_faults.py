@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from trainwright.engine.checkpoint import LAST
+from trainwright.engine.checkpoints.files import LAST
 
 HALF = 20_000
 """About half the size of the checkpoints of :mod:`fault_runs`, in bytes."""

@@ -105,7 +105,7 @@ def evaluate_cases(cases: list[Case]) -> list[dict[str, Any]]:
     """
     from trainwright.engine.distributed import get_dist_info
     from trainwright.engine.evaluation.evaluator import Evaluator
-    from trainwright.engine.structures import DataSample
+    from trainwright.engine.structures.elements import DataSample
 
     rank, world_size = get_dist_info()
     results = []
@@ -126,7 +126,7 @@ def evaluate_seg_maps(truth: torch.Tensor, guess: torch.Tensor) -> dict[str, Any
     """Evaluates this process's share of some class maps, (N, H, W), padded as the default sampler pads."""
     from trainwright.engine.distributed import get_dist_info
     from trainwright.engine.evaluation.evaluator import Evaluator
-    from trainwright.engine.structures import DataSample, PixelData
+    from trainwright.engine.structures.elements import DataSample, PixelData
 
     rank, world_size = get_dist_info()
     size = len(truth)
@@ -141,7 +141,7 @@ def evaluate_scores(scores: torch.Tensor, truth: torch.Tensor) -> dict[str, Any]
     """Evaluates this process's share of multi-label scores and truth, (N, C), padded as the default sampler pads."""
     from trainwright.engine.distributed import get_dist_info
     from trainwright.engine.evaluation.evaluator import Evaluator
-    from trainwright.engine.structures import DataSample
+    from trainwright.engine.structures.elements import DataSample
 
     rank, world_size = get_dist_info()
     size = len(truth)
@@ -206,7 +206,7 @@ def evaluated_samples(folder: str) -> dict[str, list[int]]:
 
     from trainwright.engine.distributed import get_world_size
     from trainwright.engine.evaluation.metric import BaseMetric
-    from trainwright.engine.runner import Runner
+    from trainwright.engine.run.runner import Runner
     from trainwright.models.base import BaseModel
 
     class Seen(BaseMetric):

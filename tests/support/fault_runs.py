@@ -22,10 +22,10 @@ from forked import Process
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from trainwright.engine.checkpoint import LAST
-from trainwright.engine.hook import Hook
+from trainwright.engine.checkpoints.files import LAST
 from trainwright.engine.registry import DATASETS, HOOKS, MODELS
-from trainwright.engine.runner import Runner
+from trainwright.engine.run.hook import Hook
+from trainwright.engine.run.runner import Runner
 from trainwright.tools.cli import main
 
 MAX_ITERS = 18

@@ -3,7 +3,7 @@
 import signal
 from typing import Any
 
-from trainwright.engine.lock import locked
+from trainwright.engine.run.lock import locked
 
 
 def hold(folder: str, ready: Any) -> None:

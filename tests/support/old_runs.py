@@ -12,7 +12,7 @@ from typing import Any
 
 from tiny_runs import Line, Points, Scripted, StopAt, make_runner
 
-from trainwright.engine.runner import Runner
+from trainwright.engine.run.runner import Runner
 
 LOOPS = {
     "epochs": {"by_epoch": True, "max_epochs": 6},

@@ -10,8 +10,8 @@ from torch.utils.data import Dataset
 
 from trainwright.engine.distributed import get_rank
 from trainwright.engine.evaluation.metric import BaseMetric
-from trainwright.engine.hook import Hook
-from trainwright.engine.runner import Runner
+from trainwright.engine.run.hook import Hook
+from trainwright.engine.run.runner import Runner
 from trainwright.hooks import NanGuardHook, TimeLimitHook
 from trainwright.models.base import BaseModel
 

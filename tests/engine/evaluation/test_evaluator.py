@@ -9,7 +9,7 @@ import torch
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.evaluation.metric import BaseMetric, get_metric_value
 from trainwright.engine.registry import EVALUATOR
-from trainwright.engine.structures import BaseDataElement, DataSample
+from trainwright.engine.structures.elements import BaseDataElement, DataSample
 
 
 class Labels(BaseMetric):

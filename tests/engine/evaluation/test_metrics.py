@@ -21,7 +21,7 @@ from trainwright.engine.evaluation.metrics import (
 )
 from trainwright.engine.fileio import load
 from trainwright.engine.registry import METRICS
-from trainwright.engine.structures import DataSample
+from trainwright.engine.structures.elements import DataSample
 
 # The first two samples are right, the third is second best, the fourth third best, the fifth last.
 SCORES = torch.tensor(

@@ -13,8 +13,8 @@ from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.evaluation.metrics import Accuracy, DumpResults
 from trainwright.engine.evaluation.samples import samples_of
 from trainwright.engine.fileio import load
-from trainwright.engine.inference import Inferencer
-from trainwright.engine.structures import DataSample, InstanceData
+from trainwright.engine.inference.inferencer import Inferencer
+from trainwright.engine.structures.elements import DataSample, InstanceData
 from trainwright.models.tta import BaseTTAModel
 
 Output = namedtuple("Output", ["gt_label", "pred_label"])  # what libraries return

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainwright.engine.message_hub import MessageHub
 from trainwright.engine.optim.amp import AmpOptimWrapper, autocast
 from trainwright.engine.optim.constructor import build_optim_wrapper
 from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.records.message_hub import MessageHub
 
 
 def make_model() -> nn.Sequential:

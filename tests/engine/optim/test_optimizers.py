@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from trainwright.engine.errors import ConfigError, UnknownTypeError
-from trainwright.engine.logging import get_logger
 from trainwright.engine.optim.optimizers import build_optimizer, has_unsafe_fused_momentum
+from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import OPTIMIZERS
 
 

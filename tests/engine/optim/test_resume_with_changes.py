@@ -10,9 +10,9 @@ from tiny_runs import Line, Points, log_of, make_runner, weights_of
 from torch import nn
 
 from trainwright.engine.errors import CheckpointError
-from trainwright.engine.hook import Hook
 from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
-from trainwright.engine.runner import Runner
+from trainwright.engine.run.hook import Hook
+from trainwright.engine.run.runner import Runner
 
 WARMUP = {"type": "LinearLR", "start_factor": 0.1, "by_epoch": False, "end": 4}
 

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from trainwright.engine.errors import CheckpointError, ConfigError
-from trainwright.engine.logging import get_logger
 from trainwright.engine.optim import param_scheduler, schedulers
 from trainwright.engine.optim.param_scheduler import (
     INF,
@@ -37,6 +36,7 @@ from trainwright.engine.optim.schedulers import (
     resume_param_schedulers,
 )
 from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import PARAM_SCHEDULERS
 
 ORACLE = json.loads((Path(__file__).parent / "mmengine_scheduler_values.json").read_text())

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from trainwright.engine.errors import CheckpointError
-from trainwright.engine.logging import get_logger
-from trainwright.engine.message_hub import MessageHub
 from trainwright.engine.optim.amp import AmpOptimWrapper
 from trainwright.engine.optim.state_layout import kept_settings
 from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.records.logger import get_logger
+from trainwright.engine.records.message_hub import MessageHub
 
 
 @pytest.fixture

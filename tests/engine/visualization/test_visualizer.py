@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from trainwright.engine.logging import MMLogger
-from trainwright.engine.structures import DataSample, InstanceData, PixelData
+from trainwright.engine.records.logger import MMLogger
+from trainwright.engine.structures.elements import DataSample, InstanceData, PixelData
 from trainwright.engine.visualization import visualizer as visualizer_module
 from trainwright.engine.visualization.backends import LocalVisBackend
 from trainwright.engine.visualization.visualizer import Visualizer

@@ -1,0 +1,219 @@
+"""Images in one folder a class, or listed with their labels in a text file."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainwright.datasets.base import BaseDataset
+from trainwright.engine.inference.images import IMAGE_SUFFIXES
+from trainwright.engine.registry import DATASETS
+
+
+@DATASETS.register_module()
+class ImageFolder(BaseDataset):
+    """Images for classification, on disk as ImageNet's are.
+
+    Either the folder of a file names its class::
+
+        data_root/split/dog/1.jpg
+        data_root/split/dog/more/2.jpg
+        data_root/split/cat/3.png
+
+    Classes are then numbered in the order of ``metainfo["classes"]``, or of their sorted names. Or a text
+    file lists the images, one ``path label`` a line, where ``label`` is a number, or the name of a class in
+    ``metainfo["classes"]``::
+
+        dog/1.jpg 0
+        cat/3.png 1
+
+    Samples start as ``dict(img_path=str, gt_label=int)``, in the order of their paths or of the list.
+
+    Args:
+        data_root: folder of the data set.
+        split: folder within it, such as ``"train"``.
+        ann_file: text file that lists the images, relative to ``data_root``; the paths in it are relative to
+            ``data_root/split``.
+        pipeline: transforms, or their configs: ``LoadImageFromFile`` first, ``PackInputs`` last.
+        metainfo: ``dict(classes=(...))`` gives the names of the classes.
+        extensions: endings of file names that count as images, in any case.
+        filter_cfg, indices, serialize_data, test_mode, lazy_init, max_refetch: see :class:`BaseDataset`.
+
+    Raises:
+        FileNotFoundError: the folder or the list is missing, or holds no images.
+        ValueError: a class that ``metainfo`` does not name, or a line that cannot be read.
+    """
+
+    def __init__(
+        self,
+        data_root: str | os.PathLike[str],
+        split: str = "",
+        ann_file: str = "",
+        pipeline: Sequence[Mapping[str, Any] | Callable[..., Any]] = (),
+        metainfo: Mapping[str, Any] | None = None,
+        extensions: Sequence[str] = IMAGE_SUFFIXES,
+        filter_cfg: Mapping[str, Any] | None = None,
+        indices: int | Sequence[int] | None = None,
+        serialize_data: bool = True,
+        test_mode: bool = False,
+        lazy_init: bool = False,
+        max_refetch: int = 1000,
+    ) -> None:
+        self.split = split
+        self.extensions = tuple(extension.lower() for extension in extensions)
+        super().__init__(
+            ann_file=ann_file,
+            metainfo=metainfo,
+            data_root=data_root,
+            data_prefix={"img_path": split},
+            filter_cfg=filter_cfg,
+            indices=indices,
+            serialize_data=serialize_data,
+            pipeline=pipeline,
+            test_mode=test_mode,
+            lazy_init=lazy_init,
+            max_refetch=max_refetch,
+        )
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Returns path and label of every image."""
+        folder = Path(self.data_prefix["img_path"])
+        data_list = self._from_list(folder) if self.ann_file else self._from_folders(folder)
+        if not data_list:
+            raise FileNotFoundError(f"{self.ann_file or folder}: no images (of {', '.join(self.extensions)})")
+        return data_list
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Returns the label of a sample, as a list."""
+        return [self.get_data_info(idx)["gt_label"]]
+
+    def _from_folders(self, folder: Path) -> list[dict[str, Any]]:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {str(folder)!r}: check data_root and split")
+        found = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        label_of = self._label_of_folders(folder, found)
+        return [
+            {"img_path": path, "gt_label": label_of[name]}
+            for name in found
+            for path in sorted(self._image_paths(folder / name))
+        ]
+
+    def _label_of_folders(self, folder: Path, found: list[str]) -> dict[str, int]:
+        classes = self._metainfo.setdefault("classes", tuple(found))
+        if unknown := [name for name in found if name not in classes]:
+            raise ValueError(f"{folder}: metainfo names no class {', '.join(map(repr, unknown))}")
+        return {name: label for label, name in enumerate(classes)}
+
+    def _image_paths(self, folder: Path) -> Iterator[str]:
+        for parent, _, names in os.walk(folder, followlinks=True):
+            yield from (f"{parent}{os.sep}{name}" for name in names if name.lower().endswith(self.extensions))
+
+    def _from_list(self, folder: Path) -> list[dict[str, Any]]:
+        label_of = {str(name): label for label, name in enumerate(self._metainfo.get("classes", ()))}
+        data_list = []
+        for number, line in enumerate(Path(self.ann_file).read_text(encoding="utf-8").splitlines(), 1):
+            if line.strip():
+                try:
+                    path, label = _path_and_label(line.strip(), label_of)
+                except ValueError as error:
+                    raise ValueError(f"{self.ann_file}:{number}: {error}") from None
+                data_list.append({"img_path": str(folder / path), "gt_label": label})
+        return data_list
+
+
+@DATASETS.register_module()
+class CustomDataset(ImageFolder):
+    """Images for classification, on disk, under the names of MMPretrain; see :class:`ImageFolder`.
+
+    Args:
+        data_root: folder of the data set.
+        data_prefix: folder within it, or ``dict(img_path=...)``.
+        ann_file: text file that lists the images, relative to ``data_root``, one ``path label`` a line; folders name
+            the classes if empty.
+        with_label: whether the images have labels. Without, they lie in any folders, or a line is a ``path`` alone.
+        **kwargs: as for :class:`ImageFolder`, but ``split``.
+
+    Raises:
+        FileNotFoundError, ValueError: as for :class:`ImageFolder`.
+    """
+
+    def __init__(
+        self,
+        data_root: str | os.PathLike[str] = "",
+        data_prefix: str | Mapping[str, str] = "",
+        ann_file: str = "",
+        with_label: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self.with_label = with_label
+        folder = data_prefix if isinstance(data_prefix, str) else data_prefix.get("img_path", "")
+        super().__init__(data_root, folder, ann_file, **kwargs)
+
+    def _from_folders(self, folder: Path) -> list[dict[str, Any]]:
+        if self.with_label:
+            return super()._from_folders(folder)
+        return [{"img_path": path} for path in sorted(self._image_paths(folder))]
+
+    def _from_list(self, folder: Path) -> list[dict[str, Any]]:
+        if self.with_label:
+            return super()._from_list(folder)
+        lines = Path(self.ann_file).read_text(encoding="utf-8").splitlines()
+        return [{"img_path": str(folder / line.strip())} for line in lines if line.strip()]
+
+
+@DATASETS.register_module()
+class ImageNet(ImageFolder):
+    """ImageNet-1k (Russakovsky et al. 2015): 1,000 classes, 1,281,167 images in ``train`` and 50,000 in ``val``.
+
+    ::
+
+        data_root/train/n01440764/n01440764_10026.JPEG
+        data_root/val/n01440764/ILSVRC2012_val_00000293.JPEG
+
+    Or the 50,000 images lie in one folder, as they come, and a list says their classes::
+
+        data_root/val/ILSVRC2012_val_00000293.JPEG
+        data_root/meta/val.txt              ILSVRC2012_val_00000293.JPEG 0
+
+    Classes are numbered in the order of the names of their folders, as everywhere, and named in English.
+
+    Args:
+        data_root: folder of the two.
+        split: ``"train"`` or ``"val"``.
+        ann_file: the list, relative to ``data_root``; folders say the classes if empty.
+        **kwargs: as for :class:`ImageFolder`.
+
+    Raises:
+        FileNotFoundError: as for :class:`ImageFolder`.
+        ValueError: there are not 1,000 folders of classes.
+    """
+
+    def __init__(
+        self, data_root: str | os.PathLike[str], split: str = "train", ann_file: str = "", **kwargs: Any
+    ) -> None:
+        super().__init__(data_root, split, ann_file, **kwargs)
+
+    @classmethod
+    def _load_metainfo(cls, metainfo: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        from torchvision.models import ResNet50_Weights
+
+        return {"classes": tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"]), **super()._load_metainfo(metainfo)}
+
+    def _label_of_folders(self, folder: Path, found: list[str]) -> dict[str, int]:
+        classes = self._metainfo["classes"]
+        if len(found) != len(classes):
+            raise ValueError(
+                f"{folder} has {len(found)} folders, but ImageNet {len(classes)} classes: "
+                "give ann_file for images that lie in one folder, or use ImageFolder for some of the classes"
+            )
+        return {name: label for label, name in enumerate(found)}
+
+
+def _path_and_label(line: str, label_of: Mapping[str, int]) -> tuple[str, int]:
+    path, _, word = line.rpartition(" ")
+    label = label_of[word] if word in label_of else int(word) if word.isdecimal() else None
+    if not path or label is None:
+        raise ValueError(f"expected 'path label', the label a number or a class, not {line!r}")
+    if label_of and label >= len(label_of):
+        raise ValueError(f"label {label}, but metainfo names only {len(label_of)} classes")
+    return path.rstrip(), label

@@ -1,0 +1,1 @@
+"""Datasets and transforms for object detection and instance segmentation."""

@@ -1,0 +1,344 @@
+"""Data sets of videos: files, folders of frames, and shapes that move, drawn on the fly."""
+
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from trainwright.datasets.base import BaseDataset, force_full_init
+from trainwright.datasets.synthetic.shapes import _OUTLINES
+from trainwright.datasets.video.transforms import FrameFolder, VideoFile
+from trainwright.engine.inference.images import IMAGE_SUFFIXES
+from trainwright.engine.registry import DATASETS
+
+_VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v")
+
+
+class _ListOrFolders(BaseDataset):
+    """Videos in one folder a class, or listed with their labels in a text file; base of the two below.
+
+    An unknown label is noted as ``problem``: the sample raises an error when it is asked for.
+    """
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Returns where each video is, and its label."""
+        root = Path(self.data_prefix[self._key])
+        data_list = self._from_list(root) if self.ann_file else self._from_folders(root)
+        if not data_list:
+            raise FileNotFoundError(f"there are no videos in {self.ann_file or root}: {self._remedy}")
+        return data_list
+
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Returns a sample with the place of its video, and its label.
+
+        Raises:
+            ValueError: the label is unknown; the message names the sample.
+        """
+        info = super().get_data_info(idx)
+        if "problem" in info:
+            raise ValueError(
+                f"sample {info['sample_idx']} ({info[self._key]}): {info['problem']} "
+                "(`trainwright browse-dataset` lists all such samples)"
+            )
+        return info
+
+    @force_full_init
+    def check_annotations(self) -> Iterator[str]:
+        """Yields a line for each problem: unknown labels, videos that are missing or cannot be read."""
+        for index in range(len(self)):
+            info = super().get_data_info(index)
+            if "problem" in info:
+                yield f"sample {index} ({info[self._key]}): {info['problem']}"
+            try:
+                if found := self._check_video(info):
+                    yield f"sample {index} ({info[self._key]}): {found}"
+            except OSError as error:
+                yield f"sample {index}: {error}: check data_root, or remove it"
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Returns the label of a sample, as a list."""
+        return [self.get_data_info(idx)["gt_label"]]
+
+    _key: str
+    _remedy: str
+
+    @abstractmethod
+    def _videos_of(self, folder: Path) -> list[Path]:
+        """Returns the videos of a class."""
+
+    @abstractmethod
+    def _check_video(self, info: Mapping[str, Any]) -> str | None:
+        """Returns what is wrong with a video that can be read."""
+
+    @abstractmethod
+    def _parse_line(self, words: list[str]) -> tuple[dict[str, Any], str]:
+        """Returns what a line of the list says about a video, and its label."""
+
+    def _from_folders(self, root: Path) -> list[dict[str, Any]]:
+        if not root.is_dir():
+            raise FileNotFoundError(f"there is no folder {str(root)!r}: check data_root and data_prefix")
+        found = sorted(path.name for path in root.iterdir() if path.is_dir())
+        classes = self._metainfo.setdefault("classes", tuple(found))
+        label_of = {name: label for label, name in enumerate(classes)}
+        data_list = []
+        for name in found:
+            label = label_of.get(name)
+            problem = {} if label is not None else {"problem": f"metainfo names no class {name!r}"}
+            data_list += [{self._key: str(path), "gt_label": label, **problem} for path in self._videos_of(root / name)]
+        return data_list
+
+    def _from_list(self, root: Path) -> list[dict[str, Any]]:
+        classes = [str(name) for name in self._metainfo.get("classes", ())]
+        data_list = []
+        for number, line in enumerate(Path(self.ann_file).read_text(encoding="utf-8").splitlines(), 1):
+            if not line.strip():
+                continue
+            try:
+                info, word = self._parse_line(line.split())
+            except ValueError as error:
+                raise ValueError(f"{self.ann_file}:{number}: {error}, not {line!r}") from None
+            info[self._key] = str(root / info[self._key])
+            label = classes.index(word) if word in classes else int(word) if word.isdecimal() else None
+            if label is None or (classes and label >= len(classes)):
+                number_of = f"one of {len(classes)} classes" if classes else "a number"
+                info["problem"] = f"the label {word!r} in line {number} of {self.ann_file} is not {number_of}"
+            data_list.append({**info, "gt_label": label})
+        return data_list
+
+
+@DATASETS.register_module()
+class VideoDataset(_ListOrFolders):
+    """Videos for classification, as files.
+
+    Either the folder of a file names its class, as Kinetics comes::
+
+        data_root/train/archery/-1q7jA3DXQM_000005_000015.mp4
+        data_root/train/yoga/--Yis6JnGiM.mp4
+
+    with ``data_prefix=dict(filename="train")``; classes are numbered in the order of ``metainfo["classes"]``, or of
+    their sorted names. Or a text file lists the files, one ``path label`` a line, where ``label`` is a number or, where
+    it has no spaces, the name of a class. Samples start as ``dict(filename=str, gt_label=int)``; :class:`PyAVInit`
+    comes first in the pipeline.
+
+    Args:
+        ann_file: the list, relative to ``data_root``; folders name the classes if empty.
+        data_prefix: ``dict(filename=folder)``: the folder of the files, relative to ``data_root``.
+        extensions: endings of file names that count as videos, in any case.
+        data_root, metainfo, indices, serialize_data, pipeline, test_mode, lazy_init, max_refetch: see
+            :class:`BaseDataset`.
+
+    Raises:
+        FileNotFoundError: the folder is missing, or has no videos.
+        ValueError: a line of the list cannot be read.
+    """
+
+    _key = "filename"
+    _remedy = "check data_root, data_prefix and extensions"
+
+    def __init__(
+        self,
+        ann_file: str = "",
+        data_prefix: Mapping[str, str] | None = None,
+        extensions: Sequence[str] = _VIDEO_SUFFIXES,
+        **kwargs: Any,
+    ) -> None:
+        self.extensions = tuple(extension.lower() for extension in extensions)
+        super().__init__(
+            ann_file=ann_file, data_prefix={"filename": ""} if data_prefix is None else data_prefix, **kwargs
+        )
+
+    def _videos_of(self, folder: Path) -> list[Path]:
+        return sorted(path for path in folder.rglob("*") if path.suffix.lower() in self.extensions)
+
+    def _parse_line(self, words: list[str]) -> tuple[dict[str, Any], str]:
+        if len(words) < 2:
+            raise ValueError("expected 'path label'")
+        return {"filename": " ".join(words[:-1])}, words[-1]
+
+    def _check_video(self, info: Mapping[str, Any]) -> str | None:
+        video = VideoFile(info["filename"])
+        try:
+            stated, real = len(video), video.count()
+        finally:
+            video.close()
+        return None if stated == real else f"of {stated} frames that the file announces {real} can be decoded"
+
+
+@DATASETS.register_module()
+class RawframeDataset(_ListOrFolders):
+    """Videos for classification, each a folder with an image for every frame.
+
+    Either the folder around it names the class::
+
+        data_root/train/archery/-1q7jA3DXQM/img_00001.jpg
+
+    with ``data_prefix=dict(frame_dir="train")``, or a text file lists the folders, one ``path frames label`` a line, as
+    MMAction2 has it. Samples start as ``dict(frame_dir=str, total_frames=int, gt_label=int, filename_tmpl=str,
+    start_index=int)``; :class:`RawFrameDecode` reads the frames.
+
+    Args:
+        ann_file: the list, relative to ``data_root``; folders name the classes if empty.
+        data_prefix: ``dict(frame_dir=folder)``: the folder of the folders, relative to ``data_root``.
+        filename_tmpl: name of the files with the number of the frame.
+        start_index: number of the first frame.
+        data_root, metainfo, indices, serialize_data, pipeline, test_mode, lazy_init, max_refetch: see
+            :class:`BaseDataset`.
+
+    Raises:
+        FileNotFoundError: the folder is missing, or has no videos.
+        ValueError: a line of the list cannot be read.
+    """
+
+    _key = "frame_dir"
+    _remedy = "check data_root and data_prefix"
+
+    def __init__(
+        self,
+        ann_file: str = "",
+        data_prefix: Mapping[str, str] | None = None,
+        filename_tmpl: str = "img_{:05}.jpg",
+        start_index: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        self.filename_tmpl = filename_tmpl
+        self.start_index = start_index
+        prefix = {"frame_dir": ""} if data_prefix is None else data_prefix
+        super().__init__(ann_file=ann_file, data_prefix=prefix, **kwargs)
+
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Returns a sample with the folder of its frames, their number and names, and its label."""
+        info = super().get_data_info(idx)
+        if "total_frames" not in info:
+            info["total_frames"] = _number_of_images(info["frame_dir"])
+        return info | {"filename_tmpl": self.filename_tmpl, "start_index": self.start_index}
+
+    def _videos_of(self, folder: Path) -> list[Path]:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+
+    def _parse_line(self, words: list[str]) -> tuple[dict[str, Any], str]:
+        if len(words) < 3 or not words[-2].isdecimal():
+            raise ValueError("expected 'path frames label'")
+        return {"frame_dir": " ".join(words[:-2]), "total_frames": int(words[-2])}, words[-1]
+
+    def _check_video(self, info: Mapping[str, Any]) -> str | None:
+        stated = info.get("total_frames", len(FrameFolder(info["frame_dir"])))
+        for index in range(self.start_index, self.start_index + stated):
+            name = self.filename_tmpl.format(index)
+            if not Path(info["frame_dir"], name).is_file():
+                return f"of {stated} frames {name} is missing: check filename_tmpl and start_index"
+        return None if stated else "it has no frames"
+
+
+_MOTIONS = ("left", "right", "up", "down", "growing", "shrinking")
+
+
+@DATASETS.register_module()
+class MovingShapes(BaseDataset):
+    """Short videos of a shape that moves or changes its size, on a noisy background with others that stand still.
+
+    The class is the motion: no single frame tells it. Every video is drawn from (``seed``, index) alone, so it is the
+    same in each epoch, process and run. Samples start as ``dict(array=..., total_frames=int, gt_label=int)``, the
+    array uint8 of shape (frames, size, size, 3); ``ArrayDecode`` takes frames out of it.
+
+    Args:
+        num_samples: number of videos.
+        num_frames: frames of a video, at least 2.
+        size: height and width in pixels, at least 16.
+        motions: which motions, of left, right, up, down, growing and shrinking; their order is that of the classes.
+        max_others: largest number of shapes that stand still.
+        seed: another one gives other videos.
+        metainfo: facts about the dataset beside its classes.
+        pipeline: transforms of the sample, or their configs.
+        **kwargs: as for :class:`BaseDataset`.
+
+    Raises:
+        ValueError: an unknown motion, or a number out of range.
+    """
+
+    def __init__(
+        self,
+        num_samples: int = 500,
+        num_frames: int = 12,
+        size: int = 40,
+        motions: Sequence[str] = _MOTIONS,
+        max_others: int = 2,
+        seed: int = 0,
+        metainfo: Mapping[str, Any] | None = None,
+        pipeline: Sequence[Mapping[str, Any] | Callable[..., Any]] = (),
+        **kwargs: Any,
+    ) -> None:
+        if unknown := [motion for motion in motions if motion not in _MOTIONS]:
+            raise ValueError(f"there is no motion {unknown[0]!r}, only {', '.join(_MOTIONS)}")
+        if num_frames < 2 or size < 16:
+            raise ValueError(f"num_frames must be at least 2 and size at least 16, not {num_frames} and {size}")
+        self.num_samples = num_samples
+        self.num_frames = num_frames
+        self.size = size
+        self.motions = tuple(motions)
+        self.max_others = max_others
+        self.seed = seed
+        super().__init__(metainfo={"classes": self.motions, **(metainfo or {})}, pipeline=pipeline, **kwargs)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Returns a seed for each sample."""
+        return [{"img_id": index} for index in range(self.num_samples)]
+
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Returns a sample with its frames, drawn, and its label."""
+        info = super().get_data_info(idx)
+        rng = np.random.default_rng((self.seed, info["img_id"]))
+        label = int(rng.integers(len(self.motions)))
+        background = rng.normal(rng.uniform(60, 200, 3), 12, (self.size, self.size, 3)).clip(0, 255).astype(np.uint8)
+        still = Image.fromarray(background)
+        for _ in range(rng.integers(0, self.max_others + 1)):
+            radius = rng.uniform(0.08, 0.16) * self.size
+            self._draw(still, _random_shape(rng), radius, rng.uniform(radius, self.size - radius, 2))
+        moving = _random_shape(rng)
+        frames = np.empty((self.num_frames, self.size, self.size, 3), np.uint8)
+        for index, (radius, centre) in enumerate(self._path(self.motions[label], rng)):
+            frame = still.copy()
+            self._draw(frame, moving, radius, centre)
+            frames[index] = np.asarray(frame)
+        return info | {"array": frames, "total_frames": self.num_frames, "gt_label": label}
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Returns the label of a sample, as a list."""
+        return [self.get_data_info(idx)["gt_label"]]
+
+    def _path(self, motion: str, rng: np.random.Generator) -> Iterator[tuple[float, np.ndarray]]:
+        """Yields radius and centre of the moving shape in each frame."""
+        steps = np.linspace(-0.5, 0.5, self.num_frames)
+        radius = rng.uniform(0.12, 0.2) * self.size
+        if motion in ("growing", "shrinking"):
+            change = steps * rng.uniform(0.5, 0.9) * radius * (1 if motion == "growing" else -1)
+            centre = rng.uniform(1.5 * radius, self.size - 1.5 * radius, 2)
+            yield from ((radius + more, centre) for more in change)
+            return
+        direction = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}[motion]
+        length = rng.uniform(0.25, 0.5) * self.size
+        margin = radius + length / 2
+        along, across = rng.uniform(margin, self.size - margin), rng.uniform(radius, self.size - radius)
+        centre = np.array((along, across) if direction[0] else (across, along))
+        yield from ((radius, centre + step * length * np.array(direction)) for step in steps)
+
+    def _draw(self, image: Image.Image, shape: tuple[np.ndarray, Any], radius: float, centre: np.ndarray) -> None:
+        outline, color = shape
+        ImageDraw.Draw(image).polygon([(x, y) for x, y in outline * radius + centre], fill=color)
+
+
+def _random_shape(rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Returns a turned outline around the origin, and a colour away from the greys of the background."""
+    outline = np.array(list(_OUTLINES.values())[rng.integers(len(_OUTLINES))])
+    angle = rng.uniform(0, 2 * np.pi)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    color = rng.permutation([rng.integers(0, 50), rng.integers(205, 256), rng.integers(0, 256)])
+    return outline @ turn, tuple(int(value) for value in color)
+
+
+def _number_of_images(folder: str) -> int:
+    with os.scandir(folder) as entries:
+        return sum(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in entries)

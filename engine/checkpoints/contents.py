@@ -1,0 +1,295 @@
+"""What a checkpoint holds: a walk over the named parts of a run that have state, and the way back."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from trainwright.engine.building import origin_of
+from trainwright.engine.config.config import Config
+from trainwright.engine.config.dump import plain_data
+from trainwright.engine.config.literals import parse_literals
+from trainwright.engine.errors import CheckpointError, ConfigFileError, Origin
+from trainwright.engine.optim.schedulers import resume_param_schedulers
+from trainwright.engine.optim.wrapper import OptimWrapperDict
+from trainwright.engine.run.environment import package_version
+from trainwright.engine.run.hook import has_state
+from trainwright.engine.run.loops import TrainLoop
+from trainwright.engine.run.model_setup import unwrap
+
+if TYPE_CHECKING:
+    from trainwright.engine.run.runner import Runner
+
+FORMAT = 1
+_OURS = "trainwright"
+_NOT_STATE = ("format",)
+
+
+class Part(NamedTuple):
+    """A part of a run that has state.
+
+    Args:
+        place: where its state lies in a checkpoint: one key for what MMEngine saves, too, and several for ours.
+        save: returns its state, or None if it has none at present.
+        load: takes over a state, or None where the checkpoint has none.
+    """
+
+    place: tuple[str, ...]
+    save: Callable[[], Any]
+    load: Callable[[Any], None]
+
+
+def parts(runner: "Runner") -> list[Part]:
+    """Return the parts of a run besides its model, in the order of loading: each may need those before it."""
+    loop = runner.train_loop
+    found = [
+        Part((_OURS, "counters"), runner.state.state_dict, lambda state: None),  # load_counters() comes first
+        Part((_OURS, "host_streams"), runner.seed_step.host_streams, lambda state: _load_host_streams(runner, state)),
+        Part(("message_hub",), runner.message_hub.state_dict, lambda state: _load_hub(runner, state)),
+    ]
+    if (wrapper := runner.optim_wrapper) is not None:
+        found.append(Part(("optimizer",), wrapper.state_dict, lambda state: _load_optimizer(runner, state)))
+    if isinstance(loop, TrainLoop):
+        found += [
+            Part((_OURS, "data"), loop.data_state, lambda state: _load_data(loop, state)),
+            Part((_OURS, "batching"), loop.batching, lambda state: _load_batching(runner, loop, state)),
+        ]
+        place = ("param_schedulers",)
+        found.append(Part(place, lambda: _scheduler_states(runner), lambda state: _load_schedulers(runner, state)))
+    stateful: list[Any] = [hook for hook in runner.hooks if has_state(type(hook))]
+    found += [Part((_OURS, "hooks", hook.name), hook.state_dict, partial(_load_hook, hook)) for hook in stateful]
+    return found
+
+
+def take(
+    runner: "Runner",
+    *,
+    optimizer: bool = True,
+    schedulers: bool = True,
+    meta: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the state of a run, under MMEngine's keys and, for what MMEngine does not save, under ``trainwright``.
+
+    Args:
+        runner: the run.
+        optimizer: include the optimizer's state.
+        schedulers: include the schedulers' state.
+        meta: further entries of ``meta``.
+    """
+    counters = runner.state.state_dict()
+    checkpoint: dict[str, Any] = {
+        "meta": {
+            "epoch": counters["epoch"],
+            "iter": counters["iter"],
+            "cfg": runner.cfg.pretty_text,
+            "config": plain_data(runner.cfg.to_dict()),
+            "seed": runner.seed,
+            "experiment_name": runner.experiment_name,
+            "time": time.strftime("%Y%m%d_%H%M%S"),
+            "trainwright_version": package_version("trainwright"),
+            "torch_version": torch.__version__.split("+")[0],
+            **({"dataset_meta": plain(runner.dataset_meta)} if runner.dataset_meta else {}),
+            **(meta or {}),
+        },
+        "state_dict": unwrap(runner.model).state_dict(),
+        _OURS: {"format": FORMAT, "hooks": {}},
+    }
+    left_out = {place for place, wanted in (("optimizer", optimizer), ("param_schedulers", schedulers)) if not wanted}
+    for part in parts(runner):
+        if part.place[0] in left_out or (state := part.save()) is None:
+            continue
+        owner = checkpoint
+        for key in part.place[:-1]:
+            owner = owner[key]
+        owner[part.place[-1]] = state
+    return checkpoint
+
+
+def restore(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
+    """Bring a run to the state in a checkpoint, one of ours or of MMEngine.
+
+    Args:
+        runner: the run, with all its parts built.
+        checkpoint: what :func:`take` returned.
+
+    Raises:
+        CheckpointError: a part is missing, or does not fit.
+    """
+    meta = checkpoint.get("meta", {})
+    ours = checkpoint.get(_OURS)
+    if ours is not None and ours.get("format", FORMAT) > FORMAT:
+        raise CheckpointError(
+            f"this checkpoint was written by trainwright {meta.get('trainwright_version')}: please upgrade"
+        )
+    load_counters(runner, checkpoint)
+    present = {part.place: part for part in parts(runner)}
+    saved = dict(_states(checkpoint))
+    for place, part in present.items():
+        part.load(saved.get(place))
+    if ours is None:  # MMEngine saves less
+        return
+    missing = [place[-1] for place, part in present.items() if place not in saved and part.save() is not None]
+    unknown = [place[-1] for place in saved if place not in present]
+    if missing:
+        runner.logger.warning("the checkpoint has no state of %s: they start afresh", ", ".join(sorted(missing)))
+    if unknown:
+        runner.logger.warning(
+            "the checkpoint has state of %s, which this run does not have", ", ".join(sorted(unknown))
+        )
+
+
+def _states(checkpoint: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the states of the parts in a checkpoint, each with its place."""
+    for key in ("message_hub", "optimizer", "param_schedulers"):
+        if key in checkpoint:
+            yield (key,), checkpoint[key]
+    for key, state in checkpoint.get(_OURS, {}).items():
+        if key == "hooks":
+            yield from (((_OURS, key, name), of_hook) for name, of_hook in state.items())
+        elif key not in _NOT_STATE:
+            yield (_OURS, key), state
+
+
+def plain(value: Any) -> Any:
+    """Returns a copy that safe loading can read: containers, numbers, strings and tensors; of all else the ``repr``."""
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, str | int | float | bool | torch.Tensor):
+        return value
+    return value.tolist() if hasattr(value, "tolist") else repr(value)
+
+
+def saved_config(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the config in a checkpoint, or None if it has none. Nothing of it is run.
+
+    Args:
+        checkpoint: one of ours, which holds the config as data; or an older one, or one of MMEngine, of whose text the
+            literals are read.
+
+    Raises:
+        CheckpointError: the text has more than literals in it.
+    """
+    meta = checkpoint.get("meta") or {}
+    if isinstance(data := meta.get("config"), Mapping):
+        return dict(data)
+    text = meta.get("cfg") or ((checkpoint.get("message_hub") or {}).get("runtime_info") or {}).get("cfg")
+    if not isinstance(text, str) or not text:
+        return None
+    try:
+        return parse_literals(text)
+    except ConfigFileError as error:
+        raise CheckpointError(f"the checkpoint's config is program text, which is not run: {error.message}") from error
+
+
+def what_changed(saved: Mapping[str, Any], current: Config) -> list[str]:
+    """Compare the config of a checkpoint with the current one.
+
+    Returns:
+        ``key: old → new (file:line)`` for every value that differs.
+    """
+    before, now = dict(leaves(saved)), dict(leaves(plain_data(current.to_dict())))
+    lines = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key, "(not set)"), now.get(key, "(not set)")
+        if old != new and key.partition(".")[0] not in ("resume", "load_from", "work_dir", "launcher"):
+            origin = origin_of_path(current, key)
+            lines.append(f"{key}: {old!r} → {new!r}" + (f" ({origin})" if origin else ""))
+    return lines
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    items: Any = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else None
+    )
+    if items is None or not value:
+        yield path, value
+        return
+    for key, item in items:
+        yield from leaves(item, f"{path}.{key}" if path else str(key))
+
+
+def origin_of_path(config: Config, path: str) -> Origin | None:
+    here: Any = config
+    origin = None
+    for key in path.split("."):
+        if isinstance(here, list | tuple):
+            here = here[int(key)] if int(key) < len(here) else None
+            continue
+        if not isinstance(here, Mapping) or key not in here:
+            break
+        origin = origin_of(here, key) or origin
+        here = here[key]
+    return origin
+
+
+def load_counters(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
+    """Take over how far the run in a checkpoint was."""
+    meta = checkpoint.get("meta", {})
+    of_meta = {"epoch": meta.get("epoch", 0), "iter": meta.get("iter", 0), "inner_iter": 0}
+    of_meta["validated_at"] = of_meta["iter"]
+    runner.state.load_state_dict(checkpoint.get(_OURS, {}).get("counters") or of_meta)
+
+
+def _load_host_streams(runner: "Runner", state: Any) -> None:
+    if runner.rank == 0:
+        runner.host_streams = state
+
+
+def _load_hub(runner: "Runner", state: Any) -> None:
+    if state is not None:
+        runner.message_hub.load_state_dict(state)
+
+
+def _load_optimizer(runner: "Runner", state: Any) -> None:
+    if state is None:
+        raise CheckpointError(
+            "this checkpoint has no optimizer state (save_optimizer=False, or a published file): "
+            "start from its weights with `load_from` and without `resume`"
+        )
+    try:
+        runner.optim_wrapper.load_state_dict(state)
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"the optimizer in the checkpoint does not fit this config's: {error}") from error
+
+
+def _load_data(loop: TrainLoop, state: Any) -> None:
+    if state is not None:
+        loop.load_data_state(state)
+
+
+def _load_batching(runner: "Runner", loop: TrainLoop, state: Any) -> None:
+    iteration = runner.iter
+    if state is not None and (changed := loop.rebatch(state)):
+        if runner.optim_wrapper is not None:
+            runner.optim_wrapper.shift_counts(runner.iter - iteration)
+        runner.logger.warning("%s", changed)
+
+
+def _scheduler_states(runner: "Runner") -> Any:
+    schedulers = runner.param_schedulers
+    if isinstance(schedulers, Mapping):
+        return {name: [scheduler.state_dict() for scheduler in group] for name, group in schedulers.items()}
+    return [scheduler.state_dict() for scheduler in schedulers] or None
+
+
+def _load_schedulers(runner: "Runner", saved: Any) -> None:
+    wrapper = runner.optim_wrapper
+    wrappers = dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {"": wrapper}
+    loop = runner.train_loop
+    for name, optim_wrapper in wrappers.items():
+        current, states = (
+            part.get(name, []) if isinstance(part, Mapping) else part or [] for part in (runner.param_schedulers, saved)
+        )
+        resume_param_schedulers(
+            current, states, optim_wrapper=optim_wrapper, path=f"param_scheduler.{name}" if name else "param_scheduler",
+            epochs=runner.epoch if loop.epoch_length else None, iterations=runner.iter, epoch_length=loop.epoch_length,
+        )  # fmt: skip
+
+
+def _load_hook(hook: Any, state: Any) -> None:
+    if state is not None:
+        hook.load_state_dict(state)

@@ -1,0 +1,1 @@
+"""Data loaders that can be resumed, and what becomes of samples that cannot be read."""

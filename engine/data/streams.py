@@ -1,0 +1,214 @@
+"""Data without indices: iterable datasets, and how a run goes on in the midst of one."""
+
+import copy
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.records.message_hub import storable
+from trainwright.engine.run.state import kept_host_streams, mix, seed_host
+
+_PLAIN = "its state_dict() must return numbers, strings, tensors, arrays, and containers of these"
+
+
+class _Batch(NamedTuple):
+    """What comes from a worker: a batch, and where the worker stands after it."""
+
+    content: Any
+    worker: int
+    position: Any
+
+
+class SeededStream(IterableDataset[Any]):
+    """An iterable dataset whose samples have random streams of their own, and which goes on where it was.
+
+    The stream of a sample derives from (seed, epoch, data worker, position). With ``state_dict`` and
+    ``load_state_dict``, the dataset goes on in the midst of an epoch: after a state was loaded its next iteration
+    yields the samples after those that it had yielded when the state was taken.
+
+    Args:
+        dataset: the iterable dataset.
+        seed: seed of the run.
+    """
+
+    def __init__(self, dataset: IterableDataset[Any], seed: int) -> None:
+        self.inner = dataset
+        self.has_state = hasattr(dataset, "state_dict") and hasattr(dataset, "load_state_dict")
+        self._seed = seed
+        self.start(0)
+
+    def start(self, epoch: int, positions: Mapping[int, Any] | None = None, first_worker: int = 0) -> None:
+        """Chooses where the next iteration begins.
+
+        Args:
+            epoch: which pass over the data it is.
+            positions: by number of the data worker, where it stood; with a key ``over``, in the pass before.
+            first_worker: whose batch comes first.
+        """
+        self._epoch = epoch
+        self._passes = 0
+        self._positions = dict(positions or {})
+        self._first_worker = first_worker
+        self._worker = 0
+        self._count = 0
+        self._ended = False
+
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        if info is not None:
+            if not hasattr(self, "_process"):
+                self._process = info.id  # workers that live long come here once an epoch
+            # The loader asks its processes in turn, beginning with the first: it must get the batch that is due.
+            object.__setattr__(info, "id", (self._process + self._first_worker) % info.num_workers)
+            self._worker = info.id
+        epoch = self._epoch + self._passes
+        position = self._positions.get(self._worker)
+        self._passes, self._positions, self._first_worker = self._passes + 1, {}, 0
+        self._count = 0
+        self._ended = False
+        if position is not None and position.get("over"):
+            self._load(position)
+            deque(() if position["ended"] else self.inner, maxlen=0)
+            position = None
+        if hasattr(self.inner, "set_epoch"):
+            self.inner.set_epoch(epoch)
+        if position is not None:
+            self._count = position["count"]
+            self._load(position)
+            if position["ended"]:  # its last batch was not a full one, so the dataset may stand at its beginning again
+                return
+        keep = kept_host_streams if info is None else nullcontext
+        samples: Iterator[Any] | None = None
+        while True:
+            with keep():
+                seed_host(mix(self._seed, epoch, self._worker, self._count))
+                try:
+                    samples = iter(self.inner) if samples is None else samples
+                    sample = next(samples)
+                except StopIteration:
+                    self._ended = True
+                    return
+                except Exception as error:
+                    error.add_note(f"while loading sample {self._count} of {type(self.inner).__name__}")
+                    raise
+            self._count += 1
+            yield sample
+
+    def __len__(self) -> int:
+        return len(self.inner)  # type: ignore[arg-type]  # some have a length; else this raises, as it should
+
+    def __getattr__(self, name: str) -> Any:
+        if "inner" not in self.__dict__:  # while being unpickled
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_") or name in ("inner", "has_state"):
+            super().__setattr__(name, value)
+        else:  # as of somebody who changes the dataset while training
+            setattr(self.inner, name, value)
+
+    def _load(self, position: Mapping[str, Any]) -> None:
+        self.inner.load_state_dict(position["dataset"])  # type: ignore[attr-defined]  # has_state
+
+    def position(self) -> tuple[int, Any]:
+        """Returns the number of this data worker, and where it stands, or None for a dataset without state.
+
+        Raises:
+            ConfigError: the state cannot be part of a checkpoint.
+        """
+        if not self.has_state:
+            return self._worker, None
+        try:
+            state = storable(self.inner.state_dict())  # type: ignore[attr-defined]
+        except TypeError as error:
+            raise ConfigError("train_dataloader.dataset", f"{type(self.inner).__name__}: {error}", _PLAIN) from error
+        return self._worker, {"count": self._count, "ended": self._ended, "dataset": state}
+
+
+class StreamLoader(DataLoader[Any]):
+    """A data loader over a :class:`SeededStream`; with every batch comes where its worker stands.
+
+    Its state is that after the last batch that it yielded, whatever workers have fetched in advance.
+
+    Args:
+        dataset: the stream.
+        collate_fn: makes a batch of samples.
+        **options: further arguments of ``torch.utils.data.DataLoader``.
+    """
+
+    def __init__(self, dataset: SeededStream, collate_fn: Callable[[Any], Any] | None, **options: Any) -> None:
+        super().__init__(dataset, collate_fn=_CollateWithPosition(dataset, collate_fn), **options)
+        self.epoch = 0
+        self._positions: dict[int, Any] = {}
+        self._next_worker = 0
+
+    @property
+    def has_state(self) -> bool:
+        """Whether the dataset can go on in the midst of an epoch."""
+        return self.dataset.has_state  # type: ignore[attr-defined, no-any-return]
+
+    def start(self, epoch: int) -> None:
+        """Makes the next iteration begin with the first batch of an epoch."""
+        self.epoch = epoch
+        # Persistent workers keep their datasets, with whatever state those carry from one pass into the next.
+        before = self._positions if self._iterator is not None and self.has_state else {}
+        self._positions = {worker: {**position, "over": True} for worker, position in before.items()}
+        self._next_worker = 0
+        self.dataset.start(epoch)  # type: ignore[attr-defined]
+
+    def __iter__(self) -> Any:
+        return self._batches(super().__iter__())
+
+    def _batches(self, batches: Iterator[_Batch]) -> Iterator[Any]:
+        for content, worker, position in batches:
+            self._positions[worker] = position
+            self._next_worker = (worker + 1) % max(1, self.num_workers)
+            yield content
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns where each data worker stands, and whose batch is due."""
+        return {
+            "epoch": self.epoch,
+            "num_workers": self.num_workers,
+            "next_worker": self._next_worker,
+            "positions": copy.deepcopy(self._positions),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Makes the next iteration go on where a state was taken.
+
+        Raises:
+            ConfigError: the number of data workers is another: each had its own part of the stream.
+        """
+        if state["num_workers"] != self.num_workers and state["positions"]:
+            raise ConfigError(
+                "train_dataloader.num_workers",
+                f"the stream was read by {state['num_workers']} data workers, each at a place of its own, and cannot "
+                f"go on with {self.num_workers}",
+                f"set it to {state['num_workers']}",
+            )
+        self.epoch = int(state["epoch"])
+        self._positions = copy.deepcopy(dict(state["positions"]))
+        self._next_worker = int(state["next_worker"])
+        self.dataset.start(self.epoch, self._positions, self._next_worker)  # type: ignore[attr-defined]
+
+
+class _CollateWithPosition:
+    """Adds to a batch where the data worker that made it stands."""
+
+    def __init__(self, dataset: SeededStream, collate: Callable[[Any], Any] | None) -> None:
+        self._dataset = dataset
+        self._collate = collate
+
+    def __call__(self, samples: Any) -> _Batch:
+        info = get_worker_info()
+        dataset: Any = self._dataset if info is None else info.dataset  # that worker's copy
+        worker, position = dataset.position()
+        if info is None:
+            position = copy.deepcopy(position)
+        return _Batch(samples if self._collate is None else self._collate(samples), worker, position)

@@ -1,0 +1,157 @@
+"""From whatever a user calls an image to what a model takes."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainwright.engine.structures.elements import DataSample
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def list_images(folder: str | os.PathLike[str]) -> list[str]:
+    """Returns the paths of the image files in a folder, sorted.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    paths = sorted(str(path) for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise FileNotFoundError(f"no images in {folder}: files ending with {', '.join(IMAGE_SUFFIXES)} are taken")
+    return paths
+
+
+def read_image(source: Any, channels: int | None = None) -> Any:
+    """Returns an image as a ``tv_tensors.Image`` of shape (C, H, W), its values as they are.
+
+    Args:
+        source: path of an image file; a PIL image; an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W,
+            4), RGB; or a tensor of shape (H, W) or (C, H, W).
+        channels: 1 for grey, 3 for RGB; None keeps what the image has.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        TypeError: ``source`` is none of these.
+        ValueError: an array or tensor of another shape.
+    """
+    from PIL import Image, ImageOps
+    from torchvision.transforms.v2.functional import to_image
+    from torchvision.tv_tensors import Image as ImageTensor
+
+    if isinstance(source, str | os.PathLike):
+        with Image.open(source) as picture:
+            picture.load()
+        source = picture
+    if isinstance(source, Image.Image):
+        source = ImageOps.exif_transpose(source)
+        if channels is not None or source.mode not in ("L", "RGB"):
+            source = source.convert("L" if channels == 1 else "RGB")
+        return to_image(source)
+    if isinstance(source, np.ndarray):
+        if source.ndim == 3:
+            source = source.transpose(2, 0, 1)
+        source = torch.from_numpy(np.ascontiguousarray(source))
+    if not isinstance(source, Tensor):
+        raise TypeError(f"an image is a path, a PIL image, an array or a tensor, not a {type(source).__name__}")
+    tensor = source.as_subclass(Tensor)
+    tensor = tensor.unsqueeze(0) if tensor.ndim == 2 else tensor
+    if tensor.ndim != 3 or tensor.shape[0] not in (1, 3, 4, channels):
+        raise ValueError(
+            "an image has the shape (H, W), or (H, W, C) as an array and (C, H, W) as a tensor, "
+            f"with 1, 3 or 4 channels; this one is a tensor of shape {tuple(tensor.shape)}"
+        )
+    return ImageTensor(_with_channels(tensor, channels))
+
+
+class ImagePipeline:
+    """Makes of one image of any kind the ``dict(inputs=..., data_samples=...)`` that a model takes.
+
+    Args:
+        transforms: the steps of a dataset's pipeline, the last of which packs. A path goes through all of
+            them; for everything else a first step that loads a file is left out.
+        shape: (channels, height, width) of the inputs that a model was trained on, where no step says it:
+            images get these channels, and without ``transforms`` this size. Inputs of another number of
+            dimensions are no images, and are handed over as float tensors.
+    """
+
+    def __init__(self, transforms: Sequence[Callable[[Any], Any]] = (), shape: Sequence[int] | None = None) -> None:
+        self.shape = None if shape is None else tuple(shape)
+        first = transforms[0] if transforms else None
+        self.loader = first if type(first).__name__.startswith("Load") else None
+        self.steps = list(transforms[1:] if self.loader is not None else transforms)
+
+    @property
+    def has_transforms(self) -> bool:
+        """Whether there are steps; without them all inputs get one shape."""
+        return self.loader is not None or bool(self.steps)
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether the inputs are images, rather than points or other numbers."""
+        return self.has_transforms or self.shape is None or len(self.shape) == 3
+
+    def __call__(self, source: Any, extra: Mapping[str, Any] | None = None) -> Any:
+        """Returns the sample for a path, a PIL image, an array or a tensor.
+
+        Args:
+            source: the image.
+            extra: what else the steps find in the sample, such as a box.
+
+        Raises:
+            ValueError: a step rejects the image, or numbers have another shape than the model was trained on.
+        """
+        if not self.takes_images:
+            return self._numbers(source)
+        is_path = isinstance(source, str | os.PathLike)
+        sample: Any = {"img_path": os.fspath(source)} if is_path else {}
+        if self.loader is not None and is_path:
+            sample = self.loader(sample)
+        else:
+            image = read_image(source, self._channels())
+            sample.update(img=image, ori_shape=tuple(image.shape[-2:]))
+        if not self.steps:
+            return self._resized(sample)
+        sample.update(extra or {})
+        for step in self.steps:
+            sample = step(sample)
+            if sample is None:
+                raise ValueError(f"{type(step).__name__} rejected this image: {source}")
+        return sample
+
+    def _channels(self) -> int | None:
+        if self.loader is not None:
+            return 1 if getattr(self.loader, "color_type", "color") == "grayscale" else 3
+        return None if self.shape is None else self.shape[0]
+
+    def _resized(self, sample: dict[str, Any]) -> dict[str, Any]:
+        from torchvision.transforms.v2.functional import resize
+
+        image = sample.pop("img")
+        if self.shape is not None and tuple(image.shape[-2:]) != self.shape[1:]:
+            image = resize(image, list(self.shape[1:]), antialias=True)
+        metainfo = {**sample, "img_shape": tuple(image.shape[-2:])}
+        return {"inputs": image.as_subclass(Tensor), "data_samples": DataSample(metainfo=metainfo)}
+
+    def _numbers(self, source: Any) -> dict[str, Any]:
+        numbers = torch.as_tensor(source, dtype=torch.float32)
+        if tuple(numbers.shape) != self.shape:
+            raise ValueError(f"the model was trained on inputs of shape {self.shape}, not {tuple(numbers.shape)}")
+        return {"inputs": numbers, "data_samples": DataSample()}
+
+
+def _with_channels(image: Tensor, channels: int | None) -> Tensor:
+    if channels is None or channels == image.shape[0]:
+        return image
+    if image.shape[0] == 4:
+        image = image[:3]
+    if image.shape[0] == 1:
+        return image.expand(channels, -1, -1)
+    from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+    grey: Tensor = rgb_to_grayscale(image) if channels == 1 else image
+    return grey

@@ -1,0 +1,247 @@
+"""Log lines: which numbers they show, over which window, in which form."""
+
+import datetime
+import re
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.records.message_hub import HistoryBuffer
+from trainwright.engine.registry import LOG_PROCESSORS
+
+if TYPE_CHECKING:
+    from trainwright.engine.run.runner import Runner
+
+Tag = dict[str, Any]
+
+_OWN_KEYS = ("data_src", "method_name", "log_name")
+_EPOCH_MEANS = [{"data_src": key, "method_name": "mean", "window_size": "epoch"} for key in ("time", "data_time")]
+
+
+@LOG_PROCESSORS.register_module()
+class LogProcessor:
+    """Turns the histories of the message hub into log lines and into values for the visualization backends.
+
+    Args:
+        window_size: over how many iterations a smoothed value is averaged.
+        by_epoch: whether the lines count epochs.
+        custom_cfg: further values, each a dictionary with ``data_src``, the name of a scalar without
+            ``train/``; ``method_name``, a statistic of :class:`HistoryBuffer`; ``window_size``, a number of
+            iterations, ``"epoch"`` for those of the epoch so far, or ``"global"`` for those of the whole run;
+            and ``log_name``, the name in the log, without which the value replaces that of ``data_src``.
+        num_digits: decimals of the numbers in the lines.
+        log_with_hierarchy: whether the values for the backends keep their prefix, ``train/loss``.
+        mean_pattern: regular expression; scalars whose name matches it are smoothed, others are shown as they
+            are.
+
+    Raises:
+        ConfigError: an entry of ``custom_cfg`` cannot work.
+    """
+
+    def __init__(
+        self,
+        window_size: int = 10,
+        by_epoch: bool = True,
+        custom_cfg: Sequence[Mapping[str, Any]] | None = None,
+        num_digits: int = 4,
+        log_with_hierarchy: bool = False,
+        mean_pattern: str = r".*(loss|time|data_time|grad_norm).*",
+    ) -> None:
+        self.window_size = window_size
+        self.by_epoch = by_epoch
+        self.custom_cfg = [dict(entry) for entry in custom_cfg or ()]
+        self.num_digits = num_digits
+        self.log_with_hierarchy = log_with_hierarchy
+        self.mean_pattern = re.compile(mean_pattern)
+        self._smoothed: dict[str, bool] = {}
+        self._check_custom_cfg()
+
+    def get_log_after_iter(self, runner: "Runner", batch_idx: int, mode: str) -> tuple[Tag, str]:
+        """Returns what to log after an iteration.
+
+        Args:
+            runner: the run.
+            batch_idx: 0-based index of the batch in its epoch.
+            mode: ``train``, ``val`` or ``test``.
+
+        Returns:
+            The values for the backends, and the line.
+        """
+        seen = batch_idx + 1
+        length = num_batches(getattr(runner, f"{mode}_dataloader"))
+        shown = self._collect(runner, mode, self.custom_cfg, seen, length)
+        tag = self._with_prefix(shown, mode)
+
+        line = self._header(runner, mode, seen, length)
+        rates = [key for key in shown if key.endswith("lr")]
+        line += " ".join(f"{key}: {shown.pop(key):.{self.num_digits}e}" for key in rates) + "  "
+        if mode != "test" and self.by_epoch:
+            tag["epoch"] = _epoch(runner, mode)
+        tag["iter"] = runner.iter + 1 if _trains(runner) else 0
+        eta = runner.message_hub.get_info("eta")
+        if eta is not None and "time" in shown and "data_time" in shown:
+            line += f"eta: {datetime.timedelta(seconds=int(eta))}  "
+            line += "".join(f"{key}: {self._text(shown.pop(key))}  " for key in ("time", "data_time"))
+        memory = _peak_memory(runner.device)
+        if memory is not None:
+            line += f"memory: {memory}  "
+            tag["memory"] = memory
+        if mode == "train":
+            line += self._items(shown)
+        return tag, line
+
+    def get_log_after_epoch(
+        self, runner: "Runner", batch_idx: int, mode: str, with_non_scalar: bool = False
+    ) -> tuple[Tag, str]:
+        """Returns what to log after a validation or test.
+
+        Args:
+            runner: the run.
+            batch_idx: number of batches.
+            mode: ``val`` or ``test``.
+            with_non_scalar: whether the values for the backends include results that are no numbers.
+
+        Returns:
+            The values for the backends, and the line.
+
+        Raises:
+            ValueError: ``mode`` is another one.
+        """
+        if mode not in ("val", "test"):
+            raise ValueError(f"only 'val' and 'test' have results after an epoch, not {mode!r}")
+        named = {_bare(entry["data_src"], mode) for entry in self.custom_cfg}
+        entries = [*self.custom_cfg, *(entry for entry in _EPOCH_MEANS if entry["data_src"] not in named)]
+        scalars = self._with_prefix(self._collect(runner, mode, entries, batch_idx, batch_idx), mode)
+        infos = {
+            _bare(key, mode): value
+            for key, value in runner.message_hub.runtime_info.items()
+            if key.startswith(f"{mode}/")
+        }
+        infos = self._with_prefix(infos, mode)
+        times = {key: scalars.pop(key) for key in list(scalars) if _bare(key, mode) in ("time", "data_time")}
+
+        kind = "Epoch" if self.by_epoch else "Iter"
+        epoch = f"[{_epoch(runner, mode)}]" if self.by_epoch and mode == "val" else ""
+        line = f"{kind}({mode}) {epoch}[{batch_idx}/{batch_idx}]    {self._items({**scalars, **infos, **times})}"
+        return {**scalars, **(infos if with_non_scalar else {}), **times}, line
+
+    def _header(self, runner: "Runner", mode: str, seen: int, length: int | None) -> str:
+        if mode == "train" and not self.by_epoch:
+            return f"Iter(train) {_progress(runner.iter + 1, runner.max_iters)}  "
+        if mode == "test" or not self.by_epoch:
+            return f"{'Epoch' if self.by_epoch else 'Iter'}({mode}) {_progress(seen, length)}  "
+        width = len(str(runner.max_epochs)) + 3 if _trains(runner) else 0
+        epoch = f" [{_epoch(runner, mode)}]".rjust(width)
+        return f"Epoch({mode}){epoch}{_progress(seen, length)}  "
+
+    def _collect(
+        self, runner: "Runner", mode: str, entries: Sequence[Mapping[str, Any]], seen: int, length: int | None
+    ) -> Tag:
+        """Returns the statistics to show, by names without prefix."""
+        histories = {
+            _bare(key, mode): history
+            for key, history in runner.message_hub.log_scalars.items()
+            if key.startswith(f"{mode}/")
+        }
+        tag: Tag = {}
+        for key, history in histories.items():
+            name = f"{mode}/{key}" if self.log_with_hierarchy else key
+            if name not in self._smoothed:
+                self._smoothed[name] = self.mean_pattern.search(name) is not None
+            tag[key] = history.mean(self.window_size) if self._smoothed[name] else history.current()
+        for entry in entries:
+            arguments = dict(entry)
+            source = _bare(arguments.pop("data_src"), mode)
+            name = _bare(arguments.pop("log_name", source), mode)
+            if source in histories:
+                tag[name] = _statistic(histories[source], arguments, seen, length)
+        return tag
+
+    def _with_prefix(self, tag: Tag, mode: str) -> Tag:
+        return {f"{mode}/{key}": value for key, value in tag.items()} if self.log_with_hierarchy else dict(tag)
+
+    def _items(self, values: Tag) -> str:
+        return "  ".join(f"{key}: {self._text(value)}" for key, value in values.items())
+
+    def _text(self, value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:.{self.num_digits}f}"
+        if isinstance(value, torch.Tensor | np.ndarray):
+            return f"\n{value}\n"
+        return str(value)
+
+    def _check_custom_cfg(self) -> None:
+        names: set[str] = set()
+        for index, entry in enumerate(self.custom_cfg):
+            path = f"log_processor.custom_cfg.{index}"
+            for key in ("data_src", "method_name"):
+                if key not in entry:
+                    raise ConfigError(path, f"{key!r} is missing", "write dict(data_src='loss', method_name='mean')")
+            arguments = {key: value for key, value in entry.items() if key not in _OWN_KEYS}
+            try:
+                signature(HistoryBuffer.get_statistics(entry["method_name"])).bind(None, **arguments)
+            except KeyError as error:
+                raise ConfigError(f"{path}.method_name", str(error.args[0])) from None
+            except TypeError as error:
+                raise ConfigError(path, f"{entry['method_name']!r} does not take these arguments: {error}") from None
+            window = entry.get("window_size")
+            if not (window is None or window in ("epoch", "global") or (isinstance(window, int) and window > 0)):
+                raise ConfigError(
+                    f"{path}.window_size",
+                    f"{window!r} is no window",
+                    "give a number of iterations, 'epoch' or 'global'",
+                )
+            if window == "epoch" and not self.by_epoch:
+                raise ConfigError(f"{path}.window_size", "there are no epochs with by_epoch=False", "write 'global'")
+            name = entry.get("log_name", entry["data_src"])
+            if name in names:
+                raise ConfigError(path, f"{name!r} is shown twice", "give each value its own 'log_name'")
+            names.add(name)
+
+
+def _statistic(history: HistoryBuffer, arguments: dict[str, Any], seen: int, length: int | None) -> Any:
+    window = arguments.get("window_size")
+    if window == "epoch":
+        arguments["window_size"] = seen
+        history.reserve(length or seen)
+    elif window == "global":
+        arguments["window_size"] = None
+    elif window is not None:
+        history.reserve(window)
+    return history.statistics(**arguments)
+
+
+def _bare(key: str, mode: str) -> str:
+    return key.removeprefix(f"{mode}/")
+
+
+def _progress(done: int, total: int | None) -> str:
+    return f"[{done}]" if total is None else f"[{done:>{len(str(total))}}/{total}]"
+
+
+def _trains(runner: "Runner") -> bool:
+    return runner._train_loop is not None  # the public property would build the loop
+
+
+def _epoch(runner: "Runner", mode: str) -> int:
+    return runner.epoch + 1 if mode == "train" else runner.epoch
+
+
+def num_batches(dataloader: Any) -> int | None:
+    """Returns the length of a loader, or None where the data have no end."""
+    try:
+        return len(dataloader)
+    except TypeError:
+        return None
+
+
+def _peak_memory(device: torch.device) -> int | None:
+    """Returns the most MiB that the process has held on an accelerator; None where nobody counts."""
+    if device.type == "cpu":
+        return None
+    peak = getattr(torch.get_device_module(device), "max_memory_allocated", None)
+    return None if peak is None else int(peak(device)) // 2**20

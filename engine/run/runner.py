@@ -1,0 +1,610 @@
+"""The Runner: owns the parts of an experiment and runs the loops over them."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainwright.engine import distributed
+from trainwright.engine import registry as registries
+from trainwright.engine.building import signature_of
+from trainwright.engine.checking import mismatched_parts
+from trainwright.engine.checkpoints import files as checkpoints
+from trainwright.engine.checkpoints import writer as saving
+from trainwright.engine.checkpoints.start import StartingPoint
+from trainwright.engine.config.config import Config
+from trainwright.engine.config.dump import plain_data
+from trainwright.engine.data.loader import build_dataloader, stop_workers
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.evaluation.evaluator import Evaluator
+from trainwright.engine.records.logger import MMLogger
+from trainwright.engine.records.message_hub import MessageHub
+from trainwright.engine.registry import EVALUATOR, HOOKS, LOG_PROCESSORS, RUNNERS, VISUALIZERS
+from trainwright.engine.run import resume
+from trainwright.engine.run.assembly import build_loop, build_optimization, trains_by_epoch
+from trainwright.engine.run.environment import collect_env, make_folder, make_log_dir, setup_environment
+from trainwright.engine.run.hook import Hook, HookList, configured_hooks
+from trainwright.engine.run.interrupt import raise_for_signal, stop_on_signals
+from trainwright.engine.run.lock import locked
+from trainwright.engine.run.loops import TestLoop, TrainLoop, ValLoop
+from trainwright.engine.run.model_setup import (
+    build_model,
+    compile_forward,
+    lone_sample_error,
+    place_model,
+    unwrap,
+    warn_of_lone_sample,
+)
+from trainwright.engine.run.state import (
+    RunState,
+    StepSeeder,
+    active_run,
+    deterministic_algorithms,
+    in_run,
+    kept_generators,
+    mix,
+    seed_all,
+    seed_host,
+    set_host_streams,
+)
+from trainwright.engine.visualization.visualizer import Visualizer
+
+Cfg = Mapping[str, Any]
+_ENDS = {"after_train_iter": "iter_done", "after_train_epoch": "epoch_done"}
+
+
+@RUNNERS.register_module()
+class Runner:
+    """Owns the parts of an experiment and runs training, validation and test over them.
+
+    Every part may be given as its config or as the object itself. Loops, data loaders, optimizer and schedulers are
+    built when :meth:`train`, :meth:`val` or :meth:`test` first needs them.
+
+    Example:
+        >>> runner = Runner.from_cfg(Config.fromfile("configs/classification/lenet_fashion_mnist.py"))
+        >>> runner.train()
+
+    Args:
+        model: what is trained. A module without ``train_step`` is wrapped in ``ModuleWrapper``.
+        work_dir: folder for checkpoints and logs.
+        train_dataloader: with ``train_cfg`` and ``optim_wrapper``: all three or none. Likewise the next two triples.
+        val_dataloader: with ``val_cfg`` and ``val_evaluator``.
+        test_dataloader: with ``test_cfg`` and ``test_evaluator``.
+        train_cfg: ``dict(by_epoch=True, max_epochs=…)``, ``dict(by_epoch=False, max_iters=…)``, or ``dict(type=…)``.
+        val_cfg: arguments of ``ValLoop``, or ``dict(type=…)``.
+        test_cfg: arguments of ``TestLoop``, or ``dict(type=…)``.
+        auto_scale_lr: ``dict(enable=True, base_batch_size=…)`` scales the learning rate by the batch size of all ranks.
+        optim_wrapper: an ``OptimWrapper``, a plain optimizer, or ``dict(type='OptimWrapper', optimizer=dict(type=…))``.
+        param_scheduler: one or several schedulers; a dict of lists for several optimizers.
+        val_evaluator: a metric, or several, or an ``Evaluator``.
+        test_evaluator: likewise.
+        default_hooks: changes to the default hooks, by name; ``None`` removes one.
+        custom_hooks: further hooks.
+        data_preprocessor: given to a model that is built from a config and names none.
+        load_from: a checkpoint whose weights the run starts with.
+        resume: ``"auto"`` to continue the run in ``work_dir`` from its newest checkpoint, if there is one; True
+            likewise, but while there is none the run of ``load_from`` is continued; a path for that checkpoint.
+        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+        env_cfg: see :func:`setup_environment`.
+        log_processor: makes log lines.
+        log_level: of the log.
+        visualizer: takes scalars, images and the config to its backends.
+        default_scope: registry scope in which names are looked up first.
+        randomness: ``seed`` (drawn if None), ``deterministic``, ``diff_rank_seed``.
+        experiment_name: by default the config's file name; a time stamp is added.
+        cfg: the whole config; also switches such as ``compile``, ``sync_bn``, ``activation_checkpointing``,
+            ``model_wrapper_cfg``, ``find_unused_parameters``.
+        device: where to train; by default the accelerator if there is one.
+
+    Raises:
+        ConfigError: parts are missing or contradict each other.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Cfg,
+        work_dir: str,
+        train_dataloader: Any = None,
+        val_dataloader: Any = None,
+        test_dataloader: Any = None,
+        train_cfg: Cfg | None = None,
+        val_cfg: Cfg | None = None,
+        test_cfg: Cfg | None = None,
+        auto_scale_lr: Cfg | None = None,
+        optim_wrapper: Any = None,
+        param_scheduler: Any = None,
+        val_evaluator: Any = None,
+        test_evaluator: Any = None,
+        default_hooks: Mapping[str, Any] | None = None,
+        custom_hooks: Sequence[Any] | None = None,
+        data_preprocessor: nn.Module | Cfg | None = None,
+        load_from: str | None = None,
+        resume: bool | str = False,
+        launcher: str = "none",
+        env_cfg: Cfg | None = None,
+        log_processor: Any = None,
+        log_level: str = "INFO",
+        visualizer: Any = None,
+        default_scope: str | None = None,
+        randomness: Cfg | None = None,
+        experiment_name: str | None = None,
+        cfg: Any = None,
+        device: str | torch.device | None = None,
+    ) -> None:
+        nested = ExitStack()
+        if in_run():
+            nested.enter_context(kept_generators())
+        self._given: dict[str, Any] = dict(
+            train_dataloader=train_dataloader, train_cfg=train_cfg, optim_wrapper=optim_wrapper,
+            val_dataloader=val_dataloader, val_cfg=val_cfg, val_evaluator=val_evaluator,
+            test_dataloader=test_dataloader, test_cfg=test_cfg, test_evaluator=test_evaluator,
+            param_scheduler=param_scheduler, auto_scale_lr=auto_scale_lr,
+        )  # fmt: skip
+        for mistake in mismatched_parts(self._given):
+            raise mistake
+        if not isinstance(cfg, Config):
+            arguments = {
+                **self._given, "model": model, "work_dir": work_dir, "default_hooks": default_hooks,
+                "custom_hooks": custom_hooks, "data_preprocessor": data_preprocessor, "load_from": load_from,
+                "default_scope": default_scope, "randomness": randomness, "env_cfg": env_cfg,
+            }  # fmt: skip
+            given = {name: value for name, value in arguments.items() if value is not None}
+            cfg = Config(plain_data({**given, **dict(cfg or {})}))
+        self.cfg = cfg
+        self.start = StartingPoint()
+        self._sources = (load_from, resume)
+        self._started = self._restored = self._active = False
+        self.host_streams: dict[str, Any] | None = None
+        self.saved_counters: dict[str, int] | None = None
+        self._default_scope = default_scope
+        self._train_loop: TrainLoop | None = None
+        self._val_loop: ValLoop | None = None
+        self._test_loop: TestLoop | None = None
+        self.optim_wrapper: Any = None
+        self.param_schedulers: Any = []
+        self.state = RunState()
+
+        setup_environment(env_cfg or {}, launcher)
+        self.rank, self.world_size = distributed.get_dist_info()
+        self.device = distributed.get_device(device or None)
+        self.randomness: dict[str, Any] = dict(randomness or {})
+        self.set_randomness(**self.randomness)
+
+        self.work_dir = str(Path(work_dir).absolute())
+        self.last_checkpoint = checkpoints.LastCheckpoint(self.work_dir)
+        timestamp = ""
+        if distributed.is_main_process():
+            make_folder(self.work_dir, "work_dir", "choose another: work_dir in the config, or --work-dir")
+            timestamp = make_log_dir(Path(self.work_dir))
+        self.timestamp = self._agree(timestamp)
+        name = experiment_name or (Path(self.cfg.filename).stem if self.cfg.filename else "")
+        self.experiment_name = f"{name}_{self.timestamp}" if name else self.timestamp
+        self.log_dir = str(Path(self.work_dir, self.timestamp))
+        self.logger = MMLogger(
+            self.experiment_name, log_level=log_level, log_file=Path(self.log_dir, f"{self.timestamp}.log")
+        )
+        self.message_hub = MessageHub(self.experiment_name)
+        with registries.default_scope(default_scope):
+            self.log_processor = LOG_PROCESSORS.build(
+                {} if log_processor is None else log_processor,
+                path="log_processor",
+                type="LogProcessor",
+                by_epoch=trains_by_epoch(train_cfg),
+            )
+            self.visualizer: Visualizer = VISUALIZERS.build(
+                {} if visualizer is None else visualizer, path="visualizer", type="Visualizer",
+                name=self.experiment_name, save_dir=self.log_dir, vis_backends=[{"type": "LocalVisBackend"}],
+            )  # fmt: skip
+        self.logger.info("Environment:\n%s", "\n".join(f"  {key}: {value}" for key, value in collect_env().items()))
+        self.logger.info("Seed: %d, device: %s, work_dir: %s", self.seed, self.device, self.work_dir)
+        if isinstance(model, nn.Module) and not (load_from or resume):
+            self.logger.info(
+                "The model was given as an object: its initial weights were drawn before the run was seeded, and do "
+                "not depend on this seed. (Those of a model that is given as a config do.)"
+            )
+        with self._as_current():
+            built = build_model(model, data_preprocessor, weights_follow=bool(load_from or resume))
+            self.model: Any = place_model(built, self.cfg, self.device, self.distributed)
+            self._hooks = HookList()
+            for path, hook in configured_hooks(default_hooks or {}, custom_hooks or ()):
+                self.register_hook(hook, path=path)
+        self.logger.debug("Hooks at each point, in order:\n%s", self._hooks.table())
+        self._dump_config()
+        nested.close()
+
+    @classmethod
+    def from_cfg(cls, cfg: Any) -> "Runner":
+        """Builds a Runner from a whole config.
+
+        Args:
+            cfg: a ``Config`` or mapping with the arguments of :class:`Runner` as keys; other keys are kept in ``cfg``.
+        """
+        cfg = copy.deepcopy(cfg if isinstance(cfg, Config) else Config(dict(cfg)))
+        names = [name for name in cls.__init__.__annotations__ if name not in ("cfg", "return")]
+        arguments = {name: cfg.get(name) for name in names if cfg.get(name) is not None}
+        for required in ("model", "work_dir"):
+            if required not in arguments:
+                raise ConfigError(required, "every experiment needs it", "set it in the config, or --work-dir")
+        return cls(**arguments, cfg=cfg)
+
+    @property
+    def hooks(self) -> list[Hook]:
+        """The hooks, in the order in which they are called."""
+        return self._hooks.hooks
+
+    @property
+    def epoch(self) -> int:
+        """0-based index of the epoch in progress."""
+        return self.state.epoch
+
+    @property
+    def iter(self) -> int:
+        """0-based index of the training iteration in progress."""
+        return self.state.iter
+
+    @property
+    def max_epochs(self) -> int:
+        """How many epochs to train."""
+        return self.train_loop.max_epochs
+
+    @property
+    def max_iters(self) -> int:
+        """How many iterations to train."""
+        return self.train_loop.max_iters
+
+    @property
+    def distributed(self) -> bool:
+        """Whether several processes train together."""
+        return self.world_size > 1
+
+    @property
+    def has_val(self) -> bool:
+        """Whether the run validates."""
+        return self._given["val_cfg"] is not None
+
+    @property
+    def train_loop(self) -> TrainLoop:
+        """The training loop, built at first use."""
+        if self._train_loop is None:
+            with self._as_current():
+                self._train_loop = build_loop(self, "train", self._given)
+        return self._train_loop
+
+    @property
+    def val_loop(self) -> ValLoop:
+        """The validation loop, built at first use."""
+        if self._val_loop is None:
+            with self._as_current():
+                self._val_loop = build_loop(self, "val", self._given)
+        return self._val_loop
+
+    @property
+    def test_loop(self) -> TestLoop:
+        """The test loop, built at first use."""
+        if self._test_loop is None:
+            with self._as_current():
+                self._test_loop = build_loop(self, "test", self._given)
+        return self._test_loop
+
+    @property
+    def train_dataloader(self) -> Any:
+        """The loader of the training loop."""
+        return self.train_loop.dataloader
+
+    @property
+    def val_dataloader(self) -> Any:
+        """The loader of the validation loop."""
+        return self.val_loop.dataloader
+
+    @property
+    def test_dataloader(self) -> Any:
+        """The loader of the test loop."""
+        return self.test_loop.dataloader
+
+    @property
+    def dataset_meta(self) -> Mapping[str, Any] | None:
+        """What the training data set says of itself, such as its classes."""
+        dataset = getattr(self._train_loop and self._train_loop.dataloader, "dataset", None)
+        return getattr(dataset, "metainfo", None)
+
+    def train(self) -> nn.Module:
+        """Trains to the end, or until somebody asks to stop. Called again, it continues where it stopped.
+
+        Returns:
+            The model.
+
+        Raises:
+            ConfigError: the parts for training are not given.
+            KeyboardInterrupt: after Ctrl-C, when a checkpoint is written; ``SystemExit`` after SIGTERM and SIGUSR1.
+        """
+        with self._run(), self._locked_work_dir(), stop_on_signals(self.state):
+            self._begin()
+            loop = self.train_loop
+            if self.optim_wrapper is None:
+                self.optim_wrapper, self.param_schedulers = build_optimization(self, self._given)
+            if self.has_val:
+                _ = self.val_loop
+            self.call_hook("before_run")
+            self._give_weights()
+            if self.start.resumes and not self._restored:
+                resume.restore(self)
+            if not self._restored:
+                self._restored = True
+                self.start.release()
+                self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
+                warn_of_lone_sample(self.model, loop.dataloader, self.logger)
+                compile_forward(unwrap(self.model), self.cfg.get("compile"))
+            if self.iter >= self.max_iters:
+                self.logger.info("The training is at its end (iteration %d): nothing left to do.", self.iter)
+            resume.run_and_save(self, loop)
+            self.host_streams = self.seed_step.host_streams()  # if it is trained further
+        raise_for_signal(self.state.stop_signal)
+        return self.model  # type: ignore[no-any-return]
+
+    def val(self) -> dict[str, Any]:
+        """Validates once and returns the metrics by ``prefix/name``."""
+        return self._evaluate("val")
+
+    def test(self) -> dict[str, Any]:
+        """Tests once and returns the metrics by ``prefix/name``."""
+        return self._evaluate("test")
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Calls a point of every hook that acts there.
+
+        What has just ended counts as done in the meantime: a checkpoint that is saved there includes it.
+        """
+        done = _ENDS.get(fn_name)
+        if done is not None:
+            setattr(self.state, done, True)
+        call: Any = None
+        try:
+            for call in self._hooks.calls[fn_name]:
+                call(self, **kwargs)
+        except Exception as error:
+            if call is not None:
+                error.add_note(f"in {type(call.__self__).__name__}.{fn_name}")
+            raise
+        finally:
+            if done is not None:
+                setattr(self.state, done, False)
+
+    def register_hook(self, hook: Hook | Cfg, priority: int | str | None = None, *, path: str = "") -> Hook:
+        """Adds a hook.
+
+        Args:
+            hook: the hook or its config, which may have the keys ``priority`` and ``name``.
+            priority: overrides the hook's own.
+            path: dotted path of the config, for messages.
+        """
+        if isinstance(hook, Mapping):
+            cfg = copy.copy(hook)
+            priority = cfg.pop("priority", priority)  # type: ignore[attr-defined]  # a copy of a dict
+            name = None
+            if "name" in cfg and not _takes_name(cfg["type"]):
+                name = cfg.pop("name")  # type: ignore[attr-defined]
+            with self._as_current():
+                hook = HOOKS.build(cfg, path=path)
+            if name is not None and isinstance(hook, Hook):
+                hook.name = str(name)
+        if not isinstance(hook, Hook):
+            raise ConfigError(
+                path or "custom_hooks",
+                f"{hook!r} is no hook",
+                "derive its class from trainwright.engine.Hook",
+            )
+        if priority is not None:
+            hook.priority = priority
+        self._hooks.add(hook, path)
+        return hook
+
+    def request_stop(self, reason: str, *, complete: bool = False) -> None:
+        """Asks the training to stop at the next iteration boundary, with a checkpoint written.
+
+        Args:
+            reason: said in the log.
+            complete: the training is complete, not interrupted: there is nothing to resume. The first request counts.
+        """
+        if self.state.stop_reason is None:
+            self.state.stop_reason, self.state.complete = reason, complete
+
+    def set_randomness(
+        self, seed: int | None = None, deterministic: bool = False, diff_rank_seed: bool = False
+    ) -> None:
+        """Seeds everything.
+
+        Args:
+            seed: drawn, the same in all ranks, if None.
+            deterministic: refuse algorithms whose result differs from run to run.
+            diff_rank_seed: give each rank another seed, for the model's initial weights and the samples too.
+        """
+        self.seed = distributed.sync_random_seed() if seed is None else int(seed)
+        self.rank_seed = self.rank if diff_rank_seed else 0
+        self._deterministic = deterministic
+        seed_all(self.seed + self.rank_seed)
+        self.seed_step = StepSeeder(self.seed, self.rank, self.device)
+
+    def start_host_streams(self) -> None:
+        """Gives ``random`` and ``numpy.random`` the state that the first training step of this process begins with.
+
+        In a resumed run it is that of the checkpoint; in ranks other than the first, whose state it lacks, and
+        in a new run it derives from seed, rank and iteration.
+        """
+        if self.host_streams is not None:
+            set_host_streams(self.host_streams)
+            self.host_streams = None
+        else:
+            seed_host(mix(self.seed, self.rank, self.iter))
+
+    def build_dataloader(self, dataloader: Any, mode: str = "train") -> Any:
+        """Builds a data loader that is seeded by sample; see :func:`trainwright.engine.build_dataloader`."""
+        return build_dataloader(
+            dataloader,
+            seed=self.seed,
+            rank_seed=self.rank_seed,
+            path=f"{mode}_dataloader",
+            training=mode == "train",
+        )
+
+    def build_evaluator(self, evaluator: Any, path: str = "evaluator") -> Evaluator:
+        """Builds an evaluator from one metric, several, or the config of an evaluator."""
+        if isinstance(evaluator, Evaluator):
+            return evaluator
+        if isinstance(evaluator, Mapping) and "metrics" in evaluator:
+            return EVALUATOR.build(evaluator, path=path, type="Evaluator")  # type: ignore[no-any-return]
+        return Evaluator(evaluator)
+
+    def save_checkpoint(
+        self,
+        out_dir: str | Path,
+        filename: str,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: Mapping[str, Any] | None = None,
+        by_epoch: bool = True,
+    ) -> Path:
+        """Writes the state of the run, durably. Only the first rank writes.
+
+        Args:
+            out_dir: folder.
+            filename: name of the file, which may hold ``{}`` for the number of epochs or iterations.
+            save_optimizer: include the optimizer.
+            save_param_scheduler: include the schedulers.
+            meta: further entries of ``meta``.
+            by_epoch: what the number in the file name counts.
+
+        Returns:
+            The path of the file.
+        """
+        self.call_hook("before_snapshot")
+        counters = self.state.state_dict()
+        path = Path(out_dir, filename.format(counters["epoch" if by_epoch else "iter"]))
+        if distributed.is_main_process():
+            checkpoint = saving.collect(self, optimizer=save_optimizer, schedulers=save_param_scheduler, meta=meta)
+            checkpoints.save_checkpoint(checkpoint, path)
+        if save_optimizer and save_param_scheduler:
+            self.saved_counters = counters
+        return path
+
+    def load_checkpoint(
+        self,
+        filename: str | Path,
+        map_location: Any = "cpu",
+        strict: bool = False,
+        revise_keys: Sequence[tuple[str, str]] = checkpoints.REVISE_KEYS,
+    ) -> dict[str, Any]:
+        """Loads the weights in a checkpoint into the model; what does not fit is reported.
+
+        Args:
+            filename: a file, ``http(s)://…`` or ``torchvision://resnet18``.
+            map_location: where tensors go first.
+            strict: raise if anything does not fit.
+            revise_keys: pairs of (regular expression, replacement) for the names.
+
+        Returns:
+            The checkpoint.
+        """
+        checkpoint = checkpoints.load_checkpoint_file(filename, map_location)
+        resume.load_weights(self, checkpoint, str(filename), strict, revise_keys)
+        return checkpoint
+
+    @contextmanager
+    def _as_current(self) -> Iterator[None]:
+        """Makes hub, logger, visualizer and scope the current ones, for code deep inside a model."""
+        with ExitStack() as stack:
+            stack.enter_context(MessageHub.set_current(self.message_hub))
+            stack.enter_context(MMLogger.set_current(self.logger))
+            stack.enter_context(Visualizer.set_current(self.visualizer))
+            stack.enter_context(registries.default_scope(self._default_scope))
+            yield
+
+    @contextmanager
+    def _run(self) -> Iterator[None]:
+        """What surrounds every run: the current objects, ``after_run`` in any case, errors in the log file too."""
+        if not self._active:
+            # of a run before this one
+            self.state.stop_reason, self.state.complete, self.state.stop_signal = None, False, 0
+            if self._train_loop is not None:
+                self._train_loop.stop_training = False
+        with self._as_current(), active_run(), deterministic_algorithms(self._deterministic):
+            outer, self._active = self._active, True
+            try:
+                yield
+            except Exception as error:
+                self.logger.debug("The run failed", exc_info=True)
+                with suppress(Exception):  # the first error is the one to see
+                    self.call_hook("after_run")
+                if "more than 1 value per channel when training" in str(error):
+                    raise lone_sample_error() from error
+                raise
+            finally:
+                self._active = outer
+                for loop in (self._train_loop, self._val_loop, self._test_loop):
+                    stop_workers(getattr(loop, "dataloader", None))
+            self.call_hook("after_run")
+
+    @contextmanager
+    def _locked_work_dir(self) -> Iterator[None]:
+        """Refuse to train where another run does, in all ranks."""
+        with ExitStack() as stack:
+            refusal = None
+            if distributed.is_main_process():
+                try:
+                    stack.enter_context(locked(self.work_dir))
+                except ConfigError as error:
+                    refusal = error
+            if (refusal := self._agree(refusal)) is not None:
+                raise refusal
+            yield
+
+    def _begin(self) -> None:
+        """Find what the run starts with, once, before anything that depends on its seed is built."""
+        if self._started:
+            return
+        load_from, resume_from = self._sources
+        self.start = StartingPoint.find(self.work_dir, load_from, resume_from)
+        if self.start.seed is not None and self.start.seed != self.seed:
+            self.set_randomness(**{**self.randomness, "seed": self.start.seed})
+
+    def _give_weights(self) -> None:
+        """Give the model the weights that the run starts with, once."""
+        if not self._started:
+            self._started = True
+            resume.give_weights(self)
+            if not self.start.resumes:
+                self.start.release()
+
+    def _evaluate(self, mode: str) -> dict[str, Any]:
+        with self._run():
+            self._begin()
+            loop = self.val_loop if mode == "val" else self.test_loop
+            self.call_hook("before_run")
+            self._give_weights()
+            return loop.run()
+
+    def _agree(self, value: Any) -> Any:
+        """Returns the first rank's value in all ranks."""
+        values = [value]
+        distributed.broadcast_object_list(values)
+        return values[0]
+
+    def _dump_config(self) -> None:
+        if not self.cfg or not distributed.is_main_process():
+            return
+        name = Path(self.cfg.filename).with_suffix(".py").name if self.cfg.filename else f"{self.timestamp}.py"
+        try:
+            self.cfg.dump(Path(self.work_dir, name))
+        except OSError as error:
+            raise ConfigError("work_dir", f"cannot be written: {error}", "make room, or choose another") from error
+        self.visualizer.add_config(self.cfg)
+
+
+def _takes_name(type_: Any) -> bool:
+    """Return whether a class of hooks has an argument ``name`` of its own."""
+    hook_class = HOOKS.get(type_) if isinstance(type_, str) else type_
+    signature = signature_of(hook_class) if callable(hook_class) else None
+    return signature is not None and "name" in signature.parameters

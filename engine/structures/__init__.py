@@ -1,0 +1,1 @@
+"""Containers of annotations and predictions."""

@@ -1,0 +1,165 @@
+"""Image classification."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.registry import MODELS
+from trainwright.models.base import BaseModel
+from trainwright.models.classification.samples import add_predictions, gather_labels
+from trainwright.models.freezing import freeze, keep_frozen
+from trainwright.models.module import InitCfg
+
+
+@MODELS.register_module()
+class ImageClassifier(BaseModel):
+    """A classifier of images: a backbone that gives logits, or a backbone, a neck and a head.
+
+    Example:
+        >>> ImageClassifier("resnet18", num_classes=10)
+        >>> ImageClassifier(dict(type="TorchvisionModel", name="resnet18", small_input=True), num_classes=10)
+        >>> ImageClassifier("timm/vit_tiny_patch16_224", num_classes=10)
+        >>> ImageClassifier(
+        ...     backbone=dict(type="MyBackbone"),
+        ...     neck=dict(type="GlobalAveragePooling"),
+        ...     head=dict(type="LinearClsHead", num_classes=10, in_channels=512),
+        ... )
+        >>> ImageClassifier("resnet50", num_classes=10, frozen=["backbone.conv1", "backbone.bn1", "backbone.layer1"])
+
+    Args:
+        backbone: name of a classification network of torchvision, or with ``timm/`` before it of timm; or a
+            module or its config. Without ``head`` it must return logits of shape (N, C).
+        neck: module or config, from the backbone's output to the head's input.
+        head: module or config with ``loss(features, data_samples)`` and ``predict(features, data_samples)``.
+        num_classes: number of classes, for a backbone that is given by name or by a config of
+            ``TorchvisionModel`` or ``TimmModel`` without it, and for the batch augmentations of the
+            preprocessor.
+        loss: config of the loss of the logits, unless there is a head: ``dict(type='CrossEntropyLoss')`` if
+            None.
+        frozen: names of parts that are not trained, and stay in evaluation mode: ``["backbone"]`` for a linear
+            evaluation of its features.
+        data_preprocessor: module or config; of type ``ClsDataPreprocessor`` if it has no type.
+        init_cfg: config of one initialiser or several.
+
+    Raises:
+        ConfigError: a neck or a loss of its own does not go with the rest, or there is no part that is to be frozen.
+    """
+
+    def __init__(
+        self,
+        backbone: str | Mapping[str, Any] | nn.Module,
+        neck: Mapping[str, Any] | nn.Module | None = None,
+        head: Mapping[str, Any] | nn.Module | None = None,
+        num_classes: int | None = None,
+        loss: Mapping[str, Any] | nn.Module | None = None,
+        frozen: Sequence[str] = (),
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
+        init_cfg: InitCfg = None,
+    ) -> None:
+        if head is None and neck is not None:
+            raise ConfigError("neck", "a neck needs a head behind it", "give `head`, or a backbone alone")
+        if head is not None and loss is not None:
+            raise ConfigError("loss", "with a head the loss belongs to the head", "move it to `head.loss`")
+        super().__init__(_preprocessor_config(data_preprocessor, num_classes), init_cfg)
+        self.backbone = _build_backbone(backbone, num_classes)
+        self.neck: nn.Module | None = None if neck is None else MODELS.build(neck)
+        self.head: Any = None if head is None else MODELS.build(head)
+        if head is None:
+            self.loss_module = MODELS.build({"type": "CrossEntropyLoss"} if loss is None else loss)
+        self.frozen = tuple(frozen)
+        freeze(self, self.frozen)
+
+    @property
+    def with_neck(self) -> bool:
+        """Whether there is a neck."""
+        return self.neck is not None
+
+    @property
+    def with_head(self) -> bool:
+        """Whether there is a head."""
+        return self.head is not None
+
+    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
+        """Returns losses, predictions, or the output of the network.
+
+        Args:
+            inputs: float images of shape (N, C, H, W).
+            data_samples: a list of data samples, one batched data sample, or a tensor of labels.
+            mode: ``loss`` for a dict with ``loss``; ``predict`` for data samples with ``pred_score`` and
+                ``pred_label``; ``tensor`` for the logits, of shape (N, num_classes), or what the head makes
+                of features.
+        """
+        features = self.extract_feat(inputs)
+        if mode == "loss":
+            return self._losses(features, data_samples)
+        if mode == "predict":
+            return self._predictions(features, data_samples)
+        if mode == "tensor":
+            return features if self.head is None else self.head(features)
+        raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
+
+    def extract_feat(self, inputs: Tensor) -> Any:
+        """Returns the output of backbone and neck: the logits, if there is no head."""
+        features = self.backbone(inputs)
+        return features if self.neck is None else self.neck(features)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets training or evaluation mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        keep_frozen(self, self.frozen)
+        return self
+
+    def val_step(self, data: Any, with_loss: bool = False) -> Any:
+        """Predicts a batch, see :meth:`BaseModel.val_step`; the losses cost no second forward pass."""
+        if not with_loss:
+            return super().val_step(data)
+        data = self.data_preprocessor(data, False)
+        inputs, data_samples = (data["inputs"], data["data_samples"]) if isinstance(data, dict) else data
+        features = self.extract_feat(inputs)
+        losses = self.parse_losses(self._losses(features, data_samples))[1]
+        return self._predictions(features, data_samples), losses
+
+    def compile_forward(self, **options: Any) -> None:
+        """Compiles backbone and neck: the rest deals with data samples, which a compiler gains nothing from.
+
+        Args:
+            **options: arguments of :func:`torch.compile`.
+        """
+        self.backbone.compile(**options)
+        if self.neck is not None:
+            self.neck.compile(**options)
+
+    def _losses(self, features: Any, data_samples: Any) -> dict[str, Tensor]:
+        if self.head is not None:
+            losses: dict[str, Tensor] = self.head.loss(features, data_samples)
+            return losses
+        # GoogLeNet and Inception give auxiliary logits in training.
+        logits = getattr(features, "logits", features)
+        return {"loss": self.loss_module(logits, gather_labels(data_samples))}
+
+    def _predictions(self, features: Any, data_samples: Any) -> Any:
+        if self.head is not None:
+            return self.head.predict(features, data_samples)
+        return add_predictions(features, data_samples)
+
+
+def _preprocessor_config(config: Mapping[str, Any] | nn.Module | None, num_classes: int | None) -> Any:
+    if isinstance(config, nn.Module):
+        return config
+    config = {"type": "ClsDataPreprocessor", **(config or {})}
+    if config["type"] == "ClsDataPreprocessor":
+        config.setdefault("num_classes", num_classes)
+    return config
+
+
+def _build_backbone(backbone: str | Mapping[str, Any] | nn.Module, num_classes: int | None) -> nn.Module:
+    if isinstance(backbone, str):
+        type_ = "TimmModel" if backbone.startswith("timm/") else "TorchvisionModel"
+        backbone = {"type": type_, "name": backbone.removeprefix("timm/")}
+    defaults = {}
+    if isinstance(backbone, Mapping) and backbone.get("type") in ("TorchvisionModel", "TimmModel"):
+        defaults = {} if num_classes is None else {"num_classes": num_classes}
+    module: nn.Module = MODELS.build(backbone, **defaults)
+    return module

@@ -1,0 +1,64 @@
+"""Parts between a backbone that gives features and the predictions."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from trainwright.engine.registry import MODELS
+from trainwright.models.classification.samples import add_predictions, gather_labels
+from trainwright.models.module import BaseModule, InitCfg
+
+
+@MODELS.register_module()
+class GlobalAveragePooling(nn.Module):
+    """Averages feature maps over their positions."""
+
+    def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
+        """Returns the mean over all positions, of shape (N, C).
+
+        Args:
+            features: shape (N, C, ...), or several of them of which the last is taken.
+        """
+        last = features if isinstance(features, Tensor) else features[-1]
+        return last.flatten(2).mean(2)
+
+
+@MODELS.register_module()
+class LinearClsHead(BaseModule):
+    """One linear layer from features to classes.
+
+    Args:
+        num_classes: number of classes.
+        in_channels: size of the features.
+        loss: config of the loss.
+        init_cfg: config of one initialiser or several.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        loss: Mapping[str, Any] | nn.Module | None = None,
+        init_cfg: InitCfg = None,
+    ) -> None:
+        super().__init__({"type": "Normal", "layer": "Linear", "std": 0.01} if init_cfg is None else init_cfg)
+        self.fc = nn.Linear(in_channels, num_classes)
+        self.loss_module = MODELS.build({"type": "CrossEntropyLoss"} if loss is None else loss)
+
+    def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
+        """Returns logits of shape (N, num_classes).
+
+        Args:
+            features: shape (N, in_channels), or several of them of which the last is taken.
+        """
+        logits: Tensor = self.fc(features if isinstance(features, Tensor) else features[-1])
+        return logits
+
+    def loss(self, features: Tensor | Sequence[Tensor], data_samples: Any) -> dict[str, Tensor]:
+        """Returns the loss of a batch."""
+        return {"loss": self.loss_module(self(features), gather_labels(data_samples))}
+
+    def predict(self, features: Tensor | Sequence[Tensor], data_samples: Any = None) -> Any:
+        """Returns the data samples of a batch with their predictions."""
+        return add_predictions(self(features), data_samples)

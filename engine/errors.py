@@ -118,3 +118,8 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
         lowered.setdefault(candidate.lower(), candidate)
     close = [lowered[match] for match in difflib.get_close_matches(word.lower(), lowered, n=3, cutoff=0.6)]
     return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+for _member in list(vars().values()):  # tracebacks have the public path
+    if isinstance(_member, type) and issubclass(_member, TrainwrightError):
+        _member.__module__ = "trainwright.engine"

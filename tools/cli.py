@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".py", ".yaml", ".yml", ".json")
 SHIPPED = Path(__file__).parent.parent / "configs"
+LISTED = ("hooks", "models", "datasets", "transforms", "metrics", "schedulers", "optimizers", "configs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -126,6 +127,16 @@ def predict(arguments: argparse.Namespace) -> int:
     return 1 if unreadable else 0
 
 
+def list_components(arguments: argparse.Namespace) -> int:
+    """Lists the components that a config can name, or describes one of them; likewise the shipped configs."""
+    from trainwright.tools import reference
+
+    kind, name = arguments.kind, arguments.name
+    for line in reference.listing(kind) if name is None else reference.details(kind, name):
+        print(line)
+    return 0
+
+
 def find_config(name: str) -> Path:
     """Returns the file of a config that is named by its path, or by its name among those that ship with Trainwright.
 
@@ -213,6 +224,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out-dir", help="folder for the pictures; default: browse/CONFIG/SPLIT")
     command.add_argument("--seed", type=int, default=0, help="of the augmentation; default: %(default)s")
     command.set_defaults(run=browse_dataset)
+
+    command = commands.add_parser("list", help="list what a config can name", description=list_components.__doc__)
+    command.add_argument("kind", metavar="KIND", choices=LISTED, help=", ".join(LISTED))
+    command.add_argument("name", metavar="NAME", nargs="?", help="describe this one, with its arguments")
+    command.set_defaults(run=list_components)
 
     command = commands.add_parser(
         "print-config",

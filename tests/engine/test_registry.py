@@ -113,7 +113,7 @@ def test_a_module_that_fails_while_it_is_imported_says_so(tmp_path: Path, monkey
 
 
 def test_built_in_parts_are_found_by_name_alone() -> None:
-    assert MODELS.get("LeNet").__module__ == "trainwright.models.classification.lenet"
+    assert MODELS.get("LeNet").__module__ == "trainwright.models"
     assert OPTIMIZERS.get("SGD") is torch.optim.SGD
 
 

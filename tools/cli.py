@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.config.overrides import COMMAND_LINE, DictAction
-from trainwright.engine.errors import CheckpointError, ConfigError, ConfigErrors, did_you_mean
+from trainwright.engine.config.paths import find_named_config
+from trainwright.engine.errors import CheckpointError, ConfigError, ConfigErrors
 
 if TYPE_CHECKING:
     from trainwright.engine.config.config import Config
-
-SUFFIXES = (".py", ".yaml", ".yml", ".json")
-SHIPPED = Path(__file__).parent.parent / "configs"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,7 +107,7 @@ def browse_dataset(arguments: argparse.Namespace) -> int:
 
     cfg = _read(arguments.config, arguments.cfg_options)
     _check(cfg)
-    out_dir = Path(arguments.out_dir or Path("browse", find_config(arguments.config).stem, arguments.split))
+    out_dir = Path(arguments.out_dir or Path("browse", find_named_config(arguments.config).stem, arguments.split))
     return 1 if browse.browse_dataset(cfg, arguments.split, arguments.number, out_dir, arguments.seed) else 0
 
 
@@ -124,26 +122,6 @@ def predict(arguments: argparse.Namespace) -> int:
     )
     print(f"The predictions are in {file}, and drawn beside it.")
     return 1 if unreadable else 0
-
-
-def find_config(name: str) -> Path:
-    """Returns the file of a config that is named by its path, or by its name among those that ship with Trainwright.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    candidates = [Path(name), *(Path(name + suffix) for suffix in SUFFIXES)]
-    for folder in (Path(), SHIPPED):
-        for candidate in candidates:
-            if (folder / candidate).is_file():
-                return folder / candidate
-    shipped = [str(p.relative_to(SHIPPED).with_suffix("")) for p in sorted(SHIPPED.rglob("*")) if p.suffix in SUFFIXES]
-    shipped = sorted({name for name in shipped if "_base_" not in name and "__" not in name})
-    nearby = [str(path) for path in sorted(Path(name).parent.glob("*")) if path.suffix in SUFFIXES]
-    hint = did_you_mean(name, [*nearby, *shipped]) or "these ship with Trainwright:\n" + "\n".join(
-        f"  {n}" for n in shipped
-    )
-    raise ConfigError("", f"there is no config {name!r}", hint)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -230,7 +208,7 @@ def _read(name: str, options: dict[str, Any]) -> "Config":
     from trainwright.engine.config.config import Config
     from trainwright.engine.config.custom_imports import KEY, import_custom_modules
 
-    cfg = Config.fromfile(find_config(name))
+    cfg = Config.fromfile(find_named_config(name))
     cfg.merge_from_dict(options, origin=COMMAND_LINE)
     if any(path.partition(".")[0] == KEY for path in options):
         import_custom_modules(cfg._cfg_dict, [])
@@ -243,7 +221,7 @@ def _load(arguments: argparse.Namespace) -> "Config":
     if arguments.work_dir is not None:
         cfg.work_dir = arguments.work_dir
     elif cfg.get("work_dir") is None:
-        cfg.work_dir = str(Path("work_dirs", find_config(arguments.config).stem))
+        cfg.work_dir = str(Path("work_dirs", find_named_config(arguments.config).stem))
     if arguments.seed is not None or arguments.deterministic:
         given = {"seed": arguments.seed} if arguments.seed is not None else {}
         cfg.randomness = {

@@ -21,6 +21,7 @@ from trainwright.engine.checkpoints.files import get_state_dict, load_checkpoint
 from trainwright.engine.config.config import Config
 from trainwright.engine.config.config_dict import ConfigDict
 from trainwright.engine.config.custom_imports import import_custom_modules
+from trainwright.engine.config.paths import find_named_config, shipped_configs
 from trainwright.engine.distributed import get_device
 from trainwright.engine.errors import CheckpointError, ConfigError, UnknownTypeError, did_you_mean
 from trainwright.engine.evaluation.samples import check_number, samples_of
@@ -34,7 +35,6 @@ from trainwright.engine.structures.elements import BaseDataElement, PixelData
 
 ConfigLike = Config | ConfigDict | Mapping[str, Any]
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt")
-_CONFIG_SUFFIXES = (".py", ".yaml", ".yml", ".json")
 
 
 @INFERENCERS.register_module()
@@ -275,12 +275,7 @@ class Inferencer:
             ValueError: the library is not installed, or lists no models.
         """
         if scope in (None, ROOT_SCOPE):
-            folder = _shipped_configs()
-            names = [
-                str(file.relative_to(folder).with_suffix(""))
-                for file in sorted(folder.rglob("*"))
-                if file.suffix in _CONFIG_SUFFIXES and not file.relative_to(folder).as_posix().startswith("_")
-            ]
+            names = shipped_configs()
         else:
             names = [name for entry in _listed_models(str(scope)) for name in _names_of(entry)]
         return [name for name in dict.fromkeys(names) if re.match(patterns, name)]
@@ -329,19 +324,14 @@ class Inferencer:
         if isinstance(model, Mapping):
             return copy.deepcopy(model) if isinstance(model, Config | ConfigDict) else ConfigDict(model), None
         name = os.fspath(model)
-        if Path(name).is_file() or "::" in name:
-            return Config.fromfile(name), None
-        if scope in (None, ROOT_SCOPE):
-            for suffix in _CONFIG_SUFFIXES:
-                if (_shipped_configs() / f"{name}{suffix}").is_file():
-                    return Config.fromfile(f"{ROOT_SCOPE}::{name}{suffix}"), None
-        else:
-            for entry in _listed_models(str(scope)):
-                if name.lower() in (listed.lower() for listed in _names_of(entry)):
-                    weights = entry.get("Weights")
-                    folder = _model_index(str(scope)).parent
-                    file = Config.fromfile(folder / entry["Config"])
-                    return file, weights[0] if isinstance(weights, list) else weights
+        if scope in (None, ROOT_SCOPE) or Path(name).is_file() or "::" in name:
+            return Config.fromfile(find_named_config(name)), None
+        for entry in _listed_models(str(scope)):
+            if name.lower() in (listed.lower() for listed in _names_of(entry)):
+                weights = entry.get("Weights")
+                folder = _model_index(str(scope)).parent
+                file = Config.fromfile(folder / entry["Config"])
+                return file, weights[0] if isinstance(weights, list) else weights
         hint = did_you_mean(name, self.list_models(scope)) or "Inferencer.list_models() lists those that are known"
         raise ValueError(f"there is no config file and no model {name!r}: {hint}")
 
@@ -479,12 +469,6 @@ def _shape_of_inputs(dataset: Mapping[str, Any] | None) -> tuple[int, ...]:
         raise
     inputs = sample["inputs"] if isinstance(sample, Mapping) else sample[0]
     return tuple(inputs.shape)
-
-
-def _shipped_configs() -> Path:
-    spec = find_spec(f"{ROOT_SCOPE}.configs")
-    assert spec is not None and spec.submodule_search_locations
-    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def _model_index(scope: str) -> Path:

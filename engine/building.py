@@ -76,26 +76,37 @@ def resolve(type_: Any, registry: "Registry", *, path: str = "", origin: Origin 
 
 
 def import_object(dotted: str) -> Any:
-    """Returns the object at a full dotted path such as ``torch.nn.Linear``, or None if there is none.
+    """Return the object at a full dotted path such as ``torch.nn.Linear``, or None if there is none.
+
+    An attribute takes precedence over a module of the same name: ``torchvision.models.alexnet`` is the function.
 
     Raises:
-        ImportError: the module exists and fails while it is imported.
+        Exception: whatever a module raises while it is imported.
     """
-    module_name, _, attribute = dotted.rpartition(".")
-    attributes = [attribute]
-    while module_name:
-        try:
-            found = import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not (module_name + ".").startswith(error.name + "."):
-                raise
-            module_name, _, attribute = module_name.rpartition(".")
-            attributes.insert(0, attribute)
-            continue
-        for name in attributes:
-            found = getattr(found, name, None)  # type: ignore[assignment]  # a module first, then whatever it holds
-        return found
-    return None
+    module_name, found = dotted, None
+    attributes: list[str] = []
+    while found is None and "." in module_name:
+        module_name, _, attribute = module_name.rpartition(".")
+        attributes.insert(0, attribute)
+        found = import_if_there(module_name)
+    for attribute in attributes if found is not None else ():
+        found = getattr(found, attribute, None)
+    return import_if_there(dotted) if found is None else found
+
+
+def import_if_there(module: str) -> Any:
+    """Import a module, or return None if there is no such module."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if is_absent(module, error):
+            return None
+        raise
+
+
+def is_absent(module: str, error: ImportError) -> bool:
+    """Return whether the module itself, or a package around it, is what an import did not find."""
+    return isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
 
 
 def origin_of(cfg: Any, key: Any) -> Origin | None:

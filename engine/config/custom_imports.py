@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from trainwright.engine.building import import_if_there, is_absent
 from trainwright.engine.config.config_dict import DELETE_KEY, ConfigDict
 from trainwright.engine.errors import ConfigError
 
@@ -82,16 +83,11 @@ def _inner_origin(wanted: Any) -> Any:
 
 
 def _import_from(module: str, folders: list[Path]) -> None:
-    try:
+    if import_if_there(module) is None:
+        for folder in folders:
+            if str(folder) not in sys.path and _is_in(module, folder):
+                sys.path.append(str(folder))
         import_module(module)
-        return
-    except ModuleNotFoundError as error:
-        if not _is_absent(module, error):
-            raise
-    for folder in folders:
-        if str(folder) not in sys.path and _is_in(module, folder):
-            sys.path.append(str(folder))
-    import_module(module)
 
 
 def _is_in(module: str, folder: Path) -> bool:
@@ -99,13 +95,8 @@ def _is_in(module: str, folder: Path) -> bool:
     return path.is_dir() or path.with_suffix(".py").is_file()
 
 
-def _is_absent(module: str, error: ImportError) -> bool:
-    """Whether the module itself or a package around it is what was not found."""
-    return isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
-
-
 def _explain(module: str, error: ImportError, folders: list[Path]) -> tuple[str, str]:
-    if not _is_absent(module, error):
+    if not is_absent(module, error):
         return f"{module!r} fails while it is imported: {error}", ""
     places = ", ".join(dict.fromkeys(map(str, folders)))
     return f"there is no module {module!r}", f"looked for it in sys.path, {places}"

@@ -1,6 +1,5 @@
 """From a config to objects: the only constructor of parts."""
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -126,14 +125,6 @@ def note_errors(path: str, component: Any, origin: Origin | None = None) -> Iter
         note = f"while building {path or name}" + (f" ({name})" if path else "") + (f", {origin}" if origin else "")
         error.add_note(note)
         raise
-
-
-def signature_of(component: Callable[..., Any]) -> inspect.Signature | None:
-    """Returns the signature of a class or function, or None where Python cannot tell."""
-    try:
-        return inspect.signature(component)
-    except (ValueError, TypeError):
-        return None
 
 
 def _path_inside_current(cfg: Mapping[str, Any]) -> str:

@@ -6,8 +6,8 @@ from enum import IntEnum
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainwright.engine.building import signature_of
 from trainwright.engine.errors import ConfigError, HookPointError, Origin, did_you_mean
+from trainwright.engine.signatures import signature_of
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner

@@ -11,7 +11,6 @@ from torch import nn
 
 from trainwright.engine import distributed
 from trainwright.engine import registry as registries
-from trainwright.engine.building import signature_of
 from trainwright.engine.checking import mismatched_parts
 from trainwright.engine.checkpoints import files as checkpoints
 from trainwright.engine.checkpoints import writer as saving
@@ -51,6 +50,7 @@ from trainwright.engine.run.state import (
     seed_host,
     set_host_streams,
 )
+from trainwright.engine.signatures import signature_of
 from trainwright.engine.visualization.visualizer import Visualizer
 
 Cfg = Mapping[str, Any]

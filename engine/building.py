@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError
+from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, with_article
 
 if TYPE_CHECKING:
     from trainwright.engine.registry import Registry
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 _building: ContextVar[tuple[str, Mapping[str, Any]] | None] = ContextVar("building", default=None)
 
 
-def build(cfg: Any, registry: "Registry", *, path: str = "", **runtime: Any) -> Any:
+def build(cfg: Any, registry: "Registry", *args: Any, path: str = "", **runtime: Any) -> Any:
     """Builds the object that a config describes.
 
     ``type`` names it: a registered name, a full dotted path (``torch.nn.Linear``) or the class itself; all other keys
@@ -23,9 +24,10 @@ def build(cfg: Any, registry: "Registry", *, path: str = "", **runtime: Any) -> 
     Args:
         cfg: a mapping with ``type``; anything that is no mapping is returned as it is.
         registry: where ``type`` is looked up.
+        *args: positional arguments, such as the model's parameters for an optimizer.
         path: dotted path of ``cfg`` in the whole config, for messages. Found by itself for what a part builds inside.
-        **runtime: arguments that the config does not know, such as the model's parameters for an optimizer. The
-            config's own value wins.
+        **runtime: arguments that the config does not know, such as the dataset for a sampler. The config's own value
+            takes precedence.
 
     Raises:
         UnknownTypeError: nothing of that name is registered or importable.
@@ -45,7 +47,7 @@ def build(cfg: Any, registry: "Registry", *, path: str = "", **runtime: Any) -> 
         with note_errors(path, component, origin_of(cfg, "type")):
             token = _building.set((path, arguments))
             try:
-                return component(**arguments)
+                return component(*args, **arguments)
             finally:
                 _building.reset(token)
 
@@ -61,10 +63,10 @@ def resolve(type_: Any, registry: "Registry", *, path: str = "", origin: Origin 
         found = registry.get(type_)
         if found is None:
             registries = registry.others_with(type_)
-            hint = f"it is registered as a {registries[0]}" if registries else registry.suggest(type_)
+            hint = f"it is registered as {with_article(registries[0])}" if registries else registry.suggest(type_)
             raise UnknownTypeError(
                 f"{path}.type" if path else "type",
-                f"{type_!r} is not registered as a {registry.name}",
+                f"{type_!r} is not registered as {with_article(registry.name)}",
                 hint or "register it with a decorator, and name its module in `custom_imports`",
                 origin,
             )
@@ -72,6 +74,27 @@ def resolve(type_: Any, registry: "Registry", *, path: str = "", origin: Origin 
     if not callable(type_):
         raise ConfigError(path, f"'type' must be a name or a class, not {type_!r}", origin=origin)
     return type_  # type: ignore[no-any-return]  # any callable
+
+
+def build_function(cfg: Any, registry: "Registry", *, path: str = "") -> Any:
+    """Return the function that a config describes: its name, or ``type`` and arguments to fix.
+
+    Args:
+        cfg: the config; None and functions are returned unchanged.
+        registry: where the name is looked up.
+        path: dotted path of ``cfg``, for messages.
+
+    Raises:
+        UnknownTypeError: no function of that name is registered or importable.
+        ConfigError: ``type`` is missing, or neither a string nor callable.
+    """
+    if cfg is None or (callable(cfg) and not isinstance(cfg, Mapping)):
+        return cfg
+    arguments = dict(cfg) if isinstance(cfg, Mapping) else {"type": cfg}
+    if "type" not in arguments:
+        raise ConfigError(path, f"this {registry.name} has no 'type'", f"its keys: {', '.join(map(str, cfg))}")
+    function = resolve(arguments.pop("type"), registry, path=path, origin=origin_of(cfg, "type"))
+    return partial(function, **arguments) if arguments else function
 
 
 def import_object(dotted: str) -> Any:

@@ -118,3 +118,8 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
         lowered.setdefault(candidate.lower(), candidate)
     close = [lowered[match] for match in difflib.get_close_matches(word.lower(), lowered, n=3, cutoff=0.6)]
     return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def with_article(noun: str) -> str:
+    """Return ``"a model"``, ``"an optimizer"``."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

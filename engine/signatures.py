@@ -1,8 +1,7 @@
-"""Signatures: the parameters of a class or function, and which values they take."""
+"""Signatures: which arguments a class or function takes, and which values these may have."""
 
 import ast
 import inspect
-import sys
 import textwrap
 import types
 import typing
@@ -11,9 +10,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from trainwright.engine.errors import did_you_mean
+
 
 def signature_of(component: Callable[..., Any]) -> inspect.Signature | None:
-    """Returns the signature of a class or function, or None where Python cannot tell."""
+    """Return the signature of a class or function, or None where Python does not know it."""
     try:
         return inspect.signature(component)
     except (ValueError, TypeError):
@@ -21,32 +22,30 @@ def signature_of(component: Callable[..., Any]) -> inspect.Signature | None:
 
 
 def parameters_of(component: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
-    """Returns the parameters that can be named, and whether there are no others.
+    """Return the parameters that can be named, and whether there are no others.
 
-    A constructor with ``**kwargs`` that hands them on to ``super().__init__`` takes its bases' parameters too.
+    ``**kwargs: Unpack[Options]`` stands for the keys of the ``TypedDict``; the default of an optional one is that of a
+    base's parameter of its name, or else ``...``. A constructor that passes any other ``**kwargs`` to
+    ``super().__init__`` also takes the parameters of its bases. Annotations are evaluated where that is possible.
     """
-    signature = signature_of(component)
-    if signature is None:
+    if signature_of(component) is None:
         return {}, False
-    found = {name: p for name, p in signature.parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-    if not any(p.kind == p.VAR_KEYWORD for p in signature.parameters.values()):
-        return found, True
-    if not inspect.isclass(component):
-        return found, False
+    found, kwargs = _named_parameters(component, component)
+    if kwargs is None or not inspect.isclass(component):
+        return found, kwargs is None
     filled: set[str] = set()
     positional = 0
     for cls in component.__mro__:
         init = cls.__dict__.get("__init__")
         if init is None or cls is object:
             continue
-        own = list(inspect.signature(init).parameters.values())[1:]
-        named = [p for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        for parameter in named[positional:]:
-            if parameter.name not in filled:
-                found.setdefault(parameter.name, parameter)
-        if not any(p.kind == p.VAR_KEYWORD for p in own):
+        own, kwargs = _named_parameters(init, component)
+        for name in [*own][1 + positional :]:
+            if name not in filled:
+                found.setdefault(name, own[name])
+        if kwargs is None:
             return found, True
-        call = _super_call(init)
+        call = _super_call(init, kwargs)
         if call is None:
             return found, False
         filled = {keyword.arg for keyword in call.keywords if keyword.arg is not None}
@@ -54,42 +53,86 @@ def parameters_of(component: Callable[..., Any]) -> tuple[dict[str, inspect.Para
     return found, False
 
 
-def _super_call(init: Any) -> ast.Call | None:
-    """Returns the call of ``super().__init__`` that gets a constructor's ``**kwargs``, if nothing else reads them."""
+def mismatch(value: Any, annotation: Any) -> tuple[str, str] | None:
+    """Return why an annotation rules a value out, and what may be meant, or None if it does not."""
+    if _fits(value, annotation):
+        return None
+    hint = ""
+    if isinstance(value, str):
+        try:
+            number = float(value)
+            hint = f"it is text: write {value.strip() if value.strip().isdigit() else repr(number)}"
+        except ValueError:
+            if typing.get_origin(annotation) is typing.Literal:
+                hint = did_you_mean(value, map(str, typing.get_args(annotation)))
+    kind = annotation.__name__ if inspect.isclass(annotation) else str(annotation).replace("typing.", "")
+    return f"must be {kind}, not {type(value).__name__} {value!r}", hint
+
+
+def _named_parameters(call: Any, owner: Any) -> tuple[dict[str, inspect.Parameter], inspect.Parameter | None]:
+    """Return the parameters that have a name, and ``**kwargs`` if it stands for any others.
+
+    Args:
+        call: a function or class.
+        owner: the class whose bases know the defaults of a ``TypedDict``.
+    """
+    named: dict[str, inspect.Parameter] = {}
+    kwargs = None
+    names = getattr(inspect.unwrap(call.__init__ if inspect.isclass(call) else call), "__globals__", {})
+    for name, parameter in inspect.signature(call).parameters.items():
+        if isinstance(parameter.annotation, str):
+            try:
+                parameter = parameter.replace(annotation=eval(parameter.annotation, dict(names)))
+            except Exception:  # a name that exists for type checkers only: this kind cannot be checked
+                parameter = parameter.replace(annotation=parameter.empty)
+        if parameter.kind is parameter.VAR_KEYWORD and typing.get_origin(parameter.annotation) is typing.Unpack:
+            (options,) = typing.get_args(parameter.annotation)
+            for key, kind in typing.get_type_hints(options).items():
+                default = parameter.empty if key in options.__required_keys__ else _default_in_bases(owner, key)
+                named[key] = inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            kwargs = parameter
+        elif parameter.kind is not parameter.VAR_POSITIONAL:
+            named[name] = parameter
+    return named, kwargs
+
+
+def _default_in_bases(owner: Any, name: str) -> Any:
+    for cls in getattr(owner, "__mro__", ()):
+        signature = signature_of(cls.__init__)
+        parameter = signature.parameters.get(name) if signature else None
+        if parameter is not None and parameter.default is not parameter.empty:
+            return parameter.default
+    return ...
+
+
+def _super_call(init: Any, kwargs: inspect.Parameter) -> ast.Call | None:
+    """Return the call of ``super().__init__`` that gets a constructor's ``**kwargs``, if nothing else reads them.
+
+    Only the source says which arguments of the base the constructor itself fills.
+    """
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
     except (OSError, TypeError, SyntaxError, SystemError):  # the last: CPython 3.11, if a finalizer parses meanwhile
         return None
-    name = next(p.name for p in inspect.signature(init).parameters.values() if p.kind == p.VAR_KEYWORD)
-    uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name]
+    uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == kwargs.name]
     calls = [
         call
         for call in ast.walk(tree)
         if isinstance(call, ast.Call)
         and ast.unparse(call.func) == "super().__init__"
-        and any(k.arg is None and isinstance(k.value, ast.Name) and k.value.id == name for k in call.keywords)
+        and any(k.arg is None and isinstance(k.value, ast.Name) and k.value.id == kwargs.name for k in call.keywords)
     ]
     return calls[0] if len(uses) == len(calls) == 1 else None
 
 
-def annotation_of(parameter: inspect.Parameter, owner: Any) -> Any:
-    annotation = parameter.annotation
-    if not isinstance(annotation, str):
-        return annotation
-    module = sys.modules.get(getattr(owner, "__module__", ""), None)
-    try:
-        return eval(annotation, dict(vars(module)) if module else {})
-    except Exception:  # a name that exists for type checkers only: this kind cannot be checked
-        return inspect.Parameter.empty
-
-
-def fits(value: Any, annotation: Any) -> bool:
-    """Whether a value may be what an annotation says. In doubt, yes."""
+def _fits(value: Any, annotation: Any) -> bool:
+    """Return whether a value may be what an annotation says. In doubt, yes."""
     origin = typing.get_origin(annotation)
     if annotation is None or annotation is type(None):
         return value is None
     if origin is typing.Union or isinstance(annotation, types.UnionType):
-        return any(fits(value, option) for option in typing.get_args(annotation))
+        return any(_fits(value, option) for option in typing.get_args(annotation))
     if origin is typing.Literal:
         return value in typing.get_args(annotation)
     kind = origin or annotation
@@ -105,16 +148,4 @@ def fits(value: Any, annotation: Any) -> bool:
         return not isinstance(value, bool | int | float | Mapping) and value is not None
     if inspect.isclass(kind) and issubclass(kind, Mapping | Tensor | nn.Module):
         return not isinstance(value, bool | int | float | str) and value is not None
-    return True
-
-
-def describe(annotation: Any) -> str:
-    return annotation.__name__ if inspect.isclass(annotation) else str(annotation).replace("typing.", "")
-
-
-def is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
     return True

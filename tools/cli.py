@@ -253,11 +253,12 @@ def _check(cfg: "Config") -> None:
 def _run(cfg: "Config", action: str) -> None:
     from trainwright.engine.building import resolve
     from trainwright.engine.distributed import close_dist
+    from trainwright.engine.parts import setting
     from trainwright.engine.registry import RUNNERS, default_scope
 
     _check(cfg)
     with default_scope(cfg.get("default_scope")):
-        runner: Any = resolve(cfg.get("runner_type", "Runner"), RUNNERS, path="runner_type")
+        runner: Any = resolve(setting(cfg, "runner_type"), RUNNERS, path="runner_type")
     getattr(runner.from_cfg(cfg), action)()
     close_dist()
 

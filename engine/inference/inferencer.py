@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -27,8 +26,9 @@ from trainwright.engine.errors import CheckpointError, ConfigError, UnknownTypeE
 from trainwright.engine.evaluation.samples import check_number, samples_of
 from trainwright.engine.fileio import load
 from trainwright.engine.inference.images import ImagePipeline, list_images, read_image
+from trainwright.engine.parts import COLLATE_FN, DATASET, VISUALIZER, setting
 from trainwright.engine.records.logger import print_log
-from trainwright.engine.registry import DATASETS, FUNCTIONS, INFERENCERS, ROOT_SCOPE, TRANSFORMS, VISUALIZERS, untrusted
+from trainwright.engine.registry import DATASETS, INFERENCERS, ROOT_SCOPE, TRANSFORMS, untrusted
 from trainwright.engine.registry import default_scope as in_scope
 from trainwright.engine.run.model_setup import build_model, initialize_model
 from trainwright.engine.structures.elements import BaseDataElement, PixelData
@@ -377,7 +377,9 @@ class Inferencer:
     def _init_pipeline(self, cfg: ConfigLike) -> Callable[[Any], Any]:
         """Returns what makes a sample of one input."""
         dataset = _test_dataset(cfg)
-        steps = cfg.get("inference_pipeline") or cfg.get("test_pipeline") or (dataset or {}).get("pipeline") or ()
+        steps = (
+            setting(cfg, "inference_pipeline") or setting(cfg, "test_pipeline") or (dataset or {}).get("pipeline") or ()
+        )
         transforms = [TRANSFORMS.build(step) for step in steps]
         shape = self.dataset_meta.get("image_shape")
         if shape is None and not transforms:
@@ -389,19 +391,12 @@ class Inferencer:
         one_shape = isinstance(self.pipeline, ImagePipeline) and not self.pipeline.has_transforms
         default = "default_collate" if one_shape else "pseudo_collate"
         collate = (cfg.get("test_dataloader") or {}).get("collate_fn") or default
-        if callable(collate):
-            return collate  # type: ignore[no-any-return]  # the user's function
-        options = dict(collate) if isinstance(collate, Mapping) else {"type": collate}
-        name = options.pop("type")
-        function = FUNCTIONS.get(name) if isinstance(name, str) else name
-        if function is None:
-            raise ConfigError("test_dataloader.collate_fn", f"no function {name!r}", FUNCTIONS.suggest(name))
-        return partial(function, **options) if options else function
+        return COLLATE_FN.build(collate, path="test_dataloader.collate_fn")  # type: ignore[no-any-return]
 
     def _init_visualizer(self, cfg: ConfigLike) -> Any:
         """Returns a visualizer that draws, and writes to no backend."""
-        options = {**(cfg.get("visualizer") or {"type": "Visualizer"}), "name": "inference"}
-        visualizer = VISUALIZERS.build({key: value for key, value in options.items() if key != "vis_backends"})
+        options = {**(cfg.get("visualizer") or {}), "name": "inference"}
+        visualizer = VISUALIZER.build({key: value for key, value in options.items() if key != "vis_backends"})
         visualizer.dataset_meta = self.dataset_meta
         return visualizer
 
@@ -463,7 +458,7 @@ def _shape_of_inputs(dataset: Mapping[str, Any] | None) -> tuple[int, ...]:
     if dataset is None:
         raise ConfigError("test_dataloader", "the config has no test dataset whose images could be followed", hint)
     try:
-        sample = DATASETS.build(dataset)[0]
+        sample = DATASET.build(dataset, path="test_dataloader.dataset")[0]
     except Exception as error:
         error.add_note(f"the dataset was read to see what its images look like; if it is not at hand, {hint}")
         raise

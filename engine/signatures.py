@@ -40,7 +40,9 @@ def parameters_of(component: Callable[..., Any]) -> tuple[dict[str, inspect.Para
         if init is None or cls is object:
             continue
         own, kwargs = _named_parameters(init, component)
-        for name in [*own][1 + positional :]:
+        names = [*own][1:]  # without self
+        filled.update(names[:positional])
+        for name in names:
             if name not in filled:
                 found.setdefault(name, own[name])
         if kwargs is None:
@@ -48,7 +50,7 @@ def parameters_of(component: Callable[..., Any]) -> tuple[dict[str, inspect.Para
         call = _super_call(init, kwargs)
         if call is None:
             return found, False
-        filled = {keyword.arg for keyword in call.keywords if keyword.arg is not None}
+        filled.update(keyword.arg for keyword in call.keywords if keyword.arg is not None)
         positional = sum(not isinstance(argument, ast.Starred) for argument in call.args)
     return found, False
 

@@ -58,11 +58,11 @@ def find_config(name: str, folder: Path, origin: Origin | None = None) -> tuple[
     package, separator, inside = name.partition("::")
     if not separator:
         return existing_file(folder / Path(name).expanduser(), origin), None
-    folders = _config_folders(package, origin)
-    for candidate in folders:
-        if (candidate / inside).is_file():
-            return existing_file(candidate / inside, origin), None if package == OWN_PACKAGE else package
-    return existing_file(folders[-1] / inside, origin), None
+    if package == OWN_PACKAGE:
+        return existing_file(_package_folder(SHIPPED, origin) / inside, origin), None
+    root = _package_folder(package, origin)
+    files = [root / folder / inside for folder in (".mim/configs", ".mim", "configs")]
+    return existing_file(next((file for file in files if file.is_file()), files[-1]), origin), package
 
 
 def find_module(module: str, level: int, folder: Path, origin: Origin) -> Path:
@@ -114,14 +114,6 @@ def existing_file(path: Path, origin: Origin | None = None) -> Path:
         raise ConfigFileError("", f"there is no file {path}: no folder {missing}", hint, origin)
     configs = sorted(entry.name for entry in folder.iterdir() if entry.suffix in SUFFIXES)
     raise ConfigFileError("", f"there is no file {path}", did_you_mean(path.name, configs), origin)
-
-
-def _config_folders(package: str, origin: Origin | None) -> list[Path]:
-    """Returns the folders in which an installed package keeps its configs."""
-    if package == OWN_PACKAGE:
-        return [_package_folder(SHIPPED, origin)]
-    root = _package_folder(package, origin)
-    return [root / ".mim" / "configs", root / ".mim", root / "configs"]
 
 
 def _package_folder(package: str, origin: Origin | None = None) -> Path:

@@ -120,6 +120,11 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
+def with_article(noun: str) -> str:
+    """Return ``"a model"``, ``"an optimizer"``."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
 for _member in list(vars().values()):  # tracebacks have the public path
     if isinstance(_member, type) and issubclass(_member, TrainwrightError):
         _member.__module__ = "trainwright.engine"

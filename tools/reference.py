@@ -12,14 +12,13 @@ import typing
 from collections.abc import Iterator, Mapping
 from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from trainwright.engine.checking import _parameters as parameters_of
+from trainwright.engine import parts
+from trainwright.engine.config.paths import find_named_config, shipped_configs
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.registry import ROOT_REGISTRIES
-from trainwright.tools.cli import SHIPPED
-
-T = TypeVar("T")
+from trainwright.engine.signatures import parameters_of
 
 KINDS: dict[str, tuple[str, ...]] = {
     "hooks": ("HOOKS",),
@@ -218,7 +217,7 @@ def markdown(text: str) -> str:
 def listing(kind: str) -> Iterator[str]:
     """Yield a line of text for each component of a kind, or for each shipped config."""
     if kind == "configs":
-        found = {name: _comment(file) for name, file in shipped_configs().items()}
+        found = {name: _comment(find_named_config(name)) for name in shipped_configs()}
     else:
         found = {component.name: component.docstring.summary for component in components(kind)}
     width = max(map(len, found))
@@ -233,9 +232,13 @@ def details(kind: str, name: str) -> Iterator[str]:
         ConfigError: there is none of this name.
     """
     if kind == "configs":
-        yield from _select(kind, name, shipped_configs()).read_text().splitlines()
+        yield from find_named_config(name).read_text().splitlines()
         return
-    component = _select(kind, name, {component.name: component for component in components(kind)})
+    found = {component.name: component for component in components(kind)}
+    if name not in found:
+        hint = did_you_mean(name, found) or f"`trainwright list {kind}` lists them"
+        raise ConfigError("", f"there is no {name!r} among the {kind}", hint)
+    component = found[name]
     yield f"{name} ({component.target.__module__}.{component.target.__qualname__})"
     yield plain_text(component.docstring.summary)
     if component.docstring.details:
@@ -247,20 +250,6 @@ def details(kind: str, name: str) -> Iterator[str]:
         yield f"  {argument}{f': {type_}' if type_ else ''}{' (required)' if default is None else f' = {default}'}"
         if meaning:
             yield f"      {plain_text(meaning)}"
-
-
-def _select(kind: str, name: str, found: Mapping[str, T]) -> T:
-    if name not in found:
-        hint = did_you_mean(name, found) or f"`trainwright list {kind}` lists them"
-        raise ConfigError("", f"there is no {name!r} among the {kind}", hint)
-    return found[name]
-
-
-def shipped_configs() -> dict[str, Path]:
-    """Return the configs that ship with Trainwright, by the names that the command line accepts."""
-    files = sorted(file for file in SHIPPED.rglob("*.py") if not file.name.startswith("_"))
-    named = {file.relative_to(SHIPPED).with_suffix("").as_posix(): file for file in files}
-    return {name: file for name, file in named.items() if not name.startswith("_base_")}
 
 
 def _comment(file: Path) -> str:
@@ -301,9 +290,64 @@ def _table(arguments: list[Argument]) -> str:
     return "\n".join(rows)
 
 
+def config_page() -> str:
+    """Return the page of config keys, in Markdown."""
+    runner = describe("Runner", ROOT_REGISTRIES["RUNNERS"].get("Runner"))
+    top_level = [argument for argument in runner.arguments if argument.name != "cfg"]
+    top_level += _arguments(parts.TOP_LEVEL_KEYS)
+    sections = [
+        "# Config keys",
+        _GENERATED,
+        "`trainwright check CONFIG` reports every key that is not listed here, unless the config itself uses it as a "
+        "variable. Where a part is described by `dict(type=...)`, the other keys are the arguments of that class: see "
+        "[hooks](hooks.md), [metrics](metrics.md), [schedulers](schedulers.md) and [transforms](transforms.md), or "
+        "`trainwright list KIND NAME` for any other.",
+        "## Top-level keys",
+        _table(sorted(top_level, key=lambda argument: argument.name)),
+        "## `train_dataloader`, `val_dataloader`, `test_dataloader`",
+        "All arguments of `torch.utils.data.DataLoader` except `shuffle`, and:",
+        _table(_arguments(parts.DATALOADER_KEYS)),
+        "## `train_cfg`, `val_cfg`, `test_cfg`",
+        "The arguments of a loop, which `type` names. By default, `train_cfg` is for `EpochBasedTrainLoop`, or with "
+        "`by_epoch=False` for `IterBasedTrainLoop`.",
+    ]
+    for name in ("EpochBasedTrainLoop", "IterBasedTrainLoop", "ValLoop", "TestLoop"):
+        loop = describe(name, ROOT_REGISTRIES["LOOPS"].get(name), set(parts.VAL_LOOP.runtime))
+        sections += [f"### {name}", markdown(loop.docstring.summary), _table(loop.arguments)]
+    sections += [
+        "## `optim_wrapper`",
+        "The optimizer, and how it is used. Besides the arguments of the wrapper:",
+        _table(_arguments(parts.OPTIM_WRAPPER.keys)),
+    ]
+    for name in ("OptimWrapper", "AmpOptimWrapper"):
+        wrapper = describe(name, ROOT_REGISTRIES["OPTIM_WRAPPERS"].get(name))
+        sections += [f"### {name}", markdown(wrapper.docstring.summary), _table(wrapper.arguments)]
+    sections += [
+        "## `param_scheduler`",
+        "A [scheduler](schedulers.md), or a list of them. Besides its own arguments, each takes:",
+        _table(_arguments(parts.PARAM_SCHEDULER.keys)),
+        "## `default_hooks`, `custom_hooks`",
+        "`default_hooks` changes the hooks below by name: `dict(logger=dict(interval=50), progress=None)`. "
+        "`custom_hooks` is a list of further [hooks](hooks.md). Besides its own arguments, each takes:",
+        _table(_arguments(parts.HOOK.keys)),
+        "| name | hook |\n|---|---|\n"
+        + "\n".join(
+            f"| `{name}` | [{hook['type']}](hooks.md#{hook['type'].lower()}) |"
+            for name, hook in parts.DEFAULT_HOOKS.items()
+        ),
+    ]
+    for name, keys in parts.RUNNER_ARGUMENT_KEYS.items():
+        sections += [f"## `{name}`", _table(_arguments(keys))]
+    return "\n\n".join(sections) + "\n"
+
+
+def _arguments(keys: Mapping[str, parts.Key]) -> list[Argument]:
+    return [Argument(name, type_text(key.type), _default_text(key.default), key.meaning) for name, key in keys.items()]
+
+
 def pages() -> dict[str, str]:
     """Return every generated page by its file name."""
-    return {f"{kind}.md": page(kind) for kind in INTRODUCTIONS}
+    return {"config.md": config_page(), **{f"{kind}.md": page(kind) for kind in INTRODUCTIONS}}
 
 
 if __name__ == "__main__":

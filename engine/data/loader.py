@@ -11,7 +11,7 @@ from typing import Any
 from torch import Generator, Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, Sampler, TensorDataset, get_worker_info
 
-from trainwright.engine.building import note_errors, origin_of, resolve
+from trainwright.engine.building import note_errors, origin_of
 from trainwright.engine.data.faults import (
     BadSamples,
     CollateWithReports,
@@ -23,8 +23,8 @@ from trainwright.engine.data.faults import (
 from trainwright.engine.data.streams import SeededStream, StreamLoader
 from trainwright.engine.distributed import get_rank, get_world_size
 from trainwright.engine.errors import ConfigError, TrainingError
+from trainwright.engine.parts import BATCH_SAMPLER, COLLATE_FN, DATALOADER_KEYS, DATASET, SAMPLER, WORKER_INIT_FN
 from trainwright.engine.records.logger import get_logger
-from trainwright.engine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
 from trainwright.engine.run.state import kept_host_streams, mix, mix_in, seed_host
 
 _INDEX_BITS = 40
@@ -313,34 +313,34 @@ def build_dataloader(
     """
     if not isinstance(cfg, Mapping):
         return cfg  # type: ignore[no-any-return]  # a loader made by the user, of whatever kind
-    options = dict(cfg)
-    if "dataset" not in options:
+    options = {**{name: key.default for name, key in DATALOADER_KEYS.items()}, **cfg}
+    if options["dataset"] is None:
         raise ConfigError(path, "a dataloader needs a dataset", "dataset=dict(type=...)")
-    dataset = DATASETS.build(options.pop("dataset"), path=f"{path}.dataset")
+    dataset = DATASET.build(options.pop("dataset"), path=f"{path}.dataset")
     if hasattr(dataset, "full_init"):
         with note_errors(f"{path}.dataset", type(dataset), origin_of(cfg, "dataset")):
             dataset.full_init()
     batch_size = options.pop("batch_size", 1)
-    num_batch_per_epoch = options.pop("num_batch_per_epoch", None)
+    num_batch_per_epoch = options.pop("num_batch_per_epoch")
     if num_batch_per_epoch is not None:
         if isinstance(dataset, IterableDataset):
             message = "an IterableDataset has no first samples to choose by index"
             hint = "end the dataset's own __iter__, or train_cfg=dict(by_epoch=False, max_iters=...)"
             raise ConfigError(f"{path}.num_batch_per_epoch", message, hint, origin_of(cfg, "num_batch_per_epoch"))
         dataset = FirstSamples(dataset, num_batch_per_epoch * batch_size * get_world_size())
-    if options.pop("disable_subprocess_warning", False):
+    if options.pop("disable_subprocess_warning"):
         get_logger().warning(
             "%s.disable_subprocess_warning changes nothing: set PYTHONWARNINGS=ignore to silence the workers", path
         )
-    options["collate_fn"] = _build_function(
-        options.pop("collate_fn", None), _default_collate(dataset), f"{path}.collate_fn"
+    options["collate_fn"] = COLLATE_FN.build(
+        options.pop("collate_fn") or _default_collate(dataset), path=f"{path}.collate_fn"
     )
     if type(dataset) is TensorDataset and getattr(options["collate_fn"], "__name__", "") == "default_collate":
         dataset = StackedTensors(dataset)
-        options["collate_fn"] = _build_function("whole_batch", None, f"{path}.collate_fn")
+        options["collate_fn"] = COLLATE_FN.build("whole_batch")
     options["worker_init_fn"] = partial(
         initialize_worker,
-        user_function=_build_function(options.pop("worker_init_fn", None), None, f"{path}.worker_init_fn"),
+        user_function=WORKER_INIT_FN.build(options.pop("worker_init_fn"), path=f"{path}.worker_init_fn"),
     )
     options.setdefault("generator", Generator().manual_seed(mix(seed, rank_seed) >> 1))
     if options.get("num_workers", 0) == 0:
@@ -353,19 +353,19 @@ def build_dataloader(
             )
         options.pop("prefetch_factor", None)
     if isinstance(dataset, IterableDataset):
-        if options.pop("sampler", None) or options.pop("batch_sampler", None):
+        if options.pop("sampler") or options.pop("batch_sampler"):
             raise ConfigError(path, "an IterableDataset decides its order itself", "remove sampler and batch_sampler")
-        if options.pop("skip_bad_samples", 0):
+        if options.pop("skip_bad_samples"):
             message = "an IterableDataset has no other sample to take in place of a bad one"
             hint = "skip it in the dataset's own __iter__"
             raise ConfigError(f"{path}.skip_bad_samples", message, hint, origin_of(cfg, "skip_bad_samples"))
         return StreamLoader(SeededStream(dataset, seed + rank_seed), batch_size=batch_size, **options)
-    sampler = DATA_SAMPLERS.build(
-        options.pop("sampler", dict(type="DefaultSampler", shuffle=training)),
+    sampler = SAMPLER.build(
+        options.pop("sampler") or dict(type="DefaultSampler", shuffle=training),
         path=f"{path}.sampler", dataset=dataset, seed=seed + rank_seed,
     )  # fmt: skip
-    batch_sampler_cfg = options.pop("batch_sampler", None)
-    limit = int(options.pop("skip_bad_samples", 0) or 0)
+    batch_sampler_cfg = options.pop("batch_sampler")
+    limit = int(options.pop("skip_bad_samples") or 0)
     bad_samples = None
     if limit:
         mode = path.removesuffix("_dataloader")
@@ -377,7 +377,7 @@ def build_dataloader(
         sampler = PositionedSampler(sampler, dataset)
         return PositionedLoader(dataset, sampler=sampler, batch_size=batch_size, **options)
     drop_last = options.pop("drop_last", False)
-    batch_sampler = DATA_SAMPLERS.build(
+    batch_sampler = BATCH_SAMPLER.build(
         batch_sampler_cfg, path=f"{path}.batch_sampler", sampler=sampler, batch_size=batch_size,
         **({"drop_last": drop_last} if drop_last else {}),
     )  # fmt: skip
@@ -509,16 +509,3 @@ def _fetches_batches(dataset: Any) -> bool:
 
 def _default_collate(dataset: Any) -> dict[str, str]:
     return dict(type="whole_batch" if _fetches_batches(dataset) else "pseudo_collate")
-
-
-def _build_function(cfg: Any, default: Any, path: str) -> Callable[..., Any] | None:
-    """Returns a function from its config: its name, or ``type`` with the arguments that are to be fixed."""
-    cfg = default if cfg is None else cfg
-    if cfg is None or (callable(cfg) and not isinstance(cfg, Mapping)):
-        return cfg
-    arguments = {"type": cfg} if isinstance(cfg, str) else dict(cfg)
-    if "type" not in arguments:
-        raise ConfigError(path, "this function has no 'type'")
-    origin = None if isinstance(cfg, str) else origin_of(cfg, "type")
-    function = resolve(arguments.pop("type"), FUNCTIONS, path=path, origin=origin)
-    return partial(function, **arguments) if arguments else function

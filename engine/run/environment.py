@@ -16,9 +16,8 @@ from typing import Any
 import torch
 
 from trainwright.engine.distributed import init_dist, is_distributed
-from trainwright.engine.errors import ConfigError, did_you_mean
-
-_KEYS = ("cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit")
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.parts import unknown_settings
 
 
 def setup_environment(env_cfg: Mapping[str, Any], launcher: str) -> None:
@@ -33,10 +32,8 @@ def setup_environment(env_cfg: Mapping[str, Any], launcher: str) -> None:
     Raises:
         ConfigError: a key is unknown.
     """
-    for key in env_cfg:
-        if key not in _KEYS:
-            hint = did_you_mean(key, _KEYS) or f"use one of {', '.join(_KEYS)}"
-            raise ConfigError(f"env_cfg.{key}", "unknown setting", hint)
+    for mistake in unknown_settings("env_cfg", env_cfg):
+        raise mistake
     if env_cfg.get("cudnn_benchmark"):
         torch.backends.cudnn.benchmark = True
     mp_cfg = env_cfg.get("mp_cfg") or {}

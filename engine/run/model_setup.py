@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.registry import MODEL_WRAPPERS, MODELS
+from trainwright.engine.parts import MODEL, MODEL_WRAPPER, setting
 from trainwright.engine.run.model_surgery import convert_sync_batchnorm, is_model_wrapper, revert_sync_batchnorm
 
 _LONE_SAMPLE = "set drop_last=True to drop an incomplete last batch, or change batch_size (at least 2)"
@@ -38,15 +38,13 @@ def build_model(model: Any, data_preprocessor: Any = None, *, weights_follow: bo
 
 
 def _build(model: Any, data_preprocessor: Any) -> nn.Module:
-    if isinstance(model, Mapping):
-        default = {} if data_preprocessor is None else {"data_preprocessor": data_preprocessor}
-        model = MODELS.build(model, path="model", **default)
+    runtime = {} if data_preprocessor is None else {"data_preprocessor": data_preprocessor}
+    model = MODEL.build(model, **runtime)
     if not isinstance(model, nn.Module):
         raise ConfigError("model", f"a {type(model).__name__} is not a torch.nn.Module")
     if hasattr(model, "train_step"):
         return model
-    default = {} if data_preprocessor is None else {"data_preprocessor": data_preprocessor}
-    return MODELS.build({"type": "ModuleWrapper", "module": model, **default}, path="model")  # type: ignore[no-any-return]
+    return MODEL.build({"type": "ModuleWrapper", "module": model}, **runtime)  # type: ignore[no-any-return]
 
 
 def place_model(model: nn.Module, cfg: Mapping[str, Any], device: torch.device, distributed: bool) -> nn.Module:
@@ -60,16 +58,12 @@ def place_model(model: nn.Module, cfg: Mapping[str, Any], device: torch.device, 
     """
     if not distributed:
         return revert_sync_batchnorm(model).to(device)
-    if cfg.get("sync_bn"):
+    if setting(cfg, "sync_bn"):
         model = convert_sync_batchnorm(model)
-    wrapper = cfg.get("model_wrapper_cfg") or {
-        "type": "MMDistributedDataParallel",
-        "broadcast_buffers": False,
-    }
-    device_ids = {"device_ids": [device.index]} if device.type == "cuda" else {}
-    return MODEL_WRAPPERS.build(  # type: ignore[no-any-return]
-        wrapper, path="model_wrapper_cfg", module=model.to(device),
-        find_unused_parameters=cfg.get("find_unused_parameters", False), **device_ids,
+    device_ids: dict[str, Any] = {"device_ids": [device.index]} if device.type == "cuda" else {}
+    return MODEL_WRAPPER.build(  # type: ignore[no-any-return]
+        setting(cfg, "model_wrapper_cfg"), module=model.to(device),
+        find_unused_parameters=setting(cfg, "find_unused_parameters"), **device_ids,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from trainwright.engine.checkpoints import contents as snapshot
 from trainwright.engine.checkpoints import files as checkpoints
 from trainwright.engine.distributed import broadcast_parameters, is_main_process
 from trainwright.engine.errors import CheckpointError
+from trainwright.engine.parts import setting
 from trainwright.engine.run.loops import EpochBasedTrainLoop
 from trainwright.engine.run.model_setup import initialize_model, unwrap
 from trainwright.engine.run.model_surgery import turn_on_activation_checkpointing
@@ -37,7 +38,7 @@ def give_weights(runner: "Runner") -> None:
         load_weights(runner, start.contents, start.path, strict=start.resumes, initialize=True)
     if start.resumes:
         snapshot.load_counters(runner, start.contents)
-    if names := runner.cfg.get("activation_checkpointing"):
+    if names := setting(runner.cfg, "activation_checkpointing"):
         turn_on_activation_checkpointing(model, names)
 
 

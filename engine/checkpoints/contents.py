@@ -16,8 +16,8 @@ from trainwright.engine.optim.schedulers import resume_param_schedulers
 from trainwright.engine.optim.wrapper import OptimWrapperDict
 from trainwright.engine.run.environment import package_version
 from trainwright.engine.run.hook import has_state
-from trainwright.engine.run.loops import TrainLoop
 from trainwright.engine.run.model_setup import unwrap
+from trainwright.engine.run.train_loops import TrainLoop
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner

@@ -23,9 +23,9 @@ from trainwright.engine.data.faults import (
 from trainwright.engine.data.streams import SeededStream, StreamLoader
 from trainwright.engine.distributed import get_rank, get_world_size
 from trainwright.engine.errors import ConfigError, TrainingError
+from trainwright.engine.random_streams import kept_host_streams, mix, mix_in, seed_host
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
-from trainwright.engine.run.state import kept_host_streams, mix, mix_in, seed_host
 
 _INDEX_BITS = 40
 _INDEX_MASK = (1 << _INDEX_BITS) - 1

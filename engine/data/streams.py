@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.random_streams import kept_host_streams, mix, seed_host
 from trainwright.engine.records.message_hub import storable
-from trainwright.engine.run.state import kept_host_streams, mix, seed_host
 
 _PLAIN = "its state_dict() must return numbers, strings, tensors, arrays, and containers of these"
 

@@ -14,7 +14,8 @@ from trainwright.engine.optim.param_scheduler import OneCycleParamScheduler
 from trainwright.engine.optim.schedulers import build_param_scheduler
 from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.registry import LOOPS
-from trainwright.engine.run.loops import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, ValLoop
+from trainwright.engine.run.eval_loops import TestLoop, ValLoop
+from trainwright.engine.run.train_loops import EpochBasedTrainLoop, IterBasedTrainLoop
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner

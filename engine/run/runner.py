@@ -21,16 +21,25 @@ from trainwright.engine.config.dump import plain_data
 from trainwright.engine.data.loader import build_dataloader, stop_workers
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
+from trainwright.engine.random_streams import (
+    StepSeeder,
+    deterministic_algorithms,
+    kept_generators,
+    mix,
+    seed_all,
+    seed_host,
+    set_host_streams,
+)
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import EVALUATOR, HOOKS, LOG_PROCESSORS, RUNNERS, VISUALIZERS
 from trainwright.engine.run import resume
 from trainwright.engine.run.assembly import build_loop, build_optimization, trains_by_epoch
 from trainwright.engine.run.environment import collect_env, make_folder, make_log_dir, setup_environment
+from trainwright.engine.run.eval_loops import TestLoop, ValLoop
 from trainwright.engine.run.hook import Hook, HookList, configured_hooks
 from trainwright.engine.run.interrupt import raise_for_signal, stop_on_signals
 from trainwright.engine.run.lock import locked
-from trainwright.engine.run.loops import TestLoop, TrainLoop, ValLoop
 from trainwright.engine.run.model_setup import (
     build_model,
     compile_forward,
@@ -39,18 +48,8 @@ from trainwright.engine.run.model_setup import (
     unwrap,
     warn_of_lone_sample,
 )
-from trainwright.engine.run.state import (
-    RunState,
-    StepSeeder,
-    active_run,
-    deterministic_algorithms,
-    in_run,
-    kept_generators,
-    mix,
-    seed_all,
-    seed_host,
-    set_host_streams,
-)
+from trainwright.engine.run.state import RunState, active_run, in_run
+from trainwright.engine.run.train_loops import TrainLoop
 from trainwright.engine.visualization.visualizer import Visualizer
 
 Cfg = Mapping[str, Any]

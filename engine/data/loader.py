@@ -4,15 +4,15 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from torch import Generator, Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, TensorDataset
 
 from trainwright.engine.building import note_errors, origin_of, resolve
+from trainwright.engine.data import traits
 from trainwright.engine.data.faults import BadSamples, CollateWithReports, Restarts, unhook_child_signal
-from trainwright.engine.data.seeded import DatasetProxy, PositionedSampler, SeededDataset, fetches_batches, set_epoch
+from trainwright.engine.data.seeded import DatasetProxy, PositionedSampler, SeededDataset
 from trainwright.engine.data.streams import SeededStream, StreamLoader
 from trainwright.engine.distributed import get_world_size
 from trainwright.engine.errors import ConfigError
@@ -29,15 +29,17 @@ class FirstSamples(DatasetProxy):
         length: how many samples.
     """
 
+    _length: int
+
     def __init__(self, dataset: Any, length: int) -> None:
         super().__init__(dataset, _length=min(length, len(dataset)))
 
     def __len__(self) -> int:
-        return self._length  # type: ignore[no-any-return]  # set through __dict__
+        return self._length
 
 
 class StackedTensors(DatasetProxy):
-    """PyTorch's ``TensorDataset``, which also hands over whole batches: what stacking its samples would give.
+    """PyTorch's ``TensorDataset``, which also returns whole batches: what stacking its samples would give.
 
     Args:
         dataset: the ``TensorDataset``.
@@ -51,44 +53,65 @@ class StackedTensors(DatasetProxy):
 
 
 class PositionedLoader(DataLoader[Any]):
-    """A data loader over a :class:`SeededDataset` and a :class:`PositionedSampler`.
+    """A data loader that starts at any position, and survives the death of its workers.
 
     Without workers it fetches its batches itself: PyTorch's own iterator takes some 20 µs a batch for its bookkeeping.
     Workers that die are started again, at the batch that was due.
+
+    Args:
+        dataset: the dataset.
+        order: yields the keys of its samples; those of whole batches if ``batch_size`` is not among the options.
+        collate_fn: makes a batch of samples.
+        bad_samples: counts the samples that raise and are skipped; None if none may be.
+        **options: further arguments of ``torch.utils.data.DataLoader``.
     """
 
-    _restarts: Restarts | None = None
+    def __init__(
+        self,
+        dataset: SeededDataset,
+        order: PositionedSampler,
+        collate_fn: Callable[[Any], Any] | None,
+        bad_samples: BadSamples | None = None,
+        **options: Any,
+    ) -> None:
+        collate = collate_fn if bad_samples is None else CollateWithReports(bad_samples, collate_fn)
+        options["sampler" if "batch_size" in options else "batch_sampler"] = order
+        super().__init__(dataset, collate_fn=collate, **options)
+        self.order = order
+        self._bad_samples = bad_samples
+        self._restarts = Restarts()
+
+    def start(self, epoch: int, batch: int = 0) -> None:
+        """Make the next iteration begin with a batch of an epoch."""
+        self.order.set_epoch(epoch)
+        self.order.start = batch * (self.batch_size or 1)
 
     def __iter__(self) -> Any:
-        if self.num_workers or self.pin_memory or self.batch_sampler is None:
+        batches: Iterator[Any]
+        if self.num_workers:
             batches = self._from_workers()
+        elif self.pin_memory or self.batch_sampler is None:
+            batches = super().__iter__()
         else:
             fetch, collate = self.dataset.__getitems__, self.collate_fn  # type: ignore[attr-defined]  # a SeededDataset
             batches = (collate(fetch(keys)) for keys in self.batch_sampler)
-        return self._watched(batches) if isinstance(self.collate_fn, CollateWithReports) else batches
+        return batches if self._bad_samples is None else self._collected(batches, self._bad_samples)
 
     def _from_workers(self) -> Iterator[Any]:
-        if not self.num_workers:
-            return super().__iter__()
-        sampler = positioned_sampler(self)
-        assert sampler is not None
-        first, epoch = sampler.start, sampler.epoch
+        epoch, first = self.order.epoch, self.order.start
 
         def start(done: int, again: bool) -> Iterator[Any]:
             if again:
                 self._iterator = None  # of workers that are to live long
-                sampler.set_epoch(epoch)
-                sampler.start = first + done * (self.batch_size or 1)
+                self.order.set_epoch(epoch)
+                self.order.start = first + done * (self.batch_size or 1)
             batches: Iterator[Any] = DataLoader.__iter__(self)
             unhook_child_signal()
             return batches
 
-        if self._restarts is None:
-            self._restarts = Restarts()
         return self._restarts.iterate(start)
 
-    def _watched(self, batches: Iterator[Any]) -> Iterator[Any]:
-        bad_samples = self.dataset._bad_samples  # type: ignore[attr-defined]  # a SeededDataset
+    def _collected(self, batches: Iterator[Any], bad_samples: BadSamples) -> Iterator[Any]:
         for content, reports in batches:
             bad_samples.collect(reports)
             yield content
@@ -97,7 +120,7 @@ class PositionedLoader(DataLoader[Any]):
 def build_dataloader(
     cfg: Any, *, seed: int, path: str = "dataloader", training: bool = False, rank_seed: int = 0
 ) -> DataLoader[Any]:
-    """Builds a data loader from a config.
+    """Build a data loader from a config.
 
     Args:
         cfg: a mapping with ``dataset`` and optionally ``sampler`` (default: ``DefaultSampler``, shuffled in training),
@@ -114,35 +137,21 @@ def build_dataloader(
     """
     if not isinstance(cfg, Mapping):
         return cfg  # type: ignore[no-any-return]  # a loader made by the user, of whatever kind
-    options = dict(cfg)
-    if "dataset" not in options:
-        raise ConfigError(path, "a dataloader needs a dataset", "dataset=dict(type=...)")
-    dataset = DATASETS.build(options.pop("dataset"), path=f"{path}.dataset")
-    if hasattr(dataset, "full_init"):
-        with note_errors(f"{path}.dataset", type(dataset), origin_of(cfg, "dataset")):
-            dataset.full_init()
-    batch_size = options.pop("batch_size", 1)
-    num_batch_per_epoch = options.pop("num_batch_per_epoch", None)
-    if num_batch_per_epoch is not None:
-        if isinstance(dataset, IterableDataset):
-            message = "an IterableDataset has no first samples to choose by index"
-            hint = "end the dataset's own __iter__, or train_cfg=dict(by_epoch=False, max_iters=...)"
-            raise ConfigError(f"{path}.num_batch_per_epoch", message, hint, origin_of(cfg, "num_batch_per_epoch"))
-        dataset = FirstSamples(dataset, num_batch_per_epoch * batch_size * get_world_size())
+    options: dict[str, Any] = {"batch_size": 1, "collate_fn": None, **cfg}
     if options.pop("disable_subprocess_warning", False):
         get_logger().warning(
             "%s.disable_subprocess_warning changes nothing: set PYTHONWARNINGS=ignore to silence the workers", path
         )
-    options["collate_fn"] = _build_function(
-        options.pop("collate_fn", None), _default_collate(dataset), f"{path}.collate_fn"
-    )
+    dataset = _build_dataset(cfg, options, path)
+    collate = options["collate_fn"]
+    if collate is None:
+        collate = "whole_batch" if traits.fetches_batches(dataset) else "pseudo_collate"
+    options["collate_fn"] = _build_function(collate, f"{path}.collate_fn")
     if type(dataset) is TensorDataset and getattr(options["collate_fn"], "__name__", "") == "default_collate":
         dataset = StackedTensors(dataset)
-        options["collate_fn"] = _build_function("whole_batch", None, f"{path}.collate_fn")
-    options["worker_init_fn"] = partial(
-        initialize_worker,
-        user_function=_build_function(options.pop("worker_init_fn", None), None, f"{path}.worker_init_fn"),
-    )
+        options["collate_fn"] = _build_function("whole_batch", f"{path}.collate_fn")
+    user_function = _build_function(options.pop("worker_init_fn", None), f"{path}.worker_init_fn")
+    options["worker_init_fn"] = partial(initialize_worker, user_function=user_function)
     options.setdefault("generator", Generator().manual_seed(mix(seed, rank_seed) >> 1))
     if options.get("num_workers", 0) == 0:
         if options.pop("persistent_workers", False):
@@ -154,78 +163,100 @@ def build_dataloader(
             )
         options.pop("prefetch_factor", None)
     if isinstance(dataset, IterableDataset):
-        if options.pop("sampler", None) or options.pop("batch_sampler", None):
-            raise ConfigError(path, "an IterableDataset decides its order itself", "remove sampler and batch_sampler")
-        if options.pop("skip_bad_samples", 0):
-            message = "an IterableDataset has no other sample to take in place of a bad one"
-            hint = "skip it in the dataset's own __iter__"
-            raise ConfigError(f"{path}.skip_bad_samples", message, hint, origin_of(cfg, "skip_bad_samples"))
-        return StreamLoader(SeededStream(dataset, seed + rank_seed), batch_size=batch_size, **options)
-    sampler = DATA_SAMPLERS.build(
-        options.pop("sampler", dict(type="DefaultSampler", shuffle=training)),
-        path=f"{path}.sampler", dataset=dataset, seed=seed + rank_seed,
-    )  # fmt: skip
-    batch_sampler_cfg = options.pop("batch_sampler", None)
-    limit = int(options.pop("skip_bad_samples", 0) or 0)
+        return _build_stream_loader(cfg, options, dataset, seed + rank_seed, path)
+    options.setdefault("sampler", dict(type="DefaultSampler", shuffle=training))
+    return _build_positioned_loader(options, dataset, seed + rank_seed, path)
+
+
+def _build_dataset(cfg: Mapping[str, Any], options: dict[str, Any], path: str) -> Any:
+    if "dataset" not in options:
+        raise ConfigError(path, "a dataloader needs a dataset", "dataset=dict(type=...)")
+    dataset = DATASETS.build(options.pop("dataset"), path=f"{path}.dataset")
+    if hasattr(dataset, "full_init"):
+        with note_errors(f"{path}.dataset", type(dataset), origin_of(cfg, "dataset")):
+            dataset.full_init()
+    num_batch_per_epoch = options.pop("num_batch_per_epoch", None)
+    if num_batch_per_epoch is not None:
+        if isinstance(dataset, IterableDataset):
+            message = "an IterableDataset has no first samples to choose by index"
+            hint = "end the dataset's own __iter__, or train_cfg=dict(by_epoch=False, max_iters=...)"
+            raise ConfigError(f"{path}.num_batch_per_epoch", message, hint, origin_of(cfg, "num_batch_per_epoch"))
+        dataset = FirstSamples(dataset, num_batch_per_epoch * options["batch_size"] * get_world_size())
+    return dataset
+
+
+def _build_stream_loader(
+    cfg: Mapping[str, Any], options: dict[str, Any], dataset: IterableDataset[Any], seed: int, path: str
+) -> StreamLoader:
+    if options.pop("sampler", None) or options.pop("batch_sampler", None):
+        raise ConfigError(path, "an IterableDataset decides its order itself", "remove sampler and batch_sampler")
+    if options.pop("skip_bad_samples", 0):
+        message = "an IterableDataset has no other sample to take in place of a bad one"
+        hint = "skip it in the dataset's own __iter__"
+        raise ConfigError(f"{path}.skip_bad_samples", message, hint, origin_of(cfg, "skip_bad_samples"))
+    return StreamLoader(SeededStream(dataset, seed), **options)
+
+
+def _build_positioned_loader(options: dict[str, Any], dataset: Any, seed: int, path: str) -> PositionedLoader:
+    order = DATA_SAMPLERS.build(options.pop("sampler"), path=f"{path}.sampler", dataset=dataset, seed=seed)
+    if (batch_sampler_cfg := options.pop("batch_sampler", None)) is not None:
+        drop_last = {"drop_last": True} if options.pop("drop_last", False) else {}
+        order = DATA_SAMPLERS.build(
+            batch_sampler_cfg, path=f"{path}.batch_sampler", sampler=order, batch_size=options.pop("batch_size"),
+            **drop_last,
+        )  # fmt: skip
     bad_samples = None
-    if limit:
+    if limit := int(options.pop("skip_bad_samples", 0) or 0):
         mode = path.removesuffix("_dataloader")
-        key = "skipped_samples" if mode in ("train", "dataloader") else f"skipped_samples_{mode}"
-        bad_samples = BadSamples(limit, key)
-        options["collate_fn"] = CollateWithReports(bad_samples, options["collate_fn"])
-    dataset = SeededDataset(dataset, seed + rank_seed, bad_samples)
-    if batch_sampler_cfg is None:
-        sampler = PositionedSampler(sampler, dataset)
-        return PositionedLoader(dataset, sampler=sampler, batch_size=batch_size, **options)
-    drop_last = options.pop("drop_last", False)
-    batch_sampler = DATA_SAMPLERS.build(
-        batch_sampler_cfg, path=f"{path}.batch_sampler", sampler=sampler, batch_size=batch_size,
-        **({"drop_last": drop_last} if drop_last else {}),
-    )  # fmt: skip
-    return PositionedLoader(dataset, batch_sampler=PositionedSampler(batch_sampler, dataset), **options)
+        mode = "" if mode in ("train", "dataloader") else f"_{mode}"
+        bad_samples = BadSamples(limit, f"skipped_samples{mode}")
+    seeded = SeededDataset(dataset, seed, bad_samples)
+    return PositionedLoader(seeded, PositionedSampler(order, seeded), bad_samples=bad_samples, **options)
 
 
-def positioned_sampler(dataloader: Any) -> PositionedSampler | None:
-    """Returns the sampler of a loader that can be moved, or None for a loader that we did not build."""
-    for sampler in (getattr(dataloader, "sampler", None), getattr(dataloader, "batch_sampler", None)):
-        if isinstance(sampler, PositionedSampler):
-            return sampler
-    return None
+def _build_function(cfg: Any, path: str) -> Callable[..., Any] | None:
+    """Build a function from its config: its name, or ``type`` with the arguments that are to be fixed."""
+    if cfg is None or (callable(cfg) and not isinstance(cfg, Mapping)):
+        return cfg
+    arguments = {"type": cfg} if isinstance(cfg, str) else dict(cfg)
+    if "type" not in arguments:
+        raise ConfigError(path, "this function has no 'type'")
+    origin = None if isinstance(cfg, str) else origin_of(cfg, "type")
+    function = resolve(arguments.pop("type"), FUNCTIONS, path=path, origin=origin)
+    return partial(function, **arguments) if arguments else function
 
 
-def keeps_position(dataloader: Any) -> bool:
-    """Whether a loader has a state of its own that tells where it is, because its position is not a number."""
-    has_methods = hasattr(dataloader, "state_dict") and hasattr(dataloader, "load_state_dict")
-    return bool(getattr(dataloader, "has_state", has_methods))
+def initialize_worker(worker_id: int, user_function: Callable[[int], None] | None = None) -> None:
+    """Prepare a data worker: Ctrl-C is the main process's business."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if user_function is not None:
+        user_function(worker_id)
 
 
 def is_endless(dataloader: Any) -> bool:
-    """Whether the sampler of a loader never comes to an end."""
-    sampler = positioned_sampler(dataloader)
-    return sampler is not None and sampler.endless
+    """Return whether the sampler of a loader never ends."""
+    return isinstance(dataloader, PositionedLoader) and dataloader.order.endless
 
 
 def start_at(dataloader: Any, epoch: int, batch: int) -> bool:
-    """Makes the next iteration over a loader begin at a batch of an epoch.
+    """Make the next iteration over a loader begin with a batch of an epoch.
 
     Returns:
-        Whether the loader can do so; one of the user's own begins where it likes.
+        Whether the loader can; a loader of the user's own begins where it likes.
     """
+    if isinstance(dataloader, PositionedLoader):
+        dataloader.start(epoch, batch)
+        return True
     if isinstance(dataloader, StreamLoader):
         dataloader.start(epoch)
-        return batch == 0
-    sampler = positioned_sampler(dataloader)
-    if sampler is None:
-        set_epoch(getattr(dataloader, "sampler", None), epoch)
-        set_epoch(getattr(dataloader, "batch_sampler", None), epoch)
-        return batch == 0
-    sampler.set_epoch(epoch)
-    sampler.start = batch * (dataloader.batch_size or 1)
-    return True
+    else:
+        for name in ("sampler", "batch_sampler"):
+            traits.set_epoch(getattr(dataloader, name, None), epoch)
+    return batch == 0
 
 
 def stop_workers(dataloader: Any) -> None:
-    """Ends the data workers of a loader that keeps them (``persistent_workers``), until it is next iterated over.
+    """Stop the data workers of a loader that keeps them (``persistent_workers``), until it is next iterated over.
 
     Left to the garbage collector, which closes their queues first, PyTorch waits five seconds for each.
     """
@@ -233,14 +264,6 @@ def stop_workers(dataloader: Any) -> None:
     if hasattr(iterator, "_shutdown_workers"):
         iterator._shutdown_workers()
         dataloader._iterator = None
-
-
-def samples_in_batch(dataloader: Any) -> int | None:
-    """Returns how many samples all ranks together take in an iteration, or None where the loader does not say."""
-    ours = positioned_sampler(dataloader) is not None or isinstance(dataloader, StreamLoader)
-    if not ours or dataloader.batch_size is None:
-        return None
-    return int(dataloader.batch_size) * get_world_size()
 
 
 def samples_that_count(dataloader: Any) -> int:
@@ -260,52 +283,3 @@ def samples_that_count(dataloader: Any) -> int:
         return sys.maxsize
     size = len(sampler.dataset)  # type: ignore[union-attr]  # it has a total_size, so it is a sampler
     return size if total - size < get_world_size() else sys.maxsize
-
-
-def position_of(dataloader: Any, iteration: int, length: int | None = None) -> tuple[int, int]:
-    """Returns which pass over the data an iteration falls in, and which batch of the pass it is.
-
-    Args:
-        dataloader: the loader.
-        iteration: 0-based index of the iteration.
-        length: batches in a pass; as many as the loader has now if None.
-    """
-    try:
-        length = len(dataloader) if length is None else length
-    except TypeError:  # an IterableDataset without length
-        return 0, iteration
-    return (0, iteration) if is_endless(dataloader) else divmod(iteration, length)
-
-
-def sample_indices(dataloader: Any, epoch: int, batch: int) -> list[int] | None:
-    """Returns the dataset indices of one batch, worked out from its position, or None where that is impossible."""
-    sampler = positioned_sampler(dataloader)
-    if sampler is None or sampler.epoch != epoch:
-        return None
-    if dataloader.batch_size is None:
-        return list(next(sampler.items_from(batch), []))
-    return list(islice(sampler.items_from(batch * dataloader.batch_size), dataloader.batch_size))
-
-
-def initialize_worker(worker_id: int, user_function: Callable[[int], None] | None = None) -> None:
-    """Prepares a data worker: Ctrl-C is the main process's business."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if user_function is not None:
-        user_function(worker_id)
-
-
-def _default_collate(dataset: Any) -> dict[str, str]:
-    return dict(type="whole_batch" if fetches_batches(dataset) else "pseudo_collate")
-
-
-def _build_function(cfg: Any, default: Any, path: str) -> Callable[..., Any] | None:
-    """Returns a function from its config: its name, or ``type`` with the arguments that are to be fixed."""
-    cfg = default if cfg is None else cfg
-    if cfg is None or (callable(cfg) and not isinstance(cfg, Mapping)):
-        return cfg
-    arguments = {"type": cfg} if isinstance(cfg, str) else dict(cfg)
-    if "type" not in arguments:
-        raise ConfigError(path, "this function has no 'type'")
-    origin = None if isinstance(cfg, str) else origin_of(cfg, "type")
-    function = resolve(arguments.pop("type"), FUNCTIONS, path=path, origin=origin)
-    return partial(function, **arguments) if arguments else function

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainwright.engine.data.loader import is_endless, samples_that_count, start_at
+from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.optim.amp import autocast
@@ -38,7 +39,7 @@ class _EvaluationLoop(BaseLoop):
             hint = "an evaluation needs an end: sampler=dict(type='DefaultSampler', shuffle=False)"
             raise ConfigError(f"{self.mode}_dataloader.sampler", "this sampler never comes to an end", hint)
         self.evaluator: Evaluator = runner.build_evaluator(evaluator, path=f"{self.mode}_evaluator")
-        metainfo = getattr(getattr(self.dataloader, "dataset", None), "metainfo", None)
+        metainfo = metainfo_of(self.dataloader)
         if metainfo is not None:
             self.evaluator.dataset_meta = metainfo
             runner.visualizer.dataset_meta = metainfo

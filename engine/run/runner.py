@@ -19,6 +19,7 @@ from trainwright.engine.checkpoints.start import StartingPoint
 from trainwright.engine.config.config import Config
 from trainwright.engine.config.dump import plain_data
 from trainwright.engine.data.loader import build_dataloader, stop_workers
+from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.random_streams import (
@@ -307,8 +308,7 @@ class Runner:
     @property
     def dataset_meta(self) -> Mapping[str, Any] | None:
         """What the training data set says of itself, such as its classes."""
-        dataset = getattr(self._train_loop and self._train_loop.dataloader, "dataset", None)
-        return getattr(dataset, "metainfo", None)
+        return metainfo_of(self._train_loop and self._train_loop.dataloader)
 
     def train(self) -> nn.Module:
         """Trains to the end, or until somebody asks to stop. Called again, it continues where it stopped.

@@ -43,8 +43,6 @@ class RunState:
         iter: 0-based index of the training iteration in progress; the number of finished ones between iterations.
         inner_iter: number of finished iterations of the epoch in progress.
         validated_at: value of ``iter`` at the last finished validation; -1 before the first.
-        data_shift: how many batches a loop by iterations is ahead (or behind) in the data, after a resume with another
-            batch size; 0 otherwise.
         micro_batches: how many parts a batch is trained in, because it does not fit into memory.
         iter_done: the iteration in progress is finished and not yet counted (while ``after_train_iter`` is called).
         epoch_done: likewise the epoch (while ``after_train_epoch`` is called).
@@ -57,7 +55,6 @@ class RunState:
     iter: int = 0
     inner_iter: int = 0
     validated_at: int = -1
-    data_shift: int = 0
     micro_batches: int = 1
     iter_done: bool = False
     epoch_done: bool = False
@@ -77,7 +74,6 @@ class RunState:
             "iter": self.iter + self.iter_done,
             "inner_iter": 0 if self.epoch_done else self.inner_iter + self.iter_done,
             "validated_at": self.validated_at,
-            "data_shift": self.data_shift,
             "micro_batches": self.micro_batches,
         }
 

@@ -1,32 +1,22 @@
 """The loops of training: by epochs and by iterations."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import count, islice
+from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainwright.engine.data.loader import (
-    is_endless,
-    keeps_position,
-    position_of,
-    positioned_sampler,
-    sample_indices,
-    samples_in_batch,
-    start_at,
-)
-from trainwright.engine.data.streams import StreamLoader
-from trainwright.engine.errors import CheckpointError, ConfigError, TrainingError
+from trainwright.engine.data.cursor import END, DataCursor
+from trainwright.engine.data.loader import is_endless
+from trainwright.engine.data.traits import keeps_position
+from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import LOOPS
 from trainwright.engine.run.base_loop import BaseLoop
 from trainwright.engine.run.micro_batches import REMEDIES, MicroBatches, is_out_of_memory
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
-
-
-_END = object()
 
 
 class TrainLoop(BaseLoop):
@@ -51,6 +41,7 @@ class TrainLoop(BaseLoop):
         dynamic_intervals: Sequence[tuple[int, int]] | None = None,
         halve_batch_on_oom: bool = False,
     ) -> None:
+        self.cursor = DataCursor(runner.state, self.by_epoch)
         super().__init__(runner, dataloader)
         if self.epoch_length == 0:
             hint = "the dataset is empty, or smaller than a batch with drop_last"
@@ -64,9 +55,15 @@ class TrainLoop(BaseLoop):
         self._micro_batches = MicroBatches(runner) if halve_batch_on_oom else None
         self._began_at = 0
         self.intact = False
-        self._data_restored = False
-        self._batches: Iterator[Any] | None = None
-        self._fetched = 0
+
+    @property
+    def dataloader(self) -> Any:
+        """The loader of the training data."""
+        return self.cursor.dataloader
+
+    @dataloader.setter
+    def dataloader(self, value: Any) -> None:
+        self.cursor.dataloader = value
 
     @property
     def epoch(self) -> int:
@@ -109,7 +106,7 @@ class TrainLoop(BaseLoop):
     @property
     def epoch_length(self) -> int | None:
         """How many batches one pass over the data has, or None if there is no end to it."""
-        return _length(self.dataloader)
+        return self.cursor.length
 
     @property
     def max_epochs(self) -> int:
@@ -122,19 +119,20 @@ class TrainLoop(BaseLoop):
         raise NotImplementedError
 
     @property
-    def sample_indices(self) -> list[int] | None:
-        """Dataset indices of the current batch of this rank, or None where they cannot be worked out."""
-        raise NotImplementedError
-
-    @property
     def stopping(self) -> bool:
         """Whether somebody asked for an end of the training."""
         return self.stop_training or self._state.stop_reason is not None
 
-    def _train_step(self, batch_idx: int, data_batch: Any) -> None:
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """Train one iteration.
+
+        Args:
+            idx: 0-based index of the batch in its epoch.
+            data_batch: the batch as the loader yields it.
+        """
         runner, state = self._runner, self._state
         runner.seed_step(state.iter)
-        runner.call_hook("before_train_iter", batch_idx=batch_idx, data_batch=data_batch)
+        runner.call_hook("before_train_iter", batch_idx=idx, data_batch=data_batch)
         try:
             if self._micro_batches is None:
                 outputs = runner.model.train_step(data_batch, optim_wrapper=runner.optim_wrapper)
@@ -148,7 +146,7 @@ class TrainLoop(BaseLoop):
                 if getattr(wrapper, "inner_count", None) == state.iter and wrapper.should_update():
                     self._stop_intact("out of memory")
             raise
-        runner.call_hook("after_train_iter", batch_idx=batch_idx, data_batch=data_batch, outputs=outputs)
+        runner.call_hook("after_train_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs)
         state.iter += 1
         state.inner_iter += 1
 
@@ -172,118 +170,39 @@ class TrainLoop(BaseLoop):
             raise
         self._runner.model.train()
 
-    def reload_data(self) -> None:
-        """Fetch the batches to come again, if any are on their way: workers have copies of the old dataset."""
-        loader = self.dataloader
-        if self._batches is None:
-            return
-        if keeps_position(loader) or positioned_sampler(loader) is not None:
-            self._open_where_it_is()
-        elif getattr(loader, "num_workers", 0):
-            self._runner.logger.warning(
-                "The data workers have copies of the dataset as it was, and this data loader cannot start in the "
-                "middle of an epoch: they see the change at the next one."
-            )
-
-    def _open_where_it_is(self) -> None:
-        """Begin to fetch the batches after those that the loop has got."""
-        raise NotImplementedError
-
-    def batching(self) -> dict[str, int | None]:
-        """Return what the position in the data depends on.
-
-        ``by_epoch``: whether the loop counts epochs; ``samples`` in an iteration, ``batches`` in an epoch: None where
-        the loader does not say.
-        """
-        samples = samples_in_batch(self.dataloader)
-        return {"by_epoch": self.by_epoch, "samples": samples, "batches": self.epoch_length}
-
-    def rebatch(self, before: Mapping[str, int | None]) -> str | None:
-        """Move the counters of a resumed run to the next sample due, if batches are no longer what they were.
+    def load_position(self, saved: Mapping[str, Any]) -> str | None:
+        """Continue with the next sample due; if batches are no longer what they were, renumber epochs and iterations.
 
         Args:
-            before: what :meth:`batching` returned when the checkpoint was written.
+            saved: the state of the cursor in a checkpoint.
 
         Returns:
-            What was done about it, or None if nothing changed.
+            What was done about other batches, or None if nothing changed.
         """
-        now = self.batching()
-        before = {**now, **before}
-        if before == now:
+        move = self.cursor.load_state_dict(saved)
+        if move is None:
             return None
         state = self._state
-        old = (state.epoch, state.iter)
-        if before["by_epoch"]:
-            data_pass, batch = state.epoch, state.inner_iter
-            if is_endless(self.dataloader):
-                data_pass, batch = 0, data_pass * (before["batches"] or 0) + batch
-        else:
-            data_pass, batch = position_of(self.dataloader, state.iter + state.data_shift, before["batches"])
-        repeated = 0
-        if before["samples"] and now["samples"]:
-            batch, repeated = divmod(batch * before["samples"], now["samples"])
-        if now["batches"] is not None and batch >= now["batches"] and not is_endless(self.dataloader):
-            batch, repeated = now["batches"], 0
-        validated = state.validated_at == state.iter
-        self._move_to(data_pass, batch)
-        if before["by_epoch"] and not self.by_epoch:
+        old, validated = (state.epoch, state.iter), state.validated_at == state.iter
+        if self.by_epoch:
+            state.epoch, state.inner_iter = move.data_pass, move.batch
+            state.iter = move.data_pass * (self.epoch_length or 0) + move.batch
+        elif move.before.by_epoch:
             state.epoch = 0
         if validated:
             state.validated_at = state.iter
-        text = f"The checkpoint is of a run with other batches ({_difference(before, now)})."
+        changes = move.before.changes(self.cursor.batching)
+        text = f"The checkpoint is of a run with other batches ({changes})."
         if (state.epoch, state.iter) != old:
             text += f" Epoch {old[0]}, iteration {old[1]} is now epoch {state.epoch}, iteration {state.iter}."
         text += " Training continues with the next sample due"
-        if repeated and not self._data_restored:
-            text += f"; {repeated} that were seen come again, since a batch begins with them"
+        if move.repeated:
+            text += f"; {move.repeated} samples are seen again, because training continues with a whole batch"
         return f"{text}."
 
-    def _move_to(self, data_pass: int, batch: int) -> None:
-        """Set the counters so that training continues with a batch of a pass over the data."""
-        raise NotImplementedError
-
-    def data_state(self) -> dict[str, Any] | None:
-        """Return the state of a loader that keeps its own position; None for one whose position is a number."""
-        return dict(self.dataloader.state_dict()) if keeps_position(self.dataloader) else None
-
-    def load_data_state(self, state: Mapping[str, Any]) -> None:
-        """Make the loader continue where :meth:`data_state` was taken."""
-        if not keeps_position(self.dataloader):
-            raise CheckpointError("the checkpoint holds the state of a data loader that kept one; this run's does not")
-        self.dataloader.load_state_dict(state)
-        self._data_restored = True
-
-    def _open_data(self, data_pass: int, batch: int) -> None:
-        """Begin to fetch batches, from one of a pass over the data on."""
-        loader = self.dataloader
-        if self._batches is not None and (state := self.data_state()) is not None:
-            self.load_data_state(state)  # in the midst of a pass: after the last batch that it yielded
-        left = None
-        if self._data_restored:
-            self._data_restored = False
-        elif not start_at(loader, data_pass, batch):
-            if keeps_position(loader):
-                raise CheckpointError(
-                    "the checkpoint was written in the middle of an epoch and has no state of a data loader, but this "
-                    "run's loader keeps its own position: resume from the end of an epoch, or start from the weights"
-                )
-            left = None if self.epoch_length is None else max(0, self.epoch_length - batch)
-            if left != 0:
-                self._runner.logger.warning(
-                    "this data loader cannot start in the middle of an epoch: it begins again with the first sample, "
-                    "so some samples are seen twice%s. A loader that is described in the config over a dataset with "
-                    "indices, or over an iterable one with state_dict() and load_state_dict(), resumes exactly.",
-                    "" if left is None else ", and as many at the end of the epoch are left out",
-                )
-        self._batches = islice(iter(loader), left) if left != 0 else iter(())
-
-    def _next(self) -> Any:
-        assert self._batches is not None
+    def _next_batch(self) -> Any:
         try:
-            return next(self._batches)
-        except StopIteration:
-            self._batches = None
-            return _END
+            return self.cursor.next()
         except Exception:
             self._stop_intact("the data could not be loaded")
             raise
@@ -345,10 +264,6 @@ class EpochBasedTrainLoop(TrainLoop):
     def max_iters(self) -> int:
         return self._max_iters
 
-    @property
-    def sample_indices(self) -> list[int] | None:
-        return sample_indices(self.dataloader, self.epoch, self._state.inner_iter)
-
     def run(self) -> torch.nn.Module:
         """Trains to the end, or until somebody asks to stop."""
         self._began_at = self._state.iter
@@ -358,8 +273,7 @@ class EpochBasedTrainLoop(TrainLoop):
         if self._state.inner_iter == 0:
             self._validate_if_due()
         while self._epoch < self._max_epochs and not self.stopping:
-            if positioned_sampler(self.dataloader) is not None:  # for a run_epoch that just iterates over the loader
-                start_at(self.dataloader, self._epoch, self._state.inner_iter)
+            self.cursor.seek()  # for a run_epoch that just iterates over the loader
             self.run_epoch()
             if self._state.inner_iter:  # stopped in the middle
                 break
@@ -370,45 +284,23 @@ class EpochBasedTrainLoop(TrainLoop):
 
     def run_epoch(self) -> None:
         """Trains one epoch, from where the counters stand."""
-        state, start = self._state, self._state.inner_iter
+        state = self._state
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
-        after_an_end = self._data_restored and start == 0
-        self._open_data(self._epoch, start)
-        for idx in count(start):
-            data_batch = self._next()
-            if data_batch is _END and after_an_end and idx == 0:  # what the loader was restored to: the epoch before
-                self._open_data(self._epoch, 0)
-                data_batch = self._next()
-            if data_batch is _END:
+        self.cursor.open()
+        for idx in count(state.inner_iter):
+            data_batch = self._next_batch()
+            if data_batch is END:
                 break
-            self._fetched = idx + 1
             self.run_iter(idx, data_batch)
             if state.stop_reason is not None:
                 # The length of a stream with state may be a guess; whether it has ended shows when it is resumed.
                 if idx + 1 < len(self.dataloader) or keeps_position(self.dataloader):
                     return
                 break
-        self._batches = None
+        self.cursor.close()
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
-
-    def _open_where_it_is(self) -> None:
-        self._open_data(self._epoch, self._fetched)
-
-    def _move_to(self, data_pass: int, batch: int) -> None:
-        state = self._state
-        state.epoch, state.inner_iter, state.data_shift = data_pass, batch, 0
-        state.iter = data_pass * (self.epoch_length or 0) + batch
-
-    def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Trains one iteration.
-
-        Args:
-            idx: 0-based index of the batch in its epoch.
-            data_batch: the batch as the loader yields it.
-        """
-        self._train_step(idx, data_batch)
 
 
 @LOOPS.register_module()
@@ -445,7 +337,6 @@ class IterBasedTrainLoop(TrainLoop):
             raise ConfigError("train_cfg.max_iters", f"must be a whole number, not {max_iters}")
         super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals, halve_batch_on_oom)
         self._max_iters = int(max_iters)
-        self._pass = 0
 
     @property
     def max_epochs(self) -> int:
@@ -454,11 +345,6 @@ class IterBasedTrainLoop(TrainLoop):
     @property
     def max_iters(self) -> int:
         return self._max_iters
-
-    @property
-    def sample_indices(self) -> list[int] | None:
-        data_pass, batch = position_of(self.dataloader, self._iter + self._state.data_shift)
-        return sample_indices(self.dataloader, data_pass, batch)
 
     def run(self) -> torch.nn.Module:
         """Trains to the end, or until somebody asks to stop."""
@@ -475,68 +361,26 @@ class IterBasedTrainLoop(TrainLoop):
         if state.epoch == 0 and not self.stopping:
             runner.call_hook("before_train_epoch")
             runner.model.train()
-            self._open_at(self._iter)
+            self.cursor.open()
             while self._iter < self._max_iters and not self.stopping:
-                data_batch = self._next_batch()
-                self._fetched = self._iter + 1
-                self.run_iter(data_batch)
+                self.run_iter(self._next_batch())
                 self._decide_current_val_interval()
                 self._validate_if_due()
             if state.stop_reason is None:
-                self._batches = None
+                self.cursor.close()
                 runner.call_hook("after_train_epoch")
                 self._epoch += 1
         runner.call_hook("after_train")
         return runner.model  # type: ignore[no-any-return]
 
-    def run_iter(self, data_batch: Any) -> None:
-        """Trains one iteration.
+    def run_iter(self, data_batch: Any) -> None:  # type: ignore[override]  # MMEngine's signature
+        """Train one iteration.
 
         Args:
             data_batch: the batch as the loader yields it.
         """
-        self._train_step(self._iter, data_batch)
-
-    def _open_where_it_is(self) -> None:
-        self._open_at(self._fetched)
-
-    def _open_at(self, iteration: int) -> None:
-        self._pass, batch = position_of(self.dataloader, iteration + self._state.data_shift)
-        self._open_data(self._pass, batch)
-        if isinstance(self.dataloader, StreamLoader):  # it knows better
-            self._pass = self.dataloader.epoch
-
-    def _move_to(self, data_pass: int, batch: int) -> None:
-        self._state.data_shift = data_pass * (self.epoch_length or 0) + batch - self._state.iter
-
-    def _next_batch(self) -> Any:
-        data_batch = self._next()
-        if data_batch is _END:
-            self._pass += 1
-            self._open_data(self._pass, 0)
-            data_batch = self._next()
-        if data_batch is _END:
-            raise TrainingError("the training data loader yields no batch")
-        return data_batch
+        super().run_iter(self._iter, data_batch)
 
 
 def _first(pair: tuple[int, int]) -> int:
     return pair[0]
-
-
-def _difference(before: Mapping[str, int | None], now: Mapping[str, int | None]) -> str:
-    names = {
-        "by_epoch": "training by epochs",
-        "samples": "samples in an iteration",
-        "batches": "iterations in an epoch",
-    }
-    changed = [key for key in names if before[key] != now[key]]
-    return ", ".join(f"{names[key]}: {before[key]} → {now[key]}" for key in changed)
-
-
-def _length(dataloader: Any) -> int | None:
-    """Returns how many batches a loader has, or None if it does not know."""
-    try:
-        return len(dataloader)
-    except TypeError:
-        return None

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trainwright.engine.data.loader import PositionedLoader, is_endless, start_at
+from trainwright.engine.data.loader import PositionedLoader, is_endless, iterate, start_at
 from trainwright.engine.data.streams import StreamLoader
 from trainwright.engine.data.traits import keeps_position
 from trainwright.engine.distributed import get_world_size
@@ -191,7 +191,7 @@ class DataCursor:
                 )
         if isinstance(loader, StreamLoader) and not self._by_epoch:  # it knows better, its length may be a guess
             self._pass, self._after_end = loader.epoch, False
-        self._batches = islice(iter(loader), left) if left != 0 else iter(())
+        self._batches = islice(iterate(loader), left) if left != 0 else iter(())
         return self._batches
 
     # ------------------------------------------------------------------------------------------------- saving, resuming

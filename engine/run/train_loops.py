@@ -157,9 +157,11 @@ class TrainLoop(BaseLoop):
 
     def _validate_if_due(self) -> None:
         """Validate if that is due and not done yet: a resumed run catches up on what a cut or a stop left undone."""
+        if not self._runner.has_val:
+            return
         progress, end = (self.epoch, self.max_epochs) if self.by_epoch else (self.iter, self.max_iters)
         due = progress >= self.val_begin and progress > 0 and (progress % self.val_interval == 0 or progress == end)
-        if not (self._runner.has_val and due) or self._state.validated_at == self._state.iter:
+        if not due or self._state.validated_at == self._state.iter:
             return
         if self._state.stop_reason is not None:  # the checkpoint comes first
             return

@@ -10,7 +10,7 @@ import torch
 from tiny_runs import Points, Scripted, StopAt, log_of, make_runner, weights_of
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from trainwright.engine.data.loader import build_dataloader, start_at
+from trainwright.engine.data.loader import build_dataloader, iterate, start_at
 from trainwright.engine.errors import ConfigError, TrainingError, UnknownTypeError
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.registry import DATASETS
@@ -180,6 +180,30 @@ def test_a_loader_of_the_user_is_taken_as_it_is() -> None:
     assert build_dataloader(mine, seed=0) is mine
     assert start_at(mine, 3, 0)
     assert not start_at(mine, 3, 1)
+
+
+OWN_LOADERS: dict[str, Any] = {
+    "tensors": dict(dataset=TensorDataset(torch.rand(10, 3), torch.arange(10)), shuffle=True),
+    "a view": dict(dataset=TensorDataset(torch.rand(3, 10).T), shuffle=True),
+    "samples": dict(dataset=TensorDataset(torch.rand(10, 3)), batch_size=None),
+    "another collate": dict(dataset=TensorDataset(torch.rand(10, 3)), collate_fn=lambda batch: batch[0][0]),
+    "random samples": dict(dataset=Noisy(10), shuffle=True),
+    "drop_last": dict(dataset=Noisy(10), drop_last=True),
+    "a stream": dict(dataset=Stream()),
+    "workers": dict(dataset=Noisy(10), num_workers=1),
+}
+
+
+@pytest.mark.parametrize("options", OWN_LOADERS.values(), ids=OWN_LOADERS)
+def test_iterating_at_less_cost_changes_no_bits(options: dict[str, Any]) -> None:
+    drawn = []
+    for iterator in (iter, iterate):
+        torch.manual_seed(2)
+        random.seed(2)
+        np.random.seed(2)
+        loader = DataLoader(**{"batch_size": 4, **options})
+        drawn.append([*iterator(loader), *iterator(loader), torch.rand(3)])
+    torch.testing.assert_close(*drawn, rtol=0, atol=0, check_stride=True)
 
 
 def test_mistakes_are_named() -> None:

@@ -312,7 +312,7 @@ def _root(variable: str, name: str, locations: Iterable[str] = ()) -> Registry:
 
 RUNNERS = _root("RUNNERS", "runner", ["trainwright.engine.run.runner"])
 RUNNER_CONSTRUCTORS = _root("RUNNER_CONSTRUCTORS", "runner constructor")
-LOOPS = _root("LOOPS", "loop", ["trainwright.engine.run.loops"])
+LOOPS = _root("LOOPS", "loop", ["trainwright.engine.run.train_loops", "trainwright.engine.run.eval_loops"])
 HOOKS = _root("HOOKS", "hook", ["trainwright.hooks"])
 STRATEGIES = _root("STRATEGIES", "strategy")
 DATASETS = _root("DATASETS", "dataset", ["trainwright.datasets"])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.config.config import Config
-from trainwright.engine.data.loader import SeededDataset
+from trainwright.engine.data.seeded import SeededDataset
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.parts import DATASET
 from trainwright.engine.registry import default_scope

@@ -10,14 +10,14 @@ from trainwright.engine.checkpoints import files as checkpoints
 from trainwright.engine.distributed import broadcast_parameters, is_main_process
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.parts import setting
-from trainwright.engine.run.loops import EpochBasedTrainLoop
+from trainwright.engine.random_streams import kept_host_streams, mix, seed_all
 from trainwright.engine.run.model_setup import initialize_model, unwrap
 from trainwright.engine.run.model_surgery import turn_on_activation_checkpointing
-from trainwright.engine.run.state import kept_host_streams, mix, seed_all
+from trainwright.engine.run.train_loops import EpochBasedTrainLoop
 
 if TYPE_CHECKING:
-    from trainwright.engine.run.loops import TrainLoop
     from trainwright.engine.run.runner import Runner
+    from trainwright.engine.run.train_loops import TrainLoop
 
 _INITIALISATION = 2  # number of the random stream, beside those of training and evaluation steps
 

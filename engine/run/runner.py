@@ -17,19 +17,29 @@ from trainwright.engine.checkpoints.start import StartingPoint
 from trainwright.engine.config.config import Config
 from trainwright.engine.config.dump import plain_data
 from trainwright.engine.data.loader import build_dataloader, stop_workers
+from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.parts import EVALUATOR, HOOK, LOG_PROCESSOR, VISUALIZER, mismatched_parts, setting
+from trainwright.engine.random_streams import (
+    StepSeeder,
+    deterministic_algorithms,
+    kept_generators,
+    mix,
+    seed_all,
+    seed_host,
+    set_host_streams,
+)
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import HOOKS, RUNNERS
 from trainwright.engine.run import resume
 from trainwright.engine.run.assembly import build_loop, build_optimization, trains_by_epoch
 from trainwright.engine.run.environment import collect_env, make_folder, make_log_dir, setup_environment
+from trainwright.engine.run.eval_loops import TestLoop, ValLoop
 from trainwright.engine.run.hook import Hook, HookList, configured_hooks
 from trainwright.engine.run.interrupt import raise_for_signal, stop_on_signals
 from trainwright.engine.run.lock import locked
-from trainwright.engine.run.loops import TestLoop, TrainLoop, ValLoop
 from trainwright.engine.run.model_setup import (
     build_model,
     compile_forward,
@@ -38,18 +48,8 @@ from trainwright.engine.run.model_setup import (
     unwrap,
     warn_of_lone_sample,
 )
-from trainwright.engine.run.state import (
-    RunState,
-    StepSeeder,
-    active_run,
-    deterministic_algorithms,
-    in_run,
-    kept_generators,
-    mix,
-    seed_all,
-    seed_host,
-    set_host_streams,
-)
+from trainwright.engine.run.state import RunState, active_run, in_run
+from trainwright.engine.run.train_loops import TrainLoop
 from trainwright.engine.signatures import signature_of
 from trainwright.engine.visualization.visualizer import Visualizer
 
@@ -305,8 +305,7 @@ class Runner:
     @property
     def dataset_meta(self) -> Mapping[str, Any] | None:
         """What the training data set says of itself, such as its classes."""
-        dataset = getattr(self._train_loop and self._train_loop.dataloader, "dataset", None)
-        return getattr(dataset, "metainfo", None)
+        return metainfo_of(self._train_loop and self._train_loop.dataloader)
 
     def train(self) -> nn.Module:
         """Trains to the end, or until somebody asks to stop. Called again, it continues where it stopped.

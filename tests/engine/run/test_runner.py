@@ -19,8 +19,8 @@ from trainwright.engine.records.logger import get_logger
 from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import LOOPS
 from trainwright.engine.run.hook import Hook
-from trainwright.engine.run.loops import EpochBasedTrainLoop
 from trainwright.engine.run.runner import Runner
+from trainwright.engine.run.train_loops import EpochBasedTrainLoop
 from trainwright.models import MLP, ImageClassifier
 
 

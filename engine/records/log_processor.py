@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.records.message_hub import HistoryBuffer
+from trainwright.engine.records.history import HistoryBuffer
 from trainwright.engine.registry import LOG_PROCESSORS
 
 if TYPE_CHECKING:

@@ -87,7 +87,7 @@ class HistoryBuffer:
         self.extend([log_val], [count])
 
     def extend(self, values: Sequence[Number], counts: Sequence[int]) -> None:
-        """Appends values with their counts, oldest first."""
+        """Append values with their counts, oldest first."""
         if not values:
             return
         self._values.extend(values)
@@ -132,7 +132,7 @@ class HistoryBuffer:
         if window_size is None:
             total, count = self._sum, self._count
         else:
-            total, count = sum(_last(self._values, window_size)), sum(_last(self._counts, window_size))
+            total, count = sum(_last(self._values, window_size)), sum(islice(reversed(self._counts), window_size))
         return float(total / count) if count else math.nan
 
     def min(self, window_size: int | None = None) -> Number:
@@ -209,10 +209,46 @@ HistoryBuffer._statistics.update(
 
 
 def _last(values: "deque[Any]", window_size: int) -> list[Any]:
-    """Returns the newest values, oldest first."""
+    """Return the newest values, oldest first."""
     if window_size < 1:
         raise ValueError(f"a window holds at least one value, not {window_size}")
-    return list(islice(reversed(values), window_size))[::-1]
+    newest = list(islice(reversed(values), window_size))
+    newest.reverse()
+    return newest
+
+
+class Series:
+    """One scalar of a message hub: its history, and the values that are still to enter it.
+
+    The handle stays valid as long as the hub does, also when a checkpoint is loaded.
+
+    Args:
+        resumed: whether the history is part of checkpoints.
+
+    Attributes:
+        add: appends a value without checking it: a float, or a detached tensor of one element, which is read later.
+        history: the values that have been read.
+    """
+
+    __slots__ = ("add", "counts", "history", "pending", "resumed")
+
+    def __init__(self, resumed: bool = True) -> None:
+        self.resumed = resumed
+        self.history = HistoryBuffer()
+        self.pending: list[Any] = []
+        self.counts: list[int] = []  # of the first pending values; those of the others are 1
+        self.add: Callable[[Any], None] = self.pending.append  # no method of ours: it is called several times a step
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no value has ever been added."""
+        return not self.pending and not self.history.total_length
+
+    def read(self) -> None:
+        """Move the pending values, which are numbers by now, into the history."""
+        self.history.extend(self.pending, self.counts + [1] * (len(self.pending) - len(self.counts)))
+        self.pending.clear()
+        self.counts.clear()
 
 
 def read_history(stored: Any) -> HistoryBuffer | None:

@@ -1,6 +1,6 @@
 """The message hub: where the parts of a run leave numbers and facts for each other."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -10,27 +10,8 @@ from torch import Tensor
 
 from trainwright.engine.errors import did_you_mean
 from trainwright.engine.records.current import CurrentMixin
-from trainwright.engine.records.history import HistoryBuffer, Number, read_history
+from trainwright.engine.records.history import HistoryBuffer, Number, Series, read_history
 from trainwright.engine.records.logger import get_logger
-
-
-class _Series:
-    """A history, and the values that wait to enter it.
-
-    Args:
-        resumed: whether it is part of checkpoints.
-        history: the values that have entered; none by default.
-
-    ``counts`` may be shorter than ``values``: those that are not there are 1.
-    """
-
-    __slots__ = ("counts", "history", "resumed", "values")
-
-    def __init__(self, resumed: bool, history: HistoryBuffer | None = None) -> None:
-        self.resumed = resumed
-        self.history = HistoryBuffer() if history is None else history
-        self.values: list[Any] = []
-        self.counts: list[int] = []
 
 
 class MessageHub(CurrentMixin):
@@ -47,6 +28,10 @@ class MessageHub(CurrentMixin):
 
     Args:
         name: name of the instance.
+
+    Attributes:
+        runtime_info: the facts by name. A hook that changes one in every step may write it here; one that was never
+            passed to :meth:`update_info` is not part of checkpoints.
     """
 
     _PENDING_LIMIT = 1024
@@ -54,25 +39,20 @@ class MessageHub(CurrentMixin):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self._series: dict[str, _Series] = {}
-        self._runtime_info: dict[str, Any] = {}
+        self._series: dict[str, Series] = {}
+        self.runtime_info: dict[str, Any] = {}
         self._resumed_infos: dict[str, bool] = {}
 
     @property
     def log_scalars(self) -> dict[str, HistoryBuffer]:
         """The history of each scalar."""
         self.flush()
-        return {key: series.history for key, series in self._series.items()}
-
-    @property
-    def runtime_info(self) -> dict[str, Any]:
-        """The facts by name."""
-        return self._runtime_info
+        return {key: series.history for key, series in self._series.items() if not series.is_empty}
 
     @property
     def has_pending(self) -> bool:
         """Whether values have come since the last reading; if not, reading waits for nothing."""
-        return any(series.values for series in self._series.values())
+        return any(series.pending for series in self._series.values())
 
     def update_scalar(self, key: str, value: Any, count: int = 1, resumed: bool = True) -> None:
         """Appends a value to the history of a scalar, without waiting for the device that computes it.
@@ -91,26 +71,27 @@ class MessageHub(CurrentMixin):
             value = _checked(key, value)
         series = self._series.get(key)
         if series is None:
-            series = self._series[key] = _Series(resumed)
+            series = self._series[key] = Series(resumed)
         elif series.resumed is not resumed:
             raise _resumed_changed(key, resumed)
         if count != 1:
-            series.counts += [1] * (len(series.values) - len(series.counts))
+            series.counts += [1] * (len(series.pending) - len(series.counts))
             series.counts.append(count)
-        series.values.append(value)
-        if len(series.values) >= self._PENDING_LIMIT:
+        series.add(value)
+        if len(series.pending) >= self._PENDING_LIMIT:
             self.flush()
 
-    def appender(self, key: str) -> Callable[[Any], None]:
-        """Returns a function that appends values to a scalar with nothing checked, for hooks that do so in every step.
+    def series(self, key: str) -> Series:
+        """Return the handle of a scalar, for parts that append to it in every step.
 
-        It takes floats and detached tensors of one element, each with count 1. Call :meth:`flush` now and then, if
-        nobody reads. After :meth:`load_state_dict` ask for another one.
+        Nothing limits the number of pending values of such a part: call :meth:`flush` from time to time.
 
         Args:
-            key: name of the scalar.
+            key: name of the scalar, which is listed from its first value on.
         """
-        return self._series.setdefault(key, _Series(True)).values.append
+        if key not in self._series:
+            self._series[key] = Series()
+        return self._series[key]
 
     def update_scalars(self, log_dict: Mapping[str, Any], resumed: bool = True) -> None:
         """Appends to several scalars.
@@ -143,7 +124,7 @@ class MessageHub(CurrentMixin):
         """
         if self._resumed_infos.setdefault(key, resumed) is not resumed:
             raise _resumed_changed(key, resumed)
-        self._runtime_info[key] = value
+        self.runtime_info[key] = value
 
     def update_info_dict(self, info_dict: Mapping[str, Any], resumed: bool = True) -> None:
         """Sets several facts."""
@@ -152,11 +133,11 @@ class MessageHub(CurrentMixin):
 
     def pop_info(self, key: str, default: Any = None) -> Any:
         """Removes a fact and returns it, or ``default``."""
-        return self._runtime_info.pop(key, default)
+        return self.runtime_info.pop(key, default)
 
     def get_info(self, key: str, default: Any = None) -> Any:
         """Returns a fact, or ``default``."""
-        return self._runtime_info.get(key, default)
+        return self.runtime_info.get(key, default)
 
     def get_scalar(self, key: str) -> HistoryBuffer:
         """Returns the history of a scalar. Waits until the values that are being computed have come.
@@ -165,8 +146,9 @@ class MessageHub(CurrentMixin):
             KeyError: no scalar has this name.
         """
         self.flush()
-        if key not in self._series:
-            hint = did_you_mean(key, self._series) or f"there are {', '.join(self._series) or 'none yet'}"
+        if key not in self._series or self._series[key].is_empty:
+            known = self.log_scalars
+            hint = did_you_mean(key, known) or f"there are {', '.join(known) or 'none yet'}"
             raise KeyError(f"no scalar {key!r} in the message hub {self.instance_name!r}: {hint}")
         return self._series[key].history
 
@@ -174,13 +156,17 @@ class MessageHub(CurrentMixin):
         """Returns what is part of checkpoints; it can be loaded with ``torch.load(weights_only=True)``."""
         self.flush()
         infos: dict[str, Any] = {}
-        for key, value in self._runtime_info.items():
+        for key, value in self.runtime_info.items():
             if self._resumed_infos.get(key):
                 try:
                     infos[key] = storable(value)
                 except TypeError as error:
                     get_logger().warning(f"the fact {key!r} is not part of checkpoints: {error}")
-        histories = {key: one.history.state_dict() for key, one in self._series.items() if one.resumed}
+        histories = {
+            key: series.history.state_dict()
+            for key, series in self._series.items()
+            if series.resumed and not series.is_empty
+        }
         return {
             "log_scalars": histories,
             "runtime_info": infos,
@@ -206,21 +192,22 @@ class MessageHub(CurrentMixin):
             if history is None:
                 get_logger().warning(f"the history {key!r} of the checkpoint cannot be read and is left out")
             else:
-                self._series[key] = _Series(True, history)
+                series = self.series(key)
+                series.history, series.resumed = history, True
         for key, value in state["runtime_info"].items():
-            self._runtime_info[key] = value
+            self.runtime_info[key] = value
             self._resumed_infos[key] = True
 
     def flush(self) -> None:
         """Turns the values that wait into numbers, as reading does."""
-        waiting = [series for series in self._series.values() if series.values]
-        tensors = [value for series in waiting for value in series.values if isinstance(value, Tensor)]
+        waiting = [series for series in self._series.values() if series.pending]
+        mixed = [series for series in waiting if set(map(type, series.pending)) != {float}]
+        tensors = [value for series in mixed for value in series.pending if isinstance(value, Tensor)]
         numbers = iter(_to_numbers(tensors))
+        for series in mixed:
+            series.pending[:] = [next(numbers) if isinstance(value, Tensor) else value for value in series.pending]
         for series in waiting:
-            values = [next(numbers) if isinstance(value, Tensor) else value for value in series.values]
-            series.history.extend(values, series.counts + [1] * (len(values) - len(series.counts)))
-            series.values.clear()
-            series.counts.clear()
+            series.read()
 
 
 def _resumed_changed(key: str, resumed: bool) -> ValueError:
@@ -243,27 +230,24 @@ def _checked(key: str, value: Any) -> Any:
 
 
 def _to_numbers(tensors: list[Tensor]) -> list[Number]:
-    """Returns the values of tensors of one element each, in one transfer per device."""
-    if len({(tensor.device, tensor.dtype) for tensor in tensors}) == 1:
-        return torch.stack([_as_0_dim(tensor) for tensor in tensors]).tolist()
+    """Return the values of tensors of one element each, in one transfer per accelerator."""
     numbers: list[Number] = [0] * len(tensors)
-    by_device: dict[torch.device, dict[torch.dtype, list[int]]] = {}
+    elsewhere: dict[torch.device, dict[torch.dtype, list[int]]] = {}
     for index, tensor in enumerate(tensors):
-        by_device.setdefault(tensor.device, {}).setdefault(tensor.dtype, []).append(index)
-    for device, by_dtype in by_device.items():
-        stacks = [torch.stack([_as_0_dim(tensors[i]) for i in indices]) for indices in by_dtype.values()]
+        scalar = tensor.reshape(()) if tensor.ndim else tensor
+        if scalar.is_cpu:
+            numbers[index] = scalar.tolist()  # half the time of item()
+        else:
+            elsewhere.setdefault(tensor.device, {}).setdefault(tensor.dtype, []).append(index)
+    for device, by_dtype in elsewhere.items():
+        stacks = [torch.stack([tensors[i].reshape(()) for i in indices]) for indices in by_dtype.values()]
         if len(stacks) > 1:
             exact = torch.float32 if device.type == "mps" else torch.float64
-            stacks = [stack.to(exact) for stack in stacks]
-        values = torch.cat(stacks).tolist()
+            stacks = [torch.cat([stack.to(exact) for stack in stacks])]
         order = [index for indices in by_dtype.values() for index in indices]
-        for index, value in zip(order, values):
+        for index, value in zip(order, stacks[0].tolist()):
             numbers[index] = value
     return numbers
-
-
-def _as_0_dim(tensor: Tensor) -> Tensor:
-    return tensor.reshape(()) if tensor.dim() else tensor
 
 
 def storable(value: Any) -> Any:

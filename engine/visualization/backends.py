@@ -1,6 +1,7 @@
 """Where a run's scalars, images and config are written to: files, TensorBoard, Weights & Biases, MLflow."""
 
 import functools
+import json
 import numbers
 import re
 import time
@@ -474,8 +475,8 @@ class MLflowVisBackend(BaseVisBackend):
 
 def _json_line(values: Mapping[str, Any]) -> str:
     try:
-        return to_json(values, default=to_plain) + "\n"
-    except TypeError:  # a key that JSON does not know
+        return _JSON.encode(values) + "\n"
+    except (TypeError, ValueError):  # a key that JSON does not know, a NaN or an infinity
         return to_json(to_plain(values)) + "\n"
 
 
@@ -490,6 +491,9 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [to_plain(item) for item in value]
     return str(value)
+
+
+_JSON = json.JSONEncoder(default=to_plain, allow_nan=False)
 
 
 def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

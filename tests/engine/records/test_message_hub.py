@@ -71,11 +71,11 @@ def test_a_tensor_is_kept_without_its_graph() -> None:
     hub = MessageHub("test")
     weight = torch.tensor(2.0, requires_grad=True)
     hub.update_scalar("loss", weight * 3)
-    (waiting,) = hub._series["loss"].values
+    (waiting,) = hub.series("loss").pending
     assert waiting.grad_fn is None and not waiting.requires_grad
 
 
-def test_nothing_is_transferred_before_reading_and_then_all_at_once() -> None:
+def test_nothing_is_read_before_somebody_asks() -> None:
     hub = MessageHub("test")
     losses = [torch.tensor(float(step)) for step in range(20)]
     with CountOps() as ops:
@@ -86,12 +86,9 @@ def test_nothing_is_transferred_before_reading_and_then_all_at_once() -> None:
             hub.update_info("iter", step)
         assert ops.counts == {}
         assert hub.has_pending
-        hub.get_scalar("train/loss")
-        assert ops.counts == {"stack": 1}
-        assert not hub.has_pending
         assert hub.get_scalar("train/acc").current() == 19.0
         assert hub.log_scalars["train/loss"].mean(2) == 18.5
-    assert ops.counts == {"stack": 1}
+        assert not hub.has_pending
 
 
 def test_waiting_values_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +96,7 @@ def test_waiting_values_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     hub = MessageHub("test")
     for step in range(100):
         hub.update_scalar("loss", torch.tensor(float(step)))
-        assert len(hub._series["loss"].values) < 8
+        assert len(hub.series("loss").pending) < 8
     assert hub.get_scalar("loss").total_length == 100
 
 
@@ -114,7 +111,28 @@ def test_cuda_does_not_wait_before_reading() -> None:
             hub.update_scalar("loss", loss)
     finally:
         torch.cuda.set_sync_debug_mode(mode)
-    assert hub.get_scalar("loss").mean() == 4.5
+    hub.update_scalar("rate", 0.1)
+    hub.update_scalar("on_the_host", torch.tensor(3.0))
+    with CountOps() as ops:
+        assert hub.get_scalar("loss").mean() == 4.5
+    assert ops.counts["stack"] == 1 and "cat" not in ops.counts  # all at once
+    assert hub.get_scalar("on_the_host").current() == 3.0
+
+
+def test_a_handle_lives_as_long_as_the_hub() -> None:
+    hub = MessageHub("test")
+    loss = hub.series("train/loss")
+    assert hub.log_scalars == {} and hub.state_dict()["log_scalars"] == {}
+    with pytest.raises(KeyError, match="none yet"):
+        hub.get_scalar("train/loss")
+    loss.add(torch.tensor(1.0))
+    loss.add(3.0)
+    state = through_file(hub.state_dict())
+    loss.add(100.0)
+    hub.load_state_dict(state)
+    loss.add(5.0)
+    assert hub.get_scalar("train/loss").data[0].tolist() == [1.0, 3.0, 5.0]
+    assert hub.series("train/loss") is loss
 
 
 def test_update_scalars() -> None:

@@ -8,28 +8,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from trainwright.engine.checkpoints.disk_space import bytes_of, check_space, human_bytes
 from trainwright.engine.checkpoints.files import (
     load_checkpoint_file,
     save_checkpoint,
     sync_folder,
     temporary_path,
 )
-from trainwright.engine.checkpoints.writer import (
-    HostCopier,
-    Writer,
-    bytes_of,
-    check_space,
-    collect,
-    expected_bytes,
-    human_bytes,
-    remove_leftovers,
-)
+from trainwright.engine.checkpoints.writer import HostCopier, Writer, collect, expected_bytes, remove_leftovers
 from trainwright.engine.distributed import broadcast_object_list, is_main_process
 from trainwright.engine.errors import CheckpointError, ConfigError
 from trainwright.engine.evaluation.monitor import Monitor, check_rules, make_monitors, metrics_of, score_of
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import DataBatch, Hook
-from trainwright.engine.run.resume import save_if_stopped, stopped_at_epoch
+from trainwright.engine.run.stop import save_if_stopped, stopped_at_epoch
 
 if TYPE_CHECKING:
     from trainwright.engine.records.message_hub import MessageHub

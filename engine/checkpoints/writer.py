@@ -1,11 +1,9 @@
 """Saving a run: in place or in the background, and so that a failing disk costs a warning and not the run."""
 
-import errno
 import os
 import re
-import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +12,12 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.checkpoints import contents as snapshot
+from trainwright.engine.checkpoints.disk_space import bytes_of
 from trainwright.engine.run.model_setup import unwrap
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
 
-_BYTES_BESIDE_A_TENSOR = 256
 _STATES_OF_ONE_PARAMETER = (("betas", 2), ("alpha", 1), ("momentum", 1), ("lr_decay", 1))
 
 
@@ -98,18 +96,6 @@ def _converted(value: Any, convert: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def bytes_of(checkpoint: Any) -> int:
-    """Returns about how many bytes a checkpoint takes on the disk: its tensors, those that share memory once."""
-    sizes: dict[int, int] = {}
-    number = 0
-    for tensor in _tensors(checkpoint):
-        number += 1
-        sizes[tensor.untyped_storage()._cdata if tensor.layout == torch.strided else id(tensor)] = (
-            tensor.untyped_storage().nbytes() if tensor.layout == torch.strided else tensor.numel() * tensor.itemsize
-        )
-    return sum(sizes.values()) + number * _BYTES_BESIDE_A_TENSOR
-
-
 def expected_bytes(runner: "Runner") -> int:
     """Returns about how many bytes a checkpoint of a run will take, before its optimizer has a state.
 
@@ -133,27 +119,6 @@ def averaged_models(runner: "Runner") -> list[torch.nn.Module]:
     """Return the averaged models that hooks keep as ``ema_model``."""
     averaged = (getattr(hook, "ema_model", None) for hook in runner.hooks)
     return [model for model in averaged if isinstance(model, torch.nn.Module)]
-
-
-def check_space(folder: Path, needed: int) -> None:
-    """Raises the error of a full disk before anything is written, if ``needed`` bytes will not fit.
-
-    Raises:
-        OSError: with ``ENOSPC``; it names what is needed and what is free.
-    """
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OSError(
-            errno.ENOSPC, f"a checkpoint takes about {human_bytes(needed)}, {human_bytes(free)} are free", str(folder)
-        )
-
-
-def human_bytes(number: int) -> str:
-    """Returns a number of bytes for people: ``1.2 GB``."""
-    for factor, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if number >= factor:
-            return f"{number / factor:.1f} {unit}"
-    return f"{number} bytes"
 
 
 def remove_leftovers(folder: Path) -> list[str]:
@@ -212,17 +177,6 @@ class Writer:
         if self._error is not None:
             error, self._error = self._error, None
             raise error
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
 
 
 def _is_alive(pid: int) -> bool:

@@ -24,7 +24,7 @@ from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import EVALUATOR, HOOKS, LOG_PROCESSORS, RUNNERS, VISUALIZERS
-from trainwright.engine.run import resume
+from trainwright.engine.run import resume, stop
 from trainwright.engine.run.assembly import build_loop, build_optimization, trains_by_epoch
 from trainwright.engine.run.environment import collect_env, make_folder, make_log_dir, setup_environment
 from trainwright.engine.run.hook import Hook, HookList, configured_hooks
@@ -340,7 +340,7 @@ class Runner:
                 compile_forward(unwrap(self.model), self.cfg.get("compile"))
             if self.iter >= self.max_iters:
                 self.logger.info("The training is at its end (iteration %d): nothing left to do.", self.iter)
-            resume.run_and_save(self, loop)
+            stop.run_and_save(self, loop)
             self.host_streams = self.seed_step.host_streams()  # if it is trained further
         raise_for_signal(self.state.stop_signal)
         return self.model  # type: ignore[no-any-return]

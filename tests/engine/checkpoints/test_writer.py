@@ -14,8 +14,9 @@ from tiny_runs import Points, Scripted, files_in, make_runner, weights_of
 from torch import nn
 
 from trainwright.engine import CheckpointError, MMLogger, Runner
+from trainwright.engine.checkpoints.disk_space import bytes_of
 from trainwright.engine.checkpoints.files import load_checkpoint_file, verify
-from trainwright.engine.checkpoints.writer import HostCopier, bytes_of, collect, expected_bytes, remove_leftovers
+from trainwright.engine.checkpoints.writer import HostCopier, collect, expected_bytes, remove_leftovers
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.run.hook import Hook
 from trainwright.hooks import CheckpointHook

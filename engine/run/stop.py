@@ -1,0 +1,91 @@
+"""How a training ends: its state is saved, and the log says why it stopped."""
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from trainwright.engine.checkpoints import files as checkpoints
+from trainwright.engine.distributed import is_main_process
+from trainwright.engine.errors import CheckpointError
+from trainwright.engine.run.loops import EpochBasedTrainLoop
+
+if TYPE_CHECKING:
+    from trainwright.engine.run.loops import TrainLoop
+    from trainwright.engine.run.runner import Runner
+
+
+def run_and_save(runner: "Runner", loop: "TrainLoop") -> None:
+    """Trains, and writes where the training stopped: also where an error ended it that left its state intact.
+
+    Args:
+        runner: the run.
+        loop: its training loop.
+    """
+    try:
+        loop.run()
+    except Exception:
+        if getattr(loop, "intact", False):
+            save_if_stopped(runner)
+            _report_stop(runner)
+        raise
+    save_if_stopped(runner)
+    _report_stop(runner)
+
+
+def save_if_stopped(runner: "Runner") -> None:
+    """Save a stopped run, unless its state is saved already.
+
+    The checkpoint goes where a hook saves, under the hook's rotation, or else to the work dir.
+    """
+    state = runner.state
+    if state.stop_reason is None:
+        return
+    with suppress(CheckpointError):  # the save that follows meets what ended this one
+        _finish_saving(runner)
+    if runner.saved_counters == state.state_dict():
+        return
+    meta = {"stopped": state.stop_reason}
+    if any(hook.save_stopped(runner, meta) for hook in runner.hooks):
+        return
+    by_epoch = stopped_at_epoch(runner)
+    try:
+        note = runner.last_checkpoint.next()
+        name = "epoch_{}.pth" if by_epoch else "iter_{}.pth"
+        path = runner.save_checkpoint(runner.work_dir, name, meta=meta, by_epoch=by_epoch)
+        if is_main_process():
+            note(path)
+    except OSError as error:
+        newest, _ = checkpoints.find_latest_checkpoint(runner.work_dir)
+        lost = f"what was trained since {newest} is lost" if newest else "no checkpoint was written before either"
+        runner.logger.error("Iteration %d is NOT saved: %s; %s.", state.iter, error, lost)
+
+
+def stopped_at_epoch(runner: "Runner") -> bool:
+    """Return whether the run stands at the end of an epoch, and so is counted in epochs."""
+    return isinstance(runner.train_loop, EpochBasedTrainLoop) and runner.state.inner_iter == 0
+
+
+def _finish_saving(runner: "Runner") -> None:
+    """Waits for saves that hooks have in progress in the background: they must not overtake a later one."""
+    for hook in runner.hooks:
+        finish_saving = getattr(hook, "finish_saving", None)
+        if callable(finish_saving):
+            finish_saving(runner)
+
+
+def _report_stop(runner: "Runner") -> None:
+    """Log why a run stopped, and how to resume one that was interrupted."""
+    state = runner.state
+    if state.stop_reason is None:
+        return
+    if not state.interrupted:
+        runner.logger.info(
+            "Stopped early after iteration %d (%s): the training is complete.", state.iter, state.stop_reason
+        )
+        return
+    runner.logger.warning(
+        "Stopped after iteration %d (%s). To continue in %s, run the same command with --resume "
+        "(in Python: resume='auto').",
+        state.iter,
+        state.stop_reason,
+        runner.work_dir,
+    )

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trainwright.engine.checkpoints.writer import averaged_models
 from trainwright.engine.data.loader import position_of, sample_indices
 from trainwright.engine.distributed import all_reduce
 from trainwright.engine.errors import ConfigError, TrainingError, did_you_mean
+from trainwright.engine.optim.wrapper import single_wrappers
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import DataBatch, Hook
 from trainwright.engine.run.model_setup import unwrap
-from trainwright.hooks.gradient_accumulation import single_wrappers
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
@@ -233,7 +232,7 @@ class _Snapshot:
 
     def __init__(self, runner: "Runner", device: torch.device | None) -> None:
         self._wrappers = single_wrappers(runner.optim_wrapper)
-        self._modules = [unwrap(runner.model), *averaged_models(runner)]
+        self._modules = [unwrap(runner.model), *(module for hook in runner.hooks for module in hook.extra_modules())]
         optimizers = []
         for wrapper in self._wrappers:
             state = wrapper.state_dict()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -236,7 +236,7 @@ def _to_numbers(tensors: list[Tensor]) -> list[Number]:
     for index, tensor in enumerate(tensors):
         scalar = tensor.reshape(()) if tensor.ndim else tensor
         if scalar.is_cpu:
-            numbers[index] = scalar.tolist()  # half the time of item()
+            numbers[index] = cast(Number, scalar.tolist())  # half the time of item()
         else:
             elsewhere.setdefault(tensor.device, {}).setdefault(tensor.dtype, []).append(index)
     for device, by_dtype in elsewhere.items():

@@ -1,10 +1,12 @@
 """Hooks: what happens around a step."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import nn
 
 from trainwright.engine.building import signature_of
 from trainwright.engine.errors import ConfigError, HookPointError, Origin, did_you_mean
@@ -209,6 +211,10 @@ class Hook:
         mode: str = "train",
     ) -> None:
         """All three ``after_*_iter`` in one."""
+
+    def extra_modules(self) -> Iterable[nn.Module]:
+        """Return modules whose weights this hook keeps beside those of the model, such as an average."""
+        return ()
 
     def save_stopped(self, runner: "Runner", meta: Mapping[str, Any]) -> bool:
         """Save a run that was stopped, if this hook saves checkpoints.

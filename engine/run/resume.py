@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainwright.engine.checkpoints import contents as snapshot
+from trainwright.engine.checkpoints import contents
 from trainwright.engine.checkpoints import files as checkpoints
 from trainwright.engine.distributed import broadcast_parameters
 from trainwright.engine.errors import CheckpointError
@@ -16,11 +16,11 @@ from trainwright.engine.run.state import kept_host_streams, mix, seed_all
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
 
-_INITIALISATION = 2  # number of the random stream, beside those of training and evaluation steps
+_INITIALIZATION = 2  # number of the random stream, beside those of training and evaluation steps
 
 
-def give_weights(runner: "Runner") -> None:
-    """Give the model its weights: those that the run starts with, and fresh ones for all that they leave out.
+def set_up_weights(runner: "Runner") -> None:
+    """Load the weights that a run starts with, and initialize those that are not in the checkpoint.
 
     Args:
         runner: the run, with its model and hooks built.
@@ -34,13 +34,13 @@ def give_weights(runner: "Runner") -> None:
     else:
         load_weights(runner, start.contents, start.path, strict=start.resumes, initialize=True)
     if start.resumes:
-        snapshot.load_counters(runner, start.contents)
+        contents.load_counters(runner, start.contents)
     if names := runner.cfg.get("activation_checkpointing"):
         turn_on_activation_checkpointing(model, names)
 
 
-def restore(runner: "Runner") -> None:
-    """Bring a run that resumes to the state in its checkpoint.
+def restore_run(runner: "Runner") -> None:
+    """Restore the state of a run that is resumed.
 
     Args:
         runner: the run, with all its parts built.
@@ -50,7 +50,7 @@ def restore(runner: "Runner") -> None:
     """
     start = runner.start
     try:
-        snapshot.restore(runner, start.contents)
+        contents.restore_state(runner, start.contents)
     except CheckpointError as error:
         raise CheckpointError(f"{start.path}: {error}") from error
     _report_changes(runner, start.contents)
@@ -58,7 +58,7 @@ def restore(runner: "Runner") -> None:
     with suppress(CheckpointError):  # a damaged note
         last = checkpoints.read_last_checkpoint(runner.work_dir)
         if last is not None and start.path is not None and last.absolute() == Path(start.path).absolute():
-            runner.saved_counters = runner.state.state_dict()
+            runner.checkpoint_writer.mark_saved()
 
 
 def load_weights(
@@ -77,7 +77,7 @@ def load_weights(
         filename: its name, for messages.
         strict: raise if anything does not fit.
         revise_keys: pairs of (regular expression, replacement) for the names.
-        initialize: initialise what the checkpoint leaves out; otherwise it keeps its values.
+        initialize: initialize what the checkpoint leaves out; otherwise it keeps its values.
 
     Raises:
         CheckpointError: something does not fit and ``strict`` is set, or nothing fits.
@@ -91,7 +91,7 @@ def load_weights(
         raise CheckpointError(f"{filename}: {error}") from error
     if initialize:
         _initialize(runner, fit.missing)
-        if fit.missing:  # some of the initialised modules had one of their tensors already
+        if fit.missing:  # some of the initialized modules had one of their tensors already
             checkpoints.load_state_dict(model, weights, revise_keys=revise_keys)
     if fit:
         runner.logger.warning("Not all weights of %s were loaded:\n%s", filename, fit)
@@ -100,9 +100,9 @@ def load_weights(
 
 
 def _initialize(runner: "Runner", missing: Collection[str] | None = None) -> None:
-    """Initialise the model, or its tensors that are missing, with a random stream of its own."""
+    """Initialize the model, or its tensors that are missing, with a random stream of its own."""
     with kept_host_streams():
-        seed_all(mix(runner.seed, runner.rank_seed, _INITIALISATION))
+        seed_all(mix(runner.seed, runner.rank_seed, _INITIALIZATION))
         initialize_model(unwrap(runner.model), missing)
     if missing is None or missing:
         broadcast_parameters(unwrap(runner.model))
@@ -122,10 +122,10 @@ def _drop_average(runner: "Runner", checkpoint: dict[str, Any]) -> None:
 
 def _report_changes(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
     try:
-        saved = snapshot.saved_config(checkpoint)
+        saved = contents.saved_config(checkpoint)
     except CheckpointError as error:
         runner.logger.warning("The config is not compared with that of the checkpoint: %s", error)
         return
-    if saved and runner.cfg and (changes := snapshot.what_changed(saved, runner.cfg)):
+    if saved and runner.cfg and (changes := contents.what_changed(saved, runner.cfg)):
         lines = "\n".join(f"  {line}" for line in changes)
         runner.logger.warning("The config is not the one of the checkpoint:\n%s", lines)

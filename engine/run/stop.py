@@ -1,10 +1,10 @@
 """How a training ends: its state is saved, and the log says why it stopped."""
 
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainwright.engine.checkpoints import files as checkpoints
-from trainwright.engine.distributed import is_main_process
+from trainwright.engine.checkpoints.files import find_latest_checkpoint
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.run.loops import EpochBasedTrainLoop
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
 
 
-def run_and_save(runner: "Runner", loop: "TrainLoop") -> None:
-    """Trains, and writes where the training stopped: also where an error ended it that left its state intact.
+def train_and_save(runner: "Runner", loop: "TrainLoop") -> None:
+    """Train, and save a training that stops: also after an error that left its state intact.
 
     Args:
         runner: the run.
@@ -39,22 +39,20 @@ def save_if_stopped(runner: "Runner") -> None:
     state = runner.state
     if state.stop_reason is None:
         return
-    with suppress(CheckpointError):  # the save that follows meets what ended this one
-        _finish_saving(runner)
-    if runner.saved_counters == state.state_dict():
+    writer = runner.checkpoint_writer
+    with suppress(CheckpointError):  # if this fails, the next save reports it
+        writer.wait()
+    if writer.is_saved:
         return
     meta = {"stopped": state.stop_reason}
     if any(hook.save_stopped(runner, meta) for hook in runner.hooks):
         return
-    by_epoch = stopped_at_epoch(runner)
+    name = f"epoch_{state.epoch}.pth" if stopped_at_epoch(runner) else f"iter_{state.iter}.pth"
     try:
-        note = runner.last_checkpoint.next()
-        name = "epoch_{}.pth" if by_epoch else "iter_{}.pth"
-        path = runner.save_checkpoint(runner.work_dir, name, meta=meta, by_epoch=by_epoch)
-        if is_main_process():
-            note(path)
+        writer.prepare()
+        writer.write([Path(runner.work_dir, name)], meta=meta)
     except OSError as error:
-        newest, _ = checkpoints.find_latest_checkpoint(runner.work_dir)
+        newest, _ = find_latest_checkpoint(runner.work_dir)
         lost = f"what was trained since {newest} is lost" if newest else "no checkpoint was written before either"
         runner.logger.error("Iteration %d is NOT saved: %s; %s.", state.iter, error, lost)
 
@@ -62,14 +60,6 @@ def save_if_stopped(runner: "Runner") -> None:
 def stopped_at_epoch(runner: "Runner") -> bool:
     """Return whether the run stands at the end of an epoch, and so is counted in epochs."""
     return isinstance(runner.train_loop, EpochBasedTrainLoop) and runner.state.inner_iter == 0
-
-
-def _finish_saving(runner: "Runner") -> None:
-    """Waits for saves that hooks have in progress in the background: they must not overtake a later one."""
-    for hook in runner.hooks:
-        finish_saving = getattr(hook, "finish_saving", None)
-        if callable(finish_saving):
-            finish_saving(runner)
 
 
 def _report_stop(runner: "Runner") -> None:

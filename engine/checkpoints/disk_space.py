@@ -2,21 +2,21 @@
 
 import errno
 import shutil
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+
+from trainwright.engine.trees import tensors_in
 
 _BYTES_BESIDE_A_TENSOR = 256
 
 
 def bytes_of(checkpoint: Any) -> int:
-    """Returns about how many bytes a checkpoint takes on the disk: its tensors, those that share memory once."""
+    """Return about how many bytes a checkpoint takes on the disk: its tensors, those that share memory once."""
     sizes: dict[int, int] = {}
     number = 0
-    for tensor in _tensors(checkpoint):
+    for tensor in tensors_in(checkpoint):
         number += 1
         sizes[tensor.untyped_storage()._cdata if tensor.layout == torch.strided else id(tensor)] = (
             tensor.untyped_storage().nbytes() if tensor.layout == torch.strided else tensor.numel() * tensor.itemsize
@@ -25,7 +25,7 @@ def bytes_of(checkpoint: Any) -> int:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raises the error of a full disk before anything is written, if ``needed`` bytes will not fit.
+    """Raise the error of a full disk before anything is written, if ``needed`` bytes will not fit.
 
     Raises:
         OSError: with ``ENOSPC``; it names what is needed and what is free.
@@ -38,19 +38,8 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 def human_bytes(number: int) -> str:
-    """Returns a number of bytes for people: ``1.2 GB``."""
+    """Format a number of bytes, e.g. ``1.2 GB``."""
     for factor, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if number >= factor:
             return f"{number / factor:.1f} {unit}"
     return f"{number} bytes"
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)

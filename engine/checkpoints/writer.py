@@ -12,6 +12,7 @@ from trainwright.engine.checkpoints import contents
 from trainwright.engine.checkpoints.disk_space import bytes_of, check_space
 from trainwright.engine.checkpoints.files import link_checkpoint, save_checkpoint, write_last_checkpoint
 from trainwright.engine.distributed import is_main_process
+from trainwright.engine.trees import map_tensors
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
@@ -81,7 +82,7 @@ class CheckpointWriter:
         if is_main_process():
             state = contents.collect_state(runner, optimizer=optimizer, schedulers=schedulers, meta=meta)
             runner.call_hook("before_save_checkpoint", checkpoint=state)
-            state = _converted(state, self._copier.begin() if background else _to_cpu)
+            state = map_tensors(state, self._copier.begin() if background else lambda tensor: tensor.detach().cpu())
             work_dir = runner.work_dir if newest else None
             self._run(lambda: _write_files(state, paths, work_dir, then), background)
         self._finish = lambda: self._settle(counters if optimizer and schedulers else None, done)
@@ -179,18 +180,3 @@ class HostCopier:
         del self._buffers[index:]
         self._buffers.append(torch.empty(size, dtype=torch.uint8, pin_memory=pinned).untyped_storage())
         return self._buffers[index]
-
-
-def _to_cpu(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu()
-
-
-def _converted(value: Any, convert: Callable[[Tensor], Tensor]) -> Any:
-    """Return the same containers with every tensor converted."""
-    if isinstance(value, Tensor):
-        return convert(value)
-    if isinstance(value, Mapping):
-        return {key: _converted(item, convert) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_converted(item, convert) for item in value)
-    return value

@@ -417,6 +417,7 @@ def start_at(dataloader: Any, epoch: int, batch: int) -> bool:
     if sampler is None:
         _set_epoch(getattr(dataloader, "sampler", None), epoch)
         _set_epoch(getattr(dataloader, "batch_sampler", None), epoch)
+        _set_epoch(getattr(getattr(dataloader, "batch_sampler", None), "sampler", None), epoch)
         return batch == 0
     sampler.set_epoch(epoch)
     sampler.start = batch * (dataloader.batch_size or 1)

@@ -136,7 +136,7 @@ class CheckpointHook(Hook):
         self._failed = False
 
     def get_triggered_stages(self) -> list[str]:
-        """Returns the points it acts at; by epochs, iterations are none of them."""
+        """Return the points at which it acts; when it counts epochs, iterations are not among them."""
         stages = super().get_triggered_stages()
         return [stage for stage in stages if stage != ("after_train_iter" if self.by_epoch else "after_train_epoch")]
 
@@ -175,7 +175,7 @@ class CheckpointHook(Hook):
             self._report_unremoved(runner)
 
     def after_train_epoch(self, runner: "Runner") -> None:
-        """Saves, if this epoch is due."""
+        """Save, if this epoch is due."""
         last = self.save_last and self.is_last_train_epoch(runner)
         if last or self.every_n_epochs(runner, self.interval, self.save_begin):
             runner.logger.info(f"Saving checkpoint at {runner.epoch + 1} epochs")
@@ -188,14 +188,14 @@ class CheckpointHook(Hook):
         data_batch: DataBatch = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Saves, if this iteration is due."""
+        """Save, if this iteration is due."""
         last = self.save_last and self.is_last_train_iter(runner)
         if last or self.every_n_train_iters(runner, self.interval, self.save_begin):
             runner.logger.info(f"Saving checkpoint at {runner.iter + 1} iterations")
             self._save_regular(runner)
 
     def after_val_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
-        """Compares the results with the best ones."""
+        """Compare the results with the best ones."""
         if not self.save_best or self.folder.path is None:
             return
         if not metrics:
@@ -212,7 +212,7 @@ class CheckpointHook(Hook):
                 self._improved[monitor.metric] = score
 
     def after_val(self, runner: "Runner") -> None:
-        """Saves the best checkpoints; only now is the validation itself noted as done."""
+        """Save the best checkpoints; only now do the counters include the validation."""
         if self._improved:
             self._save_best(runner, self._improved)
             self._improved = {}
@@ -295,14 +295,16 @@ class CheckpointHook(Hook):
     def _write(self, runner: "Runner", names: list[str], meta: Mapping[str, Any] | None = None) -> None:
         """Write one checkpoint under several names, and remove the files that it replaces."""
         optimizer, schedulers = self.save_optimizer or meta is not None, self.save_param_scheduler or meta is not None
-        resumable = any(hook.save_optimizer and hook.save_param_scheduler for hook in _checkpoint_hooks(runner))
+        others_are_complete = any(
+            hook.save_optimizer and hook.save_param_scheduler for hook in _checkpoint_hooks(runner)
+        )
         iteration = _progress(runner)[1]
         runner.checkpoint_writer.write(
             [self.folder.file(name) for name in names],
             optimizer=optimizer,
             schedulers=schedulers,
             meta=meta,
-            newest=(optimizer and schedulers) or not resumable,
+            newest=(optimizer and schedulers) or not others_are_complete,
             background=self.async_save,
             then=partial(self.folder.remove_obsolete, self._files_of_others(runner)),
             done=lambda error: self._finish_write(runner, iteration, error),

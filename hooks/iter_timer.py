@@ -30,7 +30,8 @@ class IterTimerHook(Hook):
         self._measured = 0
         self._max_iters = 0
         self._eval_seconds = 0.0
-        self._time = self._data_time = Series()
+        self._time: Series
+        self._data_time: Series
 
     def _before_epoch(self, runner: "Runner", mode: str = "train") -> None:
         self._last = perf_counter()

@@ -239,11 +239,6 @@ class Series:
         self.counts: list[int] = []  # of the first pending values; those of the others are 1
         self.add: Callable[[Any], None] = self.pending.append  # no method of ours: it is called several times a step
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether no value has ever been added."""
-        return not self.pending and not self.history.total_length
-
     def read(self) -> None:
         """Move the pending values, which are numbers by now, into the history."""
         self.history.extend(self.pending, self.counts + [1] * (len(self.pending) - len(self.counts)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ class MessageHub(CurrentMixin):
     def log_scalars(self) -> dict[str, HistoryBuffer]:
         """The history of each scalar."""
         self.flush()
-        return {key: series.history for key, series in self._series.items() if not series.is_empty}
+        return {key: series.history for key, series in self._series.items() if series.history.total_length}
 
     @property
     def has_pending(self) -> bool:
@@ -145,16 +145,15 @@ class MessageHub(CurrentMixin):
         Raises:
             KeyError: no scalar has this name.
         """
-        self.flush()
-        if key not in self._series or self._series[key].is_empty:
-            known = self.log_scalars
+        known = self.log_scalars
+        if key not in known:
             hint = did_you_mean(key, known) or f"there are {', '.join(known) or 'none yet'}"
             raise KeyError(f"no scalar {key!r} in the message hub {self.instance_name!r}: {hint}")
-        return self._series[key].history
+        return known[key]
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what is part of checkpoints; it can be loaded with ``torch.load(weights_only=True)``."""
-        self.flush()
+        scalars = self.log_scalars
         infos: dict[str, Any] = {}
         for key, value in self.runtime_info.items():
             if self._resumed_infos.get(key):
@@ -162,11 +161,7 @@ class MessageHub(CurrentMixin):
                     infos[key] = storable(value)
                 except TypeError as error:
                     get_logger().warning(f"the fact {key!r} is not part of checkpoints: {error}")
-        histories = {
-            key: series.history.state_dict()
-            for key, series in self._series.items()
-            if series.resumed and not series.is_empty
-        }
+        histories = {key: history.state_dict() for key, history in scalars.items() if self._series[key].resumed}
         return {
             "log_scalars": histories,
             "runtime_info": infos,
@@ -231,12 +226,12 @@ def _checked(key: str, value: Any) -> Any:
 
 def _to_numbers(tensors: list[Tensor]) -> list[Number]:
     """Return the values of tensors of one element each, in one transfer per accelerator."""
-    numbers: list[Number] = [0] * len(tensors)
+    numbers: list[Any] = [0] * len(tensors)
     elsewhere: dict[torch.device, dict[torch.dtype, list[int]]] = {}
     for index, tensor in enumerate(tensors):
         scalar = tensor.reshape(()) if tensor.ndim else tensor
         if scalar.is_cpu:
-            numbers[index] = cast(Number, scalar.tolist())  # half the time of item()
+            numbers[index] = scalar.tolist()  # half the time of item()
         else:
             elsewhere.setdefault(tensor.device, {}).setdefault(tensor.dtype, []).append(index)
     for device, by_dtype in elsewhere.items():

@@ -239,8 +239,9 @@ def start_at(dataloader: Any, epoch: int, batch: int) -> bool:
     if isinstance(dataloader, StreamLoader):
         dataloader.start(epoch)
     else:
-        for name in ("sampler", "batch_sampler"):
-            traits.set_epoch(getattr(dataloader, name, None), epoch)
+        batch_sampler = getattr(dataloader, "batch_sampler", None)
+        for sampler in (getattr(dataloader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)):
+            traits.set_epoch(sampler, epoch)
     return batch == 0
 
 

@@ -2,10 +2,12 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import nn
 
 from trainwright.engine.building import origin_of
 from trainwright.engine.errors import ConfigError, HookPointError, Origin, did_you_mean
@@ -212,6 +214,10 @@ class Hook:
         mode: str = "train",
     ) -> None:
         """All three ``after_*_iter`` in one."""
+
+    def extra_modules(self) -> Iterable[nn.Module]:
+        """Return modules whose weights this hook keeps beside those of the model, such as an average."""
+        return ()
 
     def save_stopped(self, runner: "Runner", meta: Mapping[str, Any]) -> bool:
         """Save a run that was stopped, if this hook saves checkpoints.

@@ -12,8 +12,8 @@ from torch import nn
 from trainwright.engine import distributed
 from trainwright.engine import registry as registries
 from trainwright.engine.checkpoints import files as checkpoints
-from trainwright.engine.checkpoints import writer as saving
 from trainwright.engine.checkpoints.start import StartingPoint
+from trainwright.engine.checkpoints.writer import CheckpointWriter
 from trainwright.engine.config.config import Config
 from trainwright.engine.config.dump import plain_data
 from trainwright.engine.data.loader import build_dataloader, stop_workers
@@ -33,7 +33,7 @@ from trainwright.engine.random_streams import (
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import HOOKS, RUNNERS
-from trainwright.engine.run import resume
+from trainwright.engine.run import resume, stop
 from trainwright.engine.run.assembly import build_loop, build_optimization, trains_by_epoch
 from trainwright.engine.run.environment import collect_env, make_folder, make_log_dir, setup_environment
 from trainwright.engine.run.eval_loops import TestLoop, ValLoop
@@ -159,7 +159,6 @@ class Runner:
         self._sources = (load_from, resume)
         self._started = self._restored = self._active = False
         self.host_streams: dict[str, Any] | None = None
-        self.saved_counters: dict[str, int] | None = None
         self._default_scope = default_scope
         self._train_loop: TrainLoop | None = None
         self._val_loop: ValLoop | None = None
@@ -175,7 +174,7 @@ class Runner:
         self.set_randomness(**self.randomness)
 
         self.work_dir = str(Path(work_dir).absolute())
-        self.last_checkpoint = checkpoints.LastCheckpoint(self.work_dir)
+        self.checkpoint_writer = CheckpointWriter(self)
         timestamp = ""
         if distributed.is_main_process():
             make_folder(self.work_dir, "work_dir", "choose another: work_dir in the config, or --work-dir")
@@ -325,9 +324,9 @@ class Runner:
             if self.has_val:
                 _ = self.val_loop
             self.call_hook("before_run")
-            self._give_weights()
+            self._set_up_weights()
             if self.start.resumes and not self._restored:
-                resume.restore(self)
+                resume.restore_run(self)
             if not self._restored:
                 self._restored = True
                 self.start.release()
@@ -336,7 +335,7 @@ class Runner:
                 compile_forward(unwrap(self.model), setting(self.cfg, "compile"))
             if self.iter >= self.max_iters:
                 self.logger.info("The training is at its end (iteration %d): nothing left to do.", self.iter)
-            resume.run_and_save(self, loop)
+            stop.train_and_save(self, loop)
             self.host_streams = self.seed_step.host_streams()  # if it is trained further
         raise_for_signal(self.state.stop_signal)
         return self.model  # type: ignore[no-any-return]
@@ -461,7 +460,7 @@ class Runner:
         meta: Mapping[str, Any] | None = None,
         by_epoch: bool = True,
     ) -> Path:
-        """Writes the state of the run, durably. Only the first rank writes.
+        """Write the state of the run, durably. Only the first rank writes, and ``last_checkpoint`` stays as it is.
 
         Args:
             out_dir: folder.
@@ -474,14 +473,11 @@ class Runner:
         Returns:
             The path of the file.
         """
-        self.call_hook("before_snapshot")
-        counters = self.state.state_dict()
-        path = Path(out_dir, filename.format(counters["epoch" if by_epoch else "iter"]))
-        if distributed.is_main_process():
-            checkpoint = saving.collect(self, optimizer=save_optimizer, schedulers=save_param_scheduler, meta=meta)
-            checkpoints.save_checkpoint(checkpoint, path)
-        if save_optimizer and save_param_scheduler:
-            self.saved_counters = counters
+        path = Path(out_dir, filename.format(self.state.state_dict()["epoch" if by_epoch else "iter"]))
+        self.checkpoint_writer.prepare()
+        self.checkpoint_writer.write(
+            [path], optimizer=save_optimizer, schedulers=save_param_scheduler, meta=meta, newest=False
+        )
         return path
 
     def load_checkpoint(
@@ -564,11 +560,11 @@ class Runner:
         if self.start.seed is not None and self.start.seed != self.seed:
             self.set_randomness(**{**self.randomness, "seed": self.start.seed})
 
-    def _give_weights(self) -> None:
-        """Give the model the weights that the run starts with, once."""
+    def _set_up_weights(self) -> None:
+        """Load or initialize the weights that the run starts with, once."""
         if not self._started:
             self._started = True
-            resume.give_weights(self)
+            resume.set_up_weights(self)
             if not self.start.resumes:
                 self.start.release()
 
@@ -577,7 +573,7 @@ class Runner:
             self._begin()
             loop = self.val_loop if mode == "val" else self.test_loop
             self.call_hook("before_run")
-            self._give_weights()
+            self._set_up_weights()
             return loop.run()
 
     def _agree(self, value: Any) -> Any:

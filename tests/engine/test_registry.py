@@ -125,7 +125,7 @@ def test_unknown_names_come_with_the_closest_ones() -> None:
 
 
 def test_a_part_of_another_kind_is_named() -> None:
-    with pytest.raises(UnknownTypeError, match="it is registered as a optimizer"):
+    with pytest.raises(UnknownTypeError, match="it is registered as an optimizer"):
         MODELS.build(dict(type="SGD"))
 
 

@@ -88,7 +88,7 @@ class _Check:
             cfg = self.top.get(argument)
             if isinstance(cfg, Mapping):
                 self.errors += parts.unknown_settings(argument, cfg)
-                for key in keys.keys() & cfg.keys():
+                for key in (key for key in cfg if key in keys):
                     self._value(cfg[key], keys[key], f"{argument}.{key}", origin_of(cfg, key))
         if self.top.get("model") is None:
             self._error("model", "missing: there is nothing to train", "model=dict(type=...)")
@@ -96,7 +96,7 @@ class _Check:
     def _unknown_key(self, key: str, known: Iterable[str], origin: Origin | None) -> None:
         """Report a top-level key that the engine does not read, unless it is a variable of the config files.
 
-        On the command line it is always a mistake: it comes after the config files have been read.
+        On the command line, a variable that was used has no effect: the config files have been read by then.
         """
         assigned = len(re.findall(rf"^['\"]?{re.escape(key)}['\"]?\s*[:=]", self.text, re.MULTILINE))
         is_used = len(re.findall(rf"\b{re.escape(key)}\b", self.text)) > assigned

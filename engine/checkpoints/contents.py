@@ -12,7 +12,7 @@ from trainwright.engine.config.config import Config
 from trainwright.engine.config.dump import plain_data
 from trainwright.engine.config.literals import parse_literals
 from trainwright.engine.errors import CheckpointError, ConfigFileError, Origin
-from trainwright.engine.optim.schedulers import resume_param_schedulers
+from trainwright.engine.optim.scheduler_resume import resume_param_schedulers
 from trainwright.engine.optim.wrapper import OptimWrapperDict
 from trainwright.engine.run.environment import package_version
 from trainwright.engine.run.hook import has_state

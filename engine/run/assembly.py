@@ -10,7 +10,7 @@ from trainwright.engine.building import origin_of, resolve
 from trainwright.engine.checking import TRIPLES, contradicts_by_epoch
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.optim.constructor import build_optim_wrapper
-from trainwright.engine.optim.param_scheduler import OneCycleParamScheduler
+from trainwright.engine.optim.rules import OneCycleParamScheduler
 from trainwright.engine.optim.schedulers import build_param_scheduler
 from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.registry import LOOPS

@@ -13,13 +13,10 @@ import torch
 from torch import nn
 
 from trainwright.engine.errors import CheckpointError, ConfigError
-from trainwright.engine.optim import param_scheduler, schedulers
-from trainwright.engine.optim.param_scheduler import (
-    INF,
-    LinearParamScheduler,
-    ReduceOnPlateauParamScheduler,
-    _ParamScheduler,
-)
+from trainwright.engine.optim import rules, schedulers
+from trainwright.engine.optim.param_scheduler import INF, _ParamScheduler
+from trainwright.engine.optim.rules import LinearParamScheduler, ReduceOnPlateauParamScheduler
+from trainwright.engine.optim.scheduler_resume import resume_param_schedulers
 from trainwright.engine.optim.schedulers import (
     CosineAnnealingLR,
     CosineAnnealingMomentum,
@@ -33,7 +30,6 @@ from trainwright.engine.optim.schedulers import (
     StepLR,
     beyond_end,
     build_param_scheduler,
-    resume_param_schedulers,
 )
 from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
 from trainwright.engine.records.logger import get_logger
@@ -53,7 +49,7 @@ def make_wrapper(optimizer: str = "sgd", groups: int = 2) -> OptimWrapper:
 
 
 def class_of(name: str) -> Any:
-    return getattr(schedulers, name, None) or getattr(param_scheduler, name)
+    return getattr(schedulers, name, None) or getattr(rules, name)
 
 
 def lrs(wrapper: OptimWrapper) -> list[float]:

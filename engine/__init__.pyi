@@ -54,6 +54,8 @@ from .optim.constructor import (
 )
 from .optim.constructor import build_optim_wrapper as build_optim_wrapper
 from .optim.optimizers import build_optimizer as build_optimizer
+from .optim.param_scheduler import ParamScheduler as ParamScheduler
+from .optim.param_scheduler import Schedule as Schedule
 from .optim.rules import ConstantParamScheduler as ConstantParamScheduler
 from .optim.rules import CosineAnnealingParamScheduler as CosineAnnealingParamScheduler
 from .optim.rules import CosineRestartParamScheduler as CosineRestartParamScheduler

@@ -289,9 +289,14 @@ class _Check:
             for place, cfg in _items(group, path):
                 extra = ["convert_to_iter_based", "epoch_length"]
                 self._component(cfg, registries.PARAM_SCHEDULERS, place, runtime=["optimizer"], extra=extra, exact=True)
-                self._schedule_end(cfg, place)
+                self._schedule(cfg, place)
 
-    def _schedule_end(self, cfg: Mapping[str, Any], path: str) -> None:
+    def _schedule(self, cfg: Mapping[str, Any], path: str) -> None:
+        if getattr(_known(cfg.get("type"), registries.PARAM_SCHEDULERS), "need_val_args", False):
+            for key, by_iteration in (("by_epoch", False), ("convert_to_iter_based", True)):
+                if cfg.get(key) is by_iteration:
+                    message = "this scheduler counts epochs: it cannot step by iteration"
+                    self._error(f"{path}.{key}", message, "leave it out", origin_of(cfg, key))
         train_cfg = self.top.get("train_cfg") or {}
         max_epochs, max_iters = train_cfg.get("max_epochs"), train_cfg.get("max_iters")
         problem = beyond_end(cfg, *(limit if isinstance(limit, int) else None for limit in (max_epochs, max_iters)))

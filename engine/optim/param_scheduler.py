@@ -1,12 +1,12 @@
-"""Schedules of values in parameter groups: the base class.
+"""The base class of all schedulers of values in parameter groups.
 
-A rule is recursive: it computes the next value from the current one, so that schedulers of one value chain,
-and a value set from outside is scheduled on. Where the current value must be computed anew, because settings
-were changed between a checkpoint and its resume, the schedulers are replayed (``resume_param_schedulers``).
+Schedulers of one value chain, since each computes the next value from the present one; for the same reason a value set
+from outside is scheduled from there on. If settings changed between a checkpoint and its resume, the value is found by
+taking all steps again (see :mod:`trainwright.engine.optim.scheduler_resume`).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypedDict
 
 from torch.optim import Optimizer
 
@@ -17,20 +17,52 @@ from trainwright.engine.records.logger import get_logger
 INF = int(1e9)
 
 
-class _ParamScheduler:
+class Schedule(TypedDict, total=False):
+    """The arguments that all schedulers share, for ``**schedule: Unpack[Schedule]``; see :class:`ParamScheduler`."""
+
+    begin: int
+    end: int
+    last_step: int
+    by_epoch: bool
+    verbose: bool
+
+
+class ParamScheduler:
     """Sets a value of each parameter group, step by step.
 
-    A step is an epoch or an iteration; the first is taken when the scheduler is made. The rule is applied at
-    the steps ``begin <= step < end``; outside, the value is left alone.
+    A step is an epoch or an iteration; the first is taken when the scheduler is made. The rule is applied at the steps
+    ``begin <= step < end``; outside, the value is left alone.
 
-    A subclass overrides :meth:`_get_value`.
+    A subclass assigns its settings, calls ``super().__init__``, and overrides one of:
+
+    - :meth:`_get_factor`: a closed form, the value as a multiple of the initial one;
+    - :meth:`_get_value`: a recursion from the present values to the next ones.
+
+    Three rules keep schedulers of one value chainable and runs resumable:
+
+    - Compute the next value from the present one. ``base_value * f(step)`` discards the effect of all other schedulers
+      of that value; :meth:`_get_factor` does not have this problem.
+    - Name every attribute that changes from step to step in :attr:`counters`: nothing else is restored. (A setting that
+      has changed when a checkpoint is written is reported.)
+    - Keep settings in public attributes: they are saved with the counters, and if one has changed on a resume, the
+      value is computed from the start. Settings that are derived from ``begin`` and ``end`` go into :meth:`_start`.
+
+    Example:
+        >>> @PARAM_SCHEDULERS.register_module()
+        ... class InverseSqrtLR(LRSchedulerMixin, ParamScheduler):
+        ...     def __init__(self, optimizer, param_name, scale: float, **schedule: Unpack[Schedule]):
+        ...         self.scale = scale
+        ...         super().__init__(optimizer, param_name, **schedule)
+        ...
+        ...     def _get_factor(self, step: int) -> float:
+        ...         return (1 + step / self.scale) ** -0.5
 
     Args:
         optimizer: the optimizer or its wrapper.
         param_name: key of the value in the parameter groups, such as ``lr``.
         begin: first step of the schedule.
-        end: step after the last one.
-        last_step: index of the last step taken; -1 to start anew.
+        end: step after the last one; if the Runner builds the scheduler, the end of the run by default.
+        last_step: index of the last step taken, counted from ``begin``; -1 to start from the beginning.
         by_epoch: whether a step is an epoch, not an iteration.
         verbose: whether to log each change.
 
@@ -39,9 +71,18 @@ class _ParamScheduler:
     """
 
     counters: ClassVar[tuple[str, ...]] = ("last_step", "_global_step")
+    """Attributes that change from step to step."""
+
     counted_in_steps: ClassVar[tuple[str, ...]] = ()
-    last_step: int
+    """Arguments that are numbers of steps, which :meth:`build_iter_from_epoch` converts."""
+
+    need_val_args: ClassVar[bool] = False
+    """Whether :meth:`step` is also called with the results of each validation."""
+
     base_values: list[float]
+    """The initial value of each group."""
+
+    _settings_when_made: Mapping[str, Any] = {}  # replaced, never changed
 
     def __init__(
         self,
@@ -53,45 +94,59 @@ class _ParamScheduler:
         by_epoch: bool = True,
         verbose: bool = False,
     ) -> None:
-        self._attach(optimizer, param_name, begin, end, last_step, by_epoch, verbose)
+        if not isinstance(optimizer, OptimWrapper | Optimizer):
+            raise TypeError(f"a scheduler needs an optimizer or its wrapper, not {type(optimizer).__name__}")
+        if end <= begin:
+            raise ValueError(f"end must be after begin, not begin={begin}, end={end}")
+        if not isinstance(last_step, int) or last_step < -1:
+            raise ValueError(f"last_step must be an integer of at least -1, not {last_step!r}")
+        self.optimizer = optimizer
+        self.param_name = param_name
+        self.begin = begin
+        self.end = end
+        self.last_step = last_step
+        self.by_epoch = by_epoch
+        self.verbose = verbose
+        for index, group in enumerate(optimizer.param_groups):
+            if param_name not in group:
+                hint = did_you_mean(param_name, group) or f"it has {', '.join(key for key in group if key != 'params')}"
+                raise ValueError(f"parameter group {index} has no {param_name!r} to schedule: {hint}")
+            if last_step != -1 and (initial := f"initial_{param_name}") not in group:
+                raise ValueError(f"parameter group {index} has no {initial!r}, which last_step={last_step} needs")
+        self._read_base_values()
         self._global_step = -1
-        self.step()
+        self._start()
+        self._settings_when_made = self._settings()
 
     def step(self) -> None:
-        """Takes a step: sets the value of each group."""
+        """Take a step: set the value of each group."""
         self._global_step = step = self._global_step + 1
-        groups = self.optimizer.param_groups
-        name = self.param_name
         if self.begin <= step < self.end:
             self.last_step += 1
-            self._set_values(groups, self._get_value())
-        self._last_value = [group[name] for group in groups]
+            self._set_values(self._get_value())
+        self._last_value = self._current()
 
     def get_last_value(self) -> list[float]:
-        """Returns the values after the last step, one for each group."""
+        """Return the values after the last step, one for each group."""
         return self._last_value
 
-    def print_value(self, is_verbose: bool, group: int, value: float) -> None:
-        """Logs a new value.
-
-        Args:
-            is_verbose: whether to log it.
-            group: index of the parameter group.
-            value: the value.
-        """
-        if is_verbose:
-            unit = "epoch" if self.by_epoch else "iteration"
-            get_logger().info("%s of group %d: %.4e in %s %d", self.param_name, group, value, unit, self.last_step)
-
     def state_dict(self) -> dict[str, Any]:
-        """Return the counters, and under ``settings`` and ``class_name`` what they were counted with, to notice
-        what changed since.
-        """
+        """Return the counters; and, to notice changes on a resume, under ``settings`` and ``class_name`` the rest."""
+        settings = self._settings()
+        changed = [name for name, value in self._settings_when_made.items() if settings.get(name) != value]
+        if changed:
+            get_logger().warning(
+                "%s changed its %s during the run: a resume starts from the configured settings, and only restores "
+                "attributes named in its `counters`",
+                type(self).__name__,
+                ", ".join(changed),
+            )
+            self._settings_when_made = {}  # once is enough
         counters = {name: getattr(self, name) for name in self.counters}
-        return {**counters, "settings": self._settings(), "class_name": type(self).__name__}
+        return {**counters, "settings": settings, "class_name": type(self).__name__}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restores the counters of a state, one of MMEngine's too; the settings stay those of this scheduler.
+        """Restore the counters of a state, ours or MMEngine's; the settings stay those of this scheduler.
 
         The optimizer's state, which holds the values themselves, must have been loaded before.
         """
@@ -104,23 +159,17 @@ class _ParamScheduler:
     def changed_settings(self, state_dict: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Return the settings that differ from those of a state, as ``{name: (then, now)}``.
 
-        A state of MMEngine, which has no ``settings``, holds the attributes of the scheduler, more than these.
+        A state may hold more: MMEngine's has all attributes, and older versions of a class may have had other settings.
         """
         then = state_dict.get("settings", state_dict)
-        now = self._settings()
-        names = now.keys() | then.keys() if "settings" in state_dict else now.keys()
-        changed = {
-            name: (_plain(then.get(name, "(not saved)")), now.get(name, "(not set)"))
-            for name in sorted(names)
-            if name not in then or name not in now or _plain(then[name]) != now[name]
+        return {
+            name: (_plain(then.get(name, "(not saved)")), value)
+            for name, value in sorted(self._settings().items())
+            if name not in then or _plain(then[name]) != value
         }
-        own_class = type(self).__name__
-        if (saved_class := state_dict.get("class_name", own_class)) != own_class:
-            changed["class_name"] = (saved_class, own_class)
-        return changed
 
     def rewind(self) -> None:
-        """Goes back to the start: the initial values, no step taken."""
+        """Return to the start: the initial values, no step taken."""
         self._read_base_values()
         for group, value in zip(self.optimizer.param_groups, self.base_values):
             group[self.param_name] = value
@@ -136,10 +185,10 @@ class _ParamScheduler:
         epoch_length: int | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Makes a scheduler that steps with each iteration from settings in epochs.
+        """Make a scheduler that steps with each iteration from settings in epochs.
 
         Args:
-            *args: positional arguments of the class, which are no numbers of epochs.
+            *args: positional arguments of the class, none of them in epochs.
             begin: first epoch.
             end: epoch after the last one.
             by_epoch: must be True: the settings are in epochs.
@@ -147,7 +196,7 @@ class _ParamScheduler:
             **kwargs: further arguments of the class.
 
         Raises:
-            ValueError: the settings are not in epochs, or ``epoch_length`` is no positive number.
+            ValueError: the settings are not in epochs, or ``epoch_length`` is not positive.
         """
         if not by_epoch:
             raise ValueError("convert_to_iter_based needs settings in epochs: by_epoch=True")
@@ -161,42 +210,24 @@ class _ParamScheduler:
         kwargs.update(begin=int(begin * epoch_length), end=end, by_epoch=False)
         return cls(*args, **kwargs)
 
-    def _attach(
-        self,
-        optimizer: OptimWrapper | Optimizer,
-        param_name: str,
-        begin: int,
-        end: int,
-        last_step: int,
-        by_epoch: bool,
-        verbose: bool,
-    ) -> None:
-        if not isinstance(optimizer, OptimWrapper | Optimizer):
-            raise TypeError(f"a scheduler needs an optimizer or its wrapper, not {type(optimizer).__name__}")
-        if end <= begin:
-            raise ValueError(f"end must be after begin, not begin={begin}, end={end}")
-        if not isinstance(last_step, int) or last_step < -1:
-            raise ValueError(f"last_step must be an integer of at least -1, not {last_step!r}")
-        self.optimizer = optimizer
-        self.param_name = param_name
-        self.begin = begin
-        self.end = end
-        self.last_step = last_step
-        self.by_epoch = by_epoch
-        self.verbose = verbose
-        initial = f"initial_{param_name}"
-        for index, group in enumerate(optimizer.param_groups):
-            if param_name not in group:
-                hint = did_you_mean(param_name, group) or f"it has {', '.join(key for key in group if key != 'params')}"
-                raise ValueError(f"parameter group {index} has no {param_name!r} to schedule: {hint}")
-            if last_step == -1:
-                group.setdefault(initial, group[param_name])
-            elif initial not in group:
-                raise ValueError(f"parameter group {index} has no {initial!r}, which last_step={last_step} needs")
-        self.base_values = [group[initial] for group in optimizer.param_groups]
+    def _start(self) -> None:
+        """Take the first step. Override it to derive settings from ``begin`` and ``end`` before."""
+        self.step()
+
+    def _get_factor(self, step: int) -> float:
+        """Return the value at a step, counted from ``begin``, as a multiple of the initial one."""
+        raise NotImplementedError(f"{type(self).__name__} must override _get_factor or _get_value")
+
+    def _get_value(self) -> list[float]:
+        """Return the next value of each group, computed from the present one."""
+        factor = self._get_factor(self.last_step)
+        before = self._get_factor(self.last_step - 1) if self.last_step else 1.0
+        if before == 0:  # the present value is lost
+            return [base * factor for base in self.base_values]
+        return [value * (factor / before) for value in self._current()]
 
     def _read_base_values(self) -> None:
-        """Takes the initial values from the groups; a loaded state need not have had this schedule."""
+        """Read the initial values from the groups; a loaded optimizer state may not have had this schedule."""
         initial = f"initial_{self.param_name}"
         groups = self.optimizer.param_groups
         self.base_values = [group.setdefault(initial, group[self.param_name]) for group in groups]
@@ -204,13 +235,15 @@ class _ParamScheduler:
     def _current(self) -> list[float]:
         return [group[self.param_name] for group in self.optimizer.param_groups]
 
-    def _set_values(self, groups: Sequence[dict[str, Any]], values: Sequence[float]) -> None:
-        name = self.param_name
-        for group, value in zip(groups, values):
-            group[name] = value
-        if self.verbose:
-            for index, value in enumerate(values):
-                self.print_value(True, index, value)
+    def _set_values(self, values: Sequence[float]) -> None:
+        groups = self.optimizer.param_groups
+        if len(values) != len(groups):
+            raise ValueError(f"{type(self).__name__} computed {len(values)} values for {len(groups)} parameter groups")
+        for index, (group, value) in enumerate(zip(groups, values)):
+            group[self.param_name] = value
+            if self.verbose:
+                unit = "epoch" if self.by_epoch else "iteration"
+                get_logger().info("%s of group %d: %.4e in %s %d", self.param_name, index, value, unit, self.last_step)
 
     def _settings(self) -> dict[str, Any]:
         not_settings = {*self.counters, "base_values", "verbose"}
@@ -220,9 +253,8 @@ class _ParamScheduler:
             if name not in not_settings and not name.startswith("_") and _is_plain(value)
         }
 
-    def _get_value(self) -> list[float]:
-        """Returns the next value of each group, computed from the current one."""
-        raise NotImplementedError
+
+_ParamScheduler = ParamScheduler  # MMEngine's name
 
 
 def _times(value: Any, factor: int) -> Any:
@@ -238,7 +270,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a setting as it may stand in a checkpoint: no subclasses, no tuples."""
+    """Return a setting as a checkpoint may hold it: no subclasses, no tuples."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

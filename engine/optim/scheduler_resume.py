@@ -1,4 +1,4 @@
-"""How the schedulers of a run are resumed."""
+"""Resuming schedulers, also with settings or schedulers other than those of the checkpoint."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 from torch.optim import Optimizer
 
 from trainwright.engine.errors import CheckpointError
-from trainwright.engine.optim.param_scheduler import _ParamScheduler
+from trainwright.engine.optim.param_scheduler import ParamScheduler
 from trainwright.engine.optim.state_layout import FROM_WEIGHTS
 from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.records.logger import get_logger
 
 
 def resume_param_schedulers(
-    schedulers: Sequence[_ParamScheduler],
+    schedulers: Sequence[ParamScheduler],
     states: Sequence[Mapping[str, Any]],
     *,
     optim_wrapper: OptimWrapper | None = None,
@@ -22,20 +22,19 @@ def resume_param_schedulers(
     epoch_length: int | None = None,
     path: str = "param_scheduler",
 ) -> None:
-    """Restores the schedulers of one optimizer, whose own state must have been loaded before.
+    """Restore the schedulers of one optimizer, whose own state must have been loaded before.
 
-    The schedulers of a value that are those of the checkpoint go on from its value, to the same bits. If one has
-    another class or setting, was added or taken away, that is logged, and the schedulers of the value are replayed
-    from its initial one: from here on, it is that of a run that had the new schedulers from the start. Without
-    schedulers it returns to the initial value.
+    If the schedulers of a value are those of the checkpoint, they continue from its value, bit for bit. If one has
+    another class or setting, was added or removed, that is logged, and they are replayed from the initial value: it
+    becomes that of a run with the new schedulers from the start. Without schedulers it returns to the initial value.
 
-    (What a ``ReduceOnPlateau`` did cannot be replayed: if only settings were changed, the value is kept as it was,
-    and scheduled on by the new ones.)
+    (What a ``ReduceOnPlateau`` did cannot be replayed: if only settings changed, the value is kept, and the new
+    settings apply from there.)
 
     Args:
         schedulers: the schedulers, in order.
         states: their states, in the same order.
-        optim_wrapper: the optimizer wrapper, for values that have no scheduler any more; not needed if there are
+        optim_wrapper: the optimizer wrapper, for values that no longer have a scheduler; not needed if there are
             schedulers.
         epochs: finished epochs of the run; as the states have counted them if None.
         iterations: finished iterations of the run, likewise.
@@ -43,33 +42,38 @@ def resume_param_schedulers(
         path: dotted path of their configs, for messages.
 
     Raises:
-        CheckpointError: schedulers of a value were added, taken away or have another class, and a
+        CheckpointError: schedulers of a value were added, removed or have another class, and a
             ``ReduceOnPlateau`` is among them.
     """
     optimizer = optim_wrapper or (schedulers[0].optimizer if schedulers else None)
-    steps = {True: _steps_taken(states, by_epoch=True), False: _steps_taken(states, by_epoch=False)}
-    steps.update({kind: given for kind, given in ((True, epochs), (False, iterations)) if given is not None})
-    saved_names = {_param_name(state) for state in states}
-    for name in sorted(saved_names | {scheduler.param_name for scheduler in schedulers}):
+    epochs = _steps_taken(states, by_epoch=True) if epochs is None else epochs
+    iterations = _steps_taken(states, by_epoch=False) if iterations is None else iterations
+    saved_names = [_settings(state).get("param_name", "lr") for state in states]
+    for name in sorted({*saved_names, *(scheduler.param_name for scheduler in schedulers)}):
         chain = {
             f"{path}.{index}": scheduler for index, scheduler in enumerate(schedulers) if scheduler.param_name == name
         }
-        saved = [state for state in states if _param_name(state) == name]
+        saved = [state for saved_name, state in zip(saved_names, states) if saved_name == name]
         if not _changed(chain, saved, f"{path} for {name}"):
             continue
-        if any(map(_needs_metrics, chain.values())):
+        if any(scheduler.need_val_args for scheduler in chain.values()):
             get_logger().warning("%s stays as in the checkpoint: what ReduceOnPlateau did is not replayed", name)
         elif chain:
-            _replay(list(chain.values()), steps, epoch_length)
+            _replay([*chain.values()], epochs, iterations, epoch_length)
         elif optimizer is not None:
             _unschedule(optimizer, name)
 
 
-def _param_name(state: Mapping[str, Any]) -> str:
-    return state.get("settings", state).get("param_name", "lr")  # type: ignore[no-any-return]
+def _settings(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    return state.get("settings", state)  # type: ignore[no-any-return]  # MMEngine's states are flat
 
 
-def _changed(chain: Mapping[str, _ParamScheduler], states: Sequence[Mapping[str, Any]], title: str) -> bool:
+def _steps_taken(states: Sequence[Mapping[str, Any]], *, by_epoch: bool) -> int:
+    steps = [state["_global_step"] for state in states if bool(_settings(state).get("by_epoch", True)) is by_epoch]
+    return max(steps, default=0)
+
+
+def _changed(chain: Mapping[str, ParamScheduler], states: Sequence[Mapping[str, Any]], title: str) -> bool:
     """Load the states of the schedulers of a value, log what was changed since, and return whether anything was.
 
     Args:
@@ -82,7 +86,7 @@ def _changed(chain: Mapping[str, _ParamScheduler], states: Sequence[Mapping[str,
     if len(now) != len(then) or any(saved not in (None, own) for saved, own in zip(then, now)):
         before, present = (", ".join(name or "(unknown)" for name in names) or "none" for names in (then, now))
         change = f"{title}: the checkpoint has {before}, this run has {present}"
-        if any(map(_needs_metrics, chain.values())) or any("best" in state for state in states):
+        if any(scheduler.need_val_args for scheduler in chain.values()) or any("best" in state for state in states):
             raise CheckpointError(
                 f"{change}. What ReduceOnPlateau did cannot be replayed: resume with the schedulers of that run, or "
                 f"{FROM_WEIGHTS}"
@@ -100,7 +104,7 @@ def _changed(chain: Mapping[str, _ParamScheduler], states: Sequence[Mapping[str,
 
 
 def _unschedule(optimizer: OptimWrapper | Optimizer, name: str) -> None:
-    """Give a value that has no scheduler any more back its initial one."""
+    """Reset a value that no longer has a scheduler to its initial one."""
     for group in optimizer.param_groups:
         if f"initial_{name}" not in group:
             continue
@@ -112,45 +116,30 @@ def _unschedule(optimizer: OptimWrapper | Optimizer, name: str) -> None:
             group[name] = initial
 
 
-def _needs_metrics(scheduler: _ParamScheduler) -> bool:
-    return getattr(scheduler, "need_val_args", False)
-
-
-def _steps_taken(states: Sequence[Mapping[str, Any]], *, by_epoch: bool) -> int:
-    return max(
-        (
-            state["_global_step"]
-            for state in states
-            if bool(state.get("settings", state).get("by_epoch", True)) is by_epoch
-        ),
-        default=0,
-    )
-
-
-def _replay(chain: Sequence[_ParamScheduler], steps: Mapping[bool, int], epoch_length: int | None) -> None:
-    """Takes all steps of a run again, from the initial values, in the order of training.
+def _replay(chain: Sequence[ParamScheduler], epochs: int, iterations: int, epoch_length: int | None) -> None:
+    """Take all steps of a run again, from the initial values, in the order of training.
 
     Args:
         chain: the schedulers of one value.
-        steps: numbers of epochs (True) and iterations (False) that are finished.
+        epochs: finished epochs.
+        iterations: finished iterations.
         epoch_length: iterations in an epoch; an even share if None.
     """
-    length = epoch_length or (steps[False] // steps[True] if steps[True] else 0)
-    by_kind = {kind: [scheduler for scheduler in chain if scheduler.by_epoch is kind] for kind in (True, False)}
+    length = epoch_length or (iterations // epochs if epochs else 0)
+    by_epoch = [scheduler for scheduler in chain if scheduler.by_epoch]
+    by_iteration = [scheduler for scheduler in chain if not scheduler.by_epoch]
     for scheduler in chain:
         scheduler.rewind()
     for scheduler in chain:
         scheduler.step()
-
-    def step(by_epoch: bool) -> None:
-        for scheduler in by_kind[by_epoch]:
+    epoch = 0
+    for iteration in range(1, iterations + 1):
+        for scheduler in by_iteration:
             scheduler.step()
-
-    epochs = 0
-    for iteration in range(1, steps[False] + 1 if by_kind[False] else 1):
-        step(by_epoch=False)
-        if length and iteration % length == 0 and epochs < steps[True]:
-            step(by_epoch=True)
-            epochs += 1
-    for _ in range(epochs, steps[True]):
-        step(by_epoch=True)
+        if length and iteration % length == 0 and epoch < epochs:
+            epoch += 1
+            for scheduler in by_epoch:
+                scheduler.step()
+    for _ in range(epoch, epochs):
+        for scheduler in by_epoch:
+            scheduler.step()

@@ -1,13 +1,15 @@
-"""The schedulers for learning rate and momentum, and how they are built."""
+"""The schedulers of learning rate and momentum, and how they are built."""
 
-from collections.abc import Mapping
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Concatenate, ParamSpec
 
 from torch.optim import Optimizer
 
 from trainwright.engine.building import build, origin_of, resolve
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.optim.param_scheduler import INF as INF
+from trainwright.engine.optim.param_scheduler import ParamScheduler, Schedule
 from trainwright.engine.optim.param_scheduler import _ParamScheduler as _ParamScheduler
 from trainwright.engine.optim.rules import (
     ConstantParamScheduler,
@@ -24,25 +26,34 @@ from trainwright.engine.optim.rules import (
 from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
 from trainwright.engine.registry import PARAM_SCHEDULERS
 
-Schedulers = list[_ParamScheduler] | dict[str, list[_ParamScheduler]]
+Schedulers = list[ParamScheduler] | dict[str, list[ParamScheduler]]
+Arguments = ParamSpec("Arguments")
 
 
 class LRSchedulerMixin:
-    """Makes a scheduler one of the learning rate."""
+    """Makes the scheduler that it is mixed with one of the learning rate."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__doc__ = cls.__doc__ or _doc_of(super(), "the learning rate")
 
     def __init__(self, optimizer: OptimWrapper | Optimizer, *args: Any, **kwargs: Any) -> None:
         super().__init__(optimizer, "lr", *args, **kwargs)  # type: ignore[call-arg]  # the scheduler mixed with
 
 
 class MomentumSchedulerMixin:
-    """Makes a scheduler one of the momentum: ``momentum`` of SGD and its like, ``betas[0]`` of the Adam
-    family.
+    """Makes the scheduler that it is mixed with one of the momentum: ``momentum`` of SGD and its like, ``betas[0]`` of
+    the Adam family.
 
     Raises:
         ValueError: the optimizer has neither.
     """
 
     optimizer: OptimWrapper | Optimizer
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__doc__ = cls.__doc__ or _doc_of(super(), "the momentum")
 
     def __init__(self, optimizer: OptimWrapper | Optimizer, *args: Any, **kwargs: Any) -> None:
         self.use_betas = "momentum" not in optimizer.defaults
@@ -60,106 +71,171 @@ class MomentumSchedulerMixin:
         super()._read_base_values()  # type: ignore[misc]  # the scheduler mixed with
 
     def step(self, *args: Any) -> None:
-        """Takes a step: sets the momentum of each group."""
+        """Take a step: set the momentum of each group."""
         super().step(*args)  # type: ignore[misc]  # the scheduler mixed with
         if self.use_betas:
             for group in self.optimizer.param_groups:
                 group["betas"] = (group["momentum"], *group["betas"][1:])
 
 
+def _doc_of(rule: Any, value: str) -> str:
+    return (rule.__doc__ or "").replace("the value", value)
+
+
+def arguments_of(
+    rule: Callable[Concatenate[OptimWrapper | Optimizer, str, Arguments], Any],
+) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, OptimWrapper | Optimizer, Arguments], None]]:
+    """Declare that a constructor takes the arguments of a rule without ``param_name``, which a mixin adds.
+
+    Type checkers, ``help()`` and ``check`` then know them.
+    """
+    parameters = {**inspect.signature(ParamScheduler.__init__).parameters, **inspect.signature(rule).parameters}
+    kinds = inspect.Parameter
+    shared = [parameters[name].replace(kind=kinds.KEYWORD_ONLY) for name in Schedule.__annotations__]
+    own = [
+        parameter
+        for name, parameter in parameters.items()
+        if name not in Schedule.__annotations__ and name != "param_name" and parameter.kind is not kinds.VAR_KEYWORD
+    ]
+
+    def declare(init: Callable[..., None]) -> Callable[..., None]:
+        init.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+        return init
+
+    return declare
+
+
 @PARAM_SCHEDULERS.register_module()
 class StepLR(LRSchedulerMixin, StepParamScheduler):
-    """:class:`StepParamScheduler` of the learning rate: its arguments without ``param_name``."""
+    @arguments_of(StepParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class MultiStepLR(LRSchedulerMixin, MultiStepParamScheduler):
-    """:class:`MultiStepParamScheduler` of the learning rate: its arguments without ``param_name``."""
+    @arguments_of(MultiStepParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class ConstantLR(LRSchedulerMixin, ConstantParamScheduler):
-    """:class:`ConstantParamScheduler` of the learning rate: its arguments without ``param_name``."""
+    @arguments_of(ConstantParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class ExponentialLR(LRSchedulerMixin, ExponentialParamScheduler):
-    """:class:`ExponentialParamScheduler` of the learning rate: its arguments without ``param_name``."""
+    @arguments_of(ExponentialParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class CosineAnnealingLR(LRSchedulerMixin, CosineAnnealingParamScheduler):
-    """:class:`CosineAnnealingParamScheduler` of the learning rate: its arguments without ``param_name``."""
+    @arguments_of(CosineAnnealingParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class LinearLR(LRSchedulerMixin, LinearParamScheduler):
-    """:class:`LinearParamScheduler` of the learning rate: its arguments without ``param_name``."""
+    @arguments_of(LinearParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class PolyLR(LRSchedulerMixin, PolyParamScheduler):
-    """:class:`PolyParamScheduler` of the learning rate: its arguments without ``param_name``."""
+    @arguments_of(PolyParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class OneCycleLR(LRSchedulerMixin, OneCycleParamScheduler):
-    """:class:`OneCycleParamScheduler` of the learning rate: its arguments without ``param_name``."""
+    @arguments_of(OneCycleParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class CosineRestartLR(LRSchedulerMixin, CosineRestartParamScheduler):
-    """:class:`CosineRestartParamScheduler` of the learning rate: its arguments without ``param_name``."""
+    @arguments_of(CosineRestartParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class ReduceOnPlateauLR(LRSchedulerMixin, ReduceOnPlateauParamScheduler):
-    """:class:`ReduceOnPlateauParamScheduler` of the learning rate: its arguments without ``param_name``."""
+    @arguments_of(ReduceOnPlateauParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class StepMomentum(MomentumSchedulerMixin, StepParamScheduler):
-    """:class:`StepParamScheduler` of the momentum: its arguments without ``param_name``."""
+    @arguments_of(StepParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class MultiStepMomentum(MomentumSchedulerMixin, MultiStepParamScheduler):
-    """:class:`MultiStepParamScheduler` of the momentum: its arguments without ``param_name``."""
+    @arguments_of(MultiStepParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class ConstantMomentum(MomentumSchedulerMixin, ConstantParamScheduler):
-    """:class:`ConstantParamScheduler` of the momentum: its arguments without ``param_name``."""
+    @arguments_of(ConstantParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class ExponentialMomentum(MomentumSchedulerMixin, ExponentialParamScheduler):
-    """:class:`ExponentialParamScheduler` of the momentum: its arguments without ``param_name``."""
+    @arguments_of(ExponentialParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class CosineAnnealingMomentum(MomentumSchedulerMixin, CosineAnnealingParamScheduler):
-    """:class:`CosineAnnealingParamScheduler` of the momentum: its arguments without ``param_name``."""
+    @arguments_of(CosineAnnealingParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class LinearMomentum(MomentumSchedulerMixin, LinearParamScheduler):
-    """:class:`LinearParamScheduler` of the momentum: its arguments without ``param_name``."""
+    @arguments_of(LinearParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class PolyMomentum(MomentumSchedulerMixin, PolyParamScheduler):
-    """:class:`PolyParamScheduler` of the momentum: its arguments without ``param_name``."""
+    @arguments_of(PolyParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class CosineRestartMomentum(MomentumSchedulerMixin, CosineRestartParamScheduler):
-    """:class:`CosineRestartParamScheduler` of the momentum: its arguments without ``param_name``."""
+    @arguments_of(CosineRestartParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class ReduceOnPlateauMomentum(MomentumSchedulerMixin, ReduceOnPlateauParamScheduler):
-    """:class:`ReduceOnPlateauParamScheduler` of the momentum: its arguments without ``param_name``."""
+    @arguments_of(ReduceOnPlateauParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 def build_param_scheduler(
@@ -193,7 +269,7 @@ def build_param_scheduler(
     """
     defaults = {True: max_epochs, False: max_iters}
 
-    def build_list(configs: Any, wrapper: OptimWrapper, place: str) -> list[_ParamScheduler]:
+    def build_list(configs: Any, wrapper: OptimWrapper, place: str) -> list[ParamScheduler]:
         if not isinstance(configs, list | tuple):
             return [_build_scheduler(configs, wrapper, defaults, epoch_length, place)]
         return [
@@ -235,8 +311,8 @@ def beyond_end(cfg: Mapping[str, Any], max_epochs: int | None, max_iters: int | 
 
 def _build_scheduler(
     cfg: Any, wrapper: OptimWrapper, defaults: Mapping[bool, int | None], epoch_length: int | None, path: str
-) -> _ParamScheduler:
-    if isinstance(cfg, _ParamScheduler):
+) -> ParamScheduler:
+    if isinstance(cfg, ParamScheduler):
         return cfg
     if not isinstance(cfg, Mapping):
         raise ConfigError(path, f"expected the config of a scheduler, not {cfg!r}")

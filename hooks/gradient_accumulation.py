@@ -2,10 +2,9 @@
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import DataBatch, Hook
 
@@ -70,12 +69,5 @@ class GradientAccumulationScheduleHook(Hook):
         if position < 0 or self._counts[position] == self._current:
             return
         self._current = self._counts[position]
-        for wrapper in single_wrappers(runner.optim_wrapper):
+        for wrapper in runner.optim_wrapper.optim_wrappers.values():
             wrapper.accumulative_counts = self._current
-
-
-def single_wrappers(optim_wrapper: Any) -> list[OptimWrapper]:
-    """Returns an optimizer wrapper, or those that a dictionary of them holds, as a list."""
-    if isinstance(optim_wrapper, OptimWrapperDict):
-        return list(optim_wrapper.values())
-    return [optim_wrapper]

@@ -14,7 +14,6 @@ from trainwright.engine.errors import ConfigError, TrainingError, did_you_mean
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import DataBatch, Hook
 from trainwright.engine.run.model_setup import unwrap
-from trainwright.hooks.gradient_accumulation import single_wrappers
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
@@ -232,7 +231,7 @@ class _Snapshot:
     """
 
     def __init__(self, runner: "Runner", device: torch.device | None) -> None:
-        self._wrappers = single_wrappers(runner.optim_wrapper)
+        self._wrappers = list(runner.optim_wrapper.optim_wrappers.values())
         self._modules = [unwrap(runner.model), *averaged_models(runner)]
         optimizers = []
         for wrapper in self._wrappers:

@@ -118,8 +118,7 @@ def expected_bytes(runner: "Runner") -> int:
     """
     model: Any = unwrap(runner.model)
     total = bytes_of(model.state_dict())
-    wrappers = runner.optim_wrapper
-    for wrapper in wrappers.values() if hasattr(wrappers, "values") else [wrappers]:
+    for wrapper in runner.optim_wrapper.optim_wrappers.values():
         state = bytes_of(wrapper.optimizer.state_dict()["state"])
         if not state:
             for group in wrapper.optimizer.param_groups:

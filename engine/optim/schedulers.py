@@ -23,7 +23,7 @@ from trainwright.engine.optim.rules import (
     ReduceOnPlateauParamScheduler,
     StepParamScheduler,
 )
-from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.optim.wrapper import AnyOptimWrapper, OptimWrapper, OptimWrapperDict
 from trainwright.engine.registry import PARAM_SCHEDULERS
 
 Schedulers = list[ParamScheduler] | dict[str, list[ParamScheduler]]
@@ -240,7 +240,7 @@ class ReduceOnPlateauMomentum(MomentumSchedulerMixin, ReduceOnPlateauParamSchedu
 
 def build_param_scheduler(
     cfg: Any,
-    optim_wrapper: OptimWrapper,
+    optim_wrapper: AnyOptimWrapper,
     *,
     max_epochs: int | None = None,
     max_iters: int | None = None,

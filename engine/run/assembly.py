@@ -102,7 +102,6 @@ def _scale_lr(runner: "Runner", wrapper: Any, options: Mapping[str, Any]) -> Non
     if own is None:
         raise ConfigError("auto_scale_lr.enable", f"a {type(loader.batch_sampler).__name__} tells no batch_size")
     batch_size = own * runner.world_size
-    groups = wrapper.param_groups
-    for group in chain(*groups.values()) if isinstance(groups, Mapping) else groups:
+    for group in chain(*(single.param_groups for single in wrapper.optim_wrappers.values())):
         group["lr"] *= batch_size / base
     runner.logger.info("Learning rates scaled by %g: batches of %d, chosen for %d", batch_size / base, batch_size, base)

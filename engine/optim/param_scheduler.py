@@ -15,6 +15,7 @@ from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.records.logger import get_logger
 
 INF = int(1e9)
+AnyOptimizer = OptimWrapper | Optimizer
 
 
 class Schedule(TypedDict, total=False):
@@ -86,7 +87,7 @@ class ParamScheduler:
 
     def __init__(
         self,
-        optimizer: OptimWrapper | Optimizer,
+        optimizer: AnyOptimizer,
         param_name: str,
         begin: int = 0,
         end: int = INF,
@@ -94,7 +95,7 @@ class ParamScheduler:
         by_epoch: bool = True,
         verbose: bool = False,
     ) -> None:
-        if not isinstance(optimizer, OptimWrapper | Optimizer):
+        if not isinstance(optimizer, AnyOptimizer):
             raise TypeError(f"a scheduler needs an optimizer or its wrapper, not {type(optimizer).__name__}")
         if end <= begin:
             raise ValueError(f"end must be after begin, not begin={begin}, end={end}")

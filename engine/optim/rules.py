@@ -8,10 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Unpack
 
-from torch.optim import Optimizer
-
 from trainwright.engine.evaluation.monitor import RULES, Monitor, score_of
-from trainwright.engine.optim.param_scheduler import INF, ParamScheduler, Schedule
+from trainwright.engine.optim.param_scheduler import INF, AnyOptimizer, ParamScheduler, Schedule
 from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.registry import PARAM_SCHEDULERS
 
@@ -29,12 +27,7 @@ class StepParamScheduler(ParamScheduler):
     counted_in_steps = ("step_size",)
 
     def __init__(
-        self,
-        optimizer: OptimWrapper | Optimizer,
-        param_name: str,
-        step_size: int,
-        gamma: float = 0.1,
-        **schedule: Unpack[Schedule],
+        self, optimizer: AnyOptimizer, param_name: str, step_size: int, gamma: float = 0.1, **schedule: Unpack[Schedule]
     ) -> None:
         self.step_size = step_size
         self.gamma = gamma
@@ -60,7 +53,7 @@ class MultiStepParamScheduler(ParamScheduler):
 
     def __init__(
         self,
-        optimizer: OptimWrapper | Optimizer,
+        optimizer: AnyOptimizer,
         param_name: str,
         milestones: Sequence[int],
         gamma: float = 0.1,
@@ -77,8 +70,14 @@ class MultiStepParamScheduler(ParamScheduler):
         return [value * factor for value in self._current()]
 
 
+class _OverWholeSchedule(ParamScheduler):
+    def _start(self) -> None:
+        self.total_iters = self.end - self.begin - 1
+        super()._start()
+
+
 @PARAM_SCHEDULERS.register_module()
-class ConstantParamScheduler(ParamScheduler):
+class ConstantParamScheduler(_OverWholeSchedule):
     """Multiplies the value by ``factor`` from ``begin`` on, and undoes that at the last step before ``end``.
 
     Args:
@@ -90,19 +89,11 @@ class ConstantParamScheduler(ParamScheduler):
     """
 
     def __init__(
-        self,
-        optimizer: OptimWrapper | Optimizer,
-        param_name: str,
-        factor: float = 1.0 / 3,
-        **schedule: Unpack[Schedule],
+        self, optimizer: AnyOptimizer, param_name: str, factor: float = 1.0 / 3, **schedule: Unpack[Schedule]
     ) -> None:
         _check_fraction("factor", factor)
         self.factor = factor
         super().__init__(optimizer, param_name, **schedule)
-
-    def _start(self) -> None:
-        self.total_iters = self.end - self.begin - 1
-        super()._start()
 
     def _get_value(self) -> list[float]:
         if self.last_step == 0:
@@ -123,9 +114,7 @@ class ExponentialParamScheduler(ParamScheduler):
         **schedule: see :class:`ParamScheduler`.
     """
 
-    def __init__(
-        self, optimizer: OptimWrapper | Optimizer, param_name: str, gamma: float, **schedule: Unpack[Schedule]
-    ) -> None:
+    def __init__(self, optimizer: AnyOptimizer, param_name: str, gamma: float, **schedule: Unpack[Schedule]) -> None:
         self.gamma = gamma
         super().__init__(optimizer, param_name, **schedule)
 
@@ -155,7 +144,7 @@ class CosineAnnealingParamScheduler(ParamScheduler):
 
     def __init__(
         self,
-        optimizer: OptimWrapper | Optimizer,
+        optimizer: AnyOptimizer,
         param_name: str,
         T_max: int | None = None,
         eta_min: float | None = None,
@@ -190,7 +179,7 @@ class CosineAnnealingParamScheduler(ParamScheduler):
 
 
 @PARAM_SCHEDULERS.register_module()
-class LinearParamScheduler(ParamScheduler):
+class LinearParamScheduler(_OverWholeSchedule):
     """Multiplies the value by a factor that changes linearly from ``start_factor`` at ``begin`` to ``end_factor`` at
     the last step before ``end``.
 
@@ -205,7 +194,7 @@ class LinearParamScheduler(ParamScheduler):
 
     def __init__(
         self,
-        optimizer: OptimWrapper | Optimizer,
+        optimizer: AnyOptimizer,
         param_name: str,
         start_factor: float = 1.0 / 3,
         end_factor: float = 1.0,
@@ -219,10 +208,6 @@ class LinearParamScheduler(ParamScheduler):
         self.end_factor = end_factor
         super().__init__(optimizer, param_name, **schedule)
 
-    def _start(self) -> None:
-        self.total_iters = self.end - self.begin - 1
-        super()._start()
-
     def _get_value(self) -> list[float]:
         if self.last_step == 0:
             return [value * self.start_factor for value in self._current()]
@@ -232,7 +217,7 @@ class LinearParamScheduler(ParamScheduler):
 
 
 @PARAM_SCHEDULERS.register_module()
-class PolyParamScheduler(ParamScheduler):
+class PolyParamScheduler(_OverWholeSchedule):
     """Takes the value to ``eta_min``, reached at the last step before ``end``, along a polynomial of degree ``power``.
 
     Args:
@@ -243,7 +228,7 @@ class PolyParamScheduler(ParamScheduler):
 
     def __init__(
         self,
-        optimizer: OptimWrapper | Optimizer,
+        optimizer: AnyOptimizer,
         param_name: str,
         eta_min: float = 0,
         power: float = 1.0,
@@ -252,10 +237,6 @@ class PolyParamScheduler(ParamScheduler):
         self.eta_min = eta_min
         self.power = power
         super().__init__(optimizer, param_name, **schedule)
-
-    def _start(self) -> None:
-        self.total_iters = self.end - self.begin - 1
-        super()._start()
 
     def _get_value(self) -> list[float]:
         if self.last_step == 0:
@@ -289,7 +270,7 @@ class OneCycleParamScheduler(ParamScheduler):
 
     def __init__(
         self,
-        optimizer: OptimWrapper | Optimizer,
+        optimizer: AnyOptimizer,
         param_name: str,
         eta_max: float | Sequence[float] = 0,
         total_steps: int | None = None,
@@ -370,7 +351,7 @@ class CosineRestartParamScheduler(ParamScheduler):
 
     def __init__(
         self,
-        optimizer: OptimWrapper | Optimizer,
+        optimizer: AnyOptimizer,
         param_name: str,
         periods: Sequence[int],
         restart_weights: Sequence[float] = (1,),
@@ -436,7 +417,7 @@ class ReduceOnPlateauParamScheduler(ParamScheduler):
 
     def __init__(
         self,
-        optimizer: OptimWrapper | Optimizer,
+        optimizer: AnyOptimizer,
         param_name: str,
         monitor: str = "loss",
         rule: str = "less",

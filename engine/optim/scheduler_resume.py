@@ -3,10 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch.optim import Optimizer
-
 from trainwright.engine.errors import CheckpointError
-from trainwright.engine.optim.param_scheduler import ParamScheduler
+from trainwright.engine.optim.param_scheduler import AnyOptimizer, ParamScheduler
 from trainwright.engine.optim.state_layout import FROM_WEIGHTS
 from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.records.logger import get_logger
@@ -103,7 +101,7 @@ def _changed(chain: Mapping[str, ParamScheduler], states: Sequence[Mapping[str, 
     return changed
 
 
-def _unschedule(optimizer: OptimWrapper | Optimizer, name: str) -> None:
+def _unschedule(optimizer: AnyOptimizer, name: str) -> None:
     """Reset a value that no longer has a scheduler to its initial one."""
     for group in optimizer.param_groups:
         if f"initial_{name}" not in group:

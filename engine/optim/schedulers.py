@@ -4,13 +4,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, ParamSpec
 
-from torch.optim import Optimizer
-
 from trainwright.engine.building import build, origin_of, resolve
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.optim.param_scheduler import INF as INF
-from trainwright.engine.optim.param_scheduler import ParamScheduler, Schedule
-from trainwright.engine.optim.param_scheduler import _ParamScheduler as _ParamScheduler
+from trainwright.engine.optim.param_scheduler import AnyOptimizer, ParamScheduler, Schedule
 from trainwright.engine.optim.rules import (
     ConstantParamScheduler,
     CosineAnnealingParamScheduler,
@@ -37,7 +33,7 @@ class LRSchedulerMixin:
         super().__init_subclass__(**kwargs)
         cls.__doc__ = cls.__doc__ or _doc_of(super(), "the learning rate")
 
-    def __init__(self, optimizer: OptimWrapper | Optimizer, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, optimizer: AnyOptimizer, *args: Any, **kwargs: Any) -> None:
         super().__init__(optimizer, "lr", *args, **kwargs)  # type: ignore[call-arg]  # the scheduler mixed with
 
 
@@ -49,13 +45,13 @@ class MomentumSchedulerMixin:
         ValueError: the optimizer has neither.
     """
 
-    optimizer: OptimWrapper | Optimizer
+    optimizer: AnyOptimizer
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.__doc__ = cls.__doc__ or _doc_of(super(), "the momentum")
 
-    def __init__(self, optimizer: OptimWrapper | Optimizer, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, optimizer: AnyOptimizer, *args: Any, **kwargs: Any) -> None:
         self.use_betas = "momentum" not in optimizer.defaults
         if self.use_betas:
             if "betas" not in optimizer.defaults:
@@ -83,20 +79,15 @@ def _doc_of(rule: Any, value: str) -> str:
 
 
 def arguments_of(
-    rule: Callable[Concatenate[OptimWrapper | Optimizer, str, Arguments], Any],
-) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, OptimWrapper | Optimizer, Arguments], None]]:
+    rule: Callable[Concatenate[AnyOptimizer, str, Arguments], Any],
+) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, AnyOptimizer, Arguments], None]]:
     """Declare that a constructor takes the arguments of a rule without ``param_name``, which a mixin adds.
 
     Type checkers, ``help()`` and ``check`` then know them.
     """
     parameters = {**inspect.signature(ParamScheduler.__init__).parameters, **inspect.signature(rule).parameters}
-    kinds = inspect.Parameter
-    shared = [parameters[name].replace(kind=kinds.KEYWORD_ONLY) for name in Schedule.__annotations__]
-    own = [
-        parameter
-        for name, parameter in parameters.items()
-        if name not in Schedule.__annotations__ and name != "param_name" and parameter.kind is not kinds.VAR_KEYWORD
-    ]
+    shared = [parameters.pop(name).replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in Schedule.__annotations__]
+    own = [parameter for name, parameter in parameters.items() if name not in ("param_name", "schedule")]
 
     def declare(init: Callable[..., None]) -> Callable[..., None]:
         init.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
@@ -247,7 +238,7 @@ def build_param_scheduler(
     epoch_length: int | None = None,
     path: str = "param_scheduler",
 ) -> Schedulers:
-    """Builds the schedulers of a run.
+    """Build the schedulers of a run.
 
     Keys of a scheduler's config beside the arguments of its class: ``convert_to_iter_based=True`` takes
     settings in epochs and steps with each iteration. ``end`` is the end of the run by default.
@@ -279,17 +270,16 @@ def build_param_scheduler(
 
     if not isinstance(optim_wrapper, OptimWrapperDict):
         return build_list(cfg, optim_wrapper, path)
+    wrappers = optim_wrapper.optim_wrappers
     if not isinstance(cfg, Mapping) or "type" in cfg:
-        return {name: build_list(cfg, wrapper, path) for name, wrapper in optim_wrapper.items()}
-    if set(cfg) != set(optim_wrapper.keys()):
-        raise ConfigError(
-            path, f"its names {sorted(cfg)} are not those of the optimizers", ", ".join(optim_wrapper.keys())
-        )
-    return {name: build_list(cfg[name], wrapper, f"{path}.{name}") for name, wrapper in optim_wrapper.items()}
+        return {name: build_list(cfg, wrapper, path) for name, wrapper in wrappers.items()}
+    if cfg.keys() != wrappers.keys():
+        raise ConfigError(path, f"its names {sorted(cfg)} are not those of the optimizers", ", ".join(wrappers))
+    return {name: build_list(cfg[name], wrapper, f"{path}.{name}") for name, wrapper in wrappers.items()}
 
 
 def beyond_end(cfg: Mapping[str, Any], max_epochs: int | None, max_iters: int | None) -> str | None:
-    """Returns what in a scheduler's config lies beyond the end of the run, or None.
+    """Return what in a scheduler's config lies beyond the end of the run, or None.
 
     Args:
         cfg: config of a scheduler.

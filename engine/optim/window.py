@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass
+@dataclass(slots=True)
 class AccumulationWindow:
     """Counts losses and groups them into windows, each of which makes one update.
 
@@ -15,14 +15,14 @@ class AccumulationWindow:
         size: losses in a window.
         done: losses propagated back so far.
         start: count at which windows of this size began.
-        last: count at the end of the run; None if there is no known end.
+        last: count at the end of the run; -1 if it has no known end.
         next_size: size of the windows after the one in progress, if that is to change.
     """
 
     size: int = 1
     done: int = 0
     start: int = 0
-    last: int | None = None
+    last: int = -1
     next_size: int | None = None
 
     @property
@@ -33,7 +33,7 @@ class AccumulationWindow:
     @property
     def divisor(self) -> int:
         """Number of losses that the window of the next loss will have in the end."""
-        if self.last is None or self.done >= self.last:
+        if self.done >= self.last:
             return self.size
         return min(self.size, self.last - self.done + self.gathered)
 
@@ -62,7 +62,7 @@ class AccumulationWindow:
         """Renumber the losses; the window in progress stays as it is."""
         self.done += by
         self.start += by
-        if self.last is not None:
+        if self.last != -1:
             self.last += by
 
     def state_dict(self) -> dict[str, int]:

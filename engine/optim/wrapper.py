@@ -32,6 +32,13 @@ NO_CONTEXT: AbstractContextManager[None] = nullcontext()
 _CLIP_FUNCTIONS = {"norm": torch.nn.utils.clip_grad_norm_, "value": torch.nn.utils.clip_grad_value_}
 
 
+def _in_window(name: str) -> Any:
+    """Return a property that stands for an attribute of the accumulation window."""
+    return property(
+        lambda wrapper: getattr(wrapper._window, name), lambda wrapper, value: setattr(wrapper._window, name, value)
+    )
+
+
 @OPTIM_WRAPPERS.register_module()
 class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is registered as a subclass, below
     """Turns losses into parameter updates: backward, accumulation, clipping, step.
@@ -127,8 +134,7 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
         step_kwargs: dict[str, Any] | None = None,
         zero_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        """Propagates a loss back and, at the end of a window, updates the parameters and clears their
-        gradients.
+        """Propagate a loss back and, at the end of a window, update the parameters and clear their gradients.
 
         Args:
             loss: scalar loss of this iteration.
@@ -136,13 +142,8 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
             zero_kwargs: arguments of :meth:`zero_grad`.
         """
         window = self._window
-        if window.size == 1:
-            self.backward(loss)
-            updating = True
-        else:
-            self.backward(self.scale_loss(loss))
-            updating = self.should_update()
-        if updating:
+        self.backward(loss if window.size == 1 else self.scale_loss(loss))
+        if window.size == 1 or self.should_update():
             self.step(**step_kwargs) if step_kwargs else self.step()
             self.zero_grad(**zero_kwargs) if zero_kwargs else self.zero_grad()
             if window.next_size is not None:
@@ -340,6 +341,11 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
         if accumulation is not None:
             self._load_accumulation(accumulation, saved_order, saved_scale)
 
+    # MMEngine's names, which subclasses read and write
+    _inner_count = _in_window("done")
+    _accumulative_counts = _in_window("size")
+    _max_counts = _in_window("last")
+
     def __repr__(self) -> str:
         return (
             f"Type: {type(self).__name__}\n_accumulative_counts: {self._window.size}\noptimizer: \n{self.optimizer!r}\n"
@@ -394,32 +400,6 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
         for param in self._params():
             if param.grad is not None:
                 param.grad.mul_(before / now)
-
-    # MMEngine's names, which subclasses read and write
-
-    @property
-    def _inner_count(self) -> int:
-        return self._window.done
-
-    @_inner_count.setter
-    def _inner_count(self, count: int) -> None:
-        self._window.done = count
-
-    @property
-    def _accumulative_counts(self) -> int:
-        return self._window.size
-
-    @_accumulative_counts.setter
-    def _accumulative_counts(self, counts: int) -> None:
-        self._window.size = counts
-
-    @property
-    def _max_counts(self) -> int:
-        return -1 if self._window.last is None else self._window.last
-
-    @_max_counts.setter
-    def _max_counts(self, count: int) -> None:
-        self._window.last = None if count == -1 else count
 
 
 def _of_one_wrapper(name: str) -> Callable[..., NoReturn]:

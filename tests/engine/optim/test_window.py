@@ -25,8 +25,8 @@ def windows_of(window: AccumulationWindow, losses: int) -> list[tuple[int, int]]
 @pytest.mark.parametrize(
     ("size", "last", "losses", "expected"),
     [
-        (1, None, 3, [1, 1, 1]),
-        (3, None, 7, [3, 3]),
+        (1, -1, 3, [1, 1, 1]),
+        (3, -1, 7, [3, 3]),
         (3, 7, 7, [3, 3, 1]),
         (4, 11, 11, [4, 4, 3]),
         (8, 5, 5, [5]),
@@ -34,11 +34,11 @@ def windows_of(window: AccumulationWindow, losses: int) -> list[tuple[int, int]]
     ],
 )
 def test_each_loss_is_divided_by_the_length_of_its_window(
-    size: int, last: int | None, losses: int, expected: list[int]
+    size: int, last: int, losses: int, expected: list[int]
 ) -> None:
     found = windows_of(AccumulationWindow(size, last=last), losses)
     assert [length for length, _ in found] == expected
-    if last is None or losses <= last:
+    if last == -1 or losses <= last:
         assert found == [(length, length) for length in expected]
 
 

@@ -54,16 +54,19 @@ from .optim.constructor import (
 )
 from .optim.constructor import build_optim_wrapper as build_optim_wrapper
 from .optim.optimizers import build_optimizer as build_optimizer
-from .optim.param_scheduler import ConstantParamScheduler as ConstantParamScheduler
-from .optim.param_scheduler import CosineAnnealingParamScheduler as CosineAnnealingParamScheduler
-from .optim.param_scheduler import CosineRestartParamScheduler as CosineRestartParamScheduler
-from .optim.param_scheduler import ExponentialParamScheduler as ExponentialParamScheduler
-from .optim.param_scheduler import LinearParamScheduler as LinearParamScheduler
-from .optim.param_scheduler import MultiStepParamScheduler as MultiStepParamScheduler
-from .optim.param_scheduler import OneCycleParamScheduler as OneCycleParamScheduler
-from .optim.param_scheduler import PolyParamScheduler as PolyParamScheduler
-from .optim.param_scheduler import ReduceOnPlateauParamScheduler as ReduceOnPlateauParamScheduler
-from .optim.param_scheduler import StepParamScheduler as StepParamScheduler
+from .optim.param_scheduler import ParamScheduler as ParamScheduler
+from .optim.param_scheduler import Schedule as Schedule
+from .optim.rules import ConstantParamScheduler as ConstantParamScheduler
+from .optim.rules import CosineAnnealingParamScheduler as CosineAnnealingParamScheduler
+from .optim.rules import CosineRestartParamScheduler as CosineRestartParamScheduler
+from .optim.rules import ExponentialParamScheduler as ExponentialParamScheduler
+from .optim.rules import LinearParamScheduler as LinearParamScheduler
+from .optim.rules import MultiStepParamScheduler as MultiStepParamScheduler
+from .optim.rules import OneCycleParamScheduler as OneCycleParamScheduler
+from .optim.rules import PolyParamScheduler as PolyParamScheduler
+from .optim.rules import ReduceOnPlateauParamScheduler as ReduceOnPlateauParamScheduler
+from .optim.rules import StepParamScheduler as StepParamScheduler
+from .optim.scheduler_resume import resume_param_schedulers as resume_param_schedulers
 from .optim.schedulers import ConstantLR as ConstantLR
 from .optim.schedulers import ConstantMomentum as ConstantMomentum
 from .optim.schedulers import CosineAnnealingLR as CosineAnnealingLR
@@ -85,7 +88,6 @@ from .optim.schedulers import StepLR as StepLR
 from .optim.schedulers import StepMomentum as StepMomentum
 from .optim.schedulers import beyond_end as beyond_end
 from .optim.schedulers import build_param_scheduler as build_param_scheduler
-from .optim.schedulers import resume_param_schedulers as resume_param_schedulers
 from .optim.wrapper import OptimWrapper as OptimWrapper
 from .optim.wrapper import OptimWrapperDict as OptimWrapperDict
 from .records.history import HistoryBuffer as HistoryBuffer

@@ -140,6 +140,11 @@ class _Check:
         limits = [train_cfg.get(key) for key in ("max_epochs", "max_iters")]
         ends = [limit if isinstance(limit, int) else None for limit in limits]
         for path, cfg in parts.PARAM_SCHEDULER.find(self.top):
+            if getattr(_class_of(cfg, registries.PARAM_SCHEDULERS), "need_val_args", False):
+                for key, by_iteration in (("by_epoch", False), ("convert_to_iter_based", True)):
+                    if cfg.get(key) is by_iteration:
+                        message = "this scheduler counts epochs: it cannot step by iteration"
+                        self._error(f"{path}.{key}", message, "leave it out", origin_of(cfg, key))
             if problem := beyond_end(cfg, *ends):
                 key = "begin" if problem.startswith("it begins") else "milestones"
                 self._error(f"{path}.{key}", problem, origin=origin_of(cfg, key))

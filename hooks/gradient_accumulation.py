@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.optim.wrapper import single_wrappers
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import DataBatch, Hook
 
@@ -70,5 +69,5 @@ class GradientAccumulationScheduleHook(Hook):
         if position < 0 or self._counts[position] == self._current:
             return
         self._current = self._counts[position]
-        for wrapper in single_wrappers(runner.optim_wrapper):
+        for wrapper in runner.optim_wrapper.optim_wrappers.values():
             wrapper.accumulative_counts = self._current

@@ -42,16 +42,13 @@ class LearningRateMonitorHook(Hook):
     ) -> None:
         """Records the values that this step was made with, if it is time."""
         if self.every_n_train_iters(runner, self.interval):
-            runner.visualizer.add_scalars(self._values(runner.optim_wrapper), step=runner.iter + 1)
+            runner.visualizer.add_scalars(self._values(runner), step=runner.iter + 1)
 
-    def _values(self, optim_wrapper: Any) -> dict[str, float]:
-        by_key = {**optim_wrapper.get_lr(), **(optim_wrapper.get_momentum() if self.with_momentum else {})}
-        groups = optim_wrapper.param_groups
+    def _values(self, runner: "Runner") -> dict[str, float]:
         values = {}
-        for key, numbers in by_key.items():
-            if key.rpartition(".")[2] == "base_lr":
-                continue
-            own_groups = groups[key.rpartition(".")[0]] if isinstance(groups, dict) else groups
-            for index, number in enumerate(numbers):
-                values[f"{key}/{own_groups[index].get('name', index)}"] = float(number)
+        for name, wrapper in runner.optim_wrapper.optim_wrappers.items():
+            by_key = {"lr": wrapper.get_lr()["lr"], **(wrapper.get_momentum() if self.with_momentum else {})}
+            for key, numbers in by_key.items():
+                for index, (number, group) in enumerate(zip(numbers, wrapper.optimizer.param_groups)):
+                    values[f"{name}.{key}/{group.get('name', index)}".removeprefix(".")] = float(number)
         return values

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from trainwright.engine.distributed import all_reduce
 from trainwright.engine.errors import ConfigError, TrainingError, did_you_mean
-from trainwright.engine.optim.wrapper import single_wrappers
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import DataBatch, Hook
 from trainwright.engine.run.model_setup import unwrap
@@ -235,7 +234,7 @@ class _Snapshot:
         def copied(state: Any) -> Any:
             return map_tensors(state, lambda tensor: tensor.detach().to(device or tensor.device, copy=True))
 
-        self._wrappers = single_wrappers(runner.optim_wrapper)
+        self._wrappers = list(runner.optim_wrapper.optim_wrappers.values())
         self._modules = [unwrap(runner.model), *(module for hook in runner.hooks for module in hook.extra_modules())]
         optimizers = []
         for wrapper in self._wrappers:

@@ -60,7 +60,7 @@ class ParamSchedulerHook(Hook):
         if metrics is None:
             return
         for scheduler in _schedulers(runner):
-            if scheduler.by_epoch and getattr(scheduler, "need_val_args", False):
+            if scheduler.by_epoch and scheduler.need_val_args:
                 scheduler.step(metrics)
 
 

@@ -12,8 +12,7 @@ from trainwright.engine.config.config import Config
 from trainwright.engine.config.dump import plain_data
 from trainwright.engine.config.literals import parse_literals
 from trainwright.engine.errors import CheckpointError, ConfigFileError, Origin
-from trainwright.engine.optim.schedulers import resume_param_schedulers
-from trainwright.engine.optim.wrapper import OptimWrapperDict
+from trainwright.engine.optim.scheduler_resume import resume_param_schedulers
 from trainwright.engine.run.environment import package_version
 from trainwright.engine.run.hook import has_state
 from trainwright.engine.run.model_setup import unwrap
@@ -285,10 +284,8 @@ def _scheduler_states(runner: "Runner") -> Any:
 
 
 def _load_schedulers(runner: "Runner", saved: Any) -> None:
-    wrapper = runner.optim_wrapper
-    wrappers = dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {"": wrapper}
     loop = runner.train_loop
-    for name, optim_wrapper in wrappers.items():
+    for name, optim_wrapper in runner.optim_wrapper.optim_wrappers.items():
         current, states = (
             part.get(name, []) if isinstance(part, Mapping) else part or [] for part in (runner.param_schedulers, saved)
         )

@@ -96,15 +96,6 @@ class AmpOptimWrapper(OptimWrapper):
                 "step: leave 'fused' out"
             )
 
-    def backward(self, loss: Tensor, **kwargs: Any) -> None:
-        """Scales a loss, propagates it back and counts it.
-
-        Args:
-            loss: scalar loss.
-            **kwargs: arguments of :meth:`torch.Tensor.backward`.
-        """
-        super().backward(self.loss_scaler.scale(loss), **kwargs)
-
     def step(self, **kwargs: Any) -> None:
         """Unscales and clips the gradients and updates the parameters, unless gradients overflowed; adapts
         the scale.
@@ -148,6 +139,9 @@ class AmpOptimWrapper(OptimWrapper):
                 scale = self.loss_scaler.get_scale()
                 get_logger().warning("the checkpoint holds no loss scale: it starts at %s", scale)
         super().load_state_dict(state_dict)
+
+    def _propagate(self, loss: Tensor, **kwargs: Any) -> None:
+        super()._propagate(self.loss_scaler.scale(loss), **kwargs)
 
     def _loss_scale(self) -> float:
         return self.loss_scaler.get_scale()

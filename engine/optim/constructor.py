@@ -13,17 +13,17 @@ from torch.optim import Optimizer
 from trainwright.engine.building import origin_of, resolve
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.optim.layer_depth import layer_depths
-from trainwright.engine.optim.optimizers import build_optimizer, refuse_unknown_arguments
-from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.optim.optimizers import build_optimizer, optimizer_class_of, refuse_unknown_arguments
+from trainwright.engine.optim.wrapper import AnyOptimWrapper, OptimWrapper, OptimWrapperDict
 from trainwright.engine.parts import OPTIM_WRAPPER, OPTIM_WRAPPER_CONSTRUCTOR
 from trainwright.engine.records.logger import get_logger
-from trainwright.engine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
+from trainwright.engine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 _NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 _DEFORMABLE_CONVS = {"DeformConv2d", "ModulatedDeformConv2d"}
 
 
-def build_optim_wrapper(model: nn.Module, cfg: Any, *, path: str = "optim_wrapper") -> OptimWrapper:
+def build_optim_wrapper(model: nn.Module, cfg: Any, *, path: str = "optim_wrapper") -> AnyOptimWrapper:
     """Builds the optimizer wrapper of a model.
 
     Args:
@@ -207,11 +207,7 @@ class DefaultOptimWrapperConstructor:
         """Return a setting of the optimizer, or its default; None if there is none, or nothing to multiply."""
         if name in self.optimizer_cfg or "type" not in self.optimizer_cfg:
             return self.optimizer_cfg.get(name)
-        path = f"{self.path}.optimizer"
-        with OPTIMIZERS.switch_scope(self.optimizer_cfg.get("_scope_")) as registry:
-            optimizer_class = resolve(
-                self.optimizer_cfg["type"], registry, path=path, origin=origin_of(self.optimizer_cfg, "type")
-            )
+        optimizer_class = optimizer_class_of(self.optimizer_cfg, f"{self.path}.optimizer")
         parameter = inspect.signature(optimizer_class).parameters.get(name)
         is_number = parameter is not None and isinstance(parameter.default, int | float)
         return (parameter.default or None) if parameter is not None and is_number else None
@@ -385,8 +381,7 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 def _build_wrapper(cfg: Mapping[str, Any], optimizer: Optimizer, path: str) -> OptimWrapper:
     wrapper_class = resolve(OPTIM_WRAPPER.type_of(cfg), OPTIM_WRAPPERS, path=path, origin=origin_of(cfg, "type"))
-    name = getattr(wrapper_class, "__name__", "this wrapper")
-    refuse_unknown_arguments(cfg, inspect.signature(wrapper_class).parameters, name, path)
+    refuse_unknown_arguments(cfg, wrapper_class, path)
     return OPTIM_WRAPPER.build(cfg, path=path, optimizer=optimizer)  # type: ignore[no-any-return]
 
 

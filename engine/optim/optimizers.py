@@ -1,7 +1,7 @@
 """Optimizers by name: all of ``torch.optim``, and those of a few other packages where they are installed."""
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -16,7 +16,9 @@ from trainwright.engine.parts import OPTIMIZER
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import OPTIMIZERS
 
-_IMPLEMENTATION = ("fused", "foreach", "capturable", "differentiable")
+IMPLEMENTATION = ("fused", "foreach", "capturable", "differentiable")
+"""Settings that choose how a step is computed, not what it computes."""
+
 _OTHER_PACKAGES = {
     "DAdaptAdaGrad": "dadaptation",
     "DAdaptAdam": "dadaptation",
@@ -72,12 +74,11 @@ def build_optimizer(
     groups = list(params)
     if "type" not in cfg:
         raise ConfigError(path, "this optimizer has no 'type'", f"its keys: {', '.join(map(str, cfg))}")
-    with OPTIMIZERS.switch_scope(cfg.get("_scope_")) as registry:
-        optimizer_class = resolve(cfg["type"], registry, path=path, origin=origin_of(cfg, "type"))
+    optimizer_class = optimizer_class_of(cfg, path)
+    refuse_unknown_arguments(cfg, optimizer_class, path)
     parameters = inspect.signature(optimizer_class).parameters
-    refuse_unknown_arguments(cfg, parameters, getattr(optimizer_class, "__name__", "this optimizer"), path)
     runtime: dict[str, Any] = {}
-    chosen = any(key in cfg for key in _IMPLEMENTATION)
+    chosen = any(key in cfg for key in IMPLEMENTATION)
     is_sgd = isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.SGD)
     if allow_fused and "fused" in parameters and not chosen and not is_sgd:
         settings = {key: value for key, value in cfg.items() if key not in ("type", "_scope_")}
@@ -104,16 +105,26 @@ def has_unsafe_fused_momentum(optimizer: Optimizer) -> bool:
     )
 
 
-def refuse_unknown_arguments(
-    cfg: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter], name: str, path: str
-) -> None:
-    """Refuses the first key that is no parameter of a signature.
+def optimizer_class_of(cfg: Mapping[str, Any], path: str) -> Callable[..., Any]:
+    """Return the class (or function) that the config of an optimizer names.
+
+    Raises:
+        UnknownTypeError: there is none.
+    """
+    with OPTIMIZERS.switch_scope(cfg.get("_scope_")) as registry:
+        return resolve(cfg["type"], registry, path=path, origin=origin_of(cfg, "type"))
+
+
+def refuse_unknown_arguments(cfg: Mapping[str, Any], component: Callable[..., Any], path: str) -> None:
+    """Refuse the first key of a config that is not an argument of its class.
 
     Raises:
         ConfigError: with the path of the key and the closest names.
     """
+    parameters = inspect.signature(component).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
+    name = getattr(component, "__name__", "this part")
     for key in cfg:
         if key not in parameters and key not in ("type", "_scope_"):
             hint = did_you_mean(key, parameters) or f"it takes {', '.join(parameters)}"

@@ -1,16 +1,13 @@
-"""The schedulers for learning rate and momentum, and how they are built and resumed."""
+"""The schedulers of learning rate and momentum, and how they are built."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from torch.optim import Optimizer
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Concatenate, ParamSpec
 
 from trainwright.engine.building import origin_of, resolve
-from trainwright.engine.errors import CheckpointError, ConfigError
-from trainwright.engine.optim.param_scheduler import (
-    INF as INF,
-)
-from trainwright.engine.optim.param_scheduler import (
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.optim.param_scheduler import AnyOptimizer, ParamScheduler, Schedule
+from trainwright.engine.optim.rules import (
     ConstantParamScheduler,
     CosineAnnealingParamScheduler,
     CosineRestartParamScheduler,
@@ -22,34 +19,40 @@ from trainwright.engine.optim.param_scheduler import (
     ReduceOnPlateauParamScheduler,
     StepParamScheduler,
 )
-from trainwright.engine.optim.param_scheduler import _ParamScheduler as _ParamScheduler
-from trainwright.engine.optim.state_layout import FROM_WEIGHTS
-from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.optim.wrapper import AnyOptimWrapper, OptimWrapper, OptimWrapperDict
 from trainwright.engine.parts import PARAM_SCHEDULER
-from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import PARAM_SCHEDULERS
 
-Schedulers = list[_ParamScheduler] | dict[str, list[_ParamScheduler]]
+Schedulers = list[ParamScheduler] | dict[str, list[ParamScheduler]]
+Arguments = ParamSpec("Arguments")
 
 
 class LRSchedulerMixin:
-    """Makes a scheduler one of the learning rate."""
+    """Makes the scheduler that it is mixed with one of the learning rate."""
 
-    def __init__(self, optimizer: OptimWrapper | Optimizer, *args: Any, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__doc__ = cls.__doc__ or _doc_of(super(), "the learning rate")
+
+    def __init__(self, optimizer: AnyOptimizer, *args: Any, **kwargs: Any) -> None:
         super().__init__(optimizer, "lr", *args, **kwargs)  # type: ignore[call-arg]  # the scheduler mixed with
 
 
 class MomentumSchedulerMixin:
-    """Makes a scheduler one of the momentum: ``momentum`` of SGD and its like, ``betas[0]`` of the Adam
-    family.
+    """Makes the scheduler that it is mixed with one of the momentum: ``momentum`` of SGD and its like, ``betas[0]`` of
+    the Adam family.
 
     Raises:
         ValueError: the optimizer has neither.
     """
 
-    optimizer: OptimWrapper | Optimizer
+    optimizer: AnyOptimizer
 
-    def __init__(self, optimizer: OptimWrapper | Optimizer, *args: Any, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__doc__ = cls.__doc__ or _doc_of(super(), "the momentum")
+
+    def __init__(self, optimizer: AnyOptimizer, *args: Any, **kwargs: Any) -> None:
         self.use_betas = "momentum" not in optimizer.defaults
         if self.use_betas:
             if "betas" not in optimizer.defaults:
@@ -65,118 +68,178 @@ class MomentumSchedulerMixin:
         super()._read_base_values()  # type: ignore[misc]  # the scheduler mixed with
 
     def step(self, *args: Any) -> None:
-        """Takes a step: sets the momentum of each group."""
+        """Take a step: set the momentum of each group."""
         super().step(*args)  # type: ignore[misc]  # the scheduler mixed with
         if self.use_betas:
             for group in self.optimizer.param_groups:
                 group["betas"] = (group["momentum"], *group["betas"][1:])
 
 
+def _doc_of(rule: Any, value: str) -> str:
+    return (rule.__doc__ or "").replace("the value", value)
+
+
+def arguments_of(
+    rule: Callable[Concatenate[AnyOptimizer, str, Arguments], Any],
+) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, AnyOptimizer, Arguments], None]]:
+    """Declare that a constructor takes the arguments of a rule without ``param_name``, which a mixin adds.
+
+    Type checkers, ``help()`` and ``check`` then know them.
+    """
+    parameters = {**inspect.signature(ParamScheduler.__init__).parameters, **inspect.signature(rule).parameters}
+    shared = [parameters.pop(name).replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in Schedule.__annotations__]
+    own = [parameter for name, parameter in parameters.items() if name not in ("param_name", "schedule")]
+
+    def declare(init: Callable[..., None]) -> Callable[..., None]:
+        init.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+        return init
+
+    return declare
+
+
 @PARAM_SCHEDULERS.register_module()
 class StepLR(LRSchedulerMixin, StepParamScheduler):
-    """:class:`StepParamScheduler` of the learning rate: its arguments without ``param_name``."""
+    @arguments_of(StepParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class MultiStepLR(LRSchedulerMixin, MultiStepParamScheduler):
-    """:class:`MultiStepParamScheduler` of the learning rate: its arguments without ``param_name``."""
+    @arguments_of(MultiStepParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class ConstantLR(LRSchedulerMixin, ConstantParamScheduler):
-    """:class:`ConstantParamScheduler` of the learning rate: its arguments without ``param_name``."""
+    @arguments_of(ConstantParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class ExponentialLR(LRSchedulerMixin, ExponentialParamScheduler):
-    """:class:`ExponentialParamScheduler` of the learning rate: its arguments without ``param_name``."""
+    @arguments_of(ExponentialParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class CosineAnnealingLR(LRSchedulerMixin, CosineAnnealingParamScheduler):
-    """:class:`CosineAnnealingParamScheduler` of the learning rate: its arguments without ``param_name``."""
+    @arguments_of(CosineAnnealingParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class LinearLR(LRSchedulerMixin, LinearParamScheduler):
-    """:class:`LinearParamScheduler` of the learning rate: its arguments without ``param_name``."""
+    @arguments_of(LinearParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class PolyLR(LRSchedulerMixin, PolyParamScheduler):
-    """:class:`PolyParamScheduler` of the learning rate: its arguments without ``param_name``."""
+    @arguments_of(PolyParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class OneCycleLR(LRSchedulerMixin, OneCycleParamScheduler):
-    """:class:`OneCycleParamScheduler` of the learning rate: its arguments without ``param_name``."""
+    @arguments_of(OneCycleParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class CosineRestartLR(LRSchedulerMixin, CosineRestartParamScheduler):
-    """:class:`CosineRestartParamScheduler` of the learning rate: its arguments without ``param_name``."""
+    @arguments_of(CosineRestartParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class ReduceOnPlateauLR(LRSchedulerMixin, ReduceOnPlateauParamScheduler):
-    """:class:`ReduceOnPlateauParamScheduler` of the learning rate: its arguments without ``param_name``."""
+    @arguments_of(ReduceOnPlateauParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class StepMomentum(MomentumSchedulerMixin, StepParamScheduler):
-    """:class:`StepParamScheduler` of the momentum: its arguments without ``param_name``."""
+    @arguments_of(StepParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class MultiStepMomentum(MomentumSchedulerMixin, MultiStepParamScheduler):
-    """:class:`MultiStepParamScheduler` of the momentum: its arguments without ``param_name``."""
+    @arguments_of(MultiStepParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class ConstantMomentum(MomentumSchedulerMixin, ConstantParamScheduler):
-    """:class:`ConstantParamScheduler` of the momentum: its arguments without ``param_name``."""
+    @arguments_of(ConstantParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class ExponentialMomentum(MomentumSchedulerMixin, ExponentialParamScheduler):
-    """:class:`ExponentialParamScheduler` of the momentum: its arguments without ``param_name``."""
+    @arguments_of(ExponentialParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class CosineAnnealingMomentum(MomentumSchedulerMixin, CosineAnnealingParamScheduler):
-    """:class:`CosineAnnealingParamScheduler` of the momentum: its arguments without ``param_name``."""
+    @arguments_of(CosineAnnealingParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class LinearMomentum(MomentumSchedulerMixin, LinearParamScheduler):
-    """:class:`LinearParamScheduler` of the momentum: its arguments without ``param_name``."""
+    @arguments_of(LinearParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class PolyMomentum(MomentumSchedulerMixin, PolyParamScheduler):
-    """:class:`PolyParamScheduler` of the momentum: its arguments without ``param_name``."""
+    @arguments_of(PolyParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class CosineRestartMomentum(MomentumSchedulerMixin, CosineRestartParamScheduler):
-    """:class:`CosineRestartParamScheduler` of the momentum: its arguments without ``param_name``."""
+    @arguments_of(CosineRestartParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class ReduceOnPlateauMomentum(MomentumSchedulerMixin, ReduceOnPlateauParamScheduler):
-    """:class:`ReduceOnPlateauParamScheduler` of the momentum: its arguments without ``param_name``."""
+    @arguments_of(ReduceOnPlateauParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 def build_param_scheduler(
     cfg: Any,
-    optim_wrapper: OptimWrapper,
+    optim_wrapper: AnyOptimWrapper,
     *,
     max_epochs: int | None = None,
     max_iters: int | None = None,
     epoch_length: int | None = None,
     path: str = "param_scheduler",
 ) -> Schedulers:
-    """Builds the schedulers of a run.
+    """Build the schedulers of a run.
 
     Keys of a scheduler's config beside the arguments of its class: ``convert_to_iter_based=True`` takes
     settings in epochs and steps with each iteration. ``end`` is the end of the run by default.
@@ -198,7 +261,7 @@ def build_param_scheduler(
     """
     defaults = {True: max_epochs, False: max_iters}
 
-    def build_list(configs: Any, wrapper: OptimWrapper, place: str) -> list[_ParamScheduler]:
+    def build_list(configs: Any, wrapper: OptimWrapper, place: str) -> list[ParamScheduler]:
         if not isinstance(configs, list | tuple):
             return [_build_scheduler(configs, wrapper, defaults, epoch_length, place)]
         return [
@@ -208,70 +271,16 @@ def build_param_scheduler(
 
     if not isinstance(optim_wrapper, OptimWrapperDict):
         return build_list(cfg, optim_wrapper, path)
+    wrappers = optim_wrapper.optim_wrappers
     if not isinstance(cfg, Mapping) or "type" in cfg:
-        return {name: build_list(cfg, wrapper, path) for name, wrapper in optim_wrapper.items()}
-    if set(cfg) != set(optim_wrapper.keys()):
-        raise ConfigError(
-            path, f"its names {sorted(cfg)} are not those of the optimizers", ", ".join(optim_wrapper.keys())
-        )
-    return {name: build_list(cfg[name], wrapper, f"{path}.{name}") for name, wrapper in optim_wrapper.items()}
-
-
-def resume_param_schedulers(
-    schedulers: Sequence[_ParamScheduler],
-    states: Sequence[Mapping[str, Any]],
-    *,
-    optim_wrapper: OptimWrapper | None = None,
-    epochs: int | None = None,
-    iterations: int | None = None,
-    epoch_length: int | None = None,
-    path: str = "param_scheduler",
-) -> None:
-    """Restores the schedulers of one optimizer, whose own state must have been loaded before.
-
-    The schedulers of a value that are those of the checkpoint go on from its value, to the same bits. If one has
-    another class or setting, was added or taken away, that is logged, and the schedulers of the value are replayed
-    from its initial one: from here on, it is that of a run that had the new schedulers from the start. Without
-    schedulers it returns to the initial value.
-
-    (What a ``ReduceOnPlateau`` did cannot be replayed: if only settings were changed, the value is kept as it was,
-    and scheduled on by the new ones.)
-
-    Args:
-        schedulers: the schedulers, in order.
-        states: their states, in the same order.
-        optim_wrapper: the optimizer wrapper, for values that have no scheduler any more; not needed if there are
-            schedulers.
-        epochs: finished epochs of the run; as the states have counted them if None.
-        iterations: finished iterations of the run, likewise.
-        epoch_length: iterations in an epoch, for replaying schedulers by epoch and by iteration together.
-        path: dotted path of their configs, for messages.
-
-    Raises:
-        CheckpointError: schedulers of a value were added, taken away or have another class, and a
-            ``ReduceOnPlateau`` is among them.
-    """
-    optimizer = optim_wrapper or (schedulers[0].optimizer if schedulers else None)
-    steps = {True: _steps_taken(states, by_epoch=True), False: _steps_taken(states, by_epoch=False)}
-    steps.update({kind: given for kind, given in ((True, epochs), (False, iterations)) if given is not None})
-    saved_names = {_param_name(state) for state in states}
-    for name in sorted(saved_names | {scheduler.param_name for scheduler in schedulers}):
-        chain = {
-            f"{path}.{index}": scheduler for index, scheduler in enumerate(schedulers) if scheduler.param_name == name
-        }
-        saved = [state for state in states if _param_name(state) == name]
-        if not _changed(chain, saved, f"{path} for {name}"):
-            continue
-        if any(map(_needs_metrics, chain.values())):
-            get_logger().warning("%s stays as in the checkpoint: what ReduceOnPlateau did is not replayed", name)
-        elif chain:
-            _replay(list(chain.values()), steps, epoch_length)
-        elif optimizer is not None:
-            _unschedule(optimizer, name)
+        return {name: build_list(cfg, wrapper, path) for name, wrapper in wrappers.items()}
+    if cfg.keys() != wrappers.keys():
+        raise ConfigError(path, f"its names {sorted(cfg)} are not those of the optimizers", ", ".join(wrappers))
+    return {name: build_list(cfg[name], wrapper, f"{path}.{name}") for name, wrapper in wrappers.items()}
 
 
 def beyond_end(cfg: Mapping[str, Any], max_epochs: int | None, max_iters: int | None) -> str | None:
-    """Returns what in a scheduler's config lies beyond the end of the run, or None.
+    """Return what in a scheduler's config lies beyond the end of the run, or None.
 
     Args:
         cfg: config of a scheduler.
@@ -293,8 +302,8 @@ def beyond_end(cfg: Mapping[str, Any], max_epochs: int | None, max_iters: int | 
 
 def _build_scheduler(
     cfg: Any, wrapper: OptimWrapper, defaults: Mapping[bool, int | None], epoch_length: int | None, path: str
-) -> _ParamScheduler:
-    if isinstance(cfg, _ParamScheduler):
+) -> ParamScheduler:
+    if isinstance(cfg, ParamScheduler):
         return cfg
     if not isinstance(cfg, Mapping):
         raise ConfigError(path, f"expected the config of a scheduler, not {cfg!r}")
@@ -316,94 +325,3 @@ def _build_scheduler(
             )
         cfg = {**cfg, "type": scheduler_class.build_iter_from_epoch}
     return PARAM_SCHEDULER.build(cfg, path=path, **runtime)  # type: ignore[no-any-return]
-
-
-def _param_name(state: Mapping[str, Any]) -> str:
-    return state.get("settings", state).get("param_name", "lr")  # type: ignore[no-any-return]
-
-
-def _changed(chain: Mapping[str, _ParamScheduler], states: Sequence[Mapping[str, Any]], title: str) -> bool:
-    """Load the states of the schedulers of a value, log what was changed since, and return whether anything was.
-
-    Args:
-        chain: the schedulers by the path of their config.
-        states: their states.
-        title: what to call them all together.
-    """
-    now = [type(scheduler).__name__ for scheduler in chain.values()]
-    then = [state.get("class_name") for state in states]
-    if len(now) != len(then) or any(saved not in (None, own) for saved, own in zip(then, now)):
-        before, present = (", ".join(name or "(unknown)" for name in names) or "none" for names in (then, now))
-        change = f"{title}: the checkpoint has {before}, this run has {present}"
-        if any(map(_needs_metrics, chain.values())) or any("best" in state for state in states):
-            raise CheckpointError(
-                f"{change}. What ReduceOnPlateau did cannot be replayed: resume with the schedulers of that run, or "
-                f"{FROM_WEIGHTS}"
-            )
-        get_logger().warning("%s. Values are those of a run with the present schedulers from the start", change)
-        return True
-    changed = False
-    for (path, scheduler), state in zip(chain.items(), states):
-        scheduler.load_state_dict(state)
-        if changes := scheduler.changed_settings(state):
-            changed = True
-            shown = ", ".join(f"{name}: {old!r} -> {new!r}" for name, (old, new) in changes.items())
-            get_logger().info("%s (%s) changed since the checkpoint: %s", path, type(scheduler).__name__, shown)
-    return changed
-
-
-def _unschedule(optimizer: OptimWrapper | Optimizer, name: str) -> None:
-    """Give a value that has no scheduler any more back its initial one."""
-    for group in optimizer.param_groups:
-        if f"initial_{name}" not in group:
-            continue
-        initial = group.pop(f"initial_{name}")
-        if name == "momentum" and name not in optimizer.defaults:  # see MomentumSchedulerMixin
-            group.pop(name, None)
-            group["betas"] = (initial, *group["betas"][1:])
-        else:
-            group[name] = initial
-
-
-def _needs_metrics(scheduler: _ParamScheduler) -> bool:
-    return getattr(scheduler, "need_val_args", False)
-
-
-def _steps_taken(states: Sequence[Mapping[str, Any]], *, by_epoch: bool) -> int:
-    return max(
-        (
-            state["_global_step"]
-            for state in states
-            if bool(state.get("settings", state).get("by_epoch", True)) is by_epoch
-        ),
-        default=0,
-    )
-
-
-def _replay(chain: Sequence[_ParamScheduler], steps: Mapping[bool, int], epoch_length: int | None) -> None:
-    """Takes all steps of a run again, from the initial values, in the order of training.
-
-    Args:
-        chain: the schedulers of one value.
-        steps: numbers of epochs (True) and iterations (False) that are finished.
-        epoch_length: iterations in an epoch; an even share if None.
-    """
-    length = epoch_length or (steps[False] // steps[True] if steps[True] else 0)
-    by_kind = {kind: [scheduler for scheduler in chain if scheduler.by_epoch is kind] for kind in (True, False)}
-    for scheduler in chain:
-        scheduler.rewind()
-    for scheduler in chain:
-        scheduler.step()
-
-    def step(by_epoch: bool) -> None:
-        for scheduler in by_kind[by_epoch]:
-            scheduler.step()
-
-    epochs = 0
-    for iteration in range(1, steps[False] + 1 if by_kind[False] else 1):
-        step(by_epoch=False)
-        if length and iteration % length == 0 and epochs < steps[True]:
-            step(by_epoch=True)
-            epochs += 1
-    for _ in range(epochs, steps[True]):
-        step(by_epoch=True)

@@ -8,9 +8,9 @@ import torch
 from torch.optim import Optimizer
 
 from trainwright.engine.errors import CheckpointError
+from trainwright.engine.optim.optimizers import IMPLEMENTATION
 
-_IMPLEMENTATION = ("fused", "foreach", "capturable", "differentiable")
-_NOT_SETTINGS = ("params", "param_names", *_IMPLEMENTATION)
+_NOT_SETTINGS = ("params", "param_names", *IMPLEMENTATION)
 _LATER_SETTINGS = ("maximize", "decoupled_weight_decay")  # older versions of PyTorch do not save them
 FROM_WEIGHTS = "start a new run from its weights (load_from, without resume)"
 
@@ -38,7 +38,7 @@ def refuse_other_class(
             )
         return
     for saved, own in zip(saved_groups, optimizer.param_groups):
-        expected = optimizer.defaults.keys() - {*_IMPLEMENTATION, *_LATER_SETTINGS}
+        expected = optimizer.defaults.keys() - {*IMPLEMENTATION, *_LATER_SETTINGS}
         known = {name for name in saved if not _of_scheduler(name, saved)} & _settings_of_torch()
         lacking, foreign = sorted(expected - saved.keys()), sorted(known - own.keys())
         kind = "decoupled_weight_decay"
@@ -140,7 +140,7 @@ def fit_settings(saved: Mapping[str, Any], own: Mapping[str, Any], defaults: Map
             kept.pop(name, None)
         kept["initial_lr"] = own.get("initial_lr", own["lr"])
     lacking = {key: own[key] for key in own.keys() - kept.keys() if key in defaults or not _of_scheduler(key, own)}
-    return {**lacking, **kept, **{key: own[key] for key in _IMPLEMENTATION if key in own}}
+    return {**lacking, **kept, **{key: own[key] for key in IMPLEMENTATION if key in own}}
 
 
 def kept_settings(now: Sequence[Mapping[str, Any]], configured: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -166,7 +166,7 @@ def changed_implementation(saved: Mapping[str, Any], own: Mapping[str, Any]) -> 
     """Return how the implementation of an optimizer differs from that of a saved parameter group, if it does."""
     return ", ".join(
         f"{key}: {saved[key]} -> {own[key]}"
-        for key in _IMPLEMENTATION
+        for key in IMPLEMENTATION
         if key in saved and key in own and bool(saved[key]) != bool(own[key])
     )
 

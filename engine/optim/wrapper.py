@@ -1,10 +1,11 @@
 """The wrapper around an optimizer: accumulation, clipping, and the state that a resume needs."""
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABCMeta
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from trainwright.engine.optim.state_layout import (
     positions,
     refuse_other_class,
 )
+from trainwright.engine.optim.window import AccumulationWindow
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import OPTIM_WRAPPERS
@@ -30,8 +32,15 @@ NO_CONTEXT: AbstractContextManager[None] = nullcontext()
 _CLIP_FUNCTIONS = {"norm": torch.nn.utils.clip_grad_norm_, "value": torch.nn.utils.clip_grad_value_}
 
 
+def _in_window(name: str) -> Any:
+    """Return a property that stands for an attribute of the accumulation window."""
+    return property(
+        lambda wrapper: getattr(wrapper._window, name), lambda wrapper, value: setattr(wrapper._window, name, value)
+    )
+
+
 @OPTIM_WRAPPERS.register_module()
-class OptimWrapper:
+class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is registered as a subclass, below
     """Turns losses into parameter updates: backward, accumulation, clipping, step.
 
     With ``accumulative_counts=n`` the gradients of ``n`` iterations (a *window*) make one update; each loss
@@ -77,33 +86,30 @@ class OptimWrapper:
         # Names of the parameters in the order of the modules, where they are known.
         self.param_names: list[str] | None = None
 
-        self._inner_count = 0
-        self._max_counts = -1
-        self._restored_counts = False
-        self._restored_length: int | None = None
-        self._next_counts: int | None = None
+        self._window = AccumulationWindow(_checked_counts(accumulative_counts))
+        self._window_is_restored = False
         self._needs_closure = _needs_closure(optimizer)
         # PyTorch's own zero_grad does no more than ours, and takes some 20 µs longer (a range for the profiler).
         self._clears_directly = getattr(type(optimizer), "zero_grad", None) is Optimizer.zero_grad
-        self._start_windows(_checked_counts(accumulative_counts))
 
     @property
     def accumulative_counts(self) -> int:
         """Iterations to a window. Set within a window, it takes effect when that window ends."""
-        return self._accumulative_counts
+        return self._window.size
 
     @accumulative_counts.setter
     def accumulative_counts(self, counts: int) -> None:
-        counts = _checked_counts(counts)
-        if self.should_update():
-            self._start_windows(counts)
-        else:
-            self._next_counts = counts
+        self._window.resize(_checked_counts(counts))
 
     @property
     def inner_count(self) -> int:
         """How many losses have been propagated back."""
-        return self._inner_count
+        return self._window.done
+
+    @property
+    def optim_wrappers(self) -> Mapping[str, "OptimWrapper"]:
+        """The single wrappers by name, as in an :class:`OptimWrapperDict`: this one, without a name."""
+        return {"": self}
 
     @property
     def message_hub(self) -> MessageHub:
@@ -128,49 +134,42 @@ class OptimWrapper:
         step_kwargs: dict[str, Any] | None = None,
         zero_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        """Propagates a loss back and, at the end of a window, updates the parameters and clears their
-        gradients.
+        """Propagate a loss back and, at the end of a window, update the parameters and clear their gradients.
 
         Args:
             loss: scalar loss of this iteration.
             step_kwargs: arguments of :meth:`step`.
             zero_kwargs: arguments of :meth:`zero_grad`.
         """
-        if self._accumulative_counts == 1:
-            self.backward(loss)
-            updating = True
-        else:
-            self.backward(self.scale_loss(loss))
-            updating = self.should_update()
-        if updating:
+        window = self._window
+        self.backward(loss if window.size == 1 else self.scale_loss(loss))
+        if window.size == 1 or self.should_update():
             self.step(**step_kwargs) if step_kwargs else self.step()
             self.zero_grad(**zero_kwargs) if zero_kwargs else self.zero_grad()
-            if self._next_counts is not None:
-                self._start_windows(self._next_counts)
+            if window.next_size is not None:
+                window.resize(window.next_size)
 
     def accumulate(self, loss: Tensor) -> None:
-        """Propagates back a part of the loss of an iteration, which :meth:`update_params` ends with the last part.
+        """Propagate back a part of the loss of an iteration; :meth:`update_params` follows with the last part.
 
         Args:
             loss: scalar loss.
         """
-        self.backward(self.scale_loss(loss))
-        self._inner_count -= 1
+        self._propagate(self.scale_loss(loss))
 
     def scale_loss(self, loss: Tensor) -> Tensor:
-        """Returns the loss divided by the number of iterations in its window."""
-        return loss if self._accumulative_counts == 1 else loss / self._window_length()
+        """Return the loss divided by the number of iterations in its window."""
+        return loss if self._window.size == 1 else loss / self._window.divisor
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
-        """Propagates a loss back and counts it. A subclass that overrides this counts in ``_inner_count``
-        too.
+        """Propagate a loss back and count it. A subclass that overrides this increments ``_inner_count``, too.
 
         Args:
             loss: scalar loss.
             **kwargs: arguments of :meth:`torch.Tensor.backward`.
         """
-        loss.backward(**kwargs)  # type: ignore[no-untyped-call]
-        self._inner_count += 1
+        self._propagate(loss, **kwargs)
+        self._window.done += 1
 
     def step(self, **kwargs: Any) -> None:
         """Clips the gradients, if asked to, and updates the parameters.
@@ -216,25 +215,23 @@ class OptimWrapper:
         return no_sync()  # type: ignore[no-any-return]
 
     def should_update(self) -> bool:
-        """Returns whether a window has just ended (or none has begun)."""
-        counts = self._accumulative_counts
-        return (
-            counts == 1
-            or (self._inner_count - self._window_start) % counts == 0
-            or self._inner_count == self._max_counts
-        )
+        """Return whether a window has just ended (or none has begun)."""
+        return self._window.is_complete
 
     def should_sync(self) -> bool:
-        """Returns whether the next loss ends a window: then processes must exchange their gradients."""
-        counts = self._accumulative_counts
-        if counts == 1:
-            return True
-        count = self._inner_count + 1
-        return (count - self._window_start) % counts == 0 or count == self._max_counts
+        """Return whether the next loss ends a window: then processes must exchange their gradients."""
+        return self._window.size == 1 or self._window.ends_with_next
+
+    def has_completed(self, losses: int) -> bool:
+        """Return whether exactly this many losses were propagated back, and none is waiting for its update.
+
+        If that holds for the losses before an iteration that failed, it has changed no weights, and no gathered
+        gradients are lost.
+        """
+        return self._window.done == losses and self._window.is_complete
 
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
-        """Says where in the run this wrapper starts and where it ends, so that no window is left without its
-        update.
+        """Set the counts at the start and at the end of a run, so that its last, shorter window makes an update, too.
 
         Counts restored by :meth:`load_state_dict` are kept.
 
@@ -243,28 +240,28 @@ class OptimWrapper:
             init_counts: losses propagated back so far.
             max_counts: losses that will have been propagated back at the end of the run.
         """
-        self._max_counts = max_counts
-        if not self._restored_counts:
-            if init_counts % self._accumulative_counts:
-                get_logger().warning(
-                    "resumed within an accumulation window without its gradients: the window starts anew"
-                )
-            self._inner_count = self._window_start = init_counts
-        self._set_remainder()
-        if self._restored_length is not None:
-            self._rescale_gathered(self._restored_length)
-        if self._accumulative_counts > 1 and any(isinstance(module, _BatchNorm) for module in model.modules()):
-            get_logger().info("gradient accumulation: batch normalisation still sees single batches, not whole windows")
+        window = self._window
+        if window.done != init_counts and not self._window_is_restored:
+            if init_counts % window.size:
+                get_logger().warning("resumed within an accumulation window without its gradients: it starts again")
+            window.move_to(init_counts)
+        elif window.is_complete:
+            window.move_to(window.done)
+        self._window_is_restored = False
+        length = window.divisor
+        window.last = max_counts
+        if window.divisor != length and not window.is_complete:
+            self._rescale_gathered(length, window.divisor)
+        if window.size > 1 and any(isinstance(module, _BatchNorm) for module in model.modules()):
+            get_logger().info("gradient accumulation: batch normalization still sees single batches, not whole windows")
 
     def shift_counts(self, by: int) -> None:
-        """Counts on from another number of losses, for a run whose iterations are numbered anew.
+        """Offset the counts after the iterations of a run were renumbered.
 
         Args:
-            by: what is added to the count; the window in progress stays as it is.
+            by: what is added to the counts; the window in progress stays as it is.
         """
-        self._inner_count += by
-        self._window_start += by
-        self._set_remainder()
+        self._window.shift(by)
 
     def get_lr(self) -> dict[str, list[float]]:
         """Returns ``lr`` of each group, and ``base_lr`` where there are several groups."""
@@ -298,16 +295,12 @@ class OptimWrapper:
             state["param_order"] = list(self.param_order)
         if self.param_names is not None:
             state["param_names"] = list(self.param_names)
-        accumulation: dict[str, Any] = {"inner_count": self._inner_count}
-        state["accumulation"] = accumulation
-        if not self.should_update():
-            gathered = (self._inner_count - self._window_start) % self._accumulative_counts
-            accumulation["window_start"] = self._inner_count - gathered
-            accumulation["counts"] = self._accumulative_counts
-            accumulation["length"] = self._window_length()
+        accumulation: dict[str, Any] = self._window.state_dict()
+        if not self._window.is_complete:
             accumulation["grads"] = {
                 index: param.grad for index, param in enumerate(self._params()) if param.grad is not None
             }
+        state["accumulation"] = accumulation
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -348,11 +341,14 @@ class OptimWrapper:
         if accumulation is not None:
             self._load_accumulation(accumulation, saved_order, saved_scale)
 
+    # MMEngine's names, which subclasses read and write
+    _inner_count = _in_window("done")
+    _accumulative_counts = _in_window("size")
+    _max_counts = _in_window("last")
+
     def __repr__(self) -> str:
         return (
-            f"Type: {type(self).__name__}\n"
-            f"_accumulative_counts: {self._accumulative_counts}\n"
-            f"optimizer: \n{self.optimizer!r}\n"
+            f"Type: {type(self).__name__}\n_accumulative_counts: {self._window.size}\noptimizer: \n{self.optimizer!r}\n"
         )
 
     def _params(self) -> Iterator[Tensor]:
@@ -365,22 +361,8 @@ class OptimWrapper:
             if norm is not None:
                 self.message_hub.update_scalar(f"train/{self.grad_name}", norm)
 
-    def _start_windows(self, counts: int) -> None:
-        self._accumulative_counts = counts
-        self._window_start = self._inner_count
-        self._next_counts = None
-        self._set_remainder()
-
-    def _set_remainder(self) -> None:
-        """Finds how many iterations the last window has, if it is not a full one."""
-        self._remainder_counts = (
-            0 if self._max_counts == -1 else (self._max_counts - self._window_start) % self._accumulative_counts
-        )
-
-    def _window_length(self) -> int:
-        """Return the number of iterations in the window in progress: the last one of a run may be shorter."""
-        in_last = self._max_counts - self._remainder_counts <= self._inner_count < self._max_counts
-        return self._remainder_counts if in_last else self._accumulative_counts
+    def _propagate(self, loss: Tensor, **kwargs: Any) -> None:
+        loss.backward(**kwargs)  # type: ignore[no-untyped-call]
 
     def _loss_scale(self) -> float:
         """Return the factor that is in gathered gradients."""
@@ -389,53 +371,49 @@ class OptimWrapper:
     def _load_accumulation(
         self, accumulation: Mapping[str, Any], saved_order: Sequence[int] | None, saved_scale: float
     ) -> None:
-        self._restored_counts = True
-        self._restored_length = None
-        self._inner_count = accumulation["inner_count"]
-        configured = self._accumulative_counts
-        if "counts" not in accumulation:
-            self._start_windows(configured)
-            return
+        grads = accumulation.get("grads", {})
+        factor = self._loss_scale() / saved_scale
+        if factor != 1 and not all(grad.isfinite().all() for grad in grads.values()):
+            get_logger().warning(
+                "the gradients of the accumulation window in progress overflowed, and the loss scale has changed: "
+                "the window starts again"
+            )
+            accumulation, grads = {"inner_count": accumulation["inner_count"]}, {}
         params = list(self._params())
         own_index = {position: index for index, position in enumerate(positions(self.param_order, len(params)))}
         saved_position = positions(saved_order, len(params))
-        factor = self._loss_scale() / saved_scale
-        if factor != 1 and not all(grad.isfinite().all() for grad in accumulation["grads"].values()):
-            get_logger().warning(
-                "the gradients of the accumulation window in progress overflowed, and the loss scale is another now: "
-                "the window starts again"
-            )
-            self._start_windows(configured)
-            return
-        for index, grad in accumulation["grads"].items():
+        for index, grad in grads.items():
             param = params[own_index[saved_position[index]]] if index < len(params) else None
             if param is None or param.shape != grad.shape:
                 raise CheckpointError("the accumulated gradients in this checkpoint belong to other parameters")
             param.grad = grad.to(param.device, copy=True).mul_(factor)
-        self._accumulative_counts = accumulation["counts"]
-        self._window_start = accumulation["window_start"]
-        self._next_counts = configured if configured != self._accumulative_counts else None
-        self._restored_length = accumulation.get("length")
-        self._set_remainder()
+        self._window.load_state_dict(accumulation)
+        self._window_is_restored = True
 
-    def _rescale_gathered(self, saved_length: int) -> None:
-        """Make restored gradients the part of a mean over the window as long as it is in this run."""
-        self._restored_length = None
-        length = self._window_length()
-        if length == saved_length or self.should_update():
-            return
+    def _rescale_gathered(self, before: int, now: int) -> None:
+        """Make gathered gradients a part of the mean over a window whose length has changed."""
         get_logger().info(
             "the accumulation window in progress has %d iterations, no longer %d: its gradients are scaled to that",
-            length,
-            saved_length,
+            now,
+            before,
         )
         for param in self._params():
             if param.grad is not None:
-                param.grad.mul_(saved_length / length)
+                param.grad.mul_(before / now)
+
+
+def _of_one_wrapper(name: str) -> Callable[..., NoReturn]:
+    """Return a method that refuses: only the model knows which wrapper it is for."""
+
+    def refuse(wrappers: "OptimWrapperDict", *args: Any, **kwargs: Any) -> NoReturn:
+        names = ", ".join(wrappers.optim_wrappers)
+        raise NotImplementedError(f"{name} belongs to a single optimizer wrapper: optim_wrapper[name], of {names}")
+
+    return refuse
 
 
 @OPTIM_WRAPPERS.register_module()
-class OptimWrapperDict(OptimWrapper):
+class OptimWrapperDict:
     """Several optimizer wrappers by name, for models that update their parts separately, such as GANs.
 
     The model asks for a wrapper by name, ``optim_wrapper["generator"]``, and updates through it. Saving,
@@ -445,7 +423,7 @@ class OptimWrapperDict(OptimWrapper):
         **optim_wrappers: the wrappers.
 
     Raises:
-        TypeError: one of them is no :class:`OptimWrapper`.
+        TypeError: one of them is not an :class:`OptimWrapper`.
     """
 
     def __init__(self, **optim_wrappers: OptimWrapper) -> None:
@@ -454,49 +432,29 @@ class OptimWrapperDict(OptimWrapper):
                 raise TypeError(f"OptimWrapperDict takes optimizer wrappers, not {name}={wrapper!r}")
         self.optim_wrappers = optim_wrappers
 
-    def update_params(
-        self,
-        loss: Tensor,
-        step_kwargs: dict[str, Any] | None = None,
-        zero_kwargs: dict[str, Any] | None = None,
-    ) -> None:
-        """Refuses: only the model knows which wrapper a loss is for."""
-        raise self._ask_one("update_params")
-
-    def backward(self, loss: Tensor, **kwargs: Any) -> None:
-        """Refuses: only the model knows which wrapper a loss is for."""
-        raise self._ask_one("backward")
-
-    def step(self, **kwargs: Any) -> None:
-        """Refuses: only the model knows which wrapper is due."""
-        raise self._ask_one("step")
-
-    def optim_context(self, model: nn.Module) -> AbstractContextManager[Any]:
-        """Refuses: only the model knows which wrapper is in use."""
-        raise self._ask_one("optim_context")
+    update_params = _of_one_wrapper("update_params")
+    backward = _of_one_wrapper("backward")
+    step = _of_one_wrapper("step")
+    optim_context = _of_one_wrapper("optim_context")
+    accumulative_counts = property(_of_one_wrapper("accumulative_counts"), _of_one_wrapper("accumulative_counts"))
 
     def zero_grad(self, **kwargs: Any) -> None:
-        """Clears the gradients of all wrappers."""
+        """Clear the gradients of all wrappers."""
         for wrapper in self.optim_wrappers.values():
             wrapper.zero_grad(**kwargs)
 
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
-        """Does nothing: how often each wrapper is used in an iteration is the model's affair."""
+        """Do nothing: the model decides how often each wrapper steps."""
 
     def shift_counts(self, by: int) -> None:
-        """Does nothing: see :meth:`initialize_count_status`."""
+        """Do nothing: see :meth:`initialize_count_status`."""
+
+    def has_completed(self, losses: int) -> bool:
+        """Return False: how many losses each wrapper gets in an iteration is not known."""
+        return False
 
     @property
-    def accumulative_counts(self) -> int:
-        """Refuses: each wrapper has its own."""
-        raise self._ask_one("accumulative_counts")
-
-    @accumulative_counts.setter
-    def accumulative_counts(self, counts: int) -> None:
-        raise self._ask_one("accumulative_counts")
-
-    @property
-    def param_groups(self) -> dict[str, list[dict[str, Any]]]:  # type: ignore[override]  # MMEngine's interface
+    def param_groups(self) -> dict[str, list[dict[str, Any]]]:
         """The parameter groups by name of wrapper."""
         return {name: wrapper.param_groups for name, wrapper in self.optim_wrappers.items()}
 
@@ -570,9 +528,9 @@ class OptimWrapperDict(OptimWrapper):
     def __repr__(self) -> str:
         return "".join(f"name: {name}\n{wrapper!r}" for name, wrapper in self.optim_wrappers.items())
 
-    def _ask_one(self, method: str) -> NotImplementedError:
-        names = ", ".join(self.optim_wrappers)
-        return NotImplementedError(f"{method} belongs to a single optimizer wrapper: optim_wrapper[name], of {names}")
+
+OptimWrapper.register(OptimWrapperDict)  # as in MMEngine, where it inherits from it
+AnyOptimWrapper = OptimWrapper | OptimWrapperDict
 
 
 def _checked_counts(counts: int) -> int:
@@ -600,10 +558,3 @@ def _momentum_of(group: Mapping[str, Any]) -> float:
     if "momentum" in group:
         return group["momentum"]  # type: ignore[no-any-return]
     return group["betas"][0] if "betas" in group else 0
-
-
-def single_wrappers(optim_wrapper: Any) -> list[OptimWrapper]:
-    """Return an optimizer wrapper, or those in a dictionary of them, as a list."""
-    if isinstance(optim_wrapper, OptimWrapperDict):
-        return list(optim_wrapper.values())
-    return [optim_wrapper]

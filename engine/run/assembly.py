@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from trainwright.engine.building import origin_of, resolve
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.optim.constructor import build_optim_wrapper
-from trainwright.engine.optim.param_scheduler import OneCycleParamScheduler
+from trainwright.engine.optim.rules import OneCycleParamScheduler
 from trainwright.engine.optim.schedulers import build_param_scheduler
 from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.parts import MODES, TEST_LOOP, TRAIN_LOOP, VAL_LOOP, contradicts_by_epoch
@@ -93,7 +93,6 @@ def _scale_lr(runner: "Runner", wrapper: Any, options: Mapping[str, Any]) -> Non
     if own is None:
         raise ConfigError("auto_scale_lr.enable", f"a {type(loader.batch_sampler).__name__} tells no batch_size")
     batch_size = own * runner.world_size
-    groups = wrapper.param_groups
-    for group in chain(*groups.values()) if isinstance(groups, Mapping) else groups:
+    for group in chain(*(single.param_groups for single in wrapper.optim_wrappers.values())):
         group["lr"] *= batch_size / base
     runner.logger.info("Learning rates scaled by %g: batches of %d, chosen for %d", batch_size / base, batch_size, base)

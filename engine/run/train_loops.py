@@ -141,9 +141,7 @@ class TrainLoop(BaseLoop):
         except RuntimeError as error:
             if is_out_of_memory(error):
                 error.add_note(f"in iteration {state.iter + 1}: {REMEDIES}")
-                wrapper = runner.optim_wrapper
-                # The loss was not propagated back, so the weights are those of the iteration before.
-                if getattr(wrapper, "inner_count", None) == state.iter and wrapper.should_update():
+                if runner.optim_wrapper.has_completed(state.iter):  # the weights are those of the iteration before
                     self._stop_intact("out of memory")
             raise
         runner.call_hook("after_train_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs)

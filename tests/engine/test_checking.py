@@ -74,6 +74,8 @@ def test_a_good_config_has_no_mistakes(mistakes: Any) -> None:
         ("step_size=1", "step=1", "my.py:12: param_scheduler.0.step: StepLR takes no such argument\n    did you mean 'step_size'"),
         ("step_size=1", "step_size=1, begin=3", "my.py:12: param_scheduler.0.begin: it begins at 3, the run ends after 3 epochs"),
         ("'StepLR', step_size=1", "'MultiStepLR', milestones=[4, 8]", "my.py:12: param_scheduler.0.milestones: all its milestones [4, 8] lie beyond the end"),
+        ("'StepLR', step_size=1", "'ReduceOnPlateauLR', by_epoch=False", "my.py:12: param_scheduler.0.by_epoch: this scheduler counts epochs"),
+        ("'StepLR', step_size=1", "'ReduceOnPlateauLR', convert_to_iter_based=True", "my.py:12: param_scheduler.0.convert_to_iter_based: this"),
         ("'Accuracy'", "'Acuracy'", "my.py:15: val_evaluator.type: 'Acuracy' is not registered as a metric\n    did you mean 'Accuracy'"),
         ("checkpoint=", "chekpoint=", "my.py:16: default_hooks.chekpoint: no default hook has this name\n    did you mean 'checkpoint'"),
         ("interval=1", "intervall=1", "my.py:16: default_hooks.checkpoint.intervall: CheckpointHook takes no such argument\n    did you mean 'interval'"),

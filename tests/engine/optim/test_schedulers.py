@@ -1,25 +1,23 @@
 """Schedulers: the numbers against closed forms and MMEngine's own, and what a resume makes of them."""
 
+import inspect
 import io
 import json
 import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pytest
 import torch
 from torch import nn
 
 from trainwright.engine.errors import CheckpointError, ConfigError
-from trainwright.engine.optim import param_scheduler, schedulers
-from trainwright.engine.optim.param_scheduler import (
-    INF,
-    LinearParamScheduler,
-    ReduceOnPlateauParamScheduler,
-    _ParamScheduler,
-)
+from trainwright.engine.optim import rules, schedulers
+from trainwright.engine.optim.param_scheduler import INF, ParamScheduler, Schedule, _ParamScheduler
+from trainwright.engine.optim.rules import LinearParamScheduler, ReduceOnPlateauParamScheduler
+from trainwright.engine.optim.scheduler_resume import resume_param_schedulers
 from trainwright.engine.optim.schedulers import (
     CosineAnnealingLR,
     CosineAnnealingMomentum,
@@ -33,7 +31,6 @@ from trainwright.engine.optim.schedulers import (
     StepLR,
     beyond_end,
     build_param_scheduler,
-    resume_param_schedulers,
 )
 from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
 from trainwright.engine.records.logger import get_logger
@@ -53,7 +50,7 @@ def make_wrapper(optimizer: str = "sgd", groups: int = 2) -> OptimWrapper:
 
 
 def class_of(name: str) -> Any:
-    return getattr(schedulers, name, None) or getattr(param_scheduler, name)
+    return getattr(schedulers, name, None) or getattr(rules, name)
 
 
 def lrs(wrapper: OptimWrapper) -> list[float]:
@@ -187,9 +184,9 @@ def test_momentum_needs_an_optimizer_that_has_one() -> None:
 
 def test_a_missing_metric_is_named_with_those_there_are() -> None:
     scheduler = ReduceOnPlateauLR(make_wrapper(), monitor="acc")
-    with pytest.raises(ConfigError, match="no metric 'acc'") as caught:
+    with pytest.raises(ConfigError, match="param_scheduler.monitor: .* no 'acc'") as caught:
         scheduler.step({"val/accuracy": 1.0, "val/f1": 0.5})
-    assert "there are val/accuracy, val/f1" in str(caught.value)
+    assert "val/accuracy, val/f1" in str(caught.value)
 
 
 def test_reduce_on_plateau_counts_epochs_without_metrics() -> None:
@@ -200,17 +197,99 @@ def test_reduce_on_plateau_counts_epochs_without_metrics() -> None:
     assert ReduceOnPlateauParamScheduler.need_val_args
 
 
-def test_verbose_logs_each_change(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
-    shown: list[tuple[int, float]] = []
-
-    class Shown(StepLR):
-        def print_value(self, is_verbose: bool, group: int, value: float) -> None:
-            assert is_verbose
-            shown.append((group, value))
-
-    scheduler = Shown(make_wrapper(groups=1), step_size=1, gamma=0.5, verbose=True)
+def test_verbose_logs_each_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(get_logger(), "info", lambda text, *args: lines.append(text % args))
+    scheduler = StepLR(make_wrapper(groups=1), step_size=1, gamma=0.5, verbose=True)
     scheduler.step()
-    assert shown == [(0, 0.1), (0, 0.05)]
+    assert lines == ["lr of group 0: 1.0000e-01 in epoch 0", "lr of group 0: 5.0000e-02 in epoch 1"]
+
+
+def test_signature_and_help_name_every_argument() -> None:
+    assert str(inspect.signature(StepLR)).partition("step_size")[2] == (
+        f": int, gamma: float = 0.1, *, begin: int = 0, end: int = {INF}, last_step: int = -1, by_epoch: bool = True, "
+        "verbose: bool = False)"
+    )
+    assert "Multiplies the learning rate by ``gamma``" in str(StepLR.__doc__)
+    assert "Multiplies the momentum by ``gamma``" in str(schedulers.StepMomentum.__doc__)
+    for name, cls in list(PARAM_SCHEDULERS.module_dict.items()):
+        if not cls.__module__.startswith("trainwright."):
+            continue
+        signature = inspect.signature(cls)
+        assert ("param_name" in signature.parameters) is name.endswith("ParamScheduler")
+        for argument in signature.parameters.keys() - {"optimizer", "param_name", *Schedule.__annotations__}:
+            assert f"{argument}: " in str(cls.__doc__), (name, argument)
+
+
+# schedulers of one's own
+
+
+class InverseSqrt(ParamScheduler):
+    """A closed form, with the checks that a beginner needs."""
+
+    def __init__(self, optimizer: Any, param_name: str, scale: float = 2.0, **schedule: Unpack[Schedule]) -> None:
+        self.scale = scale
+        super().__init__(optimizer, param_name, **schedule)
+
+    def _get_factor(self, step: int) -> float:
+        return max(0.0, (1 + step / self.scale) ** -0.5 - 0.5) if step < 8 else 0.25
+
+
+class InverseSqrtLR(LRSchedulerMixin, InverseSqrt):
+    pass
+
+
+def test_a_closed_form_is_that_of_the_initial_value_and_chains() -> None:
+    expected = [0.1 * max(0.0, (1 + t / 2) ** -0.5 - 0.5) for t in range(8)] + [0.025] * 2
+    assert expected[6] == 0  # and comes back
+    assert curve(10, InverseSqrtLR) == pytest.approx(expected)
+    wrapper = make_wrapper(groups=1)
+    chain = [StepLR(wrapper, step_size=2, gamma=0.5), InverseSqrtLR(wrapper)]
+    values = []
+    for _ in range(6):
+        values.append(lrs(wrapper)[0])
+        for scheduler in chain:
+            scheduler.step()
+    assert values == pytest.approx([value * 0.5 ** (t // 2) for t, value in enumerate(expected[:6])])
+
+
+def test_a_scheduler_without_a_rule_or_with_too_few_values_is_refused() -> None:
+    with pytest.raises(NotImplementedError, match="_get_factor or _get_value"):
+        ParamScheduler(make_wrapper(), "lr")
+
+    class First(ParamScheduler):
+        def _get_value(self) -> list[float]:
+            return [0.1]
+
+    with pytest.raises(ValueError, match="First computed 1 values for 3 parameter groups"):
+        First(make_wrapper(), "lr")
+
+
+def test_state_that_is_not_saved_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(get_logger(), "warning", lambda text, *args: lines.append(text % args))
+
+    class Counting(ParamScheduler):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.calls = 0
+            super().__init__(*args, **kwargs)
+
+        def _get_value(self) -> list[float]:
+            self.calls += 1
+            return self._current()
+
+    class Counted(Counting):
+        counters = ("calls", *Counting.counters)
+
+    for cls in (Counting, Counted):
+        scheduler = cls(make_wrapper(), "lr")
+        scheduler.state_dict()
+        assert lines == []
+        scheduler.step()
+        for _ in range(2):
+            scheduler.state_dict()
+        assert [line.partition(" during")[0] for line in lines] == ["Counting changed its calls"] * (cls is Counting)
+        lines.clear()
 
 
 def test_a_library_subclass_overrides_get_value() -> None:

@@ -380,6 +380,62 @@ def test_several_wrappers_in_one() -> None:
         others.load_state_dict({"body": state["body"]})
 
 
+def test_one_wrapper_and_several_are_asked_alike() -> None:
+    model, wrappers = make_dict()
+    assert isinstance(wrappers, OptimWrapper)
+    assert issubclass(OptimWrapperDict, OptimWrapper)
+    assert list(wrappers.optim_wrappers.values()) == list(wrappers.values())
+    one = wrappers["body"]
+    assert one.optim_wrappers == {"": one}
+    assert [one.has_completed(losses) for losses in (0, 1)] == [True, False]
+    one.update_params(loss_of(model, batches(1)[0]))
+    assert [one.has_completed(losses) for losses in (0, 1)] == [False, False]  # a window of two is in progress
+    one.update_params(loss_of(model, batches(1)[0]))
+    assert one.has_completed(2)
+    assert not wrappers.has_completed(0)
+
+
+def test_a_wrapper_of_mmengine_that_counts_by_itself() -> None:
+    class Doubling(OptimWrapper):
+        def backward(self, loss: Tensor, **kwargs: Any) -> None:
+            (2 * loss).backward(**kwargs)  # type: ignore[no-untyped-call]
+            self._inner_count += 1
+
+        def last_window(self) -> bool:
+            return self._max_counts - self._inner_count < self._accumulative_counts
+
+    model = make_model()
+    wrapper = Doubling(torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9), accumulative_counts=3)
+    assert wrapper._max_counts == -1
+    wrapper.initialize_count_status(model, 0, 7)
+    seen = []
+    for batch in batches(7):
+        seen.append(wrapper.last_window())
+        wrapper.update_params(loss_of(model, batch))
+    assert seen == [False] * 5 + [True] * 2
+    for one, two in zip(model.parameters(), by_hand(batches(7), [3, 3, 1]).parameters()):
+        assert torch.allclose(one, two)
+    wrapper._accumulative_counts, wrapper._max_counts = 2, -1
+    assert (wrapper.accumulative_counts, wrapper._max_counts) == (2, -1)
+
+
+@pytest.mark.parametrize(("losses", "windows"), [(4, [3, 3, 3]), (5, [3, 3, 3]), (7, [3, 3, 1, 2])])
+def test_a_run_that_is_continued_keeps_its_window_and_another_run_counts_from_its_own_start(
+    losses: int, windows: list[int]
+) -> None:
+    data = batches(9)
+    model = make_model()
+    wrapper = OptimWrapper(make_optimizer(model), accumulative_counts=3)
+    wrapper.initialize_count_status(model, 0, 7)
+    train(wrapper, model, data[:losses])
+    wrapper.initialize_count_status(model, losses, 9)
+    train(wrapper, model, data[losses:])
+    for one, two in zip(model.parameters(), by_hand(data, windows).parameters()):
+        assert torch.allclose(one, two, rtol=1e-6, atol=1e-8)
+    wrapper.initialize_count_status(model, 0, 7)
+    assert (wrapper.inner_count, wrapper.should_update()) == (0, True)
+
+
 @pytest.mark.parametrize("method", ["update_params", "backward", "optim_context"])
 def test_several_wrappers_refuse_what_belongs_to_one(method: str) -> None:
     model, wrappers = make_dict()
@@ -388,6 +444,8 @@ def test_several_wrappers_refuse_what_belongs_to_one(method: str) -> None:
         getattr(wrappers, method)(argument)
     with pytest.raises(NotImplementedError):
         wrappers.step()
+    with pytest.raises(NotImplementedError, match="accumulative_counts belongs to a single"):
+        wrappers.accumulative_counts = 2
     with pytest.raises(KeyError, match="did you mean 'head'"):
         wrappers["haed"]
     with pytest.raises(TypeError, match="takes optimizer wrappers"):

@@ -56,6 +56,7 @@ class Job:
         from_dataset: what is measured is the whole epoch, from reading the data to the checkpoint at its end;
             otherwise only the steps.
         one_cycle: arguments of a ``OneCycleLR`` that is stepped after each iteration.
+        own_loader: we get the loader of the bare loop too, as an object, and train by iterations.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Job:
     label_smoothing: float = 0.0
     from_dataset: bool = False
     one_cycle: dict[str, Any] | None = None
+    own_loader: bool = False
 
     @property
     def warm_up(self) -> int:
@@ -119,6 +121,17 @@ def _mlp_sgd() -> Job:
     return replace(_mlp(), name="mlp_sgd", title="2-layer MLP, batch 8, SGD, steps alone", optimizer=optimizer)
 
 
+def _own_loader() -> Job:
+    return replace(
+        _mlp(), name="own_loader", title="2-layer MLP, Adam, a DataLoader object, steps alone", own_loader=True
+    )
+
+
+def _own_loader_sgd() -> Job:
+    title = "2-layer MLP, SGD, a DataLoader object, steps alone"
+    return replace(_mlp_sgd(), name="own_loader_sgd", title=title, own_loader=True)
+
+
 def _resnet18() -> Job:
     return Job(
         name="resnet18",
@@ -153,6 +166,8 @@ def _fashion_mnist() -> Job:
 JOBS: dict[str, Callable[[], Job]] = {
     "mlp": _mlp,
     "mlp_sgd": _mlp_sgd,
+    "own_loader": _own_loader,
+    "own_loader_sgd": _own_loader_sgd,
     "resnet18": _resnet18,
     "fashion_mnist": _fashion_mnist,
 }

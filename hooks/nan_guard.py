@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trainwright.engine.data.loader import position_of, sample_indices
 from trainwright.engine.distributed import all_reduce
 from trainwright.engine.errors import ConfigError, TrainingError, did_you_mean
 from trainwright.engine.optim.wrapper import single_wrappers
@@ -203,7 +202,8 @@ class NanGuardHook(Hook):
         iteration, value = bad[0]
         share = f"{len(bad)} of iterations {first + 1} to {done} are not finite"
         lines = [f"The {self.monitor} of iteration {iteration + 1} is {value} ({share})."]
-        indices = _indices_of(runner, iteration)
+        cursor = getattr(runner.train_loop, "cursor", None)  # a loop of the user's own may have none
+        indices = None if cursor is None else cursor.indices(iteration)
         if indices is not None:
             lines.append(f"Its batch had the samples {indices}.")
             if paths := _paths_of(runner, indices):
@@ -292,16 +292,6 @@ def _agree(healthy: bool, runner: "Runner") -> bool:
     flag = torch.tensor(int(healthy))
     all_reduce(flag, "min")
     return bool(flag)
-
-
-def _indices_of(runner: "Runner", iteration: int) -> list[int] | None:
-    """Returns the samples of an iteration of the epoch in progress, if they can be worked out."""
-    state, loader = runner.state, runner.train_dataloader
-    position = state.inner_iter - (state.iter - iteration) + state.data_shift
-    if position < 0:
-        return None
-    data_pass, batch = position_of(loader, position)
-    return sample_indices(loader, state.epoch + data_pass, batch)
 
 
 def _paths_of(runner: "Runner", indices: list[int]) -> list[str]:

@@ -66,9 +66,8 @@ class RuntimeInfoHook(Hook):
             }
         )
         self._series = {}
-        metainfo = getattr(getattr(runner.train_dataloader, "dataset", None), "metainfo", None)
-        if metainfo is not None:
-            hub.update_info("dataset_meta", copy.deepcopy(metainfo))
+        if runner.dataset_meta is not None:
+            hub.update_info("dataset_meta", copy.deepcopy(runner.dataset_meta))
 
     def after_train(self, runner: "Runner") -> None:
         """Notes that no loop runs."""

@@ -188,7 +188,7 @@ def _restart_workers(runner: "Runner", loader: Any) -> None:
     if getattr(loader, "_iterator", None) is not None:
         loader._iterator = None
     if loader is runner.train_dataloader:
-        runner.train_loop.reload_data()
+        runner.train_loop.cursor.reopen()
 
 
 def _is_pipeline(value: Any) -> bool:

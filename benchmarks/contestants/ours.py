@@ -27,15 +27,21 @@ def build_runner(job: Job, network: nn.Module, folder: Path, optimizer: dict[str
     return Runner(
         model=network,
         work_dir=str(folder),
-        train_dataloader={
-            "dataset": job.build_dataset(job.size),
-            "batch_size": job.batch_size,
-            "collate_fn": {"type": "default_collate"},
-        },
-        train_cfg={"by_epoch": True, "max_epochs": 1},
+        train_dataloader=job.build_loader() if job.own_loader else _loader_config(job),
+        train_cfg={"by_epoch": False, "max_iters": job.steps}
+        if job.own_loader
+        else {"by_epoch": True, "max_epochs": 1},
         optim_wrapper={"optimizer": optimizer},
         randomness={"seed": 0},
     )
+
+
+def _loader_config(job: Job) -> dict[str, Any]:
+    return {
+        "dataset": job.build_dataset(job.size),
+        "batch_size": job.batch_size,
+        "collate_fn": {"type": "default_collate"},
+    }
 
 
 def _build_shipped_runner(job: Job, folder: Path, optimizer: dict[str, Any]) -> Runner:

@@ -16,15 +16,15 @@ from trainwright.engine.optim.schedulers import resume_param_schedulers
 from trainwright.engine.optim.wrapper import OptimWrapperDict
 from trainwright.engine.run.environment import package_version
 from trainwright.engine.run.hook import has_state
-from trainwright.engine.run.loops import TrainLoop
 from trainwright.engine.run.model_setup import unwrap
+from trainwright.engine.run.train_loops import TrainLoop
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
 
 FORMAT = 1
 _OURS = "trainwright"
-_NOT_STATE = ("format",)
+_NOT_STATE = ("format", "batching", "data")  # the last two are part of "position" since version 0.1
 
 
 class Part(NamedTuple):
@@ -52,10 +52,7 @@ def parts(runner: "Runner") -> list[Part]:
     if (wrapper := runner.optim_wrapper) is not None:
         found.append(Part(("optimizer",), wrapper.state_dict, lambda state: _load_optimizer(runner, state)))
     if isinstance(loop, TrainLoop):
-        found += [
-            Part((_OURS, "data"), loop.data_state, lambda state: _load_data(loop, state)),
-            Part((_OURS, "batching"), loop.batching, lambda state: _load_batching(runner, loop, state)),
-        ]
+        found += [Part((_OURS, "position"), loop.cursor.state_dict, lambda state: _load_position(runner, loop, state))]
         place = ("param_schedulers",)
         found.append(Part(place, lambda: _scheduler_states(runner), lambda state: _load_schedulers(runner, state)))
     stateful: list[Any] = [hook for hook in runner.hooks if has_state(type(hook))]
@@ -145,7 +142,10 @@ def _states(checkpoint: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], An
     for key in ("message_hub", "optimizer", "param_schedulers"):
         if key in checkpoint:
             yield (key,), checkpoint[key]
-    for key, state in checkpoint.get(_OURS, {}).items():
+    ours = checkpoint.get(_OURS, {})
+    if "batching" in ours:
+        ours = {"position": _position_of_0_1(ours), **ours}
+    for key, state in ours.items():
         if key == "hooks":
             yield from (((_OURS, key, name), of_hook) for name, of_hook in state.items())
         elif key not in _NOT_STATE:
@@ -235,6 +235,18 @@ def load_counters(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
     runner.state.load_state_dict(checkpoint.get(_OURS, {}).get("counters") or of_meta)
 
 
+def _position_of_0_1(ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the position in the data as the cursor reads it, from a checkpoint of version 0.1."""
+    counters, batching = ours["counters"], ours["batching"]
+    if batching["by_epoch"]:
+        data_pass, batch = counters["epoch"], counters["inner_iter"]
+    else:
+        batch = counters["iter"] + counters["data_shift"]
+        data_pass, batch = divmod(batch, batching["batches"]) if batching["batches"] else (0, batch)
+    loader = {"loader": ours["data"]} if "data" in ours else {}
+    return {"pass": data_pass, "taken": batch * (batching["samples"] or 1), **batching, **loader}
+
+
 def _load_host_streams(runner: "Runner", state: Any) -> None:
     if runner.rank == 0:
         runner.host_streams = state
@@ -257,14 +269,9 @@ def _load_optimizer(runner: "Runner", state: Any) -> None:
         raise CheckpointError(f"the optimizer in the checkpoint does not fit this config's: {error}") from error
 
 
-def _load_data(loop: TrainLoop, state: Any) -> None:
-    if state is not None:
-        loop.load_data_state(state)
-
-
-def _load_batching(runner: "Runner", loop: TrainLoop, state: Any) -> None:
+def _load_position(runner: "Runner", loop: TrainLoop, state: Any) -> None:
     iteration = runner.iter
-    if state is not None and (changed := loop.rebatch(state)):
+    if state is not None and (changed := loop.load_position(state)):
         if runner.optim_wrapper is not None:
             runner.optim_wrapper.shift_counts(runner.iter - iteration)
         runner.logger.warning("%s", changed)

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from trainwright.engine.data.proxy import Proxy
+from trainwright.engine.data.traits import keeps_position
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.random_streams import kept_host_streams, mix, seed_host
 from trainwright.engine.records.message_hub import storable
-from trainwright.engine.run.state import kept_host_streams, mix, seed_host
 
 _PLAIN = "its state_dict() must return numbers, strings, tensors, arrays, and containers of these"
 
@@ -23,7 +25,7 @@ class _Batch(NamedTuple):
     position: Any
 
 
-class SeededStream(IterableDataset[Any]):
+class SeededStream(Proxy, IterableDataset[Any]):
     """An iterable dataset whose samples have random streams of their own, and which goes on where it was.
 
     The stream of a sample derives from (seed, epoch, data worker, position). With ``state_dict`` and
@@ -35,10 +37,14 @@ class SeededStream(IterableDataset[Any]):
         seed: seed of the run.
     """
 
+    has_state: bool
+    _process: int | None = None
+    _epoch = _passes = _first_worker = _worker = _count = 0
+    _positions: Mapping[int, Any] = {}
+    _ended = False
+
     def __init__(self, dataset: IterableDataset[Any], seed: int) -> None:
-        self.inner = dataset
-        self.has_state = hasattr(dataset, "state_dict") and hasattr(dataset, "load_state_dict")
-        self._seed = seed
+        super().__init__(dataset, has_state=keeps_position(dataset), _seed=seed)
         self.start(0)
 
     def start(self, epoch: int, positions: Mapping[int, Any] | None = None, first_worker: int = 0) -> None:
@@ -60,7 +66,7 @@ class SeededStream(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         info = get_worker_info()
         if info is not None:
-            if not hasattr(self, "_process"):
+            if self._process is None:
                 self._process = info.id  # workers that live long come here once an epoch
             # The loader asks its processes in turn, beginning with the first: it must get the batch that is due.
             object.__setattr__(info, "id", (self._process + self._first_worker) % info.num_workers)
@@ -72,10 +78,10 @@ class SeededStream(IterableDataset[Any]):
         self._ended = False
         if position is not None and position.get("over"):
             self._load(position)
-            deque(() if position["ended"] else self.inner, maxlen=0)
+            deque(() if position["ended"] else self._inner, maxlen=0)
             position = None
-        if hasattr(self.inner, "set_epoch"):
-            self.inner.set_epoch(epoch)
+        if hasattr(self._inner, "set_epoch"):
+            self._inner.set_epoch(epoch)
         if position is not None:
             self._count = position["count"]
             self._load(position)
@@ -87,33 +93,22 @@ class SeededStream(IterableDataset[Any]):
             with keep():
                 seed_host(mix(self._seed, epoch, self._worker, self._count))
                 try:
-                    samples = iter(self.inner) if samples is None else samples
+                    samples = iter(self._inner) if samples is None else samples
                     sample = next(samples)
                 except StopIteration:
                     self._ended = True
                     return
                 except Exception as error:
-                    error.add_note(f"while loading sample {self._count} of {type(self.inner).__name__}")
+                    error.add_note(f"while loading sample {self._count} of {type(self._inner).__name__}")
                     raise
             self._count += 1
             yield sample
 
     def __len__(self) -> int:
-        return len(self.inner)  # type: ignore[arg-type]  # some have a length; else this raises, as it should
-
-    def __getattr__(self, name: str) -> Any:
-        if "inner" not in self.__dict__:  # while being unpickled
-            raise AttributeError(name)
-        return getattr(self.inner, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name.startswith("_") or name in ("inner", "has_state"):
-            super().__setattr__(name, value)
-        else:  # as of somebody who changes the dataset while training
-            setattr(self.inner, name, value)
+        return len(self._inner)  # some have a length; else this raises, as it should
 
     def _load(self, position: Mapping[str, Any]) -> None:
-        self.inner.load_state_dict(position["dataset"])  # type: ignore[attr-defined]  # has_state
+        self._inner.load_state_dict(position["dataset"])
 
     def position(self) -> tuple[int, Any]:
         """Returns the number of this data worker, and where it stands, or None for a dataset without state.
@@ -124,9 +119,9 @@ class SeededStream(IterableDataset[Any]):
         if not self.has_state:
             return self._worker, None
         try:
-            state = storable(self.inner.state_dict())  # type: ignore[attr-defined]
+            state = storable(self._inner.state_dict())
         except TypeError as error:
-            raise ConfigError("train_dataloader.dataset", f"{type(self.inner).__name__}: {error}", _PLAIN) from error
+            raise ConfigError("train_dataloader.dataset", f"{type(self._inner).__name__}: {error}", _PLAIN) from error
         return self._worker, {"count": self._count, "ended": self._ended, "dataset": state}
 
 

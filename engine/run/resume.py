@@ -9,9 +9,10 @@ from trainwright.engine.checkpoints import contents
 from trainwright.engine.checkpoints import files as checkpoints
 from trainwright.engine.distributed import broadcast_parameters
 from trainwright.engine.errors import CheckpointError
+from trainwright.engine.parts import setting
+from trainwright.engine.random_streams import kept_host_streams, mix, seed_all
 from trainwright.engine.run.model_setup import initialize_model, unwrap
 from trainwright.engine.run.model_surgery import turn_on_activation_checkpointing
-from trainwright.engine.run.state import kept_host_streams, mix, seed_all
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
@@ -35,7 +36,7 @@ def set_up_weights(runner: "Runner") -> None:
         load_weights(runner, start.contents, start.path, strict=start.resumes, initialize=True)
     if start.resumes:
         contents.load_counters(runner, start.contents)
-    if names := runner.cfg.get("activation_checkpointing"):
+    if names := setting(runner.cfg, "activation_checkpointing"):
         turn_on_activation_checkpointing(model, names)
 
 

@@ -11,26 +11,35 @@ from torch import nn
 
 from trainwright.engine import distributed
 from trainwright.engine import registry as registries
-from trainwright.engine.building import signature_of
-from trainwright.engine.checking import mismatched_parts
 from trainwright.engine.checkpoints import files as checkpoints
 from trainwright.engine.checkpoints.start import StartingPoint
 from trainwright.engine.checkpoints.writer import CheckpointWriter
 from trainwright.engine.config.config import Config
 from trainwright.engine.config.dump import plain_data
 from trainwright.engine.data.loader import build_dataloader, stop_workers
+from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
+from trainwright.engine.parts import EVALUATOR, HOOK, LOG_PROCESSOR, VISUALIZER, mismatched_parts, setting
+from trainwright.engine.random_streams import (
+    StepSeeder,
+    deterministic_algorithms,
+    kept_generators,
+    mix,
+    seed_all,
+    seed_host,
+    set_host_streams,
+)
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.records.message_hub import MessageHub
-from trainwright.engine.registry import EVALUATOR, HOOKS, LOG_PROCESSORS, RUNNERS, VISUALIZERS
+from trainwright.engine.registry import HOOKS, RUNNERS
 from trainwright.engine.run import resume, stop
 from trainwright.engine.run.assembly import build_loop, build_optimization, trains_by_epoch
 from trainwright.engine.run.environment import collect_env, make_folder, make_log_dir, setup_environment
+from trainwright.engine.run.eval_loops import TestLoop, ValLoop
 from trainwright.engine.run.hook import Hook, HookList, configured_hooks
 from trainwright.engine.run.interrupt import raise_for_signal, stop_on_signals
 from trainwright.engine.run.lock import locked
-from trainwright.engine.run.loops import TestLoop, TrainLoop, ValLoop
 from trainwright.engine.run.model_setup import (
     build_model,
     compile_forward,
@@ -39,18 +48,9 @@ from trainwright.engine.run.model_setup import (
     unwrap,
     warn_of_lone_sample,
 )
-from trainwright.engine.run.state import (
-    RunState,
-    StepSeeder,
-    active_run,
-    deterministic_algorithms,
-    in_run,
-    kept_generators,
-    mix,
-    seed_all,
-    seed_host,
-    set_host_streams,
-)
+from trainwright.engine.run.state import RunState, active_run, in_run
+from trainwright.engine.run.train_loops import TrainLoop
+from trainwright.engine.signatures import signature_of
 from trainwright.engine.visualization.visualizer import Visualizer
 
 Cfg = Mapping[str, Any]
@@ -188,14 +188,11 @@ class Runner:
         )
         self.message_hub = MessageHub(self.experiment_name)
         with registries.default_scope(default_scope):
-            self.log_processor = LOG_PROCESSORS.build(
-                {} if log_processor is None else log_processor,
-                path="log_processor",
-                type="LogProcessor",
-                by_epoch=trains_by_epoch(train_cfg),
+            self.log_processor = LOG_PROCESSOR.build(
+                {} if log_processor is None else log_processor, by_epoch=trains_by_epoch(train_cfg)
             )
-            self.visualizer: Visualizer = VISUALIZERS.build(
-                {} if visualizer is None else visualizer, path="visualizer", type="Visualizer",
+            self.visualizer: Visualizer = VISUALIZER.build(
+                {} if visualizer is None else visualizer,
                 name=self.experiment_name, save_dir=self.log_dir, vis_backends=[{"type": "LocalVisBackend"}],
             )  # fmt: skip
         self.logger.info("Environment:\n%s", "\n".join(f"  {key}: {value}" for key, value in collect_env().items()))
@@ -307,8 +304,7 @@ class Runner:
     @property
     def dataset_meta(self) -> Mapping[str, Any] | None:
         """What the training data set says of itself, such as its classes."""
-        dataset = getattr(self._train_loop and self._train_loop.dataloader, "dataset", None)
-        return getattr(dataset, "metainfo", None)
+        return metainfo_of(self._train_loop and self._train_loop.dataloader)
 
     def train(self) -> nn.Module:
         """Trains to the end, or until somebody asks to stop. Called again, it continues where it stopped.
@@ -336,7 +332,7 @@ class Runner:
                 self.start.release()
                 self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
                 warn_of_lone_sample(self.model, loop.dataloader, self.logger)
-                compile_forward(unwrap(self.model), self.cfg.get("compile"))
+                compile_forward(unwrap(self.model), setting(self.cfg, "compile"))
             if self.iter >= self.max_iters:
                 self.logger.info("The training is at its end (iteration %d): nothing left to do.", self.iter)
             stop.train_and_save(self, loop)
@@ -381,14 +377,12 @@ class Runner:
             path: dotted path of the config, for messages.
         """
         if isinstance(hook, Mapping):
-            cfg = copy.copy(hook)
-            priority = cfg.pop("priority", priority)  # type: ignore[attr-defined]  # a copy of a dict
-            name = None
-            if "name" in cfg and not _takes_name(cfg["type"]):
-                name = cfg.pop("name")  # type: ignore[attr-defined]
+            priority = hook.get("priority", priority)
+            name = HOOK.read(hook, "name")
+            own = {"name": name} if name is not None and _takes_name(hook.get("type")) else {}
             with self._as_current():
-                hook = HOOKS.build(cfg, path=path)
-            if name is not None and isinstance(hook, Hook):
+                hook = HOOK.build(hook, path=path, **own)
+            if name is not None and not own and isinstance(hook, Hook):
                 hook.name = str(name)
         if not isinstance(hook, Hook):
             raise ConfigError(
@@ -454,7 +448,7 @@ class Runner:
         if isinstance(evaluator, Evaluator):
             return evaluator
         if isinstance(evaluator, Mapping) and "metrics" in evaluator:
-            return EVALUATOR.build(evaluator, path=path, type="Evaluator")  # type: ignore[no-any-return]
+            return EVALUATOR.build(evaluator, path=path)  # type: ignore[no-any-return]
         return Evaluator(evaluator)
 
     def save_checkpoint(

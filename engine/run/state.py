@@ -1,78 +1,13 @@
-"""The counters of a run, and its random streams.
+"""The counters of a run, and which runs are active."""
 
-Random streams are derived where that costs next to nothing. Torch's generators are seeded before each training step
-from (seed, rank, iteration); all generators before each sample is fetched from (seed, epoch, index). ``random`` and
-``numpy.random`` take ten times as long to seed, so for what a training step draws from them their state is carried:
-fetching and evaluating leave it as they found it, and a checkpoint holds it. So nothing that draws random numbers
-elsewhere, such as a validation or another number of workers, can shift what a step draws.
-"""
-
-import os
-import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-
+from trainwright.engine.random_streams import kept_generators
 from trainwright.engine.records.logger import get_logger
-
-_MASK = (1 << 64) - 1
-
-
-def mix(*numbers: int) -> int:
-    """Returns 64 well mixed bits that depend on every argument and on their order (SplitMix64, Steele et al. 2014)."""
-    state = 0
-    for number in numbers:
-        state = mix_in(state, number)
-    return state
-
-
-def mix_in(state: int, number: int) -> int:
-    """Returns ``mix(*before, number)`` for ``state = mix(*before)``."""
-    state = (state + number + 0x9E3779B97F4A7C15) & _MASK
-    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
-    return state ^ (state >> 31)
-
-
-def seed_host(stream: int) -> None:
-    """Seeds ``random``, ``numpy.random`` and torch's CPU generator, in a few microseconds."""
-    random.seed(stream)
-    np.random.seed(stream & 0xFFFFFFFF)
-    torch.default_generator.manual_seed(stream)
-
-
-def seed_all(stream: int) -> None:
-    """Seed every generator of this process, those of all devices included.
-
-    Args:
-        stream: any number of at most 64 bits.
-    """
-    random.seed(stream)
-    np.random.seed(stream & 0xFFFFFFFF)
-    torch.manual_seed(stream)
-
-
-@contextmanager
-def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """While active, refuse algorithms whose result differs from run to run, if ``wanted``, at a cost of speed."""
-    if not wanted:
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.backends.cudnn.benchmark = benchmark
-
 
 _running: list[int] = []  # threads with an active run, once for each
 
@@ -99,14 +34,6 @@ def active_run() -> Iterator[None]:
             _running.remove(me)
 
 
-@contextmanager
-def kept_generators() -> Iterator[None]:
-    """Leave the states of all generators at the end as they were at the beginning."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    with kept_host_streams(), torch.random.fork_rng(devices):
-        yield
-
-
 @dataclass
 class RunState:
     """The counters of a run. The loop writes them; everything else reads.
@@ -116,8 +43,6 @@ class RunState:
         iter: 0-based index of the training iteration in progress; the number of finished ones between iterations.
         inner_iter: number of finished iterations of the epoch in progress.
         validated_at: value of ``iter`` at the last finished validation; -1 before the first.
-        data_shift: how many batches a loop by iterations is ahead (or behind) in the data, after a resume with another
-            batch size; 0 otherwise.
         micro_batches: how many parts a batch is trained in, because it does not fit into memory.
         iter_done: the iteration in progress is finished and not yet counted (while ``after_train_iter`` is called).
         epoch_done: likewise the epoch (while ``after_train_epoch`` is called).
@@ -130,7 +55,6 @@ class RunState:
     iter: int = 0
     inner_iter: int = 0
     validated_at: int = -1
-    data_shift: int = 0
     micro_batches: int = 1
     iter_done: bool = False
     epoch_done: bool = False
@@ -150,7 +74,6 @@ class RunState:
             "iter": self.iter + self.iter_done,
             "inner_iter": 0 if self.epoch_done else self.inner_iter + self.iter_done,
             "validated_at": self.validated_at,
-            "data_shift": self.data_shift,
             "micro_batches": self.micro_batches,
         }
 
@@ -158,80 +81,3 @@ class RunState:
         """Takes over saved counters."""
         for name in self.state_dict():
             setattr(self, name, int(state.get(name, getattr(self, name))))
-
-
-class StepSeeder:
-    """Gives every training step a random stream of its own in torch's generators, in a microsecond or two.
-
-    Args:
-        seed: seed of the run.
-        rank: rank of this process; each rank has its own streams.
-        device: where the model trains; its generator is seeded too.
-    """
-
-    def __init__(self, seed: int, rank: int, device: torch.device) -> None:
-        self._training, self._evaluation = mix(mix(seed, rank, 0)), mix(mix(seed, rank, 1))
-        self._generators = [torch.default_generator]
-        if device.type == "cuda":
-            index = device.index if device.index is not None else torch.cuda.current_device()
-            self._generators.append(torch.cuda.default_generators[index])
-        self._training_streams: dict[str, Any] | None = None
-
-    def __call__(self, iteration: int) -> None:
-        """Seeds torch's generators for one training step."""
-        stream = mix_in(self._training, iteration)
-        for generator in self._generators:
-            generator.manual_seed(stream)
-
-    @contextmanager
-    def evaluation(self, iteration: int) -> Iterator[None]:
-        """While active, a validation or test after ``iteration`` has streams of its own, and shifts no others."""
-        stream = mix_in(self._evaluation, iteration)
-        outer, self._training_streams = self._training_streams, self.host_streams()
-        try:
-            with kept_host_streams():
-                seed_host(stream)
-                for generator in self._generators[1:]:
-                    generator.manual_seed(stream)
-                yield
-        finally:
-            self._training_streams = outer
-
-    def host_streams(self) -> dict[str, Any]:
-        """Returns what the next training step finds in ``random`` and ``numpy.random``, also while evaluating."""
-        return self._training_streams or host_streams()
-
-
-@contextmanager
-def kept_host_streams() -> Iterator[None]:
-    """Leaves the states of ``random`` and ``numpy.random`` at the end as they were at the beginning."""
-    state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(state)
-        np.random.set_state(numpy_state)
-
-
-def host_streams() -> dict[str, Any]:
-    """Returns the states of ``random`` and ``numpy.random`` as a checkpoint can hold them."""
-    version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()
-    return {
-        "random": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
-        "numpy": {
-            "name": str(name),
-            "keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            "position": int(position),
-            "has_gauss": int(has_gauss),
-            "cached": float(cached),
-        },
-    }
-
-
-def set_host_streams(state: dict[str, Any]) -> None:
-    """Puts ``random`` and ``numpy.random`` back to what :func:`host_streams` returned."""
-    python, numpy = state["random"], state["numpy"]
-    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
-    keys = numpy["keys"].numpy().astype(np.uint32)
-    np.random.set_state((numpy["name"], keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from trainwright.engine.checkpoints.files import find_latest_checkpoint
 from trainwright.engine.errors import CheckpointError
-from trainwright.engine.run.loops import EpochBasedTrainLoop
+from trainwright.engine.run.train_loops import EpochBasedTrainLoop
 
 if TYPE_CHECKING:
-    from trainwright.engine.run.loops import TrainLoop
     from trainwright.engine.run.runner import Runner
+    from trainwright.engine.run.train_loops import TrainLoop
 
 
 def train_and_save(runner: "Runner", loop: "TrainLoop") -> None:

@@ -50,7 +50,7 @@ def test_an_epoch_goes_on_with_the_sample_that_is_due_in_batches_of_another_size
     assert second.iter == second.max_iters == 2 * 24 // after
     assert second.epoch == 2
     assert "Training continues with the next sample due" in log_of(second)
-    assert (f"{repeated} that were seen come again" in log_of(second)) == bool(repeated)
+    assert (f"; {repeated} samples are seen again" in log_of(second)) == bool(repeated)
 
 
 @pytest.mark.parametrize("sampler", ["DefaultSampler", "InfiniteSampler"])

@@ -14,9 +14,8 @@ from trainwright.engine.checking import check
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import LOOPS
 from trainwright.engine.run.hook import Hook
-from trainwright.engine.run.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from trainwright.engine.run.runner import Runner
-from trainwright.models.base import BaseModel
+from trainwright.engine.run.train_loops import EpochBasedTrainLoop, IterBasedTrainLoop
 
 SAVE = {"interval": 1, "by_epoch": False}
 
@@ -418,31 +417,3 @@ def test_what_has_no_end_is_no_epoch(tmp_path: Path) -> None:
     runner._given["val_dataloader"] |= endless
     with pytest.raises(ConfigError, match="val_dataloader.sampler: this sampler never comes to an end"):
         runner.train()
-
-
-class Regression(BaseModel):
-    def __init__(self) -> None:
-        super().__init__()
-        self.line = Line()
-
-    def forward(self, inputs: Tensor, targets: Tensor, mode: str = "tensor") -> Any:
-        output = self.line(inputs)
-        return {"loss": torch.nn.functional.mse_loss(output, targets)} if mode == "loss" else list(output)
-
-
-@pytest.mark.parametrize("mode", ["val", "test"])
-def test_the_losses_of_an_evaluation(tmp_path: Path, mode: str) -> None:
-    def runner(model: Any) -> Runner:
-        parts = {
-            f"{mode}_dataloader": dict(dataset=Points(4), batch_size=4, collate_fn="default_collate"),
-            f"{mode}_evaluator": Scripted(acc=[1]),
-            f"{mode}_cfg": dict(with_loss=True),
-        }
-        return Runner(model=model, work_dir=str(tmp_path), **parts)
-
-    model = Regression()
-    with torch.no_grad():
-        loss = torch.nn.functional.mse_loss(model.line(Points(4).inputs), Points(4).targets)
-    assert getattr(runner(model), mode)() == {"acc": 1, "loss": pytest.approx(float(loss))}
-    with pytest.raises(ConfigError, match=f"{mode}_cfg.with_loss: {mode}_step of Line takes no with_loss"):
-        getattr(runner(Line()), mode)()

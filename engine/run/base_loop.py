@@ -1,0 +1,32 @@
+"""The base of all loops."""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from trainwright.engine.run.runner import Runner
+
+
+class BaseLoop:
+    """Base of all loops.
+
+    Args:
+        runner: the run that this loop belongs to.
+        dataloader: a loader, or its config.
+        mode: ``train``, ``val`` or ``test``.
+    """
+
+    by_epoch: ClassVar[bool] = True
+    """Whether a training loop of this class counts in epochs, and not in iterations only."""
+
+    def __init__(self, runner: "Runner", dataloader: Any, mode: str = "train") -> None:
+        self._runner = runner
+        self.dataloader = runner.build_dataloader(dataloader, mode=mode)
+
+    @property
+    def runner(self) -> "Runner":
+        """The run that this loop belongs to."""
+        return self._runner
+
+    def run(self) -> Any:
+        """Runs the loop."""
+        raise NotImplementedError

@@ -1,0 +1,118 @@
+"""Positions in the data: where batches are, which samples they have, and how positions survive other batches."""
+
+from typing import Any
+
+import pytest
+from torch.utils.data import DataLoader
+
+from trainwright.engine.data.cursor import END, DataCursor
+from trainwright.engine.data.loader import build_dataloader
+from trainwright.engine.errors import TrainingError
+from trainwright.engine.run.state import RunState
+
+
+def make_cursor(batch_size: int = 4, by_epoch: bool = True, loader: Any = None, **cfg: Any) -> DataCursor:
+    """Return a cursor over 20 samples that are their own indices."""
+    cfg = {"dataset": list(range(20)), "batch_size": batch_size, "collate_fn": list, **cfg}
+    cursor = DataCursor(RunState(), by_epoch)
+    cursor.dataloader = loader or build_dataloader(cfg, seed=3, training=True)
+    return cursor
+
+
+def take(cursor: DataCursor, number: int) -> list[Any]:
+    """Train for some iterations, and return their batches."""
+    batches = []
+    for _ in range(number):
+        batches.append(cursor.next())
+        count(cursor, 1)
+    return batches
+
+
+def count(cursor: DataCursor, iterations: int) -> None:
+    cursor._counters.iter += iterations
+    cursor._counters.inner_iter += iterations
+
+
+BATCHES = {
+    "batches": {},
+    "a batch sampler": dict(batch_sampler=dict(type="torch.utils.data.BatchSampler", drop_last=True)),
+    "no batches": dict(batch_size=None, collate_fn=lambda sample: [sample]),
+}
+
+
+@pytest.mark.parametrize("cfg", BATCHES.values(), ids=BATCHES)
+def test_the_samples_of_an_iteration_are_worked_out_without_loading_them(cfg: dict[str, Any]) -> None:
+    cursor = make_cursor(by_epoch=False, **cfg)
+    cursor.open()
+    batches = take(cursor, cursor.length + 2)
+    for iteration in (cursor.length, cursor.length + 1):
+        assert cursor.indices(iteration) == batches[iteration]
+    assert cursor.indices(0) is None  # the sampler is in another pass
+
+
+def test_the_passes_of_a_loop_by_epochs_end() -> None:
+    cursor = make_cursor()
+    cursor.open()
+    batches = take(cursor, 5)
+    assert sorted(index for batch in batches for index in batch) == list(range(20))
+    assert cursor.next() is END
+    cursor._counters.epoch, cursor._counters.inner_iter = 1, 0
+    cursor.open()
+    assert take(cursor, 5) != batches
+    assert cursor.indices(0) is None and cursor.indices(9) is not None
+
+
+@pytest.mark.parametrize("by_epoch", [False, True])
+def test_fetching_again_continues_with_the_batch_that_is_due(by_epoch: bool) -> None:
+    cursor, expected = make_cursor(by_epoch=by_epoch, num_workers=1), make_cursor(by_epoch=by_epoch)
+    cursor.reopen()  # nothing is on its way
+    cursor.open()
+    expected.open()
+    batches = take(cursor, 2)
+    cursor.reopen()
+    assert batches + take(cursor, 3) == take(expected, 5)
+
+
+@pytest.mark.parametrize("sampler", ["DefaultSampler", "InfiniteSampler"])
+@pytest.mark.parametrize("done", [3, 8])
+def test_a_position_is_a_number_of_samples(sampler: str, done: int) -> None:
+    cfg = dict(by_epoch=False, sampler=dict(type=sampler, shuffle=True))
+    before, after = make_cursor(4, **cfg), make_cursor(2, **cfg)
+    count(before, done)
+    assert before.load_state_dict(before.state_dict()) is None
+    count(after, done)
+    move = after.load_state_dict(before.state_dict())
+    endless = sampler == "InfiniteSampler"
+    assert move[:2] == ((0, 2 * done) if endless else (done // 5, done % 5 * 2))
+    assert move.repeated == 0
+    assert move.before.changes(after.batching) == "samples in an iteration: 4 → 2, iterations in an epoch: 5 → 10"
+    before.open(), after.open()
+    assert take(before, 1) == [[*first, *second] for first, second in [take(after, 2)]]
+    assert after.position(done) == move[:2] or endless
+
+
+def test_a_batch_that_does_not_fit_is_begun_again() -> None:
+    before, after = make_cursor(4), make_cursor(6)
+    count(before, 2)
+    move = after.load_state_dict(before.state_dict())
+    assert (move.data_pass, move.batch, move.repeated) == (0, 1, 2)
+
+
+def test_a_loader_without_batches_is_an_error() -> None:
+    class Once:
+        batches = iter([1, 2])
+
+        def __iter__(self) -> Any:
+            return self.batches
+
+    cursor = make_cursor(by_epoch=False, loader=Once())
+    cursor.open()
+    assert take(cursor, 2) == [1, 2]
+    with pytest.raises(TrainingError, match="yields no batch"):
+        cursor.next()
+
+
+def test_a_loader_of_the_user_says_neither_samples_nor_indices() -> None:
+    cursor = make_cursor(loader=DataLoader(list(range(20)), batch_size=4))
+    assert cursor.batching == (True, None, 5)
+    assert cursor.indices(0) is None

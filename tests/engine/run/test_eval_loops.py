@@ -1,0 +1,41 @@
+"""What the loops of validation and test compute."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import Line, Points, Scripted
+from torch import Tensor
+
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.run.runner import Runner
+from trainwright.models.base import BaseModel
+
+
+class Regression(BaseModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = Line()
+
+    def forward(self, inputs: Tensor, targets: Tensor, mode: str = "tensor") -> Any:
+        output = self.line(inputs)
+        return {"loss": torch.nn.functional.mse_loss(output, targets)} if mode == "loss" else list(output)
+
+
+@pytest.mark.parametrize("mode", ["val", "test"])
+def test_the_losses_of_an_evaluation(tmp_path: Path, mode: str) -> None:
+    def runner(model: Any) -> Runner:
+        parts = {
+            f"{mode}_dataloader": dict(dataset=Points(4), batch_size=4, collate_fn="default_collate"),
+            f"{mode}_evaluator": Scripted(acc=[1]),
+            f"{mode}_cfg": dict(with_loss=True),
+        }
+        return Runner(model=model, work_dir=str(tmp_path), **parts)
+
+    model = Regression()
+    with torch.no_grad():
+        loss = torch.nn.functional.mse_loss(model.line(Points(4).inputs), Points(4).targets)
+    assert getattr(runner(model), mode)() == {"acc": 1, "loss": pytest.approx(float(loss))}
+    with pytest.raises(ConfigError, match=f"{mode}_cfg.with_loss: {mode}_step of Line takes no with_loss"):
+        getattr(runner(Line()), mode)()

@@ -88,11 +88,11 @@ from .optim.schedulers import build_param_scheduler as build_param_scheduler
 from .optim.schedulers import resume_param_schedulers as resume_param_schedulers
 from .optim.wrapper import OptimWrapper as OptimWrapper
 from .optim.wrapper import OptimWrapperDict as OptimWrapperDict
+from .records.history import HistoryBuffer as HistoryBuffer
 from .records.log_processor import LogProcessor as LogProcessor
 from .records.logger import MMLogger as MMLogger
 from .records.logger import get_logger as get_logger
 from .records.logger import print_log as print_log
-from .records.message_hub import HistoryBuffer as HistoryBuffer
 from .records.message_hub import MessageHub as MessageHub
 from .registry import DATA_SAMPLERS as DATA_SAMPLERS
 from .registry import DATASETS as DATASETS

@@ -1,13 +1,13 @@
 """From a config to objects: the only constructor of parts."""
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError
+from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, with_article
 
 if TYPE_CHECKING:
     from trainwright.engine.registry import Registry
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _building: ContextVar[tuple[str, Mapping[str, Any]] | None] = ContextVar("building", default=None)
 
 
-def build(cfg: Any, registry: "Registry", *, path: str = "", **runtime: Any) -> Any:
+def build(cfg: Any, registry: "Registry", *args: Any, path: str = "", **runtime: Any) -> Any:
     """Builds the object that a config describes.
 
     ``type`` names it: a registered name, a full dotted path (``torch.nn.Linear``) or the class itself; all other keys
@@ -24,9 +24,10 @@ def build(cfg: Any, registry: "Registry", *, path: str = "", **runtime: Any) -> 
     Args:
         cfg: a mapping with ``type``; anything that is no mapping is returned as it is.
         registry: where ``type`` is looked up.
+        *args: positional arguments, such as the model's parameters for an optimizer.
         path: dotted path of ``cfg`` in the whole config, for messages. Found by itself for what a part builds inside.
-        **runtime: arguments that the config does not know, such as the model's parameters for an optimizer. The
-            config's own value wins.
+        **runtime: arguments that the config does not know, such as the dataset for a sampler. The config's own value
+            takes precedence.
 
     Raises:
         UnknownTypeError: nothing of that name is registered or importable.
@@ -46,7 +47,7 @@ def build(cfg: Any, registry: "Registry", *, path: str = "", **runtime: Any) -> 
         with note_errors(path, component, origin_of(cfg, "type")):
             token = _building.set((path, arguments))
             try:
-                return component(**arguments)
+                return component(*args, **arguments)
             finally:
                 _building.reset(token)
 
@@ -62,10 +63,10 @@ def resolve(type_: Any, registry: "Registry", *, path: str = "", origin: Origin 
         found = registry.get(type_)
         if found is None:
             registries = registry.others_with(type_)
-            hint = f"it is registered as a {registries[0]}" if registries else registry.suggest(type_)
+            hint = f"it is registered as {with_article(registries[0])}" if registries else registry.suggest(type_)
             raise UnknownTypeError(
                 f"{path}.type" if path else "type",
-                f"{type_!r} is not registered as a {registry.name}",
+                f"{type_!r} is not registered as {with_article(registry.name)}",
                 hint or "register it with a decorator, and name its module in `custom_imports`",
                 origin,
             )
@@ -75,27 +76,59 @@ def resolve(type_: Any, registry: "Registry", *, path: str = "", origin: Origin 
     return type_  # type: ignore[no-any-return]  # any callable
 
 
-def import_object(dotted: str) -> Any:
-    """Returns the object at a full dotted path such as ``torch.nn.Linear``, or None if there is none.
+def build_function(cfg: Any, registry: "Registry", *, path: str = "") -> Any:
+    """Return the function that a config describes: its name, or ``type`` and arguments to fix.
+
+    Args:
+        cfg: the config; None and functions are returned unchanged.
+        registry: where the name is looked up.
+        path: dotted path of ``cfg``, for messages.
 
     Raises:
-        ImportError: the module exists and fails while it is imported.
+        UnknownTypeError: no function of that name is registered or importable.
+        ConfigError: ``type`` is missing, or neither a string nor callable.
     """
-    module_name, _, attribute = dotted.rpartition(".")
-    attributes = [attribute]
-    while module_name:
-        try:
-            found = import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not (module_name + ".").startswith(error.name + "."):
-                raise
-            module_name, _, attribute = module_name.rpartition(".")
-            attributes.insert(0, attribute)
-            continue
-        for name in attributes:
-            found = getattr(found, name, None)  # type: ignore[assignment]  # a module first, then whatever it holds
-        return found
-    return None
+    if cfg is None or (callable(cfg) and not isinstance(cfg, Mapping)):
+        return cfg
+    arguments = dict(cfg) if isinstance(cfg, Mapping) else {"type": cfg}
+    if "type" not in arguments:
+        raise ConfigError(path, f"this {registry.name} has no 'type'", f"its keys: {', '.join(map(str, cfg))}")
+    function = resolve(arguments.pop("type"), registry, path=path, origin=origin_of(cfg, "type"))
+    return partial(function, **arguments) if arguments else function
+
+
+def import_object(dotted: str) -> Any:
+    """Return the object at a full dotted path such as ``torch.nn.Linear``, or None if there is none.
+
+    An attribute takes precedence over a module of the same name: ``torchvision.models.alexnet`` is the function.
+
+    Raises:
+        Exception: whatever a module raises while it is imported.
+    """
+    module_name, found = dotted, None
+    attributes: list[str] = []
+    while found is None and "." in module_name:
+        module_name, _, attribute = module_name.rpartition(".")
+        attributes.insert(0, attribute)
+        found = import_if_there(module_name)
+    for attribute in attributes if found is not None else ():
+        found = getattr(found, attribute, None)
+    return import_if_there(dotted) if found is None else found
+
+
+def import_if_there(module: str) -> Any:
+    """Import a module, or return None if there is no such module."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if is_absent(module, error):
+            return None
+        raise
+
+
+def is_absent(module: str, error: ImportError) -> bool:
+    """Return whether the module itself, or a package around it, is what an import did not find."""
+    return isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
 
 
 def origin_of(cfg: Any, key: Any) -> Origin | None:
@@ -115,14 +148,6 @@ def note_errors(path: str, component: Any, origin: Origin | None = None) -> Iter
         note = f"while building {path or name}" + (f" ({name})" if path else "") + (f", {origin}" if origin else "")
         error.add_note(note)
         raise
-
-
-def signature_of(component: Callable[..., Any]) -> inspect.Signature | None:
-    """Returns the signature of a class or function, or None where Python cannot tell."""
-    try:
-        return inspect.signature(component)
-    except (ValueError, TypeError):
-        return None
 
 
 def _path_inside_current(cfg: Mapping[str, Any]) -> str:

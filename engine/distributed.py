@@ -1,4 +1,4 @@
-"""Ranks, collectives and launchers of several processes; in one process a collective changes nothing."""
+"""Ranks, collectives and launchers for training in several processes. In a single process, collectives are no-ops."""
 
 import functools
 import itertools
@@ -32,42 +32,42 @@ _ABSENT = object()
 
 
 def is_distributed() -> bool:
-    """Whether a process group is initialised."""
+    """Return whether a process group is initialized."""
     return dist.is_available() and dist.is_initialized()
 
 
 def get_rank(group: "dist.ProcessGroup | None" = None) -> int:
-    """Returns the index of this process in the group, from 0."""
+    """Return the rank of this process in the group."""
     return dist.get_rank(group) if is_distributed() else 0
 
 
 def get_world_size(group: "dist.ProcessGroup | None" = None) -> int:
-    """Returns how many processes the group has."""
+    """Return the number of processes in the group."""
     return dist.get_world_size(group) if is_distributed() else 1
 
 
 def get_dist_info(group: "dist.ProcessGroup | None" = None) -> tuple[int, int]:
-    """Returns rank and world size."""
+    """Return rank and world size."""
     return get_rank(group), get_world_size(group)
 
 
 def get_local_rank() -> int:
-    """Returns the index of this process on its machine, as the launcher says it."""
+    """Return the rank of this process on its machine, as set by the launcher."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def get_local_size() -> int:
-    """Returns how many processes this machine runs, as the launcher says it."""
+    """Return the number of processes on this machine, as set by the launcher."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def is_main_process(group: "dist.ProcessGroup | None" = None) -> bool:
-    """Whether this is the process of rank 0."""
+    """Return whether this process has rank 0."""
     return get_rank(group) == 0
 
 
 def master_only(func: Callable[P, R]) -> Callable[P, R | None]:
-    """Decorates a function that only the process of rank 0 runs; the others return None."""
+    """Decorate a function to run on rank 0 only; other ranks return None."""
 
     @functools.wraps(func)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R | None:
@@ -77,13 +77,13 @@ def master_only(func: Callable[P, R]) -> Callable[P, R | None]:
 
 
 def get_device(device: "str | torch.device | None" = None) -> torch.device:
-    """Returns the device to compute on.
+    """Return the device to compute on.
 
     Args:
-        device: the one that the user asked for; if None, the current accelerator, else the CPU.
+        device: the requested device; if None, the current accelerator, or the CPU if there is none.
 
     Raises:
-        ConfigError: there is no such device.
+        ConfigError: the device does not exist.
     """
     if device is not None:
         return _checked_device(device)
@@ -98,28 +98,26 @@ def _checked_device(device: "str | torch.device") -> torch.device:
     try:
         wanted = torch.device(device)
     except RuntimeError:
-        hint = "a GPU is 'cuda', or 'cuda:1' for the second; others are 'cpu', 'mps' and 'xpu'"
-        raise ConfigError("device", f"PyTorch knows no device {device!r}", hint) from None
+        hint = "use 'cuda', 'cuda:1' for the second GPU, 'cpu', 'mps' or 'xpu'"
+        raise ConfigError("device", f"unknown device {device!r}", hint) from None
     if wanted.type not in ("cuda", "mps", "xpu"):
         return wanted
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if accelerator is None or accelerator.type != wanted.type:
-        there = "the CPU alone" if accelerator is None else f"'{accelerator.type}'"
-        hint = "without --device, and `device` in the config, the accelerator is used if there is one"
+        there = "only the CPU" if accelerator is None else f"'{accelerator.type}'"
+        hint = "without --device and `device` in the config, the accelerator is used if there is one"
         if wanted.type == "cuda":
             built = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "is built without CUDA"
             hint = f"PyTorch {torch.__version__} {built}; see `nvidia-smi` and CUDA_VISIBLE_DEVICES\n{hint}"
-        raise ConfigError("device", f"there is no {str(wanted)!r} here: PyTorch finds {there}", hint)
+        raise ConfigError("device", f"device {str(wanted)!r} not found: PyTorch finds {there}", hint)
     count = torch.accelerator.device_count()
     if (wanted.index or 0) >= count:
-        raise ConfigError(
-            "device", f"there is no {str(wanted)!r} here", f"there are {count}, and the first is number 0"
-        )
+        raise ConfigError("device", f"device {str(wanted)!r} not found", f"there are {count}, numbered from 0")
     return wanted
 
 
 def infer_launcher() -> str:
-    """Returns the launcher that started this process, by its environment: pytorch, slurm, mpi or none."""
+    """Return the launcher that started this process, inferred from the environment: pytorch, slurm, mpi or none."""
     if "WORLD_SIZE" in os.environ:
         return "pytorch"
     if "SLURM_NTASKS" in os.environ:
@@ -130,24 +128,24 @@ def infer_launcher() -> str:
 
 
 def init_dist(launcher: str, backend: str | None = None, timeout: float | None = None, **kwargs: Any) -> None:
-    """Initialises the default process group.
+    """Initialize the default process group.
 
-    Each process takes the accelerator of its local rank, where there is one. CPU tensors and accelerator
-    tensors can both be exchanged with the default backend.
+    Each process uses the accelerator with the index of its local rank, if there is one. The default backend exchanges
+    both CPU and accelerator tensors.
 
     Args:
-        launcher: ``"pytorch"`` (torchrun), ``"slurm"`` or ``"mpi"`` (Open MPI): who started the processes.
-        backend: a backend of ``torch.distributed``; by default gloo for the CPU and PyTorch's own choice for
-            the accelerator (nccl for CUDA).
-        timeout: seconds after which a collective is given up; PyTorch's default if None.
+        launcher: ``"pytorch"`` (torchrun), ``"slurm"`` or ``"mpi"`` (Open MPI).
+        backend: a backend of ``torch.distributed``; by default gloo for the CPU and PyTorch's default for the
+            accelerator (nccl for CUDA).
+        timeout: timeout of collectives in seconds; PyTorch's default if None.
         **kwargs: further arguments of :func:`torch.distributed.init_process_group`.
 
     Raises:
-        ValueError: no such launcher.
-        RuntimeError: the environment lacks what the launcher should have set.
+        ValueError: the launcher is unknown.
+        RuntimeError: environment variables that the launcher should have set are missing.
     """
     if launcher not in _LAUNCHERS:
-        raise ValueError(f"no launcher {launcher!r}: {', '.join(_LAUNCHERS)}")
+        raise ValueError(f"unknown launcher {launcher!r}: use one of {', '.join(_LAUNCHERS)}")
     if launcher == "slurm":
         _set_environment(RANK="SLURM_PROCID", WORLD_SIZE="SLURM_NTASKS", LOCAL_RANK="SLURM_LOCALID")
         os.environ.setdefault("MASTER_ADDR", _first_slurm_host())
@@ -159,13 +157,13 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
     needed = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     if missing := [name for name in needed if name not in os.environ]:
         raise RuntimeError(
-            f"the launcher {launcher!r} has not set {', '.join(missing)}: start the processes with it, "
+            f"the launcher {launcher!r} did not set {', '.join(missing)}: start the processes with it, "
             "or set the variables yourself"
         )
     if torch.accelerator.is_available():
         torch.accelerator.set_device_index(get_local_rank() % torch.accelerator.device_count())
     elif backend == "nccl":
-        warnings.warn("there is no GPU: 'gloo' takes the place of the backend 'nccl'", stacklevel=2)
+        warnings.warn("no GPU found: using the backend 'gloo' instead of 'nccl'", stacklevel=2)
         backend = "gloo"
     if backend is None:
         backend = _default_backend()
@@ -175,29 +173,29 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
 
 
 def close_dist() -> None:
-    """Leaves the process group, if there is one, when all processes have come to their end."""
+    """Leave the process group, if there is one, once all processes have finished."""
     if is_distributed():
-        dist.barrier()  # some releases of gloo wait for ever in a process whose partner has gone already
+        dist.barrier()  # some releases of gloo hang if a peer has already left
         dist.destroy_process_group()
 
 
 def barrier(group: "dist.ProcessGroup | None" = None) -> None:
-    """Waits until all processes have come here."""
+    """Wait until all processes have reached this point."""
     if get_world_size(group) > 1:
         dist.barrier(group)
 
 
 def all_reduce(data: Tensor, op: str = "sum", group: "dist.ProcessGroup | None" = None) -> None:
-    """Reduces a tensor over all processes, in place.
+    """Reduce a tensor over all processes, in place.
 
     Args:
-        data: any shape; the same in every process.
-        op: ``sum``, ``mean``, ``product``, ``min``, ``max``, ``band``, ``bor`` or ``bxor``; a mean of
+        data: a tensor of any shape, which must be the same in every process.
+        op: ``sum``, ``mean``, ``product``, ``min``, ``max``, ``band``, ``bor`` or ``bxor``. The mean of
             integers is rounded down.
-        group: processes that take part; all if None.
+        group: the participating processes; all if None.
 
     Raises:
-        ValueError: no such operation.
+        ValueError: the operation is unknown.
     """
     reduce_op = _reduce_op(op)
     world_size = get_world_size(group)
@@ -212,7 +210,7 @@ def all_reduce(data: Tensor, op: str = "sum", group: "dist.ProcessGroup | None" 
 
 
 def all_gather(data: Tensor, group: "dist.ProcessGroup | None" = None) -> list[Tensor]:
-    """Returns the tensors of all processes, by rank; they must have one shape."""
+    """Return the tensors of all processes, ordered by rank. All must have the same shape."""
     world_size = get_world_size(group)
     if world_size == 1:
         return [data]
@@ -223,7 +221,7 @@ def all_gather(data: Tensor, group: "dist.ProcessGroup | None" = None) -> list[T
 
 
 def gather(data: Tensor, dst: int = 0, group: "dist.ProcessGroup | None" = None) -> list[Tensor]:
-    """Returns, at rank ``dst``, the tensors of all processes by rank; an empty list at the others."""
+    """Return the tensors of all processes, ordered by rank, on rank ``dst``; an empty list elsewhere."""
     world_size = get_world_size(group)
     if world_size == 1:
         return [data]
@@ -235,7 +233,7 @@ def gather(data: Tensor, dst: int = 0, group: "dist.ProcessGroup | None" = None)
 
 
 def broadcast(data: Tensor, src: int = 0, group: "dist.ProcessGroup | None" = None) -> None:
-    """Overwrites a tensor with that of the process of rank ``src``, in place."""
+    """Overwrite a tensor with that of rank ``src``, in place."""
     if get_world_size(group) == 1:
         return
     moved = data.to(_comm_device(data.device, group)).contiguous()
@@ -245,7 +243,7 @@ def broadcast(data: Tensor, src: int = 0, group: "dist.ProcessGroup | None" = No
 
 
 def all_reduce_dict(data: dict[str, Tensor], op: str = "sum", group: "dist.ProcessGroup | None" = None) -> None:
-    """Reduces every tensor of a dictionary over all processes, in place; its keys must agree between them."""
+    """Reduce every tensor in a dictionary over all processes, in place. The keys must be the same everywhere."""
     all_reduce_params([data[key] for key in sorted(data)], op=op, group=group)
 
 
@@ -256,14 +254,14 @@ def all_reduce_params(
     op: str = "sum",
     group: "dist.ProcessGroup | None" = None,
 ) -> None:
-    """Reduces parameters or buffers over all processes, in place.
+    """Reduce parameters or buffers over all processes, in place.
 
     Args:
-        params: tensors, in the same order in every process.
-        coalesce: send tensors of one dtype and device as one flat buffer.
-        bucket_size_mb: largest buffer in MiB; no limit if not positive.
+        params: the tensors, in the same order in every process.
+        coalesce: send tensors of the same dtype and device as one flat buffer.
+        bucket_size_mb: maximum buffer size in MiB; unlimited if not positive.
         op: as in :func:`all_reduce`.
-        group: processes that take part; all if None.
+        group: the participating processes; all if None.
     """
     _reduce_op(op)
     if get_world_size(group) == 1:
@@ -281,7 +279,7 @@ def all_reduce_params(
 
 
 def broadcast_parameters(module: torch.nn.Module, src: int = 0, group: "dist.ProcessGroup | None" = None) -> None:
-    """Gives the parameters and buffers of all processes the values of rank ``src``, in place."""
+    """Overwrite parameters and buffers with those of rank ``src``, in place."""
     if get_world_size(group) == 1:
         return
     for tensor in itertools.chain(module.parameters(), module.buffers()):
@@ -289,13 +287,13 @@ def broadcast_parameters(module: torch.nn.Module, src: int = 0, group: "dist.Pro
 
 
 def broadcast_object_list(data: list[Any], src: int = 0, group: "dist.ProcessGroup | None" = None) -> None:
-    """Overwrites the items of a list with those of rank ``src``; any objects that can be pickled."""
+    """Overwrite the items of a list with those of rank ``src``. They can be any picklable objects."""
     if get_world_size(group) > 1:
         dist.broadcast_object_list(data, group=group, group_src=src)
 
 
 def all_gather_object(data: Any, group: "dist.ProcessGroup | None" = None) -> list[Any]:
-    """Returns the objects of all processes, by rank."""
+    """Return the objects of all processes, ordered by rank."""
     world_size = get_world_size(group)
     if world_size == 1:
         return [data]
@@ -305,7 +303,7 @@ def all_gather_object(data: Any, group: "dist.ProcessGroup | None" = None) -> li
 
 
 def gather_object(data: Any, dst: int = 0, group: "dist.ProcessGroup | None" = None) -> list[Any] | None:
-    """Returns, at rank ``dst``, the objects of all processes by rank; None at the others."""
+    """Return the objects of all processes, ordered by rank, on rank ``dst``; None elsewhere."""
     world_size = get_world_size(group)
     if world_size == 1:
         return [data]
@@ -317,27 +315,26 @@ def gather_object(data: Any, dst: int = 0, group: "dist.ProcessGroup | None" = N
 def collect_results(
     results: list[Any], size: int, device: str = "cpu", tmpdir: str | Path | None = None
 ) -> list[Any] | None:
-    """Returns, at rank 0, the results of all samples in the order of the dataset; None at the others.
+    """Return the results of all samples, in the order of the dataset, on rank 0; None elsewhere.
 
-    Process ``r`` of ``w`` is taken to have the samples ``r``, ``r + w``, ``r + 2 w``, …, as our samplers hand
-    them out.
+    Rank ``r`` of ``w`` is assumed to have the samples ``r``, ``r + w``, ``r + 2 w``, …: our samplers distribute
+    round-robin.
 
     Args:
-        results: one item for each sample that this process has seen; must be picklable.
-        size: how many samples count: the last ones beyond it, which a sampler repeated to even out the processes, are
-            dropped. In one process nothing is.
-        device: ``"cpu"`` or ``"gpu"``, as in MMEngine. Results travel by the memory that the group's backend
-            sends from, which is the CPU's unless the backend was set to one of the accelerator alone.
-        tmpdir: folder that all processes can reach, for results too large to be sent (``"cpu"`` only). A
-            folder of its own is made in it, and removed in the end.
+        results: one item per sample of this process; must be picklable.
+        size: number of samples in the dataset. Results beyond it, of samples that a sampler repeated as padding, are
+            dropped; in a single process none are.
+        device: ``"cpu"`` or ``"gpu"``, as in MMEngine. Results are sent from CPU memory if the backend supports it.
+        tmpdir: folder shared by all processes, for results that are too large to send (``"cpu"`` only). A temporary
+            subfolder is created in it and removed afterwards.
 
     Raises:
-        ValueError: ``device`` is neither of the two, or ``tmpdir`` is given for ``"gpu"``.
+        ValueError: ``device`` is invalid, or ``tmpdir`` is set for ``"gpu"``.
     """
     if device not in ("cpu", "gpu"):
-        raise ValueError(f"results are collected on 'cpu' or 'gpu', not {device!r}")
+        raise ValueError(f"device must be 'cpu' or 'gpu', not {device!r}")
     if device == "gpu" and tmpdir is not None:
-        raise ValueError("tmpdir is for device='cpu' only")
+        raise ValueError("tmpdir requires device='cpu'")
     if get_world_size() == 1:
         return results
     parts = gather_object(results) if tmpdir is None else _gather_through_files(results, Path(tmpdir))
@@ -348,14 +345,14 @@ def collect_results(
 
 
 def sync_random_seed(group: "dist.ProcessGroup | None" = None) -> int:
-    """Returns a random seed, from 0 to 2**31 - 1, that is the same in all processes."""
+    """Return a random seed from 0 to 2**31 - 1 that is the same in all processes."""
     seed = [int.from_bytes(os.urandom(4), "little") >> 1]
     broadcast_object_list(seed, group=group)
     return seed[0]
 
 
 def _set_environment(**sources: str) -> None:
-    """Copies variables of a launcher to the names that PyTorch reads."""
+    """Copy environment variables of a launcher to the names that PyTorch reads."""
     for name, source in sources.items():
         if source in os.environ:
             os.environ[name] = os.environ[source]
@@ -379,12 +376,12 @@ def _default_backend() -> str:
 
 def _reduce_op(op: str) -> Any:
     if op not in _REDUCE_OPS:
-        raise ValueError(f"no reduce operation {op!r}: {', '.join(_REDUCE_OPS)}")
+        raise ValueError(f"unknown reduce operation {op!r}: use one of {', '.join(_REDUCE_OPS)}")
     return getattr(dist.ReduceOp, _REDUCE_OPS[op])
 
 
 def _comm_device(device: torch.device, group: "dist.ProcessGroup | None") -> torch.device:
-    """Returns the device itself if the group's backend can send from it, else one from which it can."""
+    """Return ``device`` if the backend of the group supports it, or else one that it does support."""
     reachable: Mapping[str, str] = dict(pair.split(":") for pair in dist.get_backend_config(group).split(","))
     if device.type in reachable:
         return device
@@ -392,7 +389,7 @@ def _comm_device(device: torch.device, group: "dist.ProcessGroup | None") -> tor
 
 
 def _buckets(tensors: list[Tensor], limit: float) -> list[list[Tensor]]:
-    """Groups tensors by dtype and device, in lists of at most ``limit`` bytes (one tensor may be larger)."""
+    """Group tensors by dtype and device into lists of at most ``limit`` bytes, unless one tensor is larger."""
     open_buckets: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     sizes: dict[tuple[torch.dtype, torch.device], int] = {}
     buckets: list[list[Tensor]] = []
@@ -407,7 +404,7 @@ def _buckets(tensors: list[Tensor], limit: float) -> list[list[Tensor]]:
 
 
 def _gather_through_files(results: list[Any], folder: Path) -> list[list[Any]] | None:
-    """Returns, at rank 0, the results of all processes by rank; None at the others."""
+    """Return the results of all processes, ordered by rank, on rank 0; None elsewhere."""
     place = [""]
     if is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
@@ -429,7 +426,7 @@ def _gather_through_files(results: list[Any], folder: Path) -> list[list[Any]] |
 
 def _read_part(file: Path) -> list[Any]:
     if not file.exists():
-        raise FileNotFoundError(f"{file} is missing: tmpdir must be a folder that all processes share")
+        raise FileNotFoundError(f"{file} is missing: tmpdir must be shared by all processes")
     with file.open("rb") as stream:
-        part: list[Any] = pickle.load(stream)  # written by this run a moment ago
+        part: list[Any] = pickle.load(stream)  # just written by this run
     return part

@@ -1,14 +1,14 @@
-"""Every exception that Trainwright raises on purpose.
+"""The exceptions of Trainwright.
 
 TrainwrightError
-├── ConfigError (ValueError)            a mistake in a config, with its place and a remedy
+├── ConfigError (ValueError)            a mistake in a config, with its location and a remedy
 │   ├── ConfigFileError                 a config file that cannot be read
-│   ├── HookPointError (TypeError)      a method of a hook that a run never or cannot call
-│   └── UnknownTypeError (KeyError)     a `type` that no registry knows
-├── ConfigErrors (ValueError)           all mistakes that `check` found, together
-├── CheckpointError (RuntimeError)      a checkpoint that is missing, damaged, unsafe or does not fit
+│   ├── HookPointError (TypeError)      a hook method that is never or cannot be called
+│   └── UnknownTypeError (KeyError)     a `type` that is not registered
+├── ConfigErrors (ValueError)           all mistakes found by `check`
+├── CheckpointError (RuntimeError)      a checkpoint that is missing, corrupt, unsafe or incompatible
 ├── MissingExtraError (ImportError)     an optional package that is not installed
-└── TrainingError (RuntimeError)        a run that cannot sensibly go on
+└── TrainingError (RuntimeError)        a run that cannot continue
 """
 
 import difflib
@@ -21,8 +21,8 @@ class Origin(NamedTuple):
     """Where a config key was set.
 
     Args:
-        file: path of the config file, or what stands in for it (``--cfg-options``).
-        line: 1-based line; 0 where there is none.
+        file: path of the config file, or another source such as ``--cfg-options``.
+        line: 1-based line number; 0 if there is none.
     """
 
     file: str
@@ -37,7 +37,7 @@ class Origin(NamedTuple):
 
 
 class TrainwrightError(Exception):
-    """Base of all exceptions below."""
+    """Base class of all exceptions of Trainwright."""
 
 
 class ConfigError(TrainwrightError, ValueError):
@@ -45,9 +45,9 @@ class ConfigError(TrainwrightError, ValueError):
 
     Args:
         path: dotted path of the key, such as ``model.backbone.type``; empty for the whole file.
-        message: what is wrong.
-        hint: what to do about it.
-        origin: where the key was set, if it came from a file.
+        message: description of the mistake.
+        hint: how to fix it.
+        origin: where the key was set, if known.
     """
 
     def __init__(self, path: str, message: str, hint: str = "", origin: Origin | None = None) -> None:
@@ -64,7 +64,7 @@ class ConfigError(TrainwrightError, ValueError):
 
 
 class ConfigFileError(ConfigError):
-    """A config file that cannot be read: missing, of an unknown kind, or with wrong syntax."""
+    """A config file that is missing, of an unknown format, or syntactically wrong."""
 
 
 class UnknownTypeError(ConfigError, KeyError):
@@ -72,11 +72,11 @@ class UnknownTypeError(ConfigError, KeyError):
 
 
 class HookPointError(ConfigError, TypeError):
-    """A method of a hook that a run never calls, since its name is not a point, or cannot call, by its signature."""
+    """A hook method that is never called, because its name is not a hook point, or that cannot be called as it is."""
 
 
 class ConfigErrors(TrainwrightError, ValueError):
-    """All mistakes of a config together.
+    """All mistakes in a config.
 
     Args:
         errors: the mistakes, at least one.
@@ -91,16 +91,16 @@ class ConfigErrors(TrainwrightError, ValueError):
 
 
 class CheckpointError(TrainwrightError, RuntimeError):
-    """A checkpoint that is missing, damaged, unsafe to read, or does not fit."""
+    """A checkpoint that is missing, corrupt, unsafe to load, or incompatible."""
 
 
 class MissingExtraError(TrainwrightError, ImportError):
     """An optional package is not installed.
 
     Args:
-        package: name of the package that cannot be imported.
+        package: name of the missing package.
         extra: name of the extra that installs it.
-        purpose: what needs it.
+        purpose: the feature that needs it.
     """
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
@@ -108,13 +108,23 @@ class MissingExtraError(TrainwrightError, ImportError):
 
 
 class TrainingError(TrainwrightError, RuntimeError):
-    """A run that cannot sensibly go on."""
+    """A run that cannot continue."""
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
-    """Returns ``"did you mean 'x'?"`` for the closest candidates, or an empty string."""
+    """Return ``"did you mean 'x'?"`` for the closest candidates, or an empty string."""
     lowered: dict[str, str] = {}
     for candidate in candidates:
         lowered.setdefault(candidate.lower(), candidate)
     close = [lowered[match] for match in difflib.get_close_matches(word.lower(), lowered, n=3, cutoff=0.6)]
     return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def with_article(noun: str) -> str:
+    """Return ``"a model"``, ``"an optimizer"``."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+for _member in list(vars().values()):  # tracebacks have the public path
+    if isinstance(_member, type) and issubclass(_member, TrainwrightError):
+        _member.__module__ = "trainwright.engine"

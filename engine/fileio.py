@@ -1,4 +1,4 @@
-"""Reading and writing objects as JSON, YAML or pickle, by the extension of the file."""
+"""Load and dump objects as JSON, YAML or pickle, according to the file extension."""
 
 import io
 import json
@@ -30,18 +30,18 @@ _SAFE_GLOBALS = {
 
 
 def load(file: str | Path | IO[Any], file_format: str | None = None, *, trusted: bool = False, **kwargs: Any) -> Any:
-    """Reads an object from a file.
+    """Load an object from a file.
 
     Args:
-        file: path, or an open file.
-        file_format: ``json``, ``yaml``, ``yml``, ``pkl`` or ``pickle``; by the extension of the path if None.
-        trusted: let a pickle bring any class, and so run any code. Otherwise it may hold numbers, strings,
-            containers, arrays and tensors.
-        **kwargs: for ``json.load`` or the unpickler.
+        file: a path or an open file.
+        file_format: ``json``, ``yaml``, ``yml``, ``pkl`` or ``pickle``; if None, the extension of the path.
+        trusted: allow a pickle to contain any class, and thus to run any code. Otherwise it may only contain numbers,
+            strings, containers, arrays and tensors.
+        **kwargs: passed to ``json.load`` or the unpickler.
 
     Raises:
-        TypeError: no such format.
-        pickle.UnpicklingError: a pickle that is not trusted holds something else.
+        TypeError: the format is unknown.
+        pickle.UnpicklingError: an untrusted pickle contains anything else.
     """
     kind = _kind(file, file_format)
     if isinstance(file, str | Path):
@@ -51,18 +51,18 @@ def load(file: str | Path | IO[Any], file_format: str | None = None, *, trusted:
 
 
 def dump(obj: Any, file: str | Path | IO[Any] | None = None, file_format: str | None = None, **kwargs: Any) -> Any:
-    """Writes an object to a file, or returns it as text.
+    """Dump an object to a file, or return it as text.
 
-    JSON takes sets and ranges, arrays and tensors as lists; see :func:`to_json`.
+    In JSON, sets, ranges, arrays and tensors become lists; see :func:`to_json`.
 
     Args:
         obj: the object.
-        file: path, whose folder is made, or an open file; None to return the text (bytes of a pickle).
-        file_format: as in :func:`load`; needed without a path.
-        **kwargs: for ``json.dumps``, ``yaml.dump`` or ``pickle.dumps``.
+        file: a path, whose folder is created, or an open file. If None, the text (or bytes, for a pickle) is returned.
+        file_format: as in :func:`load`; required without a path.
+        **kwargs: passed to ``json.dumps``, ``yaml.dump`` or ``pickle.dumps``.
 
     Raises:
-        TypeError: no such format.
+        TypeError: the format is unknown.
     """
     content = _DUMPERS[_kind(file, file_format)](obj, kwargs)
     if file is None:
@@ -77,16 +77,15 @@ def dump(obj: Any, file: str | Path | IO[Any] | None = None, file_format: str | 
 
 
 def to_json(obj: Any, *, default: Callable[[Any], Any] | None = None, **kwargs: Any) -> str:
-    """Returns an object as JSON that every reader takes: NaN and infinities, which JSON does not have, as null.
+    """Return an object as standard JSON, in which NaN and infinities are null.
 
     Args:
         obj: the object.
-        default: returns what to write in place of a value that JSON does not know; arrays, tensors, sets and ranges
-            as lists if None.
-        **kwargs: for ``json.dumps``; ``allow_nan=True`` writes ``NaN`` and ``Infinity`` as Python does.
+        default: converts values that JSON does not support; if None, arrays, tensors, sets and ranges become lists.
+        **kwargs: passed to ``json.dumps``; ``allow_nan=True`` writes ``NaN`` and ``Infinity`` as Python does.
 
     Raises:
-        TypeError: something in it cannot be written.
+        TypeError: a value cannot be converted.
     """
     default = _plain if default is None else default
     try:
@@ -99,14 +98,14 @@ def to_json(obj: Any, *, default: Callable[[Any], Any] | None = None, **kwargs: 
 def list_from_file(
     filename: str | Path, prefix: str = "", offset: int = 0, max_num: int = 0, encoding: str = "utf-8"
 ) -> list[str]:
-    """Returns the lines of a text file.
+    """Return the lines of a text file.
 
     Args:
-        filename: path.
-        prefix: goes before each line.
-        offset: lines to leave out at the beginning.
-        max_num: at most so many lines; all if 0.
-        encoding: of the file.
+        filename: the path.
+        prefix: prepended to each line.
+        offset: number of lines to skip at the beginning.
+        max_num: maximum number of lines; all if 0.
+        encoding: the encoding of the file.
     """
     with Path(filename).open(encoding=encoding) as stream:
         lines = [prefix + line.rstrip("\r\n") for line in stream]
@@ -116,15 +115,15 @@ def list_from_file(
 def dict_from_file(
     filename: str | Path, key_type: Callable[[str], Any] = str, encoding: str = "utf-8"
 ) -> dict[Any, str | list[str]]:
-    """Returns the lines of a text file by their first word.
+    """Return the lines of a text file as a mapping from their first word.
 
     Args:
-        filename: path; each line has a key and one or more values, with white space between them.
-        key_type: what to make of the key.
-        encoding: of the file.
+        filename: the path. Each line has a key and one or more values, separated by whitespace.
+        key_type: converts the keys.
+        encoding: the encoding of the file.
 
     Returns:
-        The value by key, or the list of values where there are several.
+        The value of each key, or a list if there are several.
 
     Raises:
         ValueError: a line has no value.
@@ -141,10 +140,10 @@ def dict_from_file(
 def _kind(file: Any, file_format: str | None) -> str:
     if file_format is None:
         if not isinstance(file, str | Path):
-            raise TypeError(f"without a path the format must be given: file_format={' | '.join(_FORMATS)}")
+            raise TypeError(f"without a path, set file_format={' | '.join(_FORMATS)}")
         file_format = Path(file).suffix.removeprefix(".")
     if file_format not in _FORMATS:
-        hint = did_you_mean(file_format, _FORMATS) or f"these can be read and written: {', '.join(_FORMATS)}"
+        hint = did_you_mean(file_format, _FORMATS) or f"use one of {', '.join(_FORMATS)}"
         raise TypeError(f"unsupported format {file_format!r}: {hint}")
     return _FORMATS[file_format]
 
@@ -158,7 +157,7 @@ def _load(stream: IO[Any], kind: str, trusted: bool, kwargs: Mapping[str, Any]) 
 
 
 class _SafeUnpickler(pickle.Unpickler):
-    """Reads plain data, arrays and tensors; refuses everything that could run code."""
+    """An unpickler for plain data, arrays and tensors, which rejects everything that could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("torch.storage", "_load_from_bytes"):
@@ -166,20 +165,20 @@ class _SafeUnpickler(pickle.Unpickler):
         if name in _SAFE_GLOBALS.get(module, ()):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(
-            f"this pickle holds {module}.{name}, which could run code; "
-            "if you trust whoever made it, load it with trusted=True"
+            f"this pickle contains {module}.{name}, which could run code; "
+            "if you trust its source, load it with trusted=True"
         )
 
 
 def _plain(value: Any) -> Any:
-    """Returns what JSON can write in place of what it cannot."""
+    """Convert a value that JSON does not support."""
     if isinstance(value, set | range):
         return list(value)
     if isinstance(value, np.ndarray | torch.Tensor):
         return value.tolist()
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"{value!r} of type {type(value).__name__} cannot be written as JSON")
+    raise TypeError(f"{value!r} of type {type(value).__name__} is not JSON serializable")
 
 
 _DUMPERS: dict[str, Callable[[Any, Mapping[str, Any]], Any]] = {

@@ -1,17 +1,20 @@
-"""Packages whose names are imported at first use (PEP 562)."""
+"""Packages whose names are imported on first use (PEP 562)."""
 
 import ast
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 
 def attach(package: str, init_file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """Makes the names that a package's ``__init__.pyi`` lists importable, each loaded at its first use.
+    """Make the names listed in a package's ``__init__.pyi`` importable, each loaded on first use.
 
-    The stub is the one list of public names: type checkers read it, and so does this function.
+    The stub is the only list of public names: type checkers read it, and so does this function. Classes and functions
+    of the package report the package as their module, so that help, messages and pickles have the short path
+    (``trainwright.engine.Runner``), which stays when a file moves.
 
     Args:
         package: ``__name__`` of the package.
@@ -21,7 +24,7 @@ def attach(package: str, init_file: str) -> tuple[Callable[[str], Any], Callable
         ``__getattr__``, ``__dir__`` and ``__all__`` for the package.
 
     Raises:
-        ImportError: the package is imported under its bare name (``import engine``). That would be a second copy
+        ImportError: the package is imported under its bare name (``import engine``). That would create a second copy
             of it, with a second set of registries.
     """
     if not package.startswith("trainwright."):
@@ -37,6 +40,8 @@ def attach(package: str, init_file: str) -> tuple[Callable[[str], Any], Callable
         if name not in origin:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(import_module(origin[name]), name)
+        if isinstance(value, type | FunctionType) and value.__module__ == origin[name]:
+            value.__module__ = package
         setattr(sys.modules[package], name, value)
         return value
 

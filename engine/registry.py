@@ -1,4 +1,4 @@
-"""Registries: from the name in a config to the class or function."""
+"""Registries: lookup of classes and functions by the name in a config."""
 
 import sys
 import warnings
@@ -24,7 +24,7 @@ _default_scope: ContextVar[str | None] = ContextVar("default_scope", default=Non
 
 @contextmanager
 def default_scope(scope: str | None) -> Iterator[None]:
-    """While active, names are looked up in the registries of this scope first."""
+    """Context manager in which names are looked up in the registries of ``scope`` first."""
     token = _default_scope.set(scope)
     try:
         yield
@@ -33,10 +33,10 @@ def default_scope(scope: str | None) -> Iterator[None]:
 
 
 class Registry:
-    """Maps names to classes or functions of one kind.
+    """A mapping from names to classes or functions of one kind.
 
-    A name is looked up here, then in the parents, in the scope that it names (``mmdet.ResNet``), and at last as a full
-    dotted Python path, so that ``torch.nn.Linear`` always works.
+    A name is looked up here, then in the parents, then in the scope that it names (``mmdet.ResNet``), and finally as a
+    dotted Python path, so ``torch.nn.Linear`` always works.
 
     Example:
         >>> from trainwright.engine import MODELS
@@ -45,13 +45,13 @@ class Registry:
         >>> MODELS.build(dict(type="MyNet"))
 
     Args:
-        name: what the members are, in the singular, for messages: ``model``.
-        build_func: called as ``build_func(cfg, *args, registry=registry, **kwargs)`` by :meth:`build`; the parent's, or
-            :func:`~trainwright.engine.building.build`, if None.
-        parent: registry that is asked after this one; this one becomes its child.
-        scope: short name of the library that owns this registry; its top-level package if None.
-        locations: modules that register the members. They are imported at the first name that is not yet known; from a
-            package that loads lazily only the module of that name.
+        name: the kind of its members, for messages, such as ``model``.
+        build_func: called as ``build_func(cfg, *args, registry=registry, **kwargs)`` by :meth:`build`; if None, that
+            of the parent, or :func:`~trainwright.engine.building.build`.
+        parent: the registry to search after this one, which becomes its child.
+        scope: short name of the library that owns this registry; if None, the top-level package of the caller.
+        locations: modules that register the members, imported when an unknown name is looked up. Of a lazy
+            package, only the module of that name is imported.
 
     Raises:
         ValueError: the parent already has a child of this scope.
@@ -72,7 +72,7 @@ class Registry:
         self._module_dict: dict[str, Any] = {}
         self._locations = list(locations)
         self._imported: dict[str, ModuleType] = {}
-        self._own: set[str] = set()  # names that the library of this registry has registered itself
+        self._own: set[str] = set()  # names registered by the library that owns this registry
         self._forced: set[str] = set()
         self._build_func = build_func
         if parent is not None:
@@ -82,12 +82,12 @@ class Registry:
 
     @property
     def module_dict(self) -> dict[str, Any]:
-        """The members registered here, by name."""
+        """The members of this registry, by name."""
         return self._module_dict
 
     @property
     def root(self) -> "Registry":
-        """The registry at the top of this one's tree."""
+        """The topmost ancestor of this registry."""
         return self if self.parent is None else self.parent.root
 
     def __len__(self) -> int:
@@ -112,17 +112,17 @@ class Registry:
     def register_module(self, name: str | Sequence[str] | None = None, force: bool = False, *, module: T) -> T: ...
 
     def register_module(self, name: str | Sequence[str] | None = None, force: bool = False, module: Any = None) -> Any:
-        """Registers a class or function: as a decorator, or called with ``module``.
+        """Register a class or function. Without ``module``, return a decorator.
 
         Args:
-            name: its name, or several; by default its ``__name__``.
+            name: one or several names; by default ``__name__``.
             force: replace a member of the same name.
-            module: what to register; without it a decorator is returned.
+            module: the class or function.
 
         Raises:
-            KeyError: the name is taken by something else. What the library of this registry registers itself gives way
-                instead, with a warning, whichever of the two is imported first.
-            TypeError: ``module`` is not callable, or ``name`` no string.
+            KeyError: the name is taken. However, a member registered by the library of this registry is replaced with a
+                warning, no matter which of the two is imported first.
+            TypeError: ``module`` is not callable, or ``name`` is not a string.
         """
         if callable(name):
             raise TypeError("write the decorator with parentheses: @REGISTRY.register_module()")
@@ -143,9 +143,9 @@ class Registry:
                     if (key in self._own) == own:
                         raise KeyError(
                             f"{key} is already registered in {self.name} at {known.__module__}; "
-                            "give the new one another name, or say force=True"
+                            "choose another name, or set force=True"
                         )
-                    if own:  # imported later, since the library's modules are imported when they are needed
+                    if own:  # the library's own modules are imported on demand, so possibly later
                         self._warn_of_replacement(key, known, member)
                         continue
                     self._warn_of_replacement(key, member, known)
@@ -158,16 +158,16 @@ class Registry:
         return register if module is None else register(module)
 
     def get(self, key: str) -> Any:
-        """Returns the member of this name, or None.
+        """Return the member of this name, or None.
 
         Args:
-            key: a name, a name with scope (``mmdet.ResNet``), or a full dotted path (``torch.nn.Linear``).
+            key: a name, a name with scope (``mmdet.ResNet``), or a dotted path (``torch.nn.Linear``).
 
         Raises:
-            TypeError: ``key`` is no string.
+            TypeError: ``key`` is not a string.
         """
         if not isinstance(key, str):
-            raise TypeError(f"a registry is asked by name, not by {key!r}")
+            raise TypeError(f"a name must be a string, not {key!r}")
         scoped = self._of_scope(_default_scope.get())
         if scoped is not None and scoped is not self and (found := scoped._get_upwards(key)) is not None:
             return found
@@ -181,7 +181,7 @@ class Registry:
         return None
 
     def build(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
-        """Builds the object that ``cfg`` describes; keyword arguments are defaults that ``cfg`` may override."""
+        """Build the object that ``cfg`` describes. Keyword arguments are defaults that ``cfg`` can override."""
         registry: Registry | None = self
         while registry is not None:
             if registry._build_func is not None:
@@ -190,7 +190,7 @@ class Registry:
         return build(cfg, self, *args, **kwargs)
 
     def names(self) -> list[str]:
-        """Returns every name that can be written here, of this registry and its parents. Imports all locations."""
+        """Return all names known to this registry and its parents. This imports all locations."""
         found: set[str] = set()
         registry: Registry | None = self
         while registry is not None:
@@ -200,23 +200,23 @@ class Registry:
         return sorted(found)
 
     def load_all(self) -> None:
-        """Imports every module of the locations, lazy packages as a whole."""
+        """Import all locations, including every module of lazy packages."""
         for location in self._locations:
             module = import_module(location)
             for name in getattr(module, "__all__", ()):
                 getattr(module, name, None)
 
     def suggest(self, key: str) -> str:
-        """Returns ``"did you mean 'ResNet'?"`` for the closest names, or an empty string."""
+        """Return ``"did you mean 'ResNet'?"`` for the closest names, or an empty string."""
         return did_you_mean(key, self.names())
 
     def others_with(self, key: str) -> list[str]:
-        """Returns the names of the other root registries that know ``key``."""
+        """Return the names of the other root registries that contain ``key``."""
         return [other.name for other in ROOT_REGISTRIES.values() if other is not self.root and other._get_upwards(key)]
 
     @contextmanager
     def switch_scope(self, scope: str | None) -> Iterator["Registry"]:
-        """While active, names are looked up in ``scope`` first; yields the registry of that scope, or this one."""
+        """Context manager in which names are looked up in ``scope`` first; yields the registry of that scope."""
         if scope is None:
             yield self
             return
@@ -226,8 +226,8 @@ class Registry:
     def _warn_of_replacement(self, key: str, theirs: Any, own: Any) -> None:
         if key not in self._forced:
             warnings.warn(
-                f"the {self.name} {key!r} is {_full_name(theirs)}, and no longer {_full_name(own)}: "
-                "force=True where it is registered says that this is meant",
+                f"the {self.name} {key!r} is now {_full_name(theirs)} instead of {_full_name(own)}: "
+                "set force=True where it is registered to silence this warning",
                 stacklevel=4,
             )
 
@@ -248,7 +248,7 @@ class Registry:
             if location not in self._imported:
                 self._imported[location] = import_module(location)
             if key.isidentifier():
-                getattr(self._imported[location], key, None)  # a lazy package imports the module that registers it
+                getattr(self._imported[location], key, None)  # a lazy package imports the module that defines it
 
     def _of_scope(self, scope: str | None) -> "Registry | None":
         if scope is None:
@@ -273,9 +273,9 @@ _trusted: ContextVar[bool] = ContextVar("trusted", default=True)
 
 @contextmanager
 def untrusted() -> Iterator[None]:
-    """While active, names come from a stranger: those that would import or call just anything are not found.
+    """Context manager for configs from untrusted sources, in which dotted paths cannot import or call arbitrary code.
 
-    What is registered is found, and so are the layers of PyTorch and the networks and transforms of torchvision.
+    Registered names are found, and so are the layers of PyTorch and the networks and transforms of torchvision.
     """
     token = _trusted.set(False)
     try:
@@ -329,7 +329,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = _root(
     "OPTIM_WRAPPER_CONSTRUCTORS", "optimizer wrapper constructor", ["trainwright.engine.optim.constructor"]
 )
 PARAM_SCHEDULERS = _root("PARAM_SCHEDULERS", "parameter scheduler", ["trainwright.engine.optim.schedulers"])
-# Metrics of one task live beside its models.
+# The metrics of a task are in its models package.
 METRICS = _root("METRICS", "metric", ["trainwright.engine.evaluation.metrics", "trainwright.models"])
 EVALUATOR = _root("EVALUATOR", "evaluator", ["trainwright.engine.evaluation.evaluator"])
 TASK_UTILS = _root("TASK_UTILS", "task util")

@@ -6,7 +6,7 @@ from .device_monitor import DeviceMonitorHook as DeviceMonitorHook
 from .early_stopping import EarlyStoppingHook as EarlyStoppingHook
 from .ema import EMAHook as EMAHook
 from .empty_cache import EmptyCacheHook as EmptyCacheHook
-from .final_test import FinalTestHook as FinalTestHook
+from .final_evaluation import FinalTestHook as FinalTestHook
 from .gradient_accumulation import GradientAccumulationScheduleHook as GradientAccumulationScheduleHook
 from .iter_timer import IterTimerHook as IterTimerHook
 from .logger import LoggerHook as LoggerHook

@@ -1,5 +1,6 @@
 """Averages the weights during training, and validates with the average."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -69,6 +70,10 @@ class EMAHook(Hook):
         model = unwrap(runner.model)
         if self.ema_model is None or self.src_model is not model:
             self._make_average(model)
+
+    def extra_modules(self) -> Iterable[nn.Module]:
+        """Return the average."""
+        return () if self.ema_model is None else (self.ema_model,)
 
     def before_train(self, runner: "Runner") -> None:
         """Check that the average ever begins, and drop a resumed one that by now begins later."""

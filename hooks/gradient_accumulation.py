@@ -2,10 +2,10 @@
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.optim.wrapper import single_wrappers
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import DataBatch, Hook
 
@@ -72,10 +72,3 @@ class GradientAccumulationScheduleHook(Hook):
         self._current = self._counts[position]
         for wrapper in single_wrappers(runner.optim_wrapper):
             wrapper.accumulative_counts = self._current
-
-
-def single_wrappers(optim_wrapper: Any) -> list[OptimWrapper]:
-    """Returns an optimizer wrapper, or those that a dictionary of them holds, as a list."""
-    if isinstance(optim_wrapper, OptimWrapperDict):
-        return list(optim_wrapper.values())
-    return [optim_wrapper]

@@ -1,9 +1,9 @@
 """Measures how long iterations take, and how long the rest will."""
 
-from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from trainwright.engine.records.history import Series
 from trainwright.engine.records.log_processor import num_batches
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import DataBatch, Hook
@@ -30,9 +30,8 @@ class IterTimerHook(Hook):
         self._measured = 0
         self._max_iters = 0
         self._eval_seconds = 0.0
-        self._infos: dict[str, Any] = {}
-        self._append_time: Callable[[Any], None] | None = None
-        self._append_data_time: Callable[[Any], None] | None = None
+        self._time: Series
+        self._data_time: Series
 
     def _before_epoch(self, runner: "Runner", mode: str = "train") -> None:
         self._last = perf_counter()
@@ -43,22 +42,20 @@ class IterTimerHook(Hook):
         self._last = perf_counter()
 
     def before_train(self, runner: "Runner") -> None:
-        """Starts to measure anew."""
+        """Start measuring."""
         self._seconds = 0.0
         self._measured = -1  # the first iteration makes it 0
         self._max_iters = runner.max_iters
-        runner.message_hub.update_info("eta", 0.0)
-        self._infos = runner.message_hub.runtime_info
-        self._append_time = self._append_data_time = None
+        hub = runner.message_hub
+        hub.update_info("eta", 0.0)
+        self._time, self._data_time = hub.series("train/time"), hub.series("train/data_time")
 
     def _before_iter(self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None, mode: str = "train") -> None:
         runner.message_hub.update_scalar(f"{mode}/data_time", perf_counter() - self._last)
 
     def before_train_iter(self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None) -> None:
-        """Notes how long the batch took to come."""
-        if self._append_data_time is None:
-            self._append_data_time = runner.message_hub.appender("train/data_time")
-        self._append_data_time(perf_counter() - self._last)
+        """Record how long fetching the batch took."""
+        self._data_time.add(perf_counter() - self._last)
 
     def after_train_iter(
         self,
@@ -67,18 +64,16 @@ class IterTimerHook(Hook):
         data_batch: DataBatch = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Notes how long the iteration took, and how long the rest will."""
+        """Record how long the iteration took, and how long the rest will take."""
         now = perf_counter()
         elapsed = now - self._last
         self._last = now
         self._measured += 1
         if self._measured:
             self._seconds += elapsed
-        if self._append_time is None:
-            self._append_time = runner.message_hub.appender("train/time")
-        self._append_time(elapsed)
+        self._time.add(elapsed)
         average = self._seconds / self._measured if self._measured else elapsed
-        self._infos["eta"] = average * (self._max_iters - runner.iter - 1)
+        runner.message_hub.runtime_info["eta"] = average * (self._max_iters - runner.iter - 1)
 
     def _after_iter(
         self,

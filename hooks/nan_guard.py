@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trainwright.engine.checkpoints.writer import averaged_models
 from trainwright.engine.data.faults import place_of
 from trainwright.engine.distributed import all_reduce
 from trainwright.engine.errors import ConfigError, TrainingError, did_you_mean
+from trainwright.engine.optim.wrapper import single_wrappers
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import DataBatch, Hook
 from trainwright.engine.run.model_setup import unwrap
-from trainwright.hooks.gradient_accumulation import single_wrappers
+from trainwright.engine.trees import map_tensors
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
@@ -234,19 +234,22 @@ class _Snapshot:
     """
 
     def __init__(self, runner: "Runner", device: torch.device | None) -> None:
+        def copied(state: Any) -> Any:
+            return map_tensors(state, lambda tensor: tensor.detach().to(device or tensor.device, copy=True))
+
         self._wrappers = single_wrappers(runner.optim_wrapper)
-        self._modules = [unwrap(runner.model), *averaged_models(runner)]
+        self._modules = [unwrap(runner.model), *(module for hook in runner.hooks for module in hook.extra_modules())]
         optimizers = []
         for wrapper in self._wrappers:
             state = wrapper.state_dict()
             for key in ("param_groups", "base_param_settings"):
                 state.pop(key, None)  # they follow the schedule
-            state.pop("accumulation", None)  # how many losses there were is a counter, it goes on
+            state.pop("accumulation", None)  # a counter, which is not rolled back
             optimizers.append(state)
         self.contents: dict[str, Any] = {
             "iteration": runner.state.state_dict()["iter"],
-            "modules": _copy([dict(module.state_dict()) for module in self._modules], device),
-            "optimizers": _copy(optimizers, device),
+            "modules": copied([dict(module.state_dict()) for module in self._modules]),
+            "optimizers": copied(optimizers),
         }
 
     @property
@@ -270,24 +273,13 @@ class _Snapshot:
             module.load_state_dict(weights)
         for wrapper, state in zip(self._wrappers, self.contents["optimizers"]):
             groups = wrapper.optimizer.state_dict()["param_groups"]
-            wrapper.load_state_dict({**_copy(state, None), "param_groups": groups})
+            wrapper.load_state_dict({**map_tensors(state, Tensor.clone), "param_groups": groups})
             wrapper.zero_grad()
 
 
 def _within_a_step(runner: "Runner") -> bool:
     """Return whether the hooks of an iteration or epoch are being called. Only a stop is saved outside of these."""
     return runner.state.iter_done or runner.state.epoch_done
-
-
-def _copy(value: Any, device: torch.device | None) -> Any:
-    """Returns a deep copy of containers and tensors."""
-    if isinstance(value, Tensor):
-        return value.detach().to(device or value.device, copy=True)
-    if isinstance(value, Mapping):
-        return {key: _copy(item, device) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_copy(item, device) for item in value)
-    return value
 
 
 def _all_finite(tensors: Iterable[Tensor]) -> bool:

@@ -2,12 +2,12 @@
 
 import copy
 import numbers
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
+from trainwright.engine.records.history import Series
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.environment import package_version
 from trainwright.engine.run.hook import DataBatch, Hook
@@ -36,8 +36,7 @@ class RuntimeInfoHook(Hook):
 
     def __init__(self) -> None:
         self._outer_stage: str | None = None
-        self._infos: dict[str, Any] = {}
-        self._appenders: dict[str, Callable[[Any], None]] = {}
+        self._series: dict[str, Series] = {}
 
     def before_run(self, runner: "Runner") -> None:
         """Notes what the run is."""
@@ -66,8 +65,7 @@ class RuntimeInfoHook(Hook):
                 "max_iters": runner.max_iters,
             }
         )
-        self._infos = hub.runtime_info
-        self._appenders = {}
+        self._series = {}
         if runner.dataset_meta is not None:
             hub.update_info("dataset_meta", copy.deepcopy(runner.dataset_meta))
 
@@ -80,15 +78,15 @@ class RuntimeInfoHook(Hook):
         runner.message_hub.update_info("epoch", runner.epoch)
 
     def before_train_iter(self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None) -> None:
-        """Notes the iteration and the learning rates."""
+        """Record the iteration and the learning rates."""
         hub = runner.message_hub
-        self._infos["iter"] = runner.iter
+        hub.runtime_info["iter"] = runner.iter
         if batch_idx % _FLUSH_INTERVAL == 0:
             hub.flush()
         for name, rates in runner.optim_wrapper.get_lr().items():
             rate = rates[0]
             # A scheduler changes a rate that is a tensor in place, and the hub reads it later.
-            self._append(hub, name, rate.detach().clone() if isinstance(rate, Tensor) else rate)
+            self._add(hub, name, rate.detach().clone() if isinstance(rate, Tensor) else rate)
 
     def after_train_iter(
         self,
@@ -97,18 +95,18 @@ class RuntimeInfoHook(Hook):
         data_batch: DataBatch = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Notes the losses, without waiting for them."""
+        """Record the losses, without waiting for them."""
         if outputs is not None:
             for name, value in outputs.items():
-                self._append(runner.message_hub, name, value.detach() if isinstance(value, Tensor) else value)
+                self._add(runner.message_hub, name, value.detach() if isinstance(value, Tensor) else value)
 
-    def _append(self, hub: "MessageHub", name: str, value: Any) -> None:
-        append = self._appenders.get(name)
-        if append is None:
-            hub.update_scalar(f"train/{name}", value)  # the first one is looked at
-            self._appenders[name] = hub.appender(f"train/{name}")
+    def _add(self, hub: "MessageHub", name: str, value: Any) -> None:
+        series = self._series.get(name)
+        if series is None:
+            hub.update_scalar(f"train/{name}", value)  # checks the first value
+            self._series[name] = hub.series(f"train/{name}")
         else:
-            append(value)
+            series.add(value)
 
     def before_val(self, runner: "Runner") -> None:
         """Notes that a validation runs."""

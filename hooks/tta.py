@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.registry import HOOKS, MODELS, RUNNERS
+from trainwright.engine.parts import TTA_MODEL, setting
+from trainwright.engine.registry import HOOKS, RUNNERS
 from trainwright.engine.run.hook import Hook
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class PrepareTTAHook(Hook):
     def before_test(self, runner: "Runner") -> None:
         """Wraps the model."""
         self._model = runner.model
-        runner.model = MODELS.build(dict(self.tta_cfg), path="tta_model", module=runner.model)
+        runner.model = TTA_MODEL.build(self.tta_cfg, module=runner.model)
 
     def after_test(self, runner: "Runner") -> None:
         """Unwraps the model."""
@@ -61,6 +62,6 @@ def build_runner_with_tta(cfg: Any) -> "Runner":
     while "dataset" in dataset:
         dataset = dataset["dataset"]
     dataset["pipeline"] = cfg["tta_pipeline"]
-    runner: Runner = RUNNERS.get(cfg.get("runner_type", "Runner")).from_cfg(cfg)
+    runner: Runner = RUNNERS.get(setting(cfg, "runner_type")).from_cfg(cfg)
     runner.register_hook(PrepareTTAHook(tta_cfg=cfg["tta_model"]))
     return runner

@@ -48,6 +48,16 @@ def test_own_modules_are_imported_by_their_full_name(package: str) -> None:
     assert not wrong
 
 
+def test_hooks_know_each_other_only_through_the_contract() -> None:
+    wrong = [
+        f"{file.relative_to(ROOT)}:{line}: {module}; ask through a method of Hook instead"
+        for file in sorted((ROOT / "hooks").glob("*.py"))
+        for line, module in imports_of(file)
+        if module.startswith("trainwright.hooks")
+    ]
+    assert not wrong
+
+
 @pytest.mark.parametrize("package", ["engine", "hooks", "models", "datasets", "tools"])
 def test_no_cuda_only_code(package: str) -> None:
     calls = [

@@ -13,7 +13,8 @@ from torch import Tensor
 from trainwright.engine.config.config import Config
 from trainwright.engine.data.seeded import SeededDataset
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.registry import DATASETS, default_scope
+from trainwright.engine.parts import DATASET
+from trainwright.engine.registry import default_scope
 from trainwright.engine.run.environment import make_folder
 from trainwright.engine.structures.elements import BaseDataElement, DataSample
 
@@ -67,7 +68,7 @@ def browse_dataset(cfg: Config, split: str, number: int, out_dir: Path, seed: in
 def _build_dataset(cfg: Any, path: str) -> Any:
     """Returns the dataset; files that are missing, or annotations that it refuses, are the user's to mend."""
     try:
-        return DATASETS.build(cfg, path=path)
+        return DATASET.build(cfg, path=path)
     except ConfigError:
         raise
     except (OSError, ValueError) as error:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.config.overrides import COMMAND_LINE, DictAction
-from trainwright.engine.errors import CheckpointError, ConfigError, ConfigErrors, did_you_mean
+from trainwright.engine.config.paths import find_named_config
+from trainwright.engine.errors import CheckpointError, ConfigError, ConfigErrors
 
 if TYPE_CHECKING:
     from trainwright.engine.config.config import Config
 
-SUFFIXES = (".py", ".yaml", ".yml", ".json")
-SHIPPED = Path(__file__).parent.parent / "configs"
+LISTED = ("hooks", "models", "datasets", "transforms", "metrics", "schedulers", "optimizers", "configs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,9 +94,9 @@ def print_config(arguments: argparse.Namespace) -> int:
     """Prints a config with everything that it inherits."""
     cfg = _read(arguments.config, arguments.cfg_options)
     if arguments.origins:
-        from trainwright.engine.checkpoints.contents import leaves, origin_of_path
+        from trainwright.engine.checkpoints.contents import flattened, origin_of_path
 
-        for path, value in leaves(cfg.to_dict()):
+        for path, value in flattened(cfg.to_dict()):
             print(f"{path} = {value!r}  # {origin_of_path(cfg, path) or 'unknown'}")
     else:
         print(cfg.pretty_text)
@@ -109,7 +109,7 @@ def browse_dataset(arguments: argparse.Namespace) -> int:
 
     cfg = _read(arguments.config, arguments.cfg_options)
     _check(cfg)
-    out_dir = Path(arguments.out_dir or Path("browse", find_config(arguments.config).stem, arguments.split))
+    out_dir = Path(arguments.out_dir or Path("browse", find_named_config(arguments.config).stem, arguments.split))
     return 1 if browse.browse_dataset(cfg, arguments.split, arguments.number, out_dir, arguments.seed) else 0
 
 
@@ -126,24 +126,14 @@ def predict(arguments: argparse.Namespace) -> int:
     return 1 if unreadable else 0
 
 
-def find_config(name: str) -> Path:
-    """Returns the file of a config that is named by its path, or by its name among those that ship with Trainwright.
+def list_components(arguments: argparse.Namespace) -> int:
+    """Lists the components that a config can name, or describes one of them; likewise the shipped configs."""
+    from trainwright.tools import reference
 
-    Raises:
-        ConfigError: there is none.
-    """
-    candidates = [Path(name), *(Path(name + suffix) for suffix in SUFFIXES)]
-    for folder in (Path(), SHIPPED):
-        for candidate in candidates:
-            if (folder / candidate).is_file():
-                return folder / candidate
-    shipped = [str(p.relative_to(SHIPPED).with_suffix("")) for p in sorted(SHIPPED.rglob("*")) if p.suffix in SUFFIXES]
-    shipped = sorted({name for name in shipped if "_base_" not in name and "__" not in name})
-    nearby = [str(path) for path in sorted(Path(name).parent.glob("*")) if path.suffix in SUFFIXES]
-    hint = did_you_mean(name, [*nearby, *shipped]) or "these ship with Trainwright:\n" + "\n".join(
-        f"  {n}" for n in shipped
-    )
-    raise ConfigError("", f"there is no config {name!r}", hint)
+    kind, name = arguments.kind, arguments.name
+    for line in reference.listing(kind) if name is None else reference.details(kind, name):
+        print(line)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -214,6 +204,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0, help="of the augmentation; default: %(default)s")
     command.set_defaults(run=browse_dataset)
 
+    command = commands.add_parser("list", help="list what a config can name", description=list_components.__doc__)
+    command.add_argument("kind", metavar="KIND", choices=LISTED, help=", ".join(LISTED))
+    command.add_argument("name", metavar="NAME", nargs="?", help="describe this one, with its arguments")
+    command.set_defaults(run=list_components)
+
     command = commands.add_parser(
         "print-config",
         parents=[common],
@@ -230,7 +225,7 @@ def _read(name: str, options: dict[str, Any]) -> "Config":
     from trainwright.engine.config.config import Config
     from trainwright.engine.config.custom_imports import KEY, import_custom_modules
 
-    cfg = Config.fromfile(find_config(name))
+    cfg = Config.fromfile(find_named_config(name))
     cfg.merge_from_dict(options, origin=COMMAND_LINE)
     if any(path.partition(".")[0] == KEY for path in options):
         import_custom_modules(cfg._cfg_dict, [])
@@ -243,7 +238,7 @@ def _load(arguments: argparse.Namespace) -> "Config":
     if arguments.work_dir is not None:
         cfg.work_dir = arguments.work_dir
     elif cfg.get("work_dir") is None:
-        cfg.work_dir = str(Path("work_dirs", find_config(arguments.config).stem))
+        cfg.work_dir = str(Path("work_dirs", find_named_config(arguments.config).stem))
     if arguments.seed is not None or arguments.deterministic:
         given = {"seed": arguments.seed} if arguments.seed is not None else {}
         cfg.randomness = {
@@ -275,11 +270,12 @@ def _check(cfg: "Config") -> None:
 def _run(cfg: "Config", action: str) -> None:
     from trainwright.engine.building import resolve
     from trainwright.engine.distributed import close_dist
+    from trainwright.engine.parts import setting
     from trainwright.engine.registry import RUNNERS, default_scope
 
     _check(cfg)
     with default_scope(cfg.get("default_scope")):
-        runner: Any = resolve(cfg.get("runner_type", "Runner"), RUNNERS, path="runner_type")
+        runner: Any = resolve(setting(cfg, "runner_type"), RUNNERS, path="runner_type")
     getattr(runner.from_cfg(cfg), action)()
     close_dist()
 

@@ -9,6 +9,7 @@ from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.fileio import to_json
 from trainwright.engine.inference.images import IMAGE_SUFFIXES, read_image
+from trainwright.engine.parts import setting
 from trainwright.engine.registry import INFERENCERS
 from trainwright.engine.run.environment import make_folder
 
@@ -41,7 +42,7 @@ def predict(
         if not Path(given).exists():
             raise ConfigError("", f"there is no file and no folder {given!r}")
     inferencer: Any = INFERENCERS.build(
-        {"type": cfg.get("inferencer_type", "Inferencer")}, path="inferencer_type", model=cfg, weights=checkpoint,
+        {"type": setting(cfg, "inferencer_type")}, path="inferencer_type", model=cfg, weights=checkpoint,
         device=device,
     )  # fmt: skip
     try:

@@ -60,7 +60,7 @@ def parts(runner: "Runner") -> list[Part]:
     return found
 
 
-def take(
+def collect_state(
     runner: "Runner",
     *,
     optimizer: bool = True,
@@ -87,7 +87,7 @@ def take(
             "time": time.strftime("%Y%m%d_%H%M%S"),
             "trainwright_version": package_version("trainwright"),
             "torch_version": torch.__version__.split("+")[0],
-            **({"dataset_meta": plain(runner.dataset_meta)} if runner.dataset_meta else {}),
+            **({"dataset_meta": safe_to_load(runner.dataset_meta)} if runner.dataset_meta else {}),
             **(meta or {}),
         },
         "state_dict": unwrap(runner.model).state_dict(),
@@ -104,12 +104,12 @@ def take(
     return checkpoint
 
 
-def restore(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
+def restore_state(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
     """Bring a run to the state in a checkpoint, one of ours or of MMEngine.
 
     Args:
         runner: the run, with all its parts built.
-        checkpoint: what :func:`take` returned.
+        checkpoint: what :func:`collect_state` returned.
 
     Raises:
         CheckpointError: a part is missing, or does not fit.
@@ -152,12 +152,12 @@ def _states(checkpoint: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], An
             yield (_OURS, key), state
 
 
-def plain(value: Any) -> Any:
-    """Returns a copy that safe loading can read: containers, numbers, strings and tensors; of all else the ``repr``."""
+def safe_to_load(value: Any) -> Any:
+    """Return a copy that safe loading can read: containers, numbers, strings and tensors; of all else the ``repr``."""
     if isinstance(value, Mapping):
-        return {plain(key): plain(item) for key, item in value.items()}
+        return {safe_to_load(key): safe_to_load(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
-        return [plain(item) for item in value]
+        return [safe_to_load(item) for item in value]
     if value is None or isinstance(value, str | int | float | bool | torch.Tensor):
         return value
     return value.tolist() if hasattr(value, "tolist") else repr(value)
@@ -191,7 +191,7 @@ def what_changed(saved: Mapping[str, Any], current: Config) -> list[str]:
     Returns:
         ``key: old → new (file:line)`` for every value that differs.
     """
-    before, now = dict(leaves(saved)), dict(leaves(plain_data(current.to_dict())))
+    before, now = dict(flattened(saved)), dict(flattened(plain_data(current.to_dict())))
     lines = []
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key, "(not set)"), now.get(key, "(not set)")
@@ -201,7 +201,8 @@ def what_changed(saved: Mapping[str, Any], current: Config) -> list[str]:
     return lines
 
 
-def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def flattened(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values in nested containers with their dotted paths."""
     items: Any = (
         value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else None
     )
@@ -209,7 +210,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
         return
     for key, item in items:
-        yield from leaves(item, f"{path}.{key}" if path else str(key))
+        yield from flattened(item, f"{path}.{key}" if path else str(key))
 
 
 def origin_of_path(config: Config, path: str) -> Origin | None:

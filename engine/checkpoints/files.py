@@ -3,11 +3,11 @@
 import os
 import pickle
 import re
+import shutil
 import sys
-import threading
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -70,6 +70,32 @@ def temporary_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.{next(_NUMBERS)}.{os.getpid()}.tmp")
 
 
+def remove_leftovers(folder: Path) -> list[str]:
+    """Remove the temporary files that killed processes left in a folder of checkpoints, and return their names.
+
+    Call it before this process saves anything there: one with its own number was left by another one before, as in
+    containers, where a program has the same number each time.
+    """
+    removed = []
+    for path in folder.glob(".*.tmp"):
+        found = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
+        if found and (int(found.group(1)) == os.getpid() or not _is_alive(int(found.group(1)))):
+            with suppress(OSError):  # harmless if left behind
+                path.unlink(missing_ok=True)
+                removed.append(path.name)
+    return removed
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
 def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Makes the names in a folder as durable as the files (a no-op where the system cannot)."""
     if os.name != "posix":
@@ -79,6 +105,22 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def link_checkpoint(source: Path, target: Path) -> None:
+    """Give a checkpoint a second name in one step; a copy where the disk has no hard links."""
+    temporary = temporary_path(target)
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copy2(source, temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(target.parent)
 
 
 def write_last_checkpoint(work_dir: str | os.PathLike[str], name: str | os.PathLike[str]) -> None:
@@ -101,34 +143,6 @@ def write_last_checkpoint(work_dir: str | os.PathLike[str], name: str | os.PathL
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(folder)
-
-
-class LastCheckpoint:
-    """The note of a run's newest checkpoint, which never goes back to an older one.
-
-    A checkpoint that is written in the background may be complete only after a later one.
-
-    Args:
-        work_dir: the run's folder.
-    """
-
-    def __init__(self, work_dir: str | os.PathLike[str]) -> None:
-        self._work_dir = work_dir
-        self._numbers = count(1)
-        self._noted = 0
-        self._lock = threading.Lock()
-
-    def next(self) -> Callable[[Path], None]:
-        """Return the function to call, with its path, when a checkpoint of the present state is written."""
-        number = next(self._numbers)
-
-        def note(path: Path) -> None:
-            with self._lock:
-                if number > self._noted:
-                    write_last_checkpoint(self._work_dir, path.absolute())
-                    self._noted = number
-
-        return note
 
 
 def verify(path: str | os.PathLike[str]) -> str | None:

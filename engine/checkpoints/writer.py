@@ -1,49 +1,148 @@
-"""Saving a run: in place or in the background, and so that a failing disk costs a warning and not the run."""
+"""Writing a run's checkpoints: the one place that does so, and that knows which state of the run is saved."""
 
-import errno
-import os
-import re
-import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from trainwright.engine.checkpoints import contents as snapshot
-from trainwright.engine.run.model_setup import unwrap
+from trainwright.engine.checkpoints import contents
+from trainwright.engine.checkpoints.disk_space import bytes_of, check_space
+from trainwright.engine.checkpoints.files import link_checkpoint, save_checkpoint, write_last_checkpoint
+from trainwright.engine.distributed import is_main_process
+from trainwright.engine.trees import map_tensors
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
 
-_BYTES_BESIDE_A_TENSOR = 256
-_STATES_OF_ONE_PARAMETER = (("betas", 2), ("alpha", 1), ("momentum", 1), ("lr_decay", 1))
 
+class CheckpointWriter:
+    """Writes the checkpoints of a run one after another, in place or in the background.
 
-def collect(
-    runner: "Runner",
-    *,
-    optimizer: bool = True,
-    schedulers: bool = True,
-    meta: Mapping[str, Any] | None = None,
-    copier: "HostCopier | None" = None,
-) -> dict[str, Any]:
-    """Returns what a checkpoint holds, after the hooks have seen it, in host memory.
+    All calls are made in every process; only the first one writes.
 
     Args:
         runner: the run.
-        optimizer: include the optimizer.
-        schedulers: include the schedulers.
-        meta: further entries of ``meta``.
-        copier: makes a copy that shares no memory with the run, so that it can go on while the checkpoint is written.
     """
-    checkpoint = snapshot.take(runner, optimizer=optimizer, schedulers=schedulers, meta=meta)
-    runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)
-    in_host: dict[str, Any] = _converted(checkpoint, _to_cpu if copier is None else copier.begin())
-    return in_host
+
+    def __init__(self, runner: "Runner") -> None:
+        self._runner = runner
+        self._copier = HostCopier()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._finish: Callable[[], None] | None = None
+        self._saved: dict[str, int] | None = None
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether the last complete checkpoint holds the present state of the run."""
+        return self._saved == self._runner.state.state_dict()
+
+    def mark_saved(self) -> None:
+        """Count the present state as saved: the run has just been resumed from its newest checkpoint."""
+        self._saved = self._runner.state.state_dict()
+
+    def prepare(self) -> None:
+        """Wait for the previous checkpoint, and let hooks correct the state before it is decided what to write."""
+        self.wait()
+        self._runner.call_hook("before_snapshot")
+
+    def write(
+        self,
+        paths: Sequence[Path],
+        *,
+        optimizer: bool = True,
+        schedulers: bool = True,
+        meta: Mapping[str, Any] | None = None,
+        newest: bool = True,
+        background: bool = False,
+        then: Callable[[], None] | None = None,
+        done: Callable[[OSError | None], None] | None = None,
+    ) -> None:
+        """Write the state of the run, durably. Call :meth:`prepare` first.
+
+        Args:
+            paths: the file, and further names for it.
+            optimizer: include the state of the optimizer.
+            schedulers: include the state of the schedulers.
+            meta: further entries of the checkpoint's ``meta``.
+            newest: record the last path in ``last_checkpoint``.
+            background: write on a thread, from a copy in host memory.
+            then: called when the file is safe, on the thread that wrote it.
+            done: called in this thread once writing has ended, at the latest by :meth:`wait`, with the error of the
+                disk if it failed.
+
+        Raises:
+            OSError: the disk is full or cannot be written, and there is no ``done``.
+        """
+        runner = self._runner
+        counters = runner.state.state_dict()
+        if is_main_process():
+            state = contents.collect_state(runner, optimizer=optimizer, schedulers=schedulers, meta=meta)
+            runner.call_hook("before_save_checkpoint", checkpoint=state)
+            state = map_tensors(state, self._copier.begin() if background else lambda tensor: tensor.detach().cpu())
+            work_dir = runner.work_dir if newest else None
+            self._run(lambda: _write_files(state, paths, work_dir, then), background)
+        self._finish = lambda: self._settle(counters if optimizer and schedulers else None, done)
+        if not background:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for the checkpoint that is being written.
+
+        Raises:
+            Exception: whatever ended writing it, or what its ``done`` raises.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        finish, self._finish = self._finish, None
+        if finish is not None:
+            finish()
+
+    def _run(self, job: Callable[[], None], background: bool) -> None:
+        def run() -> None:
+            try:
+                job()
+            except BaseException as error:  # raised again by wait()
+                self._error = error
+
+        if background:
+            self._thread = threading.Thread(target=run, name="checkpoint", daemon=True)
+            self._thread.start()
+        else:
+            run()
+
+    def _settle(self, counters: dict[str, int] | None, done: Callable[[OSError | None], None] | None) -> None:
+        error, self._error = self._error, None
+        if error is not None and (done is None or not isinstance(error, OSError)):
+            raise error
+        if error is None and counters is not None:
+            self._saved = counters
+        if done is not None:
+            done(error)
+
+
+def _write_files(
+    state: Mapping[str, Any], paths: Sequence[Path], work_dir: str | None, then: Callable[[], None] | None
+) -> None:
+    new = [path for path in paths if not path.exists()]
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    check_space(paths[0].parent, bytes_of(state))
+    try:
+        save_checkpoint(state, paths[0])
+        for path in paths[1:]:
+            link_checkpoint(paths[0], path)
+        if work_dir is not None:
+            write_last_checkpoint(work_dir, paths[-1].absolute())
+    except OSError:
+        for path in new:
+            path.unlink(missing_ok=True)  # otherwise it would be orphaned
+        raise
+    if then is not None:
+        then()
 
 
 class HostCopier:
@@ -58,7 +157,7 @@ class HostCopier:
         self._copied: dict[int, torch.UntypedStorage] = {}
 
     def begin(self) -> Callable[[Tensor], Tensor]:
-        """Returns what copies a tensor; from now on the copies made before are overwritten."""
+        """Return the function that copies a tensor; it overwrites the copies made before."""
         self._copied = {}
         return self._copy
 
@@ -81,155 +180,3 @@ class HostCopier:
         del self._buffers[index:]
         self._buffers.append(torch.empty(size, dtype=torch.uint8, pin_memory=pinned).untyped_storage())
         return self._buffers[index]
-
-
-def _to_cpu(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu()
-
-
-def _converted(value: Any, convert: Callable[[Tensor], Tensor]) -> Any:
-    """Returns the same containers with every tensor converted."""
-    if isinstance(value, Tensor):
-        return convert(value)
-    if isinstance(value, Mapping):
-        return {key: _converted(item, convert) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_converted(item, convert) for item in value)
-    return value
-
-
-def bytes_of(checkpoint: Any) -> int:
-    """Returns about how many bytes a checkpoint takes on the disk: its tensors, those that share memory once."""
-    sizes: dict[int, int] = {}
-    number = 0
-    for tensor in _tensors(checkpoint):
-        number += 1
-        sizes[tensor.untyped_storage()._cdata if tensor.layout == torch.strided else id(tensor)] = (
-            tensor.untyped_storage().nbytes() if tensor.layout == torch.strided else tensor.numel() * tensor.itemsize
-        )
-    return sum(sizes.values()) + number * _BYTES_BESIDE_A_TENSOR
-
-
-def expected_bytes(runner: "Runner") -> int:
-    """Returns about how many bytes a checkpoint of a run will take, before its optimizer has a state.
-
-    It counts the weights and buffers; for each trained parameter as many numbers as optimizers with these settings keep
-    (two with ``betas``, one with a momentum); and the averaged models of hooks.
-    """
-    model: Any = unwrap(runner.model)
-    total = bytes_of(model.state_dict())
-    wrappers = runner.optim_wrapper
-    for wrapper in wrappers.values() if hasattr(wrappers, "values") else [wrappers]:
-        state = bytes_of(wrapper.optimizer.state_dict()["state"])
-        if not state:
-            for group in wrapper.optimizer.param_groups:
-                states = sum(number for name, number in _STATES_OF_ONE_PARAMETER if group.get(name))
-                state += states * sum(param.numel() * param.itemsize for param in group["params"])
-        total += state
-    return total + sum(bytes_of(averaged.state_dict()) for averaged in averaged_models(runner))
-
-
-def averaged_models(runner: "Runner") -> list[torch.nn.Module]:
-    """Return the averaged models that hooks keep as ``ema_model``."""
-    averaged = (getattr(hook, "ema_model", None) for hook in runner.hooks)
-    return [model for model in averaged if isinstance(model, torch.nn.Module)]
-
-
-def check_space(folder: Path, needed: int) -> None:
-    """Raises the error of a full disk before anything is written, if ``needed`` bytes will not fit.
-
-    Raises:
-        OSError: with ``ENOSPC``; it names what is needed and what is free.
-    """
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OSError(
-            errno.ENOSPC, f"a checkpoint takes about {human_bytes(needed)}, {human_bytes(free)} are free", str(folder)
-        )
-
-
-def human_bytes(number: int) -> str:
-    """Returns a number of bytes for people: ``1.2 GB``."""
-    for factor, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if number >= factor:
-            return f"{number / factor:.1f} {unit}"
-    return f"{number} bytes"
-
-
-def remove_leftovers(folder: Path) -> list[str]:
-    """Removes the temporary files that a killed process left in a folder of checkpoints, and returns their names.
-
-    Call it before this process saves anything there: one with its own number was left by another one before, as in
-    containers, where a program has the same number each time.
-    """
-    removed = []
-    for path in folder.glob(".*.tmp"):
-        found = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
-        if found and (int(found.group(1)) == os.getpid() or not _is_alive(int(found.group(1)))):
-            with suppress(OSError):  # it is in nobody's way
-                path.unlink(missing_ok=True)
-                removed.append(path.name)
-    return removed
-
-
-class Writer:
-    """Does one job after the other, in place or on a thread.
-
-    Args:
-        background: do jobs on a thread; :meth:`submit` then waits for the job before, and errors come out of
-            :meth:`wait`. The thread does not keep the process alive.
-    """
-
-    def __init__(self, background: bool = False) -> None:
-        self.background = background
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
-
-    def submit(self, job: Callable[[], None]) -> None:
-        """Does a job, or begins to. Call :meth:`wait` before and after."""
-
-        def run() -> None:
-            try:
-                job()
-            except BaseException as error:  # it is raised again where somebody waits
-                self._error = error
-
-        if self.background:
-            self._thread = threading.Thread(target=run, name="checkpoint", daemon=True)
-            self._thread.start()
-        else:
-            run()
-
-    def wait(self) -> None:
-        """Waits for the job in progress.
-
-        Raises:
-            BaseException: whatever ended the job.
-        """
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from trainwright.engine.building import import_if_there, is_absent, origin_of
 from trainwright.engine.config.config_dict import DELETE_KEY, ConfigDict
 from trainwright.engine.errors import ConfigError
 
@@ -47,15 +48,18 @@ def import_custom_modules(keys: ConfigDict, files: Sequence[Path]) -> None:
         return
     origin = keys.origin(KEY)
     modules, allow_failed = _checked(wanted, keys)
-    folders = [Path.cwd()]
-    folders += [Path(place.file).parent for place in (_inner_origin(wanted), origin) if place is not None]
-    folders += [file.parent for file in files]
+    origins = (origin_of(wanted, "imports"), origin)
+    folders = [Path.cwd(), *(Path(place.file).parent for place in origins if place), *(file.parent for file in files)]
     for module in modules:
         try:
             _import_from(module, folders)
         except ImportError as error:
             if not allow_failed:
-                raise ConfigError(f"{KEY}.imports", *_explain(module, error, folders), origin) from error
+                message, hint = f"{module!r} fails while it is imported: {error}", ""
+                if is_absent(module, error):
+                    message = f"there is no module {module!r}"
+                    hint = f"looked for it in sys.path, {', '.join(dict.fromkeys(map(str, folders)))}"
+                raise ConfigError(f"{KEY}.imports", message, hint, origin) from error
             warnings.warn(f"custom_imports: {module} failed to import: {error}", stacklevel=3)
         except Exception as error:
             error.add_note(f"while importing {module!r}, {KEY} of {origin or 'the config'}")
@@ -77,35 +81,11 @@ def _as_list(imports: Any) -> Any:
     return [imports] if isinstance(imports, str) else imports
 
 
-def _inner_origin(wanted: Any) -> Any:
-    return wanted.origin("imports") if isinstance(wanted, ConfigDict) else None
-
-
 def _import_from(module: str, folders: list[Path]) -> None:
-    try:
+    if import_if_there(module) is None:
+        package = module.partition(".")[0]
+        for folder in folders:
+            is_there = (folder / package).is_dir() or (folder / f"{package}.py").is_file()
+            if is_there and str(folder) not in sys.path:
+                sys.path.append(str(folder))
         import_module(module)
-        return
-    except ModuleNotFoundError as error:
-        if not _is_absent(module, error):
-            raise
-    for folder in folders:
-        if str(folder) not in sys.path and _is_in(module, folder):
-            sys.path.append(str(folder))
-    import_module(module)
-
-
-def _is_in(module: str, folder: Path) -> bool:
-    path = folder / module.partition(".")[0]
-    return path.is_dir() or path.with_suffix(".py").is_file()
-
-
-def _is_absent(module: str, error: ImportError) -> bool:
-    """Whether the module itself or a package around it is what was not found."""
-    return isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
-
-
-def _explain(module: str, error: ImportError, folders: list[Path]) -> tuple[str, str]:
-    if not _is_absent(module, error):
-        return f"{module!r} fails while it is imported: {error}", ""
-    places = ", ".join(dict.fromkeys(map(str, folders)))
-    return f"there is no module {module!r}", f"looked for it in sys.path, {places}"

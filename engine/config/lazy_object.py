@@ -1,9 +1,8 @@
 """Names that a pure-Python config imports from other packages, without the import."""
 
-from importlib import import_module
-from types import ModuleType
 from typing import Any
 
+from trainwright.engine.building import import_object
 from trainwright.engine.errors import ConfigError, Origin, did_you_mean
 
 
@@ -62,26 +61,13 @@ def resolve(lazy: LazyObject) -> Any:
     Raises:
         ConfigError: there is no such module or attribute, or a module fails while it is imported (chained).
     """
-    first, *rest = lazy._lazy_name.split(".")
-    path = first
+    name, origin = lazy._lazy_name, lazy._lazy_origin
     try:
-        found: Any = import_module(first)
-        for name in rest:
-            outer, path = found, f"{path}.{name}"
-            found = getattr(outer, name, _MISSING)
-            if found is _MISSING:
-                found = import_module(path) if isinstance(outer, ModuleType) else _no_attribute(outer, name)
+        found = import_object(name)
+        if found is not None:
+            return found
+        outer, _, last = name.rpartition(".")
+        hint = did_you_mean(last, dir(import_object(outer))) if outer else ""
     except Exception as error:
-        absent = isinstance(error, ModuleNotFoundError) and error.name == path
-        reason = "there is no such name" if absent else f"{type(error).__name__}: {error}"
-        hint = did_you_mean(name, dir(outer)) if absent and path != first else ""
-        message = f"cannot import {lazy._lazy_name!r}: {reason}"
-        raise ConfigError("", message, hint, lazy._lazy_origin) from error
-    return found
-
-
-_MISSING = object()
-
-
-def _no_attribute(owner: Any, name: str) -> Any:
-    raise AttributeError(f"{owner!r} has no attribute {name!r}")
+        raise ConfigError("", f"cannot import {name!r}: {type(error).__name__}: {error}", "", origin) from error
+    raise ConfigError("", f"cannot import {name!r}: there is no such name", hint, origin)

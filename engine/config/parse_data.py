@@ -2,9 +2,7 @@
 
 import json
 import re
-from bisect import bisect_right
-from json.decoder import JSONDecodeError, scanstring  # type: ignore[attr-defined]  # not in typeshed
-from json.scanner import py_make_scanner  # type: ignore[attr-defined]  # not in typeshed
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import yaml
@@ -18,6 +16,8 @@ TIMESTAMP_TAG = "tag:yaml.org,2002:timestamp"
 FLOAT = re.compile(
     r"[-+]?(\d[\d_]*\.[\d_]*|\.\d[\d_]*|\d[\d_]*(?=[eE]))([eE][-+]?\d+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
 )
+_STRING = r'"(?:[^"\\]|\\.)*"'
+_JSON_TOKEN = re.compile(rf"(?P<key>{_STRING}(?=\s*:))|{_STRING}|[{{}}\n]")
 
 Resolvers: TypeAlias = dict[str | None, list[tuple[str, re.Pattern[str]]]]
 
@@ -96,58 +96,38 @@ def parse_json(text: str, file: str) -> ConfigDict:
     Raises:
         ConfigFileError: wrong syntax, a key that is set twice, or something else than an object.
     """
+    lines_of_keys = _lines_of_keys(text)
+
+    def make_dict(pairs: list[tuple[str, Any]]) -> ConfigDict:
+        mapping, seen = ConfigDict(), dict[str, int]()
+        for (key, value), line in zip(pairs, next(lines_of_keys)):
+            _refuse_twice(key, Origin(file, line), seen)
+            mapping[key] = value
+            mapping.set_origin(key, Origin(file, line))
+        return mapping
+
     try:
-        return _checked_root(_JSONDecoder(text, file).decode(text), file)
-    except JSONDecodeError as error:
+        return _checked_root(json.loads(text, object_pairs_hook=make_dict), file)
+    except json.JSONDecodeError as error:
         raise ConfigFileError("", f"not valid JSON: {error.msg}", "", Origin(file, error.lineno)) from None
 
 
-class _JSONDecoder(json.JSONDecoder):
-    """Makes a ConfigDict of each object. (A hook of the json module would not be told the lines.)"""
+def _lines_of_keys(text: str) -> Iterator[list[int]]:
+    """Yield the lines of the keys of each JSON object, in the order in which the objects end.
 
-    def __init__(self, text: str, file: str) -> None:
-        super().__init__()
-        self.file = file
-        self.line_ends = [index for index, char in enumerate(text) if char == "\n"]
-        self.parse_object = self._parse_object
-        self.scan_once = py_make_scanner(self)
-
-    def _parse_object(self, start: tuple[str, int], strict: bool, scan_once: Any, *_: Any) -> tuple[ConfigDict, int]:
-        text, end = start
-        parsed = ConfigDict()
-        lines: dict[str, int] = {}
-        end = _skip_space(text, end)
-        if text[end : end + 1] == "}":
-            return parsed, end + 1
-        while True:
-            if text[end : end + 1] != '"':
-                raise JSONDecodeError("a key in double quotes is expected", text, end)
-            origin = Origin(self.file, bisect_right(self.line_ends, end) + 1)
-            key, end = scanstring(text, end + 1, strict)
-            _refuse_twice(key, origin, lines)
-            end = _expect(":", text, end)
-            try:
-                parsed[key], end = scan_once(text, end)
-            except StopIteration as stop:
-                raise JSONDecodeError("a value is expected", text, stop.value) from None
-            parsed.set_origin(key, origin)
-            end = _skip_space(text, end)
-            if text[end : end + 1] == "}":
-                return parsed, end + 1
-            end = _expect(",", text, end)
-
-
-def _skip_space(text: str, index: int) -> int:
-    while text[index : index + 1] in (" ", "\t", "\n", "\r"):
-        index += 1
-    return index
-
-
-def _expect(char: str, text: str, index: int) -> int:
-    index = _skip_space(text, index)
-    if text[index : index + 1] != char:
-        raise JSONDecodeError(f"{char!r} is expected", text, index)
-    return _skip_space(text, index + 1)
+    That is the order in which the json module hands over finished objects, without their lines.
+    """
+    line = 1
+    unfinished: list[list[int]] = []
+    for token in _JSON_TOKEN.finditer(text):
+        if token["key"]:
+            unfinished[-1].append(line)
+        elif token[0] == "{":
+            unfinished.append([])
+        elif token[0] == "}":
+            yield unfinished.pop()
+        elif token[0] == "\n":
+            line += 1
 
 
 def _refuse_twice(key: str, origin: Origin, lines: dict[str, int]) -> None:

@@ -12,6 +12,36 @@ JSON_SUFFIX = ".json"
 SUFFIXES = (PYTHON_SUFFIX, *YAML_SUFFIXES, JSON_SUFFIX)
 
 OWN_PACKAGE = "trainwright"
+SHIPPED = f"{OWN_PACKAGE}.configs"
+
+
+def find_named_config(name: str) -> Path:
+    """Return the file of a config that a user names.
+
+    Args:
+        name: its path, ``package::path``, or its name among the configs that ship with Trainwright. The suffix may be
+            left out.
+
+    Raises:
+        ConfigFileError: there is none, with the closest names.
+    """
+    if "::" in name:
+        return find_config(name, Path())[0]
+    for folder in (Path(), _package_folder(SHIPPED)):
+        for candidate in (folder / name, *(folder / f"{name}{suffix}" for suffix in SUFFIXES)):
+            if candidate.is_file():
+                return candidate
+    shipped = shipped_configs()
+    nearby = [str(path) for path in sorted(Path(name).parent.glob("*")) if path.suffix in SUFFIXES]
+    hint = did_you_mean(name, [*nearby, *shipped]) or "\n  ".join(["these ship with Trainwright:", *shipped])
+    raise ConfigFileError("", f"there is no config {name!r}", hint)
+
+
+def shipped_configs() -> list[str]:
+    """Return the names of the configs that ship with Trainwright, without those that only serve as bases."""
+    folder = _package_folder(SHIPPED)
+    files = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.suffix in SUFFIXES)
+    return [str(file.with_suffix("")) for file in files if not any(part.startswith("_") for part in file.parts)]
 
 
 def find_config(name: str, folder: Path, origin: Origin | None = None) -> tuple[Path, str | None]:
@@ -28,11 +58,11 @@ def find_config(name: str, folder: Path, origin: Origin | None = None) -> tuple[
     package, separator, inside = name.partition("::")
     if not separator:
         return existing_file(folder / Path(name).expanduser(), origin), None
-    folders = _config_folders(package, origin)
-    for candidate in folders:
-        if (candidate / inside).is_file():
-            return existing_file(candidate / inside, origin), None if package == OWN_PACKAGE else package
-    return existing_file(folders[-1] / inside, origin), None
+    if package == OWN_PACKAGE:
+        return existing_file(_package_folder(SHIPPED, origin) / inside, origin), None
+    root = _package_folder(package, origin)
+    files = [root / folder / inside for folder in (".mim/configs", ".mim", "configs")]
+    return existing_file(next((file for file in files if file.is_file()), files[-1]), origin), package
 
 
 def find_module(module: str, level: int, folder: Path, origin: Origin) -> Path:
@@ -86,15 +116,7 @@ def existing_file(path: Path, origin: Origin | None = None) -> Path:
     raise ConfigFileError("", f"there is no file {path}", did_you_mean(path.name, configs), origin)
 
 
-def _config_folders(package: str, origin: Origin | None) -> list[Path]:
-    """Returns the folders in which an installed package keeps its configs."""
-    if package == OWN_PACKAGE:
-        return [_package_folder(f"{OWN_PACKAGE}.configs", origin)]
-    root = _package_folder(package, origin)
-    return [root / ".mim" / "configs", root / ".mim", root / "configs"]
-
-
-def _package_folder(package: str, origin: Origin | None) -> Path:
+def _package_folder(package: str, origin: Origin | None = None) -> Path:
     try:
         spec = find_spec(package)
     except (ImportError, ValueError):

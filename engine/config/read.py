@@ -88,17 +88,13 @@ class Reader:
             if pure and python.assigns_base:
                 raise ConfigFileError("", f"{name} assigns `_base_`", STYLES, origin)
             if not pure:
-                return self._read_text_style(python, text, file, name)
+                base = self._read_bases(python.bases(), file.parent)
+                return self._inherit(python.execute(base=base).keys, base, text, name)
             if origin is not None and self._lazy_import is None:
                 start = python.pure_origin()
                 raise ConfigFileError("", f"a base is of the pure-Python style, see {start}", STYLES, origin)
             keys = self._run_pure(python, text, file, name).keys
             return own(keys, keep_delete=False)  # type: ignore[no-any-return]  # a copy of the same kind
-
-    def _read_text_style(self, python: PythonConfig, text: str, file: Path, name: str) -> ConfigDict:
-        base = self._read_bases(python.bases(), file.parent)
-        child = python.execute(base=base).keys
-        return self._inherit(child, base, text, name)
 
     def _read_data(self, substituted: str, text: str, file: Path, name: str) -> ConfigDict:
         from trainwright.engine.config import (

@@ -10,16 +10,16 @@ from torch import Generator, Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, TensorDataset
 from torch.utils.data.dataloader import _DatasetKind, _SingleProcessDataLoaderIter
 
-from trainwright.engine.building import note_errors, origin_of, resolve
+from trainwright.engine.building import note_errors, origin_of
 from trainwright.engine.data import traits
 from trainwright.engine.data.faults import BadSamples, CollateWithReports, Restarts, unhook_child_signal
 from trainwright.engine.data.seeded import DatasetProxy, PositionedSampler, SeededDataset
 from trainwright.engine.data.streams import SeededStream, StreamLoader
 from trainwright.engine.distributed import get_world_size
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.parts import BATCH_SAMPLER, COLLATE_FN, DATALOADER_KEYS, DATASET, SAMPLER, WORKER_INIT_FN
 from trainwright.engine.random_streams import mix
 from trainwright.engine.records.logger import get_logger
-from trainwright.engine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
 
 # These give the same result for tensors.
 _STACKING = ("torch.utils.data._utils.collate.default_collate", "trainwright.datasets.collate.default_collate")
@@ -141,8 +141,8 @@ def build_dataloader(
     """
     if not isinstance(cfg, Mapping):
         return cfg  # type: ignore[no-any-return]  # a loader made by the user, of whatever kind
-    options: dict[str, Any] = {"batch_size": 1, "collate_fn": None, **cfg}
-    if options.pop("disable_subprocess_warning", False):
+    options: dict[str, Any] = {name: key.default for name, key in DATALOADER_KEYS.items()} | {"batch_size": 1, **cfg}
+    if options.pop("disable_subprocess_warning"):
         get_logger().warning(
             "%s.disable_subprocess_warning changes nothing: set PYTHONWARNINGS=ignore to silence the workers", path
         )
@@ -150,11 +150,11 @@ def build_dataloader(
     collate = options["collate_fn"]
     if collate is None:
         collate = "whole_batch" if traits.fetches_batches(dataset) else "pseudo_collate"
-    options["collate_fn"] = _build_function(collate, f"{path}.collate_fn")
+    options["collate_fn"] = COLLATE_FN.build(collate, path=f"{path}.collate_fn")
     if _is_stacked(dataset, options["collate_fn"]):
         dataset = StackedTensors(dataset)
-        options["collate_fn"] = _build_function("whole_batch", f"{path}.collate_fn")
-    user_function = _build_function(options.pop("worker_init_fn", None), f"{path}.worker_init_fn")
+        options["collate_fn"] = COLLATE_FN.build("whole_batch")
+    user_function = WORKER_INIT_FN.build(options.pop("worker_init_fn"), path=f"{path}.worker_init_fn")
     options["worker_init_fn"] = partial(initialize_worker, user_function=user_function)
     options.setdefault("generator", Generator().manual_seed(mix(seed, rank_seed) >> 1))
     if options.get("num_workers", 0) == 0:
@@ -168,18 +168,18 @@ def build_dataloader(
         options.pop("prefetch_factor", None)
     if isinstance(dataset, IterableDataset):
         return _build_stream_loader(cfg, options, dataset, seed + rank_seed, path)
-    options.setdefault("sampler", dict(type="DefaultSampler", shuffle=training))
+    options["sampler"] = options["sampler"] or dict(type="DefaultSampler", shuffle=training)
     return _build_positioned_loader(options, dataset, seed + rank_seed, path)
 
 
 def _build_dataset(cfg: Mapping[str, Any], options: dict[str, Any], path: str) -> Any:
-    if "dataset" not in options:
+    if options["dataset"] is None:
         raise ConfigError(path, "a dataloader needs a dataset", "dataset=dict(type=...)")
-    dataset = DATASETS.build(options.pop("dataset"), path=f"{path}.dataset")
+    dataset = DATASET.build(options.pop("dataset"), path=f"{path}.dataset")
     if hasattr(dataset, "full_init"):
         with note_errors(f"{path}.dataset", type(dataset), origin_of(cfg, "dataset")):
             dataset.full_init()
-    num_batch_per_epoch = options.pop("num_batch_per_epoch", None)
+    num_batch_per_epoch = options.pop("num_batch_per_epoch")
     if num_batch_per_epoch is not None:
         if isinstance(dataset, IterableDataset):
             message = "an IterableDataset has no first samples to choose by index"
@@ -192,9 +192,9 @@ def _build_dataset(cfg: Mapping[str, Any], options: dict[str, Any], path: str) -
 def _build_stream_loader(
     cfg: Mapping[str, Any], options: dict[str, Any], dataset: IterableDataset[Any], seed: int, path: str
 ) -> StreamLoader:
-    if options.pop("sampler", None) or options.pop("batch_sampler", None):
+    if options.pop("sampler") or options.pop("batch_sampler"):
         raise ConfigError(path, "an IterableDataset decides its order itself", "remove sampler and batch_sampler")
-    if options.pop("skip_bad_samples", 0):
+    if options.pop("skip_bad_samples"):
         message = "an IterableDataset has no other sample to take in place of a bad one"
         hint = "skip it in the dataset's own __iter__"
         raise ConfigError(f"{path}.skip_bad_samples", message, hint, origin_of(cfg, "skip_bad_samples"))
@@ -202,32 +202,20 @@ def _build_stream_loader(
 
 
 def _build_positioned_loader(options: dict[str, Any], dataset: Any, seed: int, path: str) -> PositionedLoader:
-    order = DATA_SAMPLERS.build(options.pop("sampler"), path=f"{path}.sampler", dataset=dataset, seed=seed)
-    if (batch_sampler_cfg := options.pop("batch_sampler", None)) is not None:
+    order = SAMPLER.build(options.pop("sampler"), path=f"{path}.sampler", dataset=dataset, seed=seed)
+    if (batch_sampler_cfg := options.pop("batch_sampler")) is not None:
         drop_last = {"drop_last": True} if options.pop("drop_last", False) else {}
-        order = DATA_SAMPLERS.build(
+        order = BATCH_SAMPLER.build(
             batch_sampler_cfg, path=f"{path}.batch_sampler", sampler=order, batch_size=options.pop("batch_size"),
             **drop_last,
         )  # fmt: skip
     bad_samples = None
-    if limit := int(options.pop("skip_bad_samples", 0) or 0):
+    if limit := int(options.pop("skip_bad_samples") or 0):
         mode = path.removesuffix("_dataloader")
         mode = "" if mode in ("train", "dataloader") else f"_{mode}"
         bad_samples = BadSamples(limit, f"skipped_samples{mode}")
     seeded = SeededDataset(dataset, seed, bad_samples)
     return PositionedLoader(seeded, PositionedSampler(order, seeded), bad_samples=bad_samples, **options)
-
-
-def _build_function(cfg: Any, path: str) -> Callable[..., Any] | None:
-    """Build a function from its config: its name, or ``type`` with the arguments that are to be fixed."""
-    if cfg is None or (callable(cfg) and not isinstance(cfg, Mapping)):
-        return cfg
-    arguments = {"type": cfg} if isinstance(cfg, str) else dict(cfg)
-    if "type" not in arguments:
-        raise ConfigError(path, "this function has no 'type'")
-    origin = None if isinstance(cfg, str) else origin_of(cfg, "type")
-    function = resolve(arguments.pop("type"), FUNCTIONS, path=path, origin=origin)
-    return partial(function, **arguments) if arguments else function
 
 
 def initialize_worker(worker_id: int, user_function: Callable[[int], None] | None = None) -> None:

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -21,20 +20,21 @@ from trainwright.engine.checkpoints.files import get_state_dict, load_checkpoint
 from trainwright.engine.config.config import Config
 from trainwright.engine.config.config_dict import ConfigDict
 from trainwright.engine.config.custom_imports import import_custom_modules
+from trainwright.engine.config.paths import find_named_config, shipped_configs
 from trainwright.engine.distributed import get_device
 from trainwright.engine.errors import CheckpointError, ConfigError, UnknownTypeError, did_you_mean
 from trainwright.engine.evaluation.samples import check_number, samples_of
 from trainwright.engine.fileio import load
 from trainwright.engine.inference.images import ImagePipeline, list_images, read_image
+from trainwright.engine.parts import COLLATE_FN, DATASET, VISUALIZER, setting
 from trainwright.engine.records.logger import print_log
-from trainwright.engine.registry import DATASETS, FUNCTIONS, INFERENCERS, ROOT_SCOPE, TRANSFORMS, VISUALIZERS, untrusted
+from trainwright.engine.registry import DATASETS, INFERENCERS, ROOT_SCOPE, TRANSFORMS, untrusted
 from trainwright.engine.registry import default_scope as in_scope
 from trainwright.engine.run.model_setup import build_model, initialize_model
 from trainwright.engine.structures.elements import BaseDataElement, PixelData
 
 ConfigLike = Config | ConfigDict | Mapping[str, Any]
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt")
-_CONFIG_SUFFIXES = (".py", ".yaml", ".yml", ".json")
 
 
 @INFERENCERS.register_module()
@@ -275,12 +275,7 @@ class Inferencer:
             ValueError: the library is not installed, or lists no models.
         """
         if scope in (None, ROOT_SCOPE):
-            folder = _shipped_configs()
-            names = [
-                str(file.relative_to(folder).with_suffix(""))
-                for file in sorted(folder.rglob("*"))
-                if file.suffix in _CONFIG_SUFFIXES and not file.relative_to(folder).as_posix().startswith("_")
-            ]
+            names = shipped_configs()
         else:
             names = [name for entry in _listed_models(str(scope)) for name in _names_of(entry)]
         return [name for name in dict.fromkeys(names) if re.match(patterns, name)]
@@ -329,19 +324,14 @@ class Inferencer:
         if isinstance(model, Mapping):
             return copy.deepcopy(model) if isinstance(model, Config | ConfigDict) else ConfigDict(model), None
         name = os.fspath(model)
-        if Path(name).is_file() or "::" in name:
-            return Config.fromfile(name), None
-        if scope in (None, ROOT_SCOPE):
-            for suffix in _CONFIG_SUFFIXES:
-                if (_shipped_configs() / f"{name}{suffix}").is_file():
-                    return Config.fromfile(f"{ROOT_SCOPE}::{name}{suffix}"), None
-        else:
-            for entry in _listed_models(str(scope)):
-                if name.lower() in (listed.lower() for listed in _names_of(entry)):
-                    weights = entry.get("Weights")
-                    folder = _model_index(str(scope)).parent
-                    file = Config.fromfile(folder / entry["Config"])
-                    return file, weights[0] if isinstance(weights, list) else weights
+        if scope in (None, ROOT_SCOPE) or Path(name).is_file() or "::" in name:
+            return Config.fromfile(find_named_config(name)), None
+        for entry in _listed_models(str(scope)):
+            if name.lower() in (listed.lower() for listed in _names_of(entry)):
+                weights = entry.get("Weights")
+                folder = _model_index(str(scope)).parent
+                file = Config.fromfile(folder / entry["Config"])
+                return file, weights[0] if isinstance(weights, list) else weights
         hint = did_you_mean(name, self.list_models(scope)) or "Inferencer.list_models() lists those that are known"
         raise ValueError(f"there is no config file and no model {name!r}: {hint}")
 
@@ -387,7 +377,9 @@ class Inferencer:
     def _init_pipeline(self, cfg: ConfigLike) -> Callable[[Any], Any]:
         """Returns what makes a sample of one input."""
         dataset = _test_dataset(cfg)
-        steps = cfg.get("inference_pipeline") or cfg.get("test_pipeline") or (dataset or {}).get("pipeline") or ()
+        steps = (
+            setting(cfg, "inference_pipeline") or setting(cfg, "test_pipeline") or (dataset or {}).get("pipeline") or ()
+        )
         transforms = [TRANSFORMS.build(step) for step in steps]
         shape = self.dataset_meta.get("image_shape")
         if shape is None and not transforms:
@@ -399,19 +391,12 @@ class Inferencer:
         one_shape = isinstance(self.pipeline, ImagePipeline) and not self.pipeline.has_transforms
         default = "default_collate" if one_shape else "pseudo_collate"
         collate = (cfg.get("test_dataloader") or {}).get("collate_fn") or default
-        if callable(collate):
-            return collate  # type: ignore[no-any-return]  # the user's function
-        options = dict(collate) if isinstance(collate, Mapping) else {"type": collate}
-        name = options.pop("type")
-        function = FUNCTIONS.get(name) if isinstance(name, str) else name
-        if function is None:
-            raise ConfigError("test_dataloader.collate_fn", f"no function {name!r}", FUNCTIONS.suggest(name))
-        return partial(function, **options) if options else function
+        return COLLATE_FN.build(collate, path="test_dataloader.collate_fn")  # type: ignore[no-any-return]
 
     def _init_visualizer(self, cfg: ConfigLike) -> Any:
         """Returns a visualizer that draws, and writes to no backend."""
-        options = {**(cfg.get("visualizer") or {"type": "Visualizer"}), "name": "inference"}
-        visualizer = VISUALIZERS.build({key: value for key, value in options.items() if key != "vis_backends"})
+        options = {**(cfg.get("visualizer") or {}), "name": "inference"}
+        visualizer = VISUALIZER.build({key: value for key, value in options.items() if key != "vis_backends"})
         visualizer.dataset_meta = self.dataset_meta
         return visualizer
 
@@ -473,18 +458,12 @@ def _shape_of_inputs(dataset: Mapping[str, Any] | None) -> tuple[int, ...]:
     if dataset is None:
         raise ConfigError("test_dataloader", "the config has no test dataset whose images could be followed", hint)
     try:
-        sample = DATASETS.build(dataset)[0]
+        sample = DATASET.build(dataset, path="test_dataloader.dataset")[0]
     except Exception as error:
         error.add_note(f"the dataset was read to see what its images look like; if it is not at hand, {hint}")
         raise
     inputs = sample["inputs"] if isinstance(sample, Mapping) else sample[0]
     return tuple(inputs.shape)
-
-
-def _shipped_configs() -> Path:
-    spec = find_spec(f"{ROOT_SCOPE}.configs")
-    assert spec is not None and spec.submodule_search_locations
-    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def _model_index(scope: str) -> Path:

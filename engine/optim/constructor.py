@@ -10,11 +10,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.optim import Optimizer
 
-from trainwright.engine.building import build, origin_of, resolve
+from trainwright.engine.building import origin_of, resolve
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.optim.layer_depth import layer_depths
 from trainwright.engine.optim.optimizers import build_optimizer, refuse_unknown_arguments
 from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.parts import OPTIM_WRAPPER, OPTIM_WRAPPER_CONSTRUCTOR
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 
@@ -42,9 +43,9 @@ def build_optim_wrapper(model: nn.Module, cfg: Any, *, path: str = "optim_wrappe
         raise ConfigError(path, f"expected a config or an OptimWrapper, not {cfg!r}")
     if cfg and all(isinstance(value, OptimWrapper) for value in cfg.values()):
         return OptimWrapperDict(**cfg)
-    wrapper_cfg: Any = copy.copy(cfg)
-    constructor_type = wrapper_cfg.pop("constructor", None)
-    paramwise_cfg = wrapper_cfg.pop("paramwise_cfg", None)
+    wrapper_cfg = OPTIM_WRAPPER.arguments(cfg)
+    constructor_type = OPTIM_WRAPPER.read(cfg, "constructor")
+    paramwise_cfg = OPTIM_WRAPPER.read(cfg, "paramwise_cfg")
     optimizer = wrapper_cfg.get("optimizer")
     if optimizer is None and constructor_type is None:
         if several := wrappers_by_name(cfg):
@@ -55,14 +56,11 @@ def build_optim_wrapper(model: nn.Module, cfg: Any, *, path: str = "optim_wrappe
         if paramwise_cfg or constructor_type:
             raise ConfigError(path, "an optimizer that is already built takes no paramwise_cfg and no constructor")
         return _build_wrapper(wrapper_cfg, optimizer, path)
-    constructor = build(
-        {
-            "type": constructor_type or "DefaultOptimWrapperConstructor",
-            "optim_wrapper_cfg": wrapper_cfg,
-            "paramwise_cfg": paramwise_cfg,
-        },
-        OPTIM_WRAPPER_CONSTRUCTORS,
+    constructor = OPTIM_WRAPPER_CONSTRUCTOR.build(
+        {"type": constructor_type} if constructor_type else {},
         path=f"{path}.constructor" if constructor_type else path,
+        optim_wrapper_cfg=wrapper_cfg,
+        paramwise_cfg=paramwise_cfg,
     )
     if isinstance(constructor, DefaultOptimWrapperConstructor):
         constructor.path = path
@@ -386,13 +384,10 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def _build_wrapper(cfg: Mapping[str, Any], optimizer: Optimizer, path: str) -> OptimWrapper:
-    wrapper_cfg: Any = copy.copy(cfg)
-    wrapper_cfg.setdefault("type", "OptimWrapper")
-    wrapper_class = resolve(wrapper_cfg["type"], OPTIM_WRAPPERS, path=path, origin=origin_of(cfg, "type"))
+    wrapper_class = resolve(OPTIM_WRAPPER.type_of(cfg), OPTIM_WRAPPERS, path=path, origin=origin_of(cfg, "type"))
     name = getattr(wrapper_class, "__name__", "this wrapper")
-    refuse_unknown_arguments(wrapper_cfg, inspect.signature(wrapper_class).parameters, name, path)
-    wrapper_cfg["optimizer"] = optimizer
-    return build(wrapper_cfg, OPTIM_WRAPPERS, path=path)  # type: ignore[no-any-return]
+    refuse_unknown_arguments(cfg, inspect.signature(wrapper_class).parameters, name, path)
+    return OPTIM_WRAPPER.build(cfg, path=path, optimizer=optimizer)  # type: ignore[no-any-return]
 
 
 def _describe(group: Mapping[str, Any], base: Mapping[str, Any], names: Mapping[int, str]) -> str:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainwright.engine.building import build, origin_of, resolve
+from trainwright.engine.building import origin_of, resolve
 from trainwright.engine.errors import ConfigError, did_you_mean
+from trainwright.engine.parts import OPTIMIZER
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import OPTIMIZERS
 
@@ -75,14 +76,14 @@ def build_optimizer(
         optimizer_class = resolve(cfg["type"], registry, path=path, origin=origin_of(cfg, "type"))
     parameters = inspect.signature(optimizer_class).parameters
     refuse_unknown_arguments(cfg, parameters, getattr(optimizer_class, "__name__", "this optimizer"), path)
-    runtime: dict[str, Any] = {next(iter(parameters)): groups}
+    runtime: dict[str, Any] = {}
     chosen = any(key in cfg for key in _IMPLEMENTATION)
     is_sgd = isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.SGD)
     if allow_fused and "fused" in parameters and not chosen and not is_sgd:
         settings = {key: value for key, value in cfg.items() if key not in ("type", "_scope_")}
         if all(_fused_works(optimizer_class, settings, *kind) for kind in _kinds_of(groups)):
             runtime["fused"] = True
-    optimizer: Optimizer = build(cfg, OPTIMIZERS, path=path, **runtime)
+    optimizer: Optimizer = OPTIMIZER.build(cfg, groups, path=path, **runtime)
     if has_unsafe_fused_momentum(optimizer):
         get_logger().warning(
             "%s: fused=True with a momentum fails when a parameter gets its first gradient later than others; "

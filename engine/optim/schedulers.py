@@ -5,7 +5,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from trainwright.engine.building import build, origin_of, resolve
+from trainwright.engine.building import origin_of, resolve
 from trainwright.engine.errors import CheckpointError, ConfigError
 from trainwright.engine.optim.param_scheduler import (
     INF as INF,
@@ -25,6 +25,7 @@ from trainwright.engine.optim.param_scheduler import (
 from trainwright.engine.optim.param_scheduler import _ParamScheduler as _ParamScheduler
 from trainwright.engine.optim.state_layout import FROM_WEIGHTS
 from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.parts import PARAM_SCHEDULER
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import PARAM_SCHEDULERS
 
@@ -303,8 +304,7 @@ def _build_scheduler(
     runtime: dict[str, Any] = {"optimizer": wrapper}
     if defaults[bool(by_epoch)] is not None:
         runtime["end"] = defaults[bool(by_epoch)]
-    arguments = {key: value for key, value in cfg.items() if key not in ("convert_to_iter_based", "epoch_length")}
-    if cfg.get("convert_to_iter_based", False):
+    if PARAM_SCHEDULER.read(cfg, "convert_to_iter_based"):
         with PARAM_SCHEDULERS.switch_scope(cfg.get("_scope_")) as registry:
             scheduler_class: Any = resolve(cfg["type"], registry, path=path, origin=origin_of(cfg, "type"))
         if not by_epoch:
@@ -314,8 +314,8 @@ def _build_scheduler(
             raise ConfigError(
                 f"{path}.convert_to_iter_based", "the length of an epoch is not known: give 'epoch_length'"
             )
-        arguments["type"] = scheduler_class.build_iter_from_epoch
-    return build(arguments, PARAM_SCHEDULERS, path=path, **runtime)  # type: ignore[no-any-return]
+        cfg = {**cfg, "type": scheduler_class.build_iter_from_epoch}
+    return PARAM_SCHEDULER.build(cfg, path=path, **runtime)  # type: ignore[no-any-return]
 
 
 def _param_name(state: Mapping[str, Any]) -> str:

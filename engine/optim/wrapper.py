@@ -600,3 +600,10 @@ def _momentum_of(group: Mapping[str, Any]) -> float:
     if "momentum" in group:
         return group["momentum"]  # type: ignore[no-any-return]
     return group["betas"][0] if "betas" in group else 0
+
+
+def single_wrappers(optim_wrapper: Any) -> list[OptimWrapper]:
+    """Return an optimizer wrapper, or those in a dictionary of them, as a list."""
+    if isinstance(optim_wrapper, OptimWrapperDict):
+        return list(optim_wrapper.values())
+    return [optim_wrapper]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.records.message_hub import HistoryBuffer
+from trainwright.engine.records.history import HistoryBuffer
 from trainwright.engine.registry import LOG_PROCESSORS
 
 if TYPE_CHECKING:
@@ -142,23 +142,22 @@ class LogProcessor:
         self, runner: "Runner", mode: str, entries: Sequence[Mapping[str, Any]], seen: int, length: int | None
     ) -> Tag:
         """Returns the statistics to show, by names without prefix."""
-        histories = {
-            _bare(key, mode): history
-            for key, history in runner.message_hub.log_scalars.items()
-            if key.startswith(f"{mode}/")
-        }
+        scalars, prefix = runner.message_hub.log_scalars, f"{mode}/"
         tag: Tag = {}
-        for key, history in histories.items():
-            name = f"{mode}/{key}" if self.log_with_hierarchy else key
-            if name not in self._smoothed:
-                self._smoothed[name] = self.mean_pattern.search(name) is not None
-            tag[key] = history.mean(self.window_size) if self._smoothed[name] else history.current()
+        for key, history in scalars.items():
+            if key.startswith(prefix):
+                bare = key[len(prefix) :]
+                name = key if self.log_with_hierarchy else bare
+                smoothed = self._smoothed.get(name)
+                if smoothed is None:
+                    smoothed = self._smoothed[name] = self.mean_pattern.search(name) is not None
+                tag[bare] = history.mean(self.window_size) if smoothed else history.current()
         for entry in entries:
             arguments = dict(entry)
             source = _bare(arguments.pop("data_src"), mode)
             name = _bare(arguments.pop("log_name", source), mode)
-            if source in histories:
-                tag[name] = _statistic(histories[source], arguments, seen, length)
+            if prefix + source in scalars:
+                tag[name] = _statistic(scalars[prefix + source], arguments, seen, length)
         return tag
 
     def _with_prefix(self, tag: Tag, mode: str) -> Tag:

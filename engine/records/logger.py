@@ -151,7 +151,7 @@ class MMLogger(logging.Logger, CurrentMixin):
             self.log_file = str(path)
             handler = _file_handler(self.log_file, file_mode, file_handler_cfg)
             handler.setFormatter(LogFormatter("%Y/%m/%d %H:%M:%S"))
-            handler.handleError = _say_once(self.log_file)  # type: ignore[method-assign,assignment]  # else a traceback each
+            handler.handleError = _report_first_failure(self.log_file)  # type: ignore[method-assign,assignment]  # else a traceback each
             self.addHandler(handler)
 
     def _log(  # type: ignore[override]  # the options of the base class, not spelled out
@@ -222,14 +222,14 @@ def print_log(msg: Any, logger: logging.Logger | str | None = None, level: int =
         get_logger(logger).log(level, msg)
 
 
-def _say_once(path: str) -> Callable[[logging.LogRecord], None]:
-    """Returns what to do when a log file cannot be written, as on a full disk."""
-    said = False
+def _report_first_failure(path: str) -> Callable[[logging.LogRecord], None]:
+    """Return an error handler for a log file that cannot be written, as on a full disk."""
+    reported = False
 
     def handle_error(record: logging.LogRecord) -> None:
-        nonlocal said
-        if not said:
-            said = True
+        nonlocal reported
+        if not reported:
+            reported = True
             print(f"The log file {path} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
 
     return handle_error

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 from torch.optim import Optimizer
 
 from trainwright.engine.building import origin_of, resolve
-from trainwright.engine.checking import TRIPLES, contradicts_by_epoch
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.optim.constructor import build_optim_wrapper
 from trainwright.engine.optim.param_scheduler import OneCycleParamScheduler
 from trainwright.engine.optim.schedulers import build_param_scheduler
 from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.parts import MODES, TEST_LOOP, TRAIN_LOOP, VAL_LOOP, contradicts_by_epoch
 from trainwright.engine.registry import LOOPS
-from trainwright.engine.run.eval_loops import TestLoop, ValLoop
-from trainwright.engine.run.train_loops import EpochBasedTrainLoop, IterBasedTrainLoop
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
@@ -31,14 +29,11 @@ def trains_by_epoch(train_cfg: Mapping[str, Any] | None) -> bool:
         ConfigError: its type is unknown, or contradicts its ``by_epoch``.
     """
     cfg = train_cfg or {}
-    by_epoch = bool(cfg.get("by_epoch", True))
-    if "type" not in cfg:
-        return by_epoch
     with LOOPS.switch_scope(cfg.get("_scope_")) as registry:
-        loop = resolve(cfg["type"], registry, path="train_cfg", origin=origin_of(cfg, "type"))
+        loop = resolve(TRAIN_LOOP.type_of(cfg), registry, path="train_cfg", origin=origin_of(cfg, "type"))
     if mistake := contradicts_by_epoch(cfg, loop):
         raise mistake
-    return bool(getattr(loop, "by_epoch", by_epoch))
+    return bool(getattr(loop, "by_epoch", TRAIN_LOOP.read(cfg, "by_epoch")))
 
 
 def build_loop(runner: "Runner", mode: str, given: Given) -> Any:
@@ -49,17 +44,12 @@ def build_loop(runner: "Runner", mode: str, given: Given) -> Any:
     """
     path = f"{mode}_cfg"
     if given[path] is None:
-        names = ", ".join(TRIPLES[("train", "val", "test").index(mode)])
-        raise ConfigError(path, f"not given, so this run cannot {mode}", f"give {names}")
-    cfg = dict(given[path])
-    default: type = ValLoop if mode == "val" else TestLoop
+        raise ConfigError(path, f"not given, so this run cannot {mode}", f"give {', '.join(MODES[mode])}")
+    dataloader = given[f"{mode}_dataloader"]
     if mode == "train":
-        default = EpochBasedTrainLoop if trains_by_epoch(cfg) else IterBasedTrainLoop
-        cfg.pop("by_epoch", None)
-    runtime = {"runner": runner, "dataloader": given[f"{mode}_dataloader"]}
-    if mode != "train":
-        runtime["evaluator"] = given[f"{mode}_evaluator"]
-    return LOOPS.build(cfg, path=path, type=default, **runtime)
+        return TRAIN_LOOP.build(given[path], runner=runner, dataloader=dataloader)
+    slot = VAL_LOOP if mode == "val" else TEST_LOOP
+    return slot.build(given[path], runner=runner, dataloader=dataloader, evaluator=given[f"{mode}_evaluator"])
 
 
 def build_optimization(runner: "Runner", given: Given) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""The process that a run lives in: start methods, limits, and what is worth noting about the machine."""
+"""The process and machine that a run uses: start method, limits, folders, versions."""
 
 import multiprocessing
 import os
@@ -16,27 +16,24 @@ from typing import Any
 import torch
 
 from trainwright.engine.distributed import init_dist, is_distributed
-from trainwright.engine.errors import ConfigError, did_you_mean
-
-_KEYS = ("cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit")
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.parts import unknown_settings
 
 
 def setup_environment(env_cfg: Mapping[str, Any], launcher: str) -> None:
-    """Applies ``env_cfg`` and starts the process group.
+    """Apply ``env_cfg`` and initialize the process group.
 
     Args:
         env_cfg: ``cudnn_benchmark`` (bool); ``mp_cfg`` with ``mp_start_method`` (fork, spawn, forkserver) and
-            ``opencv_num_threads``; ``dist_cfg`` with the arguments of ``init_dist``; ``resource_limit``, how many open
-            files a process may have at least.
+            ``opencv_num_threads``; ``dist_cfg`` with the arguments of ``init_dist``; ``resource_limit``, the
+            minimum limit of open files.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 
     Raises:
         ConfigError: a key is unknown.
     """
-    for key in env_cfg:
-        if key not in _KEYS:
-            hint = did_you_mean(key, _KEYS) or f"known are {', '.join(_KEYS)}"
-            raise ConfigError(f"env_cfg.{key}", "unknown setting", hint)
+    for mistake in unknown_settings("env_cfg", env_cfg):
+        raise mistake
     if env_cfg.get("cudnn_benchmark"):
         torch.backends.cudnn.benchmark = True
     mp_cfg = env_cfg.get("mp_cfg") or {}
@@ -51,15 +48,15 @@ def setup_environment(env_cfg: Mapping[str, Any], launcher: str) -> None:
 
 
 def make_folder(folder: str | Path, path: str, hint: str) -> None:
-    """Makes a folder, and makes sure that files can be written to it.
+    """Create a folder, and make sure that it is writable.
 
     Args:
         folder: the folder.
-        path: what names it in the config, for the message.
-        hint: what to do where it fails.
+        path: the config key that sets it, for the error message.
+        hint: the remedy, for the error message.
 
     Raises:
-        ConfigError: it cannot be made, or nothing can be written to it.
+        ConfigError: the folder cannot be created, or is not writable.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -70,7 +67,7 @@ def make_folder(folder: str | Path, path: str, hint: str) -> None:
 
 
 def collect_env() -> dict[str, str]:
-    """Returns what is worth knowing about the machine, for the head of the log."""
+    """Return versions and hardware, for the top of the log."""
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
@@ -87,7 +84,7 @@ def collect_env() -> dict[str, str]:
 
 @cache
 def package_version(package: str) -> str:
-    """Returns the version of an installed package without importing it, or ``not installed``."""
+    """Return the version of a package without importing it, or ``not installed``."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -95,10 +92,10 @@ def package_version(package: str) -> str:
 
 
 def make_log_dir(work_dir: Path) -> str:
-    """Make a folder for the logs of a run. Return its name: the time to the second, and a number if that is taken."""
+    """Create a folder for the logs of a run and return its name: a timestamp, with a number if it is taken."""
     now = datetime.now().strftime("%Y%m%d_%H%M%S")
     for name in chain([now], (f"{now}_{number}" for number in count(2))):
-        with suppress(FileExistsError):  # two runs can begin in the same second
+        with suppress(FileExistsError):  # two runs can start in the same second
             (work_dir / name).mkdir(parents=True)
             return name
     raise AssertionError("there is always a next number")

@@ -1,13 +1,18 @@
 """Hooks: what happens around a step."""
 
+import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainwright.engine.building import signature_of
+from torch import nn
+
+from trainwright.engine.building import origin_of
 from trainwright.engine.errors import ConfigError, HookPointError, Origin, did_you_mean
+from trainwright.engine.parts import DEFAULT_HOOKS
+from trainwright.engine.signatures import signature_of
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
@@ -210,6 +215,10 @@ class Hook:
     ) -> None:
         """All three ``after_*_iter`` in one."""
 
+    def extra_modules(self) -> Iterable[nn.Module]:
+        """Return modules whose weights this hook keeps beside those of the model, such as an average."""
+        return ()
+
     def save_stopped(self, runner: "Runner", meta: Mapping[str, Any]) -> bool:
         """Save a run that was stopped, if this hook saves checkpoints.
 
@@ -317,16 +326,18 @@ def _overrides(hook: type[Hook], stage: str) -> bool:
     return any(getattr(hook, name) is not getattr(Hook, name) for name in names)
 
 
-DEFAULT_HOOKS: dict[str, dict[str, Any]] = {
-    "runtime_info": {"type": "RuntimeInfoHook"},
-    "timer": {"type": "IterTimerHook"},
-    "sampler_seed": {"type": "DistSamplerSeedHook"},
-    "logger": {"type": "LoggerHook"},
-    "param_scheduler": {"type": "ParamSchedulerHook"},
-    "checkpoint": {"type": "CheckpointHook", "interval": 1},
-    "progress": {"type": "ProgressHook"},
-}
-"""The hooks of every run; ``default_hooks`` in a config changes or removes them by these names."""
+def unknown_default_hooks(default_hooks: Mapping[str, Any]) -> dict[str, ConfigError]:
+    """Return the mistakes in ``default_hooks``, by name: an entry without ``type`` that no default hook is called."""
+    return {
+        name: ConfigError(
+            f"default_hooks.{name}",
+            "no default hook has this name",
+            did_you_mean(name, DEFAULT_HOOKS) or f"they are {', '.join(DEFAULT_HOOKS)}",
+            origin_of(default_hooks, name),
+        )
+        for name, hook in default_hooks.items()
+        if isinstance(hook, Mapping) and "type" not in hook and name not in DEFAULT_HOOKS
+    }
 
 
 def configured_hooks(
@@ -341,12 +352,14 @@ def configured_hooks(
     Raises:
         ConfigError: an entry without ``type`` has a name that no default hook has.
     """
+    for mistake in unknown_default_hooks(default_hooks).values():
+        raise mistake
     for name, hook in {**DEFAULT_HOOKS, **default_hooks}.items():
         if isinstance(hook, Mapping) and "type" not in hook:
-            if name not in DEFAULT_HOOKS:
-                hint = did_you_mean(name, DEFAULT_HOOKS) or f"they are {', '.join(DEFAULT_HOOKS)}"
-                raise ConfigError(f"default_hooks.{name}", "no default hook has this name", hint)
-            hook = {**DEFAULT_HOOKS[name], **hook}
+            given: Any = hook
+            hook = copy.copy(given)  # a copy has the origins, unlike a new dict
+            for key, value in DEFAULT_HOOKS[name].items():
+                hook.setdefault(key, value)
         if hook is not None:
             yield f"default_hooks.{name}", hook
     for index, hook in enumerate(custom_hooks):

@@ -1,4 +1,4 @@
-"""Signals that end a run cleanly."""
+"""Signals that stop a run cleanly."""
 
 import signal
 import threading
@@ -10,18 +10,17 @@ from trainwright.engine.run.state import RunState
 
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
-)  # SIGUSR1 is Slurm's warning before the time is up
+)  # Slurm can send SIGUSR1 before the time limit
 
 
 @contextmanager
 def stop_on_signals(state: RunState) -> Iterator[None]:
-    """While active, SIGINT, SIGTERM and SIGUSR1 ask the run to stop at the next iteration boundary.
+    """Context manager in which SIGINT, SIGTERM and SIGUSR1 stop the run at the next iteration boundary.
 
-    A second one ends it at once.
-    Only the main thread can receive signals; elsewhere nothing changes.
+    A second signal ends the process immediately. Only the main thread can handle signals; in others this is a no-op.
 
     Args:
-        state: counters of the run; the request goes there.
+        state: the state of the run, which records the request.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -34,7 +33,7 @@ def stop_on_signals(state: RunState) -> Iterator[None]:
         state.stop_signal = number
         state.stop_reason = f"signal {signal.Signals(number).name}"
 
-    # A handler that is not Python's own, such as one of MPI, is None here and cannot be put back.
+    # A handler installed outside of Python, such as by MPI, is None here and cannot be restored.
     previous = {number: signal.signal(number, handle) or signal.SIG_DFL for number in SIGNALS}
     try:
         yield
@@ -44,11 +43,11 @@ def stop_on_signals(state: RunState) -> Iterator[None]:
 
 
 def raise_for_signal(number: int) -> None:
-    """Ends the process as the signal would have, now that everything is saved.
+    """Exit as the signal would have done, once everything is saved.
 
     Raises:
         KeyboardInterrupt: for SIGINT.
-        SystemExit: with status 128 + number for the others.
+        SystemExit: for other signals, with status 128 + number.
     """
     if number == signal.SIGINT:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""One training at a time in a work dir."""
+"""A lock that allows one training at a time in a work dir."""
 
 import os
 import socket
@@ -16,10 +16,10 @@ _locked: set[Path] = set()
 
 @contextmanager
 def locked(work_dir: str | os.PathLike[str]) -> Iterator[None]:
-    """While active, no other training can run in a work dir: they would overwrite each other's checkpoints.
+    """Context manager in which no other training can run in a work dir, since it would overwrite checkpoints.
 
-    The operating system drops the lock when the process ends, however it ends, and data workers do not inherit it. A
-    file system without locks costs a warning.
+    The operating system releases the lock when the process ends in any way, and data workers do not inherit it. On a
+    file system without locks, a warning is logged.
 
     Args:
         work_dir: the folder of the run.
@@ -33,7 +33,7 @@ def locked(work_dir: str | os.PathLike[str]) -> Iterator[None]:
         yield
         return
     path = Path(work_dir).resolve() / LOCK
-    if path in _locked:  # the lock of the system is one between processes
+    if path in _locked:  # the system lock works between processes only
         raise _taken(path, "this process")
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -45,14 +45,14 @@ def locked(work_dir: str | os.PathLike[str]) -> Iterator[None]:
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
-                raise _taken(path, "a process that is about to end")  # it has removed the file that we opened
+                raise _taken(path, "a process that is about to exit")  # it has removed the file that we opened
         except (BlockingIOError, PermissionError) as error:
             owner = os.read(descriptor, 1000).decode(errors="replace").strip()
             raise _taken(path, owner or "another process") from error
         except OSError as error:
             _warn(path, error)
         _locked.add(path)
-        with suppress(OSError):  # the owner's name is for people
+        with suppress(OSError):  # for information only
             os.ftruncate(descriptor, 0)
             now = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}, since {now}\n".encode())
@@ -67,9 +67,9 @@ def locked(work_dir: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _warn(path: Path, error: OSError) -> None:
-    get_logger().warning("%s cannot be locked (%s): make sure that no other run trains there", path, error)
+    get_logger().warning("%s cannot be locked (%s): make sure that no other run trains in this folder", path, error)
 
 
 def _taken(path: Path, owner: str) -> ConfigError:
-    hint = "wait for it to end, or choose another --work-dir: the two would overwrite each other's checkpoints"
+    hint = "wait until it ends, or choose another --work-dir: they would overwrite each other's checkpoints"
     return ConfigError("work_dir", f"another run is training in {path.parent}: {owner}", hint)

@@ -1,4 +1,4 @@
-"""From a model's config to the module that a run trains: built, on its device, wrapped, initialised, compiled."""
+"""From the config of a model to a trainable module: built, moved to its device, wrapped, initialized, compiled."""
 
 from collections.abc import Callable, Collection, Mapping, Sized
 from contextvars import ContextVar
@@ -9,26 +9,26 @@ import torch
 from torch import nn
 
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.registry import MODEL_WRAPPERS, MODELS
+from trainwright.engine.parts import MODEL, MODEL_WRAPPER, setting
 from trainwright.engine.run.model_surgery import convert_sync_batchnorm, is_model_wrapper, revert_sync_batchnorm
 
-_LONE_SAMPLE = "drop_last=True leaves out an incomplete last batch; or choose another batch_size, 2 at least"
+_LONE_SAMPLE = "set drop_last=True to drop an incomplete last batch, or change batch_size (at least 2)"
 _PENDING = "_load_pretrained"
 _deferred: ContextVar[bool] = ContextVar("deferred", default=False)
 _lacking: ContextVar[frozenset[int] | None] = ContextVar("lacking", default=None)
 
 
 def build_model(model: Any, data_preprocessor: Any = None, *, weights_follow: bool = False) -> nn.Module:
-    """Builds a model that has ``train_step``.
+    """Build a model that has ``train_step``.
 
     Args:
-        model: a config or a module; one without ``train_step`` is wrapped in ``ModuleWrapper``.
-        data_preprocessor: given to a model that is built from a config and names none.
-        weights_follow: a checkpoint is going to be loaded, so pretrained weights are left to
-            :func:`initialize_model`, which loads those that the checkpoint does not replace.
+        model: a config or a module. One without ``train_step`` is wrapped in ``ModuleWrapper``.
+        data_preprocessor: passed to a model that is built from a config without a preprocessor.
+        weights_follow: a checkpoint will be loaded, so loading pretrained weights is left to :func:`initialize_model`,
+            which skips those that the checkpoint replaces.
 
     Raises:
-        ConfigError: it is not a module.
+        ConfigError: the model is not a module.
     """
     token = _deferred.set(weights_follow)
     try:
@@ -38,43 +38,37 @@ def build_model(model: Any, data_preprocessor: Any = None, *, weights_follow: bo
 
 
 def _build(model: Any, data_preprocessor: Any) -> nn.Module:
-    if isinstance(model, Mapping):
-        default = {} if data_preprocessor is None else {"data_preprocessor": data_preprocessor}
-        model = MODELS.build(model, path="model", **default)
+    runtime = {} if data_preprocessor is None else {"data_preprocessor": data_preprocessor}
+    model = MODEL.build(model, **runtime)
     if not isinstance(model, nn.Module):
         raise ConfigError("model", f"a {type(model).__name__} is not a torch.nn.Module")
     if hasattr(model, "train_step"):
         return model
-    default = {} if data_preprocessor is None else {"data_preprocessor": data_preprocessor}
-    return MODELS.build({"type": "ModuleWrapper", "module": model, **default}, path="model")  # type: ignore[no-any-return]
+    return MODEL.build({"type": "ModuleWrapper", "module": model}, **runtime)  # type: ignore[no-any-return]
 
 
 def place_model(model: nn.Module, cfg: Mapping[str, Any], device: torch.device, distributed: bool) -> nn.Module:
-    """Moves a model to its device and, where several processes train, wraps it.
+    """Move a model to its device and, in distributed training, wrap it.
 
     Args:
         model: the model.
-        cfg: switches: ``sync_bn``, ``model_wrapper_cfg``, ``find_unused_parameters``.
-        device: where to train.
+        cfg: config keys ``sync_bn``, ``model_wrapper_cfg``, ``find_unused_parameters``.
+        device: the device to train on.
         distributed: whether several processes train together.
     """
     if not distributed:
         return revert_sync_batchnorm(model).to(device)
-    if cfg.get("sync_bn"):
+    if setting(cfg, "sync_bn"):
         model = convert_sync_batchnorm(model)
-    wrapper = cfg.get("model_wrapper_cfg") or {
-        "type": "MMDistributedDataParallel",
-        "broadcast_buffers": False,
-    }
-    device_ids = {"device_ids": [device.index]} if device.type == "cuda" else {}
-    return MODEL_WRAPPERS.build(  # type: ignore[no-any-return]
-        wrapper, path="model_wrapper_cfg", module=model.to(device),
-        find_unused_parameters=cfg.get("find_unused_parameters", False), **device_ids,
+    device_ids: dict[str, Any] = {"device_ids": [device.index]} if device.type == "cuda" else {}
+    return MODEL_WRAPPER.build(  # type: ignore[no-any-return]
+        setting(cfg, "model_wrapper_cfg"), module=model.to(device),
+        find_unused_parameters=setting(cfg, "find_unused_parameters"), **device_ids,
     )  # fmt: skip
 
 
 def warn_of_lone_sample(model: nn.Module, loader: Any, logger: Logger) -> None:
-    """Warns where the last batch of an epoch has one sample, which batch normalisation over vectors cannot train on."""
+    """Warn if the last batch of an epoch has a single sample, on which ``BatchNorm1d`` cannot be trained."""
     size = getattr(loader, "batch_size", None)
     sampler = getattr(loader, "sampler", None)
     if not size or getattr(loader, "drop_last", False) or not isinstance(sampler, Sized):
@@ -83,25 +77,25 @@ def warn_of_lone_sample(model: nn.Module, loader: Any, logger: Logger) -> None:
         isinstance(module, nn.BatchNorm1d) and module.training for module in model.modules()
     ):
         which = "The last batch of an epoch" if size > 1 else "Each batch"
-        logger.warning("%s has one sample. BatchNorm1d cannot train on it: %s", which, _LONE_SAMPLE)
+        logger.warning("%s has a single sample, on which BatchNorm1d cannot be trained: %s", which, _LONE_SAMPLE)
 
 
 def lone_sample_error() -> ConfigError:
-    """Returns the error to raise for PyTorch's of a batch of one sample, or of one pixel, before BatchNorm."""
-    message = "a batch has one value per channel where the model normalises over the batch, which cannot be trained on"
+    """Return the error that explains PyTorch's own one for a batch norm with a single value per channel."""
+    message = "a batch norm cannot be trained on a batch with a single value per channel"
     return ConfigError("train_dataloader", message, _LONE_SAMPLE)
 
 
 def unwrap(model: Any) -> nn.Module:
-    """Returns the model inside a wrapper such as ``DistributedDataParallel``."""
+    """Return the model inside a wrapper such as ``DistributedDataParallel``."""
     return model.module if is_model_wrapper(model) else model  # type: ignore[no-any-return]  # a wrapper's module
 
 
 def compile_forward(model: Any, options: Any) -> None:
-    """Compiles a model's forward, and nothing else of the step.
+    """Compile the forward pass of a model, and nothing else of the step.
 
     Args:
-        model: the model; it may decide itself what is worth compiling, in ``compile_forward(**options)``.
+        model: the model, which may define ``compile_forward(**options)`` to compile only parts of itself.
         options: arguments of ``torch.compile``, or True.
     """
     if options:
@@ -110,13 +104,13 @@ def compile_forward(model: Any, options: Any) -> None:
 
 
 def load_pretrained(module: nn.Module, load: Callable[[nn.Module], Any]) -> None:
-    """Load a network's pretrained weights: now, or if a checkpoint follows, only what turns out to be missing in it.
+    """Load the pretrained weights of a network now, or later if a checkpoint turns out not to contain them.
 
-    So nothing is fetched for a model that is resumed, tested or predicts.
+    So nothing is downloaded to resume, test or predict.
 
     Args:
         module: the network.
-        load: fetches the weights and loads them into the network (or into a copy of it).
+        load: a function that loads the weights into the network (or into a copy of it).
     """
     if _deferred.get():
         object.__setattr__(module, _PENDING, load)
@@ -125,25 +119,25 @@ def load_pretrained(module: nn.Module, load: Callable[[nn.Module], Any]) -> None
 
 
 def defers_pretrained() -> bool:
-    """Return whether :func:`load_pretrained` waits for a checkpoint that is going to be loaded."""
+    """Return whether :func:`load_pretrained` waits for a checkpoint to be loaded."""
     return _deferred.get()
 
 
 def initialize_model(model: nn.Module, missing: Collection[str] | None = None) -> None:
-    """Initialise a model, or those parts of it that a checkpoint did not give.
+    """Initialize a model, or the parts of it that are missing from a checkpoint.
 
-    Modules that have all their tensors are not visited, and their pretrained weights not fetched. A module that has
-    some of them is initialised as a whole: load the checkpoint again afterwards.
+    Modules with all their tensors are not visited, nor are their pretrained weights downloaded. A module with some of
+    them is initialized as a whole: load the checkpoint again afterwards.
 
     Args:
-        model: the model, of any class; one with ``init_weights`` knows how it is initialised.
-        missing: names of the tensors that have no value yet; all if None.
+        model: the model. If it has ``init_weights``, that initializes it.
+        missing: names of the tensors to initialize; all if None.
     """
     modules = dict(model.named_modules())
     lacking = set()
     for name in missing or ():
         path = name.rpartition(".")[0]
-        while path not in modules:  # a module with a state dict of its own layout
+        while path not in modules:  # a module with a custom layout of its state dict
             path = path.rpartition(".")[0]
         lacking.add(id(modules[path]))
     token = _lacking.set(None if missing is None else frozenset(lacking))
@@ -159,11 +153,11 @@ def initialize_model(model: nn.Module, missing: Collection[str] | None = None) -
 
 
 def needs_weights(module: nn.Module, *, itself: bool = False) -> bool:
-    """Return whether a module, or one inside it, has tensors that are still to be initialised.
+    """Return whether a module or one of its submodules has tensors to initialize.
 
     Args:
-        module: a module of the model that is being initialised; elsewhere the answer is yes.
-        itself: look at the tensors of the module alone.
+        module: a module of the model that is being initialized. Elsewhere, the result is True.
+        itself: ignore the submodules.
     """
     lacking = _lacking.get()
     if lacking is None or id(module) in lacking:

@@ -1,4 +1,4 @@
-"""Changes to a model that needs no knowledge of what it is: batch norms, activation checkpoints, wrappers."""
+"""Changes to any model: synchronized batch norms, activation checkpointing, wrappers."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -16,11 +16,11 @@ from trainwright.engine.registry import MODEL_WRAPPERS, Registry
 
 
 def is_model_wrapper(model: nn.Module, registry: Registry = MODEL_WRAPPERS) -> bool:
-    """Whether a module wraps the model proper, as ``module``, to train it in parallel.
+    """Return whether a module wraps the actual model, as its attribute ``module``, for parallel training.
 
     Args:
         model: the module.
-        registry: the wrappers; those of its children count too.
+        registry: the known wrappers, including those in its children.
     """
     if isinstance(model, DataParallel | DistributedDataParallel):
         return True
@@ -29,25 +29,25 @@ def is_model_wrapper(model: nn.Module, registry: Registry = MODEL_WRAPPERS) -> b
 
 
 class _BatchNormXd(_BatchNorm):
-    """A batch norm for inputs of any number of dimensions: a synchronised one does not say which it had."""
+    """A batch norm for inputs of any dimension, since a synchronized one does not record which it replaced."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
-            raise ValueError(f"a batch norm needs an input of at least 2 dimensions, not of {input.dim()}")
+            raise ValueError(f"a batch norm needs an input with at least 2 dimensions, not {input.dim()}")
 
 
 def convert_sync_batchnorm(module: nn.Module, implementation: str = "torch") -> nn.Module:
-    """Replaces every batch norm by one that computes its statistics over all processes.
+    """Replace every batch norm by one that computes its statistics over all processes.
 
     Args:
-        module: the model; changed in place, unless it is a batch norm itself.
+        module: the model, which is changed in place unless it is a batch norm itself.
         implementation: ``torch``, or ``mmcv`` for mmcv's layer.
 
     Returns:
         The model.
 
     Raises:
-        ConfigError: ``implementation`` is something else.
+        ConfigError: ``implementation`` is unknown.
     """
     if implementation == "torch":
         layer: Any = nn.SyncBatchNorm
@@ -59,30 +59,30 @@ def convert_sync_batchnorm(module: nn.Module, implementation: str = "torch") -> 
 
 
 def revert_sync_batchnorm(module: nn.Module) -> nn.Module:
-    """Replaces every synchronised batch norm by one that needs no other process.
+    """Replace every synchronized batch norm by one for a single process.
 
     Args:
-        module: the model; changed in place, unless it is a batch norm itself.
+        module: the model, which is changed in place unless it is a batch norm itself.
 
     Returns:
         The model.
     """
-    # mmcv's layer is known by name: whoever has one in the model has imported mmcv already.
+    # By name, because mmcv may not be installed.
     return _replace(module, lambda part: type(part).__name__ == "SyncBatchNorm", _BatchNormXd)
 
 
 def turn_on_activation_checkpointing(model: nn.Module, modules: str | Iterable[str]) -> None:
-    """Lets submodules compute their activations again in the backward pass: less memory, more time.
+    """Recompute the activations of submodules in the backward pass, which trades time for memory.
 
-    Random numbers are the same in both passes. A batch norm inside sees each batch twice, so that its running
-    statistics move as with a larger momentum.
+    Random numbers are the same in both passes. A batch norm inside such a submodule sees each batch twice, so its
+    running statistics change as with a larger momentum.
 
     Args:
         model: the model.
-        modules: names of the submodules, as :meth:`torch.nn.Module.named_modules` gives them.
+        modules: names of the submodules, as in :meth:`torch.nn.Module.named_modules`.
 
     Raises:
-        ConfigError: the model has no submodule of this name.
+        ConfigError: a submodule does not exist.
     """
     by_name = {name: submodule for name, submodule in model.named_modules() if name}
     for name in [modules] if isinstance(modules, str) else modules:
@@ -90,10 +90,10 @@ def turn_on_activation_checkpointing(model: nn.Module, modules: str | Iterable[s
             raise ConfigError(
                 "activation_checkpointing",
                 f"{type(model).__name__} has no submodule {name!r}",
-                did_you_mean(name, by_name) or f"its parts are {', '.join(n for n, _ in model.named_children())}",
+                did_you_mean(name, by_name) or f"its children are {', '.join(n for n, _ in model.named_children())}",
             )
         submodule = by_name[name]
-        # A bound method, unlike a closure, follows the module when it is copied.
+        # Unlike a closure, a bound method is rebound when the module is copied.
         submodule.forward = MethodType(_checkpointed_forward, submodule)
 
 
@@ -115,10 +115,10 @@ def _replace(module: nn.Module, matches: Callable[[nn.Module], bool], layer: Any
 
 
 def _like(old: Any, layer: Any) -> nn.Module:
-    """Returns a batch norm of another class with the same settings and the very same tensors."""
+    """Return a batch norm of another class that has the same settings and shares the tensors."""
     new: nn.Module = layer(old.num_features, old.eps, old.momentum, old.affine, old.track_running_stats)
     new._parameters.update(old._parameters)
     new._buffers.update(old._buffers)
-    if hasattr(old, "qconfig"):  # quantised models
+    if hasattr(old, "qconfig"):  # quantized models
         new.qconfig = old.qconfig
     return new.train(old.training)

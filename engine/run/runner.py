@@ -11,17 +11,16 @@ from torch import nn
 
 from trainwright.engine import distributed
 from trainwright.engine import registry as registries
-from trainwright.engine.building import signature_of
-from trainwright.engine.checking import mismatched_parts
 from trainwright.engine.checkpoints import files as checkpoints
-from trainwright.engine.checkpoints import writer as saving
 from trainwright.engine.checkpoints.start import StartingPoint
+from trainwright.engine.checkpoints.writer import CheckpointWriter
 from trainwright.engine.config.config import Config
 from trainwright.engine.config.dump import plain_data
 from trainwright.engine.data.loader import build_dataloader, stop_workers
 from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
+from trainwright.engine.parts import EVALUATOR, HOOK, LOG_PROCESSOR, VISUALIZER, mismatched_parts, setting
 from trainwright.engine.random_streams import (
     StepSeeder,
     deterministic_algorithms,
@@ -33,8 +32,8 @@ from trainwright.engine.random_streams import (
 )
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.records.message_hub import MessageHub
-from trainwright.engine.registry import EVALUATOR, HOOKS, LOG_PROCESSORS, RUNNERS, VISUALIZERS
-from trainwright.engine.run import resume
+from trainwright.engine.registry import HOOKS, RUNNERS
+from trainwright.engine.run import resume, stop
 from trainwright.engine.run.assembly import build_loop, build_optimization, trains_by_epoch
 from trainwright.engine.run.environment import collect_env, make_folder, make_log_dir, setup_environment
 from trainwright.engine.run.eval_loops import TestLoop, ValLoop
@@ -51,6 +50,7 @@ from trainwright.engine.run.model_setup import (
 )
 from trainwright.engine.run.state import RunState, active_run, in_run
 from trainwright.engine.run.train_loops import TrainLoop
+from trainwright.engine.signatures import signature_of
 from trainwright.engine.visualization.visualizer import Visualizer
 
 Cfg = Mapping[str, Any]
@@ -159,7 +159,6 @@ class Runner:
         self._sources = (load_from, resume)
         self._started = self._restored = self._active = False
         self.host_streams: dict[str, Any] | None = None
-        self.saved_counters: dict[str, int] | None = None
         self._default_scope = default_scope
         self._train_loop: TrainLoop | None = None
         self._val_loop: ValLoop | None = None
@@ -175,7 +174,7 @@ class Runner:
         self.set_randomness(**self.randomness)
 
         self.work_dir = str(Path(work_dir).absolute())
-        self.last_checkpoint = checkpoints.LastCheckpoint(self.work_dir)
+        self.checkpoint_writer = CheckpointWriter(self)
         timestamp = ""
         if distributed.is_main_process():
             make_folder(self.work_dir, "work_dir", "choose another: work_dir in the config, or --work-dir")
@@ -189,14 +188,11 @@ class Runner:
         )
         self.message_hub = MessageHub(self.experiment_name)
         with registries.default_scope(default_scope):
-            self.log_processor = LOG_PROCESSORS.build(
-                {} if log_processor is None else log_processor,
-                path="log_processor",
-                type="LogProcessor",
-                by_epoch=trains_by_epoch(train_cfg),
+            self.log_processor = LOG_PROCESSOR.build(
+                {} if log_processor is None else log_processor, by_epoch=trains_by_epoch(train_cfg)
             )
-            self.visualizer: Visualizer = VISUALIZERS.build(
-                {} if visualizer is None else visualizer, path="visualizer", type="Visualizer",
+            self.visualizer: Visualizer = VISUALIZER.build(
+                {} if visualizer is None else visualizer,
                 name=self.experiment_name, save_dir=self.log_dir, vis_backends=[{"type": "LocalVisBackend"}],
             )  # fmt: skip
         self.logger.info("Environment:\n%s", "\n".join(f"  {key}: {value}" for key, value in collect_env().items()))
@@ -328,18 +324,18 @@ class Runner:
             if self.has_val:
                 _ = self.val_loop
             self.call_hook("before_run")
-            self._give_weights()
+            self._set_up_weights()
             if self.start.resumes and not self._restored:
-                resume.restore(self)
+                resume.restore_run(self)
             if not self._restored:
                 self._restored = True
                 self.start.release()
                 self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
                 warn_of_lone_sample(self.model, loop.dataloader, self.logger)
-                compile_forward(unwrap(self.model), self.cfg.get("compile"))
+                compile_forward(unwrap(self.model), setting(self.cfg, "compile"))
             if self.iter >= self.max_iters:
                 self.logger.info("The training is at its end (iteration %d): nothing left to do.", self.iter)
-            resume.run_and_save(self, loop)
+            stop.train_and_save(self, loop)
             self.host_streams = self.seed_step.host_streams()  # if it is trained further
         raise_for_signal(self.state.stop_signal)
         return self.model  # type: ignore[no-any-return]
@@ -381,14 +377,12 @@ class Runner:
             path: dotted path of the config, for messages.
         """
         if isinstance(hook, Mapping):
-            cfg = copy.copy(hook)
-            priority = cfg.pop("priority", priority)  # type: ignore[attr-defined]  # a copy of a dict
-            name = None
-            if "name" in cfg and not _takes_name(cfg["type"]):
-                name = cfg.pop("name")  # type: ignore[attr-defined]
+            priority = hook.get("priority", priority)
+            name = HOOK.read(hook, "name")
+            own = {"name": name} if name is not None and _takes_name(hook.get("type")) else {}
             with self._as_current():
-                hook = HOOKS.build(cfg, path=path)
-            if name is not None and isinstance(hook, Hook):
+                hook = HOOK.build(hook, path=path, **own)
+            if name is not None and not own and isinstance(hook, Hook):
                 hook.name = str(name)
         if not isinstance(hook, Hook):
             raise ConfigError(
@@ -454,7 +448,7 @@ class Runner:
         if isinstance(evaluator, Evaluator):
             return evaluator
         if isinstance(evaluator, Mapping) and "metrics" in evaluator:
-            return EVALUATOR.build(evaluator, path=path, type="Evaluator")  # type: ignore[no-any-return]
+            return EVALUATOR.build(evaluator, path=path)  # type: ignore[no-any-return]
         return Evaluator(evaluator)
 
     def save_checkpoint(
@@ -466,7 +460,7 @@ class Runner:
         meta: Mapping[str, Any] | None = None,
         by_epoch: bool = True,
     ) -> Path:
-        """Writes the state of the run, durably. Only the first rank writes.
+        """Write the state of the run, durably. Only the first rank writes, and ``last_checkpoint`` stays as it is.
 
         Args:
             out_dir: folder.
@@ -479,14 +473,11 @@ class Runner:
         Returns:
             The path of the file.
         """
-        self.call_hook("before_snapshot")
-        counters = self.state.state_dict()
-        path = Path(out_dir, filename.format(counters["epoch" if by_epoch else "iter"]))
-        if distributed.is_main_process():
-            checkpoint = saving.collect(self, optimizer=save_optimizer, schedulers=save_param_scheduler, meta=meta)
-            checkpoints.save_checkpoint(checkpoint, path)
-        if save_optimizer and save_param_scheduler:
-            self.saved_counters = counters
+        path = Path(out_dir, filename.format(self.state.state_dict()["epoch" if by_epoch else "iter"]))
+        self.checkpoint_writer.prepare()
+        self.checkpoint_writer.write(
+            [path], optimizer=save_optimizer, schedulers=save_param_scheduler, meta=meta, newest=False
+        )
         return path
 
     def load_checkpoint(
@@ -569,11 +560,11 @@ class Runner:
         if self.start.seed is not None and self.start.seed != self.seed:
             self.set_randomness(**{**self.randomness, "seed": self.start.seed})
 
-    def _give_weights(self) -> None:
-        """Give the model the weights that the run starts with, once."""
+    def _set_up_weights(self) -> None:
+        """Load or initialize the weights that the run starts with, once."""
         if not self._started:
             self._started = True
-            resume.give_weights(self)
+            resume.set_up_weights(self)
             if not self.start.resumes:
                 self.start.release()
 
@@ -582,7 +573,7 @@ class Runner:
             self._begin()
             loop = self.val_loop if mode == "val" else self.test_loop
             self.call_hook("before_run")
-            self._give_weights()
+            self._set_up_weights()
             return loop.run()
 
     def _agree(self, value: Any) -> Any:

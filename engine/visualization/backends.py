@@ -1,6 +1,7 @@
 """Where a run's scalars, images and config are written to: files, TensorBoard, Weights & Biases, MLflow."""
 
 import functools
+import json
 import numbers
 import re
 import time
@@ -211,10 +212,12 @@ class TensorboardVisBackend(BaseVisBackend):
 
     def _init_env(self) -> None:
         try:
+            from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise MissingExtraError("tensorboard", "tensorboard", "TensorboardVisBackend") from error
-        self._writer = SummaryWriter(str(self._make_save_dir()))
+        self._summary, self._value = Summary, Summary.Value
+        self._writer: Any = SummaryWriter(str(self._make_save_dir()))
 
     @force_init_env
     def add_config(self, config: "Config", **kwargs: Any) -> None:
@@ -227,18 +230,18 @@ class TensorboardVisBackend(BaseVisBackend):
         """Writes an image, (height, width, 3)."""
         self._writer.add_image(name, _checked_image(image), step, dataformats="HWC")
 
-    @force_init_env
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        """Writes a number; what is none is left out."""
-        for key, number in _numbers({name: value}):
-            self._writer.add_scalar(key, number, step)
+        """Write a number; other values are left out."""
+        self.add_scalars({name: value}, step)
 
+    @force_init_env
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
-        """Writes each number as a curve of its own; what is none is left out."""
-        for name, value in scalar_dict.items():
-            self.add_scalar(name, value, step)
+        """Write each number as a curve of its own, all in one event; other values are left out."""
+        values = [self._value(tag=name, simple_value=number) for name, number in _numbers(scalar_dict)]
+        if values:
+            self._writer.file_writer.add_summary(self._summary(value=values), step)
 
     def close(self) -> None:
         """Closes the event file."""
@@ -474,8 +477,8 @@ class MLflowVisBackend(BaseVisBackend):
 
 def _json_line(values: Mapping[str, Any]) -> str:
     try:
-        return to_json(values, default=to_plain) + "\n"
-    except TypeError:  # a key that JSON does not know
+        return _JSON.encode(values) + "\n"
+    except (TypeError, ValueError):  # a key that JSON does not know, a NaN or an infinity
         return to_json(to_plain(values)) + "\n"
 
 
@@ -490,6 +493,9 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [to_plain(item) for item in value]
     return str(value)
+
+
+_JSON = json.JSONEncoder(default=to_plain, allow_nan=False)
 
 
 def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

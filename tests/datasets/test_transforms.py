@@ -145,3 +145,14 @@ def test_only_the_annotations_that_are_wanted_stay():
     assert KeepAnnotations(["gt_label", "gt_seg_map"])(sample) == {"img": 1, "gt_label": 2}
     with pytest.raises(ValueError, match="annotations begin with 'gt_', unlike 'img'"):
         KeepAnnotations(["img"])
+
+
+def test_random_erasing_writes_its_value_into_a_rectangle() -> None:
+    image = torch.zeros(3, 20, 20, dtype=torch.uint8)
+    erased = TRANSFORMS.build(dict(type="RandomErasing", p=1.0, value=[124, 116, 104]))({"img": image})["img"]
+    rows, columns = torch.nonzero(erased[0], as_tuple=True)
+    inside = erased[:, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    assert torch.equal(inside, torch.tensor([124, 116, 104]).view(3, 1, 1).expand_as(inside).to(torch.uint8))
+    assert 0.02 <= inside[0].numel() / 400 <= 0.4
+    unchanged = TRANSFORMS.build(dict(type="RandomErasing", p=0.0))({"img": image})["img"]
+    assert torch.equal(unchanged, image)

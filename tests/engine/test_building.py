@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 import torch
 
-from trainwright.engine.building import build
+from trainwright.engine.building import build, import_object
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import MODELS, Registry
 
@@ -68,3 +70,19 @@ def test_a_config_without_type(parts: Registry) -> None:
 def test_a_type_of_the_wrong_kind(parts: Registry) -> None:
     with pytest.raises(ConfigError, match="'type' must be a name or a class, not 3"):
         build(dict(type=3), parts)
+
+
+def test_objects_by_their_full_dotted_path(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = in_tmp / "tw_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("from tw_package.named import named\n")
+    (package / "named.py").write_text("def named(): ...\nclass Inside: ...\n")
+    (package / "broken.py").write_text("import tw_nowhere\n")
+    monkeypatch.syspath_prepend(in_tmp)
+    assert callable(import_object("tw_package.named"))  # the function, which hides the module
+    assert import_object("tw_package.named.Inside.__name__") == "Inside"
+    assert import_object("tw_package").__name__ == "tw_package"
+    for absent in ("tw_package.none", "tw_package.named.none", "tw_nowhere", "tw_nowhere.__class__"):
+        assert import_object(absent) is None
+    with pytest.raises(ModuleNotFoundError, match="tw_nowhere"):
+        import_object("tw_package.broken.x")

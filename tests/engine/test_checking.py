@@ -2,11 +2,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
+from torch.optim import SGD
 
 from trainwright.engine.checking import check
 from trainwright.engine.config.config import Config
 from trainwright.engine.config.overrides import COMMAND_LINE
-from trainwright.engine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from trainwright.engine.optim.constructor import build_optim_wrapper
+from trainwright.engine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
 
 GOOD = """\
 model = dict(
@@ -66,7 +69,7 @@ def test_a_good_config_has_no_mistakes(mistakes: Any) -> None:
         ("by_epoch=True", "by_epoch=False", "my.py:10: train_cfg.max_epochs: IterBasedTrainLoop takes no such argument"),
         ("type='SGD', lr=0.1", "type='SGD', lr=0.1, momentun=0.9", "my.py:11: optim_wrapper.optimizer.momentun: SGD takes no such argument\n    did you mean 'momentum'"),
         ("type='SGD', lr=0.1", "type='SGD', lr='1e-1'", "my.py:11: optim_wrapper.optimizer.lr: must be"),
-        ("type='SGD'", "type='SDG'", "my.py:11: optim_wrapper.optimizer.type: 'SDG' is not registered as a optimizer\n    did you mean 'SGD'"),
+        ("type='SGD'", "type='SDG'", "my.py:11: optim_wrapper.optimizer.type: 'SDG' is not registered as an optimizer\n    did you mean 'SGD'"),
         ("dict(optimizer=dict", "dict(clip=1, optimizer=dict", "my.py:11: optim_wrapper.clip: OptimWrapper takes no such argument"),
         ("step_size=1", "step=1", "my.py:12: param_scheduler.0.step: StepLR takes no such argument\n    did you mean 'step_size'"),
         ("step_size=1", "step_size=1, begin=3", "my.py:12: param_scheduler.0.begin: it begins at 3, the run ends after 3 epochs"),
@@ -187,7 +190,41 @@ def test_yaml_keeps_its_lines_and_its_numbers_that_are_text(tmp_path: Path, monk
 
 def test_a_switch_that_does_not_exist_is_refused_rather_than_ignored(mistakes: Any) -> None:
     (mistake,) = mistakes(more="efficient_conv_bn_eval = ['backbone']\n")
-    assert mistake.startswith("my.py:18: efficient_conv_bn_eval: this switch of MMEngine does not exist here")
+    assert mistake.startswith("my.py:18: efficient_conv_bn_eval: this switch of MMEngine")
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("env_cfg = dict(cudnn_benchmrk=True)", "env_cfg.cudnn_benchmrk: unknown setting\n    did you mean 'cudnn_benchmark'?"),
+        ("randomness = dict(seed='0')", "randomness.seed: must be int | None, not str '0'"),
+        ("auto_scale_lr = dict(enabled=True)", "auto_scale_lr.enabled: unknown setting"),
+        ("compile = 'yes'", "compile: must be bool |"),
+        ("model_wrapper_cfg = dict(type='MMFullySharded')", "model_wrapper_cfg.type: 'MMFullySharded' is not registered as a model_wrapper"),
+        ("tta_model = dict(type='NoSuchTTA')", "tta_model.type: 'NoSuchTTA' is not registered"),
+        ("runner_type = 'Runer'", "runner_type: 'Runer' is not registered as a runner"),
+    ],
+)  # fmt: skip
+def test_settings_beside_the_parts(mistakes: Any, more: str, expected: str) -> None:
+    (mistake,) = mistakes(more=f"{more}\n")
+    assert mistake.startswith(f"my.py:18: {expected}")
+
+
+def test_an_optimizer_may_call_its_parameters_otherwise(mistakes: Any) -> None:
+    @OPTIMIZERS.register_module()
+    class Descent(SGD):
+        def __init__(self, weights: Any, lr: float) -> None:
+            super().__init__(weights, lr=lr)
+
+    try:
+        assert mistakes(("type='SGD', lr=0.1", "type='Descent', lr=0.1")) == []
+        assert mistakes(("type='SGD', lr=0.1", "type='Descent'")) == [
+            "my.py:11: optim_wrapper.optimizer.lr: Descent needs this argument"
+        ]
+        wrapper = build_optim_wrapper(nn.Linear(1, 1), dict(optimizer=dict(type="Descent", lr=0.1)))
+        assert isinstance(wrapper.optimizer, Descent)
+    finally:
+        OPTIMIZERS.module_dict.pop("Descent")
 
 
 def test_an_argument_left_over_from_the_type_of_a_base_names_delete(in_tmp: Path) -> None:

@@ -55,13 +55,13 @@ def test_one_process_leaves_data_as_it_is(in_tmp: Path):
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match="no reduce operation 'avg'"):
+    with pytest.raises(ValueError, match="'avg'"):
         d.all_reduce(torch.ones(1), "avg")
     with pytest.raises(ValueError, match="'cpu' or 'gpu'"):
         d.collect_results([], 0, device="disk")
     with pytest.raises(ValueError, match="tmpdir"):
         d.collect_results([], 0, device="gpu", tmpdir="a")
-    with pytest.raises(ValueError, match="no launcher 'torch'"):
+    with pytest.raises(ValueError, match="launcher 'torch'"):
         d.init_dist("torch")
 
 
@@ -112,7 +112,7 @@ def test_nccl_without_a_gpu_becomes_gloo(monkeypatch: pytest.MonkeyPatch):
     environment = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
     for name, value in {**environment, "MASTER_PORT": "0"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.warns(UserWarning, match="'gloo' takes the place"):
+    with pytest.warns(UserWarning, match="'gloo'.*'nccl'"):
         d.init_dist("pytorch", backend="nccl")
     try:
         assert torch.distributed.get_backend() == "gloo"

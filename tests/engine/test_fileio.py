@@ -43,7 +43,7 @@ def test_json_takes_arrays_sets_and_tensors():
     assert load(io.StringIO(dump(data, file_format="json")), "json") == {
         "array": [0, 1], "number": 0.5, "set": [1], "range": [0, 1], "tensor": [1.0],
     }  # fmt: skip
-    with pytest.raises(TypeError, match="cannot be written as JSON"):
+    with pytest.raises(TypeError, match="of type object"):
         dump(object(), file_format="json")
     assert dump({"a": 1}, file_format="json", indent=1) == '{\n "a": 1\n}'
 
@@ -111,7 +111,7 @@ def test_a_yaml_file_cannot_run_code(tmp_path: Path):
 def test_unknown_formats_are_named():
     with pytest.raises(TypeError, match="did you mean 'json'"):
         load("a.jsn")
-    with pytest.raises(TypeError, match="these can be read and written"):
+    with pytest.raises(TypeError, match="'q'.*yaml"):
         dump(1, "a.q")
     with pytest.raises(TypeError, match="file_format"):
         load(io.StringIO("1"))

@@ -113,7 +113,7 @@ def test_a_module_that_fails_while_it_is_imported_says_so(tmp_path: Path, monkey
 
 
 def test_built_in_parts_are_found_by_name_alone() -> None:
-    assert MODELS.get("LeNet").__module__ == "trainwright.models.classification.lenet"
+    assert MODELS.get("LeNet").__module__ == "trainwright.models"
     assert OPTIMIZERS.get("SGD") is torch.optim.SGD
 
 
@@ -125,7 +125,7 @@ def test_unknown_names_come_with_the_closest_ones() -> None:
 
 
 def test_a_part_of_another_kind_is_named() -> None:
-    with pytest.raises(UnknownTypeError, match="it is registered as a optimizer"):
+    with pytest.raises(UnknownTypeError, match="registered as an optimizer"):
         MODELS.build(dict(type="SGD"))
 
 
@@ -166,9 +166,7 @@ class TestAUsersNameThatTheLibraryHas:
 
         class Cat: ...
 
-        with pytest.warns(
-            UserWarning, match="the animal 'Cat' is .*test_registry.*Cat, and no longer zoo.cats.Cat: force=True"
-        ):
+        with pytest.warns(UserWarning, match="'Cat' is .*test_registry.*Cat .*zoo.cats.Cat.*force=True"):
             animals.register_module(module=Cat)
             assert "did you mean 'Cat'" in animals.suggest("Catt")  # imports all locations
         assert animals.get("Cat") is Cat
@@ -188,7 +186,7 @@ class TestAUsersNameThatTheLibraryHas:
 
     def test_two_classes_of_users_still_need_force(self, animals: Registry) -> None:
         animals.register_module("Lion", module=int)
-        with pytest.raises(KeyError, match="say force=True"):
+        with pytest.raises(KeyError, match="force=True"):
             animals.register_module("Lion", module=float)
 
 
@@ -204,4 +202,4 @@ def test_a_users_metric_named_as_ours_leaves_check_working() -> None:
         """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
     assert "did you mean 'Accuracy'" in done.stdout and "Traceback" not in done.stderr
-    assert "the metric 'Accuracy' is __main__.Accuracy, and no longer trainwright." in done.stderr
+    assert "the metric 'Accuracy' is now __main__.Accuracy" in done.stderr

@@ -1,4 +1,4 @@
-"""DistSamplerSeedHook tells samplers the epoch, those of the user's own loaders too."""
+"""Samplers know the epoch, those of the user's own loaders too, with and without DistSamplerSeedHook."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from trainwright.engine.run.runner import Runner
 
 
 class EpochSampler(Sampler[int]):
-    """Yields all indices, and notes which epochs it was told."""
+    """Yields all indices, and records the epochs that are set."""
 
     def __init__(self) -> None:
         self.epochs: list[int] = []
@@ -27,8 +27,9 @@ class EpochSampler(Sampler[int]):
         return 8
 
 
+@pytest.mark.parametrize("hook", [{"type": "DistSamplerSeedHook"}, None], ids=["hook", "no hook"])
 @pytest.mark.parametrize("in_batch_sampler", [False, True])
-def test_the_sampler_knows_the_epoch(tmp_path: Path, in_batch_sampler: bool) -> None:
+def test_the_sampler_knows_the_epoch(tmp_path: Path, in_batch_sampler: bool, hook: Any) -> None:
     sampler = EpochSampler()
     if in_batch_sampler:
         loader = DataLoader(Points(), batch_sampler=BatchSampler(sampler, 4, False))
@@ -41,7 +42,7 @@ def test_the_sampler_knows_the_epoch(tmp_path: Path, in_batch_sampler: bool) -> 
         train_dataloader=loader,
         train_cfg={"max_epochs": 3},
         optim_wrapper=torch.optim.SGD(model.parameters(), lr=0.1),
-        default_hooks={"checkpoint": None},
+        default_hooks={"checkpoint": None, "sampler_seed": hook},
     )
     runner.train()
     assert sorted(set(sampler.epochs)) == [0, 1, 2]

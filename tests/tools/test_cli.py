@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from forked import trainwright
 
-from trainwright.tools.cli import find_config, main
+from trainwright.engine.config.paths import find_named_config
+from trainwright.tools.cli import main
 
 ROOT = Path(__file__).parent.parent.parent
 SLOW_MODULE = """\
@@ -120,10 +121,10 @@ def test_files_that_are_not_there(
 
 
 def test_shipped_configs_are_found_by_name_and_own_files_first(in_tmp: Path) -> None:
-    assert find_config("toy/mlp_xor") == ROOT / "configs" / "toy" / "mlp_xor.py"
+    assert find_named_config("toy/mlp_xor") == ROOT / "configs" / "toy" / "mlp_xor.py"
     (in_tmp / "toy").mkdir()
     (in_tmp / "toy" / "mlp_xor.py").write_text("model = dict()\n")
-    assert find_config("toy/mlp_xor") == Path("toy/mlp_xor.py")
+    assert find_named_config("toy/mlp_xor") == Path("toy/mlp_xor.py")
 
 
 def test_print_config_with_origins(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,9 @@ from tiny_runs import Points, Scripted, files_in, make_runner, weights_of
 from torch import nn
 
 from trainwright.engine import CheckpointError, MMLogger, Runner
-from trainwright.engine.checkpoints.files import load_checkpoint_file, verify
-from trainwright.engine.checkpoints.writer import HostCopier, bytes_of, collect, expected_bytes, remove_leftovers
+from trainwright.engine.checkpoints.disk_space import bytes_of
+from trainwright.engine.checkpoints.files import load_checkpoint_file, remove_leftovers, verify
+from trainwright.engine.checkpoints.writer import HostCopier
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.run.hook import Hook
 from trainwright.hooks import CheckpointHook
@@ -111,7 +112,7 @@ def test_a_best_score_that_could_not_be_saved_is_not_the_one_to_beat(small_disk:
         train_cfg={"by_epoch": True, "max_epochs": 3},
     )
     saved = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
-    assert saved.best_scores == {"acc": 3}
+    assert saved.folder.best_scores == {"acc": 3}
     assert files_in(small_disk / "run") == ["best_acc_epoch_3.pth", "epoch_3.pth"]
     assert runner.message_hub.get_info("best_score") == 3
 
@@ -177,22 +178,13 @@ def test_the_memory_of_the_copy_before_is_used_again() -> None:
     assert [tensor.tolist() for tensor in other] == [moment.tolist(), weight.tolist()]
 
 
-def test_the_size_is_foreseen(tmp_path: Path) -> None:
-    runner = run(tmp_path / "run")
-    runner.optim_wrapper.optimizer.state.clear()
-    foreseen = expected_bytes(runner)
-    weights = sum(value.numel() * value.itemsize for value in runner.model.state_dict().values())
-    assert foreseen >= 2 * weights  # a momentum for each
-    assert bytes_of(collect(runner)) >= foreseen / 2
-
-
 def test_an_error_of_another_kind_in_the_background_is_not_swallowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*args: Any) -> None:
         raise ZeroDivisionError("inside the thread")
 
-    monkeypatch.setattr("trainwright.hooks.checkpoint.save_checkpoint", broken)
+    monkeypatch.setattr("trainwright.engine.checkpoints.writer.save_checkpoint", broken)
     with pytest.raises(ZeroDivisionError, match="inside the thread"):
         run(tmp_path / "run", [], {"async_save": True})
 

@@ -1,6 +1,7 @@
 """YAML and JSON configs."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,8 @@ class TestData:
         value: dict[str, Any] = {
             "a": [1, 2.5, -1e-9, True, None, '\u00e9\n"\\/', {}, [], {"b": {"c": []}}],
             "": "empty",
+            "\U0001f600": "\U0001f600",
+            "long" * 500: math.inf,
         }
         for text in (
             json.dumps(value),
@@ -117,11 +120,18 @@ class TestData:
             ("a.yaml", "a: 1\nb: 2\na: 3\n", r"a.yaml:3: the key 'a' is set twice, first in line 1"),
             ("a.yaml", "a: 1\nb: !!python/object/apply:os.system [ls]\n", r"a.yaml:2: not valid YAML: .*tag"),
             ("a.yaml", "- a\n- b\n", r"a.yaml: a config is a mapping of keys to values"),
-            ("a.json", '{"a": 1,\n "b" 2}', r"a.json:2: not valid JSON: ':' is expected"),
+            ("a.json", '{"a": 1,\n "b" 2}', r"a.json:2: not valid JSON: .*':'"),
             ("a.json", '{"a": 1,\n "b": }', r"a.json:2: not valid JSON"),
-            ("a.json", '{"a": 1,\n b: 2}', r"a.json:2: not valid JSON: a key in double quotes is expected"),
-            ("a.json", '{"a": 1\n "b": 2}', r"a.json:2: not valid JSON: ',' is expected"),
+            ("a.json", '{"a": 1,\n b: 2}', r"a.json:2: not valid JSON: .*double quotes"),
+            ("a.json", '{"a": 1\n "b": 2}', r"a.json:2: not valid JSON: .*','"),
             ("a.json", '{"a": 1,\n "a": 2}', r"a.json:2: the key 'a' is set twice, first in line 1"),
+            (
+                "a.json",
+                '{"a": {"b": {}, "c": "{\\"x\\": 1}"},\n "d": [{}],\n "a": 2}',
+                r"a.json:3: .*'a' is set twice, .*line 1",
+            ),
+            ("a.json", '{"a": "}",\n "a": 012}', r"a.json:2: not valid JSON"),
+            ("a.json", '{"a": yes}', r"a.json:1: not valid JSON"),
             ("a.json", "[1]", r"a.json: a config is a mapping"),
         ],
     )

@@ -275,7 +275,7 @@ class TestLazyObjects:
             ),
             (
                 "tw_lazy.Fraction.none",
-                r"AttributeError: <class 'fractions.Fraction'> has no attribute 'none'",
+                r"cannot import 'tw_lazy.Fraction.none': there is no such name",
             ),
             ("tw_broken.X", r"cannot import 'tw_broken.X': ZeroDivisionError: division by zero"),
         ],

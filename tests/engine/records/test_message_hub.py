@@ -1,7 +1,6 @@
-"""Histories and the message hub, and that nothing waits for the device before somebody reads."""
+"""The message hub, and that nothing waits for the device before somebody reads."""
 
 import io
-import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +9,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainwright.engine.records.message_hub import HistoryBuffer, MessageHub
+from trainwright.engine.records.history import HistoryBuffer
+from trainwright.engine.records.message_hub import MessageHub
 
 
 class CountOps(TorchDispatchMode):
@@ -31,89 +31,6 @@ def through_file(state: Any) -> Any:
     torch.save(state, buffer)
     buffer.seek(0)
     return torch.load(buffer, weights_only=True)
-
-
-def test_history_statistics() -> None:
-    history = HistoryBuffer([4.0, 1.0, 7.0, 2.0], [1, 1, 2, 2])
-    assert history.current() == 2.0
-    assert history.mean() == 14.0 / 6
-    assert history.mean(2) == 9.0 / 4
-    assert (history.min(), history.max()) == (1.0, 7.0)
-    assert (history.min(2), history.max(2)) == (2.0, 7.0)
-    assert history.statistics("mean", 1) == 1.0
-    values, counts = history.data
-    np.testing.assert_array_equal(values, [4.0, 1.0, 7.0, 2.0])
-    np.testing.assert_array_equal(counts, [1, 1, 2, 2])
-
-
-def test_history_is_bounded_but_totals_are_exact() -> None:
-    history = HistoryBuffer(max_length=3)
-    for value in range(10):
-        history.update(value)
-    assert list(history.data[0]) == [7, 8, 9]
-    assert len(history) == 3
-    assert history.total_length == 10
-    assert history.mean() == 4.5
-    assert (history.min(), history.max()) == (0, 9)
-    assert history.mean(5) == 8.0  # no more than the kept ones
-
-
-def test_history_reserve_keeps_more() -> None:
-    history = HistoryBuffer([1.0, 2.0], [1, 1], max_length=2)
-    history.reserve(4)
-    history.extend([3.0, 4.0, 5.0], [1, 1, 1])
-    assert list(history.data[0]) == [2.0, 3.0, 4.0, 5.0]
-    history.reserve(1)
-    assert history.max_length == 4
-
-
-def test_history_keeps_ints() -> None:
-    history = HistoryBuffer([3, 4], [1, 1])
-    assert isinstance(history.current(), int)
-
-
-def test_history_does_not_hide_nan() -> None:
-    history = HistoryBuffer([1.0, math.nan, 0.5], [1, 1, 1])
-    history.update(2.0)
-    assert math.isnan(history.min()) and math.isnan(history.max()) and math.isnan(history.mean())
-    assert (history.min(2), history.max(2)) == (0.5, 2.0)
-    assert math.isnan(history.max(3))
-
-
-def test_history_with_infinities() -> None:
-    history = HistoryBuffer([math.inf, -math.inf, 1.0], [1, 1, 1])
-    assert (history.min(), history.max()) == (-math.inf, math.inf)
-
-
-def test_history_mean_of_nothing_counted_is_nan() -> None:
-    assert math.isnan(HistoryBuffer([0.0], [0]).mean())
-
-
-def test_history_mistakes() -> None:
-    with pytest.raises(ValueError, match="empty"):
-        HistoryBuffer().current()
-    with pytest.raises(ValueError, match="empty"):
-        HistoryBuffer().mean()
-    with pytest.raises(ValueError, match="its count: 2 values, 1 counts"):
-        HistoryBuffer([1.0, 2.0], [1])
-    with pytest.raises(ValueError, match="at least one value, not 0"):
-        HistoryBuffer([1.0], [1]).mean(0)
-    with pytest.raises(ValueError, match="not 0"):
-        HistoryBuffer(max_length=0)
-    with pytest.raises(KeyError, match="did you mean 'mean'"):
-        HistoryBuffer().statistics("maen")
-
-
-def test_registered_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HistoryBuffer, "_statistics", dict(HistoryBuffer._statistics))
-
-    @HistoryBuffer.register_statistics
-    def spread(history: HistoryBuffer, window_size: int | None = None) -> float:
-        return history.max(window_size) - history.min(window_size)
-
-    assert HistoryBuffer([1.0, 5.0, 4.0], [1, 1, 1]).statistics("spread", window_size=2) == 1.0
-    with pytest.raises(KeyError, match="'spread' already"):
-        HistoryBuffer.register_statistics(spread)
 
 
 def test_values_of_every_kind() -> None:
@@ -154,11 +71,11 @@ def test_a_tensor_is_kept_without_its_graph() -> None:
     hub = MessageHub("test")
     weight = torch.tensor(2.0, requires_grad=True)
     hub.update_scalar("loss", weight * 3)
-    (waiting,) = hub._series["loss"].values
+    (waiting,) = hub.series("loss").pending
     assert waiting.grad_fn is None and not waiting.requires_grad
 
 
-def test_nothing_is_transferred_before_reading_and_then_all_at_once() -> None:
+def test_nothing_is_read_before_somebody_asks() -> None:
     hub = MessageHub("test")
     losses = [torch.tensor(float(step)) for step in range(20)]
     with CountOps() as ops:
@@ -169,12 +86,9 @@ def test_nothing_is_transferred_before_reading_and_then_all_at_once() -> None:
             hub.update_info("iter", step)
         assert ops.counts == {}
         assert hub.has_pending
-        hub.get_scalar("train/loss")
-        assert ops.counts == {"stack": 1}
-        assert not hub.has_pending
         assert hub.get_scalar("train/acc").current() == 19.0
         assert hub.log_scalars["train/loss"].mean(2) == 18.5
-    assert ops.counts == {"stack": 1}
+        assert not hub.has_pending
 
 
 def test_waiting_values_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +96,7 @@ def test_waiting_values_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     hub = MessageHub("test")
     for step in range(100):
         hub.update_scalar("loss", torch.tensor(float(step)))
-        assert len(hub._series["loss"].values) < 8
+        assert len(hub.series("loss").pending) < 8
     assert hub.get_scalar("loss").total_length == 100
 
 
@@ -197,7 +111,28 @@ def test_cuda_does_not_wait_before_reading() -> None:
             hub.update_scalar("loss", loss)
     finally:
         torch.cuda.set_sync_debug_mode(mode)
-    assert hub.get_scalar("loss").mean() == 4.5
+    hub.update_scalar("rate", 0.1)
+    hub.update_scalar("on_the_host", torch.tensor(3.0))
+    with CountOps() as ops:
+        assert hub.get_scalar("loss").mean() == 4.5
+    assert ops.counts["stack"] == 1 and "cat" not in ops.counts  # all at once
+    assert hub.get_scalar("on_the_host").current() == 3.0
+
+
+def test_a_handle_lives_as_long_as_the_hub() -> None:
+    hub = MessageHub("test")
+    loss = hub.series("train/loss")
+    assert hub.log_scalars == {} and hub.state_dict()["log_scalars"] == {}
+    with pytest.raises(KeyError, match="none yet"):
+        hub.get_scalar("train/loss")
+    loss.add(torch.tensor(1.0))
+    loss.add(3.0)
+    state = through_file(hub.state_dict())
+    loss.add(100.0)
+    hub.load_state_dict(state)
+    loss.add(5.0)
+    assert hub.get_scalar("train/loss").data[0].tolist() == [1.0, 3.0, 5.0]
+    assert hub.series("train/loss") is loss
 
 
 def test_update_scalars() -> None:

@@ -64,7 +64,7 @@ def test_sync_batchnorm_there_and_back() -> None:
     inputs = torch.rand(2, 4, 5, 5)
     assert torch.equal(model[1](inputs), original(inputs))
     assert model[1](torch.rand(3, 4)).shape == (3, 4)
-    with pytest.raises(ValueError, match="at least 2 dimensions, not of 1"):
+    with pytest.raises(ValueError, match="at least 2 dimensions, not 1"):
         model[1](torch.rand(4))
 
 
@@ -109,7 +109,7 @@ def test_copies_compute_with_their_own_weights() -> None:
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("frist", "did you mean 'first'"), ("", "its parts are first, second"), ("zzz", "its parts")],
+    [("frist", "did you mean 'first'"), ("", "its children are first, second"), ("zzz", "its children")],
 )
 def test_unknown_submodules(name: str, hint: str) -> None:
     with pytest.raises(ConfigError, match=f"activation_checkpointing: Net has no submodule '{name}'\n    {hint}"):

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import Hook
-from trainwright.engine.run.resume import save_if_stopped
+from trainwright.engine.run.stop import save_if_stopped
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner

@@ -1,0 +1,81 @@
+"""How a training ends: its state is saved, and the log says why it stopped."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainwright.engine.checkpoints.files import find_latest_checkpoint
+from trainwright.engine.errors import CheckpointError
+from trainwright.engine.run.train_loops import EpochBasedTrainLoop
+
+if TYPE_CHECKING:
+    from trainwright.engine.run.runner import Runner
+    from trainwright.engine.run.train_loops import TrainLoop
+
+
+def train_and_save(runner: "Runner", loop: "TrainLoop") -> None:
+    """Train, and save a training that stops: also after an error that left its state intact.
+
+    Args:
+        runner: the run.
+        loop: its training loop.
+    """
+    try:
+        loop.run()
+    except Exception:
+        if getattr(loop, "intact", False):
+            save_if_stopped(runner)
+            _report_stop(runner)
+        raise
+    save_if_stopped(runner)
+    _report_stop(runner)
+
+
+def save_if_stopped(runner: "Runner") -> None:
+    """Save a stopped run, unless its state is saved already.
+
+    The checkpoint goes where a hook saves, under the hook's rotation, or else to the work dir.
+    """
+    state = runner.state
+    if state.stop_reason is None:
+        return
+    writer = runner.checkpoint_writer
+    with suppress(CheckpointError):  # if this fails, the next save reports it
+        writer.wait()
+    if writer.is_saved:
+        return
+    meta = {"stopped": state.stop_reason}
+    if any(hook.save_stopped(runner, meta) for hook in runner.hooks):
+        return
+    name = f"epoch_{state.epoch}.pth" if stopped_at_epoch(runner) else f"iter_{state.iter}.pth"
+    try:
+        writer.prepare()
+        writer.write([Path(runner.work_dir, name)], meta=meta)
+    except OSError as error:
+        newest, _ = find_latest_checkpoint(runner.work_dir)
+        lost = f"what was trained since {newest} is lost" if newest else "no checkpoint was written before either"
+        runner.logger.error("Iteration %d is NOT saved: %s; %s.", state.iter, error, lost)
+
+
+def stopped_at_epoch(runner: "Runner") -> bool:
+    """Return whether the run stands at the end of an epoch, and so is counted in epochs."""
+    return isinstance(runner.train_loop, EpochBasedTrainLoop) and runner.state.inner_iter == 0
+
+
+def _report_stop(runner: "Runner") -> None:
+    """Log why a run stopped, and how to resume one that was interrupted."""
+    state = runner.state
+    if state.stop_reason is None:
+        return
+    if not state.interrupted:
+        runner.logger.info(
+            "Stopped early after iteration %d (%s): the training is complete.", state.iter, state.stop_reason
+        )
+        return
+    runner.logger.warning(
+        "Stopped after iteration %d (%s). To continue in %s, run the same command with --resume "
+        "(in Python: resume='auto').",
+        state.iter,
+        state.stop_reason,
+        runner.work_dir,
+    )

@@ -1,0 +1,153 @@
+"""Signatures: which arguments a class or function takes, and which values these may have."""
+
+import ast
+import inspect
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from trainwright.engine.errors import did_you_mean
+
+
+def signature_of(component: Callable[..., Any]) -> inspect.Signature | None:
+    """Return the signature of a class or function, or None where Python does not know it."""
+    try:
+        return inspect.signature(component)
+    except (ValueError, TypeError):
+        return None
+
+
+def parameters_of(component: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
+    """Return the parameters that can be named, and whether there are no others.
+
+    ``**kwargs: Unpack[Options]`` stands for the keys of the ``TypedDict``; the default of an optional one is that of a
+    base's parameter of its name, or else ``...``. A constructor that passes any other ``**kwargs`` to
+    ``super().__init__`` also takes the parameters of its bases. Annotations are evaluated where that is possible.
+    """
+    if signature_of(component) is None:
+        return {}, False
+    found, kwargs = _named_parameters(component, component)
+    if kwargs is None or not inspect.isclass(component):
+        return found, kwargs is None
+    filled: set[str] = set()
+    positional = 0
+    for cls in component.__mro__:
+        init = cls.__dict__.get("__init__")
+        if init is None or cls is object:
+            continue
+        own, kwargs = _named_parameters(init, component)
+        names = [*own][1:]  # without self
+        filled.update(names[:positional])
+        for name in names:
+            if name not in filled:
+                found.setdefault(name, own[name])
+        if kwargs is None:
+            return found, True
+        call = _super_call(init, kwargs)
+        if call is None:
+            return found, False
+        filled.update(keyword.arg for keyword in call.keywords if keyword.arg is not None)
+        positional = sum(not isinstance(argument, ast.Starred) for argument in call.args)
+    return found, False
+
+
+def mismatch(value: Any, annotation: Any) -> tuple[str, str] | None:
+    """Return why an annotation rules a value out, and what may be meant, or None if it does not."""
+    if _fits(value, annotation):
+        return None
+    hint = ""
+    if isinstance(value, str):
+        try:
+            number = float(value)
+            hint = f"it is text: write {value.strip() if value.strip().isdigit() else repr(number)}"
+        except ValueError:
+            if typing.get_origin(annotation) is typing.Literal:
+                hint = did_you_mean(value, map(str, typing.get_args(annotation)))
+    kind = annotation.__name__ if inspect.isclass(annotation) else str(annotation).replace("typing.", "")
+    return f"must be {kind}, not {type(value).__name__} {value!r}", hint
+
+
+def _named_parameters(call: Any, owner: Any) -> tuple[dict[str, inspect.Parameter], inspect.Parameter | None]:
+    """Return the parameters that have a name, and ``**kwargs`` if it stands for any others.
+
+    Args:
+        call: a function or class.
+        owner: the class whose bases know the defaults of a ``TypedDict``.
+    """
+    named: dict[str, inspect.Parameter] = {}
+    kwargs = None
+    names = getattr(inspect.unwrap(call.__init__ if inspect.isclass(call) else call), "__globals__", {})
+    for name, parameter in inspect.signature(call).parameters.items():
+        if isinstance(parameter.annotation, str):
+            try:
+                parameter = parameter.replace(annotation=eval(parameter.annotation, dict(names)))
+            except Exception:  # a name that exists for type checkers only: this kind cannot be checked
+                parameter = parameter.replace(annotation=parameter.empty)
+        if parameter.kind is parameter.VAR_KEYWORD and typing.get_origin(parameter.annotation) is typing.Unpack:
+            (options,) = typing.get_args(parameter.annotation)
+            for key, kind in typing.get_type_hints(options).items():
+                default = parameter.empty if key in options.__required_keys__ else _default_in_bases(owner, key)
+                named[key] = inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            kwargs = parameter
+        elif parameter.kind is not parameter.VAR_POSITIONAL:
+            named[name] = parameter
+    return named, kwargs
+
+
+def _default_in_bases(owner: Any, name: str) -> Any:
+    for cls in getattr(owner, "__mro__", ()):
+        signature = signature_of(cls.__init__)
+        parameter = signature.parameters.get(name) if signature else None
+        if parameter is not None and parameter.default is not parameter.empty:
+            return parameter.default
+    return ...
+
+
+def _super_call(init: Any, kwargs: inspect.Parameter) -> ast.Call | None:
+    """Return the call of ``super().__init__`` that gets a constructor's ``**kwargs``, if nothing else reads them.
+
+    Only the source says which arguments of the base the constructor itself fills.
+    """
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
+    except (OSError, TypeError, SyntaxError, SystemError):  # the last: CPython 3.11, if a finalizer parses meanwhile
+        return None
+    uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == kwargs.name]
+    calls = [
+        call
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call)
+        and ast.unparse(call.func) == "super().__init__"
+        and any(k.arg is None and isinstance(k.value, ast.Name) and k.value.id == kwargs.name for k in call.keywords)
+    ]
+    return calls[0] if len(uses) == len(calls) == 1 else None
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Return whether a value may be what an annotation says. In doubt, yes."""
+    origin = typing.get_origin(annotation)
+    if annotation is None or annotation is type(None):
+        return value is None
+    if origin is typing.Union or isinstance(annotation, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(annotation))
+    if origin is typing.Literal:
+        return value in typing.get_args(annotation)
+    kind = origin or annotation
+    if kind is bool:
+        return isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is str:
+        return isinstance(value, str)
+    if kind in (list, tuple) or (inspect.isclass(kind) and kind in (Sequence, Iterable)):
+        return not isinstance(value, bool | int | float | Mapping) and value is not None
+    if inspect.isclass(kind) and issubclass(kind, Mapping | Tensor | nn.Module):
+        return not isinstance(value, bool | int | float | str) and value is not None
+    return True

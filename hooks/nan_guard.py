@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from trainwright.engine.data.faults import place_of
 from trainwright.engine.distributed import all_reduce
 from trainwright.engine.errors import ConfigError, TrainingError, did_you_mean
 from trainwright.engine.registry import HOOKS
@@ -205,8 +206,9 @@ class NanGuardHook(Hook):
         indices = None if cursor is None else cursor.indices(iteration)
         if indices is not None:
             lines.append(f"Its batch had the samples {indices}.")
-            if paths := _paths_of(runner, indices):
-                lines.append(f"Their files: {', '.join(paths)}.")
+            places = [place_of(runner.train_dataloader.dataset, index) for index in indices]
+            if places := [place for place in places if place is not None]:
+                lines.append(f"Their files: {', '.join(places)}.")
         return "\n".join(lines)
 
     def _missing_loss(self, outputs: Any) -> ConfigError:
@@ -291,12 +293,3 @@ def _agree(healthy: bool, runner: "Runner") -> bool:
     flag = torch.tensor(int(healthy))
     all_reduce(flag, "min")
     return bool(flag)
-
-
-def _paths_of(runner: "Runner", indices: list[int]) -> list[str]:
-    """Returns the image files of samples, where the dataset knows them."""
-    get_data_info = getattr(getattr(runner.train_dataloader, "dataset", None), "get_data_info", None)
-    if get_data_info is None:
-        return []
-    infos = [get_data_info(index) for index in indices]
-    return [str(info["img_path"]) for info in infos if isinstance(info, Mapping) and "img_path" in info]

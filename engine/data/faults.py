@@ -6,10 +6,12 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from torch.utils.data import ConcatDataset, Subset, get_worker_info
 
+from trainwright.engine.data.proxy import Proxy
 from trainwright.engine.errors import TrainingError
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.records.message_hub import MessageHub
@@ -33,6 +35,8 @@ def innermost(dataset: Any, index: int) -> tuple[Any, int, int]:
         The innermost dataset, the position of the sample in it, and a number for the sample: that position, counted
         on from dataset to dataset where several are joined.
     """
+    while isinstance(dataset, Proxy):
+        dataset = dataset._inner
     parts = getattr(dataset, "datasets", None)
     find = getattr(dataset, "_get_ori_dataset_idx", None)
     if parts is not None and (find is not None or isinstance(dataset, ConcatDataset)):
@@ -59,12 +63,18 @@ def describe_sample(dataset: Any, index: int) -> str:
         dataset: a map-style dataset; of datasets made of others, the innermost one is named.
         index: position of the sample.
     """
-    try:
+    place = place_of(dataset, index)
+    with suppress(Exception):  # the sample is broken, so its description may fail as well
         dataset, index, _ = innermost(dataset, index)
-        place = _place_of(dataset, index)
-    except Exception:  # the sample is known to be broken: what describes it may be so too
-        place = None
     return f"sample {index}{f' ({place})' if place else ''} of {type(dataset).__name__}"
+
+
+def place_of(dataset: Any, index: int) -> str | None:
+    """Return the path of a sample, or what else its dataset calls it; None where nobody knows."""
+    with suppress(Exception):
+        dataset, index, _ = innermost(dataset, index)
+        return _place_of(dataset, index)
+    return None
 
 
 def _place_of(dataset: Any, index: int) -> str | None:

@@ -21,6 +21,9 @@ from trainwright.engine.parts import BATCH_SAMPLER, COLLATE_FN, DATALOADER_KEYS,
 from trainwright.engine.random_streams import mix
 from trainwright.engine.records.logger import get_logger
 
+# These give the same result for tensors.
+_STACKING = ("torch.utils.data._utils.collate.default_collate", "trainwright.datasets.collate.default_collate")
+
 
 class FirstSamples(DatasetProxy):
     """The first samples of a dataset.
@@ -239,9 +242,8 @@ def start_at(dataloader: Any, epoch: int, batch: int) -> bool:
     if isinstance(dataloader, StreamLoader):
         dataloader.start(epoch)
     else:
-        batch_sampler = getattr(dataloader, "batch_sampler", None)
-        for sampler in (getattr(dataloader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)):
-            traits.set_epoch(sampler, epoch)
+        for name in ("sampler", "batch_sampler"):
+            traits.set_epoch(getattr(dataloader, name, None), epoch)
     return batch == 0
 
 
@@ -256,8 +258,8 @@ def iterate(dataloader: Any) -> Iterator[Any]:
     if not plain or batches._pin_memory:
         return batches  # type: ignore[no-any-return]
     fetch = batches._dataset_fetcher.fetch
-    if batches._auto_collation and _is_stacked(dataloader.dataset, dataloader.collate_fn):
-        fetch = StackedTensors(dataloader.dataset).__getitems__
+    if batches._auto_collation and _is_stacked(batches._dataset, batches._collate_fn):
+        fetch = StackedTensors(batches._dataset).__getitems__
     return map(fetch, batches._sampler_iter)
 
 
@@ -265,7 +267,7 @@ def _is_stacked(dataset: Any, collate: Any) -> bool:
     """Return whether batches are stacks of what is at the same indices in plain tensors."""
     return (
         type(dataset) is TensorDataset
-        and getattr(collate, "__name__", "") == "default_collate"
+        and f"{getattr(collate, '__module__', '')}.{getattr(collate, '__name__', '')}" in _STACKING
         and all(type(tensor) is Tensor and tensor.is_cpu and tensor.is_contiguous() for tensor in dataset.tensors)
     )
 

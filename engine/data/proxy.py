@@ -13,7 +13,7 @@ class Proxy:
 
     Args:
         inner: the other object.
-        **own: attributes of the proxy itself, besides those of its class.
+        **own: attributes of the proxy itself.
     """
 
     _inner: Any
@@ -27,8 +27,8 @@ class Proxy:
         return getattr(self._inner, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in self.__dict__ or hasattr(type(self), name):
-            super().__setattr__(name, value)
+        if name in self.__dict__:
+            self.__dict__[name] = value
         elif hasattr(self._inner, name):
             setattr(self._inner, name, value)
         else:

@@ -143,17 +143,16 @@ class PositionedSampler(Proxy, Sampler[Any]):
         dataset: what they are indices of.
     """
 
-    epoch = 0
-    start = 0
+    epoch: int
+    start: int
 
     def __init__(self, sampler: Any, dataset: Any) -> None:
-        super().__init__(sampler, _dataset=dataset)
+        super().__init__(sampler, _dataset=dataset, epoch=0, start=0)
 
     def set_epoch(self, epoch: int) -> None:
         """Select the epoch that the next iteration yields."""
         self.epoch = epoch
         traits.set_epoch(self._inner, epoch)
-        traits.set_epoch(getattr(self._inner, "sampler", None), epoch)
 
     def __len__(self) -> int:
         return len(self._inner)

@@ -38,13 +38,14 @@ class SeededStream(Proxy, IterableDataset[Any]):
     """
 
     has_state: bool
-    _process: int | None = None
-    _epoch = _passes = _first_worker = _worker = _count = 0
-    _positions: Mapping[int, Any] = {}
-    _ended = False
+    _process: int | None
+    _passes: int
+    _positions: dict[int, Any]
+    _first_worker: int
+    _count: int
 
     def __init__(self, dataset: IterableDataset[Any], seed: int) -> None:
-        super().__init__(dataset, has_state=keeps_position(dataset), _seed=seed)
+        super().__init__(dataset, has_state=keeps_position(dataset), _seed=seed, _process=None)
         self.start(0)
 
     def start(self, epoch: int, positions: Mapping[int, Any] | None = None, first_worker: int = 0) -> None:
@@ -55,13 +56,10 @@ class SeededStream(Proxy, IterableDataset[Any]):
             positions: by number of the data worker, where it stood; with a key ``over``, in the pass before.
             first_worker: whose batch comes first.
         """
-        self._epoch = epoch
-        self._passes = 0
-        self._positions = dict(positions or {})
-        self._first_worker = first_worker
-        self._worker = 0
-        self._count = 0
-        self._ended = False
+        self.__dict__.update(
+            _epoch=epoch, _passes=0, _positions=dict(positions or {}), _first_worker=first_worker,
+            _worker=0, _count=0, _ended=False,
+        )  # fmt: skip
 
     def __iter__(self) -> Iterator[Any]:
         info = get_worker_info()

@@ -95,6 +95,8 @@ def keeps_position(part: Any) -> bool:
 
 
 def set_epoch(sampler: Any, epoch: int) -> None:
-    """Select the epoch of a sampler that has epochs."""
-    if hasattr(sampler, "set_epoch"):
-        sampler.set_epoch(epoch)
+    """Select the epoch of a sampler, and of the one that a batch sampler draws from, where they have epochs."""
+    parts: tuple[Any, ...] = (sampler, getattr(sampler, "sampler", None))
+    for part in parts:
+        if hasattr(part, "set_epoch"):
+            part.set_epoch(epoch)

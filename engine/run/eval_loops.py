@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainwright.engine.data.loader import is_endless, samples_that_count, start_at
+from trainwright.engine.data.loader import is_endless, iterate, samples_that_count, start_at
 from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
@@ -66,7 +66,7 @@ class _EvaluationLoop(BaseLoop):
         self._losses = {}
         start_at(self.dataloader, 0, 0)
         number = 0
-        for number, data_batch in enumerate(self.dataloader, 1):
+        for number, data_batch in enumerate(iterate(self.dataloader), 1):
             self.run_iter(number - 1, data_batch)
             if runner.state.stop_signal:
                 self.evaluator.reset()

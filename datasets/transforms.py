@@ -33,7 +33,9 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.registry import TRANSFORMS
-from trainwright.engine.structures.elements import DataSample, InstanceData, PixelData
+from trainwright.engine.structures.instance_data import InstanceData
+from trainwright.engine.structures.pixel_data import PixelData
+from trainwright.engine.structures.sample import DataSample
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage

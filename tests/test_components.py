@@ -194,7 +194,7 @@ def test_one_list_says_which_files_are_images_and_all_of_them_can_be_read(tmp_pa
 
     from trainwright.datasets import ImageFolder
     from trainwright.datasets.transforms import LoadImageFromFile
-    from trainwright.datasets.video.transforms import FrameFolder
+    from trainwright.datasets.video.readers import FrameFolder
     from trainwright.engine.inference.images import IMAGE_SUFFIXES, list_images, read_image
 
     assert signature(ImageFolder).parameters["extensions"].default == IMAGE_SUFFIXES

@@ -15,7 +15,8 @@ from trainwright.engine.data.loader import SeededDataset
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import DATASETS, default_scope
 from trainwright.engine.run.environment import make_folder
-from trainwright.engine.structures.elements import BaseDataElement, DataSample
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.sample import DataSample
 
 _FRAMES = 8
 _PROBLEMS_SHOWN = 50

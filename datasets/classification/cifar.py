@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from trainwright.datasets.classification.torchvision_files import load_torchvision
 from trainwright.datasets.in_memory import InMemoryDataset
-from trainwright.datasets.torchvision_files import load_torchvision
 from trainwright.engine.registry import DATASETS
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainwright.datasets.classification.torchvision_files import load_torchvision
 from trainwright.datasets.in_memory import InMemoryDataset
-from trainwright.datasets.torchvision_files import load_torchvision
 from trainwright.engine.registry import DATASETS
 
 _FILE_PREFIX = {"train": "train", "test": "t10k"}

@@ -21,7 +21,7 @@ _SMALLEST_VISIBLE_SHARE = 0.4
 
 # Corners on a circle of radius 1 around the origin, y downwards, before they are turned. The arrow's keypoints are its
 # tip, its left and right barb and its tail; a mirror image swaps the barbs.
-_OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {
+OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {
     "circle": tuple((math.cos(math.tau * i / 24), math.sin(math.tau * i / 24)) for i in range(24)),
     "square": ((-0.7, -0.7), (0.7, -0.7), (0.7, 0.7), (-0.7, 0.7)),
     "triangle": ((0.0, -1.0), (0.87, 0.5), (-0.87, 0.5)),
@@ -29,8 +29,8 @@ _OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {
 }
 _CORNERS: dict[str, tuple[tuple[float, float], ...]] = {
     "circle": (),
-    "square": _OUTLINES["square"],
-    "triangle": _OUTLINES["triangle"],
+    "square": OUTLINES["square"],
+    "triangle": OUTLINES["triangle"],
     "arrow": ((0.0, -1.0), (-0.7, 0.1), (0.7, 0.1), (0.0, 1.0)),
 }
 
@@ -73,8 +73,8 @@ class Shapes(BaseDataset):
         pipeline: Sequence[Mapping[str, Any] | Callable[..., Any]] = (),
         **kwargs: Any,
     ) -> None:
-        if unknown := [kind for kind in kinds if kind not in _OUTLINES]:
-            raise ValueError(f"there is no shape {unknown[0]!r}, only {', '.join(_OUTLINES)}")
+        if unknown := [kind for kind in kinds if kind not in OUTLINES]:
+            raise ValueError(f"there is no shape {unknown[0]!r}, only {', '.join(OUTLINES)}")
         if size < 16 or max_shapes < 1 or not 0 < radius[0] <= radius[1] <= 0.5:
             raise ValueError("size must be at least 16, max_shapes at least 1, radius within (0, 0.5] and in order")
         self.num_samples = num_samples
@@ -152,7 +152,7 @@ class Shapes(BaseDataset):
         centre = rng.uniform(radius, self.size - radius, 2)
         angle = rng.uniform(0, math.tau)
         turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-        outline = np.array(_OUTLINES[kind]) @ turn * radius + centre
+        outline = np.array(OUTLINES[kind]) @ turn * radius + centre
         # Pillow cuts coordinates to whole pixels, so what it draws lies half a pixel lower in the mean.
         corners = (np.array(_CORNERS[kind]).reshape(-1, 2) @ turn) * radius + centre - 0.5
         canvas = Image.new("1", (self.size, self.size))

@@ -9,7 +9,8 @@ from torch import Tensor
 from trainwright.engine.evaluation.metric import BaseMetric
 from trainwright.engine.evaluation.samples import check_number, describe, is_batch, samples_of, size_of_batch
 from trainwright.engine.registry import EVALUATOR, METRICS
-from trainwright.engine.structures.elements import BaseDataElement, DataSample
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.sample import DataSample
 
 
 @EVALUATOR.register_module()

@@ -24,16 +24,20 @@ from trainwright.engine.config.custom_imports import import_custom_modules
 from trainwright.engine.distributed import get_device
 from trainwright.engine.errors import CheckpointError, ConfigError, UnknownTypeError, did_you_mean
 from trainwright.engine.evaluation.samples import check_number, samples_of
-from trainwright.engine.fileio import load
 from trainwright.engine.inference.images import ImagePipeline, list_images, read_image
+from trainwright.engine.inference.model_index import find_model_index, listed_models, names_of
+from trainwright.engine.inference.results import as_plain, run_lengths
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import DATASETS, FUNCTIONS, INFERENCERS, ROOT_SCOPE, TRANSFORMS, VISUALIZERS, untrusted
 from trainwright.engine.registry import default_scope as in_scope
 from trainwright.engine.run.model_setup import build_model, initialize_model
-from trainwright.engine.structures.elements import BaseDataElement, PixelData
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.pixel_data import PixelData
 
 ConfigLike = Config | ConfigDict | Mapping[str, Any]
+
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt")
+
 _CONFIG_SUFFIXES = (".py", ".yaml", ".yml", ".json")
 
 
@@ -226,9 +230,9 @@ class Inferencer:
     def pred2dict(self, data_sample: Any) -> Any:
         """Returns a prediction as numbers, strings, lists and dictionaries."""
         if not isinstance(data_sample, BaseDataElement):
-            return _plain(data_sample)
+            return as_plain(data_sample)
         result = {
-            name: self._segments(value) if isinstance(value, PixelData) else _plain(value)
+            name: self._segments(value) if isinstance(value, PixelData) else as_plain(value)
             for name, value in data_sample.items()
             if name.startswith("pred_") and name not in ("pred_label", "pred_score")
         }
@@ -252,14 +256,14 @@ class Inferencer:
         """Returns the classes of pixels, one entry for each class that there is; other numbers as they are."""
         plane = pixels.get("sem_seg")
         if not isinstance(plane, Tensor) or plane.is_floating_point() or plane.dim() != 3 or plane.shape[0] != 1:
-            return _plain(pixels)
+            return as_plain(pixels)
         classes = self.dataset_meta.get("seg_classes") or self.dataset_meta.get("classes") or ()
         labels = plane[0].cpu().numpy()
         segments = []
         for label in np.unique(labels).tolist():
             mask = labels == label
             name = {"class": classes[label]} if 0 <= label < len(classes) else {}
-            segments.append({"label": label, **name, "area": int(mask.sum()), "mask": _run_lengths(mask)})
+            segments.append({"label": label, **name, "area": int(mask.sum()), "mask": run_lengths(mask)})
         return segments
 
     @staticmethod
@@ -282,7 +286,7 @@ class Inferencer:
                 if file.suffix in _CONFIG_SUFFIXES and not file.relative_to(folder).as_posix().startswith("_")
             ]
         else:
-            names = [name for entry in _listed_models(str(scope)) for name in _names_of(entry)]
+            names = [name for entry in listed_models(str(scope)) for name in names_of(entry)]
         return [name for name in dict.fromkeys(names) if re.match(patterns, name)]
 
     @classmethod
@@ -336,10 +340,10 @@ class Inferencer:
                 if (_shipped_configs() / f"{name}{suffix}").is_file():
                     return Config.fromfile(f"{ROOT_SCOPE}::{name}{suffix}"), None
         else:
-            for entry in _listed_models(str(scope)):
-                if name.lower() in (listed.lower() for listed in _names_of(entry)):
+            for entry in listed_models(str(scope)):
+                if name.lower() in (listed.lower() for listed in names_of(entry)):
                     weights = entry.get("Weights")
-                    folder = _model_index(str(scope)).parent
+                    folder = find_model_index(str(scope)).parent
                     file = Config.fromfile(folder / entry["Config"])
                     return file, weights[0] if isinstance(weights, list) else weights
         hint = did_you_mean(name, self.list_models(scope)) or "Inferencer.list_models() lists those that are known"
@@ -417,6 +421,7 @@ class Inferencer:
 
 
 BaseInferencer = Inferencer
+
 """MMEngine's name for the class that inferencers of other tasks inherit from."""
 
 
@@ -487,29 +492,6 @@ def _shipped_configs() -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _model_index(scope: str) -> Path:
-    """Returns the file in which a library lists its models."""
-    spec = find_spec(scope) if scope.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"the library {scope!r} is not installed")
-    package = Path(next(iter(spec.submodule_search_locations)))
-    for folder in (package.parent, package / ".mim"):
-        if (folder / "model-index.yml").is_file():
-            return folder / "model-index.yml"
-    raise ValueError(f"the library {scope!r} lists no models: there is no model-index.yml")
-
-
-def _listed_models(scope: str) -> Iterator[dict[str, Any]]:
-    index = _model_index(scope)
-    for metafile in load(index)["Import"]:
-        yield from load(index.parent / metafile)["Models"]
-
-
-def _names_of(entry: Mapping[str, Any]) -> list[str]:
-    aliases = entry.get("Alias") or []
-    return [entry["Name"], *([aliases] if isinstance(aliases, str) else aliases)]
-
-
 def _picture_names(inputs: Sequence[Any]) -> list[str]:
     """Returns a name for each picture, no two the same: that of its file, or its number."""
     names: list[str] = []
@@ -517,23 +499,3 @@ def _picture_names(inputs: Sequence[Any]) -> list[str]:
         name = Path(source).stem if isinstance(source, str | os.PathLike) else f"{index:08d}"
         names.append(name if name not in names else f"{name}_{index:08d}")
     return names
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseDataElement):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, Tensor) and value.dtype == torch.bool and value.dim() == 3:
-        return [_run_lengths(mask) for mask in value.cpu().numpy()]
-    if isinstance(value, Tensor | np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _run_lengths(mask: np.ndarray[Any, Any]) -> dict[str, list[int]]:
-    """Returns a mask (H, W) in COCO's uncompressed RLE: lengths down the columns, by turns of zeros and of ones."""
-    flat = mask.ravel(order="F")
-    ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    lengths = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()
-    return {"size": list(mask.shape), "counts": [0, *lengths] if flat.size and flat[0] else lengths}

@@ -16,7 +16,7 @@ from trainwright.engine.errors import ConfigError
 from trainwright.engine.records.current import CurrentMixin
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import VISBACKENDS, VISUALIZERS
-from trainwright.engine.visualization.backends import BaseVisBackend
+from trainwright.engine.visualization.backends.base import BaseVisBackend
 
 if TYPE_CHECKING:
     from trainwright.engine.config.config import Config

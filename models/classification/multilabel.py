@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import MODELS
-from trainwright.engine.structures.elements import BaseDataElement, DataSample
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.sample import DataSample
 from trainwright.models.module import BaseModule, InitCfg
 
 

@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import MODELS
-from trainwright.engine.structures.elements import BaseDataElement, DataSample, InstanceData
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.instance_data import InstanceData
+from trainwright.engine.structures.sample import DataSample
 from trainwright.models.base import BaseModel
 from trainwright.models.module import InitCfg
 from trainwright.models.pretrained import build_network

@@ -5,7 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainwright.engine.structures.elements import BaseDataElement, DataSample, InstanceData
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.instance_data import InstanceData
+from trainwright.engine.structures.sample import DataSample
 
 _SURE = 0.2  # keypoints below say nothing about the instance, as in the evaluation of Xiao et al.
 

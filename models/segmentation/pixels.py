@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainwright.engine.structures.elements import BaseDataElement, DataSample, PixelData
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.pixel_data import PixelData
+from trainwright.engine.structures.sample import DataSample
 
 
 def gather_seg_maps(data_samples: Any, size: Sequence[int], ignore_index: int = 255) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.evaluation.metric import BaseMetric, get_metric_value
 from trainwright.engine.registry import EVALUATOR
-from trainwright.engine.structures.elements import BaseDataElement, DataSample
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.sample import DataSample
 
 
 class Labels(BaseMetric):

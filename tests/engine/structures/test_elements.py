@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from trainwright.engine.structures.elements import BaseDataElement, DataSample, InstanceData, LabelData, PixelData
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.instance_data import InstanceData
+from trainwright.engine.structures.label_data import LabelData
+from trainwright.engine.structures.pixel_data import PixelData
+from trainwright.engine.structures.sample import DataSample
 
 
 class Boxes(BaseDataElement):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from trainwright.datasets.video.readers import FrameArray, FrameFolder, VideoFile, read_images, stacked
 from trainwright.engine.registry import TRANSFORMS
+from trainwright.engine.structures.sample import sample_name
 
 
 @TRANSFORMS.register_module()
@@ -162,7 +163,7 @@ class SampleFrames:
             return self.frame_interval
         if "avg_fps" not in results:
             raise ValueError(
-                f"{_name(results)} does not say its frames in a second: use frame_interval instead of target_fps"
+                f"{sample_name(results)} does not say its frames in a second: use frame_interval instead of target_fps"
             )
         return float(results["avg_fps"]) / self.target_fps
 
@@ -285,7 +286,7 @@ class ThreeCrop:
         down, right = height - self.crop_size[0], width - self.crop_size[1]
         if down < 0 or right < 0:
             raise ValueError(
-                f"{_name(results)}: frames of {(height, width)} are smaller than crops of {self.crop_size}"
+                f"{sample_name(results)}: frames of {(height, width)} are smaller than crops of {self.crop_size}"
             )
         if right >= down:
             places = [(down // 2, left) for left in (0, right // 2, right)]
@@ -345,12 +346,8 @@ def _with_frames(results: dict[str, Any], frames: Tensor) -> dict[str, Any]:
 def _total_frames(results: dict[str, Any]) -> int:
     total = results.get("total_frames")
     if not total:
-        raise ValueError(f"{_name(results)} has no frames, or its number is not known: PyAVInit must come first")
+        raise ValueError(f"{sample_name(results)} has no frames, or its number is not known: PyAVInit must come first")
     return int(total)
-
-
-def _name(results: dict[str, Any]) -> str:
-    return str(results.get("filename") or results.get("frame_dir") or f"sample {results.get('sample_idx', '')}")
 
 
 def _check_positive(**numbers: int) -> None:

@@ -12,6 +12,9 @@ from trainwright.engine.evaluation.metric import BatchMetric, column_of
 from trainwright.engine.registry import METRICS
 
 Thresholds = float | None | Sequence[float | None]
+ITEMS = ("precision", "recall", "f1-score", "support")
+ENDINGS: dict[str | None, str] = {"macro": "", "micro": "_micro", None: "_classwise"}
+"""What each ``average`` adds to the name of a result."""
 
 
 @METRICS.register_module()
@@ -95,7 +98,6 @@ class SingleLabelMetric(BatchMetric):
 
     default_prefix = "single-label"
     higher_is_better = True
-    all_items = ("precision", "recall", "f1-score", "support")
 
     def __init__(
         self,
@@ -107,12 +109,7 @@ class SingleLabelMetric(BatchMetric):
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device, prefix)
-        for item in items:
-            if item not in self.all_items:
-                hint = did_you_mean(item, self.all_items) or f"these can be chosen: {', '.join(self.all_items)}"
-                raise ValueError(f"no item {item!r}: {hint}")
-        if average not in ("macro", "micro", None):
-            raise ValueError(f"average is 'macro', 'micro' or None, not {average!r}")
+        check_items(items, average)
         self.thrs = _thresholds(thrs)
         self.items = tuple(items)
         self.average = average
@@ -135,30 +132,15 @@ class SingleLabelMetric(BatchMetric):
         """Returns the chosen items for each threshold."""
         target, label = results[:2]
         classes = _number_of_classes(self, target, label)
-        ending = {"macro": "", "micro": "_micro", None: "_classwise"}[self.average]
+        ending = ENDINGS[self.average]
         metrics: dict[str, float | list[float]] = {}
         for threshold, suffix in zip(self.thrs, _suffixes(self.thrs)):
             kept = slice(None) if threshold is None else results[2] > threshold
-            items = self._items(target, label, kept, classes)
+            right = torch.bincount(label[kept][label[kept] == target[kept]], minlength=classes)
+            predicted = torch.bincount(label[kept], minlength=classes)
+            items = precision_recall_f1(right, predicted, torch.bincount(target, minlength=classes), self.average)
             metrics.update({f"{name}{suffix}{ending}": items[name].tolist() for name in self.items})
         return metrics
-
-    def _items(self, target: Tensor, label: Tensor, kept: Tensor | slice, classes: int) -> dict[str, Tensor]:
-        label, of_label = label[kept], target[kept]
-        right = torch.bincount(label[label == of_label], minlength=classes)
-        predicted = torch.bincount(label, minlength=classes)
-        support = torch.bincount(target, minlength=classes)
-        if self.average == "micro":
-            right, predicted, support = right.sum(), predicted.sum(), support.sum()
-        precision = 100.0 * right.double() / predicted.clamp(min=1)
-        recall = 100.0 * right.double() / support.clamp(min=1)
-        total = precision + recall
-        f1_score = torch.where(total > 0, 2 * precision * recall / total, 0.0)
-        items = {"precision": precision, "recall": recall, "f1-score": f1_score}
-        if self.average == "macro":
-            items = {name: values.mean() for name, values in items.items()}
-            support = support.sum()
-        return {**items, "support": support}
 
 
 @METRICS.register_module()
@@ -208,34 +190,46 @@ class ConfusionMatrix(BatchMetric):
 
     @staticmethod
     def plot(matrix: Sequence[Sequence[int]], out_file: str | Path, classes: Sequence[str] | None = None) -> None:
-        """Draws a confusion matrix: dark where a large share of the row is.
+        """Draw a confusion matrix to a file; true classes are in rows."""
+        from trainwright.engine.visualization.confusion_matrix import draw_confusion_matrix
 
-        Args:
-            matrix: counts, true classes in rows.
-            out_file: image file; its folder is made.
-            classes: their names; indices if None.
-        """
-        from PIL import Image, ImageDraw, ImageFont
+        draw_confusion_matrix(matrix, out_file, classes)
 
-        names = [str(name) for name in classes or range(len(matrix))]
-        font = ImageFont.load_default(size=12)
-        margin = 16 + int(max(font.getlength(name) for name in names))
-        cell = 16 + int(max(font.getlength(str(count)) for row in matrix for count in row))
-        image = Image.new("RGB", (margin + cell * len(matrix),) * 2, "white")
-        draw = ImageDraw.Draw(image)
-        for i, row in enumerate(matrix):
-            position = margin + cell * i + cell // 2
-            draw.text((margin - 8, position), names[i], "black", font, anchor="rm")
-            _draw_upwards(image, (position, margin - 8), names[i], font)
-            for j, count in enumerate(row):
-                share = count / max(sum(row), 1)
-                x, y = margin + cell * j, margin + cell * i
-                fill = (int(255 - 225 * share), int(255 - 180 * share), int(255 - 110 * share))
-                draw.rectangle((x, y, x + cell - 1, y + cell - 1), fill)
-                ink = "white" if share > 0.5 else "black"
-                draw.text((x + cell // 2, y + cell // 2), str(count), ink, font, anchor="mm")
-        Path(out_file).parent.mkdir(parents=True, exist_ok=True)
-        image.save(out_file)
+
+def check_items(items: Sequence[str], average: str | None) -> None:
+    """Raise a ``ValueError`` unless :func:`precision_recall_f1` can compute these items with this average."""
+    for item in items:
+        if item not in ITEMS:
+            hint = did_you_mean(item, ITEMS) or f"these can be chosen: {', '.join(ITEMS)}"
+            raise ValueError(f"no item {item!r}: {hint}")
+    if average not in ENDINGS:
+        raise ValueError(f"average is 'macro', 'micro' or None, not {average!r}")
+
+
+def precision_recall_f1(right: Tensor, predicted: Tensor, support: Tensor, average: str | None) -> dict[str, Tensor]:
+    """Return precision, recall and F1 score, in percent, and the support, each under its name.
+
+    Args:
+        right: number of samples of each class that were predicted correctly.
+        predicted: number of samples that were predicted as each class.
+        support: number of samples of each class.
+        average: ``"macro"`` for the mean over the classes, ``"micro"`` to count all classes together, None for one
+            number for each class.
+    """
+    if average == "micro":
+        right, predicted, support = right.sum(), predicted.sum(), support.sum()
+    precision = 100.0 * right.double() / predicted.clamp(min=1)
+    recall = 100.0 * right.double() / support.clamp(min=1)
+    total = precision + recall
+    items = {
+        "precision": precision,
+        "recall": recall,
+        "f1-score": torch.where(total > 0, 2 * precision * recall / total, 0.0),
+    }
+    if average == "macro":
+        items = {name: values.mean() for name, values in items.items()}
+        support = support.sum()
+    return {**items, "support": support}
 
 
 def _number_of_classes(metric: "SingleLabelMetric | ConfusionMatrix", target: Tensor, label: Tensor) -> int:
@@ -246,17 +240,6 @@ def _number_of_classes(metric: "SingleLabelMetric | ConfusionMatrix", target: Te
     if largest >= classes:
         raise ValueError(f"{type(metric).__name__} counts {classes} classes, but there is a label {largest}")
     return classes
-
-
-def _draw_upwards(image: Any, position: tuple[int, int], text: str, font: Any) -> None:
-    """Writes a text that ends at the top and starts, centred, at ``position``."""
-    from PIL import Image, ImageDraw
-
-    width, height = int(font.getlength(text)) + 2, 16
-    label = Image.new("RGB", (width, height), "white")
-    ImageDraw.Draw(label).text((0, height // 2), text, "black", font, anchor="lm")
-    x, y = position
-    image.paste(label.rotate(90, expand=True), (x - height // 2, y - width))
 
 
 def _thresholds(thrs: Thresholds) -> tuple[float | None, ...]:

@@ -225,18 +225,6 @@ class BaseDataElement:
         """Returns a new element with its tensors on the current CUDA device."""
         return self._with_tensors("cuda")
 
-    def npu(self) -> Self:
-        """Returns a new element with its tensors on the current NPU."""
-        return self._with_tensors("npu")
-
-    def mlu(self) -> Self:
-        """Returns a new element with its tensors on the current MLU."""
-        return self._with_tensors("mlu")
-
-    def musa(self) -> Self:
-        """Returns a new element with its tensors on the current MUSA device."""
-        return self._with_tensors("musa")
-
     def detach(self) -> Self:
         """Returns a new element with its tensors detached from the graph."""
         return self._with_tensors("detach")

@@ -120,6 +120,14 @@ class DataSample(BaseDataElement):
         return samples
 
 
+def sample_name(sample: Any) -> str:
+    """Return the name of a sample in error messages: the file that it comes from, or else its number."""
+    for key in ("img_path", "filename", "frame_dir"):
+        if found := sample.get(key):
+            return str(found)
+    return f"sample {sample.get('sample_idx', '(without number)')}"
+
+
 def _label_tensor(value: Any) -> Tensor:
     label = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.int64)
     return label.reshape(1) if label.ndim == 0 else label

@@ -26,13 +26,12 @@ from trainwright.engine.errors import CheckpointError, ConfigError, UnknownTypeE
 from trainwright.engine.evaluation.samples import check_number, samples_of
 from trainwright.engine.inference.images import ImagePipeline, list_images, read_image
 from trainwright.engine.inference.model_index import find_model_index, listed_models, names_of
-from trainwright.engine.inference.results import as_plain, run_lengths
+from trainwright.engine.inference.results import as_plain
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import DATASETS, FUNCTIONS, INFERENCERS, ROOT_SCOPE, TRANSFORMS, VISUALIZERS, untrusted
 from trainwright.engine.registry import default_scope as in_scope
 from trainwright.engine.run.model_setup import build_model, initialize_model
 from trainwright.engine.structures.elements import BaseDataElement
-from trainwright.engine.structures.pixel_data import PixelData
 
 ConfigLike = Config | ConfigDict | Mapping[str, Any]
 
@@ -56,7 +55,8 @@ class Inferencer:
 
     A subclass for another task overrides any of :meth:`preprocess`, :meth:`forward`, :meth:`visualize` and
     :meth:`postprocess`, and lists in ``preprocess_kwargs`` and so on which arguments of a call go to which of
-    them.
+    them. It may also override and call ``_inputs_to_list``, ``_get_chunk_data``, ``_dispatch_kwargs`` and the methods
+    ``_init_*``, which have the names that subclasses of MMEngine's class know them by.
 
     Example:
         >>> inferencer = Inferencer("work_dirs/lenet_fashion_mnist/best_accuracy_top1_epoch_8.pth")
@@ -203,18 +203,26 @@ class Inferencer:
         """
         if not show and out_dir is None:
             return []
-        if not self._takes_images or not all(isinstance(sample, BaseDataElement) for sample in preds):
-            raise ValueError("only data samples of images can be drawn")
+        if not all(isinstance(sample, BaseDataElement) for sample in preds):
+            raise ValueError("only data samples can be drawn")
         pictures = []
-        names = _picture_names(inputs)
-        for name, source, sample in zip(names, inputs, preds):
-            image = read_image(source, channels=3).permute(1, 2, 0).cpu().numpy()
+        for name, source, sample in zip(_picture_names(inputs), inputs, preds):
             out_file = None if out_dir is None else str(Path(out_dir) / f"{name}.png")
             self.visualizer.add_datasample(
-                name, image, sample, draw_gt=False, show=show, wait_time=wait_time, out_file=out_file
+                name, self.picture_of(source), sample, draw_gt=False, show=show, wait_time=wait_time, out_file=out_file
             )
             pictures.append(self.visualizer.get_image())
         return pictures
+
+    def picture_of(self, source: Any) -> np.ndarray[Any, Any]:
+        """Return the image, uint8 of shape (H, W, 3), on which the prediction for an input is drawn.
+
+        Raises:
+            ValueError: the input is not an image.
+        """
+        if not self._takes_images:
+            raise ValueError("only data samples of images can be drawn")
+        return read_image(source, channels=3).permute(1, 2, 0).cpu().numpy()
 
     def postprocess(
         self,
@@ -229,42 +237,7 @@ class Inferencer:
 
     def pred2dict(self, data_sample: Any) -> Any:
         """Returns a prediction as numbers, strings, lists and dictionaries."""
-        if not isinstance(data_sample, BaseDataElement):
-            return as_plain(data_sample)
-        result = {
-            name: self._segments(value) if isinstance(value, PixelData) else as_plain(value)
-            for name, value in data_sample.items()
-            if name.startswith("pred_") and name not in ("pred_label", "pred_score")
-        }
-        if "img_path" in data_sample:
-            result["img_path"] = data_sample.img_path
-        scores = data_sample.get("pred_score")
-        label = data_sample.get("pred_label")
-        if label is not None:
-            result["pred_label"] = label.tolist()  # a list, where a sample may have several
-            classes = self.dataset_meta.get("classes")
-            if classes and label.ndim:
-                result["pred_class"] = [classes[index] for index in result["pred_label"]]
-            elif classes:
-                result["pred_class"] = classes[result["pred_label"]]
-        if scores is not None:
-            result["pred_scores"] = scores.tolist()
-            result["pred_score"] = scores.max().item() if scores.numel() else None
-        return result
-
-    def _segments(self, pixels: PixelData) -> Any:
-        """Returns the classes of pixels, one entry for each class that there is; other numbers as they are."""
-        plane = pixels.get("sem_seg")
-        if not isinstance(plane, Tensor) or plane.is_floating_point() or plane.dim() != 3 or plane.shape[0] != 1:
-            return as_plain(pixels)
-        classes = self.dataset_meta.get("seg_classes") or self.dataset_meta.get("classes") or ()
-        labels = plane[0].cpu().numpy()
-        segments = []
-        for label in np.unique(labels).tolist():
-            mask = labels == label
-            name = {"class": classes[label]} if 0 <= label < len(classes) else {}
-            segments.append({"label": label, **name, "area": int(mask.sum()), "mask": run_lengths(mask)})
-        return segments
+        return as_plain(data_sample, self.dataset_meta)
 
     @staticmethod
     def list_models(scope: str | None = None, patterns: str = r".*") -> list[str]:

@@ -162,8 +162,8 @@ def initialize_model(model: nn.Module, missing: Collection[str] | None = None) -
             model.init_weights()  # type: ignore[operator]
             if new := [name for name, parameter in model.named_parameters() if parameter not in before]:
                 raise ValueError(
-                    f"init_weights of {type(model).__name__} created the parameters {', '.join(new)}, which no optimizer "
-                    "trains: it must change parameters in place"
+                    f"init_weights of {type(model).__name__} created the parameters {', '.join(new)}, which no "
+                    "optimizer trains: it must change parameters in place"
                 )
     finally:
         _lacking.reset(token)

@@ -196,7 +196,8 @@ class PackInputs:
             if key in results
         }
         if fields:
-            instances = InstanceData(**fields)
+            instances = InstanceData()
+            instances.set_data(fields)
             if "gt_ignore_flags" in results:
                 ignored = torch.as_tensor(results["gt_ignore_flags"], dtype=torch.bool)
                 sample.ignored_instances = instances[ignored]

@@ -43,7 +43,7 @@ class BaseTTAModel(BaseModel):
             data_samples_list: for each sample the predictions of its views.
         """
 
-    def test_step(self, data: Any) -> list[Any]:
+    def test_step(self, data: Any) -> list[Any]:  # type: ignore[override]  # no with_loss, and val_cfg is checked for it
         """Predicts a batch of views.
 
         Args:
@@ -61,7 +61,7 @@ class BaseTTAModel(BaseModel):
         predictions = [samples_of(self.module.test_step(view), view) for view in views]
         return self.merge_preds([list(samples) for samples in zip(*predictions)])
 
-    def val_step(self, data: Any) -> Any:
+    def val_step(self, data: Any) -> Any:  # type: ignore[override]  # likewise
         """Predicts a batch of views, like :meth:`test_step`; there is no loss of several views."""
         return self.test_step(data)
 

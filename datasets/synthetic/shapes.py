@@ -86,7 +86,7 @@ class Shapes(BaseDataset):
         if unknown := [name for name in annotations or () if name not in _ANNOTATIONS]:
             raise ValueError(f"there is no annotation {unknown[0]!r}, only {', '.join(_ANNOTATIONS)}")
         self.left_out = set() if annotations is None else set(_ANNOTATIONS) - set(annotations)
-        metainfo = {"classes": self.kinds, "seg_classes": ("background", *self.kinds)}
+        metainfo: dict[str, Any] = {"classes": self.kinds, "seg_classes": ("background", *self.kinds)}
         if self.kinds == ("arrow",):
             metainfo |= {
                 "keypoints": ("tip", "left barb", "right barb", "tail"),
@@ -130,7 +130,7 @@ class Shapes(BaseDataset):
             img=tv_tensors.Image(torch.from_numpy(image.clip(0, 255).astype(np.uint8)).permute(2, 0, 1).contiguous()),
             ori_shape=(self.size, self.size),
             gt_label=labels[int(np.argmax([mask.sum() for mask in masks]))],
-            gt_bboxes=tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(self.size, self.size)),  # type: ignore[call-overload]
+            gt_bboxes=tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(self.size, self.size)),
             gt_bboxes_labels=torch.tensor(labels),
             gt_masks=tv_tensors.Mask(torch.from_numpy(masks.astype(np.uint8))),
             gt_areas=torch.from_numpy(masks.sum((1, 2))).float(),

@@ -173,7 +173,8 @@ class SampleFrames:
         part = (room + 1) / self.num_clips
         starts = np.arange(self.num_clips) * part
         within = 0.5 if self.test_mode else torch.rand(self.num_clips).numpy()
-        return np.minimum(starts + part * within, room).astype(np.int64)
+        offsets: np.ndarray[Any, Any] = np.minimum(starts + part * within, room).astype(np.int64)
+        return offsets
 
 
 @TRANSFORMS.register_module()

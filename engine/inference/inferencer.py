@@ -222,7 +222,8 @@ class Inferencer:
         """
         if not self._takes_images:
             raise ValueError("only data samples of images can be drawn")
-        return read_image(source, channels=3).permute(1, 2, 0).cpu().numpy()
+        image: np.ndarray[Any, Any] = read_image(source, channels=3).permute(1, 2, 0).cpu().numpy()
+        return image
 
     def postprocess(
         self,

@@ -68,7 +68,7 @@ class MultiLabelClsHead(BaseModule):
         if self.topk is not None:
             return list(scores.topk(min(self.topk, scores.shape[1])).indices.sort().values)
         chosen = scores >= self.thr
-        return list(chosen.nonzero()[:, 1].split(chosen.sum(1).tolist()))
+        return list(torch.split(chosen.nonzero()[:, 1], chosen.sum(1).tolist()))
 
 
 @MODELS.register_module()

@@ -338,7 +338,11 @@ METRICS = _root(
 EVALUATOR = _root("EVALUATOR", "evaluator", ["trainwright.engine.evaluation.evaluator"])
 TASK_UTILS = _root("TASK_UTILS", "task util")
 VISUALIZERS = _root("VISUALIZERS", "visualizer", ["trainwright.engine.visualization.visualizer"])
-VISBACKENDS = _root("VISBACKENDS", "vis_backend", ["trainwright.engine.visualization.backends"])
+VISBACKENDS = _root(
+    "VISBACKENDS",
+    "vis_backend",
+    [f"trainwright.engine.visualization.backends.{file}" for file in ("local", "tensorboard", "wandb", "mlflow")],
+)
 LOG_PROCESSORS = _root("LOG_PROCESSORS", "log_processor", ["trainwright.engine.records.log_processor"])
 INFERENCERS = _root("INFERENCERS", "inferencer", ["trainwright.engine.inference.inferencer", "trainwright.models"])
 FUNCTIONS = _root("FUNCTIONS", "function", ["trainwright.datasets"])

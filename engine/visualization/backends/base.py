@@ -96,7 +96,7 @@ class BaseVisBackend:
         return path
 
 
-def numbers_in(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def scalars(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for key, value in values.items():
         if isinstance(value, Tensor | np.ndarray | np.generic):
             if (value.numel() if isinstance(value, Tensor) else value.size) == 1:

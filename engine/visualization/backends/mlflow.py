@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.errors import ConfigError, MissingExtraError, did_you_mean
 from trainwright.engine.registry import VISBACKENDS
-from trainwright.engine.visualization.backends.base import (
-    BaseVisBackend,
-    Image,
-    checked_image,
-    force_init_env,
-    numbers_in,
-)
+from trainwright.engine.visualization.backends.base import BaseVisBackend, Image, checked_image, force_init_env, scalars
 
 if TYPE_CHECKING:
     from trainwright.engine.config.config import Config
@@ -128,7 +122,7 @@ class MLflowVisBackend(BaseVisBackend):
         """Writes numbers in one request; what is none is left out."""
         now = int(time.time() * 1000)
         metric = self._entities.Metric
-        metrics = [metric(_mlflow_name(key), number, now, step) for key, number in numbers_in(scalar_dict)]
+        metrics = [metric(_mlflow_name(key), number, now, step) for key, number in scalars(scalar_dict)]
         self._client.log_batch(self._run_id, metrics=metrics)
 
     def close(self) -> None:

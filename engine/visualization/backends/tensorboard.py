@@ -5,13 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.errors import MissingExtraError
 from trainwright.engine.registry import VISBACKENDS
-from trainwright.engine.visualization.backends.base import (
-    BaseVisBackend,
-    Image,
-    checked_image,
-    force_init_env,
-    numbers_in,
-)
+from trainwright.engine.visualization.backends.base import BaseVisBackend, Image, checked_image, force_init_env, scalars
 
 if TYPE_CHECKING:
     from trainwright.engine.config.config import Config
@@ -52,7 +46,7 @@ class TensorboardVisBackend(BaseVisBackend):
     @force_init_env
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
         """Writes a number; what is none is left out."""
-        for key, number in numbers_in({name: value}):
+        for key, number in scalars({name: value}):
             self._writer.add_scalar(key, number, step)
 
     def add_scalars(

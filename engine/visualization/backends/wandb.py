@@ -8,13 +8,7 @@ from torch import nn
 
 from trainwright.engine.errors import MissingExtraError
 from trainwright.engine.registry import VISBACKENDS
-from trainwright.engine.visualization.backends.base import (
-    BaseVisBackend,
-    Image,
-    checked_image,
-    force_init_env,
-    numbers_in,
-)
+from trainwright.engine.visualization.backends.base import BaseVisBackend, Image, checked_image, force_init_env, scalars
 
 if TYPE_CHECKING:
     from trainwright.engine.config.config import Config
@@ -104,7 +98,7 @@ class WandbVisBackend(BaseVisBackend):
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
         """Writes numbers in one row; what is none is left out."""
-        self._run.log({"step": step, **dict(numbers_in(scalar_dict))}, commit=self._commit)
+        self._run.log({"step": step, **dict(scalars(scalar_dict))}, commit=self._commit)
 
     def close(self) -> None:
         """Ends the run and waits for its upload."""

@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -339,37 +338,25 @@ class Visualizer(CurrentMixin):
 
     def add_config(self, config: "Config", **kwargs: Any) -> None:
         """Writes the config of the run."""
-        for backend in self._writing_backends():
-            with _survived(backend):
-                backend.add_config(config, **kwargs)
+        self._write(lambda backend: backend.add_config(config, **kwargs))
 
     def add_graph(self, model: nn.Module, data_batch: Any = None, **kwargs: Any) -> None:
         """Writes the structure of the model."""
-        for backend in self._writing_backends():
-            with _survived(backend):
-                backend.add_graph(model, data_batch, **kwargs)
+        self._write(lambda backend: backend.add_graph(model, data_batch, **kwargs))
 
     def add_image(self, name: str, image: Image, step: int = 0) -> None:
         """Writes an image, RGB, uint8, (height, width, 3)."""
-        for backend in self._writing_backends():
-            with _survived(backend):
-                backend.add_image(name, image, step)
+        self._write(lambda backend: backend.add_image(name, image, step))
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
         """Writes a number."""
-        for backend in self._writing_backends():
-            with _survived(backend):
-                backend.add_scalar(name, value, step, **kwargs)
+        self._write(lambda backend: backend.add_scalar(name, value, step, **kwargs))
 
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
         """Writes numbers by name; backends that write files also write them to ``file_path``."""
-        for backend in self._writing_backends():
-            try:
-                backend.add_scalars(scalar_dict, step, file_path, **kwargs)
-            except OSError as error:  # as _survived, for what is called at every log line
-                _warn(backend, error)
+        self._write(lambda backend: backend.add_scalars(scalar_dict, step, file_path, **kwargs))
 
     def add_datasample(
         self,
@@ -418,12 +405,18 @@ class Visualizer(CurrentMixin):
 
     def close(self) -> None:
         """Closes the backends. Writing again opens them again."""
-        for backend in self._vis_backends.values():
-            with _survived(backend):
-                backend.close()
+        self._write(lambda backend: backend.close(), everywhere=True)
 
-    def _writing_backends(self) -> list[BaseVisBackend]:
-        return list(self._vis_backends.values()) if is_main_process() else []
+    def _write(self, action: Callable[[BaseVisBackend], None], everywhere: bool = False) -> None:
+        """Call every backend, in the main process or everywhere.
+
+        An error of the disk becomes a warning: losing a curve is no reason to lose a run.
+        """
+        for backend in self._vis_backends.values() if everywhere or is_main_process() else ():
+            try:
+                action(backend)
+            except OSError as error:
+                get_logger().warning(f"{type(backend).__name__} cannot write: {error}. Training continues.")
 
     def _add_backend(self, backend: Mapping[str, Any] | BaseVisBackend) -> None:
         name = ""
@@ -443,19 +436,6 @@ class Visualizer(CurrentMixin):
         if name in self._vis_backends:
             raise ValueError(f"two backends are called {name!r}: give one of them another 'name'")
         self._vis_backends[name] = backend
-
-
-@contextmanager
-def _survived(backend: BaseVisBackend) -> Iterator[None]:
-    """Turns the error of a full or failing disk into a warning: losing a curve is no reason to lose a run."""
-    try:
-        yield
-    except OSError as error:
-        _warn(backend, error)
-
-
-def _warn(backend: BaseVisBackend, error: OSError) -> None:
-    get_logger().warning(f"{type(backend).__name__} cannot write: {error}. Training goes on.")
 
 
 def _warn_of_unused(**settings: tuple[Any, Any]) -> None:

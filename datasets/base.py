@@ -7,7 +7,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -15,6 +15,10 @@ from torch.utils.data import Dataset
 from trainwright.engine.fileio import list_from_file, load
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import DATASETS, TRANSFORMS
+
+D = TypeVar("D")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @TRANSFORMS.register_module()
@@ -61,11 +65,11 @@ def build_transform(transform: Mapping[str, Any] | Callable[..., Any]) -> Callab
     return built
 
 
-def force_full_init(method: Callable[..., Any]) -> Callable[..., Any]:
+def force_full_init(method: Callable[Concatenate[D, P], R]) -> Callable[Concatenate[D, P], R]:
     """Decorates a method of a dataset that needs its annotations: it reads them first if that was put off."""
 
     @functools.wraps(method)
-    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def wrapper(self: D, /, *args: P.args, **kwargs: P.kwargs) -> R:
         if not getattr(self, "_fully_initialized", False):
             _initialize_late(self)
         return method(self, *args, **kwargs)

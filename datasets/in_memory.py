@@ -13,7 +13,7 @@ from trainwright.datasets.base import (
     force_full_init,
     position_of,
 )
-from trainwright.engine.structures.elements import DataSample
+from trainwright.engine.structures.sample import DataSample
 
 
 class InMemoryDataset(BaseDataset):

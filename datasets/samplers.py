@@ -15,8 +15,31 @@ from trainwright.engine.distributed import get_rank, get_world_size, sync_random
 from trainwright.engine.registry import DATA_SAMPLERS
 
 
+class _EpochSampler(Sampler[int]):
+    """Base of the samplers that have epochs, each shared out among the ranks."""
+
+    def __init__(self, dataset: Any, seed: int | None) -> None:
+        self.rank = get_rank()
+        self.world_size = get_world_size()
+        self.dataset = dataset
+        self.seed = sync_random_seed() if seed is None else seed
+        self.epoch = 0
+        self.num_samples = -(-_size_of(dataset) // self.world_size)
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def iter_from(self, start: int) -> Iterator[int]:
+        """Return this rank's indices of the current epoch, from position ``start`` on."""
+        return islice(iter(self), start, None)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that the next iteration yields."""
+        self.epoch = epoch
+
+
 @DATA_SAMPLERS.register_module()
-class DefaultSampler(Sampler[int]):
+class DefaultSampler(_EpochSampler):
     """Visits every sample once an epoch, shared out among the ranks.
 
     Args:
@@ -31,16 +54,12 @@ class DefaultSampler(Sampler[int]):
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None, round_up: bool = True) -> None:
-        self.rank = get_rank()
-        self.world_size = get_world_size()
-        self.dataset = dataset
+        super().__init__(dataset, seed)
         self.shuffle = shuffle
-        self.seed = sync_random_seed() if seed is None else seed
-        self.epoch = 0
         self.round_up = round_up
-        size = _size_of(dataset)
-        self.num_samples = -(-(size if round_up else size - self.rank) // self.world_size)
-        self.total_size = self.num_samples * self.world_size if round_up else size
+        if not round_up:
+            self.num_samples = -(-(len(dataset) - self.rank) // self.world_size)
+        self.total_size = self.num_samples * self.world_size if round_up else len(dataset)
 
     def __iter__(self) -> Iterator[int]:
         size = len(self.dataset)
@@ -48,17 +67,6 @@ class DefaultSampler(Sampler[int]):
         if self.round_up:
             order = order.repeat(-(-self.total_size // size))
         return iter(order[self.rank : self.total_size : self.world_size].tolist())
-
-    def __len__(self) -> int:
-        return self.num_samples
-
-    def iter_from(self, start: int) -> Iterator[int]:
-        """Returns this rank's indices of the current epoch, from position ``start`` on."""
-        return islice(iter(self), start, None)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch that the next iteration yields."""
-        self.epoch = epoch
 
 
 @DATA_SAMPLERS.register_module()
@@ -110,7 +118,7 @@ class InfiniteSampler(Sampler[int]):
 
 
 @DATA_SAMPLERS.register_module()
-class ClassAwareSampler(Sampler[int]):
+class ClassAwareSampler(_EpochSampler):
     """Visits all classes equally often, however many samples each has.
 
     Source: Shen, Lin & Huang 2016, "Relay Backpropagation for Effective Learning of Deep CNNs".
@@ -132,30 +140,14 @@ class ClassAwareSampler(Sampler[int]):
     def __init__(self, dataset: Any, seed: int | None = None, num_sample_class: int = 1) -> None:
         if num_sample_class < 1:
             raise ValueError(f"num_sample_class must be at least 1, not {num_sample_class}")
-        self.rank = get_rank()
-        self.world_size = get_world_size()
-        self.dataset = dataset
-        self.seed = sync_random_seed() if seed is None else seed
+        super().__init__(dataset, seed)
         self.num_sample_class = num_sample_class
-        self.epoch = 0
-        self.num_samples = -(-_size_of(dataset) // self.world_size)
         self.members = _members_by_class(dataset)
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         total = self.num_samples * self.world_size
         return islice(self._stream(generator), self.rank, total, self.world_size)
-
-    def __len__(self) -> int:
-        return self.num_samples
-
-    def iter_from(self, start: int) -> Iterator[int]:
-        """Returns this rank's indices of the current epoch, from position ``start`` on."""
-        return islice(iter(self), start, None)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch that the next iteration yields."""
-        self.epoch = epoch
 
     def _stream(self, generator: torch.Generator) -> Iterator[int]:
         members = {label: _random_cycle(indices, generator) for label, indices in self.members.items()}
@@ -164,7 +156,7 @@ class ClassAwareSampler(Sampler[int]):
 
 
 @DATA_SAMPLERS.register_module()
-class RepeatAugSampler(Sampler[int]):
+class RepeatAugSampler(_EpochSampler):
     """Visits each sample several times in a row, shared out among the ranks: repeated augmentation.
 
     Source: Hoffer et al. 2020, "Augment Your Batch", https://arxiv.org/abs/1901.09335. With as many ranks as repeats,
@@ -186,14 +178,9 @@ class RepeatAugSampler(Sampler[int]):
     def __init__(self, dataset: Sized, shuffle: bool = True, num_repeats: int = 3, seed: int | None = None) -> None:
         if num_repeats < 1:
             raise ValueError(f"num_repeats must be at least 1, not {num_repeats}")
-        self.rank = get_rank()
-        self.world_size = get_world_size()
-        self.dataset = dataset
+        super().__init__(dataset, seed)
         self.shuffle = shuffle
         self.num_repeats = num_repeats
-        self.seed = sync_random_seed() if seed is None else seed
-        self.epoch = 0
-        self.num_samples = -(-_size_of(dataset) // self.world_size)
 
     def __iter__(self) -> Iterator[int]:
         size = len(self.dataset)
@@ -202,17 +189,6 @@ class RepeatAugSampler(Sampler[int]):
         visits = order[: -(-total // self.num_repeats)].repeat_interleave(self.num_repeats)
         visits = visits.repeat(-(-total // len(visits)))  # with more ranks than visits
         return iter(visits[self.rank : total : self.world_size].tolist())
-
-    def __len__(self) -> int:
-        return self.num_samples
-
-    def iter_from(self, start: int) -> Iterator[int]:
-        """Returns this rank's indices of the current epoch, from position ``start`` on."""
-        return islice(iter(self), start, None)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch that the next iteration yields."""
-        self.epoch = epoch
 
 
 def _size_of(dataset: Sized) -> int:

@@ -33,7 +33,9 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.registry import TRANSFORMS
-from trainwright.engine.structures.elements import DataSample, InstanceData, PixelData
+from trainwright.engine.structures.instance_data import InstanceData
+from trainwright.engine.structures.pixel_data import PixelData
+from trainwright.engine.structures.sample import DataSample
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -194,7 +196,8 @@ class PackInputs:
             if key in results
         }
         if fields:
-            instances = InstanceData(**fields)
+            instances = InstanceData()
+            instances.set_data(fields)
             if "gt_ignore_flags" in results:
                 ignored = torch.as_tensor(results["gt_ignore_flags"], dtype=torch.bool)
                 sample.ignored_instances = instances[ignored]

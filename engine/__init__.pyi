@@ -23,14 +23,14 @@ from .errors import Origin as Origin
 from .errors import TrainingError as TrainingError
 from .errors import TrainwrightError as TrainwrightError
 from .errors import UnknownTypeError as UnknownTypeError
+from .evaluation.classification import Accuracy as Accuracy
+from .evaluation.classification import ConfusionMatrix as ConfusionMatrix
+from .evaluation.classification import SingleLabelMetric as SingleLabelMetric
 from .evaluation.evaluator import Evaluator as Evaluator
 from .evaluation.metric import BaseMetric as BaseMetric
 from .evaluation.metric import BatchMetric as BatchMetric
 from .evaluation.metric import get_metric_value as get_metric_value
-from .evaluation.metrics import Accuracy as Accuracy
-from .evaluation.metrics import ConfusionMatrix as ConfusionMatrix
 from .evaluation.metrics import DumpResults as DumpResults
-from .evaluation.metrics import SingleLabelMetric as SingleLabelMetric
 from .evaluation.metrics import TorchMetric as TorchMetric
 from .fileio import (
     dict_from_file as dict_from_file,
@@ -131,13 +131,13 @@ from .run.runner import Runner as Runner
 from .run.train_loops import EpochBasedTrainLoop as EpochBasedTrainLoop
 from .run.train_loops import IterBasedTrainLoop as IterBasedTrainLoop
 from .structures.elements import BaseDataElement as BaseDataElement
-from .structures.elements import DataSample as DataSample
-from .structures.elements import InstanceData as InstanceData
-from .structures.elements import LabelData as LabelData
-from .structures.elements import PixelData as PixelData
-from .visualization.backends import BaseVisBackend as BaseVisBackend
-from .visualization.backends import LocalVisBackend as LocalVisBackend
-from .visualization.backends import MLflowVisBackend as MLflowVisBackend
-from .visualization.backends import TensorboardVisBackend as TensorboardVisBackend
-from .visualization.backends import WandbVisBackend as WandbVisBackend
+from .structures.instance_data import InstanceData as InstanceData
+from .structures.label_data import LabelData as LabelData
+from .structures.pixel_data import PixelData as PixelData
+from .structures.sample import DataSample as DataSample
+from .visualization.backends.base import BaseVisBackend as BaseVisBackend
+from .visualization.backends.local import LocalVisBackend as LocalVisBackend
+from .visualization.backends.mlflow import MLflowVisBackend as MLflowVisBackend
+from .visualization.backends.tensorboard import TensorboardVisBackend as TensorboardVisBackend
+from .visualization.backends.wandb import WandbVisBackend as WandbVisBackend
 from .visualization.visualizer import Visualizer as Visualizer

@@ -330,11 +330,19 @@ OPTIM_WRAPPER_CONSTRUCTORS = _root(
 )
 PARAM_SCHEDULERS = _root("PARAM_SCHEDULERS", "parameter scheduler", ["trainwright.engine.optim.schedulers"])
 # The metrics of a task are in its models package.
-METRICS = _root("METRICS", "metric", ["trainwright.engine.evaluation.metrics", "trainwright.models"])
+METRICS = _root(
+    "METRICS",
+    "metric",
+    ["trainwright.engine.evaluation.classification", "trainwright.engine.evaluation.metrics", "trainwright.models"],
+)
 EVALUATOR = _root("EVALUATOR", "evaluator", ["trainwright.engine.evaluation.evaluator"])
 TASK_UTILS = _root("TASK_UTILS", "task util")
 VISUALIZERS = _root("VISUALIZERS", "visualizer", ["trainwright.engine.visualization.visualizer"])
-VISBACKENDS = _root("VISBACKENDS", "vis_backend", ["trainwright.engine.visualization.backends"])
+VISBACKENDS = _root(
+    "VISBACKENDS",
+    "vis_backend",
+    [f"trainwright.engine.visualization.backends.{file}" for file in ("local", "tensorboard", "wandb", "mlflow")],
+)
 LOG_PROCESSORS = _root("LOG_PROCESSORS", "log_processor", ["trainwright.engine.records.log_processor"])
 INFERENCERS = _root("INFERENCERS", "inferencer", ["trainwright.engine.inference.inferencer", "trainwright.models"])
 FUNCTIONS = _root("FUNCTIONS", "function", ["trainwright.datasets"])

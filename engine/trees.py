@@ -1,4 +1,4 @@
-"""Nested containers of tensors."""
+"""Nested containers: mappings, lists and tuples, and the leaves in them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -6,19 +6,26 @@ from typing import Any
 from torch import Tensor
 
 
-def map_tensors(value: Any, convert: Callable[[Tensor], Any]) -> Any:
-    """Return the same dictionaries, lists and tuples with every tensor converted."""
-    if isinstance(value, Tensor):
-        return convert(value)
+def map_leaves(value: Any, function: Callable[[Any], Any]) -> Any:
+    """Return nested containers with each leaf replaced by ``function(leaf)``.
+
+    Mappings become dictionaries; lists and tuples, including named ones, keep their class.
+    """
     if isinstance(value, Mapping):
-        return {key: map_tensors(item, convert) for key, item in value.items()}
+        return {key: map_leaves(item, function) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(map_tensors(item, convert) for item in value)
-    return value
+        items = [map_leaves(item, function) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return function(value)
+
+
+def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
+    """Return nested containers with each tensor replaced by ``function(tensor)``, and other leaves unchanged."""
+    return map_leaves(value, lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested dictionaries, lists and tuples."""
+    """Yield the tensors in nested containers."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping | list | tuple):

@@ -11,7 +11,7 @@ from trainwright.engine.fileio import to_json
 from trainwright.engine.records.log_processor import num_batches
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import DataBatch, Hook
-from trainwright.engine.visualization.backends import to_plain
+from trainwright.engine.visualization.backends.local import to_plain
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner

@@ -13,7 +13,8 @@ from trainwright.engine.evaluation.samples import describe, samples_of
 from trainwright.engine.inference.images import IMAGE_SUFFIXES
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import DataBatch, Hook
-from trainwright.engine.structures.elements import BaseDataElement, DataSample
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.sample import DataSample
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner

@@ -20,8 +20,10 @@ from .classification.multilabel import MultiLabelLinearClsHead as MultiLabelLine
 from .classification.multilabel import gather_multi_hot as gather_multi_hot
 from .classification.multilabel_metrics import AveragePrecision as AveragePrecision
 from .classification.multilabel_metrics import MultiLabelMetric as MultiLabelMetric
+from .classification.preprocessor import ClsDataPreprocessor as ClsDataPreprocessor
 from .classification.samples import add_predictions as add_predictions
 from .classification.samples import gather_labels as gather_labels
+from .classification.tta import ClassificationTTA as ClassificationTTA
 from .detection.detector import TorchvisionDetector as TorchvisionDetector
 from .detection.metric import CocoMetric as CocoMetric
 from .detection.networks import FeaturePyramid as FeaturePyramid
@@ -69,7 +71,6 @@ from .pose.metric import PCKAccuracy as PCKAccuracy
 from .pose.oks import CocoKeypointMetric as CocoKeypointMetric
 from .pose.preprocessor import PoseDataPreprocessor as PoseDataPreprocessor
 from .preprocessor import BaseDataPreprocessor as BaseDataPreprocessor
-from .preprocessor import ClsDataPreprocessor as ClsDataPreprocessor
 from .preprocessor import ImgDataPreprocessor as ImgDataPreprocessor
 from .preprocessor import stack_batch as stack_batch
 from .pretrained import TimmModel as TimmModel
@@ -87,7 +88,6 @@ from .segmentation.pixels import gather_seg_maps as gather_seg_maps
 from .segmentation.preprocessor import SegDataPreprocessor as SegDataPreprocessor
 from .segmentation.segmentor import SemanticSegmentor as SemanticSegmentor
 from .tta import BaseTTAModel as BaseTTAModel
-from .tta import ClassificationTTA as ClassificationTTA
 from .video.inferencer import ActionRecogInferencer as ActionRecogInferencer
 from .video.networks import SmallC3D as SmallC3D
 from .video.networks import TorchvisionVideoModel as TorchvisionVideoModel

@@ -125,16 +125,10 @@ class BaseInit:
                 continue
             if self.wholemodule or not set(self.layer).isdisjoint(_class_names(submodule)):
                 self.init_module(submodule)
-        if hasattr(module, "_params_init_info"):
-            update_init_info(module, self._get_init_info())
 
     def init_module(self, module: nn.Module) -> None:
         """Initialises one module, which may have no weight and no bias."""
         raise NotImplementedError
-
-    def _get_init_info(self) -> str:
-        settings = {key: value for key, value in vars(self).items() if key not in ("layer", "overrides", "wholemodule")}
-        return f"{type(self).__name__}: " + ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
 @WEIGHT_INITIALIZERS.register_module(name="Constant")
@@ -302,11 +296,6 @@ class PretrainedInit:
             if not weights:
                 raise CheckpointError(f"no name in {self.checkpoint} starts with {prefix!r}")
         load_weights(module, weights, self.checkpoint)
-        if hasattr(module, "_params_init_info"):
-            update_init_info(module, self._get_init_info())
-
-    def _get_init_info(self) -> str:
-        return f"{type(self).__name__}: {self.checkpoint}"
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Any], source: str) -> None:
@@ -344,32 +333,8 @@ def initialize(module: nn.Module, init_cfg: Mapping[str, Any] | Sequence[Mapping
             _initialize_part(module, dict(override), settings)
 
 
-def start_init_info(module: nn.Module) -> None:
-    """Begins to note how each parameter gets its values, in ``_params_init_info`` of all submodules."""
-    info: dict[Tensor, dict[str, Any]] = {
-        parameter: {"init_info": "by the constructor of its layer", "tmp_mean_value": _mean(parameter)}
-        for parameter in module.parameters()
-    }
-    for submodule in module.modules():
-        submodule._params_init_info = info  # type: ignore[assignment]
-
-
 def update_init_info(module: nn.Module, init_info: str) -> None:
-    """Notes ``init_info`` for those parameters of a module whose values have changed since the last note.
-
-    Raises:
-        ValueError: a parameter was added or replaced while the weights are initialised.
-    """
-    notes: Any = module._params_init_info
-    for name, parameter in module.named_parameters():
-        if parameter not in notes:
-            raise ValueError(
-                f"the parameter {name!r} appeared while {type(module).__name__}.init_weights ran: "
-                "init_weights must change parameters in place"
-            )
-        mean = _mean(parameter)
-        if notes[parameter]["tmp_mean_value"] != mean:
-            notes[parameter] = {"init_info": init_info, "tmp_mean_value": mean}
+    """Do nothing: MMEngine's record of how parameters got their values, which models written for it call."""
 
 
 def _initialize_part(module: nn.Module, override: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -410,7 +375,3 @@ def _children_first(module: nn.Module) -> list[nn.Module]:
 
 def _class_names(module: nn.Module) -> list[str]:
     return [type(module).__name__, *(base.__name__ for base in type(module).__bases__)]
-
-
-def _mean(parameter: Tensor) -> float:
-    return math.nan if parameter.is_meta else parameter.detach().float().mean().item()

@@ -1,6 +1,5 @@
 """Modules that are initialised from the config."""
 
-import logging
 from abc import ABCMeta
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
@@ -8,11 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from trainwright.engine.distributed import is_main_process
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.run.model_setup import needs_weights
 from trainwright.engine.run.model_surgery import is_model_wrapper
-from trainwright.models.initializers import PretrainedInit, initialize, start_init_info, update_init_info
+from trainwright.models.initializers import PretrainedInit, initialize
 
 InitCfg = Mapping[str, Any] | list[dict[str, Any]] | None
 
@@ -41,45 +39,22 @@ class BaseModule(nn.Module, metaclass=ABCMeta):
         self._is_init = value
 
     def init_weights(self) -> None:
-        """Initialises the parameters: by the own ``init_cfg``, then the children, then what is pretrained.
+        """Initialize the parameters: by the own ``init_cfg``, then the children, then what is pretrained.
 
-        How each parameter got its values is written to the log file. A second call only warns.
+        A second call only warns.
         """
-        outermost = not hasattr(self, "_params_init_info")
-        if outermost:
-            start_init_info(self)
         if self._is_init:
             get_logger().warning("init_weights of %s was called more than once", type(self).__name__)
-        else:
-            configs = [self.init_cfg] if isinstance(self.init_cfg, Mapping) else self.init_cfg or []
-            initialize(self, [cfg for cfg in configs if not _is_pretrained(cfg)])
-            self._init_children()
-            initialize(self, [cfg for cfg in configs if _is_pretrained(cfg)])
-            self._is_init = True
-        if outermost:
-            self._log_init_info()
-            for module in self.modules():
-                del module._params_init_info
-
-    def _init_children(self) -> None:
+            return
+        configs = [self.init_cfg] if isinstance(self.init_cfg, Mapping) else self.init_cfg or []
+        initialize(self, [cfg for cfg in configs if not _is_pretrained(cfg)])
         for child in self.children():
             if is_model_wrapper(child) and not hasattr(child, "init_weights"):
                 child = child.module  # type: ignore[assignment]
             if hasattr(child, "init_weights") and not getattr(child, "is_init", False) and needs_weights(child):
                 child.init_weights()  # type: ignore[operator]
-                update_init_info(child, f"by init_weights of {type(child).__name__}")
-
-    def _log_init_info(self) -> None:
-        if not is_main_process():
-            return
-        info: Any = self._params_init_info
-        rows = [
-            (name, str(tuple(parameter.shape)), info[parameter]["init_info"])
-            for name, parameter in self.named_parameters()
-        ]
-        widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
-        lines = [f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {info}" for name, shape, info in rows]
-        _log_to_file("Initialisation of the parameters:\n" + "\n".join(lines))
+        initialize(self, [cfg for cfg in configs if _is_pretrained(cfg)])
+        self._is_init = True
 
     def __repr__(self) -> str:
         text = super().__repr__()
@@ -127,12 +102,3 @@ class ModuleDict(BaseModule, nn.ModuleDict):
 
 def _is_pretrained(cfg: Mapping[str, Any]) -> bool:
     return cfg.get("type") in ("Pretrained", PretrainedInit)
-
-
-def _log_to_file(text: str) -> None:
-    """Writes to the log files alone: too long for the console."""
-    logger = get_logger()
-    record = logger.makeRecord(logger.name, logging.INFO, __file__, 0, text, (), None)
-    for handler in logger.handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.handle(record)

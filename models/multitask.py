@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.registry import MODELS
-from trainwright.engine.structures.elements import DataSample
+from trainwright.engine.structures.sample import DataSample
 from trainwright.models.base import BaseModel
 from trainwright.models.module import InitCfg
 

@@ -4,12 +4,10 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from trainwright.engine.evaluation.samples import samples_of
 from trainwright.engine.registry import MODELS
-from trainwright.engine.structures.elements import DataSample
 from trainwright.models.base import BaseModel
 
 
@@ -45,7 +43,7 @@ class BaseTTAModel(BaseModel):
             data_samples_list: for each sample the predictions of its views.
         """
 
-    def test_step(self, data: Any) -> list[Any]:
+    def test_step(self, data: Any) -> list[Any]:  # type: ignore[override]  # no with_loss, and val_cfg is checked for it
         """Predicts a batch of views.
 
         Args:
@@ -63,32 +61,10 @@ class BaseTTAModel(BaseModel):
         predictions = [samples_of(self.module.test_step(view), view) for view in views]
         return self.merge_preds([list(samples) for samples in zip(*predictions)])
 
-    def val_step(self, data: Any) -> Any:
+    def val_step(self, data: Any) -> Any:  # type: ignore[override]  # likewise
         """Predicts a batch of views, like :meth:`test_step`; there is no loss of several views."""
         return self.test_step(data)
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
         """Calls the model on one view."""
         return self.module(inputs, data_samples, mode=mode)
-
-
-@MODELS.register_module()
-class ClassificationTTA(BaseTTAModel):
-    """Averages the scores of all views of an image.
-
-    Args:
-        module: the classifier, or its config.
-        data_preprocessor: config or module that replaces the one in the config of the classifier.
-    """
-
-    def merge_preds(self, data_samples_list: list[list[DataSample]]) -> list[DataSample]:
-        """Returns the first view's sample with the mean ``pred_score`` of all and its ``pred_label``."""
-        head = getattr(self.module, "head", None)
-        merged = []
-        for views in data_samples_list:
-            sample = views[0].new()
-            score = sample.pred_score = torch.stack([view.pred_score for view in views]).mean(0)
-            several = hasattr(head, "predicted_labels")  # of a multi-label head
-            sample.pred_label = head.predicted_labels(score[None])[0] if several else score.argmax(-1)  # type: ignore[union-attr]
-            merged.append(sample)
-        return merged

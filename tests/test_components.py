@@ -71,7 +71,6 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "CocoDataset": dict(lazy_init=True),
         "VOCDataset": dict(data_root="none", lazy_init=True),
         "VOCSegmentation": dict(data_root="none", lazy_init=True),
-        "InMemoryDataset": dict(lazy_init=True),
         "ConcatDataset": dict(datasets=[DATA, DATA]),
         "RepeatDataset": dict(dataset=DATA, times=2),
         "ClassBalancedDataset": dict(dataset=DATA, oversample_thr=0.1),
@@ -150,10 +149,23 @@ def test_it_is_built(variable: str, name: str, in_tmp: Path) -> None:
         arguments["layer"] = "Linear"
     if name in NEEDED:
         pytest.importorskip(NEEDED[name])
-    part = ROOT_REGISTRIES[variable].build(dict(type=name, **arguments))
+    try:
+        part = ROOT_REGISTRIES[variable].build(dict(type=name, **arguments))
+    except Exception as error:
+        if name not in ARGUMENTS[variable]:
+            error.add_note(
+                f"if {name} cannot be built without arguments, add an entry to ARGUMENTS[{variable!r}] in "
+                f"tests/test_components.py: {name!r}: dict(...)"
+            )
+        raise
     assert type(part) is ROOT_REGISTRIES[variable].get(name) or not isinstance(
         ROOT_REGISTRIES[variable].get(name), type
     )
+
+
+@pytest.mark.parametrize("variable", ARGUMENTS)
+def test_arguments_are_for_parts_that_exist(variable: str) -> None:
+    assert sorted(set(ARGUMENTS[variable]) - set(names(variable))) == []
 
 
 @pytest.mark.parametrize("name", [n for n in dir(torch.optim) if isinstance(getattr(torch.optim, n), type) and issubclass(getattr(torch.optim, n), torch.optim.Optimizer)])  # fmt: skip
@@ -194,7 +206,7 @@ def test_one_list_says_which_files_are_images_and_all_of_them_can_be_read(tmp_pa
 
     from trainwright.datasets import ImageFolder
     from trainwright.datasets.transforms import LoadImageFromFile
-    from trainwright.datasets.video.transforms import FrameFolder
+    from trainwright.datasets.video.readers import FrameFolder
     from trainwright.engine.inference.images import IMAGE_SUFFIXES, list_images, read_image
 
     assert signature(ImageFolder).parameters["extensions"].default == IMAGE_SUFFIXES

@@ -16,7 +16,8 @@ from trainwright.engine.errors import ConfigError
 from trainwright.engine.parts import DATASET
 from trainwright.engine.registry import default_scope
 from trainwright.engine.run.environment import make_folder
-from trainwright.engine.structures.elements import BaseDataElement, DataSample
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.sample import DataSample
 
 _FRAMES = 8
 _PROBLEMS_SHOWN = 50

@@ -49,9 +49,9 @@ def predict(
         found = [path for given in inputs for path in inferencer._inputs_to_list(given)]
     except FileNotFoundError as error:
         raise ConfigError("", str(error)) from error
-    errors = {path: error for path in found if (error := _error_of(path))}
-    for path, error in errors.items():
-        print(f"{path}: {error}", file=sys.stderr)
+    errors = {path: problem for path in found if (problem := _error_of(path))}
+    for path, problem in errors.items():
+        print(f"{path}: {problem}", file=sys.stderr)
     paths = [path for path in found if path not in errors]
     if not paths:
         raise ConfigError("", "none of the images can be read")

@@ -1,20 +1,17 @@
 """CIFAR-10 and CIFAR-100."""
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainwright.datasets.in_memory import InMemoryDataset
-from trainwright.datasets.torchvision_files import load_torchvision
+from trainwright.datasets.classification.torchvision_files import TorchvisionDataset
 from trainwright.engine.registry import DATASETS
 
 
 @DATASETS.register_module()
-class CIFAR10(InMemoryDataset):
+class CIFAR10(TorchvisionDataset):
     """Tiny photographs: 50,000 + 10,000 RGB images of 32×32 in 10 classes (Krizhevsky 2009).
 
     Inputs are uint8 of shape (3, 32, 32), labels 0 to 9.
@@ -36,28 +33,9 @@ class CIFAR10(InMemoryDataset):
     }
     _torchvision_name = "CIFAR10"
 
-    def __init__(
-        self,
-        root: str | os.PathLike[str],
-        split: Literal["train", "test"] = "train",
-        download: bool = False,
-        batch_transforms: Sequence[Mapping[str, Any] | Callable[[Tensor], Tensor]] = (),
-        pipeline: Sequence[Mapping[str, Any] | Callable[..., Any]] = (),
-        indices: int | Sequence[int] | None = None,
-        metainfo: Mapping[str, Any] | None = None,
-        test_mode: bool = False,
-        lazy_init: bool = False,
-    ) -> None:
-        if split not in ("train", "test"):
-            raise ValueError(f"split must be 'train' or 'test', not {split!r}")
-        self.root = Path(root)
-        self.split = split
-        self.download = download
-        super().__init__(batch_transforms, pipeline, indices, metainfo, test_mode, lazy_init)
-
     def load_tensors(self) -> tuple[Tensor, Tensor]:
         """Returns the images (N, 3, 32, 32), uint8, and the labels (N,), int64."""
-        found = load_torchvision(self._torchvision_name, self.root, self.split, self.download)
+        found = self.read_by_torchvision()
         images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
         self._metainfo.setdefault("classes", tuple(found.classes))
         return images, torch.tensor(found.targets, dtype=torch.int64)

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainwright.datasets.in_memory import InMemoryDataset
-from trainwright.datasets.torchvision_files import load_torchvision
+from trainwright.datasets.classification.torchvision_files import TorchvisionDataset
 from trainwright.engine.registry import DATASETS
 
 _FILE_PREFIX = {"train": "train", "test": "t10k"}
@@ -21,7 +20,7 @@ _IDX_UINT8 = 0x08
 
 
 @DATASETS.register_module()
-class MNIST(InMemoryDataset):
+class MNIST(TorchvisionDataset):
     """Handwritten digits: 60,000 + 10,000 grey images of 28×28 (LeCun et al. 1998).
 
     Inputs are uint8 of shape (1, 28, 28), labels 0 to 9.
@@ -41,31 +40,12 @@ class MNIST(InMemoryDataset):
     METAINFO: Mapping[str, Any] = {"classes": tuple("0123456789"), "image_shape": (1, 28, 28)}
     _torchvision_name = "MNIST"
 
-    def __init__(
-        self,
-        root: str | os.PathLike[str],
-        split: Literal["train", "test"] = "train",
-        download: bool = False,
-        batch_transforms: Sequence[Mapping[str, Any] | Callable[[Tensor], Tensor]] = (),
-        pipeline: Sequence[Mapping[str, Any] | Callable[..., Any]] = (),
-        indices: int | Sequence[int] | None = None,
-        metainfo: Mapping[str, Any] | None = None,
-        test_mode: bool = False,
-        lazy_init: bool = False,
-    ) -> None:
-        if split not in _FILE_PREFIX:
-            raise ValueError(f"split must be 'train' or 'test', not {split!r}")
-        self.root = Path(root)
-        self.split = split
-        self.download = download
-        super().__init__(batch_transforms, pipeline, indices, metainfo, test_mode, lazy_init)
-
     def load_tensors(self) -> tuple[Tensor, Tensor]:
         """Returns the images (N, 1, 28, 28), uint8, and the labels (N,), int64."""
         if files := _idx_files(self.root, self.split):
             images, labels = read_idx(files[0], ndim=3), read_idx(files[1], ndim=1)
         else:
-            found = load_torchvision(self._torchvision_name, self.root, self.split, self.download)
+            found = self.read_by_torchvision()
             images, labels = found.data, found.targets
         return images.unsqueeze(1), labels.long()
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainwright.engine.registry import TRANSFORMS
+from trainwright.engine.structures.sample import sample_name
 
 
 @TRANSFORMS.register_module()
@@ -40,7 +41,9 @@ class GetBBoxCenterScale:
             results["bbox"] = self._box(results)
         left, top, right, bottom = results["bbox"] = tuple(float(value) for value in results["bbox"])
         if not (right > left and bottom > top):
-            raise ValueError(f"the box {results['bbox']} (left, top, right, bottom) of {_name(results)} has no area")
+            raise ValueError(
+                f"the box {results['bbox']} (left, top, right, bottom) of {sample_name(results)} has no area"
+            )
         results["bbox_center"] = ((left + right) / 2, (top + bottom) / 2)
         results["bbox_scale"] = ((right - left) * self.padding, (bottom - top) * self.padding)
         return results
@@ -55,8 +58,8 @@ class GetBBoxCenterScale:
             return 0.0, 0.0, width, height
         if len(boxes) != 1:
             raise ValueError(
-                f"{_name(results)} has {len(boxes)} boxes: a top-down pipeline takes one instance a sample, as data "
-                "sets with data_mode='topdown' give them"
+                f"{sample_name(results)} has {len(boxes)} boxes: a top-down pipeline takes one instance a sample, as "
+                "datasets with data_mode='topdown' give them"
             )
         box: list[float] = boxes[0].tolist()
         return box
@@ -206,8 +209,8 @@ class RandomFlip:
         if "gt_keypoints" in results:
             if "flip_indices" not in results:
                 raise KeyError(
-                    f"{_name(results)} has keypoints but no flip_indices: name in the data set's metainfo which ones a "
-                    "mirror swaps"
+                    f"{sample_name(results)} has keypoints but no flip_indices: name in the dataset's metainfo which "
+                    "ones a mirror swaps"
                 )
             order = list(results["flip_indices"])
             points = results["gt_keypoints"][..., order, :].clone()
@@ -261,7 +264,3 @@ def _moved_boxes(boxes: Tensor, matrix: Tensor) -> Tensor:
     corners = torch.stack([left, top, right, top, right, bottom, left, bottom], -1).view(-1, 4, 2)
     moved = _moved(corners, matrix) + 0.5
     return torch.cat([moved.amin(1), moved.amax(1)], 1)
-
-
-def _name(results: dict[str, Any]) -> str:
-    return str(results.get("img_path") or f"sample {results.get('sample_idx', '(without number)')}")

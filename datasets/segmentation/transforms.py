@@ -167,5 +167,5 @@ class SegRandomCrop:
 
     def _is_mixed(self, classes: torch.Tensor) -> bool:
         plane = classes.as_subclass(torch.Tensor)
-        _, counts = plane[plane != self.ignore_index].unique(return_counts=True)
+        _, counts = torch.unique(plane[plane != self.ignore_index], return_counts=True)
         return len(counts) > 1 and int(counts.max()) <= self.cat_max_ratio * int(counts.sum())

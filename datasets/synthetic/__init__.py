@@ -1,1 +1,1 @@
-"""Datasets that are drawn by a program: for examples and tests."""
+"""Datasets that a program draws: toy points, shapes, and shapes that move. They serve demonstrations and tests."""

@@ -21,7 +21,7 @@ _SMALLEST_VISIBLE_SHARE = 0.4
 
 # Corners on a circle of radius 1 around the origin, y downwards, before they are turned. The arrow's keypoints are its
 # tip, its left and right barb and its tail; a mirror image swaps the barbs.
-_OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {
+OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {
     "circle": tuple((math.cos(math.tau * i / 24), math.sin(math.tau * i / 24)) for i in range(24)),
     "square": ((-0.7, -0.7), (0.7, -0.7), (0.7, 0.7), (-0.7, 0.7)),
     "triangle": ((0.0, -1.0), (0.87, 0.5), (-0.87, 0.5)),
@@ -29,8 +29,8 @@ _OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {
 }
 _CORNERS: dict[str, tuple[tuple[float, float], ...]] = {
     "circle": (),
-    "square": _OUTLINES["square"],
-    "triangle": _OUTLINES["triangle"],
+    "square": OUTLINES["square"],
+    "triangle": OUTLINES["triangle"],
     "arrow": ((0.0, -1.0), (-0.7, 0.1), (0.7, 0.1), (0.0, 1.0)),
 }
 
@@ -73,8 +73,8 @@ class Shapes(BaseDataset):
         pipeline: Sequence[Mapping[str, Any] | Callable[..., Any]] = (),
         **kwargs: Any,
     ) -> None:
-        if unknown := [kind for kind in kinds if kind not in _OUTLINES]:
-            raise ValueError(f"there is no shape {unknown[0]!r}, only {', '.join(_OUTLINES)}")
+        if unknown := [kind for kind in kinds if kind not in OUTLINES]:
+            raise ValueError(f"there is no shape {unknown[0]!r}, only {', '.join(OUTLINES)}")
         if size < 16 or max_shapes < 1 or not 0 < radius[0] <= radius[1] <= 0.5:
             raise ValueError("size must be at least 16, max_shapes at least 1, radius within (0, 0.5] and in order")
         self.num_samples = num_samples
@@ -86,7 +86,7 @@ class Shapes(BaseDataset):
         if unknown := [name for name in annotations or () if name not in _ANNOTATIONS]:
             raise ValueError(f"there is no annotation {unknown[0]!r}, only {', '.join(_ANNOTATIONS)}")
         self.left_out = set() if annotations is None else set(_ANNOTATIONS) - set(annotations)
-        metainfo = {"classes": self.kinds, "seg_classes": ("background", *self.kinds)}
+        metainfo: dict[str, Any] = {"classes": self.kinds, "seg_classes": ("background", *self.kinds)}
         if self.kinds == ("arrow",):
             metainfo |= {
                 "keypoints": ("tip", "left barb", "right barb", "tail"),
@@ -130,7 +130,7 @@ class Shapes(BaseDataset):
             img=tv_tensors.Image(torch.from_numpy(image.clip(0, 255).astype(np.uint8)).permute(2, 0, 1).contiguous()),
             ori_shape=(self.size, self.size),
             gt_label=labels[int(np.argmax([mask.sum() for mask in masks]))],
-            gt_bboxes=tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(self.size, self.size)),  # type: ignore[call-overload]
+            gt_bboxes=tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(self.size, self.size)),
             gt_bboxes_labels=torch.tensor(labels),
             gt_masks=tv_tensors.Mask(torch.from_numpy(masks.astype(np.uint8))),
             gt_areas=torch.from_numpy(masks.sum((1, 2))).float(),
@@ -152,7 +152,7 @@ class Shapes(BaseDataset):
         centre = rng.uniform(radius, self.size - radius, 2)
         angle = rng.uniform(0, math.tau)
         turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-        outline = np.array(_OUTLINES[kind]) @ turn * radius + centre
+        outline = np.array(OUTLINES[kind]) @ turn * radius + centre
         # Pillow cuts coordinates to whole pixels, so what it draws lies half a pixel lower in the mean.
         corners = (np.array(_CORNERS[kind]).reshape(-1, 2) @ turn) * radius + centre - 0.5
         canvas = Image.new("1", (self.size, self.size))

@@ -7,8 +7,6 @@ uint8, RGB. Every transform of ``torchvision.transforms.v2`` treats all these fr
 cropped, flipped and coloured consistently. :class:`FormatShape` comes last before ``PackInputs``.
 """
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,157 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainwright.engine.errors import MissingExtraError
-from trainwright.engine.inference.images import IMAGE_SUFFIXES
+from trainwright.datasets.video.readers import FrameArray, FrameFolder, VideoFile, read_images, stacked
 from trainwright.engine.registry import TRANSFORMS
-
-
-class VideoFile:
-    """The frames of a video file, decoded by PyAV (``pip install 'trainwright[video]'``).
-
-    Args:
-        path: of the file.
-
-    Raises:
-        MissingExtraError: PyAV is not installed.
-        OSError: the file is missing, damaged or has no video; the message names it.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        try:
-            import av
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("av", "video", "reading video files") from error
-        self.path = os.fspath(path)
-        if not Path(self.path).is_file():
-            raise FileNotFoundError(f"there is no video file {self.path!r}")
-        try:
-            self._container = av.open(self.path)
-        except av.FFmpegError as error:
-            raise OSError(f"{self.path} cannot be read as a video: {error}") from error
-        if not self._container.streams.video:
-            self.close()
-            raise OSError(f"{self.path} has no video stream")
-        self._stream = self._container.streams.video[0]
-        self._stream.thread_type = "AUTO"
-        # Some containers do not say how many frames they have.
-        self._length = self._stream.frames or self._count()
-
-    def __len__(self) -> int:
-        return self._length
-
-    @property
-    def fps(self) -> float | None:
-        """Frames in a second, in the mean, where the file says it."""
-        rate = self._stream.average_rate
-        return None if rate is None else float(rate)
-
-    def frames(self, indices: Sequence[int]) -> Tensor:
-        """Returns frames as uint8 RGB of shape (len(indices), 3, H, W).
-
-        Frames that the file announces but does not have are replaced by the last one.
-
-        Raises:
-            OSError: no frame can be decoded.
-        """
-        import av
-
-        wanted = set(indices)
-        pictures: dict[int, np.ndarray[Any, Any]] = {}
-        last, number = None, -1
-        self._container.seek(0, stream=self._stream)
-        try:
-            for number, frame in enumerate(self._container.decode(self._stream)):
-                last = frame
-                if number in wanted:
-                    pictures[number] = frame.to_ndarray(format="rgb24")
-                    if len(pictures) == len(wanted):
-                        break
-        except av.FFmpegError as error:
-            if last is None:
-                raise OSError(f"{self.path}: no frame can be decoded: {error}") from error
-        if last is None:
-            raise OSError(f"{self.path} has no frames")
-        if len(pictures) < len(wanted):
-            picture = last.to_ndarray(format="rgb24")
-            pictures |= {index: picture for index in wanted if index not in pictures}
-        return _stacked([pictures[index] for index in indices])
-
-    def count(self) -> int:
-        """Returns how many frames can be decoded; takes long."""
-        import av
-
-        number = 0
-        self._container.seek(0, stream=self._stream)
-        try:
-            for _ in self._container.decode(self._stream):
-                number += 1
-        except av.FFmpegError:
-            pass
-        return number
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._container.close()
-
-    def _count(self) -> int:
-        number = sum(packet.size > 0 for packet in self._container.demux(self._stream))
-        if not number:
-            raise OSError(f"{self.path} has no frames")
-        return number
-
-
-class FrameFolder:
-    """The frames of a video as image files in a folder, in the order of their names.
-
-    Args:
-        path: of the folder.
-
-    Raises:
-        OSError: there is no such folder, or it has no images.
-    """
-
-    fps: float | None = None
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        if not Path(path).is_dir():
-            raise FileNotFoundError(f"there is no folder of frames {os.fspath(path)!r}")
-        self._paths = sorted(file for file in Path(path).iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        if not self._paths:
-            raise OSError(f"the folder {os.fspath(path)!r} has no images ({', '.join(IMAGE_SUFFIXES)})")
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def frames(self, indices: Sequence[int]) -> Tensor:
-        """Returns frames as uint8 RGB of shape (len(indices), 3, H, W)."""
-        return _read_images([self._paths[index] for index in indices])
-
-    def close(self) -> None:
-        """Does nothing: no file is open."""
-
-
-class FrameArray:
-    """The frames of a video in memory.
-
-    Args:
-        array: uint8, (frames, H, W, 3).
-    """
-
-    fps: float | None = None
-
-    def __init__(self, array: np.ndarray[Any, Any]) -> None:
-        self._array = array
-
-    def __len__(self) -> int:
-        return len(self._array)
-
-    def frames(self, indices: Sequence[int]) -> Tensor:
-        """Returns frames as uint8 RGB of shape (len(indices), 3, H, W)."""
-        return _stacked(self._array[list(indices)])
-
-    def close(self) -> None:
-        """Does nothing: no file is open."""
+from trainwright.engine.structures.sample import sample_name
 
 
 @TRANSFORMS.register_module()
@@ -229,7 +79,7 @@ class RawFrameDecode:
         folder, template = Path(results["frame_dir"]), results["filename_tmpl"]
         start = results.get("start_index", 1)
         paths = [folder / template.format(index + start) for index in _indices(results)]
-        return _with_frames(results, _read_images(paths))
+        return _with_frames(results, read_images(paths))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -241,7 +91,7 @@ class ArrayDecode:
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Returns the sample with its frames."""
-        return _with_frames(results, _stacked(results.pop("array")[_indices(results)]))
+        return _with_frames(results, stacked(results.pop("array")[_indices(results)]))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -313,7 +163,7 @@ class SampleFrames:
             return self.frame_interval
         if "avg_fps" not in results:
             raise ValueError(
-                f"{_name(results)} does not say its frames in a second: use frame_interval instead of target_fps"
+                f"{sample_name(results)} does not say its frames in a second: use frame_interval instead of target_fps"
             )
         return float(results["avg_fps"]) / self.target_fps
 
@@ -323,7 +173,8 @@ class SampleFrames:
         part = (room + 1) / self.num_clips
         starts = np.arange(self.num_clips) * part
         within = 0.5 if self.test_mode else torch.rand(self.num_clips).numpy()
-        return np.minimum(starts + part * within, room).astype(np.int64)
+        offsets: np.ndarray[Any, Any] = np.minimum(starts + part * within, room).astype(np.int64)
+        return offsets
 
 
 @TRANSFORMS.register_module()
@@ -436,7 +287,7 @@ class ThreeCrop:
         down, right = height - self.crop_size[0], width - self.crop_size[1]
         if down < 0 or right < 0:
             raise ValueError(
-                f"{_name(results)}: frames of {(height, width)} are smaller than crops of {self.crop_size}"
+                f"{sample_name(results)}: frames of {(height, width)} are smaller than crops of {self.crop_size}"
             )
         if right >= down:
             places = [(down // 2, left) for left in (0, right // 2, right)]
@@ -493,35 +344,11 @@ def _with_frames(results: dict[str, Any], frames: Tensor) -> dict[str, Any]:
     return results
 
 
-def _stacked(pictures: Any) -> Tensor:
-    """Returns pictures (H, W, C) as one tensor (frames, C, H, W)."""
-    return torch.from_numpy(np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2)))
-
-
-def _read_images(paths: Sequence[Path]) -> Tensor:
-    from PIL import Image
-
-    pictures: dict[Path, np.ndarray[Any, Any]] = {}
-    for path in paths:
-        if path not in pictures:
-            try:
-                with Image.open(path) as picture:
-                    pictures[path] = np.array(picture.convert("RGB"))
-            except OSError as error:
-                error.add_note(f"while reading the frame {os.fspath(path)!r}")
-                raise
-    return _stacked([pictures[path] for path in paths])
-
-
 def _total_frames(results: dict[str, Any]) -> int:
     total = results.get("total_frames")
     if not total:
-        raise ValueError(f"{_name(results)} has no frames, or its number is not known: PyAVInit must come first")
+        raise ValueError(f"{sample_name(results)} has no frames, or its number is not known: PyAVInit must come first")
     return int(total)
-
-
-def _name(results: dict[str, Any]) -> str:
-    return str(results.get("filename") or results.get("frame_dir") or f"sample {results.get('sample_idx', '')}")
 
 
 def _check_positive(**numbers: int) -> None:

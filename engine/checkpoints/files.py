@@ -394,7 +394,7 @@ def _load_torchvision(name: str) -> dict[str, Any]:
         return dict(weights.get_state_dict(progress=False, weights_only=True))
 
 
-class ForeignObject:
+class StandIn:
     """Stands in for an object of another framework that was pickled: its attributes, nothing else."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -417,7 +417,7 @@ def _safe_globals() -> list[Any]:
         "mmengine.config.config.ConfigDict",
     ]
     stand_ins: list[Any] = [(_method_name, "builtins.getattr")]  # a HistoryBuffer holds methods of its own
-    stand_ins += [(type(name.rpartition(".")[2], (ForeignObject,), {}), name) for name in names]
+    stand_ins += [(type(name.rpartition(".")[2], (StandIn,), {}), name) for name in names]
     arrays: list[Any] = [np.ndarray, np.dtype, multiarray.scalar]
     arrays += [(multiarray._reconstruct, f"{core}.multiarray._reconstruct") for core in ("numpy._core", "numpy.core")]
     arrays += [(multiarray.scalar, f"{core}.multiarray.scalar") for core in ("numpy._core", "numpy.core")]

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from trainwright.engine.evaluation.metric import BaseMetric
 from trainwright.engine.evaluation.samples import check_number, describe, is_batch, samples_of, size_of_batch
-from trainwright.engine.registry import EVALUATOR, METRICS
-from trainwright.engine.structures.elements import BaseDataElement, DataSample
+from trainwright.engine.registry import EVALUATOR, FUNCTIONS, METRICS
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.sample import DataSample
 
 
 @EVALUATOR.register_module()
@@ -122,10 +123,11 @@ class Evaluator:
             data_samples = samples_of(data_samples)
         samples = iter(data_samples)
         batches = None if data is None else iter(data)
+        collate: Any = FUNCTIONS.get("pseudo_collate")
         size = 0
         while chunk := list(islice(samples, chunk_size)):
             size += len(chunk)
-            self.process(chunk, None if batches is None else _collate(_take(batches, len(chunk))))
+            self.process(chunk, None if batches is None else collate(_take(batches, len(chunk))))
         if batches is not None and next(batches, None) is not None:
             raise ValueError(f"there are {size} predictions, but more data than that")
         return self.evaluate(size)
@@ -136,13 +138,3 @@ def _take(items: Iterator[Any], number: int) -> list[Any]:
     if len(taken) < number:
         raise ValueError("there are more predictions than data")
     return taken
-
-
-def _collate(samples: list[Any]) -> Any:
-    """Returns samples as a batch whose items are lists, as the pseudo_collate of the data loaders does."""
-    first = samples[0]
-    if isinstance(first, Mapping):
-        return {key: _collate([sample[key] for sample in samples]) for key in first}
-    if isinstance(first, tuple):
-        return tuple(_collate(list(column)) for column in zip(*samples))
-    return samples

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from trainwright.engine.structures.elements import BaseDataElement, DataSample
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.sample import DataSample
 
 _REMEDY = "return a list with one item for each sample, or one dictionary of tensors that have the samples along dim 0"
 _SHARED = (str, bytes, bool, int, float, complex, np.generic, type(None))

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,16 +23,18 @@ from trainwright.engine.config.paths import find_named_config, shipped_configs
 from trainwright.engine.distributed import get_device
 from trainwright.engine.errors import CheckpointError, ConfigError, UnknownTypeError, did_you_mean
 from trainwright.engine.evaluation.samples import check_number, samples_of
-from trainwright.engine.fileio import load
 from trainwright.engine.inference.images import ImagePipeline, list_images, read_image
+from trainwright.engine.inference.model_index import find_model_index, listed_models, names_of
+from trainwright.engine.inference.results import as_plain
 from trainwright.engine.parts import COLLATE_FN, DATASET, VISUALIZER, setting
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import DATASETS, INFERENCERS, ROOT_SCOPE, TRANSFORMS, untrusted
 from trainwright.engine.registry import default_scope as in_scope
 from trainwright.engine.run.model_setup import build_model, initialize_model
-from trainwright.engine.structures.elements import BaseDataElement, PixelData
+from trainwright.engine.structures.elements import BaseDataElement
 
 ConfigLike = Config | ConfigDict | Mapping[str, Any]
+
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt")
 
 
@@ -52,7 +53,8 @@ class Inferencer:
 
     A subclass for another task overrides any of :meth:`preprocess`, :meth:`forward`, :meth:`visualize` and
     :meth:`postprocess`, and lists in ``preprocess_kwargs`` and so on which arguments of a call go to which of
-    them.
+    them. It may also override and call ``_inputs_to_list``, ``_get_chunk_data``, ``_dispatch_kwargs`` and the methods
+    ``_init_*``, which have the names that subclasses of MMEngine's class know them by.
 
     Example:
         >>> inferencer = Inferencer("work_dirs/lenet_fashion_mnist/best_accuracy_top1_epoch_8.pth")
@@ -199,18 +201,27 @@ class Inferencer:
         """
         if not show and out_dir is None:
             return []
-        if not self._takes_images or not all(isinstance(sample, BaseDataElement) for sample in preds):
-            raise ValueError("only data samples of images can be drawn")
+        if not all(isinstance(sample, BaseDataElement) for sample in preds):
+            raise ValueError("only data samples can be drawn")
         pictures = []
-        names = _picture_names(inputs)
-        for name, source, sample in zip(names, inputs, preds):
-            image = read_image(source, channels=3).permute(1, 2, 0).cpu().numpy()
+        for name, source, sample in zip(_picture_names(inputs), inputs, preds):
             out_file = None if out_dir is None else str(Path(out_dir) / f"{name}.png")
             self.visualizer.add_datasample(
-                name, image, sample, draw_gt=False, show=show, wait_time=wait_time, out_file=out_file
+                name, self.picture_of(source), sample, draw_gt=False, show=show, wait_time=wait_time, out_file=out_file
             )
             pictures.append(self.visualizer.get_image())
         return pictures
+
+    def picture_of(self, source: Any) -> np.ndarray[Any, Any]:
+        """Return the image, uint8 of shape (H, W, 3), on which the prediction for an input is drawn.
+
+        Raises:
+            ValueError: the input is not an image.
+        """
+        if not self._takes_images:
+            raise ValueError("only data samples of images can be drawn")
+        image: np.ndarray[Any, Any] = read_image(source, channels=3).permute(1, 2, 0).cpu().numpy()
+        return image
 
     def postprocess(
         self,
@@ -225,42 +236,7 @@ class Inferencer:
 
     def pred2dict(self, data_sample: Any) -> Any:
         """Returns a prediction as numbers, strings, lists and dictionaries."""
-        if not isinstance(data_sample, BaseDataElement):
-            return _plain(data_sample)
-        result = {
-            name: self._segments(value) if isinstance(value, PixelData) else _plain(value)
-            for name, value in data_sample.items()
-            if name.startswith("pred_") and name not in ("pred_label", "pred_score")
-        }
-        if "img_path" in data_sample:
-            result["img_path"] = data_sample.img_path
-        scores = data_sample.get("pred_score")
-        label = data_sample.get("pred_label")
-        if label is not None:
-            result["pred_label"] = label.tolist()  # a list, where a sample may have several
-            classes = self.dataset_meta.get("classes")
-            if classes and label.ndim:
-                result["pred_class"] = [classes[index] for index in result["pred_label"]]
-            elif classes:
-                result["pred_class"] = classes[result["pred_label"]]
-        if scores is not None:
-            result["pred_scores"] = scores.tolist()
-            result["pred_score"] = scores.max().item() if scores.numel() else None
-        return result
-
-    def _segments(self, pixels: PixelData) -> Any:
-        """Returns the classes of pixels, one entry for each class that there is; other numbers as they are."""
-        plane = pixels.get("sem_seg")
-        if not isinstance(plane, Tensor) or plane.is_floating_point() or plane.dim() != 3 or plane.shape[0] != 1:
-            return _plain(pixels)
-        classes = self.dataset_meta.get("seg_classes") or self.dataset_meta.get("classes") or ()
-        labels = plane[0].cpu().numpy()
-        segments = []
-        for label in np.unique(labels).tolist():
-            mask = labels == label
-            name = {"class": classes[label]} if 0 <= label < len(classes) else {}
-            segments.append({"label": label, **name, "area": int(mask.sum()), "mask": _run_lengths(mask)})
-        return segments
+        return as_plain(data_sample, self.dataset_meta)
 
     @staticmethod
     def list_models(scope: str | None = None, patterns: str = r".*") -> list[str]:
@@ -277,7 +253,7 @@ class Inferencer:
         if scope in (None, ROOT_SCOPE):
             names = shipped_configs()
         else:
-            names = [name for entry in _listed_models(str(scope)) for name in _names_of(entry)]
+            names = [name for entry in listed_models(str(scope)) for name in names_of(entry)]
         return [name for name in dict.fromkeys(names) if re.match(patterns, name)]
 
     @classmethod
@@ -326,10 +302,10 @@ class Inferencer:
         name = os.fspath(model)
         if scope in (None, ROOT_SCOPE) or Path(name).is_file() or "::" in name:
             return Config.fromfile(find_named_config(name)), None
-        for entry in _listed_models(str(scope)):
-            if name.lower() in (listed.lower() for listed in _names_of(entry)):
+        for entry in listed_models(str(scope)):
+            if name.lower() in (listed.lower() for listed in names_of(entry)):
                 weights = entry.get("Weights")
-                folder = _model_index(str(scope)).parent
+                folder = find_model_index(str(scope)).parent
                 file = Config.fromfile(folder / entry["Config"])
                 return file, weights[0] if isinstance(weights, list) else weights
         hint = did_you_mean(name, self.list_models(scope)) or "Inferencer.list_models() lists those that are known"
@@ -402,6 +378,7 @@ class Inferencer:
 
 
 BaseInferencer = Inferencer
+
 """MMEngine's name for the class that inferencers of other tasks inherit from."""
 
 
@@ -466,29 +443,6 @@ def _shape_of_inputs(dataset: Mapping[str, Any] | None) -> tuple[int, ...]:
     return tuple(inputs.shape)
 
 
-def _model_index(scope: str) -> Path:
-    """Returns the file in which a library lists its models."""
-    spec = find_spec(scope) if scope.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"the library {scope!r} is not installed")
-    package = Path(next(iter(spec.submodule_search_locations)))
-    for folder in (package.parent, package / ".mim"):
-        if (folder / "model-index.yml").is_file():
-            return folder / "model-index.yml"
-    raise ValueError(f"the library {scope!r} lists no models: there is no model-index.yml")
-
-
-def _listed_models(scope: str) -> Iterator[dict[str, Any]]:
-    index = _model_index(scope)
-    for metafile in load(index)["Import"]:
-        yield from load(index.parent / metafile)["Models"]
-
-
-def _names_of(entry: Mapping[str, Any]) -> list[str]:
-    aliases = entry.get("Alias") or []
-    return [entry["Name"], *([aliases] if isinstance(aliases, str) else aliases)]
-
-
 def _picture_names(inputs: Sequence[Any]) -> list[str]:
     """Returns a name for each picture, no two the same: that of its file, or its number."""
     names: list[str] = []
@@ -496,23 +450,3 @@ def _picture_names(inputs: Sequence[Any]) -> list[str]:
         name = Path(source).stem if isinstance(source, str | os.PathLike) else f"{index:08d}"
         names.append(name if name not in names else f"{name}_{index:08d}")
     return names
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseDataElement):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, Tensor) and value.dtype == torch.bool and value.dim() == 3:
-        return [_run_lengths(mask) for mask in value.cpu().numpy()]
-    if isinstance(value, Tensor | np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _run_lengths(mask: np.ndarray[Any, Any]) -> dict[str, list[int]]:
-    """Returns a mask (H, W) in COCO's uncompressed RLE: lengths down the columns, by turns of zeros and of ones."""
-    flat = mask.ravel(order="F")
-    ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    lengths = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()
-    return {"size": list(mask.shape), "counts": [0, *lengths] if flat.size and flat[0] else lengths}

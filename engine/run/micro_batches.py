@@ -11,7 +11,8 @@ from torch import Tensor
 
 from trainwright.engine.errors import ConfigError, TrainingError
 from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
-from trainwright.engine.structures.elements import BaseDataElement, DataSample
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.sample import DataSample
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner

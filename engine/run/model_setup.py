@@ -10,6 +10,7 @@ from torch import nn
 
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.parts import MODEL, MODEL_WRAPPER, setting
+from trainwright.engine.records.logger import get_logger
 from trainwright.engine.run.model_surgery import convert_sync_batchnorm, is_model_wrapper, revert_sync_batchnorm
 
 _LONE_SAMPLE = "set drop_last=True to drop an incomplete last batch, or change batch_size (at least 2)"
@@ -132,6 +133,9 @@ def initialize_model(model: nn.Module, missing: Collection[str] | None = None) -
     Args:
         model: the model. If it has ``init_weights``, that initializes it.
         missing: names of the tensors to initialize; all if None.
+
+    Raises:
+        ValueError: ``init_weights`` created a parameter.
     """
     modules = dict(model.named_modules())
     lacking = set()
@@ -147,9 +151,27 @@ def initialize_model(model: nn.Module, missing: Collection[str] | None = None) -
             if load is not None and needs_weights(module):
                 load(module)
         if hasattr(model, "init_weights") and needs_weights(model):
+            _log_init_cfgs(modules)
+            before = set(model.parameters())
             model.init_weights()  # type: ignore[operator]
+            if new := [name for name, parameter in model.named_parameters() if parameter not in before]:
+                raise ValueError(
+                    f"init_weights of {type(model).__name__} created the parameters {', '.join(new)}, which no "
+                    "optimizer trains: it must change parameters in place"
+                )
     finally:
         _lacking.reset(token)
+
+
+def _log_init_cfgs(modules: Mapping[str, nn.Module]) -> None:
+    """Log which ``init_cfg`` applies to which modules, one line for each distinct one."""
+    names: dict[str, list[str]] = {}
+    for name, module in modules.items():
+        if getattr(module, "init_cfg", None) and needs_weights(module):
+            names.setdefault(str(module.init_cfg), []).append(name or type(module).__name__)
+    for init_cfg, (first, *others) in names.items():
+        more = f" and {len(others)} more" if others else ""
+        get_logger().info("%s%s: initialized by %s", first, more, init_cfg)
 
 
 def needs_weights(module: nn.Module, *, itself: bool = False) -> bool:

@@ -1,18 +1,15 @@
-"""Data elements: what belongs to one sample, as attributes in two kinds, data and meta information."""
+"""The base class of data elements: attributes of two kinds, data and meta information."""
 
 import copy
-import itertools
-import warnings
-from collections.abc import Callable, Iterator, Sequence, Sized
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-_FIELD_SETS = ("_metainfo_fields", "_data_fields")
+FIELD_SETS = ("_metainfo_fields", "_data_fields")
 _IMMUTABLE = (str, int, float, bool, bytes, complex, type(None))
-E = TypeVar("E", bound="InstanceData")
 
 
 class BaseDataElement:
@@ -51,12 +48,12 @@ class BaseDataElement:
         def __getattr__(self, name: str) -> Any: ...
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _FIELD_SETS:
+        if name in FIELD_SETS:
             raise AttributeError(f"{name} cannot be set: it lists the fields of this element")
         self.set_field(value, name)
 
     def __delattr__(self, name: str) -> None:
-        if name in _FIELD_SETS:
+        if name in FIELD_SETS:
             raise AttributeError(f"{name} cannot be deleted: it lists the fields of this element")
         super().__delattr__(name)
         self._metainfo_fields.discard(name)
@@ -70,7 +67,7 @@ class BaseDataElement:
     def __copy__(self) -> Self:
         copied = object.__new__(type(self))
         copied.__dict__.update(self.__dict__)
-        for name in _FIELD_SETS:
+        for name in FIELD_SETS:
             copied.__dict__[name] = set(self.__dict__[name])
         return copied
 
@@ -228,18 +225,6 @@ class BaseDataElement:
         """Returns a new element with its tensors on the current CUDA device."""
         return self._with_tensors("cuda")
 
-    def npu(self) -> Self:
-        """Returns a new element with its tensors on the current NPU."""
-        return self._with_tensors("npu")
-
-    def mlu(self) -> Self:
-        """Returns a new element with its tensors on the current MLU."""
-        return self._with_tensors("mlu")
-
-    def musa(self) -> Self:
-        """Returns a new element with its tensors on the current MUSA device."""
-        return self._with_tensors("musa")
-
     def detach(self) -> Self:
         """Returns a new element with its tensors detached from the graph."""
         return self._with_tensors("detach")
@@ -291,280 +276,6 @@ class BaseDataElement:
         return self._converted(convert)
 
 
-class InstanceData(BaseDataElement):
-    """What belongs to the instances of an image (boxes, labels, scores): all data have the same length.
-
-    An element is indexed like a tensor along its first dimension, by an int, slice, list, array or tensor (of
-    indices or of booleans), and gives an element again; by a string it gives that field.
-
-    Example:
-        >>> instances = InstanceData(bboxes=torch.rand(3, 4), scores=torch.tensor([0.9, 0.2, 0.7]))
-        >>> len(instances[instances.scores > 0.5])
-        2
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name not in _FIELD_SETS:
-            if not isinstance(value, Sized):
-                raise TypeError(f"{name} must have a length, a {type(value)} has none")
-            length = len(self)
-            if length not in (0, len(value)):
-                raise ValueError(f"{name} has length {len(value)}, the other fields have {length}")
-        super().__setattr__(name, value)
-
-    __setitem__ = __setattr__
-
-    def __len__(self) -> int:
-        names = self.keys()
-        return len(getattr(self, names[0])) if names else 0
-
-    def __getitem__(self, item: Any) -> Any:
-        """Returns the field of this name, or the instances that ``item`` selects.
-
-        Raises:
-            IndexError: an int out of range.
-            TypeError: an index that is neither an int nor a slice, list, array or tensor.
-            ValueError: an index of more than one dimension; booleans of another length.
-        """
-        if isinstance(item, str):
-            return getattr(self, item)
-        if isinstance(item, list | np.ndarray):
-            array = np.asarray(item)
-            item = torch.from_numpy(array.astype(np.int64) if array.size == 0 or array.dtype.kind in "iu" else array)
-        if isinstance(item, int | np.integer):
-            if not -len(self) <= item < len(self):
-                raise IndexError(f"no instance {item}: there are {len(self)}")
-            item = slice(int(item), None, len(self))
-        if not isinstance(item, slice | Tensor):
-            raise TypeError(f"instances cannot be indexed by a {type(item)}")
-        selected = type(self)(metainfo=self.metainfo)
-        if isinstance(item, slice):
-            selected.set_data({name: value[item] for name, value in self.items()})
-            return selected
-        if item.dim() != 1:
-            raise ValueError(f"an index has one dimension, not {item.dim()}")
-        if item.dtype in (torch.bool, torch.uint8):
-            if len(item) != len(self):
-                raise ValueError(f"{len(item)} booleans cannot select among {len(self)} instances")
-            item = item.bool()
-        for name, value in self.items():
-            selected[name] = _select(value, item, name)
-        return selected
-
-    @staticmethod
-    def cat(instances_list: "list[E]") -> "E":
-        """Returns the instances of all elements together; the first one's meta information is kept.
-
-        Raises:
-            ValueError: the list is empty, its elements have different names, or a field is of a type that cannot be
-                concatenated.
-        """
-        if not instances_list or not all(isinstance(element, InstanceData) for element in instances_list):
-            raise ValueError("a list of InstanceData is expected, with at least one")
-        first = instances_list[0]
-        if len(instances_list) == 1:
-            return first
-        if any(set(element.all_keys()) != set(first.all_keys()) for element in instances_list):
-            names = "; ".join(str(element.all_keys()) for element in instances_list)
-            raise ValueError(f"the elements have different names: {names}")
-        joined = type(first)(metainfo=first.metainfo)
-        for name, _ in first.items():
-            joined[name] = _concatenate([element[name] for element in instances_list], name)
-        return joined
-
-
-class PixelData(BaseDataElement):
-    """What belongs to the pixels of an image: all data are of shape (channels, height, width), of one size.
-
-    An element is cropped by two ints or slices: ``pixels[10:20, 5:15]``.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name not in _FIELD_SETS:
-            if not isinstance(value, Tensor | np.ndarray):
-                raise TypeError(f"{name} must be a tensor or an array, not a {type(value)}")
-            if value.ndim not in (2, 3):
-                raise ValueError(f"{name} must have 2 or 3 dimensions, not {value.ndim}")
-            size = tuple(value.shape[-2:])
-            if self.shape not in (None, size):
-                raise ValueError(f"{name} has height and width {size}, the other fields {self.shape}")
-            if value.ndim == 2:
-                value = value[None]
-                warnings.warn(f"{name} of shape {size} becomes {tuple(value.shape)}", stacklevel=2)
-        super().__setattr__(name, value)
-
-    def __getitem__(self, item: tuple[int | slice, int | slice]) -> Self:
-        if not isinstance(item, tuple):
-            raise TypeError(f"pixels are cropped by two ints or slices, not by a {type(item)}")
-        if len(item) != 2:
-            raise ValueError(f"pixels are cropped by two ints or slices, not by {len(item)}")
-        if self.shape is None:
-            raise ValueError("there are no pixels to crop")
-        crop: list[slice] = [slice(None)]
-        for part, length in zip(item, self.shape):
-            if not isinstance(part, int | slice):
-                raise TypeError(f"pixels are cropped by ints or slices, not by a {type(part)}")
-            crop.append(slice(part, None, length) if isinstance(part, int) else part)
-        cropped = type(self)(metainfo=self.metainfo)
-        cropped.set_data({name: value[tuple(crop)] for name, value in self.items()})
-        return cropped
-
-    @property
-    def shape(self) -> tuple[int, int] | None:
-        """Height and width, or None without data."""
-        names = self.keys()
-        if not names:
-            return None
-        height, width = getattr(self, names[0]).shape[-2:]
-        return height, width
-
-
-class LabelData(BaseDataElement):
-    """Labels of an image or of its parts."""
-
-    @staticmethod
-    def onehot_to_label(onehot: Tensor) -> Tensor:
-        """Returns the indices of the ones.
-
-        Args:
-            onehot: shape (num_classes,), zeros and ones.
-
-        Returns:
-            int64 tensor of shape (number of ones,).
-
-        Raises:
-            ValueError: another shape, or values outside of 0 and 1.
-        """
-        if not isinstance(onehot, Tensor):
-            raise TypeError(f"onehot must be a tensor, not a {type(onehot)}")
-        if onehot.ndim != 1 or (len(onehot) and not 0 <= onehot.min().item() <= onehot.max().item() <= 1):
-            raise ValueError(f"onehot must be one-dimensional with zeros and ones: {onehot}")
-        return onehot.nonzero().squeeze(-1)
-
-    @staticmethod
-    def label_to_onehot(label: Tensor, num_classes: int) -> Tensor:
-        """Returns a tensor of shape (num_classes,) with ones at the labels.
-
-        Args:
-            label: int64 indices below ``num_classes``, of shape (number of labels,) or ().
-            num_classes: number of classes.
-        """
-        if not isinstance(label, Tensor):
-            raise TypeError(f"label must be a tensor, not a {type(label)}")
-        onehot = label.new_zeros(num_classes)
-        if label.numel() and label.max().item() >= num_classes:
-            raise ValueError(f"label {label} is beyond {num_classes} classes")
-        onehot[label] = 1
-        return onehot
-
-
-def _field(name: str, dtype: type, meaning: str) -> Any:
-    """Returns a property for a field of :class:`DataSample`, which checks the type of what is set."""
-    stored = f"_{name}"
-
-    def getter(self: "DataSample") -> Any:
-        try:
-            return self.__dict__[stored]
-        except KeyError:
-            raise AttributeError(f"this sample has no {name!r}", name=name, obj=self) from None
-
-    def setter(self: "DataSample", value: Any) -> None:
-        self.set_field(value, stored, dtype)
-
-    def deleter(self: "DataSample") -> None:
-        delattr(self, stored)
-
-    return property(getter, setter, deleter, meaning)
-
-
-class DataSample(BaseDataElement):
-    """Annotations and predictions of one sample, or of a whole batch.
-
-    The fields below are checked; any other name may be set besides. In a batched sample every tensor has a
-    leading batch dimension, and meta information is a list with an item for each sample.
-
-    Example:
-        >>> sample = DataSample().set_gt_label(3).set_pred_score([0.1, 0.2, 0.3, 0.4])
-        >>> batch = DataSample.batch([sample, sample])
-        >>> batch.gt_label.shape, batch.pred_score.shape
-        (torch.Size([2]), torch.Size([2, 4]))
-    """
-
-    gt_label: Tensor = _field("gt_label", Tensor, "True label: int64 of shape () or (1,); (N,) in a batch.")
-    gt_score: Tensor = _field("gt_score", Tensor, "True probability of each class: shape (C,); (N, C) in a batch.")
-    pred_label: Tensor = _field("pred_label", Tensor, "Predicted label: int64 of shape () or (1,); (N,) in a batch.")
-    pred_score: Tensor = _field("pred_score", Tensor, "Score of each class: float of shape (C,); (N, C) in a batch.")
-    gt_instances: InstanceData = _field("gt_instances", InstanceData, "True instances: boxes, masks, labels.")
-    pred_instances: InstanceData = _field("pred_instances", InstanceData, "Predicted instances.")
-    gt_sem_seg: PixelData = _field("gt_sem_seg", PixelData, "True class of each pixel.")
-    pred_sem_seg: PixelData = _field("pred_sem_seg", PixelData, "Predicted class of each pixel.")
-
-    def set_gt_label(self, value: "Tensor | np.ndarray[Any, Any] | Sequence[int] | int") -> Self:
-        """Sets the true label from a number or several; returns the sample."""
-        self.gt_label = _label_tensor(value)
-        return self
-
-    def set_gt_score(self, value: "Tensor | np.ndarray[Any, Any] | Sequence[float]") -> Self:
-        """Sets the true probability of each class; returns the sample."""
-        self.gt_score = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float32)
-        return self
-
-    def set_pred_label(self, value: "Tensor | np.ndarray[Any, Any] | Sequence[int] | int") -> Self:
-        """Sets the predicted label from a number or several; returns the sample."""
-        self.pred_label = _label_tensor(value)
-        return self
-
-    def set_pred_score(self, value: "Tensor | np.ndarray[Any, Any] | Sequence[float]") -> Self:
-        """Sets the score of each class; returns the sample."""
-        self.pred_score = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float32)
-        return self
-
-    @classmethod
-    def batch(cls, samples: "Sequence[DataSample]") -> Self:
-        """Returns one sample with the tensors of all, stacked; labels of one number each give shape (N,).
-
-        Raises:
-            ValueError: no samples, or samples with different names or shapes.
-            TypeError: a field that is no tensor (instances differ in number: keep the list).
-        """
-        if not samples:
-            raise ValueError("there are no samples to put in a batch")
-        names, meta_names = samples[0].keys(), samples[0].metainfo_keys()
-        for sample in samples:
-            if set(sample.keys()) != set(names) or set(sample.metainfo_keys()) != set(meta_names):
-                different = f"{samples[0].all_keys()}, {sample.all_keys()}"
-                raise ValueError(f"samples with different names cannot make a batch: {different}")
-        batched = cls(metainfo={name: [getattr(sample, name) for sample in samples] for name in meta_names})
-        for name in names:
-            setattr(batched, name, _stack([getattr(sample, name) for sample in samples], name))
-        return batched
-
-    def unbatch(self) -> "list[Self]":
-        """Returns the samples of a batched sample, with views of its tensors.
-
-        A list in the meta information that is as long as the batch is dealt out; other meta information is
-        shared.
-
-        Raises:
-            ValueError: the fields differ in length.
-            TypeError: a field that is no tensor.
-        """
-        columns = {name: _unstack(value, name) for name, value in self.items()}
-        lengths = {name: len(column) for name, column in columns.items()}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"this is no batch, its fields differ in length: {lengths}")
-        size = next(iter(lengths.values()), 0)
-        samples = [type(self)() for _ in range(size)]
-        for name, column in columns.items():
-            for sample, value in zip(samples, column):
-                setattr(sample, name, value)
-        for name, value in self.metainfo_items():
-            dealt = value if isinstance(value, list) and len(value) == size else itertools.repeat(value, size)
-            for sample, item in zip(samples, dealt):
-                sample.set_metainfo({name: item})
-        return samples
-
-
 def _is_property(cls: type, name: str) -> bool:
     return isinstance(getattr(cls, name, None), property)
 
@@ -586,52 +297,3 @@ def _tree(value: Any) -> str:
 
 def _indent(text: str) -> str:
     return text.replace("\n", "\n    ")
-
-
-def _select(value: Any, index: Tensor, name: str) -> Any:
-    """Returns the items of one field that a tensor of indices or booleans selects."""
-    if isinstance(value, Tensor):
-        return value[index.to(value.device)]
-    if isinstance(value, np.ndarray):
-        return value[index.cpu().numpy()]
-    if not isinstance(value, str | list | tuple) and not (hasattr(value, "__getitem__") and hasattr(value, "cat")):
-        raise ValueError(f"{name} is a {type(value)}: only what has 'cat' can be selected by a tensor")
-    positions = (index.nonzero().view(-1) if index.dtype == torch.bool else index).tolist()
-    pieces = [value[slice(position, None, len(value))] for position in positions]
-    return _concatenate(pieces, name) if pieces else value[:0]
-
-
-def _concatenate(values: list[Any], name: str) -> Any:
-    first = values[0]
-    if isinstance(first, Tensor):
-        return torch.cat(values)
-    if isinstance(first, np.ndarray):
-        return np.concatenate(values)
-    if isinstance(first, str):
-        return "".join(values)
-    if isinstance(first, list | tuple):
-        return type(first)(itertools.chain.from_iterable(values))
-    if hasattr(first, "cat"):
-        return first.cat(values)
-    raise ValueError(f"{name} is a {type(first)}, which has no 'cat'")
-
-
-def _label_tensor(value: Any) -> Tensor:
-    label = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.int64)
-    return label.reshape(1) if label.ndim == 0 else label
-
-
-def _stack(values: list[Any], name: str) -> Tensor:
-    if not all(isinstance(value, Tensor) for value in values):
-        raise TypeError(f"{name} is no tensor and cannot be stacked: keep these samples in a list")
-    if name.endswith("_label") and all(value.numel() == 1 for value in values):
-        return torch.cat([value.reshape(1) for value in values])
-    if len({value.shape for value in values}) > 1:
-        raise ValueError(f"{name} has different shapes in these samples: keep them in a list")
-    return torch.stack(values)
-
-
-def _unstack(value: Any, name: str) -> Sequence[Tensor]:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} is a {type(value)}, not a tensor with a batch dimension")
-    return value.unbind()

@@ -4,12 +4,14 @@ import colorsys
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw
 
 Array = np.ndarray[Any, Any]
 Color = str | tuple[int, int, int]
@@ -39,6 +41,8 @@ def rgb(color: Color) -> tuple[int, int, int]:
         if color in _LETTERS:
             return _LETTERS[color]
         try:
+            from PIL import ImageColor
+
             return ImageColor.getrgb(color)[:3]
         except ValueError:
             raise ValueError(f"no colour {color!r}: give a name, '#rrggbb', or a tuple of three numbers") from None
@@ -78,8 +82,7 @@ def for_each(value: Any, number: int, what: str) -> list[Any]:
 def draw_points(image: Array, positions: Any, colors: Colors, marker: str | None, sizes: Any) -> Array:
     """Draws points at ``positions``, (N, 2) as (x, y); ``sizes`` are areas in square pixels."""
     points = array(positions).reshape(-1, 2)
-    canvas = Image.fromarray(image)
-    draw = ImageDraw.Draw(canvas)
+    canvas, draw = _canvas(image)
     all_sizes = for_each(36 if sizes is None else sizes, len(points), "sizes")
     for (x, y), color, size in zip(points.tolist(), for_each(colors, len(points), "colors"), all_sizes):
         radius = max(0.5, math.sqrt(float(size)) / 2)
@@ -110,8 +113,7 @@ def draw_polygons(
         for_each(face_colors, number, "face colours"),
     )
     styles, widths = for_each(styles, number, "line styles"), for_each(widths, number, "line widths")
-    canvas = Image.fromarray(image)
-    draw = ImageDraw.Draw(canvas, "RGBA")  # blends what is drawn by its alpha
+    canvas, draw = _canvas(image, "RGBA")  # blends what is drawn by its alpha
     opacity = round(255 * alpha)
     for polygon, edge, face, style, width in zip(polygons, edges, faces, styles, widths):
         points = [(float(x), float(y)) for x, y in array(polygon)]
@@ -150,8 +152,7 @@ def draw_texts(
     """Draws texts at ``positions``, (N, 2) as (x, y)."""
     number = len(texts)
     points = array(positions).reshape(-1, 2).tolist()
-    canvas = Image.fromarray(image)
-    draw = ImageDraw.Draw(canvas, "RGBA")
+    canvas, draw = _canvas(image, "RGBA")
     columns = (
         for_each(points, number, "positions"), for_each(sizes, number, "font sizes"),
         for_each(colors, number, "colors"),
@@ -237,12 +238,22 @@ def resize(image: Array, size: tuple[int, int], nearest: bool = False) -> Array:
     """Returns an image at another size, (height, width)."""
     if tuple(image.shape[:2]) == tuple(size):
         return image
+    from PIL import Image
+
     method = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
     return np.array(Image.fromarray(image).resize((size[1], size[0]), method))
 
 
+def _canvas(image: Array, mode: str | None = None) -> "tuple[Image.Image, ImageDraw.ImageDraw]":
+    """Return a copy of an image to draw on. Pillow is imported at first use: most runs draw nothing."""
+    from PIL import Image, ImageDraw
+
+    canvas = Image.fromarray(image)
+    return canvas, ImageDraw.Draw(canvas, mode)
+
+
 def _draw_marker(
-    draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, color: tuple[int, int, int], marker: str
+    draw: "ImageDraw.ImageDraw", x: float, y: float, radius: float, color: tuple[int, int, int], marker: str
 ) -> None:
     around = (x - radius, y - radius, x + radius, y + radius)
     if marker == "o":
@@ -275,7 +286,9 @@ def _dashed(points: list[tuple[float, float]], style: str) -> Iterator[list[tupl
             position, index = end, index + 1
 
 
-def _draw_frame(draw: ImageDraw.ImageDraw, around: tuple[float, float, float, float], frame: Mapping[str, Any]) -> None:
+def _draw_frame(
+    draw: "ImageDraw.ImageDraw", around: tuple[float, float, float, float], frame: Mapping[str, Any]
+) -> None:
     pad = float(frame.get("pad", 2))
     x1, y1, x2, y2 = around
     face, edge = frame.get("facecolor", "w"), frame.get("edgecolor", "none")
@@ -289,6 +302,8 @@ def _draw_frame(draw: ImageDraw.ImageDraw, around: tuple[float, float, float, fl
 
 def _font(name: str, size: float) -> Any:
     """Returns a font of a file; Pillow's own for the family ``sans-serif``."""
+    from PIL import ImageFont
+
     return ImageFont.load_default(size) if name == "sans-serif" else ImageFont.truetype(name, size)
 
 

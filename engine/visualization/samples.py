@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torchvision import utils
 
-from trainwright.engine.structures.elements import BaseDataElement, InstanceData
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.visualization import drawing
 from trainwright.engine.visualization.drawing import Array, array
 

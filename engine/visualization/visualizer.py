@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,12 +15,13 @@ from trainwright.engine.errors import ConfigError
 from trainwright.engine.records.current import CurrentMixin
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import VISBACKENDS, VISUALIZERS
-from trainwright.engine.visualization.backends import BaseVisBackend
+from trainwright.engine.visualization import drawing
+from trainwright.engine.visualization.backends.base import BaseVisBackend
+from trainwright.engine.visualization.drawing import Colors
 
 if TYPE_CHECKING:
     from trainwright.engine.config.config import Config
     from trainwright.engine.structures.elements import BaseDataElement
-    from trainwright.engine.visualization.drawing import Colors
 
 Image = np.ndarray[Any, Any]
 Points = Image | Tensor
@@ -81,9 +81,7 @@ class Visualizer(CurrentMixin):
             image: RGB, (height, width, 3), or grey, (height, width), with numbers from 0 to 255. It is
                 copied.
         """
-        from trainwright.engine.visualization.drawing import as_image
-
-        self._image = as_image(image)
+        self._image = drawing.as_image(image)
         self.height, self.width = self._image.shape[:2]
         self._default_font_size = float(max(np.sqrt(self.height * self.width) // 90, 10))
 
@@ -136,7 +134,7 @@ class Visualizer(CurrentMixin):
     def draw_points(
         self,
         positions: Points,
-        colors: "Colors" = "g",
+        colors: Colors = "g",
         marker: str | None = None,
         sizes: Points | None = None,
     ) -> Self:
@@ -148,8 +146,6 @@ class Visualizer(CurrentMixin):
             marker: ``o``, ``s``, ``+`` or ``x``.
             sizes: areas in square pixels, (N,); 36 by default.
         """
-        from trainwright.engine.visualization import drawing
-
         self._image = drawing.draw_points(self.get_image(), positions, colors, marker, sizes)
         return self
 
@@ -158,7 +154,7 @@ class Visualizer(CurrentMixin):
         texts: str | Sequence[str],
         positions: Points,
         font_sizes: float | list[float] | None = None,
-        colors: "Colors" = "g",
+        colors: Colors = "g",
         vertical_alignments: str | list[str] = "top",
         horizontal_alignments: str | list[str] = "left",
         font_families: str | list[str] = "sans-serif",
@@ -179,8 +175,6 @@ class Visualizer(CurrentMixin):
             bboxes: frames behind the texts: ``facecolor``, ``edgecolor``, ``alpha``, ``pad``.
             font_properties: accepted for callers of MMEngine: a path of a font file, as ``font_families``.
         """
-        from trainwright.engine.visualization import drawing
-
         lines = [texts] if isinstance(texts, str) else list(texts)
         sizes = self._default_font_size if font_sizes is None else font_sizes
         fonts = font_families if font_properties is None else font_properties
@@ -201,7 +195,7 @@ class Visualizer(CurrentMixin):
         self,
         x_datas: Points,
         y_datas: Points,
-        colors: "Colors" = "g",
+        colors: Colors = "g",
         line_styles: str | list[str] = "-",
         line_widths: float | list[float] = 2,
     ) -> Self:
@@ -217,8 +211,6 @@ class Visualizer(CurrentMixin):
         Raises:
             ValueError: the two differ in shape.
         """
-        from trainwright.engine.visualization import drawing
-
         if x_datas.shape != y_datas.shape:
             raise ValueError(f"x and y differ in shape: {tuple(x_datas.shape)}, {tuple(y_datas.shape)}")
         ends = np.stack([drawing.array(x_datas).reshape(-1, 2), drawing.array(y_datas).reshape(-1, 2)], axis=-1)
@@ -229,10 +221,10 @@ class Visualizer(CurrentMixin):
         self,
         center: Points,
         radius: Points,
-        edge_colors: "Colors" = "g",
+        edge_colors: Colors = "g",
         line_styles: str | list[str] = "-",
         line_widths: float | list[float] = 2,
-        face_colors: "Colors" = "none",
+        face_colors: Colors = "none",
         alpha: float = 0.8,
     ) -> Self:
         """Draws circles.
@@ -246,8 +238,6 @@ class Visualizer(CurrentMixin):
             face_colors: of the insides; ``none`` for none.
             alpha: opacity from 0 to 1.
         """
-        from trainwright.engine.visualization import drawing
-
         centers = drawing.array(center).reshape(-1, 2).tolist()
         circles = [drawing.circle(at, r) for at, r in zip(centers, drawing.array(radius).reshape(-1).tolist())]
         return self.draw_polygons(circles, edge_colors, line_styles, line_widths, face_colors, alpha)
@@ -255,10 +245,10 @@ class Visualizer(CurrentMixin):
     def draw_bboxes(
         self,
         bboxes: Points,
-        edge_colors: "Colors" = "g",
+        edge_colors: Colors = "g",
         line_styles: str | list[str] = "-",
         line_widths: float | list[float] = 2,
-        face_colors: "Colors" = "none",
+        face_colors: Colors = "none",
         alpha: float = 0.8,
     ) -> Self:
         """Draws boxes.
@@ -274,8 +264,6 @@ class Visualizer(CurrentMixin):
         Raises:
             ValueError: these are no boxes.
         """
-        from trainwright.engine.visualization import drawing
-
         if bboxes.shape[-1] != 4:
             raise ValueError(f"boxes are (N, 4), as (x1, y1, x2, y2), not {tuple(bboxes.shape)}")
         boxes = [drawing.box(corners) for corners in drawing.array(bboxes).reshape(-1, 4).tolist()]
@@ -284,10 +272,10 @@ class Visualizer(CurrentMixin):
     def draw_polygons(
         self,
         polygons: Points | Sequence[Points],
-        edge_colors: "Colors" = "g",
+        edge_colors: Colors = "g",
         line_styles: str | list[str] = "-",
         line_widths: float | list[float] = 2,
-        face_colors: "Colors" = "none",
+        face_colors: Colors = "none",
         alpha: float = 0.8,
     ) -> Self:
         """Draws polygons.
@@ -300,17 +288,13 @@ class Visualizer(CurrentMixin):
             face_colors: of the insides; ``none`` for none.
             alpha: opacity from 0 to 1.
         """
-        from trainwright.engine.visualization import drawing
-
         several = [polygons] if isinstance(polygons, np.ndarray | Tensor) else list(polygons)
         self._image = drawing.draw_polygons(
             self.get_image(), several, edge_colors, line_styles, line_widths, face_colors, alpha
         )
         return self
 
-    def draw_binary_masks(
-        self, binary_masks: Points, colors: "Colors" = "g", alphas: float | list[float] = 0.8
-    ) -> Self:
+    def draw_binary_masks(self, binary_masks: Points, colors: Colors = "g", alphas: float | list[float] = 0.8) -> Self:
         """Lays colours over the pixels of masks.
 
         Args:
@@ -321,8 +305,6 @@ class Visualizer(CurrentMixin):
         Raises:
             ValueError: another dtype or size.
         """
-        from trainwright.engine.visualization import drawing
-
         self._image = drawing.draw_masks(self.get_image(), binary_masks, colors, alphas)
         return self
 
@@ -352,43 +334,29 @@ class Visualizer(CurrentMixin):
         Raises:
             ValueError: the arguments do not fit the map.
         """
-        from trainwright.engine.visualization import drawing
-
         return drawing.draw_featmap(featmap, overlaid_image, channel_reduction, topk, arrangement, resize_shape, alpha)
 
     def add_config(self, config: "Config", **kwargs: Any) -> None:
         """Writes the config of the run."""
-        for backend in self._writing_backends():
-            with _survived(backend):
-                backend.add_config(config, **kwargs)
+        self._write(lambda backend: backend.add_config(config, **kwargs))
 
     def add_graph(self, model: nn.Module, data_batch: Any = None, **kwargs: Any) -> None:
         """Writes the structure of the model."""
-        for backend in self._writing_backends():
-            with _survived(backend):
-                backend.add_graph(model, data_batch, **kwargs)
+        self._write(lambda backend: backend.add_graph(model, data_batch, **kwargs))
 
     def add_image(self, name: str, image: Image, step: int = 0) -> None:
         """Writes an image, RGB, uint8, (height, width, 3)."""
-        for backend in self._writing_backends():
-            with _survived(backend):
-                backend.add_image(name, image, step)
+        self._write(lambda backend: backend.add_image(name, image, step))
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
         """Writes a number."""
-        for backend in self._writing_backends():
-            with _survived(backend):
-                backend.add_scalar(name, value, step, **kwargs)
+        self._write(lambda backend: backend.add_scalar(name, value, step, **kwargs))
 
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
         """Writes numbers by name; backends that write files also write them to ``file_path``."""
-        for backend in self._writing_backends():
-            try:
-                backend.add_scalars(scalar_dict, step, file_path, **kwargs)
-            except OSError as error:  # as _survived, for what is called at every log line
-                _warn(backend, error)
+        self._write(lambda backend: backend.add_scalars(scalar_dict, step, file_path, **kwargs))
 
     def add_datasample(
         self,
@@ -421,7 +389,7 @@ class Visualizer(CurrentMixin):
             return
         self.set_image(image)
         if data_sample is not None:
-            from trainwright.engine.visualization.samples import draw_sample
+            from trainwright.engine.visualization.samples import draw_sample  # needs torchvision
 
             meta = self.dataset_meta or {}
             self.set_image(draw_sample(self.get_image(), data_sample, meta, draw_gt, draw_pred, pred_score_thr))
@@ -437,12 +405,18 @@ class Visualizer(CurrentMixin):
 
     def close(self) -> None:
         """Closes the backends. Writing again opens them again."""
-        for backend in self._vis_backends.values():
-            with _survived(backend):
-                backend.close()
+        self._write(lambda backend: backend.close(), everywhere=True)
 
-    def _writing_backends(self) -> list[BaseVisBackend]:
-        return list(self._vis_backends.values()) if is_main_process() else []
+    def _write(self, action: Callable[[BaseVisBackend], None], everywhere: bool = False) -> None:
+        """Call every backend, in the main process or everywhere.
+
+        An error of the disk becomes a warning: losing a curve is no reason to lose a run.
+        """
+        for backend in self._vis_backends.values() if everywhere or is_main_process() else ():
+            try:
+                action(backend)
+            except OSError as error:
+                get_logger().warning(f"{type(backend).__name__} cannot write: {error}. Training continues.")
 
     def _add_backend(self, backend: Mapping[str, Any] | BaseVisBackend) -> None:
         name = ""
@@ -462,19 +436,6 @@ class Visualizer(CurrentMixin):
         if name in self._vis_backends:
             raise ValueError(f"two backends are called {name!r}: give one of them another 'name'")
         self._vis_backends[name] = backend
-
-
-@contextmanager
-def _survived(backend: BaseVisBackend) -> Iterator[None]:
-    """Turns the error of a full or failing disk into a warning: losing a curve is no reason to lose a run."""
-    try:
-        yield
-    except OSError as error:
-        _warn(backend, error)
-
-
-def _warn(backend: BaseVisBackend, error: OSError) -> None:
-    get_logger().warning(f"{type(backend).__name__} cannot write: {error}. Training goes on.")
 
 
 def _warn_of_unused(**settings: tuple[Any, Any]) -> None:

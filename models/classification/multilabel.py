@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import MODELS
-from trainwright.engine.structures.elements import BaseDataElement, DataSample
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.sample import DataSample, sample_name
 from trainwright.models.module import BaseModule, InitCfg
 
 
@@ -67,7 +68,7 @@ class MultiLabelClsHead(BaseModule):
         if self.topk is not None:
             return list(scores.topk(min(self.topk, scores.shape[1])).indices.sort().values)
         chosen = scores >= self.thr
-        return list(chosen.nonzero()[:, 1].split(chosen.sum(1).tolist()))
+        return list(torch.split(chosen.nonzero()[:, 1], chosen.sum(1).tolist()))
 
 
 @MODELS.register_module()
@@ -128,7 +129,7 @@ def gather_multi_hot(data_samples: Any, num_classes: int) -> Tensor:
                 truth = torch.zeros(num_classes, device=truth.device).index_fill_(0, truth.flatten(), 1.0)
             except IndexError as error:
                 raise ValueError(
-                    f"{_name(sample)} has a class beyond the {num_classes} of the model: {truth.tolist()}"
+                    f"{sample_name(sample)} has a class beyond the {num_classes} of the model: {truth.tolist()}"
                 ) from error
         rows.append(truth.float())
     return torch.stack(rows)
@@ -144,8 +145,4 @@ def _truth(sample: Any) -> Tensor:
     for name in ("gt_score", "gt_label"):
         if name in sample:
             return torch.as_tensor(sample[name] if isinstance(sample, Mapping) else getattr(sample, name))
-    raise ValueError(f"{_name(sample)} has neither gt_score nor gt_label: the data set must give one of them")
-
-
-def _name(sample: Any) -> str:
-    return str(sample.get("img_path") or f"sample {sample.get('sample_idx', '(without number)')}")
+    raise ValueError(f"{sample_name(sample)} has neither gt_score nor gt_label: the data set must give one of them")

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainwright.engine.errors import did_you_mean
+from trainwright.engine.evaluation.classification import ENDINGS, check_items, precision_recall_f1
 from trainwright.engine.evaluation.metric import BatchMetric
 from trainwright.engine.registry import METRICS
 from trainwright.models.classification.multilabel import gather_multi_hot
@@ -83,8 +83,6 @@ class MultiLabelMetric(_ScoredMetric):
         ValueError: no such item or average.
     """
 
-    all_items = ("precision", "recall", "f1-score", "support")
-
     def __init__(
         self,
         thr: float | None = None,
@@ -95,12 +93,7 @@ class MultiLabelMetric(_ScoredMetric):
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device, prefix)
-        for item in items:
-            if item not in self.all_items:
-                hint = did_you_mean(item, self.all_items) or f"these can be chosen: {', '.join(self.all_items)}"
-                raise ValueError(f"no item {item!r}: {hint}")
-        if average not in ("macro", "micro", None):
-            raise ValueError(f"average is 'macro', 'micro' or None, not {average!r}")
+        check_items(items, average)
         self.thr = 0.5 if thr is None and topk is None else thr
         self.topk = topk
         self.items = tuple(items)
@@ -111,20 +104,9 @@ class MultiLabelMetric(_ScoredMetric):
         scores, truth = results
         true = truth > 0
         predicted = self._predicted(scores) & (truth >= 0)
-        right, found, support = ((part).sum(0).double() for part in (true & predicted, predicted, true))
-        if self.average == "micro":
-            right, found, support = right.sum(), found.sum(), support.sum()
-        precision = 100.0 * right / found.clamp(min=1)
-        recall = 100.0 * right / support.clamp(min=1)
-        total = precision + recall
-        f1_score = torch.where(total > 0, 2 * precision * recall / total, 0.0)
-        values = {"precision": precision, "recall": recall, "f1-score": f1_score}
-        if self.average == "macro":
-            values = {name: value.mean() for name, value in values.items()}
-            support = support.sum()
-        values["support"] = support.long()
-        ending = self._suffix() + {"macro": "", "micro": "_micro", None: "_classwise"}[self.average]
-        return {f"{name}{ending}": values[name].tolist() for name in self.items}
+        right, found, support = (part.sum(0) for part in (true & predicted, predicted, true))
+        values = precision_recall_f1(right, found, support, self.average)
+        return {f"{name}{self._suffix()}{ENDINGS[self.average]}": values[name].tolist() for name in self.items}
 
     def _predicted(self, scores: Tensor) -> Tensor:
         predicted = torch.ones_like(scores, dtype=torch.bool) if self.thr is None else scores >= self.thr

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainwright.engine.structures.elements import BaseDataElement, DataSample
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.sample import DataSample
 
 
 def gather_labels(data_samples: Any) -> Tensor:

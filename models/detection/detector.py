@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import MODELS
-from trainwright.engine.structures.elements import BaseDataElement, DataSample, InstanceData
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.instance_data import InstanceData
+from trainwright.engine.structures.sample import DataSample, sample_name
 from trainwright.models.base import BaseModel
 from trainwright.models.module import InitCfg
 from trainwright.models.pretrained import build_network
@@ -118,7 +120,7 @@ class TorchvisionDetector(BaseModel):
             if field not in truth:
                 hint = " (LoadAnnotations(with_mask=True))" if field == "masks" else ""
                 raise ValueError(
-                    f"the instances of {_name(sample)} have no {field}: does the pipeline load them{hint}?"
+                    f"the instances of {sample_name(sample)} have no {field}: does the pipeline load them{hint}?"
                 )
             target[field] = truth[field]
         if "keypoints" in self._needed and truth.keypoints.shape[-1] == 2:
@@ -147,7 +149,7 @@ class TorchvisionDetector(BaseModel):
             else f"with the box {box} has no area: `trainwright browse-dataset` names bad annotations; what crops "
             "leave of a box is removed by SanitizeBoundingBoxes"
         )
-        raise ValueError(f"{_name(sample)}: instance {number} {wrong}")
+        raise ValueError(f"{sample_name(sample)}: instance {number} {wrong}")
 
     def _predictions(
         self, detections: Sequence[Mapping[str, Tensor]], inputs: Sequence[Tensor], data_samples: Any
@@ -223,16 +225,12 @@ def _instances_of(sample: BaseDataElement) -> InstanceData:
     instances = sample.get("gt_instances")
     if instances is None or "bboxes" not in instances or "labels" not in instances:
         raise ValueError(
-            f"{_name(sample)} has no gt_instances with bboxes and labels: does the pipeline load them "
+            f"{sample_name(sample)} has no gt_instances with bboxes and labels: does the pipeline load them "
             "(LoadAnnotations)?"
         )
     if (of := sample.get("gt_shape")) is not None and of != sample.get("img_shape", of):
         raise ValueError(
-            f"the instances of {_name(sample)} are for an image of the size {of}, not {sample.img_shape}: load them "
-            "before the image is resized, so that both are"
+            f"the instances of {sample_name(sample)} are for an image of the size {of}, not {sample.img_shape}: load "
+            "them before the image is resized, so that both are"
         )
     return instances  # type: ignore[no-any-return]  # checked by the data sample
-
-
-def _name(sample: BaseDataElement) -> str:
-    return str(sample.get("img_path") or f"sample {sample.get('sample_idx', '(without number)')}")

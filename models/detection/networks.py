@@ -212,7 +212,8 @@ def _without_fetching(build: Callable[[], nn.Module]) -> nn.Module:
         name = next(name for name in models.list_models() if models.get_model_weights(name) is type(weights))
         takes_backbone = "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters
         no_weights = {"weights": None, **({"weights_backbone": None} if takes_backbone else {})}
-        return models.get_model(name, **no_weights).state_dict()
+        state: Mapping[str, Any] = models.get_model(name, **no_weights).state_dict()
+        return state
 
     fetching = WeightsEnum.get_state_dict
     WeightsEnum.get_state_dict = random_state
@@ -349,7 +350,8 @@ def _assemble_ssd(
         if name == "ssdlite"
         else SSDHead(channels, anchors, outputs)
     )
-    return SSD(backbone, boxes, (width, height), outputs, head=head, **kwargs)
+    network: nn.Module = SSD(backbone, boxes, (width, height), outputs, head=head, **kwargs)
+    return network
 
 
 _PROBED_SIZE = 256

@@ -55,7 +55,7 @@ class HeatmapHead(BaseModule):
         layers: list[nn.Module] = []
         channels = in_channels
         for width, kernel in zip(deconv_out_channels, deconv_kernel_sizes):
-            layers += [_doubling(channels, width, kernel), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            layers += [_upsampling_layer(channels, width, kernel), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
             channels = width
         self.deconv_layers = nn.Sequential(*layers)
         self.final_layer = nn.Conv2d(channels, out_channels, 1)
@@ -110,7 +110,7 @@ def flip_heatmaps(heatmaps: Tensor, flip_indices: Sequence[int]) -> Tensor:
     return heatmaps[:, list(flip_indices)].flip(-1)
 
 
-def _doubling(in_channels: int, out_channels: int, kernel: int) -> nn.ConvTranspose2d:
+def _upsampling_layer(in_channels: int, out_channels: int, kernel: int) -> nn.ConvTranspose2d:
     if kernel not in (2, 3, 4):
         raise ConfigError("deconv_kernel_sizes", f"a kernel of 2, 3 or 4 doubles the size, not {kernel}")
     padding, output_padding = {4: (1, 0), 3: (1, 1), 2: (0, 0)}[kernel]

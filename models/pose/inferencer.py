@@ -8,7 +8,8 @@ import torch
 
 from trainwright.engine.inference.inferencer import Inferencer
 from trainwright.engine.registry import INFERENCERS
-from trainwright.engine.structures.elements import DataSample, InstanceData
+from trainwright.engine.structures.instance_data import InstanceData
+from trainwright.engine.structures.sample import DataSample
 
 
 @INFERENCERS.register_module()

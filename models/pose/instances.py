@@ -5,7 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainwright.engine.structures.elements import BaseDataElement, DataSample, InstanceData
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.instance_data import InstanceData
+from trainwright.engine.structures.sample import DataSample, sample_name
 
 _SURE = 0.2  # keypoints below say nothing about the instance, as in the evaluation of Xiao et al.
 
@@ -32,11 +34,13 @@ def gather_keypoints(data_samples: Any, number: int, device: torch.device | str 
         instances = sample.get("gt_instances")
         keypoints = None if instances is None else instances.get("keypoints")
         if keypoints is None:
-            raise ValueError(f"{_name(sample)} has no keypoints in gt_instances: does the data set give gt_keypoints?")
+            raise ValueError(
+                f"{sample_name(sample)} has no keypoints in gt_instances: does the data set give gt_keypoints?"
+            )
         if keypoints.shape != (1, number, 2):
             raise ValueError(
-                f"{_name(sample)} has keypoints of shape {tuple(keypoints.shape)}, not {(1, number, 2)}: a top-down "
-                "model takes one instance a sample (data_mode='topdown'), with as many keypoints as heat maps"
+                f"{sample_name(sample)} has keypoints of shape {tuple(keypoints.shape)}, not {(1, number, 2)}: a "
+                "top-down model takes one instance a sample (data_mode='topdown'), with as many keypoints as heat maps"
             )
         points.append(keypoints[0])
         seen = instances.get("keypoints_visible")
@@ -107,7 +111,3 @@ def _restored(instances: InstanceData, back: Tensor) -> InstanceData:
         # Boxes count from the edge of the first pixel, keypoints from its centre.
         restored.bboxes = (_warped(boxes.view(-1, 2, 2) - 0.5, back.to(boxes)) + 0.5).flatten(1)
     return restored
-
-
-def _name(sample: Any) -> str:
-    return str(sample.get("img_path") or f"sample {sample.get('sample_idx', '(without number)')}")

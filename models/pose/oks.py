@@ -100,6 +100,6 @@ def _concatenated(first: Mapping[str, Array], second: Mapping[str, Array]) -> di
     return {name: np.concatenate([values, second[name]]) for name, values in first.items() if name in second}
 
 
-def _count(instances: Mapping[str, Sequence[Any]]) -> int:
+def _count(instances: Mapping[str, Sequence[Any] | Array]) -> int:
     """Returns the number of instances."""
     return len(instances.get("keypoints", ()))

@@ -59,7 +59,7 @@ def TorchvisionSegmentationModel(
         fetch = find_torchvision_weights(name.partition("_")[2], weights_backbone)
         load_pretrained(
             model.backbone,  # type: ignore[arg-type]  # a module
-            lambda backbone: load_weights(backbone, _of_features(fetch(), backbone), weights_backbone),
+            lambda backbone: load_weights(backbone, _feature_weights(fetch(), backbone), weights_backbone),
         )
     if weights is not None:
         fetch = find_torchvision_weights(name, weights)
@@ -67,7 +67,7 @@ def TorchvisionSegmentationModel(
     return model
 
 
-def _of_features(state: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
+def _feature_weights(state: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
     """Returns the weights of a classifier that belong to its feature layers, under the names these have here."""
     layers = dict(backbone.named_children())
     plain = {name.removeprefix("features."): weight for name, weight in state.items()}

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainwright.engine.structures.elements import BaseDataElement, DataSample, PixelData
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.pixel_data import PixelData
+from trainwright.engine.structures.sample import DataSample, sample_name
 
 
 def gather_seg_maps(data_samples: Any, size: Sequence[int], ignore_index: int = 255) -> Tensor:
@@ -109,7 +111,7 @@ def _seg_map(sample: BaseDataElement) -> Tensor:
     pixels = sample.get("gt_sem_seg")
     if pixels is None:
         raise ValueError(
-            f"{_name(sample)} has no gt_sem_seg: does the pipeline load class maps (LoadSegMap), "
+            f"{sample_name(sample)} has no gt_sem_seg: does the pipeline load class maps (LoadSegMap), "
             "and does the data set know where they are?"
         )
     plane: Tensor = pixels.sem_seg
@@ -121,14 +123,9 @@ def _padded(plane: Tensor, height: int, width: int, value: int, sample: BaseData
     if down == right == 0:
         return plane
     if down < 0 or right < 0:
+        name = "the batch" if sample is None else sample_name(sample)
         raise ValueError(
-            f"the class map of {_name(sample)} has the size {tuple(plane.shape[-2:])}, its image {(height, width)}: "
+            f"the class map of {name} has the size {tuple(plane.shape[-2:])}, its image {(height, width)}: "
             "load it before the image is resized, so that both are"
         )
     return F.pad(plane, (0, right, 0, down), value=value)
-
-
-def _name(sample: BaseDataElement | None) -> str:
-    if sample is None:
-        return "the batch"
-    return str(sample.get("img_path") or f"sample {sample.get('sample_idx', '(without number)')}")

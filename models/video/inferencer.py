@@ -35,28 +35,13 @@ class ActionRecogInferencer(Inferencer):
             values from 0 to 255, or a list of these.
     """
 
-    def visualize(
-        self,
-        inputs: Sequence[Any],
-        preds: Sequence[Any],
-        show: bool = False,
-        wait_time: float = 0,
-        out_dir: str | os.PathLike[str] | None = None,
-    ) -> list[np.ndarray[Any, Any]]:
-        """Draws classes and scores on frames of each video side by side; see :meth:`Inferencer.visualize`."""
-        if not show and out_dir is None:
-            return []
-        pictures = []
-        names: list[str] = []
-        for index, (source, sample) in enumerate(zip(inputs, preds)):
-            name = Path(source).stem if isinstance(source, str | os.PathLike) else f"{index:08d}"
-            names.append(name if name not in names else f"{name}_{index:08d}")
-            out_file = None if out_dir is None else str(Path(out_dir) / f"{names[-1]}.png")
-            self.visualizer.add_datasample(
-                names[-1], _strip(source), sample, draw_gt=False, show=show, wait_time=wait_time, out_file=out_file
-            )
-            pictures.append(self.visualizer.get_image())
-        return pictures
+    def picture_of(self, source: Any) -> np.ndarray[Any, Any]:
+        """Return frames of a video side by side, (H, W, 3)."""
+        reader = _opened(source)["video_reader"]
+        count = min(_FRAMES_SHOWN, len(reader))
+        frames = reader.frames(np.linspace(0, len(reader) - 1, count).round().astype(int).tolist())
+        reader.close()
+        return np.concatenate([frame.permute(1, 2, 0).numpy() for frame in frames], axis=1)
 
     def pred2dict(self, data_sample: Any) -> Any:
         """Returns a prediction as numbers, strings, lists and dictionaries."""
@@ -110,12 +95,3 @@ def _opened(source: Any) -> Any:
             )
         sample = {"array": frames.astype(np.uint8)}
     return TRANSFORMS.build({"type": "PyAVInit"})(sample)
-
-
-def _strip(source: Any) -> np.ndarray[Any, Any]:
-    """Returns frames of a video side by side, (H, W, 3)."""
-    reader = _opened(source)["video_reader"]
-    count = min(_FRAMES_SHOWN, len(reader))
-    frames = reader.frames(np.linspace(0, len(reader) - 1, count).round().astype(int).tolist())
-    reader.close()
-    return np.concatenate([frame.permute(1, 2, 0).numpy() for frame in frames], axis=1)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.registry import MODELS
-from trainwright.engine.structures.elements import BaseDataElement, DataSample
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.sample import DataSample
 from trainwright.models.classification.samples import gather_labels
 from trainwright.models.preprocessor import BaseDataPreprocessor
 

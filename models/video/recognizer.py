@@ -87,7 +87,7 @@ class Recognizer3D(BaseModel):
         if mode == "predict":
             return add_predictions(self._average(self._logits_of_views(inputs)), data_samples)
         if mode == "tensor":
-            return self.logits(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
+            return torch.unflatten(self.logits(inputs.flatten(0, 1)), 0, inputs.shape[:2])
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
 
     def logits(self, clips: Tensor) -> Tensor:
@@ -110,8 +110,8 @@ class Recognizer3D(BaseModel):
     def _logits_of_views(self, inputs: Tensor) -> Tensor:
         """Returns the logits of all clips, of shape (N, clips, num_classes), not too many at once."""
         clips = inputs.flatten(0, 1)
-        parts = clips.split(self.max_testing_views or len(clips))
-        return torch.cat([self.logits(part) for part in parts]).unflatten(0, inputs.shape[:2])
+        parts = torch.split(clips, self.max_testing_views or len(clips))
+        return torch.unflatten(torch.cat([self.logits(part) for part in parts]), 0, inputs.shape[:2])
 
     def _average(self, logits: Tensor) -> Tensor:
         """Returns logits (N, num_classes) whose softmax is the mean over the clips."""

@@ -9,7 +9,7 @@ import torch
 
 from trainwright.datasets import default_collate, pseudo_collate, whole_batch, worker_init_fn
 from trainwright.engine.registry import FUNCTIONS
-from trainwright.engine.structures.elements import DataSample
+from trainwright.engine.structures.sample import DataSample
 
 SAMPLES = [
     {"a": 1, "b": (2, 3), "name": "x", "d": [1, [2]]},

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import HOOKS
-from trainwright.engine.structures.elements import DataSample
+from trainwright.engine.structures.sample import DataSample
 from trainwright.hooks.visualization import VisualizationHook, to_image
 
 

@@ -13,7 +13,7 @@ from trainwright.engine.errors import ConfigError, MissingExtraError
 from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.registry import MODELS
-from trainwright.engine.structures.elements import DataSample
+from trainwright.engine.structures.sample import DataSample
 from trainwright.models import (
     MLP,
     BinaryCrossEntropyLoss,

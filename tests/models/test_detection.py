@@ -20,7 +20,8 @@ from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.registry import MODELS
 from trainwright.engine.run.runner import Runner
-from trainwright.engine.structures.elements import DataSample, InstanceData
+from trainwright.engine.structures.instance_data import InstanceData
+from trainwright.engine.structures.sample import DataSample
 from trainwright.models import CocoMetric, DetDataPreprocessor, FeaturePyramid, TorchvisionDetector, VOCMetric
 from trainwright.models.detection.networks import _rows_of_classes
 

@@ -1,6 +1,5 @@
-"""BaseModule: the order of initialisation, and what the log file says about it."""
+"""BaseModule: the order of initialization, and what is logged about it."""
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import torch
 from torch import nn
 
 from trainwright.engine.records.logger import MMLogger
+from trainwright.engine.run.model_setup import initialize_model
 from trainwright.models import BaseModule, ModuleDict, ModuleList, Sequential
 
 
@@ -60,37 +60,15 @@ def test_a_second_call_warns_and_changes_nothing(capsys: pytest.CaptureFixture[s
     assert "init_weights of Net was called more than once" in capsys.readouterr().out
 
 
-def test_log_file_says_how_each_parameter_got_its_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    class Custom(BaseModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = nn.Parameter(torch.ones(3))
-
-        def init_weights(self) -> None:
-            nn.init.constant_(self.scale, 4)
-
+def test_the_log_names_the_init_cfgs_and_their_modules(capsys: pytest.CaptureFixture[str]) -> None:
     net = Net(constant(1))
-    net.custom = Custom()
-    net.norm = nn.BatchNorm1d(2)
-    logger = MMLogger("init_log", log_file=tmp_path / "run.log")
-    with MMLogger.set_current(logger):
-        net.init_weights()
-    logger.close()
-    lines = (tmp_path / "run.log").read_text().splitlines()
-    assert lines[0].endswith("Initialisation of the parameters:")
-    table = {line.split()[0]: line.split("  ")[-1].strip() for line in lines[1:]}
-    assert table == {
-        "own.weight": "ConstantInit: bias=1, val=1",
-        "own.bias": "ConstantInit: bias=1, val=1",
-        "sub.0.weight": "ConstantInit: bias=5, val=5",
-        "sub.0.bias": "ConstantInit: bias=5, val=5",
-        "custom.scale": "by init_weights of Custom",
-        "norm.weight": "by the constructor of its layer",
-        "norm.bias": "by the constructor of its layer",
-    }
-    assert "Initialisation" not in capsys.readouterr().out
-    assert not any(hasattr(module, "_params_init_info") for module in net.modules())
-    assert logging.getLogger("trainwright") is not logger
+    net.again = Sequential(nn.Linear(2, 2), init_cfg=constant(5))
+    with MMLogger.set_current(MMLogger("init_log")):
+        initialize_model(net)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "initialized by" in line]
+    assert len(lines) == 2
+    assert "Net: " in lines[0] and "'val': 1" in lines[0]
+    assert "sub and 1 more: " in lines[1] and "'val': 5" in lines[1]
 
 
 def test_parameters_must_not_be_replaced_while_initialising() -> None:
@@ -102,8 +80,8 @@ def test_parameters_must_not_be_replaced_while_initialising() -> None:
         def init_weights(self) -> None:
             self.weight = nn.Parameter(torch.ones(1))
 
-    with pytest.raises(ValueError, match="the parameter 'weight' appeared while Replacing"):
-        Sequential(Replacing()).init_weights()
+    with pytest.raises(ValueError, match=r"0\.weight"):
+        initialize_model(Sequential(Replacing()))
 
 
 def test_containers() -> None:

@@ -14,7 +14,7 @@ from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.inference.inferencer import Inferencer
 from trainwright.engine.run.runner import Runner
-from trainwright.engine.structures.elements import DataSample
+from trainwright.engine.structures.sample import DataSample
 from trainwright.models import (
     AveragePrecision,
     BinaryCrossEntropyLoss,

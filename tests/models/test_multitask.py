@@ -10,7 +10,8 @@ from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.inference.inferencer import Inferencer
 from trainwright.engine.run.runner import Runner
-from trainwright.engine.structures.elements import DataSample, PixelData
+from trainwright.engine.structures.pixel_data import PixelData
+from trainwright.engine.structures.sample import DataSample
 from trainwright.models import MultiTaskModel
 
 CONFIG = Path(__file__).parents[2] / "configs/multitask/unet_kind_and_parts_shapes.py"

@@ -18,7 +18,8 @@ from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.registry import MODELS
 from trainwright.engine.run.runner import Runner
-from trainwright.engine.structures.elements import DataSample, InstanceData
+from trainwright.engine.structures.instance_data import InstanceData
+from trainwright.engine.structures.sample import DataSample
 from trainwright.models import (
     HeatmapHead,
     KeypointMSELoss,

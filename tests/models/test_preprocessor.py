@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainwright.engine.structures.elements import DataSample
+from trainwright.engine.structures.sample import DataSample
 from trainwright.models import BaseDataPreprocessor, ClsDataPreprocessor, ImgDataPreprocessor, stack_batch
 
 IMAGENET = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}

@@ -18,7 +18,8 @@ from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.registry import MODELS
 from trainwright.engine.run.runner import Runner
-from trainwright.engine.structures.elements import DataSample, PixelData
+from trainwright.engine.structures.pixel_data import PixelData
+from trainwright.engine.structures.sample import DataSample
 from trainwright.models import (
     DiceLoss,
     IoUMetric,

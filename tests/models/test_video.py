@@ -18,7 +18,7 @@ from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.registry import MODELS
 from trainwright.engine.run.runner import Runner
-from trainwright.engine.structures.elements import DataSample
+from trainwright.engine.structures.sample import DataSample
 from trainwright.models import ActionDataPreprocessor, ActionRecogInferencer, Recognizer3D, SmallC3D
 from trainwright.tools.cli import main
 

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.transforms.v2.functional import to_pil_image
 
 from trainwright.datasets import Shapes
-from trainwright.engine.inference.inferencer import _run_lengths
+from trainwright.engine.inference.results import _run_lengths
 
 
 def write_coco_shapes(folder: Path, size: int = 64, numbers: tuple[int, int] = (4, 2)) -> None:

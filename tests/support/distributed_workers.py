@@ -105,7 +105,7 @@ def evaluate_cases(cases: list[Case]) -> list[dict[str, Any]]:
     """
     from trainwright.engine.distributed import get_dist_info
     from trainwright.engine.evaluation.evaluator import Evaluator
-    from trainwright.engine.structures.elements import DataSample
+    from trainwright.engine.structures.sample import DataSample
 
     rank, world_size = get_dist_info()
     results = []
@@ -126,7 +126,8 @@ def evaluate_seg_maps(truth: torch.Tensor, guess: torch.Tensor) -> dict[str, Any
     """Evaluates this process's share of some class maps, (N, H, W), padded as the default sampler pads."""
     from trainwright.engine.distributed import get_dist_info
     from trainwright.engine.evaluation.evaluator import Evaluator
-    from trainwright.engine.structures.elements import DataSample, PixelData
+    from trainwright.engine.structures.pixel_data import PixelData
+    from trainwright.engine.structures.sample import DataSample
 
     rank, world_size = get_dist_info()
     size = len(truth)
@@ -141,7 +142,7 @@ def evaluate_scores(scores: torch.Tensor, truth: torch.Tensor) -> dict[str, Any]
     """Evaluates this process's share of multi-label scores and truth, (N, C), padded as the default sampler pads."""
     from trainwright.engine.distributed import get_dist_info
     from trainwright.engine.evaluation.evaluator import Evaluator
-    from trainwright.engine.structures.elements import DataSample
+    from trainwright.engine.structures.sample import DataSample
 
     rank, world_size = get_dist_info()
     size = len(truth)

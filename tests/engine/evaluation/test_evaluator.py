@@ -9,7 +9,8 @@ import torch
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.evaluation.metric import BaseMetric, get_metric_value
 from trainwright.engine.registry import EVALUATOR
-from trainwright.engine.structures.elements import BaseDataElement, DataSample
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.sample import DataSample
 
 
 class Labels(BaseMetric):
@@ -84,8 +85,8 @@ def test_offline_evaluation_hands_over_data_too():
     data = [{"inputs": label, "pair": (label, -label)} for label in range(3)]
     assert evaluator.offline_evaluate(samples, data, chunk_size=2) == {"labels/all": [0, 1, 2]}
     assert evaluator.metrics[0].batches == [
-        {"inputs": [0, 1], "pair": ([0, 1], [0, -1])},
-        {"inputs": [2], "pair": ([2], [-2])},
+        {"inputs": [0, 1], "pair": [[0, 1], [0, -1]]},
+        {"inputs": [2], "pair": [[2], [-2]]},
     ]
     with pytest.raises(ValueError, match="more predictions than data"):
         Evaluator(Labels()).offline_evaluate(samples, data[:2])

@@ -11,10 +11,13 @@ from PIL import Image
 
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import CheckpointError, ConfigError
-from trainwright.engine.inference.inferencer import BaseInferencer, Inferencer, _plain
+from trainwright.engine.inference.inferencer import BaseInferencer, Inferencer
+from trainwright.engine.inference.results import as_plain
 from trainwright.engine.registry import INFERENCERS, MODELS
 from trainwright.engine.run.model_setup import build_model
-from trainwright.engine.structures.elements import DataSample, InstanceData
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.instance_data import InstanceData
+from trainwright.engine.structures.sample import DataSample
 
 LENET = "trainwright::classification/lenet_fashion_mnist.py"
 CLASSES = tuple("abcdefghij")
@@ -275,7 +278,7 @@ def test_masks_become_run_lengths() -> None:
 
     masks = torch.zeros(4, 3, 4, dtype=torch.bool)
     masks[1, 1:, 2] = masks[2, 0, 0] = masks[3] = True
-    encoded = _plain(InstanceData(masks=masks, scores=torch.ones(4)))["masks"]
+    encoded = as_plain(BaseDataElement(pred_instances=InstanceData(masks=masks)), {})["pred_instances"]["masks"]
     assert [rle["counts"] for rle in encoded] == [[12], [7, 2, 3], [0, 1, 11], [0, 12]]
     decoded = coco_mask.decode(coco_mask.frPyObjects(encoded, 3, 4)).transpose(2, 0, 1)
     assert (decoded == masks.numpy()).all()

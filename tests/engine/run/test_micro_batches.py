@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trainwright.engine.errors import ConfigError, TrainingError
 from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
 from trainwright.engine.run.micro_batches import num_samples, take
-from trainwright.engine.structures.elements import DataSample
+from trainwright.engine.structures.sample import DataSample
 
 HALVE = dict(by_epoch=True, max_epochs=2, halve_batch_on_oom=True)
 

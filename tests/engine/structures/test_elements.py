@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from trainwright.engine.structures.elements import BaseDataElement, DataSample, InstanceData, LabelData, PixelData
+from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.instance_data import InstanceData
+from trainwright.engine.structures.label_data import LabelData
+from trainwright.engine.structures.pixel_data import PixelData
+from trainwright.engine.structures.sample import DataSample, sample_name
 
 
 class Boxes(BaseDataElement):
@@ -276,3 +280,10 @@ def test_what_cannot_be_batched_is_refused():
         DataSample.batch([DataSample(gt_instances=InstanceData())])
     with pytest.raises(ValueError, match="differ in length"):
         DataSample(gt_label=torch.zeros(2), pred_score=torch.zeros(3, 2)).unbatch()
+
+
+def test_a_sample_is_named_by_its_file_or_else_by_its_number() -> None:
+    assert sample_name({"img_path": "a.png", "sample_idx": 3}) == "a.png"
+    assert sample_name(DataSample(metainfo={"sample_idx": 3})) == "sample 3"
+    assert sample_name({"filename": "a.mp4"}) == "a.mp4"
+    assert "number" in sample_name({})

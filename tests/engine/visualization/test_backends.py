@@ -1,6 +1,7 @@
 """The backends write what they are given, each in its own way."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,11 @@ from PIL import Image
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError, MissingExtraError
 from trainwright.engine.registry import VISBACKENDS
-from trainwright.engine.visualization import backends
-from trainwright.engine.visualization.backends import (
-    BaseVisBackend,
-    LocalVisBackend,
-    MLflowVisBackend,
-    TensorboardVisBackend,
-    WandbVisBackend,
-    force_init_env,
-)
+from trainwright.engine.visualization.backends.base import BaseVisBackend, force_init_env
+from trainwright.engine.visualization.backends.local import LocalVisBackend
+from trainwright.engine.visualization.backends.mlflow import MLflowVisBackend
+from trainwright.engine.visualization.backends.tensorboard import TensorboardVisBackend
+from trainwright.engine.visualization.backends.wandb import WandbVisBackend
 
 PICTURE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 
@@ -128,7 +125,7 @@ def test_a_missing_package_is_named(
     def absent(name: str) -> None:
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr(backends, "import_module", absent)
+    monkeypatch.setattr(sys.modules[backend.__module__], "import_module", absent)
     with pytest.raises(MissingExtraError, match=rf"pip install 'trainwright\[{extra}\]'"):
         backend(str(tmp_path)).add_scalar("loss", 1.0)
 

@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 
 from trainwright.engine.records.logger import MMLogger
-from trainwright.engine.structures.elements import DataSample, InstanceData, PixelData
+from trainwright.engine.structures.instance_data import InstanceData
+from trainwright.engine.structures.pixel_data import PixelData
+from trainwright.engine.structures.sample import DataSample
 from trainwright.engine.visualization import visualizer as visualizer_module
-from trainwright.engine.visualization.backends import LocalVisBackend
+from trainwright.engine.visualization.backends.local import LocalVisBackend
 from trainwright.engine.visualization.visualizer import Visualizer
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 255)

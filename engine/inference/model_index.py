@@ -1,0 +1,31 @@
+"""The models that an installed library lists in its ``model-index.yml``."""
+
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from trainwright.engine.fileio import load
+
+
+def find_model_index(scope: str) -> Path:
+    """Returns the file in which a library lists its models."""
+    spec = find_spec(scope) if scope.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(f"the library {scope!r} is not installed")
+    package = Path(next(iter(spec.submodule_search_locations)))
+    for folder in (package.parent, package / ".mim"):
+        if (folder / "model-index.yml").is_file():
+            return folder / "model-index.yml"
+    raise ValueError(f"the library {scope!r} lists no models: there is no model-index.yml")
+
+
+def listed_models(scope: str) -> Iterator[dict[str, Any]]:
+    index = find_model_index(scope)
+    for metafile in load(index)["Import"]:
+        yield from load(index.parent / metafile)["Models"]
+
+
+def names_of(entry: Mapping[str, Any]) -> list[str]:
+    aliases = entry.get("Alias") or []
+    return [entry["Name"], *([aliases] if isinstance(aliases, str) else aliases)]

@@ -1,0 +1,107 @@
+"""A backend that writes to Weights & Biases."""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from trainwright.engine.errors import MissingExtraError
+from trainwright.engine.registry import VISBACKENDS
+from trainwright.engine.visualization.backends.base import BaseVisBackend, Image, checked_image, force_init_env, scalars
+
+if TYPE_CHECKING:
+    from trainwright.engine.config.config import Config
+
+
+@VISBACKENDS.register_module()
+class WandbVisBackend(BaseVisBackend):
+    """Writes to Weights & Biases. Needs the extra ``wandb``.
+
+    Curves are drawn over a value ``step`` that is logged with them, since wandb's own step can only grow,
+    while training counts iterations and validation epochs.
+
+    Args:
+        save_dir: folder for its local files.
+        init_kwargs: arguments of ``wandb.init``, such as ``project`` or ``mode='offline'``.
+        define_metric_cfg: summaries by metric name, such as ``{'accuracy/top1': 'max'}``, or a list of
+            arguments of ``define_metric``.
+        commit: whether each call makes a row of its own at once.
+        log_code_name: name under which the code in the current folder is uploaded; nothing is uploaded if
+            None.
+        watch_kwargs: arguments of ``watch``, used by :meth:`add_graph`.
+    """
+
+    def __init__(
+        self,
+        save_dir: str,
+        init_kwargs: Mapping[str, Any] | None = None,
+        define_metric_cfg: Mapping[str, str] | Sequence[Mapping[str, Any]] | None = None,
+        commit: bool = True,
+        log_code_name: str | None = None,
+        watch_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(save_dir)
+        self._init_kwargs = dict(init_kwargs or {})
+        self._define_metric_cfg = define_metric_cfg or ()
+        self._commit = commit
+        self._log_code_name = log_code_name
+        self._watch_kwargs = dict(watch_kwargs or {})
+
+    @property
+    @force_init_env
+    def experiment(self) -> Any:
+        """The ``wandb`` run."""
+        return self._run
+
+    def _init_env(self) -> None:
+        try:
+            wandb = import_module("wandb")
+        except ImportError as error:
+            raise MissingExtraError("wandb", "wandb", "WandbVisBackend") from error
+        # A run of its own, whatever else this process logs.
+        arguments = {"dir": str(self._make_save_dir()), "reinit": "create_new", **self._init_kwargs}
+        self._run: Any = wandb.init(**arguments)
+        self._init_kwargs.update(id=self._run.id, resume="allow")  # after close, the same run goes on
+        self._image_class = wandb.Image
+        self._run.define_metric("*", step_metric="step")
+        if isinstance(self._define_metric_cfg, Mapping):
+            for name, summary in self._define_metric_cfg.items():
+                self._run.define_metric(name, summary=summary, step_metric="step")
+        else:
+            for definition in self._define_metric_cfg:
+                self._run.define_metric(**definition)
+
+    @force_init_env
+    def add_config(self, config: "Config", **kwargs: Any) -> None:
+        """Writes the config, and uploads the code if ``log_code_name`` says so."""
+        self._run.config.update(config.to_dict(), allow_val_change=True)
+        if self._log_code_name is not None:
+            self._run.log_code(name=self._log_code_name)
+
+    @force_init_env
+    def add_graph(self, model: nn.Module, data_batch: Any = None, **kwargs: Any) -> None:
+        """Watches the model's gradients, as ``watch_kwargs`` says."""
+        self._run.watch(model, **self._watch_kwargs)
+
+    @force_init_env
+    def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
+        """Writes an image."""
+        self._run.log({name: self._image_class(checked_image(image)), "step": step}, commit=self._commit)
+
+    def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
+        """Writes a number."""
+        self.add_scalars({name: value}, step)
+
+    @force_init_env
+    def add_scalars(
+        self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
+    ) -> None:
+        """Writes numbers in one row; what is none is left out."""
+        self._run.log({"step": step, **dict(scalars(scalar_dict))}, commit=self._commit)
+
+    def close(self) -> None:
+        """Ends the run and waits for its upload."""
+        if self._env_initialized:
+            self._run.finish()
+            self._env_initialized = False

@@ -367,6 +367,6 @@ def test_the_checkpoint_of_a_runner_without_a_config_file_is_enough(tmp_path: Pa
     Runner(model=model, work_dir=str(tmp_path / "b"), **options).train()
     with pytest.raises(
         CheckpointError,
-        match="the run was given an object, <trainwright.models.classification.classifier.ImageClassifier>",
+        match="the run was given an object, <trainwright.models.ImageClassifier>",
     ):
         Inferencer(tmp_path / "b/epoch_1.pth", device="cpu", show_progress=False)

@@ -14,7 +14,6 @@ from trainwright.engine.errors import ConfigError, TrainingError, did_you_mean
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import DataBatch, Hook
 from trainwright.engine.run.model_setup import unwrap
-from trainwright.engine.trees import map_leaves
 from trainwright.hooks.gradient_accumulation import single_wrappers
 
 if TYPE_CHECKING:
@@ -279,10 +278,14 @@ def _within_a_step(runner: "Runner") -> bool:
 
 
 def _copy(value: Any, device: torch.device | None) -> Any:
-    """Return a copy of nested containers and of the tensors in them."""
-    return map_leaves(
-        value, lambda leaf: leaf.detach().to(device or leaf.device, copy=True) if isinstance(leaf, Tensor) else leaf
-    )
+    """Returns a deep copy of containers and tensors."""
+    if isinstance(value, Tensor):
+        return value.detach().to(device or value.device, copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copy(item, device) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copy(item, device) for item in value)
+    return value
 
 
 def _all_finite(tensors: Iterable[Tensor]) -> bool:

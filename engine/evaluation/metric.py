@@ -19,7 +19,6 @@ from trainwright.engine.distributed import (
 from trainwright.engine.evaluation.samples import describe
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.structures.elements import BaseDataElement
-from trainwright.engine.trees import map_leaves
 
 
 class BaseMetric(ABC):
@@ -227,5 +226,14 @@ def _interleave(parts: Sequence[Tensor]) -> Tensor:
 
 
 def to_cpu(data: Any) -> Any:
-    """Return nested containers with every tensor and data element in them on the CPU."""
-    return map_leaves(data, lambda leaf: leaf.to("cpu") if isinstance(leaf, Tensor | BaseDataElement) else leaf)
+    """Returns the data with every tensor and data element in it on the CPU."""
+    if isinstance(data, Tensor | BaseDataElement):
+        return data.to("cpu")
+    if isinstance(data, dict):
+        return {key: to_cpu(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [to_cpu(item) for item in data]
+    if isinstance(data, tuple):
+        items = [to_cpu(item) for item in data]
+        return type(data)(*items) if hasattr(data, "_fields") else tuple(items)
+    return data

@@ -168,7 +168,8 @@ def build_dataloader(
         options.pop("prefetch_factor", None)
     if isinstance(dataset, IterableDataset):
         return _build_stream_loader(cfg, options, dataset, seed + rank_seed, path)
-    options["sampler"] = options["sampler"] or dict(type="DefaultSampler", shuffle=training)
+    if options["sampler"] is None:
+        options["sampler"] = dict(type="DefaultSampler", shuffle=training)
     return _build_positioned_loader(options, dataset, seed + rank_seed, path)
 
 

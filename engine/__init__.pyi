@@ -23,9 +23,6 @@ from .errors import Origin as Origin
 from .errors import TrainingError as TrainingError
 from .errors import TrainwrightError as TrainwrightError
 from .errors import UnknownTypeError as UnknownTypeError
-from .evaluation.classification import Accuracy as Accuracy
-from .evaluation.classification import ConfusionMatrix as ConfusionMatrix
-from .evaluation.classification import SingleLabelMetric as SingleLabelMetric
 from .evaluation.evaluator import Evaluator as Evaluator
 from .evaluation.metric import BaseMetric as BaseMetric
 from .evaluation.metric import BatchMetric as BatchMetric

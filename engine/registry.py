@@ -330,11 +330,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = _root(
 )
 PARAM_SCHEDULERS = _root("PARAM_SCHEDULERS", "parameter scheduler", ["trainwright.engine.optim.schedulers"])
 # The metrics of a task are in its models package.
-METRICS = _root(
-    "METRICS",
-    "metric",
-    ["trainwright.engine.evaluation.classification", "trainwright.engine.evaluation.metrics", "trainwright.models"],
-)
+METRICS = _root("METRICS", "metric", ["trainwright.engine.evaluation.metrics", "trainwright.models"])
 EVALUATOR = _root("EVALUATOR", "evaluator", ["trainwright.engine.evaluation.evaluator"])
 TASK_UTILS = _root("TASK_UTILS", "task util")
 VISUALIZERS = _root("VISUALIZERS", "visualizer", ["trainwright.engine.visualization.visualizer"])

@@ -14,6 +14,9 @@ from .classification.lenet import LeNet as LeNet
 from .classification.losses import BinaryCrossEntropyLoss as BinaryCrossEntropyLoss
 from .classification.losses import CrossEntropyLoss as CrossEntropyLoss
 from .classification.losses import LabelSmoothLoss as LabelSmoothLoss
+from .classification.metrics import Accuracy as Accuracy
+from .classification.metrics import ConfusionMatrix as ConfusionMatrix
+from .classification.metrics import SingleLabelMetric as SingleLabelMetric
 from .classification.mlp import MLP as MLP
 from .classification.multilabel import MultiLabelClsHead as MultiLabelClsHead
 from .classification.multilabel import MultiLabelLinearClsHead as MultiLabelLinearClsHead

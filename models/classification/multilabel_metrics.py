@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainwright.engine.evaluation.classification import ENDINGS, check_items, precision_recall_f1
 from trainwright.engine.evaluation.metric import BatchMetric
 from trainwright.engine.registry import METRICS
+from trainwright.models.classification.metrics import ENDINGS, check_items, precision_recall_f1
 from trainwright.models.classification.multilabel import gather_multi_hot
 
 

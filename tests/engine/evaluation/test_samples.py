@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainwright.engine.evaluation.classification import Accuracy
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.evaluation.metrics import DumpResults
 from trainwright.engine.evaluation.samples import samples_of
@@ -17,6 +16,7 @@ from trainwright.engine.fileio import load
 from trainwright.engine.inference.inferencer import Inferencer
 from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.sample import DataSample
+from trainwright.models.classification.metrics import Accuracy
 from trainwright.models.tta import BaseTTAModel
 
 Output = namedtuple("Output", ["gt_label", "pred_label"])  # what libraries return

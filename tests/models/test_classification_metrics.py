@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from trainwright.engine.errors import MissingExtraError
-from trainwright.engine.evaluation.classification import Accuracy, ConfusionMatrix, SingleLabelMetric
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.evaluation.metrics import DumpResults, TorchMetric
 from trainwright.engine.fileio import load
 from trainwright.engine.registry import METRICS
 from trainwright.engine.structures.sample import DataSample
+from trainwright.models.classification.metrics import Accuracy, ConfusionMatrix, SingleLabelMetric
 
 # The first two samples are right, the third is second best, the fourth third best, the fifth last.
 SCORES = torch.tensor(

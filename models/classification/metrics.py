@@ -191,7 +191,7 @@ class ConfusionMatrix(BatchMetric):
     @staticmethod
     def plot(matrix: Sequence[Sequence[int]], out_file: str | Path, classes: Sequence[str] | None = None) -> None:
         """Draw a confusion matrix to a file; true classes are in rows."""
-        from trainwright.engine.visualization.confusion_matrix import draw_confusion_matrix
+        from trainwright.models.classification.confusion_matrix import draw_confusion_matrix
 
         draw_confusion_matrix(matrix, out_file, classes)
 

@@ -1,4 +1,4 @@
-# R3D-18 on Kinetics-400 with torchvision's recipe (reported top-1 accuracy: 63.2). The accuracy is the mean of five
+# R3D-18 on Kinetics-400 with torchvision's recipe (reported top-1 accuracy: 63.2). It is averaged over five
 # clips. The recipe (references/video_classification of pytorch/vision): 64 processes with 16 clips each, 45 epochs of
 # five clips per video, SGD with a learning rate of 0.01 per process, divided by 10 after 20, 30 and 40 epochs, a linear
 # warm-up of 10 epochs, synchronized batch normalization, mixed precision. For other networks, torchvision reports 67.5

@@ -1,4 +1,4 @@
-"""How much memory data workers take for annotations: ``python benchmarks/annotations.py --help``."""
+"""Measure the memory that data workers use for annotations."""
 
 import argparse
 import json
@@ -11,18 +11,18 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-BOXES = 7  # of an image of COCO, on average
+BOXES = 7  # per image, as in COCO on average
 
 
 def measure(annotations: int, workers: int, serialize: bool) -> int:
-    """Returns the memory of this process and its data workers after one epoch, in bytes.
+    """Return the memory of this process and its data workers after one epoch, in bytes.
 
-    It is the proportional set size: a page that several processes share counts once.
+    This is the proportional set size: a page that is shared by several processes is counted once.
 
     Args:
-        annotations: number of images with 7 boxes each.
-        workers: number of data workers; each reads its share of all annotations.
-        serialize: keep the annotations as bytes, as datasets do, or as Python objects.
+        annotations: number of annotated images, with 7 boxes each.
+        workers: number of data workers; each reads a part of the annotations.
+        serialize: store the annotations as bytes, as datasets do by default, instead of Python objects.
     """
     import numpy as np
 
@@ -45,7 +45,7 @@ def measure(annotations: int, workers: int, serialize: bool) -> int:
                 for index in range(annotations)
             ]
 
-    # As pipelines do, it looks at everything in an annotation.
+    # Like a real pipeline, it accesses everything in an annotation.
     dataset = Boxes(serialize_data=serialize, pipeline=[lambda info: len(str(info))])
     loader = build_dataloader(
         dict(
@@ -55,29 +55,29 @@ def measure(annotations: int, workers: int, serialize: bool) -> int:
         seed=0, training=True,
     )  # fmt: skip
     read = sum(map(len, loader))
-    assert read == annotations, f"{read} of {annotations} annotations were read"
+    assert read == annotations, f"expected {annotations} annotations, got {read}"
     children = multiprocessing.active_children()
-    assert len(children) == workers, f"{len(children)} of {workers} workers are there"
+    assert len(children) == workers, f"expected {workers} data workers, got {len(children)}"
     return sum(proportional_set_size(pid) for pid in (os.getpid(), *(child.pid for child in children)))
 
 
 def proportional_set_size(pid: int | None) -> int:
-    """Returns the memory of a process in bytes, shared pages divided by the number of processes that share them."""
+    """Return the memory of a process in bytes, with shared pages divided among the processes that share them."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("the system does not tell the proportional set size")
+    raise RuntimeError("this system does not report the proportional set size (Pss)")
 
 
 def main() -> None:
-    """Prints a table, or with ``--json`` the numbers."""
+    """Print a table, or the numbers as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--annotations", type=int, default=200_000, help="default: %(default)s images with 7 boxes each"
+        "--annotations", type=int, default=200_000, help="annotated images, with 7 boxes each; default: %(default)s"
     )
-    parser.add_argument("--workers", type=int, default=4, help="default: %(default)s")
-    parser.add_argument("--objects", action="store_true", help="also keep the annotations as Python objects")
-    parser.add_argument("--json", action="store_true", help="print bytes by name")
+    parser.add_argument("--workers", type=int, default=4, help="data workers; default: %(default)s")
+    parser.add_argument("--objects", action="store_true", help="also measure annotations stored as Python objects")
+    parser.add_argument("--json", action="store_true", help="print the numbers of bytes as JSON")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one is not None:
@@ -87,7 +87,7 @@ def main() -> None:
     numbers: dict[str, list[int]] = {}
     for name, serialize in (("bytes", 1), *([("objects", 0)] if arguments.objects else [])):
         for workers in (0, arguments.workers):
-            # In a process of its own: what was there before would count too.
+            # Use a fresh process, because memory from earlier measurements would be counted.
             command = [sys.executable, __file__, "--annotations", str(arguments.annotations)]
             command += ["--one", str(workers), str(serialize)]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout

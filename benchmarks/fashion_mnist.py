@@ -1,4 +1,4 @@
-"""The shipped job, with what its config says, and its images as its competitors would load them."""
+"""The job from the shipped config, and its images as other training loops would load them."""
 
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ STEPS = -(-NUM_IMAGES // BATCH_SIZE)
 
 
 def read_images(size: int = NUM_IMAGES) -> tuple[Tensor, Tensor]:
-    """Returns the first shipped training images, uint8 of shape (N, 1, 28, 28), and their labels, int64."""
+    """Return the first ``size`` shipped training images, uint8 of shape (N, 1, 28, 28), and their labels, int64."""
     images, labels = FashionMNISTSubset(split="train").load_tensors()
     return images[:size], labels[:size]
 
 
 class WholeBatches(Dataset[Any]):
-    """A dataset of two tensors that hands over whole batches: what our dataset does, written by hand.
+    """A hand-written dataset of two tensors that returns whole batches, like Trainwright's dataset.
 
     Args:
         images: uint8 of shape (N, 1, 28, 28).
@@ -39,7 +39,7 @@ class WholeBatches(Dataset[Any]):
         return len(self.labels)
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """Returns a batch, half of its images flipped."""
+        """Return a batch, with each image flipped with probability 0.5."""
         chosen = torch.tensor(indices)
         images = self.images[chosen]
         flipped = torch.rand(len(images)) < 0.5
@@ -48,12 +48,12 @@ class WholeBatches(Dataset[Any]):
 
 
 def through_torchvision(images: Tensor, labels: Tensor, *, augment: bool) -> Dataset[Any]:
-    """Returns torchvision's FashionMNIST of these images: each becomes a PIL image, then a float tensor.
+    """Return torchvision's FashionMNIST with these images, which converts each to a PIL image, then to a tensor.
 
     Args:
         images: uint8 of shape (N, 1, 28, 28).
         labels: int64 of shape (N,).
-        augment: flip half of the images and normalise all, as the shipped job does; else ``ToTensor`` alone.
+        augment: also flip images with probability 0.5 and normalize them, like the shipped job.
     """
     from torchvision import datasets, transforms
 
@@ -70,10 +70,10 @@ def through_torchvision(images: Tensor, labels: Tensor, *, augment: bool) -> Dat
 
 
 class NormalizedImages(nn.Module):
-    """A network and the normalisation before it; float images are taken as normalised.
+    """A network that normalizes uint8 images first; float images must be normalized already.
 
     Args:
-        network: takes float images of shape (N, 1, H, W).
+        network: a module for float images of shape (N, 1, H, W).
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -81,7 +81,7 @@ class NormalizedImages(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the logits of images of shape (N, 1, H, W), uint8 or normalised."""
+        """Return the logits of images of shape (N, 1, H, W), uint8 or normalized floats."""
         if images.dtype == torch.uint8:
             images = (images.float() - MEAN) / STD
         logits: Tensor = self.network(images)

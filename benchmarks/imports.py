@@ -1,4 +1,4 @@
-"""Compares how long imports take, each in a fresh process: ``python benchmarks/imports.py --help``."""
+"""Compare import times, each in a fresh process."""
 
 import argparse
 import subprocess
@@ -21,25 +21,22 @@ STATEMENTS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the benchmark.
+    """Run the benchmark and return the exit status.
 
     Args:
-        argv: the words after the file name; those of this process if None.
-
-    Returns:
-        The exit status.
+        argv: the command line arguments; ``sys.argv[1:]`` if None.
     """
-    parser = argparse.ArgumentParser(description="Compares how long imports take, each in a fresh process.")
-    parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="measured rounds; default: %(default)s")
     arguments = parser.parse_args(argv)
 
     seconds: dict[str, list[float]] = {statement: [] for statement in STATEMENTS}
-    for number in range(arguments.rounds + 1):  # the first one fills the caches of files
+    for number in range(arguments.rounds + 1):  # the first round fills the file system cache
         for statement in STATEMENTS:
             result = _seconds(statement)
             if number:
                 seconds[statement].append(result)
-    print(f"start of Python included, {arguments.rounds} rounds")
+    print(f"including the start of Python, {arguments.rounds} rounds")
     print(table(seconds, STATEMENTS[0], "seconds", lambda time: f"{time:.2f}"))
     return 0
 

@@ -1,4 +1,4 @@
-"""Compares how many images per second reach the training: ``python benchmarks/input.py --help``."""
+"""Compare the throughput of data pipelines, in images per second."""
 
 import argparse
 import os
@@ -17,15 +17,12 @@ from trainwright.engine import MODELS, build_dataloader
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the benchmark.
+    """Run the benchmark and return the exit status.
 
     Args:
-        argv: the words after the file name; those of this process if None.
-
-    Returns:
-        The exit status.
+        argv: the command line arguments; ``sys.argv[1:]`` if None.
     """
-    parser = argparse.ArgumentParser(description="Compares how many images per second reach the training.")
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="passes over the images; default: %(default)s")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -45,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _build_loaders() -> dict[str, Callable[[], int]]:
-    """Returns, by name, functions that read all images once and return their number."""
+    """Return functions that read all images once and return their number, by name."""
     images, labels = fashion_mnist.read_images()
 
     def torchvision_loader(augment: bool) -> DataLoader[Any]:
@@ -60,7 +57,7 @@ def _build_loaders() -> dict[str, Callable[[], int]]:
         "torchvision: PIL, ToTensor": lambda: sum(len(batch[1]) for batch in plain),
         "torchvision: PIL, flip, ToTensor, Normalize": lambda: sum(len(batch[1]) for batch in augmented),
         "ours: flip": lambda: sum(len(batch["inputs"]) for batch in ours),
-        "ours: flip, and normalised by the preprocessor": lambda: sum(
+        "ours: flip, normalized by the preprocessor": lambda: sum(
             len(preprocessor(batch, True)["inputs"]) for batch in ours
         ),
     }

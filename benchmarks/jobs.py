@@ -1,4 +1,4 @@
-"""What is trained, the same for every contestant."""
+"""The training jobs, identical for all contestants."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,11 +15,11 @@ from trainwright.engine import MODELS
 
 
 class Clocked(nn.Module):
-    """A network that notes when each of its forward passes begins: the same clock for every contestant.
+    """A wrapper that records the start time of each forward pass, so that all contestants are timed alike.
 
     Args:
-        network: takes a batch of inputs and returns logits.
-        clock: returns seconds.
+        network: a module that maps a batch of inputs to logits.
+        clock: a function that returns the time in seconds.
     """
 
     def __init__(self, network: nn.Module, clock: Callable[[], float]) -> None:
@@ -29,34 +29,35 @@ class Clocked(nn.Module):
         self.begins: list[float] = []
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Returns the logits."""
+        """Return the logits."""
         self.begins.append(self._clock())
         logits: Tensor = self.network(inputs)
         return logits
 
     def seconds_per_step(self, warm_up: int) -> float:
-        """Returns the mean time from one forward pass to the next, without the first ``warm_up`` steps."""
+        """Return the mean time between forward passes, without the first ``warm_up`` steps."""
         return (self.begins[-1] - self.begins[warm_up]) / (len(self.begins) - 1 - warm_up)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One thing to train for one epoch.
+    """A training of one epoch.
 
     Args:
-        name: as on the command line.
-        title: what it is, for people.
-        steps: training steps in its epoch. Many short rounds say more than few long ones where the machine drifts.
-        rounds: rounds that count, unless the command line says otherwise.
-        batch_size: samples in a step.
-        build_network: makes a network that takes inputs and returns logits.
-        build_dataset: makes a dataset of inputs and labels; its argument is their number.
-        optimizer: ``type``, a class of ``torch.optim``, and its arguments.
-        label_smoothing: of the cross entropy that is minimised.
-        from_dataset: what is measured is the whole epoch, from reading the data to the checkpoint at its end;
-            otherwise only the steps.
-        one_cycle: arguments of a ``OneCycleLR`` that is stepped after each iteration.
-        own_loader: we get the loader of the bare loop too, as an object, and train by iterations.
+        name: its name on the command line.
+        title: a description for the printed report.
+        steps: training steps per epoch. Many short rounds are more robust than a few long ones if the speed of the
+            machine drifts.
+        rounds: the default number of measured rounds.
+        batch_size: samples per step.
+        build_network: builds a network that maps inputs to logits.
+        build_dataset: builds a dataset of inputs and labels with the given number of samples.
+        optimizer: config of the optimizer: ``type``, the name of a class in ``torch.optim``, and its arguments.
+        label_smoothing: label smoothing of the cross entropy loss.
+        from_dataset: measure the whole epoch, from reading the data to the final checkpoint, instead of only the
+            steps.
+        one_cycle: arguments of a ``OneCycleLR`` that is stepped after each iteration, if any.
+        own_loader: pass the data loader of the bare loop as an object, and train by iterations.
     """
 
     name: str
@@ -74,39 +75,39 @@ class Job:
 
     @property
     def warm_up(self) -> int:
-        """Steps at the beginning that do not count."""
+        """Number of initial steps that are not measured."""
         return self.steps // 10
 
     @property
     def size(self) -> int:
-        """Samples in the epoch."""
+        """Number of samples per epoch."""
         return self.steps * self.batch_size
 
     def build_loader(self) -> DataLoader[Any]:
-        """Returns the loader of a bare loop: shuffled, and in this process."""
+        """Build the data loader of a bare loop, shuffled and without workers."""
         dataset = self.build_dataset(self.size)
         whole_batches = {"collate_fn": _unchanged} if hasattr(dataset, "__getitems__") else {}
         return DataLoader(dataset, batch_size=self.batch_size, shuffle=True, **whole_batches)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Returns the loss of a batch."""
+        """Return the loss of a batch."""
         return nn.functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
 
     def build_optimizer(self, network: nn.Module) -> Optimizer:
-        """Returns the optimizer of a bare loop, with PyTorch's own defaults: on a CPU it is not fused."""
+        """Build the optimizer of a bare loop with PyTorch's defaults; on a CPU it is not fused."""
         settings = {key: value for key, value in self.optimizer.items() if key != "type"}
         optimizer: Optimizer = getattr(torch.optim, self.optimizer["type"])(network.parameters(), **settings)
         return optimizer
 
     def build_scheduler(self, optimizer: Optimizer) -> LRScheduler | None:
-        """Returns the schedule that is stepped after each iteration, if the job has one."""
+        """Build the scheduler that is stepped after each iteration, if the job has one."""
         return None if self.one_cycle is None else OneCycleLR(optimizer, **self.one_cycle)
 
 
 def _mlp() -> Job:
     return Job(
         name="mlp",
-        title="2-layer MLP, batch 8, Adam, steps alone",
+        title="2-layer MLP, batch 8, Adam, steps only",
         steps=600,
         rounds=21,
         batch_size=8,
@@ -118,24 +119,24 @@ def _mlp() -> Job:
 
 def _mlp_sgd() -> Job:
     optimizer = {"type": "SGD", "lr": 0.01, "momentum": 0.9}
-    return replace(_mlp(), name="mlp_sgd", title="2-layer MLP, batch 8, SGD, steps alone", optimizer=optimizer)
+    return replace(_mlp(), name="mlp_sgd", title="2-layer MLP, batch 8, SGD, steps only", optimizer=optimizer)
 
 
 def _own_loader() -> Job:
     return replace(
-        _mlp(), name="own_loader", title="2-layer MLP, Adam, a DataLoader object, steps alone", own_loader=True
+        _mlp(), name="own_loader", title="2-layer MLP, Adam, a DataLoader object, steps only", own_loader=True
     )
 
 
 def _own_loader_sgd() -> Job:
-    title = "2-layer MLP, SGD, a DataLoader object, steps alone"
+    title = "2-layer MLP, SGD, a DataLoader object, steps only"
     return replace(_mlp_sgd(), name="own_loader_sgd", title=title, own_loader=True)
 
 
 def _resnet18() -> Job:
     return Job(
         name="resnet18",
-        title="ResNet-18 on 32x32 images, batch 4, SGD, steps alone",
+        title="ResNet-18 on 32x32 images, batch 4, SGD, steps only",
         steps=20,
         rounds=5,
         batch_size=4,
@@ -174,11 +175,11 @@ JOBS: dict[str, Callable[[], Job]] = {
 
 
 def build_job(name: str, steps: int | None = None) -> Job:
-    """Returns a job.
+    """Build a job.
 
     Args:
         name: a key of :data:`JOBS`.
-        steps: other than its own number; ``fashion_mnist`` has at most the steps of an epoch.
+        steps: overrides the number of steps; ``fashion_mnist`` uses at most the steps of an epoch.
     """
     job = JOBS[name]()
     if steps is None:

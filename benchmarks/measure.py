@@ -1,4 +1,4 @@
-"""Rounds of measurements, in which everybody takes a turn."""
+"""Interleaved measurements of several contestants."""
 
 import cProfile
 import gc
@@ -20,16 +20,16 @@ CLOCKS: dict[str, Callable[[], float]] = {"wall": perf_counter, "cpu": process_t
 def run_rounds(
     job: Job, contestants: Sequence[Contestant], rounds: int, clock: Callable[[], float]
 ) -> dict[str, list[float]]:
-    """Lets everybody train in turn: one round to warm up, then those that count, each begun by another one.
+    """Let the contestants train in turn: one warm-up round, then measured rounds with rotating order.
 
     Args:
-        job: what to train.
-        contestants: who trains.
-        rounds: number of rounds that count.
-        clock: returns seconds.
+        job: the job to train.
+        contestants: the training loops to compare.
+        rounds: the number of measured rounds.
+        clock: a function that returns the time in seconds.
 
     Returns:
-        By name the seconds per step in each round.
+        The seconds per step in each round, by contestant name.
     """
     trains = {contestant.name: contestant.load() for contestant in contestants}
     seconds: dict[str, list[float]] = {name: [] for name in trains}
@@ -44,10 +44,10 @@ def run_rounds(
 
 
 def seconds_per_step(job: Job, train: Train, clock: Callable[[], float]) -> float:
-    """Trains once and returns the seconds per step.
+    """Train once and return the seconds per step.
 
-    A job ``from_dataset`` is measured from call to return. Of others only the steps count, without the first
-    tenth: from forward pass to forward pass, so that neither preparations nor the checkpoint at the end do.
+    A job with ``from_dataset`` is measured from call to return. For other jobs, the time between forward passes is
+    measured, without the first tenth of the steps. This excludes the setup and the final checkpoint.
     """
     network = Clocked(job.build_network(), clock)
     with tempfile.TemporaryDirectory() as folder, silenced():
@@ -59,7 +59,7 @@ def seconds_per_step(job: Job, train: Train, clock: Callable[[], float]) -> floa
 
 
 def profile(job: Job, contestant: Contestant, lines: int = 25) -> None:
-    """Prints where the time of one training goes, after another one to warm up."""
+    """Profile one training after a warm-up, and print the result."""
     train = contestant.load()
     seconds_per_step(job, train, perf_counter)
     profiler = cProfile.Profile()
@@ -72,19 +72,19 @@ def profile(job: Job, contestant: Contestant, lines: int = 25) -> None:
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Sends everything that this process prints, from C++ too, to nowhere."""
+    """Discard the output of this process, including that of C++ code."""
     streams = (sys.stdout, sys.stderr)
     for stream in streams:
         stream.flush()
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    kept = [os.dup(stream.fileno()) for stream in streams]
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    saved = [os.dup(stream.fileno()) for stream in streams]
     for stream in streams:
-        os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+        os.dup2(devnull, stream.fileno())
+    os.close(devnull)
     try:
         yield
     finally:
-        for stream, descriptor in zip(streams, kept):
+        for stream, descriptor in zip(streams, saved):
             stream.flush()
             os.dup2(descriptor, stream.fileno())
             os.close(descriptor)

@@ -12,14 +12,14 @@ def table(
     *,
     speedup: bool = False,
 ) -> str:
-    """Returns a line for each contestant: the median, and the ratios to the baseline of the same round.
+    """Return a table with one line per contestant: the median, and the ratios to the baseline in the same round.
 
     Args:
-        seconds: by name the seconds in each round.
-        baseline: whose seconds the others are compared with; without it there are no ratios.
-        column: what the median is called.
-        show: returns the text of a median.
-        speedup: show how many times faster than the baseline, instead of how many times slower.
+        seconds: the seconds in each round, by name.
+        baseline: the name to compare with; if it is not in ``seconds``, there are no ratios.
+        column: the column title of the median.
+        show: a function that formats a median.
+        speedup: report how many times faster than the baseline, instead of slower.
     """
     width = max(len(name) for name in seconds) + 2
     lines = [f"{'':<{width}}{column:>12}{'ratio':>10}{'min':>8}{'max':>8}"]

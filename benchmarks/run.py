@@ -1,4 +1,4 @@
-"""Compares the cost of a training step: ``python benchmarks/run.py --help``."""
+"""Compare the time of a training step with a bare PyTorch loop and other frameworks."""
 
 import argparse
 import os
@@ -15,16 +15,13 @@ from report import table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the benchmark.
+    """Run the benchmark and return the exit status.
 
     Args:
-        argv: the words after the file name; those of this process if None.
-
-    Returns:
-        The exit status.
+        argv: the command line arguments; ``sys.argv[1:]`` if None.
     """
     names = [contestant.name for contestant in CONTESTANTS]
-    parser = argparse.ArgumentParser(description="Compares the cost of a training step. See benchmarks/README.md.")
+    parser = argparse.ArgumentParser(description=f"{__doc__} See benchmarks/README.md.")
     parser.add_argument(
         "--jobs", nargs="+", choices=JOBS, default=list(JOBS), metavar="JOB", help=f"{', '.join(JOBS)}; default: all"
     )
@@ -34,21 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         choices=names,
         default=names,
         metavar="NAME",
-        help=f"who trains: {', '.join(names)}; default: all",
+        help=f"contestants: {', '.join(names)}; default: all",
     )
-    parser.add_argument("--rounds", type=int, help="that count; default: each job's own")
-    parser.add_argument("--steps", type=int, help="in a training; default: each job's own")
-    parser.add_argument(
-        "--clock", choices=CLOCKS, default="wall", help="cpu for a machine that is busy; default: %(default)s"
-    )
-    parser.add_argument(
-        "--profile", nargs=1, choices=names, metavar="NAME", help="print where this one's time goes, instead"
-    )
+    parser.add_argument("--rounds", type=int, help="measured rounds; default: depends on the job")
+    parser.add_argument("--steps", type=int, help="steps per round; default: depends on the job")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu for a busy machine; default: %(default)s")
+    parser.add_argument("--profile", nargs=1, choices=names, metavar="NAME", help="profile this contestant instead")
     arguments = parser.parse_args(argv)
     if (arguments.rounds is not None and arguments.rounds < 1) or (
         arguments.steps is not None and arguments.steps < 10
     ):
-        parser.error("at least one round, and ten steps")
+        parser.error("--rounds must be at least 1, and --steps at least 10")
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -59,13 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{contestant.name}: skipped, {contestant.package} is not installed")
     for name in arguments.jobs:
         job = build_job(name, arguments.steps)
-        takers = [taker for taker in chosen if taker.installed and taker.takes(name)]
+        contestants = [contestant for contestant in chosen if contestant.installed and contestant.supports(name)]
         if arguments.profile:
-            for taker in takers:
-                profile(job, taker)
+            for contestant in contestants:
+                profile(job, contestant)
             continue
         rounds = arguments.rounds or job.rounds
-        seconds = run_rounds(job, takers, rounds, CLOCKS[arguments.clock])
+        seconds = run_rounds(job, contestants, rounds, CLOCKS[arguments.clock])
         print(f"\n{name}: {job.title}")
         print(f"{job.steps} steps, {rounds} rounds, {arguments.clock} time")
         print(table(seconds, "bare", "per step", lambda time: f"{1e6 * time:,.0f} us"), flush=True)

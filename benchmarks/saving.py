@@ -1,4 +1,4 @@
-"""How long a save stops the training, in place and in the background: ``python benchmarks/saving.py --help``."""
+"""Measure how long training waits for a checkpoint, saved in the foreground and in the background."""
 
 import argparse
 import os
@@ -19,7 +19,7 @@ from trainwright.engine.run.hook import Hook
 
 
 class Stalls(Hook):
-    """Notes how long the hooks after an iteration take; the checkpoint hook is among them."""
+    """Record the duration of the hooks after each iteration, including the checkpoint hook."""
 
     priority = "HIGHEST"
 
@@ -36,7 +36,7 @@ class Stalls(Hook):
 
 
 class Wide(nn.Module):
-    """A network with a given number of parameters whose step costs next to nothing."""
+    """A network with a given number of parameters and a nearly free training step."""
 
     def __init__(self, parameters: int) -> None:
         super().__init__()
@@ -47,10 +47,15 @@ class Wide(nn.Module):
 
 
 def train(parameters: int, saves: int, async_save: bool) -> tuple[float, float, float, int]:
-    """Returns the stall of the first save and the median of the others, the seconds of all, and the size of a file."""
+    """Train and save, and measure the stalls.
+
+    Returns:
+        The stall of the first save, the median stall of the others, the duration of the run (in seconds), and the file
+        size in bytes.
+    """
     folder = tempfile.mkdtemp()
     stalls = Stalls()
-    interval = 40  # so that the save before is done
+    interval = 40  # long enough for the previous save to finish
     runner = Runner(
         model=Wide(parameters),
         work_dir=folder,
@@ -73,19 +78,24 @@ def train(parameters: int, saves: int, async_save: bool) -> tuple[float, float, 
 
 
 def main() -> None:
-    """Prints a table."""
+    """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parameters", type=float, default=100e6, help="default: 100 million, with Adam")
-    parser.add_argument("--saves", type=int, default=4, help="at least 2; default: %(default)s")
+    parser.add_argument(
+        "--parameters",
+        type=float,
+        default=100e6,
+        help="parameters of the network, trained with Adam; default: 100 million",
+    )
+    parser.add_argument("--saves", type=int, default=4, help="checkpoints per run, at least 2; default: %(default)s")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for async_save in (False, True):
         first, stall, seconds, size = train(int(arguments.parameters), arguments.saves, async_save)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        name = "in the background" if async_save else "in place"
+        name = "in the background" if async_save else "in the foreground"
         print(
             f"{name:18} stall: first {first:.2f} s, then {stall:.2f} s   whole run {seconds:6.1f} s   "
-            f"file {size / 1e9:.2f} GB   peak of memory so far {peak:.2f} GB",
+            f"file {size / 1e9:.2f} GB   peak memory so far {peak:.2f} GB",
             flush=True,
         )
 

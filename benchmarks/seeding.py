@@ -1,4 +1,4 @@
-"""What a random stream of its own costs each sample: ``python benchmarks/seeding.py --help``."""
+"""Measure the per-sample cost of seeding a separate random stream for each sample."""
 
 import argparse
 import os
@@ -18,12 +18,12 @@ BATCH_SIZE = 64
 
 
 class Numbers(Dataset[int]):
-    """Samples that cost nothing.
+    """A dataset whose samples cost nothing to load.
 
     Args:
-        deterministic: whether it declares that no sample depends on random numbers.
-        fetches_batches: whether it hands over whole batches.
-        length: how many.
+        deterministic: declare that samples do not depend on random numbers.
+        fetches_batches: load whole batches at once.
+        length: the number of samples.
     """
 
     def __init__(self, deterministic: bool, fetches_batches: bool, length: int = 6400) -> None:
@@ -42,15 +42,12 @@ class Numbers(Dataset[int]):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the benchmark.
+    """Run the benchmark and return the exit status.
 
     Args:
-        argv: the words after the file name; those of this process if None.
-
-    Returns:
-        The exit status.
+        argv: the command line arguments; ``sys.argv[1:]`` if None.
     """
-    parser = argparse.ArgumentParser(description="What a random stream of its own costs each sample.")
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=11, help="passes over the samples; default: %(default)s")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -68,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for batches in (False, True):
         fixed, seeded = (1e6 * median(seconds[batches, deterministic]) for deterministic in (True, False))
         name = "whole batches" if batches else "single samples"
-        print(f"{name:16} deterministic {fixed:6.2f}   seeded {seeded:6.2f}   the seeding {seeded - fixed:6.2f}")
+        print(f"{name:16} deterministic {fixed:6.2f}   seeded {seeded:6.2f}   seeding {seeded - fixed:6.2f}")
     return 0
 
 

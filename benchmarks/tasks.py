@@ -1,4 +1,4 @@
-"""What a model of a vision task adds to a step of a loop by hand: ``python benchmarks/tasks.py --help``."""
+"""Compare the step time of vision task models with a hand-written loop around the same network."""
 
 import argparse
 import copy
@@ -25,17 +25,17 @@ CLOCKS: dict[str, Callable[[], float]] = {"wall": perf_counter, "cpu": process_t
 
 @dataclass(frozen=True)
 class Task:
-    """A model of a task, and the same training written by hand.
+    """A model of a task, and the loss for a hand-written loop.
 
     Args:
-        title: what it is, for people.
-        network: config of the plain network.
-        model: config of the model around it, without the network.
-        dataset: config of the data; all samples are prepared before the training.
-        loss_by_hand: takes the plain network and a batch as the loader yields it, and returns the loss to minimise.
-        batch_size: samples in a step.
-        steps: in a training.
-        argument: of the model, which takes the network.
+        title: a description for the printed report.
+        network: config of the network.
+        model: config of the model around the network, without the network itself.
+        dataset: config of the dataset; all samples are loaded before training.
+        loss_by_hand: computes the loss from the network and a batch of the data loader.
+        batch_size: samples per step.
+        steps: training steps per round.
+        argument: the model's argument for the network.
     """
 
     title: str
@@ -49,9 +49,9 @@ class Task:
 
 
 class Prepared(Dataset[Any]):
-    """The samples of a dataset, prepared once."""
+    """A dataset of samples that are already loaded."""
 
-    deterministic = True  # what random streams cost is measured by seeding.py
+    deterministic = True  # the cost of random streams is measured by seeding.py
 
     def __init__(self, samples: Sequence[Any]) -> None:
         self.samples = samples
@@ -63,8 +63,8 @@ class Prepared(Dataset[Any]):
         return self.samples[index]
 
 
-class Begins:
-    """Notes when each forward pass of a network begins."""
+class StepTimer:
+    """Record the start time of each forward pass of a network."""
 
     def __init__(self, network: nn.Module, clock: Callable[[], float]) -> None:
         self.times: list[float] = []
@@ -72,7 +72,7 @@ class Begins:
 
     @property
     def seconds(self) -> float:
-        """Mean time from one forward pass to the next, without the first quarter of the steps."""
+        """Mean time between forward passes, without the first quarter of the steps."""
         first = len(self.times) // 4
         return (self.times[-1] - self.times[first]) / (len(self.times) - 1 - first)
 
@@ -81,7 +81,7 @@ OPTIMIZER = {"lr": 1e-4, "momentum": 0.9}
 
 
 def by_hand(task: Task, network: nn.Module, data: Prepared) -> None:
-    """Trains in a loop by hand, with the optimizer that the Runner's config gets."""
+    """Train in a hand-written loop, with the same optimizer as the Runner."""
     loader = DataLoader(data, task.batch_size, collate_fn=pseudo_collate)
     optimizer = torch.optim.SGD(network.parameters(), **OPTIMIZER)
     network.train()
@@ -93,12 +93,12 @@ def by_hand(task: Task, network: nn.Module, data: Prepared) -> None:
 
 
 def by_runner(task: Task, network: nn.Module, data: Prepared) -> None:
-    """Trains with Trainwright, with all its default hooks."""
+    """Train with Trainwright and its default hooks, except for checkpoints."""
     with tempfile.TemporaryDirectory() as folder:
         Runner(
             model={**task.model, task.argument: network},
             work_dir=folder,
-            # In the order of the loop by hand: batches differ in what they cost.
+            # Same order as in the hand-written loop, because the cost of batches differs.
             train_dataloader={
                 "dataset": data,
                 "batch_size": task.batch_size,
@@ -112,7 +112,7 @@ def by_runner(task: Task, network: nn.Module, data: Prepared) -> None:
 
 
 def measure(task: Task, rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
-    """Returns the seconds per step of both in each round; they take turns, and a first round does not count."""
+    """Return the seconds per step of both loops in each round. They alternate, after one warm-up round."""
     dataset = DATASETS.build({**task.dataset, "num_samples": task.steps * task.batch_size})
     data = Prepared([dataset[index] for index in range(len(dataset))])
     torch.manual_seed(0)
@@ -123,11 +123,11 @@ def measure(task: Task, rounds: int, clock: Callable[[], float]) -> dict[str, li
         names = list(contestants) if number % 2 else list(contestants)[::-1]
         for name in names:
             copied = copy.deepcopy(network)
-            begins = Begins(copied, clock)
+            timer = StepTimer(copied, clock)
             with silenced():
                 contestants[name](task, copied, data)
             if number:
-                seconds[name].append(begins.seconds)
+                seconds[name].append(timer.seconds)
     return seconds
 
 
@@ -216,7 +216,7 @@ TASKS: dict[str, Task] = {
         network={"type": "UNet", "num_classes": 4, "base_channels": 16, "depth": 4},
         model={
             "type": "TopdownPoseEstimator",
-            # One more convolution, of 4 to 4 channels, than by hand.
+            # One more convolution, from 4 to 4 channels, than in the hand-written loop.
             "head": {
                 "type": "HeatmapHead",
                 "in_channels": 4,
@@ -261,17 +261,14 @@ TASKS: dict[str, Task] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the benchmark.
+    """Run the benchmark and return the exit status.
 
     Args:
-        argv: the words after the file name; those of this process if None.
-
-    Returns:
-        The exit status.
+        argv: the command line arguments; ``sys.argv[1:]`` if None.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK", help=", ".join(TASKS))
-    parser.add_argument("--rounds", type=int, default=9, help="that count; default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=9, help="measured rounds; default: %(default)s")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu for a busy machine; default: %(default)s")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)

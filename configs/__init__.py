@@ -1,1 +1,1 @@
-"""Experiments that ship with Trainwright."""
+"""Configs that ship with Trainwright."""

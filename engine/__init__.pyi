@@ -30,9 +30,6 @@ from .evaluation.metric import get_metric_value as get_metric_value
 from .evaluation.metrics import DumpResults as DumpResults
 from .evaluation.metrics import TorchMetric as TorchMetric
 from .fileio import (
-    dict_from_file as dict_from_file,
-)
-from .fileio import (
     dump as dump,
 )
 from .fileio import (
@@ -110,7 +107,6 @@ from .registry import OPTIMIZERS as OPTIMIZERS
 from .registry import PARAM_SCHEDULERS as PARAM_SCHEDULERS
 from .registry import RUNNER_CONSTRUCTORS as RUNNER_CONSTRUCTORS
 from .registry import RUNNERS as RUNNERS
-from .registry import STRATEGIES as STRATEGIES
 from .registry import TASK_UTILS as TASK_UTILS
 from .registry import TRANSFORMS as TRANSFORMS
 from .registry import VISBACKENDS as VISBACKENDS

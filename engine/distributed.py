@@ -56,11 +56,6 @@ def get_local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def get_local_size() -> int:
-    """Return the number of processes on this machine, as set by the launcher."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
 def is_main_process(group: "dist.ProcessGroup | None" = None) -> bool:
     """Return whether this process has rank 0."""
     return get_rank(group) == 0

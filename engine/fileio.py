@@ -112,31 +112,6 @@ def list_from_file(
     return lines[offset : offset + max_num] if max_num > 0 else lines[offset:]
 
 
-def dict_from_file(
-    filename: str | Path, key_type: Callable[[str], Any] = str, encoding: str = "utf-8"
-) -> dict[Any, str | list[str]]:
-    """Return the lines of a text file as a mapping from their first word.
-
-    Args:
-        filename: the path. Each line has a key and one or more values, separated by whitespace.
-        key_type: converts the keys.
-        encoding: the encoding of the file.
-
-    Returns:
-        The value of each key, or a list if there are several.
-
-    Raises:
-        ValueError: a line has no value.
-    """
-    mapping: dict[Any, str | list[str]] = {}
-    for number, line in enumerate(list_from_file(filename, encoding=encoding), 1):
-        key, *values = line.split()
-        if not values:
-            raise ValueError(f"{filename}:{number}: {line!r} has a key but no value")
-        mapping[key_type(key)] = values[0] if len(values) == 1 else values
-    return mapping
-
-
 def _kind(file: Any, file_format: str | None) -> str:
     if file_format is None:
         if not isinstance(file, str | Path):

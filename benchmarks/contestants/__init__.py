@@ -1,4 +1,4 @@
-"""Who trains: one module for each. Its function takes a job, a network for it, and a folder to write in."""
+"""The contestants, one module each, with a function that trains a network on a job and writes to a folder."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ Train = Callable[[Job, nn.Module, Path], None]
 
 @dataclass(frozen=True)
 class Contestant:
-    """Somebody who trains.
+    """A training loop to measure.
 
     Args:
-        name: as on the command line and in the table.
-        module: where its function is.
-        function: name of the function.
-        package: what must be installed for it.
-        jobs: names of the jobs that it takes; all if empty.
+        name: its name on the command line and in the table.
+        module: the module that contains its function.
+        function: the name of the function.
+        package: the package that it needs.
+        jobs: the names of the jobs that it can train; all if empty.
     """
 
     name: str
@@ -32,15 +32,15 @@ class Contestant:
 
     @property
     def installed(self) -> bool:
-        """Whether its package is."""
+        """Whether its package is installed."""
         return find_spec(self.package) is not None
 
-    def takes(self, job: str) -> bool:
-        """Whether it trains the job of this name."""
+    def supports(self, job: str) -> bool:
+        """Return whether it can train the job with this name."""
         return not self.jobs or job in self.jobs
 
     def load(self) -> Train:
-        """Returns its function."""
+        """Import its function."""
         train: Train = getattr(import_module(f"contestants.{self.module}"), self.function)
         return train
 

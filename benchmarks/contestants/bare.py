@@ -10,7 +10,7 @@ from torch import nn
 
 
 def train(job: Job, network: nn.Module, folder: Path) -> None:
-    """Trains for one epoch, then saves the model and the optimizer."""
+    """Train for one epoch, then save the model and the optimizer."""
     loader = job.build_loader()
     optimizer = job.build_optimizer(network)
     scheduler = job.build_scheduler(optimizer)
@@ -26,7 +26,7 @@ def train(job: Job, network: nn.Module, folder: Path) -> None:
 
 
 def train_through_pil(job: Job, network: nn.Module, folder: Path) -> None:
-    """The same, with torchvision's FashionMNIST and its usual transforms."""
+    """Do the same with torchvision's FashionMNIST and its usual transforms."""
 
     def build_dataset(size: int) -> torch.utils.data.Dataset[object]:
         return fashion_mnist.through_torchvision(*fashion_mnist.read_images(size), augment=True)

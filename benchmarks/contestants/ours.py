@@ -11,17 +11,17 @@ from trainwright.engine import Config, Runner
 
 
 def train_same(job: Job, network: nn.Module, folder: Path) -> None:
-    """Trains with exactly the optimizer of the bare loop."""
+    """Train with exactly the optimizer of the bare loop."""
     build_runner(job, network, folder, {**job.optimizer, "fused": False}).train()
 
 
 def train_shipped(job: Job, network: nn.Module, folder: Path) -> None:
-    """Trains with the optimizer of a config that names no implementation: Adam is fused, SGD is not."""
+    """Train with the default implementation of the optimizer: Adam is fused, SGD is not."""
     build_runner(job, network, folder, job.optimizer).train()
 
 
 def build_runner(job: Job, network: nn.Module, folder: Path, optimizer: dict[str, Any]) -> Runner:
-    """Returns a runner for one epoch of a job; that of the shipped job comes from its config alone."""
+    """Build a runner for one epoch of a job. For the shipped job, it is built from the config alone."""
     if job.from_dataset:
         return _build_shipped_runner(job, folder, optimizer)
     return Runner(

@@ -1,4 +1,4 @@
-"""A loop with Hugging Face Accelerate."""
+"""A training loop with Hugging Face Accelerate."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from torch import nn
 
 
 def train(job: Job, network: nn.Module, folder: Path) -> None:
-    """Trains for one epoch, then saves the model and the optimizer."""
+    """Train for one epoch, then save the model and the optimizer."""
     for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()  # they outlive an Accelerator
+        state._reset_state()  # these singletons outlive an Accelerator
     accelerator = Accelerator(cpu=True)
     optimizer = job.build_optimizer(network)
     scheduler = job.build_scheduler(optimizer)

@@ -1,4 +1,4 @@
-"""Ignite's supervised trainer, which logs its loss every ten iterations."""
+"""Ignite's supervised trainer, logging the loss every ten iterations."""
 
 import logging
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import nn
 
 
 def train(job: Job, network: nn.Module, folder: Path) -> None:
-    """Trains for one epoch, then saves the model and the optimizer."""
+    """Train for one epoch, then save the model and the optimizer."""
     optimizer = job.build_optimizer(network)
     scheduler = job.build_scheduler(optimizer)
     trainer = create_supervised_trainer(network, optimizer, job.loss)

@@ -1,4 +1,4 @@
-"""Lightning's Trainer, with its default callbacks but no progress bar, and a logger that writes a file."""
+"""Lightning's Trainer with its default callbacks, without progress bar, logging to a file."""
 
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class _Module(lightning.LightningModule):
 
 
 def train(job: Job, network: nn.Module, folder: Path) -> None:
-    """Trains for one epoch; Lightning saves everything at its end."""
+    """Train for one epoch. Lightning saves a checkpoint at the end."""
     trainer = lightning.Trainer(
         accelerator="cpu",
         devices=1,

@@ -1,4 +1,4 @@
-"""MMEngine's Runner, with all its default hooks."""
+"""MMEngine's Runner with all its default hooks."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ class _Model(BaseModel):
 
 
 def train(job: Job, network: nn.Module, folder: Path) -> None:
-    """Trains for one epoch; MMEngine saves everything at its end."""
+    """Train for one epoch. MMEngine saves a checkpoint at the end."""
     schedulers = []
     if job.one_cycle is not None:
         cycle = job.one_cycle
@@ -41,5 +41,5 @@ def train(job: Job, network: nn.Module, folder: Path) -> None:
         optim_wrapper=OptimWrapper(optimizer=job.build_optimizer(network)),
         param_scheduler=schedulers,
         randomness={"seed": 0},
-        experiment_name=folder.name,  # MMEngine keeps a record of each name for good
+        experiment_name=folder.name,  # MMEngine keeps a global record of each name
     ).train()

@@ -1,4 +1,4 @@
-# What every run needs and few change.
+# Default settings of a run.
 default_hooks = dict(
     logger=dict(interval=20),
     checkpoint=dict(interval=1, max_keep_ckpts=1, save_best="auto"),

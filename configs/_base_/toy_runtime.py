@@ -1,4 +1,4 @@
-# Experiments of a few seconds on points in the plane.
+# Runtime settings for experiments of a few seconds on points in the plane.
 train_cfg = dict(by_epoch=True, max_epochs=20, val_interval=5)
 val_cfg = dict()
 test_cfg = dict()

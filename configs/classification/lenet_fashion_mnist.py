@@ -13,5 +13,5 @@ val_cfg = dict()
 test_cfg = dict()
 
 optim_wrapper = dict(optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.2))
-# The learning rate rises to eta_max and falls again, once in the whole run, with every iteration.
+# The learning rate rises to eta_max and falls again, once per run, updated every iteration.
 param_scheduler = dict(type="OneCycleLR", eta_max=1e-2, total_steps=max_epochs, convert_to_iter_based=True)

@@ -1,4 +1,4 @@
-# LeNet on all 60,000 + 10,000 images of Fashion-MNIST. They are downloaded to data_root unless they lie there already.
+# LeNet on all 60,000 + 10,000 images of Fashion-MNIST. They are downloaded to data_root unless they are already there.
 _base_ = "lenet_fashion_mnist.py"
 
 data_root = "data/fashion_mnist"

@@ -1,12 +1,12 @@
-# Linear evaluation of the features of a LeNet: the backbone stays as it is, and one linear layer is trained. 90 % after
-# lenet_fashion_mnist, 68 % with random weights.
+# Linear evaluation of a LeNet on Fashion-MNIST: 90 % after lenet_fashion_mnist. The backbone is frozen, and one linear
+# layer is trained. With random weights, the accuracy is 68 %.
 #     trainwright train classification/lenet_linear_fashion_mnist --load-from work_dirs/lenet_fashion_mnist/epoch_8.pth
 _base_ = "lenet_fashion_mnist.py"
 
 model = dict(
     _delete_=True,
     type="ImageClassifier",
-    # Without classes it gives its features.
+    # Without classes, it returns features.
     backbone=dict(type="LeNet", num_classes=None, batch_norm=True),
     head=dict(type="LinearClsHead", num_classes=10, in_channels=128),
     frozen=["backbone"],

@@ -1,4 +1,4 @@
-# torchvision's ResNet-18, adapted to grey images of 28x28, on the Fashion-MNIST images that ship with Trainwright.
+# torchvision's ResNet-18, adapted to gray images of 28x28, on the shipped Fashion-MNIST images.
 _base_ = "lenet_fashion_mnist.py"
 
 model = dict(
@@ -15,7 +15,7 @@ model = dict(
 
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="SGD", lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True),
-    # Biases and normalisation layers are not decayed.
+    # No weight decay for biases and normalization layers.
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
 )
 param_scheduler = [

@@ -1,9 +1,9 @@
-# Multi-label classification, which kinds of shapes an image shows: mAP over 90 in two minutes on two CPU cores.
+# Multi-label ResNet-18 on colored shapes: mAP over 90 in two minutes on two CPU cores.
 _base_ = ["../_base_/datasets/shapes_multilabel.py", "../_base_/default_runtime.py"]
 
 model = dict(
     type="ImageClassifier",
-    # The first half of a ResNet-18: feature maps of 1/8 of the size.
+    # The first half of a ResNet-18, with feature maps of stride 8.
     backbone=dict(type="TorchvisionFeatures", name="resnet18", layers="layer2"),
     neck=dict(type="GlobalAveragePooling"),
     # Circle, square, triangle.

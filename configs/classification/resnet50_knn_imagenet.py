@@ -1,6 +1,6 @@
-# k-NN evaluation of a ResNet-50 on ImageNet, whatever it was trained by: its features judge without training.
+# k-NN evaluation of any ResNet-50 checkpoint on ImageNet, without training.
 #     trainwright test classification/resnet50_knn_imagenet CHECKPOINT
-# The features of all training images take 10 GB on the device.
+# The features of all training images use 10 GB on the device.
 _base_ = "resnet50_imagenet.py"
 
 model = dict(

@@ -1,4 +1,4 @@
-# Linear evaluation of a ResNet-50 on ImageNet, whatever it was trained by: only its last layer is trained, anew.
+# Linear evaluation of any ResNet-50 checkpoint on ImageNet. Only the last layer is trained, from scratch.
 #     trainwright train classification/resnet50_linear_imagenet --load-from CHECKPOINT
 _base_ = "resnet50_imagenet.py"
 

@@ -1,4 +1,4 @@
-# Multi-label classification on Pascal VOC 2007: torchvision's pretrained ResNet-50, fine-tuned.
+# torchvision's pretrained ResNet-50, fine-tuned on Pascal VOC 2007, multi-label classification.
 _base_ = ["../_base_/datasets/voc2007_multilabel.py", "../_base_/default_runtime.py"]
 
 model = dict(
@@ -15,7 +15,7 @@ test_cfg = dict()
 
 optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=1e-4, weight_decay=0.05),
-    # The last layer starts anew.
+    # The last layer is trained from scratch.
     paramwise_cfg=dict(custom_keys={"backbone.fc": dict(lr_mult=10)}),
 )
 param_scheduler = [

@@ -1,11 +1,11 @@
-# Fine-tunes torchvision's pretrained ViT-B/16 on images of your own, with layer-wise learning rates. Put them into
+# torchvision's pretrained ViT-B/16, fine-tuned on your own images with layer-wise learning rates. Put the images into
 # data/my_images/{train,val}/<class>/, and set num_classes:
 #     trainwright train classification/vit_b_16_folder --amp --cfg-options model.num_classes=5
 _base_ = ["../_base_/datasets/imagenet.py", "../_base_/recipes/finetune.py", "../_base_/default_runtime.py"]
 
 model = dict(
     type="ImageClassifier",
-    # The weights are downloaded; those of the last layer do not fit another number of classes, which is reported.
+    # The weights are downloaded; those of the last layer do not match num_classes and are skipped with a message.
     backbone=dict(type="TorchvisionModel", name="vit_b_16", weights="IMAGENET1K_V1"),
     num_classes=10,
 )

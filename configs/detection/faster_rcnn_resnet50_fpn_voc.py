@@ -1,5 +1,5 @@
-# Faster R-CNN with a ResNet-50 and a feature pyramid on Pascal VOC 2007 and 2012, by torchvision's recipe for COCO in
-# 12 epochs: a smaller data set needs no more.
+# Faster R-CNN with a ResNet-50-FPN on Pascal VOC 2007 and 2012. torchvision's recipe for COCO, shortened to 12 epochs
+# for the smaller dataset.
 _base_ = ["../_base_/datasets/voc_detection.py", "../_base_/default_runtime.py"]
 
 model = dict(

@@ -1,12 +1,12 @@
-# Two tasks on one UNet: the kind of the largest shape, and the class of every pixel. In two minutes on two CPU cores:
-# accuracy over 80 %, mIoU over 80.
+# A UNet that classifies and segments colored shapes: accuracy over 80 %, mIoU over 80. One task is the kind of the
+# largest shape, the other the class of every pixel. Trains in three minutes on two CPU cores.
 _base_ = ["../_base_/datasets/shapes_segmentation.py", "../_base_/default_runtime.py"]
 
 model = dict(
     type="MultiTaskModel",
-    # Without classes it gives two feature maps: the finest, and the lowest, of 1/8 of the size.
+    # Without classes, it returns two feature maps: the finest one, and the coarsest one with stride 8.
     backbone=dict(type="UNet", num_classes=None, base_channels=16, depth=4),
-    # The mean of the lowest one, for the label of the whole image.
+    # The mean of the coarsest one, for the image label.
     necks=dict(classification=dict(type="GlobalAveragePooling")),
     heads=dict(
         classification=dict(type="LinearClsHead", num_classes=3, in_channels=128),
@@ -22,7 +22,7 @@ model = dict(
     loss_weights=dict(classification=0.5),
 )
 
-# The data have the annotations of both tasks.
+# Samples have the annotations of both tasks.
 wanted = dict(type="KeepAnnotations", keys=["gt_label", "gt_seg_map"])
 train_dataloader = dict(
     dataset=dict(
@@ -32,7 +32,7 @@ train_dataloader = dict(
 val_dataloader = dict(dataset=dict(pipeline=[wanted, dict(type="PackInputs")]))
 test_dataloader = val_dataloader
 
-# One metric for each task: results are accuracy/top1 and seg/mIoU.
+# One metric per task: accuracy/top1 and seg/mIoU.
 val_evaluator = [dict(type="Accuracy"), dict(type="IoUMetric")]
 test_evaluator = val_evaluator
 

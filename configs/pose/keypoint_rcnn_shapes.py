@@ -1,5 +1,5 @@
-# Keypoint R-CNN with a MobileNetV2 of half the width finds arrows and their corners: keypoint mAP over 0.5, mAP@50 over
-# 0.7, in nine minutes of one CPU core.
+# Keypoint R-CNN with a half-width MobileNetV2 on arrows: keypoint mAP over 0.5, mAP@50 over 0.7. Trains in nine minutes
+# on one CPU core.
 _base_ = ["../_base_/datasets/shapes_pose_images.py", "../_base_/default_runtime.py"]
 
 model = dict(
@@ -11,7 +11,7 @@ model = dict(
         num_keypoints=4,
         backbone=dict(
             type="FeaturePyramid",
-            # Of 1/4, 1/8 and 1/16 of the size.
+            # Strides 4, 8 and 16.
             body=dict(
                 type="TorchvisionFeatures",
                 name="mobilenet_v2",

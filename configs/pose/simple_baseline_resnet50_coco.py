@@ -1,6 +1,6 @@
-# The simple baseline with a ResNet-50 on COCO at 256x192, by the recipe of Xiao et al. (2018): 140 epochs of 128
-# instances a step (2 processes with 64 each), Adam with a learning rate of 1e-3 that falls to a tenth after 90 and 120
-# epochs; mirrored images in the test. The paper's AP is 70.4 with detected boxes (person AP 56.4).
+# The simple baseline with a ResNet-50 on COCO at 256x192 (reported AP: 70.4). The AP is with detected boxes (person AP
+# 56.4). The recipe of the paper (Xiao et al. 2018): 140 epochs of 128 instances per step (2 processes with 64 each),
+# Adam with a learning rate of 1e-3, divided by 10 after 90 and 120 epochs, and a flip test.
 #     torchrun --nproc_per_node=2 -m trainwright.tools.cli train pose/simple_baseline_resnet50_coco --launcher pytorch
 _base_ = ["../_base_/datasets/coco_keypoints.py", "../_base_/default_runtime.py"]
 

@@ -1,4 +1,4 @@
-# The corners of arrows by heat maps: PCK at a tenth of the box over 0.9 in two minutes of one CPU core.
+# Heat maps for the corners of arrows: PCK over 0.9 at a tenth of the box. Trains in two minutes on one CPU core.
 _base_ = ["../_base_/datasets/shapes_pose.py", "../_base_/default_runtime.py"]
 
 model = dict(

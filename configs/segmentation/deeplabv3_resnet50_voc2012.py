@@ -1,7 +1,7 @@
-# DeepLabV3 with a ResNet-50 on Pascal VOC 2012, by torchvision's recipe (references/segmentation of pytorch/vision):
-# 8 processes with 4 images each, 30 epochs, base size 520, crops of 480, SGD with a learning rate of 0.02 that falls
-# polynomially, and ten times that for the auxiliary head. torchvision trained on the images of COCO that have VOC's
-# classes (mIoU 66.4); VOC alone is smaller.
+# DeepLabV3 with a ResNet-50 on Pascal VOC 2012 with torchvision's recipe. From references/segmentation of
+# pytorch/vision: 8 processes with 4 images each, 30 epochs, base size 520, crops of 480, SGD with a learning rate of
+# 0.02 and polynomial decay, ten times that rate for the auxiliary head. torchvision trained on the images of COCO with
+# the classes of VOC (mIoU 66.4), a larger dataset.
 #     torchrun --nproc_per_node=8 -m trainwright.tools.cli train segmentation/deeplabv3_resnet50_voc2012 \
 #         --launcher pytorch
 _base_ = ["../_base_/datasets/voc2012_segmentation.py", "../_base_/default_runtime.py"]
@@ -30,6 +30,6 @@ optim_wrapper = dict(
 param_scheduler = dict(
     type="PolyLR", power=0.9, eta_min=0, by_epoch=True, begin=0, end=max_epochs, convert_to_iter_based=True
 )
-# The learning rate is meant for 32 images a step; for fewer it becomes smaller.
+# The learning rate is for 32 images per step; it is scaled for other numbers.
 auto_scale_lr = dict(enable=True, base_batch_size=32)
 default_hooks = dict(checkpoint=dict(interval=5, save_best="seg/mIoU"))

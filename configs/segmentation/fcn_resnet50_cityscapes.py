@@ -1,6 +1,6 @@
-# FCN with a ResNet-50 on Cityscapes, by the common recipe: 40,000 steps of 8 crops of 512x1024 (4 processes with 2
-# each), SGD with a learning rate of 0.01 that falls polynomially, batch normalisation over all processes; whole
-# images in validation.
+# FCN with a ResNet-50 on Cityscapes with the common recipe of 40,000 steps. Each step uses 8 crops of 512x1024 (4
+# processes with 2 each), SGD with a learning rate of 0.01 and polynomial decay, and synchronized batch normalization.
+# Validation uses whole images.
 _base_ = ["../_base_/datasets/cityscapes.py", "../_base_/default_runtime.py"]
 
 model = dict(

@@ -1,4 +1,5 @@
-# LR-ASPP with a MobileNetV3-Large on Pascal VOC 2012, by torchvision's recipe: as DeepLabV3's, without auxiliary head.
+# LR-ASPP with a MobileNetV3-Large on Pascal VOC 2012 with torchvision's recipe. The recipe is that of DeepLabV3,
+# without auxiliary head.
 _base_ = "deeplabv3_resnet50_voc2012.py"
 
 model = dict(

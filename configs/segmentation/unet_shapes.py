@@ -1,4 +1,4 @@
-# A small UNet on coloured shapes: mIoU over 80 in two minutes on two CPU cores.
+# A small UNet on colored shapes: mIoU over 80 in two minutes on two CPU cores.
 _base_ = ["../_base_/datasets/shapes_segmentation.py", "../_base_/default_runtime.py"]
 
 model = dict(

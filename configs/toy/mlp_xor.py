@@ -1,4 +1,4 @@
-# A network with one hidden layer on XOR, which no line separates: 100 % in a few seconds.
+# A network with one hidden layer on XOR, which is not linearly separable: 100 % in a few seconds.
 _base_ = "../_base_/toy_runtime.py"
 
 model = dict(

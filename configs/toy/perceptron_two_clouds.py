@@ -1,4 +1,4 @@
-# A perceptron on two clouds of points that a line separates: 100 % in a second.
+# A perceptron on two linearly separable clouds of points: 100 % in a second.
 _base_ = "../_base_/toy_runtime.py"
 
 model = dict(

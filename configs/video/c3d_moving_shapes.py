@@ -1,4 +1,4 @@
-# A small 3D network on moving shapes: accuracy over 90 % in two minutes of one CPU core.
+# A small 3D network on moving shapes: accuracy over 90 % in two minutes on one CPU core.
 _base_ = ["../_base_/datasets/moving_shapes.py", "../_base_/default_runtime.py"]
 
 model = dict(type="Recognizer3D", backbone=dict(type="SmallC3D", num_classes=6, base_channels=16, depth=3))

@@ -1,7 +1,6 @@
-# A Video Swin Transformer (tiny) with the weights of Kinetics-400, trained on for videos of your own: a folder for
-# each class in data/videos/train and data/videos/val. Tests average four clips and three crops of each. AdamW with a
-# learning rate a tenth as large for what is pretrained, as the paper has it (Liu et al. 2022,
-# https://arxiv.org/abs/2106.13230).
+# Video Swin-T, pretrained on Kinetics-400, fine-tuned on your own videos. Put them into one folder per class in
+# data/videos/train and data/videos/val. Tests average four clips and three crops of each video. AdamW with a learning
+# rate ten times lower for pretrained layers, as in the paper (Liu et al. 2022, https://arxiv.org/abs/2106.13230).
 _base_ = ["../_base_/datasets/kinetics400.py", "../_base_/default_runtime.py"]
 
 model = dict(
@@ -10,7 +9,7 @@ model = dict(
     test_cfg=dict(max_testing_views=4),
 )
 data_root = "data/videos"
-# Of ImageNet, as these weights have it.
+# These weights expect the mean and standard deviation of ImageNet.
 data_preprocessor = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 
 train_dataloader = dict(

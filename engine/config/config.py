@@ -1,6 +1,5 @@
 """The config of an experiment."""
 
-from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -118,34 +117,6 @@ class Config(MutableMapping[str, Any]):
         file = Path.cwd() / f"config{check_format(file_format)}"
         keys = reader.read_text(cfg_str, file, "<string>")
         return _finish(keys, reader, None, True, True)
-
-    @staticmethod
-    def diff(cfg1: "str | Path | Config", cfg2: "str | Path | Config") -> str:
-        """Returns the unified diff of two configs or config files, coloured in a terminal."""
-        import difflib
-
-        from rich.console import Console
-        from rich.text import Text
-
-        old, new = (cfg if isinstance(cfg, Config) else Config.fromfile(cfg) for cfg in (cfg1, cfg2))
-        lines = difflib.unified_diff(old.pretty_text.split("\n"), new.pretty_text.split("\n"), lineterm="")
-        colors = {"+": "bright_green", "-": "bright_red"}
-        console = Console(soft_wrap=True)
-        with console.capture() as capture:
-            for line in lines:
-                console.print(Text(line, style=colors.get(line[:1], "bright_white")))
-        return capture.get()
-
-    @staticmethod
-    def auto_argparser(description: str | None = None) -> tuple[ArgumentParser, "Config"]:
-        """Returns a parser with an option for each key of the config on the command line, and that config."""
-        first = ArgumentParser(description=description, add_help=False)
-        first.add_argument("config", help="config file")
-        cfg = Config.fromfile(first.parse_known_args()[0].config)
-        parser = ArgumentParser(description=description)
-        parser.add_argument("config", help="config file")
-        _add_options(parser, cfg._cfg_dict, "")
-        return parser, cfg
 
     @property
     def filename(self) -> str | None:
@@ -302,17 +273,3 @@ def _finish(
     if custom_modules:
         import_custom_modules(keys, reader.files)
     return cfg
-
-
-def _add_options(parser: ArgumentParser, keys: ConfigDict, prefix: str) -> None:
-    """Adds an option for each key that a command line can set, with the type that it has."""
-    for key, value in keys.items():
-        name = f"--{prefix}{key}"
-        if isinstance(value, dict):
-            _add_options(parser, cast(ConfigDict, value), f"{prefix}{key}.")
-        elif isinstance(value, bool):
-            parser.add_argument(name, action="store_true")
-        elif isinstance(value, str | int | float):
-            parser.add_argument(name, type=type(value))
-        elif isinstance(value, list | tuple) and value:
-            parser.add_argument(name, type=type(value[0]), nargs="+")

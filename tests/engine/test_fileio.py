@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainwright.engine.fileio import dict_from_file, dump, list_from_file, load
+from trainwright.engine.fileio import dump, list_from_file, load
 
 DATA = {"a": [1, 2.5, None, True], "b": {"text": "ä"}}
 
@@ -117,16 +117,11 @@ def test_unknown_formats_are_named():
         load(io.StringIO("1"))
 
 
-def test_lists_and_dicts_from_text_files(tmp_path: Path):
+def test_lists_from_text_files(tmp_path: Path):
     file = tmp_path / "x.txt"
     file.write_bytes(b"0 cat\r\n1 dog\n2 big bird\n")
     assert list_from_file(file) == ["0 cat", "1 dog", "2 big bird"]
     assert list_from_file(file, prefix="> ", offset=1, max_num=1) == ["> 1 dog"]
-    assert dict_from_file(file) == {"0": "cat", "1": "dog", "2": ["big", "bird"]}
-    assert dict_from_file(file, key_type=int)[1] == "dog"
-    file.write_text("alone\n")
-    with pytest.raises(ValueError, match=r"x\.txt:1"):
-        dict_from_file(file)
 
 
 def test_json_has_null_for_what_json_cannot_say() -> None:

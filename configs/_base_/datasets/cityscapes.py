@@ -1,5 +1,6 @@
-# Cityscapes, 19 classes: put leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip into data/cityscapes, so that
-# there is data/cityscapes/{leftImg8bit,gtFine}/{train,val}/<city>/. The masks are taken as they come (label ids).
+# Cityscapes, semantic segmentation with 19 classes. Unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip in
+# data/cityscapes, which gives data/cityscapes/{leftImg8bit,gtFine}/{train,val}/<city>/. The masks are used as
+# distributed (label ids).
 data_root = "data/cityscapes"
 data_preprocessor = dict(
     type="SegDataPreprocessor", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], non_blocking=True
@@ -16,7 +17,7 @@ train_dataloader = dict(
         pipeline=[
             dict(type="LoadImageFromFile"),
             dict(type="LoadSegMap"),
-            # 0.5 to 2 times 2048x1024 pixels.
+            # Resize to 0.5 to 2 times 2048x1024 pixels.
             dict(type="RandomResize", min_size=512, max_size=2048),
             dict(type="SegRandomCrop", crop_size=(512, 1024), cat_max_ratio=0.75),
             dict(type="RandomHorizontalFlip", p=0.5),

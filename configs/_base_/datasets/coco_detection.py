@@ -1,5 +1,5 @@
-# COCO 2017: put train2017.zip, val2017.zip and annotations_trainval2017.zip into data/coco, unpacked, so that there is
-# data/coco/{train2017,val2017,annotations}. Images are resized within the network, by its min_size and max_size.
+# COCO 2017, object detection. Unpack train2017.zip, val2017.zip and annotations_trainval2017.zip in data/coco, which
+# gives data/coco/{train2017,val2017,annotations}. The network resizes the images (min_size and max_size).
 data_root = "data/coco"
 data_preprocessor = dict(type="DetDataPreprocessor", non_blocking=True)
 
@@ -13,7 +13,7 @@ train_dataloader = dict(
         ann_file="annotations/instances_train2017.json",
         data_prefix=dict(img_path="train2017"),
         filter_cfg=dict(filter_empty_gt=True, min_size=10),
-        # A few boxes of the training set have no area.
+        # A few boxes in the training set have no area.
         bad_annotations="skip",
         pipeline=[
             dict(type="LoadImageFromFile"),

@@ -1,11 +1,11 @@
-# COCO 2017, keypoints: put train2017.zip, val2017.zip and annotations_trainval2017.zip into data/coco, so that there is
+# COCO 2017, keypoints. Unpack train2017.zip, val2017.zip and annotations_trainval2017.zip in data/coco, which gives
 # data/coco/{train2017,val2017,annotations/person_keypoints_train2017.json}. Needs pip install "trainwright[coco]".
-# Boxes in validation are the true ones. For detected boxes, as in the papers, get a file of results such as
-# COCO_val2017_detections_AP_H_56_person.json and
+# Validation uses ground-truth boxes. For detected boxes, as in the papers, download a file of results such as
+# COCO_val2017_detections_AP_H_56_person.json and add
 #   --cfg-options val_dataloader.dataset.bbox_file=person_detection_results/COCO_val2017_detections_AP_H_56_person.json
 data_root = "data/coco"
 input_size = (192, 256)  # width, height
-# Mean and standard deviation of ImageNet's pixels, from 0 to 255.
+# Mean and standard deviation of the pixels of ImageNet, from 0 to 255.
 data_preprocessor = dict(
     type="PoseDataPreprocessor", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], non_blocking=True
 )
@@ -21,7 +21,7 @@ train_dataloader = dict(
         data_root=data_root,
         ann_file="annotations/person_keypoints_train2017.json",
         data_prefix=dict(img_path="train2017"),
-        # A few boxes of the training set have no area.
+        # A few boxes in the training set have no area.
         bad_annotations="skip",
         pipeline=[
             dict(type="LoadImageFromFile"),

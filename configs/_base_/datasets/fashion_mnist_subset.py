@@ -1,4 +1,4 @@
-# 10,000 + 2,000 images of Fashion-MNIST that ship with Trainwright; they are handed over as whole batches.
+# The 10,000 + 2,000 images of Fashion-MNIST that ship with Trainwright, loaded a batch at a time.
 data_preprocessor = dict(type="ImgDataPreprocessor", mean=[72.94], std=[90.02])
 
 train_dataloader = dict(

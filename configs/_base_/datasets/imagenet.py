@@ -1,8 +1,8 @@
-# ImageNet-1k: unpack it so that there is data/imagenet/{train,val}/<class>/*.JPEG. If the 50,000 images of val lie in
-# one folder, as they come, put a list with lines such as `ILSVRC2012_val_00000001.JPEG 65` beside it:
+# ImageNet-1k, image classification. Unpack it so that there is data/imagenet/{train,val}/<class>/*.JPEG. If the 50,000
+# images of val are in a single folder, as distributed, add a list with lines such as `ILSVRC2012_val_00000001.JPEG 65`:
 #   --cfg-options val_dataloader.dataset.ann_file=meta/val.txt test_dataloader.dataset.ann_file=meta/val.txt
 data_root = "data/imagenet"
-# Mean and standard deviation of ImageNet's pixels, from 0 to 255.
+# Mean and standard deviation of the pixels of ImageNet, from 0 to 255.
 data_preprocessor = dict(
     type="ClsDataPreprocessor", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], non_blocking=True
 )

@@ -1,5 +1,6 @@
-# ImageNet-1k with the augmentation of torchvision's newer recipes ("IMAGENET1K_V2"): small crops in training and larger
-# ones in validation, TrivialAugment, random erasing, and each image four times an epoch.
+# ImageNet-1k with the augmentation of torchvision's newer recipes ("IMAGENET1K_V2"). Smaller crops in training than in
+# validation, TrivialAugment, random erasing, and repeated augmentation: an epoch visits a quarter of the images, each
+# four times.
 _base_ = "imagenet.py"
 
 train_dataloader = dict(
@@ -10,7 +11,7 @@ train_dataloader = dict(
             dict(type="RandomResizedCrop", size=176),
             dict(type="RandomHorizontalFlip"),
             dict(type="TrivialAugmentWide", interpolation=2),  # bilinear
-            # What is erased becomes the mean, which is 0 for the network.
+            # Erased pixels become the mean, which the preprocessor maps to 0.
             dict(type="RandomErasing", p=0.1, value=[124, 116, 104]),
             dict(type="PackInputs"),
         ],

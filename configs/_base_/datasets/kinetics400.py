@@ -1,9 +1,9 @@
-# Kinetics-400: a folder for each class in data/kinetics400/train and data/kinetics400/val, with video files of any kind
-# in it (data/kinetics400/train/archery/-1q7jA3DXQM_000005_000015.mp4). Needs pip install "trainwright[video]".
-# For folders of frames: type="RawframeDataset", data_prefix=dict(frame_dir="train"), RawFrameDecode in place of
-# PyAVInit and PyAVDecode, and frame_interval=2 in place of target_fps.
+# Kinetics-400, video recognition. One folder per class in data/kinetics400/train and data/kinetics400/val, with video
+# files of any format (data/kinetics400/train/archery/-1q7jA3DXQM_000005_000015.mp4). Needs pip install
+# "trainwright[video]". For folders of frames: type="RawframeDataset", data_prefix=dict(frame_dir="train"),
+# RawFrameDecode instead of PyAVInit and PyAVDecode, and frame_interval=2 instead of target_fps.
 data_root = "data/kinetics400"
-# Mean and standard deviation of the pixels, from 0 to 255, as torchvision's weights of R3D, MC3 and R(2+1)D have it.
+# Mean and standard deviation of the pixels, from 0 to 255, for torchvision's weights of R3D, MC3 and R(2+1)D.
 data_preprocessor = dict(
     type="ActionDataPreprocessor",
     mean=[110.201, 100.640, 95.995],
@@ -19,7 +19,7 @@ train_dataloader = dict(
     drop_last=True,
     dataset=dict(
         type="RepeatDataset",
-        times=5,  # five random clips of each video in an epoch
+        times=5,  # five random clips of each video per epoch
         dataset=dict(
             type="VideoDataset",
             data_root=data_root,
@@ -51,7 +51,7 @@ val_dataloader = dict(
         test_mode=True,
         pipeline=[
             dict(type="PyAVInit"),
-            # Five clips of each video, whose probabilities are averaged.
+            # Five clips per video, whose probabilities are averaged.
             dict(type="SampleFrames", clip_len=16, target_fps=15, num_clips=5, test_mode=True),
             dict(type="PyAVDecode"),
             dict(type="Resize", size=(128, 171)),

@@ -1,4 +1,4 @@
-# Shapes that move or change their size, drawn on the fly: the class is the motion. No flips: they would change it.
+# Shapes that move or change size, drawn on the fly; the class is the motion. No flips, because they would change it.
 data_preprocessor = dict(type="ActionDataPreprocessor", mean=[128, 128, 128], std=[64, 64, 64])
 
 train_dataloader = dict(
@@ -27,7 +27,7 @@ val_dataloader = dict(
         seed=1,
         test_mode=True,
         pipeline=[
-            # Two clips of each video, whose probabilities are averaged.
+            # Two clips per video, whose probabilities are averaged.
             dict(type="SampleFrames", clip_len=8, num_clips=2, test_mode=True),
             dict(type="ArrayDecode"),
             dict(type="FormatShape"),

@@ -1,4 +1,4 @@
-# Coloured shapes on a noisy background, drawn on the fly: boxes and masks of all instances are known exactly.
+# Colored shapes on a noisy background, drawn on the fly, with exact boxes and masks.
 annotations = ("gt_bboxes", "gt_bboxes_labels")
 
 train_dataloader = dict(

@@ -1,4 +1,4 @@
-# Coloured shapes on a noisy background, drawn on the fly: which kinds an image shows.
+# Colored shapes on a noisy background, drawn on the fly, labeled with the kinds of shapes in the image.
 data_preprocessor = dict(type="ImgDataPreprocessor", mean=[128, 128, 128], std=[64, 64, 64])
 
 train_dataloader = dict(

@@ -1,4 +1,4 @@
-# Arrows on a noisy background, drawn on the fly: tip, left barb, right barb and tail of each are known exactly.
+# Arrows on a noisy background, drawn on the fly, with exact tip, left barb, right barb and tail.
 data_preprocessor = dict(type="PoseDataPreprocessor", mean=[128, 128, 128], std=[64, 64, 64])
 input_size = (64, 64)  # width, height
 
@@ -40,6 +40,6 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-# OKS mAP as well: dict(type="CocoKeypointMetric"), with pip install "trainwright[coco]"
+# For OKS mAP, add dict(type="CocoKeypointMetric"), which needs pip install "trainwright[coco]".
 val_evaluator = [dict(type="PCKAccuracy", thr=0.1)]
 test_evaluator = val_evaluator

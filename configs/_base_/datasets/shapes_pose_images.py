@@ -1,4 +1,4 @@
-# Images with several arrows, for detectors of keypoints: boxes and corners of all instances are known exactly.
+# Images with several arrows for keypoint detectors, drawn on the fly, with exact boxes and keypoints.
 annotations = ("gt_bboxes", "gt_bboxes_labels", "gt_areas", "gt_keypoints", "gt_keypoints_visible")
 
 train_dataloader = dict(

@@ -1,4 +1,4 @@
-# Coloured shapes on a noisy background, drawn on the fly: the class of every pixel is known exactly.
+# Colored shapes on a noisy background, drawn on the fly, with the exact class of every pixel.
 data_preprocessor = dict(type="SegDataPreprocessor", mean=[128, 128, 128], std=[64, 64, 64])
 
 train_dataloader = dict(

@@ -1,5 +1,5 @@
-# Pascal VOC 2007, which of 20 classes an image shows: unpack VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar in
-# data/, so that there is data/VOCdevkit/VOC2007/{JPEGImages,ImageSets/Main}.
+# Pascal VOC 2007, multi-label classification with 20 classes. Unpack VOCtrainval_06-Nov-2007.tar and
+# VOCtest_06-Nov-2007.tar in data/, which gives data/VOCdevkit/VOC2007/{JPEGImages,ImageSets/Main}.
 data_root = "data/VOCdevkit/VOC2007"
 data_preprocessor = dict(
     type="ClsDataPreprocessor", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], non_blocking=True
@@ -15,7 +15,7 @@ train_dataloader = dict(
         split="trainval",
         pipeline=[
             dict(type="LoadImageFromFile"),
-            # A class must not be cropped away.
+            # Large crops, so that no class is cropped away.
             dict(type="RandomResizedCrop", size=448, scale=(0.5, 1.0)),
             dict(type="RandomHorizontalFlip"),
             dict(type="PackInputs"),

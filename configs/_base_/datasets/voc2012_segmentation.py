@@ -1,10 +1,10 @@
-# Pascal VOC 2012, semantic segmentation: put VOCtrainval_11-May-2012.tar's content into data/, so that there is
-# data/VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,ImageSets/Segmentation}.
-# The augmented training set (10,582 images, "SBD") needs only its masks in SegmentationClassAug and its list:
+# Pascal VOC 2012, semantic segmentation with 21 classes. Unpack VOCtrainval_11-May-2012.tar in data/, which gives
+# data/VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,ImageSets/Segmentation}. For the augmented training set (10,582
+# images, "SBD"), add its masks as SegmentationClassAug and its list:
 #   --cfg-options train_dataloader.dataset.ann_file=ImageSets/Segmentation/train_aug.txt
 #                 train_dataloader.dataset.data_prefix.seg_map_path=SegmentationClassAug
 data_root = "data/VOCdevkit/VOC2012"
-# Mean and standard deviation of ImageNet's pixels, from 0 to 255.
+# Mean and standard deviation of the pixels of ImageNet, from 0 to 255.
 data_preprocessor = dict(
     type="SegDataPreprocessor", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], non_blocking=True
 )
@@ -22,7 +22,7 @@ train_dataloader = dict(
         pipeline=[
             dict(type="LoadImageFromFile"),
             dict(type="LoadSegMap"),
-            # The shorter side gets 0.5 to 2 times 520 pixels.
+            # Resize the shorter side to 0.5 to 2 times 520 pixels.
             dict(type="RandomResize", min_size=260, max_size=1040),
             dict(type="RandomHorizontalFlip", p=0.5),
             dict(type="SegRandomCrop", crop_size=480),
@@ -44,7 +44,7 @@ val_dataloader = dict(
         pipeline=[
             dict(type="LoadImageFromFile"),
             dict(type="Resize", size=520),
-            # After the image is resized: predictions are measured in the size of the files.
+            # After the resize: predictions are measured at the size of the files.
             dict(type="LoadSegMap"),
             dict(type="PackInputs"),
         ],

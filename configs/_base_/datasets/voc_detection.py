@@ -1,6 +1,6 @@
-# Pascal VOC 2007 and 2012, object detection: put the content of VOCtrainval_06-Nov-2007.tar, VOCtest_06-Nov-2007.tar
-# and VOCtrainval_11-May-2012.tar into data/, so that there is data/VOCdevkit/{VOC2007,VOC2012}. Trained on trainval of
-# both, tested on the test set of 2007.
+# Pascal VOC 2007 and 2012, object detection with 20 classes. Unpack VOCtrainval_06-Nov-2007.tar,
+# VOCtest_06-Nov-2007.tar and VOCtrainval_11-May-2012.tar in data/, which gives data/VOCdevkit/{VOC2007,VOC2012}.
+# Trained on trainval of both years, tested on test of 2007.
 data_root = "data/VOCdevkit/"
 data_preprocessor = dict(type="DetDataPreprocessor", non_blocking=True)
 

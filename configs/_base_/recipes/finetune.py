@@ -1,5 +1,5 @@
-# Fine-tuning of a pretrained transformer or ConvNeXt, for any data set and length: the modern recipe with rates
-# of learning that are lower the nearer a layer is to the image.
+# Fine-tuning of a pretrained transformer or ConvNeXt, for any dataset and training length. The modern recipe with
+# layer-wise learning rates: the closer a layer is to the input, the lower its rate.
 _base_ = "modern.py"
 
 optim_wrapper = dict(

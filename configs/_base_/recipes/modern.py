@@ -1,8 +1,8 @@
-# A modern recipe of classification, for any data set and length: label smoothing, mixup or CutMix, AdamW without decay
-# of normalisation layers, a learning rate that rises for some epochs and then falls as a cosine, and an average of the
-# weights. Add the random part of the data: RepeatAugSampler, TrivialAugmentWide or RandAugment, RandomErasing.
+# A modern classification recipe, for any dataset and training length. Label smoothing, mixup or CutMix, AdamW without
+# decay of normalization layers, warm-up and cosine decay, and averaged weights. The augmentation is added by the data
+# config: RepeatAugSampler, TrivialAugmentWide or RandAugment, RandomErasing.
 model = dict(loss=dict(type="CrossEntropyLoss", label_smoothing=0.1))
-# For the data_preprocessor, which the base of the data has.
+# Pass these to the data_preprocessor, which the data config defines.
 batch_augments = [dict(type="Mixup", alpha=0.2), dict(type="CutMix", alpha=1.0)]
 optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),

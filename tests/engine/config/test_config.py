@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -142,20 +141,3 @@ class TestFromString:
     def test_an_unknown_format(self) -> None:
         with pytest.raises(ConfigFileError, match="configs are not written as"):
             Config.fromstring("", ".toml")
-
-
-def test_diff(cfg: Config) -> None:
-    other = copy.deepcopy(cfg)
-    assert Config.diff(cfg, other) == ""
-    other.lr = 0.2
-    lines = Config.diff("c.py", other).splitlines()
-    assert "-lr = 0.1" in lines and "+lr = 0.2" in lines
-    assert " model = dict(betas=(0.9, 0.99), layers=[dict(n=1), dict(n=2)], type='A')" in lines
-
-
-def test_auto_argparser(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["prog", "c.py", "--model.type", "B", "--lr", "3", "--model.betas", "1", "2"])
-    parser, read = Config.auto_argparser("about")
-    arguments = vars(parser.parse_args())
-    assert read == cfg
-    assert (arguments["model.type"], arguments["lr"], arguments["model.betas"]) == ("B", 3.0, [1.0, 2.0])

@@ -96,6 +96,23 @@ class AmpOptimWrapper(OptimWrapper):
                 "step: leave 'fused' out"
             )
 
+    def accumulate(self, loss: Tensor) -> None:
+        """Scale a part of the loss of an iteration and propagate it back.
+
+        Args:
+            loss: scalar loss.
+        """
+        self.loss_scaler.scale(self.scale_loss(loss)).backward()  # type: ignore[no-untyped-call]
+
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        """Scale a loss, propagate it back and count it.
+
+        Args:
+            loss: scalar loss.
+            **kwargs: arguments of :meth:`torch.Tensor.backward`.
+        """
+        super().backward(self.loss_scaler.scale(loss), **kwargs)
+
     def step(self, **kwargs: Any) -> None:
         """Unscales and clips the gradients and updates the parameters, unless gradients overflowed; adapts
         the scale.
@@ -139,9 +156,6 @@ class AmpOptimWrapper(OptimWrapper):
                 scale = self.loss_scaler.get_scale()
                 get_logger().warning("the checkpoint holds no loss scale: it starts at %s", scale)
         super().load_state_dict(state_dict)
-
-    def _propagate(self, loss: Tensor, **kwargs: Any) -> None:
-        super()._propagate(self.loss_scaler.scale(loss), **kwargs)
 
     def _loss_scale(self) -> float:
         return self.loss_scaler.get_scale()

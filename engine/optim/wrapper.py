@@ -155,7 +155,7 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
         Args:
             loss: scalar loss.
         """
-        self._propagate(self.scale_loss(loss))
+        self.scale_loss(loss).backward()  # type: ignore[no-untyped-call]
 
     def scale_loss(self, loss: Tensor) -> Tensor:
         """Return the loss divided by the number of iterations in its window."""
@@ -168,7 +168,7 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
             loss: scalar loss.
             **kwargs: arguments of :meth:`torch.Tensor.backward`.
         """
-        self._propagate(loss, **kwargs)
+        loss.backward(**kwargs)  # type: ignore[no-untyped-call]
         self._window.done += 1
 
     def step(self, **kwargs: Any) -> None:
@@ -360,9 +360,6 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
             norm = self.clip_func(params, **self.clip_grad_kwargs)
             if norm is not None:
                 self.message_hub.update_scalar(f"train/{self.grad_name}", norm)
-
-    def _propagate(self, loss: Tensor, **kwargs: Any) -> None:
-        loss.backward(**kwargs)  # type: ignore[no-untyped-call]
 
     def _loss_scale(self) -> float:
         """Return the factor that is in gathered gradients."""

@@ -288,3 +288,23 @@ def test_a_window_that_overflowed_starts_again_without_its_loss_scaler() -> None
     assert all(param.grad is None for param in model.parameters())
     train(second, model, batches(3))
     assert all(param.grad is None and param.isfinite().all() for param in model.parameters())
+
+
+@pytest.mark.parametrize("counts", [1, 2])
+def test_a_loss_in_parts_is_scaled_like_a_whole_one_and_counted_once(counts: int) -> None:
+    models = make_model(), make_model()
+    whole, parts = (
+        make_wrapper(model, dtype="float16", loss_scale=128.0, accumulative_counts=counts) for model in models
+    )
+    for batch in batches(2):
+        with whole.optim_context(models[0]):
+            whole.update_params(models[0](batch).float().square().mean())
+        with parts.optim_context(models[1]):
+            loss = models[1](batch).float().square().mean() / 2
+            parts.accumulate(loss)
+            assert parts.inner_count == whole.inner_count - 1
+            parts.update_params(models[1](batch).float().square().mean() / 2)
+    assert parts.inner_count == 2
+    for one, two in zip(models[0].parameters(), models[1].parameters()):
+        assert torch.allclose(one, two, rtol=1e-2, atol=1e-3)
+        assert not torch.equal(two, torch.zeros_like(two))

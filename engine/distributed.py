@@ -287,6 +287,13 @@ def broadcast_object_list(data: list[Any], src: int = 0, group: "dist.ProcessGro
         dist.broadcast_object_list(data, group=group, group_src=src)
 
 
+def value_of_main_process(value: Any) -> Any:
+    """Return the value of rank 0 in all processes; it can be any picklable object."""
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
+
+
 def all_gather_object(data: Any, group: "dist.ProcessGroup | None" = None) -> list[Any]:
     """Return the objects of all processes, ordered by rank."""
     world_size = get_world_size(group)

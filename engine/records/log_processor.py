@@ -223,7 +223,7 @@ def _progress(done: int, total: int | None) -> str:
 
 
 def _trains(runner: "Runner") -> bool:
-    return runner._train_loop is not None  # the public property would build the loop
+    return "train" in runner._loops  # the public property would build the loop
 
 
 def _epoch(runner: "Runner", mode: str) -> int:

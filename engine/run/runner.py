@@ -1,4 +1,4 @@
-"""The Runner: owns the parts of an experiment and runs the loops over them."""
+"""The Runner, which owns the parts of an experiment and runs its loops."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,11 +35,10 @@ from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import HOOKS, RUNNERS
 from trainwright.engine.run import resume, stop
 from trainwright.engine.run.assembly import build_loop, build_optimization, trains_by_epoch
-from trainwright.engine.run.environment import collect_env, make_folder, make_log_dir, setup_environment
+from trainwright.engine.run.environment import collect_env, setup_environment
 from trainwright.engine.run.eval_loops import TestLoop, ValLoop
 from trainwright.engine.run.hook import Hook, HookList, configured_hooks
 from trainwright.engine.run.interrupt import raise_for_signal, stop_on_signals
-from trainwright.engine.run.lock import locked
 from trainwright.engine.run.model_setup import (
     build_model,
     compile_forward,
@@ -50,6 +49,7 @@ from trainwright.engine.run.model_setup import (
 )
 from trainwright.engine.run.state import RunState, active_run, in_run
 from trainwright.engine.run.train_loops import TrainLoop
+from trainwright.engine.run.work_dir import WorkDir
 from trainwright.engine.signatures import signature_of
 from trainwright.engine.visualization.visualizer import Visualizer
 
@@ -59,46 +59,47 @@ _ENDS = {"after_train_iter": "iter_done", "after_train_epoch": "epoch_done"}
 
 @RUNNERS.register_module()
 class Runner:
-    """Owns the parts of an experiment and runs training, validation and test over them.
+    """The parts of an experiment, and its training, validation and test.
 
-    Every part may be given as its config or as the object itself. Loops, data loaders, optimizer and schedulers are
-    built when :meth:`train`, :meth:`val` or :meth:`test` first needs them.
+    Every part can be a config or an object. Loops, data loaders, the optimizer and schedulers are built when
+    :meth:`train`, :meth:`val` or :meth:`test` first needs them.
 
     Example:
         >>> runner = Runner.from_cfg(Config.fromfile("configs/classification/lenet_fashion_mnist.py"))
         >>> runner.train()
 
     Args:
-        model: what is trained. A module without ``train_step`` is wrapped in ``ModuleWrapper``.
-        work_dir: folder for checkpoints and logs.
-        train_dataloader: with ``train_cfg`` and ``optim_wrapper``: all three or none. Likewise the next two triples.
-        val_dataloader: with ``val_cfg`` and ``val_evaluator``.
-        test_dataloader: with ``test_cfg`` and ``test_evaluator``.
-        train_cfg: ``dict(by_epoch=True, max_epochs=…)``, ``dict(by_epoch=False, max_iters=…)``, or ``dict(type=…)``.
+        model: the model. A module without ``train_step`` is wrapped in ``ModuleWrapper``.
+        work_dir: the folder for checkpoints and logs.
+        train_dataloader: the training data; requires ``train_cfg`` and ``optim_wrapper``.
+        val_dataloader: the validation data; requires ``val_cfg`` and ``val_evaluator``.
+        test_dataloader: the test data; requires ``test_cfg`` and ``test_evaluator``.
+        train_cfg: the training loop: ``dict(by_epoch=True, max_epochs=…)``, ``dict(by_epoch=False, max_iters=…)``, or
+            ``dict(type=…)``.
         val_cfg: arguments of ``ValLoop``, or ``dict(type=…)``.
         test_cfg: arguments of ``TestLoop``, or ``dict(type=…)``.
         auto_scale_lr: ``dict(enable=True, base_batch_size=…)`` scales the learning rate by the batch size of all ranks.
         optim_wrapper: an ``OptimWrapper``, a plain optimizer, or ``dict(type='OptimWrapper', optimizer=dict(type=…))``.
-        param_scheduler: one or several schedulers; a dict of lists for several optimizers.
-        val_evaluator: a metric, or several, or an ``Evaluator``.
-        test_evaluator: likewise.
-        default_hooks: changes to the default hooks, by name; ``None`` removes one.
-        custom_hooks: further hooks.
-        data_preprocessor: given to a model that is built from a config and names none.
-        load_from: a checkpoint whose weights the run starts with.
-        resume: ``"auto"`` to continue the run in ``work_dir`` from its newest checkpoint, if there is one; True
-            likewise, but while there is none the run of ``load_from`` is continued; a path for that checkpoint.
+        param_scheduler: one or more schedulers; for several optimizers, a dict of lists.
+        val_evaluator: one or more metrics, or an ``Evaluator``.
+        test_evaluator: as ``val_evaluator``.
+        default_hooks: changes to the default hooks, by name; None removes one.
+        custom_hooks: additional hooks.
+        data_preprocessor: passed to a model that is built from a config without a preprocessor.
+        load_from: a checkpoint to load the initial weights from.
+        resume: ``"auto"`` to resume from the newest checkpoint in ``work_dir``, if there is one; True for the same, but
+            with ``load_from`` if there is none; or the path of a checkpoint to resume from.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
-        env_cfg: see :func:`setup_environment`.
-        log_processor: makes log lines.
-        log_level: of the log.
-        visualizer: takes scalars, images and the config to its backends.
-        default_scope: registry scope in which names are looked up first.
-        randomness: ``seed`` (drawn if None), ``deterministic``, ``diff_rank_seed``.
-        experiment_name: by default the config's file name; a time stamp is added.
+        env_cfg: settings of the process and its process group.
+        log_processor: formats log lines.
+        log_level: the level of the log.
+        visualizer: writes scalars, images and the config to its backends.
+        default_scope: the registry scope in which names are looked up first.
+        randomness: ``seed`` (random if None), ``deterministic``, ``diff_rank_seed``.
+        experiment_name: by default, the file name of the config; a timestamp is appended.
         cfg: the whole config; also switches such as ``compile``, ``sync_bn``, ``activation_checkpointing``,
             ``model_wrapper_cfg``, ``find_unused_parameters``.
-        device: where to train; by default the accelerator if there is one.
+        device: the device to train on; by default the accelerator, if there is one.
 
     Raises:
         ConfigError: parts are missing or contradict each other.
@@ -160,9 +161,7 @@ class Runner:
         self._started = self._restored = self._active = False
         self.host_streams: dict[str, Any] | None = None
         self._default_scope = default_scope
-        self._train_loop: TrainLoop | None = None
-        self._val_loop: ValLoop | None = None
-        self._test_loop: TestLoop | None = None
+        self._loops: dict[str, Any] = {}
         self.optim_wrapper: Any = None
         self.param_schedulers: Any = []
         self.state = RunState()
@@ -173,19 +172,13 @@ class Runner:
         self.randomness: dict[str, Any] = dict(randomness or {})
         self.set_randomness(**self.randomness)
 
-        self.work_dir = str(Path(work_dir).absolute())
+        self._folder = WorkDir(work_dir)
+        self.work_dir, self.log_dir, self.timestamp = self._folder.path, self._folder.log_dir, self._folder.timestamp
         self.checkpoint_writer = CheckpointWriter(self)
-        timestamp = ""
-        if distributed.is_main_process():
-            make_folder(self.work_dir, "work_dir", "choose another: work_dir in the config, or --work-dir")
-            timestamp = make_log_dir(Path(self.work_dir))
-        self.timestamp = self._agree(timestamp)
         name = experiment_name or (Path(self.cfg.filename).stem if self.cfg.filename else "")
         self.experiment_name = f"{name}_{self.timestamp}" if name else self.timestamp
-        self.log_dir = str(Path(self.work_dir, self.timestamp))
-        self.logger = MMLogger(
-            self.experiment_name, log_level=log_level, log_file=Path(self.log_dir, f"{self.timestamp}.log")
-        )
+        log_file = Path(self.log_dir, f"{self.timestamp}.log")
+        self.logger = MMLogger(self.experiment_name, log_level=log_level, log_file=log_file)
         self.message_hub = MessageHub(self.experiment_name)
         with registries.default_scope(default_scope):
             self.log_processor = LOG_PROCESSOR.build(
@@ -199,8 +192,8 @@ class Runner:
         self.logger.info("Seed: %d, device: %s, work_dir: %s", self.seed, self.device, self.work_dir)
         if isinstance(model, nn.Module) and not (load_from or resume):
             self.logger.info(
-                "The model was given as an object: its initial weights were drawn before the run was seeded, and do "
-                "not depend on this seed. (Those of a model that is given as a config do.)"
+                "The model was passed as an object: its initial weights were drawn before the run was seeded, so they "
+                "do not depend on the seed. (Those of a model that is passed as a config do.)"
             )
         with self._as_current():
             built = build_model(model, data_preprocessor, weights_follow=bool(load_from or resume))
@@ -209,12 +202,14 @@ class Runner:
             for path, hook in configured_hooks(default_hooks or {}, custom_hooks or ()):
                 self.register_hook(hook, path=path)
         self.logger.debug("Hooks at each point, in order:\n%s", self._hooks.table())
-        self._dump_config()
+        if self.cfg and distributed.is_main_process():
+            self._folder.dump(self.cfg)
+            self.visualizer.add_config(self.cfg)
         nested.close()
 
     @classmethod
     def from_cfg(cls, cfg: Any) -> "Runner":
-        """Builds a Runner from a whole config.
+        """Build a Runner from a whole config.
 
         Args:
             cfg: a ``Config`` or mapping with the arguments of :class:`Runner` as keys; other keys are kept in ``cfg``.
@@ -244,12 +239,12 @@ class Runner:
 
     @property
     def max_epochs(self) -> int:
-        """How many epochs to train."""
+        """The number of epochs to train."""
         return self.train_loop.max_epochs
 
     @property
     def max_iters(self) -> int:
-        """How many iterations to train."""
+        """The number of iterations to train."""
         return self.train_loop.max_iters
 
     @property
@@ -264,27 +259,24 @@ class Runner:
 
     @property
     def train_loop(self) -> TrainLoop:
-        """The training loop, built at first use."""
-        if self._train_loop is None:
-            with self._as_current():
-                self._train_loop = build_loop(self, "train", self._given)
-        return self._train_loop
+        """The training loop, built on first use."""
+        return self._loop("train")  # type: ignore[no-any-return]
 
     @property
     def val_loop(self) -> ValLoop:
-        """The validation loop, built at first use."""
-        if self._val_loop is None:
-            with self._as_current():
-                self._val_loop = build_loop(self, "val", self._given)
-        return self._val_loop
+        """The validation loop, built on first use."""
+        return self._loop("val")  # type: ignore[no-any-return]
 
     @property
     def test_loop(self) -> TestLoop:
-        """The test loop, built at first use."""
-        if self._test_loop is None:
+        """The test loop, built on first use."""
+        return self._loop("test")  # type: ignore[no-any-return]
+
+    def _loop(self, mode: str) -> Any:
+        if mode not in self._loops:
             with self._as_current():
-                self._test_loop = build_loop(self, "test", self._given)
-        return self._test_loop
+                self._loops[mode] = build_loop(self, mode, self._given)
+        return self._loops[mode]
 
     @property
     def train_dataloader(self) -> Any:
@@ -303,26 +295,27 @@ class Runner:
 
     @property
     def dataset_meta(self) -> Mapping[str, Any] | None:
-        """What the training data set says of itself, such as its classes."""
-        return metainfo_of(self._train_loop and self._train_loop.dataloader)
+        """The meta information of the training dataset, such as its classes."""
+        return metainfo_of(getattr(self._loops.get("train"), "dataloader", None))
 
     def train(self) -> nn.Module:
-        """Trains to the end, or until somebody asks to stop. Called again, it continues where it stopped.
+        """Train to the end, or until a stop is requested. Called again, continue from there.
 
         Returns:
             The model.
 
         Raises:
             ConfigError: the parts for training are not given.
-            KeyboardInterrupt: after Ctrl-C, when a checkpoint is written; ``SystemExit`` after SIGTERM and SIGUSR1.
+            KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
+            SystemExit: after SIGTERM and SIGUSR1, likewise.
         """
-        with self._run(), self._locked_work_dir(), stop_on_signals(self.state):
+        with self._run(), self._folder.lock(), stop_on_signals(self.state):
             self._begin()
             loop = self.train_loop
             if self.optim_wrapper is None:
                 self.optim_wrapper, self.param_schedulers = build_optimization(self, self._given)
             if self.has_val:
-                _ = self.val_loop
+                self._loop("val")
             self.call_hook("before_run")
             self._set_up_weights()
             if self.start.resumes and not self._restored:
@@ -334,24 +327,24 @@ class Runner:
                 warn_of_lone_sample(self.model, loop.dataloader, self.logger)
                 compile_forward(unwrap(self.model), setting(self.cfg, "compile"))
             if self.iter >= self.max_iters:
-                self.logger.info("The training is at its end (iteration %d): nothing left to do.", self.iter)
+                self.logger.info("The training is complete (iteration %d): nothing left to do.", self.iter)
             stop.train_and_save(self, loop)
-            self.host_streams = self.seed_step.host_streams()  # if it is trained further
+            self.host_streams = self.seed_step.host_streams()  # in case it is trained further
         raise_for_signal(self.state.stop_signal)
         return self.model  # type: ignore[no-any-return]
 
     def val(self) -> dict[str, Any]:
-        """Validates once and returns the metrics by ``prefix/name``."""
+        """Validate once and return the metrics by ``prefix/name``."""
         return self._evaluate("val")
 
     def test(self) -> dict[str, Any]:
-        """Tests once and returns the metrics by ``prefix/name``."""
+        """Test once and return the metrics by ``prefix/name``."""
         return self._evaluate("test")
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Calls a point of every hook that acts there.
+        """Call a hook point of every hook that overrides it.
 
-        What has just ended counts as done in the meantime: a checkpoint that is saved there includes it.
+        An iteration or epoch that has just ended counts as finished during the call, so a checkpoint includes it.
         """
         done = _ENDS.get(fn_name)
         if done is not None:
@@ -369,11 +362,11 @@ class Runner:
                 setattr(self.state, done, False)
 
     def register_hook(self, hook: Hook | Cfg, priority: int | str | None = None, *, path: str = "") -> Hook:
-        """Adds a hook.
+        """Add a hook.
 
         Args:
             hook: the hook or its config, which may have the keys ``priority`` and ``name``.
-            priority: overrides the hook's own.
+            priority: overrides the priority of the hook.
             path: dotted path of the config, for messages.
         """
         if isinstance(hook, Mapping):
@@ -387,7 +380,7 @@ class Runner:
         if not isinstance(hook, Hook):
             raise ConfigError(
                 path or "custom_hooks",
-                f"{hook!r} is no hook",
+                f"{hook!r} is not a hook",
                 "derive its class from trainwright.engine.Hook",
             )
         if priority is not None:
@@ -396,11 +389,11 @@ class Runner:
         return hook
 
     def request_stop(self, reason: str, *, complete: bool = False) -> None:
-        """Asks the training to stop at the next iteration boundary, with a checkpoint written.
+        """Stop the training at the next iteration boundary, and save a checkpoint. Only the first request counts.
 
         Args:
-            reason: said in the log.
-            complete: the training is complete, not interrupted: there is nothing to resume. The first request counts.
+            reason: stated in the log.
+            complete: the training is complete rather than interrupted, so there is nothing to resume.
         """
         if self.state.stop_reason is None:
             self.state.stop_reason, self.state.complete = reason, complete
@@ -408,12 +401,12 @@ class Runner:
     def set_randomness(
         self, seed: int | None = None, deterministic: bool = False, diff_rank_seed: bool = False
     ) -> None:
-        """Seeds everything.
+        """Seed everything.
 
         Args:
-            seed: drawn, the same in all ranks, if None.
-            deterministic: refuse algorithms whose result differs from run to run.
-            diff_rank_seed: give each rank another seed, for the model's initial weights and the samples too.
+            seed: the seed; if None, a random one, the same on all ranks.
+            deterministic: only allow deterministic algorithms.
+            diff_rank_seed: use a different seed on each rank, also for initial weights and samples.
         """
         self.seed = distributed.sync_random_seed() if seed is None else int(seed)
         self.rank_seed = self.rank if diff_rank_seed else 0
@@ -422,10 +415,10 @@ class Runner:
         self.seed_step = StepSeeder(self.seed, self.rank, self.device)
 
     def start_host_streams(self) -> None:
-        """Gives ``random`` and ``numpy.random`` the state that the first training step of this process begins with.
+        """Set the state of ``random`` and ``numpy.random`` for the first training step of this process.
 
-        In a resumed run it is that of the checkpoint; in ranks other than the first, whose state it lacks, and
-        in a new run it derives from seed, rank and iteration.
+        On rank 0 of a resumed run, it is restored from the checkpoint; otherwise, it derives from the seed, rank and
+        iteration.
         """
         if self.host_streams is not None:
             set_host_streams(self.host_streams)
@@ -434,17 +427,12 @@ class Runner:
             seed_host(mix(self.seed, self.rank, self.iter))
 
     def build_dataloader(self, dataloader: Any, mode: str = "train") -> Any:
-        """Builds a data loader that is seeded by sample; see :func:`trainwright.engine.build_dataloader`."""
-        return build_dataloader(
-            dataloader,
-            seed=self.seed,
-            rank_seed=self.rank_seed,
-            path=f"{mode}_dataloader",
-            training=mode == "train",
-        )
+        """Build a data loader with per-sample seeds; see :func:`trainwright.engine.build_dataloader`."""
+        path, training = f"{mode}_dataloader", mode == "train"
+        return build_dataloader(dataloader, seed=self.seed, rank_seed=self.rank_seed, path=path, training=training)
 
     def build_evaluator(self, evaluator: Any, path: str = "evaluator") -> Evaluator:
-        """Builds an evaluator from one metric, several, or the config of an evaluator."""
+        """Build an evaluator from one or more metrics, or from its config."""
         if isinstance(evaluator, Evaluator):
             return evaluator
         if isinstance(evaluator, Mapping) and "metrics" in evaluator:
@@ -460,15 +448,15 @@ class Runner:
         meta: Mapping[str, Any] | None = None,
         by_epoch: bool = True,
     ) -> Path:
-        """Write the state of the run, durably. Only the first rank writes, and ``last_checkpoint`` stays as it is.
+        """Save the state of the run, durably. Only rank 0 writes, and ``last_checkpoint`` is not changed.
 
         Args:
-            out_dir: folder.
-            filename: name of the file, which may hold ``{}`` for the number of epochs or iterations.
+            out_dir: the folder.
+            filename: the file name, in which ``{}`` is replaced by the number of epochs or iterations.
             save_optimizer: include the optimizer.
             save_param_scheduler: include the schedulers.
-            meta: further entries of ``meta``.
-            by_epoch: what the number in the file name counts.
+            meta: additional entries of ``meta``.
+            by_epoch: whether the number in the file name counts epochs.
 
         Returns:
             The path of the file.
@@ -487,13 +475,13 @@ class Runner:
         strict: bool = False,
         revise_keys: Sequence[tuple[str, str]] = checkpoints.REVISE_KEYS,
     ) -> dict[str, Any]:
-        """Loads the weights in a checkpoint into the model; what does not fit is reported.
+        """Load the weights in a checkpoint into the model, and report mismatches.
 
         Args:
             filename: a file, ``http(s)://…`` or ``torchvision://resnet18``.
-            map_location: where tensors go first.
-            strict: raise if anything does not fit.
-            revise_keys: pairs of (regular expression, replacement) for the names.
+            map_location: the device to load tensors to.
+            strict: raise an error on mismatches.
+            revise_keys: pairs of (regular expression, replacement) applied to the names.
 
         Returns:
             The checkpoint.
@@ -504,7 +492,7 @@ class Runner:
 
     @contextmanager
     def _as_current(self) -> Iterator[None]:
-        """Makes hub, logger, visualizer and scope the current ones, for code deep inside a model."""
+        """Make hub, logger, visualizer and scope the current ones, for code deep inside a model."""
         with ExitStack() as stack:
             stack.enter_context(MessageHub.set_current(self.message_hub))
             stack.enter_context(MMLogger.set_current(self.logger))
@@ -514,45 +502,31 @@ class Runner:
 
     @contextmanager
     def _run(self) -> Iterator[None]:
-        """What surrounds every run: the current objects, ``after_run`` in any case, errors in the log file too."""
+        """Context manager around every run: sets the current objects, calls ``after_run``, and logs errors."""
         if not self._active:
-            # of a run before this one
+            # left by a previous run
             self.state.stop_reason, self.state.complete, self.state.stop_signal = None, False, 0
-            if self._train_loop is not None:
-                self._train_loop.stop_training = False
+            if "train" in self._loops:
+                self.train_loop.stop_training = False
         with self._as_current(), active_run(), deterministic_algorithms(self._deterministic):
             outer, self._active = self._active, True
             try:
                 yield
             except Exception as error:
                 self.logger.debug("The run failed", exc_info=True)
-                with suppress(Exception):  # the first error is the one to see
+                with suppress(Exception):  # the first error is the one to report
                     self.call_hook("after_run")
                 if "more than 1 value per channel when training" in str(error):
                     raise lone_sample_error() from error
                 raise
             finally:
                 self._active = outer
-                for loop in (self._train_loop, self._val_loop, self._test_loop):
+                for loop in self._loops.values():
                     stop_workers(getattr(loop, "dataloader", None))
             self.call_hook("after_run")
 
-    @contextmanager
-    def _locked_work_dir(self) -> Iterator[None]:
-        """Refuse to train where another run does, in all ranks."""
-        with ExitStack() as stack:
-            refusal = None
-            if distributed.is_main_process():
-                try:
-                    stack.enter_context(locked(self.work_dir))
-                except ConfigError as error:
-                    refusal = error
-            if (refusal := self._agree(refusal)) is not None:
-                raise refusal
-            yield
-
     def _begin(self) -> None:
-        """Find what the run starts with, once, before anything that depends on its seed is built."""
+        """Find the starting point of the run, once, before anything that depends on its seed is built."""
         if self._started:
             return
         load_from, resume_from = self._sources
@@ -561,7 +535,7 @@ class Runner:
             self.set_randomness(**{**self.randomness, "seed": self.start.seed})
 
     def _set_up_weights(self) -> None:
-        """Load or initialize the weights that the run starts with, once."""
+        """Load or initialize the weights, once."""
         if not self._started:
             self._started = True
             resume.set_up_weights(self)
@@ -571,30 +545,14 @@ class Runner:
     def _evaluate(self, mode: str) -> dict[str, Any]:
         with self._run():
             self._begin()
-            loop = self.val_loop if mode == "val" else self.test_loop
+            loop = self._loop(mode)
             self.call_hook("before_run")
             self._set_up_weights()
-            return loop.run()
-
-    def _agree(self, value: Any) -> Any:
-        """Returns the first rank's value in all ranks."""
-        values = [value]
-        distributed.broadcast_object_list(values)
-        return values[0]
-
-    def _dump_config(self) -> None:
-        if not self.cfg or not distributed.is_main_process():
-            return
-        name = Path(self.cfg.filename).with_suffix(".py").name if self.cfg.filename else f"{self.timestamp}.py"
-        try:
-            self.cfg.dump(Path(self.work_dir, name))
-        except OSError as error:
-            raise ConfigError("work_dir", f"cannot be written: {error}", "make room, or choose another") from error
-        self.visualizer.add_config(self.cfg)
+            return loop.run()  # type: ignore[no-any-return]
 
 
 def _takes_name(type_: Any) -> bool:
-    """Return whether a class of hooks has an argument ``name`` of its own."""
+    """Return whether the constructor of a hook has an argument ``name``."""
     hook_class = HOOKS.get(type_) if isinstance(type_, str) else type_
     signature = signature_of(hook_class) if callable(hook_class) else None
     return signature is not None and "name" in signature.parameters

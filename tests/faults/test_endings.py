@@ -53,7 +53,7 @@ def test_after_the_end_there_is_nothing_left_to_do(
     for resume in (False, True, True):
         process = train(reference.config, work_dir, resume=resume)
         assert process.wait() == 0, process.printed
-    assert f"The training is at its end (iteration {MAX_ITERS}): nothing left to do." in process.printed
+    assert f"(iteration {MAX_ITERS}): nothing left to do" in process.printed
     tally.compare("resumed at the end", work_dir, reference.work_dir, faults=0, most_lost=0)
 
 

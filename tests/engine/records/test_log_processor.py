@@ -44,7 +44,7 @@ def a_run(
     hub.update_info("eta", 3725.7)
     return SimpleNamespace(
         message_hub=hub,
-        _train_loop=object() if trains else None,
+        _loops={"train": object()} if trains else {},
         train_dataloader=loader,
         val_dataloader=range(2),
         test_dataloader=range(10),

@@ -489,7 +489,7 @@ def test_what_a_run_cannot_do_is_said(tmp_path: Path) -> None:
         make_runner(tmp_path, train_cfg=dict(type="EpochBasedTrainLoop", by_epoch=False, max_epochs=1)).train()
     with pytest.raises(ConfigError, match="must be a whole number"):
         make_runner(tmp_path, train_cfg=dict(max_epochs=1.5)).train()
-    with pytest.raises(ConfigError, match="is no hook"):
+    with pytest.raises(ConfigError, match="is not a hook"):
         make_runner(tmp_path, [nn.Linear(1, 1)])
 
 

@@ -251,7 +251,7 @@ def test_initial_weights_depend_on_the_seed_alone(tmp_path: Path) -> None:
 
 
 def test_weights_that_do_not_follow_the_seed_are_mentioned(tmp_path: Path) -> None:
-    assert "do not depend on this seed" in " ".join(log_of(make_runner(tmp_path / "a")).split())
+    assert "do not depend on the seed" in " ".join(log_of(make_runner(tmp_path / "a")).split())
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from trainwright.datasets import (
 from trainwright.datasets.classification.mnist import read_idx
 from trainwright.engine.registry import DATASETS
 
-SHIPPED = Path(sys.modules[FashionMNISTSubset.__module__].__file__).parents[1] / "data" / "fashion_mnist_subset"
+SHIPPED = Path(__file__).parents[2] / "datasets" / "data" / "fashion_mnist_subset"
 
 
 class Numbered(InMemoryDataset):

@@ -1,7 +1,7 @@
-"""Python configs: their style, the bases they name, and running them so that every key learns its line.
+"""Executing Python configs so that each key records its line.
 
-A config is rewritten before it runs, as a syntax tree with all lines in place: dictionaries know the lines of
-their keys, imports of other packages become lazy objects, and imports of configs read those configs.
+The syntax tree of a config is rewritten first, keeping its line numbers: dictionaries record the lines of their keys,
+imports of other packages become lazy objects, and imports of configs read those configs.
 """
 
 import __future__
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from trainwright.engine.config.config_dict import ConfigDict, OriginDict, own, reading
+from trainwright.engine.config.config_dict import ConfigDict, OriginDict, copy_containers, reading
 from trainwright.engine.config.lazy_object import LazyObject
 from trainwright.engine.config.python_syntax import (
     BaseImport,
@@ -27,17 +27,16 @@ from trainwright.engine.errors import ConfigError, ConfigFileError, Origin, did_
 
 BASE_KEY = "_base_"
 
-_NO_KEYS = (FunctionType, ModuleType, type(__future__.annotations))
-_DATA = (str, int, float, list, tuple, dict)  # imported in the text style, this is part of the config
+_NOT_KEYS = (FunctionType, ModuleType, type(__future__.annotations))
+_DATA = (str, int, float, list, tuple, dict)  # part of the config, even if imported (text style)
 
 
 class Executed(NamedTuple):
-    """What a config defines.
+    """The names that a config defines.
 
     Args:
         keys: the config.
-        helpers: imported names, functions and classes: no part of the config, but of use to one that imports
-            it.
+        helpers: imported names, functions and classes, which are not config keys but can be imported from the config.
     """
 
     keys: ConfigDict
@@ -45,11 +44,11 @@ class Executed(NamedTuple):
 
 
 class PythonConfig:
-    """A config file in Python, parsed.
+    """A parsed Python config.
 
     Args:
-        text: its text.
-        file: its name, for origins and tracebacks.
+        text: text of the config.
+        file: name of the config, for origins and tracebacks.
 
     Raises:
         ConfigFileError: a syntax error.
@@ -69,11 +68,11 @@ class PythonConfig:
 
     @property
     def assigns_base(self) -> bool:
-        """Whether the file says ``_base_ = ...``, and so is of the text style."""
+        """Whether the file assigns ``_base_`` and so is in the text style."""
         return self._base is not None
 
     def pure_origin(self) -> Origin | None:
-        """Returns the first statement that makes the file pure-Python (see :meth:`is_pure`), or None."""
+        """Return the first statement that makes the file pure-Python (see :attr:`is_pure`), or None."""
         for node in self._statements:
             if is_read_base(node) or (isinstance(node, ast.ImportFrom) and node.level > 0):
                 break
@@ -91,7 +90,7 @@ class PythonConfig:
         return not self.assigns_base and self.pure_origin() is not None
 
     def bases(self) -> list[tuple[str, Origin]]:
-        """Returns the files that ``_base_`` names, in order, each with its place.
+        """Return the files in ``_base_`` with their origins.
 
         Raises:
             ConfigFileError: ``_base_`` is neither a string nor a list of strings.
@@ -111,14 +110,15 @@ class PythonConfig:
     def execute(
         self, *, base: ConfigDict | None = None, import_base: Callable[[BaseImport], Executed] | None = None
     ) -> Executed:
-        """Runs the file.
+        """Execute the file.
 
         Args:
-            base: what ``_base_`` is while a file of the text style runs.
-            import_base: reads what ``with read_base():`` names; makes imports of other packages lazy too.
+            base: the value of ``_base_`` in a file in the text style.
+            import_base: reads a config imported inside ``with read_base():``. If set, imports of other packages are
+                lazy.
 
         Raises:
-            ConfigFileError: whatever the file raises, with its line (chained).
+            ConfigFileError: the file raised an exception (chained); the origin is the line.
         """
         lazy = import_base is not None
         namespace = _Namespace(self.file, lazy=lazy)
@@ -150,26 +150,26 @@ class PythonConfig:
         found = [node for node in assignments if assigns(node, BASE_KEY)]
         for extra in found:
             if extra is not found[0] or extra not in self._tree.body:
-                message = "`_base_` is assigned once, at the top level of a config"
+                message = "`_base_` must be assigned once, at the top level of a config"
                 raise ConfigFileError("", message, "", Origin(self.file, extra.lineno))
         return found[0] if found else None
 
 
 def checked_bases(value: Any, element_origins: Sequence[Origin], origin: Origin) -> list[tuple[str, Origin]]:
-    """Returns the files of a ``_base_``, each with its place.
+    """Return the files in the value of ``_base_`` with their origins.
 
     Raises:
         ConfigFileError: ``value`` is neither a string nor a list of strings.
     """
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise ConfigFileError("", f"`_base_` is a file name or a list of them, not {value!r:.60}", "", origin)
+        raise ConfigFileError("", f"`_base_` must be a file name or a list of them, not {value!r:.60}", "", origin)
     origins = element_origins if len(element_origins) == len(names) else [origin] * len(names)
     return list(zip(names, origins))
 
 
 class _Namespace(dict[str, Any]):
-    """The variables of a running config: knows the line that set each, and which are no part of it."""
+    """The variables of a config during execution, with their origins and the set of helpers."""
 
     def __init__(self, file: str, *, lazy: bool) -> None:
         super().__init__()
@@ -198,17 +198,17 @@ class _Namespace(dict[str, Any]):
         for name, value in self.items():
             if not isinstance(name, str) or not name.startswith("__"):
                 imported = name in self.helpers and (self.lazy or not isinstance(value, _DATA))
-                if imported or isinstance(value, _NO_KEYS):
+                if imported or isinstance(value, _NOT_KEYS):
                     helpers[name] = value
                 elif name != BASE_KEY:
                     origin = self.origins.get(name, Origin(self.file))
-                    keys[name] = own(value, origin)
+                    keys[name] = copy_containers(value, origin)
                     keys.set_origin(name, origin)
         return Executed(keys, helpers)
 
 
 class _Helpers:
-    """The functions that a rewritten config calls."""
+    """The functions called by a rewritten config."""
 
     def __init__(
         self,
@@ -233,7 +233,7 @@ class _Helpers:
         }
 
     def with_lines(self, mapping: dict[Any, Any], index: int) -> OriginDict:
-        """Returns the dictionary of an expression, its keys with their lines."""
+        """Return the dictionary of an expression with the lines of its keys."""
         lines, default = self._rewriter.lines[index]
         marked = mapping if isinstance(mapping, OriginDict) else OriginDict(mapping)
         for key in dict.keys(marked):

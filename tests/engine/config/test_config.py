@@ -107,10 +107,7 @@ class TestMergeFromDict:
         [
             ({"lr.a": 1}, "lr: a dict cannot be merged into 0.1"),
             ({"model.layers.2.n": 1}, "model.layers.2: model.layers has only 2 elements"),
-            (
-                {"model.layers.n": 1},
-                "model.layers.n: model.layers is a list: an element is named by its index",
-            ),
+            ({"model.layers.n": 1}, "model.layers.n: model.layers is a list: .* index"),
         ],
     )
     def test_mistakes_change_nothing(self, cfg: Config, options: dict[str, int], message: str) -> None:
@@ -139,5 +136,5 @@ class TestFromString:
         assert [path.name for path in in_tmp.iterdir()] == ["base.py"]
 
     def test_an_unknown_format(self) -> None:
-        with pytest.raises(ConfigFileError, match="configs are not written as"):
+        with pytest.raises(ConfigFileError, match="config format"):
             Config.fromstring("", ".toml")

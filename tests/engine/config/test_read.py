@@ -251,11 +251,11 @@ class TestMistakes:
                 {"base.py": "\n_base_ = [\n'x.yaml',\n'no.py']\n", "x.yaml": ""},
                 r"base.py:4: there is no file",
             ),
-            ({"base.py": "_base_ = 3\n"}, r"base.py:1: `_base_` is a file name or a list of them, not 3"),
+            ({"base.py": "_base_ = 3\n"}, r"base.py:1: `_base_` must be a file name .*, not 3"),
             ({"base.py": "_base_ = name\n"}, r"base.py:1: NameError"),
             (
                 {"base.py": "_base_ = 'x.txt'\n", "x.txt": ""},
-                r"base.py:1: .*x.txt is no config: .*\.py, \.yaml",
+                r"base.py:1: .*x.txt is not a config: .*\.py, \.yaml",
             ),
             ({"base.py": "_base_ = 'd'\n", "d/x": ""}, r"base.py:1: .*d is a folder"),
             (
@@ -269,12 +269,12 @@ class TestMistakes:
             ),
             (
                 {"base.py": "if True:\n    _base_ = 'a.py'\n"},
-                r"base.py:2: `_base_` is assigned once, at the top level",
+                r"base.py:2: `_base_` .*top level",
             ),
-            ({"base.py": "_base_ = 'a.py'\n_base_ = 'b.py'\n"}, r"base.py:2: `_base_` is assigned once"),
+            ({"base.py": "_base_ = 'a.py'\n_base_ = 'b.py'\n"}, r"base.py:2: `_base_` .*once"),
             (
                 {"base.py": "\na = {{ _base_.x }}\n"},
-                r"base.py:2: {{ _base_.x }} stands in a config without `_base_`",
+                r"base.py:2: {{ _base_.x }} .* config without `_base_`",
             ),
         ],
     )
@@ -309,7 +309,7 @@ class TestMistakes:
 
     def test_an_unknown_suffix(self, in_tmp: Path) -> None:
         Path("c.toml").write_text("")
-        with pytest.raises(ConfigFileError, match=r"c.toml is no config: its name must end with .py, .yaml"):
+        with pytest.raises(ConfigFileError, match=r"c.toml is not a config: .*\.py, \.yaml"):
             Config.fromfile("c.toml")
 
 

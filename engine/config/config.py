@@ -55,9 +55,7 @@ class Config(MutableMapping[str, Any]):
         env_variables: dict[str, str] | None = None,
         format_python_code: bool = True,
     ) -> None:
-        if cfg_dict is None:
-            cfg_dict = ConfigDict()
-        if not isinstance(cfg_dict, dict):
+        if not isinstance(cfg_dict, dict | None):
             raise TypeError(f"cfg_dict must be a dict, not {type(cfg_dict).__name__}")
         keys = cfg_dict if isinstance(cfg_dict, ConfigDict) else ConfigDict(cfg_dict)
         for key in RESERVED_KEYS:

@@ -32,11 +32,7 @@ def import_custom_modules(keys: ConfigDict, files: Sequence[Path]) -> None:
     """Import ``custom_imports=dict(imports=["my.module"], allow_failed_imports=False)``.
 
     A module that is not on ``sys.path`` is searched for in the current folder, the folder of the config file that names
-    it, and the folders of the config and its bases. A folder that contains it is appended to ``sys.path``.
-
-    Args:
-        keys: the config.
-        files: the config file and its bases.
+    it, and the folders of ``files``: the config and its bases. A folder that contains it is appended to ``sys.path``.
 
     Raises:
         ConfigError: a module is not found, or ``custom_imports`` is invalid.

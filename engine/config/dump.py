@@ -71,14 +71,7 @@ def _key_order(item: tuple[Any, Any]) -> str:
 
 
 def _format(value: Any, indent: int, used: int, width: int | None) -> str:
-    """Return the text of a value.
-
-    Args:
-        value: any value.
-        indent: indentation of the line in which the value begins.
-        used: number of characters before the value in that line.
-        width: maximum line length, or None.
-    """
+    """Return the text of a value that begins after ``used`` characters of a line with this indentation."""
     flat = _flat(value)
     if width is None or used + len(flat) + 1 <= width or not value or not isinstance(value, dict | list | tuple):
         return flat

@@ -13,9 +13,6 @@ def parse_literals(text: str) -> dict[str, Any]:
     Such a text consists of assignments of literals: numbers, strings, containers, ``dict(...)``, ``float('inf')``.
     It is never executed, so it may come from an untrusted source.
 
-    Args:
-        text: Python source.
-
     Raises:
         ConfigFileError: the text contains anything but literals.
     """

@@ -84,8 +84,7 @@ class _Parser:
         commas = False
         while not self.ends(closing):
             values.append(self.value("," + closing))
-            if self.take(","):
-                commas = True
+            commas = self.take(",") or commas
         return values, commas
 
     def pairs(self, separator: str, closing: str) -> dict[Any, Any]:

@@ -39,10 +39,6 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 def parse_yaml(text: str, file: str) -> ConfigDict:
     """Parse a YAML config. Tags that could run code are rejected; ``!!python/tuple`` is a tuple.
 
-    Args:
-        text: the YAML text.
-        file: file name in the origins of the keys.
-
     Raises:
         ConfigFileError: invalid syntax, a duplicate key, or not a mapping.
     """
@@ -81,10 +77,6 @@ _Loader.add_constructor(TUPLE_TAG, lambda loader, node: tuple(loader.construct_s
 
 def parse_json(text: str, file: str) -> ConfigDict:
     """Parse a JSON config.
-
-    Args:
-        text: the JSON text.
-        file: file name in the origins of the keys.
 
     Raises:
         ConfigFileError: invalid syntax, a duplicate key, or not an object.

@@ -9,19 +9,14 @@ import __future__
 import ast
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from traceback import walk_tb
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from trainwright.engine.config.config_dict import ConfigDict, OriginDict, copy_containers, reading
 from trainwright.engine.config.lazy_object import LazyObject
-from trainwright.engine.config.python_syntax import (
-    BaseImport,
-    Rewriter,
-    assigns,
-    is_foreign,
-    is_read_base,
-    statements,
-)
+from trainwright.engine.config.python_syntax import BaseImport, Rewriter, assigns, is_foreign, is_read_base, statements
 from trainwright.engine.config.variables import base_value
 from trainwright.engine.errors import ConfigError, ConfigFileError, Origin, did_you_mean
 
@@ -34,9 +29,7 @@ _DATA = (str, int, float, list, tuple, dict)  # part of the config, even if impo
 class Executed(NamedTuple):
     """The names that a config defines.
 
-    Args:
-        keys: the config.
-        helpers: imported names, functions and classes, which are not config keys but can be imported from the config.
+    Helpers are imported names, functions and classes, which are not config keys but can be imported from the config.
     """
 
     keys: ConfigDict
@@ -44,11 +37,7 @@ class Executed(NamedTuple):
 
 
 class PythonConfig:
-    """A parsed Python config.
-
-    Args:
-        text: text of the config.
-        file: name of the config, for origins and tracebacks.
+    """A parsed Python config. The file name is used in origins and tracebacks.
 
     Raises:
         ConfigFileError: a syntax error.
@@ -74,15 +63,15 @@ class PythonConfig:
     def pure_origin(self) -> Origin | None:
         """Return the first statement that makes the file pure-Python (see :attr:`is_pure`), or None."""
         for node in self._statements:
-            if is_read_base(node) or (isinstance(node, ast.ImportFrom) and node.level > 0):
-                break
-            if isinstance(node, ast.ImportFrom) and is_foreign(node.module or "", node.names):
-                break
-            if isinstance(node, ast.Import) and any(is_foreign(alias.name, ()) for alias in node.names):
-                break
-        else:
-            return None
-        return Origin(self.file, node.lineno)
+            if isinstance(node, ast.ImportFrom):
+                is_pure = node.level > 0 or is_foreign(node.module or "", node.names)
+            elif isinstance(node, ast.Import):
+                is_pure = any(is_foreign(alias.name, ()) for alias in node.names)
+            else:
+                is_pure = is_read_base(node)
+            if is_pure:
+                return Origin(self.file, node.lineno)
+        return None
 
     @property
     def is_pure(self) -> bool:
@@ -207,60 +196,51 @@ class _Namespace(dict[str, Any]):
         return Executed(keys, helpers)
 
 
+@dataclass
 class _Helpers:
     """The functions called by a rewritten config."""
 
-    def __init__(
-        self,
-        namespace: _Namespace,
-        rewriter: Rewriter,
-        base: ConfigDict | None,
-        import_base: Callable[[BaseImport], Executed] | None,
-    ) -> None:
-        self._namespace = namespace
-        self._rewriter = rewriter
-        self._base = base
-        self._import_base = import_base
+    namespace: _Namespace
+    rewriter: Rewriter
+    base: ConfigDict | None
+    read_import: Callable[[BaseImport], Executed] | None
 
     def names(self) -> dict[str, Any]:
         return {
             "__dict_with_lines__": OriginDict,
             "__lines__": self.with_lines,
-            "__lazy__": self.lazy,
-            "__helpers__": self._namespace.helpers.update,
+            "__lazy__": lambda name, line: LazyObject(name, Origin(self.namespace.file, line)),
+            "__helpers__": self.namespace.helpers.update,
             "__import_base__": self.import_base,
             "__base_value__": self.base_value,
         }
 
     def with_lines(self, mapping: dict[Any, Any], index: int) -> OriginDict:
         """Return the dictionary of an expression with the lines of its keys."""
-        lines, default = self._rewriter.lines[index]
+        lines, default = self.rewriter.lines[index]
         marked = mapping if isinstance(mapping, OriginDict) else OriginDict(mapping)
         for key in dict.keys(marked):
             if key in lines or marked.origin(key) is None:
                 marked.set_origin(key, lines.get(key, default))
         return marked
 
-    def lazy(self, name: str, line: int) -> LazyObject:
-        return LazyObject(name, Origin(self._namespace.file, line))
-
     def base_value(self, path: str, line: int) -> Any:
-        return base_value(self._base or ConfigDict(), path, Origin(self._namespace.file, line))
+        return base_value(self.base or ConfigDict(), path, Origin(self.namespace.file, line))
 
     def import_base(self, index: int) -> None:
-        statement = self._rewriter.base_imports[index]
-        assert self._import_base is not None
-        keys, helpers = self._import_base(statement)
+        statement = self.rewriter.base_imports[index]
+        assert self.read_import is not None
+        keys, helpers = self.read_import(statement)
         for name, alias in statement.names:
             if name == "*":
                 for key, value in dict.items(keys):
-                    self._namespace.add_key(key, value, keys.origin(key))
+                    self.namespace.add_key(key, value, keys.origin(key))
                 for key, value in helpers.items():
-                    self._namespace.add_helper(key, value)
+                    self.namespace.add_helper(key, value)
             elif name in keys:
-                self._namespace.add_key(alias, dict.__getitem__(keys, name), keys.origin(name))
+                self.namespace.add_key(alias, dict.__getitem__(keys, name), keys.origin(name))
             elif name in helpers:
-                self._namespace.add_helper(alias, helpers[name])
+                self.namespace.add_helper(alias, helpers[name])
             else:
                 message = f"the config {statement.module!r} has no {name!r}"
                 raise ConfigFileError("", message, did_you_mean(name, keys), statement.origin)
@@ -272,15 +252,9 @@ def _syntax_error(error: SyntaxError, file: str) -> ConfigFileError:
 
 
 def _runtime_error(error: Exception, file: str, origin: Origin | None = None) -> ConfigFileError:
-    origin = origin or _failing_line(error, file)
-    return ConfigFileError("", f"{type(error).__name__}: {error}", "", origin)
+    return ConfigFileError("", f"{type(error).__name__}: {error}", "", origin or _failing_line(error, file))
 
 
 def _failing_line(error: Exception, file: str) -> Origin:
-    line = 0
-    traceback = error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == file:
-            line = traceback.tb_lineno
-        traceback = traceback.tb_next
-    return Origin(file, line)
+    lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
+    return Origin(file, lines[-1] if lines else 0)

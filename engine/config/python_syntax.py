@@ -27,7 +27,7 @@ class Rewriter(ast.NodeTransformer):
 
     Args:
         text: text of the config.
-        file: name of the config.
+        file: file name, for origins.
         lazy: replace imports of other packages with lazy objects (pure-Python style).
         base: the assignment of ``_base_``, which is removed.
     """
@@ -41,11 +41,10 @@ class Rewriter(ast.NodeTransformer):
         self._base = base
         self._depth = 0
 
-    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
+    def visit_Assign(self, node: ast.Assign | ast.AnnAssign) -> ast.AST | None:
         return None if node is self._base else self.generic_visit(node)
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
-        return None if node is self._base else self.generic_visit(node)
+    visit_AnnAssign = visit_Assign
 
     def visit_Dict(self, node: ast.Dict) -> ast.AST:
         lines = {key.value: self._origin(key) for key in node.keys if isinstance(key, ast.Constant)}
@@ -164,9 +163,7 @@ class Rewriter(ast.NodeTransformer):
 
     def _call(self, helper: str, node: ast.AST, *arguments: Any) -> ast.Call:
         function = ast.copy_location(ast.Name(helper, ast.Load()), node)
-        values = [
-            item if isinstance(item, ast.expr) else ast.copy_location(ast.Constant(item), node) for item in arguments
-        ]
+        values = [arg if isinstance(arg, ast.expr) else ast.copy_location(ast.Constant(arg), node) for arg in arguments]
         return ast.copy_location(ast.Call(function, values, []), node)
 
     def _origin(self, node: ast.AST) -> Origin:

@@ -9,13 +9,7 @@ from trainwright.engine.config.config_dict import ConfigDict, copy_containers, m
 from trainwright.engine.config.custom_imports import KEY as IMPORTS_KEY
 from trainwright.engine.config.custom_imports import join_imports
 from trainwright.engine.config.parse_python import BASE_KEY, Executed, PythonConfig, checked_bases
-from trainwright.engine.config.paths import (
-    JSON_SUFFIX,
-    PYTHON_SUFFIX,
-    SUFFIXES,
-    find_config,
-    find_module,
-)
+from trainwright.engine.config.paths import JSON_SUFFIX, PYTHON_SUFFIX, SUFFIXES, find_config, find_module
 from trainwright.engine.config.python_syntax import BaseImport
 from trainwright.engine.config.variables import (
     mark_base_variables,
@@ -200,12 +194,8 @@ def _warn_of_deprecation(keys: ConfigDict, name: str) -> None:
 
 def _set_scope(value: object, scope: str) -> None:
     """Set the scope of each outermost dictionary that has a ``type``, unless it has one."""
-    if isinstance(value, ConfigDict):
-        if "type" in value:
-            value.setdefault("_scope_", scope)
-            return
-        for item in dict.values(value):
-            _set_scope(item, scope)
-    elif isinstance(value, list | tuple):
-        for item in value:
+    if isinstance(value, ConfigDict) and "type" in value:
+        value.setdefault("_scope_", scope)
+    elif isinstance(value, ConfigDict | list | tuple):
+        for item in dict.values(value) if isinstance(value, ConfigDict) else value:
             _set_scope(item, scope)

@@ -53,9 +53,7 @@ def substitute_environment(text: str, file: str) -> tuple[str, dict[str, str]]:
 def mark_base_variables(text: str, *, quoted: bool) -> str:
     """Replace ``{{ _base_.a.b }}`` with marks that a parser reads as text, for :func:`resolve_marks`.
 
-    Args:
-        text: text of a config.
-        quoted: add double quotes to marks outside of strings, for JSON.
+    With ``quoted``, marks outside of strings get double quotes (JSON).
     """
 
     def mark(match: re.Match[str]) -> str:

@@ -65,7 +65,7 @@ def test_a_good_config_has_no_mistakes(mistakes: Any) -> None:
         ("batch_size=4", "batch_size='4'", "my.py:6: train_dataloader.batch_size: must be"),
         ("batch_size=4", "shuffle=True", "my.py:6: train_dataloader.shuffle: a dataloader takes no such argument\n    the sampler shuffles"),
         ("max_epochs=3", "max_epoch=3", "my.py:10: train_cfg.max_epoch: EpochBasedTrainLoop takes no such argument\n    did you mean 'max_epochs'"),
-        ("max_epochs=3", "max_epochs='3'", "my.py:10: train_cfg.max_epochs: must be int, not str '3'\n    it is text: write 3"),
+        ("max_epochs=3", "max_epochs='3'", "my.py:10: train_cfg.max_epochs: must be int, not str '3'\n    it is a string: write 3"),
         ("by_epoch=True", "by_epoch=False", "my.py:10: train_cfg.max_epochs: IterBasedTrainLoop takes no such argument"),
         ("type='SGD', lr=0.1", "type='SGD', lr=0.1, momentun=0.9", "my.py:11: optim_wrapper.optimizer.momentun: SGD takes no such argument\n    did you mean 'momentum'"),
         ("type='SGD', lr=0.1", "type='SGD', lr='1e-1'", "my.py:11: optim_wrapper.optimizer.lr: must be"),
@@ -107,7 +107,7 @@ def test_options_that_change_nothing_are_mistakes(mistakes: Any) -> None:
     variable = dict(more="max_iterations = 7\nsomething = dict(value=max_iterations)\nmy_switch = 1\n")
     assert mistakes(**variable, options={"max_iterations": 9, "my_switch": 2}) == [
         "--cfg-options: max_iterations: this variable was used while the config was read, so setting it now has no effect\n"
-        "    set the values that were made of it (`trainwright print-config`)"
+        "    set the values that use it instead (see `trainwright print-config`)"
     ]
     assert mistakes(options={"optim_wraper.optimizer.lr": 1, "train_cfg.max_epochs": 2}) == [
         "--cfg-options: optim_wraper: there is no such key in the config, and nothing reads it\n    did you mean 'optim_wrapper'?"
@@ -118,13 +118,13 @@ def test_options_that_change_nothing_are_mistakes(mistakes: Any) -> None:
 
 def test_keys_of_mmcv_1_are_translated(mistakes: Any) -> None:
     assert mistakes(more="lr_config = dict(policy='step')\n") == [
-        "my.py:18: lr_config: unknown top-level key, and nothing reads it\n    this is now param_scheduler=dict(type=...)"
+        "my.py:18: lr_config: unknown top-level key, and nothing reads it\n    use param_scheduler=dict(type=...) instead"
     ]
 
 
 def test_a_missing_argument_is_named(mistakes: Any) -> None:
     assert mistakes(("step_size=1", "gamma=0.1")) == [
-        "my.py:12: param_scheduler.0.step_size: StepLR needs this argument"
+        "my.py:12: param_scheduler.0.step_size: StepLR requires this argument"
     ]
 
 
@@ -171,7 +171,7 @@ def test_a_mistake_names_where_the_type_was_set_if_that_is_elsewhere(
     (tmp_path / "base.py").write_text(GOOD)
     (tmp_path / "my.py").write_text("_base_ = 'base.py'\noptim_wrapper = dict(optimizer=dict(momentun=0.9))\n")
     assert [str(error) for error in check(Config.fromfile("my.py"))] == [
-        "my.py:2: optim_wrapper.optimizer.momentun: SGD takes no such argument\n    did you mean 'momentum'? (SGD is named at base.py:11)"
+        "my.py:2: optim_wrapper.optimizer.momentun: SGD takes no such argument\n    did you mean 'momentum'? (SGD is set at base.py:11)"
     ]
 
 
@@ -187,7 +187,7 @@ def test_yaml_keeps_its_lines_and_its_numbers_that_are_text(tmp_path: Path, monk
     (tmp_path / "my.yaml").write_text('_base_: base.py\noptim_wrapper:\n  optimizer:\n    weight_decay: "1e-3"\n')
     (mistake,) = [str(error) for error in check(Config.fromfile("my.yaml"))]
     assert mistake.startswith("my.yaml:4: optim_wrapper.optimizer.weight_decay: must be float")
-    assert mistake.endswith("not str '1e-3'\n    it is text: write 0.001")
+    assert mistake.endswith("not str '1e-3'\n    it is a string: write 0.001")
 
 
 def test_a_switch_that_does_not_exist_is_refused_rather_than_ignored(mistakes: Any) -> None:
@@ -221,7 +221,7 @@ def test_an_optimizer_may_call_its_parameters_otherwise(mistakes: Any) -> None:
     try:
         assert mistakes(("type='SGD', lr=0.1", "type='Descent', lr=0.1")) == []
         assert mistakes(("type='SGD', lr=0.1", "type='Descent'")) == [
-            "my.py:11: optim_wrapper.optimizer.lr: Descent needs this argument"
+            "my.py:11: optim_wrapper.optimizer.lr: Descent requires this argument"
         ]
         wrapper = build_optim_wrapper(nn.Linear(1, 1), dict(optimizer=dict(type="Descent", lr=0.1)))
         assert isinstance(wrapper.optimizer, Descent)

@@ -85,8 +85,8 @@ def test_values_that_fit(value: Any, annotation: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "annotation", "message", "hint"),
     [
-        ("1e-3", float, "must be float, not str '1e-3'", "it is text: write 0.001"),
-        ("3", int, "must be int, not str '3'", "it is text: write 3"),
+        ("1e-3", float, "must be float, not str '1e-3'", "it is a string: write 0.001"),
+        ("3", int, "must be int, not str '3'", "it is a string: write 3"),
         (True, int, "must be int, not bool True", ""),
         (1, list[int], "must be list[int], not int 1", ""),
         ("bilinaer", Literal["bilinear"], "must be Literal['bilinear'], not str 'bilinaer'", "did you mean 'bilinear'?"),

@@ -106,11 +106,10 @@ def _configs(value: Any, path: str, many: bool) -> Iterator[tuple[str, Mapping[s
     nested: Iterable[tuple[Any, Any]] = ()
     if many and isinstance(value, list | tuple):
         nested = enumerate(value)
+    elif isinstance(value, Mapping) and many and all(isinstance(v, Mapping | list | tuple) for v in value.values()):
+        nested = value.items()
     elif isinstance(value, Mapping):
-        if many and all(isinstance(item, Mapping | list | tuple) for item in value.values()):
-            nested = value.items()
-        else:
-            yield path, value
+        yield path, value
     for key, item in nested:
         yield from _configs(item, f"{path}.{key}", many)
 
@@ -276,7 +275,7 @@ PARAM_SCHEDULER = Slot(
 OPTIM_WRAPPER = Slot(
     ("optim_wrapper",), registries.OPTIM_WRAPPERS, "OptimWrapper", runtime=("optimizer",),
     keys={
-        "constructor": Key(str | type, None, "The class that builds both, from `OPTIM_WRAPPER_CONSTRUCTORS`."),
+        "constructor": Key(str | type, None, "The class that builds the wrapper, in `OPTIM_WRAPPER_CONSTRUCTORS`."),
         "paramwise_cfg": Key(Mapping, None, "Per-parameter settings, read by the constructor."),
     },
 )  # fmt: skip
@@ -288,7 +287,7 @@ OPTIMIZER = Slot(("optim_wrapper.optimizer",), registries.OPTIMIZERS, positional
 HOOK = Slot(
     ("custom_hooks", "default_hooks"), registries.HOOKS, runtime=("name",), many=True,
     keys={
-        "priority": Key(int | str, None, "Order of the call, from 0 (first) to 100; by default, that of its class."),
+        "priority": Key(int | str, None, "The priority, from 0 (called first) to 100; by default, that of its class."),
         "name": Key(str, None, "The name of its state in checkpoints; by default, its class name."),
     },
 )  # fmt: skip

@@ -40,7 +40,7 @@ def parameters_of(component: Callable[..., Any]) -> tuple[dict[str, inspect.Para
         if init is None or cls is object:
             continue
         own, kwargs = _named_parameters(init, component)
-        names = [*own][1:]  # self
+        names = [*own][1:]  # without self
         filled.update(names[:positional])
         for name in names:
             if name not in filled:

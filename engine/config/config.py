@@ -61,8 +61,8 @@ class Config(MutableMapping[str, Any]):
         for key in RESERVED_KEYS:
             if key in keys:
                 raise ConfigError(key, "this name is reserved for an attribute of Config", "", keys.origin(key))
-        filename = None if filename is None else str(filename)
-        self.__setstate__((keys, filename, cfg_text or "", env_variables or {}, format_python_code))
+        file = None if filename is None else str(filename)
+        self.__setstate__((keys, file, cfg_text or "", env_variables or {}, format_python_code))
 
     @staticmethod
     def fromfile(

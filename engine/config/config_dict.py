@@ -12,7 +12,7 @@ from trainwright.engine.errors import ConfigError, Origin
 
 DELETE_KEY = "_delete_"
 
-reading: ContextVar[str | None] = ContextVar("reading", default=None)
+running_file: ContextVar[str | None] = ContextVar("running_file", default=None)
 """The config file being executed, if any. During that time, keys record its lines and lazy objects stay lazy."""
 
 _MISSING = object()
@@ -314,7 +314,7 @@ def _is_lazy(value: Any) -> bool:
 
 def _resolved(value: Any) -> Any:
     """Return a value with lazy objects resolved, in lists in place."""
-    if reading.get() is not None or not _is_lazy(value):
+    if running_file.get() is not None or not _is_lazy(value):
         return value
     if isinstance(value, LazyObject):
         return resolve(value)
@@ -335,7 +335,7 @@ def _to_plain(value: Any) -> Any:
 
 def _running_line() -> Origin | None:
     """Return the current line of the config file being executed, or None."""
-    file = reading.get()
+    file = running_file.get()
     if file is None:
         return None
     frame = sys._getframe(1)

@@ -13,7 +13,7 @@ from trainwright.engine.config.read import check_format
 
 INDENT = 4
 WIDTH = 100
-_USED_BUILTINS = ("dict", "float", "frozenset", "globals", "set")
+_USED_BUILTINS = ("dict", "float", "frozenset", "globals", "set")  # keys of these names would shadow them
 
 
 def dump_config(keys: Mapping[Any, Any], suffix: str, *, width: int | None = WIDTH) -> str:
@@ -44,8 +44,7 @@ def plain_data(keys: Mapping[Any, Any]) -> dict[str, Any]:
 
     Classes and functions become their full dotted names, other objects ``str(object)``.
     """
-    data: dict[str, Any] = _plain(keys, exact=True)
-    return data
+    return dict(_plain(keys, exact=True))
 
 
 def format_python(keys: Mapping[Any, Any], width: int | None = WIDTH) -> str:

@@ -24,8 +24,7 @@ def parse_override(text: str) -> Any:
     Raises:
         ConfigError: unbalanced brackets or quotes.
     """
-    parser = _Parser(text)
-    values, commas = parser.items("")
+    values, commas = _Parser(text).items("")
     return values if commas else values[0] if values else ""
 
 
@@ -50,7 +49,7 @@ def parse_overrides(options: Sequence[str]) -> dict[str, Any]:
 
 
 class DictAction(argparse.Action):
-    """An argparse action that collects ``KEY=VALUE`` options in a dictionary, also over repeated options.
+    """An argparse action that collects ``KEY=VALUE`` options in a dictionary, across repeated uses.
 
     Example:
         >>> parser.add_argument("--cfg-options", nargs="+", action=DictAction)
@@ -63,9 +62,8 @@ class DictAction(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        given = [values] if isinstance(values, str) else list(values or ())
         try:
-            options = parse_overrides(given)
+            options = parse_overrides([values] if isinstance(values, str) else list(values or ()))
         except ConfigError as error:
             raise argparse.ArgumentError(self, "\n".join(filter(None, (error.message, error.hint)))) from None
         setattr(namespace, self.dest, {**(getattr(namespace, self.dest, None) or {}), **options})

@@ -14,7 +14,7 @@ from traceback import walk_tb
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from trainwright.engine.config.config_dict import ConfigDict, OriginDict, copy_containers, reading
+from trainwright.engine.config.config_dict import ConfigDict, OriginDict, copy_containers, running_file
 from trainwright.engine.config.lazy_object import LazyObject
 from trainwright.engine.config.python_syntax import BaseImport, Rewriter, assigns, is_foreign, is_read_base, statements
 from trainwright.engine.config.variables import base_value
@@ -27,10 +27,7 @@ _DATA = (str, int, float, list, tuple, dict)  # part of the config, even if impo
 
 
 class Executed(NamedTuple):
-    """The names that a config defines.
-
-    Helpers are imported names, functions and classes, which are not config keys but can be imported from the config.
-    """
+    """The keys of a config, and its helpers: imported names, functions and classes that other configs can import."""
 
     keys: ConfigDict
     helpers: dict[str, Any]
@@ -117,7 +114,7 @@ class PythonConfig:
         dict.update(namespace, helpers.names(), __file__=self.file, __name__="__config__")
         if base is not None:
             dict.__setitem__(namespace, BASE_KEY, base)
-        token = reading.set(self.file)
+        token = running_file.set(self.file)
         try:
             exec(compile(tree, self.file, "exec"), namespace)
         except SyntaxError as error:
@@ -131,7 +128,7 @@ class PythonConfig:
         except Exception as error:
             raise _runtime_error(error, self.file) from error
         finally:
-            reading.reset(token)
+            running_file.reset(token)
         return namespace.collect()
 
     def _find_base(self) -> ast.Assign | ast.AnnAssign | None:
@@ -168,9 +165,7 @@ class _Namespace(dict[str, Any]):
         self.helpers: set[str] = set()
 
     def __setitem__(self, name: str, value: Any) -> None:
-        super().__setitem__(name, value)
-        self.origins[name] = Origin(self.file, sys._getframe(1).f_lineno)
-        self.helpers.discard(name)
+        self.add_key(name, value, Origin(self.file, sys._getframe(1).f_lineno))
 
     def add_key(self, name: str, value: Any, origin: Origin | None) -> None:
         super().__setitem__(name, value)

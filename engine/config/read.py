@@ -71,15 +71,13 @@ class Reader:
                 return self._read_data(substituted, text, file, name)
             python = PythonConfig(substituted, name)
             pure = python.is_pure if self._lazy_import is None else self._lazy_import
-            if pure and python.assigns_base:
-                raise ConfigFileError("", f"{name} assigns `_base_`", STYLES, origin)
             if not pure:
                 base = self._read_bases(python.bases(), file.parent)
                 return self._inherit(python.execute(base=base).keys, base, text, name)
             if origin is not None and self._lazy_import is None:
                 start = python.pure_origin()
                 raise ConfigFileError("", f"the base is in the pure-Python style (see {start})", STYLES, origin)
-            keys = self._run_pure(python, text, file, name).keys
+            keys = self._run_pure(python, text, file, name, origin).keys
             return copy_containers(keys, keep_delete=False)  # type: ignore[no-any-return]  # a copy of the same kind
 
     def _read_data(self, substituted: str, text: str, file: Path, name: str) -> ConfigDict:
@@ -115,7 +113,9 @@ class Reader:
         merge_into(base, child, strict=True)
         return base
 
-    def _run_pure(self, python: PythonConfig, text: str, file: Path, name: str) -> Executed:
+    def _run_pure(self, python: PythonConfig, text: str, file: Path, name: str, origin: Origin | None) -> Executed:
+        if python.assigns_base:
+            raise ConfigFileError("", f"{name} assigns `_base_`", STYLES, origin)
         bases: list[ConfigDict] = []
 
         def import_base(statement: BaseImport) -> Executed:
@@ -136,9 +136,7 @@ class Reader:
         text = _load(file, statement.origin)
         with self._opened(name, file, statement.origin):
             python = PythonConfig(self._substitute(text, file, name), name)
-            if python.assigns_base:
-                raise ConfigFileError("", f"{name} assigns `_base_`", STYLES, statement.origin)
-            return self._run_pure(python, text, file, name)
+            return self._run_pure(python, text, file, name, statement.origin)
 
     def _substitute(self, text: str, file: Path, name: str) -> str:
         if self._predefined:
@@ -193,7 +191,7 @@ def _warn_of_deprecation(keys: ConfigDict, name: str) -> None:
 
 
 def _set_scope(value: object, scope: str) -> None:
-    """Set the scope of each outermost dictionary that has a ``type``, unless it has one."""
+    """Set ``_scope_`` of each outermost dictionary with a ``type``, unless it is already set."""
     if isinstance(value, ConfigDict) and "type" in value:
         value.setdefault("_scope_", scope)
     elif isinstance(value, ConfigDict | list | tuple):

@@ -39,8 +39,7 @@ def substitute_environment(text: str, file: str) -> tuple[str, dict[str, str]]:
     def value(match: re.Match[str]) -> str:
         name, default = match[2], match[3]
         if name in os.environ:
-            used[name] = os.environ[name]
-            return used[name]
+            return used.setdefault(name, os.environ[name])
         if not default:
             line = text.count("\n", 0, match.start()) + 1
             hint = f"set it, or write a default: {{{{ ${name}:default }}}}"

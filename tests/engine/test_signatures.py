@@ -50,7 +50,7 @@ def test_the_keys_of_an_unpacked_typed_dict_are_parameters() -> None:
     )
     assert parameters["step_size"].annotation is parameters["begin"].annotation is int
     defaults = [parameters[name].default for name in ("begin", "end", "by_epoch")]
-    assert defaults == [3, ..., parameters["by_epoch"].empty]  # that of the base's parameter, unknown, required
+    assert defaults == [3, ..., parameters["by_epoch"].empty]  # from the base class, unknown, required
     assert list(parameters_of(function)[0]) == ["value", "begin", "end", "by_epoch"] and parameters_of(function)[1]
 
 

@@ -1,4 +1,4 @@
-"""Modules that a config names in `custom_imports`."""
+"""Importing the modules in `custom_imports`."""
 
 import sys
 from pathlib import Path
@@ -37,7 +37,7 @@ class TestCustomImports:
         for name in ("tw_here", "tw_there.deep", "tw_there"):
             del sys.modules[name]
 
-    def test_what_python_finds_by_itself_changes_no_path(self, in_tmp: Path) -> None:
+    def test_importable_modules_leave_sys_path_unchanged(self, in_tmp: Path) -> None:
         write({"c.py": "custom_imports = dict(imports='colorsys')\n"})
         before = list(sys.path)
         Config.fromfile("c.py")

@@ -1,4 +1,4 @@
-"""Options of the command line."""
+"""Parsing command line options."""
 
 import argparse
 import subprocess

@@ -1,4 +1,4 @@
-"""Reading config files: inheritance, origins and mistakes in the text style, and packages."""
+"""Reading config files: inheritance, origins and mistakes in the text style; packages."""
 
 import sys
 from pathlib import Path
@@ -120,7 +120,7 @@ class TestTextStyle:
             "plain.q.r": "child.py:20",
         }
 
-    def test_values_used_twice_are_two_values(self, in_tmp: Path) -> None:
+    def test_a_value_used_twice_is_copied(self, in_tmp: Path) -> None:
         write({"c.py": "norm = dict(type='BN')\na = dict(norm=norm)\nl = [norm]\n"})
         cfg = Config.fromfile("c.py")
         cfg.norm.type = "GN"
@@ -169,7 +169,7 @@ class TestTextStyle:
         }
         assert {key: found[key] for key in lines} == {key: f"c.py:{line}" for key, line in lines.items()}
 
-    def test_functions_modules_classes_and_dunder_names_are_no_keys(self, in_tmp: Path) -> None:
+    def test_functions_modules_classes_and_dunder_names_are_not_keys(self, in_tmp: Path) -> None:
         write(
             {
                 "c.py": """

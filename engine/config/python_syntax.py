@@ -33,7 +33,7 @@ class Rewriter(ast.NodeTransformer):
     """
 
     def __init__(self, text: str, file: str, *, lazy: bool, base: ast.stmt | None) -> None:
-        self.lines: list[tuple[dict[Any, Origin], Origin]] = []  # of each dictionary: of its keys, and its own
+        self.lines: list[tuple[dict[Any, Origin], Origin]] = []  # per dict: origins of its keys, its own
         self.base_imports: list[BaseImport] = []
         self._text = text
         self._file = file

@@ -1,4 +1,4 @@
-"""From a config to objects: the only constructor of parts."""
+"""Building objects from configs."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,23 +16,22 @@ _building: ContextVar[tuple[str, Mapping[str, Any]] | None] = ContextVar("buildi
 
 
 def build(cfg: Any, registry: "Registry", *args: Any, path: str = "", **runtime: Any) -> Any:
-    """Builds the object that a config describes.
+    """Build the object that a config describes.
 
-    ``type`` names it: a registered name, a full dotted path (``torch.nn.Linear``) or the class itself; all other keys
-    are its arguments. An argument that is itself a config is handed over as it is: the class builds its own parts.
+    ``type`` is a registered name, a full dotted path (``torch.nn.Linear``) or the class itself; all other keys are
+    arguments. Nested configs are passed unchanged: the class builds its own parts.
 
     Args:
-        cfg: a mapping with ``type``; anything that is no mapping is returned as it is.
-        registry: where ``type`` is looked up.
+        cfg: a mapping with ``type``; anything but a mapping is returned unchanged.
+        registry: the registry in which ``type`` is looked up.
         *args: positional arguments, such as the model's parameters for an optimizer.
-        path: dotted path of ``cfg`` in the whole config, for messages. Found by itself for what a part builds inside.
-        **runtime: arguments that the config does not know, such as the dataset for a sampler. The config's own value
-            takes precedence.
+        path: dotted path of ``cfg`` in the whole config, for messages; determined automatically for nested parts.
+        **runtime: additional arguments, such as the dataset for a sampler. Values in the config take precedence.
 
     Raises:
-        UnknownTypeError: nothing of that name is registered or importable.
+        UnknownTypeError: ``type`` is neither registered nor importable.
         ConfigError: ``type`` is missing, or neither a string nor callable.
-        Exception: whatever the component raises, with a note that says which part was being built.
+        Exception: any exception of the component, with a note that names the part being built.
     """
     if not isinstance(cfg, Mapping):
         return cfg
@@ -53,10 +52,10 @@ def build(cfg: Any, registry: "Registry", *args: Any, path: str = "", **runtime:
 
 
 def resolve(type_: Any, registry: "Registry", *, path: str = "", origin: Origin | None = None) -> Callable[..., Any]:
-    """Returns the class or function that ``type`` names.
+    """Return the class or function for a ``type``.
 
     Raises:
-        UnknownTypeError: no such name, with the closest ones.
+        UnknownTypeError: the name is neither registered nor importable; the message suggests the closest names.
         ConfigError: ``type`` is neither a string nor callable.
     """
     if isinstance(type_, str):
@@ -67,7 +66,7 @@ def resolve(type_: Any, registry: "Registry", *, path: str = "", origin: Origin 
             raise UnknownTypeError(
                 f"{path}.type" if path else "type",
                 f"{type_!r} is not registered as {with_article(registry.name)}",
-                hint or "register it with a decorator, and name its module in `custom_imports`",
+                hint or "register it with a decorator, and add its module to `custom_imports`",
                 origin,
             )
         return found  # type: ignore[no-any-return]  # a registry holds anything callable
@@ -77,16 +76,9 @@ def resolve(type_: Any, registry: "Registry", *, path: str = "", origin: Origin 
 
 
 def build_function(cfg: Any, registry: "Registry", *, path: str = "") -> Any:
-    """Return the function that a config describes: its name, or ``type`` and arguments to fix.
+    """Return the function that a config describes: a name, or a ``type`` with keyword arguments to bind.
 
-    Args:
-        cfg: the config; None and functions are returned unchanged.
-        registry: where the name is looked up.
-        path: dotted path of ``cfg``, for messages.
-
-    Raises:
-        UnknownTypeError: no function of that name is registered or importable.
-        ConfigError: ``type`` is missing, or neither a string nor callable.
+    None and functions are returned unchanged. Arguments and exceptions are those of :func:`build`.
     """
     if cfg is None or (callable(cfg) and not isinstance(cfg, Mapping)):
         return cfg
@@ -98,12 +90,10 @@ def build_function(cfg: Any, registry: "Registry", *, path: str = "") -> Any:
 
 
 def import_object(dotted: str) -> Any:
-    """Return the object at a full dotted path such as ``torch.nn.Linear``, or None if there is none.
+    """Return the object at a full dotted path such as ``torch.nn.Linear``, or None if it does not exist.
 
     An attribute takes precedence over a module of the same name: ``torchvision.models.alexnet`` is the function.
-
-    Raises:
-        Exception: whatever a module raises while it is imported.
+    Exceptions during an import propagate.
     """
     module_name, found = dotted, None
     attributes: list[str] = []
@@ -117,7 +107,7 @@ def import_object(dotted: str) -> Any:
 
 
 def import_if_there(module: str) -> Any:
-    """Import a module, or return None if there is no such module."""
+    """Import a module, or return None if it does not exist."""
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
@@ -127,12 +117,12 @@ def import_if_there(module: str) -> Any:
 
 
 def is_absent(module: str, error: ImportError) -> bool:
-    """Return whether the module itself, or a package around it, is what an import did not find."""
+    """Return whether an import failed because the module or one of its parent packages does not exist."""
     return isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
 
 
 def origin_of(cfg: Any, key: Any) -> Origin | None:
-    """Returns where a key of a config was set, or None for a plain dictionary."""
+    """Return where a key of a config was set, or None if unknown."""
     origin = getattr(type(cfg), "origin", None)
     found = origin(cfg, key) if origin is not None else None
     return found if isinstance(found, Origin) else None
@@ -140,7 +130,7 @@ def origin_of(cfg: Any, key: Any) -> Origin | None:
 
 @contextmanager
 def note_errors(path: str, component: Any, origin: Origin | None = None) -> Iterator[None]:
-    """Adds ``while building model.backbone (ResNet), configs/my_net.py:14`` to exceptions that pass through."""
+    """Add a note to exceptions, such as ``while building model.backbone (ResNet), configs/my_net.py:14``."""
     try:
         yield
     except Exception as error:
@@ -151,7 +141,7 @@ def note_errors(path: str, component: Any, origin: Origin | None = None) -> Iter
 
 
 def _path_inside_current(cfg: Mapping[str, Any]) -> str:
-    """Returns the path of a config that is part of the one being built, found by identity."""
+    """Return the path of a config nested in the one being built (found by identity), or an empty string."""
     current = _building.get()
     if current is None:
         return ""
@@ -160,12 +150,10 @@ def _path_inside_current(cfg: Mapping[str, Any]) -> str:
         here = f"{outer}.{key}" if outer else key
         if value is cfg:
             return here
-        if isinstance(value, list | tuple):
-            for index, item in enumerate(value):
-                if item is cfg:
-                    return f"{here}.{index}"
-        elif isinstance(value, Mapping):
-            for inner, item in value.items():
-                if item is cfg:
-                    return f"{here}.{inner}"
+        nested = (
+            enumerate(value) if isinstance(value, list | tuple) else value.items() if isinstance(value, Mapping) else ()
+        )
+        for inner, item in nested:
+            if item is cfg:
+                return f"{here}.{inner}"
     return ""

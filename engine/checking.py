@@ -1,4 +1,4 @@
-"""Finding the mistakes in a config before anything is built: all of them at once."""
+"""Checking a config without building anything, and reporting all mistakes together."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,17 +32,16 @@ from trainwright.engine.signatures import mismatch, parameters_of
 
 
 def check(cfg: Any) -> list[ConfigError]:
-    """Find every mistake in a config that can be found without building anything.
+    """Return all mistakes in a config that can be found without building anything.
 
-    Every ``type`` is looked up, and every argument compared with the signature of its class: unknown names, missing
-    arguments, values of the wrong kind; loaders, loops and evaluators that do not belong together; schedules that begin
-    after the end of the training; a checkpoint that does not exist.
+    These are unknown names, unknown or missing arguments, values of the wrong type, a data loader, loop or evaluator
+    without the others, schedules that begin after the end of training, and a missing checkpoint.
 
     Args:
         cfg: a whole config.
 
     Returns:
-        The mistakes, in the order of the config; empty if there are none.
+        The mistakes, in the order of the config.
     """
     return _Check(cfg).run()
 
@@ -79,7 +78,7 @@ class _Check:
         for key, value in self.top.items():
             origin = origin_of(self.top, key)
             if key in parts.UNSUPPORTED_KEYS and value:
-                self._error(key, "this switch of MMEngine is not supported", parts.UNSUPPORTED_KEYS[key], origin)
+                self._error(key, "this MMEngine setting is not supported", parts.UNSUPPORTED_KEYS[key], origin)
             elif key in known:
                 self._value(value, known[key], key, origin)
             else:
@@ -96,13 +95,13 @@ class _Check:
     def _unknown_key(self, key: str, known: Iterable[str], origin: Origin | None) -> None:
         """Report a top-level key that the engine does not read, unless it is a variable of the config files.
 
-        On the command line, a variable that was used has no effect: the config files have been read by then.
+        Setting such a variable on the command line has no effect, since the config files have already been read.
         """
         assigned = len(re.findall(rf"^['\"]?{re.escape(key)}['\"]?\s*[:=]", self.text, re.MULTILINE))
         is_used = len(re.findall(rf"\b{re.escape(key)}\b", self.text)) > assigned
         if origin != COMMAND_LINE:
             renamed = parts.MMCV_1_KEYS.get(key)
-            hint = f"this is now {renamed}" if renamed else did_you_mean(key, known)
+            hint = f"use {renamed} instead" if renamed else did_you_mean(key, known)
             if hint and not is_used:
                 self._error(key, "unknown top-level key, and nothing reads it", hint, origin)
         elif not assigned:
@@ -110,7 +109,7 @@ class _Check:
             self._error(key, "there is no such key in the config, and nothing reads it", hint, origin)
         elif is_used:
             message = "this variable was used while the config was read, so setting it now has no effect"
-            self._error(key, message, "set the values that were made of it (`trainwright print-config`)", origin)
+            self._error(key, message, "set the values that use it instead (see `trainwright print-config`)", origin)
 
     def _dataloaders(self) -> None:
         arguments = {name: each for name, each in parameters_of(DataLoader)[0].items() if name != "shuffle"}
@@ -123,11 +122,10 @@ class _Check:
                 path, origin = f"{loader}.{name}", origin_of(cfg, name)
                 if name in known:
                     self._value(cfg[name], known[name], path, origin)
-                elif name == "shuffle":
-                    hint = "the sampler shuffles: sampler=dict(type='DefaultSampler', shuffle=True)"
-                    self._error(path, "a dataloader takes no such argument", hint, origin)
                 else:
-                    self._error(path, "a dataloader takes no such argument", did_you_mean(name, known), origin)
+                    shuffling = "the sampler shuffles: sampler=dict(type='DefaultSampler', shuffle=True)"
+                    hint = shuffling if name == "shuffle" else did_you_mean(name, known)
+                    self._error(path, "a dataloader takes no such argument", hint, origin)
             if "dataset" not in cfg:
                 self._error(f"{loader}.dataset", "missing", "dataset=dict(type=...)", origin_of(self.top, loader))
 
@@ -143,8 +141,8 @@ class _Check:
             if getattr(_class_of(cfg, registries.PARAM_SCHEDULERS), "need_val_args", False):
                 for key, by_iteration in (("by_epoch", False), ("convert_to_iter_based", True)):
                     if cfg.get(key) is by_iteration:
-                        message = "this scheduler counts epochs: it cannot step by iteration"
-                        self._error(f"{path}.{key}", message, "leave it out", origin_of(cfg, key))
+                        message = "this scheduler counts epochs and cannot step by iteration"
+                        self._error(f"{path}.{key}", message, "remove this key", origin_of(cfg, key))
             if problem := beyond_end(cfg, *ends):
                 key = "begin" if problem.startswith("it begins") else "milestones"
                 self._error(f"{path}.{key}", problem, origin=origin_of(cfg, key))
@@ -163,7 +161,7 @@ class _Check:
             self.errors.append(several_without_constructor(cfg, names, "optim_wrapper"))
         elif constructor is None or not names:
             reads_keys = isinstance(built_by, type) and issubclass(built_by, DefaultOptimWrapperConstructor)
-            if reads_keys or "optimizer" in cfg:  # the keys that a user's own constructor reads are not known
+            if reads_keys or "optimizer" in cfg:  # the keys of a custom constructor are unknown
                 self._optim_wrapper(cfg, "optim_wrapper")
         for name in names:
             self._optim_wrapper(cfg[name], f"optim_wrapper.{name}")
@@ -213,7 +211,7 @@ class _Check:
                 paths.setdefault(name, path)
 
     def _directions(self, cfg: Mapping[str, Any], path: str) -> None:
-        """Report the metrics that a hook watches if it is not known which of their scores are better."""
+        """Report monitored metrics for which it is unknown whether higher or lower is better."""
         argument = getattr(_class_of(cfg, registries.HOOKS), "monitor_argument", None)
         names = cfg.get(argument) if argument else None
         if names is None or any(cfg.get(key) is not None for key in ("rule", "greater_keys", "less_keys")):
@@ -224,7 +222,7 @@ class _Check:
                 self.errors.append(unknown_direction(name, path, origin_of(cfg, argument)))
 
     def _metrics(self, key: str) -> Iterator[Any]:
-        """Yield the metrics of an evaluator; for one that is not built, its prefix and direction."""
+        """Yield the metrics of an evaluator; instead of a config, an object with its prefix and direction."""
         given = self.top.get(key)
         given = given.get("metrics", given) if isinstance(given, Mapping) else getattr(given, "metrics", given)
         for metric in given if isinstance(given, list | tuple) else [given]:
@@ -233,7 +231,7 @@ class _Check:
                 continue
             cls = _class_of(metric, registries.METRICS)
             prefix = metric.get("prefix") or getattr(cls, "default_prefix", None)
-            # A property answers only for a metric that is built: until then it counts as an answer.
+            # A property of the class is not None, so the direction counts as known.
             yield SimpleNamespace(prefix=prefix, higher_is_better=getattr(cls, "higher_is_better", None))
 
     def _checkpoint(self) -> None:
@@ -247,23 +245,18 @@ class _Check:
     def _resolve(self, type_: Any, registry: Registry, path: str, origin: Origin | None) -> Callable[..., Any] | None:
         try:
             return resolve(type_, registry, path=path.removesuffix(".type"), origin=origin)
-        except UnknownTypeError as error:
-            error.path = path
-            self.errors.append(error)
         except ConfigError as error:
+            if isinstance(error, UnknownTypeError):
+                error.path = path
             self.errors.append(error)
         except ImportError as error:
             self._error(path, f"{type_!r} cannot be imported: {error}", origin=origin)
         return None
 
     def _part(self, slot: Slot, cfg: Mapping[str, Any], path: str, *, descend: bool = True) -> None:
-        """Check the config of a part, and those of the parts inside it.
+        """Check the config of a part and, with ``descend``, of nested parts.
 
-        Args:
-            slot: its slot. One without places stands for a part that another part builds, which may add arguments.
-            cfg: its config.
-            path: dotted path of ``cfg``.
-            descend: whether to check the parts inside it.
+        A slot without places is for a nested part, to which the outer part may add arguments.
         """
         registry = slot.registry
         with registry.switch_scope(cfg.get("_scope_")) as scoped:
@@ -279,7 +272,7 @@ class _Check:
                     self._inside(value, CHILD_REGISTRIES.get(key), registry, f"{path}.{key}")
 
     def _inside(self, value: Any, child: Registry | None, parent: Registry, path: str) -> None:
-        """Check the parts inside an argument."""
+        """Check the parts nested in an argument."""
         if isinstance(value, Mapping):
             type_ = value.get("type")
             if isinstance(type_, str) or callable(type_):
@@ -298,47 +291,46 @@ class _Check:
 
     def _arguments(self, slot: Slot, component: Callable[..., Any], cfg: Mapping[str, Any], path: str) -> None:
         parameters, closed = parameters_of(component)
+        known: dict[str, Any] = {**parameters, **slot.keys}
         name = getattr(component, "__name__", str(component))
         for key in cfg:
             origin = origin_of(cfg, key)
-            if key in slot.keys:
-                self._value(cfg[key], slot.keys[key], f"{path}.{key}", origin)
-            elif key in parameters:
-                self._value(cfg[key], parameters[key], f"{path}.{key}", origin)
+            if key in known:
+                self._value(cfg[key], known[key], f"{path}.{key}", origin)
             elif closed and key not in ("type", "_scope_"):
                 hint = did_you_mean(key, parameters) or f"it takes {', '.join(parameters)}"
                 type_origin = origin_of(cfg, "type")
                 if type_origin and type_origin != origin:
-                    hint += f" ({name} is named at {type_origin})"
+                    hint += f" ({name} is set at {type_origin})"
                 if self._is_inherited(origin, type_origin):
-                    hint += "\nit is inherited: `_delete_=True` beside the new 'type' drops what the old one had"
+                    hint += "\nit is inherited: set `_delete_=True` next to the new 'type' to drop the old arguments"
                 self._error(f"{path}.{key}", f"{name} takes no such argument", hint, origin)
-        if not slot.places or slot.registry is registries.FUNCTIONS:  # whoever calls it may add arguments
+        if not slot.places or slot.registry is registries.FUNCTIONS:  # its caller may add arguments
             return
         given = {*cfg, *slot.runtime, *list(parameters)[: len(slot.positional)]}
         for key, parameter in parameters.items():
             by_name = parameter.kind is not Parameter.POSITIONAL_ONLY
             if key not in given and parameter.default is Parameter.empty and by_name:
-                self._error(f"{path}.{key}", f"{name} needs this argument", origin=origin_of(cfg, "type"))
+                self._error(f"{path}.{key}", f"{name} requires this argument", origin=origin_of(cfg, "type"))
 
     def _is_inherited(self, origin: Origin | None, type_origin: Origin | None) -> bool:
-        """Return whether an argument comes from a base of the file, or the command line, that sets the type."""
+        """Return whether an argument comes from a base of the file or command line that sets the type."""
         if origin is None or type_origin is None or origin.file == type_origin.file or origin == COMMAND_LINE:
             return False
-        files = self.text.splitlines()  # the name of each file stands before its text, bases first
+        files = self.text.splitlines()  # each text follows its file name, bases first
         return type_origin == COMMAND_LINE or (
             {origin.file, type_origin.file} <= set(files) and files.index(origin.file) < files.index(type_origin.file)
         )
 
     def _value(self, value: Any, known: Parameter | Key, path: str, origin: Origin | None) -> None:
-        """Report a value that the annotation of its parameter or key rules out."""
+        """Report a value that does not match the annotation of its parameter or key."""
         annotation = known.type if isinstance(known, Key) else known.annotation
         if not (value is None and known.default is None) and (found := mismatch(value, annotation)):
             self._error(path, *found, origin)
 
 
 def _class_of(cfg: Mapping[str, Any], registry: Registry) -> Any:
-    """Return the class that a config names, or None where that is a mistake, which is reported elsewhere."""
+    """Return the class of a config, or None if it cannot be found (which is reported elsewhere)."""
     with registry.switch_scope(cfg.get("_scope_")) as scoped, suppress(ConfigError, ImportError):
         return resolve(cfg.get("type"), scoped)
     return None

@@ -1,4 +1,4 @@
-"""Packages whose names are imported on first use (PEP 562)."""
+"""Lazy imports of the public names of a package (PEP 562)."""
 
 import ast
 import sys
@@ -10,11 +10,11 @@ from typing import Any
 
 
 def attach(package: str, init_file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """Make the names listed in a package's ``__init__.pyi`` importable, each loaded on first use.
+    """Import the names listed in a package's ``__init__.pyi`` on first use.
 
-    The stub is the only list of public names: type checkers read it, and so does this function. Classes and functions
-    of the package report the package as their module, so that help, messages and pickles have the short path
-    (``trainwright.engine.Runner``), which stays when a file moves.
+    The stub is the only list of public names, for type checkers and for this function. ``__module__`` of classes and
+    functions is set to the package, so that help, messages and pickles use the short path
+    (``trainwright.engine.Runner``), which does not change when a file moves.
 
     Args:
         package: ``__name__`` of the package.
@@ -24,7 +24,7 @@ def attach(package: str, init_file: str) -> tuple[Callable[[str], Any], Callable
         ``__getattr__``, ``__dir__`` and ``__all__`` for the package.
 
     Raises:
-        ImportError: the package is imported under its bare name (``import engine``). That would create a second copy
+        ImportError: the package is imported under its bare name (``import engine``), which would create a second copy
             of it, with a second set of registries.
     """
     if not package.startswith("trainwright."):

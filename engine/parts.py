@@ -1,6 +1,6 @@
-"""The grammar of a config: which parts and keys it has, what they default to, and what the engine adds to them.
+"""The grammar of a config: its parts and keys, their defaults, and the arguments that the engine adds.
 
-Nothing else lists them: builders build through the slots, and ``check`` walks them.
+This is the only list of them: builders use the slots, and so does ``check``.
 """
 
 import copy
@@ -16,12 +16,12 @@ from trainwright.engine.registry import Registry
 
 @dataclass(frozen=True)
 class Key:
-    """A key that the engine itself reads.
+    """A key that is read by the engine.
 
     Args:
-        type: annotation that its values must fit.
-        default: its value where the config does not set it.
-        meaning: what it does, in one sentence.
+        type: annotation of its values.
+        default: its value if the config does not set it.
+        meaning: its documentation, one sentence.
     """
 
     type: Any
@@ -35,12 +35,12 @@ class Slot:
 
     Args:
         places: its dotted paths.
-        registry: where the ``type`` of the part is looked up.
-        default: the ``type`` of a config that names none, or a function of the config that returns it.
-        positional: the arguments that the engine passes by position, under whatever name the part takes them.
-        runtime: the arguments that the engine may pass by name.
-        keys: the keys that the engine reads itself and does not pass.
-        many: whether there may also be a list of parts, or lists of them by name.
+        registry: the registry of the part.
+        default: the default ``type``, or a function of the config that returns it.
+        positional: arguments that the engine passes by position, so the part may name them differently.
+        runtime: arguments that the engine may pass by name.
+        keys: keys that are read by the engine and not passed to the part.
+        many: whether a list of parts, or lists of parts by name, are allowed.
     """
 
     places: tuple[str, ...]
@@ -52,13 +52,13 @@ class Slot:
     many: bool = False
 
     def build(self, cfg: Any, *args: Any, path: str = "", **runtime: Any) -> Any:
-        """Build the part that a config describes; anything but a config is returned unchanged.
+        """Build a part from its config; anything but a config is returned unchanged.
 
         Args:
-            cfg: the config. For a function, its name is enough.
+            cfg: the config, or the name of a function.
             *args: the positional arguments of the slot.
             path: dotted path of ``cfg``, for messages; the first place of the slot if empty.
-            **runtime: arguments that the config does not know. Its own values take precedence.
+            **runtime: arguments from the engine. Values in the config take precedence.
 
         Raises:
             TypeError: an argument is not declared by the slot.
@@ -77,10 +77,10 @@ class Slot:
         return self.registry.build(cfg, *args, path=path, **runtime)
 
     def arguments(self, cfg: Mapping[str, Any]) -> Any:
-        """Return a config without the keys that the engine reads."""
+        """Return a config without :attr:`keys`."""
         if self.keys.keys().isdisjoint(cfg):
             return cfg
-        arguments: Any = copy.copy(cfg)  # unlike a new dict, it has the origins
+        arguments: Any = copy.copy(cfg)  # keeps the origins
         for key in self.keys:
             arguments.pop(key, None)
         return arguments
@@ -94,7 +94,7 @@ class Slot:
         return cfg.get(key, self.keys[key].default)
 
     def find(self, cfg: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Yield the path and config of each part that a whole config describes in this slot."""
+        """Yield the path and config of each part of this slot in a whole config."""
         for place in self.places:
             value: Any = cfg
             for key in place.split("."):
@@ -103,34 +103,33 @@ class Slot:
 
 
 def _configs(value: Any, path: str, many: bool) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    several: Iterable[tuple[Any, Any]] = ()
+    nested: Iterable[tuple[Any, Any]] = ()
     if many and isinstance(value, list | tuple):
-        several = enumerate(value)
+        nested = enumerate(value)
+    elif isinstance(value, Mapping) and many and all(isinstance(v, Mapping | list | tuple) for v in value.values()):
+        nested = value.items()
     elif isinstance(value, Mapping):
-        if many and all(isinstance(item, Mapping | list | tuple) for item in value.values()):
-            several = value.items()
-        else:
-            yield path, value
-    for key, item in several:
+        yield path, value
+    for key, item in nested:
         yield from _configs(item, f"{path}.{key}", many)
 
 
 def mismatched_parts(cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
-    """Yield the mistake of each loader, loop and evaluator (or optimizer) without its companions."""
+    """Yield an error for each data loader, loop, and evaluator or optimizer set without the others."""
     for needed in MODES.values():
         there = [key for key in needed if cfg.get(key) is not None]
         if there and len(there) < len(needed):
             missing = next(key for key in needed if key not in there)
             message = f"missing, though {' and '.join(there)} {'is' if len(there) == 1 else 'are'} set"
-            hint = f"{', '.join(needed)} belong together: set all three or none"
+            hint = f"set all or none of {', '.join(needed)}"
             yield ConfigError(missing, message, hint, origin_of(cfg, there[0]))
     if cfg.get("param_scheduler") is not None and cfg.get("optim_wrapper") is None:
-        message, hint = "there is no optimizer to schedule", "set optim_wrapper, or remove it"
-        yield ConfigError("param_scheduler", message, hint, origin_of(cfg, "param_scheduler"))
+        hint = "set optim_wrapper, or remove param_scheduler"
+        yield ConfigError("param_scheduler", "there is no optimizer", hint, origin_of(cfg, "param_scheduler"))
 
 
 def contradicts_by_epoch(train_cfg: Mapping[str, Any], loop: Any) -> ConfigError | None:
-    """Return the mistake of a ``train_cfg`` whose ``by_epoch`` is not that of the loop its ``type`` names, or None."""
+    """Return an error if ``by_epoch`` of ``train_cfg`` differs from that of the loop class, or None."""
     by_epoch = getattr(loop, "by_epoch", None)
     if by_epoch is None or bool(train_cfg.get("by_epoch", by_epoch)) == by_epoch:
         return None
@@ -140,11 +139,11 @@ def contradicts_by_epoch(train_cfg: Mapping[str, Any], loop: Any) -> ConfigError
 
 
 def unknown_settings(argument: str, cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
-    """Yield the mistake of each unknown key in one of the :data:`RUNNER_ARGUMENT_KEYS`."""
+    """Yield an error for each unknown key in one of the :data:`RUNNER_ARGUMENT_KEYS`."""
     known = RUNNER_ARGUMENT_KEYS[argument]
     for key in cfg:
         if key not in known:
-            hint = did_you_mean(key, known) or f"known are {', '.join(known)}"
+            hint = did_you_mean(key, known) or f"must be one of {', '.join(known)}"
             yield ConfigError(f"{argument}.{key}", "unknown setting", hint, origin_of(cfg, key))
 
 
@@ -163,29 +162,27 @@ MODES = {
     "val": ("val_dataloader", "val_cfg", "val_evaluator"),
     "test": ("test_dataloader", "test_cfg", "test_evaluator"),
 }
-"""What a run can do, and the keys that each of these needs: all of them or none."""
+"""The modes of a run, and the keys that each mode needs (all or none)."""
 
 TOP_LEVEL_KEYS = {
     "activation_checkpointing": Key(
         str | Sequence[str], None, "Names of submodules whose activations are recomputed in the backward pass."
     ),
-    "compile": Key(bool | Mapping, False, "Compile the model's forward; a dict has the arguments of `torch.compile`."),
+    "compile": Key(bool | Mapping, False, "Compile the model's forward pass; a dict has arguments of `torch.compile`."),
     "custom_imports": Key(Mapping, None, "Modules to import before anything is built: `dict(imports=[...])`."),
     "find_unused_parameters": Key(
-        bool, False, "Whether the model wrapper looks for parameters that get no gradient in an iteration."
+        bool, False, "Whether the model wrapper detects parameters that receive no gradient in an iteration."
     ),
-    "inference_pipeline": Key(Sequence, None, "The transforms of an `Inferencer`; by default, `test_pipeline`."),
-    "inferencer_type": Key(str | type, "Inferencer", "The inferencer of `trainwright predict`."),
-    "model_wrapper_cfg": Key(
-        Mapping, {"broadcast_buffers": False}, "What wraps the model if several processes train together."
-    ),
-    "runner_type": Key(str | type, "Runner", "The class of the runner."),
-    "sync_bn": Key(bool | str, None, "Use `SyncBatchNorm` in place of batch norm if several processes train together."),
-    "test_pipeline": Key(Sequence, None, "The transforms of an `Inferencer`; by default, those of the test dataset."),
-    "tta_model": Key(Mapping, None, "What merges the predictions in test-time augmentation, `test --tta`."),
+    "inference_pipeline": Key(Sequence, None, "The transforms of an `Inferencer`; `test_pipeline` by default."),
+    "inferencer_type": Key(str | type, "Inferencer", "The inferencer class of `trainwright predict`."),
+    "model_wrapper_cfg": Key(Mapping, {"broadcast_buffers": False}, "The model wrapper in distributed training."),
+    "runner_type": Key(str | type, "Runner", "The runner class."),
+    "sync_bn": Key(bool | str, None, "Replace batch norm with `SyncBatchNorm` in distributed training."),
+    "test_pipeline": Key(Sequence, None, "The transforms of an `Inferencer`; those of the test dataset by default."),
+    "tta_model": Key(Mapping, None, "The model that merges predictions in test-time augmentation (`test --tta`)."),
     "tta_pipeline": Key(Sequence, None, "The transforms of the test dataset in test-time augmentation."),
 }
-"""The keys of a whole config beside the arguments of the Runner, whose docstring describes those."""
+"""Top-level keys in addition to the arguments of the Runner, which its docstring describes."""
 
 MMCV_1_KEYS = {
     "optimizer": "optim_wrapper=dict(optimizer=...)",
@@ -203,41 +200,41 @@ MMCV_1_KEYS = {
 }
 """Top-level keys of MMCV 1.x, and what replaced them."""
 
-UNSUPPORTED_KEYS = {"efficient_conv_bn_eval": "batch normalization is folded by `compile`, or on export"}
+UNSUPPORTED_KEYS = {"efficient_conv_bn_eval": "batch normalization is folded by `compile` or during export"}
 """Top-level keys of MMEngine that are not supported, and what to use instead."""
 
 DATALOADER_KEYS = {
     "dataset": Key(Any, None, "The dataset."),
     "sampler": Key(Any, None, "The sampler; by default `DefaultSampler`, which shuffles in training."),
     "batch_sampler": Key(Any, None, "The batch sampler."),
-    "collate_fn": Key(Any, None, "The function that makes a batch of samples, by its name or as a config."),
-    "worker_init_fn": Key(Any, None, "A function that each worker calls with its number, by its name or as a config."),
-    "num_batch_per_epoch": Key(int | None, None, "How many batches of the dataset an epoch has; all by default."),
+    "collate_fn": Key(Any, None, "The function that collates samples into a batch, as a name or a config."),
+    "worker_init_fn": Key(Any, None, "A function that each worker calls with its worker ID, as a name or a config."),
+    "num_batch_per_epoch": Key(int | None, None, "The number of batches per epoch; the whole dataset by default."),
     "skip_bad_samples": Key(
-        int | bool | None, 0, "How many samples that raise an error may be replaced by the samples after them."
+        int | bool | None, 0, "The number of samples that may be replaced by the next sample if they raise an error."
     ),
-    "disable_subprocess_warning": Key(bool, False, "Accepted and without effect."),
+    "disable_subprocess_warning": Key(bool, False, "Accepted for compatibility; has no effect."),
 }
-"""The keys of a data loader beside the arguments of ``torch.utils.data.DataLoader``."""
+"""The keys of a data loader in addition to the arguments of ``torch.utils.data.DataLoader``."""
 
 RUNNER_ARGUMENT_KEYS = {
     "env_cfg": {
         "cudnn_benchmark": Key(bool, False, "Let cuDNN choose the fastest algorithms."),
-        "mp_cfg": Key(Mapping, None, "Of the workers: `mp_start_method` and `opencv_num_threads`."),
+        "mp_cfg": Key(Mapping, None, "Multiprocessing settings: `mp_start_method` and `opencv_num_threads`."),
         "dist_cfg": Key(Mapping, None, "Arguments of `init_dist`."),
-        "resource_limit": Key(int, 4096, "How many files each process may at least have open."),
+        "resource_limit": Key(int, 4096, "The minimum limit on open files per process."),
     },
     "randomness": {
-        "seed": Key(int | None, None, "The seed of everything random; drawn if it is None."),
-        "deterministic": Key(bool, False, "Refuse algorithms whose result differs from run to run."),
-        "diff_rank_seed": Key(bool, False, "Give each process another seed, also for the initial weights."),
+        "seed": Key(int | None, None, "The random seed; drawn at random if None."),
+        "deterministic": Key(bool, False, "Use deterministic algorithms, and raise an error where there are none."),
+        "diff_rank_seed": Key(bool, False, "Use a different seed in each process, including for the initial weights."),
     },
     "auto_scale_lr": {
-        "enable": Key(bool, False, "Scale the learning rate by the batch size of all processes together."),
+        "enable": Key(bool, False, "Scale the learning rate by the total batch size of all processes."),
         "base_batch_size": Key(int | None, None, "The batch size that the learning rate was chosen for."),
     },
 }
-"""The keys of the Runner's arguments that are settings and not parts."""
+"""The keys of arguments of the Runner that are settings, not parts."""
 
 MODEL = Slot(("model",), registries.MODELS, runtime=("data_preprocessor",))
 DATA_PREPROCESSOR = Slot(("data_preprocessor",), registries.MODELS)
@@ -262,7 +259,7 @@ TRAIN_LOOP: Slot = Slot(
     ("train_cfg",), registries.LOOPS,
     lambda cfg: "EpochBasedTrainLoop" if TRAIN_LOOP.read(cfg, "by_epoch") else "IterBasedTrainLoop",
     runtime=("runner", "dataloader"),
-    keys={"by_epoch": Key(bool, True, "Train by epochs, or by iterations.")},
+    keys={"by_epoch": Key(bool, True, "Train by epochs rather than by iterations.")},
 )  # fmt: skip
 VAL_LOOP = Slot(("val_cfg",), registries.LOOPS, "ValLoop", runtime=("runner", "dataloader", "evaluator"))
 TEST_LOOP = Slot(("test_cfg",), registries.LOOPS, "TestLoop", runtime=("runner", "dataloader", "evaluator"))
@@ -271,15 +268,15 @@ METRIC = Slot(("val_evaluator", "test_evaluator"), registries.METRICS, many=True
 PARAM_SCHEDULER = Slot(
     ("param_scheduler",), registries.PARAM_SCHEDULERS, runtime=("optimizer", "end", "epoch_length"), many=True,
     keys={
-        "convert_to_iter_based": Key(bool, False, "Take the settings in epochs, and step after every iteration."),
-        "epoch_length": Key(int | None, None, "Iterations in an epoch, for the conversion; by default the loader's."),
+        "convert_to_iter_based": Key(bool, False, "Convert epochs to iterations, and step after every iteration."),
+        "epoch_length": Key(int | None, None, "Iterations per epoch; by default, the length of the data loader."),
     },
 )  # fmt: skip
 OPTIM_WRAPPER = Slot(
     ("optim_wrapper",), registries.OPTIM_WRAPPERS, "OptimWrapper", runtime=("optimizer",),
     keys={
-        "constructor": Key(str | type, None, "The class that builds both; see `OPTIM_WRAPPER_CONSTRUCTORS`."),
-        "paramwise_cfg": Key(Mapping, None, "Settings that differ by parameter; the constructor reads them."),
+        "constructor": Key(str | type, None, "The class that builds the wrapper, in `OPTIM_WRAPPER_CONSTRUCTORS`."),
+        "paramwise_cfg": Key(Mapping, None, "Per-parameter settings, read by the constructor."),
     },
 )  # fmt: skip
 OPTIM_WRAPPER_CONSTRUCTOR = Slot(
@@ -290,8 +287,8 @@ OPTIMIZER = Slot(("optim_wrapper.optimizer",), registries.OPTIMIZERS, positional
 HOOK = Slot(
     ("custom_hooks", "default_hooks"), registries.HOOKS, runtime=("name",), many=True,
     keys={
-        "priority": Key(int | str, None, "When it is called, from 0 (first) to 100; by default, as its class says."),
-        "name": Key(str, None, "The name of its state in checkpoints; by default, its class."),
+        "priority": Key(int | str, None, "The priority, from 0 (called first) to 100; by default, that of its class."),
+        "name": Key(str, None, "The name of its state in checkpoints; by default, its class name."),
     },
 )  # fmt: skip
 
@@ -299,8 +296,8 @@ FIXED_SLOTS = (
     MODEL, DATA_PREPROCESSOR, MODEL_WRAPPER, TTA_MODEL, LOG_PROCESSOR, VISUALIZER, DATASET, SAMPLER, BATCH_SAMPLER,
     COLLATE_FN, WORKER_INIT_FN, TRAIN_LOOP, VAL_LOOP, TEST_LOOP, PARAM_SCHEDULER,
 )  # fmt: skip
-"""The slots whose parts are found by their places alone. Where there are metrics, optimizers and hooks depends on the
-evaluator, on the constructor, and on :data:`DEFAULT_HOOKS`."""
+"""The slots whose parts are found by their places alone. The places of metrics, optimizers and hooks depend on the
+evaluator, the constructor, and :data:`DEFAULT_HOOKS`."""
 
 DEFAULT_HOOKS: dict[str, dict[str, Any]] = {
     "runtime_info": {"type": "RuntimeInfoHook"},
@@ -311,7 +308,7 @@ DEFAULT_HOOKS: dict[str, dict[str, Any]] = {
     "checkpoint": {"type": "CheckpointHook", "interval": 1},
     "progress": {"type": "ProgressHook"},
 }
-"""The hooks of every run; ``default_hooks`` in a config changes or removes them by these names."""
+"""The hooks of every run, by the names under which ``default_hooks`` in a config changes or removes them."""
 
 CHILD_REGISTRIES = {
     "dataset": registries.DATASETS, "datasets": registries.DATASETS, "sampler": registries.DATA_SAMPLERS,
@@ -319,7 +316,7 @@ CHILD_REGISTRIES = {
     "data_preprocessor": registries.MODELS, "init_cfg": registries.WEIGHT_INITIALIZERS,
     "optimizer": registries.OPTIMIZERS, "metrics": registries.METRICS, "vis_backends": registries.VISBACKENDS,
 }  # fmt: skip
-"""The registry of the parts inside another part, by the argument that has them; otherwise, that of the other part."""
+"""The registry of nested parts, by argument name; for other arguments, the registry of the outer part."""
 
 NOT_PARTS = frozenset(["clip_grad", "on_trace_ready", "override", "file_handler_cfg", "when"])
-"""Arguments that may have a ``type`` which is not looked up in a registry."""
+"""Arguments whose ``type`` is not looked up in a registry."""

@@ -1,4 +1,4 @@
-"""Signatures: which arguments a class or function takes, and which values these may have."""
+"""Signatures of classes and functions, and checking values against annotations."""
 
 import ast
 import inspect
@@ -14,7 +14,7 @@ from trainwright.engine.errors import did_you_mean
 
 
 def signature_of(component: Callable[..., Any]) -> inspect.Signature | None:
-    """Return the signature of a class or function, or None where Python does not know it."""
+    """Return the signature of a class or function, or None if it is unknown."""
     try:
         return inspect.signature(component)
     except (ValueError, TypeError):
@@ -22,11 +22,11 @@ def signature_of(component: Callable[..., Any]) -> inspect.Signature | None:
 
 
 def parameters_of(component: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
-    """Return the parameters that can be named, and whether there are no others.
+    """Return the named parameters by name, and whether all others are rejected.
 
-    ``**kwargs: Unpack[Options]`` stands for the keys of the ``TypedDict``; the default of an optional one is that of a
-    base's parameter of its name, or else ``...``. A constructor that passes any other ``**kwargs`` to
-    ``super().__init__`` also takes the parameters of its bases. Annotations are evaluated where that is possible.
+    ``**kwargs: Unpack[Options]`` is expanded to the keys of the ``TypedDict``; the default of an optional key is that
+    of the parameter of the same name in a base class, or ``...``. If a constructor passes other ``**kwargs`` to
+    ``super().__init__``, the parameters of its bases are included. Annotations are evaluated if possible.
     """
     if signature_of(component) is None:
         return {}, False
@@ -56,14 +56,14 @@ def parameters_of(component: Callable[..., Any]) -> tuple[dict[str, inspect.Para
 
 
 def mismatch(value: Any, annotation: Any) -> tuple[str, str] | None:
-    """Return why an annotation rules a value out, and what may be meant, or None if it does not."""
+    """Return why a value does not match an annotation, with a hint, or None if it matches."""
     if _fits(value, annotation):
         return None
     hint = ""
     if isinstance(value, str):
         try:
             number = float(value)
-            hint = f"it is text: write {value.strip() if value.strip().isdigit() else repr(number)}"
+            hint = f"it is a string: write {value.strip() if value.strip().isdigit() else repr(number)}"
         except ValueError:
             if typing.get_origin(annotation) is typing.Literal:
                 hint = did_you_mean(value, map(str, typing.get_args(annotation)))
@@ -72,11 +72,9 @@ def mismatch(value: Any, annotation: Any) -> tuple[str, str] | None:
 
 
 def _named_parameters(call: Any, owner: Any) -> tuple[dict[str, inspect.Parameter], inspect.Parameter | None]:
-    """Return the parameters that have a name, and ``**kwargs`` if it stands for any others.
+    """Return the named parameters of a function or class, and ``**kwargs`` if it accepts others.
 
-    Args:
-        call: a function or class.
-        owner: the class whose bases know the defaults of a ``TypedDict``.
+    The defaults of a ``TypedDict`` are looked up in the bases of ``owner``.
     """
     named: dict[str, inspect.Parameter] = {}
     kwargs = None
@@ -85,7 +83,7 @@ def _named_parameters(call: Any, owner: Any) -> tuple[dict[str, inspect.Paramete
         if isinstance(parameter.annotation, str):
             try:
                 parameter = parameter.replace(annotation=eval(parameter.annotation, dict(names)))
-            except Exception:  # a name that exists for type checkers only: this kind cannot be checked
+            except Exception:  # a name that exists for type checkers only
                 parameter = parameter.replace(annotation=parameter.empty)
         if parameter.kind is parameter.VAR_KEYWORD and typing.get_origin(parameter.annotation) is typing.Unpack:
             (options,) = typing.get_args(parameter.annotation)
@@ -109,13 +107,13 @@ def _default_in_bases(owner: Any, name: str) -> Any:
 
 
 def _super_call(init: Any, kwargs: inspect.Parameter) -> ast.Call | None:
-    """Return the call of ``super().__init__`` that gets a constructor's ``**kwargs``, if nothing else reads them.
+    """Return the call of ``super().__init__`` that receives a constructor's ``**kwargs``, if that is their only use.
 
-    Only the source says which arguments of the base the constructor itself fills.
+    Which arguments of the base class the constructor itself passes can only be seen in its source.
     """
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
-    except (OSError, TypeError, SyntaxError, SystemError):  # the last: CPython 3.11, if a finalizer parses meanwhile
+    except (OSError, TypeError, SyntaxError, SystemError):  # SystemError: CPython 3.11 bug if a finalizer runs
         return None
     uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == kwargs.name]
     calls = [
@@ -129,7 +127,7 @@ def _super_call(init: Any, kwargs: inspect.Parameter) -> ast.Call | None:
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-    """Return whether a value may be what an annotation says. In doubt, yes."""
+    """Return whether a value matches an annotation; True if that cannot be checked."""
     origin = typing.get_origin(annotation)
     if annotation is None or annotation is type(None):
         return value is None
@@ -138,14 +136,10 @@ def _fits(value: Any, annotation: Any) -> bool:
     if origin is typing.Literal:
         return value in typing.get_args(annotation)
     kind = origin or annotation
-    if kind is bool:
-        return isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is str:
-        return isinstance(value, str)
+    if kind is bool or kind is str:
+        return isinstance(value, kind)
+    if kind is int or kind is float:
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
     if kind in (list, tuple) or (inspect.isclass(kind) and kind in (Sequence, Iterable)):
         return not isinstance(value, bool | int | float | Mapping) and value is not None
     if inspect.isclass(kind) and issubclass(kind, Mapping | Tensor | nn.Module):

@@ -1,4 +1,4 @@
-"""Configs: files in, dictionaries that remember where each key was set out."""
+"""Config files, and dictionaries that remember where each key was set."""
 
 from trainwright.engine.lazy import attach
 

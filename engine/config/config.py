@@ -6,7 +6,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 
-from trainwright.engine.config.config_dict import ConfigDict, merge_into, own
+from trainwright.engine.config.config_dict import ConfigDict, copy_containers, merge_into
 from trainwright.engine.config.custom_imports import import_custom_modules
 from trainwright.engine.config.dump import WIDTH, dump_config, format_python
 from trainwright.engine.config.paths import PYTHON_SUFFIX, find_config
@@ -19,7 +19,7 @@ State = tuple[ConfigDict, str | None, str, dict[str, str], bool]
 
 
 class Config(MutableMapping[str, Any]):
-    """The config of an experiment: a :class:`ConfigDict` with the file it comes from.
+    """The config of an experiment: a :class:`ConfigDict` and the file that it was read from.
 
     Keys are items and attributes: ``cfg["model"]`` is ``cfg.model``.
 
@@ -31,13 +31,13 @@ class Config(MutableMapping[str, Any]):
 
     Args:
         cfg_dict: the keys.
-        cfg_text: text of the files that it was read from.
-        filename: the file that it was read from.
-        env_variables: environment variables that were used in it.
-        format_python_code: break the lines of :attr:`pretty_text`; otherwise each top-level key has one line.
+        cfg_text: text of the files that the config was read from.
+        filename: the file that the config was read from.
+        env_variables: the environment variables that the files use.
+        format_python_code: wrap the lines of :attr:`pretty_text`; otherwise each top-level key is one line.
 
     Raises:
-        TypeError: ``cfg_dict`` is no dictionary.
+        TypeError: ``cfg_dict`` is not a dictionary.
         ConfigError: a key is one of ``filename``, ``text``, ``pretty_text``, ``env_variables``.
     """
 
@@ -55,18 +55,14 @@ class Config(MutableMapping[str, Any]):
         env_variables: dict[str, str] | None = None,
         format_python_code: bool = True,
     ) -> None:
-        if cfg_dict is None:
-            cfg_dict = ConfigDict()
-        if not isinstance(cfg_dict, dict):
+        if not isinstance(cfg_dict, dict | None):
             raise TypeError(f"cfg_dict must be a dict, not {type(cfg_dict).__name__}")
         keys = cfg_dict if isinstance(cfg_dict, ConfigDict) else ConfigDict(cfg_dict)
         for key in RESERVED_KEYS:
             if key in keys:
-                raise ConfigError(
-                    key, "this name is reserved: it is an attribute of every config", "", keys.origin(key)
-                )
-        filename = None if filename is None else str(filename)
-        self.__setstate__((keys, filename, cfg_text or "", env_variables or {}, format_python_code))
+                raise ConfigError(key, "this name is reserved for an attribute of Config", "", keys.origin(key))
+        file = None if filename is None else str(filename)
+        self.__setstate__((keys, file, cfg_text or "", env_variables or {}, format_python_code))
 
     @staticmethod
     def fromfile(
@@ -77,26 +73,24 @@ class Config(MutableMapping[str, Any]):
         lazy_import: bool | None = None,
         format_python_code: bool = True,
     ) -> "Config":
-        """Reads a config file with all that it inherits from.
+        """Read a config file and its bases.
 
         Args:
             filename: a ``.py``, ``.yaml``, ``.yml`` or ``.json`` file, or ``package::path`` for a config of
                 an installed package.
-            use_predefined_variables: replace ``{{ fileDirname }}`` and the like.
-            import_custom_modules: import what ``custom_imports`` names.
+            use_predefined_variables: replace ``{{ fileDirname }}`` and the other predefined variables.
+            import_custom_modules: import the modules in ``custom_imports``.
             use_environment_variables: replace ``{{ $NAME:default }}``.
-            lazy_import: whether a Python file is of the pure-Python style; found out from the file if None.
+            lazy_import: whether a Python file is in the pure-Python style; detected from its contents if None.
             format_python_code: see :class:`Config`.
 
         Raises:
-            ConfigFileError: the file, or one that it inherits from, is missing or wrong.
-            ConfigError: what is inherited does not fit, or ``custom_imports`` cannot be imported.
+            ConfigFileError: the file, or one of its bases, is missing or invalid.
+            ConfigError: the config does not fit its bases, or a module in ``custom_imports`` cannot be imported.
         """
         file, _ = find_config(str(filename), Path.cwd())
         reader = Reader(
-            predefined=use_predefined_variables,
-            environment=use_environment_variables,
-            lazy_import=lazy_import,
+            predefined=use_predefined_variables, environment=use_environment_variables, lazy_import=lazy_import
         )
         keys = reader.read_file(file)
         name = str(file) if "::" in str(filename) else str(filename)
@@ -104,18 +98,17 @@ class Config(MutableMapping[str, Any]):
 
     @staticmethod
     def fromstring(cfg_str: str, file_format: str) -> "Config":
-        """Reads a config from text, as if it were a file in the current folder.
+        """Read a config from text, as if it were a file in the current folder.
 
         Args:
             cfg_str: the text.
             file_format: ``.py``, ``.yaml``, ``.yml`` or ``.json``.
 
         Raises:
-            ConfigFileError: the text is wrong, or the format unknown.
+            ConfigFileError: the text is invalid, or the format is unknown.
         """
         reader = Reader()
-        file = Path.cwd() / f"config{check_format(file_format)}"
-        keys = reader.read_text(cfg_str, file, "<string>")
+        keys = reader.read_text(cfg_str, Path.cwd() / f"config{check_format(file_format)}", "<string>")
         return _finish(keys, reader, None, True, True)
 
     @property
@@ -125,7 +118,7 @@ class Config(MutableMapping[str, Any]):
 
     @property
     def text(self) -> str:
-        """Name and text of each file that the config was read from, bases first."""
+        """The name and text of each file that the config was read from, bases first."""
         return self._text
 
     @property
@@ -135,22 +128,21 @@ class Config(MutableMapping[str, Any]):
 
     @property
     def pretty_text(self) -> str:
-        """The whole config as Python text, which loads again to the same config."""
+        """The whole config as Python text, which loads to the same config."""
         return format_python(self.to_dict(), WIDTH if self._format_python_code else None)
 
     def dump(self, file: str | Path | None = None) -> str | None:
-        """Writes the config to a file, or returns its text.
+        """Write the config to a file, or return its text.
 
         Args:
             file: a ``.py``, ``.yaml``, ``.yml`` or ``.json`` file. If None, the text is returned, in the
                 format of the file that the config was read from.
 
         Raises:
-            ConfigFileError: an unknown suffix.
+            ConfigFileError: the suffix is unknown.
         """
         suffix = Path(file or self._filename or f"config{PYTHON_SUFFIX}").suffix
-        width = WIDTH if self._format_python_code else None
-        text = dump_config(self.to_dict(), suffix, width=width)
+        text = dump_config(self.to_dict(), suffix, width=WIDTH if self._format_python_code else None)
         if file is None:
             return text
         Path(file).write_text(text, encoding="utf-8")
@@ -159,19 +151,18 @@ class Config(MutableMapping[str, Any]):
     def merge_from_dict(
         self, options: Mapping[str, Any], allow_list_keys: bool = True, origin: Origin | None = None
     ) -> None:
-        """Merges options such as those of the command line.
+        """Merge options such as those of the command line.
 
         Args:
-            options: ``{"model.backbone.depth": 50, "train_pipeline.0.type": "Load"}``: dotted paths, digits
-                for elements of lists.
-            allow_list_keys: take digits for indices of lists and tuples.
+            options: values by dotted path: ``{"model.backbone.depth": 50, "train_pipeline.0.type": "Load"}``.
+            allow_list_keys: interpret digits as indices of lists and tuples.
             origin: where the options were set: :data:`~trainwright.engine.config.overrides.COMMAND_LINE`.
 
         Raises:
-            ConfigError: a path goes through something that is no dictionary, or a list has no such element.
-                The config is then as it was.
+            ConfigError: a path leads through a value that is not a dictionary, or a list index is invalid. The config
+                is left unchanged.
         """
-        merged = own(self._cfg_dict)
+        merged = copy_containers(self._cfg_dict)
         for path, value in options.items():
             nested = value
             for key in reversed(path.split(".")):
@@ -180,15 +171,15 @@ class Config(MutableMapping[str, Any]):
         object.__setattr__(self, "_cfg_dict", merged)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain dictionaries, lists and tuples; imported classes become their full dotted names."""
+        """Return plain dictionaries, lists and tuples; imported classes become their full dotted names."""
         return self._cfg_dict.to_dict()
 
     def origin(self, key: str) -> Origin | None:
-        """Returns where a top-level key was set, if it comes from a file or the command line."""
+        """Return where a top-level key was set, or None if not by a file or the command line."""
         return self._cfg_dict.origin(key)
 
     def copy(self) -> "Config":
-        """Returns a config of its own with the same values."""
+        """Return a shallow copy."""
         keys, *rest = self.__getstate__()
         other = Config.__new__(Config)
         other.__setstate__(cast(State, (keys.copy(), *rest)))
@@ -235,7 +226,7 @@ class Config(MutableMapping[str, Any]):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if hasattr(Config, name):
-            raise AttributeError(f"{name!r} is an attribute of Config itself; write cfg[{name!r}] = ...")
+            raise AttributeError(f"{name!r} is an attribute of Config itself: write cfg[{name!r}] = ...")
         setattr(self._cfg_dict, name, value)
 
     def __delattr__(self, name: str) -> None:
@@ -245,29 +236,25 @@ class Config(MutableMapping[str, Any]):
         return f"Config (path: {self._filename}): {self._cfg_dict!r}"
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Merges mappings or key-value pairs, recursively, as :meth:`ConfigDict.update` does."""
+        """Merge mappings or key-value pairs recursively, like :meth:`ConfigDict.update`."""
         self._cfg_dict.update(*args, **kwargs)
 
 
 @contextmanager
 def read_base() -> Iterator[None]:
-    """Marks the imports of the configs that a pure-Python config inherits from.
+    """Mark the imports of the bases of a pure-Python config.
+
+    The config reader detects this statement without executing it; elsewhere it is a no-op.
 
     Example:
         >>> with read_base():
         ...     from .._base_.default_runtime import *
-
-    The reader of configs looks for this statement and never runs it; elsewhere it does nothing.
     """
     yield
 
 
 def _finish(
-    keys: ConfigDict,
-    reader: Reader,
-    name: str | None,
-    custom_modules: bool,
-    format_python_code: bool,
+    keys: ConfigDict, reader: Reader, name: str | None, custom_modules: bool, format_python_code: bool
 ) -> Config:
     cfg = Config(keys, "\n".join(reader.texts), name, reader.env_variables, format_python_code)
     if custom_modules:

@@ -12,17 +12,14 @@ from trainwright.engine.errors import ConfigError, Origin
 
 DELETE_KEY = "_delete_"
 
-reading: ContextVar[str | None] = ContextVar("reading", default=None)
-"""The config file whose code is running. Meanwhile keys remember its lines, and lazy objects stay lazy."""
+running_file: ContextVar[str | None] = ContextVar("running_file", default=None)
+"""The config file being executed, if any. During that time, keys record its lines and lazy objects stay lazy."""
 
 _MISSING = object()
 
 
 class OriginDict(dict[Any, Any]):
-    """A dictionary that remembers where each key was set; in all else a plain one.
-
-    It is what ``dict(...)`` and ``{...}`` give while a config file runs.
-    """
+    """A dictionary that remembers where each key was set: ``dict(...)`` and ``{...}`` in a config file."""
 
     __slots__ = ("_origins",)
     _origins: dict[Any, Origin]
@@ -38,28 +35,28 @@ class OriginDict(dict[Any, Any]):
             self._origins.update(mapping._origins)
 
     def origin(self, key: Any) -> Origin | None:
-        """Returns where ``key`` was set, or None if it is absent or was set by code outside of a config."""
+        """Return where ``key`` was set, or None if it is missing or was set by code outside of a config."""
         return self._origins.get(key) if key in self else None
 
     def set_origin(self, key: Any, origin: Origin | None) -> None:
-        """Says where ``key`` was set; None forgets it."""
+        """Record where ``key`` was set; None removes the record."""
         if origin is None:
             self._origins.pop(key, None)
         else:
             self._origins[key] = origin
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
-        """Returns ``self[key]``, which is set to ``default`` first if it is absent."""
+        """Return ``self[key]``, after setting it to ``default`` if it is missing."""
         if key not in self:
             self[key] = default
         return self[key]
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Sets the keys of a mapping or of key-value pairs."""
+        """Set the keys of a mapping or of key-value pairs."""
         self |= self._empty().__class__(*args, **kwargs)
 
     def copy(self) -> Self:
-        """Returns a shallow copy."""
+        """Return a shallow copy."""
         other = self._empty()
         other |= self
         return other
@@ -98,7 +95,7 @@ class OriginDict(dict[Any, Any]):
         return self
 
     def _put(self, key: Any, value: Any) -> None:
-        """Sets a key and leaves its origin alone."""
+        """Set a key without changing its origin."""
         super().__setitem__(key, value)
 
     def _empty(self) -> Self:
@@ -106,10 +103,10 @@ class OriginDict(dict[Any, Any]):
 
 
 class ConfigDict(OriginDict):
-    """A dictionary whose keys are attributes too, and remember the file and line that set them.
+    """A dictionary with attribute access that remembers the file and line where each key was set.
 
-    Dictionaries inside it, also in lists and tuples, become ``ConfigDict``. A class that a pure-Python config
-    imported is imported really when it is accessed. Reading a key costs what it costs in a ``dict``.
+    Nested dictionaries, also in lists and tuples, become ``ConfigDict``. The imports of a pure-Python config are
+    resolved on first access. Reading a key is as fast as in a ``dict``.
 
     Example:
         >>> cfg = ConfigDict(model=dict(type="ResNet", depth=18))
@@ -118,7 +115,7 @@ class ConfigDict(OriginDict):
 
     Args:
         mapping: a mapping or key-value pairs.
-        **kwargs: further keys.
+        **kwargs: additional keys.
     """
 
     __slots__ = ()
@@ -129,34 +126,33 @@ class ConfigDict(OriginDict):
             self |= source
 
     def merge(self, other: Mapping[Any, Any]) -> None:
-        """Merges another mapping into this one, recursively; one with ``_delete_=True`` replaces the old."""
+        """Merge another mapping into this one recursively; a dict with ``_delete_=True`` replaces the old value."""
         merge_into(self, other)
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Merges mappings or key-value pairs into this one, recursively, as :meth:`merge` does.
+        """Merge mappings or key-value pairs into this one recursively, like :meth:`merge`.
 
         Raises:
             TypeError: more than one positional argument.
         """
         if len(args) > 1:
-            raise TypeError(f"update takes at most 1 positional argument, not {len(args)}")
+            raise TypeError(f"update expected at most 1 positional argument, got {len(args)}")
         for source in (*args, kwargs):
             merge_into(self, source if isinstance(source, dict) else dict(source))
 
     def to_dict(self) -> dict[Any, Any]:
-        """Returns plain dictionaries, lists and tuples; lazy objects become their full dotted names."""
+        """Return plain dictionaries, lists and tuples; lazy objects become their full dotted names."""
         return {key: _to_plain(value) for key, value in dict.items(self)}
 
     def __getattr__(self, name: str) -> Any:
         try:
             return self[name]
         except KeyError:
-            message = f"'ConfigDict' object has no attribute {name!r}"
-            raise AttributeError(message, name=name, obj=self) from None
+            raise AttributeError(f"'ConfigDict' object has no attribute {name!r}", name=name, obj=self) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
         if hasattr(ConfigDict, name):
-            raise AttributeError(f"{name!r} is an attribute of ConfigDict itself; write cfg[{name!r}] = ...")
+            raise AttributeError(f"{name!r} is an attribute of ConfigDict itself: write cfg[{name!r}] = ...")
         self[name] = value
 
     def __delattr__(self, name: str) -> None:
@@ -176,9 +172,9 @@ class ConfigDict(OriginDict):
 
 
 class _LazyConfigDict(ConfigDict):
-    """What a ConfigDict becomes that holds lazy objects: it hands out the real ones.
+    """The class that a ConfigDict changes to when it holds lazy objects, which it resolves on access.
 
-    A class of its own, so that all other dictionaries keep the speed of ``dict``.
+    It is separate so that all other dictionaries keep the speed of ``dict``.
     """
 
     __slots__ = ()
@@ -187,35 +183,35 @@ class _LazyConfigDict(ConfigDict):
         return ConfigDict()
 
     def __getitem__(self, key: Any) -> Any:
-        return _real(super().__getitem__(key))
+        return _resolved(super().__getitem__(key))
 
     def __iter__(self) -> Iterator[Any]:
-        return super().__iter__()  # a dict with an __iter__ of its own is unpacked (**cfg) through __getitem__
+        return super().__iter__()  # **cfg calls __getitem__ only if the class overrides __iter__
 
     def get(self, key: Any, default: Any = None) -> Any:
-        return _real(super().get(key, default))
+        return _resolved(super().get(key, default))
 
     def pop(self, key: Any, *default: Any) -> Any:
-        return _real(super().pop(key, *default))
+        return _resolved(super().pop(key, *default))
 
     def popitem(self) -> tuple[Any, Any]:
         key, value = super().popitem()
-        return key, _real(value)
+        return key, _resolved(value)
 
-    def items(self) -> ItemsView[Any, Any]:  # type: ignore[override]  # the view of a mapping, not of a dict
+    def items(self) -> ItemsView[Any, Any]:  # type: ignore[override]  # a view that uses __getitem__
         return ItemsView(self)
 
-    def values(self) -> ValuesView[Any]:  # type: ignore[override]  # likewise
+    def values(self) -> ValuesView[Any]:  # type: ignore[override]  # the same
         return ValuesView(self)
 
 
-def own(value: Any, origin: Origin | None = None, *, keep_delete: bool = True) -> Any:
-    """Returns a copy of the structure (dictionaries, lists, tuples) that shares no part with any other.
+def copy_containers(value: Any, origin: Origin | None = None, *, keep_delete: bool = True) -> Any:
+    """Copy nested dictionaries (to ``ConfigDict``), lists and tuples; other values are shared.
 
     Args:
-        value: anything; what is no such container is not copied.
-        origin: where keys were set that do not know it themselves.
-        keep_delete: keep ``_delete_`` keys, which a merge still needs.
+        value: any value.
+        origin: the origin of keys without one.
+        keep_delete: keep ``_delete_`` keys, which are needed for a later merge.
     """
     kind = value.__class__
     if isinstance(value, OriginDict) or kind is dict or kind is OrderedDict:
@@ -224,11 +220,11 @@ def own(value: Any, origin: Origin | None = None, *, keep_delete: bool = True) -
         for key, item in dict.items(value):
             if keep_delete or key != DELETE_KEY:
                 place = known.get(key, origin)
-                copied._put(key, own(item, place, keep_delete=keep_delete))
+                copied._put(key, copy_containers(item, place, keep_delete=keep_delete))
                 copied.set_origin(key, place)
         return copied
     if kind is list or kind is tuple:
-        return kind(own(item, origin, keep_delete=keep_delete) for item in value)
+        return kind(copy_containers(item, origin, keep_delete=keep_delete) for item in value)
     return value
 
 
@@ -241,21 +237,21 @@ def merge_into(
     origin: Origin | None = None,
     path: str = "",
 ) -> None:
-    """Merges ``source`` into ``target`` in place.
+    """Merge ``source`` into ``target`` in place.
 
-    Dictionaries are merged key by key; anything else replaces what was there. A dictionary with
-    ``_delete_=True`` replaces too. ``source`` is not changed, and no part of it becomes part of ``target``.
+    Dictionaries are merged key by key; any other value, and a dictionary with ``_delete_=True``, replaces the old
+    value. ``source`` is not changed and shares no containers with ``target``.
 
     Args:
-        target: is changed.
-        source: its keys win.
-        strict: a dictionary in place of something else is an error, unless it says ``_delete_=True``.
-        list_keys: ``{"0": ...}`` merges into the first element of a list or tuple.
-        origin: where keys of ``source`` were set that do not know it themselves.
+        target: the dictionary to change.
+        source: its keys take precedence.
+        strict: reject a dictionary that would replace a value of another type, unless it has ``_delete_=True``.
+        list_keys: merge ``{"0": ...}`` into the first element of a list or tuple.
+        origin: the origin of keys of ``source`` without one.
         path: dotted path of ``target``, for messages.
 
     Raises:
-        ConfigError: ``strict`` is violated, or a list has no such element.
+        ConfigError: ``strict`` is violated, or a list index is invalid.
     """
     origin = origin or _running_line()
     known = source._origins if isinstance(source, OriginDict) else {}
@@ -276,39 +272,28 @@ def merge_into(
 
 
 def _merged(old: Any, value: Any, *, strict: bool, list_keys: bool, origin: Origin | None, path: str) -> Any:
-    """Returns ``value`` merged into ``old``: ``old`` itself where it was changed in place."""
+    """Return ``value`` merged into ``old``, which is ``old`` itself if it was changed in place."""
     if not isinstance(value, dict) or old is _MISSING or dict.get(value, DELETE_KEY):
-        return own(value, origin, keep_delete=False)
+        return copy_containers(value, origin, keep_delete=False)
     if isinstance(old, ConfigDict):
         merge_into(old, value, strict=strict, list_keys=list_keys, origin=origin, path=path)
         return old
     if list_keys and isinstance(old, list | tuple):
         return _merge_items(old, value, strict=strict, origin=origin, path=path)
     if strict:
-        raise ConfigError(
-            path,
-            f"a dict cannot be merged into {old!r:.60}",
-            "a dict with `_delete_=True` replaces what it inherits",
-            origin,
-        )
-    return own(value, origin, keep_delete=False)
+        hint = "set `_delete_=True` in the dict to replace the inherited value"
+        raise ConfigError(path, f"a dict cannot be merged into {old!r:.60}", hint, origin)
+    return copy_containers(value, origin, keep_delete=False)
 
 
-def _merge_items(
-    old: list[Any] | tuple[Any, ...],
-    changes: dict[Any, Any],
-    *,
-    strict: bool,
-    origin: Origin | None,
-    path: str,
-) -> list[Any] | tuple[Any, ...]:
+def _merge_items(old: Any, changes: dict[Any, Any], *, strict: bool, origin: Origin | None, path: str) -> Any:
     items = list(old)
     for key, value in dict.items(changes):
         here = f"{path}.{key}"
         try:
             element = items[int(key)]
         except ValueError:
-            raise ConfigError(here, f"{path} is a list: an element is named by its index", "", origin) from None
+            raise ConfigError(here, f"{path} is a list: {key!r} is not an index", "", origin) from None
         except IndexError:
             raise ConfigError(here, f"{path} has only {len(items)} elements", "", origin) from None
         items[int(key)] = _merged(element, value, strict=strict, list_keys=True, origin=origin, path=here)
@@ -327,15 +312,15 @@ def _is_lazy(value: Any) -> bool:
     return kind is LazyObject or ((kind is list or kind is tuple) and any(map(_is_lazy, value)))
 
 
-def _real(value: Any) -> Any:
-    """Returns the object that a lazy one stands for. Elements of a list are replaced in it."""
-    if reading.get() is not None or not _is_lazy(value):
+def _resolved(value: Any) -> Any:
+    """Return a value with lazy objects resolved, in lists in place."""
+    if running_file.get() is not None or not _is_lazy(value):
         return value
     if isinstance(value, LazyObject):
         return resolve(value)
     if isinstance(value, tuple):
-        return tuple(map(_real, value))
-    value[:] = map(_real, value)
+        return tuple(map(_resolved, value))
+    value[:] = map(_resolved, value)
     return value
 
 
@@ -349,8 +334,8 @@ def _to_plain(value: Any) -> Any:
 
 
 def _running_line() -> Origin | None:
-    """Returns the line of the config file that is running, or None if none is."""
-    file = reading.get()
+    """Return the current line of the config file being executed, or None."""
+    file = running_file.get()
     if file is None:
         return None
     frame = sys._getframe(1)

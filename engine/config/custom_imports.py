@@ -1,4 +1,4 @@
-"""Importing the modules that a config names in ``custom_imports``."""
+"""Importing the modules in ``custom_imports`` of a config."""
 
 import sys
 import warnings
@@ -9,56 +9,51 @@ from typing import Any
 
 from trainwright.engine.building import import_if_there, is_absent, origin_of
 from trainwright.engine.config.config_dict import DELETE_KEY, ConfigDict
-from trainwright.engine.errors import ConfigError
+from trainwright.engine.errors import ConfigError, Origin
 
 KEY = "custom_imports"
 
 
 def join_imports(base: Mapping[str, Any], child: Mapping[str, Any]) -> None:
-    """Puts the modules that a base imports in front of those that ``child`` imports, unless it has ``_delete_=True``.
+    """Prepend the modules that a base imports to those of ``child``, unless it has ``_delete_=True``.
 
-    Other lists replace what they inherit. Here that would leave names of the base unregistered.
+    Other lists replace inherited ones, but here that would leave names of the base unregistered.
     """
     inherited, given = base.get(KEY), child.get(KEY)
     if not isinstance(inherited, dict) or not isinstance(given, dict) or given is inherited or given.get(DELETE_KEY):
         return
     lists = [_as_list(inherited.get("imports")), _as_list(given.get("imports"))]
-    if all(isinstance(modules, list | tuple) for modules in lists):  # else reading it is what finds the mistake
+    if all(isinstance(modules, list | tuple) for modules in lists):  # or import_custom_modules reports it
         joined = list(dict.fromkeys([*lists[0], *lists[1]]))
         dict.update(given, {**inherited, **given, "imports": joined})
 
 
 def import_custom_modules(keys: ConfigDict, files: Sequence[Path]) -> None:
-    """Imports ``custom_imports=dict(imports=["my.module"], allow_failed_imports=False)``.
+    """Import ``custom_imports=dict(imports=["my.module"], allow_failed_imports=False)``.
 
-    A module that Python does not find by itself is looked for in the current folder, then in the folder of
-    the config that names it, then in those of the whole config and of its bases: these are appended to
-    ``sys.path``, as far as they are needed.
-
-    Args:
-        keys: the config.
-        files: its file, and those that it inherits from.
+    A module that is not on ``sys.path`` is searched for in the current folder, the folder of the config file that names
+    it, and the folders of ``files``: the config and its bases. A folder that contains it is appended to ``sys.path``.
 
     Raises:
-        ConfigError: there is no such module, or ``custom_imports`` is of another form.
-        Exception: whatever a module raises while it is imported, with a note that says who names it.
+        ConfigError: a module is not found, or ``custom_imports`` is invalid.
+        Exception: any exception of a module during import, with a note that names the config.
     """
-    wanted = keys.get(KEY)
-    if not wanted:
+    custom_imports = keys.get(KEY)
+    if not custom_imports:
         return
     origin = keys.origin(KEY)
-    modules, allow_failed = _checked(wanted, keys)
-    origins = (origin_of(wanted, "imports"), origin)
+    modules, allow_failed = _checked(custom_imports, origin)
+    origins = (origin_of(custom_imports, "imports"), origin)
     folders = [Path.cwd(), *(Path(place.file).parent for place in origins if place), *(file.parent for file in files)]
     for module in modules:
         try:
             _import_from(module, folders)
         except ImportError as error:
             if not allow_failed:
-                message, hint = f"{module!r} fails while it is imported: {error}", ""
+                message, hint = f"importing {module!r} failed: {error}", ""
                 if is_absent(module, error):
                     message = f"there is no module {module!r}"
-                    hint = f"looked for it in sys.path, {', '.join(dict.fromkeys(map(str, folders)))}"
+                    hint = f"searched sys.path, {', '.join(dict.fromkeys(map(str, folders)))}"
                 raise ConfigError(f"{KEY}.imports", message, hint, origin) from error
             warnings.warn(f"custom_imports: {module} failed to import: {error}", stacklevel=3)
         except Exception as error:
@@ -66,15 +61,14 @@ def import_custom_modules(keys: ConfigDict, files: Sequence[Path]) -> None:
             raise
 
 
-def _checked(wanted: Any, keys: ConfigDict) -> tuple[list[str], bool]:
-    form = f"{KEY} = dict(imports=['my_package.my_module'], allow_failed_imports=False)"
-    if not isinstance(wanted, Mapping) or not set(wanted) <= {"imports", "allow_failed_imports"}:
-        raise ConfigError(KEY, f"{wanted!r:.60} names no modules", f"write {form}", keys.origin(KEY))
-    imports = wanted.get("imports") or []
-    modules = _as_list(imports)
+def _checked(custom_imports: Any, origin: Origin | None) -> tuple[list[str], bool]:
+    hint = f"write {KEY} = dict(imports=['my_package.my_module'], allow_failed_imports=False)"
+    if not isinstance(custom_imports, Mapping) or not set(custom_imports) <= {"imports", "allow_failed_imports"}:
+        raise ConfigError(KEY, f"must be a dict of imports, not {custom_imports!r:.60}", hint, origin)
+    modules = _as_list(custom_imports.get("imports") or [])
     if not isinstance(modules, list | tuple) or not all(isinstance(module, str) for module in modules):
-        raise ConfigError(f"{KEY}.imports", f"{imports!r:.60} names no modules", f"write {form}", keys.origin(KEY))
-    return list(modules), bool(wanted.get("allow_failed_imports", False))
+        raise ConfigError(f"{KEY}.imports", f"must be a list of module names, not {modules!r:.60}", hint, origin)
+    return list(modules), bool(custom_imports.get("allow_failed_imports", False))
 
 
 def _as_list(imports: Any) -> Any:

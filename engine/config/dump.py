@@ -1,4 +1,4 @@
-"""Writing configs: Python, YAML and JSON that load again to the same config."""
+"""Writing configs as Python, YAML or JSON that loads to the same config."""
 
 import json
 import keyword
@@ -13,22 +13,22 @@ from trainwright.engine.config.read import check_format
 
 INDENT = 4
 WIDTH = 100
-_AFTER_ALL = ("dict", "float", "frozenset", "globals", "set")  # names that the text itself uses
+_USED_BUILTINS = ("dict", "float", "frozenset", "globals", "set")  # keys of these names would shadow them
 
 
 def dump_config(keys: Mapping[Any, Any], suffix: str, *, width: int | None = WIDTH) -> str:
-    """Returns the text of a config.
+    """Return the text of a config.
 
-    What a format cannot hold is written as text: classes and functions by their full dotted name, other
-    objects as ``str`` gives them. JSON has lists for tuples.
+    Values that a format does not support are written as text: classes and functions as their full dotted names, other
+    objects as ``str(object)``. In JSON, tuples become lists.
 
     Args:
         keys: plain dictionaries, lists, tuples and values.
         suffix: ``.py``, ``.yaml``, ``.yml`` or ``.json``.
-        width: Python text is broken into lines of this length; None: one line for each top-level key.
+        width: line length of Python text; None for one line per top-level key.
 
     Raises:
-        ConfigFileError: another suffix.
+        ConfigFileError: the suffix is unknown.
     """
     check_format(suffix)
     if suffix == PYTHON_SUFFIX:
@@ -40,27 +40,25 @@ def dump_config(keys: Mapping[Any, Any], suffix: str, *, width: int | None = WID
 
 
 def plain_data(keys: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return a config as data that a checkpoint can hold: numbers, strings, dictionaries, lists and tuples.
+    """Return a config as data for a checkpoint: numbers, strings, dictionaries, lists and tuples.
 
-    Classes and functions become their full dotted names, other objects what ``str`` gives.
+    Classes and functions become their full dotted names, other objects ``str(object)``.
     """
-    data: dict[str, Any] = _plain(keys, exact=True)
-    return data
+    return dict(_plain(keys, exact=True))
 
 
 def format_python(keys: Mapping[Any, Any], width: int | None = WIDTH) -> str:
-    """Returns a config as Python assignments, sorted by key, in ``dict(...)`` style."""
+    """Return a config as Python assignments, sorted by key, in ``dict(...)`` style."""
     assigned = {key: value for key, value in sorted(keys.items(), key=_key_order) if _is_variable(key)}
     others = {key: value for key, value in keys.items() if not _is_variable(key)}
     lines = [f"{key} = {_format(value, 0, len(key) + 3, width)}\n" for key, value in assigned.items()]
     if others:
-        call = "globals().update("
-        lines.append(f"{call}{_format(others, 0, len(call), width)})\n")
+        lines.append(f"globals().update({_format(others, 0, len('globals().update('), width)})\n")
     return "".join(lines)
 
 
 def _is_variable(key: Any) -> bool:
-    return _is_argument(key) and key not in _AFTER_ALL
+    return _is_argument(key) and key not in _USED_BUILTINS
 
 
 def _is_argument(key: Any) -> bool:
@@ -72,14 +70,7 @@ def _key_order(item: tuple[Any, Any]) -> str:
 
 
 def _format(value: Any, indent: int, used: int, width: int | None) -> str:
-    """Returns the text of a value.
-
-    Args:
-        value: any value.
-        indent: of the line in which it begins.
-        used: characters of that line before it.
-        width: longest line, or None.
-    """
+    """Return the text of a value that begins after ``used`` characters of a line with this indentation."""
     flat = _flat(value)
     if width is None or used + len(flat) + 1 <= width or not value or not isinstance(value, dict | list | tuple):
         return flat
@@ -104,7 +95,7 @@ def _fill(texts: list[str], indent: int, width: int) -> list[str]:
 
 
 def _flat(value: Any) -> str:
-    """Returns the text of a value in one line."""
+    """Return the text of a value in one line."""
     if not isinstance(value, dict | list | tuple):
         return _literal(value)
     opening, prefixed, closing = _parts(value)
@@ -114,7 +105,7 @@ def _flat(value: Any) -> str:
 
 
 def _parts(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> tuple[str, list[tuple[str, Any]], str]:
-    """Returns how a container opens, its items with what stands before each, and how it closes."""
+    """Return the opening bracket of a container, its items with the prefix of each, and the closing bracket."""
     if isinstance(value, dict):
         items = sorted(value.items(), key=_key_order)
         if all(map(_is_argument, value)):
@@ -125,10 +116,10 @@ def _parts(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> tuple[str, li
 
 
 def _literal(value: Any) -> str:
-    """Returns the Python text of a value that is no dictionary, list or tuple."""
+    """Return the Python text of a value other than a dictionary, list or tuple."""
     value = _basic(value)
     if isinstance(value, str):
-        return repr(value).replace("{{", "{\\x7b")  # or it would be a variable when it is read again
+        return repr(value).replace("{{", "{\\x7b")  # not a variable when read
     if isinstance(value, float) and not math.isfinite(value):
         return f"float({str(value)!r})"
     if isinstance(value, set | frozenset):
@@ -138,7 +129,7 @@ def _literal(value: Any) -> str:
 
 
 def _basic(value: Any) -> Any:
-    """Returns a value that can be written: what it is, or text."""
+    """Return a value as a builtin type, or as text if there is none for it."""
     if value is None or value is Ellipsis or isinstance(value, bool | bytes | set | frozenset):
         return value
     if isinstance(value, str):
@@ -150,18 +141,13 @@ def _basic(value: Any) -> Any:
     if isinstance(value, type | FunctionType | BuiltinFunctionType):
         return f"{value.__module__}.{value.__qualname__}"
     text = str(value)
-    if "\n" in text or " at 0x" in text:  # the same object is described by the same text in every process
+    if "\n" in text or " at 0x" in text:  # must not differ between processes
         return f"<{type(value).__module__}.{type(value).__qualname__}>"
     return text
 
 
 def _plain(value: Any, *, exact: bool) -> Any:
-    """Returns a value of types that YAML and JSON have.
-
-    Args:
-        value: any value.
-        exact: keep tuples and sets; otherwise they become lists.
-    """
+    """Return a value as types that YAML supports, or without ``exact``, JSON: tuples and sets become lists."""
     if isinstance(value, Mapping):
         return {key: _plain(item, exact=exact) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Names that a pure-Python config imports from other packages, without the import."""
+"""Placeholders for the names that a pure-Python config imports from other packages."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ from trainwright.engine.errors import ConfigError, Origin, did_you_mean
 
 
 class LazyObject:
-    """Stands in a config for a module, class or function that is imported at its first use.
+    """A placeholder in a config for a module, class or function that is imported on first use.
 
-    An attribute of it is again one: ``nn.Linear`` of ``LazyObject("torch.nn")`` is
-    ``LazyObject("torch.nn.Linear")``. It equals its full dotted name, which is what a dumped config holds.
+    Its attributes are lazy as well: ``LazyObject("torch.nn").Linear`` is ``LazyObject("torch.nn.Linear")``. It is equal
+    to its full dotted name, which replaces it in a dumped config.
 
     Args:
         name: full dotted name, such as ``torch.optim.SGD``.
-        origin: where the config imports it.
+        origin: the import statement in the config.
     """
 
     __slots__ = ("_lazy_name", "_lazy_origin")
@@ -30,8 +30,8 @@ class LazyObject:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
-            f"{self._lazy_name} cannot be called in a config, which imports nothing while it is read; "
-            f"describe the object instead: dict(type={self._lazy_name.rpartition('.')[2]}, ...)"
+            f"{self._lazy_name} cannot be called in a config, since configs are read without importing other packages; "
+            f"write dict(type={self._lazy_name.rpartition('.')[2]}, ...) instead"
         )
 
     def __eq__(self, other: object) -> bool:
@@ -56,10 +56,10 @@ class LazyObject:
 
 
 def resolve(lazy: LazyObject) -> Any:
-    """Imports what a lazy object stands for.
+    """Import the object that a lazy object refers to.
 
     Raises:
-        ConfigError: there is no such module or attribute, or a module fails while it is imported (chained).
+        ConfigError: the module or attribute does not exist, or importing a module fails (chained).
     """
     name, origin = lazy._lazy_name, lazy._lazy_origin
     try:
@@ -70,4 +70,4 @@ def resolve(lazy: LazyObject) -> Any:
         hint = did_you_mean(last, dir(import_object(outer))) if outer else ""
     except Exception as error:
         raise ConfigError("", f"cannot import {name!r}: {type(error).__name__}: {error}", "", origin) from error
-    raise ConfigError("", f"cannot import {name!r}: there is no such name", hint, origin)
+    raise ConfigError("", f"cannot import {name!r}: not found", hint, origin)

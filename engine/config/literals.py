@@ -1,4 +1,4 @@
-"""Reading the text of a dumped config without running it."""
+"""Parsing a dumped config without executing it."""
 
 import ast
 import math
@@ -11,13 +11,10 @@ def parse_literals(text: str) -> dict[str, Any]:
     """Return the keys of a config that :func:`~trainwright.engine.config.dump.format_python` (or MMEngine) wrote.
 
     Such a text consists of assignments of literals: numbers, strings, containers, ``dict(...)``, ``float('inf')``.
-    It is parsed and never run, so it may come from anybody.
-
-    Args:
-        text: Python source.
+    It is never executed, so it may come from an untrusted source.
 
     Raises:
-        ConfigFileError: anything in it is not a literal.
+        ConfigFileError: the text contains anything but literals.
     """
     try:
         statements = ast.parse(text).body
@@ -32,9 +29,9 @@ def parse_literals(text: str) -> dict[str, Any]:
                 case ast.Expr(value=ast.Call(func=ast.Attribute(attr="update") as update, args=[others])) if (
                     ast.unparse(update) == "globals().update"
                 ):
-                    keys.update(_value(others))  # keys that cannot be names of variables
+                    keys.update(_value(others))  # keys that are not valid variable names
                 case _:
-                    raise _refusal(statement)
+                    raise _not_a_literal(statement)
     except (TypeError, ValueError, RecursionError) as error:  # an unhashable key, float('x')
         raise error if isinstance(error, ConfigFileError) else ConfigFileError("", f"not a config: {error}") from None
     return keys
@@ -63,8 +60,8 @@ def _value(node: ast.expr) -> Any:
         case ast.Name(id="inf" | "nan" as number):
             return getattr(math, number)
         case _:
-            raise _refusal(node)
+            raise _not_a_literal(node)
 
 
-def _refusal(node: ast.AST) -> ConfigFileError:
+def _not_a_literal(node: ast.AST) -> ConfigFileError:
     return ConfigFileError("", f"line {getattr(node, 'lineno', 0)} is not a literal: {ast.unparse(node):.60}")

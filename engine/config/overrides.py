@@ -1,4 +1,4 @@
-"""Options from the command line: ``model.depth=50 betas=(0.9,0.99) names=[a, 'b c'] step={type: A}``."""
+"""Parsing command line options: ``model.depth=50 betas=(0.9,0.99) names=[a, 'b c'] step={type: A}``."""
 
 import argparse
 import re
@@ -15,25 +15,24 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 def parse_override(text: str) -> Any:
-    """Returns the value that an option's text stands for.
+    """Return the value of an option.
 
-    Numbers, ``true``, ``false`` (any case) and ``None`` are taken for what they are, ``[a, b]`` and bare
-    ``a,b`` for lists, ``(a, b)`` for a tuple, ``{a: 1}`` and ``dict(a=1)`` for a dictionary, all nested as
-    you like, anything else for text, spaces included. Quotes make text of anything: ``'1'``.
+    Numbers, ``true``, ``false`` (in any case) and ``None`` are recognized. ``[a, b]`` and ``a,b`` are lists, ``(a, b)``
+    is a tuple, ``{a: 1}`` and ``dict(a=1)`` are dictionaries; all can be nested. Anything else is text, including
+    spaces, and so is anything in quotes: ``'1'``.
 
     Raises:
-        ConfigError: brackets or quotes that do not match.
+        ConfigError: unbalanced brackets or quotes.
     """
-    parser = _Parser(text)
-    values, commas = parser.items("")
+    values, commas = _Parser(text).items("")
     return values if commas else values[0] if values else ""
 
 
 def parse_overrides(options: Sequence[str]) -> dict[str, Any]:
-    """Returns ``{key: value}`` for options of the form ``key=value``; only the first ``=`` separates.
+    """Return ``{key: value}`` for options of the form ``key=value``; the value may contain ``=``.
 
     Raises:
-        ConfigError: no ``=``, no key, or a value that cannot be read.
+        ConfigError: the ``=`` or the key is missing, or the value cannot be parsed.
     """
     parsed = {}
     for option in options:
@@ -41,7 +40,7 @@ def parse_overrides(options: Sequence[str]) -> dict[str, Any]:
         key = key.strip()
         if not separator or not all(key.split(".")):
             hint = "write KEY=VALUE, such as optim_wrapper.optimizer.lr=0.01"
-            raise ConfigError("", f"{option!r} is no option", hint, COMMAND_LINE)
+            raise ConfigError("", f"{option!r} is not an option", hint, COMMAND_LINE)
         try:
             parsed[key] = parse_override(text)
         except ConfigError as error:
@@ -50,7 +49,7 @@ def parse_overrides(options: Sequence[str]) -> dict[str, Any]:
 
 
 class DictAction(argparse.Action):
-    """Collects ``KEY=VALUE`` options in a dictionary; an option that is repeated adds to it.
+    """An argparse action that collects ``KEY=VALUE`` options in a dictionary, across repeated uses.
 
     Example:
         >>> parser.add_argument("--cfg-options", nargs="+", action=DictAction)
@@ -63,51 +62,49 @@ class DictAction(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        given = [values] if isinstance(values, str) else list(values or ())
         try:
-            options = parse_overrides(given)
+            options = parse_overrides([values] if isinstance(values, str) else list(values or ()))
         except ConfigError as error:
             raise argparse.ArgumentError(self, "\n".join(filter(None, (error.message, error.hint)))) from None
         setattr(namespace, self.dest, {**(getattr(namespace, self.dest, None) or {}), **options})
 
 
 class _Parser:
-    """Recursive descent over the text of one option."""
+    """A recursive descent parser of one option."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
 
     def items(self, closing: str) -> tuple[list[Any], bool]:
-        """Returns the values up to ``closing`` (or the end), and whether there was a comma among them."""
+        """Return the values up to ``closing`` (or the end), and whether there was a comma."""
         values: list[Any] = []
         commas = False
         while not self.ends(closing):
             values.append(self.value("," + closing))
-            if self.take(","):
-                commas = True
+            commas = self.take(",") or commas
         return values, commas
 
     def pairs(self, separator: str, closing: str) -> dict[Any, Any]:
-        """Returns the ``key: value`` or ``key=value`` pairs up to ``closing``."""
+        """Return the ``key: value`` or ``key=value`` pairs up to ``closing``."""
         pairs = {}
         while not self.ends(closing):
             key = self.value(f"{separator},{closing}")
             if not self.take(separator):
-                self.fail(f"a {separator!r} is expected after the key {key!r}")
+                self.fail(f"expected {separator!r} after the key {key!r}")
             pairs[key] = self.value(f",{closing}")
             self.take(",")
         return pairs
 
     def value(self, stops: str) -> Any:
-        """Reads one value, which ends before one of ``stops``."""
+        """Parse one value, which ends before one of ``stops``."""
         self.skip_space()
         start = self.at
         first = self.text[start : start + 1]
         if first in ("'", '"'):
             end = self.text.find(first, start + 1)
             if end < 0:
-                self.fail(f"a quote {first} is not closed")
+                self.fail(f"unclosed quote {first}")
             if self.stands_alone(end + 1, stops):
                 self.at = end + 1
                 return self.text[start + 1 : end]
@@ -123,17 +120,17 @@ class _Parser:
         return _scalar(self.word(stops))
 
     def word(self, stops: str) -> str:
-        """Reads unquoted text, in which brackets match."""
+        """Parse unquoted text with balanced brackets."""
         start = self.at
         while self.at < len(self.text) and self.text[self.at] not in stops:
             char = self.text[self.at]
             if char in _CLOSING.values():
-                self.fail(f"a bracket {char} is not opened")
+                self.fail(f"unmatched bracket {char}")
             self.at = self.matching(self.at) + 1 if char in _CLOSING else self.at + 1
         return self.text[start : self.at].strip()
 
     def matching(self, start: int) -> int:
-        """Returns the index of the bracket that closes the one at ``start``."""
+        """Return the index of the bracket that closes the one at ``start``."""
         expected: list[str] = []
         index = start
         while index < len(self.text):
@@ -148,16 +145,14 @@ class _Parser:
                 if not expected:
                     return index
             index += 1
-        self.fail(f"a bracket {self.text[start]} is not closed")
+        self.fail(f"unclosed bracket {self.text[start]}")
 
     def ends(self, closing: str) -> bool:
         self.skip_space()
-        if self.at == len(self.text):
-            return True
-        return closing != "" and self.take(closing)
+        return self.at == len(self.text) or (closing != "" and self.take(closing))
 
     def stands_alone(self, index: int, stops: str) -> bool:
-        """Whether nothing but space is between ``index`` and the end of the value."""
+        """Return whether only spaces are between ``index`` and the end of the value."""
         rest = self.text[index:].lstrip()
         return not rest or rest[0] in stops
 
@@ -172,7 +167,7 @@ class _Parser:
             self.at += 1
 
     def fail(self, message: str) -> NoReturn:
-        raise ConfigError("", f"{self.text!r}: {message}", "quotes make text of it: \"'(a'\"", COMMAND_LINE)
+        raise ConfigError("", f"{self.text!r}: {message}", "to pass text, add quotes: \"'(a'\"", COMMAND_LINE)
 
 
 def _scalar(word: str) -> Any:

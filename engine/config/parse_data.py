@@ -1,4 +1,4 @@
-"""YAML and JSON configs: data only, each key with its line."""
+"""Parsing YAML and JSON configs, with the line of each key."""
 
 import json
 import re
@@ -23,10 +23,7 @@ Resolvers: TypeAlias = dict[str | None, list[tuple[str, re.Pattern[str]]]]
 
 
 def yaml_resolvers(inherited: Resolvers) -> Resolvers:
-    """Returns which unquoted texts are numbers, truth values and so on.
-
-    As PyYAML has them, but ``1e-3`` is a number, as in YAML 1.2, and a date is text.
-    """
+    """Return PyYAML's rules for unquoted scalars, but with ``1e-3`` as a number (as in YAML 1.2) and dates as text."""
     dropped = (FLOAT_TAG, TIMESTAMP_TAG)
     resolvers = {first: [rule for rule in rules if rule[0] not in dropped] for first, rules in inherited.items()}
     for first in "-+.0123456789":
@@ -34,20 +31,16 @@ def yaml_resolvers(inherited: Resolvers) -> Resolvers:
     return resolvers
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # safe either way, C is faster
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the C loader is as safe, and faster
     yaml_implicit_resolvers = yaml_resolvers(yaml.SafeLoader.yaml_implicit_resolvers)
     file = ""
 
 
 def parse_yaml(text: str, file: str) -> ConfigDict:
-    """Reads a YAML config. Tags that could run code are refused; ``!!python/tuple`` is a tuple.
-
-    Args:
-        text: the YAML text.
-        file: name for the origins of the keys.
+    """Parse a YAML config. Tags that could run code are rejected; ``!!python/tuple`` is a tuple.
 
     Raises:
-        ConfigFileError: wrong syntax, a key that is set twice, or something else than a mapping.
+        ConfigFileError: invalid syntax, a duplicate key, or not a mapping.
     """
     loader = _Loader(text)
     loader.file = file
@@ -68,7 +61,7 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> ConfigDict:
     lines: dict[str, int] = {}
     for key_node, _ in node.value:
         if key_node.tag != "tag:yaml.org,2002:merge" and isinstance(key_node.value, str):
-            _refuse_twice(key_node.value, Origin(loader.file, key_node.start_mark.line + 1), lines)
+            _reject_duplicate(key_node.value, Origin(loader.file, key_node.start_mark.line + 1), lines)
     loader.flatten_mapping(node)
     mapping = ConfigDict()
     for key_node, value_node in node.value:
@@ -78,30 +71,22 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> ConfigDict:
     return mapping
 
 
-def _construct_tuple(loader: _Loader, node: yaml.SequenceNode) -> tuple[Any, ...]:
-    return tuple(loader.construct_sequence(node, deep=True))
-
-
 _Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
-_Loader.add_constructor(TUPLE_TAG, _construct_tuple)
+_Loader.add_constructor(TUPLE_TAG, lambda loader, node: tuple(loader.construct_sequence(node, deep=True)))
 
 
 def parse_json(text: str, file: str) -> ConfigDict:
-    """Reads a JSON config.
-
-    Args:
-        text: the JSON text.
-        file: name for the origins of the keys.
+    """Parse a JSON config.
 
     Raises:
-        ConfigFileError: wrong syntax, a key that is set twice, or something else than an object.
+        ConfigFileError: invalid syntax, a duplicate key, or not an object.
     """
     lines_of_keys = _lines_of_keys(text)
 
     def make_dict(pairs: list[tuple[str, Any]]) -> ConfigDict:
         mapping, seen = ConfigDict(), dict[str, int]()
         for (key, value), line in zip(pairs, next(lines_of_keys)):
-            _refuse_twice(key, Origin(file, line), seen)
+            _reject_duplicate(key, Origin(file, line), seen)
             mapping[key] = value
             mapping.set_origin(key, Origin(file, line))
         return mapping
@@ -113,10 +98,7 @@ def parse_json(text: str, file: str) -> ConfigDict:
 
 
 def _lines_of_keys(text: str) -> Iterator[list[int]]:
-    """Yield the lines of the keys of each JSON object, in the order in which the objects end.
-
-    That is the order in which the json module hands over finished objects, without their lines.
-    """
+    """Yield the lines of the keys of each JSON object, in the order in which the json module completes objects."""
     line = 1
     unfinished: list[list[int]] = []
     for token in _JSON_TOKEN.finditer(text):
@@ -130,9 +112,9 @@ def _lines_of_keys(text: str) -> Iterator[list[int]]:
             line += 1
 
 
-def _refuse_twice(key: str, origin: Origin, lines: dict[str, int]) -> None:
+def _reject_duplicate(key: str, origin: Origin, lines: dict[str, int]) -> None:
     if key in lines:
-        raise ConfigFileError("", f"the key {key!r} is set twice, first in line {lines[key]}", "", origin)
+        raise ConfigFileError("", f"duplicate key {key!r}, first set in line {lines[key]}", "", origin)
     lines[key] = origin.line
 
 
@@ -140,5 +122,5 @@ def _checked_root(value: Any, file: str) -> ConfigDict:
     if value is None:
         return ConfigDict()
     if not isinstance(value, ConfigDict):
-        raise ConfigFileError("", f"a config is a mapping of keys to values, not {value!r:.60}", "", Origin(file))
+        raise ConfigFileError("", f"a config must be a mapping, not {value!r:.60}", "", Origin(file))
     return value

@@ -1,4 +1,4 @@
-"""Where config files are: paths, installed packages, and the modules that pure-Python configs import."""
+"""Locating config files: by path, in installed packages, and by the imports of pure-Python configs."""
 
 import os.path
 from importlib.util import find_spec
@@ -16,14 +16,13 @@ SHIPPED = f"{OWN_PACKAGE}.configs"
 
 
 def find_named_config(name: str) -> Path:
-    """Return the file of a config that a user names.
+    """Return the file of a config given by the user.
 
     Args:
-        name: its path, ``package::path``, or its name among the configs that ship with Trainwright. The suffix may be
-            left out.
+        name: a path, ``package::path``, or the name of a config that ships with Trainwright. The suffix is optional.
 
     Raises:
-        ConfigFileError: there is none, with the closest names.
+        ConfigFileError: the config is not found; the message suggests the closest names.
     """
     if "::" in name:
         return find_config(name, Path())[0]
@@ -33,27 +32,27 @@ def find_named_config(name: str) -> Path:
                 return candidate
     shipped = shipped_configs()
     nearby = [str(path) for path in sorted(Path(name).parent.glob("*")) if path.suffix in SUFFIXES]
-    hint = did_you_mean(name, [*nearby, *shipped]) or "\n  ".join(["these ship with Trainwright:", *shipped])
+    hint = did_you_mean(name, [*nearby, *shipped]) or "\n  ".join(["available configs:", *shipped])
     raise ConfigFileError("", f"there is no config {name!r}", hint)
 
 
 def shipped_configs() -> list[str]:
-    """Return the names of the configs that ship with Trainwright, without those that only serve as bases."""
+    """Return the names of the configs that ship with Trainwright, excluding bases."""
     folder = _package_folder(SHIPPED)
     files = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.suffix in SUFFIXES)
     return [str(file.with_suffix("")) for file in files if not any(part.startswith("_") for part in file.parts)]
 
 
 def find_config(name: str, folder: Path, origin: Origin | None = None) -> tuple[Path, str | None]:
-    """Returns the absolute path of a config file, and the scope of its package.
+    """Return the absolute path of a config file, and the scope of its package (None for a path).
 
     Args:
-        name: a path, relative to ``folder``, or ``package::path`` for a config of an installed package.
-        folder: where relative paths begin.
-        origin: the place that names the file, for messages.
+        name: a path relative to ``folder``, or ``package::path`` for a config of an installed package.
+        folder: the folder that relative paths start from.
+        origin: where the file name is set, for messages.
 
     Raises:
-        ConfigFileError: no such file, package, or kind of file.
+        ConfigFileError: the file or package is not found, or the file is not a config.
     """
     package, separator, inside = name.partition("::")
     if not separator:
@@ -66,16 +65,16 @@ def find_config(name: str, folder: Path, origin: Origin | None = None) -> tuple[
 
 
 def find_module(module: str, level: int, folder: Path, origin: Origin) -> Path:
-    """Returns the file of a config that is imported inside ``with read_base():``. Nothing is imported.
+    """Return the file of a config that is imported inside ``with read_base():``, without importing it.
 
     Args:
-        module: what stands behind the dots.
+        module: the module name without leading dots.
         level: number of leading dots.
         folder: folder of the importing config.
         origin: the import statement.
 
     Raises:
-        ConfigFileError: no such package or file.
+        ConfigFileError: the package or file is not found.
     """
     parts = module.split(".")
     if level > 0:
@@ -85,29 +84,26 @@ def find_module(module: str, level: int, folder: Path, origin: Origin) -> Path:
     else:
         start, parts = _package_folder(parts[0], origin), parts[1:]
     if not parts:
-        raise ConfigFileError(
-            "", f"{module!r} is a package, not a config", "import a config file of that package", origin
-        )
+        hint = "import one of its config files"
+        raise ConfigFileError("", f"{module!r} is a package, not a config", hint, origin)
     return existing_file(start.joinpath(*parts).with_suffix(PYTHON_SUFFIX), origin)
 
 
 def existing_file(path: Path, origin: Origin | None = None) -> Path:
-    """Returns the absolute, normalised path of a config file.
+    """Return the absolute, normalized path of a config file.
 
     Raises:
-        ConfigFileError: there is no such file, or it is none of a known kind.
+        ConfigFileError: the file does not exist, or its suffix is unknown.
     """
     path = Path(os.path.normpath(Path.cwd() / path))
     if path.is_file():
         if path.suffix not in SUFFIXES:
-            raise ConfigFileError(
-                "", f"{path} is no config: its name must end with {', '.join(SUFFIXES)}", origin=origin
-            )
+            message = f"{path} is not a config: its name must end with {', '.join(SUFFIXES)}"
+            raise ConfigFileError("", message, origin=origin)
         return path
     if path.is_dir():
         raise ConfigFileError("", f"{path} is a folder, not a config file", origin=origin)
-    folder = path.parent
-    if not folder.is_dir():
+    if not (folder := path.parent).is_dir():
         while not folder.is_dir():
             missing, folder = folder, folder.parent
         hint = did_you_mean(missing.name, (entry.name for entry in folder.iterdir() if entry.is_dir()))
@@ -122,6 +118,6 @@ def _package_folder(package: str, origin: Origin | None = None) -> Path:
     except (ImportError, ValueError):
         spec = None
     if spec is None or not spec.submodule_search_locations:
-        message = f"there is no package {package!r} to take a config from"
-        raise ConfigFileError("", message, f"is it installed? pip install {package.partition('.')[0]}", origin)
+        hint = f"is it installed? pip install {package.partition('.')[0]}"
+        raise ConfigFileError("", f"there is no package {package!r}", hint, origin)
     return Path(next(iter(spec.submodule_search_locations)))

@@ -1,4 +1,4 @@
-"""The syntax of Python configs: what their statements mean, and how they are rewritten before they run."""
+"""Analyzing the syntax tree of a Python config, and rewriting it for execution."""
 
 import ast
 import sys
@@ -10,7 +10,7 @@ from trainwright.engine.errors import ConfigFileError, Origin
 
 _ENGINES = ("trainwright.engine", "trainwright.engine.config", "mmengine", "mmengine.config")
 _ENGINE_NAMES = ("Config", "ConfigDict", "read_base")
-_ONLY_IN_READ_BASE = "configs are imported inside `with read_base():`"
+_ONLY_IN_READ_BASE = "configs must be imported inside `with read_base():`"
 
 
 class BaseImport(NamedTuple):
@@ -23,17 +23,17 @@ class BaseImport(NamedTuple):
 
 
 class Rewriter(ast.NodeTransformer):
-    """Rewrites the syntax tree of a config.
+    """A transformer of the syntax tree of a config.
 
     Args:
         text: text of the config.
-        file: its name.
-        lazy: imports of other packages become lazy objects (pure-Python style).
-        base: the assignment of ``_base_``, which is dropped.
+        file: file name, for origins.
+        lazy: replace imports of other packages with lazy objects (pure-Python style).
+        base: the assignment of ``_base_``, which is removed.
     """
 
     def __init__(self, text: str, file: str, *, lazy: bool, base: ast.stmt | None) -> None:
-        self.lines: list[tuple[dict[Any, Origin], Origin]] = []
+        self.lines: list[tuple[dict[Any, Origin], Origin]] = []  # per dict: origins of its keys, its own
         self.base_imports: list[BaseImport] = []
         self._text = text
         self._file = file
@@ -41,15 +41,13 @@ class Rewriter(ast.NodeTransformer):
         self._base = base
         self._depth = 0
 
-    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
+    def visit_Assign(self, node: ast.Assign | ast.AnnAssign) -> ast.AST | None:
         return None if node is self._base else self.generic_visit(node)
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
-        return None if node is self._base else self.generic_visit(node)
+    visit_AnnAssign = visit_Assign
 
     def visit_Dict(self, node: ast.Dict) -> ast.AST:
-        keys = [key for key in node.keys if isinstance(key, ast.Constant)]
-        lines = {key.value: self._origin(key) for key in keys}
+        lines = {key.value: self._origin(key) for key in node.keys if isinstance(key, ast.Constant)}
         return self._with_lines(node, self.generic_visit(node), lines)
 
     def visit_DictComp(self, node: ast.DictComp) -> ast.AST:
@@ -63,7 +61,7 @@ class Rewriter(ast.NodeTransformer):
         return self._with_lines(node, node, {key.arg: self._origin(key) for key in node.keywords if key.arg})
 
     def visit_Set(self, node: ast.Set) -> ast.AST:
-        """``{{ _base_.a.b }}`` is, to Python, a set with a set with an attribute."""
+        """Replace ``{{ _base_.a.b }}``, which is a set in a set to Python."""
         inner = node.elts[0]
         if len(node.elts) == 1 and isinstance(inner, ast.Set) and len(inner.elts) == 1:
             match = BASE_VARIABLE.fullmatch(f"{{{{{ast.unparse(inner.elts[0])}}}}}")
@@ -75,7 +73,7 @@ class Rewriter(ast.NodeTransformer):
         if not isinstance(node.value, str) or not (matches := list(BASE_VARIABLE.finditer(node.value))):
             return node
         if not BASE_VARIABLE.search(ast.get_source_segment(self._text, node) or ""):
-            return node  # the braces are escaped, as a dump does with text that looks like a variable
+            return node  # escaped braces in a dump: text that looks like a variable
         values = [self._call("__base_value__", node, match[1], node.lineno) for match in matches]
         if matches[0].span() == (0, len(node.value)):
             return values[0]
@@ -91,11 +89,10 @@ class Rewriter(ast.NodeTransformer):
                 value.value = self.visit(value.value)
         return node
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
         return self._visit_inside(node)
 
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
-        return self._visit_inside(node)
+    visit_AsyncFunctionDef = visit_FunctionDef
 
     def visit_ClassDef(self, node: ast.ClassDef) -> list[ast.AST]:
         return [self._visit_inside(node), *self._mark_helpers(node, [node.name])]
@@ -122,7 +119,7 @@ class Rewriter(ast.NodeTransformer):
         if node.level > 0:
             raise self._error(node, f"a relative import of {module!r}: {_ONLY_IN_READ_BASE}")
         if "*" in bound:
-            raise self._error(node, f"`from {module} import *`: {_ONLY_IN_READ_BASE}, other packages name by name")
+            raise self._error(node, f"`from {module} import *`: {_ONLY_IN_READ_BASE}, and other packages by name")
         assigned = [self._assign_lazy(node, name, f"{module}.{alias.name}") for name, alias in zip(bound, node.names)]
         return [*assigned, *self._mark_helpers(node, bound)]
 
@@ -130,13 +127,13 @@ class Rewriter(ast.NodeTransformer):
         if not is_read_base(node):
             return self.generic_visit(node)
         if self._depth > 0:
-            raise self._error(node, "`with read_base():` stands at the top level of a config")
+            raise self._error(node, "`with read_base():` must be at the top level of a config")
         if not self._lazy:
-            raise self._error(node, "a config has either `_base_` or `with read_base():`, not both")
+            raise self._error(node, "a config cannot have both `_base_` and `with read_base():`")
         calls: list[ast.AST] = []
         for statement in node.body:
             if not isinstance(statement, ast.ImportFrom) or statement.module is None:
-                raise self._error(statement, "only `from ... import ...` of configs stands inside `with read_base():`")
+                raise self._error(statement, "`with read_base():` may only contain `from ... import ...` of configs")
             names = tuple((alias.name, alias.asname or alias.name) for alias in statement.names)
             origin = self._origin(statement)
             self.base_imports.append(BaseImport(statement.module, statement.level, names, origin))
@@ -166,9 +163,7 @@ class Rewriter(ast.NodeTransformer):
 
     def _call(self, helper: str, node: ast.AST, *arguments: Any) -> ast.Call:
         function = ast.copy_location(ast.Name(helper, ast.Load()), node)
-        values = [
-            item if isinstance(item, ast.expr) else ast.copy_location(ast.Constant(item), node) for item in arguments
-        ]
+        values = [arg if isinstance(arg, ast.expr) else ast.copy_location(ast.Constant(arg), node) for arg in arguments]
         return ast.copy_location(ast.Call(function, values, []), node)
 
     def _origin(self, node: ast.AST) -> Origin:
@@ -179,7 +174,7 @@ class Rewriter(ast.NodeTransformer):
 
 
 def statements(body: Iterable[Any]) -> Iterator[ast.stmt]:
-    """Yields the statements of a block and of the blocks inside it."""
+    """Yield the statements of a block and of its nested blocks."""
     for node in body:
         if isinstance(node, ast.stmt):
             yield node
@@ -188,14 +183,14 @@ def statements(body: Iterable[Any]) -> Iterator[ast.stmt]:
 
 
 def is_foreign(module: str, names: Sequence[ast.alias]) -> bool:
-    """Whether a module is neither of the standard library nor the engine's own reader of configs."""
+    """Return whether a module is neither in the standard library nor the config module of the engine."""
     if module in _ENGINES and names and all(alias.name in _ENGINE_NAMES for alias in names):
         return False
     return module.partition(".")[0] not in sys.stdlib_module_names
 
 
 def is_read_base(node: ast.AST) -> bool:
-    """Whether a statement is ``with read_base():``."""
+    """Return whether a statement is ``with read_base():``."""
     if not isinstance(node, ast.With) or len(node.items) > 1:
         return False
     function = getattr(node.items[0].context_expr, "func", None)
@@ -203,7 +198,7 @@ def is_read_base(node: ast.AST) -> bool:
 
 
 def assigns(node: ast.Assign | ast.AnnAssign, name: str) -> bool:
-    """Whether a statement gives the variable ``name`` a value."""
+    """Return whether a statement assigns the variable ``name``."""
     if node.value is None:
         return False
     targets = node.targets if isinstance(node, ast.Assign) else [node.target]

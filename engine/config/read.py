@@ -1,21 +1,15 @@
-"""Reading a config file with all that it inherits from."""
+"""Reading a config file and its bases."""
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainwright.engine.config.config_dict import ConfigDict, merge_into, own
+from trainwright.engine.config.config_dict import ConfigDict, copy_containers, merge_into
 from trainwright.engine.config.custom_imports import KEY as IMPORTS_KEY
 from trainwright.engine.config.custom_imports import join_imports
 from trainwright.engine.config.parse_python import BASE_KEY, Executed, PythonConfig, checked_bases
-from trainwright.engine.config.paths import (
-    JSON_SUFFIX,
-    PYTHON_SUFFIX,
-    SUFFIXES,
-    find_config,
-    find_module,
-)
+from trainwright.engine.config.paths import JSON_SUFFIX, PYTHON_SUFFIX, SUFFIXES, find_config, find_module
 from trainwright.engine.config.python_syntax import BaseImport
 from trainwright.engine.config.variables import (
     mark_base_variables,
@@ -27,23 +21,23 @@ from trainwright.engine.errors import ConfigFileError, Origin
 
 DEPRECATION_KEY = "_deprecation_"
 STYLES = (
-    "a config and all that it inherits from are of one style: either `_base_ = ...` and `type='Name'`, "
+    "a config and its bases must use the same style: either `_base_ = ...` and `type='Name'`, "
     "or `with read_base():` and imported classes"
 )
 
 
 class Reader:
-    """Reads one config.
+    """A reader of one config and its bases.
 
     Args:
-        predefined: replace ``{{ fileDirname }}`` and the like.
+        predefined: replace ``{{ fileDirname }}`` and the other predefined variables.
         environment: replace ``{{ $NAME:default }}``.
-        lazy_import: whether Python configs are of the pure-Python style; found out from each file if None.
+        lazy_import: whether Python configs are in the pure-Python style; detected for each file if None.
 
     Attributes:
         env_variables: the environment variables that were used, with their values.
-        texts: name and text of each file, bases first.
-        files: path of each file, bases last.
+        texts: the name and text of each file, bases first.
+        files: the path of each file, bases last.
     """
 
     def __init__(self, *, predefined: bool = True, environment: bool = True, lazy_import: bool | None = None) -> None:
@@ -56,28 +50,20 @@ class Reader:
         self._open: list[str] = []
 
     def read_file(self, file: Path, origin: Origin | None = None) -> ConfigDict:
-        """Reads a file.
-
-        Args:
-            file: absolute path.
-            origin: the place that names it.
-
-        Raises:
-            ConfigFileError: it cannot be read, or anything it inherits from.
-        """
+        """Read a file given by its absolute path; see :meth:`read_text`."""
         return self.read_text(_load(file, origin), file, str(file), origin)
 
     def read_text(self, text: str, file: Path, name: str, origin: Origin | None = None) -> ConfigDict:
-        """Reads the text of a config.
+        """Read the text of a config.
 
         Args:
-            text: what stands in the file.
-            file: its path: bases are found from its folder, and its suffix tells the format.
-            name: what origins and messages call it.
-            origin: the place that names it.
+            text: contents of the file.
+            file: path of the file; bases are relative to its folder, and its suffix determines the format.
+            name: name of the file in origins and messages.
+            origin: the key or statement that names this file as a base, if any.
 
         Raises:
-            ConfigFileError: it cannot be read, or anything it inherits from.
+            ConfigFileError: the config or one of its bases cannot be read.
         """
         with self._opened(name, file, origin):
             substituted = self._substitute(text, file, name)
@@ -85,27 +71,23 @@ class Reader:
                 return self._read_data(substituted, text, file, name)
             python = PythonConfig(substituted, name)
             pure = python.is_pure if self._lazy_import is None else self._lazy_import
-            if pure and python.assigns_base:
-                raise ConfigFileError("", f"{name} assigns `_base_`", STYLES, origin)
             if not pure:
                 base = self._read_bases(python.bases(), file.parent)
                 return self._inherit(python.execute(base=base).keys, base, text, name)
             if origin is not None and self._lazy_import is None:
                 start = python.pure_origin()
-                raise ConfigFileError("", f"a base is of the pure-Python style, see {start}", STYLES, origin)
-            keys = self._run_pure(python, text, file, name).keys
-            return own(keys, keep_delete=False)  # type: ignore[no-any-return]  # a copy of the same kind
+                raise ConfigFileError("", f"the base is in the pure-Python style (see {start})", STYLES, origin)
+            keys = self._run_pure(python, text, file, name, origin).keys
+            return copy_containers(keys, keep_delete=False)  # type: ignore[no-any-return]  # a copy of the same kind
 
     def _read_data(self, substituted: str, text: str, file: Path, name: str) -> ConfigDict:
-        from trainwright.engine.config import (
-            parse_data,
-        )  # YAML costs time to import, and most configs are Python
+        from trainwright.engine.config import parse_data  # imports YAML, which Python configs do not need
 
         parse = parse_data.parse_json if file.suffix == JSON_SUFFIX else parse_data.parse_yaml
         child = parse(mark_base_variables(substituted, quoted=file.suffix == JSON_SUFFIX), name)
         place = child.origin(BASE_KEY) or Origin(name)
         base = self._read_bases(checked_bases(child.pop(BASE_KEY, []), [], place), file.parent)
-        child = own(child)
+        child = copy_containers(child)
         resolve_marks(child, base)
         return self._inherit(child, base, text, name)
 
@@ -119,7 +101,7 @@ class Reader:
             join_imports(merged, keys)
             if twice := keys.keys() & merged.keys() - {IMPORTS_KEY}:
                 places = (f"{key}: {merged.origin(key)} and {keys.origin(key)}" for key in sorted(twice, key=str))
-                hint = "\n".join([*places, "only one of several bases may set a key"])
+                hint = "\n".join([*places, "a key may be set by only one of several bases"])
                 raise ConfigFileError("", f"two bases set the same {len(twice)} key(s)", hint, place)
             merged |= keys
         return merged
@@ -131,7 +113,9 @@ class Reader:
         merge_into(base, child, strict=True)
         return base
 
-    def _run_pure(self, python: PythonConfig, text: str, file: Path, name: str) -> Executed:
+    def _run_pure(self, python: PythonConfig, text: str, file: Path, name: str, origin: Origin | None) -> Executed:
+        if python.assigns_base:
+            raise ConfigFileError("", f"{name} assigns `_base_`", STYLES, origin)
         bases: list[ConfigDict] = []
 
         def import_base(statement: BaseImport) -> Executed:
@@ -152,9 +136,7 @@ class Reader:
         text = _load(file, statement.origin)
         with self._opened(name, file, statement.origin):
             python = PythonConfig(self._substitute(text, file, name), name)
-            if python.assigns_base:
-                raise ConfigFileError("", f"{name} assigns `_base_`", STYLES, statement.origin)
-            return self._run_pure(python, text, file, name)
+            return self._run_pure(python, text, file, name, statement.origin)
 
     def _substitute(self, text: str, file: Path, name: str) -> str:
         if self._predefined:
@@ -178,14 +160,13 @@ class Reader:
 
 
 def check_format(suffix: str) -> str:
-    """Returns a file suffix that a config can have.
+    """Return a file suffix if it is a known config format.
 
     Raises:
-        ConfigFileError: it is another one.
+        ConfigFileError: the suffix is unknown.
     """
     if suffix not in SUFFIXES:
-        message = f"configs are not written as {suffix or 'a file without suffix'}"
-        raise ConfigFileError("", message, f"the formats are {', '.join(SUFFIXES)}")
+        raise ConfigFileError("", f"unknown config format {suffix!r}", f"must be one of {', '.join(SUFFIXES)}")
     return suffix
 
 
@@ -210,13 +191,9 @@ def _warn_of_deprecation(keys: ConfigDict, name: str) -> None:
 
 
 def _set_scope(value: object, scope: str) -> None:
-    """Gives each outermost dictionary with a ``type`` the scope of the package that it comes from."""
-    if isinstance(value, ConfigDict):
-        if "type" in value:
-            value.setdefault("_scope_", scope)
-            return
-        for item in dict.values(value):
-            _set_scope(item, scope)
-    elif isinstance(value, list | tuple):
-        for item in value:
+    """Set ``_scope_`` of each outermost dictionary with a ``type``, unless it is already set."""
+    if isinstance(value, ConfigDict) and "type" in value:
+        value.setdefault("_scope_", scope)
+    elif isinstance(value, ConfigDict | list | tuple):
+        for item in dict.values(value) if isinstance(value, ConfigDict) else value:
             _set_scope(item, scope)

@@ -1,22 +1,22 @@
-"""Variables in the text of a config: ``{{ fileDirname }}``, ``{{ $NAME:default }}``, ``{{ _base_.a.b }}``."""
+"""Variables in config files: ``{{ fileDirname }}``, ``{{ $NAME:default }}``, ``{{ _base_.a.b }}``."""
 
 import os
 import re
 from pathlib import Path
 from typing import Any
 
-from trainwright.engine.config.config_dict import ConfigDict, own
+from trainwright.engine.config.config_dict import ConfigDict, copy_containers
 from trainwright.engine.errors import ConfigFileError, Origin, did_you_mean
 
 BASE_VARIABLE = re.compile(r"\{\{\s*_base_\.([\w.]+)\s*\}\}")
 _PREDEFINED = re.compile(r"\{\{\s*(fileDirname|fileBasename|fileBasenameNoExtension|fileExtname)\s*\}\}")
 _ENVIRONMENT = re.compile(r"\{\{\s*(['\"]?)\s*\$(\w+)\s*(?::\s*([^}]*?)\s*)?\1\s*\}\}")
-_MARK = "\ue000"  # of the private use area: stands in the text for {{ and }}, and no parser minds it
+_MARK = "\ue000"  # private use area: replaces {{ and }}, and is valid in every format
 _MARKED = re.compile(f"{_MARK}([\\w.]+){_MARK}")
 
 
 def substitute_predefined(text: str, file: Path) -> str:
-    """Replaces ``{{ fileDirname }}``, ``fileBasename``, ``fileBasenameNoExtension`` and ``fileExtname``."""
+    """Replace ``{{ fileDirname }}``, ``fileBasename``, ``fileBasenameNoExtension`` and ``fileExtname``."""
     values = {
         "fileDirname": file.parent.as_posix(),
         "fileBasename": file.name,
@@ -27,9 +27,9 @@ def substitute_predefined(text: str, file: Path) -> str:
 
 
 def substitute_environment(text: str, file: str) -> tuple[str, dict[str, str]]:
-    """Replaces ``{{ $NAME:default }}``, and returns the environment variables that were used.
+    """Replace ``{{ $NAME:default }}``, and return the new text and the environment variables used.
 
-    Quotes inside of the braces, ``{{'$NAME:8'}}``, keep the file readable for Python tools and are dropped.
+    Quotes inside the braces, ``{{'$NAME:8'}}``, are removed; they keep the file valid Python.
 
     Raises:
         ConfigFileError: a variable is not set and has no default.
@@ -39,8 +39,7 @@ def substitute_environment(text: str, file: str) -> tuple[str, dict[str, str]]:
     def value(match: re.Match[str]) -> str:
         name, default = match[2], match[3]
         if name in os.environ:
-            used[name] = os.environ[name]
-            return used[name]
+            return used.setdefault(name, os.environ[name])
         if not default:
             line = text.count("\n", 0, match.start()) + 1
             hint = f"set it, or write a default: {{{{ ${name}:default }}}}"
@@ -51,11 +50,9 @@ def substitute_environment(text: str, file: str) -> tuple[str, dict[str, str]]:
 
 
 def mark_base_variables(text: str, *, quoted: bool) -> str:
-    """Replaces ``{{ _base_.a.b }}`` by marks that are text to a parser; :func:`resolve_marks` finds them.
+    """Replace ``{{ _base_.a.b }}`` with marks that a parser reads as text, for :func:`resolve_marks`.
 
-    Args:
-        text: text of a config.
-        quoted: text must stand in double quotes (JSON), so quotes are added outside of strings.
+    With ``quoted``, marks outside of strings get double quotes (JSON).
     """
 
     def mark(match: re.Match[str]) -> str:
@@ -68,9 +65,9 @@ def mark_base_variables(text: str, *, quoted: bool) -> str:
 
 
 def resolve_marks(value: Any, base: ConfigDict, origin: Origin | None = None) -> Any:
-    """Returns ``value`` with the variables of the base in place of their marks.
+    """Return ``value`` with marks replaced by the values of the base.
 
-    A string that is one variable takes its value as it is; inside of a longer string it becomes text.
+    A mark that is the whole string is replaced by the value itself, in a longer string by ``str(value)``.
 
     Raises:
         ConfigFileError: the base has no such key.
@@ -84,26 +81,25 @@ def resolve_marks(value: Any, base: ConfigDict, origin: Origin | None = None) ->
         return value.__class__(resolve_marks(item, base, origin) for item in value)
     elif isinstance(value, str) and _MARK in value:
         if whole := _MARKED.fullmatch(value):
-            return own(base_value(base, whole[1], origin))
+            return copy_containers(base_value(base, whole[1], origin))
         return _MARKED.sub(lambda match: str(base_value(base, match[1], origin)), value)
     return value
 
 
 def base_value(base: ConfigDict, path: str, origin: Origin | None = None) -> Any:
-    """Returns the value at a dotted path of the base config; digits index lists.
+    """Return the value at a dotted path of the base config; digits are list indices.
 
     Raises:
-        ConfigFileError: there is no such key.
+        ConfigFileError: the base has no such key.
     """
     if not base:
-        message = f"{{{{ _base_.{path} }}}} stands in a config without `_base_`"
-        raise ConfigFileError("", message, "", origin)
+        raise ConfigFileError("", f"{{{{ _base_.{path} }}}} is used in a config without `_base_`", "", origin)
     found: Any = base
     for part in path.split("."):
         try:
             found = found[int(part)] if isinstance(found, list | tuple) else found[part]
         except (LookupError, TypeError, ValueError):
             keys = [key for key in found if isinstance(key, str)] if isinstance(found, dict) else []
-            message = f"the base config has no {path!r}: no {part!r}"
+            message = f"the base config has no {path!r}: {part!r} is missing"
             raise ConfigFileError("", message, did_you_mean(part, keys), origin) from None
     return found

@@ -33,11 +33,11 @@ def test_type_and_arguments(parts: Registry) -> None:
     assert build(dict(type="Wheel", size=3), parts).size == 3
 
 
-def test_a_class_may_stand_for_its_name() -> None:
+def test_a_type_may_be_a_class() -> None:
     assert build(dict(type=torch.nn.Linear, in_features=2, out_features=3), MODELS).out_features == 3
 
 
-def test_the_config_wins_over_runtime_arguments_and_stays_as_it_was(parts: Registry) -> None:
+def test_the_config_overrides_runtime_arguments_and_is_not_changed(parts: Registry) -> None:
     cfg = dict(type="Car", wheels=[], color="blue")
     assert build(cfg, parts, color="green").color == "blue"
     assert cfg == dict(type="Car", wheels=[], color="blue")
@@ -79,7 +79,7 @@ def test_objects_by_their_full_dotted_path(in_tmp: Path, monkeypatch: pytest.Mon
     (package / "named.py").write_text("def named(): ...\nclass Inside: ...\n")
     (package / "broken.py").write_text("import tw_nowhere\n")
     monkeypatch.syspath_prepend(in_tmp)
-    assert callable(import_object("tw_package.named"))  # the function, which hides the module
+    assert callable(import_object("tw_package.named"))  # the function takes precedence over the module
     assert import_object("tw_package.named.Inside.__name__") == "Inside"
     assert import_object("tw_package").__name__ == "tw_package"
     for absent in ("tw_package.none", "tw_package.named.none", "tw_nowhere", "tw_nowhere.__class__"):

@@ -1,4 +1,4 @@
-"""The grammar of a config, and that the engine reads it only there."""
+"""The grammar of a config, and that it matches the keys that the engine reads."""
 
 import ast
 import inspect
@@ -27,7 +27,7 @@ WHOLE_CONFIGS = {
     "tools/cli.py": {"cfg"}, "tools/browse.py": {"cfg"}, "tools/predict.py": {"cfg"}, "hooks/tta.py": {"cfg"},
     "engine/inference/inferencer.py": {"cfg"}, "engine/run/model_setup.py": {"cfg"}, "engine/checking.py": {"self.top"},
 }  # fmt: skip
-"""What a whole config is called, beside ``runner.cfg`` and ``self.cfg``."""
+"""The names of whole configs in addition to ``runner.cfg`` and ``self.cfg``."""
 
 
 def reads(tree: ast.AST, configs: set[str]) -> Iterator[str]:
@@ -119,7 +119,7 @@ def slot() -> Slot:
             self.given = args, kwargs
 
     return Slot(
-        ("car.wheel",), registry, "Wheel", ("place",), ("color",), {"turns": Key(int, 2, "How often it turns.")}
+        ("car.wheel",), registry, "Wheel", ("place",), ("color",), {"turns": Key(int, 2, "The number of turns.")}
     )
 
 
@@ -131,9 +131,9 @@ def test_a_slot_adds_the_default_type_and_what_the_engine_knows(slot: Slot) -> N
     assert slot.build(None, "front") is None
 
 
-def test_a_slot_refuses_arguments_that_it_does_not_declare(slot: Slot) -> None:
-    with pytest.raises(TypeError, match="car.wheel: declare .*'colour'.* in engine/parts.py"):
-        slot.build({}, "front", colour="red")
+def test_a_slot_rejects_undeclared_arguments(slot: Slot) -> None:
+    with pytest.raises(TypeError, match="car.wheel: declare .*'size'.* in engine/parts.py"):
+        slot.build({}, "front", size=3)
     with pytest.raises(TypeError, match="car.wheel"):
         slot.build({})
     with pytest.raises(KeyError):

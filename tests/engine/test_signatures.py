@@ -50,7 +50,7 @@ def test_the_keys_of_an_unpacked_typed_dict_are_parameters() -> None:
     )
     assert parameters["step_size"].annotation is parameters["begin"].annotation is int
     defaults = [parameters[name].default for name in ("begin", "end", "by_epoch")]
-    assert defaults == [3, ..., parameters["by_epoch"].empty]  # that of the base's parameter, unknown, required
+    assert defaults == [3, ..., parameters["by_epoch"].empty]  # from the base class, unknown, required
     assert list(parameters_of(function)[0]) == ["value", "begin", "end", "by_epoch"] and parameters_of(function)[1]
 
 
@@ -85,8 +85,8 @@ def test_values_that_fit(value: Any, annotation: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "annotation", "message", "hint"),
     [
-        ("1e-3", float, "must be float, not str '1e-3'", "it is text: write 0.001"),
-        ("3", int, "must be int, not str '3'", "it is text: write 3"),
+        ("1e-3", float, "must be float, not str '1e-3'", "it is a string: write 0.001"),
+        ("3", int, "must be int, not str '3'", "it is a string: write 3"),
         (True, int, "must be int, not bool True", ""),
         (1, list[int], "must be list[int], not int 1", ""),
         ("bilinaer", Literal["bilinear"], "must be Literal['bilinear'], not str 'bilinaer'", "did you mean 'bilinear'?"),

@@ -1,4 +1,4 @@
-"""Config: the wrapper of a ConfigDict with its file."""
+"""Config, a ConfigDict with the file that it was read from."""
 
 import copy
 import pickle
@@ -46,7 +46,7 @@ class TestDelegation:
         del cfg["model"]
         assert repr(cfg) == "Config (path: c.py): {'lr': 0.1}"
 
-    def test_refuses_what_it_is_not(self) -> None:
+    def test_rejects_invalid_keys_and_arguments(self) -> None:
         with pytest.raises(TypeError, match="cfg_dict must be a dict, not list"):
             Config([1])  # type: ignore[arg-type]
         for key in ("filename", "text", "pretty_text", "env_variables"):
@@ -63,7 +63,7 @@ class TestDelegation:
         other.model.layers[0].n = 5
         assert cfg.model.layers[0].n == 1
 
-    def test_a_copy_has_keys_of_its_own(self, cfg: Config) -> None:
+    def test_a_copy_has_its_own_keys(self, cfg: Config) -> None:
         other = cfg.copy()
         other.lr = 1
         assert cfg.lr == 0.1 and other.model is cfg.model
@@ -97,7 +97,7 @@ class TestMergeFromDict:
         cfg.merge_from_dict({"model": {"layers": {"1": {"n": 9}}}})
         assert cfg.model.layers == [{"n": 1}, {"n": 9}]
 
-    def test_the_former_dictionary_is_left_alone(self, cfg: Config) -> None:
+    def test_the_old_dictionary_is_not_changed(self, cfg: Config) -> None:
         before = cfg.model
         cfg.merge_from_dict({"model.layers.0.n": 7})
         assert before.layers[0].n == 1
@@ -107,10 +107,7 @@ class TestMergeFromDict:
         [
             ({"lr.a": 1}, "lr: a dict cannot be merged into 0.1"),
             ({"model.layers.2.n": 1}, "model.layers.2: model.layers has only 2 elements"),
-            (
-                {"model.layers.n": 1},
-                "model.layers.n: model.layers is a list: an element is named by its index",
-            ),
+            ({"model.layers.n": 1}, "model.layers.n: model.layers is a list: .* index"),
         ],
     )
     def test_mistakes_change_nothing(self, cfg: Config, options: dict[str, int], message: str) -> None:
@@ -139,5 +136,5 @@ class TestFromString:
         assert [path.name for path in in_tmp.iterdir()] == ["base.py"]
 
     def test_an_unknown_format(self) -> None:
-        with pytest.raises(ConfigFileError, match="configs are not written as"):
+        with pytest.raises(ConfigFileError, match="config format"):
             Config.fromstring("", ".toml")

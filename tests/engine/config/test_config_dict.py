@@ -1,4 +1,4 @@
-"""ConfigDict: a dictionary with attributes, nested conversion, merging and origins."""
+"""ConfigDict: attribute access, nested conversion, merging and origins."""
 
 import copy
 import pickle
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trainwright.engine.config.config_dict import ConfigDict, merge_into, own
+from trainwright.engine.config.config_dict import ConfigDict, copy_containers, merge_into
 from trainwright.engine.errors import ConfigError, Origin
 
 on_any_machine = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -18,7 +18,7 @@ THERE = Origin("/base.py", 7)
 
 
 def with_origins(value: Any, origin: Origin) -> Any:
-    return own(value, origin)
+    return copy_containers(value, origin)
 
 
 class TestAccess:
@@ -67,7 +67,7 @@ class TestAccess:
 
 
 class TestConversion:
-    def test_everywhere_a_dictionary_comes_in(self) -> None:
+    def test_every_way_to_add_a_dictionary(self) -> None:
         cfg = ConfigDict([("pairs", {"x": 1})], kw={"x": 1})
         cfg["item"] = {"x": 1}
         cfg.attribute = OrderedDict(x=1)
@@ -126,7 +126,7 @@ class TestCopies:
 
 
 class TestOrigins:
-    def test_set_ask_and_forget(self) -> None:
+    def test_set_get_and_remove(self) -> None:
         cfg = ConfigDict(a=1)
         assert cfg.origin("a") is None
         cfg.set_origin("a", HERE)
@@ -164,7 +164,7 @@ class TestMerge:
         with pytest.raises(TypeError, match="at most 1"):
             cfg.update({}, {})
 
-    def test_delete_replaces_at_any_depth_and_never_stays(self) -> None:
+    def test_delete_replaces_at_any_depth_and_is_removed(self) -> None:
         cfg = ConfigDict(a={"b": {"c": 1}, "k": 1})
         source = {
             "a": {"b": {"_delete_": True, "d": {"_delete_": True, "e": 1}}},
@@ -190,7 +190,7 @@ class TestMerge:
         target.a.c = 1
         assert source == {"a": {"b": [1]}}
 
-    def test_strict_refuses_a_dictionary_in_place_of_a_value(self) -> None:
+    def test_strict_rejects_a_dictionary_in_place_of_a_value(self) -> None:
         base, child = with_origins({"lr": 0.1}, THERE), with_origins({"lr": {"a": 1}}, HERE)
         with pytest.raises(ConfigError, match=r"/cfg.py:3: lr: a dict cannot be merged into 0.1") as caught:
             merge_into(base, child, strict=True)
@@ -209,7 +209,7 @@ class TestMerge:
 
     @pytest.mark.parametrize(
         "key, message",
-        [("3", "p.3: p has only 2 elements"), ("x", "p.x: p is a list: an element is named by its index")],
+        [("3", "p.3: p has only 2 elements"), ("x", "p.x: p is a list: .* index")],
     )
     def test_list_keys_that_do_not_exist(self, key: str, message: str) -> None:
         with pytest.raises(ConfigError, match=message):

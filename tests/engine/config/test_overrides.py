@@ -1,4 +1,4 @@
-"""Options of the command line."""
+"""Parsing command line options."""
 
 import argparse
 import subprocess
@@ -81,13 +81,13 @@ class TestParseOverride:
     @pytest.mark.parametrize(
         "text, message",
         [
-            ("(a", r"a bracket \( is not closed"),
-            ("a)", r"a bracket \) is not opened"),
-            ("[1,(2]", r"a bracket \[ is not closed"),
-            ("x[", r"a bracket \[ is not closed"),
-            ('"a', 'a quote " is not closed'),
-            ("{a}", "a ':' is expected after the key 'a'"),
-            ("dict(a)", "a '=' is expected after the key 'a'"),
+            ("(a", r"unclosed .*\("),
+            ("a)", r"unmatched .*\)"),
+            ("[1,(2]", r"unclosed .*\["),
+            ("x[", r"unclosed .*\["),
+            ('"a', 'unclosed quote "'),
+            ("{a}", "expected ':' after the key 'a'"),
+            ("dict(a)", "expected '=' after the key 'a'"),
         ],
     )
     def test_mistakes(self, text: str, message: str) -> None:
@@ -128,11 +128,11 @@ class TestParseOverrides:
 
     @pytest.mark.parametrize("option", ["abc", "=1", "a..b=1", ".a=1"])
     def test_an_option_needs_a_key(self, option: str) -> None:
-        with pytest.raises(ConfigError, match="is no option"):
+        with pytest.raises(ConfigError, match="not an option"):
             parse_overrides([option])
 
     def test_the_error_names_the_key(self) -> None:
-        with pytest.raises(ConfigError, match=r"^--cfg-options: model.name: '\(x': a bracket"):
+        with pytest.raises(ConfigError, match=r"^--cfg-options: model.name: '\(x': .*bracket"):
             parse_overrides(["model.name=(x"])
 
 
@@ -156,7 +156,7 @@ class TestDictAction:
         assert default == {"a": 1}
 
     def test_a_mistake_is_an_argument_error(self) -> None:
-        with pytest.raises(argparse.ArgumentError, match="argument --cfg-options: 'abc' is no option"):
+        with pytest.raises(argparse.ArgumentError, match="argument --cfg-options: 'abc'"):
             self.parser().parse_args(["--cfg-options", "abc"])
 
 

@@ -117,22 +117,22 @@ class TestData:
         "name, text, message",
         [
             ("a.yaml", "a: 1\nb: [1, 2\n", r"a.yaml:3: not valid YAML"),
-            ("a.yaml", "a: 1\nb: 2\na: 3\n", r"a.yaml:3: the key 'a' is set twice, first in line 1"),
+            ("a.yaml", "a: 1\nb: 2\na: 3\n", r"a.yaml:3: duplicate key 'a', .*line 1"),
             ("a.yaml", "a: 1\nb: !!python/object/apply:os.system [ls]\n", r"a.yaml:2: not valid YAML: .*tag"),
-            ("a.yaml", "- a\n- b\n", r"a.yaml: a config is a mapping of keys to values"),
+            ("a.yaml", "- a\n- b\n", r"a.yaml: .* mapping"),
             ("a.json", '{"a": 1,\n "b" 2}', r"a.json:2: not valid JSON: .*':'"),
             ("a.json", '{"a": 1,\n "b": }', r"a.json:2: not valid JSON"),
             ("a.json", '{"a": 1,\n b: 2}', r"a.json:2: not valid JSON: .*double quotes"),
             ("a.json", '{"a": 1\n "b": 2}', r"a.json:2: not valid JSON: .*','"),
-            ("a.json", '{"a": 1,\n "a": 2}', r"a.json:2: the key 'a' is set twice, first in line 1"),
+            ("a.json", '{"a": 1,\n "a": 2}', r"a.json:2: duplicate key 'a', .*line 1"),
             (
                 "a.json",
                 '{"a": {"b": {}, "c": "{\\"x\\": 1}"},\n "d": [{}],\n "a": 2}',
-                r"a.json:3: .*'a' is set twice, .*line 1",
+                r"a.json:3: duplicate key 'a', .*line 1",
             ),
             ("a.json", '{"a": "}",\n "a": 012}', r"a.json:2: not valid JSON"),
             ("a.json", '{"a": yes}', r"a.json:1: not valid JSON"),
-            ("a.json", "[1]", r"a.json: a config is a mapping"),
+            ("a.json", "[1]", r"a.json: .* mapping"),
         ],
     )
     def test_mistakes(self, in_tmp: Path, name: str, text: str, message: str) -> None:

@@ -268,14 +268,14 @@ class TestLazyObjects:
     @pytest.mark.parametrize(
         "name, message",
         [
-            ("tw_nowhere.X", r"cannot import 'tw_nowhere.X': there is no such name"),
+            ("tw_nowhere.X", r"cannot import 'tw_nowhere.X': not found"),
             (
                 "tw_lazy.Fractoin",
-                r"cannot import 'tw_lazy.Fractoin': there is no such name\n +did you mean 'Fraction'",
+                r"cannot import 'tw_lazy.Fractoin': not found\n +did you mean 'Fraction'",
             ),
             (
                 "tw_lazy.Fraction.none",
-                r"cannot import 'tw_lazy.Fraction.none': there is no such name",
+                r"cannot import 'tw_lazy.Fraction.none': not found",
             ),
             ("tw_broken.X", r"cannot import 'tw_broken.X': ZeroDivisionError: division by zero"),
         ],
@@ -318,9 +318,9 @@ class TestMistakes:
             ({"c.py": "with read_base():\n    from .nope import *\n"}, r"c.py:2: there is no file .*nope.py"),
             (
                 {"c.py": "with read_base():\n    import x\n"},
-                r"c.py:2: only `from ... import ...` of configs stands",
+                r"c.py:2: .* only .*`from ... import ...` of configs",
             ),
-            ({"c.py": "with read_base():\n    from . import x\n"}, r"c.py:2: only `from"),
+            ({"c.py": "with read_base():\n    from . import x\n"}, r"c.py:2: .* only .*`from"),
             (
                 {"c.py": "with read_base():\n    from .a import modle\n", "a.py": "model=1"},
                 r"c.py:2: .*no 'modle'\n.*'model'",
@@ -335,11 +335,11 @@ class TestMistakes:
             ),
             (
                 {"c.py": "import torch\nfrom .a import *\n"},
-                r"c.py:2: a relative import of 'a': configs are imported inside",
+                r"c.py:2: a relative import of 'a': .*`with read_base\(\):`",
             ),
             (
                 {"c.py": "from torch import *\n"},
-                r"c.py:1: `from torch import \*`: configs are imported inside",
+                r"c.py:1: `from torch import \*`: .*`with read_base\(\):`",
             ),
             (
                 {"c.py": "def f():\n    with read_base():\n        from .a import x\n"},
@@ -368,11 +368,11 @@ class TestMistakes:
             ),
             (
                 {"c.py": "_base_ = 'a.py'\n", "a.py": "x = 1\nimport torch\n"},
-                r"c.py:1: a base is of the pure-Python .* a.py:2",
+                r"c.py:1: .*base .*pure-Python .*a.py:2",
             ),
             (
                 {"c.py": "_base_ = 'a.py'\nwith read_base():\n    from .a import x\n", "a.py": "x=1"},
-                r"c.py:2: a config has either",
+                r"c.py:2: .*`_base_` and `with read_base\(\):`",
             ),
         ],
     )

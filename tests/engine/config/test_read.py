@@ -1,4 +1,4 @@
-"""Reading config files: inheritance, origins and mistakes in the text style, and packages."""
+"""Reading config files: inheritance, origins and mistakes in the text style; packages."""
 
 import sys
 from pathlib import Path
@@ -120,7 +120,7 @@ class TestTextStyle:
             "plain.q.r": "child.py:20",
         }
 
-    def test_values_used_twice_are_two_values(self, in_tmp: Path) -> None:
+    def test_a_value_used_twice_is_copied(self, in_tmp: Path) -> None:
         write({"c.py": "norm = dict(type='BN')\na = dict(norm=norm)\nl = [norm]\n"})
         cfg = Config.fromfile("c.py")
         cfg.norm.type = "GN"
@@ -169,7 +169,7 @@ class TestTextStyle:
         }
         assert {key: found[key] for key in lines} == {key: f"c.py:{line}" for key, line in lines.items()}
 
-    def test_functions_modules_classes_and_dunder_names_are_no_keys(self, in_tmp: Path) -> None:
+    def test_functions_modules_classes_and_dunder_names_are_not_keys(self, in_tmp: Path) -> None:
         write(
             {
                 "c.py": """
@@ -251,11 +251,11 @@ class TestMistakes:
                 {"base.py": "\n_base_ = [\n'x.yaml',\n'no.py']\n", "x.yaml": ""},
                 r"base.py:4: there is no file",
             ),
-            ({"base.py": "_base_ = 3\n"}, r"base.py:1: `_base_` is a file name or a list of them, not 3"),
+            ({"base.py": "_base_ = 3\n"}, r"base.py:1: `_base_` must be a file name .*, not 3"),
             ({"base.py": "_base_ = name\n"}, r"base.py:1: NameError"),
             (
                 {"base.py": "_base_ = 'x.txt'\n", "x.txt": ""},
-                r"base.py:1: .*x.txt is no config: .*\.py, \.yaml",
+                r"base.py:1: .*x.txt is not a config: .*\.py, \.yaml",
             ),
             ({"base.py": "_base_ = 'd'\n", "d/x": ""}, r"base.py:1: .*d is a folder"),
             (
@@ -269,12 +269,12 @@ class TestMistakes:
             ),
             (
                 {"base.py": "if True:\n    _base_ = 'a.py'\n"},
-                r"base.py:2: `_base_` is assigned once, at the top level",
+                r"base.py:2: `_base_` .*top level",
             ),
-            ({"base.py": "_base_ = 'a.py'\n_base_ = 'b.py'\n"}, r"base.py:2: `_base_` is assigned once"),
+            ({"base.py": "_base_ = 'a.py'\n_base_ = 'b.py'\n"}, r"base.py:2: `_base_` .*once"),
             (
                 {"base.py": "\na = {{ _base_.x }}\n"},
-                r"base.py:2: {{ _base_.x }} stands in a config without `_base_`",
+                r"base.py:2: {{ _base_.x }} .* config without `_base_`",
             ),
         ],
     )
@@ -309,7 +309,7 @@ class TestMistakes:
 
     def test_an_unknown_suffix(self, in_tmp: Path) -> None:
         Path("c.toml").write_text("")
-        with pytest.raises(ConfigFileError, match=r"c.toml is no config: its name must end with .py, .yaml"):
+        with pytest.raises(ConfigFileError, match=r"c.toml is not a config: .*\.py, \.yaml"):
             Config.fromfile("c.toml")
 
 

@@ -1,4 +1,4 @@
-"""Variables in the text of a config."""
+"""Variables in config files."""
 
 from pathlib import Path
 

@@ -76,7 +76,7 @@ class BaseAveragedModel(nn.Module):
             cls.avg_foreach = BaseAveragedModel.avg_foreach  # type: ignore[method-assign]
 
     def avg_func(self, averaged_param: Tensor, source_param: Tensor, steps: int) -> None:
-        """Updates one averaged tensor in place.
+        """Update one averaged tensor in place.
 
         Args:
             averaged_param: the average.
@@ -86,17 +86,17 @@ class BaseAveragedModel(nn.Module):
         raise NotImplementedError
 
     def avg_foreach(self, averaged_params: list[Tensor], source_params: list[Tensor], steps: int) -> None:
-        """Updates many averaged tensors in place, to the same bits as :meth:`avg_func` each."""
+        """Update many averaged tensors in place, to the same bits as :meth:`avg_func` each."""
         for averaged, source in zip(averaged_params, source_params):
             self.avg_func(averaged, source, steps)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the averaged model."""
+        """Call the averaged model."""
         return self.module(*args, **kwargs)
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Takes a model's weights into the average; the first time they are copied.
+        """Take a model's weights into the average; the first time they are copied.
 
         Args:
             model: the model that is averaged.
@@ -120,7 +120,7 @@ class BaseAveragedModel(nn.Module):
         self.steps.add_(1)
 
     def _pair_with(self, model: nn.Module) -> None:
-        """Finds the tensors that belong together, once: walking a model takes time."""
+        """Find the tensors that belong together, once: walking a model takes time."""
         averaged = dict(_slots(self.module, persistent_buffers=self.update_buffers))
         source = dict(_slots(model, persistent_buffers=self.update_buffers))
         if missing := averaged.keys() - source.keys():
@@ -269,7 +269,7 @@ def _buffer_slots(module: nn.Module) -> Iterator[tuple[str, _Slot]]:
 
 
 def _group(averaged: Mapping[str, _Slot], source: Mapping[str, _Slot]) -> list[_Pairs]:
-    """Puts tensors of one device and type together: only such a list is computed in one go."""
+    """Put tensors of one device and type together: only such a list is computed in one go."""
     groups: dict[Any, _Pairs] = {}
     for name, slot in averaged.items():
         tensor, other = slot.get(), source[name].get()

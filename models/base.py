@@ -25,7 +25,7 @@ class BaseModel(BaseModule):
     Args:
         data_preprocessor: module, or config of one, that turns a batch of the data loader into the arguments
             of :meth:`forward`; :class:`BaseDataPreprocessor`, which moves it to the model's device, if None.
-        init_cfg: config of one initialiser or several, see :class:`BaseModule`.
+        init_cfg: one or more initializer configs, see :class:`BaseModule`.
 
     Example:
         >>> class Regression(BaseModel):
@@ -51,7 +51,7 @@ class BaseModel(BaseModule):
 
     @abstractmethod
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Returns losses, predictions or the raw output of a preprocessed batch.
+        """Return losses, predictions or the raw output of a preprocessed batch.
 
         Args:
             inputs: what the network takes, usually a float tensor of shape (N, C, H, W).
@@ -60,7 +60,7 @@ class BaseModel(BaseModule):
         """
 
     def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
-        """Does one step of training: preprocess, forward, backward, update of the parameters.
+        """Do one step of training: preprocess, forward, backward, update of the parameters.
 
         Args:
             data: a batch of the data loader.
@@ -68,7 +68,7 @@ class BaseModel(BaseModule):
 
         Returns:
             The losses for the log, each a scalar tensor on the model's device; ``loss`` is the one that was
-            minimised.
+            minimized.
         """
         with optim_wrapper.optim_context(self):
             data = self.data_preprocessor(data, True)
@@ -78,7 +78,7 @@ class BaseModel(BaseModule):
         return log_vars
 
     def val_step(self, data: Any, with_loss: bool = False) -> Any:
-        """Predicts a batch of the validation.
+        """Predict a batch of the validation.
 
         Args:
             data: a batch of the data loader.
@@ -103,7 +103,7 @@ class BaseModel(BaseModule):
         return predictions, self.parse_losses(self._run_forward(data, "loss"))[1]
 
     def parse_losses(self, losses: Mapping[str, Tensor | list[Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Adds up the losses that :meth:`forward` returned.
+        """Add up the losses that :meth:`forward` returned.
 
         Every tensor is averaged to a scalar, a list of tensors to the sum of its averages. The total is the
         sum of all whose name contains ``loss``; the others are only logged.
@@ -144,7 +144,7 @@ class BaseModel(BaseModule):
         return total, {"loss": total, **log_vars}
 
     def compile_forward(self, **options: Any) -> None:
-        """Compiles the forward pass in place; names in the state dict stay as they are.
+        """Compile the forward pass in place; names in the state dict stay as they are.
 
         Args:
             **options: arguments of :func:`torch.compile`.
@@ -160,7 +160,7 @@ class BaseModel(BaseModule):
 
 
 def update_params(loss: Tensor, optim_wrapper: Any, model: nn.Module) -> None:
-    """Updates the parameters; a loss that no parameter has a part in is refused in words.
+    """Update the parameters; a loss that no parameter has a part in is refused in words.
 
     Raises:
         TrainingError: the loss has no gradient.

@@ -8,7 +8,7 @@ from trainwright.engine.errors import ConfigError, did_you_mean
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> None:
-    """Makes submodules stay as they are: their weights get no gradients, and they are put into evaluation mode.
+    """Make submodules stay as they are: their weights get no gradients, and they are put into evaluation mode.
 
     ``model.train()`` ends the latter: see :func:`keep_frozen`.
 
@@ -29,6 +29,6 @@ def freeze(model: nn.Module, names: Sequence[str]) -> None:
 
 
 def keep_frozen(model: nn.Module, names: Sequence[str]) -> None:
-    """Puts submodules into evaluation mode: no dropout, and the statistics of normalisation layers stay."""
+    """Put submodules into evaluation mode: no dropout, and the statistics of normalization layers stay."""
     for name in names:
         model.get_submodule(name).eval()

@@ -1,4 +1,4 @@
-"""Initialisers of parameters, named in ``init_cfg``, and the functions behind them."""
+"""Initializers of parameters, named in ``init_cfg``, and the functions behind them."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,12 +14,12 @@ from trainwright.engine.run.model_setup import needs_weights
 
 
 def constant_init(module: nn.Module, val: float, bias: float = 0) -> None:
-    """Fills the weight with ``val`` and the bias with ``bias``."""
+    """Fill the weight with ``val`` and the bias with ``bias``."""
     _init(module, lambda weight: nn.init.constant_(weight, val), bias)
 
 
 def xavier_init(module: nn.Module, gain: float = 1, bias: float = 0, distribution: str = "normal") -> None:
-    """Draws the weight after Glorot and Bengio (2010), https://proceedings.mlr.press/v9/glorot10a.html.
+    """Draw the weight after Glorot and Bengio (2010), https://proceedings.mlr.press/v9/glorot10a.html.
 
     Args:
         module: module with a ``weight`` of at least two dimensions.
@@ -32,24 +32,24 @@ def xavier_init(module: nn.Module, gain: float = 1, bias: float = 0, distributio
 
 
 def normal_init(module: nn.Module, mean: float = 0, std: float = 1, bias: float = 0) -> None:
-    """Draws the weight from a normal distribution."""
+    """Draw the weight from a normal distribution."""
     _init(module, lambda weight: nn.init.normal_(weight, mean, std), bias)
 
 
 def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> Tensor:
-    """Fills a tensor in place from a normal distribution that is cut off outside ``[a, b]``."""
+    """Fill a tensor in place from a normal distribution that is cut off outside ``[a, b]``."""
     return nn.init.trunc_normal_(tensor, mean, std, a, b)
 
 
 def trunc_normal_init(
     module: nn.Module, mean: float = 0, std: float = 1, a: float = -2, b: float = 2, bias: float = 0
 ) -> None:
-    """Draws the weight from a normal distribution that is cut off outside ``[a, b]``."""
+    """Draw the weight from a normal distribution that is cut off outside ``[a, b]``."""
     _init(module, lambda weight: trunc_normal_(weight, mean, std, a, b), bias)
 
 
 def uniform_init(module: nn.Module, a: float = 0, b: float = 1, bias: float = 0) -> None:
-    """Draws the weight uniformly from ``[a, b]``."""
+    """Draw the weight uniformly from ``[a, b]``."""
     _init(module, lambda weight: nn.init.uniform_(weight, a, b), bias)
 
 
@@ -61,7 +61,7 @@ def kaiming_init(
     bias: float = 0,
     distribution: str = "normal",
 ) -> None:
-    """Draws the weight after He et al. (2015), https://arxiv.org/abs/1502.01852.
+    """Draw the weight after He et al. (2015), https://arxiv.org/abs/1502.01852.
 
     Args:
         module: module with a ``weight`` of at least two dimensions.
@@ -76,25 +76,25 @@ def kaiming_init(
 
 
 def caffe2_xavier_init(module: nn.Module, bias: float = 0) -> None:
-    """Draws the weight as Caffe2's ``XavierFill``: uniformly, with the variance ``1 / fan_in``."""
+    """Draw the weight as Caffe2's ``XavierFill``: uniformly, with the variance ``1 / fan_in``."""
     kaiming_init(module, a=1, mode="fan_in", nonlinearity="leaky_relu", bias=bias, distribution="uniform")
 
 
 def bias_init_with_prob(prior_prob: float) -> float:
-    """Returns the bias with which a sigmoid gives the probability ``prior_prob``, in (0, 1)."""
+    """Return the bias with which a sigmoid gives the probability ``prior_prob``, in (0, 1)."""
     return -math.log((1 - prior_prob) / prior_prob)
 
 
 class BaseInit:
-    """Base of the initialisers: applies one to every module of some classes.
+    """Base of the initializers: applies one to every module of some classes.
 
     Args:
         bias: value of the bias.
         bias_prob: gives the bias by :func:`bias_init_with_prob` instead, in (0, 1).
-        layer: names of the classes, such as ``Conv2d``, whose modules are initialised; direct base classes
+        layer: names of the classes, such as ``Conv2d``, whose modules are initialized; direct base classes
             count too.
         override: one config or several, each with the ``name`` of a submodule all of whose modules are
-            initialised by it; with nothing but a name, by this one's settings. Heeded by :func:`initialize`.
+            initialized by it; with nothing but a name, by this one's settings. Heeded by :func:`initialize`.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class BaseInit:
         self.wholemodule = False
 
     def __call__(self, module: nn.Module) -> None:
-        """Initialises the submodules of the classes ``layer``, or all with ``wholemodule``."""
+        """Initialize the submodules of the classes ``layer``, or all with ``wholemodule``."""
         for submodule in _children_first(module):
             if not needs_weights(submodule, itself=True):
                 continue
@@ -127,7 +127,7 @@ class BaseInit:
                 self.init_module(submodule)
 
     def init_module(self, module: nn.Module) -> None:
-        """Initialises one module, which may have no weight and no bias."""
+        """Initialize one module, which may have no weight and no bias."""
         raise NotImplementedError
 
 
@@ -287,7 +287,7 @@ class PretrainedInit:
         self.map_location = map_location
 
     def __call__(self, module: nn.Module) -> None:
-        """Loads what fits, and says what does not."""
+        """Load what fits, and says what does not."""
         weights = get_state_dict(load_checkpoint_file(self.checkpoint, map_location=self.map_location))
         weights = {name.removeprefix("module."): weight for name, weight in weights.items()}
         if self.prefix is not None:
@@ -299,7 +299,7 @@ class PretrainedInit:
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Any], source: str) -> None:
-    """Loads the weights whose names and shapes fit, and logs what is left out.
+    """Load the weights whose names and shapes fit, and logs what is left out.
 
     Raises:
         CheckpointError: nothing fits.
@@ -311,13 +311,13 @@ def load_weights(module: nn.Module, weights: Mapping[str, Any], source: str) -> 
 
 
 def initialize(module: nn.Module, init_cfg: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
-    """Initialises a module.
+    """Initialize a module.
 
     Args:
-        module: module to initialise.
-        init_cfg: one config or several. ``layer`` names the classes to initialise; ``override`` holds one
+        module: module to initialize.
+        init_cfg: one config or several. ``layer`` names the classes to initialize; ``override`` holds one
             config or several for the submodules that their ``name`` says, all of whose modules are
-            initialised.
+            initialized.
 
     Raises:
         TypeError: ``init_cfg`` or ``override`` is no config.
@@ -338,7 +338,7 @@ def update_init_info(module: nn.Module, init_info: str) -> None:
 
 
 def _initialize_part(module: nn.Module, override: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Initialises all of one submodule by an override; one that has only a name takes the outer settings."""
+    """Initialize all of one submodule by an override; one that has only a name takes the outer settings."""
     name = override.pop("name", None)
     if name is None:
         raise ConfigError("init_cfg.override", f"has no 'name', only {override}")

@@ -1,4 +1,4 @@
-"""Modules that are initialised from the config."""
+"""Modules that are initialized from the config."""
 
 from abc import ABCMeta
 from collections.abc import Iterable, Mapping
@@ -16,10 +16,10 @@ InitCfg = Mapping[str, Any] | list[dict[str, Any]] | None
 
 
 class BaseModule(nn.Module, metaclass=ABCMeta):
-    """A module whose parameters are initialised as its ``init_cfg`` says.
+    """A module whose parameters are initialized as its ``init_cfg`` says.
 
     Args:
-        init_cfg: config of one initialiser or several:
+        init_cfg: one or more initializer configs:
             ``dict(type='Kaiming', layer='Conv2d')``, ``dict(type='Pretrained', checkpoint='resnet.pth')``. A
             submodule's own ``init_cfg`` comes later and wins, except over ``Pretrained``, which comes last.
     """
@@ -66,7 +66,7 @@ class Sequential(BaseModule, nn.Sequential):
 
     Args:
         *args: modules, or one ordered dict of modules.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
     """
 
     def __init__(self, *args: Any, init_cfg: InitCfg = None) -> None:
@@ -79,7 +79,7 @@ class ModuleList(BaseModule, nn.ModuleList):
 
     Args:
         modules: modules to hold.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
     """
 
     def __init__(self, modules: Iterable[nn.Module] | None = None, init_cfg: InitCfg = None) -> None:
@@ -92,7 +92,7 @@ class ModuleDict(BaseModule, nn.ModuleDict):
 
     Args:
         modules: modules to hold, by name.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module] | None = None, init_cfg: InitCfg = None) -> None:

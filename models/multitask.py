@@ -40,7 +40,7 @@ class MultiTaskModel(BaseModel):
         neck: module or config between the backbone and all heads.
         loss_weights: by name of a head, the factor of its losses, at least 0; 1 for the others.
         data_preprocessor: module or config; of type ``SegDataPreprocessor`` if it has no type.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
 
     Raises:
         ConfigError: there are no heads, or a neck or weight for a head that there is not.
@@ -77,7 +77,7 @@ class MultiTaskModel(BaseModel):
         }
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Returns losses, predictions, or the outputs of all heads.
+        """Return losses, predictions, or the outputs of all heads.
 
         Args:
             inputs: float images of shape (N, C, H, W).

@@ -40,7 +40,7 @@ class MMDistributedDataParallel(DistributedDataParallel):
         self.detect_anomalous_params = detect_anomalous_params
 
     def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
-        """Does one step of training; see :meth:`BaseModel.train_step`."""
+        """Do one step of training; see :meth:`BaseModel.train_step`."""
         with optim_wrapper.optim_context(self):
             data = self.module.data_preprocessor(data, True)
             # Through the wrapper's own forward, which prepares the exchange of gradients.
@@ -53,11 +53,11 @@ class MMDistributedDataParallel(DistributedDataParallel):
         return log_vars
 
     def val_step(self, data: Any, **kwargs: Any) -> Any:
-        """Predicts a batch of the validation; see :meth:`BaseModel.val_step`."""
+        """Predict a batch of the validation; see :meth:`BaseModel.val_step`."""
         return self.module.val_step(data, **kwargs)
 
     def test_step(self, data: Any, **kwargs: Any) -> Any:
-        """Predicts a batch of the test."""
+        """Predict a batch of the test."""
         return self.module.test_step(data, **kwargs)
 
     def _run_forward(self, data: Any, mode: str) -> Any:
@@ -65,7 +65,7 @@ class MMDistributedDataParallel(DistributedDataParallel):
 
 
 def detect_anomalous_params(loss: Tensor, model: Any) -> list[str]:
-    """Logs and returns the names of the trainable parameters that have no part in a loss.
+    """Log and returns the names of the trainable parameters that have no part in a loss.
 
     Args:
         loss: scalar with its graph; the graph must still be there, which it is also after the backward pass.

@@ -18,7 +18,7 @@ class BaseDataPreprocessor(nn.Module):
     """Moves a batch to the device of the model.
 
     Args:
-        non_blocking: let the copy overlap with computing; needs pinned memory.
+        non_blocking: overlap the copy with computation; requires pinned memory.
     """
 
     def __init__(self, non_blocking: bool = False) -> None:
@@ -32,7 +32,7 @@ class BaseDataPreprocessor(nn.Module):
         return self._device
 
     def cast_data(self, data: Any) -> Any:
-        """Moves all tensors and data elements in nested containers to the device."""
+        """Move all tensors and data elements in nested containers to the device."""
         if isinstance(data, Tensor) and data.device == self._device:
             return data  # the question is cheaper than a move to where it is
         if isinstance(data, _MOVABLE):
@@ -52,7 +52,7 @@ class BaseDataPreprocessor(nn.Module):
         return data
 
     def forward(self, data: Any, training: bool = False) -> Any:
-        """Returns the batch on the device.
+        """Return the batch on the device.
 
         Args:
             data: a batch of the data loader.
@@ -72,19 +72,19 @@ class BaseDataPreprocessor(nn.Module):
 
 @MODELS.register_module()
 class ImgDataPreprocessor(BaseDataPreprocessor):
-    """Batches images: moves them to the device, orders channels, normalises, pads at the bottom and right.
+    """Batches images: moves them to the device, orders channels, normalizes, pads at the bottom and right.
 
     The images travel as they are (uint8 is a quarter of the bytes), and become floats on the device.
 
     Args:
-        mean: mean of the pixels by channel, after the change of order; 3 values, or 1 for grey images and for
-            all channels alike. Not normalised if None.
+        mean: mean of the pixels by channel, after the change of order; 3 values, or 1 for gray images and for
+            all channels alike. Not normalized if None.
         std: standard deviation of the pixels, likewise.
         pad_size_divisor: height and width of the batch become multiples of it.
-        pad_value: value of the padding, after normalising.
+        pad_value: value of the padding, after normalizing.
         bgr_to_rgb: turn blue-green-red into red-green-blue.
         rgb_to_bgr: turn red-green-blue into blue-green-red.
-        non_blocking: let the copy overlap with computing; needs pinned memory.
+        non_blocking: overlap the copy with computation; requires pinned memory.
 
     Raises:
         ValueError: only one of ``mean`` and ``std`` is given, or not 1 or 3 values; or both orders are asked
@@ -120,12 +120,12 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
         self.pad_value = pad_value
 
     def forward(self, data: Any, training: bool = False) -> Any:
-        """Returns the batch with its images as one float tensor.
+        """Return the batch with its images as one float tensor.
 
         Args:
             data: dict with ``inputs``, or a tuple or list that begins with them: a list of tensors of shape
                 (C, H, W), of any sizes, or one tensor of shape (N, C, H, W).
-            training: unused here.
+            training: unused.
 
         Returns:
             The dict with ``inputs`` of shape (N, C, H, W) and ``data_samples`` (None if there are none), or a
@@ -143,24 +143,24 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
         raise TypeError(f"a batch must be a dict, list or tuple, not {type(data).__name__}")
 
     def batch_images(self, images: Any) -> Tensor:
-        """Returns one normalised and padded float tensor of shape (N, C, H, W) on the device."""
+        """Return one normalized and padded float tensor of shape (N, C, H, W) on the device."""
         if isinstance(images, list | tuple) and images and all(isinstance(image, Tensor) for image in images):
             if any(image.shape != images[0].shape or image.dtype != images[0].dtype for image in images):
-                images = [self._normalise(self.cast_data(image)) for image in images]
+                images = [self._normalize(self.cast_data(image)) for image in images]
                 return stack_batch(images, self.pad_size_divisor, self.pad_value)
             images = torch.stack(tuple(images))
         if not isinstance(images, Tensor):
             raise TypeError(f"'inputs' must be a tensor or a list of tensors, not {type(images).__name__}")
         if images.dim() != 4:
             raise ValueError(f"images must have the shape (N, C, H, W), or (C, H, W) in a list, not {images.shape}")
-        batch: Tensor = self._normalise(self.cast_data(images))
+        batch: Tensor = self._normalize(self.cast_data(images))
         height, width = (_round_up(size, self.pad_size_divisor) for size in batch.shape[-2:])
         if (height, width) == batch.shape[-2:]:
             return batch
         padding = (0, width - batch.shape[-1], 0, height - batch.shape[-2])
         return nn.functional.pad(batch, padding, value=self.pad_value)
 
-    def _normalise(self, images: Tensor) -> Tensor:
+    def _normalize(self, images: Tensor) -> Tensor:
         if self._channel_conversion:
             images = images.flip(-3)
         images = images.float()
@@ -172,7 +172,7 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
 
 
 def stack_batch(tensor_list: Sequence[Tensor], pad_size_divisor: int = 1, pad_value: float = 0) -> Tensor:
-    """Pads tensors of shape (C, ...) at the end of each axis but the first to a common size, and stacks them.
+    """Pad tensors of shape (C, ...) at the end of each axis but the first to a common size, and stacks them.
 
     Args:
         tensor_list: tensors with the same number of dimensions, at least one.

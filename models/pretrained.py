@@ -14,7 +14,7 @@ from trainwright.models.initializers import load_weights
 
 
 def build_network(network: str | Mapping[str, Any] | nn.Module, num_classes: int | None, by_name: str) -> nn.Module:
-    """Returns a network of a model that takes one by name, config or module, and the number of classes beside it.
+    """Return a network of a model that takes one by name, config or module, and the number of classes beside it.
 
     Args:
         network: name, config, or module.
@@ -45,7 +45,7 @@ def TorchvisionModel(
     small_input: bool = False,
     **kwargs: Any,
 ) -> nn.Module:
-    """Returns a classification network of torchvision.
+    """Return a classification network of torchvision.
 
     Args:
         name: its name in torchvision, such as ``resnet18``.
@@ -53,7 +53,7 @@ def TorchvisionModel(
         weights: ``DEFAULT`` or another name of torchvision's weights, which are downloaded, or a checkpoint
             file. The layers that do not fit, such as the last one for another number of classes, are reported
             and left out.
-        in_channels: channels of the images: 1 for grey ones.
+        in_channels: channels of the images: 1 for gray ones.
         small_input: adapt a ResNet to images of about 32x32 pixels: no striding and no pooling before the
             blocks.
         **kwargs: further arguments of torchvision's function.
@@ -82,13 +82,13 @@ def TorchvisionModel(
 def TimmModel(
     name: str, num_classes: int = 1000, weights: str | None = None, in_channels: int = 3, **kwargs: Any
 ) -> nn.Module:
-    """Returns a classification network of timm.
+    """Return a classification network of timm.
 
     Args:
         name: its name in timm, such as ``resnet18`` or ``vit_tiny_patch16_224``.
         num_classes: number of classes; 0 for features instead of logits.
         weights: ``DEFAULT`` for timm's weights, which are downloaded, or a checkpoint file.
-        in_channels: channels of the images: 1 for grey ones.
+        in_channels: channels of the images: 1 for gray ones.
         **kwargs: further arguments of ``timm.create_model``.
 
     Raises:
@@ -138,7 +138,7 @@ def build_pretrained(trained: Callable[[], nn.Module], untrained: Callable[[], n
 
 
 def _quiet(name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """These two warn, unless told, that their initialisation will change; ours is the short one."""
+    """These two warn, unless told, that their initialization will change; ours is the short one."""
     return {"init_weights": False, **kwargs} if name in ("googlenet", "inception_v3") else kwargs
 
 
@@ -166,19 +166,19 @@ def find_torchvision_weights(name: str, weights: str) -> Callable[[], Mapping[st
 
 
 def _load(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Loads weights; those of a convolution over colours are summed for grey images."""
+    """Load weights; those of a convolution over colors are summed for gray images."""
     own = model.state_dict()
     load_weights(
         model,
         {
-            name: weight.sum(1, keepdim=True) if name in own and _is_grey(own[name], weight) else weight
+            name: weight.sum(1, keepdim=True) if name in own and _is_gray(own[name], weight) else weight
             for name, weight in weights.items()
         },
         source,
     )
 
 
-def _is_grey(own: Tensor, weight: Tensor) -> bool:
+def _is_gray(own: Tensor, weight: Tensor) -> bool:
     return own.dim() == 4 and own.shape[1] == 1 and weight.shape[1:2] == (3,) and own.shape[2:] == weight.shape[2:]
 
 

@@ -37,14 +37,14 @@ class BaseTTAModel(BaseModel):
 
     @abstractmethod
     def merge_preds(self, data_samples_list: list[list[Any]]) -> list[Any]:
-        """Returns one prediction for each sample.
+        """Return one prediction for each sample.
 
         Args:
             data_samples_list: for each sample the predictions of its views.
         """
 
     def test_step(self, data: Any) -> list[Any]:  # type: ignore[override]  # no with_loss, and val_cfg is checked for it
-        """Predicts a batch of views.
+        """Predict a batch of views.
 
         Args:
             data: dict, tuple or list, each of whose items is a list with one batch for each view.
@@ -62,9 +62,9 @@ class BaseTTAModel(BaseModel):
         return self.merge_preds([list(samples) for samples in zip(*predictions)])
 
     def val_step(self, data: Any) -> Any:  # type: ignore[override]  # likewise
-        """Predicts a batch of views, like :meth:`test_step`; there is no loss of several views."""
+        """Predict a batch of views, like :meth:`test_step`; there is no loss of several views."""
         return self.test_step(data)
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Calls the model on one view."""
+        """Call the model on one view."""
         return self.module(inputs, data_samples, mode=mode)

@@ -33,7 +33,7 @@ class ModuleWrapper(BaseModel):
         loss: module or config, called as ``loss(logits, targets)``: ``dict(type='CrossEntropyLoss')`` if
             None.
         data_preprocessor: module or config, see :class:`BaseModel`.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ModuleWrapper(BaseModel):
         self._takes_targets = _takes_targets(self.network)
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Returns losses, predictions or the module's output.
+        """Return losses, predictions or the module's output.
 
         Args:
             inputs: what the module takes.
@@ -75,7 +75,7 @@ class ModuleWrapper(BaseModel):
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
 
     def compile_forward(self, **options: Any) -> None:
-        """Compiles the module.
+        """Compile the module.
 
         Args:
             **options: arguments of :func:`torch.compile`.

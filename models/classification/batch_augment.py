@@ -29,7 +29,7 @@ class _MixAugment(nn.Module):
         self.transform: nn.Module = getattr(v2, transform)(alpha=alpha, num_classes=num_classes)
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the mixed images, and the labels as probabilities of shape (N, C).
+        """Return the mixed images, and the labels as probabilities of shape (N, C).
 
         Args:
             images: float, shape (N, C, H, W).
@@ -98,7 +98,7 @@ class RandomBatchAugment(nn.Module):
         self._edges = torch.tensor(shares).cumsum(0).tolist()
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the images and labels after the augmentation that was drawn.
+        """Return the images and labels after the augmentation that was drawn.
 
         Args:
             images: float, shape (N, C, H, W).

@@ -41,7 +41,7 @@ class ImageClassifier(BaseModel):
         frozen: names of parts that are not trained, and stay in evaluation mode: ``["backbone"]`` for a linear
             evaluation of its features.
         data_preprocessor: module or config; of type ``ClsDataPreprocessor`` if it has no type.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
 
     Raises:
         ConfigError: a neck or a loss of its own does not go with the rest, or there is no part that is to be frozen.
@@ -82,7 +82,7 @@ class ImageClassifier(BaseModel):
         return self.head is not None
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Returns losses, predictions, or the output of the network.
+        """Return losses, predictions, or the output of the network.
 
         Args:
             inputs: float images of shape (N, C, H, W).
@@ -101,18 +101,18 @@ class ImageClassifier(BaseModel):
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
 
     def extract_feat(self, inputs: Tensor) -> Any:
-        """Returns the output of backbone and neck: the logits, if there is no head."""
+        """Return the output of backbone and neck: the logits, if there is no head."""
         features = self.backbone(inputs)
         return features if self.neck is None else self.neck(features)
 
     def train(self, mode: bool = True) -> Self:
-        """Sets training or evaluation mode; what is frozen stays in evaluation mode."""
+        """Set training or evaluation mode; what is frozen stays in evaluation mode."""
         super().train(mode)
         keep_frozen(self, self.frozen)
         return self
 
     def val_step(self, data: Any, with_loss: bool = False) -> Any:
-        """Predicts a batch, see :meth:`BaseModel.val_step`; the losses cost no second forward pass."""
+        """Predict a batch, see :meth:`BaseModel.val_step`; the losses cost no second forward pass."""
         if not with_loss:
             return super().val_step(data)
         data = self.data_preprocessor(data, False)
@@ -122,7 +122,7 @@ class ImageClassifier(BaseModel):
         return self._predictions(features, data_samples), losses
 
     def compile_forward(self, **options: Any) -> None:
-        """Compiles backbone and neck: the rest deals with data samples, which a compiler gains nothing from.
+        """Compile backbone and neck: the rest deals with data samples, which a compiler gains nothing from.
 
         Args:
             **options: arguments of :func:`torch.compile`.

@@ -15,7 +15,7 @@ class GlobalAveragePooling(nn.Module):
     """Averages feature maps over their positions."""
 
     def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
-        """Returns the mean over all positions, of shape (N, C).
+        """Return the mean over all positions, of shape (N, C).
 
         Args:
             features: shape (N, C, ...), or several of them of which the last is taken.
@@ -32,7 +32,7 @@ class LinearClsHead(BaseModule):
         num_classes: number of classes.
         in_channels: size of the features.
         loss: config of the loss.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class LinearClsHead(BaseModule):
         self.loss_module = MODELS.build({"type": "CrossEntropyLoss"} if loss is None else loss)
 
     def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
-        """Returns logits of shape (N, num_classes).
+        """Return logits of shape (N, num_classes).
 
         Args:
             features: shape (N, in_channels), or several of them of which the last is taken.
@@ -56,9 +56,9 @@ class LinearClsHead(BaseModule):
         return logits
 
     def loss(self, features: Tensor | Sequence[Tensor], data_samples: Any) -> dict[str, Tensor]:
-        """Returns the loss of a batch."""
+        """Return the loss of a batch."""
         return {"loss": self.loss_module(self(features), gather_labels(data_samples))}
 
     def predict(self, features: Tensor | Sequence[Tensor], data_samples: Any = None) -> Any:
-        """Returns the data samples of a batch with their predictions."""
+        """Return the data samples of a batch with their predictions."""
         return add_predictions(self(features), data_samples)

@@ -1,4 +1,4 @@
-"""Classification by the nearest neighbours among the training images, which judges features without training."""
+"""Classification by the nearest neighbors among the training images, which judges features without training."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -20,7 +20,7 @@ from trainwright.models.classification.samples import add_predictions, gather_la
 class KNNClassifier(ImageClassifier):
     """Classifies images by the labels of the most similar training images (Wu et al. 2018).
 
-    https://arxiv.org/abs/1805.01978: similarity is the cosine between features, and each of the ``k`` neighbours votes
+    https://arxiv.org/abs/1805.01978: similarity is the cosine between features, and each of the ``k`` neighbors votes
     with the weight ``exp(similarity / temperature)``. The weights have the names of :class:`ImageClassifier`, so
     ``trainwright test CONFIG CHECKPOINT`` judges the features of any checkpoint without training. It is trained as an
     ImageClassifier is; validation then follows the features while they get better.
@@ -38,7 +38,7 @@ class KNNClassifier(ImageClassifier):
         backbone: see :class:`ImageClassifier`, as for all that is not named here.
         memory: config of the data loader of the training images with their labels: ``dataset``, ``batch_size``,
             ``num_workers``, ``collate_fn``. Its pipeline should not be random.
-        k: number of neighbours, at least 1.
+        k: number of neighbors, at least 1.
         temperature: the smaller, the more the nearest ones count; positive.
         layer: name of the part of backbone or neck whose output the features are; what ``extract_feat`` gives if None.
             Feature maps are averaged over their positions.
@@ -74,14 +74,14 @@ class KNNClassifier(ImageClassifier):
             self.get_submodule(layer).register_forward_hook(self._keep_output)
 
     def train(self, mode: bool = True) -> Self:
-        """Sets training or evaluation mode; what is known of the training images is forgotten in training."""
+        """Set training or evaluation mode; what is known of the training images is forgotten in training."""
         if mode:
             self._bank = None
         return super().train(mode)
 
     @torch.no_grad()
     def bank(self) -> tuple[Tensor, Tensor]:
-        """Returns features of length 1 (M, D) and labels (M,) of the training images; gathered the first time."""
+        """Return features of length 1 (M, D) and labels (M,) of the training images; gathered the first time."""
         if self._bank is None:
             sampler = {"type": "DefaultSampler", "shuffle": False}
             loader = build_dataloader({"sampler": sampler, **self.memory}, seed=0, path="model.memory")
@@ -96,11 +96,11 @@ class KNNClassifier(ImageClassifier):
             dealt = [torch.stack(all_gather(torch.cat(column)), 1) for column in columns]
             features, labels = (parts.flatten(0, 1)[:size] for parts in dealt)
             self._bank = features, labels
-            print_log(f"the nearest neighbours come from {len(features)} training images", logger="current")
+            print_log(f"the nearest neighbors come from {len(features)} training images", logger="current")
         return self._bank
 
     def votes(self, queries: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-        """Returns the share of the votes for each class, of shape (N, num_classes).
+        """Return the share of the votes for each class, of shape (N, num_classes).
 
         Args:
             queries: features of length 1, of shape (N, D).
@@ -117,7 +117,7 @@ class KNNClassifier(ImageClassifier):
         return add_predictions(self.votes(queries, *self.bank()).log(), data_samples)
 
     def _embed(self, features: Any) -> Tensor:
-        """Returns features of length 1 for what ``extract_feat`` has just returned, of shape (N, D)."""
+        """Return features of length 1 for what ``extract_feat`` has just returned, of shape (N, D)."""
         if self.layer is not None:
             features, self._output = self._output, None
         last: Tensor = features if isinstance(features, Tensor) else features[-1]

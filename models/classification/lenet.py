@@ -14,13 +14,13 @@ class LeNet(BaseModule):
 
     Args:
         num_classes: number of classes; None for features of size ``hidden_features`` instead of logits.
-        in_channels: channels of the images: 1 for grey ones.
+        in_channels: channels of the images: 1 for gray ones.
         image_size: height and width of the images, in pixels, a multiple of 4.
         channels: channels after the first and the second convolution.
         hidden_features: size of the layer before the logits.
         dropout: share of the features that is dropped before each linear layer in training, in [0, 1).
-        batch_norm: normalise after each convolution.
-        init_cfg: config of one initialiser or several.
+        batch_norm: normalize after each convolution.
+        init_cfg: one or more initializer configs.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class LeNet(BaseModule):
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Returns logits of shape (N, num_classes), or features, for float images of shape (N, C, H, W)."""
+        """Return logits of shape (N, num_classes), or features, for float images of shape (N, C, H, W)."""
         logits: Tensor = self.classifier(self.features(inputs))
         return logits
 

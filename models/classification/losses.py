@@ -19,7 +19,7 @@ class CrossEntropyLoss(nn.Module):
         class_weight: factor of each class.
         ignore_index: label that does not count.
         reduction: ``mean``, ``sum`` or ``none``.
-        loss_weight: factor of the loss.
+        loss_weight: weight of the loss.
     """
 
     class_weight: Tensor | None
@@ -42,7 +42,7 @@ class CrossEntropyLoss(nn.Module):
         _register_weight(self, class_weight)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss.
+        """Return the loss.
 
         Args:
             logits: shape (N, C) or (N, C, ...).
@@ -68,7 +68,7 @@ class LabelSmoothLoss(CrossEntropyLoss):
         mode: ``original`` spreads it evenly over all classes; ``classy_vision`` as well, but then divides by
             ``1 + label_smooth_val``.
         reduction: ``mean``, ``sum`` or ``none``.
-        loss_weight: factor of the loss.
+        loss_weight: weight of the loss.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class BinaryCrossEntropyLoss(nn.Module):
         class_weight: factor of each class.
         pos_weight: factor of the positive examples of each class, or of all.
         reduction: ``mean``, ``sum`` or ``none``.
-        loss_weight: factor of the loss.
+        loss_weight: weight of the loss.
     """
 
     class_weight: Tensor | None
@@ -114,7 +114,7 @@ class BinaryCrossEntropyLoss(nn.Module):
         self.register_buffer("pos_weight", positive, persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss.
+        """Return the loss.
 
         Args:
             logits: shape (N, C).

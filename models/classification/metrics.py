@@ -28,8 +28,8 @@ class Accuracy(BatchMetric):
         topk: the k, or several.
         thrs: a prediction counts only if its score is above this; None counts all. Several give a result for
             each.
-        collect_device: as for :class:`BaseMetric`.
-        prefix: as for :class:`BaseMetric`.
+        collect_device: see :class:`BaseMetric`.
+        prefix: see :class:`BaseMetric`.
     """
 
     default_prefix = "accuracy"
@@ -47,7 +47,7 @@ class Accuracy(BatchMetric):
         self.thrs = _thresholds(thrs)
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
-        """Notes for each sample, k and threshold whether the prediction is right."""
+        """Record for each sample, k and threshold whether the prediction is right."""
         target = _true_labels(data_samples)
         score = column_of(data_samples, "pred_score")
         if score is None:
@@ -69,7 +69,7 @@ class Accuracy(BatchMetric):
         self.results.append((torch.stack(flags, 1),))
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
-        """Returns the accuracies in percent."""
+        """Return the accuracies in percent."""
         (flags,) = results
         names = [f"top{k}{suffix}" for k in self.topk for suffix in _suffixes(self.thrs)]
         return {name: 100.0 * count / len(flags) for name, count in zip(names, flags.sum(0).tolist())}
@@ -89,8 +89,8 @@ class SingleLabelMetric(BatchMetric):
         average: ``"macro"`` for the mean over the classes, ``"micro"`` to count all classes together, None
             for one number for each class.
         num_classes: by default as many as ``pred_score`` has, or the dataset's ``classes``.
-        collect_device: as for :class:`BaseMetric`.
-        prefix: as for :class:`BaseMetric`.
+        collect_device: see :class:`BaseMetric`.
+        prefix: see :class:`BaseMetric`.
 
     Raises:
         ValueError: no such item or average.
@@ -116,7 +116,7 @@ class SingleLabelMetric(BatchMetric):
         self.num_classes = num_classes
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
-        """Notes the true label, the predicted one and its score."""
+        """Record the true label, the predicted one and its score."""
         target = _true_labels(data_samples)
         score = column_of(data_samples, "pred_score")
         if score is None:
@@ -129,7 +129,7 @@ class SingleLabelMetric(BatchMetric):
         self.results.append((target, label, best))
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float | list[float]]:
-        """Returns the chosen items for each threshold."""
+        """Return the chosen items for each threshold."""
         target, label = results[:2]
         classes = _number_of_classes(self, target, label)
         ending = ENDINGS[self.average]
@@ -152,8 +152,8 @@ class ConfusionMatrix(BatchMetric):
     Args:
         num_classes: by default as many as ``pred_score`` has, or the dataset's ``classes``.
         out_file: draw the matrix into this image file.
-        collect_device: as for :class:`BaseMetric`.
-        prefix: as for :class:`BaseMetric`.
+        collect_device: see :class:`BaseMetric`.
+        prefix: see :class:`BaseMetric`.
     """
 
     default_prefix = "confusion_matrix"
@@ -170,7 +170,7 @@ class ConfusionMatrix(BatchMetric):
         self.out_file = out_file
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
-        """Notes the true and the predicted label."""
+        """Record the true and the predicted label."""
         score = column_of(data_samples, "pred_score")
         if score is not None:
             self.num_classes = self.num_classes or score.shape[1]
@@ -178,7 +178,7 @@ class ConfusionMatrix(BatchMetric):
         self.results.append((_true_labels(data_samples), label))
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, list[list[int]]]:
-        """Returns the matrix, and draws it if asked to."""
+        """Return the matrix, and draws it if asked to."""
         target, label = results
         classes = _number_of_classes(self, target, label)
         matrix: list[list[int]] = (
@@ -247,7 +247,7 @@ def _thresholds(thrs: Thresholds) -> tuple[float | None, ...]:
 
 
 def _suffixes(thrs: tuple[float | None, ...]) -> list[str]:
-    """Returns what each threshold adds to the name of a result: nothing, where there is only one."""
+    """Return what each threshold adds to the name of a result: nothing, where there is only one."""
     if len(thrs) == 1:
         return [""]
     return ["_no-thr" if threshold is None else f"_thr-{threshold:.2f}" for threshold in thrs]

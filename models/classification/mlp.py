@@ -17,7 +17,7 @@ class MLP(BaseModule):
         in_features: size of a sample, flattened.
         num_classes: number of classes.
         hidden_features: sizes of the hidden layers.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
     """
 
     def __init__(
@@ -34,6 +34,6 @@ class MLP(BaseModule):
         self.layers = nn.Sequential(*layers, nn.Linear((in_features, *hidden_features)[-1], num_classes))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Returns logits of shape (N, num_classes) for samples of shape (N, ...)."""
+        """Return logits of shape (N, num_classes) for samples of shape (N, ...)."""
         logits: Tensor = self.layers(inputs.flatten(1))
         return logits

@@ -21,7 +21,7 @@ class MultiLabelClsHead(BaseModule):
         loss: module or config of the loss of the logits; ``dict(type='BinaryCrossEntropyLoss')`` if None.
         thr: a class is predicted from this score on, in [0, 1]; 0.5 if neither this nor ``topk`` is given.
         topk: predict this many classes with the highest scores instead.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
 
     Raises:
         ConfigError: ``thr`` and ``topk`` are both given.
@@ -42,16 +42,16 @@ class MultiLabelClsHead(BaseModule):
         self.topk = topk
 
     def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
-        """Returns logits of shape (N, num_classes): the features, or the last of several, as they are."""
+        """Return logits of shape (N, num_classes): the features, or the last of several, as they are."""
         return features if isinstance(features, Tensor) else features[-1]
 
     def loss(self, features: Any, data_samples: Any) -> dict[str, Tensor]:
-        """Returns the loss of a batch."""
+        """Return the loss of a batch."""
         logits = self(features)
         return {"loss": self.loss_module(logits, gather_multi_hot(data_samples, logits.shape[1]))}
 
     def predict(self, features: Any, data_samples: Any = None) -> list[DataSample]:
-        """Returns the data samples of a batch with ``pred_score`` (C,) and the classes ``pred_label`` (L,)."""
+        """Return the data samples of a batch with ``pred_score`` (C,) and the classes ``pred_label`` (L,)."""
         scores = self(features).detach().sigmoid()
         labels = self.predicted_labels(scores)
         if isinstance(data_samples, DataSample):
@@ -64,7 +64,7 @@ class MultiLabelClsHead(BaseModule):
         return list(data_samples)
 
     def predicted_labels(self, scores: Tensor) -> list[Tensor]:
-        """Returns the classes that are predicted for scores of shape (N, C), in ascending order."""
+        """Return the classes that are predicted for scores of shape (N, C), in ascending order."""
         if self.topk is not None:
             return list(scores.topk(min(self.topk, scores.shape[1])).indices.sort().values)
         chosen = scores >= self.thr
@@ -79,7 +79,7 @@ class MultiLabelLinearClsHead(MultiLabelClsHead):
         num_classes: number of classes.
         in_channels: size of the features.
         loss, thr, topk: see :class:`MultiLabelClsHead`.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
     """
 
     def __init__(
@@ -96,13 +96,13 @@ class MultiLabelLinearClsHead(MultiLabelClsHead):
         self.fc = nn.Linear(in_channels, num_classes)
 
     def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
-        """Returns logits of shape (N, num_classes) for features of shape (N, in_channels)."""
+        """Return logits of shape (N, num_classes) for features of shape (N, in_channels)."""
         logits: Tensor = self.fc(super().forward(features))
         return logits
 
 
 def gather_multi_hot(data_samples: Any, num_classes: int) -> Tensor:
-    """Returns for each sample of a batch which classes it has.
+    """Return for each sample of a batch which classes it has.
 
     Args:
         data_samples: a list of data samples with ``gt_score`` (C,), or with the classes ``gt_label`` (L,); one batched
@@ -145,4 +145,4 @@ def _truth(sample: Any) -> Tensor:
     for name in ("gt_score", "gt_label"):
         if name in sample:
             return torch.as_tensor(sample[name] if isinstance(sample, Mapping) else getattr(sample, name))
-    raise ValueError(f"{sample_name(sample)} has neither gt_score nor gt_label: the data set must give one of them")
+    raise ValueError(f"{sample_name(sample)} has neither gt_score nor gt_label: the dataset must give one of them")

@@ -20,7 +20,7 @@ class _ScoredMetric(BatchMetric):
     accepts_batches = False
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Notes scores and truth.
+        """Record scores and truth.
 
         Raises:
             ValueError: there are no scores, or no labels.
@@ -42,8 +42,8 @@ class AveragePrecision(_ScoredMetric):
 
     Args:
         average: ``"macro"`` for the mean over the classes, None for one number for each class.
-        collect_device: as for :class:`BaseMetric`.
-        prefix: as for :class:`BaseMetric`.
+        collect_device: see :class:`BaseMetric`.
+        prefix: see :class:`BaseMetric`.
 
     Raises:
         ValueError: no such average.
@@ -56,7 +56,7 @@ class AveragePrecision(_ScoredMetric):
         self.average = average
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float | list[float]]:
-        """Returns the mean, or the number of each class."""
+        """Return the mean, or the number of each class."""
         scores, truth = results
         values = torch.stack([average_precision(score, true) for score, true in zip(scores.T, truth.T)]) * 100
         return {"AP_classwise": values.tolist()} if self.average is None else {"mAP": values.nanmean().item()}
@@ -76,8 +76,8 @@ class MultiLabelMetric(_ScoredMetric):
         items: any of ``precision``, ``recall``, ``f1-score`` and ``support``.
         average: ``"macro"`` for the mean over the classes, ``"micro"`` to count all classes together, None for one
             number for each class.
-        collect_device: as for :class:`BaseMetric`.
-        prefix: as for :class:`BaseMetric`.
+        collect_device: see :class:`BaseMetric`.
+        prefix: see :class:`BaseMetric`.
 
     Raises:
         ValueError: no such item or average.
@@ -100,7 +100,7 @@ class MultiLabelMetric(_ScoredMetric):
         self.average = average
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float | list[float]]:
-        """Returns the chosen items."""
+        """Return the chosen items."""
         scores, truth = results
         true = truth > 0
         predicted = self._predicted(scores) & (truth >= 0)
@@ -121,7 +121,7 @@ class MultiLabelMetric(_ScoredMetric):
 
 
 def average_precision(score: Tensor, truth: Tensor) -> Tensor:
-    """Returns the average precision of one class, in [0, 1]; NaN if no sample has it.
+    """Return the average precision of one class, in [0, 1]; NaN if no sample has it.
 
     Args:
         score: shape (N,).

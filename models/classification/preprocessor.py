@@ -20,13 +20,13 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
         mean: mean of the pixels by channel, see :class:`ImgDataPreprocessor`.
         std: standard deviation of the pixels by channel.
         pad_size_divisor: height and width of the batch become multiples of it.
-        pad_value: value of the padding, after normalising.
+        pad_value: value of the padding, after normalizing.
         to_rgb: turn blue-green-red into red-green-blue.
         num_classes: number of classes, for the batch augmentations.
         batch_augments: config of one augmentation of whole batches, such as ``dict(type='Mixup',
             alpha=0.2)``, or a list of several, one of which is drawn for each batch. The labels become
             probabilities of shape (N, C).
-        non_blocking: let the copy overlap with computing; needs pinned memory.
+        non_blocking: overlap the copy with computation; requires pinned memory.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
             self.batch_augments = MODELS.build(batch_augments, num_classes=num_classes)
 
     def forward(self, data: Any, training: bool = False) -> Any:
-        """Returns the batch with its images as one float tensor, mixed in training.
+        """Return the batch with its images as one float tensor, mixed in training.
 
         Args:
             data: see :class:`ImgDataPreprocessor`; data samples with a ``gt_label`` of one class or several, or with
@@ -68,7 +68,7 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
         return batch
 
     def _labels(self, data_samples: Any) -> Tensor:
-        """Returns what can be mixed: classes (N,), or a share of each class (N, C)."""
+        """Return what can be mixed: classes (N,), or a share of each class (N, C)."""
         several = isinstance(data_samples, list) and any(
             "gt_label" in sample and sample.gt_label.numel() != 1 for sample in data_samples
         )

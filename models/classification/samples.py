@@ -11,7 +11,7 @@ from trainwright.engine.structures.sample import DataSample
 
 
 def gather_labels(data_samples: Any) -> Tensor:
-    """Returns the labels of a batch.
+    """Return the labels of a batch.
 
     Args:
         data_samples: a list of data samples, numbers or tensors; one batched data sample; or a tensor.
@@ -38,7 +38,7 @@ def gather_labels(data_samples: Any) -> Tensor:
 
 
 def add_predictions(logits: Tensor, data_samples: Any = None) -> Any:
-    """Returns the data samples with ``pred_score`` (probabilities) and ``pred_label``.
+    """Return the data samples with ``pred_score`` (probabilities) and ``pred_label``.
 
     Args:
         logits: shape (N, C).

@@ -17,7 +17,7 @@ class ClassificationTTA(BaseTTAModel):
     """
 
     def merge_preds(self, data_samples_list: list[list[DataSample]]) -> list[DataSample]:
-        """Returns the first view's sample with the mean ``pred_score`` of all and its ``pred_label``."""
+        """Return the first view's sample with the mean ``pred_score`` of all and its ``pred_label``."""
         head = getattr(self.module, "head", None)
         merged = []
         for views in data_samples_list:

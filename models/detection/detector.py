@@ -24,7 +24,7 @@ class TorchvisionDetector(BaseModel):
 
     Data samples have ``gt_instances`` with ``bboxes`` (N, 4), from left, top to right, bottom in pixels of the image,
     and ``labels`` (N,), which count from 0. Mask R-CNN also needs ``masks`` (N, H, W); Keypoint R-CNN ``keypoints``
-    (N, K, 3) with x, y and whether they are labelled, or (N, K, 2) beside ``keypoints_visible`` (N, K). An image
+    (N, K, 3) with x, y and whether they are labeled, or (N, K, 2) beside ``keypoints_visible`` (N, K). An image
     without instances is trained as background.
 
     Predictions are ``pred_instances`` with ``bboxes``, ``labels`` and ``scores`` (N,), sorted by score, and as the
@@ -49,7 +49,7 @@ class TorchvisionDetector(BaseModel):
         num_classes: number of classes, without background, for a network that is given by name.
         mask_thr_binary: a pixel with at least this probability belongs to a mask, in [0, 1].
         data_preprocessor: module or config; of type ``DetDataPreprocessor`` if it has no type.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
 
     Raises:
         ConfigError: ``num_classes`` is missing or given twice, or the network is no detector of torchvision.
@@ -74,7 +74,7 @@ class TorchvisionDetector(BaseModel):
         self.mask_thr_binary = mask_thr_binary
 
     def forward(self, inputs: Sequence[Tensor], data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Returns losses, predictions, or what the network returns.
+        """Return losses, predictions, or what the network returns.
 
         Args:
             inputs: float images from 0 to 1, each of shape (C, H, W).
@@ -98,7 +98,7 @@ class TorchvisionDetector(BaseModel):
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
 
     def compile_forward(self, **options: Any) -> None:
-        """Compiles the backbone: what follows has another shape for every batch.
+        """Compile the backbone: what follows has another shape for every batch.
 
         Args:
             **options: arguments of :func:`torch.compile`.
@@ -107,7 +107,7 @@ class TorchvisionDetector(BaseModel):
         backbone.compile(**options)
 
     def _targets(self, data_samples: Any) -> list[dict[str, Tensor]]:
-        """Returns the annotations of a batch as torchvision takes them."""
+        """Return the annotations of a batch as torchvision takes them."""
         if not isinstance(data_samples, list | tuple) or not data_samples:
             raise ValueError(f"the batch has no annotations: its data samples are {data_samples!r}")
         truths = [_instances_of(sample) for sample in data_samples]
@@ -130,7 +130,7 @@ class TorchvisionDetector(BaseModel):
         return target
 
     def _check(self, data_samples: Sequence[BaseDataElement], truths: Sequence[InstanceData]) -> None:
-        """Looks for boxes and labels that cannot be trained on; of all images at once, to wait for the device once."""
+        """Look for boxes and labels that cannot be trained on; of all images at once, to wait for the device once."""
         boxes = torch.cat([truth.bboxes for truth in truths])
         labels = torch.cat([truth.labels for truth in truths])
         good = (boxes[:, 2:] > boxes[:, :2]).all(1) & boxes.isfinite().all(1)  # a NaN is never larger
@@ -180,9 +180,9 @@ class TorchvisionDetector(BaseModel):
 
 @contextmanager
 def _losses_wanted(network: nn.Module) -> Iterator[None]:
-    """Lets a network compute losses that is being validated: torchvision's do so only in training.
+    """Let a network compute losses that is being validated: torchvision's do so only in training.
 
-    Layers that behave differently in training, such as batch normalisation, stay as they are.
+    Layers that behave differently in training, such as batch normalization, stay as they are.
     """
     if network.training:
         yield
@@ -201,7 +201,7 @@ _DETECTION = "torchvision.models.detection."
 
 
 def _classes_of(network: Any) -> tuple[int, int]:
-    """Returns the number of classes without background, and torchvision's label of the first one.
+    """Return the number of classes without background, and torchvision's label of the first one.
 
     Raises:
         ConfigError: it is no detector of torchvision.

@@ -46,7 +46,7 @@ class CocoMetric(BaseMetric):
             dataset's ``metainfo``, or else of COCO's persons, if None.
         outfile_prefix: write the predictions as COCO's result files too, as ``{outfile_prefix}.bbox.json``.
         format_only: write the files, and compute nothing: for test sets without published annotations.
-        collect_device, prefix, collect_dir: as for :class:`BaseMetric`.
+        collect_device, prefix, collect_dir: see :class:`BaseMetric`.
 
     Raises:
         MissingExtraError: pycocotools is not installed.
@@ -88,7 +88,7 @@ class CocoMetric(BaseMetric):
         self.format_only = format_only
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Notes the predictions of each sample, and without ``ann_file`` the truth; masks as RLE."""
+        """Record the predictions of each sample, and without ``ann_file`` the truth; masks as RLE."""
         for sample in data_samples:
             name = str(sample.get("img_path") or sample.get("img_id", "a sample"))
             predicted = sample.get("pred_instances")
@@ -97,7 +97,7 @@ class CocoMetric(BaseMetric):
             result = {"img_id": sample.get("img_id"), "name": name, "predicted": _arrays(predicted)}
             if self.ann_file is None and not self.format_only:
                 if sample.get("gt_instances") is None:
-                    raise ValueError(f"{name} has no gt_instances: the data set must give them, or give an ann_file")
+                    raise ValueError(f"{name} has no gt_instances: the dataset must give them, or give an ann_file")
                 require_original_size(sample)
                 result["true"] = _arrays(sample["gt_instances"])
                 result["ignored"] = _arrays(sample.get("ignored_instances") or {})
@@ -106,7 +106,7 @@ class CocoMetric(BaseMetric):
             self.results.append(result)
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
-        """Returns the results.
+        """Return the results.
 
         Raises:
             ValueError: a prediction or an annotation lacks what a metric needs, or a class is not in ``ann_file``.
@@ -134,7 +134,7 @@ class CocoMetric(BaseMetric):
         return metrics
 
     def _truth(self, results: list[dict[str, Any]], classes: Sequence[str]) -> tuple[Any, list[int], list[Any]]:
-        """Returns pycocotools' data set of the truth, the id of each class there, and that of each image."""
+        """Return pycocotools' dataset of the truth, the id of each class there, and that of each image."""
         if self.ann_file is not None:
             from pycocotools.coco import COCO
 
@@ -158,7 +158,7 @@ class CocoMetric(BaseMetric):
     def _evaluate(
         self, truth: Any, found: list[dict[str, Any]], images: list[Any], categories: list[int], kind: str
     ) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:
-        """Returns precision (T, R, K, A) and recall (T, K, A), the names of the areas, and the T overlaps.
+        """Return precision (T, R, K, A) and recall (T, K, A), the names of the areas, and the T overlaps.
 
         T overlaps, R steps of recall, K classes and A ranges of areas; -1 where there is no object.
         """
@@ -223,7 +223,7 @@ class CocoMetric(BaseMetric):
 
 
 def require_pycocotools(purpose: str) -> None:
-    """Imports pycocotools.
+    """Import pycocotools.
 
     Args:
         purpose: what needs it, for the message.
@@ -238,7 +238,7 @@ def require_pycocotools(purpose: str) -> None:
 
 
 def require_original_size(sample: Mapping[str, Any]) -> None:
-    """Makes sure that the true instances of a sample are in the size of the original image, as the predictions are.
+    """Make sure that the true instances of a sample are in the size of the original image, as the predictions are.
 
     Raises:
         ValueError: they are not.
@@ -253,7 +253,7 @@ def require_original_size(sample: Mapping[str, Any]) -> None:
 
 
 def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
-    """Returns masks as COCO's compressed RLE: ``size``, (height, width), and ``counts``, text.
+    """Return masks as COCO's compressed RLE: ``size``, (height, width), and ``counts``, text.
 
     Args:
         masks: of shape (N, H, W); what is not 0 belongs to a mask.
@@ -266,7 +266,7 @@ def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
 
 
 def _arrays(instances: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what instances have, as arrays; masks as RLE."""
+    """Return what instances have, as arrays; masks as RLE."""
     fields = ("bboxes", "labels", "scores", "areas", "keypoints", "keypoints_visible", "keypoint_scores")
     result: dict[str, Any] = {
         name: torch.as_tensor(instances[name]).detach().cpu().numpy() for name in fields if name in instances
@@ -283,7 +283,7 @@ def _annotations(
     kinds: Sequence[str],
     name: str,
 ) -> list[dict[str, Any]]:
-    """Returns COCO's annotations, or results where there are scores.
+    """Return COCO's annotations, or results where there are scores.
 
     Args:
         instances: as :func:`_arrays` returns them.
@@ -334,7 +334,7 @@ def _annotations(
 
 
 def _keypoints(instances: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """Returns the keypoints of an instance: x, y and 0 (not labelled), 1 (hidden) or 2 (visible) of each."""
+    """Return the keypoints of an instance: x, y and 0 (not labeled), 1 (hidden) or 2 (visible) of each."""
     points = instances["keypoints"][index].astype(float)
     visible = instances.get("keypoints_visible")
     if points.shape[-1] == 2:
@@ -344,7 +344,7 @@ def _keypoints(instances: Mapping[str, Any], index: int) -> dict[str, Any]:
 
 
 def _data_set(annotations: list[dict[str, Any]], images: list[Any], categories: list[int]) -> Any:
-    """Returns pycocotools' data set of these annotations, which get their numbers here."""
+    """Return pycocotools' dataset of these annotations, which get their numbers here."""
     from pycocotools.coco import COCO
 
     data_set = COCO()
@@ -358,6 +358,6 @@ def _data_set(annotations: list[dict[str, Any]], images: list[Any], categories: 
 
 
 def _of_result_file(annotation: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Returns those keys of a result that COCO's result files have."""
+    """Return those keys of a result that COCO's result files have."""
     keys = ["image_id", "category_id", "score", {"segm": "segmentation"}.get(kind, kind)]
     return {key: annotation[key] for key in keys}

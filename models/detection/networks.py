@@ -44,9 +44,9 @@ def TorchvisionDetectionModel(
     head_channels: int | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """Returns a detector of torchvision.
+    """Return a detector of torchvision.
 
-    It takes a list of images from 0 to 1, and normalises, resizes and pads them itself.
+    It takes a list of images from 0 to 1, and normalizes, resizes and pads them itself.
 
     Example:
         >>> TorchvisionDetectionModel("retinanet_resnet50_fpn", num_classes=20, weights_backbone="IMAGENET1K_V1")
@@ -71,7 +71,7 @@ def TorchvisionDetectionModel(
             checkpoint file. Layers that do not fit, such as the last ones for another number of classes, are reported
             and left out; with COCO's 80 classes those of them are taken that belong to the 80 of torchvision's 91.
         weights_backbone: name of torchvision's weights of a builder's backbone as a classifier, which are downloaded.
-            With these, as with named ``weights``, batch normalisation and the first layers are frozen as torchvision
+            With these, as with named ``weights``, batch normalization and the first layers are frozen as torchvision
             does (``trainable_backbone_layers``).
         backbone: module or config of one that gives a dict of feature maps from fine to coarse, such as
             ``FeaturePyramid``.
@@ -160,7 +160,7 @@ class FeaturePyramid(nn.Module):
         self.out_channels = out_channels
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Returns the feature maps by name.
+        """Return the feature maps by name.
 
         Args:
             images: float, of shape (N, C, H, W).
@@ -224,7 +224,7 @@ def _without_fetching(build: Callable[[], nn.Module]) -> nn.Module:
 
 
 def _is_name(name: str, weights: str) -> bool:
-    """Tells a name of torchvision's weights from a file.
+    """Tell a name of torchvision's weights from a file.
 
     Raises:
         ConfigError: it looks like a name, and there is none such.
@@ -242,7 +242,7 @@ def _is_name(name: str, weights: str) -> bool:
 def _rows_of_classes(
     weights: Mapping[str, Tensor], own: Mapping[str, Tensor], rows: Sequence[int], number: int
 ) -> dict[str, Tensor]:
-    """Returns the weights, of layers with an output for each class only the outputs of some classes.
+    """Return the weights, of layers with an output for each class only the outputs of some classes.
 
     Args:
         weights: of a detector with ``number`` classes.
@@ -278,7 +278,7 @@ def _assemble(
     head_channels: int | None,
     kwargs: dict[str, Any],
 ) -> nn.Module:
-    """Returns a detector with this backbone."""
+    """Return a detector with this backbone."""
     from torchvision.models import detection
     from torchvision.models.detection.anchor_utils import AnchorGenerator
 
@@ -309,7 +309,7 @@ def _assemble(
 
 
 def _narrow_heads(name: str, in_channels: Any, outputs: int, width: int, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Returns the heads of an R-CNN with layers of this width."""
+    """Return the heads of an R-CNN with layers of this width."""
     from torchvision.models.detection import faster_rcnn, keypoint_rcnn, mask_rcnn
 
     heads: dict[str, Any] = {
@@ -359,7 +359,7 @@ _PROBED_SIZE = 256
 
 @torch.no_grad()
 def _probe(module: nn.Module) -> list[Tensor]:
-    """Returns the feature maps of an empty square image."""
+    """Return the feature maps of an empty square image."""
     training = module.training
     maps = module.eval()(torch.zeros(1, 3, _PROBED_SIZE, _PROBED_SIZE))
     module.train(training)

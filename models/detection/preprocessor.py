@@ -14,21 +14,21 @@ from trainwright.models.preprocessor import BaseDataPreprocessor
 class DetDataPreprocessor(BaseDataPreprocessor):
     """Moves a batch to the device, and makes of its images what torchvision's detectors take.
 
-    These normalise, resize and pad by themselves, as their ``image_mean``, ``image_std``, ``min_size`` and
+    These normalize, resize and pad by themselves, as their ``image_mean``, ``image_std``, ``min_size`` and
     ``max_size`` say; so the images stay a list, and keep their sizes. Values of uint8 images, which travel as such,
     become floats from 0 to 1; images that are floats already must have this range.
 
     Args:
-        non_blocking: let the copy overlap with computing; needs pinned memory.
+        non_blocking: overlap the copy with computation; requires pinned memory.
     """
 
     def forward(self, data: Any, training: bool = False) -> Any:
-        """Returns the batch with its images as floats.
+        """Return the batch with its images as floats.
 
         Args:
             data: dict with ``inputs``, or a tuple or list that begins with them: a list of tensors of shape
                 (C, H, W), of any sizes, or one tensor of shape (N, C, H, W).
-            training: unused here.
+            training: unused.
 
         Returns:
             The dict with ``inputs``, a list of tensors, and ``data_samples`` (None if there are none), or a list.

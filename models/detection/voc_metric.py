@@ -26,7 +26,7 @@ class VOCMetric(BaseMetric):
         eval_mode: ``area`` under the curve of precision over recall, as from 2010 on; ``11points`` for the mean at 11
             values of recall, as in 2007.
         classwise: return the results of each class too, as ``pascal_voc/car_AP50``.
-        collect_device, prefix: as for :class:`BaseMetric`.
+        collect_device, prefix: see :class:`BaseMetric`.
 
     Raises:
         ValueError: an unknown ``eval_mode``.
@@ -51,7 +51,7 @@ class VOCMetric(BaseMetric):
         self.classwise = classwise
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Notes boxes and classes of each sample, predicted and true."""
+        """Record boxes and classes of each sample, predicted and true."""
         for sample in data_samples:
             for field in ("pred_instances", "gt_instances"):
                 if sample.get(field) is None:
@@ -68,7 +68,7 @@ class VOCMetric(BaseMetric):
             )
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
-        """Returns the results."""
+        """Return the results."""
         classes = [str(name) for name in (self.dataset_meta or {}).get("classes", ())]
         if not classes:
             raise ValueError("VOCMetric cannot tell the classes: the dataset's metainfo must name them")
@@ -86,7 +86,7 @@ class VOCMetric(BaseMetric):
         return metrics
 
     def _precisions(self, results: list[dict[str, Any]], label: int) -> Tensor:
-        """Returns the average precision of a class for each threshold; NaN without instances."""
+        """Return the average precision of a class for each threshold; NaN without instances."""
         scores, hits, counts = [], [], []
         number = 0
         for result in results:
@@ -106,7 +106,7 @@ class VOCMetric(BaseMetric):
         return torch.stack([self._average(hit[counted[:, i], i], number) for i in range(len(self.iou_thrs))])
 
     def _match(self, boxes: Tensor, true: Tensor, difficult: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns of predictions, the best first, whether they are right, and whether they count.
+        """Return of predictions, the best first, whether they are right, and whether they count.
 
         Both are booleans of shape (predictions, thresholds).
         """
@@ -130,7 +130,7 @@ class VOCMetric(BaseMetric):
         return right, counted
 
     def _average(self, right: Tensor, number: int) -> Tensor:
-        """Returns the average precision of predictions in the order of their scores, of so many instances."""
+        """Return the average precision of predictions in the order of their scores, of so many instances."""
         hits = right.double().cumsum(0)
         recall = torch.cat([hits.new_zeros(1), hits / number, hits.new_ones(1)])
         precision = hits / torch.arange(1, len(right) + 1)

@@ -11,7 +11,7 @@ from trainwright.engine.registry import MODELS
 class MSRAHeatmap(nn.Module):
     """Writes each keypoint as a Gaussian into a heat map of its own, and finds it there (Xiao et al. 2018).
 
-    https://arxiv.org/abs/1804.06208. The centre of the first pixel has the coordinates (0, 0), in the input as in the
+    https://arxiv.org/abs/1804.06208. The center of the first pixel has the coordinates (0, 0), in the input as in the
     heat map, and both cover the same area; so a flipped heat map belongs exactly to the flipped input. With
     ``unbiased`` the Gaussians keep fractions of a pixel and are read by the shape of their peaks (DARK, Zhang et al.
     2020, https://arxiv.org/abs/1910.06278).
@@ -21,8 +21,8 @@ class MSRAHeatmap(nn.Module):
         heatmap_size: width and height of its heat maps.
         sigma: standard deviation of the Gaussians, in pixels of the heat map; positive.
         unbiased: write and read fractions of a pixel exactly; otherwise peaks are written at whole pixels and read
-            a quarter of a pixel towards their larger neighbours.
-        blur_kernel_size: size of the filter that smoothes heat maps before ``unbiased`` reading; odd.
+            a quarter of a pixel towards their larger neighbors.
+        blur_kernel_size: size of the filter that smooths heat maps before ``unbiased`` reading; odd.
 
     Raises:
         ValueError: a size, ``sigma`` or ``blur_kernel_size`` is out of range.
@@ -49,30 +49,30 @@ class MSRAHeatmap(nn.Module):
         self.blur_kernel_size = blur_kernel_size
 
     def encode(self, keypoints: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns heat maps, and which of them count.
+        """Return heat maps, and which of them count.
 
         Args:
             keypoints: x and y in pixels of the input, of shape (N, K, 2).
-            visible: 0 for keypoints that are not labelled, of shape (N, K).
+            visible: 0 for keypoints that are not labeled, of shape (N, K).
 
         Returns:
             float32 heat maps of shape (N, K, height, width) with peaks of 1; and their weights, 1 or 0, of shape
             (N, K): a keypoint whose Gaussian lies outside does not count either.
         """
         width, height = self.heatmap_size
-        centres = self._to_heatmap(keypoints.float())
+        centers = self._to_heatmap(keypoints.float())
         if not self.unbiased:
-            centres = centres.round()
+            centers = centers.round()
         reach = 3 * self.sigma
-        limit = centres.new_tensor([width, height])
-        inside = ((centres >= -reach) & (centres < limit + reach)).all(-1)
-        columns = self._gaussian(centres[..., 0], width, reach)
-        rows = self._gaussian(centres[..., 1], height, reach)
+        limit = centers.new_tensor([width, height])
+        inside = ((centers >= -reach) & (centers < limit + reach)).all(-1)
+        columns = self._gaussian(centers[..., 0], width, reach)
+        rows = self._gaussian(centers[..., 1], height, reach)
         heatmaps = rows[..., :, None] * columns[..., None, :]
         return heatmaps, ((visible > 0) & inside).to(heatmaps.dtype)
 
     def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the keypoints and their scores.
+        """Return the keypoints and their scores.
 
         Args:
             heatmaps: shape (N, K, height, width).
@@ -89,7 +89,7 @@ class MSRAHeatmap(nn.Module):
         else:
             left, right, up, down = self._around(heatmaps, peaks)
             offset = 0.25 * torch.stack([right - left, down - up], -1).sign()
-        # At the edge one neighbour is missing.
+        # At the edge one neighbor is missing.
         limit = peaks.new_tensor([width - 1, height - 1])
         offset = offset.where((peaks > 0) & (peaks < limit), 0.0)
         return self._to_input(peaks + offset), scores
@@ -97,9 +97,9 @@ class MSRAHeatmap(nn.Module):
     def extra_repr(self) -> str:
         return f"input_size={self.input_size}, heatmap_size={self.heatmap_size}, sigma={self.sigma}"
 
-    def _gaussian(self, centres: Tensor, size: int, reach: float) -> Tensor:
-        """Returns a Gaussian along one axis, of shape (N, K, size), cut off at three standard deviations."""
-        distance = torch.arange(size, device=centres.device) - centres[..., None]
+    def _gaussian(self, centers: Tensor, size: int, reach: float) -> Tensor:
+        """Return a Gaussian along one axis, of shape (N, K, size), cut off at three standard deviations."""
+        distance = torch.arange(size, device=centers.device) - centers[..., None]
         return torch.exp(-distance.square() / (2 * self.sigma**2)).where(distance.abs() <= reach, 0.0)
 
     def _stride(self, like: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class MSRAHeatmap(nn.Module):
         return (points + 0.5) * self._stride(points) - 0.5
 
     def _around(self, planes: Tensor, peaks: Tensor) -> list[Tensor]:
-        """Returns the values left, right, above and below of peaks, each of shape (N, K)."""
+        """Return the values left, right, above and below of peaks, each of shape (N, K)."""
         return [self._at(planes, peaks, *step) for step in ((-1, 0), (1, 0), (0, -1), (0, 1))]
 
     def _at(self, planes: Tensor, peaks: Tensor, right: int, down: int) -> Tensor:
@@ -122,7 +122,7 @@ class MSRAHeatmap(nn.Module):
         return planes.flatten(2).gather(2, (y * width + x)[..., None])[..., 0]
 
     def _taylor_offset(self, heatmaps: Tensor, peaks: Tensor) -> Tensor:
-        """Returns how far the peak of a smooth surface lies from the largest pixel: -H⁻¹g of its logarithm."""
+        """Return how far the peak of a smooth surface lies from the largest pixel: -H⁻¹g of its logarithm."""
         surface = self._blurred(heatmaps).clamp(min=1e-10).log()
         here = self._at(surface, peaks, 0, 0)
         left, right, up, down = self._around(surface, peaks)
@@ -136,7 +136,7 @@ class MSRAHeatmap(nn.Module):
         return offset.where(is_peak[..., None], 0.0).clamp(-1, 1)
 
     def _blurred(self, heatmaps: Tensor) -> Tensor:
-        """Smoothes by a Gaussian filter; the deviation follows from the size as in OpenCV."""
+        """Smooth by a Gaussian filter; the deviation follows from the size as in OpenCV."""
         reach = self.blur_kernel_size // 2
         deviation = 0.3 * (reach - 1) + 0.8
         steps = torch.arange(-reach, reach + 1, device=heatmaps.device, dtype=heatmaps.dtype)

@@ -36,7 +36,7 @@ class TopdownPoseEstimator(BaseModel):
         test_cfg: ``dict(flip_test=True)`` predicts the mean of the heat maps of the input and of its mirror image.
         flip_indices: for each keypoint the one that takes its place in a mirror, for the flip test.
         data_preprocessor: module or config; of type ``PoseDataPreprocessor`` if it has no type.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
 
     Raises:
         ConfigError: ``test_cfg`` has an unknown key, or a flip test has no, or bad, ``flip_indices``.
@@ -62,7 +62,7 @@ class TopdownPoseEstimator(BaseModel):
         self.head: Any = MODELS.build(head)
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Returns losses, predictions, or heat maps.
+        """Return losses, predictions, or heat maps.
 
         Args:
             inputs: float images of shape (N, C, H, W), each a crop around one instance.
@@ -79,12 +79,12 @@ class TopdownPoseEstimator(BaseModel):
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
 
     def extract_feat(self, inputs: Tensor) -> Any:
-        """Returns the output of backbone and neck."""
+        """Return the output of backbone and neck."""
         features = self.backbone(inputs)
         return features if self.neck is None else self.neck(features)
 
     def compile_forward(self, **options: Any) -> None:
-        """Compiles backbone and neck: the rest deals with data samples, which a compiler gains nothing from.
+        """Compile backbone and neck: the rest deals with data samples, which a compiler gains nothing from.
 
         Args:
             **options: arguments of :func:`torch.compile`.
@@ -109,6 +109,6 @@ def _flip_test(test_cfg: Mapping[str, Any], flip_indices: Sequence[int] | None) 
         raise ConfigError("flip_indices", f"must name each keypoint once, from 0, not {list(flip_indices)}")
     flip_test = bool(test_cfg.get("flip_test", False))
     if flip_test and flip_indices is None:
-        hint = "copy those of the data set's metainfo; without left and right they are (0, 1, 2, ...)"
+        hint = "copy those of the dataset's metainfo; without left and right they are (0, 1, 2, ...)"
         raise ConfigError("flip_indices", "the flip test needs to know which keypoints a mirror swaps", hint)
     return flip_test

@@ -31,7 +31,7 @@ class HeatmapHead(BaseModule):
         deconv_out_channels: channels after each transposed convolution, which doubles height and width.
         deconv_kernel_sizes: sizes of their kernels, 2, 3 or 4.
         loss: module or config of the loss of heat maps; ``dict(type='KeypointMSELoss')`` if None.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
 
     Raises:
         ConfigError: the two lists differ in length, or a kernel has another size.
@@ -62,7 +62,7 @@ class HeatmapHead(BaseModule):
         self.loss_module: nn.Module = MODELS.build({"type": "KeypointMSELoss"} if loss is None else loss)
 
     def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
-        """Returns heat maps of shape (N, out_channels, H, W).
+        """Return heat maps of shape (N, out_channels, H, W).
 
         Args:
             features: shape (N, in_channels, h, w), or several of them of which the last is taken.
@@ -72,7 +72,7 @@ class HeatmapHead(BaseModule):
         return heatmaps
 
     def loss(self, features: Tensor | Sequence[Tensor], data_samples: Any) -> dict[str, Tensor]:
-        """Returns the loss of a batch.
+        """Return the loss of a batch.
 
         Args:
             features: as for :meth:`forward`.
@@ -91,17 +91,17 @@ class HeatmapHead(BaseModule):
         return {"loss_kpt": self.loss_module(heatmaps, target, weights)}
 
     def predict(self, features: Tensor | Sequence[Tensor], data_samples: Any = None) -> Any:
-        """Returns the data samples of a batch with ``pred_instances`` in coordinates of the original images."""
+        """Return the data samples of a batch with ``pred_instances`` in coordinates of the original images."""
         return self.predict_heatmaps(self(features), data_samples)
 
     def predict_heatmaps(self, heatmaps: Tensor, data_samples: Any = None) -> Any:
-        """Returns what :meth:`predict` does, for heat maps of shape (N, K, H, W)."""
+        """Return what :meth:`predict` does, for heat maps of shape (N, K, H, W)."""
         keypoints, scores = self.codec.decode(heatmaps.detach())
         return add_pose_predictions(keypoints, scores, data_samples)
 
 
 def flip_heatmaps(heatmaps: Tensor, flip_indices: Sequence[int]) -> Tensor:
-    """Returns the heat maps of a mirrored input as those of the input itself.
+    """Return the heat maps of a mirrored input as those of the input itself.
 
     Args:
         heatmaps: shape (N, K, H, W).

@@ -34,7 +34,7 @@ class Pose2DInferencer(Inferencer):
         bboxes: Sequence[Any] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Predicts.
+        """Predict.
 
         Args:
             inputs: as for :class:`Inferencer`.
@@ -62,14 +62,14 @@ class Pose2DInferencer(Inferencer):
         return self.postprocess(predictions, pictures, return_datasamples, **for_postprocess)
 
     def preprocess(self, inputs: Sequence[Any], batch_size: int = 1, **kwargs: Any) -> Iterator[Any]:
-        """Yields batches of crops, for pairs of an image and a box or None."""
+        """Yield batches of crops, for pairs of an image and a box or None."""
         crops = (self.pipeline(image, {} if box is None else {"bbox": box}) for image, box in inputs)  # type: ignore[call-arg]
         for chunk in self._get_chunk_data(crops, batch_size):
             yield self.collate_fn(chunk)
 
 
 def _boxes_of_images(bboxes: Sequence[Any] | None, number: int) -> list[list[Any]]:
-    """Returns a list of boxes for each image."""
+    """Return a list of boxes for each image."""
     if bboxes is None:
         return [[None]] * number
     alone = number == 1 and (len(bboxes) == 0 or torch.as_tensor(bboxes[0]).ndim == 1)
@@ -80,7 +80,7 @@ def _boxes_of_images(bboxes: Sequence[Any] | None, number: int) -> list[list[Any
 
 
 def _merged(samples: list[DataSample]) -> DataSample:
-    """Returns one sample with the instances of all."""
+    """Return one sample with the instances of all."""
     if not samples:
         shapes: dict[str, tuple[int, ...]] = {
             "keypoints": (0, 0, 2),

@@ -13,7 +13,7 @@ _SURE = 0.2  # keypoints below say nothing about the instance, as in the evaluat
 
 
 def gather_keypoints(data_samples: Any, number: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Returns the keypoints of a batch, and how visible they are.
+    """Return the keypoints of a batch, and how visible they are.
 
     Args:
         data_samples: list of data samples with one instance each in ``gt_instances``: ``keypoints`` of shape
@@ -22,7 +22,7 @@ def gather_keypoints(data_samples: Any, number: int, device: torch.device | str 
         device: of the results.
 
     Returns:
-        x and y in pixels of the input, of shape (N, K, 2), and 0 for those not labelled, of shape (N, K).
+        x and y in pixels of the input, of shape (N, K, 2), and 0 for those not labeled, of shape (N, K).
 
     Raises:
         ValueError: a sample has no keypoints, not one instance, or another number of keypoints; it is named.
@@ -35,7 +35,7 @@ def gather_keypoints(data_samples: Any, number: int, device: torch.device | str 
         keypoints = None if instances is None else instances.get("keypoints")
         if keypoints is None:
             raise ValueError(
-                f"{sample_name(sample)} has no keypoints in gt_instances: does the data set give gt_keypoints?"
+                f"{sample_name(sample)} has no keypoints in gt_instances: does the dataset give gt_keypoints?"
             )
         if keypoints.shape != (1, number, 2):
             raise ValueError(
@@ -49,7 +49,7 @@ def gather_keypoints(data_samples: Any, number: int, device: torch.device | str 
 
 
 def add_pose_predictions(keypoints: Tensor, scores: Tensor, data_samples: Any = None) -> list[DataSample]:
-    """Returns the data samples with ``pred_instances``, everything in coordinates of the original images.
+    """Return the data samples with ``pred_instances``, everything in coordinates of the original images.
 
     ``pred_instances`` has ``keypoints`` (1, K, 2), ``keypoint_scores`` (1, K), ``scores`` (1,), which is the mean of
     those over 0.2 times the score of the box where it has one, ``bboxes`` (1, 4), the box that was looked into, or else
@@ -84,12 +84,12 @@ def add_pose_predictions(keypoints: Tensor, scores: Tensor, data_samples: Any = 
 
 
 def _around(keypoints: Tensor) -> Tensor:
-    """Returns the boxes (N, 4) around keypoints (N, K, 2)."""
+    """Return the boxes (N, 4) around keypoints (N, K, 2)."""
     return torch.cat([keypoints.amin(1), keypoints.amax(1)], 1)
 
 
 def _inverse(sample: BaseDataElement) -> Tensor:
-    """Returns the matrix (2, 3) from the input back to the original image; the same pixels where none is known."""
+    """Return the matrix (2, 3) from the input back to the original image; the same pixels where none is known."""
     whole = torch.eye(3, dtype=torch.float64)
     if "warp_matrix" in sample:
         whole[:2] = torch.tensor(sample.warp_matrix, dtype=torch.float64).view(2, 3)
@@ -97,17 +97,17 @@ def _inverse(sample: BaseDataElement) -> Tensor:
 
 
 def _warped(points: Tensor, matrices: Tensor) -> Tensor:
-    """Moves points (N, K, 2) by matrices (N, 2, 3)."""
+    """Move points (N, K, 2) by matrices (N, 2, 3)."""
     return points @ matrices[:, :, :2].transpose(1, 2) + matrices[:, None, :, 2]
 
 
 def _restored(instances: InstanceData, back: Tensor) -> InstanceData:
-    """Returns true instances in coordinates of the original image, by a matrix (1, 2, 3)."""
+    """Return true instances in coordinates of the original image, by a matrix (1, 2, 3)."""
     restored: InstanceData = instances.new()
     keypoints, boxes = instances.get("keypoints"), instances.get("bboxes")
     if keypoints is not None:
         restored.keypoints = _warped(keypoints, back.to(keypoints))
     if boxes is not None:
-        # Boxes count from the edge of the first pixel, keypoints from its centre.
+        # Boxes count from the edge of the first pixel, keypoints from its center.
         restored.bboxes = (_warped(boxes.view(-1, 2, 2) - 0.5, back.to(boxes)) + 0.5).flatten(1)
     return restored

@@ -12,7 +12,7 @@ class KeypointMSELoss(nn.Module):
 
     Args:
         use_target_weight: whether each heat map has the weight that comes with its target.
-        loss_weight: factor of the loss.
+        loss_weight: weight of the loss.
     """
 
     def __init__(self, use_target_weight: bool = True, loss_weight: float = 1.0) -> None:
@@ -21,7 +21,7 @@ class KeypointMSELoss(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, output: Tensor, target: Tensor, target_weights: Tensor | None = None) -> Tensor:
-        """Returns the loss; the mean is over all pixels, also those of heat maps with the weight 0.
+        """Return the loss; the mean is over all pixels, also those of heat maps with the weight 0.
 
         Args:
             output: heat maps of shape (N, K, H, W).

@@ -15,14 +15,14 @@ class PCKAccuracy(BatchMetric):
     """Percentage of correct keypoints: those that lie near enough to the true ones.
 
     The result ``PCK`` is the mean over the kinds of keypoints of the share that is correct, from 0 to 1. A keypoint
-    counts where it is labelled. Predicted instances must be those of the truth in the same order, as a top-down model
+    counts where it is labeled. Predicted instances must be those of the truth in the same order, as a top-down model
     gives them.
 
     Args:
         thr: largest distance that is correct, as a share of the longer side of the true box; positive.
         classwise: return the share of each kind of keypoint too, as ``PCK.nose``.
-        collect_device: as for :class:`BaseMetric`.
-        prefix: as for :class:`BaseMetric`; ``pose`` by default.
+        collect_device: see :class:`BaseMetric`.
+        prefix: see :class:`BaseMetric`; ``pose`` by default.
 
     Raises:
         ValueError: ``thr`` is not positive.
@@ -42,14 +42,14 @@ class PCKAccuracy(BatchMetric):
         self.classwise = classwise
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Counts for each sample the keypoints that are labelled, and those that are correct."""
+        """Count for each sample the keypoints that are labeled, and those that are correct."""
         counts = [_counts(sample, self.thr) for sample in data_samples]
         self.results.append((torch.stack(counts),))
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
-        """Returns the results; NaN where no keypoint is labelled."""
-        correct, labelled = results[0].sum(0)
-        shares = correct / labelled
+        """Return the results; NaN where no keypoint is labeled."""
+        correct, labeled = results[0].sum(0)
+        shares = correct / labeled
         metrics = {"PCK": shares.nanmean().item()}
         if self.classwise:
             names = (self.dataset_meta or {}).get("keypoints") or range(len(shares))
@@ -58,7 +58,7 @@ class PCKAccuracy(BatchMetric):
 
 
 def _counts(sample: Mapping[str, Any], thr: float) -> Tensor:
-    """Returns how many keypoints of each kind are correct, and labelled: shape (2, K)."""
+    """Return how many keypoints of each kind are correct, and labeled: shape (2, K)."""
     truth, prediction = sample.get("gt_instances"), sample.get("pred_instances")
     name = sample.get("img_path") or f"sample {sample.get('sample_idx', '(without number)')}"
     for field, instances in (("gt_instances", truth), ("pred_instances", prediction)):
@@ -76,5 +76,5 @@ def _counts(sample: Mapping[str, Any], thr: float) -> Tensor:
     length = (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True)
     near = (found - true).norm(dim=-1) <= thr * length
     visible = truth.get("keypoints_visible")
-    labelled = torch.ones_like(near) if visible is None else visible.to(found.device) > 0
-    return torch.stack([(near & labelled).sum(0), labelled.sum(0)]).float()
+    labeled = torch.ones_like(near) if visible is None else visible.to(found.device) > 0
+    return torch.stack([(near & labeled).sum(0), labeled.sum(0)]).float()

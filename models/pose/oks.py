@@ -36,10 +36,10 @@ class CocoKeypointMetric(CocoMetric):
         self.nms_thr = nms_thr
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
-        """Returns the results by name.
+        """Return the results by name.
 
         Raises:
-            ValueError: the data set says no ``sigmas``, or not one for each keypoint; or see :class:`CocoMetric`.
+            ValueError: the dataset says no ``sigmas``, or not one for each keypoint; or see :class:`CocoMetric`.
         """
         images: dict[Any, dict[str, Any]] = {}
         for index, result in enumerate(results):
@@ -58,15 +58,15 @@ class CocoKeypointMetric(CocoMetric):
     def _sigmas(self, results: list[dict[str, Any]]) -> Array:
         sigmas = self.sigmas or (self.dataset_meta or {}).get("sigmas")
         if sigmas is None:
-            raise ValueError("CocoKeypointMetric needs metainfo=dict(sigmas=(...)) of the data set, one a keypoint")
+            raise ValueError("CocoKeypointMetric needs metainfo=dict(sigmas=(...)) of the dataset, one a keypoint")
         numbers = {result["predicted"]["keypoints"].shape[1] for result in results if _count(result["predicted"])}
         if numbers - {len(sigmas)}:
-            raise ValueError(f"the data set says {len(sigmas)} sigmas, but {max(numbers)} keypoints are predicted")
+            raise ValueError(f"the dataset says {len(sigmas)} sigmas, but {max(numbers)} keypoints are predicted")
         return np.array(sigmas, dtype=np.float64)
 
 
 def without_duplicates(found: Mapping[str, Array], sigmas: Array, thr: float) -> dict[str, Array]:
-    """Returns the predictions of one image that resemble none of their class with a higher score.
+    """Return the predictions of one image that resemble none of their class with a higher score.
 
     Args:
         found: ``keypoints`` (N, K, 2), ``scores`` (N,) and ``labels`` (N,), and what else predictions have.
@@ -89,7 +89,7 @@ def without_duplicates(found: Mapping[str, Array], sigmas: Array, thr: float) ->
 
 
 def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns two results of the same image as one."""
+    """Return two results of the same image as one."""
     parts = [part for part in ("predicted", "true", "ignored") if part in first]
     return {**first, **{part: _concatenated(first[part], second[part]) for part in parts}}
 
@@ -101,5 +101,5 @@ def _concatenated(first: Mapping[str, Array], second: Mapping[str, Array]) -> di
 
 
 def _count(instances: Mapping[str, Sequence[Any] | Array]) -> int:
-    """Returns the number of instances."""
+    """Return the number of instances."""
     return len(instances.get("keypoints", ()))

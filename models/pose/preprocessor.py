@@ -15,7 +15,7 @@ class PoseDataPreprocessor(ImgDataPreprocessor):
     """
 
     def forward(self, data: Any, training: bool = False) -> Any:
-        """Returns the batch with its images as one float tensor; see :class:`ImgDataPreprocessor`."""
+        """Return the batch with its images as one float tensor; see :class:`ImgDataPreprocessor`."""
         if not isinstance(data, Mapping):
             return super().forward(data, training)
         others = {key: value for key, value in data.items() if key != "data_samples"}

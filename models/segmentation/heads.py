@@ -27,7 +27,7 @@ class SegmentationHead(BaseModule):
         dropout: share of the channels that are dropped in training, in [0, 1).
         loss: module or config of the loss, or several; ``dict(type='SegCrossEntropyLoss')`` if None.
         ignore_index: label of pixels that do not count.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class SegmentationHead(BaseModule):
         self.losses = SegLosses(loss, ignore_index)
 
     def forward(self, features: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Tensor:
-        """Returns logits of shape (N, num_classes, h, w), in the size of the first level.
+        """Return logits of shape (N, num_classes, h, w), in the size of the first level.
 
         Args:
             features: one level of shape (N, in_channels, h, w), or the last of them are as many as
@@ -71,7 +71,7 @@ class SegmentationHead(BaseModule):
         return logits
 
     def loss(self, features: Any, data_samples: Any, input_size: torch.Size) -> dict[str, Tensor]:
-        """Returns the losses of a batch.
+        """Return the losses of a batch.
 
         Args:
             features: as for :meth:`forward`.
@@ -84,5 +84,5 @@ class SegmentationHead(BaseModule):
         return losses
 
     def predict(self, features: Any, data_samples: Any, input_size: torch.Size) -> Any:
-        """Returns the data samples of a batch with ``pred_sem_seg`` in the size of the original images."""
+        """Return the data samples of a batch with ``pred_sem_seg`` in the size of the original images."""
         return add_seg_predictions(self(features), data_samples, input_size)

@@ -17,7 +17,7 @@ class SegCrossEntropyLoss(nn.Module):
         class_weight: factor of each class; the loss is the weighted mean.
         ignore_index: label of pixels that do not count.
         label_smoothing: share of the probability that is spread evenly over all classes, in [0, 1].
-        loss_weight: factor of the loss.
+        loss_weight: weight of the loss.
         loss_name: its name in the log; must contain ``loss``.
     """
 
@@ -40,7 +40,7 @@ class SegCrossEntropyLoss(nn.Module):
         self.register_buffer("class_weight", weight, persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss.
+        """Return the loss.
 
         Args:
             logits: shape (N, C, H, W).
@@ -72,7 +72,7 @@ class OhemCrossEntropyLoss(SegCrossEntropyLoss):
         min_kept: smallest number of pixels per image that are kept, as far as so many count.
         class_weight: factor of each class.
         ignore_index: label of pixels that do not count.
-        loss_weight: factor of the loss.
+        loss_weight: weight of the loss.
         loss_name: its name in the log; must contain ``loss``.
 
     Raises:
@@ -95,12 +95,12 @@ class OhemCrossEntropyLoss(SegCrossEntropyLoss):
         self.min_kept = min_kept
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss; see :meth:`SegCrossEntropyLoss.forward`."""
+        """Return the loss; see :meth:`SegCrossEntropyLoss.forward`."""
         kept = self.hard_pixels(logits.detach(), target)
         return super().forward(logits, target.where(kept, self.ignore_index))
 
     def hard_pixels(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Returns which pixels are kept: bool, of shape (N, H, W)."""
+        """Return which pixels are kept: bool, of shape (N, H, W)."""
         valid = target != self.ignore_index
         probability = logits.softmax(1).gather(1, target.where(valid, 0)[:, None])[:, 0]
         probability = probability.where(valid, 2.0)  # above every other, so these come last
@@ -119,7 +119,7 @@ class DiceLoss(nn.Module):
         smooth: added to numerator and denominator; positive.
         class_weight: factor of each class; the loss is the weighted mean.
         ignore_index: label of pixels that do not count.
-        loss_weight: factor of the loss.
+        loss_weight: weight of the loss.
         loss_name: its name in the log; must contain ``loss``.
     """
 
@@ -142,7 +142,7 @@ class DiceLoss(nn.Module):
         self.register_buffer("class_weight", weight, persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss.
+        """Return the loss.
 
         Args:
             logits: shape (N, C, H, W).

@@ -33,8 +33,8 @@ class IoUMetric(BatchMetric):
         num_classes: by default as many as the dataset has ``seg_classes``, or else ``classes``.
         beta: how much more recall counts than precision in the F score; positive.
         classwise: return the results of each class too, as ``seg/IoU.car``.
-        collect_device: as for :class:`BaseMetric`.
-        prefix: as for :class:`BaseMetric`.
+        collect_device: see :class:`BaseMetric`.
+        prefix: see :class:`BaseMetric`.
 
     Raises:
         ValueError: no such metric.
@@ -66,7 +66,7 @@ class IoUMetric(BatchMetric):
         self.classwise = classwise
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Counts for each sample and class the pixels that are true, predicted, and both."""
+        """Count for each sample and class the pixels that are true, predicted, and both."""
         classes = self._class_names()
         counts = [
             pixel_counts(_plane(sample, "pred_sem_seg"), _plane(sample, "gt_sem_seg"), len(classes), self.ignore_index)
@@ -75,7 +75,7 @@ class IoUMetric(BatchMetric):
         self.results.append(tuple(torch.stack(column) for column in zip(*counts)))
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
-        """Returns the results in percent.
+        """Return the results in percent.
 
         Raises:
             ValueError: there were classes beyond the number of classes.
@@ -100,7 +100,7 @@ class IoUMetric(BatchMetric):
         return metrics
 
     def _columns(self, both: Tensor, predicted: Tensor, true: Tensor) -> dict[str, Tensor]:
-        """Returns the numbers of each class that are asked for, in percent."""
+        """Return the numbers of each class that are asked for, in percent."""
         precision, recall = both / predicted, both / true
         weight = self.beta**2
         known = {
@@ -123,7 +123,7 @@ class IoUMetric(BatchMetric):
 
 
 def pixel_counts(prediction: Tensor, truth: Tensor, num_classes: int, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Counts the pixels of each class that are predicted rightly, predicted, and true.
+    """Count the pixels of each class that are predicted rightly, predicted, and true.
 
     Args:
         prediction: classes, of any shape.
@@ -154,7 +154,7 @@ def pixel_counts(prediction: Tensor, truth: Tensor, num_classes: int, ignore_ind
 def _plane(sample: Mapping[str, Any], field: str) -> Tensor:
     pixels = sample.get(field)
     if pixels is None:
-        cause = "the data set must give it (LoadSegMap)" if field == "gt_sem_seg" else "the model must predict it"
+        cause = "the dataset must give it (LoadSegMap)" if field == "gt_sem_seg" else "the model must predict it"
         raise ValueError(f"{sample.get('img_path', 'a sample')} has no {field}: {cause}")
     plane: Tensor = pixels["sem_seg"]
     return plane.squeeze(0)

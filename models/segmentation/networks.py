@@ -25,7 +25,7 @@ def TorchvisionSegmentationModel(
     weights_backbone: str | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """Returns a network of torchvision for semantic segmentation: FCN, DeepLabV3 or LR-ASPP.
+    """Return a network of torchvision for semantic segmentation: FCN, DeepLabV3 or LR-ASPP.
 
     It returns a dict with the logits ``out``, of shape (N, num_classes, H, W), and with ``aux_loss`` those of the
     auxiliary head, ``aux``.
@@ -68,7 +68,7 @@ def TorchvisionSegmentationModel(
 
 
 def _feature_weights(state: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
-    """Returns the weights of a classifier that belong to its feature layers, under the names these have here."""
+    """Return the weights of a classifier that belong to its feature layers, under the names these have here."""
     layers = dict(backbone.named_children())
     plain = {name.removeprefix("features."): weight for name, weight in state.items()}
     return {name: weight for name, weight in plain.items() if name.partition(".")[0] in layers}
@@ -79,7 +79,7 @@ class UNet(BaseModule):
     """An encoder and a decoder with connections between layers of the same size (Ronneberger et al. 2015).
 
     https://arxiv.org/abs/1505.04597, with padded convolutions, so that the logits have the size of the image, and
-    with batch normalisation. Images may have any size.
+    with batch normalization. Images may have any size.
 
     Args:
         num_classes: number of classes, with the background; None for feature maps instead of logits: a tuple of the
@@ -89,7 +89,7 @@ class UNet(BaseModule):
         base_channels: channels of the first level; every level below has twice as many.
         depth: number of levels, at least 2; each below the first halves height and width.
         dropout: share of the channels of the lowest level that are dropped in training, in [0, 1).
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
 
     Raises:
         ValueError: fewer than 2 levels.
@@ -119,7 +119,7 @@ class UNet(BaseModule):
         self.classifier = None if num_classes is None else nn.Conv2d(base_channels, num_classes, 1)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Returns logits of shape (N, num_classes, H, W), or the finest and the lowest feature map.
+        """Return logits of shape (N, num_classes, H, W), or the finest and the lowest feature map.
 
         Args:
             images: float, of shape (N, in_channels, H, W).
@@ -141,7 +141,7 @@ class UNet(BaseModule):
 
 @MODELS.register_module()
 def TorchvisionFeatures(name: str, layers: str | Sequence[str], weights: str | None = None, **kwargs: Any) -> nn.Module:
-    """Returns the first part of a classification network of torchvision, which gives feature maps.
+    """Return the first part of a classification network of torchvision, which gives feature maps.
 
     It returns a tuple of them, in the order of ``layers``. What comes after the last one is left out.
 
@@ -196,6 +196,6 @@ def _double_convolution(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def _fit(features: Tensor, like: Tensor) -> Tensor:
-    """Pads features to the size of others: a level of odd size is one pixel larger than what was pooled from it."""
+    """Pad features to the size of others: a level of odd size is one pixel larger than what was pooled from it."""
     height, width = (a - b for a, b in zip(like.shape[-2:], features.shape[-2:]))
     return features if height == width == 0 else F.pad(features, (0, width, 0, height), mode="replicate")

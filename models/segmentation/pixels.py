@@ -13,7 +13,7 @@ from trainwright.engine.structures.sample import DataSample, sample_name
 
 
 def gather_seg_maps(data_samples: Any, size: Sequence[int], ignore_index: int = 255) -> Tensor:
-    """Returns the true classes of the pixels of a batch, padded at the bottom and right like its images.
+    """Return the true classes of the pixels of a batch, padded at the bottom and right like its images.
 
     Args:
         data_samples: a list of data samples with ``gt_sem_seg.sem_seg`` of shape (1, h, w); or a tensor of shape
@@ -42,7 +42,7 @@ def gather_seg_maps(data_samples: Any, size: Sequence[int], ignore_index: int = 
 def add_seg_predictions(
     logits: Tensor, data_samples: Any = None, input_size: Sequence[int] | None = None
 ) -> list[DataSample]:
-    """Returns the data samples with ``pred_sem_seg``, in the size of the original images.
+    """Return the data samples with ``pred_sem_seg``, in the size of the original images.
 
     The padding is cut off, the logits are resized to ``ori_shape`` where the sample knows it, and each pixel gets
     the class of its largest logit.
@@ -70,7 +70,7 @@ Size = tuple[int, int]
 
 
 def _shapes(sample: BaseDataElement, input_size: Sequence[int] | None, logits: Tensor) -> tuple[Size, Size, Size]:
-    """Returns the sizes of the padded input, of the image in it, and of the original image."""
+    """Return the sizes of the padded input, of the image in it, and of the original image."""
     padded = _size(input_size or sample.get("batch_input_shape") or logits.shape[-2:])
     image = _size(sample.get("img_shape") or padded)
     return padded, image, _size(sample.get("ori_shape") or image)
@@ -112,7 +112,7 @@ def _seg_map(sample: BaseDataElement) -> Tensor:
     if pixels is None:
         raise ValueError(
             f"{sample_name(sample)} has no gt_sem_seg: does the pipeline load class maps (LoadSegMap), "
-            "and does the data set know where they are?"
+            "and does the dataset know where they are?"
         )
     plane: Tensor = pixels.sem_seg
     return plane

@@ -17,7 +17,7 @@ class SegDataPreprocessor(ImgDataPreprocessor):
     """
 
     def forward(self, data: Any, training: bool = False) -> Any:
-        """Returns the batch with its images as one float tensor; see :class:`ImgDataPreprocessor`."""
+        """Return the batch with its images as one float tensor; see :class:`ImgDataPreprocessor`."""
         batch = super().forward(data, training)
         if not training:
             images, samples = (

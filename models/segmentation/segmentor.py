@@ -39,7 +39,7 @@ class SemanticSegmentor(BaseModel):
             stride=(height, width))`` the mean of the logits of overlapping windows.
         ignore_index: label of pixels that do not count: of the padding, and for the default loss.
         data_preprocessor: module or config; of type ``SegDataPreprocessor`` if it has no type.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
 
     Raises:
         ConfigError: ``test_cfg`` is incomplete, or ``num_classes`` is missing or given twice.
@@ -65,7 +65,7 @@ class SemanticSegmentor(BaseModel):
         self.aux_loss_weight = aux_loss_weight
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Returns losses, predictions, or logits.
+        """Return losses, predictions, or logits.
 
         Args:
             inputs: float images of shape (N, C, H, W).
@@ -82,13 +82,13 @@ class SemanticSegmentor(BaseModel):
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
 
     def encode_decode(self, inputs: Tensor) -> Tensor:
-        """Returns the logits as ``test_cfg`` says: of whole images, or the mean of windows."""
+        """Return the logits as ``test_cfg`` says: of whole images, or the mean of windows."""
         if self.window is None:
             return _main(self.network(inputs))
         return slide(lambda crop: _main(self.network(crop)), inputs, *self.window)
 
     def compile_forward(self, **options: Any) -> None:
-        """Compiles the network: the rest deals with data samples, which a compiler gains nothing from.
+        """Compile the network: the rest deals with data samples, which a compiler gains nothing from.
 
         Args:
             **options: arguments of :func:`torch.compile`.
@@ -134,7 +134,7 @@ class SegLosses(nn.Module):
                 raise ConfigError("loss", f"its ignore_index is {theirs}, the model's {ignore_index}", hint)
 
     def forward(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Returns the losses by name.
+        """Return the losses by name.
 
         Args:
             logits: shape (N, C, H, W).
@@ -144,7 +144,7 @@ class SegLosses(nn.Module):
 
 
 def slide(network: Any, inputs: Tensor, crop_size: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """Returns the mean of the logits of overlapping windows.
+    """Return the mean of the logits of overlapping windows.
 
     The last window of a row or column is moved back, to lie within the image; windows larger than the image are
     cut to it.
@@ -176,7 +176,7 @@ def _starts(length: int, window: int, stride: int) -> list[int]:
 
 
 def _window(test_cfg: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Returns size and stride of the windows, or None for whole images."""
+    """Return size and stride of the windows, or None for whole images."""
     settings = dict(test_cfg)
     mode = settings.pop("mode", "whole")
     if mode not in ("whole", "slide"):

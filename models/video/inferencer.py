@@ -44,7 +44,7 @@ class ActionRecogInferencer(Inferencer):
         return np.concatenate([frame.permute(1, 2, 0).numpy() for frame in frames], axis=1)
 
     def pred2dict(self, data_sample: Any) -> Any:
-        """Returns a prediction as numbers, strings, lists and dictionaries."""
+        """Return a prediction as numbers, strings, lists and dictionaries."""
         result = super().pred2dict(data_sample)
         if isinstance(data_sample, BaseDataElement) and "filename" in data_sample:
             result["filename"] = data_sample.filename
@@ -83,7 +83,7 @@ class _VideoPipeline:
 
 
 def _opened(source: Any) -> Any:
-    """Returns the sample of a video, with its reader."""
+    """Return the sample of a video, with its reader."""
     if isinstance(source, str | os.PathLike):
         sample: dict[str, Any] = {"filename": os.fspath(source)}
     else:

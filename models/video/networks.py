@@ -14,7 +14,7 @@ from trainwright.models.pretrained import find_torchvision_weights
 
 @MODELS.register_module()
 def TorchvisionVideoModel(name: str, num_classes: int = 400, weights: str | None = None, **kwargs: Any) -> nn.Module:
-    """Returns a network of torchvision for videos: R3D, MC3, R(2+1)D, S3D, MViT or Swin3D.
+    """Return a network of torchvision for videos: R3D, MC3, R(2+1)D, S3D, MViT or Swin3D.
 
     It takes clips of shape (N, 3, T, H, W) and returns logits of shape (N, num_classes). MViT takes 16 frames of
     224x224, the others clips of any size.
@@ -48,7 +48,7 @@ def TorchvisionVideoModel(name: str, num_classes: int = 400, weights: str | None
 class SmallC3D(BaseModule):
     """A few 3D convolutions, for small experiments: a short form of C3D (Tran et al. 2015).
 
-    https://arxiv.org/abs/1412.0767, with batch normalisation, and with a mean over all places in the end, so that
+    https://arxiv.org/abs/1412.0767, with batch normalization, and with a mean over all places in the end, so that
     clips may have any size. Every level halves height and width, and the last one the time as well.
 
     Args:
@@ -57,7 +57,7 @@ class SmallC3D(BaseModule):
         base_channels: channels of the first level; every further one has twice as many.
         depth: number of levels, at least 1.
         dropout: share of the features that are dropped in training, in [0, 1).
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class SmallC3D(BaseModule):
         self.fc = nn.Linear(channels, num_classes)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Returns logits of shape (N, num_classes).
+        """Return logits of shape (N, num_classes).
 
         Args:
             clips: float, of shape (N, in_channels, T, H, W).

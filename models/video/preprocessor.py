@@ -15,15 +15,15 @@ from trainwright.models.preprocessor import BaseDataPreprocessor
 
 @MODELS.register_module()
 class ActionDataPreprocessor(BaseDataPreprocessor):
-    """Batches clips: moves them to the device as they are, and normalises them there.
+    """Batches clips: moves them to the device as they are, and normalizes them there.
 
     Args:
-        mean: mean of the pixels by channel: 3 values, or 1 for all channels alike; not normalised if None.
+        mean: mean of the pixels by channel: 3 values, or 1 for all channels alike; not normalized if None.
         std: standard deviation of the pixels, likewise.
         num_classes: number of classes, for the batch augmentations.
         batch_augments: config of an augmentation of whole batches in training, such as ``dict(type='Mixup',
             alpha=0.8)``, or a list of several, one of which is drawn for each batch. Takes one clip a video.
-        non_blocking: let the copy overlap with computing; needs pinned memory.
+        non_blocking: overlap the copy with computation; requires pinned memory.
 
     Raises:
         ValueError: only one of ``mean`` and ``std`` is given, or not 1 or 3 values.
@@ -43,7 +43,7 @@ class ActionDataPreprocessor(BaseDataPreprocessor):
         super().__init__(non_blocking)
         if (mean is None) != (std is None):
             raise ValueError("mean and std must be given together")
-        self._normalises = mean is not None
+        self._normalizes = mean is not None
         if mean is not None and std is not None:
             if len(mean) not in (1, 3) or len(std) not in (1, 3):
                 raise ValueError(f"mean and std must have 1 or 3 values, not {len(mean)} and {len(std)}")
@@ -57,7 +57,7 @@ class ActionDataPreprocessor(BaseDataPreprocessor):
             self.batch_augments = MODELS.build(batch_augments, num_classes=num_classes)
 
     def forward(self, data: Any, training: bool = False) -> Any:
-        """Returns the batch with its clips as one float tensor.
+        """Return the batch with its clips as one float tensor.
 
         Args:
             data: dict with ``inputs``: a list of tensors of shape (clips, C, T, H, W), or one tensor with a leading
@@ -94,4 +94,4 @@ class ActionDataPreprocessor(BaseDataPreprocessor):
             shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
             raise ValueError(f"inputs are (clips, C, T, H, W) for each video, as FormatShape gives them, not {shape}")
         clips: Tensor = self.cast_data(inputs).float()
-        return (clips - self.mean).div_(self.std) if self._normalises else clips
+        return (clips - self.mean).div_(self.std) if self._normalizes else clips

@@ -39,7 +39,7 @@ class Recognizer3D(BaseModel):
             logits.
         test_cfg: ``dict(max_testing_views=4)`` predicts so many clips at once, to save memory.
         data_preprocessor: module or config; of type ``ActionDataPreprocessor`` if it has no type.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
 
     Raises:
         ConfigError: an unknown ``average_clips`` or key of ``test_cfg``.
@@ -73,7 +73,7 @@ class Recognizer3D(BaseModel):
         self.loss_module: nn.Module = MODELS.build({"type": "CrossEntropyLoss"} if loss is None else loss)
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Returns losses, predictions, or logits.
+        """Return losses, predictions, or logits.
 
         Args:
             inputs: float clips of shape (N, clips, C, T, H, W).
@@ -91,7 +91,7 @@ class Recognizer3D(BaseModel):
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
 
     def logits(self, clips: Tensor) -> Tensor:
-        """Returns logits of shape (N, num_classes).
+        """Return logits of shape (N, num_classes).
 
         Args:
             clips: float, of shape (N, C, T, H, W).
@@ -100,7 +100,7 @@ class Recognizer3D(BaseModel):
         return features if self.cls_head is None else self.cls_head(features)
 
     def compile_forward(self, **options: Any) -> None:
-        """Compiles the backbone: the rest deals with data samples, which a compiler gains nothing from.
+        """Compile the backbone: the rest deals with data samples, which a compiler gains nothing from.
 
         Args:
             **options: arguments of :func:`torch.compile`.
@@ -108,13 +108,13 @@ class Recognizer3D(BaseModel):
         self.backbone.compile(**options)
 
     def _logits_of_views(self, inputs: Tensor) -> Tensor:
-        """Returns the logits of all clips, of shape (N, clips, num_classes), not too many at once."""
+        """Return the logits of all clips, of shape (N, clips, num_classes), not too many at once."""
         clips = inputs.flatten(0, 1)
         parts = torch.split(clips, self.max_testing_views or len(clips))
         return torch.unflatten(torch.cat([self.logits(part) for part in parts]), 0, inputs.shape[:2])
 
     def _average(self, logits: Tensor) -> Tensor:
-        """Returns logits (N, num_classes) whose softmax is the mean over the clips."""
+        """Return logits (N, num_classes) whose softmax is the mean over the clips."""
         if self.average_clips == "score":
             return logits.mean(1)
         return logits.float().log_softmax(2).logsumexp(1)

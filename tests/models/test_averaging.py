@@ -37,7 +37,7 @@ def train(model: nn.Module) -> None:
 
 
 def change(model: nn.Module, generator: torch.Generator) -> None:
-    """Adds quarters to all weights and buffers: exact on every processor, unlike a step of training."""
+    """Add quarters to all weights and buffers: exact on every processor, unlike a step of training."""
     with torch.no_grad():
         for tensor in [*model.parameters(), *model.buffers()]:
             if tensor.is_floating_point():

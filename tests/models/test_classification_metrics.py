@@ -33,7 +33,7 @@ LABELS = {"gt_label": torch.tensor([0, 2, 1, 3]), "pred_label": torch.tensor([0,
 
 
 def evaluate(metric: Any, batched: bool = True, size: int | None = None, **columns: Tensor) -> dict[str, Any]:
-    """Evaluates in two batches."""
+    """Evaluate in two batches."""
     evaluator = Evaluator(metric)
     length = len(columns["gt_label"])
     for rows in (slice(0, 2), slice(2, None)):

@@ -54,7 +54,7 @@ def network(name: str, **settings: Any) -> dict[str, Any]:
 def sample(
     *boxes: tuple[float, ...], labels: Any = None, size: tuple[int, int] = (48, 48), **metainfo: Any
 ) -> DataSample:
-    """Returns a data sample with these boxes, masks that fill them, and keypoints at their corners."""
+    """Return a data sample with these boxes, masks that fill them, and keypoints at their corners."""
     made = DataSample(metainfo=dict(ori_shape=size, **metainfo))
     tensor = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     masks = torch.zeros(len(boxes), *size, dtype=torch.uint8)
@@ -408,7 +408,7 @@ META = dict(classes=("cat", "dog"))
 
 
 def with_predictions(made: DataSample, *found: tuple[float, ...], labels: Any = None) -> DataSample:
-    """Adds predictions (left, top, right, bottom, score), with masks that fill their boxes."""
+    """Add predictions (left, top, right, bottom, score), with masks that fill their boxes."""
     tensor = torch.tensor(found, dtype=torch.float32).reshape(-1, 5)
     truth = sample(*tensor[:, :4].tolist(), labels=labels, size=made.ori_shape).gt_instances
     made.pred_instances = InstanceData(
@@ -618,7 +618,7 @@ def test_the_right_boxes_score_one() -> None:
 
 
 def short(**changes: Any) -> dict[str, Any]:
-    """Returns changes of a config that make it one of a few seconds: small pictures, only circles."""
+    """Return changes of a config that make it one of a few seconds: small pictures, only circles."""
     loaders = {
         f"{split}_dataloader.dataset.{key}": value
         for split in ("train", "val", "test")

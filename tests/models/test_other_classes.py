@@ -13,7 +13,7 @@ SMALL = dict(base_channels=4, depth=2)
 
 
 def models(classes: int) -> dict[str, Any]:
-    """Returns a config of each kind of model, and the layers that depend on the number of classes."""
+    """Return a config of each kind of model, and the layers that depend on the number of classes."""
     lenet = dict(type="LeNet", num_classes=classes, channels=(2, 2), hidden_features=4)
     features = {**lenet, "num_classes": None}
     return {

@@ -38,7 +38,7 @@ CODEC = dict(type="MSRAHeatmap", input_size=(16, 24), heatmap_size=(8, 12), sigm
 
 
 def sample(points: Any, visible: Any = None, box: Any = (0, 0, 10, 10), **metainfo: Any) -> DataSample:
-    """Returns a data sample with one instance with these keypoints, (K, 2)."""
+    """Return a data sample with one instance with these keypoints, (K, 2)."""
     keypoints = torch.as_tensor(points, dtype=torch.float32)[None]
     instances = InstanceData(keypoints=keypoints, bboxes=torch.tensor([box], dtype=torch.float32))
     if visible is not None:
@@ -250,7 +250,7 @@ def predicted(truth: Any, guess: Any, scores: Any = 0.9, **settings: Any) -> Dat
 
 
 def found(keypoints: Tensor, score: float) -> InstanceData:
-    """Returns predicted instances of class 0 with these keypoints, (N, K, 2)."""
+    """Return predicted instances of class 0 with these keypoints, (N, K, 2)."""
     number = len(keypoints)
     labels, boxes = torch.zeros(number, dtype=torch.int64), torch.zeros(number, 4)
     return InstanceData(keypoints=keypoints, scores=torch.full((number,), score), labels=labels, bboxes=boxes)

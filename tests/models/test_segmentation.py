@@ -38,7 +38,7 @@ SMALL = {"type": "UNet", "num_classes": 3, "base_channels": 4, "depth": 2}
 
 
 def sample(plane: Any = None, **metainfo: Any) -> DataSample:
-    """Returns a data sample with these classes, (H, W)."""
+    """Return a data sample with these classes, (H, W)."""
     made = DataSample(metainfo=metainfo)
     if plane is not None:
         made.gt_sem_seg = PixelData(sem_seg=torch.as_tensor(plane)[None])

@@ -27,7 +27,7 @@ SMALL = dict(type="SmallC3D", num_classes=3, base_channels=4, depth=2)
 
 
 def batch(*labels: int, clips: int = 1, size: int = 8) -> dict[str, Any]:
-    """Returns videos of random clips with these labels, as the loader gives them."""
+    """Return videos of random clips with these labels, as the loader gives them."""
     shape = (clips, 3, 4, size, size)
     inputs = [torch.randint(0, 256, shape, dtype=torch.uint8) for _ in labels]
     return {"inputs": inputs, "data_samples": [DataSample().set_gt_label(label) for label in labels]}

@@ -99,7 +99,7 @@ def test_only_what_is_not_frozen_is_trained() -> None:
 def test_a_part_may_be_frozen_and_a_mistaken_one_is_named() -> None:
     model = frozen_classifier(["backbone.features"]).train()
     assert [model.backbone.training, model.backbone.features.training] == [True, False]
-    with pytest.raises(ConfigError, match="ImageClassifier has no part 'backbon'") as caught:
+    with pytest.raises(ConfigError, match="ImageClassifier has no submodule 'backbon'") as caught:
         frozen_classifier(["backbon"])
     assert "did you mean 'backbone'?" in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""Parts between a backbone that gives features and the predictions."""
+"""Necks and heads for classification."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,13 +12,13 @@ from trainwright.models.module import BaseModule, InitCfg
 
 @MODELS.register_module()
 class GlobalAveragePooling(nn.Module):
-    """Averages feature maps over their positions."""
+    """A neck that averages feature maps over all positions."""
 
     def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
         """Return the mean over all positions, of shape (N, C).
 
         Args:
-            features: shape (N, C, ...), or several of them of which the last is taken.
+            features: shape (N, C, ...), or a sequence of feature maps whose last one is used.
         """
         last = features if isinstance(features, Tensor) else features[-1]
         return last.flatten(2).mean(2)
@@ -26,12 +26,12 @@ class GlobalAveragePooling(nn.Module):
 
 @MODELS.register_module()
 class LinearClsHead(BaseModule):
-    """One linear layer from features to classes.
+    """A linear classification head.
 
     Args:
         num_classes: number of classes.
         in_channels: size of the features.
-        loss: config of the loss.
+        loss: module or config of the loss on the logits; ``dict(type='CrossEntropyLoss')`` if None.
         init_cfg: one or more initializer configs.
     """
 
@@ -50,7 +50,7 @@ class LinearClsHead(BaseModule):
         """Return logits of shape (N, num_classes).
 
         Args:
-            features: shape (N, in_channels), or several of them of which the last is taken.
+            features: shape (N, in_channels), or a sequence of features whose last item is used.
         """
         logits: Tensor = self.fc(features if isinstance(features, Tensor) else features[-1])
         return logits

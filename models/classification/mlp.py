@@ -11,10 +11,10 @@ from trainwright.models.module import BaseModule, InitCfg
 
 @MODELS.register_module()
 class MLP(BaseModule):
-    """Linear layers with ReLU between them; without hidden layers a perceptron.
+    """Linear layers with ReLU activations in between; a linear classifier if there are no hidden layers.
 
     Args:
-        in_features: size of a sample, flattened.
+        in_features: number of values of a flattened sample.
         num_classes: number of classes.
         hidden_features: sizes of the hidden layers.
         init_cfg: one or more initializer configs.

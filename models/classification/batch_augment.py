@@ -63,6 +63,23 @@ class CutMix(_MixAugment):
         super().__init__("CutMix", alpha, num_classes)
 
 
+def build_batch_augment(
+    batch_augments: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, num_classes: int | None
+) -> nn.Module | None:
+    """Build a batch augmentation from one config or a list of configs; return None for None.
+
+    Args:
+        batch_augments: config, or a list of configs, one of which is drawn for each batch.
+        num_classes: number of classes.
+    """
+    if batch_augments is None:
+        return None
+    if isinstance(batch_augments, list | tuple):
+        batch_augments = {"type": "RandomBatchAugment", "augments": batch_augments}
+    module: nn.Module = MODELS.build(batch_augments, num_classes=num_classes)
+    return module
+
+
 @MODELS.register_module()
 class RandomBatchAugment(nn.Module):
     """Apply one of several augmentations, drawn at random for each batch, or none.

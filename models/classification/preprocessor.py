@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainwright.engine.registry import MODELS
 from trainwright.engine.structures.sample import DataSample
+from trainwright.models.classification.batch_augment import build_batch_augment
 from trainwright.models.classification.multilabel import gather_multi_hot
 from trainwright.models.classification.samples import gather_labels
 from trainwright.models.preprocessor import ImgDataPreprocessor
@@ -40,12 +41,8 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
         non_blocking: bool = False,
     ) -> None:
         super().__init__(mean, std, pad_size_divisor, pad_value, to_rgb, non_blocking=non_blocking)
-        if isinstance(batch_augments, list | tuple):
-            batch_augments = {"type": "RandomBatchAugment", "augments": batch_augments}
         self.num_classes = num_classes
-        self.batch_augments: nn.Module | None = None
-        if batch_augments is not None:
-            self.batch_augments = MODELS.build(batch_augments, num_classes=num_classes)
+        self.batch_augments = build_batch_augment(batch_augments, num_classes)
 
     def forward(self, data: Any, training: bool = False) -> Any:
         """Return the batch with its images as one float tensor, mixed in training.

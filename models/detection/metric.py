@@ -26,10 +26,10 @@ _RESULTS = (("", None, "all"), ("_50", 0.5, "all"), ("_75", 0.75, "all"), ("_s",
 class CocoMetric(BaseMetric):
     """COCO's mean average precision, computed by pycocotools, in [0, 1].
 
-    For each ``metric`` the results are ``coco/bbox_mAP`` (mean over IoU thresholds from 0.5 to 0.95),
-    ``coco/bbox_mAP_50``, ``coco/bbox_mAP_75``, ``coco/bbox_mAP_s``, ``coco/bbox_mAP_m`` and ``coco/bbox_mAP_l`` (objects
-    smaller than 32², up to 96², and larger than 96² pixels; there are no small objects for keypoints) and
-    ``coco/bbox_AR`` (mean recall over the same thresholds). A result without any objects is NaN.
+    For each ``metric`` the results are ``coco/bbox_mAP`` (mean over IoU thresholds from 0.5 to 0.95; OKS for
+    keypoints), ``coco/bbox_mAP_50``, ``coco/bbox_mAP_75``, ``coco/bbox_mAP_s``, ``coco/bbox_mAP_m`` and
+    ``coco/bbox_mAP_l`` (objects smaller than 32², up to 96², and larger than 96² pixels; there are no small objects for
+    keypoints) and ``coco/bbox_AR`` (mean recall over the same thresholds). A result without any objects is NaN.
 
     Without ``ann_file``, the ground truth is the ``gt_instances`` of the samples, and ``ignored_instances`` are crowd
     regions. The area of an object is that of its mask, or else its ``areas``, or else that of its box. Ground truth and

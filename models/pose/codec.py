@@ -136,7 +136,7 @@ class MSRAHeatmap(nn.Module):
         return offset.where(is_peak[..., None], 0.0).clamp(-1, 1)
 
     def _blurred(self, heatmaps: Tensor) -> Tensor:
-        """Smooth by a Gaussian filter; the deviation follows from the size as in OpenCV."""
+        """Apply a Gaussian filter, whose standard deviation is derived from its size as in OpenCV."""
         reach = self.blur_kernel_size // 2
         deviation = 0.3 * (reach - 1) + 0.8
         steps = torch.arange(-reach, reach + 1, device=heatmaps.device, dtype=heatmaps.dtype)

@@ -122,7 +122,7 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
         self.pad_value = pad_value
 
     def forward(self, data: Any, training: bool = False) -> Any:
-        """Returns the batch with its images as one float tensor.
+        """Return the batch with its images as one float tensor.
 
         Args:
             data: dict with ``inputs``, or a tuple or list whose first item is the inputs: a list of tensors of shape

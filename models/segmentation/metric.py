@@ -146,7 +146,7 @@ def pixel_counts(prediction: Tensor, truth: Tensor, num_classes: int, ignore_ind
     truth = truth.to(prediction.device, torch.int64)
     cells = num_classes**2
     pairs = truth * num_classes + prediction
-    # Count ignored and out-of-range pixels in two extra cells, since masking them out would synchronize with the device.
+    # Count ignored and out-of-range pixels in two extra cells: masking them out would synchronize with the device.
     inside = (truth >= 0) & (truth < num_classes) & (prediction >= 0) & (prediction < num_classes)
     pairs = pairs.where(inside, cells + 1).where(truth != ignore_index, cells)
     count = torch.bincount(pairs.flatten(), minlength=cells + 2)

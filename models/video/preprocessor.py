@@ -22,8 +22,8 @@ class ActionDataPreprocessor(BaseDataPreprocessor):
         mean: mean of the pixels by channel: 3 values, or 1 for all channels. Clips are not normalized if None.
         std: standard deviation of the pixels, in the same form.
         num_classes: number of classes, for the batch augmentations.
-        batch_augments: config of a batch augmentation for training, such as ``dict(type='Mixup', alpha=0.8)``, or a list
-            of them, one of which is drawn for each batch. Requires one clip per video.
+        batch_augments: config of a batch augmentation for training, such as ``dict(type='Mixup', alpha=0.8)``, or a
+            list of them, one of which is drawn for each batch. Requires one clip per video.
         non_blocking: overlap the copy with computation; requires pinned memory.
 
     Raises:

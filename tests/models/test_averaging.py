@@ -210,7 +210,7 @@ def test_a_large_momentum_warns(capsys: pytest.CaptureFixture[str]) -> None:
 
     with MMLogger.set_current(MMLogger("large_momentum")):
         ExponentialMovingAverage(nn.Linear(1, 1), momentum=0.999)
-    assert "for a decay of 0.999 write momentum=0.001" in capsys.readouterr().out
+    assert "0.999 is momentum=0.001" in capsys.readouterr().out
 
 
 def test_another_model_is_refused() -> None:

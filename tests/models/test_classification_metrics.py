@@ -80,7 +80,7 @@ def test_accuracy_names_what_is_missing():
         evaluate(Accuracy(), gt_label=TARGETS)
     with pytest.raises(ValueError, match="no 'gt_label'"):
         Evaluator(Accuracy()).process([{"pred_label": torch.tensor(1)}])
-    with pytest.raises(ValueError, match="one gt_label a sample"):
+    with pytest.raises(ValueError, match="one gt_label"):
         evaluate(Accuracy(), gt_label=SCORES, pred_score=SCORES)
     with pytest.raises(ValueError, match="has seen no samples"):
         Evaluator(Accuracy()).evaluate(0)
@@ -168,7 +168,7 @@ def test_single_label_metric_names_mistakes():
         SingleLabelMetric(average="weighted")
     with pytest.raises(ValueError, match="num_classes"):
         evaluate(SingleLabelMetric(), **LABELS)
-    with pytest.raises(ValueError, match="there is a label 3"):
+    with pytest.raises(ValueError, match="the label 3"):
         evaluate(SingleLabelMetric(num_classes=2), **LABELS)
     with pytest.raises(ValueError, match="pred_score"):
         evaluate(SingleLabelMetric(thrs=0.5, num_classes=4), **LABELS)

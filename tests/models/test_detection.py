@@ -171,11 +171,11 @@ def test_mistakes_in_the_network(settings: dict[str, Any], message: str) -> None
 
 
 def test_mistakes_in_the_detector() -> None:
-    with pytest.raises(ConfigError, match="num_classes: is needed"):
+    with pytest.raises(ConfigError, match="num_classes: is required"):
         TorchvisionDetector("fcos_resnet50_fpn")
-    with pytest.raises(ConfigError, match="the network has its own"):
+    with pytest.raises(ConfigError, match="num_classes: the network"):
         TorchvisionDetector(network("fcos"), num_classes=3)
-    with pytest.raises(ConfigError, match="a Linear is no detector of torchvision"):
+    with pytest.raises(ConfigError, match="network: a Linear"):
         TorchvisionDetector(nn.Linear(1, 1))
 
 
@@ -184,7 +184,7 @@ def test_mistakes_in_the_detector() -> None:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Makes a folder the place where torchvision looks for files before it downloads them."""
+    """Use a temporary folder as the cache that torchvision checks before downloading."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub/checkpoints"
     folder.mkdir(parents=True)
@@ -209,7 +209,7 @@ def test_weights_by_name_with_cocos_classes_and_with_others(hub: Path, caplog: p
         features = [list(model.backbone(model.transform(images)[0].tensors).values()) for model in (ours, theirs)]
         logits = [model.head(levels)["cls_logits"] for model, levels in zip((ours, theirs), features)]
         torch.testing.assert_close(logits[0], logits[1][..., rows])
-        assert "of the 91 outputs of COCO_V1 the 80 of its classes are taken" in caplog.text
+        assert "80 classes from the 91 outputs of COCO_V1" in caplog.text
         assert "Not all weights" not in caplog.text
         three = MODELS.build(cfg, num_classes=3).eval()
         assert "head.classification_head.module_list.0.1.weight" in caplog.text
@@ -304,11 +304,11 @@ def test_the_loss_of_a_validation_leaves_the_model_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("boxes", "labels", "words"),
     [
-        ([(1, 1, 5, 5), (4, 4, 4, 9)], [0, 0], r"instance 1 with the box \[4.0, 4.0, 4.0, 9.0\] has no area"),
-        ([(9, 4, 4, 9)], [0], "instance 0 with the box .* has no area"),
-        ([(math.nan, 4, 4, 9)], [0], "instance 0 with the box .*nan.* has no area"),
-        ([(4, 4, math.inf, 9)], [0], "instance 0 with the box .*inf.* has no area"),
-        ([(1, 1, 5, 5)], [3], "instance 0 has the label 3, but there are 3 classes, from 0"),
+        ([(1, 1, 5, 5), (4, 4, 4, 9)], [0, 0], r"instance 1 has no area .* \[4.0, 4.0, 4.0, 9.0\]"),
+        ([(9, 4, 4, 9)], [0], r"instance 0 has no area .* \[9.0, 4.0, 4.0, 9.0\]"),
+        ([(math.nan, 4, 4, 9)], [0], "instance 0 .* is not finite.*nan"),
+        ([(4, 4, math.inf, 9)], [0], "instance 0 .* is not finite.*inf"),
+        ([(1, 1, 5, 5)], [3], "instance 0 has the label 3, .* from 0 to 2"),
         ([(1, 1, 5, 5)], [-1], "instance 0 has the label -1"),
     ],
 )
@@ -541,9 +541,9 @@ def test_voc_counts_the_second_prediction_of_an_instance_as_wrong_and_a_difficul
 
 
 def test_mistakes_of_the_metrics() -> None:
-    with pytest.raises(ValueError, match="no metric 'box': did you mean 'bbox'"):
+    with pytest.raises(ValueError, match="metric 'box': did you mean 'bbox'"):
         CocoMetric(metric="box")
-    with pytest.raises(ValueError, match="give outfile_prefix"):
+    with pytest.raises(ValueError, match="outfile_prefix"):
         CocoMetric(format_only=True)
     with pytest.raises(ValueError, match="eval_mode must be 'area' or '11points'"):
         VOCMetric(eval_mode="11")
@@ -551,18 +551,18 @@ def test_mistakes_of_the_metrics() -> None:
     for metric in (CocoMetric(), VOCMetric()):
         with pytest.raises(ValueError, match=r"a\.jpg has no pred_instances"):
             evaluate(metric, [sample((0, 0, 9, 9), img_path="a.jpg")])
-        with pytest.raises(ValueError, match="cannot tell the classes"):
+        with pytest.raises(ValueError, match=f"{type(metric).__name__}.*the classes"):
             evaluate(metric, [found], {})
-    unlabelled = with_predictions(sample((0, 0, 9, 9), labels=[1], img_path="a.jpg"), (0, 0, 9, 9, 1), labels=[1])
-    del unlabelled.pred_instances.labels
+    unlabeled = with_predictions(sample((0, 0, 9, 9), labels=[1], img_path="a.jpg"), (0, 0, 9, 9, 1), labels=[1])
+    del unlabeled.pred_instances.labels
     with pytest.raises(ValueError, match=r"a\.jpg has 1 boxes but 0 labels"):
-        evaluate(CocoMetric(), [unlabelled])
-    with pytest.raises(ValueError, match=r"a\.jpg has an instance of class 1, but the dataset has 1 classes"):
+        evaluate(CocoMetric(), [unlabeled])
+    with pytest.raises(ValueError, match=r"a\.jpg has labels from 1 to 1, but the dataset has 1 classes"):
         evaluate(CocoMetric(), [found], dict(classes=("cat",)))
-    with pytest.raises(ValueError, match=r"a\.jpg has no img_id, by which it is found in ann\.json"):
+    with pytest.raises(ValueError, match=r"a\.jpg has no img_id, .* ann\.json"):
         evaluate(CocoMetric("ann.json"), [found])
     del found.pred_instances.masks
-    with pytest.raises(ValueError, match=r"the instances of a\.jpg have no masks, which the metric 'segm' needs"):
+    with pytest.raises(ValueError, match=r"the instances of a\.jpg have no masks, .*'segm'"):
         evaluate(CocoMetric(metric="segm"), [found])
 
 
@@ -572,10 +572,10 @@ def test_annotations_in_another_size_than_they_are_measured_or_trained_in(fcos: 
     assert resized["data_samples"].gt_shape == (24, 24)
     made = with_predictions(resized["data_samples"])
     for metric in (CocoMetric(), VOCMetric()):
-        with pytest.raises(ValueError, match=r"resized to \(24, 24\), but predictions are measured .* \(48, 48\)"):
+        with pytest.raises(ValueError, match=r"resized to \(24, 24\), .* \(48, 48\)"):
             evaluate(metric, [made])
     made.set_metainfo(dict(gt_shape=(48, 48)))
-    with pytest.raises(ValueError, match=r"are for an image of the size \(48, 48\), not \(24, 24\)"):
+    with pytest.raises(ValueError, match=r"\(48, 48\), .* \(24, 24\)"):
         fcos([torch.rand(3, 24, 24)], [made], mode="loss")
 
 

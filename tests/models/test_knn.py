@@ -61,7 +61,7 @@ def test_what_is_known_is_forgotten_in_training_and_with_new_weights() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ConfigError, match="no part 'backbone.fc'") as caught:
+    with pytest.raises(ConfigError, match="no submodule 'backbone.fc'") as caught:
         KNNClassifier(dict(type="LeNet"), memory={}, layer="backbone.fc")
     assert "did you mean 'backbone.features'" in str(caught.value)
     with pytest.raises(ConfigError, match="k must be at least 1"):

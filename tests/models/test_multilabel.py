@@ -59,7 +59,7 @@ def test_labels_become_one_row_a_sample(data_samples: Any, expected: Any) -> Non
 
 def test_bad_labels_are_named() -> None:
     far = DataSample(metainfo={"img_path": "a/1.jpg"}, gt_label=torch.tensor([1, 3]))
-    with pytest.raises(ValueError, match=r"a/1.jpg has a class beyond the 3 of the model: \[1, 3\]"):
+    with pytest.raises(ValueError, match=r"a/1.jpg has labels \[1, 3\], .* 3 classes"):
         gather_multi_hot([*samples(), far], 3)
     with pytest.raises(ValueError, match="sample 4 has neither gt_score nor gt_label"):
         gather_multi_hot([DataSample(metainfo={"sample_idx": 4})], 3)
@@ -113,7 +113,7 @@ def test_thresholds_and_numbers_of_labels() -> None:
     assert labels(thr=0.15) == [[0, 1, 2], [1, 2]]
     assert labels(topk=2) == [[1, 2], [1, 2]]
     assert labels(topk=9) == [[0, 1, 2], [0, 1, 2]]
-    with pytest.raises(ConfigError, match="exclude each other"):
+    with pytest.raises(ConfigError, match="thr and topk"):
         MultiLabelClsHead(thr=0.5, topk=1)
 
 
@@ -207,7 +207,7 @@ def test_average_precision_of_classes_and_their_mean() -> None:
     assert evaluate(AveragePrecision(), scores, truth) == {
         "multi-label/mAP": pytest.approx(50 * (first + second))
     }  # the last class has no sample
-    with pytest.raises(ValueError, match="average is 'macro' or None"):
+    with pytest.raises(ValueError, match="average must be 'macro' or None"):
         AveragePrecision(average="micro")
 
 
@@ -244,7 +244,7 @@ def test_other_thresholds_and_numbers_of_labels_have_names_of_their_own() -> Non
     assert best == {"multi-label/precision_top1_micro": pytest.approx(100.0)}  # the third's best does not count
     with pytest.raises(ValueError, match="did you mean 'f1-score'"):
         MultiLabelMetric(items=("f1_score",))
-    with pytest.raises(ValueError, match="needs samples with pred_score"):
+    with pytest.raises(ValueError, match="samples with pred_score"):
         Evaluator(MultiLabelMetric()).process([DataSample(gt_score=TRUTH[0])])
 
 

@@ -130,16 +130,16 @@ def test_the_loss_by_hand() -> None:
     assert KeypointMSELoss()(output, target, torch.tensor([[1.0, 0.0]])).item() == pytest.approx(1 / 2)
     assert KeypointMSELoss(loss_weight=3)(output, target, torch.ones(1, 2)).item() == pytest.approx(3 * (1 + 4) / 2)
     assert KeypointMSELoss(use_target_weight=False)(output, target).item() == pytest.approx(2.5)
-    with pytest.raises(ValueError, match="needs target_weights"):
+    with pytest.raises(ValueError, match="target_weights"):
         KeypointMSELoss()(output, target)
 
 
 def test_the_head_of_the_paper() -> None:
     head = HeatmapHead(2048, 17, dict(type="MSRAHeatmap", input_size=(192, 256), heatmap_size=(48, 64)))
     assert head(torch.zeros(1, 2048, 8, 6)).shape == (1, 17, 64, 48)
-    with pytest.raises(ConfigError, match="2, 3 or 4 doubles the size, not 5"):
+    with pytest.raises(ConfigError, match="2, 3 or 4, not 5"):
         HeatmapHead(4, 2, CODEC, (4,), (5,))
-    with pytest.raises(ConfigError, match="1 channels, 2 kernels"):
+    with pytest.raises(ConfigError, match="deconv_out_channels: 1, not 2"):
         HeatmapHead(4, 2, CODEC, (4,), (4, 4))
 
 
@@ -173,7 +173,7 @@ def test_samples_that_do_not_fit_are_named(estimator: TopdownPoseEstimator) -> N
     for samples, message in cases:
         with pytest.raises(ValueError, match=message):
             estimator(inputs, samples, mode="loss")
-    with pytest.raises(ValueError, match=r"heat maps of \(8, 8\), its codec \(12, 8\)"):
+    with pytest.raises(ValueError, match=r"size \(8, 8\), .* \(12, 8\)"):
         estimator(torch.rand(1, 3, 16, 16), [sample(torch.rand(3, 2))], mode="loss")
     points, visible = gather_keypoints([sample(torch.ones(3, 2))], 3)
     assert points.shape == (1, 3, 2)
@@ -283,7 +283,7 @@ def test_mistakes_of_pck() -> None:
         evaluate(PCKAccuracy(), [sample([[0, 0]], img_path="x.png")])
     two = predicted([[0, 0]], [[0, 0]])
     two.pred_instances = InstanceData(keypoints=torch.zeros(2, 1, 2))
-    with pytest.raises(ValueError, match="one by one"):
+    with pytest.raises(ValueError, match="PCKAccuracy"):
         evaluate(PCKAccuracy(), [two])
 
 
@@ -349,12 +349,12 @@ def test_mistakes_of_oks() -> None:
     pytest.importorskip("pycocotools")
     from trainwright.models import CocoKeypointMetric
 
-    with pytest.raises(ValueError, match="nms_thr must lie"):
+    with pytest.raises(ValueError, match="nms_thr"):
         CocoKeypointMetric(nms_thr=2)
     good = of_image(1, [[5, 5], [20, 20]], [[8, 5], [20, 23]], 0.9)
-    with pytest.raises(ValueError, match="needs metainfo"):
+    with pytest.raises(ValueError, match=r"metainfo=dict\(sigmas"):
         evaluate(CocoKeypointMetric(), [good], {"classes": ("thing",)})
-    with pytest.raises(ValueError, match="1 sigmas, but 2 keypoints"):
+    with pytest.raises(ValueError, match="1 sigmas, but 2"):
         evaluate(CocoKeypointMetric(), [good], {**META, "sigmas": (0.1,)})
 
 
@@ -421,7 +421,7 @@ def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_pa
     whole = inferencer([image, image], batch_size=2)["predictions"]
     assert [one["pred_instances"]["bboxes"] for one in whole] == [[[0, 0, 50, 40]]] * 2
     assert inferencer(image, bboxes=[])["predictions"][0]["pred_instances"]["keypoints"] == []
-    with pytest.raises(ValueError, match="2 images, but boxes for 1"):
+    with pytest.raises(ValueError, match="2 images, got 1"):
         inferencer([image, image], bboxes=[[[0, 0, 9, 9]]])
     Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
     out = tmp_path / "predicted"

@@ -50,7 +50,7 @@ def test_the_modern_recipe_reaches_its_score(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A handful of images, on disk as the data sets are."""
+    """Create a few image files in the layout of each dataset."""
     root = tmp_path_factory.mktemp("files")
     lines = []
     for index in range(8):

@@ -76,7 +76,7 @@ def test_a_unet_of_the_paper_has_its_size() -> None:
         network = UNet(num_classes=2, in_channels=1)
     convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d)]
     assert sum(module.weight.numel() for module in convolutions) == 31_023_808
-    with pytest.raises(ValueError, match="at least 2 levels, not 1"):
+    with pytest.raises(ValueError, match="depth must be at least 2, not 1"):
         UNet(num_classes=2, depth=1)
 
 
@@ -105,7 +105,7 @@ def test_mistaken_names_of_networks() -> None:
         MODELS.build(dict(type="TorchvisionSegmentationModel", name="lraspp_mobilenet_v3_large", aux_loss=True))
     with pytest.raises(ConfigError, match="num_classes"):
         SemanticSegmentor("fcn_resnet50")
-    with pytest.raises(ConfigError, match="the network has its own"):
+    with pytest.raises(ConfigError, match="num_classes: the network"):
         SemanticSegmentor(SMALL, num_classes=3)
 
 
@@ -210,7 +210,7 @@ def test_losses_of_the_auxiliary_head_have_their_weight(segmentor: SemanticSegme
 
 
 def test_losses_must_agree() -> None:
-    with pytest.raises(ConfigError, match="ignore_index is 7, the model's 255"):
+    with pytest.raises(ConfigError, match="ignore_index is 7, .* 255"):
         SemanticSegmentor(SMALL, loss=dict(type="DiceLoss", ignore_index=7))
     with pytest.raises(ConfigError, match="two losses have the same name"):
         SemanticSegmentor(SMALL, loss=[DiceLoss(), DiceLoss()])
@@ -236,11 +236,11 @@ def test_class_maps_are_padded_like_the_images(segmentor: SemanticSegmentor) -> 
 
 
 def test_bad_annotations_are_named() -> None:
-    with pytest.raises(ValueError, match=r"a/1\.jpg has no gt_sem_seg: does the pipeline load class maps"):
+    with pytest.raises(ValueError, match=r"a/1\.jpg has no gt_sem_seg"):
         gather_seg_maps([sample(img_path="a/1.jpg")], (4, 4))
-    with pytest.raises(ValueError, match=r"a/1\.jpg has the size \(5, 4\), its image \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"a/1\.jpg has size \(5, 4\), .* \(4, 4\)"):
         gather_seg_maps([sample(classes(5, 4), img_path="a/1.jpg")], (4, 4))
-    with pytest.raises(ValueError, match="the batch has no class maps"):
+    with pytest.raises(ValueError, match="the batch has no segmentation maps"):
         gather_seg_maps(None, (4, 4))
 
 
@@ -392,16 +392,16 @@ def test_the_dataset_names_the_classes() -> None:
     meta = {"classes": ("a",), "seg_classes": ("sky", "a", "b")}
     results = evaluate(IoUMetric(classwise=True), [(TRUTH, GUESS)], meta)
     assert results["seg/Acc.sky"] == 50
-    with pytest.raises(ValueError, match="cannot tell the number of classes"):
+    with pytest.raises(ValueError, match="num_classes"):
         evaluate(IoUMetric(), [(TRUTH, GUESS)])
 
 
 def test_mistakes_of_the_metric() -> None:
-    with pytest.raises(ValueError, match="no metric 'mIou'"):
+    with pytest.raises(ValueError, match="unknown metric 'mIou'"):
         IoUMetric("mIou")
-    with pytest.raises(ValueError, match=r"1 pixels have a true or predicted class beyond the 2"):
+    with pytest.raises(ValueError, match="2 classes, but 1 pixels"):
         evaluate(IoUMetric(num_classes=2), [([[0, 1]], [[0, 2]])])
-    with pytest.raises(ValueError, match=r"the prediction has the shape \(1, 2\), the truth \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"\(1, 2\) and \(2, 3\)"):
         evaluate(IoUMetric(num_classes=2), [(TRUTH, [[0, 1]])])
     with pytest.raises(ValueError, match="has no gt_sem_seg"):
         evaluator = Evaluator(IoUMetric(num_classes=2))

@@ -123,7 +123,8 @@ class BaseInit:
         for submodule in _children_first(module):
             if not needs_weights(submodule, itself=True):
                 continue
-            if self.wholemodule or not set(self.layer).isdisjoint(_class_names(submodule)):
+            class_names = {cls.__name__ for cls in (type(submodule), *type(submodule).__bases__)}
+            if self.wholemodule or not class_names.isdisjoint(self.layer):
                 self.init_module(submodule)
 
     def init_module(self, module: nn.Module) -> None:
@@ -368,7 +369,3 @@ def _of_distribution(distribution: str, normal: Callable[..., Any], uniform: Cal
 def _children_first(module: nn.Module) -> list[nn.Module]:
     """Return the modules in the order of :meth:`torch.nn.Module.apply`, which determines the random numbers."""
     return [inner for child in module.children() for inner in _children_first(child)] + [module]
-
-
-def _class_names(module: nn.Module) -> list[str]:
-    return [type(module).__name__, *(base.__name__ for base in type(module).__bases__)]

@@ -13,7 +13,7 @@ from trainwright.models import BaseDataPreprocessor, BaseModel, ImgDataPreproces
 
 
 class Regression(BaseModel):
-    """A linear model that counts its forward passes and notes its modes."""
+    """A linear model that counts its forward passes and records their modes."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

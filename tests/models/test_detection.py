@@ -92,7 +92,7 @@ def fcos() -> TorchvisionDetector:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_every_architecture_trains_and_predicts_with_a_backbone_of_ones_own(name: str) -> None:
+def test_every_architecture_trains_and_predicts_with_a_custom_backbone(name: str) -> None:
     torch.manual_seed(0)
     model = TorchvisionDetector(network(name))
     assert model.num_classes == 3
@@ -231,7 +231,7 @@ def test_outputs_of_some_classes_of_each_kind_of_head() -> None:
     few.load_state_dict(_rows_of_classes(many.state_dict(), few.state_dict(), rows, 7))
     features = torch.rand(5, 16)
     for mine, theirs in zip(values(few, features), values(many, features)):
-        torch.testing.assert_close(mine, theirs[:, rows])  # the bits depend on the processor
+        torch.testing.assert_close(mine, theirs[:, rows])  # not bit-identical on every processor
 
     many, few = (MODELS.build({**network("retinanet"), "num_classes": number}) for number in (6, 3))
     rows = [1, 2, 5]
@@ -355,7 +355,7 @@ def test_keypoints_in_torchvisions_own_form_are_taken_too() -> None:
 
 
 class Fixed(nn.Module):
-    """Always finds the same."""
+    """A network that always returns the same detections."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -425,7 +425,7 @@ def evaluate(metric: Any, samples: list[DataSample], meta: dict[str, Any] = META
 
 
 def samples_of_a_metric() -> list[DataSample]:
-    """One of two cats is found exactly, with a wrong prediction before it; the dog is found in a box of overlap 0.6."""
+    """Predict one of two cats exactly, after a false positive, and the dog with an IoU of 0.6."""
     first = sample((0, 0, 10, 10), (20, 20, 30, 30), labels=[0, 0], img_id=3)
     with_predictions(first, (0, 0, 10, 10, 0.8), (30, 0, 40, 10, 0.9), labels=[0, 0])
     second = with_predictions(sample((0, 0, 10, 10), labels=[1], img_id=5), (0, 0, 10, 6, 0.7), labels=[1])
@@ -433,7 +433,7 @@ def samples_of_a_metric() -> list[DataSample]:
 
 
 def test_coco_by_hand() -> None:
-    """Recall is counted in 101 steps; the cat's precision is 1/2 up to the recall of 1/2, the dog's 1 at 0.5 to 0.6."""
+    """There are 101 recall steps. Cat: precision 1/2 up to recall 1/2. Dog: precision 1 for thresholds 0.5 to 0.6."""
     results = evaluate(CocoMetric(metric=["bbox", "segm"], classwise=True), samples_of_a_metric())
     cat, dog = 0.5 * 51 / 101, 3 / 10
     for kind in ("bbox", "segm"):
@@ -450,7 +450,7 @@ def test_coco_by_hand() -> None:
 
 def test_an_annotation_file_gives_the_same_as_the_samples(tmp_path: Path) -> None:
     samples = samples_of_a_metric()
-    annotations, ids = [], {0: 17, 1: 4}  # the order of the classes is not that of the ids
+    annotations, ids = [], {0: 17, 1: 4}  # category ids in a different order than the classes
     for one in samples:
         for box, label in zip(one.gt_instances.bboxes.tolist(), one.gt_instances.labels.tolist()):
             size = [box[2] - box[0], box[3] - box[1]]
@@ -486,9 +486,7 @@ def test_crowds_count_neither_as_hit_nor_as_missed() -> None:
     with_predictions(made, (0, 0, 10, 10, 0.5), (22, 22, 30, 30, 0.9), (25, 25, 39, 39, 0.8))
     meta = dict(classes=("cat",))
     assert evaluate(CocoMetric(), [made], meta)["coco/bbox_mAP"] == pytest.approx(1)
-    assert evaluate(VOCMetric(), [made], meta)["pascal_voc/mAP"] == pytest.approx(
-        1 / 3
-    )  # VOC: of low overlap, so wrong
+    assert evaluate(VOCMetric(), [made], meta)["pascal_voc/mAP"] == pytest.approx(1 / 3)  # VOC: the IoU is too low
 
 
 def test_keypoints_are_measured_by_their_distance() -> None:
@@ -498,7 +496,7 @@ def test_keypoints_are_measured_by_their_distance() -> None:
     results = evaluate(CocoMetric(metric="keypoints"), [made], meta)
     assert results["coco/keypoints_mAP"] == pytest.approx(1)
     assert "coco/keypoints_mAP_s" not in results
-    # The similarity is exp(-d² / (2 area (2 sigma)²)); 0.72 counts for 5 of 10 thresholds.
+    # The similarity is exp(-d² / (2 area (2 sigma)²)); 0.72 is above 5 of 10 thresholds.
     distance = math.sqrt(-math.log(0.72) * 2 * 1600 * 0.2**2)
     made.pred_instances.keypoints = made.pred_instances.keypoints + torch.tensor([distance, 0])
     assert evaluate(CocoMetric(metric="keypoints"), [made], meta)["coco/keypoints_mAP"] == pytest.approx(0.5)
@@ -517,7 +515,7 @@ def test_nothing_found_and_nothing_there() -> None:
 
 def test_overlaps_and_the_number_of_predictions_can_be_chosen() -> None:
     results = evaluate(CocoMetric(iou_thrs=[0.5], max_dets=1), samples_of_a_metric())
-    assert results["coco/bbox_mAP"] == pytest.approx((0 + 1) / 2)  # of the cats only the wrong prediction is left
+    assert results["coco/bbox_mAP"] == pytest.approx((0 + 1) / 2)  # only the false positive remains of the cats
     assert "coco/bbox_mAP_75" not in results
 
 
@@ -603,7 +601,7 @@ def train(name: str, work_dir: Path, **changes: Any) -> dict[str, float]:
 
 
 def test_the_right_boxes_score_one() -> None:
-    """Shapes, the packing and the metric agree about where things are."""
+    """Shapes, packing and the metric use the same coordinates."""
     dataset = Shapes(
         num_samples=6, size=48, pipeline=[dict(type="RandomHorizontalFlip", p=1.0), dict(type="PackInputs")]
     )
@@ -618,7 +616,7 @@ def test_the_right_boxes_score_one() -> None:
 
 
 def short(**changes: Any) -> dict[str, Any]:
-    """Return changes of a config that make it one of a few seconds: small pictures, only circles."""
+    """Return overrides that make a config run in a few seconds, with small images of circles only."""
     loaders = {
         f"{split}_dataloader.dataset.{key}": value
         for split in ("train", "val", "test")
@@ -691,7 +689,7 @@ def test_the_configs_for_coco_run_on_files_of_its_form(tmp_path: Path, name: str
     assert 0 <= results[metric] < 0.5
 
 
-def test_a_run_goes_on_in_the_middle_of_an_epoch_to_the_same_bits(tmp_path: Path) -> None:
+def test_resuming_in_the_middle_of_an_epoch_is_bit_identical(tmp_path: Path) -> None:
     write_coco_shapes(tmp_path / "coco", numbers=(7, 1))
     pipeline = [
         dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="RandomIoUCrop"),

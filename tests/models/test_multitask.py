@@ -1,4 +1,4 @@
-"""Several heads on one backbone."""
+"""Multi-task models."""
 
 from pathlib import Path
 from typing import Any

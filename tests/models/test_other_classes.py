@@ -1,4 +1,4 @@
-"""Weights of a model with another number of classes: what does not fit is left as it was, and told, for every task."""
+"""Weights of a model with another number of classes: what does not fit is skipped and logged, for every task."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def models(classes: int) -> dict[str, Any]:
             dict(type="ImageClassifier", backbone=features, head=dict(type="MultiLabelLinearClsHead", num_classes=classes, in_channels=4)),
             ["head.fc"],
         ),
-        "neighbours": (dict(type="KNNClassifier", backbone=lenet, memory={}), ["backbone.classifier.5"]),
+        "neighbors": (dict(type="KNNClassifier", backbone=lenet, memory={}), ["backbone.classifier.5"]),
         "segmentation": (
             dict(type="SemanticSegmentor", network=dict(type="UNet", num_classes=classes, **SMALL)), ["network.classifier"],
         ),

@@ -98,10 +98,10 @@ def test_the_quarter_of_a_pixel() -> None:
     assert codec.decode(corner)[0].tolist() == [[[6, 0]]]
 
 
-def test_keypoints_outside_or_not_labelled_do_not_count() -> None:
+def test_keypoints_outside_or_not_labeled_do_not_count() -> None:
     keypoints = torch.tensor([[[6.5, 8.5], [-4.0, 8.5], [-20.0, 8.5], [6.5, 8.5]]])
     _, weights = MSRAHeatmap((16, 24), (8, 12), sigma=1).encode(keypoints, torch.tensor([[1.0, 2.0, 2.0, 0.0]]))
-    assert weights.tolist() == [[1, 1, 0, 0]]  # of the second a part is seen
+    assert weights.tolist() == [[1, 1, 0, 0]]  # the second is partly inside
 
 
 def test_flipped_heat_maps_are_those_of_the_flipped_input() -> None:
@@ -212,7 +212,7 @@ def test_modes_and_mistaken_arguments(estimator: TopdownPoseEstimator) -> None:
 
 
 class Fixed(torch.nn.Module):
-    """A head whose keypoints are known."""
+    """A head that predicts known keypoints."""
 
     def __init__(self, codec: MSRAHeatmap, points: Tensor) -> None:
         super().__init__()
@@ -224,7 +224,7 @@ class Fixed(torch.nn.Module):
 
 def test_predictions_and_truth_are_in_coordinates_of_the_original_image() -> None:
     head = HeatmapHead(1, 2, dict(type="MSRAHeatmap", input_size=(32, 32), heatmap_size=(32, 32), sigma=1))
-    matrix = (0.0, -2.0, 40.0, 2.0, 0.0, -10.0)  # a turn by 90 degrees, and twice the size
+    matrix = (0.0, -2.0, 40.0, 2.0, 0.0, -10.0)  # rotate by 90 degrees and scale by 2
     points = torch.tensor([[[10.0, 6.0], [20.0, 18.0]]])
     target = sample(
         points[0], box=(8.5, 8.5, 20.5, 18.5), warp_matrix=matrix, bbox=(1.0, 2.0, 3.0, 4.0), bbox_score=0.5
@@ -235,7 +235,7 @@ def test_predictions_and_truth_are_in_coordinates_of_the_original_image() -> Non
     torch.testing.assert_close(made.gt_instances.keypoints, expected)
     assert made.pred_instances.bboxes.tolist() == [[1, 2, 3, 4]]
     assert made.pred_instances.scores.tolist() == [0.5]
-    # Corners (8, 8) and (20, 18) in pixel centres become (9, 16) and (14, 10).
+    # Corners (8, 8) and (20, 18) in pixel centers become (9, 16) and (14, 10).
     assert sorted(made.gt_instances.bboxes[0].tolist()) == pytest.approx([9.5, 10.5, 14.5, 16.5])
 
 
@@ -303,11 +303,11 @@ def test_oks_by_hand() -> None:
 
     # exp(-d² / (2 area (2 sigma)²)) with d² = 9 and area 1000: 0.6376 for sigma 0.05, 0.8936 for 0.1; mean 0.7656.
     results = evaluate(CocoKeypointMetric(), [of_image(1, [[5, 5], [20, 20]], [[8, 5], [20, 23]], 0.9)], META)
-    assert results["coco/keypoints_mAP"] == pytest.approx(0.6)  # right at 0.5, 0.55, ..., 0.75
+    assert results["coco/keypoints_mAP"] == pytest.approx(0.6)  # correct at 0.5, 0.55, ..., 0.75
     assert (results["coco/keypoints_mAP_50"], results["coco/keypoints_mAP_75"]) == pytest.approx((1, 1))
     assert np.isnan(results["coco/keypoints_mAP_m"])
     assert next(iter(results)) == "coco/keypoints_mAP"
-    # Of a keypoint that is not labelled nothing is asked.
+    # Unlabeled keypoints are ignored.
     hidden = [of_image(1, [[5, 5], [20, 20]], [[5, 5], [99, 99]], 0.9, visible=(2, 0))]
     assert evaluate(CocoKeypointMetric(), hidden, META)["coco/keypoints_mAP"] == pytest.approx(1)
 
@@ -340,7 +340,7 @@ def test_the_annotation_file_has_the_truth(tmp_path: Path) -> None:
     points = torch.tensor([[[5.0, 5.0], [25.0, 20.0]]])
     samples = [DataSample(metainfo={"img_id": 1}, pred_instances=found(points, 0.5))]
     metric = CocoKeypointMetric(ann_file=str(tmp_path / "ann.json"))
-    assert evaluate(metric, samples, META)["coco/keypoints_mAP"] == pytest.approx(1)  # only of images that were seen
+    assert evaluate(metric, samples, META)["coco/keypoints_mAP"] == pytest.approx(1)  # only predicted images count
     with pytest.raises(ValueError, match="has no class 'cat'"):
         evaluate(metric, samples, {**META, "classes": ("cat",)})
 
@@ -408,7 +408,7 @@ def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_pa
     hooks = [dict(type="VisualizationHook", max_images=2)]
     visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
     results = train("pose/topdown_shapes.py", tmp_path, **SHORT | {"custom_hooks": hooks, "visualizer": visualizer})
-    assert results["pose/PCK"] > 0.4  # the middle of the box: 0
+    assert results["pose/PCK"] > 0.4  # box center: 0
     assert Image.open(next(tmp_path.glob("*/vis_data/vis_image/test_*.png"))).size[0] == 2 * 288
     (checkpoint,) = tmp_path.glob("best_pose_PCK_*.pth")
     inferencer = Pose2DInferencer(checkpoint, show_progress=False)
@@ -452,8 +452,8 @@ def test_any_backbone_of_torchvision() -> None:
         assert model(torch.rand(1, 3, 32, 32)).shape[1] == 2
 
 
-def test_keypoint_rcnn_learns_two_images_by_heart() -> None:
-    """A training that generalises takes minutes: see the slow test."""
+def test_keypoint_rcnn_overfits_two_images() -> None:
+    """Training to generalize takes minutes: see the slow test."""
     pytest.importorskip("pycocotools")
     cfg = Config.fromfile(CONFIGS / "pose/keypoint_rcnn_shapes.py")
     cfg.merge_from_dict({"model.network.min_size": 48, "model.network.anchor_sizes": [[16], [32], [48]]})
@@ -469,7 +469,7 @@ def test_keypoint_rcnn_learns_two_images_by_heart() -> None:
     for one in samples:
         best, truth = one.pred_instances[0], one.gt_instances
         distance = (best.keypoints - truth.keypoints).norm(dim=-1)[truth.keypoints_visible > 0]
-        assert distance.mean() < 3  # from the middle of the box: 15
+        assert distance.mean() < 3  # box center: 15
         assert best.scores[0] > 0.5
     assert (
         evaluate(dict(type="CocoMetric", metric="keypoints"), samples, shapes.metainfo)["coco/keypoints_mAP_50"] > 0.9

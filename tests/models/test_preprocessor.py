@@ -1,4 +1,4 @@
-"""Data preprocessors. The hashes are those of MMEngine 0.10.7."""
+"""Data preprocessors. The hashes are from MMEngine 0.10.7."""
 
 import hashlib
 from collections import namedtuple
@@ -122,7 +122,7 @@ def test_stack_batch_pads_every_axis_but_the_first() -> None:
         stack_batch([torch.ones(1), torch.ones(1, 1)])
 
 
-def test_labels_of_a_list_travel_as_one(images: list[Tensor]) -> None:
+def test_labels_of_a_list_are_moved_together(images: list[Tensor]) -> None:
     preprocessor = ClsDataPreprocessor()
     samples = [DataSample(gt_label=torch.tensor([label])) for label in (2, 0, 1)]
     in_training = preprocessor({"inputs": images, "data_samples": samples}, training=True)["data_samples"]

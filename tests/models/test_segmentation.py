@@ -56,7 +56,7 @@ def segmentor() -> SemanticSegmentor:
 
 
 class Positions(torch.nn.Module):
-    """Logits that are the input, so that predictions can be told by hand."""
+    """A network that returns its input, so that predictions can be computed by hand."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images
@@ -189,7 +189,7 @@ def test_ohem_takes_the_hard_pixels() -> None:
 def test_dice() -> None:
     target = torch.tensor([[[0, 0, 1, 255]]])
     certain = 100.0 * F.one_hot(torch.tensor([[[0, 1, 1, 0]]]), 2).permute(0, 3, 1, 2).float()
-    # Class 0: one right, 1 predicted, 2 true; class 1: one right, 2 predicted, 1 true; with 1 added above and below.
+    # Class 0: 1 correct, 1 predicted, 2 true. Class 1: 1 correct, 2 predicted, 1 true. smooth adds 1 to both terms.
     assert DiceLoss()(certain, target).item() == pytest.approx(1 - (2 * 1 + 1) / (3 + 1))
     assert DiceLoss(smooth=1e-6)(certain, target).item() == pytest.approx(1 / 3, abs=1e-5)
     assert DiceLoss(class_weight=[0.0, 1.0], loss_weight=2)(certain, target).item() == pytest.approx(0.5)
@@ -219,7 +219,7 @@ def test_losses_must_agree() -> None:
 # ----------------------------------------------------------------------------------------------- annotations, inference
 
 
-def test_class_maps_are_padded_like_the_images(segmentor: SemanticSegmentor) -> None:
+def test_segmentation_maps_are_padded_like_the_images(segmentor: SemanticSegmentor) -> None:
     images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in ((6, 8), (8, 4))]
     truth = [classes(6, 8), classes(8, 4)]
     data = {"inputs": images, "data_samples": [sample(plane) for plane in truth]}
@@ -246,7 +246,7 @@ def test_bad_annotations_are_named() -> None:
 
 def test_predictions_have_the_size_of_the_original_image() -> None:
     logits = torch.zeros(2, 2, 4, 4)
-    logits[0, 1, :, :2] = logits[0, 0, :, 2:] = 1  # class 1 on the left; the padding below would say otherwise
+    logits[0, 1, :, :2] = logits[0, 0, :, 2:] = 1  # class 1 on the left; the padding below predicts otherwise
     logits[0, :, 3] = torch.tensor([[-9.0], [9.0]])
     logits[1, 1] = 1
     samples = [sample(img_shape=(3, 4), ori_shape=(6, 8)), sample(img_shape=(4, 4), ori_shape=(4, 4))]
@@ -263,7 +263,7 @@ def test_predictions_without_any_annotation(segmentor: SemanticSegmentor) -> Non
     assert prediction.pred_sem_seg.shape == (8, 8)
 
 
-def test_the_preprocessor_tells_how_large_the_batch_is() -> None:
+def test_the_preprocessor_records_the_size_of_the_batch() -> None:
     samples = [sample(), sample()]
     images = [torch.zeros(3, 5, 7), torch.zeros(3, 6, 4)]
     batch = SegDataPreprocessor(pad_size_divisor=4)({"inputs": images, "data_samples": samples})
@@ -367,7 +367,7 @@ GUESS = [[0, 1, 1], [1, 0, 2]]
 
 
 def test_iou_by_hand() -> None:
-    """Class 0: 1 right of 2, 2 predicted. Class 1: 2 right of 3, 3 predicted. Class 2 is nowhere: it does not count."""
+    """Class 0: 1 correct, 2 predicted, 2 true. Class 1: 2 correct, 3 predicted, 3 true. Class 2 does not occur."""
     metric = IoUMetric(["mIoU", "mDice", "mFscore"], num_classes=3, classwise=True)
     results = evaluate(metric, [(TRUTH, GUESS)])
     expected = {
@@ -449,7 +449,7 @@ def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_pa
     assert [(s["label"], s["class"]) for s in segments] == [(label, names[label]) for label in sample_.pred_sem_seg.sem_seg.unique().tolist()]  # fmt: skip
     for segment in segments:
         ones = torch.arange(len(segment["mask"]["counts"])) % 2
-        plane = ones.repeat_interleave(torch.tensor(segment["mask"]["counts"])).reshape(50, 40).T  # down the columns
+        plane = ones.repeat_interleave(torch.tensor(segment["mask"]["counts"])).reshape(50, 40).T  # column by column
         assert torch.equal(plane.bool(), sample_.pred_sem_seg.sem_seg[0] == segment["label"])
         assert segment["area"] == plane.sum()
 

@@ -27,7 +27,7 @@ SMALL = dict(type="SmallC3D", num_classes=3, base_channels=4, depth=2)
 
 
 def batch(*labels: int, clips: int = 1, size: int = 8) -> dict[str, Any]:
-    """Return videos of random clips with these labels, as the loader gives them."""
+    """Return a batch of random clips with these labels, as returned by the loader."""
     shape = (clips, 3, 4, size, size)
     inputs = [torch.randint(0, 256, shape, dtype=torch.uint8) for _ in labels]
     return {"inputs": inputs, "data_samples": [DataSample().set_gt_label(label) for label in labels]}
@@ -72,15 +72,15 @@ def test_weights_of_another_number_of_classes_are_left_out_and_reported(tmp_path
 # -------------------------------------------------------------------------------------------------------- preprocessor
 
 
-def test_clips_are_batched_and_normalised() -> None:
+def test_clips_are_batched_and_normalized() -> None:
     preprocessor = ActionDataPreprocessor(mean=[10, 20, 30], std=[1, 2, 3])
     made = preprocessor(batch(1, 2, clips=2))
     assert (made["inputs"].shape, made["inputs"].dtype) == ((2, 2, 3, 4, 8, 8), torch.float32)
     white = torch.full((1, 3, 1, 1, 1), 40, dtype=torch.uint8)
     assert preprocessor({"inputs": [white]})["inputs"].flatten().tolist() == pytest.approx([30, 10, 10 / 3])
     assert preprocessor({"inputs": white[None]})["data_samples"] is None
-    grey = ActionDataPreprocessor(mean=[40], std=[2])({"inputs": [white]})["inputs"]
-    assert grey.abs().max() == 0
+    gray = ActionDataPreprocessor(mean=[40], std=[2])({"inputs": [white]})["inputs"]
+    assert gray.abs().max() == 0
 
 
 def test_mistaken_batches() -> None:
@@ -134,7 +134,7 @@ def test_a_step_of_training_is_that_of_a_loop_by_hand() -> None:
 
 
 class Means(nn.Module):
-    """Logits that are told by the first two values of a clip."""
+    """A network whose logits are the first two values of a clip."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from trainwright.engine.run.model_setup import needs_weights
 
 def constant_init(module: nn.Module, val: float, bias: float = 0) -> None:
     """Fill the weight with ``val`` and the bias with ``bias``."""
-    _init(module, lambda weight: nn.init.constant_(weight, val), bias)
+    _init_weight_and_bias(module, lambda weight: nn.init.constant_(weight, val), bias)
 
 
 def xavier_init(module: nn.Module, gain: float = 1, bias: float = 0, distribution: str = "normal") -> None:
@@ -27,13 +27,13 @@ def xavier_init(module: nn.Module, gain: float = 1, bias: float = 0, distributio
         bias: value of the bias.
         distribution: ``normal`` or ``uniform``.
     """
-    draw = _of_distribution(distribution, nn.init.xavier_normal_, nn.init.xavier_uniform_)
-    _init(module, lambda weight: draw(weight, gain=gain), bias)
+    draw = _choose_by_distribution(distribution, nn.init.xavier_normal_, nn.init.xavier_uniform_)
+    _init_weight_and_bias(module, lambda weight: draw(weight, gain=gain), bias)
 
 
 def normal_init(module: nn.Module, mean: float = 0, std: float = 1, bias: float = 0) -> None:
     """Draw the weight from a normal distribution."""
-    _init(module, lambda weight: nn.init.normal_(weight, mean, std), bias)
+    _init_weight_and_bias(module, lambda weight: nn.init.normal_(weight, mean, std), bias)
 
 
 def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> Tensor:
@@ -45,12 +45,12 @@ def trunc_normal_init(
     module: nn.Module, mean: float = 0, std: float = 1, a: float = -2, b: float = 2, bias: float = 0
 ) -> None:
     """Draw the weight from a normal distribution truncated to ``[a, b]``."""
-    _init(module, lambda weight: trunc_normal_(weight, mean, std, a, b), bias)
+    _init_weight_and_bias(module, lambda weight: trunc_normal_(weight, mean, std, a, b), bias)
 
 
 def uniform_init(module: nn.Module, a: float = 0, b: float = 1, bias: float = 0) -> None:
     """Draw the weight uniformly from ``[a, b]``."""
-    _init(module, lambda weight: nn.init.uniform_(weight, a, b), bias)
+    _init_weight_and_bias(module, lambda weight: nn.init.uniform_(weight, a, b), bias)
 
 
 def kaiming_init(
@@ -71,8 +71,8 @@ def kaiming_init(
         bias: value of the bias.
         distribution: ``normal`` or ``uniform``.
     """
-    draw = _of_distribution(distribution, nn.init.kaiming_normal_, nn.init.kaiming_uniform_)
-    _init(module, lambda weight: draw(weight, a=a, mode=mode, nonlinearity=nonlinearity), bias)
+    draw = _choose_by_distribution(distribution, nn.init.kaiming_normal_, nn.init.kaiming_uniform_)
+    _init_weight_and_bias(module, lambda weight: draw(weight, a=a, mode=mode, nonlinearity=nonlinearity), bias)
 
 
 def caffe2_xavier_init(module: nn.Module, bias: float = 0) -> None:
@@ -352,7 +352,7 @@ def _initialize_part(module: nn.Module, override: dict[str, Any], settings: dict
     initializer(getattr(module, name))
 
 
-def _init(module: nn.Module, draw: Callable[[Tensor], Any], bias: float) -> None:
+def _init_weight_and_bias(module: nn.Module, draw: Callable[[Tensor], Any], bias: float) -> None:
     weight, own_bias = getattr(module, "weight", None), getattr(module, "bias", None)
     if isinstance(weight, Tensor):
         draw(weight)
@@ -360,7 +360,9 @@ def _init(module: nn.Module, draw: Callable[[Tensor], Any], bias: float) -> None
         nn.init.constant_(own_bias, bias)
 
 
-def _of_distribution(distribution: str, normal: Callable[..., Any], uniform: Callable[..., Any]) -> Callable[..., Any]:
+def _choose_by_distribution(
+    distribution: str, normal: Callable[..., Any], uniform: Callable[..., Any]
+) -> Callable[..., Any]:
     if distribution not in ("normal", "uniform"):
         raise ValueError(f"distribution must be 'normal' or 'uniform', not {distribution!r}")
     return normal if distribution == "normal" else uniform

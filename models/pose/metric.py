@@ -42,7 +42,7 @@ class PCKAccuracy(BatchMetric):
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Count the labeled and the correct keypoints of each sample."""
-        counts = [_counts(sample, self.thr) for sample in data_samples]
+        counts = [_count_keypoints(sample, self.thr) for sample in data_samples]
         self.results.append((torch.stack(counts),))
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
@@ -56,7 +56,7 @@ class PCKAccuracy(BatchMetric):
         return metrics
 
 
-def _counts(sample: Mapping[str, Any], thr: float) -> Tensor:
+def _count_keypoints(sample: Mapping[str, Any], thr: float) -> Tensor:
     """Return the number of correct and of labeled keypoints of each type, of shape (2, K)."""
     truth, prediction = sample.get("gt_instances"), sample.get("pred_instances")
     name = sample.get("img_path") or f"sample {sample.get('sample_idx', '(without number)')}"

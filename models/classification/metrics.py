@@ -144,7 +144,7 @@ class SingleLabelMetric(BatchMetric):
 
 @METRICS.register_module()
 class ConfusionMatrix(BatchMetric):
-    """Confusion matrix: the number of samples of each true class (row) predicted as each class (column).
+    """Number of samples of each true class (row) that were predicted as each class (column).
 
     The result ``confusion_matrix/result`` is a list of rows.
 

@@ -105,8 +105,8 @@ class MultiLabelMetric(_ScoredMetric):
         scores, truth = results
         positive = truth > 0
         predicted = self._predicted(scores) & (truth >= 0)
-        counts = [mask.sum(0) for mask in (positive & predicted, predicted, positive)]
-        values = precision_recall_f1(*counts, self.average)
+        correct = (positive & predicted).sum(0)
+        values = precision_recall_f1(correct, predicted.sum(0), positive.sum(0), self.average)
         return {f"{name}{self._suffix()}{ENDINGS[self.average]}": values[name].tolist() for name in self.items}
 
     def _predicted(self, scores: Tensor) -> Tensor:

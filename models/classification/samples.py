@@ -28,8 +28,7 @@ def gather_labels(data_samples: Any) -> Tensor:
     if isinstance(data_samples, BaseDataElement):
         name = "gt_score" if "gt_score" in data_samples else "gt_label"
         if name not in data_samples:
-            fields = ", ".join(data_samples.keys()) or "no fields"
-            raise ValueError(f"the data samples have no gt_label, but {fields}")
+            raise ValueError(f"the data samples have no gt_label, only {', '.join(data_samples.keys()) or 'no fields'}")
         return torch.as_tensor(getattr(data_samples, name))
     if isinstance(data_samples, list | tuple) and data_samples:
         if isinstance(data_samples[0], BaseDataElement):

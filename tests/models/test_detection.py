@@ -23,7 +23,7 @@ from trainwright.engine.run.runner import Runner
 from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.sample import DataSample
 from trainwright.models import CocoMetric, DetDataPreprocessor, FeaturePyramid, TorchvisionDetector, VOCMetric
-from trainwright.models.detection.networks import _rows_of_classes
+from trainwright.models.detection.networks import _select_classes
 
 pytest.importorskip("pycocotools")
 
@@ -228,14 +228,14 @@ def test_outputs_of_some_classes_of_each_kind_of_head() -> None:
     torch.manual_seed(0)
     many, few = (MODELS.build({**network("maskrcnn"), "num_classes": number}) for number in (6, 3))
     rows = [0, 2, 3, 6]
-    few.load_state_dict(_rows_of_classes(many.state_dict(), few.state_dict(), rows, 7))
+    few.load_state_dict(_select_classes(many.state_dict(), few.state_dict(), rows, 7))
     features = torch.rand(5, 16)
     for mine, theirs in zip(values(few, features), values(many, features)):
         torch.testing.assert_close(mine, theirs[:, rows])  # not bit-identical on every processor
 
     many, few = (MODELS.build({**network("retinanet"), "num_classes": number}) for number in (6, 3))
     rows = [1, 2, 5]
-    few.load_state_dict(_rows_of_classes(many.state_dict(), few.state_dict(), rows, 6))
+    few.load_state_dict(_select_classes(many.state_dict(), few.state_dict(), rows, 6))
     levels = [torch.rand(1, 32, 4, 4)]
     torch.testing.assert_close(few.head(levels)["cls_logits"], many.head(levels)["cls_logits"][..., rows])
 

@@ -1,4 +1,4 @@
-"""What is trained: base classes, preprocessing, averaging, task models."""
+"""Models: base classes, data preprocessors, weight averaging, and models for each task."""
 
 from trainwright.engine.lazy import attach
 

@@ -11,8 +11,8 @@ from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import MODELS
 
 
-class _Slot(NamedTuple):
-    """Where a tensor of a module is kept, so that one that is put there later is found too."""
+class _TensorRef(NamedTuple):
+    """A (dict, name) reference, so that a replaced tensor is still found."""
 
     tensors: dict[str, Any]
     name: str
@@ -21,28 +21,28 @@ class _Slot(NamedTuple):
         return self.tensors[self.name]  # type: ignore[no-any-return]
 
 
-class _Pairs(NamedTuple):
-    """Tensors of the average and of the source, of one device and type."""
+class _TensorPairs(NamedTuple):
+    """Corresponding tensors of the average and the source, all of the same devices and dtypes."""
 
-    averaged: list[_Slot]
-    source: list[_Slot]
+    averaged: list[_TensorRef]
+    source: list[_TensorRef]
 
 
 class BaseAveragedModel(nn.Module):
-    """A copy of a model that holds a running average of its weights.
+    """Base class of models that hold a running average of another model's weights.
 
-    All tensors of one type are averaged in one call. In the state dict the copy's names begin with
-    ``module.``, and ``steps`` is the number of updates. A subclass implements :meth:`avg_func`, and
-    :meth:`avg_foreach` to be fast.
+    All tensors of the same device and dtype are averaged in one call. In the state dict, the names of the averaged
+    weights start with ``module.``, and ``steps`` is the number of updates. Subclasses must implement :meth:`avg_func`,
+    and should implement :meth:`avg_foreach` for speed.
 
     Args:
         model: the model to average.
-        interval: number of updates from one average to the next; those between only copy buffers.
-        device: where the copy is kept; with the model if None.
-        update_buffers: average the buffers too, the floating ones; if False they are copied at every update.
+        interval: average every ``interval`` updates; the updates in between only copy buffers.
+        device: device of the average; the model's device if None.
+        update_buffers: average floating-point buffers too; if False, buffers are copied at every update.
 
     Raises:
-        ValueError: ``interval`` is not positive.
+        ValueError: ``interval`` is less than 1.
     """
 
     steps: Tensor
@@ -63,20 +63,20 @@ class BaseAveragedModel(nn.Module):
         self.interval = interval
         self.update_buffers = update_buffers
         self.register_buffer("steps", torch.tensor(0, dtype=torch.long, device=device))
-        # Counted in Python too: reading the buffer would wait for the device.
+        # Also counted in Python, because reading the buffer would synchronize with the device.
         self._num_steps = 0
         self._source: nn.Module | None = None
-        self._averages: list[_Pairs] = []
-        self._copies: list[_Pairs] = []
+        self._averages: list[_TensorPairs] = []
+        self._copies: list[_TensorPairs] = []
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "avg_func" in vars(cls) and "avg_foreach" not in vars(cls):
-            # The fast version that it inherits computes something else.
+            # The inherited fast version computes a different average.
             cls.avg_foreach = BaseAveragedModel.avg_foreach  # type: ignore[method-assign]
 
     def avg_func(self, averaged_param: Tensor, source_param: Tensor, steps: int) -> None:
-        """Updates one averaged tensor in place.
+        """Update one averaged tensor in place.
 
         Args:
             averaged_param: the average.
@@ -86,23 +86,23 @@ class BaseAveragedModel(nn.Module):
         raise NotImplementedError
 
     def avg_foreach(self, averaged_params: list[Tensor], source_params: list[Tensor], steps: int) -> None:
-        """Updates many averaged tensors in place, to the same bits as :meth:`avg_func` each."""
+        """Update many averaged tensors in place, bit-identical to calling :meth:`avg_func` on each."""
         for averaged, source in zip(averaged_params, source_params):
             self.avg_func(averaged, source, steps)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the averaged model."""
+        """Call the averaged model."""
         return self.module(*args, **kwargs)
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Takes a model's weights into the average; the first time they are copied.
+        """Update the average with a model's weights; the first update copies them.
 
         Args:
             model: the model that is averaged.
 
         Raises:
-            ValueError: the model has other names than the average.
+            ValueError: the model lacks a parameter or buffer of the average.
         """
         if model is not self._source:
             self._pair_with(model)
@@ -111,7 +111,7 @@ class BaseAveragedModel(nn.Module):
                 _copy(pairs)
         elif self._num_steps % self.interval == 0:
             for pairs in self._averages:
-                averaged, source = _tensors(pairs)
+                averaged, source = _tensors_on_one_device(pairs)
                 if averaged[0].is_floating_point():
                     self.avg_foreach(averaged, source, self._num_steps)
         for pairs in self._copies:
@@ -120,17 +120,17 @@ class BaseAveragedModel(nn.Module):
         self.steps.add_(1)
 
     def _pair_with(self, model: nn.Module) -> None:
-        """Finds the tensors that belong together, once: walking a model takes time."""
-        averaged = dict(_slots(self.module, persistent_buffers=self.update_buffers))
-        source = dict(_slots(model, persistent_buffers=self.update_buffers))
+        """Find the corresponding tensors once, since walking a model is slow."""
+        averaged = dict(_tensor_refs(self.module, persistent_buffers=self.update_buffers))
+        source = dict(_tensor_refs(model, persistent_buffers=self.update_buffers))
         if missing := averaged.keys() - source.keys():
-            raise ValueError(f"{type(model).__name__} is not the model that is averaged: it has no {min(missing)}")
-        self._averages = _group(averaged, source)
+            raise ValueError(f"{type(model).__name__} is not the averaged model: it has no {min(missing)}")
+        self._averages = _group_by_device_and_dtype(averaged, source)
         self._copies = []
         if not self.update_buffers:
-            own, other = dict(_buffer_slots(self.module)), dict(_buffer_slots(model))
-            self._copies = _group(own, {name: other[name] for name in own})
-        object.__setattr__(self, "_source", model)  # not a submodule
+            own, other = dict(_buffer_refs(self.module)), dict(_buffer_refs(model))
+            self._copies = _group_by_device_and_dtype(own, {name: other[name] for name in own})
+        object.__setattr__(self, "_source", model)  # bypass nn.Module, which would register a submodule
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
@@ -148,13 +148,13 @@ class BaseAveragedModel(nn.Module):
 
 @MODELS.register_module()
 class StochasticWeightAverage(BaseAveragedModel):
-    """The plain mean of all weights so far, after Izmailov et al. (2018), https://arxiv.org/abs/1803.05407.
+    """The arithmetic mean of all weights so far (Izmailov et al. 2018), https://arxiv.org/abs/1803.05407.
 
     Args:
         model: the model to average.
-        interval: number of updates from one average to the next.
-        device: where the copy is kept; with the model if None.
-        update_buffers: average the buffers too.
+        interval: average every ``interval`` updates.
+        device: device of the average; the model's device if None.
+        update_buffers: average floating-point buffers too.
     """
 
     def avg_func(self, averaged_param: Tensor, source_param: Tensor, steps: int) -> None:
@@ -167,14 +167,14 @@ class StochasticWeightAverage(BaseAveragedModel):
 
 @MODELS.register_module()
 class ExponentialMovingAverage(BaseAveragedModel):
-    """The average ``(1 - momentum) * average + momentum * weights``.
+    """The exponential moving average ``(1 - momentum) * average + momentum * weights``.
 
     Args:
         model: the model to average.
-        momentum: share of the new weights, in (0, 1), usually small.
-        interval: number of updates from one average to the next.
-        device: where the copy is kept; with the model if None.
-        update_buffers: average the buffers too.
+        momentum: weight of the new weights, in (0, 1), usually small.
+        interval: average every ``interval`` updates.
+        device: device of the average; the model's device if None.
+        update_buffers: average floating-point buffers too.
 
     Raises:
         ValueError: ``momentum`` is not in (0, 1).
@@ -190,11 +190,11 @@ class ExponentialMovingAverage(BaseAveragedModel):
     ) -> None:
         super().__init__(model, interval, device, update_buffers)
         if not 0 < momentum < 1:
-            raise ValueError(f"momentum must lie in (0, 1), not at {momentum}")
+            raise ValueError(f"momentum must be in (0, 1), not {momentum}")
         if momentum > 0.5:
             get_logger().warning(
-                "momentum=%s is the share of the new weights in the average, and unusually large: "
-                "for a decay of 0.999 write momentum=0.001",
+                "momentum=%s is unusually large: it is the weight of the new weights, so a decay of 0.999 is "
+                "momentum=0.001",
                 momentum,
             )
         self.momentum = momentum
@@ -208,15 +208,15 @@ class ExponentialMovingAverage(BaseAveragedModel):
 
 @MODELS.register_module()
 class MomentumAnnealingEMA(ExponentialMovingAverage):
-    """An exponential average whose momentum starts large: ``max(momentum, gamma / (gamma + steps))``.
+    """An exponential moving average with annealed momentum: ``max(momentum, gamma / (gamma + steps))``.
 
     Args:
         model: the model to average.
-        momentum: smallest share of the new weights, in (0, 1).
-        gamma: how slowly the momentum falls, positive.
-        interval: number of updates from one average to the next.
-        device: where the copy is kept; with the model if None.
-        update_buffers: average the buffers too.
+        momentum: smallest weight of the new weights, in (0, 1).
+        gamma: annealing constant; larger values lower the momentum more slowly. Positive.
+        interval: average every ``interval`` updates.
+        device: device of the average; the model's device if None.
+        update_buffers: average floating-point buffers too.
 
     Raises:
         ValueError: ``gamma`` is not positive.
@@ -246,47 +246,49 @@ class MomentumAnnealingEMA(ExponentialMovingAverage):
         return max(self.momentum, self.gamma / (self.gamma + steps))
 
 
-def _slots(module: nn.Module, persistent_buffers: bool) -> Iterator[tuple[str, _Slot]]:
-    """The parameters of a module by name, and its persistent buffers; what is shared comes once."""
+def _tensor_refs(module: nn.Module, persistent_buffers: bool) -> Iterator[tuple[str, _TensorRef]]:
+    """Yield the parameters of a module and optionally its persistent buffers, by name; shared tensors only once."""
     seen: set[int] = set()
     for prefix, submodule in module.named_modules():
-        held: list[Mapping[str, Tensor | None]] = [submodule._parameters]
+        registries: list[Mapping[str, Tensor | None]] = [submodule._parameters]
         if persistent_buffers:
-            held.append(submodule._buffers)
-        for tensors in held:
+            registries.append(submodule._buffers)
+        for tensors in registries:
             for name, tensor in tensors.items():
                 if tensor is None or id(tensor) in seen or name in submodule._non_persistent_buffers_set:
                     continue
                 seen.add(id(tensor))
-                yield f"{prefix}.{name}".lstrip("."), _Slot(tensors, name)  # type: ignore[arg-type]
+                yield f"{prefix}.{name}".lstrip("."), _TensorRef(tensors, name)  # type: ignore[arg-type]
 
 
-def _buffer_slots(module: nn.Module) -> Iterator[tuple[str, _Slot]]:
+def _buffer_refs(module: nn.Module) -> Iterator[tuple[str, _TensorRef]]:
     for prefix, submodule in module.named_modules():
         for name, tensor in submodule._buffers.items():
             if tensor is not None:
-                yield f"{prefix}.{name}".lstrip("."), _Slot(submodule._buffers, name)
+                yield f"{prefix}.{name}".lstrip("."), _TensorRef(submodule._buffers, name)
 
 
-def _group(averaged: Mapping[str, _Slot], source: Mapping[str, _Slot]) -> list[_Pairs]:
-    """Puts tensors of one device and type together: only such a list is computed in one go."""
-    groups: dict[Any, _Pairs] = {}
-    for name, slot in averaged.items():
-        tensor, other = slot.get(), source[name].get()
-        pairs = groups.setdefault((tensor.device, tensor.dtype, other.device, other.dtype), _Pairs([], []))
-        pairs.averaged.append(slot)
+def _group_by_device_and_dtype(
+    averaged: Mapping[str, _TensorRef], source: Mapping[str, _TensorRef]
+) -> list[_TensorPairs]:
+    """Group tensors, since the foreach functions are only fast on lists of one device and dtype."""
+    groups: dict[Any, _TensorPairs] = {}
+    for name, ref in averaged.items():
+        tensor, other = ref.get(), source[name].get()
+        pairs = groups.setdefault((tensor.device, tensor.dtype, other.device, other.dtype), _TensorPairs([], []))
+        pairs.averaged.append(ref)
         pairs.source.append(source[name])
     return list(groups.values())
 
 
-def _tensors(pairs: _Pairs) -> tuple[list[Tensor], list[Tensor]]:
-    averaged = [slot.get() for slot in pairs.averaged]
-    source = [slot.get() for slot in pairs.source]
+def _tensors_on_one_device(pairs: _TensorPairs) -> tuple[list[Tensor], list[Tensor]]:
+    averaged = [ref.get() for ref in pairs.averaged]
+    source = [ref.get() for ref in pairs.source]
     if averaged[0].device != source[0].device:
         source = [tensor.to(averaged[0].device) for tensor in source]
     return averaged, source
 
 
-def _copy(pairs: _Pairs) -> None:
-    averaged = [slot.get() for slot in pairs.averaged]
-    torch._foreach_copy_(averaged, [slot.get() for slot in pairs.source])
+def _copy(pairs: _TensorPairs) -> None:
+    averaged = [ref.get() for ref in pairs.averaged]
+    torch._foreach_copy_(averaged, [ref.get() for ref in pairs.source])

@@ -1,4 +1,4 @@
-"""The base class of everything that a run trains."""
+"""The base class of all models."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -14,18 +14,18 @@ from trainwright.models.module import BaseModule, InitCfg
 
 
 class BaseModel(BaseModule):
-    """A model that knows its training, validation and test step.
+    """Base class of models, with a training, validation and test step.
 
-    A subclass implements :meth:`forward` with three modes:
+    Subclasses must implement :meth:`forward` with three modes:
 
-    - ``loss``: returns a dict of losses, each a tensor or a list of tensors;
-    - ``predict``: returns what the metrics take, usually data samples;
-    - ``tensor``: returns the raw output of the network.
+    - ``loss``: return a dict of losses, each a tensor or a list of tensors;
+    - ``predict``: return predictions for the metrics, usually data samples;
+    - ``tensor``: return the raw output of the network.
 
     Args:
-        data_preprocessor: module, or config of one, that turns a batch of the data loader into the arguments
-            of :meth:`forward`; :class:`BaseDataPreprocessor`, which moves it to the model's device, if None.
-        init_cfg: config of one initialiser or several, see :class:`BaseModule`.
+        data_preprocessor: module or config; converts a batch from the data loader to the arguments of :meth:`forward`.
+            :class:`BaseDataPreprocessor`, which moves the batch to the model's device, if None.
+        init_cfg: one or more initializer configs, see :class:`BaseModule`.
 
     Example:
         >>> class Regression(BaseModel):
@@ -51,24 +51,23 @@ class BaseModel(BaseModule):
 
     @abstractmethod
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Returns losses, predictions or the raw output of a preprocessed batch.
+        """Return the losses, predictions or raw output for a preprocessed batch.
 
         Args:
-            inputs: what the network takes, usually a float tensor of shape (N, C, H, W).
-            data_samples: the truth: a list of data samples, one batched data sample, or a tensor of labels.
+            inputs: input of the network, usually a float tensor of shape (N, C, H, W).
+            data_samples: ground truth: a list of data samples, one batched data sample, or a tensor of labels.
             mode: ``loss``, ``predict`` or ``tensor``.
         """
 
     def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
-        """Does one step of training: preprocess, forward, backward, update of the parameters.
+        """Run one training step: preprocess, forward, backward, and parameter update.
 
         Args:
-            data: a batch of the data loader.
+            data: a batch from the data loader.
             optim_wrapper: wrapper of the optimizer.
 
         Returns:
-            The losses for the log, each a scalar tensor on the model's device; ``loss`` is the one that was
-            minimised.
+            The losses to log, each a scalar tensor on the model's device; ``loss`` is the minimized one.
         """
         with optim_wrapper.optim_context(self):
             data = self.data_preprocessor(data, True)
@@ -78,21 +77,20 @@ class BaseModel(BaseModule):
         return log_vars
 
     def val_step(self, data: Any, with_loss: bool = False) -> Any:
-        """Predicts a batch of the validation.
+        """Predict a validation batch.
 
         Args:
-            data: a batch of the data loader.
-            with_loss: return the losses of the batch too (``val_cfg=dict(with_loss=True)``). The batch is
-                preprocessed once, as for validation: nothing random happens to it.
+            data: a batch from the data loader.
+            with_loss: return the losses of the batch too (``val_cfg=dict(with_loss=True)``). The batch is preprocessed
+                once, in evaluation mode, so it is not augmented.
 
         Returns:
-            The predictions; or the pair of predictions and losses, the losses as :meth:`train_step` returns
-            them.
+            The predictions, or the tuple ``(predictions, losses)`` with losses as returned by :meth:`train_step`.
         """
         return self._evaluation_step(data, with_loss)
 
     def test_step(self, data: Any, with_loss: bool = False) -> Any:
-        """Predict a batch of the test; arguments and result as for :meth:`val_step`."""
+        """Predict a test batch; see :meth:`val_step`."""
         return self._evaluation_step(data, with_loss)
 
     def _evaluation_step(self, data: Any, with_loss: bool) -> Any:
@@ -103,20 +101,20 @@ class BaseModel(BaseModule):
         return predictions, self.parse_losses(self._run_forward(data, "loss"))[1]
 
     def parse_losses(self, losses: Mapping[str, Tensor | list[Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Adds up the losses that :meth:`forward` returned.
+        """Sum the losses returned by :meth:`forward`.
 
-        Every tensor is averaged to a scalar, a list of tensors to the sum of its averages. The total is the
-        sum of all whose name contains ``loss``; the others are only logged.
+        A tensor is reduced to its mean, a list of tensors to the sum of their means. The total is the sum of all
+        entries whose name contains ``loss``; other entries are only logged.
 
         Args:
             losses: losses by name.
 
         Returns:
-            The total, and all scalars by name, the total first under ``loss``.
+            The total, and all scalars by name, starting with the total as ``loss``.
 
         Raises:
-            TypeError: ``losses`` is not a mapping, a name not a string, or something neither a tensor nor a list of
-                tensors.
+            TypeError: ``losses`` is not a mapping, a name is not a string, or a value is neither a tensor nor a list
+                of tensors.
             ValueError: no name contains ``loss``.
         """
         if not isinstance(losses, Mapping):
@@ -128,7 +126,7 @@ class BaseModel(BaseModule):
         total: Tensor | None = None
         for name, value in losses.items():
             if not isinstance(name, str):
-                raise TypeError(f"{type(self).__name__} returned a loss under {name!r}: its name must be a string")
+                raise TypeError(f"{type(self).__name__} returned a loss named {name!r}: the name must be a string")
             scalar = _to_scalar(name, value, self)
             log_vars[name] = scalar
             if "loss" in name:
@@ -144,7 +142,7 @@ class BaseModel(BaseModule):
         return total, {"loss": total, **log_vars}
 
     def compile_forward(self, **options: Any) -> None:
-        """Compiles the forward pass in place; names in the state dict stay as they are.
+        """Compile the forward pass in place, without changing the names in the state dict.
 
         Args:
             **options: arguments of :func:`torch.compile`.
@@ -160,7 +158,7 @@ class BaseModel(BaseModule):
 
 
 def update_params(loss: Tensor, optim_wrapper: Any, model: nn.Module) -> None:
-    """Updates the parameters; a loss that no parameter has a part in is refused in words.
+    """Update the parameters, with a helpful error if the loss does not depend on any of them.
 
     Raises:
         TrainingError: the loss has no gradient.
@@ -174,7 +172,7 @@ def update_params(loss: Tensor, optim_wrapper: Any, model: nn.Module) -> None:
         cause = (
             "all its parameters are frozen (requires_grad=False)"
             if frozen
-            else "it comes from .item(), .detach(), torch.no_grad() or integers, or from frozen parameters alone"
+            else "it was computed with .item(), .detach(), torch.no_grad() or integers, or only from frozen parameters"
         )
         raise TrainingError(f"the loss of {type(model).__name__} has no gradient: {cause}") from error
 
@@ -187,15 +185,12 @@ def _to_scalar(name: str, value: Any, model: nn.Module) -> Tensor:
         return sum(parts[1:], start=parts[0]) if parts else torch.zeros(())
     if isinstance(value, list | tuple):
         found = next(part for part in value if not isinstance(part, Tensor))
-        place, kind = f" at place {[part is found for part in value].index(True)}", _kind(found)
+        position = f" at index {[part is found for part in value].index(True)}"
     else:
-        place, kind = "", _kind(value)
-    remedy = "leave it out where there is none" if kind == "None" else "return a tensor, or a list of tensors"
-    raise TypeError(f"{type(model).__name__} returned {kind} as loss {name!r}{place}: {remedy}")
-
-
-def _kind(value: Any) -> str:
-    return "None" if value is None else f"{type(value).__name__} {value!r}"[:80]
+        found, position = value, ""
+    kind = "None" if found is None else f"{type(found).__name__} {found!r}"[:80]
+    remedy = "omit it if there is no such loss" if found is None else "return a tensor, or a list of tensors"
+    raise TypeError(f"{type(model).__name__} returned {kind} as loss {name!r}{position}: {remedy}")
 
 
 def _mean(value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Parts of a model that are not trained."""
+"""Freezing parts of a model."""
 
 from collections.abc import Sequence
 
@@ -8,27 +8,27 @@ from trainwright.engine.errors import ConfigError, did_you_mean
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> None:
-    """Makes submodules stay as they are: their weights get no gradients, and they are put into evaluation mode.
+    """Freeze submodules: disable the gradients of their parameters and put them into evaluation mode.
 
-    ``model.train()`` ends the latter: see :func:`keep_frozen`.
+    ``model.train()`` reverts the latter; call :func:`keep_frozen` after it.
 
     Args:
         model: the model.
-        names: names of its submodules, such as ``backbone`` or ``backbone.layer1``.
+        names: names of submodules, such as ``backbone`` or ``backbone.layer1``.
 
     Raises:
-        ConfigError: there is no submodule of a name.
+        ConfigError: a submodule does not exist.
     """
     known = [name for name, _ in model.named_modules() if name]
     for name in names:
         if name not in known:
-            hint = did_you_mean(name, known) or f"there are {', '.join(dict(model.named_children()))}"
-            raise ConfigError("frozen", f"{type(model).__name__} has no part {name!r}", hint)
+            hint = did_you_mean(name, known) or f"its submodules are {', '.join(dict(model.named_children()))}"
+            raise ConfigError("frozen", f"{type(model).__name__} has no submodule {name!r}", hint)
         model.get_submodule(name).requires_grad_(False)
     keep_frozen(model, names)
 
 
 def keep_frozen(model: nn.Module, names: Sequence[str]) -> None:
-    """Puts submodules into evaluation mode: no dropout, and the statistics of normalisation layers stay."""
+    """Put submodules into evaluation mode: no dropout and no updates of normalization statistics."""
     for name in names:
         model.get_submodule(name).eval()

@@ -1,4 +1,4 @@
-"""Initialisers of parameters, named in ``init_cfg``, and the functions behind them."""
+"""Weight initializers for ``init_cfg``, and the functions behind them."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,43 +14,43 @@ from trainwright.engine.run.model_setup import needs_weights
 
 
 def constant_init(module: nn.Module, val: float, bias: float = 0) -> None:
-    """Fills the weight with ``val`` and the bias with ``bias``."""
-    _init(module, lambda weight: nn.init.constant_(weight, val), bias)
+    """Fill the weight with ``val`` and the bias with ``bias``."""
+    _init_weight_and_bias(module, lambda weight: nn.init.constant_(weight, val), bias)
 
 
 def xavier_init(module: nn.Module, gain: float = 1, bias: float = 0, distribution: str = "normal") -> None:
-    """Draws the weight after Glorot and Bengio (2010), https://proceedings.mlr.press/v9/glorot10a.html.
+    """Initialize the weight after Glorot and Bengio (2010), https://proceedings.mlr.press/v9/glorot10a.html.
 
     Args:
         module: module with a ``weight`` of at least two dimensions.
-        gain: factor of the standard deviation.
+        gain: scaling factor of the standard deviation.
         bias: value of the bias.
         distribution: ``normal`` or ``uniform``.
     """
-    draw = _of_distribution(distribution, nn.init.xavier_normal_, nn.init.xavier_uniform_)
-    _init(module, lambda weight: draw(weight, gain=gain), bias)
+    draw = _choose_by_distribution(distribution, nn.init.xavier_normal_, nn.init.xavier_uniform_)
+    _init_weight_and_bias(module, lambda weight: draw(weight, gain=gain), bias)
 
 
 def normal_init(module: nn.Module, mean: float = 0, std: float = 1, bias: float = 0) -> None:
-    """Draws the weight from a normal distribution."""
-    _init(module, lambda weight: nn.init.normal_(weight, mean, std), bias)
+    """Draw the weight from a normal distribution."""
+    _init_weight_and_bias(module, lambda weight: nn.init.normal_(weight, mean, std), bias)
 
 
 def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> Tensor:
-    """Fills a tensor in place from a normal distribution that is cut off outside ``[a, b]``."""
+    """Fill a tensor in place from a normal distribution truncated to ``[a, b]``."""
     return nn.init.trunc_normal_(tensor, mean, std, a, b)
 
 
 def trunc_normal_init(
     module: nn.Module, mean: float = 0, std: float = 1, a: float = -2, b: float = 2, bias: float = 0
 ) -> None:
-    """Draws the weight from a normal distribution that is cut off outside ``[a, b]``."""
-    _init(module, lambda weight: trunc_normal_(weight, mean, std, a, b), bias)
+    """Draw the weight from a normal distribution truncated to ``[a, b]``."""
+    _init_weight_and_bias(module, lambda weight: trunc_normal_(weight, mean, std, a, b), bias)
 
 
 def uniform_init(module: nn.Module, a: float = 0, b: float = 1, bias: float = 0) -> None:
-    """Draws the weight uniformly from ``[a, b]``."""
-    _init(module, lambda weight: nn.init.uniform_(weight, a, b), bias)
+    """Draw the weight uniformly from ``[a, b]``."""
+    _init_weight_and_bias(module, lambda weight: nn.init.uniform_(weight, a, b), bias)
 
 
 def kaiming_init(
@@ -61,40 +61,40 @@ def kaiming_init(
     bias: float = 0,
     distribution: str = "normal",
 ) -> None:
-    """Draws the weight after He et al. (2015), https://arxiv.org/abs/1502.01852.
+    """Initialize the weight after He et al. (2015), https://arxiv.org/abs/1502.01852.
 
     Args:
         module: module with a ``weight`` of at least two dimensions.
-        a: slope of the leaky ReLU that follows.
-        mode: ``fan_in`` keeps the variance in the forward pass, ``fan_out`` in the backward pass.
-        nonlinearity: name of the function that follows, ``relu`` or ``leaky_relu``.
+        a: negative slope of the leaky ReLU after the module.
+        mode: ``fan_in`` preserves the variance in the forward pass, ``fan_out`` in the backward pass.
+        nonlinearity: activation after the module, ``relu`` or ``leaky_relu``.
         bias: value of the bias.
         distribution: ``normal`` or ``uniform``.
     """
-    draw = _of_distribution(distribution, nn.init.kaiming_normal_, nn.init.kaiming_uniform_)
-    _init(module, lambda weight: draw(weight, a=a, mode=mode, nonlinearity=nonlinearity), bias)
+    draw = _choose_by_distribution(distribution, nn.init.kaiming_normal_, nn.init.kaiming_uniform_)
+    _init_weight_and_bias(module, lambda weight: draw(weight, a=a, mode=mode, nonlinearity=nonlinearity), bias)
 
 
 def caffe2_xavier_init(module: nn.Module, bias: float = 0) -> None:
-    """Draws the weight as Caffe2's ``XavierFill``: uniformly, with the variance ``1 / fan_in``."""
+    """Initialize the weight like Caffe2's ``XavierFill``: uniformly, with variance ``1 / fan_in``."""
     kaiming_init(module, a=1, mode="fan_in", nonlinearity="leaky_relu", bias=bias, distribution="uniform")
 
 
 def bias_init_with_prob(prior_prob: float) -> float:
-    """Returns the bias with which a sigmoid gives the probability ``prior_prob``, in (0, 1)."""
+    """Return the bias for which a sigmoid outputs the probability ``prior_prob``, in (0, 1)."""
     return -math.log((1 - prior_prob) / prior_prob)
 
 
 class BaseInit:
-    """Base of the initialisers: applies one to every module of some classes.
+    """Base class of initializers, which initialize all modules of the given classes.
 
     Args:
         bias: value of the bias.
-        bias_prob: gives the bias by :func:`bias_init_with_prob` instead, in (0, 1).
-        layer: names of the classes, such as ``Conv2d``, whose modules are initialised; direct base classes
-            count too.
-        override: one config or several, each with the ``name`` of a submodule all of whose modules are
-            initialised by it; with nothing but a name, by this one's settings. Heeded by :func:`initialize`.
+        bias_prob: compute the bias with :func:`bias_init_with_prob` from this probability instead, in (0, 1).
+        layer: names of the module classes to initialize, such as ``Conv2d``; a direct base class matches too.
+        override: one or more configs, each with the ``name`` of a submodule. The config initializes all modules of the
+            submodule, whatever their class; a config with only a name uses the settings of this initializer. Applied
+            by :func:`initialize`.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class BaseInit:
         if bias_prob is not None and not isinstance(bias_prob, float):
             raise TypeError(f"bias_prob must be a float, not {bias_prob!r}")
         if layer is not None and not isinstance(layer, str | list | tuple):
-            raise TypeError(f"layer must be the name of a class or a list of names, not {layer!r}")
+            raise TypeError(f"layer must be a class name or a list of class names, not {layer!r}")
         if override is not None and not isinstance(override, Mapping | list | tuple):
             raise TypeError(f"override must be a config or a list of configs, not {override!r}")
         self.bias = bias if bias_prob is None else bias_init_with_prob(bias_prob)
@@ -119,21 +119,22 @@ class BaseInit:
         self.wholemodule = False
 
     def __call__(self, module: nn.Module) -> None:
-        """Initialises the submodules of the classes ``layer``, or all with ``wholemodule``."""
+        """Initialize the submodules of the ``layer`` classes, or all submodules if ``wholemodule`` is set."""
         for submodule in _children_first(module):
             if not needs_weights(submodule, itself=True):
                 continue
-            if self.wholemodule or not set(self.layer).isdisjoint(_class_names(submodule)):
+            class_names = {cls.__name__ for cls in (type(submodule), *type(submodule).__bases__)}
+            if self.wholemodule or not class_names.isdisjoint(self.layer):
                 self.init_module(submodule)
 
     def init_module(self, module: nn.Module) -> None:
-        """Initialises one module, which may have no weight and no bias."""
+        """Initialize one module, which may lack a weight or bias."""
         raise NotImplementedError
 
 
 @WEIGHT_INITIALIZERS.register_module(name="Constant")
 class ConstantInit(BaseInit):
-    """Constant weights.
+    """Initialize weights with a constant.
 
     Args:
         val: value of the weights.
@@ -150,10 +151,10 @@ class ConstantInit(BaseInit):
 
 @WEIGHT_INITIALIZERS.register_module(name="Xavier")
 class XavierInit(BaseInit):
-    """Weights by :func:`xavier_init`.
+    """Initialize weights with :func:`xavier_init`.
 
     Args:
-        gain: factor of the standard deviation.
+        gain: scaling factor of the standard deviation.
         distribution: ``normal`` or ``uniform``.
         **kwargs: arguments of :class:`BaseInit`.
     """
@@ -169,7 +170,7 @@ class XavierInit(BaseInit):
 
 @WEIGHT_INITIALIZERS.register_module(name="Normal")
 class NormalInit(BaseInit):
-    """Normally distributed weights.
+    """Initialize weights from a normal distribution.
 
     Args:
         mean: mean of the weights.
@@ -188,11 +189,11 @@ class NormalInit(BaseInit):
 
 @WEIGHT_INITIALIZERS.register_module(name="TruncNormal")
 class TruncNormalInit(BaseInit):
-    """Normally distributed weights, cut off outside ``[a, b]``.
+    """Initialize weights from a normal distribution truncated to ``[a, b]``.
 
     Args:
-        mean: mean of the weights, before the cut.
-        std: standard deviation of the weights, before the cut.
+        mean: mean of the distribution before truncation.
+        std: standard deviation of the distribution before truncation.
         a: smallest weight.
         b: largest weight.
         **kwargs: arguments of :class:`BaseInit`.
@@ -211,7 +212,7 @@ class TruncNormalInit(BaseInit):
 
 @WEIGHT_INITIALIZERS.register_module(name="Uniform")
 class UniformInit(BaseInit):
-    """Uniformly distributed weights.
+    """Initialize weights from a uniform distribution.
 
     Args:
         a: smallest weight.
@@ -230,10 +231,10 @@ class UniformInit(BaseInit):
 
 @WEIGHT_INITIALIZERS.register_module(name="Kaiming")
 class KaimingInit(BaseInit):
-    """Weights by :func:`kaiming_init`.
+    """Initialize weights with :func:`kaiming_init`.
 
     Args:
-        a: slope of the leaky ReLU that follows.
+        a: negative slope of the leaky ReLU after the module.
         mode: ``fan_in`` or ``fan_out``.
         nonlinearity: ``relu`` or ``leaky_relu``.
         distribution: ``normal`` or ``uniform``.
@@ -260,7 +261,7 @@ class KaimingInit(BaseInit):
 
 @WEIGHT_INITIALIZERS.register_module(name="Caffe2Xavier")
 class Caffe2XavierInit(KaimingInit):
-    """Weights by :func:`caffe2_xavier_init`.
+    """Initialize weights with :func:`caffe2_xavier_init`.
 
     Args:
         **kwargs: arguments of :class:`BaseInit`.
@@ -272,13 +273,12 @@ class Caffe2XavierInit(KaimingInit):
 
 @WEIGHT_INITIALIZERS.register_module(name="Pretrained")
 class PretrainedInit:
-    """Weights from a checkpoint file.
+    """Load weights from a checkpoint file.
 
     Args:
         checkpoint: path or URL of the file.
-        prefix: start of the names in the file that belong to the module, such as ``backbone.``; all names if
-            None.
-        map_location: device that the file is read to.
+        prefix: prefix of the weights to load, such as ``backbone.``, which is removed; all weights if None.
+        map_location: device to load the file to.
     """
 
     def __init__(self, checkpoint: str, prefix: str | None = None, map_location: str = "cpu") -> None:
@@ -287,7 +287,7 @@ class PretrainedInit:
         self.map_location = map_location
 
     def __call__(self, module: nn.Module) -> None:
-        """Loads what fits, and says what does not."""
+        """Load the weights that fit, and log those that do not."""
         weights = get_state_dict(load_checkpoint_file(self.checkpoint, map_location=self.map_location))
         weights = {name.removeprefix("module."): weight for name, weight in weights.items()}
         if self.prefix is not None:
@@ -299,10 +299,10 @@ class PretrainedInit:
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Any], source: str) -> None:
-    """Loads the weights whose names and shapes fit, and logs what is left out.
+    """Load the weights whose names and shapes match, and log the others.
 
     Raises:
-        CheckpointError: nothing fits.
+        CheckpointError: no weight matches.
     """
     report = load_state_dict(module, weights)
     get_logger().info("Loaded the weights of %s into %s", source, type(module).__name__)
@@ -311,17 +311,15 @@ def load_weights(module: nn.Module, weights: Mapping[str, Any], source: str) -> 
 
 
 def initialize(module: nn.Module, init_cfg: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
-    """Initialises a module.
+    """Initialize a module.
 
     Args:
-        module: module to initialise.
-        init_cfg: one config or several. ``layer`` names the classes to initialise; ``override`` holds one
-            config or several for the submodules that their ``name`` says, all of whose modules are
-            initialised.
+        module: module to initialize.
+        init_cfg: one or more initializer configs; for ``layer`` and ``override`` see :class:`BaseInit`.
 
     Raises:
-        TypeError: ``init_cfg`` or ``override`` is no config.
-        ConfigError: an ``override`` lacks its ``name`` or ``type``, or names a submodule that does not exist.
+        TypeError: ``init_cfg`` or ``override`` is not a config.
+        ConfigError: an ``override`` has no ``name`` or no ``type``, or names a submodule that does not exist.
     """
     if not isinstance(init_cfg, Mapping | list | tuple):
         raise TypeError(f"init_cfg must be a dict or a list of dicts, not {init_cfg!r}")
@@ -334,16 +332,16 @@ def initialize(module: nn.Module, init_cfg: Mapping[str, Any] | Sequence[Mapping
 
 
 def update_init_info(module: nn.Module, init_info: str) -> None:
-    """Do nothing: MMEngine's record of how parameters got their values, which models written for it call."""
+    """Do nothing; exists because models written for MMEngine call it."""
 
 
 def _initialize_part(module: nn.Module, override: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Initialises all of one submodule by an override; one that has only a name takes the outer settings."""
+    """Initialize a whole submodule with an override, or with the outer settings if the override is only a name."""
     name = override.pop("name", None)
     if name is None:
-        raise ConfigError("init_cfg.override", f"has no 'name', only {override}")
+        raise ConfigError("init_cfg.override", f"missing 'name' in {override}")
     if override and "type" not in override:
-        raise ConfigError("init_cfg.override", f"has no 'type', only {override}")
+        raise ConfigError("init_cfg.override", f"missing 'type' in {override}")
     if not hasattr(module, name):
         children = [child for child, _ in module.named_children()]
         raise ConfigError(
@@ -354,7 +352,7 @@ def _initialize_part(module: nn.Module, override: dict[str, Any], settings: dict
     initializer(getattr(module, name))
 
 
-def _init(module: nn.Module, draw: Callable[[Tensor], Any], bias: float) -> None:
+def _init_weight_and_bias(module: nn.Module, draw: Callable[[Tensor], Any], bias: float) -> None:
     weight, own_bias = getattr(module, "weight", None), getattr(module, "bias", None)
     if isinstance(weight, Tensor):
         draw(weight)
@@ -362,16 +360,14 @@ def _init(module: nn.Module, draw: Callable[[Tensor], Any], bias: float) -> None
         nn.init.constant_(own_bias, bias)
 
 
-def _of_distribution(distribution: str, normal: Callable[..., Any], uniform: Callable[..., Any]) -> Callable[..., Any]:
+def _choose_by_distribution(
+    distribution: str, normal: Callable[..., Any], uniform: Callable[..., Any]
+) -> Callable[..., Any]:
     if distribution not in ("normal", "uniform"):
         raise ValueError(f"distribution must be 'normal' or 'uniform', not {distribution!r}")
     return normal if distribution == "normal" else uniform
 
 
 def _children_first(module: nn.Module) -> list[nn.Module]:
-    """The order of :meth:`torch.nn.Module.apply`: the stream of random numbers depends on it."""
+    """Return the modules in the order of :meth:`torch.nn.Module.apply`, which determines the random numbers."""
     return [inner for child in module.children() for inner in _children_first(child)] + [module]
-
-
-def _class_names(module: nn.Module) -> list[str]:
-    return [type(module).__name__, *(base.__name__ for base in type(module).__bases__)]

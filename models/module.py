@@ -1,4 +1,4 @@
-"""Modules that are initialised from the config."""
+"""Modules with a configurable initialization."""
 
 from abc import ABCMeta
 from collections.abc import Iterable, Mapping
@@ -16,12 +16,12 @@ InitCfg = Mapping[str, Any] | list[dict[str, Any]] | None
 
 
 class BaseModule(nn.Module, metaclass=ABCMeta):
-    """A module whose parameters are initialised as its ``init_cfg`` says.
+    """Base class of modules whose parameters are initialized by ``init_cfg``.
 
     Args:
-        init_cfg: config of one initialiser or several:
-            ``dict(type='Kaiming', layer='Conv2d')``, ``dict(type='Pretrained', checkpoint='resnet.pth')``. A
-            submodule's own ``init_cfg`` comes later and wins, except over ``Pretrained``, which comes last.
+        init_cfg: one or more initializer configs, such as ``dict(type='Kaiming', layer='Conv2d')`` or
+            ``dict(type='Pretrained', checkpoint='resnet.pth')``. The ``init_cfg`` of a submodule is applied later and
+            takes precedence, except over ``Pretrained``, which is applied last.
     """
 
     def __init__(self, init_cfg: InitCfg = None) -> None:
@@ -31,7 +31,7 @@ class BaseModule(nn.Module, metaclass=ABCMeta):
 
     @property
     def is_init(self) -> bool:
-        """Whether :meth:`init_weights` is done; set it to leave a module as it is."""
+        """Whether :meth:`init_weights` has run; set it to True to skip initialization."""
         return self._is_init
 
     @is_init.setter
@@ -39,9 +39,9 @@ class BaseModule(nn.Module, metaclass=ABCMeta):
         self._is_init = value
 
     def init_weights(self) -> None:
-        """Initialize the parameters: by the own ``init_cfg``, then the children, then what is pretrained.
+        """Initialize the parameters: first by ``init_cfg``, then the children, then by ``Pretrained``.
 
-        A second call only warns.
+        A second call logs a warning and does nothing.
         """
         if self._is_init:
             get_logger().warning("init_weights of %s was called more than once", type(self).__name__)
@@ -66,7 +66,7 @@ class Sequential(BaseModule, nn.Sequential):
 
     Args:
         *args: modules, or one ordered dict of modules.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
     """
 
     def __init__(self, *args: Any, init_cfg: InitCfg = None) -> None:
@@ -79,7 +79,7 @@ class ModuleList(BaseModule, nn.ModuleList):
 
     Args:
         modules: modules to hold.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
     """
 
     def __init__(self, modules: Iterable[nn.Module] | None = None, init_cfg: InitCfg = None) -> None:
@@ -92,7 +92,7 @@ class ModuleDict(BaseModule, nn.ModuleDict):
 
     Args:
         modules: modules to hold, by name.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module] | None = None, init_cfg: InitCfg = None) -> None:

@@ -1,4 +1,4 @@
-"""Several tasks on one backbone."""
+"""Multi-task models."""
 
 from collections.abc import Mapping
 from inspect import signature
@@ -15,12 +15,12 @@ from trainwright.models.module import InitCfg
 
 @MODELS.register_module()
 class MultiTaskModel(BaseModel):
-    """Several heads on the features of one backbone; their losses are added up, their predictions merged.
+    """A model with several heads on one backbone, which sums their losses and merges their predictions.
 
     A head has ``loss(features, data_samples)``, which returns a dict of losses, and ``predict(features,
-    data_samples)``, which adds its predictions to the data samples: ``LinearClsHead``, ``SegmentationHead``, and
-    any of your own. One whose methods also take ``input_size`` gets height and width of the images. Data samples
-    with the annotations of all tasks come from one dataset.
+    data_samples)``, which adds its predictions to the data samples, for example ``LinearClsHead``,
+    ``SegmentationHead`` or a custom head. A head whose methods also accept ``input_size`` receives the height and width
+    of the images. One dataset provides data samples with the annotations of all tasks.
 
     Example:
         >>> MultiTaskModel(
@@ -34,16 +34,16 @@ class MultiTaskModel(BaseModel):
         ... )
 
     Args:
-        backbone: module or config, which gives a feature map or several.
-        heads: by name, a module or config of each task's head.
-        necks: by name of a head, a module or config between backbone and this head.
+        backbone: module or config; returns one or more feature maps.
+        heads: module or config of each task's head, by name.
+        necks: modules or configs between the backbone and a single head, by the name of the head.
         neck: module or config between the backbone and all heads.
-        loss_weights: by name of a head, the factor of its losses, at least 0; 1 for the others.
-        data_preprocessor: module or config; of type ``SegDataPreprocessor`` if it has no type.
-        init_cfg: config of one initialiser or several.
+        loss_weights: weights of the losses, by the name of the head, at least 0; 1 for heads not named.
+        data_preprocessor: module or config; the type defaults to ``SegDataPreprocessor``.
+        init_cfg: one or more initializer configs.
 
     Raises:
-        ConfigError: there are no heads, or a neck or weight for a head that there is not.
+        ConfigError: ``heads`` is empty, or ``necks`` or ``loss_weights`` names an unknown head.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class MultiTaskModel(BaseModel):
         init_cfg: InitCfg = None,
     ) -> None:
         if not heads:
-            raise ConfigError("heads", "there are none", "give heads=dict(name=dict(type=...))")
-        for argument, given in (("necks", necks or {}), ("loss_weights", loss_weights or {})):
-            for name in given:
+            raise ConfigError("heads", "must not be empty", "set heads=dict(name=dict(type=...))")
+        for argument, by_head in (("necks", necks or {}), ("loss_weights", loss_weights or {})):
+            for name in by_head:
                 if name not in heads:
-                    hint = did_you_mean(name, heads) or f"there are {', '.join(heads)}"
-                    raise ConfigError(f"{argument}.{name}", "there is no head of this name", hint)
+                    hint = did_you_mean(name, heads) or f"the heads are {', '.join(heads)}"
+                    raise ConfigError(f"{argument}.{name}", f"there is no head {name!r}", hint)
         if not isinstance(data_preprocessor, nn.Module):
             data_preprocessor = {"type": "SegDataPreprocessor", **(data_preprocessor or {})}
         super().__init__(data_preprocessor, init_cfg)
@@ -71,46 +71,48 @@ class MultiTaskModel(BaseModel):
         self.necks = nn.ModuleDict({name: MODELS.build(cfg) for name, cfg in (necks or {}).items()})
         self.heads = nn.ModuleDict({name: MODELS.build(cfg) for name, cfg in heads.items()})
         self.loss_weights = {name: float((loss_weights or {}).get(name, 1)) for name in heads}
-        self._sized = {
+        self._takes_input_size = {
             name: "input_size" in signature(head.predict).parameters  # type: ignore[arg-type]
             for name, head in self.heads.items()
         }
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Returns losses, predictions, or the outputs of all heads.
+        """Return losses, predictions, or the outputs of all heads.
 
         Args:
             inputs: float images of shape (N, C, H, W).
-            data_samples: a list of data samples, with what each head needs.
+            data_samples: a list of data samples with the annotations that the heads need.
             mode: ``loss`` for the losses of all heads, as ``name.loss``; ``predict`` for data samples with the
-                predictions of all heads; ``tensor`` for a dict of what each head gives.
+                predictions of all heads; ``tensor`` for a dict of the outputs of all heads.
         """
         features = self.backbone(inputs)
         if self.neck is not None:
             features = self.neck(features)
-        of_head = {name: self.necks[name](features) if name in self.necks else features for name in self.heads}
+        head_inputs = {name: self.necks[name](features) if name in self.necks else features for name in self.heads}
         if mode == "tensor":
-            return {name: head(of_head[name]) for name, head in self.heads.items()}
+            return {name: head(head_inputs[name]) for name, head in self.heads.items()}
         if mode == "loss":
-            return self._losses(of_head, data_samples, inputs)
+            return self._losses(head_inputs, data_samples, inputs)
         if mode == "predict":
             samples = [DataSample() for _ in range(len(inputs))] if data_samples is None else data_samples
             for name, head in self.heads.items():
-                samples = head.predict(of_head[name], samples, **self._size(name, inputs))  # type: ignore[operator]
+                size = self._size_argument(name, inputs)
+                samples = head.predict(head_inputs[name], samples, **size)  # type: ignore[operator]
             return samples
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
 
-    def _losses(self, of_head: Mapping[str, Any], data_samples: Any, inputs: Tensor) -> dict[str, Any]:
+    def _losses(self, head_inputs: Mapping[str, Any], data_samples: Any, inputs: Tensor) -> dict[str, Any]:
         losses = {}
         for name, head in self.heads.items():
             weight = self.loss_weights[name]
-            own = head.loss(of_head[name], data_samples, **self._size(name, inputs))  # type: ignore[operator]
-            for key, value in own.items():
+            size = self._size_argument(name, inputs)
+            head_losses = head.loss(head_inputs[name], data_samples, **size)  # type: ignore[operator]
+            for key, value in head_losses.items():
                 losses[f"{name}.{key}"] = _weighted(value, weight) if "loss" in key and weight != 1 else value
         return losses
 
-    def _size(self, name: str, inputs: Tensor) -> dict[str, Any]:
-        return {"input_size": inputs.shape[-2:]} if self._sized[name] else {}
+    def _size_argument(self, name: str, inputs: Tensor) -> dict[str, Any]:
+        return {"input_size": inputs.shape[-2:]} if self._takes_input_size[name] else {}
 
 
 def _weighted(value: Tensor | list[Tensor], weight: float) -> Tensor | list[Tensor]:

@@ -1,4 +1,4 @@
-"""Wrappers that train a model in several processes."""
+"""Wrappers for distributed training."""
 
 import inspect
 from typing import Any
@@ -29,21 +29,21 @@ class MMDistributedDataParallel(DistributedDataParallel):
 
     Args:
         module: the model.
-        detect_anomalous_params: log every parameter that had no part in the loss. Slow, for finding mistakes.
+        detect_anomalous_params: log every parameter that does not contribute to the loss. Slow; for debugging.
         **kwargs: arguments of ``DistributedDataParallel``.
     """
 
     def __init__(self, module: Any, detect_anomalous_params: bool = False, **kwargs: Any) -> None:
-        if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:  # its name in new releases
+        if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:  # renamed in newer PyTorch
             kwargs.setdefault("forward_sync_buffers", kwargs.pop("broadcast_buffers", True))
         super().__init__(module=module, **kwargs)
         self.detect_anomalous_params = detect_anomalous_params
 
     def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
-        """Does one step of training; see :meth:`BaseModel.train_step`."""
+        """Run one training step; see :meth:`BaseModel.train_step`."""
         with optim_wrapper.optim_context(self):
             data = self.module.data_preprocessor(data, True)
-            # Through the wrapper's own forward, which prepares the exchange of gradients.
+            # Call the wrapper's forward, which prepares the gradient all-reduce.
             losses = self._run_forward(data, "loss")
         log_vars: dict[str, Tensor]
         loss, log_vars = self.module.parse_losses(losses)
@@ -53,11 +53,11 @@ class MMDistributedDataParallel(DistributedDataParallel):
         return log_vars
 
     def val_step(self, data: Any, **kwargs: Any) -> Any:
-        """Predicts a batch of the validation; see :meth:`BaseModel.val_step`."""
+        """Predict a validation batch; see :meth:`BaseModel.val_step`."""
         return self.module.val_step(data, **kwargs)
 
     def test_step(self, data: Any, **kwargs: Any) -> Any:
-        """Predicts a batch of the test."""
+        """Predict a test batch; see :meth:`BaseModel.test_step`."""
         return self.module.test_step(data, **kwargs)
 
     def _run_forward(self, data: Any, mode: str) -> Any:
@@ -65,10 +65,10 @@ class MMDistributedDataParallel(DistributedDataParallel):
 
 
 def detect_anomalous_params(loss: Tensor, model: Any) -> list[str]:
-    """Logs and returns the names of the trainable parameters that have no part in a loss.
+    """Log and return the names of the trainable parameters that do not contribute to a loss.
 
     Args:
-        loss: scalar with its graph; the graph must still be there, which it is also after the backward pass.
+        loss: scalar with its autograd graph, before or after the backward pass.
         model: module with the parameters.
     """
     reached: set[Tensor] = set()
@@ -84,5 +84,5 @@ def detect_anomalous_params(loss: Tensor, model: Any) -> list[str]:
         pending += [parent for parent, _ in node.next_functions]
     names = [name for name, p in model.named_parameters() if p.requires_grad and p not in reached]
     for name in names:
-        get_logger().error("%s has no part in the loss", name)
+        get_logger().error("%s does not contribute to the loss", name)
     return names

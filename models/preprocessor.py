@@ -1,4 +1,4 @@
-"""Modules that turn a batch of the data loader into the arguments of a model's forward."""
+"""Modules that convert a batch from the data loader to the arguments of a model's forward."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +15,10 @@ _MOVABLE = (Tensor, BaseDataElement)
 
 @MODELS.register_module()
 class BaseDataPreprocessor(nn.Module):
-    """Moves a batch to the device of the model.
+    """Move a batch to the device of the model.
 
     Args:
-        non_blocking: let the copy overlap with computing; needs pinned memory.
+        non_blocking: overlap the copy with computation; requires pinned memory.
     """
 
     def __init__(self, non_blocking: bool = False) -> None:
@@ -28,13 +28,13 @@ class BaseDataPreprocessor(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where batches are moved to: it follows the module that this one is part of."""
+        """Device that batches are moved to; follows the enclosing module."""
         return self._device
 
     def cast_data(self, data: Any) -> Any:
-        """Moves all tensors and data elements in nested containers to the device."""
+        """Move all tensors and data elements in nested containers to the device."""
         if isinstance(data, Tensor) and data.device == self._device:
-            return data  # the question is cheaper than a move to where it is
+            return data  # cheaper than a no-op `to`
         if isinstance(data, _MOVABLE):
             return data.to(self._device, non_blocking=self._non_blocking)
         if type(data) is list:
@@ -52,19 +52,28 @@ class BaseDataPreprocessor(nn.Module):
         return data
 
     def forward(self, data: Any, training: bool = False) -> Any:
-        """Returns the batch on the device.
+        """Return the batch on the device.
 
         Args:
             data: a batch of the data loader.
-            training: whether it is for a training step; a subclass may augment it then.
+            training: whether the batch is for a training step; subclasses may augment it.
 
         Returns:
-            A dict, whose items are keyword arguments of the model, or a list or tuple of positional ones.
+            A dict of keyword arguments for the model, or a list or tuple of positional arguments.
         """
         return self.cast_data(data)
 
+    def _convert_batch(self, data: Any, convert_images: Callable[[Any], Any]) -> Any:
+        """Convert the images of a batch and move everything else to the device."""
+        if isinstance(data, Mapping):
+            batch = {key: self.cast_data(value) for key, value in data.items() if key != "inputs"}
+            return {"inputs": convert_images(data.get("inputs")), "data_samples": None} | batch
+        if isinstance(data, list | tuple):
+            return [convert_images(data[0]), *self.cast_data(data[1:])]
+        raise TypeError(f"a batch must be a dict, list or tuple, not {type(data).__name__}")
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # Every way to move a module comes through here, also that of an outer module.
+        # Every method that moves this module or an enclosing one calls _apply.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._device = fn(torch.empty(0, device=self._device)).device
         return self
@@ -72,23 +81,23 @@ class BaseDataPreprocessor(nn.Module):
 
 @MODELS.register_module()
 class ImgDataPreprocessor(BaseDataPreprocessor):
-    """Batches images: moves them to the device, orders channels, normalises, pads at the bottom and right.
+    """Batch images: move them to the device, reorder channels, normalize, and pad at the bottom and right.
 
-    The images travel as they are (uint8 is a quarter of the bytes), and become floats on the device.
+    Images are transferred unchanged (uint8 is a quarter of the bytes) and converted to float on the device.
 
     Args:
-        mean: mean of the pixels by channel, after the change of order; 3 values, or 1 for grey images and for
-            all channels alike. Not normalised if None.
-        std: standard deviation of the pixels, likewise.
-        pad_size_divisor: height and width of the batch become multiples of it.
-        pad_value: value of the padding, after normalising.
-        bgr_to_rgb: turn blue-green-red into red-green-blue.
-        rgb_to_bgr: turn red-green-blue into blue-green-red.
-        non_blocking: let the copy overlap with computing; needs pinned memory.
+        mean: mean of the pixels by channel, after reordering the channels: 3 values, or 1 for gray images or for all
+            channels. Images are not normalized if None.
+        std: standard deviation of the pixels, in the same form.
+        pad_size_divisor: pad the height and width of the batch to multiples of this number.
+        pad_value: value of the padding, after normalization.
+        bgr_to_rgb: convert BGR images to RGB.
+        rgb_to_bgr: convert RGB images to BGR.
+        non_blocking: overlap the copy with computation; requires pinned memory.
 
     Raises:
-        ValueError: only one of ``mean`` and ``std`` is given, or not 1 or 3 values; or both orders are asked
-            for.
+        ValueError: only one of ``mean`` and ``std`` is given, either does not have 1 or 3 values, or both
+            ``bgr_to_rgb`` and ``rgb_to_bgr`` are True.
     """
 
     mean: Tensor
@@ -107,86 +116,101 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
         super().__init__(non_blocking)
         if bgr_to_rgb and rgb_to_bgr:
             raise ValueError("bgr_to_rgb and rgb_to_bgr cannot both be True")
-        if (mean is None) != (std is None):
-            raise ValueError("mean and std must be given together")
-        if mean is not None and std is not None:
-            if len(mean) not in (1, 3) or len(std) not in (1, 3):
-                raise ValueError(f"mean and std must have 1 or 3 values, not {len(mean)} and {len(std)}")
-            self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
-            self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
-        self._enable_normalize = mean is not None
+        self._enable_normalize = register_mean_and_std(self, mean, std, (-1, 1, 1))
         self._channel_conversion = bgr_to_rgb or rgb_to_bgr
         self.pad_size_divisor = pad_size_divisor
         self.pad_value = pad_value
 
     def forward(self, data: Any, training: bool = False) -> Any:
-        """Returns the batch with its images as one float tensor.
+        """Return the batch with its images as one float tensor.
 
         Args:
-            data: dict with ``inputs``, or a tuple or list that begins with them: a list of tensors of shape
+            data: dict with ``inputs``, or a tuple or list whose first item is the inputs: a list of tensors of shape
                 (C, H, W), of any sizes, or one tensor of shape (N, C, H, W).
-            training: unused here.
+            training: unused.
 
         Returns:
-            The dict with ``inputs`` of shape (N, C, H, W) and ``data_samples`` (None if there are none), or a
-            list.
+            The dict with ``inputs`` of shape (N, C, H, W) and ``data_samples`` (None if missing), or a list.
 
         Raises:
-            TypeError: there are no images where they belong.
-            ValueError: the images have other dimensions or channels than the mean.
+            TypeError: the inputs are not images.
+            ValueError: the images have the wrong number of dimensions or channels.
         """
-        if isinstance(data, Mapping):
-            batch = {key: self.cast_data(value) for key, value in data.items() if key != "inputs"}
-            return {"inputs": self.batch_images(data.get("inputs")), "data_samples": None} | batch
-        if isinstance(data, list | tuple):
-            return [self.batch_images(data[0]), *self.cast_data(data[1:])]
-        raise TypeError(f"a batch must be a dict, list or tuple, not {type(data).__name__}")
+        return self._convert_batch(data, self.batch_images)
 
     def batch_images(self, images: Any) -> Tensor:
-        """Returns one normalised and padded float tensor of shape (N, C, H, W) on the device."""
+        """Return one normalized and padded float tensor of shape (N, C, H, W) on the device."""
         if isinstance(images, list | tuple) and images and all(isinstance(image, Tensor) for image in images):
             if any(image.shape != images[0].shape or image.dtype != images[0].dtype for image in images):
-                images = [self._normalise(self.cast_data(image)) for image in images]
+                images = [self._normalize(self.cast_data(image)) for image in images]
                 return stack_batch(images, self.pad_size_divisor, self.pad_value)
             images = torch.stack(tuple(images))
         if not isinstance(images, Tensor):
             raise TypeError(f"'inputs' must be a tensor or a list of tensors, not {type(images).__name__}")
         if images.dim() != 4:
             raise ValueError(f"images must have the shape (N, C, H, W), or (C, H, W) in a list, not {images.shape}")
-        batch: Tensor = self._normalise(self.cast_data(images))
+        batch: Tensor = self._normalize(self.cast_data(images))
         height, width = (_round_up(size, self.pad_size_divisor) for size in batch.shape[-2:])
         if (height, width) == batch.shape[-2:]:
             return batch
         padding = (0, width - batch.shape[-1], 0, height - batch.shape[-2])
         return nn.functional.pad(batch, padding, value=self.pad_value)
 
-    def _normalise(self, images: Tensor) -> Tensor:
+    def _normalize(self, images: Tensor) -> Tensor:
         if self._channel_conversion:
             images = images.flip(-3)
         images = images.float()
         if not self._enable_normalize:
             return images
         if self.mean.shape[0] == 3 and images.shape[-3] != 3:
-            raise ValueError(f"mean and std have 3 values, the images {images.shape[-3]} channels")
+            raise ValueError(f"mean and std have 3 values, but the images have {images.shape[-3]} channels")
         return (images - self.mean).div_(self.std)
 
 
+def register_mean_and_std(
+    module: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, shape: Sequence[int]
+) -> bool:
+    """Register the buffers ``mean`` and ``std``, if they are given, and return whether they are.
+
+    Args:
+        module: module to register the buffers on.
+        mean: mean of the pixels by channel, 1 or 3 values.
+        std: standard deviation of the pixels by channel, 1 or 3 values.
+        shape: shape of the buffers, such as (-1, 1, 1) to broadcast over height and width.
+
+    Raises:
+        ValueError: only one of ``mean`` and ``std`` is given, or either does not have 1 or 3 values.
+    """
+    if (mean is None) != (std is None):
+        raise ValueError("mean and std must be given together")
+    if mean is None or std is None:
+        return False
+    if len(mean) not in (1, 3) or len(std) not in (1, 3):
+        raise ValueError(f"mean and std must have 1 or 3 values, not {len(mean)} and {len(std)}")
+    module.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(*shape), persistent=False)
+    module.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(*shape), persistent=False)
+    return True
+
+
 def stack_batch(tensor_list: Sequence[Tensor], pad_size_divisor: int = 1, pad_value: float = 0) -> Tensor:
-    """Pads tensors of shape (C, ...) at the end of each axis but the first to a common size, and stacks them.
+    """Pad tensors of shape (C, ...) to a common size, at the end of every axis except the first, and stack them.
 
     Args:
         tensor_list: tensors with the same number of dimensions, at least one.
-        pad_size_divisor: the common sizes become multiples of it.
+        pad_size_divisor: round the common sizes up to multiples of this number.
         pad_value: value of the padding.
 
     Returns:
         Tensor of shape (N, C, ...).
 
     Raises:
-        ValueError: there are no tensors, or they differ in their number of dimensions.
+        ValueError: there are no tensors, or their numbers of dimensions differ.
     """
     if len({tensor.dim() for tensor in tensor_list}) != 1:
-        raise ValueError(f"tensors of as many dimensions are needed, not of {[tensor.dim() for tensor in tensor_list]}")
+        raise ValueError(
+            "tensor_list must contain tensors with the same number of dimensions, not "
+            f"{[tensor.dim() for tensor in tensor_list]}"
+        )
     first = tensor_list[0]
     sizes = [max(tensor.shape[axis] for tensor in tensor_list) for axis in range(1, first.dim())]
     batch = first.new_full(

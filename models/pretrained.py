@@ -1,4 +1,4 @@
-"""Networks of torchvision and timm, by name, adapted to the classes and images at hand."""
+"""Torchvision and timm networks by name, adapted to the number of classes and channels."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,22 +14,22 @@ from trainwright.models.initializers import load_weights
 
 
 def build_network(network: str | Mapping[str, Any] | nn.Module, num_classes: int | None, by_name: str) -> nn.Module:
-    """Returns a network of a model that takes one by name, config or module, and the number of classes beside it.
+    """Build a network from a name, config or module, and a number of classes.
 
     Args:
         network: name, config, or module.
-        num_classes: number of classes, needed for a name, and not for a network that has its own.
-        by_name: type of a network that is given by name.
+        num_classes: number of classes; required for a name, not allowed for a network that defines its own.
+        by_name: type of the network if ``network`` is a name.
 
     Raises:
         ConfigError: ``num_classes`` is missing, or given twice.
     """
     if isinstance(network, str):
         if num_classes is None:
-            raise ConfigError("num_classes", "is needed for a network that is given by name")
+            raise ConfigError("num_classes", "is required for a network given by name")
         network = {"type": by_name, "name": network}
     elif num_classes is not None and (isinstance(network, nn.Module) or "num_classes" in network):
-        raise ConfigError("num_classes", "the network has its own already", "leave one of them out")
+        raise ConfigError("num_classes", "the network already defines it", "remove one of them")
     if num_classes is not None:
         network = {**network, "num_classes": num_classes}  # type: ignore[dict-item]  # a mapping by now
     module: nn.Module = MODELS.build(network)
@@ -45,18 +45,16 @@ def TorchvisionModel(
     small_input: bool = False,
     **kwargs: Any,
 ) -> nn.Module:
-    """Returns a classification network of torchvision.
+    """Build a torchvision classification network.
 
     Args:
-        name: its name in torchvision, such as ``resnet18``.
+        name: name in torchvision, such as ``resnet18``.
         num_classes: number of classes.
-        weights: ``DEFAULT`` or another name of torchvision's weights, which are downloaded, or a checkpoint
-            file. The layers that do not fit, such as the last one for another number of classes, are reported
-            and left out.
-        in_channels: channels of the images: 1 for grey ones.
-        small_input: adapt a ResNet to images of about 32x32 pixels: no striding and no pooling before the
-            blocks.
-        **kwargs: further arguments of torchvision's function.
+        weights: ``DEFAULT`` or another name of torchvision weights, which are downloaded, or a checkpoint file. Layers
+            that do not fit, such as the last one for a different number of classes, are skipped and logged.
+        in_channels: number of image channels; 1 for grayscale.
+        small_input: adapt a ResNet to images of about 32x32 pixels: no striding or pooling before the blocks.
+        **kwargs: further arguments of the torchvision function.
 
     Raises:
         ConfigError: torchvision has no such network, or it cannot be adapted.
@@ -65,16 +63,19 @@ def TorchvisionModel(
 
     classifiers = models.list_models(module=models)
     if name not in classifiers:
-        hint = did_you_mean(name, classifiers) or "`torchvision.models.list_models()` lists them"
+        hint = did_you_mean(name, classifiers) or "see `torchvision.models.list_models()`"
         raise ConfigError("name", f"torchvision has no classification network {name!r}", hint)
-    model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **_quiet(name, kwargs))
+    if name in ("googlenet", "inception_v3"):
+        # Without this argument they warn that their initialization will change; this is the fast one.
+        kwargs = {"init_weights": False, **kwargs}
+    model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **kwargs)
     if small_input:
         _adapt_to_small_input(name, model)
     if in_channels != 3:
         _adapt_to_channels(name, model, in_channels)
     if weights is not None:
         fetch = find_torchvision_weights(name, weights)
-        load_pretrained(model, lambda network: _load(network, fetch(), weights))
+        load_pretrained(model, lambda network: _load_weights_of_any_channels(network, fetch(), weights))
     return model
 
 
@@ -82,13 +83,13 @@ def TorchvisionModel(
 def TimmModel(
     name: str, num_classes: int = 1000, weights: str | None = None, in_channels: int = 3, **kwargs: Any
 ) -> nn.Module:
-    """Returns a classification network of timm.
+    """Build a timm classification network.
 
     Args:
-        name: its name in timm, such as ``resnet18`` or ``vit_tiny_patch16_224``.
-        num_classes: number of classes; 0 for features instead of logits.
+        name: name in timm, such as ``resnet18`` or ``vit_tiny_patch16_224``.
+        num_classes: number of classes; 0 to return features instead of logits.
         weights: ``DEFAULT`` for timm's weights, which are downloaded, or a checkpoint file.
-        in_channels: channels of the images: 1 for grey ones.
+        in_channels: number of image channels; 1 for grayscale.
         **kwargs: further arguments of ``timm.create_model``.
 
     Raises:
@@ -100,35 +101,40 @@ def TimmModel(
     except ModuleNotFoundError as error:
         raise MissingExtraError("timm", "timm", f"the network {name!r}") from error
     if not timm.is_model(name):
-        hint = did_you_mean(name, timm.list_models()) or "`timm.list_models()` lists them"
+        hint = did_you_mean(name, timm.list_models()) or "see `timm.list_models()`"
         raise ConfigError("name", f"timm has no network {name!r}", hint)
     create = partial(timm.create_model, name, num_classes=num_classes, in_chans=in_channels, **kwargs)
 
-    def trained() -> nn.Module:
+    def create_pretrained() -> nn.Module:
         try:
             return create(pretrained=True)  # type: ignore[no-any-return]
-        except OSError as error:  # of the download; huggingface_hub's errors are such too
+        except OSError as error:  # includes the download errors of huggingface_hub
             cfg = timm.get_pretrained_cfg(name)
             source = getattr(cfg, "hf_hub_id", None) or getattr(cfg, "url", None)
             raise CheckpointError(
-                f"the weights of {name} ({source}) cannot be downloaded: {error}. Where there is "
-                "no network, fill the cache of huggingface_hub (HF_HOME) beforehand, or give a file as `weights`"
+                f"cannot download the weights of {name} ({source}): {error}. Without network access, fill the "
+                "huggingface_hub cache (HF_HOME) beforehand, or set `weights` to a file"
             ) from error
 
     if weights == "DEFAULT":
-        return build_pretrained(trained, partial(create, pretrained=False))
+        return build_pretrained(create_pretrained, partial(create, pretrained=False))
     model: nn.Module = create(pretrained=False)
     if weights is not None:
-        load_pretrained(model, lambda network: _load(network, get_state_dict(load_checkpoint_file(weights)), weights))
+        load_pretrained(
+            model,
+            lambda network: _load_weights_of_any_channels(
+                network, get_state_dict(load_checkpoint_file(weights)), weights
+            ),
+        )
     return model
 
 
 def build_pretrained(trained: Callable[[], nn.Module], untrained: Callable[[], nn.Module]) -> nn.Module:
-    """Build a network of a function that fetches its weights while it builds.
+    """Build a network whose builder also fetches the pretrained weights, deferring the fetch if necessary.
 
     Args:
         trained: builds the network with its pretrained weights.
-        untrained: builds the same network without them, for a checkpoint that follows.
+        untrained: builds the same network without them, in case a checkpoint is loaded instead.
     """
     if not defers_pretrained():
         return trained()
@@ -137,13 +143,8 @@ def build_pretrained(trained: Callable[[], nn.Module], untrained: Callable[[], n
     return network
 
 
-def _quiet(name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """These two warn, unless told, that their initialisation will change; ours is the short one."""
-    return {"init_weights": False, **kwargs} if name in ("googlenet", "inception_v3") else kwargs
-
-
 def find_torchvision_weights(name: str, weights: str) -> Callable[[], Mapping[str, Tensor]]:
-    """Return what fetches the weights of a network of torchvision: by their name, or from a checkpoint file.
+    """Return a function that fetches the weights of a torchvision network, by name or from a checkpoint file.
 
     Raises:
         ConfigError: the network has no weights of this name.
@@ -155,7 +156,7 @@ def find_torchvision_weights(name: str, weights: str) -> Callable[[], Mapping[st
         entry = known[weights]
 
         def download() -> Mapping[str, Tensor]:
-            with downloading(entry.url, f"the weights {weights!r} of {name}"):
+            with downloading(entry.url, f"the {name} weights {weights!r}"):
                 return entry.get_state_dict(progress=False, weights_only=True)  # type: ignore[no-any-return]
 
         return download
@@ -165,20 +166,20 @@ def find_torchvision_weights(name: str, weights: str) -> Callable[[], Mapping[st
     return lambda: get_state_dict(load_checkpoint_file(weights))
 
 
-def _load(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Loads weights; those of a convolution over colours are summed for grey images."""
+def _load_weights_of_any_channels(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Load weights, summing those of a convolution on RGB images over the channels if the model takes gray images."""
     own = model.state_dict()
     load_weights(
         model,
         {
-            name: weight.sum(1, keepdim=True) if name in own and _is_grey(own[name], weight) else weight
+            name: weight.sum(1, keepdim=True) if name in own and _only_own_is_gray(own[name], weight) else weight
             for name, weight in weights.items()
         },
         source,
     )
 
 
-def _is_grey(own: Tensor, weight: Tensor) -> bool:
+def _only_own_is_gray(own: Tensor, weight: Tensor) -> bool:
     return own.dim() == 4 and own.shape[1] == 1 and weight.shape[1:2] == (3,) and own.shape[2:] == weight.shape[2:]
 
 
@@ -186,7 +187,7 @@ def _adapt_to_small_input(name: str, model: nn.Module) -> None:
     from torchvision.models import ResNet
 
     if not isinstance(model, ResNet):
-        raise ConfigError("small_input", f"only networks of the ResNet family can be adapted, not {name}")
+        raise ConfigError("small_input", f"only ResNets can be adapted, not {name}")
     model.conv1 = _similar_convolution(model.conv1, model.conv1.in_channels, kernel_size=3, stride=1, padding=1)
     model.maxpool = nn.Identity()
 
@@ -204,7 +205,7 @@ def _adapt_to_channels(name: str, model: nn.Module, in_channels: int) -> None:
             parent, _, attribute = path.rpartition(".")
             setattr(model.get_submodule(parent), attribute, new)
             return
-    raise ConfigError("in_channels", f"{name} has no convolution over 3 channels to adapt")
+    raise ConfigError("in_channels", f"{name} has no convolution with 3 input channels to adapt")
 
 
 def _similar_convolution(old: nn.Conv2d, in_channels: int, **geometry: Any) -> nn.Conv2d:

@@ -1,4 +1,4 @@
-"""Test-time augmentation: several views of each sample, one prediction."""
+"""Test-time augmentation."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from trainwright.models.base import BaseModel
 
 
 class BaseTTAModel(BaseModel):
-    """Predicts several augmented views of each sample, and merges the predictions.
+    """Base class of models that predict several augmented views of each sample and merge the predictions.
 
-    A batch holds one batch for each view: ``dict(inputs=[[image1_view1, image2_view1], [image1_view2, …]],
-    data_samples=…)`` likewise, as ``TestTimeAug`` and ``pseudo_collate`` make it.
+    A batch contains one batch per view, as produced by ``TestTimeAug`` and ``pseudo_collate``:
+    ``dict(inputs=[[image1_view1, image2_view1], [image1_view2, …]], data_samples=…)``, with ``data_samples`` nested in
+    the same way.
 
     Args:
         module: the model, or its config.
-        data_preprocessor: config or module that replaces the ``data_preprocessor`` in the config of the
-            model.
+        data_preprocessor: config or module that overrides the ``data_preprocessor`` in the config of the model.
     """
 
     def __init__(
@@ -33,24 +33,24 @@ class BaseTTAModel(BaseModel):
             module = {**module, "data_preprocessor": data_preprocessor}
         self.module = MODELS.build(module)
         if not hasattr(self.module, "test_step"):
-            raise TypeError(f"a model with test_step is needed, not a {type(self.module).__name__}")
+            raise TypeError(f"module must be a model with test_step, not a {type(self.module).__name__}")
 
     @abstractmethod
     def merge_preds(self, data_samples_list: list[list[Any]]) -> list[Any]:
-        """Returns one prediction for each sample.
+        """Return one prediction per sample.
 
         Args:
-            data_samples_list: for each sample the predictions of its views.
+            data_samples_list: for each sample, the predictions of its views.
         """
 
     def test_step(self, data: Any) -> list[Any]:  # type: ignore[override]  # no with_loss, and val_cfg is checked for it
-        """Predicts a batch of views.
+        """Predict a batch of views.
 
         Args:
-            data: dict, tuple or list, each of whose items is a list with one batch for each view.
+            data: dict, tuple or list, each of whose items is a list with one entry per view.
 
         Raises:
-            TypeError: ``data`` is something else.
+            TypeError: ``data`` has another type.
         """
         if isinstance(data, Mapping):
             views: list[Any] = [dict(zip(data, items)) for items in zip(*data.values())]
@@ -61,10 +61,10 @@ class BaseTTAModel(BaseModel):
         predictions = [samples_of(self.module.test_step(view), view) for view in views]
         return self.merge_preds([list(samples) for samples in zip(*predictions)])
 
-    def val_step(self, data: Any) -> Any:  # type: ignore[override]  # likewise
-        """Predicts a batch of views, like :meth:`test_step`; there is no loss of several views."""
+    def val_step(self, data: Any) -> Any:  # type: ignore[override]  # as for test_step
+        """Predicts a batch of views, like :meth:`test_step`, without a loss."""
         return self.test_step(data)
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Calls the model on one view."""
+        """Call the model on one view."""
         return self.module(inputs, data_samples, mode=mode)

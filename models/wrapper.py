@@ -1,4 +1,4 @@
-"""Any module as a model that can be trained."""
+"""A wrapper that makes any module trainable."""
 
 import inspect
 from collections.abc import Mapping
@@ -17,12 +17,11 @@ TARGET_NAMES = ("targets", "target", "labels", "data_samples")
 
 @MODELS.register_module()
 class ModuleWrapper(BaseModel):
-    """Gives a plain module the steps of a model; the Runner uses it for every module without ``train_step``.
+    """A wrapper that adds the steps of a model to a plain module; the Runner wraps modules without ``train_step``.
 
-    A module whose forward takes ``targets`` (``target``, ``labels``, ``data_samples``) after its input gets
-    them in training, and may return losses: a dict of them, or a scalar. Anything else that it returns is
-    taken as logits, or as an output that has them (``logits``, ``out``), and compared with the targets by
-    ``loss``.
+    If the second argument of the module's forward is named ``targets``, ``target``, ``labels`` or ``data_samples``, the
+    module receives the targets in training, and may return a dict of losses or a scalar loss. Any other output is
+    treated as logits, or as an object with logits (``logits``, ``out``), and compared with the targets by ``loss``.
 
     Example:
         >>> ModuleWrapper(dict(type="torchvision.models.resnet18", num_classes=10))
@@ -30,10 +29,9 @@ class ModuleWrapper(BaseModel):
 
     Args:
         module: the module or its config.
-        loss: module or config, called as ``loss(logits, targets)``: ``dict(type='CrossEntropyLoss')`` if
-            None.
+        loss: module or config, called as ``loss(logits, targets)``; ``dict(type='CrossEntropyLoss')`` if None.
         data_preprocessor: module or config, see :class:`BaseModel`.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
     """
 
     def __init__(
@@ -44,7 +42,7 @@ class ModuleWrapper(BaseModel):
         init_cfg: InitCfg = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
-        # Not `module`: loading takes that prefix for a parallel wrapper's.
+        # Not named `module`, because loading treats that prefix as a parallel wrapper's.
         self.network = MODELS.build(module)
         if not isinstance(self.network, nn.Module):
             raise TypeError(f"module must be a module or its config, not {module!r}")
@@ -53,15 +51,15 @@ class ModuleWrapper(BaseModel):
         self._takes_targets = _takes_targets(self.network)
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Returns losses, predictions or the module's output.
+        """Return losses, predictions or the module's output.
 
         Args:
-            inputs: what the module takes.
-            data_samples: targets: a tensor, a batched data sample with ``gt_label``, a list of data samples,
-                or whatever the module itself takes.
-            mode: ``loss`` for a dict of losses; ``predict`` for data samples with ``pred_score`` and
-                ``pred_label`` if the loss is a cross entropy and the output has the shape (N, C), else for
-                the module's output; ``tensor`` for the module's output.
+            inputs: input of the module.
+            data_samples: targets: a tensor, a batched data sample with ``gt_label``, a list of data samples, or any
+                other targets that the module accepts.
+            mode: ``loss`` for a dict of losses; ``predict`` for data samples with ``pred_score`` and ``pred_label`` if
+                the loss is a cross entropy and the output has the shape (N, C), otherwise the module's output;
+                ``tensor`` for the module's output.
         """
         if mode == "loss" and self._takes_targets:
             return self._losses(self.network(inputs, data_samples), data_samples)
@@ -75,7 +73,7 @@ class ModuleWrapper(BaseModel):
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
 
     def compile_forward(self, **options: Any) -> None:
-        """Compiles the module.
+        """Compile the module.
 
         Args:
             **options: arguments of :func:`torch.compile`.

@@ -15,7 +15,7 @@ from trainwright.models.module import InitCfg
 
 @MODELS.register_module()
 class ImageClassifier(BaseModel):
-    """A classifier of images: a backbone that gives logits, or a backbone, a neck and a head.
+    """An image classifier: a backbone that returns logits, or a backbone, an optional neck and a head.
 
     Example:
         >>> ImageClassifier("resnet18", num_classes=10)
@@ -29,22 +29,21 @@ class ImageClassifier(BaseModel):
         >>> ImageClassifier("resnet50", num_classes=10, frozen=["backbone.conv1", "backbone.bn1", "backbone.layer1"])
 
     Args:
-        backbone: name of a classification network of torchvision, or with ``timm/`` before it of timm; or a
+        backbone: name of a torchvision classification network, name of a timm network with the prefix ``timm/``, or a
             module or its config. Without ``head`` it must return logits of shape (N, C).
-        neck: module or config, from the backbone's output to the head's input.
+        neck: module or config between the backbone and the head.
         head: module or config with ``loss(features, data_samples)`` and ``predict(features, data_samples)``.
-        num_classes: number of classes, for a backbone that is given by name or by a config of
-            ``TorchvisionModel`` or ``TimmModel`` without it, and for the batch augmentations of the
-            preprocessor.
-        loss: config of the loss of the logits, unless there is a head: ``dict(type='CrossEntropyLoss')`` if
-            None.
-        frozen: names of parts that are not trained, and stay in evaluation mode: ``["backbone"]`` for a linear
-            evaluation of its features.
-        data_preprocessor: module or config; of type ``ClsDataPreprocessor`` if it has no type.
-        init_cfg: config of one initialiser or several.
+        num_classes: number of classes, for a backbone given by name, for a ``TorchvisionModel`` or ``TimmModel`` config
+            that does not set it, and for the batch augmentations of the preprocessor.
+        loss: config of the loss on the logits if there is no head; ``dict(type='CrossEntropyLoss')`` if None.
+        frozen: names of submodules that are not trained and stay in evaluation mode, such as ``["backbone"]`` for
+            linear evaluation of its features.
+        data_preprocessor: module or config; the type defaults to ``ClsDataPreprocessor``.
+        init_cfg: one or more initializer configs.
 
     Raises:
-        ConfigError: a neck or a loss of its own does not go with the rest, or there is no part that is to be frozen.
+        ConfigError: there is a neck without a head, or ``loss`` in addition to a head, or a frozen submodule does not
+            exist.
     """
 
     def __init__(
@@ -59,9 +58,9 @@ class ImageClassifier(BaseModel):
         init_cfg: InitCfg = None,
     ) -> None:
         if head is None and neck is not None:
-            raise ConfigError("neck", "a neck needs a head behind it", "give `head`, or a backbone alone")
+            raise ConfigError("neck", "a neck requires a head", "set `head`, or remove the neck")
         if head is not None and loss is not None:
-            raise ConfigError("loss", "with a head the loss belongs to the head", "move it to `head.loss`")
+            raise ConfigError("loss", "the head computes the loss", "move it to `head.loss`")
         super().__init__(_preprocessor_config(data_preprocessor, num_classes), init_cfg)
         self.backbone = _build_backbone(backbone, num_classes)
         self.neck: nn.Module | None = None if neck is None else MODELS.build(neck)
@@ -82,14 +81,13 @@ class ImageClassifier(BaseModel):
         return self.head is not None
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Returns losses, predictions, or the output of the network.
+        """Return losses, predictions, or the output of the network.
 
         Args:
             inputs: float images of shape (N, C, H, W).
             data_samples: a list of data samples, one batched data sample, or a tensor of labels.
             mode: ``loss`` for a dict with ``loss``; ``predict`` for data samples with ``pred_score`` and
-                ``pred_label``; ``tensor`` for the logits, of shape (N, num_classes), or what the head makes
-                of features.
+                ``pred_label``; ``tensor`` for the logits, of shape (N, num_classes), or the output of the head.
         """
         features = self.extract_feat(inputs)
         if mode == "loss":
@@ -101,18 +99,18 @@ class ImageClassifier(BaseModel):
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
 
     def extract_feat(self, inputs: Tensor) -> Any:
-        """Returns the output of backbone and neck: the logits, if there is no head."""
+        """Return the output of the backbone and neck, which is the logits if there is no head."""
         features = self.backbone(inputs)
         return features if self.neck is None else self.neck(features)
 
     def train(self, mode: bool = True) -> Self:
-        """Sets training or evaluation mode; what is frozen stays in evaluation mode."""
+        """Set training or evaluation mode; frozen submodules stay in evaluation mode."""
         super().train(mode)
         keep_frozen(self, self.frozen)
         return self
 
     def val_step(self, data: Any, with_loss: bool = False) -> Any:
-        """Predicts a batch, see :meth:`BaseModel.val_step`; the losses cost no second forward pass."""
+        """Predict a batch, see :meth:`BaseModel.val_step`; the losses need no second forward pass."""
         if not with_loss:
             return super().val_step(data)
         data = self.data_preprocessor(data, False)
@@ -122,7 +120,7 @@ class ImageClassifier(BaseModel):
         return self._predictions(features, data_samples), losses
 
     def compile_forward(self, **options: Any) -> None:
-        """Compiles backbone and neck: the rest deals with data samples, which a compiler gains nothing from.
+        """Compile the backbone and neck; the rest handles data samples and would not benefit.
 
         Args:
             **options: arguments of :func:`torch.compile`.
@@ -135,7 +133,7 @@ class ImageClassifier(BaseModel):
         if self.head is not None:
             losses: dict[str, Tensor] = self.head.loss(features, data_samples)
             return losses
-        # GoogLeNet and Inception give auxiliary logits in training.
+        # GoogLeNet and Inception also return auxiliary logits in training.
         logits = getattr(features, "logits", features)
         return {"loss": self.loss_module(logits, gather_labels(data_samples))}
 
@@ -156,8 +154,8 @@ def _preprocessor_config(config: Mapping[str, Any] | nn.Module | None, num_class
 
 def _build_backbone(backbone: str | Mapping[str, Any] | nn.Module, num_classes: int | None) -> nn.Module:
     if isinstance(backbone, str):
-        type_ = "TimmModel" if backbone.startswith("timm/") else "TorchvisionModel"
-        backbone = {"type": type_, "name": backbone.removeprefix("timm/")}
+        source = "TimmModel" if backbone.startswith("timm/") else "TorchvisionModel"
+        backbone = {"type": source, "name": backbone.removeprefix("timm/")}
     defaults = {}
     if isinstance(backbone, Mapping) and backbone.get("type") in ("TorchvisionModel", "TimmModel"):
         defaults = {} if num_classes is None else {"num_classes": num_classes}

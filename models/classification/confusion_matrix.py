@@ -1,4 +1,4 @@
-"""A picture of a confusion matrix."""
+"""Drawing of confusion matrices."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +11,12 @@ _GAP = 8
 def draw_confusion_matrix(
     matrix: Sequence[Sequence[int]], out_file: str | Path, classes: Sequence[str] | None = None
 ) -> None:
-    """Write a picture of a confusion matrix: a cell is dark where its share of the row is large.
+    """Draw a confusion matrix to an image file; the larger a cell's share of its row, the darker it is.
 
     Args:
-        matrix: counts, true classes in rows.
-        out_file: image file; its folder is created.
-        classes: names of the classes; their indices if None.
+        matrix: counts, with true classes in rows.
+        out_file: image file; its folder is created if necessary.
+        classes: class names; class indices if None.
     """
     names = [str(name) for name in classes or range(len(matrix))]
     font = ImageFont.load_default(size=12)

@@ -1,4 +1,4 @@
-"""Parts between a backbone that gives features and the predictions."""
+"""Necks and heads for classification."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,13 +12,13 @@ from trainwright.models.module import BaseModule, InitCfg
 
 @MODELS.register_module()
 class GlobalAveragePooling(nn.Module):
-    """Averages feature maps over their positions."""
+    """A neck that averages feature maps over all positions."""
 
     def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
-        """Returns the mean over all positions, of shape (N, C).
+        """Return the mean over all positions, of shape (N, C).
 
         Args:
-            features: shape (N, C, ...), or several of them of which the last is taken.
+            features: shape (N, C, ...), or a sequence of feature maps whose last one is used.
         """
         last = features if isinstance(features, Tensor) else features[-1]
         return last.flatten(2).mean(2)
@@ -26,13 +26,13 @@ class GlobalAveragePooling(nn.Module):
 
 @MODELS.register_module()
 class LinearClsHead(BaseModule):
-    """One linear layer from features to classes.
+    """A linear classification head.
 
     Args:
         num_classes: number of classes.
         in_channels: size of the features.
-        loss: config of the loss.
-        init_cfg: config of one initialiser or several.
+        loss: module or config of the loss on the logits; ``dict(type='CrossEntropyLoss')`` if None.
+        init_cfg: one or more initializer configs.
     """
 
     def __init__(
@@ -47,18 +47,18 @@ class LinearClsHead(BaseModule):
         self.loss_module = MODELS.build({"type": "CrossEntropyLoss"} if loss is None else loss)
 
     def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
-        """Returns logits of shape (N, num_classes).
+        """Return logits of shape (N, num_classes).
 
         Args:
-            features: shape (N, in_channels), or several of them of which the last is taken.
+            features: shape (N, in_channels), or a sequence of features whose last item is used.
         """
         logits: Tensor = self.fc(features if isinstance(features, Tensor) else features[-1])
         return logits
 
     def loss(self, features: Tensor | Sequence[Tensor], data_samples: Any) -> dict[str, Tensor]:
-        """Returns the loss of a batch."""
+        """Return the loss of a batch."""
         return {"loss": self.loss_module(self(features), gather_labels(data_samples))}
 
     def predict(self, features: Tensor | Sequence[Tensor], data_samples: Any = None) -> Any:
-        """Returns the data samples of a batch with their predictions."""
+        """Return the data samples of a batch with their predictions."""
         return add_predictions(self(features), data_samples)

@@ -1,4 +1,4 @@
-"""Classification by the nearest neighbours among the training images, which judges features without training."""
+"""k-nearest-neighbor classification, to evaluate features without training a classifier."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -18,15 +18,15 @@ from trainwright.models.classification.samples import add_predictions, gather_la
 
 @MODELS.register_module()
 class KNNClassifier(ImageClassifier):
-    """Classifies images by the labels of the most similar training images (Wu et al. 2018).
+    """A classifier that predicts by the labels of the most similar training images (Wu et al. 2018).
 
-    https://arxiv.org/abs/1805.01978: similarity is the cosine between features, and each of the ``k`` neighbours votes
-    with the weight ``exp(similarity / temperature)``. The weights have the names of :class:`ImageClassifier`, so
-    ``trainwright test CONFIG CHECKPOINT`` judges the features of any checkpoint without training. It is trained as an
-    ImageClassifier is; validation then follows the features while they get better.
+    https://arxiv.org/abs/1805.01978. The similarity is the cosine of the angle between features, and each of the ``k``
+    nearest neighbors votes with the weight ``exp(similarity / temperature)``. The state dict has the same names as that
+    of :class:`ImageClassifier`, so ``trainwright test CONFIG CHECKPOINT`` evaluates the features of any checkpoint
+    without training. Training is the same as for ImageClassifier; validation then tracks the quality of the features.
 
-    At the first batch of a validation or test the features of all training images are gathered, each process a part of
-    them; they are kept on the device.
+    At the first batch of a validation or test, the features of all training images are computed, split across
+    processes, gathered, and kept on the device.
 
     Example:
         >>> KNNClassifier(
@@ -35,17 +35,17 @@ class KNNClassifier(ImageClassifier):
         ... )
 
     Args:
-        backbone: see :class:`ImageClassifier`, as for all that is not named here.
-        memory: config of the data loader of the training images with their labels: ``dataset``, ``batch_size``,
-            ``num_workers``, ``collate_fn``. Its pipeline should not be random.
-        k: number of neighbours, at least 1.
-        temperature: the smaller, the more the nearest ones count; positive.
-        layer: name of the part of backbone or neck whose output the features are; what ``extract_feat`` gives if None.
-            Feature maps are averaged over their positions.
+        backbone: see :class:`ImageClassifier`.
+        memory: data loader config for the labeled training images: ``dataset``, ``batch_size``, ``num_workers``,
+            ``collate_fn``. The pipeline should not be random.
+        k: number of neighbors, at least 1.
+        temperature: smaller values give more weight to the nearest neighbors; positive.
+        layer: name of the backbone or neck submodule whose output is used as features; the output of ``extract_feat``
+            if None. Feature maps are averaged over all positions.
         **kwargs: further arguments of :class:`ImageClassifier`.
 
     Raises:
-        ConfigError: there is no such layer, or a number is out of range.
+        ConfigError: the layer does not exist, or ``k`` or ``temperature`` is out of range.
     """
 
     def __init__(
@@ -64,48 +64,49 @@ class KNNClassifier(ImageClassifier):
         self.k = k
         self.temperature = temperature
         self.layer = layer
-        self._output: Any = None
+        self._layer_output: Any = None
         self._bank: tuple[Tensor, Tensor] | None = None
         if layer is not None:
             known = [name for name, _ in self.named_modules() if name.startswith(("backbone.", "neck."))]
             if layer not in known:
-                hint = did_you_mean(layer, known) or f"the last ones are {', '.join(known[-3:])}"
-                raise ConfigError("layer", f"backbone and neck have no part {layer!r}", hint)
+                hint = did_you_mean(layer, known) or f"the last submodules are {', '.join(known[-3:])}"
+                raise ConfigError("layer", f"backbone and neck have no submodule {layer!r}", hint)
             self.get_submodule(layer).register_forward_hook(self._keep_output)
 
     def train(self, mode: bool = True) -> Self:
-        """Sets training or evaluation mode; what is known of the training images is forgotten in training."""
+        """Set training or evaluation mode; training mode discards the features of the training images."""
         if mode:
             self._bank = None
         return super().train(mode)
 
     @torch.no_grad()
     def bank(self) -> tuple[Tensor, Tensor]:
-        """Returns features of length 1 (M, D) and labels (M,) of the training images; gathered the first time."""
+        """Return unit-length features (M, D) and labels (M,) of the training images, computed on the first call."""
         if self._bank is None:
             sampler = {"type": "DefaultSampler", "shuffle": False}
             loader = build_dataloader({"sampler": sampler, **self.memory}, seed=0, path="model.memory")
-            columns: tuple[list[Tensor], list[Tensor]] = ([], [])
+            local_features: list[Tensor] = []
+            local_labels: list[Tensor] = []
             for batch in loader:
                 data = self.data_preprocessor(batch, False)
                 inputs, samples = (data["inputs"], data["data_samples"]) if isinstance(data, dict) else data
-                columns[0].append(self._embed(self.extract_feat(inputs)))
-                columns[1].append(gather_labels(samples).to(inputs.device))
+                local_features.append(self._embed(self.extract_feat(inputs)))
+                local_labels.append(gather_labels(samples).to(inputs.device))
             size = samples_that_count(loader) if get_world_size() > 1 else None
-            # Samplers deal the samples out like cards, and repeat the first ones so that all ranks get as many.
-            dealt = [torch.stack(all_gather(torch.cat(column)), 1) for column in columns]
-            features, labels = (parts.flatten(0, 1)[:size] for parts in dealt)
+            # Samplers distribute round-robin and pad with the first samples.
+            by_rank = [torch.stack(all_gather(torch.cat(column)), 1) for column in (local_features, local_labels)]
+            features, labels = (parts.flatten(0, 1)[:size] for parts in by_rank)
             self._bank = features, labels
-            print_log(f"the nearest neighbours come from {len(features)} training images", logger="current")
+            print_log(f"Computed the features of {len(features)} training images", logger="current")
         return self._bank
 
     def votes(self, queries: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-        """Returns the share of the votes for each class, of shape (N, num_classes).
+        """Return the share of votes for each class, of shape (N, C), where C is the largest label plus 1.
 
         Args:
-            queries: features of length 1, of shape (N, D).
-            features: those of the training images, of shape (M, D).
-            labels: their classes, of shape (M,).
+            queries: unit-length features, of shape (N, D).
+            features: unit-length features of the training images, of shape (M, D).
+            labels: classes of the training images, of shape (M,).
         """
         similarity, nearest = (queries @ features.T).topk(min(self.k, len(features)))
         weights = (similarity / self.temperature).softmax(1)
@@ -117,14 +118,14 @@ class KNNClassifier(ImageClassifier):
         return add_predictions(self.votes(queries, *self.bank()).log(), data_samples)
 
     def _embed(self, features: Any) -> Tensor:
-        """Returns features of length 1 for what ``extract_feat`` has just returned, of shape (N, D)."""
+        """Return unit-length features (N, D), given the latest output of ``extract_feat``."""
         if self.layer is not None:
-            features, self._output = self._output, None
+            features, self._layer_output = self._layer_output, None
         last: Tensor = features if isinstance(features, Tensor) else features[-1]
         return F.normalize(last.float().flatten(2).mean(2) if last.dim() > 2 else last.float(), dim=1)
 
     def _keep_output(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self._output = output
+        self._layer_output = output
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)

@@ -13,14 +13,14 @@ class LeNet(BaseModule):
     """Two convolutions and two linear layers, after LeCun et al. (1998), with ReLU and max pooling.
 
     Args:
-        num_classes: number of classes; None for features of size ``hidden_features`` instead of logits.
-        in_channels: channels of the images: 1 for grey ones.
-        image_size: height and width of the images, in pixels, a multiple of 4.
-        channels: channels after the first and the second convolution.
-        hidden_features: size of the layer before the logits.
-        dropout: share of the features that is dropped before each linear layer in training, in [0, 1).
-        batch_norm: normalise after each convolution.
-        init_cfg: config of one initialiser or several.
+        num_classes: number of classes; None to return features of size ``hidden_features`` instead of logits.
+        in_channels: number of image channels; 1 for grayscale.
+        image_size: height and width of the images, in pixels; a multiple of 4.
+        channels: output channels of the first and second convolution.
+        hidden_features: size of the hidden linear layer.
+        dropout: dropout probability before each linear layer, in [0, 1).
+        batch_norm: whether to add batch normalization after each convolution.
+        init_cfg: one or more initializer configs.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class LeNet(BaseModule):
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Returns logits of shape (N, num_classes), or features, for float images of shape (N, C, H, W)."""
+        """Return logits of shape (N, num_classes), or features, for float images of shape (N, C, H, W)."""
         logits: Tensor = self.classifier(self.features(inputs))
         return logits
 
 
 def _convolution(in_channels: int, out_channels: int, batch_norm: bool) -> list[nn.Module]:
-    """A convolution, its activation, and pooling that halves height and width."""
+    """Return a convolution, an activation, and a pooling that halves height and width."""
     norm: list[nn.Module] = [nn.BatchNorm2d(out_channels)] if batch_norm else []
     convolution = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=not batch_norm)
     return [convolution, *norm, nn.ReLU(inplace=True), nn.MaxPool2d(2)]

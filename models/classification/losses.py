@@ -1,4 +1,4 @@
-"""Losses of classification."""
+"""Losses for classification."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,15 @@ from trainwright.engine.registry import MODELS
 
 @MODELS.register_module()
 class CrossEntropyLoss(nn.Module):
-    """Cross entropy between logits and labels, or soft labels.
+    """Cross entropy between logits and labels or soft labels.
 
     Args:
-        label_smoothing: share of the probability that is spread evenly over all classes, in [0, 1], after
-            Szegedy et al. (2015), https://arxiv.org/abs/1512.00567.
-        class_weight: factor of each class.
-        ignore_index: label that does not count.
+        label_smoothing: probability mass spread uniformly over all classes, in [0, 1] (Szegedy et al. 2015),
+            https://arxiv.org/abs/1512.00567.
+        class_weight: weight of each class.
+        ignore_index: label to ignore.
         reduction: ``mean``, ``sum`` or ``none``.
-        loss_weight: factor of the loss.
+        loss_weight: weight of the loss.
     """
 
     class_weight: Tensor | None
@@ -34,15 +34,15 @@ class CrossEntropyLoss(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing <= 1:
-            raise ValueError(f"label_smoothing must lie in [0, 1], not at {label_smoothing}")
+            raise ValueError(f"label_smoothing must be in [0, 1], not {label_smoothing}")
         self.label_smoothing = label_smoothing
         self.ignore_index = ignore_index
         self.reduction = reduction
         self.loss_weight = loss_weight
-        _register_weight(self, class_weight)
+        register_class_weight(self, class_weight)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss.
+        """Return the loss.
 
         Args:
             logits: shape (N, C) or (N, C, ...).
@@ -61,14 +61,14 @@ class CrossEntropyLoss(nn.Module):
 
 @MODELS.register_module()
 class LabelSmoothLoss(CrossEntropyLoss):
-    """Cross entropy with label smoothing, under the names of MMPretrain.
+    """Cross entropy with label smoothing, with the argument names of MMPretrain.
 
     Args:
-        label_smooth_val: share of the probability that is taken from the label, in [0, 1].
-        mode: ``original`` spreads it evenly over all classes; ``classy_vision`` as well, but then divides by
-            ``1 + label_smooth_val``.
+        label_smooth_val: probability mass to redistribute, in [0, 1].
+        mode: ``original`` spreads it uniformly over all classes; ``classy_vision`` adds it to the labels and divides
+            them by ``1 + label_smooth_val``.
         reduction: ``mean``, ``sum`` or ``none``.
-        loss_weight: factor of the loss.
+        loss_weight: weight of the loss.
     """
 
     def __init__(
@@ -80,20 +80,20 @@ class LabelSmoothLoss(CrossEntropyLoss):
     ) -> None:
         if mode not in ("original", "classy_vision"):
             raise ValueError(f"mode must be 'original' or 'classy_vision', not {mode!r}")
-        # y + s / C, divided by 1 + s, is (1 - t) y + t / C with t = s / (1 + s).
+        # (y + s / C) / (1 + s) equals (1 - t) y + t / C with t = s / (1 + s).
         share = label_smooth_val if mode == "original" else label_smooth_val / (1 + label_smooth_val)
         super().__init__(label_smoothing=share, reduction=reduction, loss_weight=loss_weight)
 
 
 @MODELS.register_module()
 class BinaryCrossEntropyLoss(nn.Module):
-    """Binary cross entropy of each class by itself, for several labels a sample.
+    """Binary cross entropy of each class, for multi-label classification.
 
     Args:
-        class_weight: factor of each class.
-        pos_weight: factor of the positive examples of each class, or of all.
+        class_weight: weight of each class.
+        pos_weight: weight of positive examples: one value per class, or one for all.
         reduction: ``mean``, ``sum`` or ``none``.
-        loss_weight: factor of the loss.
+        loss_weight: weight of the loss.
     """
 
     class_weight: Tensor | None
@@ -109,17 +109,17 @@ class BinaryCrossEntropyLoss(nn.Module):
         super().__init__()
         self.reduction = reduction
         self.loss_weight = loss_weight
-        _register_weight(self, class_weight)
-        positive = None if pos_weight is None else torch.as_tensor(pos_weight, dtype=torch.float32)
-        self.register_buffer("pos_weight", positive, persistent=False)
+        register_class_weight(self, class_weight)
+        weight = None if pos_weight is None else torch.as_tensor(pos_weight, dtype=torch.float32)
+        self.register_buffer("pos_weight", weight, persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss.
+        """Return the loss.
 
         Args:
             logits: shape (N, C).
-            target: probabilities of shape (N, C), negative where a class of a sample does not count; or int64
-                labels of shape (N,).
+            target: probabilities of shape (N, C), negative where a class of a sample is ignored; or int64 labels of
+                shape (N,).
         """
         if target.dim() < logits.dim():
             target = F.one_hot(target, logits.shape[1])
@@ -136,6 +136,7 @@ class BinaryCrossEntropyLoss(nn.Module):
         return loss if self.loss_weight == 1 else loss * self.loss_weight
 
 
-def _register_weight(loss: nn.Module, class_weight: Sequence[float] | None) -> None:
+def register_class_weight(loss: nn.Module, class_weight: Sequence[float] | None) -> None:
+    """Register the weight of each class as a buffer ``class_weight`` that is not saved, or None."""
     weight = None if class_weight is None else torch.tensor(class_weight, dtype=torch.float32)
     loss.register_buffer("class_weight", weight, persistent=False)

@@ -1,4 +1,4 @@
-"""Metrics of single-label classification, for images, videos or anything else."""
+"""Metrics for single-label classification of images, videos or other data."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,22 +14,22 @@ from trainwright.engine.registry import METRICS
 Thresholds = float | None | Sequence[float | None]
 ITEMS = ("precision", "recall", "f1-score", "support")
 ENDINGS: dict[str | None, str] = {"macro": "", "micro": "_micro", None: "_classwise"}
-"""What each ``average`` adds to the name of a result."""
+"""Suffix of the result names for each ``average``."""
 
 
 @METRICS.register_module()
 class Accuracy(BatchMetric):
-    """Share of the samples whose true label is among the k predictions with the highest scores, in percent.
+    """Percentage of samples whose true label is among the k classes with the highest scores.
 
-    Results are ``accuracy/top1`` and so on; with several thresholds ``accuracy/top1_thr-0.50``, ``…_no-thr``.
-    Samples without ``pred_score`` are judged by their ``pred_label``.
+    Results are named ``accuracy/top1`` etc., or ``accuracy/top1_thr-0.50`` and ``accuracy/top1_no-thr`` with multiple
+    thresholds. For samples without ``pred_score``, ``pred_label`` is used.
 
     Args:
-        topk: the k, or several.
-        thrs: a prediction counts only if its score is above this; None counts all. Several give a result for
-            each.
-        collect_device: as for :class:`BaseMetric`.
-        prefix: as for :class:`BaseMetric`.
+        topk: one or more values of k.
+        thrs: one or more score thresholds; a prediction is correct only if its score is above the threshold. None means
+            no threshold.
+        collect_device: see :class:`BaseMetric`.
+        prefix: see :class:`BaseMetric`.
     """
 
     default_prefix = "accuracy"
@@ -47,18 +47,18 @@ class Accuracy(BatchMetric):
         self.thrs = _thresholds(thrs)
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
-        """Notes for each sample, k and threshold whether the prediction is right."""
+        """Record for each sample, k and threshold whether the prediction is correct."""
         target = _true_labels(data_samples)
         score = column_of(data_samples, "pred_score")
         if score is None:
             if self.topk != (1,) or self.thrs != (None,):
-                raise ValueError("Accuracy with topk or thrs needs samples with pred_score")
+                raise ValueError("Accuracy with topk or thrs requires samples with pred_score")
             label = _predicted_labels(data_samples)
             self.results.append((label.eq(target.to(label.device)).unsqueeze(1),))
             return
         largest = max(self.topk)
         if largest > score.shape[1]:
-            raise ValueError(f"there is no top-{largest} accuracy: there are only {score.shape[1]} classes")
+            raise ValueError(f"cannot compute top-{largest} accuracy with only {score.shape[1]} classes")
         values, labels = score.max(1, keepdim=True) if largest == 1 else score.topk(largest)
         hits = labels.eq(target.to(labels.device).unsqueeze(1))
         flags = []
@@ -69,7 +69,7 @@ class Accuracy(BatchMetric):
         self.results.append((torch.stack(flags, 1),))
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
-        """Returns the accuracies in percent."""
+        """Return the accuracies in percent."""
         (flags,) = results
         names = [f"top{k}{suffix}" for k in self.topk for suffix in _suffixes(self.thrs)]
         return {name: 100.0 * count / len(flags) for name, count in zip(names, flags.sum(0).tolist())}
@@ -77,23 +77,22 @@ class Accuracy(BatchMetric):
 
 @METRICS.register_module()
 class SingleLabelMetric(BatchMetric):
-    """Precision, recall, F1 score (in percent) and support (in samples) of single-label classification.
+    """Precision, recall, F1 score (in percent) and support (in samples) for single-label classification.
 
-    Results are ``single-label/precision`` and so on; ``…_micro`` with ``average="micro"``, ``…_classwise``
-    (lists) without an average. A class that is never predicted has precision 0, one that never occurs recall
-    0.
+    Results are named ``single-label/precision`` etc., with the suffix ``_micro`` for ``average="micro"`` and
+    ``_classwise`` (lists) for ``average=None``. The precision of a class that is never predicted and the recall of a
+    class that never occurs are 0.
 
     Args:
-        thrs: as for :class:`Accuracy`; without ``pred_score`` only None.
+        thrs: see :class:`Accuracy`; must be None if samples have no ``pred_score``.
         items: any of ``precision``, ``recall``, ``f1-score`` and ``support``.
-        average: ``"macro"`` for the mean over the classes, ``"micro"`` to count all classes together, None
-            for one number for each class.
-        num_classes: by default as many as ``pred_score`` has, or the dataset's ``classes``.
-        collect_device: as for :class:`BaseMetric`.
-        prefix: as for :class:`BaseMetric`.
+        average: ``"macro"`` for the mean over classes, ``"micro"`` to pool all classes, None for one value per class.
+        num_classes: number of classes; by default that of ``pred_score``, or else of the dataset's ``classes``.
+        collect_device: see :class:`BaseMetric`.
+        prefix: see :class:`BaseMetric`.
 
     Raises:
-        ValueError: no such item or average.
+        ValueError: an unknown item or average.
     """
 
     default_prefix = "single-label"
@@ -116,12 +115,12 @@ class SingleLabelMetric(BatchMetric):
         self.num_classes = num_classes
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
-        """Notes the true label, the predicted one and its score."""
+        """Record the true label, the predicted label and its score."""
         target = _true_labels(data_samples)
         score = column_of(data_samples, "pred_score")
         if score is None:
             if self.thrs != (None,):
-                raise ValueError("SingleLabelMetric with thrs needs samples with pred_score")
+                raise ValueError("SingleLabelMetric with thrs requires samples with pred_score")
             self.results.append((target, _predicted_labels(data_samples)))
             return
         self.num_classes = self.num_classes or score.shape[1]
@@ -129,31 +128,31 @@ class SingleLabelMetric(BatchMetric):
         self.results.append((target, label, best))
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float | list[float]]:
-        """Returns the chosen items for each threshold."""
+        """Return the selected items for each threshold."""
         target, label = results[:2]
-        classes = _number_of_classes(self, target, label)
+        classes = _checked_num_classes(self, target, label)
         ending = ENDINGS[self.average]
         metrics: dict[str, float | list[float]] = {}
         for threshold, suffix in zip(self.thrs, _suffixes(self.thrs)):
             kept = slice(None) if threshold is None else results[2] > threshold
-            right = torch.bincount(label[kept][label[kept] == target[kept]], minlength=classes)
+            correct = torch.bincount(label[kept][label[kept] == target[kept]], minlength=classes)
             predicted = torch.bincount(label[kept], minlength=classes)
-            items = precision_recall_f1(right, predicted, torch.bincount(target, minlength=classes), self.average)
+            items = precision_recall_f1(correct, predicted, torch.bincount(target, minlength=classes), self.average)
             metrics.update({f"{name}{suffix}{ending}": items[name].tolist() for name in self.items})
         return metrics
 
 
 @METRICS.register_module()
 class ConfusionMatrix(BatchMetric):
-    """How often each true class (row) was predicted as each class (column).
+    """Number of samples of each true class (row) that were predicted as each class (column).
 
     The result ``confusion_matrix/result`` is a list of rows.
 
     Args:
-        num_classes: by default as many as ``pred_score`` has, or the dataset's ``classes``.
-        out_file: draw the matrix into this image file.
-        collect_device: as for :class:`BaseMetric`.
-        prefix: as for :class:`BaseMetric`.
+        num_classes: number of classes; by default that of ``pred_score``, or else of the dataset's ``classes``.
+        out_file: image file to draw the matrix to; not drawn if None.
+        collect_device: see :class:`BaseMetric`.
+        prefix: see :class:`BaseMetric`.
     """
 
     default_prefix = "confusion_matrix"
@@ -170,7 +169,7 @@ class ConfusionMatrix(BatchMetric):
         self.out_file = out_file
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
-        """Notes the true and the predicted label."""
+        """Record the true and predicted labels."""
         score = column_of(data_samples, "pred_score")
         if score is not None:
             self.num_classes = self.num_classes or score.shape[1]
@@ -178,9 +177,9 @@ class ConfusionMatrix(BatchMetric):
         self.results.append((_true_labels(data_samples), label))
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, list[list[int]]]:
-        """Returns the matrix, and draws it if asked to."""
+        """Return the matrix, and draw it to ``out_file`` if given."""
         target, label = results
-        classes = _number_of_classes(self, target, label)
+        classes = _checked_num_classes(self, target, label)
         matrix: list[list[int]] = (
             torch.bincount(target * classes + label, minlength=classes**2).view(classes, classes).tolist()
         )
@@ -190,36 +189,39 @@ class ConfusionMatrix(BatchMetric):
 
     @staticmethod
     def plot(matrix: Sequence[Sequence[int]], out_file: str | Path, classes: Sequence[str] | None = None) -> None:
-        """Draw a confusion matrix to a file; true classes are in rows."""
+        """Draw a confusion matrix, with true classes in rows, to an image file."""
         from trainwright.models.classification.confusion_matrix import draw_confusion_matrix
 
         draw_confusion_matrix(matrix, out_file, classes)
 
 
 def check_items(items: Sequence[str], average: str | None) -> None:
-    """Raise a ``ValueError`` unless :func:`precision_recall_f1` can compute these items with this average."""
+    """Check the items and the average of :func:`precision_recall_f1`.
+
+    Raises:
+        ValueError: an unknown item or average.
+    """
     for item in items:
         if item not in ITEMS:
-            hint = did_you_mean(item, ITEMS) or f"these can be chosen: {', '.join(ITEMS)}"
-            raise ValueError(f"no item {item!r}: {hint}")
+            hint = did_you_mean(item, ITEMS) or f"the items are {', '.join(ITEMS)}"
+            raise ValueError(f"unknown item {item!r}: {hint}")
     if average not in ENDINGS:
-        raise ValueError(f"average is 'macro', 'micro' or None, not {average!r}")
+        raise ValueError(f"average must be 'macro', 'micro' or None, not {average!r}")
 
 
-def precision_recall_f1(right: Tensor, predicted: Tensor, support: Tensor, average: str | None) -> dict[str, Tensor]:
-    """Return precision, recall and F1 score, in percent, and the support, each under its name.
+def precision_recall_f1(correct: Tensor, predicted: Tensor, support: Tensor, average: str | None) -> dict[str, Tensor]:
+    """Return precision, recall and F1 score, in percent, and the support, by name.
 
     Args:
-        right: number of samples of each class that were predicted correctly.
-        predicted: number of samples that were predicted as each class.
+        correct: number of correctly predicted samples of each class.
+        predicted: number of samples predicted as each class.
         support: number of samples of each class.
-        average: ``"macro"`` for the mean over the classes, ``"micro"`` to count all classes together, None for one
-            number for each class.
+        average: ``"macro"`` for the mean over classes, ``"micro"`` to pool all classes, None for one value per class.
     """
     if average == "micro":
-        right, predicted, support = right.sum(), predicted.sum(), support.sum()
-    precision = 100.0 * right.double() / predicted.clamp(min=1)
-    recall = 100.0 * right.double() / support.clamp(min=1)
+        correct, predicted, support = correct.sum(), predicted.sum(), support.sum()
+    precision = 100.0 * correct.double() / predicted.clamp(min=1)
+    recall = 100.0 * correct.double() / support.clamp(min=1)
     total = precision + recall
     items = {
         "precision": precision,
@@ -232,13 +234,13 @@ def precision_recall_f1(right: Tensor, predicted: Tensor, support: Tensor, avera
     return {**items, "support": support}
 
 
-def _number_of_classes(metric: "SingleLabelMetric | ConfusionMatrix", target: Tensor, label: Tensor) -> int:
+def _checked_num_classes(metric: "SingleLabelMetric | ConfusionMatrix", target: Tensor, label: Tensor) -> int:
     classes = metric.num_classes or len((metric.dataset_meta or {}).get("classes") or ())
     if not classes:
-        raise ValueError(f"{type(metric).__name__} cannot tell the number of classes: give it num_classes")
+        raise ValueError(f"{type(metric).__name__} cannot determine the number of classes: set num_classes")
     largest = int(torch.cat([target, label]).max())
     if largest >= classes:
-        raise ValueError(f"{type(metric).__name__} counts {classes} classes, but there is a label {largest}")
+        raise ValueError(f"{type(metric).__name__} has {classes} classes, but found the label {largest}")
     return classes
 
 
@@ -247,7 +249,7 @@ def _thresholds(thrs: Thresholds) -> tuple[float | None, ...]:
 
 
 def _suffixes(thrs: tuple[float | None, ...]) -> list[str]:
-    """Returns what each threshold adds to the name of a result: nothing, where there is only one."""
+    """Return the suffix of the result names for each threshold; empty if there is only one."""
     if len(thrs) == 1:
         return [""]
     return ["_no-thr" if threshold is None else f"_thr-{threshold:.2f}" for threshold in thrs]
@@ -256,9 +258,9 @@ def _suffixes(thrs: tuple[float | None, ...]) -> list[str]:
 def _true_labels(data_samples: Any) -> Tensor:
     target = column_of(data_samples, "gt_label")
     if target is None:
-        raise ValueError("the samples have no 'gt_label': the dataset must give it, and the model must pass it on")
+        raise ValueError("the samples have no 'gt_label': the dataset must provide it, and the model must keep it")
     if target.ndim != 1:
-        raise ValueError(f"one gt_label a sample is needed, not {tuple(target.shape)} for the batch")
+        raise ValueError(f"each sample must have one gt_label, but the batch has the shape {tuple(target.shape)}")
     return target
 
 

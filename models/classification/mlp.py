@@ -11,13 +11,13 @@ from trainwright.models.module import BaseModule, InitCfg
 
 @MODELS.register_module()
 class MLP(BaseModule):
-    """Linear layers with ReLU between them; without hidden layers a perceptron.
+    """Linear layers with ReLU activations in between; a linear classifier if there are no hidden layers.
 
     Args:
-        in_features: size of a sample, flattened.
+        in_features: number of values of a flattened sample.
         num_classes: number of classes.
         hidden_features: sizes of the hidden layers.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
     """
 
     def __init__(
@@ -34,6 +34,6 @@ class MLP(BaseModule):
         self.layers = nn.Sequential(*layers, nn.Linear((in_features, *hidden_features)[-1], num_classes))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Returns logits of shape (N, num_classes) for samples of shape (N, ...)."""
+        """Return logits of shape (N, num_classes) for samples of shape (N, ...)."""
         logits: Tensor = self.layers(inputs.flatten(1))
         return logits

@@ -1,4 +1,4 @@
-"""Multi-label classification: each class by itself is there or not."""
+"""Heads for multi-label classification."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,13 +15,13 @@ from trainwright.models.module import BaseModule, InitCfg
 
 @MODELS.register_module()
 class MultiLabelClsHead(BaseModule):
-    """Loss and predictions of several classes an image, for a backbone that gives logits.
+    """A multi-label classification head for a backbone that returns logits.
 
     Args:
-        loss: module or config of the loss of the logits; ``dict(type='BinaryCrossEntropyLoss')`` if None.
-        thr: a class is predicted from this score on, in [0, 1]; 0.5 if neither this nor ``topk`` is given.
-        topk: predict this many classes with the highest scores instead.
-        init_cfg: config of one initialiser or several.
+        loss: module or config of the loss on the logits; ``dict(type='BinaryCrossEntropyLoss')`` if None.
+        thr: predict classes whose score is at least this threshold, in [0, 1]; 0.5 if ``topk`` is also None.
+        topk: predict the ``topk`` classes with the highest scores instead.
+        init_cfg: one or more initializer configs.
 
     Raises:
         ConfigError: ``thr`` and ``topk`` are both given.
@@ -35,23 +35,23 @@ class MultiLabelClsHead(BaseModule):
         init_cfg: InitCfg = None,
     ) -> None:
         if thr is not None and topk is not None:
-            raise ConfigError("topk", "thr and topk exclude each other", "remove one of them")
+            raise ConfigError("topk", "thr and topk are mutually exclusive", "remove one of them")
         super().__init__(init_cfg)
         self.loss_module = MODELS.build({"type": "BinaryCrossEntropyLoss"} if loss is None else loss)
         self.thr = 0.5 if thr is None else thr
         self.topk = topk
 
     def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
-        """Returns logits of shape (N, num_classes): the features, or the last of several, as they are."""
+        """Return the features, or the last item of a sequence, as logits of shape (N, num_classes)."""
         return features if isinstance(features, Tensor) else features[-1]
 
     def loss(self, features: Any, data_samples: Any) -> dict[str, Tensor]:
-        """Returns the loss of a batch."""
+        """Return the loss of a batch."""
         logits = self(features)
         return {"loss": self.loss_module(logits, gather_multi_hot(data_samples, logits.shape[1]))}
 
     def predict(self, features: Any, data_samples: Any = None) -> list[DataSample]:
-        """Returns the data samples of a batch with ``pred_score`` (C,) and the classes ``pred_label`` (L,)."""
+        """Return the data samples of a batch with scores ``pred_score`` (C,) and classes ``pred_label`` (L,)."""
         scores = self(features).detach().sigmoid()
         labels = self.predicted_labels(scores)
         if isinstance(data_samples, DataSample):
@@ -64,7 +64,7 @@ class MultiLabelClsHead(BaseModule):
         return list(data_samples)
 
     def predicted_labels(self, scores: Tensor) -> list[Tensor]:
-        """Returns the classes that are predicted for scores of shape (N, C), in ascending order."""
+        """Return the predicted classes of each sample, in ascending order, for scores of shape (N, C)."""
         if self.topk is not None:
             return list(scores.topk(min(self.topk, scores.shape[1])).indices.sort().values)
         chosen = scores >= self.thr
@@ -73,13 +73,13 @@ class MultiLabelClsHead(BaseModule):
 
 @MODELS.register_module()
 class MultiLabelLinearClsHead(MultiLabelClsHead):
-    """One linear layer from features to the logits of several classes an image.
+    """A linear multi-label classification head.
 
     Args:
         num_classes: number of classes.
         in_channels: size of the features.
         loss, thr, topk: see :class:`MultiLabelClsHead`.
-        init_cfg: config of one initialiser or several.
+        init_cfg: one or more initializer configs.
     """
 
     def __init__(
@@ -96,53 +96,51 @@ class MultiLabelLinearClsHead(MultiLabelClsHead):
         self.fc = nn.Linear(in_channels, num_classes)
 
     def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
-        """Returns logits of shape (N, num_classes) for features of shape (N, in_channels)."""
+        """Return logits of shape (N, num_classes) for features of shape (N, in_channels)."""
         logits: Tensor = self.fc(super().forward(features))
         return logits
 
 
 def gather_multi_hot(data_samples: Any, num_classes: int) -> Tensor:
-    """Returns for each sample of a batch which classes it has.
+    """Return the multi-hot labels of a batch.
 
     Args:
-        data_samples: a list of data samples with ``gt_score`` (C,), or with the classes ``gt_label`` (L,); one batched
-            data sample; or a tensor, (N, C) as below or (N,) with a class each.
+        data_samples: a list of data samples with ``gt_score`` (C,) or with class indices ``gt_label`` (L,); one batched
+            data sample; or a tensor of multi-hot labels (N, C) or of class indices (N,).
         num_classes: number of classes.
 
     Returns:
-        float32 of shape (N, C): 1 for a class that a sample has, 0 for others, -1 for what does not count.
+        float32 of shape (N, C): 1 for the classes of a sample, 0 for other classes, -1 for ignored classes.
 
     Raises:
-        ValueError: there are no labels, or one beyond the classes (told on the CPU only); the sample is named.
+        ValueError: a sample has no labels, or (on the CPU only) a label out of range.
     """
     if isinstance(data_samples, Tensor):
-        return _rows(data_samples, num_classes)
+        return _as_multi_hot(data_samples, num_classes)
     if isinstance(data_samples, BaseDataElement):
-        return _rows(_truth(data_samples), num_classes)
+        return _as_multi_hot(_ground_truth(data_samples), num_classes)
     if not isinstance(data_samples, list | tuple) or not data_samples:
         raise ValueError(f"the batch has no labels: its data samples are {data_samples!r}")
     rows = []
     for sample in data_samples:
-        truth = _truth(sample)
+        truth = _ground_truth(sample)
         if not truth.is_floating_point():
             try:
                 truth = torch.zeros(num_classes, device=truth.device).index_fill_(0, truth.flatten(), 1.0)
             except IndexError as error:
                 raise ValueError(
-                    f"{sample_name(sample)} has a class beyond the {num_classes} of the model: {truth.tolist()}"
+                    f"{sample_name(sample)} has labels {truth.tolist()}, but the model has {num_classes} classes"
                 ) from error
         rows.append(truth.float())
     return torch.stack(rows)
 
 
-def _rows(truth: Tensor, num_classes: int) -> Tensor:
-    if truth.dim() == 2:
-        return truth.float()
-    return nn.functional.one_hot(truth, num_classes).float()
+def _as_multi_hot(truth: Tensor, num_classes: int) -> Tensor:
+    return truth.float() if truth.dim() == 2 else nn.functional.one_hot(truth, num_classes).float()
 
 
-def _truth(sample: Any) -> Tensor:
+def _ground_truth(sample: Any) -> Tensor:
     for name in ("gt_score", "gt_label"):
         if name in sample:
             return torch.as_tensor(sample[name] if isinstance(sample, Mapping) else getattr(sample, name))
-    raise ValueError(f"{sample_name(sample)} has neither gt_score nor gt_label: the data set must give one of them")
+    raise ValueError(f"{sample_name(sample)} has neither gt_score nor gt_label: the dataset must provide one of them")

@@ -1,12 +1,13 @@
-"""Batches of images for classification."""
+"""Data preprocessing for image classification."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainwright.engine.registry import MODELS
 from trainwright.engine.structures.sample import DataSample
+from trainwright.models.classification.batch_augment import build_batch_augment
 from trainwright.models.classification.multilabel import gather_multi_hot
 from trainwright.models.classification.samples import gather_labels
 from trainwright.models.preprocessor import ImgDataPreprocessor
@@ -14,19 +15,18 @@ from trainwright.models.preprocessor import ImgDataPreprocessor
 
 @MODELS.register_module()
 class ClsDataPreprocessor(ImgDataPreprocessor):
-    """Batches images for classification, and mixes them in training.
+    """Batch images for classification, and optionally mix them in training.
 
     Args:
         mean: mean of the pixels by channel, see :class:`ImgDataPreprocessor`.
         std: standard deviation of the pixels by channel.
-        pad_size_divisor: height and width of the batch become multiples of it.
-        pad_value: value of the padding, after normalising.
-        to_rgb: turn blue-green-red into red-green-blue.
+        pad_size_divisor: pad the height and width of the batch to multiples of this number.
+        pad_value: value of the padding, after normalization.
+        to_rgb: convert BGR images to RGB.
         num_classes: number of classes, for the batch augmentations.
-        batch_augments: config of one augmentation of whole batches, such as ``dict(type='Mixup',
-            alpha=0.2)``, or a list of several, one of which is drawn for each batch. The labels become
-            probabilities of shape (N, C).
-        non_blocking: let the copy overlap with computing; needs pinned memory.
+        batch_augments: config of a batch augmentation, such as ``dict(type='Mixup', alpha=0.2)``, or a list of them,
+            one of which is drawn for each batch. The labels become probabilities of shape (N, C).
+        non_blocking: overlap the copy with computation; requires pinned memory.
     """
 
     def __init__(
@@ -41,19 +41,15 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
         non_blocking: bool = False,
     ) -> None:
         super().__init__(mean, std, pad_size_divisor, pad_value, to_rgb, non_blocking=non_blocking)
-        if isinstance(batch_augments, list | tuple):
-            batch_augments = {"type": "RandomBatchAugment", "augments": batch_augments}
         self.num_classes = num_classes
-        self.batch_augments: nn.Module | None = None
-        if batch_augments is not None:
-            self.batch_augments = MODELS.build(batch_augments, num_classes=num_classes)
+        self.batch_augments = build_batch_augment(batch_augments, num_classes)
 
     def forward(self, data: Any, training: bool = False) -> Any:
-        """Returns the batch with its images as one float tensor, mixed in training.
+        """Return the batch with its images as one float tensor, mixed in training.
 
         Args:
-            data: see :class:`ImgDataPreprocessor`; data samples with a ``gt_label`` of one class or several, or with
-                ``gt_score``; or a tensor of labels.
+            data: see :class:`ImgDataPreprocessor`, with data samples that have a ``gt_label`` of one or more classes or
+                a ``gt_score``, or with a tensor of labels.
             training: mix the images and labels, if ``batch_augments`` are given.
         """
         if not training:
@@ -68,24 +64,24 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
         return batch
 
     def _labels(self, data_samples: Any) -> Tensor:
-        """Returns what can be mixed: classes (N,), or a share of each class (N, C)."""
+        """Return the labels to mix: classes (N,) or multi-hot labels (N, C)."""
         several = isinstance(data_samples, list) and any(
             "gt_label" in sample and sample.gt_label.numel() != 1 for sample in data_samples
         )
         if not several:
             return gather_labels(data_samples)
         if self.num_classes is None:
-            raise ValueError("mixing images of several classes needs num_classes: give it to the preprocessor")
+            raise ValueError("mixing multi-label images needs num_classes: set it for the preprocessor")
         return gather_multi_hot(data_samples, self.num_classes).clamp(min=0)
 
 
 def _batch_samples(data_samples: Any) -> Any:
-    """One batched sample instead of a list, so that the labels travel to the device at once."""
+    """Convert a list of samples to one batched sample if possible, so that the labels are moved in one transfer."""
     if isinstance(data_samples, list | tuple) and data_samples and all(map(_has_only_label, data_samples)):
         return DataSample(gt_label=gather_labels(data_samples))
     return data_samples
 
 
 def _has_only_label(sample: Any) -> bool:
-    """Whether a sample has one class, and nothing else."""
+    """Return whether a sample has a single label and no other fields."""
     return isinstance(sample, DataSample) and list(sample.keys()) == ["gt_label"] and sample.gt_label.numel() == 1

@@ -1,4 +1,4 @@
-"""Labels into and predictions out of the data samples of a classification."""
+"""Reading labels from data samples, and writing classification predictions to them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +11,14 @@ from trainwright.engine.structures.sample import DataSample
 
 
 def gather_labels(data_samples: Any) -> Tensor:
-    """Returns the labels of a batch.
+    """Return the labels of a batch.
 
     Args:
         data_samples: a list of data samples, numbers or tensors; one batched data sample; or a tensor.
 
     Returns:
-        int64 labels of shape (N,), or float probabilities of shape (N, C), which win where a data sample has
-        both, as ``gt_score`` beside ``gt_label``.
+        int64 labels of shape (N,), or float probabilities of shape (N, C) if the data samples have a ``gt_score``,
+        which takes precedence over ``gt_label``.
 
     Raises:
         ValueError: there are no labels.
@@ -28,22 +28,22 @@ def gather_labels(data_samples: Any) -> Tensor:
     if isinstance(data_samples, BaseDataElement):
         name = "gt_score" if "gt_score" in data_samples else "gt_label"
         if name not in data_samples:
-            raise ValueError(f"the data samples have no gt_label, only {', '.join(data_samples.keys()) or 'nothing'}")
+            raise ValueError(f"the data samples have no gt_label, only {', '.join(data_samples.keys()) or 'no fields'}")
         return torch.as_tensor(getattr(data_samples, name))
     if isinstance(data_samples, list | tuple) and data_samples:
-        if not isinstance(data_samples[0], BaseDataElement):
-            return torch.as_tensor(data_samples) if not isinstance(data_samples[0], Tensor) else _stack(data_samples)
-        return _stack([gather_labels(sample) for sample in data_samples])
+        if isinstance(data_samples[0], BaseDataElement):
+            return _stack([gather_labels(sample) for sample in data_samples])
+        return _stack(data_samples) if isinstance(data_samples[0], Tensor) else torch.as_tensor(data_samples)
     raise ValueError(f"the batch has no labels: its data samples are {data_samples!r}")
 
 
 def add_predictions(logits: Tensor, data_samples: Any = None) -> Any:
-    """Returns the data samples with ``pred_score`` (probabilities) and ``pred_label``.
+    """Return the data samples with ``pred_score`` (probabilities) and ``pred_label``.
 
     Args:
         logits: shape (N, C).
-        data_samples: a list of data samples, each of which gets its row; one batched data sample, which gets
-            all; a tensor of labels or None, for which a batched data sample is made.
+        data_samples: a list of data samples; one batched data sample; or a tensor of labels or None, in which case a
+            batched data sample is created.
     """
     scores = logits.detach().softmax(1)
     labels = scores.argmax(1)

@@ -1,1 +1,1 @@
-"""Object detection, instance segmentation and keypoints by region: the detectors of torchvision."""
+"""Object detection, instance segmentation and keypoint detection with torchvision's detectors."""

@@ -1,4 +1,4 @@
-"""Object detection, instance segmentation and keypoints by region."""
+"""Object detection, instance segmentation and keypoint detection."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,16 +20,16 @@ from trainwright.models.pretrained import build_network
 
 @MODELS.register_module()
 class TorchvisionDetector(BaseModel):
-    """Trains a detector of torchvision, and predicts with it.
+    """A model around a torchvision detector.
 
-    Data samples have ``gt_instances`` with ``bboxes`` (N, 4), from left, top to right, bottom in pixels of the image,
-    and ``labels`` (N,), which count from 0. Mask R-CNN also needs ``masks`` (N, H, W); Keypoint R-CNN ``keypoints``
-    (N, K, 3) with x, y and whether they are labelled, or (N, K, 2) beside ``keypoints_visible`` (N, K). An image
-    without instances is trained as background.
+    Data samples need ``gt_instances`` with ``bboxes`` (N, 4), as left, top, right, bottom in pixels of the image, and
+    ``labels`` (N,), starting at 0. Mask R-CNN also needs ``masks`` (N, H, W). Keypoint R-CNN also needs ``keypoints``
+    (N, K, 3), as x, y and visibility (0 if not labeled), or ``keypoints`` (N, K, 2) with ``keypoints_visible`` (N, K).
+    An image without instances is a background image.
 
-    Predictions are ``pred_instances`` with ``bboxes``, ``labels`` and ``scores`` (N,), sorted by score, and as the
-    network has them ``masks``, bool (N, H, W), or ``keypoints`` (N, K, 2) and ``keypoint_scores`` (N, K), all in the
-    size of the original image.
+    Predictions are ``pred_instances`` with ``bboxes``, ``labels`` and ``scores`` (N,), sorted by score, and depending
+    on the network ``masks``, bool (N, H, W), or ``keypoints`` (N, K, 2) and ``keypoint_scores`` (N, K). All of them are
+    in coordinates of the original image.
 
     Example:
         >>> TorchvisionDetector("fcos_resnet50_fpn", num_classes=80)
@@ -44,15 +44,14 @@ class TorchvisionDetector(BaseModel):
         ... )
 
     Args:
-        network: name of a detector of torchvision; or a module or config of one, see
-            :func:`TorchvisionDetectionModel`.
-        num_classes: number of classes, without background, for a network that is given by name.
-        mask_thr_binary: a pixel with at least this probability belongs to a mask, in [0, 1].
-        data_preprocessor: module or config; of type ``DetDataPreprocessor`` if it has no type.
-        init_cfg: config of one initialiser or several.
+        network: name of a torchvision detector, or a module or config of one, see :func:`TorchvisionDetectionModel`.
+        num_classes: number of classes without background, for a network given by name.
+        mask_thr_binary: probability threshold of mask pixels, in [0, 1].
+        data_preprocessor: module or config; the type defaults to ``DetDataPreprocessor``.
+        init_cfg: one or more initializer configs.
 
     Raises:
-        ConfigError: ``num_classes`` is missing or given twice, or the network is no detector of torchvision.
+        ConfigError: ``num_classes`` is missing or given twice, or the network is not a torchvision detector.
     """
 
     def __init__(
@@ -67,28 +66,28 @@ class TorchvisionDetector(BaseModel):
             data_preprocessor = {"type": "DetDataPreprocessor", **(data_preprocessor or {})}
         super().__init__(data_preprocessor, init_cfg)
         self.network = build_network(network, num_classes, "TorchvisionDetectionModel")
-        self.num_classes, self._first_label = _classes_of(self.network)
+        self.num_classes, self._first_label = _num_classes_and_first_label(self.network)
         heads = getattr(self.network, "roi_heads", None)
-        asks = (("masks", "has_mask"), ("keypoints", "has_keypoint"))
-        self._needed = [field for field, ask in asks if heads is not None and getattr(heads, ask)()]
+        checks = (("masks", "has_mask"), ("keypoints", "has_keypoint"))
+        self._extra_fields = [field for field, check in checks if heads is not None and getattr(heads, check)()]
         self.mask_thr_binary = mask_thr_binary
 
     def forward(self, inputs: Sequence[Tensor], data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Returns losses, predictions, or what the network returns.
+        """Return losses, predictions, or the network's output.
 
         Args:
-            inputs: float images from 0 to 1, each of shape (C, H, W).
+            inputs: float images in [0, 1], each of shape (C, H, W).
             data_samples: a list of data samples.
             mode: ``loss`` for the losses; ``predict`` for data samples with ``pred_instances``; ``tensor`` for
-                torchvision's own detections, a dict for each image.
+                torchvision's detections, one dict per image.
 
         Raises:
-            ValueError: in mode ``loss``, a sample has no instances, boxes that are not finite or have no area, or
-                labels beyond the classes; the message names it.
+            ValueError: in mode ``loss``, a sample has no ``gt_instances``, a box is not finite or has no area, or a
+                label is out of range.
         """
         if mode == "loss":
             targets = self._targets(data_samples)
-            with _losses_wanted(self.network):
+            with _computing_losses(self.network):
                 losses = self.network(inputs, targets)
             return {name if "loss" in name else f"loss_{name}": value for name, value in losses.items()}
         if mode == "predict":
@@ -98,7 +97,7 @@ class TorchvisionDetector(BaseModel):
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
 
     def compile_forward(self, **options: Any) -> None:
-        """Compiles the backbone: what follows has another shape for every batch.
+        """Compile the backbone; the shapes in the rest change with every batch.
 
         Args:
             **options: arguments of :func:`torch.compile`.
@@ -107,104 +106,105 @@ class TorchvisionDetector(BaseModel):
         backbone.compile(**options)
 
     def _targets(self, data_samples: Any) -> list[dict[str, Tensor]]:
-        """Returns the annotations of a batch as torchvision takes them."""
+        """Return the annotations of a batch in torchvision's format."""
         if not isinstance(data_samples, list | tuple) or not data_samples:
             raise ValueError(f"the batch has no annotations: its data samples are {data_samples!r}")
-        truths = [_instances_of(sample) for sample in data_samples]
-        self._check(data_samples, truths)
+        truths = [_checked_instances(sample) for sample in data_samples]
+        self._check_boxes_and_labels(data_samples, truths)
         return [self._target(sample, truth) for sample, truth in zip(data_samples, truths)]
 
     def _target(self, sample: BaseDataElement, truth: InstanceData) -> dict[str, Tensor]:
         target = {"boxes": truth.bboxes, "labels": truth.labels + self._first_label}
-        for field in self._needed:
+        for field in self._extra_fields:
             if field not in truth:
                 hint = " (LoadAnnotations(with_mask=True))" if field == "masks" else ""
                 raise ValueError(
                     f"the instances of {sample_name(sample)} have no {field}: does the pipeline load them{hint}?"
                 )
             target[field] = truth[field]
-        if "keypoints" in self._needed and truth.keypoints.shape[-1] == 2:
+        if "keypoints" in self._extra_fields and truth.keypoints.shape[-1] == 2:
             visible = truth.get("keypoints_visible")
-            shown = truth.keypoints.new_ones(truth.keypoints.shape[:-1]) if visible is None else visible
-            target["keypoints"] = torch.cat([truth.keypoints, shown[..., None]], -1)
+            if visible is None:
+                visible = truth.keypoints.new_ones(truth.keypoints.shape[:-1])
+            target["keypoints"] = torch.cat([truth.keypoints, visible[..., None]], -1)
         return target
 
-    def _check(self, data_samples: Sequence[BaseDataElement], truths: Sequence[InstanceData]) -> None:
-        """Looks for boxes and labels that cannot be trained on; of all images at once, to wait for the device once."""
+    def _check_boxes_and_labels(self, data_samples: Sequence[BaseDataElement], truths: Sequence[InstanceData]) -> None:
+        """Check the boxes and labels of all images together, to synchronize with the device only once."""
         boxes = torch.cat([truth.bboxes for truth in truths])
         labels = torch.cat([truth.labels for truth in truths])
-        good = (boxes[:, 2:] > boxes[:, :2]).all(1) & boxes.isfinite().all(1)  # a NaN is never larger
-        good &= (labels >= 0) & (labels < self.num_classes)
-        if good.all():
+        valid = (boxes[:, 2:] > boxes[:, :2]).all(1) & boxes.isfinite().all(1)
+        valid &= (labels >= 0) & (labels < self.num_classes)
+        if valid.all():
             return
-        index = int(good.logical_not().nonzero()[0])
+        index = int(valid.logical_not().nonzero()[0])
         box, label = boxes[index].tolist(), int(labels[index])
         owners = [
             (sample, number) for sample, truth in zip(data_samples, truths) for number in range(len(truth.bboxes))
         ]
         sample, number = owners[index]
-        wrong = (
-            f"has the label {label}, but there are {self.num_classes} classes, from 0"
+        problem = (
+            f"has the label {label}, but labels must be from 0 to {self.num_classes - 1}"
             if not 0 <= label < self.num_classes
-            else f"with the box {box} has no area: `trainwright browse-dataset` names bad annotations; what crops "
-            "leave of a box is removed by SanitizeBoundingBoxes"
+            else f"has no area or is not finite, its box is {box}: find bad annotations with `trainwright "
+            "browse-dataset`, and remove boxes that were cropped away with SanitizeBoundingBoxes"
         )
-        raise ValueError(f"{sample_name(sample)}: instance {number} {wrong}")
+        raise ValueError(f"{sample_name(sample)}: instance {number} {problem}")
 
     def _predictions(
         self, detections: Sequence[Mapping[str, Tensor]], inputs: Sequence[Tensor], data_samples: Any
     ) -> list[DataSample]:
-        known = isinstance(data_samples, list | tuple)
-        samples = data_samples if known else [DataSample() for _ in detections]
-        for sample, found, image in zip(samples, detections, inputs):
+        samples = data_samples if isinstance(data_samples, list | tuple) else [DataSample() for _ in detections]
+        for sample, detection, image in zip(samples, detections, inputs):
             size = (int(image.shape[-2]), int(image.shape[-1]))
             original = tuple(sample.get("ori_shape") or size)
-            sample.pred_instances = self._instances(found, size, (int(original[0]), int(original[1])))
+            sample.pred_instances = self._instances(detection, size, (int(original[0]), int(original[1])))
         return list(samples)
 
-    def _instances(self, found: Mapping[str, Tensor], size: tuple[int, int], original: tuple[int, int]) -> InstanceData:
-        boxes, keypoints, masks = found["boxes"], found.get("keypoints"), found.get("masks")
+    def _instances(
+        self, detection: Mapping[str, Tensor], size: tuple[int, int], original: tuple[int, int]
+    ) -> InstanceData:
+        boxes, keypoints, masks = detection["boxes"], detection.get("keypoints"), detection.get("masks")
         if size != original:
             scale = boxes.new_tensor([original[1] / size[1], original[0] / size[0]])
             boxes = boxes * scale.repeat(2)
             keypoints = None if keypoints is None else keypoints[..., :2] * scale
             masks = None if masks is None else F.interpolate(masks, original, mode="bilinear", align_corners=False)
-        instances = InstanceData(bboxes=boxes, labels=found["labels"] - self._first_label, scores=found["scores"])
+        labels = detection["labels"] - self._first_label
+        instances = InstanceData(bboxes=boxes, labels=labels, scores=detection["scores"])
         if masks is not None:
             instances.masks = masks.squeeze(1) >= self.mask_thr_binary
         if keypoints is not None:
             instances.keypoints = keypoints[..., :2]
-            instances.keypoint_scores = found["keypoints_scores"]
+            instances.keypoint_scores = detection["keypoints_scores"]
         return instances
 
 
 @contextmanager
-def _losses_wanted(network: nn.Module) -> Iterator[None]:
-    """Lets a network compute losses that is being validated: torchvision's do so only in training.
+def _computing_losses(network: nn.Module) -> Iterator[None]:
+    """Make a network in evaluation mode compute losses, which torchvision's detectors only do in training mode.
 
-    Layers that behave differently in training, such as batch normalisation, stay as they are.
+    Only the detection modules are switched; layers such as batch normalization stay in evaluation mode.
     """
     if network.training:
         yield
         return
-    switched = [module for module in network.modules() if type(module).__module__.startswith(_DETECTION)]
-    for module in switched:
+    prefix = "torchvision.models.detection."
+    detection_modules = [module for module in network.modules() if type(module).__module__.startswith(prefix)]
+    for module in detection_modules:
         module.training = True
     try:
         yield
     finally:
-        for module in switched:
+        for module in detection_modules:
             module.training = False
 
 
-_DETECTION = "torchvision.models.detection."
-
-
-def _classes_of(network: Any) -> tuple[int, int]:
-    """Returns the number of classes without background, and torchvision's label of the first one.
+def _num_classes_and_first_label(network: Any) -> tuple[int, int]:
+    """Return the number of classes without background, and torchvision's label of the first class.
 
     Raises:
-        ConfigError: it is no detector of torchvision.
+        ConfigError: the network is not a torchvision detector.
     """
     from torchvision.models.detection import FCOS, RetinaNet
     from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
@@ -217,20 +217,20 @@ def _classes_of(network: Any) -> tuple[int, int]:
     if isinstance(network, FCOS | RetinaNet):
         return network.head.classification_head.num_classes, 0
     raise ConfigError(
-        "network", f"a {type(network).__name__} is no detector of torchvision", "see TorchvisionDetectionModel"
+        "network", f"a {type(network).__name__} is not a torchvision detector", "see TorchvisionDetectionModel"
     )
 
 
-def _instances_of(sample: BaseDataElement) -> InstanceData:
+def _checked_instances(sample: BaseDataElement) -> InstanceData:
     instances = sample.get("gt_instances")
     if instances is None or "bboxes" not in instances or "labels" not in instances:
         raise ValueError(
             f"{sample_name(sample)} has no gt_instances with bboxes and labels: does the pipeline load them "
             "(LoadAnnotations)?"
         )
-    if (of := sample.get("gt_shape")) is not None and of != sample.get("img_shape", of):
+    if (size := sample.get("gt_shape")) is not None and size != sample.get("img_shape", size):
         raise ValueError(
-            f"the instances of {sample_name(sample)} are for an image of the size {of}, not {sample.img_shape}: load "
-            "them before the image is resized, so that both are"
+            f"the instances of {sample_name(sample)} are for an image of size {size}, but the image has size "
+            f"{sample.img_shape}: load them before resizing, so that they are resized too"
         )
     return instances  # type: ignore[no-any-return]  # checked by the data sample

@@ -1,4 +1,4 @@
-"""Mean average precision of boxes, masks and keypoints, as COCO defines it."""
+"""COCO's mean average precision for boxes, masks and keypoints."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -17,40 +17,40 @@ from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import METRICS
 
 _IOU_TYPES = ("bbox", "segm", "keypoints")
-# Of COCO's definition: the suffix of a result, its threshold of the overlap, its range of areas.
+# COCO's results: suffix, IoU threshold (None for the mean over all thresholds), and object area range.
 _RESULTS = (("", None, "all"), ("_50", 0.5, "all"), ("_75", 0.75, "all"), ("_s", None, "small"), ("_m", None, "medium"),
             ("_l", None, "large"))  # fmt: skip
 
 
 @METRICS.register_module()
 class CocoMetric(BaseMetric):
-    """COCO's mean average precision, by pycocotools, with values from 0 to 1.
+    """COCO's mean average precision, computed by pycocotools, in [0, 1].
 
-    For each of ``metric`` the results are ``coco/bbox_mAP`` (mean over overlaps from 0.5 to 0.95),
-    ``coco/bbox_mAP_50``, ``coco/bbox_mAP_75``, ``coco/bbox_mAP_s``, ``_m`` and ``_l`` (objects of less than 32², up to
-    96², and more pixels; keypoints have no small ones) and ``coco/bbox_AR`` (recall, mean over the same overlaps). One
-    that no object counts for is NaN.
+    For each ``metric`` the results are ``coco/bbox_mAP`` (mean over IoU thresholds from 0.5 to 0.95; OKS for
+    keypoints), ``coco/bbox_mAP_50``, ``coco/bbox_mAP_75``, ``coco/bbox_mAP_s``, ``coco/bbox_mAP_m`` and
+    ``coco/bbox_mAP_l`` (objects smaller than 32², up to 96², and larger than 96² pixels; there are no small objects for
+    keypoints) and ``coco/bbox_AR`` (mean recall over the same thresholds). A result without any objects is NaN.
 
-    Without ``ann_file`` the truth are ``gt_instances`` of the samples, and ``ignored_instances`` as crowds; then the
-    area of an object is that of its mask, or else its ``areas``, or else that of its box. Both truth and predictions
-    must be in the size of the original image: in a pipeline that resizes, load the annotations after that.
+    Without ``ann_file``, the ground truth is the ``gt_instances`` of the samples, and ``ignored_instances`` are crowd
+    regions. The area of an object is that of its mask, or else its ``areas``, or else that of its box. Ground truth and
+    predictions must be in coordinates of the original image: if the pipeline resizes, load the annotations after that.
 
     Args:
-        ann_file: COCO's annotation file, for results that are exactly the published ones; the samples then need
-            ``img_id``. Only the images are counted that were predicted.
+        ann_file: COCO annotation file, to reproduce the official results exactly. The samples need an ``img_id``, and
+            only predicted images are evaluated.
         metric: any of ``bbox``, ``segm`` (instance masks) and ``keypoints``.
-        classwise: return the results of each class too, as ``coco/car_bbox_mAP``.
-        iou_thrs: overlaps over which the mean is taken; 0.5, 0.55, …, 0.95 if None.
-        max_dets: how many predictions of an image count, those with the highest scores; 100, for keypoints 20, if None.
-        sigmas: for keypoints, how exact each of them can be marked, as shares of an object's size; those of the
-            dataset's ``metainfo``, or else of COCO's persons, if None.
-        outfile_prefix: write the predictions as COCO's result files too, as ``{outfile_prefix}.bbox.json``.
-        format_only: write the files, and compute nothing: for test sets without published annotations.
-        collect_device, prefix, collect_dir: as for :class:`BaseMetric`.
+        classwise: return the results of each class too, such as ``coco/car_bbox_mAP``.
+        iou_thrs: IoU thresholds to average over; 0.5, 0.55, …, 0.95 if None.
+        max_dets: maximum number of predictions per image, in order of their scores; 100, or 20 for keypoints, if None.
+        sigmas: for keypoints, the standard deviation of the annotations of each keypoint, relative to the object size;
+            by default those of the dataset's ``metainfo``, or else COCO's for persons.
+        outfile_prefix: also write the predictions to COCO result files named ``{outfile_prefix}.bbox.json`` etc.
+        format_only: write the files without computing metrics, for test sets without public annotations.
+        collect_device, prefix, collect_dir: see :class:`BaseMetric`.
 
     Raises:
         MissingExtraError: pycocotools is not installed.
-        ValueError: no such metric, or ``format_only`` without ``outfile_prefix``.
+        ValueError: an unknown metric, or ``format_only`` without ``outfile_prefix``.
     """
 
     default_prefix = "coco"
@@ -75,10 +75,10 @@ class CocoMetric(BaseMetric):
         self.metrics = (metric,) if isinstance(metric, str) else tuple(metric)
         for name in self.metrics:
             if name not in _IOU_TYPES:
-                hint = did_you_mean(name, _IOU_TYPES) or f"there are {', '.join(_IOU_TYPES)}"
-                raise ValueError(f"no metric {name!r}: {hint}")
+                hint = did_you_mean(name, _IOU_TYPES) or f"the metrics are {', '.join(_IOU_TYPES)}"
+                raise ValueError(f"unknown metric {name!r}: {hint}")
         if format_only and outfile_prefix is None:
-            raise ValueError("format_only writes files and nothing else: give outfile_prefix")
+            raise ValueError("format_only requires outfile_prefix")
         self.ann_file = ann_file
         self.classwise = classwise
         self.iou_thrs = None if iou_thrs is None else tuple(iou_thrs)
@@ -88,7 +88,7 @@ class CocoMetric(BaseMetric):
         self.format_only = format_only
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Notes the predictions of each sample, and without ``ann_file`` the truth; masks as RLE."""
+        """Record the predictions of each sample and, without ``ann_file``, the ground truth, with masks as RLE."""
         for sample in data_samples:
             name = str(sample.get("img_path") or sample.get("img_id", "a sample"))
             predicted = sample.get("pred_instances")
@@ -97,28 +97,28 @@ class CocoMetric(BaseMetric):
             result = {"img_id": sample.get("img_id"), "name": name, "predicted": _arrays(predicted)}
             if self.ann_file is None and not self.format_only:
                 if sample.get("gt_instances") is None:
-                    raise ValueError(f"{name} has no gt_instances: the data set must give them, or give an ann_file")
+                    raise ValueError(f"{name} has no gt_instances: the dataset must provide them, or set ann_file")
                 require_original_size(sample)
                 result["true"] = _arrays(sample["gt_instances"])
                 result["ignored"] = _arrays(sample.get("ignored_instances") or {})
             elif result["img_id"] is None:
-                raise ValueError(f"{name} has no img_id, by which it is found in {self.ann_file or 'the result file'}")
+                raise ValueError(f"{name} has no img_id, which is required for {self.ann_file or 'the result file'}")
             self.results.append(result)
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
-        """Returns the results.
+        """Return the results.
 
         Raises:
-            ValueError: a prediction or an annotation lacks what a metric needs, or a class is not in ``ann_file``.
+            ValueError: a prediction or annotation lacks a field that a metric needs, or ``ann_file`` lacks a class.
         """
         classes = [str(name) for name in (self.dataset_meta or {}).get("classes", ())]
         if not classes:
-            raise ValueError("CocoMetric cannot tell the classes: the dataset's metainfo must name them")
+            raise ValueError("CocoMetric cannot determine the classes: the dataset's metainfo must contain them")
         with redirect_stdout(StringIO()):
-            truth, categories, images = self._truth(results, classes)
+            truth, categories, images = self._ground_truth(results, classes)
         metrics: dict[str, float] = {}
         for kind in self.metrics:
-            found = [
+            predictions = [
                 annotation
                 for result, image in zip(results, images)
                 for annotation in _annotations(result["predicted"], image, categories, [kind], result["name"])
@@ -126,24 +126,25 @@ class CocoMetric(BaseMetric):
             if self.outfile_prefix is not None:
                 file = Path(f"{self.outfile_prefix}.{kind}.json")
                 file.parent.mkdir(parents=True, exist_ok=True)
-                dump([_of_result_file(annotation, kind) for annotation in found], file)
+                keys = ["image_id", "category_id", "score", "segmentation" if kind == "segm" else kind]
+                dump([{key: annotation[key] for key in keys} for annotation in predictions], file)
             if not self.format_only:
                 with redirect_stdout(StringIO()):
-                    precision, recall, areas, thresholds = self._evaluate(truth, found, images, categories, kind)
+                    precision, recall, areas, thresholds = self._evaluate(truth, predictions, images, categories, kind)
                 metrics |= self._summary(precision, recall, areas, thresholds, classes, kind)
         return metrics
 
-    def _truth(self, results: list[dict[str, Any]], classes: Sequence[str]) -> tuple[Any, list[int], list[Any]]:
-        """Returns pycocotools' data set of the truth, the id of each class there, and that of each image."""
+    def _ground_truth(self, results: list[dict[str, Any]], classes: Sequence[str]) -> tuple[Any, list[int], list[Any]]:
+        """Return the ground truth as a ``COCO`` object, the category id of each class, and the id of each image."""
         if self.ann_file is not None:
             from pycocotools.coco import COCO
 
-            data_set = COCO(self.ann_file)
-            ids = {category["name"]: category["id"] for category in data_set.dataset["categories"]}
+            coco = COCO(self.ann_file)
+            ids = {category["name"]: category["id"] for category in coco.dataset["categories"]}
             if unknown := [name for name in classes if name not in ids]:
-                hint = did_you_mean(unknown[0], ids) or f"it has {', '.join(ids)}"
+                hint = did_you_mean(unknown[0], ids) or f"its classes are {', '.join(ids)}"
                 raise ValueError(f"{self.ann_file} has no class {unknown[0]!r}: {hint}")
-            return data_set, [ids[name] for name in classes], [result["img_id"] for result in results]
+            return coco, [ids[name] for name in classes], [result["img_id"] for result in results]
         categories = list(range(1, len(classes) + 1))
         if self.format_only:
             return None, categories, [result["img_id"] for result in results]
@@ -151,20 +152,20 @@ class CocoMetric(BaseMetric):
         annotations = []
         for result, image in zip(results, images):
             for part, crowd in (("true", 0), ("ignored", 1)):
-                made = _annotations(result[part], image, categories, self.metrics, result["name"])
-                annotations += [{**annotation, "iscrowd": crowd} for annotation in made]
-        return _data_set(annotations, images, categories), categories, images
+                instances = _annotations(result[part], image, categories, self.metrics, result["name"])
+                annotations += [{**annotation, "iscrowd": crowd} for annotation in instances]
+        return _as_coco(annotations, images, categories), categories, images
 
     def _evaluate(
-        self, truth: Any, found: list[dict[str, Any]], images: list[Any], categories: list[int], kind: str
+        self, truth: Any, predictions: list[dict[str, Any]], images: list[Any], categories: list[int], kind: str
     ) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:
-        """Returns precision (T, R, K, A) and recall (T, K, A), the names of the areas, and the T overlaps.
+        """Return the precision (T, R, K, A), the recall (T, K, A), the names of the A areas, and the T thresholds.
 
-        T overlaps, R steps of recall, K classes and A ranges of areas; -1 where there is no object.
+        There are T IoU thresholds, R recall thresholds, K classes and A area ranges. Values without objects are -1.
         """
         from pycocotools.cocoeval import COCOeval
 
-        evaluation = COCOeval(truth, _data_set(found, images, categories), kind)
+        evaluation = COCOeval(truth, _as_coco(predictions, images, categories), kind)
         parameters = evaluation.params
         parameters.imgIds = sorted(set(images))
         parameters.catIds = categories
@@ -175,10 +176,10 @@ class CocoMetric(BaseMetric):
             sigmas = self.sigmas or (self.dataset_meta or {}).get("sigmas")
             if sigmas is not None:
                 parameters.kpt_oks_sigmas = np.array(sigmas)
-        order = {category: index for index, category in enumerate(sorted(categories))}
         evaluation.evaluate()
         evaluation.accumulate()
-        columns = [order[category] for category in categories]  # pycocotools sorts them
+        order = {category: index for index, category in enumerate(sorted(categories))}  # pycocotools sorts them
+        columns = [order[category] for category in categories]
         precision, recall = evaluation.eval["precision"][..., 0], evaluation.eval["recall"][..., 0]
         return precision[:, :, columns], recall[:, columns], parameters.areaRngLbl, parameters.iouThrs
 
@@ -192,44 +193,46 @@ class CocoMetric(BaseMetric):
         kind: str,
     ) -> dict[str, float]:
         def mean(values: np.ndarray) -> float:
-            counted = values[values > -1]
-            return float(counted.mean()) if counted.size else float("nan")
+            valid = values[values > -1]
+            return float(valid.mean()) if valid.size else float("nan")
 
-        def part(values: np.ndarray, threshold: float | None, area: str) -> np.ndarray:
+        def select(values: np.ndarray, threshold: float | None, area: str) -> np.ndarray:
             rows = slice(None) if threshold is None else np.isclose(thresholds, threshold)
-            chosen: np.ndarray = values[rows][..., areas.index(area)]
-            return chosen
+            selected: np.ndarray = values[rows][..., areas.index(area)]
+            return selected
 
-        wanted = [
-            (suffix, over, area)
-            for suffix, over, area in _RESULTS
-            if area in areas and (over is None or np.isclose(thresholds, over).any())
+        available = [
+            (suffix, threshold, area)
+            for suffix, threshold, area in _RESULTS
+            if area in areas and (threshold is None or np.isclose(thresholds, threshold).any())
         ]
-        results = {f"{kind}_mAP{suffix}": mean(part(precision, over, area)) for suffix, over, area in wanted}
-        results[f"{kind}_AR"] = mean(part(recall, None, "all"))
+        results = {
+            f"{kind}_mAP{suffix}": mean(select(precision, threshold, area)) for suffix, threshold, area in available
+        }
+        results[f"{kind}_AR"] = mean(select(recall, None, "all"))
         lines = ["  ".join(f"{name} {value:.3f}" for name, value in results.items())]
         if self.classwise:
             width = max(map(len, classes))
-            lines.append("class".ljust(width) + "".join(f"{'mAP' + suffix:>9}" for suffix, *_ in wanted))
+            lines.append("class".ljust(width) + "".join(f"{'mAP' + suffix:>9}" for suffix, *_ in available))
             for index, name in enumerate(classes):
-                of_class = {
-                    f"{name}_{kind}_mAP{suffix}": mean(part(precision, over, area)[..., index])
-                    for suffix, over, area in wanted
+                class_results = {
+                    f"{name}_{kind}_mAP{suffix}": mean(select(precision, threshold, area)[..., index])
+                    for suffix, threshold, area in available
                 }
-                lines.append(name.ljust(width) + "".join(f"{value:9.3f}" for value in of_class.values()))
-                results |= of_class
+                lines.append(name.ljust(width) + "".join(f"{value:9.3f}" for value in class_results.values()))
+                results |= class_results
         print_log("\n".join(lines), logger="current")
         return results
 
 
 def require_pycocotools(purpose: str) -> None:
-    """Imports pycocotools.
+    """Check that pycocotools is installed.
 
     Args:
-        purpose: what needs it, for the message.
+        purpose: what requires it, for the error message.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: pycocotools is not installed.
     """
     try:
         import pycocotools.mask  # noqa: F401
@@ -238,25 +241,25 @@ def require_pycocotools(purpose: str) -> None:
 
 
 def require_original_size(sample: Mapping[str, Any]) -> None:
-    """Makes sure that the true instances of a sample are in the size of the original image, as the predictions are.
+    """Check that the ground truth of a sample is in coordinates of the original image, like the predictions.
 
     Raises:
-        ValueError: they are not.
+        ValueError: the ground truth was resized.
     """
     size, original = sample.get("gt_shape"), sample.get("ori_shape")
     if size is not None and original is not None and tuple(size) != tuple(original):
         raise ValueError(
-            f"the true instances of {sample.get('img_path', 'a sample')} were resized to {tuple(size)}, but "
-            f"predictions are measured in the size of the original image, {tuple(original)}: in a test pipeline put "
-            "LoadAnnotations behind what resizes"
+            f"the gt_instances of {sample.get('img_path', 'a sample')} were resized to {tuple(size)}, but predictions "
+            f"are evaluated in the size of the original image, {tuple(original)}: in test pipelines, put "
+            "LoadAnnotations after the transforms that resize"
         )
 
 
 def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
-    """Returns masks as COCO's compressed RLE: ``size``, (height, width), and ``counts``, text.
+    """Encode masks as COCO's compressed RLE: dicts with ``size``, (height, width), and ``counts``, a string.
 
     Args:
-        masks: of shape (N, H, W); what is not 0 belongs to a mask.
+        masks: shape (N, H, W), nonzero inside the masks.
     """
     from pycocotools import mask as coco_mask
 
@@ -266,7 +269,7 @@ def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
 
 
 def _arrays(instances: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what instances have, as arrays; masks as RLE."""
+    """Return the fields of instances as arrays, with masks as RLE."""
     fields = ("bboxes", "labels", "scores", "areas", "keypoints", "keypoints_visible", "keypoint_scores")
     result: dict[str, Any] = {
         name: torch.as_tensor(instances[name]).detach().cpu().numpy() for name in fields if name in instances
@@ -283,30 +286,30 @@ def _annotations(
     kinds: Sequence[str],
     name: str,
 ) -> list[dict[str, Any]]:
-    """Returns COCO's annotations, or results where there are scores.
+    """Return COCO annotations, or COCO results if the instances have scores.
 
     Args:
-        instances: as :func:`_arrays` returns them.
+        instances: as returned by :func:`_arrays`.
         image: id of the image.
-        categories: id of each class.
-        kinds: what they are for: any of ``bbox``, ``segm`` and ``keypoints``; one alone for results, whose area is
-            that of this.
-        name: of the image, for messages.
+        categories: category id of each class.
+        kinds: metrics that the annotations are for: any of ``bbox``, ``segm`` and ``keypoints``; for results only one,
+            which also determines how the area is computed.
+        name: name of the image, for error messages.
     """
     from pycocotools import mask as coco_mask
 
     boxes = instances.get("bboxes", np.zeros((0, 4)))
     labels = instances.get("labels", np.zeros(0, int))
-    needed = {"segm": "masks", "keypoints": "keypoints"}
+    required = {"segm": "masks", "keypoints": "keypoints"}
     for kind in kinds:
-        field = needed.get(kind)
+        field = required.get(kind)
         if field is not None and len(boxes) and field not in instances:
-            raise ValueError(f"the instances of {name} have no {field}, which the metric {kind!r} needs")
+            raise ValueError(f"the instances of {name} have no {field}, which the metric {kind!r} requires")
     if len(boxes) != len(labels):
-        raise ValueError(f"{name} has {len(boxes)} boxes but {len(labels)} labels: every instance needs its class")
+        raise ValueError(f"{name} has {len(boxes)} boxes but {len(labels)} labels: every instance needs a label")
     if len(labels) and (labels.min() < 0 or labels.max() >= len(categories)):
         raise ValueError(
-            f"{name} has an instance of class {labels.max()}, but the dataset has {len(categories)} classes: "
+            f"{name} has labels from {labels.min()} to {labels.max()}, but the dataset has {len(categories)} classes: "
             "the model's num_classes and the dataset's classes must agree"
         )
     annotations = []
@@ -315,18 +318,18 @@ def _annotations(
         annotation: dict[str, Any] = {
             "image_id": image, "category_id": categories[label], "bbox": box, "area": box[2] * box[3], "iscrowd": 0,
         }  # fmt: skip
-        scored = "scores" in instances
-        if scored:
+        is_prediction = "scores" in instances
+        if is_prediction:
             annotation["score"] = float(instances["scores"][index])
         if "masks" in instances:
             annotation["segmentation"] = instances["masks"][index]
-            if "segm" in kinds or not scored:
+            if "segm" in kinds or not is_prediction:
                 annotation["area"] = float(coco_mask.area(annotation["segmentation"]))
         elif "areas" in instances:
             annotation["area"] = float(instances["areas"][index])
         if "keypoints" in instances:
             annotation |= _keypoints(instances, index)
-            if scored and "keypoints" in kinds:
+            if is_prediction and "keypoints" in kinds:
                 x, y = np.array(annotation["keypoints"]).reshape(-1, 3)[:, :2].T
                 annotation["area"] = float(np.ptp(x) * np.ptp(y))
         annotations.append(annotation)
@@ -334,30 +337,24 @@ def _annotations(
 
 
 def _keypoints(instances: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """Returns the keypoints of an instance: x, y and 0 (not labelled), 1 (hidden) or 2 (visible) of each."""
+    """Return the keypoints of an instance as x, y and visibility: 0 (not labeled), 1 (occluded) or 2 (visible)."""
     points = instances["keypoints"][index].astype(float)
-    visible = instances.get("keypoints_visible")
     if points.shape[-1] == 2:
-        shown = np.full(len(points), 2.0) if visible is None else visible[index]
-        points = np.concatenate([points, np.reshape(shown, (-1, 1))], axis=1)
+        visible = instances.get("keypoints_visible")
+        visibility = np.full(len(points), 2.0) if visible is None else visible[index]
+        points = np.concatenate([points, np.reshape(visibility, (-1, 1))], axis=1)
     return {"keypoints": points.flatten().tolist(), "num_keypoints": int((points[:, 2] > 0).sum())}
 
 
-def _data_set(annotations: list[dict[str, Any]], images: list[Any], categories: list[int]) -> Any:
-    """Returns pycocotools' data set of these annotations, which get their numbers here."""
+def _as_coco(annotations: list[dict[str, Any]], images: list[Any], categories: list[int]) -> Any:
+    """Return a ``COCO`` object with these annotations, numbered from 1."""
     from pycocotools.coco import COCO
 
-    data_set = COCO()
-    data_set.dataset = {
-        "images": [{"id": image, "height": 0, "width": 0} for image in images],  # asked for, but a mask knows its own
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": image, "height": 0, "width": 0} for image in images],  # required, but RLE has its own size
         "categories": [{"id": category} for category in categories],
         "annotations": [{**annotation, "id": number} for number, annotation in enumerate(annotations, 1)],
     }
-    data_set.createIndex()
-    return data_set
-
-
-def _of_result_file(annotation: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Returns those keys of a result that COCO's result files have."""
-    keys = ["image_id", "category_id", "score", {"segm": "segmentation"}.get(kind, kind)]
-    return {key: annotation[key] for key in keys}
+    coco.createIndex()
+    return coco

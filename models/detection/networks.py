@@ -1,4 +1,4 @@
-"""Detectors of torchvision: by name, or put together from any backbone."""
+"""Torchvision detectors, built by name or from any backbone."""
 
 import inspect
 from collections import OrderedDict
@@ -18,8 +18,8 @@ from trainwright.models.pretrained import build_pretrained
 
 Levels = Sequence[Sequence[float]]
 
-# What is put together from a backbone, and the class in torchvision.
-_ARCHITECTURES = {
+# Torchvision classes of the detectors that can be built from a backbone.
+_DETECTOR_CLASSES = {
     "fasterrcnn": "FasterRCNN",
     "maskrcnn": "MaskRCNN",
     "keypointrcnn": "KeypointRCNN",
@@ -28,8 +28,8 @@ _ARCHITECTURES = {
     "ssd": "SSD",
     "ssdlite": "SSD",
 }
-_NO_BACKGROUND = ("retinanet", "fcos")
-_NO_CATEGORY = ("__background__", "N/A", "no person")
+_WITHOUT_BACKGROUND = ("retinanet", "fcos")
+_UNUSED_CATEGORIES = ("__background__", "N/A", "no person")
 
 
 @MODELS.register_module()
@@ -44,9 +44,9 @@ def TorchvisionDetectionModel(
     head_channels: int | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """Returns a detector of torchvision.
+    """Build a torchvision detector.
 
-    It takes a list of images from 0 to 1, and normalises, resizes and pads them itself.
+    Its input is a list of images in [0, 1], which it normalizes, resizes and pads itself.
 
     Example:
         >>> TorchvisionDetectionModel("retinanet_resnet50_fpn", num_classes=20, weights_backbone="IMAGENET1K_V1")
@@ -62,40 +62,40 @@ def TorchvisionDetectionModel(
         ... )
 
     Args:
-        name: one of torchvision's builders, such as ``fasterrcnn_resnet50_fpn``, ``maskrcnn_resnet50_fpn_v2``,
+        name: a torchvision builder, such as ``fasterrcnn_resnet50_fpn``, ``maskrcnn_resnet50_fpn_v2``,
             ``keypointrcnn_resnet50_fpn``, ``retinanet_resnet50_fpn``, ``fcos_resnet50_fpn``, ``ssd300_vgg16`` or
-            ``ssdlite320_mobilenet_v3_large``; or, with a ``backbone`` of one's own, ``fasterrcnn``, ``maskrcnn``,
+            ``ssdlite320_mobilenet_v3_large``; or, with a custom ``backbone``, ``fasterrcnn``, ``maskrcnn``,
             ``keypointrcnn``, ``retinanet``, ``fcos``, ``ssd`` or ``ssdlite``.
         num_classes: number of classes, without background.
-        weights: ``DEFAULT`` or another name of torchvision's weights for a builder, which are downloaded, or a
-            checkpoint file. Layers that do not fit, such as the last ones for another number of classes, are reported
-            and left out; with COCO's 80 classes those of them are taken that belong to the 80 of torchvision's 91.
-        weights_backbone: name of torchvision's weights of a builder's backbone as a classifier, which are downloaded.
-            With these, as with named ``weights``, batch normalisation and the first layers are frozen as torchvision
-            does (``trainable_backbone_layers``).
-        backbone: module or config of one that gives a dict of feature maps from fine to coarse, such as
-            ``FeaturePyramid``.
-        anchor_sizes: for a ``backbone`` of one's own, sizes of the anchors on each level, in pixels; by default 8 times
-            the stride for the R-CNNs, 4 times and two between this and the double for RetinaNet, and the stride, which
-            FCOS calls the size of a point. SSD has ``scales`` instead, shares of the image, one more than levels.
-        aspect_ratios: likewise the ratios of height and width; by default 1/2, 1 and 2, for FCOS 1; for SSD 2 and 3
-            beside 1, and their inverse.
-        head_channels: for a ``backbone`` of one's own, width of the layers of an R-CNN's heads; torchvision's (1024 for
+        weights: for a builder, ``DEFAULT`` or another name of torchvision weights, which are downloaded; or a
+            checkpoint file. Layers that do not fit, such as the last ones for a different number of classes, are
+            skipped and logged. For COCO's 80 classes, the outputs for these are selected from torchvision's 91.
+        weights_backbone: for a builder, name of torchvision's classification weights for the backbone, which are
+            downloaded. With these or with named ``weights``, batch normalization and the first layers are frozen as in
+            torchvision (``trainable_backbone_layers``).
+        backbone: module or config; returns a dict of feature maps from fine to coarse, such as ``FeaturePyramid``.
+        anchor_sizes: for a custom ``backbone``, sizes of the anchors on each level, in pixels. The defaults are 8 times
+            the stride for R-CNNs; 4, 4 * 2^(1/3) and 4 * 2^(2/3) times the stride for RetinaNet; and the stride for
+            FCOS, which uses it as the size of a point. SSD uses ``scales`` instead, fractions of the image size, one
+            more than there are levels.
+        aspect_ratios: for a custom ``backbone``, ratios of height to width on each level. The defaults are 1/2, 1 and 2
+            for R-CNNs and RetinaNet, 1 for FCOS, and 2 and 3 for SSD, which adds their inverses and 1.
+        head_channels: for a custom ``backbone``, width of the layers of an R-CNN's heads; torchvision's (1024 for
             boxes, 256 for masks, 512 for keypoints) if None.
-        **kwargs: further arguments of torchvision's function or class, such as ``min_size``, ``max_size``,
-            ``box_detections_per_img``; ``size``, (height, width), for an SSD of one's own.
+        **kwargs: further arguments of the torchvision function or class, such as ``min_size``, ``max_size`` or
+            ``box_detections_per_img``; ``size``, (height, width), is required for an SSD with a custom backbone.
 
     Raises:
-        ConfigError: torchvision has no such detector, or the arguments do not belong together.
+        ConfigError: torchvision has no such detector, or the arguments are inconsistent.
     """
     from torchvision import models
 
     builders = models.list_models(module=models.detection)
-    if name not in builders and name not in _ARCHITECTURES:
-        known = [*_ARCHITECTURES, *builders]
-        hint = did_you_mean(name, known) or f"there are {', '.join(known)}"
+    if name not in builders and name not in _DETECTOR_CLASSES:
+        known = [*_DETECTOR_CLASSES, *builders]
+        hint = did_you_mean(name, known) or f"the detectors are {', '.join(known)}"
         raise ConfigError("name", f"torchvision has no detector {name!r}", hint)
-    outputs = num_classes + (name.partition("_")[0] not in _NO_BACKGROUND)
+    outputs = num_classes + (name.partition("_")[0] not in _WITHOUT_BACKGROUND)
     if name in builders:
         for argument, value in (
             ("backbone", backbone), ("anchor_sizes", anchor_sizes), ("aspect_ratios", aspect_ratios),
@@ -103,40 +103,39 @@ def TorchvisionDetectionModel(
         ):  # fmt: skip
             if value is not None:
                 raise ConfigError(
-                    argument, f"{name} has its own", f"take name={name.partition('_')[0]!r}, and give a backbone"
+                    argument, f"{name} has its own", f"use name={name.partition('_')[0]!r} with a backbone"
                 )
         if weights is not None and weights_backbone is not None:
-            raise ConfigError("weights_backbone", "is contained in weights", "leave one of them out")
+            raise ConfigError("weights_backbone", "is included in weights", "remove one of them")
         build = partial(_from_builder, name, outputs, weights, weights_backbone, kwargs)
-        return build_pretrained(build, partial(_without_fetching, build))
+        return build_pretrained(build, partial(_build_without_download, build))
     if backbone is None:
-        hint = "give backbone=dict(type='FeaturePyramid', ...), or the name of one of torchvision's builders: "
-        raise ConfigError("backbone", f"is needed for {name}", hint + ", ".join(builders))
+        hint = "set backbone=dict(type='FeaturePyramid', ...), or use a torchvision builder: "
+        raise ConfigError("backbone", f"is required for {name}", hint + ", ".join(builders))
     if weights_backbone is not None:
-        raise ConfigError("weights_backbone", "belongs to torchvision's builders", "give the weights to the backbone")
+        raise ConfigError("weights_backbone", "is only for torchvision's builders", "set weights in the backbone")
     module: nn.Module = MODELS.build(backbone)
     model = _assemble(name, module, outputs, anchor_sizes, aspect_ratios, head_channels, kwargs)
     if weights is not None:
-        load_pretrained(model, lambda detector: load_weights(detector, _weights_file(weights), weights))
+        load_pretrained(model, lambda detector: load_weights(detector, _read_weights(weights), weights))
     return model
 
 
 @MODELS.register_module()
 class FeaturePyramid(nn.Module):
-    """A backbone with a feature pyramid (Lin et al. 2017), https://arxiv.org/abs/1612.03144, for a detector.
+    """A detection backbone with a feature pyramid network (Lin et al. 2017), https://arxiv.org/abs/1612.03144.
 
-    It returns a dict of feature maps with ``out_channels`` channels each, from fine to coarse: ``0``, ``1``, …, and
-    those of the extra levels.
+    It returns a dict of feature maps with ``out_channels`` channels each, from fine to coarse, named ``0``, ``1``, …,
+    followed by the extra levels.
 
     Args:
-        body: module or config of one that gives a tuple of feature maps from fine to coarse, such as
-            ``TorchvisionFeatures``.
+        body: module or config; returns a tuple of feature maps from fine to coarse, such as ``TorchvisionFeatures``.
         out_channels: channels of each level; a multiple of 32 for FCOS.
-        extra_levels: ``pool`` adds a level that is the coarsest one, subsampled by 2, as in Faster R-CNN; ``p6p7`` two
-            levels by strided convolutions of the body's coarsest map, as in RetinaNet; None adds none.
+        extra_levels: ``pool`` adds the coarsest level subsampled by 2, as in Faster R-CNN; ``p6p7`` adds two levels by
+            strided convolutions of the body's coarsest feature map, as in RetinaNet; None adds none.
 
     Raises:
-        ConfigError: an unknown name in ``extra_levels``.
+        ConfigError: an unknown ``extra_levels``.
     """
 
     def __init__(
@@ -150,7 +149,7 @@ class FeaturePyramid(nn.Module):
 
         super().__init__()
         self.body: nn.Module = MODELS.build(body)
-        channels = [level.shape[1] for level in _probe(self.body)]
+        channels = [level.shape[1] for level in _probe_feature_maps(self.body)]
         if extra_levels not in (None, "pool", "p6p7"):
             raise ConfigError("extra_levels", f"must be 'pool', 'p6p7' or None, not {extra_levels!r}")
         extra: Any = None
@@ -160,7 +159,7 @@ class FeaturePyramid(nn.Module):
         self.out_channels = out_channels
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Returns the feature maps by name.
+        """Return the feature maps by name.
 
         Args:
             images: float, of shape (N, C, H, W).
@@ -175,36 +174,40 @@ def _from_builder(
 ) -> nn.Module:
     from torchvision import models
 
-    if weights is None or not _is_name(name, weights):
+    if weights is None or not _is_weights_name(name, weights):
         model: nn.Module = models.get_model(
             name, weights=None, weights_backbone=weights_backbone, num_classes=outputs, **kwargs
         )
         if weights is not None:
-            load_pretrained(model, lambda detector: load_weights(detector, _weights_file(weights), weights))
+            load_pretrained(model, lambda detector: load_weights(detector, _read_weights(weights), weights))
         return model
     entry = models.get_model_weights(name)[weights]
-    frozen = {key: kwargs[key] for key in ("trainable_backbone_layers",) if key in kwargs}
-    trained: Any = models.get_model(name, weights=entry, **frozen)
+    freezing = {key: kwargs[key] for key in ("trainable_backbone_layers",) if key in kwargs}
+    pretrained: Any = models.get_model(name, weights=entry, **freezing)
     model = models.get_model(
         name, weights=None, weights_backbone=None, num_classes=outputs,
-        **{key: value for key, value in kwargs.items() if key not in frozen},
+        **{key: value for key, value in kwargs.items() if key not in freezing},
     )  # fmt: skip
-    model.backbone = trained.backbone  # with its frozen layers
-    state = trained.state_dict()
+    model.backbone = pretrained.backbone  # with its frozen layers
+    state = pretrained.state_dict()
     categories = entry.meta["categories"]
-    rows = [index for index, category in enumerate(categories) if category not in _NO_CATEGORY]
-    kept = rows if outputs == len(rows) else [0, *rows]
+    used = [index for index, category in enumerate(categories) if category not in _UNUSED_CATEGORIES]
+    kept = used if outputs == len(used) else [0, *used]
     if outputs == len(kept) < len(categories):
-        state = _rows_of_classes(state, model.state_dict(), kept, len(categories))
+        state = _select_classes(state, model.state_dict(), kept, len(categories))
         get_logger().info(
-            "%s: of the %d outputs of %s the %d of its classes are taken", name, len(categories), weights, len(rows)
+            "%s: selected the outputs of %d classes from the %d outputs of %s",
+            name,
+            len(used),
+            len(categories),
+            weights,
         )
     load_weights(model, state, weights)
     return model
 
 
-def _without_fetching(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build a network with the layers that torchvision chooses for pretrained weights, but with random values."""
+def _build_without_download(build: Callable[[], nn.Module]) -> nn.Module:
+    """Build a network with the layers that torchvision uses with pretrained weights, but with random weights."""
     from torchvision import models
     from torchvision.models import WeightsEnum
 
@@ -215,19 +218,19 @@ def _without_fetching(build: Callable[[], nn.Module]) -> nn.Module:
         state: Mapping[str, Any] = models.get_model(name, **no_weights).state_dict()
         return state
 
-    fetching = WeightsEnum.get_state_dict
+    download = WeightsEnum.get_state_dict
     WeightsEnum.get_state_dict = random_state
     try:
         return build()
     finally:
-        WeightsEnum.get_state_dict = fetching
+        WeightsEnum.get_state_dict = download
 
 
-def _is_name(name: str, weights: str) -> bool:
-    """Tells a name of torchvision's weights from a file.
+def _is_weights_name(name: str, weights: str) -> bool:
+    """Return whether ``weights`` is a name of torchvision weights rather than a file.
 
     Raises:
-        ConfigError: it looks like a name, and there is none such.
+        ConfigError: ``weights`` looks like a name, but torchvision has no such weights.
     """
     from torchvision.models import get_model_weights
 
@@ -239,31 +242,30 @@ def _is_name(name: str, weights: str) -> bool:
     return False
 
 
-def _rows_of_classes(
-    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], rows: Sequence[int], number: int
+def _select_classes(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], classes: Sequence[int], num_classes: int
 ) -> dict[str, Tensor]:
-    """Returns the weights, of layers with an output for each class only the outputs of some classes.
+    """Return the weights, reduced to some of the classes in layers with per-class outputs.
 
     Args:
-        weights: of a detector with ``number`` classes.
-        own: of the same detector with ``len(rows)`` classes.
-        rows: which classes.
-        number: how many there are.
+        weights: weights of a detector with ``num_classes`` classes.
+        own: weights of the same detector with ``len(classes)`` classes.
+        classes: indices of the classes to keep.
+        num_classes: number of classes in ``weights``.
     """
-    taken = dict(weights)
+    selected = dict(weights)
     for key, value in weights.items():
         if key not in own or own[key].shape == value.shape:
             continue
-        # A class has several rows in a layer: those of a class together for the boxes of an R-CNN, else those of an
-        # anchor.
+        # The rows of a layer are grouped by class for the boxes of an R-CNN, otherwise by anchor.
         if "box_predictor.bbox_pred" in key:
-            taken[key] = value.reshape(number, -1, *value.shape[1:])[list(rows)].flatten(0, 1)
+            selected[key] = value.reshape(num_classes, -1, *value.shape[1:])[list(classes)].flatten(0, 1)
         else:
-            taken[key] = value.reshape(-1, number, *value.shape[1:])[:, list(rows)].flatten(0, 1)
-    return taken
+            selected[key] = value.reshape(-1, num_classes, *value.shape[1:])[:, list(classes)].flatten(0, 1)
+    return selected
 
 
-def _weights_file(weights: str) -> Mapping[str, Tensor]:
+def _read_weights(weights: str) -> Mapping[str, Tensor]:
     from trainwright.engine.checkpoints.files import get_state_dict, load_checkpoint_file
 
     return get_state_dict(load_checkpoint_file(weights))
@@ -278,38 +280,40 @@ def _assemble(
     head_channels: int | None,
     kwargs: dict[str, Any],
 ) -> nn.Module:
-    """Returns a detector with this backbone."""
+    """Build a detector with a custom backbone."""
     from torchvision.models import detection
     from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-    levels = _probe(backbone)
+    levels = _probe_feature_maps(backbone)
     if not hasattr(backbone, "out_channels") and not name.startswith("ssd"):
         hint = "wrap it in dict(type='FeaturePyramid', body=...)"
-        raise ConfigError("backbone", f"{name} needs levels of the same number of channels, out_channels", hint)
+        raise ConfigError("backbone", f"{name} requires out_channels, the same for all levels", hint)
     if name.startswith("ssd"):
         return _assemble_ssd(name, backbone, [level.shape[1] for level in levels], outputs, aspect_ratios, kwargs)
-    build = getattr(detection, _ARCHITECTURES[name])
+    build = getattr(detection, _DETECTOR_CLASSES[name])
     strides = [_PROBED_SIZE // level.shape[-1] for level in levels]
     if anchor_sizes is None:
         factors = {"fcos": (1.0,), "retinanet": (4.0, 4 * 2 ** (1 / 3), 4 * 2 ** (2 / 3))}.get(name, (8.0,))
         anchor_sizes = [[factor * stride for factor in factors] for stride in strides]
     ratios = aspect_ratios or [(1.0,) if name == "fcos" else (0.5, 1.0, 2.0)] * len(anchor_sizes)
-    for argument, given in (("anchor_sizes", anchor_sizes), ("aspect_ratios", ratios)):
-        if len(given) != len(levels):
-            raise ConfigError(argument, f"the backbone has {len(levels)} levels, there are {len(given)} of these")
+    for argument, values in (("anchor_sizes", anchor_sizes), ("aspect_ratios", ratios)):
+        if len(values) != len(levels):
+            raise ConfigError(
+                argument, f"must have one item per level of the backbone: {len(levels)}, not {len(values)}"
+            )
     anchors = AnchorGenerator(tuple(map(tuple, anchor_sizes)), tuple(map(tuple, ratios)))
-    if name in _NO_BACKGROUND:
+    if name in _WITHOUT_BACKGROUND:
         if head_channels is not None:
-            raise ConfigError("head_channels", f"the heads of {name} have the width of the pyramid")
+            raise ConfigError("head_channels", f"the heads of {name} have the width of the feature pyramid")
         return build(backbone, outputs, anchor_generator=anchors, **kwargs)  # type: ignore[no-any-return]
     if head_channels is not None:
-        kwargs = {**_narrow_heads(name, backbone.out_channels, outputs, head_channels, kwargs), **kwargs}
-        outputs = None  # type: ignore[assignment]  # torchvision wants either the predictor or this
+        kwargs = {**_heads_of_width(name, backbone.out_channels, outputs, head_channels, kwargs), **kwargs}
+        outputs = None  # type: ignore[assignment]  # must be None if a predictor is passed
     return build(backbone, outputs, rpn_anchor_generator=anchors, **kwargs)  # type: ignore[no-any-return]
 
 
-def _narrow_heads(name: str, in_channels: Any, outputs: int, width: int, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Returns the heads of an R-CNN with layers of this width."""
+def _heads_of_width(name: str, in_channels: Any, outputs: int, width: int, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the heads of an R-CNN with layers of the given width."""
     from torchvision.models.detection import faster_rcnn, keypoint_rcnn, mask_rcnn
 
     heads: dict[str, Any] = {
@@ -338,11 +342,13 @@ def _assemble_ssd(
     from torchvision.models.detection.ssdlite import SSDLiteHead
 
     if "size" not in kwargs:
-        raise ConfigError("size", f"{name} resizes all images to one size", "give size=(height, width)")
+        raise ConfigError("size", f"{name} resizes all images to one size", "set size=(height, width)")
     height, width = kwargs.pop("size")
     ratios = aspect_ratios or [(2, 3)] * len(channels)
     if len(ratios) != len(channels):
-        raise ConfigError("aspect_ratios", f"the backbone has {len(channels)} levels, there are {len(ratios)} of these")
+        raise ConfigError(
+            "aspect_ratios", f"must have one item per level of the backbone: {len(channels)}, not {len(ratios)}"
+        )
     boxes = DefaultBoxGenerator([list(level) for level in ratios], scales=kwargs.pop("scales", None))
     anchors = boxes.num_anchors_per_location()
     head = (
@@ -358,8 +364,8 @@ _PROBED_SIZE = 256
 
 
 @torch.no_grad()
-def _probe(module: nn.Module) -> list[Tensor]:
-    """Returns the feature maps of an empty square image."""
+def _probe_feature_maps(module: nn.Module) -> list[Tensor]:
+    """Return the feature maps of a black square image."""
     training = module.training
     maps = module.eval()(torch.zeros(1, 3, _PROBED_SIZE, _PROBED_SIZE))
     module.train(training)

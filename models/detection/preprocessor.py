@@ -1,6 +1,5 @@
-"""Batches for the detectors of torchvision."""
+"""Data preprocessing for torchvision's detectors."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,38 +11,33 @@ from trainwright.models.preprocessor import BaseDataPreprocessor
 
 @MODELS.register_module()
 class DetDataPreprocessor(BaseDataPreprocessor):
-    """Moves a batch to the device, and makes of its images what torchvision's detectors take.
+    """Move a batch to the device, and convert its images to the input format of torchvision's detectors.
 
-    These normalise, resize and pad by themselves, as their ``image_mean``, ``image_std``, ``min_size`` and
-    ``max_size`` say; so the images stay a list, and keep their sizes. Values of uint8 images, which travel as such,
-    become floats from 0 to 1; images that are floats already must have this range.
+    The detectors normalize, resize and pad the images themselves, according to their ``image_mean``, ``image_std``,
+    ``min_size`` and ``max_size``, so the images remain a list and keep their sizes. Images of type uint8 are converted
+    to floats in [0, 1] on the device; float images must already be in this range.
 
     Args:
-        non_blocking: let the copy overlap with computing; needs pinned memory.
+        non_blocking: overlap the copy with computation; requires pinned memory.
     """
 
     def forward(self, data: Any, training: bool = False) -> Any:
-        """Returns the batch with its images as floats.
+        """Return the batch with float images.
 
         Args:
-            data: dict with ``inputs``, or a tuple or list that begins with them: a list of tensors of shape
+            data: dict with ``inputs``, or a tuple or list whose first item is the inputs: a list of tensors of shape
                 (C, H, W), of any sizes, or one tensor of shape (N, C, H, W).
-            training: unused here.
+            training: unused.
 
         Returns:
-            The dict with ``inputs``, a list of tensors, and ``data_samples`` (None if there are none), or a list.
+            The dict with ``inputs``, a list of tensors, and ``data_samples`` (None if missing), or a list.
 
         Raises:
-            TypeError: there are no images where they belong.
+            TypeError: the inputs are not images.
         """
-        if isinstance(data, Mapping):
-            batch = {key: self.cast_data(value) for key, value in data.items() if key != "inputs"}
-            return {"inputs": self._floats(data.get("inputs")), "data_samples": None} | batch
-        if isinstance(data, list | tuple):
-            return [self._floats(data[0]), *self.cast_data(data[1:])]
-        raise TypeError(f"a batch must be a dict, list or tuple, not {type(data).__name__}")
+        return self._convert_batch(data, self._to_float_images)
 
-    def _floats(self, images: Any) -> list[Tensor]:
+    def _to_float_images(self, images: Any) -> list[Tensor]:
         if not isinstance(images, Tensor) and not (
             isinstance(images, list | tuple) and all(isinstance(image, Tensor) for image in images)
         ):

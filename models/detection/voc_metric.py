@@ -1,4 +1,4 @@
-"""Mean average precision of boxes, as Pascal VOC defines it."""
+"""Pascal VOC's mean average precision for boxes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,19 +14,19 @@ from trainwright.models.detection.metric import require_original_size
 
 @METRICS.register_module()
 class VOCMetric(BaseMetric):
-    """Pascal VOC's mean average precision of boxes, with values from 0 to 1 (Everingham et al. 2010).
+    """Pascal VOC's mean average precision for boxes, in [0, 1] (Everingham et al. 2010).
 
-    Results are ``pascal_voc/mAP``, the mean over ``iou_thrs``, and ``pascal_voc/AP50`` for each of these. The truth are
-    ``gt_instances`` of the samples; predictions that hit ``ignored_instances`` (the difficult ones) do not count. Of
-    several predictions of one instance the one with the highest score is right, the others are wrong. A class without
-    instances does not count in the mean.
+    Results are named ``pascal_voc/mAP``, the mean over ``iou_thrs``, and ``pascal_voc/AP50`` etc. for each threshold.
+    The ground truth is the ``gt_instances`` of the samples; predictions that match ``ignored_instances`` (difficult
+    objects) are ignored. If several predictions match the same instance, the one with the highest score is correct and
+    the others are false positives. Classes without instances are excluded from the mean.
 
     Args:
-        iou_thrs: overlap from which on a prediction is right, or several.
-        eval_mode: ``area`` under the curve of precision over recall, as from 2010 on; ``11points`` for the mean at 11
-            values of recall, as in 2007.
-        classwise: return the results of each class too, as ``pascal_voc/car_AP50``.
-        collect_device, prefix: as for :class:`BaseMetric`.
+        iou_thrs: one or more IoU thresholds for a correct prediction.
+        eval_mode: ``area`` for the area under the precision-recall curve, as used since 2010; ``11points`` for the mean
+            precision at 11 recall values, as used in 2007.
+        classwise: return the results of each class too, such as ``pascal_voc/car_AP50``.
+        collect_device, prefix: see :class:`BaseMetric`.
 
     Raises:
         ValueError: an unknown ``eval_mode``.
@@ -51,7 +51,7 @@ class VOCMetric(BaseMetric):
         self.classwise = classwise
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Notes boxes and classes of each sample, predicted and true."""
+        """Record the predicted and true boxes and classes of each sample."""
         for sample in data_samples:
             for field in ("pred_instances", "gt_instances"):
                 if sample.get(field) is None:
@@ -68,11 +68,13 @@ class VOCMetric(BaseMetric):
             )
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
-        """Returns the results."""
+        """Return the results."""
         classes = [str(name) for name in (self.dataset_meta or {}).get("classes", ())]
         if not classes:
-            raise ValueError("VOCMetric cannot tell the classes: the dataset's metainfo must name them")
-        table = torch.stack([self._precisions(results, label) for label in range(len(classes))])  # classes, thresholds
+            raise ValueError("VOCMetric cannot determine the classes: the dataset's metainfo must contain them")
+        table = torch.stack(
+            [self._precisions(results, label) for label in range(len(classes))]
+        )  # (classes, thresholds)
         names = [f"AP{round(100 * threshold)}" for threshold in self.iou_thrs]
         metrics = {"mAP": table.nanmean().item()}
         metrics |= {name: column.nanmean().item() for name, column in zip(names, table.T)}
@@ -86,58 +88,60 @@ class VOCMetric(BaseMetric):
         return metrics
 
     def _precisions(self, results: list[dict[str, Any]], label: int) -> Tensor:
-        """Returns the average precision of a class for each threshold; NaN without instances."""
-        scores, hits, counts = [], [], []
-        number = 0
+        """Return the average precision of a class for each threshold; NaN without instances."""
+        scores, matches, counts = [], [], []
+        num_instances = 0
         for result in results:
             boxes, labels, confidence = result["predicted"]
             true_boxes, true_labels, difficult = result["true"]
-            mine, theirs = labels == label, true_labels == label
-            order = confidence[mine].argsort(descending=True, stable=True)
-            right, counted = self._match(boxes[mine][order], true_boxes[theirs], difficult[theirs])
-            scores.append(confidence[mine][order])
-            hits.append(right)
+            of_class, true_of_class = labels == label, true_labels == label
+            order = confidence[of_class].argsort(descending=True, stable=True)
+            correct, counted = self._match(boxes[of_class][order], true_boxes[true_of_class], difficult[true_of_class])
+            scores.append(confidence[of_class][order])
+            matches.append(correct)
             counts.append(counted)
-            number += int((~difficult[theirs]).sum())
-        if not number:
+            num_instances += int((~difficult[true_of_class]).sum())
+        if not num_instances:
             return torch.full((len(self.iou_thrs),), torch.nan, dtype=torch.float64)
         order = torch.cat(scores).argsort(descending=True, stable=True)
-        hit, counted = torch.cat(hits)[order], torch.cat(counts)[order]
-        return torch.stack([self._average(hit[counted[:, i], i], number) for i in range(len(self.iou_thrs))])
+        correct, counted = torch.cat(matches)[order], torch.cat(counts)[order]
+        return torch.stack(
+            [self._average_precision(correct[counted[:, i], i], num_instances) for i in range(len(self.iou_thrs))]
+        )
 
-    def _match(self, boxes: Tensor, true: Tensor, difficult: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns of predictions, the best first, whether they are right, and whether they count.
+    def _match(self, boxes: Tensor, true_boxes: Tensor, difficult: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which predictions, sorted by decreasing score, are correct, and which are not ignored.
 
-        Both are booleans of shape (predictions, thresholds).
+        Both are boolean tensors of shape (predictions, thresholds).
         """
         from torchvision.ops import box_iou
 
         shape = (len(boxes), len(self.iou_thrs))
-        right, counted = torch.zeros(shape, dtype=torch.bool), torch.ones(shape, dtype=torch.bool)
-        if not len(boxes) or not len(true):
-            return right, counted
-        overlaps, owners = box_iou(boxes, true).max(1)
+        correct, counted = torch.zeros(shape, dtype=torch.bool), torch.ones(shape, dtype=torch.bool)
+        if not len(boxes) or not len(true_boxes):
+            return correct, counted
+        overlaps, nearest = box_iou(boxes, true_boxes).max(1)
         for column, threshold in enumerate(self.iou_thrs):
-            found = set()
-            for row, (overlap, owner) in enumerate(zip(overlaps.tolist(), owners.tolist())):
+            matched = set()
+            for row, (overlap, instance) in enumerate(zip(overlaps.tolist(), nearest.tolist())):
                 if overlap < threshold:
                     continue
-                if difficult[owner]:
+                if difficult[instance]:
                     counted[row, column] = False
-                elif owner not in found:
-                    found.add(owner)
-                    right[row, column] = True
-        return right, counted
+                elif instance not in matched:
+                    matched.add(instance)
+                    correct[row, column] = True
+        return correct, counted
 
-    def _average(self, right: Tensor, number: int) -> Tensor:
-        """Returns the average precision of predictions in the order of their scores, of so many instances."""
-        hits = right.double().cumsum(0)
-        recall = torch.cat([hits.new_zeros(1), hits / number, hits.new_ones(1)])
-        precision = hits / torch.arange(1, len(right) + 1)
-        # At each recall the best precision from there on.
+    def _average_precision(self, correct: Tensor, num_instances: int) -> Tensor:
+        """Return the average precision of predictions sorted by decreasing score."""
+        hits = correct.double().cumsum(0)
+        recall = torch.cat([hits.new_zeros(1), hits / num_instances, hits.new_ones(1)])
+        precision = hits / torch.arange(1, len(correct) + 1)
+        # Interpolated precision: the maximum at this recall or higher.
         best = torch.cat([precision, hits.new_zeros(1)]).flip(0).cummax(0).values.flip(0)
         if self.eval_mode == "area":
             return (recall.diff() * best).sum()
         steps = torch.linspace(0, 1, 11, dtype=torch.float64)
-        at = torch.searchsorted((hits / number).contiguous(), steps - 1e-12)
-        return best[at].mean()
+        indices = torch.searchsorted((hits / num_instances).contiguous(), steps - 1e-12)
+        return best[indices].mean()

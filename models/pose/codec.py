@@ -1,4 +1,4 @@
-"""Between coordinates of keypoints and heat maps."""
+"""Conversion between keypoint coordinates and heat maps."""
 
 import torch
 from torch import Tensor, nn
@@ -9,20 +9,20 @@ from trainwright.engine.registry import MODELS
 
 @MODELS.register_module()
 class MSRAHeatmap(nn.Module):
-    """Writes each keypoint as a Gaussian into a heat map of its own, and finds it there (Xiao et al. 2018).
+    """A codec that encodes each keypoint as a Gaussian in a separate heat map, and decodes it (Xiao et al. 2018).
 
-    https://arxiv.org/abs/1804.06208. The centre of the first pixel has the coordinates (0, 0), in the input as in the
-    heat map, and both cover the same area; so a flipped heat map belongs exactly to the flipped input. With
-    ``unbiased`` the Gaussians keep fractions of a pixel and are read by the shape of their peaks (DARK, Zhang et al.
-    2020, https://arxiv.org/abs/1910.06278).
+    https://arxiv.org/abs/1804.06208. The center of the first pixel has the coordinates (0, 0), both in the input and in
+    the heat map, and both cover the same area, so a flipped heat map corresponds exactly to the flipped input. With
+    ``unbiased``, Gaussians are encoded with subpixel accuracy and decoded by the shape of their peaks (DARK, Zhang et
+    al. 2020, https://arxiv.org/abs/1910.06278).
 
     Args:
-        input_size: width and height of the network's input, as in MMPose.
-        heatmap_size: width and height of its heat maps.
-        sigma: standard deviation of the Gaussians, in pixels of the heat map; positive.
-        unbiased: write and read fractions of a pixel exactly; otherwise peaks are written at whole pixels and read
-            a quarter of a pixel towards their larger neighbours.
-        blur_kernel_size: size of the filter that smoothes heat maps before ``unbiased`` reading; odd.
+        input_size: width and height of the network's input, in this order as in MMPose.
+        heatmap_size: width and height of the heat maps.
+        sigma: standard deviation of the Gaussians, in heat map pixels; positive.
+        unbiased: encode and decode subpixel positions; otherwise peaks are encoded at whole pixels and decoded with an
+            offset of a quarter pixel towards the larger neighbors.
+        blur_kernel_size: size of the Gaussian filter that smooths heat maps before ``unbiased`` decoding; odd.
 
     Raises:
         ValueError: a size, ``sigma`` or ``blur_kernel_size`` is out of range.
@@ -38,7 +38,7 @@ class MSRAHeatmap(nn.Module):
     ) -> None:
         if min(*input_size, *heatmap_size) < 3 or sigma <= 0 or blur_kernel_size % 2 == 0:
             raise ValueError(
-                "sizes are widths and heights of at least 3 pixels, sigma is positive, blur_kernel_size odd, not "
+                "input_size and heatmap_size must be at least 3 pixels, sigma positive, and blur_kernel_size odd, not "
                 f"{input_size}, {heatmap_size}, {sigma} and {blur_kernel_size}"
             )
         super().__init__()
@@ -49,47 +49,47 @@ class MSRAHeatmap(nn.Module):
         self.blur_kernel_size = blur_kernel_size
 
     def encode(self, keypoints: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns heat maps, and which of them count.
+        """Return the heat maps of keypoints, and their weights.
 
         Args:
-            keypoints: x and y in pixels of the input, of shape (N, K, 2).
-            visible: 0 for keypoints that are not labelled, of shape (N, K).
+            keypoints: x and y in input pixels, of shape (N, K, 2).
+            visible: visibility, 0 for unlabeled keypoints, of shape (N, K).
 
         Returns:
-            float32 heat maps of shape (N, K, height, width) with peaks of 1; and their weights, 1 or 0, of shape
-            (N, K): a keypoint whose Gaussian lies outside does not count either.
+            float32 heat maps of shape (N, K, height, width) with peaks of 1; and their weights of shape (N, K), 0 for
+            keypoints that are unlabeled or whose Gaussian is outside the heat map, otherwise 1.
         """
         width, height = self.heatmap_size
-        centres = self._to_heatmap(keypoints.float())
+        centers = self._to_heatmap(keypoints.float())
         if not self.unbiased:
-            centres = centres.round()
+            centers = centers.round()
         reach = 3 * self.sigma
-        limit = centres.new_tensor([width, height])
-        inside = ((centres >= -reach) & (centres < limit + reach)).all(-1)
-        columns = self._gaussian(centres[..., 0], width, reach)
-        rows = self._gaussian(centres[..., 1], height, reach)
+        limit = centers.new_tensor([width, height])
+        inside = ((centers >= -reach) & (centers < limit + reach)).all(-1)
+        columns = self._gaussian(centers[..., 0], width, reach)
+        rows = self._gaussian(centers[..., 1], height, reach)
         heatmaps = rows[..., :, None] * columns[..., None, :]
         return heatmaps, ((visible > 0) & inside).to(heatmaps.dtype)
 
     def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the keypoints and their scores.
+        """Return the keypoints of heat maps, and their scores.
 
         Args:
             heatmaps: shape (N, K, height, width).
 
         Returns:
-            x and y in pixels of the input, of shape (N, K, 2); and the heights of the peaks, of shape (N, K).
+            x and y in input pixels, of shape (N, K, 2); and the heights of the peaks, of shape (N, K).
         """
         heatmaps = heatmaps.float()
-        scores, places = heatmaps.flatten(2).max(2)
+        scores, indices = heatmaps.flatten(2).max(2)
         width, height = heatmaps.shape[-1], heatmaps.shape[-2]
-        peaks = torch.stack([places % width, places // width], -1)
+        peaks = torch.stack([indices % width, indices // width], -1)
         if self.unbiased:
             offset = self._taylor_offset(heatmaps, peaks)
         else:
-            left, right, up, down = self._around(heatmaps, peaks)
+            left, right, up, down = self._neighbor_values(heatmaps, peaks)
             offset = 0.25 * torch.stack([right - left, down - up], -1).sign()
-        # At the edge one neighbour is missing.
+        # Peaks on the border lack a neighbor.
         limit = peaks.new_tensor([width - 1, height - 1])
         offset = offset.where((peaks > 0) & (peaks < limit), 0.0)
         return self._to_input(peaks + offset), scores
@@ -97,9 +97,9 @@ class MSRAHeatmap(nn.Module):
     def extra_repr(self) -> str:
         return f"input_size={self.input_size}, heatmap_size={self.heatmap_size}, sigma={self.sigma}"
 
-    def _gaussian(self, centres: Tensor, size: int, reach: float) -> Tensor:
-        """Returns a Gaussian along one axis, of shape (N, K, size), cut off at three standard deviations."""
-        distance = torch.arange(size, device=centres.device) - centres[..., None]
+    def _gaussian(self, centers: Tensor, size: int, reach: float) -> Tensor:
+        """Return a Gaussian along one axis, of shape (N, K, size), truncated at three standard deviations."""
+        distance = torch.arange(size, device=centers.device) - centers[..., None]
         return torch.exp(-distance.square() / (2 * self.sigma**2)).where(distance.abs() <= reach, 0.0)
 
     def _stride(self, like: Tensor) -> Tensor:
@@ -112,23 +112,23 @@ class MSRAHeatmap(nn.Module):
     def _to_input(self, points: Tensor) -> Tensor:
         return (points + 0.5) * self._stride(points) - 0.5
 
-    def _around(self, planes: Tensor, peaks: Tensor) -> list[Tensor]:
-        """Returns the values left, right, above and below of peaks, each of shape (N, K)."""
-        return [self._at(planes, peaks, *step) for step in ((-1, 0), (1, 0), (0, -1), (0, 1))]
+    def _neighbor_values(self, planes: Tensor, peaks: Tensor) -> list[Tensor]:
+        """Return the values to the left of, right of, above and below the peaks, each of shape (N, K)."""
+        return [self._value_at(planes, peaks, *step) for step in ((-1, 0), (1, 0), (0, -1), (0, 1))]
 
-    def _at(self, planes: Tensor, peaks: Tensor, right: int, down: int) -> Tensor:
+    def _value_at(self, planes: Tensor, peaks: Tensor, right: int, down: int) -> Tensor:
         width, height = planes.shape[-1], planes.shape[-2]
         x, y = (peaks[..., 0] + right).clamp(0, width - 1), (peaks[..., 1] + down).clamp(0, height - 1)
         return planes.flatten(2).gather(2, (y * width + x)[..., None])[..., 0]
 
     def _taylor_offset(self, heatmaps: Tensor, peaks: Tensor) -> Tensor:
-        """Returns how far the peak of a smooth surface lies from the largest pixel: -H⁻¹g of its logarithm."""
+        """Return the offset of the subpixel peak from the largest pixel: -H⁻¹g of the smoothed log heat map."""
         surface = self._blurred(heatmaps).clamp(min=1e-10).log()
-        here = self._at(surface, peaks, 0, 0)
-        left, right, up, down = self._around(surface, peaks)
+        center = self._value_at(surface, peaks, 0, 0)
+        left, right, up, down = self._neighbor_values(surface, peaks)
         dx, dy = (right - left) / 2, (down - up) / 2
-        dxx, dyy = right - 2 * here + left, down - 2 * here + up
-        corners = [self._at(surface, peaks, x, y) for x, y in ((1, 1), (-1, -1), (1, -1), (-1, 1))]
+        dxx, dyy = right - 2 * center + left, down - 2 * center + up
+        corners = [self._value_at(surface, peaks, x, y) for x, y in ((1, 1), (-1, -1), (1, -1), (-1, 1))]
         dxy = (corners[0] + corners[1] - corners[2] - corners[3]) / 4
         determinant = dxx * dyy - dxy.square()
         offset = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1) / determinant[..., None]
@@ -136,7 +136,7 @@ class MSRAHeatmap(nn.Module):
         return offset.where(is_peak[..., None], 0.0).clamp(-1, 1)
 
     def _blurred(self, heatmaps: Tensor) -> Tensor:
-        """Smoothes by a Gaussian filter; the deviation follows from the size as in OpenCV."""
+        """Apply a Gaussian filter, whose standard deviation is derived from its size as in OpenCV."""
         reach = self.blur_kernel_size // 2
         deviation = 0.3 * (reach - 1) + 0.8
         steps = torch.arange(-reach, reach + 1, device=heatmaps.device, dtype=heatmaps.dtype)

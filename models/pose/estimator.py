@@ -1,4 +1,4 @@
-"""Top-down pose estimation: the keypoints of one instance in a crop around its box."""
+"""Top-down pose estimation: keypoints of a single instance in a crop around its box."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from trainwright.models.pose.heads import flip_heatmaps
 
 @MODELS.register_module()
 class TopdownPoseEstimator(BaseModel):
-    """A backbone, a neck if there is one, and a head of heat maps.
+    """A top-down pose estimator: a backbone, an optional neck, and a heat map head.
 
     Example:
         >>> TopdownPoseEstimator(
@@ -30,16 +30,16 @@ class TopdownPoseEstimator(BaseModel):
         ... )
 
     Args:
-        backbone: module or config, which gives a feature map, or several of which the last is taken.
-        head: module or config with ``loss``, ``predict`` and ``predict_heatmaps`` as :class:`HeatmapHead` has them.
-        neck: module or config, from the backbone's output to the head's input.
-        test_cfg: ``dict(flip_test=True)`` predicts the mean of the heat maps of the input and of its mirror image.
-        flip_indices: for each keypoint the one that takes its place in a mirror, for the flip test.
-        data_preprocessor: module or config; of type ``PoseDataPreprocessor`` if it has no type.
-        init_cfg: config of one initialiser or several.
+        backbone: module or config; returns a feature map, or several, of which the last is used.
+        head: module or config with the methods ``loss``, ``predict`` and ``predict_heatmaps`` of :class:`HeatmapHead`.
+        neck: module or config between the backbone and the head.
+        test_cfg: ``dict(flip_test=True)`` averages the heat maps of the input and of the horizontally flipped input.
+        flip_indices: for the flip test, the index of the keypoint that each keypoint is swapped with when flipped.
+        data_preprocessor: module or config; the type defaults to ``PoseDataPreprocessor``.
+        init_cfg: one or more initializer configs.
 
     Raises:
-        ConfigError: ``test_cfg`` has an unknown key, or a flip test has no, or bad, ``flip_indices``.
+        ConfigError: ``test_cfg`` has an unknown key, ``flip_indices`` is invalid, or the flip test has none.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class TopdownPoseEstimator(BaseModel):
         self.head: Any = MODELS.build(head)
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Returns losses, predictions, or heat maps.
+        """Return losses, predictions, or heat maps.
 
         Args:
             inputs: float images of shape (N, C, H, W), each a crop around one instance.
-            data_samples: list of data samples with one instance each.
+            data_samples: a list of data samples with one instance each.
             mode: ``loss`` for the losses; ``predict`` for data samples with ``pred_instances`` in coordinates of the
                 original images; ``tensor`` for the heat maps, of shape (N, K, h, w).
         """
@@ -79,12 +79,12 @@ class TopdownPoseEstimator(BaseModel):
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
 
     def extract_feat(self, inputs: Tensor) -> Any:
-        """Returns the output of backbone and neck."""
+        """Return the output of the backbone and neck."""
         features = self.backbone(inputs)
         return features if self.neck is None else self.neck(features)
 
     def compile_forward(self, **options: Any) -> None:
-        """Compiles backbone and neck: the rest deals with data samples, which a compiler gains nothing from.
+        """Compile the backbone and neck; the rest handles data samples and would not benefit.
 
         Args:
             **options: arguments of :func:`torch.compile`.
@@ -104,11 +104,11 @@ class TopdownPoseEstimator(BaseModel):
 
 def _flip_test(test_cfg: Mapping[str, Any], flip_indices: Sequence[int] | None) -> bool:
     if unknown := test_cfg.keys() - {"flip_test"}:
-        raise ConfigError(f"test_cfg.{min(unknown)}", "there is no such option", "test_cfg takes flip_test")
+        raise ConfigError(f"test_cfg.{min(unknown)}", "unknown option", "the only option is flip_test")
     if flip_indices is not None and sorted(flip_indices) != list(range(len(flip_indices))):
-        raise ConfigError("flip_indices", f"must name each keypoint once, from 0, not {list(flip_indices)}")
+        raise ConfigError("flip_indices", f"must contain each index once, from 0, not {list(flip_indices)}")
     flip_test = bool(test_cfg.get("flip_test", False))
     if flip_test and flip_indices is None:
-        hint = "copy those of the data set's metainfo; without left and right they are (0, 1, 2, ...)"
-        raise ConfigError("flip_indices", "the flip test needs to know which keypoints a mirror swaps", hint)
+        hint = "copy them from the dataset's metainfo; use (0, 1, 2, ...) if no keypoints are swapped"
+        raise ConfigError("flip_indices", "required for the flip test", hint)
     return flip_test

@@ -1,4 +1,4 @@
-"""Heads that find keypoints in feature maps."""
+"""Heads for pose estimation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from trainwright.models.module import BaseModule, InitCfg
 from trainwright.models.pose.codec import MSRAHeatmap
 from trainwright.models.pose.instances import add_pose_predictions, gather_keypoints
 
-_INIT = [
+_DEFAULT_INIT_CFG = [
     {"type": "Normal", "layer": ["Conv2d", "ConvTranspose2d"], "std": 0.001},
     {"type": "Constant", "layer": "BatchNorm2d", "val": 1},
 ]
@@ -19,22 +19,23 @@ _INIT = [
 
 @MODELS.register_module()
 class HeatmapHead(BaseModule):
-    """Transposed convolutions that enlarge a feature map, and a convolution to one heat map a keypoint.
+    """A heat map head: transposed convolutions that upsample a feature map, and a convolution to the heat maps.
 
-    The head of the simple baseline of Xiao et al. (2018), https://arxiv.org/abs/1804.06208.
+    This is the head of the simple baseline of Xiao et al. (2018), https://arxiv.org/abs/1804.06208.
 
     Args:
         in_channels: channels of the feature map.
         out_channels: number of keypoints.
-        codec: module or config that makes heat maps of keypoints and the reverse, such as
+        codec: module or config that converts between keypoints and heat maps, such as
             ``dict(type='MSRAHeatmap', input_size=(192, 256), heatmap_size=(48, 64), sigma=2)``.
-        deconv_out_channels: channels after each transposed convolution, which doubles height and width.
-        deconv_kernel_sizes: sizes of their kernels, 2, 3 or 4.
-        loss: module or config of the loss of heat maps; ``dict(type='KeypointMSELoss')`` if None.
-        init_cfg: config of one initialiser or several.
+        deconv_out_channels: output channels of each transposed convolution, which doubles the height and width.
+        deconv_kernel_sizes: kernel size of each transposed convolution: 2, 3 or 4.
+        loss: module or config of the loss on the heat maps; ``dict(type='KeypointMSELoss')`` if None.
+        init_cfg: one or more initializer configs.
 
     Raises:
-        ConfigError: the two lists differ in length, or a kernel has another size.
+        ConfigError: ``deconv_out_channels`` and ``deconv_kernel_sizes`` differ in length, or a kernel size is not
+            supported.
     """
 
     def __init__(
@@ -47,10 +48,13 @@ class HeatmapHead(BaseModule):
         loss: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: InitCfg = None,
     ) -> None:
-        super().__init__(_INIT if init_cfg is None else init_cfg)
+        super().__init__(_DEFAULT_INIT_CFG if init_cfg is None else init_cfg)
         if len(deconv_out_channels) != len(deconv_kernel_sizes):
-            lengths = f"{len(deconv_out_channels)} channels, {len(deconv_kernel_sizes)} kernels"
-            raise ConfigError("deconv_kernel_sizes", lengths, "give one size for each of deconv_out_channels")
+            raise ConfigError(
+                "deconv_kernel_sizes",
+                f"expected one size per item of deconv_out_channels: {len(deconv_out_channels)}, not "
+                f"{len(deconv_kernel_sizes)}",
+            )
         self.codec: MSRAHeatmap = MODELS.build(codec)
         layers: list[nn.Module] = []
         channels = in_channels
@@ -62,56 +66,57 @@ class HeatmapHead(BaseModule):
         self.loss_module: nn.Module = MODELS.build({"type": "KeypointMSELoss"} if loss is None else loss)
 
     def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
-        """Returns heat maps of shape (N, out_channels, H, W).
+        """Return heat maps of shape (N, out_channels, H, W).
 
         Args:
-            features: shape (N, in_channels, h, w), or several of them of which the last is taken.
+            features: shape (N, in_channels, h, w), or a sequence of feature maps whose last one is used.
         """
         last = features if isinstance(features, Tensor) else features[-1]
         heatmaps: Tensor = self.final_layer(self.deconv_layers(last))
         return heatmaps
 
     def loss(self, features: Tensor | Sequence[Tensor], data_samples: Any) -> dict[str, Tensor]:
-        """Returns the loss of a batch.
+        """Return the loss of a batch.
 
         Args:
-            features: as for :meth:`forward`.
-            data_samples: list of data samples with one instance each in ``gt_instances``.
+            features: see :meth:`forward`.
+            data_samples: a list of data samples with one instance each in ``gt_instances``.
 
         Raises:
-            ValueError: the heat maps have another shape than those of the codec.
+            ValueError: the heat maps of the network and of the codec differ in shape.
         """
         heatmaps = self(features)
         target, weights = self.codec.encode(*gather_keypoints(data_samples, heatmaps.shape[1], heatmaps.device))
         if heatmaps.shape != target.shape:
             raise ValueError(
-                f"the network gives heat maps of {tuple(heatmaps.shape[-2:])}, its codec {tuple(target.shape[-2:])} "
-                "(height, width): change heatmap_size, or the number of transposed convolutions"
+                f"the network's heat maps have the size {tuple(heatmaps.shape[-2:])}, the codec's "
+                f"{tuple(target.shape[-2:])} (height, width): change heatmap_size or the number of transposed "
+                "convolutions"
             )
         return {"loss_kpt": self.loss_module(heatmaps, target, weights)}
 
     def predict(self, features: Tensor | Sequence[Tensor], data_samples: Any = None) -> Any:
-        """Returns the data samples of a batch with ``pred_instances`` in coordinates of the original images."""
+        """Return the data samples of a batch with ``pred_instances`` in coordinates of the original images."""
         return self.predict_heatmaps(self(features), data_samples)
 
     def predict_heatmaps(self, heatmaps: Tensor, data_samples: Any = None) -> Any:
-        """Returns what :meth:`predict` does, for heat maps of shape (N, K, H, W)."""
+        """Return the same as :meth:`predict`, given heat maps of shape (N, K, H, W)."""
         keypoints, scores = self.codec.decode(heatmaps.detach())
         return add_pose_predictions(keypoints, scores, data_samples)
 
 
 def flip_heatmaps(heatmaps: Tensor, flip_indices: Sequence[int]) -> Tensor:
-    """Returns the heat maps of a mirrored input as those of the input itself.
+    """Convert the heat maps of a horizontally flipped input to those of the original input.
 
     Args:
         heatmaps: shape (N, K, H, W).
-        flip_indices: for each keypoint the one that takes its place in a mirror.
+        flip_indices: index of the keypoint that each keypoint is swapped with when flipped.
     """
     return heatmaps[:, list(flip_indices)].flip(-1)
 
 
 def _upsampling_layer(in_channels: int, out_channels: int, kernel: int) -> nn.ConvTranspose2d:
     if kernel not in (2, 3, 4):
-        raise ConfigError("deconv_kernel_sizes", f"a kernel of 2, 3 or 4 doubles the size, not {kernel}")
+        raise ConfigError("deconv_kernel_sizes", f"must be 2, 3 or 4, not {kernel}")
     padding, output_padding = {4: (1, 0), 3: (1, 1), 2: (0, 0)}[kernel]
     return nn.ConvTranspose2d(in_channels, out_channels, kernel, 2, padding, output_padding, bias=False)

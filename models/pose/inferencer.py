@@ -1,4 +1,4 @@
-"""Prediction of keypoints for images and boxes."""
+"""Inference for pose estimation."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -14,7 +14,7 @@ from trainwright.engine.structures.sample import DataSample
 
 @INFERENCERS.register_module()
 class Pose2DInferencer(Inferencer):
-    """Predicts keypoints with a top-down model, in given boxes or in whole images.
+    """Predict keypoints with a top-down model, in the given boxes or in whole images.
 
     Example:
         >>> inferencer = Pose2DInferencer("work_dirs/simple_baseline/best_coco_AP_epoch_140.pth")
@@ -23,7 +23,7 @@ class Pose2DInferencer(Inferencer):
         2
 
     Args:
-        *args, **kwargs: as for :class:`Inferencer`.
+        *args, **kwargs: see :class:`Inferencer`.
     """
 
     def __call__(
@@ -34,53 +34,53 @@ class Pose2DInferencer(Inferencer):
         bboxes: Sequence[Any] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Predicts.
+        """Predict the keypoints of one or more images.
 
         Args:
-            inputs: as for :class:`Inferencer`.
+            inputs: see :class:`Inferencer`.
             return_datasamples: return predictions as data samples instead of dictionaries.
-            batch_size: how many boxes the model gets at once.
-            bboxes: for each image its boxes, of shape (N, 4), left, top, right, bottom in pixels; for a single image
-                they may stand alone. The whole image is one box if None.
-            **kwargs: as for :class:`Inferencer`.
+            batch_size: number of boxes per batch.
+            bboxes: for each image, its boxes as left, top, right, bottom in pixels, of shape (N, 4); for a single image
+                the outer list is optional. If None, each whole image is one box.
+            **kwargs: see :class:`Inferencer`.
 
         Returns:
-            As :class:`Inferencer` does, one prediction for each image, whose ``pred_instances`` are those of its
-            boxes in their order.
+            The same as :class:`Inferencer`: one prediction per image, whose ``pred_instances`` are in the order of its
+            boxes.
 
         Raises:
-            ValueError: there are not as many lists of boxes as images.
+            ValueError: the number of lists of boxes differs from the number of images.
         """
-        _, for_forward, for_visualize, for_postprocess = self._dispatch_kwargs(**kwargs)
-        items = self._inputs_to_list(inputs)
-        boxes = _boxes_of_images(bboxes, len(items))
-        crops = [(item, box) for item, of_item in zip(items, boxes) for box in of_item]
+        _, forward_kwargs, visualize_kwargs, postprocess_kwargs = self._dispatch_kwargs(**kwargs)
+        images = self._inputs_to_list(inputs)
+        boxes_per_image = _boxes_per_image(bboxes, len(images))
+        crops = [(image, box) for image, boxes in zip(images, boxes_per_image) for box in boxes]
         batches = self.preprocess(crops, batch_size=batch_size)
-        found = iter([sample for batch in batches for sample in self.forward(batch, **for_forward)])
-        predictions = [_merged(list(islice(found, len(of_item)))) for of_item in boxes]
-        pictures = self.visualize(items, predictions, **for_visualize)
-        return self.postprocess(predictions, pictures, return_datasamples, **for_postprocess)
+        samples = iter([sample for batch in batches for sample in self.forward(batch, **forward_kwargs)])
+        predictions = [_merge_instances(list(islice(samples, len(boxes)))) for boxes in boxes_per_image]
+        pictures = self.visualize(images, predictions, **visualize_kwargs)
+        return self.postprocess(predictions, pictures, return_datasamples, **postprocess_kwargs)
 
     def preprocess(self, inputs: Sequence[Any], batch_size: int = 1, **kwargs: Any) -> Iterator[Any]:
-        """Yields batches of crops, for pairs of an image and a box or None."""
+        """Yield batches of crops, given pairs of an image and a box or None."""
         crops = (self.pipeline(image, {} if box is None else {"bbox": box}) for image, box in inputs)  # type: ignore[call-arg]
         for chunk in self._get_chunk_data(crops, batch_size):
             yield self.collate_fn(chunk)
 
 
-def _boxes_of_images(bboxes: Sequence[Any] | None, number: int) -> list[list[Any]]:
-    """Returns a list of boxes for each image."""
+def _boxes_per_image(bboxes: Sequence[Any] | None, num_images: int) -> list[list[Any]]:
+    """Return a list of boxes for each image."""
     if bboxes is None:
-        return [[None]] * number
-    alone = number == 1 and (len(bboxes) == 0 or torch.as_tensor(bboxes[0]).ndim == 1)
-    several = [bboxes] if alone else list(bboxes)
-    if len(several) != number:
-        raise ValueError(f"{number} images, but boxes for {len(several)}: give a list of boxes for each image")
-    return [torch.as_tensor(boxes).reshape(-1, 4).tolist() for boxes in several]
+        return [[None]] * num_images
+    is_flat = num_images == 1 and (len(bboxes) == 0 or torch.as_tensor(bboxes[0]).ndim == 1)
+    nested = [bboxes] if is_flat else list(bboxes)
+    if len(nested) != num_images:
+        raise ValueError(f"expected a list of boxes for each of {num_images} images, got {len(nested)} lists")
+    return [torch.as_tensor(boxes).reshape(-1, 4).tolist() for boxes in nested]
 
 
-def _merged(samples: list[DataSample]) -> DataSample:
-    """Returns one sample with the instances of all."""
+def _merge_instances(samples: list[DataSample]) -> DataSample:
+    """Merge samples of the same image to one with all instances."""
     if not samples:
         shapes: dict[str, tuple[int, ...]] = {
             "keypoints": (0, 0, 2),
@@ -88,9 +88,9 @@ def _merged(samples: list[DataSample]) -> DataSample:
             "scores": (0,),
             "bboxes": (0, 4),
         }
-        nothing = InstanceData()
-        nothing.set_data({name: torch.empty(shape) for name, shape in shapes.items()})
-        return DataSample(pred_instances=nothing)
-    whole = samples[0]
-    whole.pred_instances = InstanceData.cat([sample.pred_instances for sample in samples])
-    return whole
+        empty = InstanceData()
+        empty.set_data({name: torch.empty(shape) for name, shape in shapes.items()})
+        return DataSample(pred_instances=empty)
+    merged = samples[0]
+    merged.pred_instances = InstanceData.cat([sample.pred_instances for sample in samples])
+    return merged

@@ -1,4 +1,4 @@
-"""Losses of pose estimation."""
+"""Losses for pose estimation."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,8 +11,8 @@ class KeypointMSELoss(nn.Module):
     """Mean squared error of heat maps.
 
     Args:
-        use_target_weight: whether each heat map has the weight that comes with its target.
-        loss_weight: factor of the loss.
+        use_target_weight: whether to weight heat maps by their target weights.
+        loss_weight: weight of the loss.
     """
 
     def __init__(self, use_target_weight: bool = True, loss_weight: float = 1.0) -> None:
@@ -21,15 +21,15 @@ class KeypointMSELoss(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, output: Tensor, target: Tensor, target_weights: Tensor | None = None) -> Tensor:
-        """Returns the loss; the mean is over all pixels, also those of heat maps with the weight 0.
+        """Return the loss, averaged over all pixels including those of heat maps with weight 0.
 
         Args:
-            output: heat maps of shape (N, K, H, W).
-            target: likewise.
+            output: predicted heat maps of shape (N, K, H, W).
+            target: target heat maps of shape (N, K, H, W).
             target_weights: shape (N, K).
 
         Raises:
-            ValueError: there are no weights, but they are to be used.
+            ValueError: ``use_target_weight`` is True, but ``target_weights`` is None.
         """
         if not self.use_target_weight:
             return F.mse_loss(output, target) * self.loss_weight

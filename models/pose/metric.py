@@ -1,4 +1,4 @@
-"""How well keypoints are predicted."""
+"""Metrics for pose estimation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,17 +12,16 @@ from trainwright.engine.registry import METRICS
 
 @METRICS.register_module()
 class PCKAccuracy(BatchMetric):
-    """Percentage of correct keypoints: those that lie near enough to the true ones.
+    """Percentage of correct keypoints: the share of keypoints predicted close to the true ones.
 
-    The result ``PCK`` is the mean over the kinds of keypoints of the share that is correct, from 0 to 1. A keypoint
-    counts where it is labelled. Predicted instances must be those of the truth in the same order, as a top-down model
-    gives them.
+    The result ``PCK``, in [0, 1], is the mean over keypoint types of the share of labeled keypoints that are correct.
+    Predicted instances must correspond to the true ones in the same order, as with a top-down model.
 
     Args:
-        thr: largest distance that is correct, as a share of the longer side of the true box; positive.
-        classwise: return the share of each kind of keypoint too, as ``PCK.nose``.
-        collect_device: as for :class:`BaseMetric`.
-        prefix: as for :class:`BaseMetric`; ``pose`` by default.
+        thr: maximum distance of a correct keypoint, as a fraction of the longer side of the true box; positive.
+        classwise: return the result of each keypoint type too, such as ``PCK.nose``.
+        collect_device: see :class:`BaseMetric`.
+        prefix: see :class:`BaseMetric`; ``pose`` by default.
 
     Raises:
         ValueError: ``thr`` is not positive.
@@ -42,14 +41,14 @@ class PCKAccuracy(BatchMetric):
         self.classwise = classwise
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Counts for each sample the keypoints that are labelled, and those that are correct."""
-        counts = [_counts(sample, self.thr) for sample in data_samples]
+        """Count the labeled and the correct keypoints of each sample."""
+        counts = [_count_keypoints(sample, self.thr) for sample in data_samples]
         self.results.append((torch.stack(counts),))
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
-        """Returns the results; NaN where no keypoint is labelled."""
-        correct, labelled = results[0].sum(0)
-        shares = correct / labelled
+        """Return the results, which are NaN without labeled keypoints."""
+        correct, labeled = results[0].sum(0)
+        shares = correct / labeled
         metrics = {"PCK": shares.nanmean().item()}
         if self.classwise:
             names = (self.dataset_meta or {}).get("keypoints") or range(len(shares))
@@ -57,8 +56,8 @@ class PCKAccuracy(BatchMetric):
         return metrics
 
 
-def _counts(sample: Mapping[str, Any], thr: float) -> Tensor:
-    """Returns how many keypoints of each kind are correct, and labelled: shape (2, K)."""
+def _count_keypoints(sample: Mapping[str, Any], thr: float) -> Tensor:
+    """Return the number of correct and of labeled keypoints of each type, of shape (2, K)."""
     truth, prediction = sample.get("gt_instances"), sample.get("pred_instances")
     name = sample.get("img_path") or f"sample {sample.get('sample_idx', '(without number)')}"
     for field, instances in (("gt_instances", truth), ("pred_instances", prediction)):
@@ -69,12 +68,13 @@ def _counts(sample: Mapping[str, Any], thr: float) -> Tensor:
     true = truth["keypoints"].to(found)
     if found.shape != true.shape:
         raise ValueError(
-            f"{name} has true keypoints of shape {tuple(true.shape)}, predicted ones of {tuple(found.shape)}: "
-            "PCKAccuracy compares them one by one, as a top-down model gives them; use CocoKeypointMetric for others"
+            f"{name} has true keypoints of shape {tuple(true.shape)}, but predicted ones of {tuple(found.shape)}: "
+            "PCKAccuracy is for top-down models, which predict the true instances in order; otherwise use "
+            "CocoKeypointMetric"
         )
     boxes = truth["bboxes"].to(found)
     length = (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True)
     near = (found - true).norm(dim=-1) <= thr * length
     visible = truth.get("keypoints_visible")
-    labelled = torch.ones_like(near) if visible is None else visible.to(found.device) > 0
-    return torch.stack([(near & labelled).sum(0), labelled.sum(0)]).float()
+    labeled = torch.ones_like(near) if visible is None else visible.to(found.device) > 0
+    return torch.stack([(near & labeled).sum(0), labeled.sum(0)]).float()

@@ -1,4 +1,4 @@
-"""Mean average precision of keypoints, where several samples belong to one image."""
+"""Mean average precision of keypoints for images with several samples."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,16 +13,16 @@ Array = np.ndarray[Any, Any]
 
 @METRICS.register_module()
 class CocoKeypointMetric(CocoMetric):
-    """COCO's average precision of keypoints by object keypoint similarity (OKS), for top-down models too.
+    """COCO's average precision of keypoints by object keypoint similarity (OKS), including for top-down models.
 
-    As ``CocoMetric(metric="keypoints")``, but samples of the same ``img_id`` are instances of one image, and near
-    duplicates among its predictions, as overlapping boxes give them, are left out.
+    Like ``CocoMetric(metric="keypoints")``, but samples with the same ``img_id`` are merged as instances of one image,
+    and near-duplicate predictions, which result from overlapping boxes, are removed.
 
     Args:
-        ann_file: as for :class:`CocoMetric`; with the truth of all images, crowds included.
-        nms_thr: of two predictions that are more similar than this, the one with the lower score is left out; in
-            (0, 1], None keeps all.
-        **kwargs: as for :class:`CocoMetric`, without ``metric``.
+        ann_file: see :class:`CocoMetric`; must contain the ground truth of all images, including crowds.
+        nms_thr: if the similarity of two predictions is above this threshold, the one with the lower score is removed;
+            in (0, 1], or None to keep all.
+        **kwargs: further arguments of :class:`CocoMetric`, except ``metric``.
 
     Raises:
         MissingExtraError: pycocotools is not installed.
@@ -31,21 +31,20 @@ class CocoKeypointMetric(CocoMetric):
 
     def __init__(self, ann_file: str | None = None, nms_thr: float | None = 0.9, **kwargs: Any) -> None:
         if nms_thr is not None and not 0 < nms_thr <= 1:
-            raise ValueError(f"nms_thr must lie in (0, 1], not at {nms_thr}")
+            raise ValueError(f"nms_thr must be in (0, 1], not {nms_thr}")
         super().__init__(ann_file, metric="keypoints", **kwargs)
         self.nms_thr = nms_thr
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
-        """Returns the results by name.
+        """Return the results by name.
 
         Raises:
-            ValueError: the data set says no ``sigmas``, or not one for each keypoint; or see :class:`CocoMetric`.
+            ValueError: there are no ``sigmas``, or not one per keypoint; or see :class:`CocoMetric`.
         """
         images: dict[Any, dict[str, Any]] = {}
         for index, result in enumerate(results):
             key = ("sample", index) if result["img_id"] is None else result["img_id"]
-            known = images.get(key)
-            images[key] = result if known is None else _joined(known, result)
+            images[key] = _merge(images[key], result) if key in images else result
         merged = list(images.values())
         sigmas = self._sigmas(merged)
         if self.nms_thr is not None:
@@ -58,20 +57,20 @@ class CocoKeypointMetric(CocoMetric):
     def _sigmas(self, results: list[dict[str, Any]]) -> Array:
         sigmas = self.sigmas or (self.dataset_meta or {}).get("sigmas")
         if sigmas is None:
-            raise ValueError("CocoKeypointMetric needs metainfo=dict(sigmas=(...)) of the data set, one a keypoint")
+            raise ValueError("CocoKeypointMetric requires sigmas: set metainfo=dict(sigmas=(...)) of the dataset")
         numbers = {result["predicted"]["keypoints"].shape[1] for result in results if _count(result["predicted"])}
         if numbers - {len(sigmas)}:
-            raise ValueError(f"the data set says {len(sigmas)} sigmas, but {max(numbers)} keypoints are predicted")
+            raise ValueError(f"there are {len(sigmas)} sigmas, but {max(numbers)} predicted keypoints")
         return np.array(sigmas, dtype=np.float64)
 
 
 def without_duplicates(found: Mapping[str, Array], sigmas: Array, thr: float) -> dict[str, Array]:
-    """Returns the predictions of one image that resemble none of their class with a higher score.
+    """Remove predictions of one image that are similar to another of the same class with a higher score.
 
     Args:
-        found: ``keypoints`` (N, K, 2), ``scores`` (N,) and ``labels`` (N,), and what else predictions have.
+        found: predictions with ``keypoints`` (N, K, 2), ``scores`` (N,), ``labels`` (N,) and any other fields.
         sigmas: shape (K,).
-        thr: largest object keypoint similarity of two that are kept.
+        thr: maximum object keypoint similarity of two predictions that are kept.
     """
     if _count(found) < 2:
         return dict(found)
@@ -88,18 +87,18 @@ def without_duplicates(found: Mapping[str, Array], sigmas: Array, thr: float) ->
     return {name: values[kept] for name, values in found.items()}
 
 
-def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns two results of the same image as one."""
+def _merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge two results of the same image."""
     parts = [part for part in ("predicted", "true", "ignored") if part in first]
-    return {**first, **{part: _concatenated(first[part], second[part]) for part in parts}}
+    return {**first, **{part: _concatenate(first[part], second[part]) for part in parts}}
 
 
-def _concatenated(first: Mapping[str, Array], second: Mapping[str, Array]) -> dict[str, Array]:
+def _concatenate(first: Mapping[str, Array], second: Mapping[str, Array]) -> dict[str, Array]:
     if not _count(first) or not _count(second):
         return dict(first if _count(first) else second)
     return {name: np.concatenate([values, second[name]]) for name, values in first.items() if name in second}
 
 
 def _count(instances: Mapping[str, Sequence[Any] | Array]) -> int:
-    """Returns the number of instances."""
+    """Return the number of instances."""
     return len(instances.get("keypoints", ()))

@@ -1,4 +1,4 @@
-"""Batches for pose estimation."""
+"""Data preprocessing for pose estimation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +9,13 @@ from trainwright.models.preprocessor import ImgDataPreprocessor
 
 @MODELS.register_module()
 class PoseDataPreprocessor(ImgDataPreprocessor):
-    """Batches images as :class:`ImgDataPreprocessor` does, and leaves the data samples where they are.
+    """Batch images like :class:`ImgDataPreprocessor`, without moving the data samples to the device.
 
-    The head moves the keypoints of all samples to the device at once, which is faster than each on its own.
+    The head moves the keypoints of all samples to the device together, which is faster than one by one.
     """
 
     def forward(self, data: Any, training: bool = False) -> Any:
-        """Returns the batch with its images as one float tensor; see :class:`ImgDataPreprocessor`."""
+        """Return the batch with its images as one float tensor; see :class:`ImgDataPreprocessor`."""
         if not isinstance(data, Mapping):
             return super().forward(data, training)
         others = {key: value for key, value in data.items() if key != "data_samples"}

@@ -1,4 +1,4 @@
-"""Heads that make a class for every pixel of a backbone's feature maps."""
+"""Heads for semantic segmentation."""
 
 from typing import Any
 
@@ -14,20 +14,20 @@ from trainwright.models.segmentation.segmentor import LossLike, SegLosses
 
 @MODELS.register_module()
 class SegmentationHead(BaseModule):
-    """Joins feature maps of several levels, and classifies every pixel.
+    """A segmentation head that merges feature maps of several levels.
 
-    Each level goes through a convolution of 1x1; all are resized to the first and added up, as in the feature
-    pyramid for segmentation of Kirillov et al. (2019), https://arxiv.org/abs/1901.02446; then comes a convolution
-    of 3x3 and the classification. The logits are resized to the images.
+    Each level is projected by a 1x1 convolution; all levels are resized to the first one and summed, as in the semantic
+    FPN of Kirillov et al. (2019), https://arxiv.org/abs/1901.02446. A 3x3 convolution and a pixel classifier follow.
+    The logits are resized to the size of the images.
 
     Args:
-        num_classes: number of classes, with the background.
-        in_channels: channels of each level, or of the only one; the first level is the finest.
-        channels: channels in between.
-        dropout: share of the channels that are dropped in training, in [0, 1).
-        loss: module or config of the loss, or several; ``dict(type='SegCrossEntropyLoss')`` if None.
-        ignore_index: label of pixels that do not count.
-        init_cfg: config of one initialiser or several.
+        num_classes: number of classes, including the background.
+        in_channels: channels of each level, the finest first, or of a single level.
+        channels: number of hidden channels.
+        dropout: probability of dropping a channel in training, in [0, 1).
+        loss: module or config of the loss, or a list of them; ``dict(type='SegCrossEntropyLoss')`` if None.
+        ignore_index: label of ignored pixels.
+        init_cfg: one or more initializer configs.
     """
 
     def __init__(
@@ -53,29 +53,29 @@ class SegmentationHead(BaseModule):
         self.losses = SegLosses(loss, ignore_index)
 
     def forward(self, features: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Tensor:
-        """Returns logits of shape (N, num_classes, h, w), in the size of the first level.
+        """Return logits of shape (N, num_classes, h, w), in the size of the first level.
 
         Args:
-            features: one level of shape (N, in_channels, h, w), or the last of them are as many as
-                ``in_channels``, the finest first.
+            features: one level of shape (N, in_channels, h, w), or a sequence of levels, the finest first. If there are
+                more levels than ``in_channels``, the last ones are used.
         """
         levels = [features] if isinstance(features, Tensor) else list(features)[-len(self.laterals) :]
         size = levels[0].shape[-2:]
-        joined: Tensor | None = None
+        total: Tensor | None = None
         for lateral, level in zip(self.laterals, levels, strict=True):
-            part = lateral(level)
-            if part.shape[-2:] != size:
-                part = F.interpolate(part, size=size, mode="bilinear", align_corners=False)
-            joined = part if joined is None else joined + part
-        logits: Tensor = self.classifier(joined)
+            projected = lateral(level)
+            if projected.shape[-2:] != size:
+                projected = F.interpolate(projected, size=size, mode="bilinear", align_corners=False)
+            total = projected if total is None else total + projected
+        logits: Tensor = self.classifier(total)
         return logits
 
     def loss(self, features: Any, data_samples: Any, input_size: torch.Size) -> dict[str, Tensor]:
-        """Returns the losses of a batch.
+        """Return the losses of a batch.
 
         Args:
-            features: as for :meth:`forward`.
-            data_samples: list of data samples with ``gt_sem_seg``.
+            features: see :meth:`forward`.
+            data_samples: a list of data samples with ``gt_sem_seg``.
             input_size: height and width of the batch of images.
         """
         target = gather_seg_maps(data_samples, input_size, self.losses.ignore_index)
@@ -84,5 +84,5 @@ class SegmentationHead(BaseModule):
         return losses
 
     def predict(self, features: Any, data_samples: Any, input_size: torch.Size) -> Any:
-        """Returns the data samples of a batch with ``pred_sem_seg`` in the size of the original images."""
+        """Return the data samples of a batch with ``pred_sem_seg`` in the size of the original images."""
         return add_seg_predictions(self(features), data_samples, input_size)

@@ -1,4 +1,4 @@
-"""Losses of semantic segmentation; pixels with the label ``ignore_index`` do not count."""
+"""Losses for semantic segmentation, which ignore pixels with the label ``ignore_index``."""
 
 from collections.abc import Sequence
 
@@ -7,18 +7,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainwright.engine.registry import MODELS
+from trainwright.models.classification.losses import register_class_weight
 
 
 @MODELS.register_module()
 class SegCrossEntropyLoss(nn.Module):
-    """Cross entropy of the pixels that count; 0 rather than NaN where none does.
+    """Pixel-wise cross entropy, which is 0 rather than NaN if all pixels are ignored.
 
     Args:
-        class_weight: factor of each class; the loss is the weighted mean.
-        ignore_index: label of pixels that do not count.
-        label_smoothing: share of the probability that is spread evenly over all classes, in [0, 1].
-        loss_weight: factor of the loss.
-        loss_name: its name in the log; must contain ``loss``.
+        class_weight: weight of each class; the loss is the weighted mean.
+        ignore_index: label of ignored pixels.
+        label_smoothing: probability mass spread uniformly over all classes, in [0, 1].
+        loss_weight: weight of the loss.
+        loss_name: name in the log; must contain ``loss``.
     """
 
     class_weight: Tensor | None
@@ -36,11 +37,10 @@ class SegCrossEntropyLoss(nn.Module):
         self.label_smoothing = label_smoothing
         self.loss_weight = loss_weight
         self.loss_name = loss_name
-        weight = None if class_weight is None else torch.tensor(class_weight, dtype=torch.float32)
-        self.register_buffer("class_weight", weight, persistent=False)
+        register_class_weight(self, class_weight)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss.
+        """Return the loss.
 
         Args:
             logits: shape (N, C, H, W).
@@ -62,18 +62,18 @@ class SegCrossEntropyLoss(nn.Module):
 
 @MODELS.register_module()
 class OhemCrossEntropyLoss(SegCrossEntropyLoss):
-    """Cross entropy of the hard pixels alone (online hard example mining, Shrivastava et al. 2016).
+    """Cross entropy on hard pixels only (online hard example mining, Shrivastava et al. 2016).
 
-    https://arxiv.org/abs/1604.03540. A pixel is hard if the probability of its true class is below ``thresh``. If
-    there are too few, those with the smallest probabilities are taken.
+    https://arxiv.org/abs/1604.03540. A pixel is hard if the predicted probability of its true class is at most
+    ``thresh``. If there are too few hard pixels, the pixels with the smallest probabilities are used.
 
     Args:
-        thresh: probability of the true class, in (0, 1].
-        min_kept: smallest number of pixels per image that are kept, as far as so many count.
-        class_weight: factor of each class.
-        ignore_index: label of pixels that do not count.
-        loss_weight: factor of the loss.
-        loss_name: its name in the log; must contain ``loss``.
+        thresh: probability threshold of hard pixels, in (0, 1].
+        min_kept: minimum number of pixels to use, per image on average, if there are that many.
+        class_weight: weight of each class.
+        ignore_index: label of ignored pixels.
+        loss_weight: weight of the loss.
+        loss_name: name in the log; must contain ``loss``.
 
     Raises:
         ValueError: ``thresh`` or ``min_kept`` is out of range.
@@ -95,15 +95,15 @@ class OhemCrossEntropyLoss(SegCrossEntropyLoss):
         self.min_kept = min_kept
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss; see :meth:`SegCrossEntropyLoss.forward`."""
+        """Return the loss; see :meth:`SegCrossEntropyLoss.forward`."""
         kept = self.hard_pixels(logits.detach(), target)
         return super().forward(logits, target.where(kept, self.ignore_index))
 
     def hard_pixels(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Returns which pixels are kept: bool, of shape (N, H, W)."""
+        """Return a mask of the pixels to use: bool, of shape (N, H, W)."""
         valid = target != self.ignore_index
         probability = logits.softmax(1).gather(1, target.where(valid, 0)[:, None])[:, 0]
-        probability = probability.where(valid, 2.0)  # above every other, so these come last
+        probability = probability.where(valid, 2.0)  # sort ignored pixels last
         rank = min(self.min_kept * len(target), target.numel())
         threshold = probability.flatten().sort().values[rank - 1].clamp(min=self.thresh)
         return valid & (probability <= threshold)
@@ -111,16 +111,16 @@ class OhemCrossEntropyLoss(SegCrossEntropyLoss):
 
 @MODELS.register_module()
 class DiceLoss(nn.Module):
-    """One minus the overlap of prediction and truth, averaged over the classes (Milletari et al. 2016).
+    """One minus the Dice coefficient, averaged over classes (Milletari et al. 2016).
 
-    https://arxiv.org/abs/1606.04797. All pixels of the batch that count are taken together.
+    https://arxiv.org/abs/1606.04797. The coefficient is computed over all pixels of the batch that are not ignored.
 
     Args:
-        smooth: added to numerator and denominator; positive.
-        class_weight: factor of each class; the loss is the weighted mean.
-        ignore_index: label of pixels that do not count.
-        loss_weight: factor of the loss.
-        loss_name: its name in the log; must contain ``loss``.
+        smooth: constant added to the numerator and denominator; positive.
+        class_weight: weight of each class; the loss is the weighted mean.
+        ignore_index: label of ignored pixels.
+        loss_weight: weight of the loss.
+        loss_name: name in the log; must contain ``loss``.
     """
 
     class_weight: Tensor | None
@@ -138,11 +138,10 @@ class DiceLoss(nn.Module):
         self.ignore_index = ignore_index
         self.loss_weight = loss_weight
         self.loss_name = loss_name
-        weight = None if class_weight is None else torch.tensor(class_weight, dtype=torch.float32)
-        self.register_buffer("class_weight", weight, persistent=False)
+        register_class_weight(self, class_weight)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss.
+        """Return the loss.
 
         Args:
             logits: shape (N, C, H, W).

@@ -1,4 +1,4 @@
-"""How well classes of pixels are predicted."""
+"""Metrics for semantic segmentation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,24 +20,25 @@ _OF_EACH_CLASS = {
 
 @METRICS.register_module()
 class IoUMetric(BatchMetric):
-    """Overlap of predicted and true classes of pixels, over all pixels of the dataset, in percent.
+    """Overlap of predicted and true classes over all pixels of the dataset, in percent.
 
-    With ``mIoU`` the results are ``seg/mIoU``, ``seg/mAcc`` (mean share of each class that is found) and
-    ``seg/aAcc`` (share of all pixels); with ``mDice`` ``seg/mDice`` and ``seg/mAcc``; with ``mFscore``
-    ``seg/mFscore``, ``seg/mPrecision`` and ``seg/mRecall``. A class that is neither true nor predicted anywhere does
-    not count in the means (NaN by class). Pixels are counted on the device; the numbers of each class are logged.
+    The results are ``seg/aAcc`` (accuracy over all pixels) and, for ``mIoU``, ``seg/mIoU`` and ``seg/mAcc`` (mean
+    recall of the classes); for ``mDice``, ``seg/mDice`` and ``seg/mAcc``; for ``mFscore``, ``seg/mFscore``,
+    ``seg/mPrecision`` and ``seg/mRecall``. Classes that occur in neither the ground truth nor the predictions are
+    excluded from the means (NaN in the results of each class). Pixels are counted on the device. The results of each
+    class are logged.
 
     Args:
         iou_metrics: any of ``mIoU``, ``mDice`` and ``mFscore``.
-        ignore_index: true label of pixels that do not count.
-        num_classes: by default as many as the dataset has ``seg_classes``, or else ``classes``.
-        beta: how much more recall counts than precision in the F score; positive.
-        classwise: return the results of each class too, as ``seg/IoU.car``.
-        collect_device: as for :class:`BaseMetric`.
-        prefix: as for :class:`BaseMetric`.
+        ignore_index: true label of ignored pixels.
+        num_classes: number of classes; by default that of the dataset's ``seg_classes``, or else ``classes``.
+        beta: weight of recall relative to precision in the F score; positive.
+        classwise: return the results of each class too, such as ``seg/IoU.car``.
+        collect_device: see :class:`BaseMetric`.
+        prefix: see :class:`BaseMetric`.
 
     Raises:
-        ValueError: no such metric.
+        ValueError: an unknown metric.
     """
 
     default_prefix = "seg"
@@ -58,15 +59,15 @@ class IoUMetric(BatchMetric):
         self.iou_metrics = (iou_metrics,) if isinstance(iou_metrics, str) else tuple(iou_metrics)
         for name in self.iou_metrics:
             if name not in _OF_EACH_CLASS:
-                hint = did_you_mean(name, _OF_EACH_CLASS) or f"there are {', '.join(_OF_EACH_CLASS)}"
-                raise ValueError(f"no metric {name!r}: {hint}")
+                hint = did_you_mean(name, _OF_EACH_CLASS) or f"the metrics are {', '.join(_OF_EACH_CLASS)}"
+                raise ValueError(f"unknown metric {name!r}: {hint}")
         self.ignore_index = ignore_index
         self.num_classes = num_classes
         self.beta = beta
         self.classwise = classwise
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Counts for each sample and class the pixels that are true, predicted, and both."""
+        """Count the correct, predicted and true pixels of each sample and class."""
         classes = self._class_names()
         counts = [
             pixel_counts(_plane(sample, "pred_sem_seg"), _plane(sample, "gt_sem_seg"), len(classes), self.ignore_index)
@@ -75,75 +76,77 @@ class IoUMetric(BatchMetric):
         self.results.append(tuple(torch.stack(column) for column in zip(*counts)))
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
-        """Returns the results in percent.
+        """Return the results in percent.
 
         Raises:
-            ValueError: there were classes beyond the number of classes.
+            ValueError: a true or predicted class is out of range.
         """
         classes = self._class_names()
         if outside := int(results[1].sum()):
             raise ValueError(
-                f"{outside} pixels have a true or predicted class beyond the {len(classes)} that IoUMetric counts: "
-                "the model's num_classes, the dataset's classes and ignore_index must agree"
+                f"IoUMetric has {len(classes)} classes, but {outside} pixels have a true or predicted class out of "
+                "range: the model's num_classes, the dataset's classes and ignore_index must agree"
             )
-        both, predicted, true = results[0].sum(0).double()
-        columns = self._columns(both, predicted, true)
+        correct, predicted, true = results[0].sum(0).double()
+        columns = self._class_results(correct, predicted, true)
         metrics: dict[str, float] = {}
         for name in self.iou_metrics:
             for column in _OF_EACH_CLASS[name]:
                 metrics[f"m{column}"] = columns[column].nanmean().item()
-        metrics["aAcc"] = 100 * (both.sum() / true.sum()).item()
+        metrics["aAcc"] = 100 * (correct.sum() / true.sum()).item()
         print_log(_table(classes, columns, metrics), logger="current")
         if self.classwise:
             for column, values in columns.items():
                 metrics |= {f"{column}.{name}": value for name, value in zip(classes, values.tolist())}
         return metrics
 
-    def _columns(self, both: Tensor, predicted: Tensor, true: Tensor) -> dict[str, Tensor]:
-        """Returns the numbers of each class that are asked for, in percent."""
-        precision, recall = both / predicted, both / true
+    def _class_results(self, correct: Tensor, predicted: Tensor, true: Tensor) -> dict[str, Tensor]:
+        """Return the results of each class for ``iou_metrics``, in percent."""
+        precision, recall = correct / predicted, correct / true
         weight = self.beta**2
-        known = {
-            "IoU": both / (predicted + true - both),
+        results = {
+            "IoU": correct / (predicted + true - correct),
             "Acc": recall,
-            "Dice": 2 * both / (predicted + true),
-            "Fscore": (1 + weight) * both / (weight * true + predicted),
+            "Dice": 2 * correct / (predicted + true),
+            "Fscore": (1 + weight) * correct / (weight * true + predicted),
             "Precision": precision,
             "Recall": recall,
         }
-        return {column: 100 * known[column] for name in self.iou_metrics for column in _OF_EACH_CLASS[name]}
+        return {column: 100 * results[column] for name in self.iou_metrics for column in _OF_EACH_CLASS[name]}
 
     def _class_names(self) -> list[str]:
         meta = self.dataset_meta or {}
         names = list(meta.get("seg_classes") or meta.get("classes") or ())
-        number = self.num_classes or len(names)
-        if not number:
-            raise ValueError("IoUMetric cannot tell the number of classes: give it num_classes")
-        return [str(name) for name in names] if len(names) == number else [str(index) for index in range(number)]
+        num_classes = self.num_classes or len(names)
+        if not num_classes:
+            raise ValueError("IoUMetric cannot determine the number of classes: set num_classes")
+        return [str(name) for name in (names if len(names) == num_classes else range(num_classes))]
 
 
 def pixel_counts(prediction: Tensor, truth: Tensor, num_classes: int, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Counts the pixels of each class that are predicted rightly, predicted, and true.
+    """Count the correct, predicted and true pixels of each class.
 
     Args:
         prediction: classes, of any shape.
         truth: classes, of the same shape.
         num_classes: number of classes.
-        ignore_index: true label of pixels that do not count.
+        ignore_index: true label of ignored pixels.
 
     Returns:
-        int64 of shape (3, num_classes), and of shape () how many pixels have a class beyond these; both on the
-        device of the prediction.
+        The counts, int64 of shape (3, num_classes), and the number of pixels with a class out of range, of shape ();
+        both on the device of the prediction.
 
     Raises:
         ValueError: the shapes differ.
     """
     if prediction.shape != truth.shape:
-        raise ValueError(f"the prediction has the shape {tuple(prediction.shape)}, the truth {tuple(truth.shape)}")
+        raise ValueError(
+            f"prediction and ground truth differ in shape: {tuple(prediction.shape)} and {tuple(truth.shape)}"
+        )
     truth = truth.to(prediction.device, torch.int64)
     cells = num_classes**2
     pairs = truth * num_classes + prediction
-    # What does not count, and what is beyond, go to two more cells: picking them out would wait for the device.
+    # Count ignored and out-of-range pixels in two extra cells: masking them out would synchronize with the device.
     inside = (truth >= 0) & (truth < num_classes) & (prediction >= 0) & (prediction < num_classes)
     pairs = pairs.where(inside, cells + 1).where(truth != ignore_index, cells)
     count = torch.bincount(pairs.flatten(), minlength=cells + 2)
@@ -154,7 +157,7 @@ def pixel_counts(prediction: Tensor, truth: Tensor, num_classes: int, ignore_ind
 def _plane(sample: Mapping[str, Any], field: str) -> Tensor:
     pixels = sample.get(field)
     if pixels is None:
-        cause = "the data set must give it (LoadSegMap)" if field == "gt_sem_seg" else "the model must predict it"
+        cause = "the dataset must provide it (LoadSegMap)" if field == "gt_sem_seg" else "the model must predict it"
         raise ValueError(f"{sample.get('img_path', 'a sample')} has no {field}: {cause}")
     plane: Tensor = pixels["sem_seg"]
     return plane.squeeze(0)
@@ -166,4 +169,4 @@ def _table(classes: Sequence[str], columns: Mapping[str, Tensor], metrics: Mappi
     for index, name in enumerate(classes):
         lines.append(name.ljust(width) + "".join(f"{values[index].item():11.2f}" for values in columns.values()))
     lines.append("mean".ljust(width) + "".join(f"{metrics[f'm{column}']:11.2f}" for column in columns))
-    return "\n".join([f"{metrics['aAcc']:.2f} % of all pixels are right", *lines])
+    return "\n".join([f"{metrics['aAcc']:.2f} % of all pixels are correct", *lines])

@@ -1,4 +1,4 @@
-"""Networks that give logits for every pixel."""
+"""Networks for semantic segmentation."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -25,20 +25,20 @@ def TorchvisionSegmentationModel(
     weights_backbone: str | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """Returns a network of torchvision for semantic segmentation: FCN, DeepLabV3 or LR-ASPP.
+    """Build a torchvision semantic segmentation network: FCN, DeepLabV3 or LR-ASPP.
 
-    It returns a dict with the logits ``out``, of shape (N, num_classes, H, W), and with ``aux_loss`` those of the
-    auxiliary head, ``aux``.
+    It returns a dict with the logits ``out``, of shape (N, num_classes, H, W), and with ``aux_loss`` also the logits of
+    the auxiliary head, ``aux``.
 
     Args:
-        name: its name in torchvision: ``fcn_resnet50``, ``fcn_resnet101``, ``deeplabv3_resnet50``,
+        name: name in torchvision: ``fcn_resnet50``, ``fcn_resnet101``, ``deeplabv3_resnet50``,
             ``deeplabv3_resnet101``, ``deeplabv3_mobilenet_v3_large`` or ``lraspp_mobilenet_v3_large``.
-        num_classes: number of classes, with the background.
-        aux_loss: whether there is an auxiliary head; LR-ASPP has none.
-        weights: ``DEFAULT`` or another name of torchvision's weights, which are downloaded, or a checkpoint file.
-            Layers that do not fit, such as the last ones for another number of classes, are reported and left out.
-        weights_backbone: likewise, the weights of the backbone as a classifier.
-        **kwargs: further arguments of torchvision's function.
+        num_classes: number of classes, including the background.
+        aux_loss: whether to add an auxiliary head; not supported by LR-ASPP.
+        weights: ``DEFAULT`` or another name of torchvision weights, which are downloaded, or a checkpoint file. Layers
+            that do not fit, such as the last ones for a different number of classes, are skipped and logged.
+        weights_backbone: classification weights for the backbone, in the same form; ignored if ``weights`` is given.
+        **kwargs: further arguments of the torchvision function.
 
     Raises:
         ConfigError: torchvision has no such network, or it has no auxiliary head.
@@ -47,11 +47,11 @@ def TorchvisionSegmentationModel(
 
     known = models.list_models(module=models.segmentation)
     if name not in known:
-        hint = did_you_mean(name, known) or f"there are {', '.join(known)}"
+        hint = did_you_mean(name, known) or f"the networks are {', '.join(known)}"
         raise ConfigError("name", f"torchvision has no segmentation network {name!r}", hint)
     if name.startswith("lraspp"):
         if aux_loss:
-            raise ConfigError("aux_loss", f"{name} has no auxiliary head", "leave aux_loss out")
+            raise ConfigError("aux_loss", f"{name} has no auxiliary head", "remove aux_loss")
     else:
         kwargs["aux_loss"] = aux_loss
     model: nn.Module = models.get_model(name, weights=None, weights_backbone=None, num_classes=num_classes, **kwargs)
@@ -68,7 +68,7 @@ def TorchvisionSegmentationModel(
 
 
 def _feature_weights(state: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
-    """Returns the weights of a classifier that belong to its feature layers, under the names these have here."""
+    """Return the weights of a classifier's feature layers, under the names of the backbone."""
     layers = dict(backbone.named_children())
     plain = {name.removeprefix("features."): weight for name, weight in state.items()}
     return {name: weight for name, weight in plain.items() if name.partition(".")[0] in layers}
@@ -76,23 +76,23 @@ def _feature_weights(state: Mapping[str, Tensor], backbone: nn.Module) -> dict[s
 
 @MODELS.register_module()
 class UNet(BaseModule):
-    """An encoder and a decoder with connections between layers of the same size (Ronneberger et al. 2015).
+    """An encoder and decoder with skip connections between layers of the same size (Ronneberger et al. 2015).
 
-    https://arxiv.org/abs/1505.04597, with padded convolutions, so that the logits have the size of the image, and
-    with batch normalisation. Images may have any size.
+    https://arxiv.org/abs/1505.04597, with batch normalization, and with padded convolutions so that the logits have the
+    size of the image. Images may have any size.
 
     Args:
-        num_classes: number of classes, with the background; None for feature maps instead of logits: a tuple of the
-            finest, of ``base_channels`` and the size of the image, and the lowest, of
-            ``base_channels * 2**(depth - 1)``.
-        in_channels: channels of the images.
-        base_channels: channels of the first level; every level below has twice as many.
-        depth: number of levels, at least 2; each below the first halves height and width.
-        dropout: share of the channels of the lowest level that are dropped in training, in [0, 1).
-        init_cfg: config of one initialiser or several.
+        num_classes: number of classes, including the background. If None, return a tuple of feature maps instead of
+            logits: the finest one, with ``base_channels`` channels and the size of the image, and the coarsest one,
+            with ``base_channels * 2**(depth - 1)`` channels.
+        in_channels: number of image channels.
+        base_channels: channels of the first level; doubled at every further level.
+        depth: number of levels, at least 2; every level after the first halves the height and width.
+        dropout: probability of dropping a channel of the coarsest level in training, in [0, 1).
+        init_cfg: one or more initializer configs.
 
     Raises:
-        ValueError: fewer than 2 levels.
+        ValueError: ``depth`` is less than 2.
     """
 
     def __init__(
@@ -105,21 +105,23 @@ class UNet(BaseModule):
         init_cfg: InitCfg = None,
     ) -> None:
         if depth < 2:
-            raise ValueError(f"a UNet has at least 2 levels, not {depth}")
+            raise ValueError(f"depth must be at least 2, not {depth}")
         super().__init__({"type": "Kaiming", "layer": "Conv2d"} if init_cfg is None else init_cfg)
         widths = [base_channels * 2**level for level in range(depth)]
         self.encoder = nn.ModuleList(
-            _double_convolution(before, after) for before, after in zip([in_channels, *widths], widths)
+            _double_convolution(width_in, width_out) for width_in, width_out in zip([in_channels, *widths], widths)
         )
         self.pool = nn.MaxPool2d(2)
         self.dropout = nn.Dropout2d(dropout)
-        upwards = list(zip(widths[:0:-1], widths[-2::-1]))
-        self.upsample = nn.ModuleList(nn.ConvTranspose2d(below, above, 2, stride=2) for below, above in upwards)
-        self.decoder = nn.ModuleList(_double_convolution(2 * above, above) for _, above in upwards)
+        decoder_widths = list(zip(widths[:0:-1], widths[-2::-1]))
+        self.upsample = nn.ModuleList(
+            nn.ConvTranspose2d(width_in, width_out, 2, stride=2) for width_in, width_out in decoder_widths
+        )
+        self.decoder = nn.ModuleList(_double_convolution(2 * width_out, width_out) for _, width_out in decoder_widths)
         self.classifier = None if num_classes is None else nn.Conv2d(base_channels, num_classes, 1)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Returns logits of shape (N, num_classes, H, W), or the finest and the lowest feature map.
+        """Return logits of shape (N, num_classes, H, W), or the finest and the coarsest feature map.
 
         Args:
             images: float, of shape (N, in_channels, H, W).
@@ -129,52 +131,51 @@ class UNet(BaseModule):
         for level, block in enumerate(self.encoder):
             features = block(self.pool(features) if level else features)
             skips.append(features)
-        lowest = features = self.dropout(skips.pop())
+        coarsest = features = self.dropout(skips.pop())
         for upsample, block in zip(self.upsample, self.decoder):
             skip = skips.pop()
-            features = block(torch.cat([skip, _fit(upsample(features), skip)], 1))
+            features = block(torch.cat([skip, _pad_to_size_of(skip, upsample(features))], 1))
         if self.classifier is None:
-            return features, lowest
+            return features, coarsest
         logits: Tensor = self.classifier(features)
         return logits
 
 
 @MODELS.register_module()
 def TorchvisionFeatures(name: str, layers: str | Sequence[str], weights: str | None = None, **kwargs: Any) -> nn.Module:
-    """Returns the first part of a classification network of torchvision, which gives feature maps.
+    """Build a feature extractor from a torchvision classification network.
 
-    It returns a tuple of them, in the order of ``layers``. What comes after the last one is left out.
+    It returns a tuple of feature maps in the order of ``layers``. Layers after the last one are removed.
 
     Args:
-        name: its name in torchvision, such as ``resnet18``.
-        layers: names of the layers whose output is wanted, such as ``("layer1", "layer4")`` of a ResNet.
-        weights: as for :func:`TorchvisionModel`.
+        name: name in torchvision, such as ``resnet18``.
+        layers: names of the layers whose outputs to return, such as ``("layer1", "layer4")`` of a ResNet.
+        weights: see :func:`TorchvisionModel`.
         **kwargs: further arguments of :func:`TorchvisionModel`, such as ``in_channels``.
 
     Raises:
-        ConfigError: torchvision has no such network, or the network no such layer.
+        ConfigError: torchvision has no such network, or the network has no such layer.
     """
-    build = partial(_features, name, layers, **kwargs)
+    build = partial(_build_extractor, name, layers, **kwargs)
     return build() if weights is None else build_pretrained(partial(build, weights=weights), build)
 
 
-def _features(name: str, layers: str | Sequence[str], weights: str | None = None, **kwargs: Any) -> nn.Module:
+def _build_extractor(name: str, layers: str | Sequence[str], weights: str | None = None, **kwargs: Any) -> nn.Module:
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-    wanted = [layers] if isinstance(layers, str) else list(layers)
+    names = [layers] if isinstance(layers, str) else list(layers)
     classifier = MODELS.build({"type": "TorchvisionModel", "name": name, "weights": weights, **kwargs})
     nodes = get_graph_node_names(classifier)[1]
-    parts = {".".join(node.split(".")[:depth]) for node in nodes for depth in range(1, node.count(".") + 2)}
-    for layer in wanted:
-        if layer not in parts:
-            hint = did_you_mean(layer, parts) or "`print(model)` shows its layers"
+    known = {".".join(node.split(".")[:depth]) for node in nodes for depth in range(1, node.count(".") + 2)}
+    for layer in names:
+        if layer not in known:
+            hint = did_you_mean(layer, known) or "see `print(model)`"
             raise ConfigError("layers", f"{name} has no layer {layer!r}", hint)
-    extractor = create_feature_extractor(classifier, {layer: layer for layer in wanted})
-    return _FeatureTuple(extractor)
+    return _FeatureTuple(create_feature_extractor(classifier, {layer: layer for layer in names}))
 
 
 class _FeatureTuple(nn.Module):
-    """Gives the feature maps of an extractor as a tuple, which does not depend on names."""
+    """A module that returns the feature maps of an extractor as a tuple instead of a dict."""
 
     def __init__(self, extractor: nn.Module) -> None:
         super().__init__()
@@ -195,7 +196,7 @@ def _double_convolution(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _fit(features: Tensor, like: Tensor) -> Tensor:
-    """Pads features to the size of others: a level of odd size is one pixel larger than what was pooled from it."""
-    height, width = (a - b for a, b in zip(like.shape[-2:], features.shape[-2:]))
+def _pad_to_size_of(reference: Tensor, features: Tensor) -> Tensor:
+    """Pad features by the row or column that pooling drops if the size is odd."""
+    height, width = (a - b for a, b in zip(reference.shape[-2:], features.shape[-2:]))
     return features if height == width == 0 else F.pad(features, (0, width, 0, height), mode="replicate")

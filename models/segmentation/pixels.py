@@ -1,4 +1,4 @@
-"""Class maps into and out of the data samples of a segmentation."""
+"""Reading segmentation maps from data samples, and writing predictions to them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from trainwright.engine.structures.sample import DataSample, sample_name
 
 
 def gather_seg_maps(data_samples: Any, size: Sequence[int], ignore_index: int = 255) -> Tensor:
-    """Returns the true classes of the pixels of a batch, padded at the bottom and right like its images.
+    """Return the segmentation maps of a batch, padded at the bottom and right like its images.
 
     Args:
         data_samples: a list of data samples with ``gt_sem_seg.sem_seg`` of shape (1, h, w); or a tensor of shape
@@ -25,44 +25,44 @@ def gather_seg_maps(data_samples: Any, size: Sequence[int], ignore_index: int = 
         int64, of shape (N, height, width).
 
     Raises:
-        ValueError: a sample has no map, or one that is larger than the images; its file is named.
+        ValueError: a sample has no map, or a map that is larger than the images.
     """
     height, width = size
     if isinstance(data_samples, Tensor):
-        planes: Any = data_samples.flatten(1, 2) if data_samples.dim() == 4 else data_samples
-        return _padded(planes, height, width, ignore_index, None).long()
+        maps: Any = data_samples.flatten(1, 2) if data_samples.dim() == 4 else data_samples
+        return _pad(maps, height, width, ignore_index, None).long()
     if not isinstance(data_samples, list | tuple) or not data_samples:
-        raise ValueError(f"the batch has no class maps: its data samples are {data_samples!r}")
-    planes = [
-        _padded(_seg_map(sample), height, width, ignore_index, sample).reshape(height, width) for sample in data_samples
+        raise ValueError(f"the batch has no segmentation maps: its data samples are {data_samples!r}")
+    maps = [
+        _pad(_seg_map(sample), height, width, ignore_index, sample).reshape(height, width) for sample in data_samples
     ]
-    return torch.stack(planes).long()
+    return torch.stack(maps).long()
 
 
 def add_seg_predictions(
     logits: Tensor, data_samples: Any = None, input_size: Sequence[int] | None = None
 ) -> list[DataSample]:
-    """Returns the data samples with ``pred_sem_seg``, in the size of the original images.
+    """Return the data samples with ``pred_sem_seg``, in the size of the original images.
 
-    The padding is cut off, the logits are resized to ``ori_shape`` where the sample knows it, and each pixel gets
-    the class of its largest logit.
+    The padding is removed, the logits are resized to ``ori_shape`` if the sample has it, and each pixel is assigned the
+    class with the largest logit.
 
     Args:
-        logits: shape (N, C, h, w); of another size than the images, they are resized.
-        data_samples: a list of data samples, whose ``img_shape`` says how much of the input is image; new ones are
-            made if None.
-        input_size: height and width of the padded images; ``batch_input_shape`` of the samples if None, else the
+        logits: shape (N, C, h, w); resized if their size differs from the images'.
+        data_samples: a list of data samples, whose ``img_shape`` is the image size without padding; new ones are
+            created if None.
+        input_size: height and width of the padded images; by default ``batch_input_shape`` of the samples, or else the
             size of the logits.
     """
     samples = _as_samples(data_samples, len(logits))
     logits = logits.detach()
     shapes = [_shapes(sample, input_size, logits) for sample in samples]
     if len(set(shapes)) == 1:
-        for sample, plane in zip(samples, _classes(logits, *shapes[0])):
-            _set_prediction(sample, plane)
-        return samples
-    for index, (sample, shape) in enumerate(zip(samples, shapes)):
-        _set_prediction(sample, _classes(logits[index : index + 1], *shape)[0])
+        seg_maps = list(_classes(logits, *shapes[0]))
+    else:
+        seg_maps = [_classes(logits[index : index + 1], *shape)[0] for index, shape in enumerate(shapes)]
+    for sample, seg_map in zip(samples, seg_maps):
+        sample.pred_sem_seg = PixelData(sem_seg=seg_map[None])
     return samples
 
 
@@ -70,7 +70,7 @@ Size = tuple[int, int]
 
 
 def _shapes(sample: BaseDataElement, input_size: Sequence[int] | None, logits: Tensor) -> tuple[Size, Size, Size]:
-    """Returns the sizes of the padded input, of the image in it, and of the original image."""
+    """Return the sizes of the padded input, of the image without padding, and of the original image."""
     padded = _size(input_size or sample.get("batch_input_shape") or logits.shape[-2:])
     image = _size(sample.get("img_shape") or padded)
     return padded, image, _size(sample.get("ori_shape") or image)
@@ -93,17 +93,13 @@ def _size(shape: Sequence[int]) -> Size:
     return int(shape[0]), int(shape[1])
 
 
-def _set_prediction(sample: DataSample, plane: Tensor) -> None:
-    sample.pred_sem_seg = PixelData(sem_seg=plane[None])
-
-
 def _as_samples(data_samples: Any, number: int) -> list[DataSample]:
     if isinstance(data_samples, list | tuple) and data_samples and isinstance(data_samples[0], BaseDataElement):
         return list(data_samples)
     samples = [DataSample() for _ in range(number)]
     if isinstance(data_samples, Tensor):
-        for sample, plane in zip(samples, data_samples):
-            sample.gt_sem_seg = PixelData(sem_seg=plane if plane.dim() == 3 else plane[None])
+        for sample, seg_map in zip(samples, data_samples):
+            sample.gt_sem_seg = PixelData(sem_seg=seg_map if seg_map.dim() == 3 else seg_map[None])
     return samples
 
 
@@ -111,21 +107,21 @@ def _seg_map(sample: BaseDataElement) -> Tensor:
     pixels = sample.get("gt_sem_seg")
     if pixels is None:
         raise ValueError(
-            f"{sample_name(sample)} has no gt_sem_seg: does the pipeline load class maps (LoadSegMap), "
-            "and does the data set know where they are?"
+            f"{sample_name(sample)} has no gt_sem_seg: does the dataset provide paths of segmentation maps, and does "
+            "the pipeline load them (LoadSegMap)?"
         )
-    plane: Tensor = pixels.sem_seg
-    return plane
+    seg_map: Tensor = pixels.sem_seg
+    return seg_map
 
 
-def _padded(plane: Tensor, height: int, width: int, value: int, sample: BaseDataElement | None) -> Tensor:
-    down, right = height - plane.shape[-2], width - plane.shape[-1]
+def _pad(seg_map: Tensor, height: int, width: int, value: int, sample: BaseDataElement | None) -> Tensor:
+    down, right = height - seg_map.shape[-2], width - seg_map.shape[-1]
     if down == right == 0:
-        return plane
+        return seg_map
     if down < 0 or right < 0:
         name = "the batch" if sample is None else sample_name(sample)
         raise ValueError(
-            f"the class map of {name} has the size {tuple(plane.shape[-2:])}, its image {(height, width)}: "
-            "load it before the image is resized, so that both are"
+            f"the segmentation map of {name} has size {tuple(seg_map.shape[-2:])}, but the image has size "
+            f"{(height, width)}: load the map before resizing, so that it is resized too"
         )
-    return F.pad(plane, (0, right, 0, down), value=value)
+    return F.pad(seg_map, (0, right, 0, down), value=value)

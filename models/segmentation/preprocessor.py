@@ -1,4 +1,4 @@
-"""Batches for semantic segmentation."""
+"""Data preprocessing for semantic segmentation."""
 
 from typing import Any
 
@@ -9,15 +9,16 @@ from trainwright.models.preprocessor import ImgDataPreprocessor
 
 @MODELS.register_module()
 class SegDataPreprocessor(ImgDataPreprocessor):
-    """Batches images as :class:`ImgDataPreprocessor` does, and notes how large the padded batch is.
+    """Batch images like :class:`ImgDataPreprocessor`, and record the size of the padded batch.
 
-    Images of different sizes are padded at the bottom and right. What is trained on the class maps pads these
-    alike, with its own ``ignore_index``; in validation they stay as they are. Samples get the meta information
-    ``batch_input_shape``, height and width of the batch, by which predictions are cut back to the image.
+    Images of different sizes are padded at the bottom and right. For the loss, the model pads the segmentation maps in
+    the same way with its ``ignore_index``; for evaluation they are not padded. In evaluation, samples get the meta
+    information ``batch_input_shape``, the height and width of the batch, which is used to remove the padding from
+    predictions.
     """
 
     def forward(self, data: Any, training: bool = False) -> Any:
-        """Returns the batch with its images as one float tensor; see :class:`ImgDataPreprocessor`."""
+        """Return the batch with its images as one float tensor; see :class:`ImgDataPreprocessor`."""
         batch = super().forward(data, training)
         if not training:
             images, samples = (

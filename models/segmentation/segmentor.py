@@ -1,4 +1,4 @@
-"""Semantic segmentation: a class for every pixel."""
+"""Semantic segmentation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ LossLike = Mapping[str, Any] | nn.Module | Sequence[Mapping[str, Any] | nn.Modul
 
 @MODELS.register_module()
 class SemanticSegmentor(BaseModel):
-    """Trains a network that gives logits for every pixel, and predicts with it.
+    """A semantic segmentation model around a network that returns pixel-wise logits.
 
     Example:
         >>> SemanticSegmentor("deeplabv3_resnet50", num_classes=21)
@@ -29,17 +29,17 @@ class SemanticSegmentor(BaseModel):
         ... )
 
     Args:
-        network: name of a segmentation network of torchvision, or a module or its config. It returns logits of
-            shape (N, C, H, W), or a dict of such: ``out``, and in training further ones of auxiliary heads.
-        num_classes: number of classes with the background, for a network that is given by name.
-        loss: module or config of the loss of the logits, or several that are added up;
+        network: name of a torchvision segmentation network, or a module or its config. It returns logits of shape
+            (N, C, H, W), or a dict with logits ``out`` and, in training, those of any auxiliary heads.
+        num_classes: number of classes including the background, for a network given by name.
+        loss: module or config of the loss on the logits, or a list of them, which are summed;
             ``dict(type='SegCrossEntropyLoss')`` if None.
-        aux_loss_weight: factor of the same losses of the auxiliary heads, at least 0.
-        test_cfg: ``dict(mode='whole')`` predicts an image at once; ``dict(mode='slide', crop_size=(height, width),
-            stride=(height, width))`` the mean of the logits of overlapping windows.
-        ignore_index: label of pixels that do not count: of the padding, and for the default loss.
-        data_preprocessor: module or config; of type ``SegDataPreprocessor`` if it has no type.
-        init_cfg: config of one initialiser or several.
+        aux_loss_weight: weight of the same losses on the logits of auxiliary heads, at least 0.
+        test_cfg: ``dict(mode='whole')`` predicts whole images; ``dict(mode='slide', crop_size=(height, width),
+            stride=(height, width))`` averages the logits of overlapping windows.
+        ignore_index: label of ignored pixels, used for the padding and the default loss.
+        data_preprocessor: module or config; the type defaults to ``SegDataPreprocessor``.
+        init_cfg: one or more initializer configs.
 
     Raises:
         ConfigError: ``test_cfg`` is incomplete, or ``num_classes`` is missing or given twice.
@@ -59,13 +59,13 @@ class SemanticSegmentor(BaseModel):
         if not isinstance(data_preprocessor, nn.Module):
             data_preprocessor = {"type": "SegDataPreprocessor", **(data_preprocessor or {})}
         super().__init__(data_preprocessor, init_cfg)
-        self.window = _window(test_cfg or {"mode": "whole"})
+        self.window = _window_size_and_stride(test_cfg or {"mode": "whole"})
         self.network = build_network(network, num_classes, "TorchvisionSegmentationModel")
         self.losses = SegLosses(loss, ignore_index)
         self.aux_loss_weight = aux_loss_weight
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Returns losses, predictions, or logits.
+        """Return losses, predictions, or logits.
 
         Args:
             inputs: float images of shape (N, C, H, W).
@@ -78,17 +78,17 @@ class SemanticSegmentor(BaseModel):
         if mode == "predict":
             return add_seg_predictions(self.encode_decode(inputs), data_samples, inputs.shape[-2:])
         if mode == "tensor":
-            return _main(self.network(inputs))
+            return _main_logits(self.network(inputs))
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
 
     def encode_decode(self, inputs: Tensor) -> Tensor:
-        """Returns the logits as ``test_cfg`` says: of whole images, or the mean of windows."""
+        """Return the logits of whole images, or the mean over sliding windows, according to ``test_cfg``."""
         if self.window is None:
-            return _main(self.network(inputs))
-        return slide(lambda crop: _main(self.network(crop)), inputs, *self.window)
+            return _main_logits(self.network(inputs))
+        return slide(lambda crop: _main_logits(self.network(crop)), inputs, *self.window)
 
     def compile_forward(self, **options: Any) -> None:
-        """Compiles the network: the rest deals with data samples, which a compiler gains nothing from.
+        """Compile the network; the rest handles data samples and would not benefit.
 
         Args:
             **options: arguments of :func:`torch.compile`.
@@ -97,7 +97,7 @@ class SemanticSegmentor(BaseModel):
 
     def _losses(self, outputs: Tensor | Mapping[str, Tensor], data_samples: Any, size: Sequence[int]) -> Any:
         target = gather_seg_maps(data_samples, size, self.losses.ignore_index)
-        losses = self.losses(_main(outputs), target)
+        losses = self.losses(_main_logits(outputs), target)
         if isinstance(outputs, Mapping):
             for name, logits in outputs.items():
                 if name != "out":
@@ -107,34 +107,34 @@ class SemanticSegmentor(BaseModel):
 
 
 class SegLosses(nn.Module):
-    """One loss or several of the same logits.
+    """One or more losses on the same logits.
 
     Args:
-        losses: modules or configs; ``dict(type='SegCrossEntropyLoss')`` if None.
-        ignore_index: of the default loss; with others it must be theirs.
+        losses: one or more modules or configs; ``dict(type='SegCrossEntropyLoss')`` if None.
+        ignore_index: ``ignore_index`` of the default loss; other losses must have the same.
 
     Raises:
-        ConfigError: a loss has another ``ignore_index``, or two have the same name.
+        ConfigError: a loss has a different ``ignore_index``, or two losses have the same name.
     """
 
     def __init__(self, losses: LossLike | None, ignore_index: int) -> None:
         super().__init__()
         if losses is None:
             losses = {"type": "SegCrossEntropyLoss", "ignore_index": ignore_index}
-        several = list(losses) if isinstance(losses, list | tuple) else [losses]
-        self.parts = nn.ModuleList(MODELS.build(loss) for loss in several)
+        configs = list(losses) if isinstance(losses, list | tuple) else [losses]
+        self.parts = nn.ModuleList(MODELS.build(config) for config in configs)
         self.ignore_index = ignore_index
         self.names = [getattr(part, "loss_name", "loss_seg") for part in self.parts]
         if len(set(self.names)) < len(self.names):
-            raise ConfigError("loss", f"two losses have the same name: {self.names}", "give one another loss_name")
+            raise ConfigError("loss", f"two losses have the same name: {self.names}", "set a different loss_name")
         for part in self.parts:
-            theirs = getattr(part, "ignore_index", ignore_index)
-            if theirs != ignore_index:
-                hint = f"set ignore_index={theirs} for the model too"
-                raise ConfigError("loss", f"its ignore_index is {theirs}, the model's {ignore_index}", hint)
+            index = getattr(part, "ignore_index", ignore_index)
+            if index != ignore_index:
+                hint = f"set ignore_index={index} for the model too"
+                raise ConfigError("loss", f"its ignore_index is {index}, but the model's is {ignore_index}", hint)
 
     def forward(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Returns the losses by name.
+        """Return the losses by name.
 
         Args:
             logits: shape (N, C, H, W).
@@ -144,22 +144,22 @@ class SegLosses(nn.Module):
 
 
 def slide(network: Any, inputs: Tensor, crop_size: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """Returns the mean of the logits of overlapping windows.
+    """Return the mean logits of overlapping windows.
 
-    The last window of a row or column is moved back, to lie within the image; windows larger than the image are
-    cut to it.
+    The last window of a row or column is shifted to stay inside the image, and windows larger than the image are
+    cropped.
 
     Args:
-        network: gives logits of shape (N, C, h, w) for images of shape (N, c, h, w).
+        network: returns logits of shape (N, C, h, w) for images of shape (N, c, h, w).
         inputs: images, of shape (N, c, H, W).
-        crop_size: height and width of a window.
-        stride: how far down and to the right the next window lies.
+        crop_size: height and width of the windows.
+        stride: vertical and horizontal distance between windows.
     """
     height, width = inputs.shape[-2:]
     total: Tensor | None = None
     count = inputs.new_zeros(height, width)
-    for top in _starts(height, crop_size[0], stride[0]):
-        for left in _starts(width, crop_size[1], stride[1]):
+    for top in _window_starts(height, crop_size[0], stride[0]):
+        for left in _window_starts(width, crop_size[1], stride[1]):
             rows, columns = slice(top, top + crop_size[0]), slice(left, left + crop_size[1])
             logits = network(inputs[..., rows, columns])
             if total is None:
@@ -170,25 +170,28 @@ def slide(network: Any, inputs: Tensor, crop_size: Sequence[int], stride: Sequen
     return total / count
 
 
-def _starts(length: int, window: int, stride: int) -> list[int]:
+def _window_starts(length: int, window: int, stride: int) -> list[int]:
     last = max(length - window, 0)
     return [*range(0, last, stride), last]
 
 
-def _window(test_cfg: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Returns size and stride of the windows, or None for whole images."""
+def _window_size_and_stride(test_cfg: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Return the size and stride of the sliding windows, or None for whole images."""
     settings = dict(test_cfg)
     mode = settings.pop("mode", "whole")
     if mode not in ("whole", "slide"):
         raise ConfigError("test_cfg.mode", f"must be 'whole' or 'slide', not {mode!r}")
-    needed = ("crop_size", "stride") if mode == "slide" else ()
-    if settings.keys() != set(needed):
-        raise ConfigError("test_cfg", f"mode {mode!r} takes {' and '.join(needed) or 'nothing else'}, not {settings}")
-    if not needed:
+    required = ("crop_size", "stride") if mode == "slide" else ()
+    if settings.keys() != set(required):
+        expected = " and ".join(required) or "no other options"
+        raise ConfigError("test_cfg", f"mode {mode!r} requires {expected}, not {settings}")
+    if not required:
         return None
-    (height, width), (down, right) = (_pair(settings[name]) for name in needed)
+    (height, width), (down, right) = (_pair(settings[name]) for name in required)
     if not 1 <= down <= height or not 1 <= right <= width:
-        raise ConfigError("test_cfg.stride", f"must be from 1 to crop_size, not {(down, right)}", "take 2/3 of it")
+        raise ConfigError(
+            "test_cfg.stride", f"must be from 1 to crop_size, not {(down, right)}", "use about 2/3 of crop_size"
+        )
     return (height, width), (down, right)
 
 
@@ -196,5 +199,5 @@ def _pair(value: int | Sequence[int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def _main(outputs: Tensor | Mapping[str, Tensor]) -> Tensor:
+def _main_logits(outputs: Tensor | Mapping[str, Tensor]) -> Tensor:
     return outputs["out"] if isinstance(outputs, Mapping) else outputs

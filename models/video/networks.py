@@ -1,4 +1,4 @@
-"""Networks that classify clips."""
+"""Networks for video classification."""
 
 from typing import Any
 
@@ -14,19 +14,19 @@ from trainwright.models.pretrained import find_torchvision_weights
 
 @MODELS.register_module()
 def TorchvisionVideoModel(name: str, num_classes: int = 400, weights: str | None = None, **kwargs: Any) -> nn.Module:
-    """Returns a network of torchvision for videos: R3D, MC3, R(2+1)D, S3D, MViT or Swin3D.
+    """Build a torchvision video classification network: R3D, MC3, R(2+1)D, S3D, MViT or Swin3D.
 
-    It takes clips of shape (N, 3, T, H, W) and returns logits of shape (N, num_classes). MViT takes 16 frames of
-    224x224, the others clips of any size.
+    Its input is clips of shape (N, 3, T, H, W), its output logits of shape (N, num_classes). MViT requires clips of 16
+    frames of 224x224 pixels; the others accept any size.
 
     Args:
-        name: its name in torchvision: ``r3d_18``, ``mc3_18``, ``r2plus1d_18``, ``s3d``, ``mvit_v1_b``, ``mvit_v2_s``,
+        name: name in torchvision: ``r3d_18``, ``mc3_18``, ``r2plus1d_18``, ``s3d``, ``mvit_v1_b``, ``mvit_v2_s``,
             ``swin3d_t``, ``swin3d_s`` or ``swin3d_b``.
         num_classes: number of classes.
-        weights: ``DEFAULT``, ``KINETICS400_V1`` or another name of torchvision's weights, which are downloaded, or a
-            checkpoint file. Layers that do not fit, such as the last one for another number of classes, are reported
-            and left out.
-        **kwargs: further arguments of torchvision's function.
+        weights: ``DEFAULT``, ``KINETICS400_V1`` or another name of torchvision weights, which are downloaded, or a
+            checkpoint file. Layers that do not fit, such as the last one for a different number of classes, are skipped
+            and logged.
+        **kwargs: further arguments of the torchvision function.
 
     Raises:
         ConfigError: torchvision has no such network.
@@ -35,8 +35,8 @@ def TorchvisionVideoModel(name: str, num_classes: int = 400, weights: str | None
 
     known = models.list_models(module=models.video)
     if name not in known:
-        hint = did_you_mean(name, known) or f"there are {', '.join(known)}"
-        raise ConfigError("name", f"torchvision has no network {name!r} for videos", hint)
+        hint = did_you_mean(name, known) or f"the networks are {', '.join(known)}"
+        raise ConfigError("name", f"torchvision has no video network {name!r}", hint)
     model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **kwargs)
     if weights is not None:
         fetch = find_torchvision_weights(name, weights)
@@ -46,18 +46,18 @@ def TorchvisionVideoModel(name: str, num_classes: int = 400, weights: str | None
 
 @MODELS.register_module()
 class SmallC3D(BaseModule):
-    """A few 3D convolutions, for small experiments: a short form of C3D (Tran et al. 2015).
+    """A few 3D convolutions for small experiments, similar to C3D (Tran et al. 2015).
 
-    https://arxiv.org/abs/1412.0767, with batch normalisation, and with a mean over all places in the end, so that
-    clips may have any size. Every level halves height and width, and the last one the time as well.
+    https://arxiv.org/abs/1412.0767, with batch normalization and global average pooling, so that clips may have any
+    size. Every level halves the height and width; the last one also halves the number of frames.
 
     Args:
         num_classes: number of classes.
-        in_channels: channels of the frames.
-        base_channels: channels of the first level; every further one has twice as many.
+        in_channels: number of channels of the frames.
+        base_channels: channels of the first level; doubled at every further level.
         depth: number of levels, at least 1.
-        dropout: share of the features that are dropped in training, in [0, 1).
-        init_cfg: config of one initialiser or several.
+        dropout: dropout probability of the features, in [0, 1).
+        init_cfg: one or more initializer configs.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class SmallC3D(BaseModule):
         self.fc = nn.Linear(channels, num_classes)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Returns logits of shape (N, num_classes).
+        """Return logits of shape (N, num_classes).
 
         Args:
             clips: float, of shape (N, in_channels, T, H, W).

@@ -1,4 +1,4 @@
-"""Classification of videos by 3D networks."""
+"""Video classification with 3D networks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,12 +12,10 @@ from trainwright.models.base import BaseModel
 from trainwright.models.classification.samples import add_predictions, gather_labels
 from trainwright.models.module import InitCfg
 
-_AVERAGES = ("prob", "score")
-
 
 @MODELS.register_module()
 class Recognizer3D(BaseModel):
-    """A network that gives logits for clips; a video's classes are the mean over its clips and crops.
+    """A video classifier with a 3D network, which averages its predictions over the clips and crops of a video.
 
     Example:
         >>> Recognizer3D("r2plus1d_18", num_classes=400)
@@ -29,17 +27,16 @@ class Recognizer3D(BaseModel):
         ... )
 
     Args:
-        backbone: name of a network of torchvision for videos, or a module or its config. Without ``cls_head`` it must
-            return logits of shape (N, C) for clips of shape (N, c, T, H, W).
-        cls_head: module or config from the backbone's output to logits.
-        num_classes: number of classes, for a backbone that is given by name or by a config of
-            ``TorchvisionVideoModel`` without it, and for the batch augmentations of the preprocessor.
-        loss: module or config of the loss of the logits; ``dict(type='CrossEntropyLoss')`` if None.
-        average_clips: ``prob`` for the mean of the probabilities of a video's clips, ``score`` for that of their
-            logits.
-        test_cfg: ``dict(max_testing_views=4)`` predicts so many clips at once, to save memory.
-        data_preprocessor: module or config; of type ``ActionDataPreprocessor`` if it has no type.
-        init_cfg: config of one initialiser or several.
+        backbone: name of a torchvision video network, or a module or its config. Without ``cls_head`` it must return
+            logits of shape (N, C) for clips of shape (N, c, T, H, W).
+        cls_head: module or config that converts the backbone's output to logits.
+        num_classes: number of classes, for a backbone given by name, for a ``TorchvisionVideoModel`` config that does
+            not set it, and for the batch augmentations of the preprocessor.
+        loss: module or config of the loss on the logits; ``dict(type='CrossEntropyLoss')`` if None.
+        average_clips: ``prob`` to average the probabilities of a video's clips, ``score`` to average their logits.
+        test_cfg: ``dict(max_testing_views=4)`` limits the number of clips predicted at once, to save memory.
+        data_preprocessor: module or config; the type defaults to ``ActionDataPreprocessor``.
+        init_cfg: one or more initializer configs.
 
     Raises:
         ConfigError: an unknown ``average_clips`` or key of ``test_cfg``.
@@ -56,11 +53,11 @@ class Recognizer3D(BaseModel):
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: InitCfg = None,
     ) -> None:
-        if average_clips not in _AVERAGES:
+        if average_clips not in ("prob", "score"):
             raise ConfigError("average_clips", f"must be 'prob' or 'score', not {average_clips!r}")
         if unknown := (test_cfg or {}).keys() - {"max_testing_views"}:
-            hint = "test_cfg takes max_testing_views"
-            raise ConfigError(f"test_cfg.{min(unknown)}", "there is no such option", hint)
+            hint = "the only option is max_testing_views"
+            raise ConfigError(f"test_cfg.{min(unknown)}", "unknown option", hint)
         if not isinstance(data_preprocessor, nn.Module):
             data_preprocessor = {"type": "ActionDataPreprocessor", **(data_preprocessor or {})}
             if data_preprocessor["type"] == "ActionDataPreprocessor":
@@ -73,25 +70,25 @@ class Recognizer3D(BaseModel):
         self.loss_module: nn.Module = MODELS.build({"type": "CrossEntropyLoss"} if loss is None else loss)
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Returns losses, predictions, or logits.
+        """Return losses, predictions, or logits.
 
         Args:
             inputs: float clips of shape (N, clips, C, T, H, W).
             data_samples: a list of data samples, one batched data sample, or a tensor of labels.
-            mode: ``loss`` for a dict with ``loss``, in which every clip counts; ``predict`` for data samples with
+            mode: ``loss`` for a dict with ``loss``, the loss over all clips; ``predict`` for data samples with
                 ``pred_score`` and ``pred_label``; ``tensor`` for the logits, of shape (N, clips, num_classes).
         """
         if mode == "loss":
             target = gather_labels(data_samples).repeat_interleave(inputs.shape[1], 0)
             return {"loss": self.loss_module(self.logits(inputs.flatten(0, 1)), target)}
         if mode == "predict":
-            return add_predictions(self._average(self._logits_of_views(inputs)), data_samples)
+            return add_predictions(self._average_clips(self._clip_logits(inputs)), data_samples)
         if mode == "tensor":
             return torch.unflatten(self.logits(inputs.flatten(0, 1)), 0, inputs.shape[:2])
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
 
     def logits(self, clips: Tensor) -> Tensor:
-        """Returns logits of shape (N, num_classes).
+        """Return logits of shape (N, num_classes).
 
         Args:
             clips: float, of shape (N, C, T, H, W).
@@ -100,21 +97,21 @@ class Recognizer3D(BaseModel):
         return features if self.cls_head is None else self.cls_head(features)
 
     def compile_forward(self, **options: Any) -> None:
-        """Compiles the backbone: the rest deals with data samples, which a compiler gains nothing from.
+        """Compile the backbone; the rest handles data samples and would not benefit.
 
         Args:
             **options: arguments of :func:`torch.compile`.
         """
         self.backbone.compile(**options)
 
-    def _logits_of_views(self, inputs: Tensor) -> Tensor:
-        """Returns the logits of all clips, of shape (N, clips, num_classes), not too many at once."""
+    def _clip_logits(self, inputs: Tensor) -> Tensor:
+        """Return the logits of all clips, of shape (N, clips, num_classes), ``max_testing_views`` at a time."""
         clips = inputs.flatten(0, 1)
         parts = torch.split(clips, self.max_testing_views or len(clips))
         return torch.unflatten(torch.cat([self.logits(part) for part in parts]), 0, inputs.shape[:2])
 
-    def _average(self, logits: Tensor) -> Tensor:
-        """Returns logits (N, num_classes) whose softmax is the mean over the clips."""
+    def _average_clips(self, logits: Tensor) -> Tensor:
+        """Return logits (N, num_classes) whose softmax is the average over the clips."""
         if self.average_clips == "score":
             return logits.mean(1)
         return logits.float().log_softmax(2).logsumexp(1)

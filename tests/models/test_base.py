@@ -13,7 +13,7 @@ from trainwright.models import BaseDataPreprocessor, BaseModel, ImgDataPreproces
 
 
 class Regression(BaseModel):
-    """A linear model that counts its forward passes and notes its modes."""
+    """A linear model that counts its forward passes and records their modes."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -103,9 +103,9 @@ def test_a_single_scalar_loss_is_passed_on_as_it_is() -> None:
     ("value", "message"),
     [
         (3.0, "returned float 3.0 as loss 'loss_x': return a tensor, or a list of tensors"),
-        (None, "returned None as loss 'loss_x': leave it out where there is none"),
-        ([torch.ones(1), None], "returned None as loss 'loss_x' at place 1"),
-        (["x"], "returned str 'x' as loss 'loss_x' at place 0"),
+        (None, "returned None as loss 'loss_x': omit"),
+        ([torch.ones(1), None], "returned None as loss 'loss_x' at index 1"),
+        (["x"], "returned str 'x' as loss 'loss_x' at index 0"),
         ({"a": torch.ones(1)}, "returned dict .* as loss 'loss_x'"),
     ],
 )
@@ -127,7 +127,7 @@ def test_losses_come_in_a_dictionary(losses: Any, found: str) -> None:
     with pytest.raises(TypeError, match=r"Regression.forward\(mode='loss'\) must return a dictionary") as caught:
         Regression().parse_losses(losses)
     assert str(caught.value).endswith(f"not {found}")
-    with pytest.raises(TypeError, match="a loss under 0: its name must be a string"):
+    with pytest.raises(TypeError, match="a loss named 0: .* a string"):
         Regression().parse_losses({0: torch.tensor(1.0)})
 
 
@@ -146,7 +146,7 @@ def test_a_loss_without_gradient_is_explained(batch: dict[str, Tensor]) -> None:
     optim_wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
     forward = model.forward
     model.forward = lambda **data: {name: value.detach() for name, value in forward(**data).items()}  # type: ignore
-    with pytest.raises(TrainingError, match=r"the loss of Regression has no gradient: it comes from .item\(\)"):
+    with pytest.raises(TrainingError, match=r"the loss of Regression has no gradient: .*\.item\(\)"):
         model.train_step(batch, optim_wrapper)
     model.requires_grad_(False)
     with pytest.raises(TrainingError, match="all its parameters are frozen"):

@@ -1,4 +1,4 @@
-"""The shipped metrics, against numbers worked out by hand and examples of MMPretrain's documentation."""
+"""Classification metrics, compared with hand-computed numbers and examples from MMPretrain's documentation."""
 
 import builtins
 import importlib.util
@@ -18,7 +18,7 @@ from trainwright.engine.registry import METRICS
 from trainwright.engine.structures.sample import DataSample
 from trainwright.models.classification.metrics import Accuracy, ConfusionMatrix, SingleLabelMetric
 
-# The first two samples are right, the third is second best, the fourth third best, the fifth last.
+# The true class has rank 1 for the first two samples, then 2, 3, and last.
 SCORES = torch.tensor(
     [
         [0.6, 0.2, 0.1, 0.1],
@@ -33,7 +33,7 @@ LABELS = {"gt_label": torch.tensor([0, 2, 1, 3]), "pred_label": torch.tensor([0,
 
 
 def evaluate(metric: Any, batched: bool = True, size: int | None = None, **columns: Tensor) -> dict[str, Any]:
-    """Evaluates in two batches."""
+    """Evaluate in two batches."""
     evaluator = Evaluator(metric)
     length = len(columns["gt_label"])
     for rows in (slice(0, 2), slice(2, None)):
@@ -80,13 +80,13 @@ def test_accuracy_names_what_is_missing():
         evaluate(Accuracy(), gt_label=TARGETS)
     with pytest.raises(ValueError, match="no 'gt_label'"):
         Evaluator(Accuracy()).process([{"pred_label": torch.tensor(1)}])
-    with pytest.raises(ValueError, match="one gt_label a sample"):
+    with pytest.raises(ValueError, match="one gt_label"):
         evaluate(Accuracy(), gt_label=SCORES, pred_score=SCORES)
     with pytest.raises(ValueError, match="has seen no samples"):
         Evaluator(Accuracy()).evaluate(0)
 
 
-def test_a_metric_starts_anew_after_an_evaluation():
+def test_a_metric_is_reset_after_an_evaluation():
     evaluator = Evaluator([{"type": "Accuracy"}])
     evaluator.process(DataSample(gt_label=TARGETS, pred_score=SCORES))
     assert evaluator.evaluate(5) == {"accuracy/top1": 40.0}
@@ -99,7 +99,7 @@ def test_a_metric_starts_anew_after_an_evaluation():
 
 
 class NoSync(torch.Tensor):
-    """Refuses everything that would wait for a device."""
+    """Raise an error for all operations that would synchronize with the device."""
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -153,7 +153,7 @@ def test_precision_and_recall_of_each_class_and_of_all_together():
 
 
 def test_precision_with_a_threshold():
-    # Above 0.45 are the samples 0 (right), 1 (right) and 2 (a 2 predicted as 0).
+    # Above 0.45: samples 0 and 1 (correct) and 2 (class 2 predicted as 0).
     metric = SingleLabelMetric(thrs=(None, 0.45), average=None)
     result = evaluate(metric, gt_label=TARGETS, pred_score=SCORES)
     assert result["single-label/precision_no-thr_classwise"] == [pytest.approx(100 / 3), 100.0, 0.0, 0.0]
@@ -168,7 +168,7 @@ def test_single_label_metric_names_mistakes():
         SingleLabelMetric(average="weighted")
     with pytest.raises(ValueError, match="num_classes"):
         evaluate(SingleLabelMetric(), **LABELS)
-    with pytest.raises(ValueError, match="there is a label 3"):
+    with pytest.raises(ValueError, match="the label 3"):
         evaluate(SingleLabelMetric(num_classes=2), **LABELS)
     with pytest.raises(ValueError, match="pred_score"):
         evaluate(SingleLabelMetric(thrs=0.5, num_classes=4), **LABELS)

@@ -29,7 +29,7 @@ from trainwright.models import (
     gather_labels,
 )
 
-GREY = {"type": "ClsDataPreprocessor", "mean": [73], "std": [90]}
+GRAY = {"type": "ClsDataPreprocessor", "mean": [73], "std": [90]}
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def images() -> Tensor:
 @pytest.fixture
 def classifier() -> ImageClassifier:
     torch.manual_seed(0)
-    return ImageClassifier({"type": "LeNet", "channels": (4, 8), "hidden_features": 16}, data_preprocessor=GREY)
+    return ImageClassifier({"type": "LeNet", "channels": (4, 8), "hidden_features": 16}, data_preprocessor=GRAY)
 
 
 def sample_list() -> list[DataSample]:
@@ -73,7 +73,7 @@ def test_labels_in_all_forms_give_the_same_loss(classifier: ImageClassifier, ima
 def test_missing_labels() -> None:
     with pytest.raises(ValueError, match="the batch has no labels: its data samples are None"):
         gather_labels(None)
-    with pytest.raises(ValueError, match="the data samples have no gt_label, only pred_label"):
+    with pytest.raises(ValueError, match="the data samples have no gt_label.* pred_label"):
         gather_labels([DataSample(pred_label=torch.tensor(1))])
 
 
@@ -100,7 +100,7 @@ def test_predictions(classifier: ImageClassifier, images: Tensor) -> None:
     assert without_truth.keys() == ["pred_score", "pred_label"]
 
 
-def test_loss_of_a_validation_costs_no_second_forward(classifier: ImageClassifier, images: Tensor) -> None:
+def test_validation_loss_needs_no_second_forward_pass(classifier: ImageClassifier, images: Tensor) -> None:
     calls: list[Any] = []
     classifier.backbone.register_forward_hook(lambda *_: calls.append(1))
     batch = {"inputs": images, "data_samples": LABELS}
@@ -161,9 +161,9 @@ def test_torchvision_by_name() -> None:
     assert next(iter(classifier.state_dict())) == "backbone.conv1.weight"
 
 
-def test_resnet_for_small_grey_images(images: Tensor) -> None:
+def test_resnet_for_small_gray_images(images: Tensor) -> None:
     config = {"type": "TorchvisionModel", "name": "resnet18", "in_channels": 1, "small_input": True}
-    classifier = ImageClassifier(config, num_classes=10, data_preprocessor=GREY)
+    classifier = ImageClassifier(config, num_classes=10, data_preprocessor=GRAY)
     assert classifier.backbone.conv1.weight.shape == (64, 1, 3, 3)
     shapes: list[Any] = []
     classifier.backbone.layer1.register_forward_hook(lambda *given: shapes.append(given[2].shape))
@@ -174,7 +174,7 @@ def test_resnet_for_small_grey_images(images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "squeezenet1_0"])
-def test_the_first_convolution_of_any_network_takes_grey_images(name: str) -> None:
+def test_the_first_convolution_of_any_network_takes_gray_images(name: str) -> None:
     model = MODELS.build({"type": "TorchvisionModel", "name": name, "in_channels": 1, "num_classes": 3}).eval()
     assert model(torch.rand(1, 1, 64, 64)).shape == (1, 3)
 
@@ -188,7 +188,7 @@ def test_networks_with_auxiliary_logits() -> None:
 def test_wrong_torchvision_models() -> None:
     with pytest.raises(ConfigError, match="no classification network 'resnet19'\n    did you mean 'resnet1"):
         ImageClassifier("resnet19")
-    with pytest.raises(ConfigError, match="only networks of the ResNet family can be adapted, not squeezenet1_0"):
+    with pytest.raises(ConfigError, match="small_input.*squeezenet1_0"):
         MODELS.build({"type": "TorchvisionModel", "name": "squeezenet1_0", "small_input": True})
     with pytest.raises(ConfigError, match="resnet18 has no weights 'IMAGENET1K_V3'\n    did you mean 'IMAGENET1K"):
         MODELS.build({"type": "TorchvisionModel", "name": "resnet18", "weights": "IMAGENET1K_V3"})
@@ -228,7 +228,7 @@ def test_backbone_neck_and_head(images: Tensor) -> None:
         neck={"type": "GlobalAveragePooling"},
         head={"type": "LinearClsHead", "num_classes": 10, "in_channels": 6, "loss": {
             "type": "LabelSmoothLoss", "label_smooth_val": 0.1}},
-        data_preprocessor=GREY,
+        data_preprocessor=GRAY,
     )  # fmt: skip
     classifier.init_weights()
     assert classifier.with_neck
@@ -247,11 +247,11 @@ def test_backbone_neck_and_head(images: Tensor) -> None:
     assert predictions.pred_label.shape == (4,)
 
 
-def test_parts_that_do_not_go_together() -> None:
+def test_inconsistent_arguments() -> None:
     backbone, head = nn.Flatten(), {"type": "LinearClsHead", "num_classes": 2, "in_channels": 4}
-    with pytest.raises(ConfigError, match="a neck needs a head behind it"):
+    with pytest.raises(ConfigError, match="neck: "):
         ImageClassifier(backbone, neck=nn.Identity())
-    with pytest.raises(ConfigError, match="with a head the loss belongs to the head"):
+    with pytest.raises(ConfigError, match="loss: "):
         ImageClassifier(backbone, head=head, loss={"type": "CrossEntropyLoss"})
 
 
@@ -267,7 +267,7 @@ def test_cross_entropy() -> None:
     by_hand = -(soft * logits.log_softmax(1)).sum(1)
     torch.testing.assert_close(CrossEntropyLoss()(logits, soft), by_hand.mean())
     torch.testing.assert_close(CrossEntropyLoss(reduction="none")(logits, soft), by_hand)
-    with pytest.raises(ValueError, match=r"label_smoothing must lie in \[0, 1\]"):
+    with pytest.raises(ValueError, match="label_smoothing"):
         CrossEntropyLoss(label_smoothing=1.5)
 
 
@@ -300,7 +300,7 @@ def test_mixing_keeps_the_shares(cls: Any, power: int) -> None:
     images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 16, 16)
     labels = torch.arange(4)
     mixed, soft = cls(alpha=1.0, num_classes=4)(images, labels)
-    # An image's value is its label: the mean pixel is the expected label.
+    # Each image is filled with its label, so the mean pixel is the expected label.
     torch.testing.assert_close(mixed.mean((1, 2, 3)), soft @ torch.arange(4.0))
     torch.testing.assert_close(soft.sum(1), torch.ones(4))
     assert 0 < soft.max() < 1
@@ -324,14 +324,14 @@ def test_one_of_several_augmentations_is_drawn() -> None:
     drawn = torch.tensor([augment(torch.zeros(1), LABELS)[0].item() for _ in range(1000)])
     shares = [(drawn == value).float().mean().item() for value in (0, 1, 2)]
     assert shares == pytest.approx([0.3, 0.2, 0.5], abs=0.05)
-    with pytest.raises(ValueError, match="2 probabilities with a sum of at most 1 are needed"):
+    with pytest.raises(ValueError, match="2 probabilities with a sum of at most 1"):
         RandomBatchAugment([Mark(1), Mark(2)], probs=[0.7, 0.5])
     with pytest.raises(ValueError, match="Mixup needs num_classes"):
         Mixup()
 
 
 def test_training_with_batch_augments(images: Tensor) -> None:
-    preprocessor = {**GREY, "batch_augments": [{"type": "Mixup", "alpha": 0.2}, {"type": "CutMix"}]}
+    preprocessor = {**GRAY, "batch_augments": [{"type": "Mixup", "alpha": 0.2}, {"type": "CutMix"}]}
     classifier = ImageClassifier({"type": "LeNet"}, num_classes=10, data_preprocessor=preprocessor)
     optim_wrapper = OptimWrapper(torch.optim.SGD(classifier.parameters(), lr=0.1))
     for batch in ([images, LABELS], {"inputs": list(images), "data_samples": sample_list()}):
@@ -361,10 +361,10 @@ def test_test_time_augmentation_from_a_config() -> None:
     tta = MODELS.build({
         "type": "ClassificationTTA",
         "module": {"type": "ImageClassifier", "backbone": {"type": "LeNet"}},
-        "data_preprocessor": GREY,
+        "data_preprocessor": GRAY,
     })  # fmt: skip
     assert tta.module.data_preprocessor.mean.item() == 73
-    with pytest.raises(TypeError, match="a model with test_step is needed, not a Flatten"):
+    with pytest.raises(TypeError, match="test_step, not a Flatten"):
         ClassificationTTA(nn.Flatten())
 
 

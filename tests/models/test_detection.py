@@ -23,7 +23,7 @@ from trainwright.engine.run.runner import Runner
 from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.sample import DataSample
 from trainwright.models import CocoMetric, DetDataPreprocessor, FeaturePyramid, TorchvisionDetector, VOCMetric
-from trainwright.models.detection.networks import _rows_of_classes
+from trainwright.models.detection.networks import _select_classes
 
 pytest.importorskip("pycocotools")
 
@@ -54,7 +54,7 @@ def network(name: str, **settings: Any) -> dict[str, Any]:
 def sample(
     *boxes: tuple[float, ...], labels: Any = None, size: tuple[int, int] = (48, 48), **metainfo: Any
 ) -> DataSample:
-    """Returns a data sample with these boxes, masks that fill them, and keypoints at their corners."""
+    """Return a data sample with these boxes, masks that fill them, and keypoints at their corners."""
     made = DataSample(metainfo=dict(ori_shape=size, **metainfo))
     tensor = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     masks = torch.zeros(len(boxes), *size, dtype=torch.uint8)
@@ -92,7 +92,7 @@ def fcos() -> TorchvisionDetector:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_every_architecture_trains_and_predicts_with_a_backbone_of_ones_own(name: str) -> None:
+def test_every_architecture_trains_and_predicts_with_a_custom_backbone(name: str) -> None:
     torch.manual_seed(0)
     model = TorchvisionDetector(network(name))
     assert model.num_classes == 3
@@ -171,11 +171,11 @@ def test_mistakes_in_the_network(settings: dict[str, Any], message: str) -> None
 
 
 def test_mistakes_in_the_detector() -> None:
-    with pytest.raises(ConfigError, match="num_classes: is needed"):
+    with pytest.raises(ConfigError, match="num_classes: is required"):
         TorchvisionDetector("fcos_resnet50_fpn")
-    with pytest.raises(ConfigError, match="the network has its own"):
+    with pytest.raises(ConfigError, match="num_classes: the network"):
         TorchvisionDetector(network("fcos"), num_classes=3)
-    with pytest.raises(ConfigError, match="a Linear is no detector of torchvision"):
+    with pytest.raises(ConfigError, match="network: a Linear"):
         TorchvisionDetector(nn.Linear(1, 1))
 
 
@@ -184,7 +184,7 @@ def test_mistakes_in_the_detector() -> None:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Makes a folder the place where torchvision looks for files before it downloads them."""
+    """Use a temporary folder as the cache that torchvision checks before downloading."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub/checkpoints"
     folder.mkdir(parents=True)
@@ -209,7 +209,7 @@ def test_weights_by_name_with_cocos_classes_and_with_others(hub: Path, caplog: p
         features = [list(model.backbone(model.transform(images)[0].tensors).values()) for model in (ours, theirs)]
         logits = [model.head(levels)["cls_logits"] for model, levels in zip((ours, theirs), features)]
         torch.testing.assert_close(logits[0], logits[1][..., rows])
-        assert "of the 91 outputs of COCO_V1 the 80 of its classes are taken" in caplog.text
+        assert "80 classes from the 91 outputs of COCO_V1" in caplog.text
         assert "Not all weights" not in caplog.text
         three = MODELS.build(cfg, num_classes=3).eval()
         assert "head.classification_head.module_list.0.1.weight" in caplog.text
@@ -228,14 +228,14 @@ def test_outputs_of_some_classes_of_each_kind_of_head() -> None:
     torch.manual_seed(0)
     many, few = (MODELS.build({**network("maskrcnn"), "num_classes": number}) for number in (6, 3))
     rows = [0, 2, 3, 6]
-    few.load_state_dict(_rows_of_classes(many.state_dict(), few.state_dict(), rows, 7))
+    few.load_state_dict(_select_classes(many.state_dict(), few.state_dict(), rows, 7))
     features = torch.rand(5, 16)
     for mine, theirs in zip(values(few, features), values(many, features)):
-        torch.testing.assert_close(mine, theirs[:, rows])  # the bits depend on the processor
+        torch.testing.assert_close(mine, theirs[:, rows])  # not bit-identical on every processor
 
     many, few = (MODELS.build({**network("retinanet"), "num_classes": number}) for number in (6, 3))
     rows = [1, 2, 5]
-    few.load_state_dict(_rows_of_classes(many.state_dict(), few.state_dict(), rows, 6))
+    few.load_state_dict(_select_classes(many.state_dict(), few.state_dict(), rows, 6))
     levels = [torch.rand(1, 32, 4, 4)]
     torch.testing.assert_close(few.head(levels)["cls_logits"], many.head(levels)["cls_logits"][..., rows])
 
@@ -304,11 +304,11 @@ def test_the_loss_of_a_validation_leaves_the_model_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("boxes", "labels", "words"),
     [
-        ([(1, 1, 5, 5), (4, 4, 4, 9)], [0, 0], r"instance 1 with the box \[4.0, 4.0, 4.0, 9.0\] has no area"),
-        ([(9, 4, 4, 9)], [0], "instance 0 with the box .* has no area"),
-        ([(math.nan, 4, 4, 9)], [0], "instance 0 with the box .*nan.* has no area"),
-        ([(4, 4, math.inf, 9)], [0], "instance 0 with the box .*inf.* has no area"),
-        ([(1, 1, 5, 5)], [3], "instance 0 has the label 3, but there are 3 classes, from 0"),
+        ([(1, 1, 5, 5), (4, 4, 4, 9)], [0, 0], r"instance 1 has no area .* \[4.0, 4.0, 4.0, 9.0\]"),
+        ([(9, 4, 4, 9)], [0], r"instance 0 has no area .* \[9.0, 4.0, 4.0, 9.0\]"),
+        ([(math.nan, 4, 4, 9)], [0], "instance 0 .* is not finite.*nan"),
+        ([(4, 4, math.inf, 9)], [0], "instance 0 .* is not finite.*inf"),
+        ([(1, 1, 5, 5)], [3], "instance 0 has the label 3, .* from 0 to 2"),
         ([(1, 1, 5, 5)], [-1], "instance 0 has the label -1"),
     ],
 )
@@ -355,7 +355,7 @@ def test_keypoints_in_torchvisions_own_form_are_taken_too() -> None:
 
 
 class Fixed(nn.Module):
-    """Always finds the same."""
+    """A network that always returns the same detections."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -408,7 +408,7 @@ META = dict(classes=("cat", "dog"))
 
 
 def with_predictions(made: DataSample, *found: tuple[float, ...], labels: Any = None) -> DataSample:
-    """Adds predictions (left, top, right, bottom, score), with masks that fill their boxes."""
+    """Add predictions (left, top, right, bottom, score), with masks that fill their boxes."""
     tensor = torch.tensor(found, dtype=torch.float32).reshape(-1, 5)
     truth = sample(*tensor[:, :4].tolist(), labels=labels, size=made.ori_shape).gt_instances
     made.pred_instances = InstanceData(
@@ -425,7 +425,7 @@ def evaluate(metric: Any, samples: list[DataSample], meta: dict[str, Any] = META
 
 
 def samples_of_a_metric() -> list[DataSample]:
-    """One of two cats is found exactly, with a wrong prediction before it; the dog is found in a box of overlap 0.6."""
+    """Predict one of two cats exactly, after a false positive, and the dog with an IoU of 0.6."""
     first = sample((0, 0, 10, 10), (20, 20, 30, 30), labels=[0, 0], img_id=3)
     with_predictions(first, (0, 0, 10, 10, 0.8), (30, 0, 40, 10, 0.9), labels=[0, 0])
     second = with_predictions(sample((0, 0, 10, 10), labels=[1], img_id=5), (0, 0, 10, 6, 0.7), labels=[1])
@@ -433,7 +433,7 @@ def samples_of_a_metric() -> list[DataSample]:
 
 
 def test_coco_by_hand() -> None:
-    """Recall is counted in 101 steps; the cat's precision is 1/2 up to the recall of 1/2, the dog's 1 at 0.5 to 0.6."""
+    """There are 101 recall steps. Cat: precision 1/2 up to recall 1/2. Dog: precision 1 for thresholds 0.5 to 0.6."""
     results = evaluate(CocoMetric(metric=["bbox", "segm"], classwise=True), samples_of_a_metric())
     cat, dog = 0.5 * 51 / 101, 3 / 10
     for kind in ("bbox", "segm"):
@@ -450,7 +450,7 @@ def test_coco_by_hand() -> None:
 
 def test_an_annotation_file_gives_the_same_as_the_samples(tmp_path: Path) -> None:
     samples = samples_of_a_metric()
-    annotations, ids = [], {0: 17, 1: 4}  # the order of the classes is not that of the ids
+    annotations, ids = [], {0: 17, 1: 4}  # category ids in a different order than the classes
     for one in samples:
         for box, label in zip(one.gt_instances.bboxes.tolist(), one.gt_instances.labels.tolist()):
             size = [box[2] - box[0], box[3] - box[1]]
@@ -486,9 +486,7 @@ def test_crowds_count_neither_as_hit_nor_as_missed() -> None:
     with_predictions(made, (0, 0, 10, 10, 0.5), (22, 22, 30, 30, 0.9), (25, 25, 39, 39, 0.8))
     meta = dict(classes=("cat",))
     assert evaluate(CocoMetric(), [made], meta)["coco/bbox_mAP"] == pytest.approx(1)
-    assert evaluate(VOCMetric(), [made], meta)["pascal_voc/mAP"] == pytest.approx(
-        1 / 3
-    )  # VOC: of low overlap, so wrong
+    assert evaluate(VOCMetric(), [made], meta)["pascal_voc/mAP"] == pytest.approx(1 / 3)  # VOC: the IoU is too low
 
 
 def test_keypoints_are_measured_by_their_distance() -> None:
@@ -498,7 +496,7 @@ def test_keypoints_are_measured_by_their_distance() -> None:
     results = evaluate(CocoMetric(metric="keypoints"), [made], meta)
     assert results["coco/keypoints_mAP"] == pytest.approx(1)
     assert "coco/keypoints_mAP_s" not in results
-    # The similarity is exp(-d² / (2 area (2 sigma)²)); 0.72 counts for 5 of 10 thresholds.
+    # The similarity is exp(-d² / (2 area (2 sigma)²)); 0.72 is above 5 of 10 thresholds.
     distance = math.sqrt(-math.log(0.72) * 2 * 1600 * 0.2**2)
     made.pred_instances.keypoints = made.pred_instances.keypoints + torch.tensor([distance, 0])
     assert evaluate(CocoMetric(metric="keypoints"), [made], meta)["coco/keypoints_mAP"] == pytest.approx(0.5)
@@ -517,7 +515,7 @@ def test_nothing_found_and_nothing_there() -> None:
 
 def test_overlaps_and_the_number_of_predictions_can_be_chosen() -> None:
     results = evaluate(CocoMetric(iou_thrs=[0.5], max_dets=1), samples_of_a_metric())
-    assert results["coco/bbox_mAP"] == pytest.approx((0 + 1) / 2)  # of the cats only the wrong prediction is left
+    assert results["coco/bbox_mAP"] == pytest.approx((0 + 1) / 2)  # only the false positive remains of the cats
     assert "coco/bbox_mAP_75" not in results
 
 
@@ -541,9 +539,9 @@ def test_voc_counts_the_second_prediction_of_an_instance_as_wrong_and_a_difficul
 
 
 def test_mistakes_of_the_metrics() -> None:
-    with pytest.raises(ValueError, match="no metric 'box': did you mean 'bbox'"):
+    with pytest.raises(ValueError, match="metric 'box': did you mean 'bbox'"):
         CocoMetric(metric="box")
-    with pytest.raises(ValueError, match="give outfile_prefix"):
+    with pytest.raises(ValueError, match="outfile_prefix"):
         CocoMetric(format_only=True)
     with pytest.raises(ValueError, match="eval_mode must be 'area' or '11points'"):
         VOCMetric(eval_mode="11")
@@ -551,18 +549,18 @@ def test_mistakes_of_the_metrics() -> None:
     for metric in (CocoMetric(), VOCMetric()):
         with pytest.raises(ValueError, match=r"a\.jpg has no pred_instances"):
             evaluate(metric, [sample((0, 0, 9, 9), img_path="a.jpg")])
-        with pytest.raises(ValueError, match="cannot tell the classes"):
+        with pytest.raises(ValueError, match=f"{type(metric).__name__}.*the classes"):
             evaluate(metric, [found], {})
-    unlabelled = with_predictions(sample((0, 0, 9, 9), labels=[1], img_path="a.jpg"), (0, 0, 9, 9, 1), labels=[1])
-    del unlabelled.pred_instances.labels
+    unlabeled = with_predictions(sample((0, 0, 9, 9), labels=[1], img_path="a.jpg"), (0, 0, 9, 9, 1), labels=[1])
+    del unlabeled.pred_instances.labels
     with pytest.raises(ValueError, match=r"a\.jpg has 1 boxes but 0 labels"):
-        evaluate(CocoMetric(), [unlabelled])
-    with pytest.raises(ValueError, match=r"a\.jpg has an instance of class 1, but the dataset has 1 classes"):
+        evaluate(CocoMetric(), [unlabeled])
+    with pytest.raises(ValueError, match=r"a\.jpg has labels from 1 to 1, but the dataset has 1 classes"):
         evaluate(CocoMetric(), [found], dict(classes=("cat",)))
-    with pytest.raises(ValueError, match=r"a\.jpg has no img_id, by which it is found in ann\.json"):
+    with pytest.raises(ValueError, match=r"a\.jpg has no img_id, .* ann\.json"):
         evaluate(CocoMetric("ann.json"), [found])
     del found.pred_instances.masks
-    with pytest.raises(ValueError, match=r"the instances of a\.jpg have no masks, which the metric 'segm' needs"):
+    with pytest.raises(ValueError, match=r"the instances of a\.jpg have no masks, .*'segm'"):
         evaluate(CocoMetric(metric="segm"), [found])
 
 
@@ -572,10 +570,10 @@ def test_annotations_in_another_size_than_they_are_measured_or_trained_in(fcos: 
     assert resized["data_samples"].gt_shape == (24, 24)
     made = with_predictions(resized["data_samples"])
     for metric in (CocoMetric(), VOCMetric()):
-        with pytest.raises(ValueError, match=r"resized to \(24, 24\), but predictions are measured .* \(48, 48\)"):
+        with pytest.raises(ValueError, match=r"resized to \(24, 24\), .* \(48, 48\)"):
             evaluate(metric, [made])
     made.set_metainfo(dict(gt_shape=(48, 48)))
-    with pytest.raises(ValueError, match=r"are for an image of the size \(48, 48\), not \(24, 24\)"):
+    with pytest.raises(ValueError, match=r"\(48, 48\), .* \(24, 24\)"):
         fcos([torch.rand(3, 24, 24)], [made], mode="loss")
 
 
@@ -603,7 +601,7 @@ def train(name: str, work_dir: Path, **changes: Any) -> dict[str, float]:
 
 
 def test_the_right_boxes_score_one() -> None:
-    """Shapes, the packing and the metric agree about where things are."""
+    """Shapes, packing and the metric use the same coordinates."""
     dataset = Shapes(
         num_samples=6, size=48, pipeline=[dict(type="RandomHorizontalFlip", p=1.0), dict(type="PackInputs")]
     )
@@ -618,7 +616,7 @@ def test_the_right_boxes_score_one() -> None:
 
 
 def short(**changes: Any) -> dict[str, Any]:
-    """Returns changes of a config that make it one of a few seconds: small pictures, only circles."""
+    """Return overrides that make a config run in a few seconds, with small images of circles only."""
     loaders = {
         f"{split}_dataloader.dataset.{key}": value
         for split in ("train", "val", "test")
@@ -691,7 +689,7 @@ def test_the_configs_for_coco_run_on_files_of_its_form(tmp_path: Path, name: str
     assert 0 <= results[metric] < 0.5
 
 
-def test_a_run_goes_on_in_the_middle_of_an_epoch_to_the_same_bits(tmp_path: Path) -> None:
+def test_resuming_in_the_middle_of_an_epoch_is_bit_identical(tmp_path: Path) -> None:
     write_coco_shapes(tmp_path / "coco", numbers=(7, 1))
     pipeline = [
         dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="RandomIoUCrop"),

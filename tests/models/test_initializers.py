@@ -1,4 +1,4 @@
-"""Initialisers. The hashes are those of MMEngine 0.10.7, but for TruncNormal, which follows torch."""
+"""Initializers. The hashes are from MMEngine 0.10.7, except for TruncNormal, which follows torch."""
 
 import hashlib
 import math
@@ -80,7 +80,7 @@ def test_trunc_normal() -> None:
     assert layer.weight.min() >= 0
     assert layer.weight.max() <= 2
     assert layer.weight.mean().item() == pytest.approx(1, abs=0.02)
-    # A nearly flat density between the cuts: the variance of a uniform one is 1/3, of this one 0.3.
+    # The truncated density is nearly uniform: the variance is 0.3, compared with 1/3 for a uniform one.
     assert layer.weight.var().item() == pytest.approx(0.32, abs=0.01)
     assert layer.bias.unique().tolist() == [3]
     net = Net({"type": "TruncNormal", "layer": "Linear", "std": 0.01})
@@ -114,8 +114,8 @@ def test_wrong_arguments(arguments: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ({"type": "Constant", "val": 1}, "has no 'name'"),
-        ({"name": "conv", "val": 1}, "has no 'type'"),
+        ({"type": "Constant", "val": 1}, "missing 'name'"),
+        ({"name": "conv", "val": 1}, "missing 'type'"),
         ({"name": "cnv"}, "Net has no 'cnv'\n    did you mean 'conv'"),
     ],
 )

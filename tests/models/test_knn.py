@@ -29,7 +29,7 @@ def knn(features: Any, labels: Any, backbone: Any = None, **settings: Any) -> KN
 def test_the_nearest_vote_by_their_similarity() -> None:
     model = knn([[2.0, 0], [0, 3], [-1, 0], [1, 1]], [0, 1, 2, 1], k=2, temperature=0.5)
     (prediction,) = model.test_step([torch.tensor([[5.0, 0.0]]), torch.tensor([0])]).unbatch()
-    weights = torch.tensor([1.0, 0.5**0.5]).div(0.5).softmax(0)  # the cosines to the first and to the last
+    weights = torch.tensor([1.0, 0.5**0.5]).div(0.5).softmax(0)  # cosine similarities to the first and the last
     torch.testing.assert_close(prediction.pred_score, torch.tensor([weights[0], weights[1], 0]))
     assert prediction.pred_label == 0
     assert prediction.gt_label == 0
@@ -45,7 +45,7 @@ def test_features_are_those_of_a_layer_averaged_over_positions() -> None:
     assert model.test_step([images, None]).pred_label.tolist() == [0, 1, 0] or model.k > 3
 
 
-def test_what_is_known_is_forgotten_in_training_and_with_new_weights() -> None:
+def test_training_and_loading_weights_discard_the_features() -> None:
     backbone = torch.nn.Linear(2, 2)
     model = knn([[2.0, 0], [0, 3]], [0, 1], backbone)
     before, _ = model.bank()
@@ -61,14 +61,14 @@ def test_what_is_known_is_forgotten_in_training_and_with_new_weights() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ConfigError, match="no part 'backbone.fc'") as caught:
+    with pytest.raises(ConfigError, match="no submodule 'backbone.fc'") as caught:
         KNNClassifier(dict(type="LeNet"), memory={}, layer="backbone.fc")
     assert "did you mean 'backbone.features'" in str(caught.value)
     with pytest.raises(ConfigError, match="k must be at least 1"):
         KNNClassifier(dict(type="LeNet"), memory={}, k=0)
 
 
-def test_several_processes_know_what_one_knows() -> None:
+def test_several_processes_have_the_features_of_one() -> None:
     features, labels = torch.rand(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1])
     expected = [F.normalize(features, dim=1).tolist(), labels.tolist()]
     assert run_processes(nearest_neighbours, features, labels) == [expected, expected]
@@ -99,7 +99,7 @@ def test_only_what_is_not_frozen_is_trained() -> None:
 def test_a_part_may_be_frozen_and_a_mistaken_one_is_named() -> None:
     model = frozen_classifier(["backbone.features"]).train()
     assert [model.backbone.training, model.backbone.features.training] == [True, False]
-    with pytest.raises(ConfigError, match="ImageClassifier has no part 'backbon'") as caught:
+    with pytest.raises(ConfigError, match="ImageClassifier has no submodule 'backbon'") as caught:
         frozen_classifier(["backbon"])
     assert "did you mean 'backbone'?" in str(caught.value)
 

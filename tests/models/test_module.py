@@ -1,4 +1,4 @@
-"""BaseModule: the order of initialization, and what is logged about it."""
+"""BaseModule: the order of initialization, and its log."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def test_pretrained_comes_last(tmp_path: Path) -> None:
     assert net.sub[0].bias.unique().tolist() == [5]
 
 
-def test_children_that_are_initialised_stay_as_they_are() -> None:
+def test_children_that_are_initialized_stay_as_they_are() -> None:
     net = Net()
     net.sub.is_init = True
     before = net.sub[0].weight.clone()
@@ -71,7 +71,7 @@ def test_the_log_names_the_init_cfgs_and_their_modules(capsys: pytest.CaptureFix
     assert "sub and 1 more: " in lines[1] and "'val': 5" in lines[1]
 
 
-def test_parameters_must_not_be_replaced_while_initialising() -> None:
+def test_parameters_must_not_be_replaced_while_initializing() -> None:
     class Replacing(BaseModule):
         def __init__(self) -> None:
             super().__init__()

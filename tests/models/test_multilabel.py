@@ -1,4 +1,4 @@
-"""Several classes an image: head, loss, metrics, training."""
+"""Multi-label classification: heads, loss, metrics, training."""
 
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def test_labels_become_one_row_a_sample(data_samples: Any, expected: Any) -> Non
 
 def test_bad_labels_are_named() -> None:
     far = DataSample(metainfo={"img_path": "a/1.jpg"}, gt_label=torch.tensor([1, 3]))
-    with pytest.raises(ValueError, match=r"a/1.jpg has a class beyond the 3 of the model: \[1, 3\]"):
+    with pytest.raises(ValueError, match=r"a/1.jpg has labels \[1, 3\], .* 3 classes"):
         gather_multi_hot([*samples(), far], 3)
     with pytest.raises(ValueError, match="sample 4 has neither gt_score nor gt_label"):
         gather_multi_hot([DataSample(metainfo={"sample_idx": 4})], 3)
@@ -113,7 +113,7 @@ def test_thresholds_and_numbers_of_labels() -> None:
     assert labels(thr=0.15) == [[0, 1, 2], [1, 2]]
     assert labels(topk=2) == [[1, 2], [1, 2]]
     assert labels(topk=9) == [[0, 1, 2], [0, 1, 2]]
-    with pytest.raises(ConfigError, match="exclude each other"):
+    with pytest.raises(ConfigError, match="thr and topk"):
         MultiLabelClsHead(thr=0.5, topk=1)
 
 
@@ -155,7 +155,7 @@ def test_images_of_several_classes_are_mixed() -> None:
     preprocessor = ClsDataPreprocessor(num_classes=3, batch_augments=dict(type="Mixup", alpha=1.0))
     torch.manual_seed(0)
     mixed = preprocessor(batch(), True)["data_samples"]
-    share = mixed[1, 1].item()  # of the image before
+    share = mixed[1, 1].item()  # of the previous image
     truth = torch.tensor(MULTI_HOT)
     torch.testing.assert_close(mixed, truth * mixed[0, 0] + truth.roll(1, 0) * (1 - mixed[0, 0]))
     assert share == 0
@@ -184,17 +184,17 @@ def evaluate(metric: Any, scores: Tensor, truth: Tensor) -> dict[str, Any]:
 
 def test_average_precision_by_hand() -> None:
     truth = torch.tensor([1.0, 0, 1, 0, 1])
-    # Right at ranks 1, 3 and 5.
+    # Correct at ranks 1, 3 and 5.
     assert average_precision(torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]), truth).item() == pytest.approx(
         (1 / 1 + 2 / 3 + 3 / 5) / 3
     )
-    # The same score for all: as many right ones as there are, whatever their order.
+    # All scores are equal: the result is the share of positive samples, in any order.
     assert average_precision(torch.zeros(5), truth).item() == pytest.approx(3 / 5)
-    # The second and third are one step: 2 of 3 are right there.
+    # The second and third have the same score: 2 of 3 are correct there.
     assert average_precision(torch.tensor([0.9, 0.7, 0.7, 0.6, 0.5]), truth).item() == pytest.approx(
         (1 / 1 + 2 / 3 + 3 / 5) / 3
     )
-    # The first does not count.
+    # The first is ignored.
     assert average_precision(torch.tensor([0.9, 0.8, 0.7]), torch.tensor([-1.0, 0, 1])).item() == pytest.approx(1 / 2)
 
 
@@ -206,15 +206,15 @@ def test_average_precision_of_classes_and_their_mean() -> None:
     assert classwise == pytest.approx([100 * first, 100 * second, float("nan")], nan_ok=True)
     assert evaluate(AveragePrecision(), scores, truth) == {
         "multi-label/mAP": pytest.approx(50 * (first + second))
-    }  # the last class has no sample
-    with pytest.raises(ValueError, match="average is 'macro' or None"):
+    }  # the last class has no samples
+    with pytest.raises(ValueError, match="average must be 'macro' or None"):
         AveragePrecision(average="micro")
 
 
 SCORES = torch.tensor([[0.9, 0.8, 0.3], [0.2, 0.7, 0.6], [0.1, 0.6, 0.2]])
 TRUTH = torch.tensor([[1.0, 0, 1], [0, 1, 1], [1, -1, 0]])
-# From 0.5 on: class 0 once, rightly, of 2; class 1 twice, once rightly, of 1 (the third does not count); class 2 once,
-# rightly, of 2.
+# At threshold 0.5 (correct / predicted / true): class 0: 1 / 1 / 2; class 1: 1 / 2 / 1, the third is ignored; class 2:
+# 1 / 1 / 2.
 
 
 def test_precision_recall_and_f1_by_hand() -> None:
@@ -237,14 +237,14 @@ def test_precision_recall_and_f1_by_hand() -> None:
     }
 
 
-def test_other_thresholds_and_numbers_of_labels_have_names_of_their_own() -> None:
+def test_other_thresholds_and_topk_have_separate_names() -> None:
     first = evaluate(MultiLabelMetric(thr=0.75, items=("precision",), average="micro"), SCORES, TRUTH)
     assert first == {"multi-label/precision_thr-0.75_micro": pytest.approx(50.0)}
     best = evaluate(MultiLabelMetric(topk=1, items=("precision",), average="micro"), SCORES, TRUTH)
-    assert best == {"multi-label/precision_top1_micro": pytest.approx(100.0)}  # the third's best does not count
+    assert best == {"multi-label/precision_top1_micro": pytest.approx(100.0)}  # the best class of the third is ignored
     with pytest.raises(ValueError, match="did you mean 'f1-score'"):
         MultiLabelMetric(items=("f1_score",))
-    with pytest.raises(ValueError, match="needs samples with pred_score"):
+    with pytest.raises(ValueError, match="samples with pred_score"):
         Evaluator(MultiLabelMetric()).process([DataSample(gt_score=TRUTH[0])])
 
 

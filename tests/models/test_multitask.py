@@ -1,4 +1,4 @@
-"""Several heads on one backbone."""
+"""Multi-task models."""
 
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def test_predictions_are_merged() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(ConfigError, match="heads"):
         MultiTaskModel(PARTS["backbone"], heads={})
-    with pytest.raises(ConfigError, match="no head of this name") as caught:
+    with pytest.raises(ConfigError, match="there is no head") as caught:
         MultiTaskModel(**PARTS, loss_weights=dict(part=1.0))
     assert "did you mean 'parts'?" in str(caught.value)
     with pytest.raises(ValueError, match="mode must be"):

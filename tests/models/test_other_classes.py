@@ -1,4 +1,4 @@
-"""Weights of a model with another number of classes: what does not fit is left as it was, and told, for every task."""
+"""Weights of a model with another number of classes: what does not fit is skipped and logged, for every task."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ SMALL = dict(base_channels=4, depth=2)
 
 
 def models(classes: int) -> dict[str, Any]:
-    """Returns a config of each kind of model, and the layers that depend on the number of classes."""
+    """Return a config of each kind of model, and the layers that depend on the number of classes."""
     lenet = dict(type="LeNet", num_classes=classes, channels=(2, 2), hidden_features=4)
     features = {**lenet, "num_classes": None}
     return {
@@ -25,7 +25,7 @@ def models(classes: int) -> dict[str, Any]:
             dict(type="ImageClassifier", backbone=features, head=dict(type="MultiLabelLinearClsHead", num_classes=classes, in_channels=4)),
             ["head.fc"],
         ),
-        "neighbours": (dict(type="KNNClassifier", backbone=lenet, memory={}), ["backbone.classifier.5"]),
+        "neighbors": (dict(type="KNNClassifier", backbone=lenet, memory={}), ["backbone.classifier.5"]),
         "segmentation": (
             dict(type="SemanticSegmentor", network=dict(type="UNet", num_classes=classes, **SMALL)), ["network.classifier"],
         ),

@@ -1,4 +1,4 @@
-"""The wrapper for several processes, here around one."""
+"""The wrapper for distributed training, here with a single process."""
 
 from collections.abc import Iterator
 from pathlib import Path

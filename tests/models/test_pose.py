@@ -38,7 +38,7 @@ CODEC = dict(type="MSRAHeatmap", input_size=(16, 24), heatmap_size=(8, 12), sigm
 
 
 def sample(points: Any, visible: Any = None, box: Any = (0, 0, 10, 10), **metainfo: Any) -> DataSample:
-    """Returns a data sample with one instance with these keypoints, (K, 2)."""
+    """Return a data sample with one instance with these keypoints, (K, 2)."""
     keypoints = torch.as_tensor(points, dtype=torch.float32)[None]
     instances = InstanceData(keypoints=keypoints, bboxes=torch.tensor([box], dtype=torch.float32))
     if visible is not None:
@@ -98,10 +98,10 @@ def test_the_quarter_of_a_pixel() -> None:
     assert codec.decode(corner)[0].tolist() == [[[6, 0]]]
 
 
-def test_keypoints_outside_or_not_labelled_do_not_count() -> None:
+def test_keypoints_outside_or_not_labeled_do_not_count() -> None:
     keypoints = torch.tensor([[[6.5, 8.5], [-4.0, 8.5], [-20.0, 8.5], [6.5, 8.5]]])
     _, weights = MSRAHeatmap((16, 24), (8, 12), sigma=1).encode(keypoints, torch.tensor([[1.0, 2.0, 2.0, 0.0]]))
-    assert weights.tolist() == [[1, 1, 0, 0]]  # of the second a part is seen
+    assert weights.tolist() == [[1, 1, 0, 0]]  # the second is partly inside
 
 
 def test_flipped_heat_maps_are_those_of_the_flipped_input() -> None:
@@ -130,16 +130,16 @@ def test_the_loss_by_hand() -> None:
     assert KeypointMSELoss()(output, target, torch.tensor([[1.0, 0.0]])).item() == pytest.approx(1 / 2)
     assert KeypointMSELoss(loss_weight=3)(output, target, torch.ones(1, 2)).item() == pytest.approx(3 * (1 + 4) / 2)
     assert KeypointMSELoss(use_target_weight=False)(output, target).item() == pytest.approx(2.5)
-    with pytest.raises(ValueError, match="needs target_weights"):
+    with pytest.raises(ValueError, match="target_weights"):
         KeypointMSELoss()(output, target)
 
 
 def test_the_head_of_the_paper() -> None:
     head = HeatmapHead(2048, 17, dict(type="MSRAHeatmap", input_size=(192, 256), heatmap_size=(48, 64)))
     assert head(torch.zeros(1, 2048, 8, 6)).shape == (1, 17, 64, 48)
-    with pytest.raises(ConfigError, match="2, 3 or 4 doubles the size, not 5"):
+    with pytest.raises(ConfigError, match="2, 3 or 4, not 5"):
         HeatmapHead(4, 2, CODEC, (4,), (5,))
-    with pytest.raises(ConfigError, match="1 channels, 2 kernels"):
+    with pytest.raises(ConfigError, match="deconv_out_channels: 1, not 2"):
         HeatmapHead(4, 2, CODEC, (4,), (4, 4))
 
 
@@ -173,7 +173,7 @@ def test_samples_that_do_not_fit_are_named(estimator: TopdownPoseEstimator) -> N
     for samples, message in cases:
         with pytest.raises(ValueError, match=message):
             estimator(inputs, samples, mode="loss")
-    with pytest.raises(ValueError, match=r"heat maps of \(8, 8\), its codec \(12, 8\)"):
+    with pytest.raises(ValueError, match=r"size \(8, 8\), .* \(12, 8\)"):
         estimator(torch.rand(1, 3, 16, 16), [sample(torch.rand(3, 2))], mode="loss")
     points, visible = gather_keypoints([sample(torch.ones(3, 2))], 3)
     assert points.shape == (1, 3, 2)
@@ -212,7 +212,7 @@ def test_modes_and_mistaken_arguments(estimator: TopdownPoseEstimator) -> None:
 
 
 class Fixed(torch.nn.Module):
-    """A head whose keypoints are known."""
+    """A head that predicts known keypoints."""
 
     def __init__(self, codec: MSRAHeatmap, points: Tensor) -> None:
         super().__init__()
@@ -224,7 +224,7 @@ class Fixed(torch.nn.Module):
 
 def test_predictions_and_truth_are_in_coordinates_of_the_original_image() -> None:
     head = HeatmapHead(1, 2, dict(type="MSRAHeatmap", input_size=(32, 32), heatmap_size=(32, 32), sigma=1))
-    matrix = (0.0, -2.0, 40.0, 2.0, 0.0, -10.0)  # a turn by 90 degrees, and twice the size
+    matrix = (0.0, -2.0, 40.0, 2.0, 0.0, -10.0)  # rotate by 90 degrees and scale by 2
     points = torch.tensor([[[10.0, 6.0], [20.0, 18.0]]])
     target = sample(
         points[0], box=(8.5, 8.5, 20.5, 18.5), warp_matrix=matrix, bbox=(1.0, 2.0, 3.0, 4.0), bbox_score=0.5
@@ -235,7 +235,7 @@ def test_predictions_and_truth_are_in_coordinates_of_the_original_image() -> Non
     torch.testing.assert_close(made.gt_instances.keypoints, expected)
     assert made.pred_instances.bboxes.tolist() == [[1, 2, 3, 4]]
     assert made.pred_instances.scores.tolist() == [0.5]
-    # Corners (8, 8) and (20, 18) in pixel centres become (9, 16) and (14, 10).
+    # Corners (8, 8) and (20, 18) in pixel centers become (9, 16) and (14, 10).
     assert sorted(made.gt_instances.bboxes[0].tolist()) == pytest.approx([9.5, 10.5, 14.5, 16.5])
 
 
@@ -250,7 +250,7 @@ def predicted(truth: Any, guess: Any, scores: Any = 0.9, **settings: Any) -> Dat
 
 
 def found(keypoints: Tensor, score: float) -> InstanceData:
-    """Returns predicted instances of class 0 with these keypoints, (N, K, 2)."""
+    """Return predicted instances of class 0 with these keypoints, (N, K, 2)."""
     number = len(keypoints)
     labels, boxes = torch.zeros(number, dtype=torch.int64), torch.zeros(number, 4)
     return InstanceData(keypoints=keypoints, scores=torch.full((number,), score), labels=labels, bboxes=boxes)
@@ -283,7 +283,7 @@ def test_mistakes_of_pck() -> None:
         evaluate(PCKAccuracy(), [sample([[0, 0]], img_path="x.png")])
     two = predicted([[0, 0]], [[0, 0]])
     two.pred_instances = InstanceData(keypoints=torch.zeros(2, 1, 2))
-    with pytest.raises(ValueError, match="one by one"):
+    with pytest.raises(ValueError, match="PCKAccuracy"):
         evaluate(PCKAccuracy(), [two])
 
 
@@ -303,11 +303,11 @@ def test_oks_by_hand() -> None:
 
     # exp(-d² / (2 area (2 sigma)²)) with d² = 9 and area 1000: 0.6376 for sigma 0.05, 0.8936 for 0.1; mean 0.7656.
     results = evaluate(CocoKeypointMetric(), [of_image(1, [[5, 5], [20, 20]], [[8, 5], [20, 23]], 0.9)], META)
-    assert results["coco/keypoints_mAP"] == pytest.approx(0.6)  # right at 0.5, 0.55, ..., 0.75
+    assert results["coco/keypoints_mAP"] == pytest.approx(0.6)  # correct at 0.5, 0.55, ..., 0.75
     assert (results["coco/keypoints_mAP_50"], results["coco/keypoints_mAP_75"]) == pytest.approx((1, 1))
     assert np.isnan(results["coco/keypoints_mAP_m"])
     assert next(iter(results)) == "coco/keypoints_mAP"
-    # Of a keypoint that is not labelled nothing is asked.
+    # Unlabeled keypoints are ignored.
     hidden = [of_image(1, [[5, 5], [20, 20]], [[5, 5], [99, 99]], 0.9, visible=(2, 0))]
     assert evaluate(CocoKeypointMetric(), hidden, META)["coco/keypoints_mAP"] == pytest.approx(1)
 
@@ -340,7 +340,7 @@ def test_the_annotation_file_has_the_truth(tmp_path: Path) -> None:
     points = torch.tensor([[[5.0, 5.0], [25.0, 20.0]]])
     samples = [DataSample(metainfo={"img_id": 1}, pred_instances=found(points, 0.5))]
     metric = CocoKeypointMetric(ann_file=str(tmp_path / "ann.json"))
-    assert evaluate(metric, samples, META)["coco/keypoints_mAP"] == pytest.approx(1)  # only of images that were seen
+    assert evaluate(metric, samples, META)["coco/keypoints_mAP"] == pytest.approx(1)  # only predicted images count
     with pytest.raises(ValueError, match="has no class 'cat'"):
         evaluate(metric, samples, {**META, "classes": ("cat",)})
 
@@ -349,12 +349,12 @@ def test_mistakes_of_oks() -> None:
     pytest.importorskip("pycocotools")
     from trainwright.models import CocoKeypointMetric
 
-    with pytest.raises(ValueError, match="nms_thr must lie"):
+    with pytest.raises(ValueError, match="nms_thr"):
         CocoKeypointMetric(nms_thr=2)
     good = of_image(1, [[5, 5], [20, 20]], [[8, 5], [20, 23]], 0.9)
-    with pytest.raises(ValueError, match="needs metainfo"):
+    with pytest.raises(ValueError, match=r"metainfo=dict\(sigmas"):
         evaluate(CocoKeypointMetric(), [good], {"classes": ("thing",)})
-    with pytest.raises(ValueError, match="1 sigmas, but 2 keypoints"):
+    with pytest.raises(ValueError, match="1 sigmas, but 2"):
         evaluate(CocoKeypointMetric(), [good], {**META, "sigmas": (0.1,)})
 
 
@@ -408,7 +408,7 @@ def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_pa
     hooks = [dict(type="VisualizationHook", max_images=2)]
     visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
     results = train("pose/topdown_shapes.py", tmp_path, **SHORT | {"custom_hooks": hooks, "visualizer": visualizer})
-    assert results["pose/PCK"] > 0.4  # the middle of the box: 0
+    assert results["pose/PCK"] > 0.4  # box center: 0
     assert Image.open(next(tmp_path.glob("*/vis_data/vis_image/test_*.png"))).size[0] == 2 * 288
     (checkpoint,) = tmp_path.glob("best_pose_PCK_*.pth")
     inferencer = Pose2DInferencer(checkpoint, show_progress=False)
@@ -421,7 +421,7 @@ def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_pa
     whole = inferencer([image, image], batch_size=2)["predictions"]
     assert [one["pred_instances"]["bboxes"] for one in whole] == [[[0, 0, 50, 40]]] * 2
     assert inferencer(image, bboxes=[])["predictions"][0]["pred_instances"]["keypoints"] == []
-    with pytest.raises(ValueError, match="2 images, but boxes for 1"):
+    with pytest.raises(ValueError, match="2 images, got 1"):
         inferencer([image, image], bboxes=[[[0, 0, 9, 9]]])
     Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
     out = tmp_path / "predicted"
@@ -452,8 +452,8 @@ def test_any_backbone_of_torchvision() -> None:
         assert model(torch.rand(1, 3, 32, 32)).shape[1] == 2
 
 
-def test_keypoint_rcnn_learns_two_images_by_heart() -> None:
-    """A training that generalises takes minutes: see the slow test."""
+def test_keypoint_rcnn_overfits_two_images() -> None:
+    """Training to generalize takes minutes: see the slow test."""
     pytest.importorskip("pycocotools")
     cfg = Config.fromfile(CONFIGS / "pose/keypoint_rcnn_shapes.py")
     cfg.merge_from_dict({"model.network.min_size": 48, "model.network.anchor_sizes": [[16], [32], [48]]})
@@ -469,7 +469,7 @@ def test_keypoint_rcnn_learns_two_images_by_heart() -> None:
     for one in samples:
         best, truth = one.pred_instances[0], one.gt_instances
         distance = (best.keypoints - truth.keypoints).norm(dim=-1)[truth.keypoints_visible > 0]
-        assert distance.mean() < 3  # from the middle of the box: 15
+        assert distance.mean() < 3  # box center: 15
         assert best.scores[0] > 0.5
     assert (
         evaluate(dict(type="CocoMetric", metric="keypoints"), samples, shapes.metainfo)["coco/keypoints_mAP_50"] > 0.9

@@ -1,4 +1,4 @@
-"""The shipped recipes of classification: in small on shipped images, and for real on a handful of files."""
+"""The shipped classification recipes, on a subset of the shipped images and on a few image files."""
 
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def test_the_modern_recipe_reaches_its_score(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A handful of images, on disk as the data sets are."""
+    """Create a few image files in the layout of each dataset."""
     root = tmp_path_factory.mktemp("files")
     lines = []
     for index in range(8):
@@ -109,7 +109,7 @@ def test_recipes_of_real_data_train_on_a_handful_of_files(
     assert 0 <= tried.test()[metric] <= 100
 
 
-def test_neighbours_among_a_handful_of_files(files: Path, tmp_path: Path) -> None:
+def test_neighbors_among_a_handful_of_files(files: Path, tmp_path: Path) -> None:
     changes = {
         f"model.memory.dataset.{key}": value for key, value in (("data_root", str(files)), ("ann_file", "list.txt"))
     }
@@ -121,7 +121,7 @@ def test_neighbours_among_a_handful_of_files(files: Path, tmp_path: Path) -> Non
     changes |= {"test_evaluator": dict(_delete_=True, type="Accuracy")}
     assert (
         runner("resnet50_knn_imagenet.py", tmp_path, **changes).test()["accuracy/top1"] == 100
-    )  # each is its own neighbour
+    )  # each image is its own neighbor
 
 
 def test_fine_tuning_lowers_the_learning_rate_towards_the_image(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ SMALL = {"type": "UNet", "num_classes": 3, "base_channels": 4, "depth": 2}
 
 
 def sample(plane: Any = None, **metainfo: Any) -> DataSample:
-    """Returns a data sample with these classes, (H, W)."""
+    """Return a data sample with these classes, (H, W)."""
     made = DataSample(metainfo=metainfo)
     if plane is not None:
         made.gt_sem_seg = PixelData(sem_seg=torch.as_tensor(plane)[None])
@@ -56,7 +56,7 @@ def segmentor() -> SemanticSegmentor:
 
 
 class Positions(torch.nn.Module):
-    """Logits that are the input, so that predictions can be told by hand."""
+    """A network that returns its input, so that predictions can be computed by hand."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images
@@ -76,7 +76,7 @@ def test_a_unet_of_the_paper_has_its_size() -> None:
         network = UNet(num_classes=2, in_channels=1)
     convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d)]
     assert sum(module.weight.numel() for module in convolutions) == 31_023_808
-    with pytest.raises(ValueError, match="at least 2 levels, not 1"):
+    with pytest.raises(ValueError, match="depth must be at least 2, not 1"):
         UNet(num_classes=2, depth=1)
 
 
@@ -105,7 +105,7 @@ def test_mistaken_names_of_networks() -> None:
         MODELS.build(dict(type="TorchvisionSegmentationModel", name="lraspp_mobilenet_v3_large", aux_loss=True))
     with pytest.raises(ConfigError, match="num_classes"):
         SemanticSegmentor("fcn_resnet50")
-    with pytest.raises(ConfigError, match="the network has its own"):
+    with pytest.raises(ConfigError, match="num_classes: the network"):
         SemanticSegmentor(SMALL, num_classes=3)
 
 
@@ -189,7 +189,7 @@ def test_ohem_takes_the_hard_pixels() -> None:
 def test_dice() -> None:
     target = torch.tensor([[[0, 0, 1, 255]]])
     certain = 100.0 * F.one_hot(torch.tensor([[[0, 1, 1, 0]]]), 2).permute(0, 3, 1, 2).float()
-    # Class 0: one right, 1 predicted, 2 true; class 1: one right, 2 predicted, 1 true; with 1 added above and below.
+    # Class 0: 1 correct, 1 predicted, 2 true. Class 1: 1 correct, 2 predicted, 1 true. smooth adds 1 to both terms.
     assert DiceLoss()(certain, target).item() == pytest.approx(1 - (2 * 1 + 1) / (3 + 1))
     assert DiceLoss(smooth=1e-6)(certain, target).item() == pytest.approx(1 / 3, abs=1e-5)
     assert DiceLoss(class_weight=[0.0, 1.0], loss_weight=2)(certain, target).item() == pytest.approx(0.5)
@@ -210,7 +210,7 @@ def test_losses_of_the_auxiliary_head_have_their_weight(segmentor: SemanticSegme
 
 
 def test_losses_must_agree() -> None:
-    with pytest.raises(ConfigError, match="ignore_index is 7, the model's 255"):
+    with pytest.raises(ConfigError, match="ignore_index is 7, .* 255"):
         SemanticSegmentor(SMALL, loss=dict(type="DiceLoss", ignore_index=7))
     with pytest.raises(ConfigError, match="two losses have the same name"):
         SemanticSegmentor(SMALL, loss=[DiceLoss(), DiceLoss()])
@@ -219,7 +219,7 @@ def test_losses_must_agree() -> None:
 # ----------------------------------------------------------------------------------------------- annotations, inference
 
 
-def test_class_maps_are_padded_like_the_images(segmentor: SemanticSegmentor) -> None:
+def test_segmentation_maps_are_padded_like_the_images(segmentor: SemanticSegmentor) -> None:
     images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in ((6, 8), (8, 4))]
     truth = [classes(6, 8), classes(8, 4)]
     data = {"inputs": images, "data_samples": [sample(plane) for plane in truth]}
@@ -236,17 +236,17 @@ def test_class_maps_are_padded_like_the_images(segmentor: SemanticSegmentor) -> 
 
 
 def test_bad_annotations_are_named() -> None:
-    with pytest.raises(ValueError, match=r"a/1\.jpg has no gt_sem_seg: does the pipeline load class maps"):
+    with pytest.raises(ValueError, match=r"a/1\.jpg has no gt_sem_seg"):
         gather_seg_maps([sample(img_path="a/1.jpg")], (4, 4))
-    with pytest.raises(ValueError, match=r"a/1\.jpg has the size \(5, 4\), its image \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"a/1\.jpg has size \(5, 4\), .* \(4, 4\)"):
         gather_seg_maps([sample(classes(5, 4), img_path="a/1.jpg")], (4, 4))
-    with pytest.raises(ValueError, match="the batch has no class maps"):
+    with pytest.raises(ValueError, match="the batch has no segmentation maps"):
         gather_seg_maps(None, (4, 4))
 
 
 def test_predictions_have_the_size_of_the_original_image() -> None:
     logits = torch.zeros(2, 2, 4, 4)
-    logits[0, 1, :, :2] = logits[0, 0, :, 2:] = 1  # class 1 on the left; the padding below would say otherwise
+    logits[0, 1, :, :2] = logits[0, 0, :, 2:] = 1  # class 1 on the left; the padding below predicts otherwise
     logits[0, :, 3] = torch.tensor([[-9.0], [9.0]])
     logits[1, 1] = 1
     samples = [sample(img_shape=(3, 4), ori_shape=(6, 8)), sample(img_shape=(4, 4), ori_shape=(4, 4))]
@@ -263,7 +263,7 @@ def test_predictions_without_any_annotation(segmentor: SemanticSegmentor) -> Non
     assert prediction.pred_sem_seg.shape == (8, 8)
 
 
-def test_the_preprocessor_tells_how_large_the_batch_is() -> None:
+def test_the_preprocessor_records_the_size_of_the_batch() -> None:
     samples = [sample(), sample()]
     images = [torch.zeros(3, 5, 7), torch.zeros(3, 6, 4)]
     batch = SegDataPreprocessor(pad_size_divisor=4)({"inputs": images, "data_samples": samples})
@@ -367,7 +367,7 @@ GUESS = [[0, 1, 1], [1, 0, 2]]
 
 
 def test_iou_by_hand() -> None:
-    """Class 0: 1 right of 2, 2 predicted. Class 1: 2 right of 3, 3 predicted. Class 2 is nowhere: it does not count."""
+    """Class 0: 1 correct, 2 predicted, 2 true. Class 1: 2 correct, 3 predicted, 3 true. Class 2 does not occur."""
     metric = IoUMetric(["mIoU", "mDice", "mFscore"], num_classes=3, classwise=True)
     results = evaluate(metric, [(TRUTH, GUESS)])
     expected = {
@@ -392,16 +392,16 @@ def test_the_dataset_names_the_classes() -> None:
     meta = {"classes": ("a",), "seg_classes": ("sky", "a", "b")}
     results = evaluate(IoUMetric(classwise=True), [(TRUTH, GUESS)], meta)
     assert results["seg/Acc.sky"] == 50
-    with pytest.raises(ValueError, match="cannot tell the number of classes"):
+    with pytest.raises(ValueError, match="num_classes"):
         evaluate(IoUMetric(), [(TRUTH, GUESS)])
 
 
 def test_mistakes_of_the_metric() -> None:
-    with pytest.raises(ValueError, match="no metric 'mIou'"):
+    with pytest.raises(ValueError, match="unknown metric 'mIou'"):
         IoUMetric("mIou")
-    with pytest.raises(ValueError, match=r"1 pixels have a true or predicted class beyond the 2"):
+    with pytest.raises(ValueError, match="2 classes, but 1 pixels"):
         evaluate(IoUMetric(num_classes=2), [([[0, 1]], [[0, 2]])])
-    with pytest.raises(ValueError, match=r"the prediction has the shape \(1, 2\), the truth \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"\(1, 2\) and \(2, 3\)"):
         evaluate(IoUMetric(num_classes=2), [(TRUTH, [[0, 1]])])
     with pytest.raises(ValueError, match="has no gt_sem_seg"):
         evaluator = Evaluator(IoUMetric(num_classes=2))
@@ -449,7 +449,7 @@ def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_pa
     assert [(s["label"], s["class"]) for s in segments] == [(label, names[label]) for label in sample_.pred_sem_seg.sem_seg.unique().tolist()]  # fmt: skip
     for segment in segments:
         ones = torch.arange(len(segment["mask"]["counts"])) % 2
-        plane = ones.repeat_interleave(torch.tensor(segment["mask"]["counts"])).reshape(50, 40).T  # down the columns
+        plane = ones.repeat_interleave(torch.tensor(segment["mask"]["counts"])).reshape(50, 40).T  # column by column
         assert torch.equal(plane.bool(), sample_.pred_sem_seg.sem_seg[0] == segment["label"])
         assert segment["area"] == plane.sum()
 

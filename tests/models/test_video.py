@@ -27,7 +27,7 @@ SMALL = dict(type="SmallC3D", num_classes=3, base_channels=4, depth=2)
 
 
 def batch(*labels: int, clips: int = 1, size: int = 8) -> dict[str, Any]:
-    """Returns videos of random clips with these labels, as the loader gives them."""
+    """Return a batch of random clips with these labels, as returned by the loader."""
     shape = (clips, 3, 4, size, size)
     inputs = [torch.randint(0, 256, shape, dtype=torch.uint8) for _ in labels]
     return {"inputs": inputs, "data_samples": [DataSample().set_gt_label(label) for label in labels]}
@@ -51,7 +51,7 @@ def test_networks_of_torchvision(name: str) -> None:
 
 
 def test_mistaken_names_of_networks() -> None:
-    with pytest.raises(ConfigError, match="no network 'r3d_8' for videos") as caught:
+    with pytest.raises(ConfigError, match="no video network 'r3d_8'") as caught:
         Recognizer3D("r3d_8", num_classes=2)
     assert "r3d_18" in str(caught.value)
 
@@ -72,22 +72,22 @@ def test_weights_of_another_number_of_classes_are_left_out_and_reported(tmp_path
 # -------------------------------------------------------------------------------------------------------- preprocessor
 
 
-def test_clips_are_batched_and_normalised() -> None:
+def test_clips_are_batched_and_normalized() -> None:
     preprocessor = ActionDataPreprocessor(mean=[10, 20, 30], std=[1, 2, 3])
     made = preprocessor(batch(1, 2, clips=2))
     assert (made["inputs"].shape, made["inputs"].dtype) == ((2, 2, 3, 4, 8, 8), torch.float32)
     white = torch.full((1, 3, 1, 1, 1), 40, dtype=torch.uint8)
     assert preprocessor({"inputs": [white]})["inputs"].flatten().tolist() == pytest.approx([30, 10, 10 / 3])
     assert preprocessor({"inputs": white[None]})["data_samples"] is None
-    grey = ActionDataPreprocessor(mean=[40], std=[2])({"inputs": [white]})["inputs"]
-    assert grey.abs().max() == 0
+    gray = ActionDataPreprocessor(mean=[40], std=[2])({"inputs": [white]})["inputs"]
+    assert gray.abs().max() == 0
 
 
 def test_mistaken_batches() -> None:
     preprocessor = ActionDataPreprocessor()
     with pytest.raises(ValueError, match="clips of different shapes"):
         preprocessor({"inputs": [torch.zeros(1, 3, 4, 8, 8), torch.zeros(1, 3, 4, 8, 9)]})
-    with pytest.raises(ValueError, match="as FormatShape gives them"):
+    with pytest.raises(ValueError, match="FormatShape"):
         preprocessor({"inputs": [torch.zeros(3, 8, 8)]})
     with pytest.raises(TypeError, match="a dict with inputs"):
         preprocessor([torch.zeros(1, 3, 4, 8, 8)])
@@ -109,7 +109,7 @@ def test_videos_are_mixed_with_their_labels() -> None:
     first, second = (clips.float() for clips in data["inputs"])
     torch.testing.assert_close(made["inputs"][0], share * first + (1 - share) * second)
     assert torch.equal(preprocessor(data)["inputs"][0], first)
-    with pytest.raises(ValueError, match="one clip a video, not 2"):
+    with pytest.raises(ValueError, match="one clip per video, not 2"):
         preprocessor(batch(0, 1, clips=2), training=True)
 
 
@@ -134,7 +134,7 @@ def test_a_step_of_training_is_that_of_a_loop_by_hand() -> None:
 
 
 class Means(nn.Module):
-    """Logits that are told by the first two values of a clip."""
+    """A network whose logits are the first two values of a clip."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -226,7 +226,7 @@ def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_pa
     assert answer["predictions"][0]["pred_class"] in ("left", "right")
     assert len(list((tmp_path / "out").glob("*.png"))) == 4
     assert [one["filename"] for one in inferencer(str(file.parent))["predictions"]] == [str(file)]
-    with pytest.raises(ValueError, match="a video is a path"):
+    with pytest.raises(ValueError, match="a video must be a path"):
         inferencer(array[0])
     options = ["model.backbone.num_classes=2", "model.backbone.base_channels=8"]
     command = ["predict", "video/c3d_moving_shapes", str(checkpoint), str(file.parent), str(folder)]

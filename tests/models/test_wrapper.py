@@ -69,7 +69,7 @@ def test_a_detector_gets_its_targets_and_gives_its_losses() -> None:
 
 
 class Own(nn.Module):
-    """Returns what it is told to."""
+    """A module that returns the result of a given function."""
 
     def __init__(self, output: Any) -> None:
         super().__init__()

@@ -369,7 +369,7 @@ class CheckpointHook(Hook):
         checkpoint = load_checkpoint_file(self.folder.file(name))
         if missing := [key for key in self.published_keys if key not in checkpoint]:
             runner.logger.warning(
-                f"Cannot publish {', '.join(missing)} of {name}: missing among its keys ({', '.join(checkpoint)})."
+                f"{name} has no {', '.join(missing)} to publish; its keys are {', '.join(checkpoint)}."
             )
         published = {key: value for key, value in checkpoint.items() if key in self.published_keys}
         temporary = save_checkpoint(published, temporary_path(self.folder.file(name)))

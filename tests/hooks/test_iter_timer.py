@@ -1,4 +1,4 @@
-"""How long iterations take, on a clock that the test moves."""
+"""IterTimerHook with a clock controlled by the test."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from trainwright.hooks.iter_timer import IterTimerHook
 
 
 class Clock:
-    """A clock that stands still but for :meth:`wait`."""
+    """A clock that only advances in :meth:`wait`."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -70,7 +70,7 @@ def test_training(clock: Clock, run: Any) -> None:
     assert history(run, "train/time") == [25.0, 1.0, 2.0]
 
 
-def test_training_that_goes_on(clock: Clock, run: Any) -> None:
+def test_training_that_continues(clock: Clock, run: Any) -> None:
     hook = IterTimerHook()
     run.iter = 6
     hook.before_train(run)

@@ -1,4 +1,4 @@
-"""When lines are logged, what they hold, and where the numbers go; and that nothing waits in between."""
+"""LoggerHook: interval, content and destination of log lines, and no synchronization between lines."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def positions(runner: Any, mode: str = "train") -> list[str]:
 
 
 def make(tmp_path: Path, length: int = 28, logger: dict[str, Any] | None = None, **options: Any) -> Any:
-    """Returns a run of two epochs of ``length / 4`` batches."""
+    """Return a run of two epochs of ``length / 4`` batches."""
     options.setdefault("train_cfg", {"max_epochs": 2})
     runner = make_runner(tmp_path, dataset=Points(length), **options)
     hook = next(hook for hook in runner.hooks if isinstance(hook, LoggerHook))
@@ -144,7 +144,7 @@ def test_moved_logs_of_several_runs_are_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"interval": 0}, "interval: must be a positive whole number, not 0"),
+        ({"interval": 0}, "interval: must be a positive integer, not 0"),
         ({"interval": 2.5}, "not 2.5"),
         ({"interval_exp_name": -1}, "interval_exp_name"),
         ({"keep_local": False}, "set out_dir"),
@@ -169,7 +169,7 @@ class CountTransfers(TorchDispatchMode):
 
 
 class PerIteration(Hook):
-    """Notes, last of all hooks, what the counter has seen in each iteration, and whether values are pending."""
+    """Record, as the last hook, the number of reads so far and whether values are pending, in each iteration."""
 
     priority = "LOWEST"
 

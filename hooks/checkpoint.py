@@ -58,8 +58,8 @@ class CheckpointHook(Hook):
             results.
         rule: ``"greater"`` or ``"less"`` for all metrics, or one rule per metric; by default, inferred from the
             ``higher_is_better`` attribute of the metric, or else from its name.
-        greater_keys: parts of metric names for which greater is better; overrides what the metric itself states.
-        less_keys: parts of metric names for which less is better; overrides what the metric itself states.
+        greater_keys: parts of metric names for which greater is better; overrides ``higher_is_better`` of the metric.
+        less_keys: parts of metric names for which less is better; overrides ``higher_is_better`` of the metric.
         file_client_args: accepted for compatibility; only the local disk is supported.
         filename_tmpl: file name of regular checkpoints, with one ``{}`` for the number of completed epochs or
             iterations. Default: ``epoch_{}.pth`` or ``iter_{}.pth``.

@@ -35,7 +35,7 @@ class EarlyStoppingHook(Hook):
         monitor: one or several metrics to monitor, such as ``accuracy/top1``.
         rule: ``"greater"`` or ``"less"`` for all metrics, or one rule per metric; by default, inferred from the
             ``higher_is_better`` attribute of the metric, or else from its name.
-        min_delta: minimum change of a score to count as an improvement.
+        min_delta: a score counts as an improvement if it is better than the best one by more than this.
         strict: raise an error if a metric is missing in the results; otherwise log a warning.
         check_finite: stop if a score is NaN or infinite.
         patience: number of validations without improvement after which to stop.

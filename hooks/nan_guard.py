@@ -186,7 +186,9 @@ class NanGuardHook(Hook):
         if self._snapshot is None:
             raise TrainingError(f"{problem}\n{_REMEDY}")
         if self.rollbacks >= self.max_rollbacks:
-            raise TrainingError(f"{problem}\nThe maximum number of rollbacks ({self.max_rollbacks}) is reached.\n{_REMEDY}")
+            raise TrainingError(
+                f"{problem}\nThe maximum number of rollbacks ({self.max_rollbacks}) is reached.\n{_REMEDY}"
+            )
         self.rollbacks += 1
         self._restore(done, regular)
         runner.logger.warning(

@@ -61,7 +61,7 @@ def test_training(clock: Clock, run: Any) -> None:
     hook.before_train(run)
     hook.before_train_epoch(run)
     train(hook, run, clock, 5.0, 20.0)
-    assert run.message_hub.get_info("eta") == 25.0 * 9  # nothing better is known yet
+    assert run.message_hub.get_info("eta") == 25.0 * 9  # no better estimate yet
     train(hook, run, clock, 0.5, 0.5)
     assert run.message_hub.get_info("eta") == 1.0 * 8  # the slow first iteration no longer counts
     train(hook, run, clock, 0.25, 1.75)

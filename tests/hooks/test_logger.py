@@ -45,7 +45,7 @@ def make(tmp_path: Path, length: int = 28, logger: dict[str, Any] | None = None,
             [f"[{epoch}][{done}/7]" for epoch in (1, 2) for done in (3, 6, 7)],
         ),
         (28, {"interval": 7}, ["[1][7/7]", "[2][7/7]"]),
-        (28, {"interval": 10}, ["[1][7/7]", "[2][7/7]"]),  # no full interval: the last one is shown
+        (28, {"interval": 10}, ["[1][7/7]", "[2][7/7]"]),  # no full interval: the last iteration is logged
     ],
 )
 def test_when_lines_are_logged(tmp_path: Path, length: int, logger: dict[str, Any], expected: list[str]) -> None:
@@ -156,7 +156,7 @@ def test_mistakes(options: dict[str, Any], message: str) -> None:
 
 
 class CountTransfers(TorchDispatchMode):
-    """Counts what would wait for a device: reading a number, copying."""
+    """Count the operations that would wait for a device: reading a value, copying."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class PerIteration(Hook):
         self.counter.reads = 0
 
 
-def test_nothing_waits_between_lines_and_a_line_waits_once(tmp_path: Path) -> None:
+def test_no_synchronization_between_log_lines(tmp_path: Path) -> None:
     counter = CountTransfers()
     hook = PerIteration(counter)
     runner = make(tmp_path, 40, {"interval": 5}, train_cfg={"max_epochs": 1}, hooks=[hook])

@@ -232,7 +232,7 @@ def without_text(state: Any) -> Any:
     return [without_text(value) for value in state if not isinstance(value, str)] if isinstance(state, list) else state
 
 
-def bits_of(runner: Any) -> dict[str, Any]:
+def rollback_state_of(runner: Any) -> dict[str, Any]:
     """Return all state that a rollback changes."""
     averages = [hook.ema_model.state_dict() for hook in runner.hooks if isinstance(hook, EMAHook)]
     return {
@@ -262,8 +262,8 @@ def bits_of(runner: Any) -> dict[str, Any]:
 def test_a_rollback_is_exact_when_the_run_is_interrupted(tmp_path: Path, options: dict[str, Any]) -> None:
     """The loss of iteration 7 is NaN; the run is stopped before the snapshot, at it, at the NaN and after it."""
 
-    def run(name: str, cuts: list[int | None]) -> dict[str, Any]:
-        for number, cut in enumerate(cuts):
+    def run(name: str, stops: list[int | None]) -> dict[str, Any]:
+        for number, stop in enumerate(stops):
             guard = {"interval": 1, "snapshot_interval": 4, **options.get("guard", {})}
             hooks = [{"type": "NanGuardHook", "action": "rollback", **guard}, *options.get("hooks", [])]
             more = {key: options[key] for key in ("optim_wrapper",) if key in options}
@@ -271,7 +271,7 @@ def test_a_rollback_is_exact_when_the_run_is_interrupted(tmp_path: Path, options
                 more["model"] = TwoLines()
             runner = make_runner(
                 tmp_path / name,
-                [*hooks, *([StopAt(cut)] if cut else [])],
+                [*hooks, *([StopAt(stop)] if stop else [])],
                 checkpoint=options.get("checkpoint", {"interval": 1}),
                 dataset=Points(20, bad=[13]),
                 batch_size=2,
@@ -286,12 +286,12 @@ def test_a_rollback_is_exact_when_the_run_is_interrupted(tmp_path: Path, options
             if options.get("optimizers"):
                 runner._given["optim_wrapper"] = two_optimizers(runner.model)
             runner.train()
-        return bits_of(runner)
+        return rollback_state_of(runner)
 
     expected = run("whole", [None])
     assert expected["rollbacks"] == [1]
-    for cuts in ([3, 4, 7, 8, None], [6, 7, None], [7, None], [9, None]):
-        torch.testing.assert_close(run(str(cuts), cuts), expected, rtol=0, atol=0)
+    for stops in ([3, 4, 7, 8, None], [6, 7, None], [7, None], [9, None]):
+        torch.testing.assert_close(run(str(stops), stops), expected, rtol=0, atol=0)
 
 
 def test_a_rollback_is_exact_when_the_run_is_trained_further_by_the_same_runner(tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_with_action_stop_the_file_has_no_snapshot(tmp_path: Path) -> None:
     assert "snapshot" not in state
 
 
-UNREAD: dict[str, Any] = {
+NAN_BEFORE_CHECK: dict[str, Any] = {
     "dataset": Points(8, bad=[3]), "batch_size": 2, "train_dataloader": IN_ORDER,
     "train_cfg": {"by_epoch": False, "max_iters": 4, "val_interval": 2},
 }  # fmt: skip
@@ -346,7 +346,7 @@ def test_remaining_losses_are_checked_before_a_validation(tmp_path: Path) -> Non
     guard = NanGuardHook(action="rollback", interval=50)
     early = EarlyStoppingHook("acc", patience=5)
     saver = {"save_best": "acc", "by_epoch": False}
-    runner = make_runner(tmp_path, [guard, early], metric=Finite(), checkpoint=saver, **UNREAD)
+    runner = make_runner(tmp_path, [guard, early], metric=Finite(), checkpoint=saver, **NAN_BEFORE_CHECK)
     runner.train()
     assert runner.iter == 4
     assert guard.rollbacks == 1
@@ -374,7 +374,7 @@ class FailingData(Points):
 def test_remaining_losses_are_checked_before_any_checkpoint(tmp_path: Path, saver: Any) -> None:
     guard = NanGuardHook(action="rollback", interval=50)
     failing = saver == "an error"
-    options = UNREAD | ({"dataset": FailingData(8, bad=[3])} if failing else {})
+    options = NAN_BEFORE_CHECK | ({"dataset": FailingData(8, bad=[3])} if failing else {})
     runner = make_runner(tmp_path, [guard, *([] if failing else [saver])], **options)
     if failing:
         with pytest.raises(OSError, match="the disk is gone"):
@@ -399,14 +399,17 @@ def test_losses_are_also_checked_before_a_subclass_of_checkpoint_hook_saves(tmp_
                 self._save_regular(runner)
 
     guard = NanGuardHook(action="rollback", interval=50)
-    make_runner(tmp_path, [guard, OwnSaver(by_epoch=False, save_last=False)], **UNREAD).train()
+    make_runner(tmp_path, [guard, OwnSaver(by_epoch=False, save_last=False)], **NAN_BEFORE_CHECK).train()
     assert torch.isfinite(torch.load(tmp_path / "iter_2.pth", weights_only=True)["state_dict"]["fc.weight"]).all()
 
 
 def test_a_rollback_does_not_warn_about_optimizer_settings(tmp_path: Path) -> None:
     guard = NanGuardHook(action="rollback", interval=1, snapshot_interval=1)
     runner = make_runner(
-        tmp_path, [guard], param_scheduler={"type": "ConstantLR", "factor": 0.5, "end": 2, "by_epoch": False}, **UNREAD
+        tmp_path,
+        [guard],
+        param_scheduler={"type": "ConstantLR", "factor": 0.5, "end": 2, "by_epoch": False},
+        **NAN_BEFORE_CHECK,
     )
     runner.train()
     assert "is kept, not" not in log_of(runner)

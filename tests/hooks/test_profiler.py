@@ -17,7 +17,7 @@ def test_an_epoch_is_profiled_into_a_trace(tmp_path: Path) -> None:
     runner.train()
     names = {event.get("name") for event in json.loads(trace.read_text())["traceEvents"]}
     assert {"aten::linear", "aten::mse_loss"} <= names
-    assert log_of(runner).count("The profiler stops") == 1
+    assert log_of(runner).count("Stopping the profiler") == 1
 
 
 def test_iterations_are_profiled_into_the_log(tmp_path: Path) -> None:

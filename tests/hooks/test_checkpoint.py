@@ -284,13 +284,13 @@ def test_the_hook_costs_nothing_at_the_points_it_does_not_need() -> None:
     ("options", "message"),
     [
         ({"save_best": "acc", "rule": "bigger"}, "'bigger'"),
-        ({"save_best": ["acc", "acc"]}, "named twice"),
+        ({"save_best": ["acc", "acc"]}, "CheckpointHook: .*acc"),
         ({"save_best": ["acc", "auto"]}, "'auto'"),
-        ({"save_best": ["acc", "loss", "mAP"], "rule": ["less", "greater"]}, "2 rules for 3 metrics"),
+        ({"save_best": ["acc", "loss", "mAP"], "rule": ["less", "greater"]}, "2 .*3"),
         ({"save_begin": -1}, "save_begin"),
-        ({"filename_tmpl": "epoch.pth"}, "filename_tmpl"),
-        ({"backend_args": {"backend": "petrel"}}, "local paths only"),
-        ({"file_client_args": {"backend": "petrel"}}, "local paths only"),
+        ({"filename_tmpl": "epoch.pth"}, "filename_tmpl: .*exactly one"),
+        ({"backend_args": {"backend": "petrel"}}, "backend_args: .*petrel"),
+        ({"file_client_args": {"backend": "petrel"}}, "file_client_args: .*petrel"),
     ],
 )
 def test_impossible_settings_are_refused(options: dict, message: str) -> None:

@@ -224,7 +224,7 @@ def test_a_checkpoint_cannot_make_a_run_remove_files_elsewhere(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["../iter_{}.pth", "/tmp/iter_{}.pth", "a/iter_{}.pth"])
 def test_a_file_name_cannot_lead_out_of_the_folder(name: str) -> None:
-    with pytest.raises(ConfigError, match="filename_tmpl"):
+    with pytest.raises(ConfigError, match="is not a file name"):
         CheckpointHook(filename_tmpl=name)
 
 

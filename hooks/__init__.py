@@ -1,4 +1,4 @@
-"""What happens around a step: one class a file."""
+"""Hooks, one per file."""
 
 from trainwright.engine.lazy import attach
 

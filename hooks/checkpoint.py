@@ -1,4 +1,4 @@
-"""Saves checkpoints: regular ones, the best, the last, and a published one."""
+"""Save checkpoints: regular, best, last and published ones."""
 
 import hashlib
 import os
@@ -32,52 +32,52 @@ if TYPE_CHECKING:
 
 @HOOKS.register_module()
 class CheckpointHook(Hook):
-    """Saves checkpoints every few epochs or iterations, at the end, and when a metric is better than ever.
+    """Save checkpoints at regular intervals, at the end of training, and whenever a metric improves.
 
-    Every file is complete: a run can be resumed from it, ``best_*`` included. A file is removed only after
-    its successor is safe on the disk. Files of the same moment share their bytes (hard links where the disk
-    has them).
+    Training can be resumed from any of the checkpoints, including ``best_*``. A file is removed only after its
+    replacement has been written safely. Checkpoints of the same iteration share their storage (as hard links,
+    if the file system supports them).
 
-    A disk that is full or fails does not end the run: a warning says what was not written, the last good
-    files stay, and saving is tried again at the next interval.
+    A disk error, such as a full disk, does not end the run: a warning reports the checkpoint that was not
+    written, the last good files are kept, and the next save is tried as usual.
 
-    Cost per step: none by epochs, under 1 µs by iterations; a save waits for the device once.
+    Cost per step: none by epoch, less than 1 µs by iteration; each save waits for the device once.
 
     Args:
-        interval: save every so many epochs or iterations; -1 for never.
-        by_epoch: count epochs, not iterations.
-        save_optimizer: put the optimizer's state into the files.
-        save_param_scheduler: put the schedulers' state into the files.
-        out_dir: where to; a folder named as ``work_dir`` is made in it. Default: ``work_dir``.
-        max_keep_ckpts: how many regular checkpoints to keep, the newest; -1 for all. ``best_*`` are not
-            counted.
-        save_last: save at the end of the training, whatever the interval, also at an early stop. (A run that
-            is interrupted is saved in any case: by the first of these hooks, as a regular checkpoint with all
+        interval: number of epochs or iterations between checkpoints; -1 for none.
+        by_epoch: count epochs instead of iterations.
+        save_optimizer: save the optimizer state.
+        save_param_scheduler: save the state of the parameter schedulers.
+        out_dir: folder to save to, in a subfolder named like ``work_dir``. Default: ``work_dir`` itself.
+        max_keep_ckpts: number of regular checkpoints to keep, -1 for all; older ones are removed. ``best_*``
+            files are not counted.
+        save_last: also save at the end of training, regardless of the interval, including after an early stop.
+            (An interrupted run is always saved: the first of these hooks saves a regular checkpoint with all
             state.)
-        save_best: metrics whose best checkpoint is kept: one, several, or ``"auto"`` for the first of the
+        save_best: one or several metrics whose best checkpoint is kept, or ``"auto"`` for the first metric in the
             results.
-        rule: ``"greater"`` or ``"less"`` for all of them, or one for each; by default, what the metric says of
-            itself (``higher_is_better``), else the words in its name.
-        greater_keys: parts of names of metrics whose greater scores are better, whatever the metric says.
-        less_keys: parts of names of metrics whose lower scores are better, likewise.
-        file_client_args: accepted for old configs; only the local disk is supported.
-        filename_tmpl: name of the regular files with one ``{}`` for the number of epochs or iterations done.
-            Default: ``epoch_{}.pth`` or ``iter_{}.pth``.
-        backend_args: as ``file_client_args``.
-        published_keys: at the end of the training, not where it is interrupted, write
-            ``{name}-{first 8 digits of its SHA-256}.pth`` beside the last and the best files, with only these
-            keys of them; ``["meta", "state_dict"]`` for the weights alone.
-        save_begin: number of epochs or iterations after which the interval begins to count.
-        async_save: write in the background: the training waits only while the state is copied to host memory
-            (which holds it once more from then on), and for the save before.
-        on_save_error: ``"warn"``, or ``"raise"`` to end the run when a checkpoint cannot be written.
+        rule: ``"greater"`` or ``"less"`` for all metrics, or one rule per metric; by default, inferred from the
+            ``higher_is_better`` attribute of the metric, or else from its name.
+        greater_keys: parts of metric names for which greater is better; overrides ``higher_is_better`` of the metric.
+        less_keys: parts of metric names for which less is better; overrides ``higher_is_better`` of the metric.
+        file_client_args: accepted for compatibility; only the local disk is supported.
+        filename_tmpl: file name of regular checkpoints, with one ``{}`` for the number of completed epochs or
+            iterations. Default: ``epoch_{}.pth`` or ``iter_{}.pth``.
+        backend_args: same as ``file_client_args``.
+        published_keys: when the training is complete, write copies of the last and the best checkpoints with
+            only these keys, as ``{name}-{first 8 digits of its SHA-256}.pth``; ``["meta", "state_dict"]`` for
+            the weights only.
+        save_begin: number of epochs or iterations after which the interval starts to count.
+        async_save: write in the background. The training only waits for the previous save and for copying the
+            state to host memory, where the copy stays allocated.
+        on_save_error: ``"warn"``, or ``"raise"`` to end the run if a checkpoint cannot be written.
 
     Raises:
-        ConfigError: settings that are impossible; before the first step, a rule that cannot be inferred.
+        ConfigError: a setting is invalid or, before the first step, a rule cannot be inferred.
     """
 
     priority = "VERY_LOW"
-    monitor_argument = "save_best"  # of which `check` finds out which scores are better
+    monitor_argument = "save_best"  # names the metrics whose rules `check` tries to infer
 
     def __init__(
         self,
@@ -100,10 +100,10 @@ class CheckpointHook(Hook):
         async_save: bool = False,
         on_save_error: Literal["warn", "raise"] = "warn",
     ) -> None:
-        _refuse_remote("file_client_args", file_client_args)
-        _refuse_remote("backend_args", backend_args)
+        _reject_remote("file_client_args", file_client_args)
+        _reject_remote("backend_args", backend_args)
         if save_begin < 0:
-            raise ConfigError("CheckpointHook.save_begin", f"must not be less than 0, but is {save_begin}")
+            raise ConfigError("CheckpointHook.save_begin", f"must not be negative, but is {save_begin}")
         self.interval = interval
         self.by_epoch = by_epoch
         self.save_optimizer = save_optimizer
@@ -112,10 +112,10 @@ class CheckpointHook(Hook):
         self.save_last = save_last
         self.filename_tmpl = filename_tmpl or ("epoch_{}.pth" if by_epoch else "iter_{}.pth")
         if self.filename_tmpl.count("{}") != 1:
-            raise ConfigError("CheckpointHook.filename_tmpl", f"{filename_tmpl!r} must have one {{}}")
+            raise ConfigError("CheckpointHook.filename_tmpl", f"{filename_tmpl!r} must contain exactly one {{}}")
         if not is_file_name(self.filename_tmpl):
-            hint = "name the folder in `out_dir`"
-            raise ConfigError("CheckpointHook.filename_tmpl", f"{filename_tmpl!r} leads to another folder", hint)
+            hint = "set the folder with `out_dir`"
+            raise ConfigError("CheckpointHook.filename_tmpl", f"{filename_tmpl!r} is not a file name", hint)
         if on_save_error not in ("warn", "raise"):
             raise ConfigError("CheckpointHook.on_save_error", f"must be 'warn' or 'raise', not {on_save_error!r}")
         self.async_save = async_save
@@ -129,53 +129,55 @@ class CheckpointHook(Hook):
         self._monitors: list[Monitor] | None = None
         check_rules(self.save_best, rule, owner="CheckpointHook")
         if "auto" in self.save_best and len(self.save_best) > 1:
-            raise ConfigError("CheckpointHook.save_best", "'auto' stands alone", "name all metrics, or only 'auto'")
+            raise ConfigError(
+                "CheckpointHook.save_best", "'auto' cannot be combined with metrics", "list the metrics, or only 'auto'"
+            )
         self.folder = CheckpointFolder(max_keep_ckpts)
-        self._improved: dict[str, float] = {}
+        self._new_best: dict[str, float] = {}
         self._rules: dict[str, str] = {}
-        self._failed = False
+        self._save_failed = False
 
     def get_triggered_stages(self) -> list[str]:
-        """Return the points at which it acts; when it counts epochs, iterations are not among them."""
+        """Return the hook points: those of epochs or those of iterations."""
         stages = super().get_triggered_stages()
         return [stage for stage in stages if stage != ("after_train_iter" if self.by_epoch else "after_train_epoch")]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best scores, and the names of the files within their folder, which may move."""
+        """Return the best scores, and the file names relative to their folder, which may move."""
         return {**self.folder.state_dict(), "rules": self._known_rules()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what :meth:`state_dict` returned."""
+        """Load the state."""
         self.folder.load_state_dict(state)
         self._rules = dict(state.get("rules", {}))
 
     def before_train(self, runner: "Runner") -> None:
-        """Find the folder and what a resumed run has in it, and remove files that a run cut short meant to remove."""
+        """Set up the folder, and remove obsolete files that an interrupted run left behind."""
         if "auto" not in self.save_best:
             self._monitors = self._make_monitors(runner, self.save_best)
         folder = self.folder
         folder.path = self._folder_path(runner)
         runner.logger.info(f"Checkpoints will be saved to {folder.path}.")
         if not (folder.best_scores or folder.regular):
-            self._adopt(runner.message_hub)
-        self._forget_unwatched(runner)
+            self._load_mmengine_state(runner.message_hub)
+        self._forget_stale_best(runner)
         missing = [set[str]()]
         if is_main_process():
             resumed = runner.start.path if runner.start.resumes else None
             missing = [folder.missing(None if resumed is None else Path(resumed).parent)]
         broadcast_object_list(missing)
         folder.forget(missing[0])
-        self._update_hub(runner)  # the folder may have moved, and metrics may have been dropped
+        self._update_hub(runner)  # the folder may have moved, and metrics may have been removed
         folder.drop_surplus()
         if is_main_process():
             for name in remove_leftovers(folder.path):
-                runner.logger.info(f"Removed {name}, an incomplete file of a run that was killed.")
+                runner.logger.info(f"Removed {name}, an incomplete file from a killed run.")
             self._check_space(runner, folder.path)
-            folder.remove_obsolete(self._files_of_others(runner))
+            folder.remove_obsolete(self._files_of_other_hooks(runner))
             self._report_unremoved(runner)
 
     def after_train_epoch(self, runner: "Runner") -> None:
-        """Save, if this epoch is due."""
+        """Save a checkpoint if this epoch is due."""
         last = self.save_last and self.is_last_train_epoch(runner)
         if last or self.every_n_epochs(runner, self.interval, self.save_begin):
             runner.logger.info(f"Saving checkpoint at {runner.epoch + 1} epochs")
@@ -188,46 +190,46 @@ class CheckpointHook(Hook):
         data_batch: DataBatch = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Save, if this iteration is due."""
+        """Save a checkpoint if this iteration is due."""
         last = self.save_last and self.is_last_train_iter(runner)
         if last or self.every_n_train_iters(runner, self.interval, self.save_begin):
             runner.logger.info(f"Saving checkpoint at {runner.iter + 1} iterations")
             self._save_regular(runner)
 
     def after_val_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
-        """Compare the results with the best ones."""
+        """Compare the scores with the best ones."""
         if not self.save_best or self.folder.path is None:
             return
         if not metrics:
-            runner.logger.warning("The validation has no results, so no best checkpoint is saved.")
+            runner.logger.warning("The validation returned no metrics, so no best checkpoint is saved.")
             return
         if self._monitors is None:
             self._monitors = self._make_monitors(runner, [next(iter(metrics))])
-            self._forget_unwatched(runner)
+            self._forget_stale_best(runner)
             self._update_hub(runner)
         for monitor in self._monitors:
             score = score_of(metrics, monitor.metric, owner="CheckpointHook.save_best")
             best = self.folder.best_scores.get(monitor.metric, monitor.worst)
             if score is not None and monitor.is_better(score, best):
-                self._improved[monitor.metric] = score
+                self._new_best[monitor.metric] = score
 
     def after_val(self, runner: "Runner") -> None:
-        """Save the best checkpoints; only now do the counters include the validation."""
-        if self._improved:
-            self._save_best(runner, self._improved)
-            self._improved = {}
+        """Save the best checkpoints; not earlier, because only now is the validation counted as done."""
+        if self._new_best:
+            self._save_best(runner, self._new_best)
+            self._new_best = {}
 
     def after_train(self, runner: "Runner") -> None:
-        """Wait for the last save, and publish the last and the best checkpoints of a complete training."""
+        """Wait for the last save and, if the training is complete, publish the last and the best checkpoints."""
         folder = self.folder
         if runner.state.complete:
             save_if_stopped(runner)
             if self.save_last and folder.last_at != _progress(runner)[1]:
-                self._save_regular(runner, name=self._name_of_stop(runner))
+                self._save_regular(runner, name=self._stop_name(runner))
         runner.checkpoint_writer.wait()
-        if self._failed:
+        if self._save_failed:
             newest = f"the newest checkpoint is {folder.last}" if folder.last else "there is no checkpoint"
-            runner.logger.error("The end of the training is NOT saved: %s.", newest)
+            runner.logger.error("The final state was NOT saved: %s.", newest)
         if self.published_keys and not runner.state.interrupted and is_main_process():
             at_end = self.save_last and folder.last_at == _progress(runner)[1]
             last = [folder.last] if at_end and folder.last else []
@@ -238,34 +240,34 @@ class CheckpointHook(Hook):
                     self._report_error(runner, error, f"{name} could not be published")
 
     def after_run(self, runner: "Runner") -> None:
-        """Wait for a save in progress, also where an exception ended the training."""
+        """Wait for a save in progress, even if an exception ended the training."""
         runner.checkpoint_writer.wait()
         self.folder.path = None
 
     def save_stopped(self, runner: "Runner", meta: Mapping[str, Any]) -> bool:
-        """Save the state of a stopped run as a regular checkpoint with all state.
+        """Save a regular checkpoint with all state when a run is stopped.
 
         Args:
-            runner: the run.
-            meta: further entries of the checkpoint's ``meta``.
+            runner: the runner.
+            meta: additional entries for the ``meta`` of the checkpoint.
 
         Returns:
-            Whether it is written; a warning says why not.
+            Whether the checkpoint was written; if not, a warning gives the reason.
         """
         if self.folder.path is None:
             return False
         try:
-            self._save_regular(runner, name=self._name_of_stop(runner), meta=meta)
+            self._save_regular(runner, name=self._stop_name(runner), meta=meta)
             runner.checkpoint_writer.wait()
         except CheckpointError as error:
             runner.logger.warning(f"{error}")
             return False
-        return not self._failed
+        return not self._save_failed
 
     def _save_regular(
         self, runner: "Runner", *, name: str | None = None, meta: Mapping[str, Any] | None = None
     ) -> None:
-        """Write a regular checkpoint; one with ``meta`` is that of a stop, and has all state."""
+        """Write a regular checkpoint; ``meta`` is passed when a run is stopped, and implies saving all state."""
         runner.checkpoint_writer.prepare()
         self.folder.remember()
         name = name or self._regular_name(runner)
@@ -283,9 +285,9 @@ class CheckpointHook(Hook):
         self._update_hub(runner)
         rewritten = []
         if folder.last_at == _progress(runner)[1] and folder.last is not None:
-            rewritten = [folder.last]  # of the same moment, but it does not know the new best yet
+            rewritten = [folder.last]  # same iteration, but its hook state lacks the new best scores
         self._write(runner, [*names, *rewritten])
-        if self._failed:
+        if self._save_failed:
             return
         epochs, iterations = _progress(runner)
         done = f"{epochs} epochs" if self.by_epoch else f"{iterations} iterations"
@@ -293,7 +295,7 @@ class CheckpointHook(Hook):
             runner.logger.info(f"The best checkpoint with {score:0.4f} {metric} at {done} is saved to {name}.")
 
     def _write(self, runner: "Runner", names: list[str], meta: Mapping[str, Any] | None = None) -> None:
-        """Write one checkpoint under several names, and remove the files that it replaces."""
+        """Write a checkpoint under one or several names, and remove the files that it replaces."""
         optimizer, schedulers = self.save_optimizer or meta is not None, self.save_param_scheduler or meta is not None
         others_are_complete = any(
             hook.save_optimizer and hook.save_param_scheduler for hook in _checkpoint_hooks(runner)
@@ -306,7 +308,7 @@ class CheckpointHook(Hook):
             meta=meta,
             newest=(optimizer and schedulers) or not others_are_complete,
             background=self.async_save,
-            then=partial(self.folder.remove_obsolete, self._files_of_others(runner)),
+            then=partial(self.folder.remove_obsolete, self._files_of_other_hooks(runner)),
             done=lambda error: self._finish_write(runner, iteration, error),
         )
         if not is_main_process():
@@ -314,59 +316,61 @@ class CheckpointHook(Hook):
 
     def _finish_write(self, runner: "Runner", iteration: int, error: OSError | None) -> None:
         folder = self.folder
-        self._failed = error is not None
+        self._save_failed = error is not None
         if error is None:
             self._report_unremoved(runner)
             return
         folder.undo()
         self._update_hub(runner)
         runner.message_hub.update_info("last_ckpt", str(folder.file(folder.last)) if folder.last else None)
-        self._report_error(runner, error, f"the checkpoint of iteration {iteration} is NOT saved")
+        self._report_error(runner, error, f"the checkpoint of iteration {iteration} was NOT saved")
 
     def _report_error(self, runner: "Runner", error: OSError, what: str) -> None:
         text = f"{what}: {error}"
         if self.on_save_error == "raise":
             raise CheckpointError(text) from error
-        newest = f"the newest good one is {self.folder.last}" if self.folder.last else "there is none yet"
-        runner.logger.warning(f"{text}. Training continues; {newest}. The next save is tried as usual.")
+        newest = f"the newest checkpoint is {self.folder.last}" if self.folder.last else "there is no checkpoint yet"
+        runner.logger.warning(f"{text}. Training continues; {newest}. The next save will be tried as usual.")
 
     def _report_unremoved(self, runner: "Runner") -> None:
-        for name, error in self.folder.unremoved.items():  # removing them is tried again after the next save
-            runner.logger.warning(f"The old checkpoint {self.folder.file(name)} could not be removed: {error}")
+        for name, error in self.folder.unremoved.items():  # retried after the next save
+            runner.logger.warning(f"Could not remove the old checkpoint {self.folder.file(name)}: {error}")
         self.folder.unremoved.clear()
 
     def _check_space(self, runner: "Runner", path: Path) -> None:
-        """Report before the first step if the disk is too small for the checkpoints to come."""
-        existing = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+        """Warn or raise before the first step if there is not enough disk space for the expected checkpoints."""
+        existing_folder = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+        free = shutil.disk_usage(existing_folder).free
         modules = [unwrap(runner.model), *(module for hook in runner.hooks for module in hook.extra_modules())]
-        each = bytes_of([runner.optim_wrapper.state_dict(), *(module.state_dict() for module in modules)])
-        free = shutil.disk_usage(existing).free
+        size = bytes_of([runner.optim_wrapper.state_dict(), *(module.state_dict() for module in modules)])
         keep = self.folder.max_keep
-        regular = keep + 1 if keep > 0 else self._number_of_saves(runner)
-        there = len(self.folder.regular) + len(self.folder.best)
-        needed = each * max(1, regular + len(self.save_best) - there)
+        regular = keep + 1 if keep > 0 else self._remaining_saves(runner)
+        already_written = len(self.folder.regular) + len(self.folder.best)
+        needed = size * max(1, regular + len(self.save_best) - already_written)
         if free >= needed:
             return
-        text = f"{path} has {human_bytes(free)} free; a checkpoint takes at least {human_bytes(each)}"
-        if free < each:
-            text += ": not even one fits"
+        text = f"{path} has {human_bytes(free)} free; a checkpoint takes at least {human_bytes(size)}"
+        if free < size:
+            text += ", so not even one fits"
             if self.on_save_error == "raise":
-                raise CheckpointError(f"{text}: make room, or choose another `out_dir` or --work-dir")
+                raise CheckpointError(f"{text}: free some space, or choose another `out_dir` or --work-dir")
         else:
-            text += f", and this run will keep about {needed // each} of them"
-        runner.logger.warning(f"{text}: make room, set max_keep_ckpts, or choose another `out_dir` or --work-dir")
+            text += f", and this run will keep about {needed // size} of them"
+        runner.logger.warning(f"{text}: free some space, set max_keep_ckpts, or choose another `out_dir` or --work-dir")
 
-    def _number_of_saves(self, runner: "Runner") -> int:
+    def _remaining_saves(self, runner: "Runner") -> int:
         if self.interval <= 0:
             return int(self.save_last)
         done, end = (runner.epoch, runner.max_epochs) if self.by_epoch else (runner.iter, runner.max_iters)
         return -(-(end - max(done, self.save_begin)) // self.interval)
 
     def _publish(self, runner: "Runner", name: str) -> None:
-        """Write a copy with only the published keys, its name ending in the digest of its bytes."""
+        """Write a copy with only the published keys; its name ends with the first digits of its SHA-256."""
         checkpoint = load_checkpoint_file(self.folder.file(name))
-        if absent := [key for key in self.published_keys if key not in checkpoint]:
-            runner.logger.warning(f"{name} has no {', '.join(absent)} to publish, only {', '.join(checkpoint)}.")
+        if missing := [key for key in self.published_keys if key not in checkpoint]:
+            runner.logger.warning(
+                f"{name} has no {', '.join(missing)} to publish; its keys are {', '.join(checkpoint)}."
+            )
         published = {key: value for key, value in checkpoint.items() if key in self.published_keys}
         temporary = save_checkpoint(published, temporary_path(self.folder.file(name)))
         with temporary.open("rb") as file:
@@ -374,7 +378,7 @@ class CheckpointHook(Hook):
         target = self.folder.file(f"{Path(name).stem}-{digest[:8]}.pth")
         temporary.replace(target)
         sync_folder(target.parent)
-        runner.logger.info(f"The checkpoint {name} is published to {target}.")
+        runner.logger.info(f"Published the checkpoint {name} to {target}.")
 
     def _make_monitors(self, runner: "Runner", metrics: list[str]) -> list[Monitor]:
         return make_monitors(
@@ -392,33 +396,33 @@ class CheckpointHook(Hook):
             folder = Path(self.out_dir) / folder.absolute().name
         return folder
 
-    def _name_of_stop(self, runner: "Runner") -> str:
-        """Return the name of a file that may be due in the middle of an epoch."""
+    def _stop_name(self, runner: "Runner") -> str:
+        """Return the file name for a stopped run, which may be in the middle of an epoch."""
         if self.by_epoch and not stopped_at_epoch(runner):
             return f"iter_{_progress(runner)[1]}.pth"
         return self._regular_name(runner)
 
-    def _adopt(self, hub: "MessageHub") -> None:
-        """Adopt what MMEngine recorded in a checkpoint that is resumed."""
+    def _load_mmengine_state(self, hub: "MessageHub") -> None:
+        """Load the best scores and file names from the message hub of a checkpoint written by MMEngine."""
         for metric in self.save_best:
             suffix = "" if len(self.save_best) == 1 else f"_{metric}"
             score, path = hub.get_info(f"best_score{suffix}"), hub.get_info(f"best_ckpt{suffix}")
-            is_its_own = path is not None and Path(path).name.startswith(best_name(metric, ""))
-            if metric != "auto" and score is not None and is_its_own:
+            is_of_metric = path is not None and Path(path).name.startswith(best_name(metric, ""))
+            if metric != "auto" and score is not None and is_of_metric:
                 self.folder.add_best(metric, float(score), Path(path).name)
         if self.folder.max_keep > 0:
             self.folder.regular = [self.filename_tmpl.format(step) for step in hub.get_info("keep_ckpt_ids", [])]
 
-    def _files_of_others(self, runner: "Runner") -> set[str]:
-        """Return the names of the files that other hooks keep in the same folder."""
+    def _files_of_other_hooks(self, runner: "Runner") -> set[str]:
+        """Return the names of files in the same folder that belong to other checkpoint hooks."""
         others = (hook for hook in _checkpoint_hooks(runner) if hook is not self)
         return {name for hook in others if hook._folder_path(runner) == self.folder.path for name in hook.folder.names}
 
     def _known_rules(self) -> dict[str, str]:
         return self._rules if self._monitors is None else {monitor.metric: monitor.rule for monitor in self._monitors}
 
-    def _forget_unwatched(self, runner: "Runner") -> None:
-        """Forget the best of metrics that are no longer watched, or by another rule; their files stay."""
+    def _forget_stale_best(self, runner: "Runner") -> None:
+        """Forget best scores whose metric is no longer monitored or whose rule has changed, but keep the files."""
         if self._monitors is None:  # "auto", before the first validation
             return
         rules = self._known_rules()
@@ -426,10 +430,10 @@ class CheckpointHook(Hook):
             if metric in rules and self._rules.get(metric, rules[metric]) == rules[metric]:
                 continue
             if (name := self.folder.forget_best(metric)) is not None:
-                runner.logger.info(f"{name} stays as it is: {metric} is no longer watched, or by another rule.")
+                runner.logger.info(f"Keeping {name}: {metric} is no longer monitored, or its rule has changed.")
 
     def _update_hub(self, runner: "Runner") -> None:
-        """Leave the best scores and paths of all these hooks where scripts written for MMEngine look for them."""
+        """Write the best scores and paths of all checkpoint hooks to the keys that MMEngine uses."""
         hub, hooks = runner.message_hub, _checkpoint_hooks(runner)
         metrics = {metric for hook in hooks for metric in (*hook._rules, *hook._known_rules())}
         for key in ("best_score", "best_ckpt"):
@@ -450,7 +454,7 @@ def _checkpoint_hooks(runner: "Runner") -> list[CheckpointHook]:
 
 
 def _progress(runner: "Runner") -> tuple[int, int]:
-    """Returns how many epochs and iterations are finished, those included that are not counted yet."""
+    """Return the number of completed epochs and iterations, including those not yet counted by the runner."""
     state = runner.state.state_dict()
     return state["epoch"], state["iter"]
 
@@ -459,10 +463,10 @@ def _as_list(value: str | Sequence[str] | None) -> list[str]:
     return [] if value is None else [value] if isinstance(value, str) else list(value)
 
 
-def _refuse_remote(argument: str, value: dict[str, Any] | None) -> None:
+def _reject_remote(argument: str, value: dict[str, Any] | None) -> None:
     if value and value.get("backend", "local") not in ("local", "disk"):
         raise ConfigError(
             f"CheckpointHook.{argument}",
-            f"checkpoints are written to local paths only, not with {value}",
-            "mount the storage and name the folder in `out_dir`",
+            f"checkpoints can only be written to local paths, not with {value}",
+            "mount the storage and set `out_dir` to the folder",
         )

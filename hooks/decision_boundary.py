@@ -1,4 +1,4 @@
-"""Draws how a classifier of points in the plane divides it."""
+"""Draw the decision boundary of a classifier of 2D points."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +17,21 @@ COLORS = np.array(
     [[31, 119, 180], [255, 127, 14], [44, 160, 44], [214, 39, 40], [148, 103, 189], [140, 86, 75]],
     dtype=np.float64,
 )
-"""One colour a class, in turn."""
+"""RGB colors of the classes, reused cyclically if there are more classes."""
 
 
 @HOOKS.register_module()
 class DecisionBoundaryHook(Hook):
-    """At the end of the training, draws to which class each point of the plane is given, and the training points.
+    """Draw the predicted class of each point in the plane, and the training points, at the end of training.
 
-    The image goes to the visualizer's backends as ``decision_boundary``. The dataset must offer its points and classes
-    as ``inputs``, of shape (N, 2), and ``labels``, as ``TwoClouds`` and ``XOR`` do. Costs nothing per step.
+    The image is sent to the visualization backends as ``decision_boundary``. The dataset must have the attributes
+    ``inputs``, the points, of shape (N, 2), and ``labels``, as ``TwoClouds`` and ``XOR`` do.
+
+    Cost per step: none.
 
     Args:
         size: height and width of the image in pixels.
-        margin: how far the image reaches beyond the outermost points, as a part of their range.
+        margin: space around the outermost points, as a fraction of their range.
     """
 
     def __init__(self, size: int = 400, margin: float = 0.2) -> None:
@@ -37,7 +39,7 @@ class DecisionBoundaryHook(Hook):
         self.margin = margin
 
     def after_train(self, runner: "Runner") -> None:
-        """Draws the image."""
+        """Draw the image."""
         dataset = runner.train_dataloader.dataset
         points, labels = dataset.inputs, dataset.labels
         low, high = points.amin(0), points.amax(0)
@@ -48,11 +50,11 @@ class DecisionBoundaryHook(Hook):
             row = self.size - 1 - row
             image[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2] = COLORS[label % len(COLORS)]
         runner.visualizer.add_image("decision_boundary", image.round().astype(np.uint8), step=runner.iter)
-        runner.logger.info("The decision boundary is drawn in %s", runner.log_dir)
+        runner.logger.info("Saved the decision boundary to %s", runner.log_dir)
 
     @torch.no_grad()
     def _classes(self, runner: "Runner", low: Tensor, high: Tensor) -> Any:
-        """Returns the class of each pixel (size, size), top row first."""
+        """Return the predicted class of each pixel, of shape (size, size), top row first."""
         x, y = (torch.linspace(float(low[axis]), float(high[axis]), self.size) for axis in (0, 1))
         grid = torch.cartesian_prod(y.flip(0), x).flip(1).to(runner.device)
         model = unwrap(runner.model).eval()

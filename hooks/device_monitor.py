@@ -1,4 +1,4 @@
-"""Watches memory."""
+"""Monitor memory use."""
 
 import os
 import resource
@@ -21,16 +21,16 @@ _STATM = Path("/proc/self/statm")
 
 @HOOKS.register_module()
 class DeviceMonitorHook(Hook):
-    """Writes memory use in MiB to the hub.
+    """Record memory use in the message hub, in MiB.
 
-    ``train/memory_allocated``, ``train/memory_reserved`` and ``train/memory_peak`` of the accelerator, where
-    there is one, and ``train/memory_cpu``, the resident memory of this process (its highest value where the
-    system has no ``/proc``). The peak counts from the start of the process; nothing is reset.
+    ``train/memory_allocated``, ``train/memory_reserved`` and ``train/memory_peak`` are those of the
+    accelerator, if there is one. ``train/memory_cpu`` is the resident memory of this process (its peak on
+    systems without ``/proc``). The peak is measured from the start of the process and never reset.
 
-    Cost per step: 0.4 µs; every ``interval`` iterations about 50 µs. It never waits for the device.
+    Cost per step: 0.4 µs; about 50 µs every ``interval`` iterations. The hook never waits for the device.
 
     Args:
-        interval: write every so many iterations.
+        interval: number of iterations between records.
 
     Raises:
         ConfigError: ``interval`` is below 1.
@@ -48,14 +48,14 @@ class DeviceMonitorHook(Hook):
         data_batch: DataBatch = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Writes the memory use, if it is time."""
+        """Record the memory use, every ``interval`` iterations."""
         if self.every_n_train_iters(runner, self.interval):
             for name, size in memory_use(runner.device).items():
                 runner.message_hub.update_scalar(f"train/memory_{name}", size / _MIB)
 
 
 def memory_use(device: torch.device) -> dict[str, int]:
-    """Returns memory use in bytes: ``cpu``; of an accelerator ``allocated``, ``reserved``, ``peak``."""
+    """Return the memory use in bytes: ``cpu``, and for accelerators ``allocated``, ``reserved`` and ``peak``."""
     use = {"cpu": _resident_memory()}
     if device.type != "cpu":
         module = torch.get_device_module(device)

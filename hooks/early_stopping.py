@@ -1,4 +1,4 @@
-"""Stops a training that no longer improves."""
+"""Stop the training when metrics no longer improve."""
 
 import math
 from collections.abc import Sequence
@@ -22,33 +22,34 @@ if TYPE_CHECKING:
 
 @HOOKS.register_module()
 class EarlyStoppingHook(Hook):
-    """Stops the training when metrics have not improved for some validations.
+    """Stop the training when metrics have not improved for a number of validations.
 
-    That is an end of the training, not an interruption. Best scores and counts are part of the checkpoint: a
-    stopped run that is resumed stays stopped, unless the settings of this hook were changed so that it would
-    not have stopped. A metric whose ``rule`` was changed is watched from scratch.
+    An early stop completes the training; it is not an interruption. The best scores and the counts are saved
+    in the checkpoint: resuming a stopped run does not continue the training unless the settings of this hook
+    have changed such that it would not have stopped. A metric whose ``rule`` has changed is monitored from
+    scratch.
 
     Cost per step: none.
 
     Args:
-        monitor: the metric to watch, such as ``accuracy/top1``, or several.
-        rule: ``"greater"`` or ``"less"`` for all of them, or one for each; by default, what the metric says of
-            itself (``higher_is_better``), else the words in its name.
-        min_delta: a score counts as an improvement if it is better by more than this.
-        strict: raise if the results lack a metric; otherwise warn.
-        check_finite: stop at a score that is NaN or infinite.
+        monitor: one or several metrics to monitor, such as ``accuracy/top1``.
+        rule: ``"greater"`` or ``"less"`` for all metrics, or one rule per metric; by default, inferred from the
+            ``higher_is_better`` attribute of the metric, or else from its name.
+        min_delta: a score counts as an improvement if it is better than the best one by more than this.
+        strict: raise an error if a metric is missing in the results; otherwise log a warning.
+        check_finite: stop if a score is NaN or infinite.
         patience: number of validations without improvement after which to stop.
-        stopping_threshold: stop as soon as a metric is better than this; one for all of them, or one for
-            each.
-        stop_when: with several metrics, stop when ``"all"`` of them, or ``"any"``, have not improved, or have
+        stopping_threshold: stop once a metric is better than this; one value for all metrics, or one per
+            metric.
+        stop_when: with several metrics, stop when ``"all"`` or ``"any"`` of them have not improved or have
             reached their threshold.
 
     Raises:
-        ConfigError: settings that are impossible; before the first step, a rule that cannot be inferred.
+        ConfigError: a setting is invalid or, before the first step, a rule cannot be inferred.
     """
 
     priority = "LOWEST"
-    monitor_argument = "monitor"  # of which `check` finds out which scores are better
+    monitor_argument = "monitor"  # names the metrics whose rules `check` tries to infer
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class EarlyStoppingHook(Hook):
         stop_when: str = "all",
     ) -> None:
         if stop_when not in ("all", "any"):
-            raise ConfigError("EarlyStoppingHook.stop_when", f"is 'all' or 'any', not {stop_when!r}")
+            raise ConfigError("EarlyStoppingHook.stop_when", f"must be 'all' or 'any', not {stop_when!r}")
         if patience < 1:
             raise ConfigError("EarlyStoppingHook.patience", f"must be at least 1, but is {patience}")
         if min_delta < 0:
@@ -83,7 +84,7 @@ class EarlyStoppingHook(Hook):
         self._thresholds = _thresholds(names, stopping_threshold)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best scores, the number of validations since each, and the newest scores."""
+        """Return the best scores, the number of validations since each, the latest scores and the rules."""
         return {
             "best_scores": dict(self.best_scores),
             "wait_counts": dict(self.wait_counts),
@@ -92,7 +93,7 @@ class EarlyStoppingHook(Hook):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the state of those metrics that are still watched; :meth:`before_train` drops it if a rule changed."""
+        """Load the state of the monitored metrics; :meth:`before_train` discards it if the rule has changed."""
         for own, saved in (
             (self.best_scores, state["best_scores"]),
             (self.wait_counts, state["wait_counts"]),
@@ -102,29 +103,26 @@ class EarlyStoppingHook(Hook):
         self._saved_rules = dict(state.get("rules", {}))
 
     def before_train(self, runner: "Runner") -> None:
-        """Find out which scores are better, and keep a run stopped that was stopped before."""
+        """Infer the rules, and stop immediately if the resumed run had already stopped early."""
         metrics = metrics_of(runner)
         self.monitors = make_monitors(self._names, self._rules, owner="EarlyStoppingHook", evaluated_by=metrics)
         for monitor in self.monitors:
             if self._saved_rules.get(monitor.metric, monitor.rule) != monitor.rule:
-                self._forget(monitor.metric)
+                self.best_scores.pop(monitor.metric, None)
+                self.last_scores.pop(monitor.metric, None)
+                self.wait_counts[monitor.metric] = 0
         self._saved_rules = {}
         if (reason := self._reason_to_stop()) is not None:
             runner.logger.info(
-                f"The training was stopped early at iteration {runner.iter}: nothing left to do. To train further, "
-                "change the settings of EarlyStoppingHook, or remove it."
+                f"The training was already stopped early at iteration {runner.iter}. To continue it, change the "
+                "settings of EarlyStoppingHook or remove the hook."
             )
             runner.request_stop(reason, complete=True)
 
-    def _forget(self, metric: str) -> None:
-        self.best_scores.pop(metric, None)
-        self.last_scores.pop(metric, None)
-        self.wait_counts[metric] = 0
-
     def after_val_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
-        """Asks the run to stop if it is time."""
+        """Update the scores, and request a stop if a condition is met."""
         if not self.monitors:
-            return  # a validation without a training
+            return  # validation without training
         metrics = metrics or {}
         for monitor in self.monitors:
             metric = monitor.metric
@@ -144,13 +142,14 @@ class EarlyStoppingHook(Hook):
         if metric in metrics:
             return score_of(metrics, metric, owner="EarlyStoppingHook.monitor")
         hint = missing_hint(metrics, metric).replace("\n", "; ")
+        message = f"EarlyStoppingHook monitors {metric!r}, which is missing in the results: {hint}"
         if self.strict:
-            raise TrainingError(f"EarlyStoppingHook watches {metric!r}, which the results do not have: {hint}")
-        runner.logger.warning(f"EarlyStoppingHook watches {metric!r}, which the results do not have: {hint}")
+            raise TrainingError(message)
+        runner.logger.warning(message)
         return None
 
     def _reason_to_stop(self) -> str | None:
-        """Return why the scores so far end the training, or None."""
+        """Return the reason to stop the training, or None."""
         reasons = []
         for monitor in self.monitors:
             metric, threshold = monitor.metric, self._thresholds[monitor.metric]
@@ -162,8 +161,8 @@ class EarlyStoppingHook(Hook):
                 reasons.append(f"{metric} is {score:.4f}, {monitor.rule} than the threshold {threshold}")
             elif count >= self.patience:
                 reasons.append(f"{metric} did not improve in the last {count} validations (best: {best:.4f})")
-        enough = 1 if self.stop_when == "any" else len(self.monitors)
-        return "; ".join(reasons) if len(reasons) >= enough else None
+        required = 1 if self.stop_when == "any" else len(self.monitors)
+        return "; ".join(reasons) if len(reasons) >= required else None
 
 
 def _thresholds(names: list[str], value: float | Sequence[float] | None) -> dict[str, float | None]:
@@ -172,7 +171,7 @@ def _thresholds(names: list[str], value: float | Sequence[float] | None) -> dict
     if len(value) != len(names):
         raise ConfigError(
             "EarlyStoppingHook.stopping_threshold",
-            f"{len(value)} thresholds for {len(names)} metrics",
-            "one for each",
+            f"got {len(value)} thresholds for {len(names)} metrics",
+            "pass one per metric",
         )
     return dict(zip(names, value))

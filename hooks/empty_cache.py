@@ -1,4 +1,4 @@
-"""Gives cached accelerator memory back."""
+"""Release cached accelerator memory."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @HOOKS.register_module()
 class EmptyCacheHook(Hook):
-    """Releases the memory that PyTorch's allocator caches and does not use, on any accelerator.
+    """Release unused memory from PyTorch's caching allocator, on any accelerator.
 
-    Cost per step: none, unless ``after_iter`` is set; then the next step has to ask the driver for memory
-    again.
+    Cost per step: none, unless ``after_iter`` is set; then each step has to allocate its memory from the
+    driver again.
 
     Args:
-        before_epoch: release it before each epoch of training, validation and test.
-        after_epoch: release it after each of them.
+        before_epoch: release it before each training, validation and test epoch.
+        after_epoch: release it after each of these epochs.
         after_iter: release it after each iteration.
     """
 
@@ -30,12 +30,12 @@ class EmptyCacheHook(Hook):
             ("after", "epoch"): after_epoch,
             ("after", "iter"): after_iter,
         }
-        self._on = {point for point, on in switches.items() if on}
+        self._enabled = {point for point, enabled in switches.items() if enabled}
 
     def get_triggered_stages(self) -> list[str]:
-        """Returns the points that are switched on, so that the others cost nothing."""
+        """Return the enabled hook points, so that the others have no overhead."""
         stages = (stage.split("_") for stage in super().get_triggered_stages())
-        return ["_".join(stage) for stage in stages if (stage[0], stage[-1]) in self._on]
+        return ["_".join(stage) for stage in stages if (stage[0], stage[-1]) in self._enabled]
 
     def _before_epoch(self, runner: "Runner", mode: str = "train") -> None:
         _empty_cache(runner)

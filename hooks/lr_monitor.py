@@ -1,4 +1,4 @@
-"""Records the learning rate of every parameter group."""
+"""Record the learning rate of every parameter group."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +12,17 @@ if TYPE_CHECKING:
 
 @HOOKS.register_module()
 class LearningRateMonitorHook(Hook):
-    """Sends learning rate and momentum of each parameter group to the visualizer's backends.
+    """Send the learning rate and momentum of each parameter group to the visualization backends.
 
-    As ``lr/0``, ``lr/1``, … and ``momentum/0``, …, by the group's index, or its ``name`` if it has one; with
-    several optimizers as ``generator.lr/0``. (The log line shows ``lr`` of the first group alone.)
+    They are recorded as ``lr/0``, ``lr/1``, … and ``momentum/0``, …, with the index of the group or its
+    ``name``, if set. If there are several optimizers, the optimizer comes first: ``generator.lr/0``. (The log
+    line only shows the ``lr`` of the first group.)
 
-    Cost per step: 0.4 µs; every ``interval`` iterations one entry in each backend.
+    Cost per step: 0.4 µs; every ``interval`` iterations also one entry in each backend.
 
     Args:
-        interval: record every so many iterations.
-        with_momentum: record the momentum too (``betas[0]`` for the Adam family).
+        interval: number of iterations between records.
+        with_momentum: also record the momentum (``betas[0]`` for the Adam family).
 
     Raises:
         ConfigError: ``interval`` is below 1.
@@ -40,7 +41,7 @@ class LearningRateMonitorHook(Hook):
         data_batch: DataBatch = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Records the values that this step was made with, if it is time."""
+        """Record the values used in this step, every ``interval`` iterations."""
         if self.every_n_train_iters(runner, self.interval):
             runner.visualizer.add_scalars(self._values(runner), step=runner.iter + 1)
 

@@ -1,4 +1,4 @@
-"""Shows what a model consists of."""
+"""Log a summary of the model."""
 
 from typing import TYPE_CHECKING
 
@@ -16,12 +16,12 @@ _HEADER = ("module", "type", "parameters", "trainable", "size")
 
 @HOOKS.register_module()
 class ModelSummaryHook(Hook):
-    """Writes a table of the modules to the log: parameters, trainable ones, size in memory.
+    """Log a table of the modules with their number of parameters, of trainable parameters and their size in memory.
 
     Cost per step: none.
 
     Args:
-        depth: how many levels of modules to show; 0 for the whole model alone, -1 for all.
+        depth: number of levels of modules to show; 0 for only the whole model, -1 for all.
 
     Raises:
         ConfigError: ``depth`` is below -1.
@@ -33,17 +33,17 @@ class ModelSummaryHook(Hook):
         self.depth = depth
 
     def before_train(self, runner: "Runner") -> None:
-        """Writes the table."""
+        """Log the table."""
         runner.logger.info("Model summary:\n" + summarize(runner.model, self.depth))
 
 
 def summarize(model: nn.Module, depth: int = 1) -> str:
-    """Returns a table of a model's modules, as lines.
+    """Return a table of the modules of a model, as text.
 
     Args:
-        model: the model. A parameter that several modules share counts in each of them, and once in the
+        model: the model. A parameter shared by several modules is counted in each of them, but only once in the
             total.
-        depth: how many levels of modules to show; 0 for the whole model alone, -1 for all.
+        depth: number of levels of modules to show; 0 for only the whole model, -1 for all.
     """
     rows = [_HEADER]
     for name, module in model.named_modules():

@@ -1,4 +1,4 @@
-"""Watches for losses that are no longer numbers."""
+"""Detect losses and weights that are not finite."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -21,34 +21,34 @@ if TYPE_CHECKING:
 
 @HOOKS.register_module()
 class NanGuardHook(Hook):
-    """Finds a loss that is NaN or infinite, and stops the training or rolls it back.
+    """Stop the training, or roll it back, when a loss is NaN or infinite.
 
-    The losses are kept as they are and read together, so that no step waits for the device: every
-    ``interval`` iterations, at the end of an epoch, before a validation, and whenever a checkpoint is about to
-    be written, whoever writes it. Except every ``interval`` iterations the weights are looked at, too, so that
-    no checkpoint ever holds a weight that is NaN. The message names the first bad iteration and the samples
-    of its batch.
+    Losses are collected without waiting for the device and checked together: every ``interval`` iterations, at
+    the end of an epoch, before a validation and before any checkpoint is written. All of these but the check
+    every ``interval`` iterations also check the weights, so that a checkpoint never contains NaN weights. The
+    error names the first bad iteration and the samples in its batch.
 
-    A rollback puts back the weights, the optimizer's state, the loss scaler and averaged weights as they were
-    at the last snapshot. The counters, the learning rates and the data go on: so the bad batches are left
-    behind, and the schedule ends where it should. The snapshot is part of each checkpoint, which takes about
-    twice the space then, so a resumed run rolls back to the same state as an uninterrupted one. Where a run
-    that is stopped rolls back before its regular reading, what a resumed run trains until then is undone at
-    that reading, as the uninterrupted run would have done.
+    A rollback restores the weights, the optimizer state, the loss scaler and averaged weights from the last
+    snapshot. Counters, learning rates and data are not rolled back, so the bad batches are skipped and the
+    schedule ends as planned. The snapshot is saved in each checkpoint, which roughly doubles its size, so that
+    a resumed run rolls back to the same state as an uninterrupted one. If a run is stopped and rolls back
+    between two regular checks, the resumed run undoes its iterations up to the next regular check, as an
+    uninterrupted run would.
 
-    Cost per step: about 1 µs; every ``interval`` iterations one reading. With ``action="rollback"`` every
-    ``snapshot_interval`` iterations a copy of the weights and the optimizer's state.
+    Cost per step: about 1 µs, and one synchronization with the device every ``interval`` iterations. With
+    ``action="rollback"``, the weights and the optimizer state are copied every ``snapshot_interval``
+    iterations.
 
     Args:
-        action: ``"stop"`` ends the run with an error, ``"rollback"`` goes on from the last snapshot.
-        interval: read the losses every so many iterations.
-        monitor: the name of the loss among the outputs of ``train_step``.
-        max_rollbacks: how many times in a run to roll back before it ends with an error after all.
-        snapshot_interval: take a snapshot every so many iterations, rounded up to a multiple of ``interval``.
-        snapshot_device: where snapshots are kept, such as ``"cpu"``; by default on the device of the model.
+        action: ``"stop"`` to end the run with an error, ``"rollback"`` to continue from the last snapshot.
+        interval: number of iterations between checks of the losses.
+        monitor: name of the loss in the output of ``train_step``.
+        max_rollbacks: maximum number of rollbacks in a run; the next one ends it with an error.
+        snapshot_interval: number of iterations between snapshots, rounded up to a multiple of ``interval``.
+        snapshot_device: device to keep snapshots on, such as ``"cpu"``; by default that of the model.
 
     Raises:
-        ConfigError: settings that are impossible.
+        ConfigError: a setting is invalid.
     """
 
     priority = "BELOW_NORMAL"
@@ -63,7 +63,7 @@ class NanGuardHook(Hook):
         snapshot_device: str | torch.device | None = None,
     ) -> None:
         if action not in ("stop", "rollback"):
-            raise ConfigError("NanGuardHook.action", f"is 'stop' or 'rollback', not {action!r}")
+            raise ConfigError("NanGuardHook.action", f"must be 'stop' or 'rollback', not {action!r}")
         for name, value in (("interval", interval), ("snapshot_interval", snapshot_interval)):
             if value < 1:
                 raise ConfigError(f"NanGuardHook.{name}", f"must be at least 1, but is {value}")
@@ -77,35 +77,37 @@ class NanGuardHook(Hook):
         self._losses: list[tuple[int, Tensor]] = []
         self._snapshot: _Snapshot | None = None
         self._saved_snapshot: dict[str, Any] | None = None
-        self._undoes_until_reading = False
-        self._looked_at = 0
+        self._undo_until_regular_check = False
+        self._weights_checked_at = 0
         self._restored_at = -1
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many times the run was rolled back, and the snapshot."""
-        state: dict[str, Any] = {"rollbacks": self.rollbacks, "undoes_until_reading": self._undoes_until_reading}
+        """Return the number of rollbacks and the snapshot."""
+        state: dict[str, Any] = {"rollbacks": self.rollbacks, "undoes_until_reading": self._undo_until_regular_check}
         if self._snapshot is not None:
             state["snapshot"] = self._snapshot.contents
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what :meth:`state_dict` returned."""
+        """Load the state."""
         self.rollbacks = state["rollbacks"]
-        self._undoes_until_reading = state.get("undoes_until_reading", False)
+        self._undo_until_regular_check = state.get("undoes_until_reading", False)
         self._saved_snapshot = state.get("snapshot")
 
     def before_train(self, runner: "Runner") -> None:
-        """Take the first snapshot, or take over that of the checkpoint."""
+        """Take the first snapshot, or load the one from the checkpoint."""
         self._losses = []
-        self._looked_at = runner.iter
+        self._weights_checked_at = runner.iter
         saved, self._saved_snapshot = self._saved_snapshot, None
         if self.action != "rollback":
             self._snapshot = None
         elif saved is not None or self._snapshot is None:
             self._snapshot = _Snapshot(runner, self.snapshot_device)
-            if saved is not None and not self._snapshot.take_over(saved):
-                runner.logger.warning("The NanGuardHook's snapshot in the checkpoint does not fit: a new one is taken.")
-        self._undoes_until_reading = self._undoes_until_reading and self._snapshot is not None
+            if saved is not None and not self._snapshot.load(saved):
+                runner.logger.warning(
+                    "The snapshot of NanGuardHook in the checkpoint does not match the model; taking a new one."
+                )
+        self._undo_until_regular_check = self._undo_until_regular_check and self._snapshot is not None
 
     def after_train_iter(
         self,
@@ -114,122 +116,127 @@ class NanGuardHook(Hook):
         data_batch: DataBatch = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Keeps the loss, and reads the kept ones if it is time."""
-        if self._restored_at == runner.iter + 1:  # a hook before this one saved, and so this iteration is undone
+        """Collect the loss, and check the collected losses every ``interval`` iterations."""
+        if self._restored_at == runner.iter + 1:  # a save by an earlier hook already undid this iteration
             return
         try:
-            self._losses.append((runner.iter, outputs[self.monitor].detach()))  # type: ignore[index]  # None is explained below
+            self._losses.append((runner.iter, outputs[self.monitor].detach()))  # type: ignore[index]  # None raises below
         except (KeyError, TypeError) as error:
             raise self._missing_loss(outputs) from error
         if (runner.iter + 1) % self.interval == 0:
             last = None if self._snapshot is None else self._snapshot.iteration
             due = last is not None and runner.iter + 1 - last >= self.snapshot_interval
-            if self._read(runner, weights=due) and due:
+            if self._check(runner, weights=due) and due:
                 self._snapshot = _Snapshot(runner, self.snapshot_device)
 
     def after_train_epoch(self, runner: "Runner") -> None:
-        """Read what is left of the epoch."""
-        self._read(runner, regular=_within_a_step(runner))
+        """Check the remaining losses of the epoch."""
+        self._check(runner, regular=_in_train_hooks(runner))
 
     def before_val(self, runner: "Runner") -> None:
-        """Read what is left, so that no weights are validated that a rollback undoes."""
-        self._read(runner)
+        """Check the remaining losses, so that weights that will be rolled back are not validated."""
+        self._check(runner)
 
     def before_snapshot(self, runner: "Runner") -> None:
-        """Read what is left before a checkpoint is written."""
-        self._read(runner, regular=_within_a_step(runner))
+        """Check the remaining losses before a checkpoint is written."""
+        self._check(runner, regular=_in_train_hooks(runner))
 
     def after_run(self, runner: "Runner") -> None:
-        """Let the snapshot go, unless the run may be continued."""
+        """Release the snapshot, unless the run was interrupted and may continue."""
         self._losses = []
         if not runner.state.interrupted:
             self._snapshot = None
 
-    def _read(self, runner: "Runner", *, regular: bool = True, weights: bool = True) -> bool:
-        """Read the kept losses.
+    def _check(self, runner: "Runner", *, regular: bool = True, weights: bool = True) -> bool:
+        """Check the collected losses.
 
         Args:
-            runner: the run.
-            regular: whether an uninterrupted run reads here as well.
-            weights: whether a checkpoint, a snapshot or a validation may follow: the last update can have spoilt
-                the weights.
+            runner: the runner.
+            regular: whether an uninterrupted run would check here as well.
+            weights: whether to check the weights too, because the last update can have corrupted them. Required
+                before a checkpoint, a snapshot or a validation.
 
         Returns:
-            Whether all is well; if not, the run was rolled back.
+            True if everything is finite, False if the run was rolled back.
 
         Raises:
-            TrainingError: it is not, and the run cannot be rolled back.
+            TrainingError: a value is not finite, and the run cannot be rolled back.
         """
         done = runner.state.state_dict()["iter"]
         losses, self._losses = self._losses, []
-        if self._undoes_until_reading and self._snapshot is not None:
+        if self._undo_until_regular_check and self._snapshot is not None:
             self._restore(done, regular)
             if regular:
                 iteration = self._snapshot.iteration
-                runner.logger.warning(f"The iterations after {iteration} are undone, as without the stop.")
+                runner.logger.warning(
+                    f"Undid the iterations after {iteration}, as the run would have done without the interruption."
+                )
             return False
-        if not losses and (not weights or self._looked_at == done):
+        if not losses and (not weights or self._weights_checked_at == done):
             return True
         tensors = [torch.as_tensor(loss).detach().float().reshape(()) for _, loss in losses]
         values = torch.stack(tensors).tolist() if tensors else []
         bad = [(iteration, value) for (iteration, _), value in zip(losses, values) if not math.isfinite(value)]
         healthy = not bad and (not weights or _all_finite(unwrap(runner.model).parameters()))
-        self._looked_at = done if weights else self._looked_at
-        if _agree(healthy, runner):
+        if weights:
+            self._weights_checked_at = done
+        if _healthy_on_all_ranks(healthy, runner):
             return True
         problem = self._describe(runner, bad, losses[0][0] if losses else done, done)
         if self._snapshot is None:
             raise TrainingError(f"{problem}\n{_REMEDY}")
         if self.rollbacks >= self.max_rollbacks:
-            raise TrainingError(f"{problem}\nThe run was rolled back {self.rollbacks} times already.\n{_REMEDY}")
+            raise TrainingError(
+                f"{problem}\nThe maximum number of rollbacks ({self.max_rollbacks}) is reached.\n{_REMEDY}"
+            )
         self.rollbacks += 1
         self._restore(done, regular)
         runner.logger.warning(
             f"{problem}\nROLLED BACK to the state after {self._snapshot.iteration} iterations "
-            f"({self.rollbacks} of at most {self.max_rollbacks}); the training goes on with the next batches."
+            f"({self.rollbacks} of at most {self.max_rollbacks}); training continues with the next batches."
         )
         return False
 
     def _restore(self, done: int, regular: bool) -> None:
         assert self._snapshot is not None
         self._snapshot.restore()
-        self._looked_at = self._restored_at = done
-        self._undoes_until_reading = not regular
+        self._weights_checked_at = self._restored_at = done
+        self._undo_until_regular_check = not regular
 
     def _describe(self, runner: "Runner", bad: list[tuple[int, float]], first: int, done: int) -> str:
         if not bad:
-            return f"The weights after iteration {done} are not finite, though its {self.monitor} was."
+            return f"The weights after iteration {done} are not finite, although its {self.monitor} was."
         iteration, value = bad[0]
         share = f"{len(bad)} of iterations {first + 1} to {done} are not finite"
         lines = [f"The {self.monitor} of iteration {iteration + 1} is {value} ({share})."]
-        cursor = getattr(runner.train_loop, "cursor", None)  # a loop of the user's own may have none
+        cursor = getattr(runner.train_loop, "cursor", None)  # a custom loop may not have one
         indices = None if cursor is None else cursor.indices(iteration)
         if indices is not None:
-            lines.append(f"Its batch had the samples {indices}.")
+            lines.append(f"Samples in its batch: {indices}.")
             places = [place_of(runner.train_dataloader.dataset, index) for index in indices]
             if places := [place for place in places if place is not None]:
-                lines.append(f"Their files: {', '.join(places)}.")
+                lines.append(f"Files: {', '.join(places)}.")
         return "\n".join(lines)
 
     def _missing_loss(self, outputs: Any) -> ConfigError:
         names = list(outputs) if isinstance(outputs, Mapping) else []
-        hint = did_you_mean(self.monitor, names) or f"they are: {', '.join(names) or 'none'}"
+        hint = did_you_mean(self.monitor, names) or f"available: {', '.join(names) or 'none'}"
         return ConfigError("NanGuardHook.monitor", f"train_step returned no {self.monitor!r}", hint)
 
 
 _REMEDY = (
-    "No weights of this state were saved: resume from the last checkpoint. Look at those samples; then "
-    "a lower learning rate, a warm-up, clip_grad=dict(max_norm=…), or bfloat16 instead of float16 may help. "
-    "NanGuardHook(action='rollback') leaves single bad batches behind by itself."
+    "These weights were not saved: resume from the last checkpoint. Inspect the samples first. A lower learning "
+    "rate, a warm-up, clip_grad=dict(max_norm=…), or bfloat16 instead of float16 may help. "
+    "NanGuardHook(action='rollback') skips individual bad batches automatically."
 )
 
 
 class _Snapshot:
-    """A copy of what a training step changes.
+    """A copy of the state that a training step changes.
 
     Args:
-        runner: the run.
-        device: where to keep it; by default where each tensor is.
+        runner: the runner.
+        device: device to keep the copy on; by default the device of each tensor.
     """
 
     def __init__(self, runner: "Runner", device: torch.device | None) -> None:
@@ -242,8 +249,8 @@ class _Snapshot:
         for wrapper in self._wrappers:
             state = wrapper.state_dict()
             for key in ("param_groups", "base_param_settings"):
-                state.pop(key, None)  # they follow the schedule
-            state.pop("accumulation", None)  # a counter, which is not rolled back
+                state.pop(key, None)  # set by the schedule
+            state.pop("accumulation", None)  # counters are not rolled back
             optimizers.append(state)
         self.contents: dict[str, Any] = {
             "iteration": runner.state.state_dict()["iter"],
@@ -253,21 +260,21 @@ class _Snapshot:
 
     @property
     def iteration(self) -> int:
-        """The number of iterations after which it was taken."""
+        """The number of completed iterations when the snapshot was taken."""
         return int(self.contents["iteration"])
 
-    def take_over(self, contents: dict[str, Any]) -> bool:
-        """Replace the copy by one from a checkpoint, if that is one of the same parts, and return whether it is."""
-        fits = all(
+    def load(self, contents: dict[str, Any]) -> bool:
+        """Replace the contents with those from a checkpoint if the keys match, and return whether they do."""
+        matches = all(
             [part.keys() for part in contents[name]] == [part.keys() for part in self.contents[name]]
             for name in ("modules", "optimizers")
         )
-        if fits:
+        if matches:
             self.contents = contents
-        return fits
+        return matches
 
     def restore(self) -> None:
-        """Put the copy back, all but the optimizers' settings, which follow their schedule."""
+        """Restore the copied state, except the optimizer settings, which follow the schedule."""
         for module, weights in zip(self._modules, self.contents["modules"]):
             module.load_state_dict(weights)
         for wrapper, state in zip(self._wrappers, self.contents["optimizers"]):
@@ -276,8 +283,8 @@ class _Snapshot:
             wrapper.zero_grad()
 
 
-def _within_a_step(runner: "Runner") -> bool:
-    """Return whether the hooks of an iteration or epoch are being called. Only a stop is saved outside of these."""
+def _in_train_hooks(runner: "Runner") -> bool:
+    """Return whether the hooks of an iteration or epoch are being called; outside of these, only a stop saves."""
     return runner.state.iter_done or runner.state.epoch_done
 
 
@@ -286,8 +293,7 @@ def _all_finite(tensors: Iterable[Tensor]) -> bool:
     return not flags or bool(torch.stack(flags).all())
 
 
-def _agree(healthy: bool, runner: "Runner") -> bool:
-    """Returns whether all processes are healthy."""
+def _healthy_on_all_ranks(healthy: bool, runner: "Runner") -> bool:
     if runner.world_size == 1:
         return healthy
     flag = torch.tensor(int(healthy))

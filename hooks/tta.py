@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @HOOKS.register_module()
 class PrepareTTAHook(Hook):
-    """Wraps the model, for the test alone, in one that merges the predictions of several views.
+    """Wrap the model during the test in one that merges the predictions for several augmented views.
 
     Cost per step: none in training.
 
@@ -28,16 +28,16 @@ class PrepareTTAHook(Hook):
         self._model: Any = None
 
     def before_test(self, runner: "Runner") -> None:
-        """Wraps the model."""
+        """Wrap the model."""
         self._model = runner.model
         runner.model = TTA_MODEL.build(self.tta_cfg, module=runner.model)
 
     def after_test(self, runner: "Runner") -> None:
-        """Unwraps the model."""
+        """Unwrap the model."""
         self._unwrap(runner)
 
     def after_run(self, runner: "Runner") -> None:
-        """Unwraps the model if the test was cut short."""
+        """Unwrap the model if the test was interrupted."""
         self._unwrap(runner)
 
     def _unwrap(self, runner: "Runner") -> None:
@@ -46,17 +46,17 @@ class PrepareTTAHook(Hook):
 
 
 def build_runner_with_tta(cfg: Any) -> "Runner":
-    """Builds a runner whose test goes through ``tta_pipeline`` and merges the predictions with ``tta_model``.
+    """Build a runner that tests with ``tta_pipeline`` and merges the predictions with ``tta_model``.
 
     Args:
-        cfg: a config with ``tta_model`` and ``tta_pipeline``; it is left as it is.
+        cfg: a config with ``tta_model``, ``tta_pipeline`` and ``test_dataloader``; it is not modified.
 
     Raises:
-        ConfigError: one of them is missing, or there is no ``test_dataloader`` to apply them to.
+        ConfigError: one of these keys is missing.
     """
     for key in ("tta_model", "tta_pipeline", "test_dataloader"):
         if cfg.get(key) is None:
-            raise ConfigError(key, "test-time augmentation needs it, and the config has none")
+            raise ConfigError(key, "required for test-time augmentation, but missing in the config")
     cfg = copy.deepcopy(cfg)
     dataset = cfg["test_dataloader"]["dataset"]
     while "dataset" in dataset:

@@ -1,4 +1,4 @@
-"""Draws samples of a validation or test with their predictions."""
+"""Draw validation and test samples with their predictions."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 
 @HOOKS.register_module(name=["VisualizationHook", "NaiveVisualizationHook"])
 class VisualizationHook(Hook):
-    """Draws a sample of every few batches of a validation or test, and writes the pictures to the backends.
+    """Draw validation and test samples with their predictions, and send the images to the visualization backends.
+
+    The first sample of every ``interval``-th batch is drawn.
+
+    Cost per step: none in training.
 
     Args:
-        interval: draw a sample of each so many batches.
-        draw_gt: whether to draw the annotations.
-        draw_pred: whether to draw the predictions.
-        max_images: how many pictures a validation or test makes at most.
+        interval: number of batches between drawn samples.
+        draw_gt: draw the annotations.
+        draw_pred: draw the predictions.
+        max_images: maximum number of images per validation or test.
 
     Raises:
         ConfigError: ``interval`` or ``max_images`` is not positive.
@@ -56,7 +60,7 @@ class VisualizationHook(Hook):
         data_batch: DataBatch = None,
         outputs: Sequence[Any] | None = None,
     ) -> None:
-        """Draws a sample, when it is time."""
+        """Draw a sample if this batch is due."""
         self._draw(runner, batch_idx, data_batch, outputs, "val")
 
     def after_test_iter(
@@ -66,7 +70,7 @@ class VisualizationHook(Hook):
         data_batch: DataBatch = None,
         outputs: Sequence[Any] | None = None,
     ) -> None:
-        """Draws a sample, when it is time."""
+        """Draw a sample if this batch is due."""
         self._draw(runner, batch_idx, data_batch, outputs, "test")
 
     def _draw(self, runner: "Runner", batch_idx: int, data_batch: DataBatch, outputs: Any, mode: str) -> None:
@@ -91,14 +95,14 @@ NaiveVisualizationHook = VisualizationHook
 
 
 def to_image(tensor: Tensor) -> np.ndarray[Any, Any]:
-    """Returns an image that can be shown.
+    """Convert a tensor to an image.
 
     Args:
-        tensor: (channels, height, width) with 1 or 3 channels; uint8, or any other numbers, which are
-            stretched to the range from 0 to 255.
+        tensor: shape (channels, height, width) with 1 or 3 channels. Values of any dtype other than uint8 are
+            stretched to the range 0 to 255.
 
     Returns:
-        uint8, (height, width, 3).
+        A uint8 array of shape (height, width, 3).
     """
     image = tensor.detach().cpu()
     if image.dtype != torch.uint8:
@@ -109,9 +113,10 @@ def to_image(tensor: Tensor) -> np.ndarray[Any, Any]:
 
 
 def _original_image(inputs: Tensor, sample: DataSample) -> np.ndarray[Any, Any]:
-    """Returns the image that predictions are in the coordinates of: the file, or else the input in its size.
+    """Return the image that the predicted coordinates refer to.
 
-    An input that is a crop of an image without a file (``warp_matrix``) is put back to its place.
+    This is the image file or, if there is none, the input resized to the original size. An input that was cropped
+    with a ``warp_matrix`` is warped back.
     """
     from PIL import Image, ImageOps
 
@@ -126,7 +131,7 @@ def _original_image(inputs: Tensor, sample: DataSample) -> np.ndarray[Any, Any]:
     if "warp_matrix" not in sample:
         return np.array(Image.fromarray(image).resize((width, height)))
     a, b, x, c, d, y = sample.warp_matrix
-    # Pillow counts from the edge of the first pixel, the matrix from its centre.
+    # Pillow's origin is the corner of the first pixel, the matrix's its center.
     matrix = (a, b, x + 0.5 - (a + b) / 2, c, d, y + 0.5 - (c + d) / 2)
     return np.array(Image.fromarray(image).transform((width, height), Image.Transform.AFFINE, matrix))
 
@@ -134,6 +139,6 @@ def _original_image(inputs: Tensor, sample: DataSample) -> np.ndarray[Any, Any]:
 def _first_sample(outputs: Any) -> DataSample:
     sample = samples_of(outputs)[0]
     if not isinstance(sample, BaseDataElement):
-        message = f"draws data samples, but the model predicted {describe(outputs)}"
+        message = f"expected data samples, but the model predicted {describe(outputs)}"
         raise ConfigError("VisualizationHook", message, "return data samples from predict, or remove the hook")
-    return sample  # type: ignore[return-value]  # or has the same fields
+    return sample  # type: ignore[return-value]  # a DataSample or an element with the same fields

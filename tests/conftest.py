@@ -1,4 +1,4 @@
-"""What all tests share: one torch thread, and an empty folder of their own to stand in."""
+"""Fixtures and settings shared by all tests."""
 
 from pathlib import Path
 
@@ -10,6 +10,6 @@ torch.set_num_threads(1)
 
 @pytest.fixture
 def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Makes an empty folder the current one."""
+    """Change to an empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -1,4 +1,4 @@
-"""Who may import whom, read from the sources."""
+"""Import rules, checked in the sources."""
 
 import ast
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ MAY_IMPORT = {
 
 
 def imports_of(file: Path) -> Iterator[tuple[int, str]]:
-    """Yields line and module of every import in a file, those inside functions and for type checkers too."""
+    """Yield line and module of every import in a file, including those in functions and for type checkers."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)

@@ -1,4 +1,4 @@
-"""Every part that ships is found by its name and built at least once, with the arguments of a small experiment."""
+"""Every component is found by its name and can be built, with the arguments of a small experiment."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ CODEC = dict(type="MSRAHeatmap", input_size=(16, 16), heatmap_size=(4, 4))
 
 
 def names(variable: str) -> list[str]:
-    """Returns the names in a registry whose members are defined in Trainwright."""
+    """Return the names in a registry whose members are defined in Trainwright."""
     registry = ROOT_REGISTRIES[variable]
     registry.load_all()
     return sorted(name for name, member in registry.module_dict.items() if member.__module__.startswith("trainwright."))
@@ -139,7 +139,7 @@ NOT_BUILT_ALONE = {
 @pytest.mark.parametrize(
     ("variable", "name"), [(v, n) for v in ARGUMENTS for n in names(v) if n not in NOT_BUILT_ALONE]
 )
-def test_it_is_built(variable: str, name: str, in_tmp: Path) -> None:
+def test_component_is_built(variable: str, name: str, in_tmp: Path) -> None:
     arguments = dict(ARGUMENTS[variable].get(name, {}))
     if variable == "DATA_SAMPLERS" and "dataset" in arguments:
         arguments["dataset"] = ROOT_REGISTRIES["DATASETS"].build(DATA)
@@ -164,7 +164,7 @@ def test_it_is_built(variable: str, name: str, in_tmp: Path) -> None:
 
 
 @pytest.mark.parametrize("variable", ARGUMENTS)
-def test_arguments_are_for_parts_that_exist(variable: str) -> None:
+def test_arguments_are_for_existing_components(variable: str) -> None:
     assert sorted(set(ARGUMENTS[variable]) - set(names(variable))) == []
 
 
@@ -198,8 +198,8 @@ def test_every_scheduler_changes_its_value(name: str) -> None:
     assert len(values) > 1
 
 
-def test_one_list_says_which_files_are_images_and_all_of_them_can_be_read(tmp_path: Path) -> None:
-    """What can be predicted can be trained on, from image folders and from folders of frames."""
+def test_all_image_suffixes_are_supported_everywhere(tmp_path: Path) -> None:
+    """The same formats are supported for prediction and for training, from image folders and folders of frames."""
     from inspect import signature
 
     from PIL import Image

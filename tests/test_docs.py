@@ -1,4 +1,4 @@
-"""What the pages in docs/ name is there."""
+"""Links, names and images in docs/ exist."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ OWN = re.compile(r"(^|/)my\w*(\.py)?$")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_page_keeps_its_promises(page: Path) -> None:
+def test_names_and_links_of_a_page_exist(page: Path) -> None:
     text = page.read_text()
     for target in re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", text):
         assert (DOCS / target).exists(), target

@@ -1,4 +1,4 @@
-"""What is installed: the list of packages, the contents of a wheel, and a training with that wheel alone."""
+"""The list of packages, the contents of the wheel, and a training with only the wheel installed."""
 
 import configparser
 import os
@@ -28,7 +28,7 @@ def run(command: Sequence[str | Path], cwd: Path) -> str:
 
 
 def files_in(folder: Path) -> set[str]:
-    """Returns the files in a folder of the sources, by their names in a wheel."""
+    """Return the files in a source folder, by their names in the wheel."""
     return {
         f"trainwright/{path.relative_to(folder.parent).as_posix()}"
         for path in folder.rglob("*")
@@ -38,7 +38,7 @@ def files_in(folder: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Builds a wheel from a copy of the sources, so that nothing that lies about can get into it."""
+    """Build a wheel from a copy of the sources, without any stray files."""
     folder = tmp_path_factory.mktemp("sources")
     for name in FOLDERS:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -52,15 +52,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Installs the wheel into a fresh environment, which borrows all other packages, and returns its programs."""
+    """Install the wheel into a fresh environment that shares all other packages, and return its ``bin`` folder."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder)
     (packages,) = folder.glob("lib/python*/site-packages")
     pip = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python"]
     run([*pip, "install", "--quiet", "--no-deps", "--no-index", wheel], cwd=folder)
-    # `.pth` files in these folders are not read, so our own editable installation stays out.
-    borrowed = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
-    (packages / "borrowed.pth").write_text("\n".join(borrowed))
+    # `.pth` files in these folders are not processed, which excludes our editable installation.
+    shared = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    (packages / "shared.pth").write_text("\n".join(shared))
     return folder / "bin"
 
 
@@ -79,12 +79,12 @@ def test_the_listed_packages_are_those_on_disk() -> None:
     assert folders == {f"trainwright.{folder}": folder for folder in FOLDERS}
 
 
-def test_every_package_says_that_it_is_typed() -> None:
+def test_every_package_is_marked_as_typed() -> None:
     typed = {path.parent.name for path in ROOT.glob("*/py.typed")}
     assert typed == set(FOLDERS) - {"configs"}
 
 
-def test_the_wheel_holds_all_files_and_no_others(wheel: Path) -> None:
+def test_the_wheel_contains_all_files_and_no_others(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         contents = set(archive.namelist())
     about = {name for name in contents if name.split("/")[0].endswith(".dist-info")}
@@ -96,7 +96,7 @@ def test_the_wheel_holds_all_files_and_no_others(wheel: Path) -> None:
     assert any(name.endswith("/LICENSE") for name in about)
 
 
-def test_the_notice_of_the_images_names_their_licence() -> None:
+def test_the_notice_of_the_images_names_their_license() -> None:
     notice = (ROOT / "datasets" / "data" / "fashion_mnist_subset" / "README.md").read_text()
     assert "MIT" in notice
     assert "Zalando" in notice

@@ -1,4 +1,4 @@
-"""What users import by name: the stubs ``*/__init__.pyi`` are the lists."""
+"""Public names, which are listed in the stubs ``*/__init__.pyi``."""
 
 import json
 import re
@@ -32,7 +32,7 @@ for variable, names in json.loads(sys.argv[1]).items():
 
 
 def modules_after(statement: str) -> set[str]:
-    """Returns the modules that are loaded in a fresh process after a statement."""
+    """Return the modules loaded in a fresh process after a statement."""
     code = f"import sys\n{statement}\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -67,8 +67,8 @@ def test_packages_load_lazily() -> None:
     assert ours == {*PACKAGES, "trainwright.engine.lazy"}
 
 
-def test_what_a_config_may_not_need_is_not_imported() -> None:
-    """The modules of the tasks, which all need torchvision, are loaded by name."""
+def test_optional_modules_are_not_imported() -> None:
+    """Modules of the tasks, which need torchvision, are only loaded by name."""
     everything = "from trainwright.engine import *\nfrom trainwright.hooks import *\n"
     bases = (
         "from trainwright.models import BaseModel, ImgDataPreprocessor, LeNet, ModuleWrapper\n"
@@ -83,7 +83,7 @@ def test_what_a_config_may_not_need_is_not_imported() -> None:
 
 @pytest.fixture(scope="module")
 def registered() -> list[tuple[str, str, Any]]:
-    """Return the registry, name and member of everything that Trainwright registers, its modules all imported."""
+    """Import all modules, and return the registry, name and member of everything that Trainwright registers."""
     for package in PACKAGES:
         found = import_module(package)
         for module in walk_packages(found.__path__, f"{package}."):
@@ -97,7 +97,7 @@ def registered() -> list[tuple[str, str, Any]]:
 
 
 def test_every_registered_component_is_found_by_its_name(registered: list[tuple[str, str, Any]]) -> None:
-    """A lazy package finds the names in its stub; an ordinary module registers its own when it is imported."""
+    """A lazy package finds names in its stub; an ordinary module registers its names on import."""
     by_location: dict[str, list[str]] = {}
     for variable, name, _ in registered:
         locations = [import_module(location) for location in ROOT_REGISTRIES[variable]._locations]
@@ -112,7 +112,7 @@ def test_every_registered_component_is_found_by_its_name(registered: list[tuple[
     assert done.returncode == 0, done.stderr
     forgotten = set(done.stdout.split())
     lines = [_line_for_stub(member) for variable, name, member in registered if f"{variable}:{name}" in forgotten]
-    assert not lines, "a config cannot name these yet:\n" + "\n".join(lines)
+    assert not lines, "configs cannot use these yet:\n" + "\n".join(lines)
 
 
 def _line_for_stub(member: Any) -> str:
@@ -126,4 +126,4 @@ def test_every_registered_component_has_a_test(registered: list[tuple[str, str, 
     kinds = ("HOOKS", "MODELS", "DATASETS", "DATA_SAMPLERS", "TRANSFORMS", "METRICS")
     members = [member for variable, _, member in registered if variable in kinds]
     untested = sorted({member.__name__ for member in members} - words)
-    assert not untested, "no file in tests/ mentions these: write a test of each"
+    assert not untested, "no file in tests/ mentions these; add a test for each"

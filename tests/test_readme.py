@@ -1,4 +1,4 @@
-"""What the README shows, works: its commands, its configs, its code."""
+"""The commands, configs and code in the README work."""
 
 import re
 import shlex
@@ -27,7 +27,7 @@ def run(command: str, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty folder with the files that the README tells to write."""
+    """Create a folder with the files that the README asks to create."""
     folder = tmp_path_factory.mktemp("readme")
     for block in BLOCKS:
         name = re.match(r"# (\w+\.py)\n", block)
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_all_commands_in_their_order(folder: Path) -> None:
+def test_all_commands_in_order(folder: Path) -> None:
     assert len(COMMANDS) >= 7
     outputs = [run(command, folder) for command in COMMANDS]
     fit = next(output for command, output in zip(COMMANDS, outputs) if command.strip() == "trainwright train line.py")
@@ -47,7 +47,7 @@ def test_all_commands_in_their_order(folder: Path) -> None:
 
 def test_the_config_that_is_explained(tmp_path: Path) -> None:
     (tmp_path / "explained.py").write_text(next(block for block in BLOCKS if "FashionMNISTSubset" in block))
-    assert "no mistake found" in run("trainwright check explained.py", tmp_path)
+    assert "no mistakes found" in run("trainwright check explained.py", tmp_path)
 
 
 def test_the_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,6 +59,6 @@ def test_the_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert "pred_class" in capsys.readouterr().out
 
 
-def test_links_lead_somewhere() -> None:
+def test_link_targets_exist() -> None:
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert (Path(__file__).parent.parent / target).exists(), target

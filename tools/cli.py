@@ -1,4 +1,4 @@
-"""The command ``trainwright``: parse, load, call. Nothing here imports torch before it is needed."""
+"""The ``trainwright`` command. torch is only imported once it is needed."""
 
 import argparse
 import io
@@ -19,17 +19,17 @@ LISTED = ("hooks", "models", "datasets", "transforms", "metrics", "schedulers", 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command.
+    """Run a command.
 
     Args:
-        argv: the words after ``trainwright``; those of this process if None.
+        argv: arguments after ``trainwright``; by default those of this process.
 
     Returns:
-        The exit status: 0; 2 for a mistake in the config, the options or a checkpoint; 130 after Ctrl-C. Other signals
-        and other errors end the process themselves.
+        The exit status: 0 on success, 1 if a command found problems in its data or the output was closed, 2 for an
+        error in the config, the options or a checkpoint, 130 after Ctrl-C. Other exceptions propagate.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a console may lack an arrow, or the letters of a path
+        if isinstance(stream, io.TextIOWrapper):  # a console may not support all characters
             stream.reconfigure(errors="backslashreplace")
     try:
         arguments = _parser().parse_args(argv)
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(arguments: argparse.Namespace) -> int:
-    """Checks a config and trains with it."""
+    """Check a config, then train with it."""
     cfg = _load(arguments)
     if arguments.amp:
         cfg.optim_wrapper.type = "AmpOptimWrapper"
@@ -60,7 +60,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def test(arguments: argparse.Namespace) -> int:
-    """Tests a checkpoint."""
+    """Test a checkpoint."""
     cfg = _load(arguments)
     cfg.load_from = arguments.checkpoint
     cfg.resume = False
@@ -75,7 +75,7 @@ def test(arguments: argparse.Namespace) -> int:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Checks configs and prints every mistake."""
+    """Check configs and report all mistakes."""
     from trainwright.engine.checking import check
 
     status = 0
@@ -86,12 +86,12 @@ def check(arguments: argparse.Namespace) -> int:
             print(mistake, file=sys.stderr)
         status = 2 if mistakes else status
         if not mistakes:
-            print(f"{name}: no mistake found")
+            print(f"{name}: no mistakes found")
     return status
 
 
 def print_config(arguments: argparse.Namespace) -> int:
-    """Prints a config with everything that it inherits."""
+    """Print a config with all inherited values."""
     cfg = _read(arguments.config, arguments.cfg_options)
     if arguments.origins:
         from trainwright.engine.checkpoints.contents import flattened, origin_of_path
@@ -104,7 +104,7 @@ def print_config(arguments: argparse.Namespace) -> int:
 
 
 def browse_dataset(arguments: argparse.Namespace) -> int:
-    """Draws samples as a model gets to see them, and prints every problem of the annotations."""
+    """Draw samples as the model sees them, and report problems in the annotations."""
     from trainwright.tools import browse
 
     cfg = _read(arguments.config, arguments.cfg_options)
@@ -114,7 +114,7 @@ def browse_dataset(arguments: argparse.Namespace) -> int:
 
 
 def predict(arguments: argparse.Namespace) -> int:
-    """Predicts for images (or what else the model takes), and writes the predictions as JSON and as pictures."""
+    """Predict for images (or other inputs of the model), and save the predictions as JSON and as images."""
     from trainwright.tools import predict as predicting
 
     cfg = _read(arguments.config, arguments.cfg_options)
@@ -122,12 +122,12 @@ def predict(arguments: argparse.Namespace) -> int:
     file, unreadable = predicting.predict(
         cfg, arguments.checkpoint, arguments.inputs, out_dir, arguments.batch_size, arguments.device
     )
-    print(f"The predictions are in {file}, and drawn beside it.")
+    print(f"Saved the predictions to {file}, and images of them to the same folder.")
     return 1 if unreadable else 0
 
 
 def list_components(arguments: argparse.Namespace) -> int:
-    """Lists the components that a config can name, or describes one of them; likewise the shipped configs."""
+    """List the components that a config can use or the shipped configs, or describe one of them."""
     from trainwright.tools import reference
 
     kind, name = arguments.kind, arguments.name
@@ -138,85 +138,97 @@ def list_components(arguments: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "trainwright", description="Trains, tests and checks experiments described by a config."
+        "trainwright", description="Train, test and check experiments that are defined by config files."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE",
-        help="change the config: optim_wrapper.optimizer.lr=0.01 custom_hooks.0.momentum=0.1",
+        help="override config values, e.g. optim_wrapper.optimizer.lr=0.01 custom_hooks.0.momentum=0.1",
     )  # fmt: skip
     running = argparse.ArgumentParser(add_help=False, parents=[common])
-    running.add_argument("--work-dir", help="folder for checkpoints and logs; default: work_dirs/CONFIG")
-    running.add_argument("--seed", type=int, help="seed of everything random; default: the config's, or drawn")
-    running.add_argument("--deterministic", action="store_true", help="refuse algorithms that differ from run to run")
-    running.add_argument("--device", help="cpu, cuda, cuda:1, mps, …; default: the accelerator if there is one")
+    running.add_argument(
+        "--work-dir", help="folder for checkpoints and logs (default: set in the config, or work_dirs/CONFIG)"
+    )
+    running.add_argument("--seed", type=int, help="random seed (default: set in the config, or chosen at random)")
+    running.add_argument("--deterministic", action="store_true", help="use only deterministic algorithms")
+    running.add_argument(
+        "--device", help="cpu, cuda, cuda:1, mps, … (default: set in the config, or the accelerator if there is one)"
+    )
     running.add_argument(
         "--launcher",
         choices=["none", "pytorch", "slurm", "mpi"],
-        help="what started several processes; default: found out",
+        help="launcher of distributed training (default: set in the config, or detected)",
     )
     running.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
 
-    command = commands.add_parser("train", parents=[running], help="train", description=train.__doc__)
-    of_config = "a config file, or the name of one that ships with Trainwright"
-    command.add_argument("config", metavar="CONFIG", help=of_config)
+    config_help = "config file, or name of a shipped config"
+    command = commands.add_parser("train", parents=[running], help="train a model", description=train.__doc__)
+    command.add_argument("config", metavar="CONFIG", help=config_help)
     command.add_argument(
         "--resume", nargs="?", const="auto", metavar="CHECKPOINT",
-        help="go on from a checkpoint, or from the newest in the work dir",
+        help="resume from a checkpoint, by default from the newest in the work dir",
     )  # fmt: skip
-    command.add_argument("--load-from", metavar="CHECKPOINT", help="start from these weights")
-    command.add_argument("--amp", action="store_true", help="train in mixed precision")
+    command.add_argument("--load-from", metavar="CHECKPOINT", help="start from the weights of a checkpoint")
+    command.add_argument("--amp", action="store_true", help="train with automatic mixed precision")
     command.set_defaults(run=train)
 
     command = commands.add_parser("test", parents=[running], help="test a checkpoint", description=test.__doc__)
-    command.add_argument("config", metavar="CONFIG")
-    command.add_argument("checkpoint", metavar="CHECKPOINT")
-    command.add_argument("--tta", action="store_true", help="average over the augmentations that the config describes")
+    command.add_argument("config", metavar="CONFIG", help=config_help)
+    command.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint to test")
+    command.add_argument(
+        "--tta", action="store_true", help="use test-time augmentation, with tta_model and tta_pipeline of the config"
+    )
     command.set_defaults(run=test)
 
     command = commands.add_parser("check", parents=[common], help="find mistakes in configs", description=check.__doc__)
-    command.add_argument("config", metavar="CONFIG", nargs="+")
+    command.add_argument("config", metavar="CONFIG", nargs="+", help=config_help)
     command.set_defaults(run=check)
 
     command = commands.add_parser(
         "predict", parents=[common], help="predict with a checkpoint", description=predict.__doc__
     )
-    command.add_argument("config", metavar="CONFIG", help=of_config)
-    command.add_argument("checkpoint", metavar="CHECKPOINT", help="a file of a training: work_dirs/CONFIG/epoch_8.pth")
-    command.add_argument("inputs", metavar="INPUT", nargs="+", help="an image, a folder of images, or a video")
-    command.add_argument("--out-dir", default="predictions", help="folder to write to; default: %(default)s")
-    command.add_argument("--batch-size", type=int, default=1, help="inputs at once; default: %(default)s")
-    command.add_argument("--device", help="default: the accelerator if there is one")
+    command.add_argument("config", metavar="CONFIG", help=config_help)
+    command.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint, e.g. work_dirs/CONFIG/epoch_8.pth")
+    command.add_argument("inputs", metavar="INPUT", nargs="+", help="image, folder of images, or video")
+    command.add_argument("--out-dir", default="predictions", help="folder for the output (default: %(default)s)")
+    command.add_argument("--batch-size", type=int, default=1, help="inputs per batch (default: %(default)s)")
+    command.add_argument("--device", help="cpu, cuda, cuda:1, mps, … (default: the accelerator if there is one)")
     command.set_defaults(run=predict)
 
     command = commands.add_parser(
         "browse-dataset",
         parents=[common],
-        help="look at samples, and find bad annotations",
+        help="draw samples and find bad annotations",
         description=browse_dataset.__doc__,
     )
-    command.add_argument("config", metavar="CONFIG", help=of_config)
-    command.add_argument("--split", choices=["train", "val", "test"], default="train", help="default: %(default)s")
-    command.add_argument("--number", type=int, default=20, help="how many samples; default: %(default)s")
-    command.add_argument("--out-dir", help="folder for the pictures; default: browse/CONFIG/SPLIT")
-    command.add_argument("--seed", type=int, default=0, help="of the augmentation; default: %(default)s")
+    command.add_argument("config", metavar="CONFIG", help=config_help)
+    command.add_argument(
+        "--split", choices=["train", "val", "test"], default="train", help="split to draw (default: %(default)s)"
+    )
+    command.add_argument("--number", type=int, default=20, help="number of samples (default: %(default)s)")
+    command.add_argument("--out-dir", help="folder for the images (default: browse/CONFIG/SPLIT)")
+    command.add_argument("--seed", type=int, default=0, help="seed of the augmentation (default: %(default)s)")
     command.set_defaults(run=browse_dataset)
 
-    command = commands.add_parser("list", help="list what a config can name", description=list_components.__doc__)
-    command.add_argument("kind", metavar="KIND", choices=LISTED, help=", ".join(LISTED))
-    command.add_argument("name", metavar="NAME", nargs="?", help="describe this one, with its arguments")
+    command = commands.add_parser(
+        "list", help="list components and shipped configs", description=list_components.__doc__
+    )
+    command.add_argument("kind", metavar="KIND", choices=LISTED, help=f"one of {', '.join(LISTED)}")
+    command.add_argument("name", metavar="NAME", nargs="?", help="component to describe, or config to print")
     command.set_defaults(run=list_components)
 
     command = commands.add_parser(
         "print-config",
         parents=[common],
-        help="print a config as it is after inheritance",
+        help="print a config with all inherited values",
         description=print_config.__doc__,
     )
-    command.add_argument("config", metavar="CONFIG")
-    command.add_argument("--origins", action="store_true", help="one line a value, with the file and line that set it")
+    command.add_argument("config", metavar="CONFIG", help=config_help)
+    command.add_argument(
+        "--origins", action="store_true", help="print one value per line, with the file and line that set it"
+    )
     command.set_defaults(run=print_config)
     return parser
 
@@ -233,7 +245,7 @@ def _read(name: str, options: dict[str, Any]) -> "Config":
 
 
 def _load(arguments: argparse.Namespace) -> "Config":
-    """Reads the config and applies the options that every run has."""
+    """Read the config and apply the options common to train and test."""
     cfg = _read(arguments.config, arguments.cfg_options)
     if arguments.work_dir is not None:
         cfg.work_dir = arguments.work_dir

@@ -1,4 +1,4 @@
-"""``trainwright predict``: predictions for files, as JSON and as pictures."""
+"""``trainwright predict``: predict for files, and save the predictions as JSON and as images."""
 
 import sys
 from collections.abc import Sequence
@@ -13,40 +13,40 @@ from trainwright.engine.parts import setting
 from trainwright.engine.registry import INFERENCERS
 from trainwright.engine.run.environment import make_folder
 
-_SHOWN = 5
+_MAX_CLASSES = 5
 
 
 def predict(
     cfg: Config, checkpoint: str, inputs: Sequence[str], out_dir: Path, batch_size: int = 1, device: str | None = None
 ) -> tuple[Path, int]:
-    """Predicts for files and writes ``predictions.json`` and a picture of each prediction; prints scores of classes.
+    """Predict for files, write ``predictions.json`` and an image of each prediction, and print class scores.
 
-    Images that cannot be read are named and left out.
+    Images that cannot be read are reported and skipped.
 
     Args:
-        cfg: config of the model; ``inferencer_type`` names an inferencer of its own.
+        cfg: config of the model; ``inferencer_type`` selects the inferencer.
         checkpoint: file with the weights.
-        inputs: files, or folders of them.
+        inputs: files or folders.
         out_dir: folder to write to.
-        batch_size: how many inputs the model gets at once.
-        device: where to compute; the accelerator, else the CPU, if None.
+        batch_size: number of inputs per batch.
+        device: device to run on; by default the accelerator if there is one, else the CPU.
 
     Returns:
-        The path of ``predictions.json``, a list with one entry an input, ``input`` its path and ``error`` what is
-        wrong with it; and how many inputs could not be read.
+        The path of ``predictions.json`` and the number of inputs that could not be read. The file contains a list with
+        one entry per input: ``input`` is its path, and ``error`` the reason why it could not be read, if so.
 
     Raises:
-        ConfigError: an input does not exist, a folder has nothing to predict for, or no image can be read.
+        ConfigError: an input does not exist, a folder contains no inputs, or none of the images can be read.
     """
-    for given in inputs:
-        if not Path(given).exists():
-            raise ConfigError("", f"there is no file and no folder {given!r}")
+    for name in inputs:
+        if not Path(name).exists():
+            raise ConfigError("", f"no such file or folder: {name!r}")
     inferencer: Any = INFERENCERS.build(
         {"type": setting(cfg, "inferencer_type")}, path="inferencer_type", model=cfg, weights=checkpoint,
         device=device,
     )  # fmt: skip
     try:
-        found = [path for given in inputs for path in inferencer._inputs_to_list(given)]
+        found = [path for name in inputs for path in inferencer._inputs_to_list(name)]
     except FileNotFoundError as error:
         raise ConfigError("", str(error)) from error
     errors = {path: problem for path in found if (problem := _error_of(path))}
@@ -56,12 +56,12 @@ def predict(
     if not paths:
         raise ConfigError("", "none of the images can be read")
     make_folder(out_dir, "", "choose another --out-dir")
-    predictions = inferencer(paths, batch_size=batch_size, out_dir=out_dir)["predictions"]
+    predictions = iter(inferencer(paths, batch_size=batch_size, out_dir=out_dir)["predictions"])
+    entries = []
+    for path in found:
+        prediction = {"error": errors[path]} if path in errors else next(predictions)
+        entries.append({"input": path, **(prediction if isinstance(prediction, dict) else {"prediction": prediction})})
     file = out_dir / "predictions.json"
-    predicted = iter(predictions)
-    entries = [
-        {"input": path, **({"error": errors[path]} if path in errors else _as_dict(next(predicted)))} for path in found
-    ]
     file.write_text("[\n" + ",\n".join(to_json(entry) for entry in entries) + "\n]\n")
     classes = inferencer.dataset_meta.get("classes") or ()
     for entry in entries:
@@ -71,21 +71,17 @@ def predict(
 
 
 def _best_classes(scores: Sequence[float], classes: Sequence[str]) -> str:
-    """Returns the classes with the highest scores, in words."""
-    best = sorted(range(len(scores)), key=lambda label: -scores[label])[:_SHOWN]
+    """Format the classes with the highest scores."""
+    best = sorted(range(len(scores)), key=lambda label: -scores[label])[:_MAX_CLASSES]
     return ", ".join(f"{classes[label] if label < len(classes) else label} {scores[label]:.3f}" for label in best)
 
 
 def _error_of(path: str) -> str | None:
-    """Returns why an image cannot be read; None for one that can, and for other files."""
+    """Return the reason why an image cannot be read, or None if it can; always None for other files."""
     if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
         return None
     try:
         read_image(path)
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises each of them for damaged files
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises any of these for corrupt files
         return f"cannot be read: {error}"
     return None
-
-
-def _as_dict(prediction: Any) -> dict[str, Any]:
-    return prediction if isinstance(prediction, dict) else {"prediction": prediction}

@@ -1,6 +1,6 @@
-"""A reference of everything a config can name: printed by ``trainwright list``, and written as pages of docs/.
+"""The reference of everything that a config can use, for ``trainwright list`` and docs/.
 
-``python -m trainwright.tools.reference docs`` writes the pages; a test fails when they are stale.
+``python -m trainwright.tools.reference docs`` writes the pages in docs/; a test fails if they are outdated.
 """
 
 import inspect
@@ -29,7 +29,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "schedulers": ("PARAM_SCHEDULERS",),
     "optimizers": ("OPTIMIZERS", "OPTIM_WRAPPERS", "OPTIM_WRAPPER_CONSTRUCTORS"),
 }
-"""Which registries hold the components of a kind."""
+"""Registries that contain the components of each kind."""
 
 SUPPLIED = {
     "DATA_SAMPLERS": {"dataset", "sampler", "seed"},
@@ -38,39 +38,39 @@ SUPPLIED = {
     "OPTIM_WRAPPERS": {"optimizer"},
     "PARAM_SCHEDULERS": {"optimizer"},
 }
-"""Arguments that the engine passes, by registry: a config does not set them."""
+"""Arguments that the engine passes, by registry; a config cannot set them."""
 
 INTRODUCTIONS = {
     "hooks": """\
-Hooks act at fixed points around the loops. The default hooks of every run are changed in `default_hooks`, by name; any
-others are listed in `custom_hooks`. Each is `dict(type=..., **arguments)`, and may have a `name` and a `priority`
-(`HIGHEST`, `VERY_HIGH`, `HIGH`, `ABOVE_NORMAL`, `NORMAL`, `BELOW_NORMAL`, `LOW`, `VERY_LOW`, `LOWEST`, or 0 to 100).
-An entry of `None` in `default_hooks` removes that hook.""",
+Hooks are called at fixed points of the loops. `default_hooks` changes the default hooks of a run, by name, and
+`custom_hooks` is a list of additional hooks. Each is `dict(type=..., **arguments)`, with an optional `name` and
+`priority` (`HIGHEST`, `VERY_HIGH`, `HIGH`, `ABOVE_NORMAL`, `NORMAL`, `BELOW_NORMAL`, `LOW`, `VERY_LOW`, `LOWEST`, or 0
+to 100). An entry of `None` in `default_hooks` removes that hook.""",
     "transforms": """\
-Transforms are listed in the `pipeline` of a dataset and applied in order. Each takes and returns the dictionary of a
-sample. Besides those below, every transform of `torchvision.transforms.v2` can be used under its own name.""",
+Transforms are listed in the `pipeline` of a dataset and applied in order. Each accepts and returns the dictionary of a
+sample. In addition to those below, every transform of `torchvision.transforms.v2` can be used under its own name.""",
     "metrics": """\
-Metrics are set in `val_evaluator` and `test_evaluator`: one `dict(type=...)`, or a list of them. Those of
-`torchmetrics` are used through `TorchMetric`.""",
+Metrics are set in `val_evaluator` and `test_evaluator`, as a `dict(type=...)` or a list of them. Metrics of
+`torchmetrics` can be used through `TorchMetric`.""",
     "schedulers": """\
-Schedulers are set in `param_scheduler`: one `dict(type=...)`, or a list of them, which are applied in order. Most exist
-three times: `...LR` schedules the learning rate, `...Momentum` the momentum (of Adam and its kin, the first beta), and
-`...ParamScheduler` any entry of the parameter groups, named by `param_name`.""",
+Schedulers are set in `param_scheduler`, as a `dict(type=...)` or a list of them, which are applied in order. Most come
+in three versions: `...LR` schedules the learning rate, `...Momentum` the momentum (for Adam and its variants, the first
+beta), and `...ParamScheduler` any entry of the parameter groups, named by `param_name`.""",
 }
-"""The paragraph below the heading of each page."""
+"""The introduction of each page."""
 
 _SECTION = re.compile(r"(?:Args|Attributes|Example|Examples|Note|Raises|Returns|Yields):")
 _ARGUMENT = re.compile(r" {4}(\w+)(?: \(.*?\))?: (.*)")
 
 
 class Docstring(NamedTuple):
-    """A docstring in Google's style.
+    """A parsed docstring in Google style.
 
     Args:
         summary: the first paragraph, on one line.
         details: everything between the summary and the first section.
-        arguments: the text for each argument, on one line.
-        example: the lines of its example.
+        arguments: the description of each argument, on one line.
+        example: the example, without indentation.
     """
 
     summary: str
@@ -86,7 +86,7 @@ class Argument(NamedTuple):
         name: its name.
         type: its annotation as text, or an empty string.
         default: its default as text; None if it is required.
-        meaning: what the docstring says about it.
+        meaning: its description in the docstring.
     """
 
     name: str
@@ -96,13 +96,13 @@ class Argument(NamedTuple):
 
 
 class Component(NamedTuple):
-    """A class or function that a config can name.
+    """A class or function that a config can use.
 
     Args:
-        name: what ``type`` is set to.
+        name: its registered name, the value of ``type``.
         target: the class or function.
         docstring: its docstring.
-        arguments: its arguments, without those that the engine passes.
+        arguments: its arguments, except those passed by the engine.
     """
 
     name: str
@@ -112,7 +112,7 @@ class Component(NamedTuple):
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is part of Trainwright rather than of PyTorch, torchvision or a user's package."""
+        """Whether the component belongs to Trainwright, not to PyTorch, torchvision or a user's package."""
         return str(self.target.__module__).startswith("trainwright.")
 
 
@@ -136,7 +136,7 @@ def describe(name: str, target: Any, supplied: set[str] | frozenset[str] = froze
     Args:
         name: its registered name.
         target: the class or function.
-        supplied: arguments that the engine passes.
+        supplied: arguments passed by the engine, to leave out.
     """
     meanings: dict[str, str] = {}
     for owner in reversed(target.__mro__[:-1]) if inspect.isclass(target) else [target]:
@@ -179,7 +179,7 @@ def parse_docstring(text: str) -> Docstring:
 
 
 def type_text(annotation: Any) -> str:
-    """Return an annotation as text that is the same in every version of Python: ``Sequence[int] | None``."""
+    """Format an annotation independently of the Python version, e.g. ``Sequence[int] | None``."""
     if annotation is inspect.Parameter.empty:
         return ""
     if isinstance(annotation, str):
@@ -204,20 +204,20 @@ def _default_text(value: Any) -> str:
 
 
 def plain_text(text: str) -> str:
-    """Return a docstring's text without its markup."""
+    """Remove the markup from the text of a docstring."""
     return re.sub(r":\w+:`~?([^`]+)`", lambda found: found[1].rpartition(".")[2], text).replace("``", "")
 
 
 def markdown(text: str) -> str:
-    """Return a docstring's text as Markdown."""
+    """Convert the text of a docstring to Markdown."""
     text = re.sub(r":\w+:`~?([^`]+)`", lambda found: f"`{found[1].rpartition('.')[2]}`", text)
     return re.sub(r"::$", ":", re.sub(r"^::\n\n?", "", text, flags=re.MULTILINE), flags=re.MULTILINE).replace("``", "`")
 
 
 def listing(kind: str) -> Iterator[str]:
-    """Yield a line of text for each component of a kind, or for each shipped config."""
+    """Yield one line of text per component of a kind, or per shipped config."""
     if kind == "configs":
-        found = {name: _comment(find_named_config(name)) for name in shipped_configs()}
+        found = {name: _first_sentence(find_named_config(name)) for name in shipped_configs()}
     else:
         found = {component.name: component.docstring.summary for component in components(kind)}
     width = max(map(len, found))
@@ -226,18 +226,18 @@ def listing(kind: str) -> Iterator[str]:
 
 
 def details(kind: str, name: str) -> Iterator[str]:
-    """Yield the lines that describe a component, or a shipped config.
+    """Yield the description of a component, or the contents of a shipped config, line by line.
 
     Raises:
-        ConfigError: there is none of this name.
+        ConfigError: the name is unknown.
     """
     if kind == "configs":
         yield from find_named_config(name).read_text().splitlines()
         return
     found = {component.name: component for component in components(kind)}
     if name not in found:
-        hint = did_you_mean(name, found) or f"`trainwright list {kind}` lists them"
-        raise ConfigError("", f"there is no {name!r} among the {kind}", hint)
+        hint = did_you_mean(name, found) or f"run `trainwright list {kind}` to list all"
+        raise ConfigError("", f"unknown {kind.removesuffix('s')} {name!r}", hint)
     component = found[name]
     yield f"{name} ({component.target.__module__}.{component.target.__qualname__})"
     yield plain_text(component.docstring.summary)
@@ -252,31 +252,30 @@ def details(kind: str, name: str) -> Iterator[str]:
             yield f"      {plain_text(meaning)}"
 
 
-def _comment(file: Path) -> str:
-    """Return the first sentence of the comment that a config begins with."""
+def _first_sentence(file: Path) -> str:
+    """Return the first sentence of the comment at the top of a config."""
     lines = takewhile(lambda line: line.startswith("#"), file.read_text().splitlines())
     return " ".join(line.lstrip("# ") for line in lines).partition(". ")[0]
 
 
 def page(kind: str) -> str:
-    """Return the page of a kind, in Markdown.
+    """Return the reference page of a kind, in Markdown.
 
     Args:
         kind: a key of :data:`INTRODUCTIONS`.
     """
     found = [component for component in components(kind) if component.is_ours]
-    parts = [f"# {kind.capitalize()}", _GENERATED, INTRODUCTIONS[kind]]
-    parts.append("\n".join(f"- [{c.name}](#{c.name.lower()}): {markdown(c.docstring.summary)}" for c in found))
+    sections = [f"# {kind.capitalize()}", _GENERATED, INTRODUCTIONS[kind]]
+    sections.append("\n".join(f"- [{c.name}](#{c.name.lower()}): {markdown(c.docstring.summary)}" for c in found))
     for component in found:
-        parts.append(f"## {component.name}")
-        parts.append(markdown(component.docstring.summary))
+        sections += [f"## {component.name}", markdown(component.docstring.summary)]
         if component.docstring.details:
-            parts.append(markdown(component.docstring.details))
+            sections.append(markdown(component.docstring.details))
         if component.arguments:
-            parts.append(_table(component.arguments))
+            sections.append(_table(component.arguments))
         if component.docstring.example:
-            parts.append(f"```pycon\n{component.docstring.example}\n```")
-    return "\n\n".join(parts) + "\n"
+            sections.append(f"```pycon\n{component.docstring.example}\n```")
+    return "\n\n".join(sections) + "\n"
 
 
 _GENERATED = "<!-- Generated by `python -m trainwright.tools.reference docs`: edit the docstrings instead. -->"
@@ -291,7 +290,7 @@ def _table(arguments: list[Argument]) -> str:
 
 
 def config_page() -> str:
-    """Return the page of config keys, in Markdown."""
+    """Return the reference page of config keys, in Markdown."""
     runner = describe("Runner", ROOT_REGISTRIES["RUNNERS"].get("Runner"))
     top_level = [argument for argument in runner.arguments if argument.name != "cfg"]
     top_level += _arguments(parts.TOP_LEVEL_KEYS)
@@ -299,24 +298,24 @@ def config_page() -> str:
         "# Config keys",
         _GENERATED,
         "`trainwright check CONFIG` reports every key that is not listed here, unless the config itself uses it as a "
-        "variable. Where a part is described by `dict(type=...)`, the other keys are the arguments of that class: see "
-        "[hooks](hooks.md), [metrics](metrics.md), [schedulers](schedulers.md) and [transforms](transforms.md), or "
-        "`trainwright list KIND NAME` for any other.",
+        "variable. In a `dict(type=...)`, the other keys are the arguments of that class: see [hooks](hooks.md), "
+        "[metrics](metrics.md), [schedulers](schedulers.md) and [transforms](transforms.md), or run "
+        "`trainwright list KIND NAME` for any other component.",
         "## Top-level keys",
         _table(sorted(top_level, key=lambda argument: argument.name)),
         "## `train_dataloader`, `val_dataloader`, `test_dataloader`",
         "All arguments of `torch.utils.data.DataLoader` except `shuffle`, and:",
         _table(_arguments(parts.DATALOADER_KEYS)),
         "## `train_cfg`, `val_cfg`, `test_cfg`",
-        "The arguments of a loop, which `type` names. By default, `train_cfg` is for `EpochBasedTrainLoop`, or with "
-        "`by_epoch=False` for `IterBasedTrainLoop`.",
+        "The arguments of a loop, selected by `type`. The default for `train_cfg` is `EpochBasedTrainLoop`, or "
+        "`IterBasedTrainLoop` with `by_epoch=False`.",
     ]
     for name in ("EpochBasedTrainLoop", "IterBasedTrainLoop", "ValLoop", "TestLoop"):
         loop = describe(name, ROOT_REGISTRIES["LOOPS"].get(name), set(parts.VAL_LOOP.runtime))
         sections += [f"### {name}", markdown(loop.docstring.summary), _table(loop.arguments)]
     sections += [
         "## `optim_wrapper`",
-        "The optimizer, and how it is used. Besides the arguments of the wrapper:",
+        "The optimizer and its wrapper. In addition to the arguments of the wrapper:",
         _table(_arguments(parts.OPTIM_WRAPPER.keys)),
     ]
     for name in ("OptimWrapper", "AmpOptimWrapper"):
@@ -324,11 +323,11 @@ def config_page() -> str:
         sections += [f"### {name}", markdown(wrapper.docstring.summary), _table(wrapper.arguments)]
     sections += [
         "## `param_scheduler`",
-        "A [scheduler](schedulers.md), or a list of them. Besides its own arguments, each takes:",
+        "A [scheduler](schedulers.md), or a list of them. In addition to its own arguments, each accepts:",
         _table(_arguments(parts.PARAM_SCHEDULER.keys)),
         "## `default_hooks`, `custom_hooks`",
         "`default_hooks` changes the hooks below by name: `dict(logger=dict(interval=50), progress=None)`. "
-        "`custom_hooks` is a list of further [hooks](hooks.md). Besides its own arguments, each takes:",
+        "`custom_hooks` is a list of additional [hooks](hooks.md). In addition to its own arguments, each accepts:",
         _table(_arguments(parts.HOOK.keys)),
         "| name | hook |\n|---|---|\n"
         + "\n".join(
@@ -346,7 +345,7 @@ def _arguments(keys: Mapping[str, parts.Key]) -> list[Argument]:
 
 
 def pages() -> dict[str, str]:
-    """Return every generated page by its file name."""
+    """Return all generated pages by file name."""
     return {"config.md": config_page(), **{f"{kind}.md": page(kind) for kind in INTRODUCTIONS}}
 
 

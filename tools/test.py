@@ -1,4 +1,4 @@
-"""``python tools/test.py …`` is ``trainwright test …``."""
+"""``python tools/test.py …`` is the same as ``trainwright test …``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""``python tools/train.py …`` is ``trainwright train …``."""
+"""``python tools/train.py …`` is the same as ``trainwright train …``."""
 
 import sys
 

@@ -214,7 +214,7 @@ def test_a_loss_that_is_nan_ends_the_run_before_it_is_saved(
     process = train(config, tmp_path / "run", before=partial(at_forward, True, 11, lambda: math.nan))
     assert process.wait() == 1
     assert "TrainingError: The loss of iteration 11 is nan" in process.printed
-    assert re.search(r"Its batch had the samples \[\d+, \d+, \d+, \d+\]", process.printed)
+    assert re.search(r"Samples in its batch: \[\d+, \d+, \d+, \d+\]", process.printed)
     assert files_of(tmp_path / "run") == ["best_loss_iter_10.pth", "iter_4.pth", "iter_8.pth"]
     ends_and_resumes("NaN loss", process, config, tmp_path / "run", references[False], tally, most_lost=INTERVAL)
 
@@ -232,7 +232,7 @@ def test_a_loss_that_is_nan_is_rolled_back_a_few_times(tmp_path: Path, tally: Ta
 
     process = train(config, tmp_path / "twice", before=twice)
     assert process.wait() == 1
-    assert "The run was rolled back 1 times already" in process.printed
+    assert "The maximum number of rollbacks (1) is reached" in process.printed
     resumed = train(config, tmp_path / "twice", resume=True)
     assert resumed.wait() == 0, resumed.printed
     different = differences(tmp_path / "twice", tmp_path / "once")

@@ -1,6 +1,7 @@
 """Disks that are full or fail while a run saves: it goes on, keeps its last good checkpoint, and tries again."""
 
 import errno
+import re
 import resource
 import signal
 from functools import partial
@@ -35,9 +36,9 @@ def test_a_disk_that_is_full_for_a_while(
 
         process = train(config, work_dir, before=fault)
         assert process.wait() == 0, process.printed
-        assert "the checkpoint of iteration 8 is NOT saved" in process.printed
+        assert "the checkpoint of iteration 8 was NOT saved" in process.printed
         assert ("a checkpoint takes about" in process.printed) == (not room)
-        assert "the newest good one is iter_4.pth. The next save is tried as usual." in process.printed
+        assert "the newest checkpoint is iter_4.pth. The next save will be tried as usual." in process.printed
         tally.compare("a full disk", work_dir, references[False].work_dir, most_lost=0)
 
 
@@ -52,7 +53,7 @@ def test_a_disk_that_stays_full(
             config, work_dir, before=partial(at_forward, True, 7, when_saved(partial(fill, work_dir / "ballast")))
         )
         assert process.wait() == 0, process.printed
-        assert "The end of the training is NOT saved: the newest checkpoint is iter_4.pth" in process.printed
+        assert "The final state was NOT saved: the newest checkpoint is iter_4.pth" in process.printed
         assert verify(work_dir / (work_dir / LAST).read_text()) is None
         (work_dir / "ballast").unlink()
         resumed = train(config, work_dir, resume=True)
@@ -79,7 +80,7 @@ def test_files_may_not_grow_beyond_a_limit(
     process = train(config, tmp_path / "run", before=fault)
     assert process.wait() == 0, process.printed
     for iteration in (8, 10, 12):
-        assert f"the checkpoint of iteration {iteration} is NOT saved" in process.printed
+        assert f"the checkpoint of iteration {iteration} was NOT saved" in process.printed
     tally.compare("a limit of file sizes", tmp_path / "run", references[False].work_dir, most_lost=0)
 
 
@@ -103,7 +104,7 @@ def test_a_file_system_that_fails(
     work_dir = tmp_path / "run"
     process = train(config, work_dir, before=partial(fail_at, FAILURES[operation], first, first))
     assert process.wait() == 0, process.printed
-    assert "the checkpoint of iteration 8 is NOT saved" in process.printed
+    assert "the checkpoint of iteration 8 was NOT saved" in process.printed
     assert "Input/output error" in process.printed
     tally.compare("a failing file system", work_dir, references[False].work_dir, most_lost=0)
 
@@ -113,7 +114,7 @@ def test_an_old_file_that_cannot_be_removed(tmp_path: Path, references: dict[boo
     work_dir = tmp_path / "run"
     process = train(references[False].config, work_dir, before=partial(fail_at, "unlink iter_4.pth", 1, 1, errno.EBUSY))
     assert process.wait() == 0, process.printed
-    assert "iter_4.pth could not be removed" in process.printed
+    assert re.search(r"Could not remove .*iter_4.pth", process.printed)
     assert "NOT saved" not in process.printed
     tally.compare("a failing file system", work_dir, references[False].work_dir, most_lost=0)
 
@@ -132,7 +133,7 @@ def test_a_stop_that_cannot_be_saved_says_what_is_lost(
     config, work_dir = references[True].config, tmp_path / "run"
     process = train(config, work_dir, before=fault)
     assert process.wait() == (143 if stop == "signal" else 1), process.printed
-    assert "is NOT saved" in process.printed
+    assert "NOT saved" in process.printed
     assert "is lost" in process.printed
     resumed = train(config, work_dir, resume=True)
     assert resumed.wait() == 0, resumed.printed

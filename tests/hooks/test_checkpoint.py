@@ -19,7 +19,7 @@ BY_ITER = {"by_epoch": False, "max_iters": 6, "val_interval": 2}
 
 
 def named(name: str, **options: Any) -> CheckpointHook:
-    """Returns a hook beside the one that every run has."""
+    """Return a hook in addition to the default one."""
     hook = CheckpointHook(**options)
     hook.name = name
     return hook
@@ -178,7 +178,7 @@ def test_without_hard_links_files_are_copied(tmp_path: Path, monkeypatch: pytest
     assert (tmp_path / "best_acc_epoch_1.pth").read_bytes() == (tmp_path / "epoch_1.pth").read_bytes()
 
 
-def test_a_run_resumed_from_the_best_ends_like_an_unbroken_one(tmp_path: Path) -> None:
+def test_a_run_resumed_from_the_best_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
     scores = [1, 3, 2, 4]
     unbroken = make_runner(
         tmp_path / "a",
@@ -223,7 +223,7 @@ def test_leftovers_of_a_killed_run_go_at_the_resume(tmp_path: Path) -> None:
     assert files_in(tmp_path) == ["best_acc_epoch_2.pth", "epoch_2.pth"]
 
 
-def test_a_run_of_mmengine_is_taken_over(tmp_path: Path) -> None:
+def test_best_and_kept_checkpoints_of_an_mmengine_run_are_loaded(tmp_path: Path) -> None:
     make_runner(tmp_path, checkpoint={"interval": 1}, metric=Scripted(acc=[5, 4]), train_cfg={"max_epochs": 2}).train()
     checkpoint = load(tmp_path / "epoch_2.pth")
     del checkpoint["trainwright"]
@@ -250,7 +250,7 @@ def test_publishes_the_last_and_the_best(tmp_path: Path) -> None:
     torch.testing.assert_close(dict(load(published[1])["state_dict"]), weights_of(runner))
 
 
-def test_a_published_key_that_is_missing_is_said(tmp_path: Path) -> None:
+def test_a_missing_published_key_is_reported(tmp_path: Path) -> None:
     options = {"interval": 1, "published_keys": ["state_dict", "ema_state_dict"]}
     runner = make_runner(tmp_path, checkpoint=options, train_cfg={"max_epochs": 1})
     runner.train()
@@ -283,14 +283,14 @@ def test_the_hook_costs_nothing_at_the_points_it_does_not_need() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"save_best": "acc", "rule": "bigger"}, "'bigger' is no rule"),
-        ({"save_best": ["acc", "acc"]}, "named twice"),
-        ({"save_best": ["acc", "auto"]}, "'auto' stands alone"),
-        ({"save_best": ["acc", "loss", "mAP"], "rule": ["less", "greater"]}, "2 rules for 3 metrics"),
-        ({"save_begin": -1}, "must not be less than 0"),
-        ({"filename_tmpl": "epoch.pth"}, "must have one {}"),
-        ({"backend_args": {"backend": "petrel"}}, "local paths only"),
-        ({"file_client_args": {"backend": "petrel"}}, "local paths only"),
+        ({"save_best": "acc", "rule": "bigger"}, "'bigger'"),
+        ({"save_best": ["acc", "acc"]}, "CheckpointHook: .*acc"),
+        ({"save_best": ["acc", "auto"]}, "'auto'"),
+        ({"save_best": ["acc", "loss", "mAP"], "rule": ["less", "greater"]}, "2 .*3"),
+        ({"save_begin": -1}, "save_begin"),
+        ({"filename_tmpl": "epoch.pth"}, "filename_tmpl: .*exactly one"),
+        ({"backend_args": {"backend": "petrel"}}, "backend_args: .*petrel"),
+        ({"file_client_args": {"backend": "petrel"}}, "file_client_args: .*petrel"),
     ],
 )
 def test_impossible_settings_are_refused(options: dict, message: str) -> None:
@@ -302,7 +302,7 @@ def test_local_backends_of_old_configs_are_accepted() -> None:
     CheckpointHook(backend_args={"backend": "local"}, file_client_args=None)
 
 
-def test_what_a_stop_leaves_goes_in_its_turn(tmp_path: Path) -> None:
+def test_the_checkpoint_of_a_stop_is_eventually_rotated_out(tmp_path: Path) -> None:
     options = {"interval": 2, "by_epoch": False, "max_keep_ckpts": 1}
     for stop in (3, 5):
         make_runner(
@@ -314,7 +314,7 @@ def test_what_a_stop_leaves_goes_in_its_turn(tmp_path: Path) -> None:
 
 
 def test_a_hook_does_not_remove_what_another_one_keeps(tmp_path: Path) -> None:
-    """Every epoch is kept for ever, and beside them the newest state."""
+    """One hook keeps every epoch, the other only the newest state."""
     rolling = {"interval": 1, "by_epoch": False, "max_keep_ckpts": 1}
     for epochs in (2, 3):
         keeper = dict(type="CheckpointHook", interval=1, name="keeper")
@@ -323,7 +323,7 @@ def test_a_hook_does_not_remove_what_another_one_keeps(tmp_path: Path) -> None:
 
 
 def train(work_dir: Path, checkpoint: Any, epochs: int = 3, hooks: Any = (), **options: Any) -> Runner:
-    """Trains, or trains further what is there, and returns the runner."""
+    """Train, resuming if there is a checkpoint, and return the runner."""
     runner = make_runner(
         work_dir, hooks, checkpoint=checkpoint, train_cfg={"max_epochs": epochs}, resume=True, **options
     )
@@ -332,7 +332,7 @@ def train(work_dir: Path, checkpoint: Any, epochs: int = 3, hooks: Any = (), **o
 
 
 @pytest.mark.parametrize("tmpl", ["epoch_{}.pth", "net-{}.pth"])
-def test_with_out_dir_what_stops_leave_goes_in_its_turn_too(tmp_path: Path, tmpl: str) -> None:
+def test_with_out_dir_checkpoints_of_stops_are_rotated_out_too(tmp_path: Path, tmpl: str) -> None:
     saver = {"interval": 1, "max_keep_ckpts": 1, "out_dir": str(tmp_path / "out"), "filename_tmpl": tmpl}
     work_dir = tmp_path / "run"
     for stop, file in ((1, "iter_1.pth"), (3, "iter_3.pth"), (4, tmpl.format(2)), (5, "iter_5.pth")):
@@ -346,7 +346,7 @@ def test_with_out_dir_what_stops_leave_goes_in_its_turn_too(tmp_path: Path, tmpl
 
 
 class Failing(Points):
-    """The data of the third iteration cannot be read."""
+    """A dataset that cannot be read in the third iteration."""
 
     def __getitem__(self, index: int) -> Any:
         if index == 5:
@@ -354,7 +354,7 @@ class Failing(Points):
         return super().__getitem__(index)
 
 
-def test_what_an_error_leaves_goes_where_the_hook_saves(tmp_path: Path) -> None:
+def test_the_checkpoint_of_an_error_is_saved_to_the_folder_of_the_hook(tmp_path: Path) -> None:
     loader = {"sampler": {"type": "DefaultSampler", "shuffle": False}}
     saver = {"interval": 1, "out_dir": str(tmp_path / "out"), "async_save": True}
     with pytest.raises(OSError, match="the disk is gone"):
@@ -369,7 +369,7 @@ def test_a_stop_is_saved_in_the_work_dir_where_the_hook_cannot(tmp_path: Path, o
     runner = train(
         tmp_path / "run", {"out_dir": str(tmp_path / "out"), "on_save_error": on_save_error}, hooks=[StopAt(3)]
     )
-    assert "the checkpoint of iteration 3 is NOT saved" in log_of(runner)
+    assert "the checkpoint of iteration 3 was NOT saved" in log_of(runner)
     assert files_in(tmp_path / "run") == ["iter_3.pth"]
     assert (tmp_path / "run" / "last_checkpoint").read_text() == "iter_3.pth"
 
@@ -380,14 +380,14 @@ def test_a_stop_has_all_state_where_regular_files_have_not(tmp_path: Path) -> No
     train(tmp_path, {"interval": 1, "save_optimizer": False})
 
 
-def test_a_file_without_all_state_is_not_noted_as_the_newest_beside_complete_ones(tmp_path: Path) -> None:
+def test_a_file_without_all_state_is_not_recorded_as_the_newest_if_there_are_complete_ones(tmp_path: Path) -> None:
     weights = named("weights", interval=1, save_optimizer=False, filename_tmpl="weights-{}.pth", save_last=False)
     train(tmp_path, {"interval": 2, "save_last": False}, hooks=[weights])
     assert files_in(tmp_path) == ["epoch_2.pth", "weights-1.pth", "weights-2.pth", "weights-3.pth"]
     assert (tmp_path / "last_checkpoint").read_text() == "epoch_2.pth"
 
 
-def test_a_slow_save_in_the_background_does_not_turn_the_newest_back(
+def test_a_slow_background_save_does_not_overwrite_the_record_of_a_newer_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slow(checkpoint: Any, path: Path) -> Path:
@@ -404,7 +404,7 @@ def test_a_slow_save_in_the_background_does_not_turn_the_newest_back(
 
 
 def test_two_hooks_with_the_same_names_keep_each_others_files(tmp_path: Path) -> None:
-    """Every second epoch is kept for ever, and beside them the newest."""
+    """One hook keeps every second epoch, the other only the newest."""
     for epochs in (3, 5):
         keeper = named("keeper", interval=2, save_last=False)
         train(tmp_path, {"interval": 1, "max_keep_ckpts": 1}, epochs, hooks=[keeper])
@@ -498,7 +498,7 @@ def test_a_best_by_another_rule_is_not_compared(tmp_path: Path) -> None:
     train(tmp_path, saver | {"rule": "less"}, 2, metric=Scripted(acc=[1, 2]))
     runner = train(tmp_path, saver, 3, metric=Scripted(acc=[-1, 0]))
     assert best_in(runner) == {"best_score": 0, "best_ckpt": "best_acc_epoch_3.pth"}
-    assert "best_acc_epoch_1.pth stays as it is" in log_of(runner)
+    assert "Keeping best_acc_epoch_1.pth" in log_of(runner)
 
 
 def test_two_hooks_with_a_best_each_have_keys_of_their_own(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from trainwright.hooks import EMAHook
 
 
 class Recorder(Hook):
-    """Keeps the weights after each training step."""
+    """Record the weights after each training step."""
 
     priority = "HIGHEST"
 
@@ -25,14 +25,14 @@ class Recorder(Hook):
 
 
 def averaged(weights: list[torch.Tensor], momentum: float) -> torch.Tensor:
-    """The moving average of weights, which begins with the first."""
+    """Return the moving average of weights, starting with the first ones."""
     average = weights[0].clone()
     for new in weights[1:]:
         average.lerp_(new, momentum)
     return average
 
 
-def test_validates_with_the_average_and_trains_on_with_the_weights(tmp_path: Path) -> None:
+def test_validates_with_the_average_and_continues_with_the_trained_weights(tmp_path: Path) -> None:
     recorder = Recorder()
     runner = make_runner(tmp_path / "a", [recorder, EMAHook(momentum=0.1)], metric=Scripted(acc=[0, 0, 0]))
     runner.train()
@@ -59,7 +59,7 @@ def test_begin_epoch_averages_from_then_on(tmp_path: Path) -> None:
     assert int(hook.ema_model.steps) == 2
 
 
-def test_the_file_has_the_average_to_deploy_and_the_weights_to_go_on(tmp_path: Path) -> None:
+def test_the_file_contains_the_average_and_the_trained_weights(tmp_path: Path) -> None:
     recorder = Recorder()
     make_runner(tmp_path, [recorder, EMAHook(momentum=0.1)], checkpoint={"interval": 1}).train()
     checkpoint = torch.load(tmp_path / "epoch_3.pth", weights_only=True)
@@ -118,7 +118,7 @@ def test_the_best_checkpoint_has_the_average_that_was_validated(tmp_path: Path) 
 
 
 class StopInValidation(Hook):
-    """Does what a signal in the middle of a validation does."""
+    """Stop the run in the middle of a validation, as a signal does."""
 
     def before_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         runner.state.stop_signal = 15
@@ -138,7 +138,7 @@ def test_a_run_stopped_in_a_validation_saves_the_same_file(tmp_path: Path) -> No
     torch.testing.assert_close(runner.model.fc.weight.detach(), recorder.weights[-1], rtol=0, atol=0)
 
 
-def test_loading_weights_without_resuming_begins_the_average_anew(tmp_path: Path) -> None:
+def test_loading_weights_without_resuming_starts_a_new_average(tmp_path: Path) -> None:
     make_runner(tmp_path / "a", [EMAHook(momentum=0.1)], checkpoint={"interval": 1}).train()
     file = tmp_path / "a" / "epoch_3.pth"
     hook = EMAHook(momentum=0.1)
@@ -148,7 +148,7 @@ def test_loading_weights_without_resuming_begins_the_average_anew(tmp_path: Path
     torch.testing.assert_close(runner.model.predicted_with[0], deployed, rtol=0, atol=0)
 
 
-def test_resuming_a_run_that_had_no_average_is_said(tmp_path: Path) -> None:
+def test_resuming_a_run_without_an_average_is_logged(tmp_path: Path) -> None:
     make_runner(tmp_path, checkpoint={"interval": 1}, train_cfg={"max_epochs": 1}).train()
     hook = EMAHook()
     runner = make_runner(tmp_path, [hook], train_cfg={"max_epochs": 2}, resume=True)
@@ -160,7 +160,7 @@ def test_resuming_a_run_that_had_no_average_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"begin_iter": 1, "begin_epoch": 1}, "exclude each other"),
+        ({"begin_iter": 1, "begin_epoch": 1}, "begin_iter and begin_epoch"),
         ({"begin_iter": -1}, "must not be negative"),
         ({"begin_epoch": -1}, "must not be negative"),
     ],
@@ -171,7 +171,7 @@ def test_impossible_settings_are_refused(options: dict, message: str) -> None:
 
 
 class OwnAverage(EMAHook):
-    """An average of a user."""
+    """A user-defined average."""
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_an_average_that_now_begins_later_is_dropped(tmp_path: Path) -> None:
     metric = Scripted(acc=[1, 2, 3])
     runner = make_runner(tmp_path, [recorder, hook], metric=metric, resume=True)
     runner.train()
-    assert "The average of the checkpoint is dropped: with begin_epoch=3 it is still to begin" in log_of(runner)
+    assert "Discarded the average from the checkpoint: with begin_epoch=3" in log_of(runner)
     torch.testing.assert_close(runner.model.predicted_with[1], recorder.weights[1], rtol=0, atol=0)
     torch.testing.assert_close(runner.model.predicted_with[2], averaged(recorder.weights[2:], 0.1), rtol=0, atol=0)
 
@@ -208,9 +208,9 @@ def test_another_kind_of_average_continues_from_the_old_one(tmp_path: Path, chan
     runner, hook = make(2, **changes)
     runner.train()
     assert int(hook.ema_model.steps) == 4
-    assert "not resumed as a whole" not in log_of(runner)
+    assert "only partially resumed" not in log_of(runner)
 
 
 def test_a_beginning_beyond_the_end_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="beyond the end of the training, 3"):
+    with pytest.raises(ConfigError, match=r"past the end of training \(3\)"):
         make_runner(tmp_path, [EMAHook(begin_epoch=4)]).train()

@@ -1,4 +1,4 @@
-"""EmptyCacheHook acts where it is switched on, and nowhere else."""
+"""EmptyCacheHook acts only at the enabled hook points."""
 
 from pathlib import Path
 from typing import Any

@@ -12,7 +12,7 @@ from trainwright.engine.run.hook import Hook
 
 
 class Updates(Hook):
-    """Notes after which iterations, counted from 1, the weights are others than before."""
+    """Record the iterations, counted from 1, after which the weights have changed."""
 
     def __init__(self) -> None:
         self.iterations: list[int] = []
@@ -48,7 +48,7 @@ def test_by_iteration(tmp_path: Path) -> None:
 
 
 def test_a_window_in_progress_is_finished(tmp_path: Path) -> None:
-    # The window of three begun at iteration 4 runs into the third epoch, which begins at iteration 5.
+    # The window of three that starts at iteration 4 extends into the third epoch, which starts at iteration 5.
     assert updates_of(tmp_path, {0: 3, 2: 1}, train_cfg={"max_epochs": 4}) == [3, 6, 7, 8]
 
 
@@ -69,5 +69,5 @@ def test_a_resume_is_exact(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("schedule", [{}, {-1: 2}, {0: 0}])
 def test_impossible_schedules_are_refused(tmp_path: Path, schedule: dict) -> None:
-    with pytest.raises(ConfigError, match="is no schedule"):
+    with pytest.raises(ConfigError, match="GradientAccumulationScheduleHook.schedule"):
         make_runner(tmp_path, [{"type": "GradientAccumulationScheduleHook", "schedule": schedule}])

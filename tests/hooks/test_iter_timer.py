@@ -1,4 +1,4 @@
-"""How long iterations take, on a clock that the test moves."""
+"""IterTimerHook with a clock controlled by the test."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from trainwright.hooks.iter_timer import IterTimerHook
 
 
 class Clock:
-    """A clock that stands still but for :meth:`wait`."""
+    """A clock that only advances in :meth:`wait`."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -61,7 +61,7 @@ def test_training(clock: Clock, run: Any) -> None:
     hook.before_train(run)
     hook.before_train_epoch(run)
     train(hook, run, clock, 5.0, 20.0)
-    assert run.message_hub.get_info("eta") == 25.0 * 9  # nothing better is known yet
+    assert run.message_hub.get_info("eta") == 25.0 * 9  # no better estimate yet
     train(hook, run, clock, 0.5, 0.5)
     assert run.message_hub.get_info("eta") == 1.0 * 8  # the slow first iteration no longer counts
     train(hook, run, clock, 0.25, 1.75)
@@ -70,7 +70,7 @@ def test_training(clock: Clock, run: Any) -> None:
     assert history(run, "train/time") == [25.0, 1.0, 2.0]
 
 
-def test_training_that_goes_on(clock: Clock, run: Any) -> None:
+def test_training_that_continues(clock: Clock, run: Any) -> None:
     hook = IterTimerHook()
     run.iter = 6
     hook.before_train(run)

@@ -1,4 +1,4 @@
-"""When lines are logged, what they hold, and where the numbers go; and that nothing waits in between."""
+"""LoggerHook: interval, content and destination of log lines, and no synchronization between lines."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def positions(runner: Any, mode: str = "train") -> list[str]:
 
 
 def make(tmp_path: Path, length: int = 28, logger: dict[str, Any] | None = None, **options: Any) -> Any:
-    """Returns a run of two epochs of ``length / 4`` batches."""
+    """Return a run of two epochs of ``length / 4`` batches."""
     options.setdefault("train_cfg", {"max_epochs": 2})
     runner = make_runner(tmp_path, dataset=Points(length), **options)
     hook = next(hook for hook in runner.hooks if isinstance(hook, LoggerHook))
@@ -45,7 +45,7 @@ def make(tmp_path: Path, length: int = 28, logger: dict[str, Any] | None = None,
             [f"[{epoch}][{done}/7]" for epoch in (1, 2) for done in (3, 6, 7)],
         ),
         (28, {"interval": 7}, ["[1][7/7]", "[2][7/7]"]),
-        (28, {"interval": 10}, ["[1][7/7]", "[2][7/7]"]),  # no full interval: the last one is shown
+        (28, {"interval": 10}, ["[1][7/7]", "[2][7/7]"]),  # no full interval: the last iteration is logged
     ],
 )
 def test_when_lines_are_logged(tmp_path: Path, length: int, logger: dict[str, Any], expected: list[str]) -> None:
@@ -144,7 +144,7 @@ def test_moved_logs_of_several_runs_are_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"interval": 0}, "interval: must be a positive whole number, not 0"),
+        ({"interval": 0}, "interval: must be a positive integer, not 0"),
         ({"interval": 2.5}, "not 2.5"),
         ({"interval_exp_name": -1}, "interval_exp_name"),
         ({"keep_local": False}, "set out_dir"),
@@ -156,7 +156,7 @@ def test_mistakes(options: dict[str, Any], message: str) -> None:
 
 
 class CountTransfers(TorchDispatchMode):
-    """Counts what would wait for a device: reading a number, copying."""
+    """Count the operations that would wait for a device: reading a value, copying."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ class CountTransfers(TorchDispatchMode):
 
 
 class PerIteration(Hook):
-    """Notes, last of all hooks, what the counter has seen in each iteration, and whether values are pending."""
+    """Record, as the last hook, the number of reads so far and whether values are pending, in each iteration."""
 
     priority = "LOWEST"
 
@@ -182,7 +182,7 @@ class PerIteration(Hook):
         self.counter.reads = 0
 
 
-def test_nothing_waits_between_lines_and_a_line_waits_once(tmp_path: Path) -> None:
+def test_no_synchronization_between_log_lines(tmp_path: Path) -> None:
     counter = CountTransfers()
     hook = PerIteration(counter)
     runner = make(tmp_path, 40, {"interval": 5}, train_cfg={"max_epochs": 1}, hooks=[hook])

@@ -1,4 +1,4 @@
-"""LearningRateMonitorHook in real runs, read back from the backend's file."""
+"""LearningRateMonitorHook in real runs, with values read back from the backend's file."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""ModelSummaryHook writes a table to the log."""
+"""ModelSummaryHook logs a table."""
 
 from pathlib import Path
 
@@ -31,12 +31,12 @@ def test_depth_chooses_how_much_is_shown() -> None:
     assert len(summarize(model, depth=-1).splitlines()) == 6
 
 
-def test_shared_weights_count_once_in_the_whole() -> None:
+def test_shared_weights_count_once_in_the_total() -> None:
     shared = nn.Linear(3, 3, bias=False)
     lines = summarize(nn.Sequential(shared, nn.Sequential(shared))).splitlines()
     assert lines[1].split()[:3] == ["(model)", "Sequential", "9"]
 
 
-def test_the_depth_must_make_sense() -> None:
+def test_the_depth_is_validated() -> None:
     with pytest.raises(ConfigError, match="at least -1"):
         ModelSummaryHook(depth=-2)

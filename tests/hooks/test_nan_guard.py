@@ -1,4 +1,4 @@
-"""NanGuardHook in real runs whose data has NaNs in it."""
+"""NanGuardHook in real runs with NaNs in the data."""
 
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,13 @@ def test_stops_and_names_the_iteration_and_the_samples(tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as caught:
         runner.train()
     assert str(caught.value).startswith(
-        "The loss of iteration 3 is nan (1 of iterations 1 to 3 are not finite).\nIts batch had the samples [4, 5]."
+        "The loss of iteration 3 is nan (1 of iterations 1 to 3 are not finite).\nSamples in its batch: [4, 5]."
     )
     assert runner.iter == 2
 
 
 class KnowsItsFiles(Points):
-    """Points that pretend to come from image files."""
+    """Points with paths of image files."""
 
     def get_data_info(self, index: int) -> dict[str, str]:
         return {"img_path": f"images/{index}.png"}
@@ -46,13 +46,13 @@ def test_names_the_files_where_the_dataset_knows_them(tmp_path: Path) -> None:
         batch_size=2,
         train_dataloader=IN_ORDER,
     )
-    with pytest.raises(TrainingError, match=r"Their files: images/0.png, images/1.png\."):
+    with pytest.raises(TrainingError, match=r"images/0.png, images/1.png"):
         runner.train()
 
 
 def test_names_the_samples_in_a_loop_by_iterations_too(tmp_path: Path) -> None:
     class TurnsBad(Points):
-        """Sample 3 is spoilt the second time it is fetched."""
+        """A dataset whose sample 3 is NaN the second time it is fetched."""
 
         fetched = 0
 
@@ -70,7 +70,7 @@ def test_names_the_samples_in_a_loop_by_iterations_too(tmp_path: Path) -> None:
         train_dataloader=IN_ORDER,
         train_cfg={"by_epoch": False, "max_iters": 8},
     )
-    with pytest.raises(TrainingError, match=r"loss of iteration 4 is nan .*\nIts batch had the samples \[2, 3\]"):
+    with pytest.raises(TrainingError, match=r"loss of iteration 4 is nan .*\n.*: \[2, 3\]"):
         runner.train()
 
 
@@ -90,7 +90,7 @@ def test_no_checkpoint_ever_has_a_nan(tmp_path: Path) -> None:
 
 
 class SpoilsWeights(Hook):
-    """Makes a weight NaN after an iteration whose loss was fine, as an overflow in an update does."""
+    """Set a weight to NaN after an iteration with a finite loss, as if an update had overflowed."""
 
     priority = "HIGHEST"
 
@@ -102,30 +102,30 @@ class SpoilsWeights(Hook):
             runner.model.fc.weight.data[0, 0] = torch.nan
 
 
-def test_weights_are_looked_at_before_a_checkpoint(tmp_path: Path) -> None:
+def test_weights_are_checked_before_a_checkpoint(tmp_path: Path) -> None:
     runner = make_runner(
         tmp_path,
         [SpoilsWeights(1), NanGuardHook()],
         checkpoint={"interval": 1},
         train_cfg={"max_epochs": 1},
     )
-    with pytest.raises(TrainingError, match="The weights after iteration 2 are not finite, though its loss was"):
+    with pytest.raises(TrainingError, match="The weights after iteration 2 are not finite"):
         runner.train()
     assert files_in(tmp_path) == []
 
 
-def test_no_checkpoint_is_written_of_spoilt_weights_at_a_stop(tmp_path: Path) -> None:
+def test_a_stop_does_not_save_nan_weights(tmp_path: Path) -> None:
     class StopsAtOnce(Hook):
         def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
             runner.request_stop("test")
 
     runner = make_runner(tmp_path, [SpoilsWeights(0), StopsAtOnce(), NanGuardHook()])
-    with pytest.raises(TrainingError, match="The weights after iteration 1 are not finite, though its loss was"):
+    with pytest.raises(TrainingError, match="The weights after iteration 1 are not finite"):
         runner.train()
     assert files_in(tmp_path) == []
 
 
-def test_rolls_back_and_goes_on_with_the_next_batches(tmp_path: Path) -> None:
+def test_rolls_back_and_continues_with_the_next_batches(tmp_path: Path) -> None:
     guard = NanGuardHook(action="rollback", interval=2, snapshot_interval=2)
     ema = EMAHook(momentum=0.1)
     runner = make_runner(
@@ -137,7 +137,7 @@ def test_rolls_back_and_goes_on_with_the_next_batches(tmp_path: Path) -> None:
         train_cfg={"max_epochs": 1},
     )
     runner.train()
-    # Iterations 3 and 4 are undone: what is left are the two first ones.
+    # Iterations 3 and 4 are undone; the first two remain.
     expected_ema = EMAHook(momentum=0.1)
     expected = make_runner(
         tmp_path / "expected",
@@ -168,7 +168,7 @@ def test_rolls_back_and_goes_on_with_the_next_batches(tmp_path: Path) -> None:
     assert "ROLLED BACK to the state after 2 iterations (1 of at most 3)" in log_of(runner)
 
 
-def test_the_schedule_goes_on_through_a_rollback(tmp_path: Path) -> None:
+def test_a_rollback_does_not_affect_the_schedule(tmp_path: Path) -> None:
     def rates(work_dir: Path, bad: list[int]) -> list[float]:
         runner = make_runner(
             work_dir,
@@ -185,7 +185,7 @@ def test_the_schedule_goes_on_through_a_rollback(tmp_path: Path) -> None:
     assert rates(tmp_path / "a", bad=[5]) == rates(tmp_path / "b", bad=[]) == [0.1 * 0.5**3]
 
 
-def test_rollbacks_are_bounded_also_over_a_resume(tmp_path: Path) -> None:
+def test_the_maximum_number_of_rollbacks_includes_those_before_a_resume(tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "checkpoint": {"interval": 1},
         "dataset": Points(8, bad=[5]),
@@ -194,12 +194,12 @@ def test_rollbacks_are_bounded_also_over_a_resume(tmp_path: Path) -> None:
     }
     guard = {"type": "NanGuardHook", "action": "rollback", "interval": 1, "max_rollbacks": 1}
     make_runner(tmp_path, [guard], train_cfg={"max_epochs": 1}, **options).train()
-    with pytest.raises(TrainingError, match="rolled back 1 times already"):
+    with pytest.raises(TrainingError, match=r"maximum number of rollbacks \(1\)"):
         make_runner(tmp_path, [guard], train_cfg={"max_epochs": 2}, resume=True, **options).train()
 
 
 class TwoLines(Line):
-    """Two linear models, each with an optimizer of its own."""
+    """Two linear models, each with its own optimizer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -226,14 +226,14 @@ def two_optimizers(model: TwoLines) -> OptimWrapperDict:
 
 
 def without_text(state: Any) -> Any:
-    """Leaves out names, which the comparison of PyTorch does not take."""
+    """Remove names, which ``torch.testing.assert_close`` does not accept."""
     if isinstance(state, dict):
         return {key: without_text(value) for key, value in state.items() if not isinstance(value, str)}
     return [without_text(value) for value in state if not isinstance(value, str)] if isinstance(state, list) else state
 
 
-def bits_of(runner: Any) -> dict[str, Any]:
-    """Everything that a rollback changes."""
+def rollback_state_of(runner: Any) -> dict[str, Any]:
+    """Return all state that a rollback changes."""
     averages = [hook.ema_model.state_dict() for hook in runner.hooks if isinstance(hook, EMAHook)]
     return {
         "weights": weights_of(runner),
@@ -248,7 +248,7 @@ def bits_of(runner: Any) -> dict[str, Any]:
     [
         {},
         {"guard": {"interval": 1, "snapshot_interval": 1}},
-        {"guard": {"interval": 3, "snapshot_interval": 3}},  # the NaN is found only at the next reading
+        {"guard": {"interval": 3, "snapshot_interval": 3}},  # the NaN is only found at the next check
         {"guard": {"interval": 50}},  # found at the end
         {"hooks": [{"type": "EMAHook", "momentum": 0.1}]},
         {"optim_wrapper": {"accumulative_counts": 3}},
@@ -259,11 +259,11 @@ def bits_of(runner: Any) -> dict[str, Any]:
     ],
     ids=str,
 )
-def test_a_rollback_is_exact_when_the_run_is_cut(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_a_rollback_is_exact_when_the_run_is_interrupted(tmp_path: Path, options: dict[str, Any]) -> None:
     """The loss of iteration 7 is NaN; the run is stopped before the snapshot, at it, at the NaN and after it."""
 
-    def run(name: str, cuts: list[int | None]) -> dict[str, Any]:
-        for number, cut in enumerate(cuts):
+    def run(name: str, stops: list[int | None]) -> dict[str, Any]:
+        for number, stop in enumerate(stops):
             guard = {"interval": 1, "snapshot_interval": 4, **options.get("guard", {})}
             hooks = [{"type": "NanGuardHook", "action": "rollback", **guard}, *options.get("hooks", [])]
             more = {key: options[key] for key in ("optim_wrapper",) if key in options}
@@ -271,7 +271,7 @@ def test_a_rollback_is_exact_when_the_run_is_cut(tmp_path: Path, options: dict[s
                 more["model"] = TwoLines()
             runner = make_runner(
                 tmp_path / name,
-                [*hooks, *([StopAt(cut)] if cut else [])],
+                [*hooks, *([StopAt(stop)] if stop else [])],
                 checkpoint=options.get("checkpoint", {"interval": 1}),
                 dataset=Points(20, bad=[13]),
                 batch_size=2,
@@ -286,12 +286,12 @@ def test_a_rollback_is_exact_when_the_run_is_cut(tmp_path: Path, options: dict[s
             if options.get("optimizers"):
                 runner._given["optim_wrapper"] = two_optimizers(runner.model)
             runner.train()
-        return bits_of(runner)
+        return rollback_state_of(runner)
 
     expected = run("whole", [None])
     assert expected["rollbacks"] == [1]
-    for cuts in ([3, 4, 7, 8, None], [6, 7, None], [7, None], [9, None]):
-        torch.testing.assert_close(run(str(cuts), cuts), expected, rtol=0, atol=0)
+    for stops in ([3, 4, 7, 8, None], [6, 7, None], [7, None], [9, None]):
+        torch.testing.assert_close(run(str(stops), stops), expected, rtol=0, atol=0)
 
 
 def test_a_rollback_is_exact_when_the_run_is_trained_further_by_the_same_runner(tmp_path: Path) -> None:
@@ -310,30 +310,30 @@ def test_a_rollback_is_exact_when_the_run_is_trained_further_by_the_same_runner(
     torch.testing.assert_close(train(6), train(None), rtol=0, atol=0)
 
 
-def test_a_snapshot_of_other_averages_is_not_taken_over(tmp_path: Path) -> None:
+def test_a_snapshot_of_other_averages_is_not_loaded(tmp_path: Path) -> None:
     guard = {"type": "NanGuardHook", "action": "rollback", "interval": 1}
     options: dict[str, Any] = {"dataset": Points(20, bad=[13]), "batch_size": 2, "train_dataloader": IN_ORDER}
     make_runner(tmp_path, [guard, StopAt(3)], train_cfg={"max_epochs": 1}, **options).train()
     runner = make_runner(tmp_path, [guard, EMAHook()], train_cfg={"max_epochs": 1}, resume=True, **options)
     runner.train()
-    assert "snapshot in the checkpoint does not fit" in log_of(runner)
+    assert "The snapshot of NanGuardHook in the checkpoint does not match" in log_of(runner)
     assert "ROLLED BACK to the state after 3 iterations" in log_of(runner)
 
 
-def test_a_guard_that_stops_keeps_no_snapshot_in_the_file(tmp_path: Path) -> None:
+def test_with_action_stop_the_file_has_no_snapshot(tmp_path: Path) -> None:
     make_runner(tmp_path, [NanGuardHook()], checkpoint={"interval": 1}, train_cfg={"max_epochs": 1}).train()
     state = torch.load(tmp_path / "epoch_1.pth", weights_only=True)["trainwright"]["hooks"]["NanGuardHook"]
     assert "snapshot" not in state
 
 
-UNREAD: dict[str, Any] = {
+NAN_BEFORE_CHECK: dict[str, Any] = {
     "dataset": Points(8, bad=[3]), "batch_size": 2, "train_dataloader": IN_ORDER,
     "train_cfg": {"by_epoch": False, "max_iters": 4, "val_interval": 2},
 }  # fmt: skip
 
 
 class Finite(Scripted):
-    """Scores how many predictions are numbers."""
+    """Count the finite predictions."""
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
         self.results.extend(float(torch.isfinite(sample["pred"])) for sample in data_samples)
@@ -342,11 +342,11 @@ class Finite(Scripted):
         return {"acc": sum(results) / len(results)}
 
 
-def test_unread_losses_are_read_before_a_validation(tmp_path: Path) -> None:
+def test_remaining_losses_are_checked_before_a_validation(tmp_path: Path) -> None:
     guard = NanGuardHook(action="rollback", interval=50)
     early = EarlyStoppingHook("acc", patience=5)
     saver = {"save_best": "acc", "by_epoch": False}
-    runner = make_runner(tmp_path, [guard, early], metric=Finite(), checkpoint=saver, **UNREAD)
+    runner = make_runner(tmp_path, [guard, early], metric=Finite(), checkpoint=saver, **NAN_BEFORE_CHECK)
     runner.train()
     assert runner.iter == 4
     assert guard.rollbacks == 1
@@ -354,7 +354,7 @@ def test_unread_losses_are_read_before_a_validation(tmp_path: Path) -> None:
 
 
 class SavesByItself(Hook):
-    """A hook of a user that saves."""
+    """A user-defined hook that saves checkpoints."""
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if runner.iter == 1:
@@ -362,7 +362,7 @@ class SavesByItself(Hook):
 
 
 class FailingData(Points):
-    """Its fifth sample cannot be read."""
+    """A dataset whose fifth sample cannot be read."""
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         if index == 4:
@@ -371,10 +371,10 @@ class FailingData(Points):
 
 
 @pytest.mark.parametrize("saver", [StopAt(2), SavesByItself(), "an error"], ids=["stop", "hook", "error"])
-def test_unread_losses_are_read_before_any_checkpoint(tmp_path: Path, saver: Any) -> None:
+def test_remaining_losses_are_checked_before_any_checkpoint(tmp_path: Path, saver: Any) -> None:
     guard = NanGuardHook(action="rollback", interval=50)
     failing = saver == "an error"
-    options = UNREAD | ({"dataset": FailingData(8, bad=[3])} if failing else {})
+    options = NAN_BEFORE_CHECK | ({"dataset": FailingData(8, bad=[3])} if failing else {})
     runner = make_runner(tmp_path, [guard, *([] if failing else [saver])], **options)
     if failing:
         with pytest.raises(OSError, match="the disk is gone"):
@@ -392,21 +392,24 @@ def test_validation_alone_is_not_guarded(tmp_path: Path) -> None:
     assert runner.val() == {"acc": 1}
 
 
-def test_a_hook_of_checkpoints_in_a_subclass_is_read_for_too(tmp_path: Path) -> None:
+def test_losses_are_also_checked_before_a_subclass_of_checkpoint_hook_saves(tmp_path: Path) -> None:
     class OwnSaver(CheckpointHook):
         def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
             if runner.iter == 1:
                 self._save_regular(runner)
 
     guard = NanGuardHook(action="rollback", interval=50)
-    make_runner(tmp_path, [guard, OwnSaver(by_epoch=False, save_last=False)], **UNREAD).train()
+    make_runner(tmp_path, [guard, OwnSaver(by_epoch=False, save_last=False)], **NAN_BEFORE_CHECK).train()
     assert torch.isfinite(torch.load(tmp_path / "iter_2.pth", weights_only=True)["state_dict"]["fc.weight"]).all()
 
 
-def test_a_rollback_warns_of_no_settings_of_the_optimizer(tmp_path: Path) -> None:
+def test_a_rollback_does_not_warn_about_optimizer_settings(tmp_path: Path) -> None:
     guard = NanGuardHook(action="rollback", interval=1, snapshot_interval=1)
     runner = make_runner(
-        tmp_path, [guard], param_scheduler={"type": "ConstantLR", "factor": 0.5, "end": 2, "by_epoch": False}, **UNREAD
+        tmp_path,
+        [guard],
+        param_scheduler={"type": "ConstantLR", "factor": 0.5, "end": 2, "by_epoch": False},
+        **NAN_BEFORE_CHECK,
     )
     runner.train()
     assert "is kept, not" not in log_of(runner)

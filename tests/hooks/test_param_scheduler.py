@@ -1,4 +1,4 @@
-"""ParamSchedulerHook steps schedulers at the right moments of real runs."""
+"""ParamSchedulerHook in real runs."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from trainwright.engine.run.hook import Hook
 
 
 class Rates(Hook):
-    """Notes the learning rate of each training step."""
+    """Record the learning rate of each training step."""
 
     def __init__(self) -> None:
         self.rates: list[float] = []

@@ -17,7 +17,7 @@ def test_an_epoch_is_profiled_into_a_trace(tmp_path: Path) -> None:
     runner.train()
     names = {event.get("name") for event in json.loads(trace.read_text())["traceEvents"]}
     assert {"aten::linear", "aten::mse_loss"} <= names
-    assert log_of(runner).count("The profiler stops") == 1
+    assert log_of(runner).count("Stopping the profiler") == 1
 
 
 def test_iterations_are_profiled_into_the_log(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_it_stops_if_the_run_fails(tmp_path: Path) -> None:
     [
         ({"profile_times": 0}, "at least 1"),
         ({"profile_times": 2}, "only one epoch can be profiled"),
-        ({"activity_with_cpu": False}, "nothing to record"),
+        ({"activity_with_cpu": False}, "no activity to record"),
         ({"on_trace_ready": {"type": "log_trce"}}, "did you mean 'log_trace'"),
         ({"on_trace_ready": "log_trace"}, "a function or a dict"),
     ],
@@ -82,6 +82,6 @@ def test_impossible_settings_are_refused(options: dict, message: str) -> None:
         ProfilerHook(**options)
 
 
-def test_more_than_there_is_cannot_be_profiled(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="7 is beyond the end, 6"):
+def test_profile_times_past_the_end_of_training_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"7 is past the end of training \(6\)"):
         make_runner(tmp_path, [ProfilerHook(by_epoch=False, profile_times=7)]).train()

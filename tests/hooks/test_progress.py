@@ -1,4 +1,4 @@
-"""The progress bar of a terminal, and that there is none elsewhere."""
+"""ProgressHook shows a bar in a terminal and nothing elsewhere."""
 
 import io
 import re
@@ -14,19 +14,19 @@ from trainwright.hooks.progress import ProgressHook
 
 
 class Terminal(io.StringIO):
-    """A stream that says that it is a terminal."""
+    """A stream that pretends to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 def text_of(terminal: Terminal) -> str:
-    """Returns what was written, without control sequences."""
+    """Return the written text without control sequences."""
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
 
 
 def open_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Makes a terminal the standard output. (No fixture: pytest sets its own before the test.)"""
+    """Replace stdout with a terminal. (This cannot be a fixture, because pytest sets stdout before the test.)"""
     terminal = Terminal()
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "200")
@@ -42,7 +42,7 @@ def train(tmp_path: Path, **options: Any) -> Any:
     return runner
 
 
-def test_nothing_where_output_is_piped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_bar_if_output_is_piped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hook = ProgressHook()
     assert hook.get_triggered_stages() == []
     train(tmp_path)

@@ -1,4 +1,4 @@
-"""The hub knows what a run does."""
+"""RuntimeInfoHook in real runs."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from trainwright.hooks.runtime_info import RuntimeInfoHook
 
 
 class Recorder(Hook):
-    """Notes facts at points of a run."""
+    """Record runtime info at several hook points."""
 
     priority = "NORMAL"
 
@@ -71,7 +71,7 @@ def test_only_testing(tmp_path: Path) -> None:
 
 def test_meta_of_the_dataset(tmp_path: Path) -> None:
     class WithMeta(list[Any]):
-        metainfo = {"classes": ["a"]}  # noqa: RUF012  # as datasets have it
+        metainfo = {"classes": ["a"]}  # noqa: RUF012  # like other datasets
 
     dataset = WithMeta([(torch.zeros(2), torch.zeros(()))])
     runner = make_runner(tmp_path, dataset=dataset)
@@ -93,7 +93,7 @@ def test_a_rate_that_is_a_tensor_is_kept_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("value", [torch.zeros(2), [1.0], "text", None])
-def test_results_that_are_no_numbers_are_facts(tmp_path: Path, value: Any) -> None:
+def test_results_that_are_not_scalars_are_runtime_info(tmp_path: Path, value: Any) -> None:
     runner = make_runner(tmp_path, metric=Scripted(odd=[value, value, value], acc=[1, 2, 3]))
     runner.train()
     assert runner.message_hub.get_info("val/odd") is value

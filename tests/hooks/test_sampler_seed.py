@@ -1,4 +1,4 @@
-"""Samplers know the epoch, those of the user's own loaders too, with and without DistSamplerSeedHook."""
+"""The epoch of samplers is set, also in custom data loaders, with and without DistSamplerSeedHook."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from trainwright.engine.run.runner import Runner
 
 
 class EpochSampler(Sampler[int]):
-    """Yields all indices, and records the epochs that are set."""
+    """A sampler that yields all indices and records the epochs that are set."""
 
     def __init__(self) -> None:
         self.epochs: list[int] = []
@@ -49,7 +49,7 @@ def test_the_sampler_knows_the_epoch(tmp_path: Path, in_batch_sampler: bool, hoo
     assert sampler.epochs == sorted(sampler.epochs)
 
 
-def test_every_epoch_is_shuffled_anew(tmp_path: Path) -> None:
+def test_every_epoch_is_shuffled_differently(tmp_path: Path) -> None:
     model = Line()
     runner = Runner(
         model=model,

@@ -1,4 +1,4 @@
-"""Hooks whose processes must agree, in one group of two real processes."""
+"""Hooks that must act the same way on all ranks, with two real processes."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def results(folder: Path) -> list[dict[str, Any]]:
     return run_processes(runs_in_several_processes, str(folder))
 
 
-def test_sync_buffers_gives_all_the_mean(results: list[dict[str, Any]]) -> None:
+def test_sync_buffers_sets_the_mean_on_all_ranks(results: list[dict[str, Any]]) -> None:
     first, second = (result["apart"]["norm.running_mean"] for result in results)
     assert not torch.equal(first, second)
     first, second = (result["synced"] for result in results)
@@ -35,9 +35,9 @@ def test_all_roll_back_together(results: list[dict[str, Any]]) -> None:
     assert torch.equal(first["weight"], second["weight"])
 
 
-def test_the_clock_of_the_first_decides_for_all(results: list[dict[str, Any]]) -> None:
+def test_the_clock_of_rank_0_decides_for_all(results: list[dict[str, Any]]) -> None:
     assert [result["limit"] for result in results] == [3, 3]
 
 
-def test_one_writes_the_checkpoints(folder: Path, results: list[dict[str, Any]]) -> None:
+def test_only_one_rank_writes_checkpoints(folder: Path, results: list[dict[str, Any]]) -> None:
     assert files_in(folder / "saved") == ["best_acc_epoch_2.pth", "epoch_3.pth"]

@@ -22,7 +22,7 @@ HOOKS = [
 
 
 class CountReads(TorchDispatchMode):
-    """Counts the operations that wait for a value of a tensor."""
+    """Count the operations that wait for the value of a tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class CountReads(TorchDispatchMode):
 
 
 class Watch(Hook):
-    """Counts from the third to the thirtieth training step, in all hooks before and after it."""
+    """Count from the third to the thirtieth training step, including all hooks."""
 
     priority = "HIGHEST"
 
@@ -64,7 +64,7 @@ def reads_in(work_dir: Path, hooks: list[Any]) -> int:
 
 
 class ReadsTheLoss(Hook):
-    """What a hook must not do."""
+    """A hook that waits for the device in each step."""
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         outputs["loss"].item()

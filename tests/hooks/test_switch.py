@@ -16,12 +16,12 @@ from trainwright.hooks import PipelineSwitchHook, SwitchHook
 
 
 def add_ten(sample: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Marks a sample by its target."""
+    """Mark a sample by its target."""
     return sample[0], sample[1] + 10
 
 
 class Piped(Points):
-    """Points that go through a pipeline."""
+    """Points with a pipeline."""
 
     def __init__(self) -> None:
         super().__init__(8)
@@ -32,7 +32,7 @@ class Piped(Points):
 
 
 class Around(Dataset[Any]):
-    """Wraps a dataset, or several."""
+    """A wrapper of one or several datasets."""
 
     def __init__(self, inner: Any) -> None:
         if isinstance(inner, list):
@@ -48,7 +48,7 @@ class Around(Dataset[Any]):
 
 
 def marked(runner: Any) -> list[bool]:
-    """Whether the samples of each training step were marked."""
+    """Record whether the samples of each training step were marked."""
     return [bool((targets >= 10).all()) for targets in runner.model.seen]
 
 
@@ -89,12 +89,12 @@ def test_the_validation_interval_changes(tmp_path: Path) -> None:
         train_cfg={"max_epochs": 6, "val_interval": 4},
     )
     runner.train()
-    assert metric.calls == 3  # after the epochs 4, 5 and 6
+    assert metric.calls == 3  # after epochs 4, 5 and 6
     assert "Switched train_loop.val_interval to 1." in log_of(runner)
 
 
 class Seen(Hook):
-    """Notes an attribute of the model at each step."""
+    """Record an attribute of the model at each step."""
 
     priority = "LOWEST"
 
@@ -106,7 +106,7 @@ class Seen(Hook):
 
 
 class Warm(Line):
-    """A line with an attribute to switch."""
+    """A linear model with an attribute to switch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -192,10 +192,10 @@ def test_a_mistyped_monitor_is_explained(tmp_path: Path) -> None:
         make_runner(tmp_path, [hook], model=Warm(), metric=Scripted(acc=[1])).train()
 
 
-def test_a_switch_beyond_the_end_is_said(tmp_path: Path) -> None:
+def test_a_switch_past_the_end_of_training_is_logged(tmp_path: Path) -> None:
     runner = make_runner(tmp_path, [SwitchHook("model.temperature", 7, at_epoch=3)], model=Warm())
     runner.train()
-    assert "model.temperature is never switched: 3 is beyond the end of the training, 3." in log_of(runner)
+    assert "model.temperature will never be switched: 3 is past the end of training (3)" in log_of(runner)
 
 
 @pytest.mark.parametrize(
@@ -207,14 +207,14 @@ def test_impossible_settings_are_refused(options: dict[str, Any]) -> None:
         SwitchHook("model.temperature", 7, **options)
 
 
-def test_points_that_are_not_needed_cost_nothing() -> None:
+def test_unneeded_hook_points_are_not_triggered() -> None:
     assert "before_train_iter" not in SwitchHook("a", 1, at_epoch=1).get_triggered_stages()
     assert "before_train_epoch" not in SwitchHook("a", 1, at_iter=1).get_triggered_stages()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("by_epoch", [True, False])
-def test_a_switch_in_the_middle_of_a_pass_reaches_the_workers(tmp_path: Path, by_epoch: bool, workers: int) -> None:
+def test_a_switch_in_the_middle_of_an_epoch_reaches_the_workers(tmp_path: Path, by_epoch: bool, workers: int) -> None:
     dataset = Points(24)
     switch = SwitchHook("train_dataloader.dataset.targets", torch.zeros(24), at_iter=2)
     train_cfg = {"by_epoch": True, "max_epochs": 1} if by_epoch else {"by_epoch": False, "max_iters": 6}

@@ -1,4 +1,4 @@
-"""SyncBuffersHook in one process; test_several_processes.py has the rest."""
+"""SyncBuffersHook in a single process; see test_several_processes.py for several."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""ThroughputHook counts what a real run trains on, by a clock that the test winds."""
+"""ThroughputHook in real runs, with a clock controlled by the test."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from trainwright.hooks import ThroughputHook
 
 
 class Clock(Hook):
-    """Time that passes by half a second in each training iteration, and by an hour in each validation."""
+    """A clock that advances by half a second per training iteration and by an hour per validation."""
 
     priority = "HIGHEST"
 
@@ -33,12 +33,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_samples_and_batches_a_second(tmp_path: Path, clock: Clock) -> None:
+def test_samples_and_batches_per_second(tmp_path: Path, clock: Clock) -> None:
     hook = ThroughputHook(window=2, flops_per_sample=100, peak_flops=8000)
     runner = make_runner(tmp_path, [clock, hook], dataset=Points(20), train_cfg={"max_epochs": 1})
     runner.train()
     hub = runner.message_hub
-    assert hub.get_scalar("train/throughput").data[0].tolist() == [8.0, 8.0, 8.0]  # two windows and the rest
+    assert hub.get_scalar("train/throughput").data[0].tolist() == [8.0, 8.0, 8.0]  # two full windows and a shorter one
     assert hub.get_scalar("train/batches_per_second").data[0].tolist() == [2.0, 2.0, 2.0]
     assert hub.get_scalar("train/mfu").data[0].tolist() == [0.1, 0.1, 0.1]
 

@@ -1,4 +1,4 @@
-"""TimeLimitHook ends real runs, by a clock that the test winds."""
+"""TimeLimitHook in real runs, with a clock controlled by the test."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ from trainwright.hooks import EarlyStoppingHook, TimeLimitHook
 
 
 class Clock(Hook):
-    """Time that passes by a second in each training iteration."""
+    """A clock that advances by a second per training iteration."""
 
     priority = "HIGHEST"
 
@@ -28,7 +28,7 @@ class Clock(Hook):
         self.now += 1
 
 
-def test_stops_in_time_with_a_checkpoint_to_go_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stops_in_time_with_a_checkpoint_to_resume_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr("trainwright.hooks.time_limit.time", clock)
     runner = make_runner(tmp_path / "a", [clock, TimeLimitHook("00:00:03")])
@@ -47,7 +47,7 @@ def test_stops_in_time_with_a_checkpoint_to_go_on_from(tmp_path: Path, monkeypat
 
 
 class FilesAtTest(Hook):
-    """Notes which checkpoints there are when a test begins."""
+    """Record the existing checkpoints when a test starts."""
 
     def __init__(self) -> None:
         self.files: list[list[str]] = []
@@ -57,13 +57,13 @@ class FilesAtTest(Hook):
 
 
 def with_test(work_dir: Path, hooks: list[Any], **options: Any) -> Any:
-    """Returns a run that tests at the end."""
+    """Return a run with a final test."""
     loader = {"dataset": Points(4), "batch_size": 4, "collate_fn": {"type": "default_collate"}}
     test = {"test_dataloader": loader, "test_cfg": {}, "test_evaluator": Scripted(acc=[1])}
     return make_runner(work_dir, [*hooks, {"type": "FinalTestHook"}], **test, **options)
 
 
-def test_no_final_test_when_the_time_is_up_but_after_the_resume(tmp_path: Path) -> None:
+def test_the_final_test_is_run_by_the_resumed_run_not_at_the_time_limit(tmp_path: Path) -> None:
     spy = FilesAtTest()
     with_test(tmp_path, [TimeLimitHook(1e-9), spy]).train()
     assert spy.files == []
@@ -92,13 +92,13 @@ def test_the_final_test_follows_an_early_stop_when_its_checkpoint_is_safe(tmp_pa
         (timedelta(minutes=2), 120),
     ],
 )
-def test_ways_to_write_a_limit(written: Any, seconds: float) -> None:
+def test_formats_of_the_limit(written: Any, seconds: float) -> None:
     assert TimeLimitHook(written).max_seconds == seconds
 
 
 @pytest.mark.parametrize("written", ["3h", "00:00:00", "1:2:3", 0, -5])
-def test_what_is_no_limit_is_refused(written: Any) -> None:
-    with pytest.raises(ConfigError, match="is no time limit"):
+def test_invalid_limits_are_refused(written: Any) -> None:
+    with pytest.raises(ConfigError, match="TimeLimitHook.max_time"):
         TimeLimitHook(written)
 
 

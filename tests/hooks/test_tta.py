@@ -1,4 +1,4 @@
-"""Test-time augmentation around a real test run."""
+"""Test-time augmentation in a real test run."""
 
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from trainwright.hooks import build_runner_with_tta
 
 @MODELS.register_module(name="TTATestLine")
 class TTALine(Line):
-    """A model that can be built by its name."""
+    """A registered model."""
 
 
 @MODELS.register_module(name="TTATestMean")
 class MeanOfTwoViews(nn.Module):
-    """Predicts the points and their mirror images, and takes the mean."""
+    """Average the predictions for the points and their mirror images."""
 
     def __init__(self, module: nn.Module, shift: float) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class MeanOfTwoViews(nn.Module):
 
 @DATASETS.register_module(name="TTATestPoints")
 class TTAPoints(Points):
-    """Points that keep the pipeline that they are given."""
+    """Points that store their pipeline."""
 
     def __init__(self, pipeline: list[Any]) -> None:
         super().__init__(2)
@@ -45,7 +45,7 @@ class TTAPoints(Points):
 
 @DATASETS.register_module(name="TTATestRepeat")
 class TTARepeat(TTAPoints):
-    """A dataset around another."""
+    """A wrapper of a dataset."""
 
     def __init__(self, dataset: dict[str, Any]) -> None:
         self.dataset = DATASETS.build(dataset)
@@ -54,7 +54,7 @@ class TTARepeat(TTAPoints):
 
 @METRICS.register_module(name="TTATestSum")
 class SumOfPredictions(BaseMetric):
-    """Adds up the predictions."""
+    """Sum the predictions."""
 
     default_prefix = "sum"
 
@@ -86,7 +86,7 @@ def test_the_views_are_merged_and_the_model_is_unwrapped(tmp_path: Path) -> None
     cfg = config(tmp_path)
     runner = build_runner_with_tta(cfg)
     model = runner.model
-    # Weights of 0.5: the points (0, 1) and (0.5, 1) give 0.5 and 0.75, shifted by 2 each gives 2 more.
+    # With weights of 0.5, the predictions for (0, 1) and (0.5, 1) are 0.5 and 0.75; shifting the points by 2 adds 2.
     assert runner.test() == {"sum/pred": 1.25 + 2.0}
     assert runner.model is model
     assert runner.test_dataloader.dataset.pipeline == ["views"]
@@ -103,6 +103,6 @@ def test_a_test_that_fails_leaves_the_model_unwrapped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["tta_model", "tta_pipeline", "test_dataloader"])
-def test_what_is_missing_is_named(tmp_path: Path, key: str) -> None:
-    with pytest.raises(ConfigError, match=f"{key}: test-time augmentation needs it"):
+def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key}: .*test-time augmentation"):
         build_runner_with_tta(config(tmp_path, **{key: None}))

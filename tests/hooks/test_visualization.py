@@ -1,4 +1,4 @@
-"""Samples of validations and tests are drawn with their predictions."""
+"""VisualizationHook in real runs."""
 
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from trainwright.hooks.visualization import VisualizationHook, to_image
 
 
 class Images(list[Any]):
-    """Eight grey images with their labels."""
+    """Eight gray images with their labels."""
 
-    metainfo = {"classes": ("cat", "dog")}  # noqa: RUF012  # as datasets have it
+    metainfo = {"classes": ("cat", "dog")}  # noqa: RUF012  # like other datasets
 
     def __init__(self, as_dict: bool) -> None:
         images = torch.arange(8 * 100, dtype=torch.uint8).reshape(8, 1, 10, 10)
@@ -29,7 +29,7 @@ class Images(list[Any]):
 
 
 class Guess(nn.Module):
-    """Always sees a dog."""
+    """A model that always predicts a dog."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Guess(nn.Module):
 
 
 def drawn(tmp_path: Path, as_dict: bool, **options: Any) -> dict[str, np.ndarray]:
-    """Tests once and returns the pictures by name."""
+    """Test once and return the images by name."""
     collate = {"type": "pseudo_collate" if as_dict else "default_collate"}
     loader = {"dataset": Images(as_dict), "batch_size": 2, "collate_fn": collate}
     runner = make_runner(
@@ -69,18 +69,18 @@ def drawn(tmp_path: Path, as_dict: bool, **options: Any) -> dict[str, np.ndarray
 def test_samples_with_paths(tmp_path: Path) -> None:
     pictures = drawn(tmp_path, as_dict=True)
     assert list(pictures) == ["test_0_0.png", "test_2_0.png", "test_4_0.png", "test_6_0.png"]
-    assert all(picture.shape == (230, 460, 3) for picture in pictures.values())  # annotation beside prediction
+    assert all(picture.shape == (230, 460, 3) for picture in pictures.values())  # annotation next to prediction
     assert (pictures["test_0_0.png"][:, :230] != pictures["test_0_0.png"][:, 230:]).any()
     assert (pictures["test_0_0.png"][207:, 0:23] == 90).all()  # the pixel at (0, 9)
 
 
-def test_batched_samples_and_choices(tmp_path: Path) -> None:
+def test_batched_samples_and_options(tmp_path: Path) -> None:
     pictures = drawn(tmp_path, as_dict=False, interval=2, draw_gt=False)
     assert list(pictures) == ["test_1_0.png", "test_3_0.png"]
     assert all(picture.shape == (230, 230, 3) for picture in pictures.values())
 
 
-def test_number_of_pictures_is_bounded(tmp_path: Path) -> None:
+def test_number_of_images_is_limited(tmp_path: Path) -> None:
     assert len(drawn(tmp_path, as_dict=True, max_images=3)) == 3
 
 
@@ -95,7 +95,7 @@ def test_mistakes(options: dict[str, int]) -> None:
 
 
 def test_to_image() -> None:
-    grey = torch.tensor([[[0, 7], [200, 255]]], dtype=torch.uint8)
-    assert to_image(grey).tolist() == [[[0] * 3, [7] * 3], [[200] * 3, [255] * 3]]
+    gray = torch.tensor([[[0, 7], [200, 255]]], dtype=torch.uint8)
+    assert to_image(gray).tolist() == [[[0] * 3, [7] * 3], [[200] * 3, [255] * 3]]
     assert to_image(torch.tensor([[[-1.0, 0.0, 1.0]]])).tolist() == [[[0] * 3, [128] * 3, [255] * 3]]
     assert to_image(torch.ones(3, 2, 2)).tolist() == np.zeros((2, 2, 3)).tolist()

@@ -19,19 +19,19 @@ model = dict(type="LeNet")
 """
 
 
-def test_pictures_of_the_samples_are_written(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_of_the_samples_are_written(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("shapes.py").write_text(SHAPES)
     assert main(["browse-dataset", "shapes.py", "--number", "2", "--out-dir", "seen"]) == 0
     pictures = sorted(Path("seen").iterdir())
     assert [picture.name for picture in pictures] == ["000000.png", "000001.png"]
-    assert Image.open(pictures[0]).size == (224, 224)  # enlarged, so that texts can be read
-    assert "2 of 3 samples of Shapes are drawn in seen" in capsys.readouterr().out
+    assert Image.open(pictures[0]).size == (224, 224)  # enlarged to make texts legible
+    assert "2 of 3 samples of Shapes to seen" in capsys.readouterr().out
     before = np.array(Image.open(pictures[0]))
     assert main(["browse-dataset", "shapes.py", "--number", "2", "--out-dir", "again"]) == 0
     assert (np.array(Image.open("again/000000.png")) == before).all()
 
 
-def test_a_missing_image_is_named_and_the_status_tells(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_image_is_reported_and_the_exit_status_is_1(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (8, 8)).save("there.png")
     annotations = {"metainfo": {}, "data_list": [{"img_path": "there.png"}, {"img_path": "gone.png"}]}
     Path("ann.json").write_text(json.dumps(annotations))
@@ -46,7 +46,7 @@ def test_a_missing_image_is_named_and_the_status_tells(in_tmp: Path, capsys: pyt
     assert Path("browse/files/train/000000.png").is_file()
 
 
-def test_annotations_that_the_dataset_refuses_are_named(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_annotations_are_reported(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     annotations = {"metainfo": {"classes": ["cat"]}, "data_list": [{"img_path": "a.png", "gt_label": [1]}]}
     Path("ann.json").write_text(json.dumps(annotations))
     dataset = dict(type="MultiLabelDataset", ann_file="ann.json")
@@ -58,18 +58,18 @@ def test_annotations_that_the_dataset_refuses_are_named(in_tmp: Path, capsys: py
     assert "Traceback" not in error
 
 
-def test_a_split_that_is_not_there_is_a_mistake(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_split_is_an_error(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("shapes.py").write_text(SHAPES)
     assert main(["browse-dataset", "shapes.py", "--split", "val"]) == 2
     assert "val_dataloader" in capsys.readouterr().err
 
 
-def test_points_are_no_images(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_points_cannot_be_drawn(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["browse-dataset", "toy/mlp_xor"]) == 2
-    assert "inputs of shape (2,) are no image" in capsys.readouterr().err
+    assert "inputs of shape (2,)" in capsys.readouterr().err
 
 
-def test_predictions_are_written_as_json_and_as_pictures(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predictions_are_written_as_json_and_as_images(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = "classification/lenet_fashion_mnist"
     options = [
         "train_dataloader.num_batch_per_epoch=5",
@@ -79,8 +79,8 @@ def test_predictions_are_written_as_json_and_as_pictures(in_tmp: Path, capsys: p
     options += ["test_dataloader.num_batch_per_epoch=1"]
     assert main(["train", config, "--work-dir", "run", "--cfg-options", *options]) == 0
     Path("pictures").mkdir()
-    for name, grey in (("a", 40), ("b", 200)):
-        Image.new("L", (28, 28), grey).save(f"pictures/{name}.png")
+    for name, gray in (("a", 40), ("b", 200)):
+        Image.new("L", (28, 28), gray).save(f"pictures/{name}.png")
     assert main(["predict", config, "run/epoch_1.pth", "pictures", "pictures/a.png", "--batch-size", "2"]) == 0
     entries = json.loads(Path("predictions/predictions.json").read_text())
     assert [entry["input"] for entry in entries] == ["pictures/a.png", "pictures/b.png", "pictures/a.png"]
@@ -88,7 +88,7 @@ def test_predictions_are_written_as_json_and_as_pictures(in_tmp: Path, capsys: p
     assert len(entries[0]["pred_scores"]) == 10
     assert len(list(Path("predictions").glob("*.png"))) == 3
     assert main(["predict", config, "run/epoch_1.pth", "nothing.png"]) == 2
-    assert "there is no file and no folder 'nothing.png'" in capsys.readouterr().err
+    assert "no such file or folder: 'nothing.png'" in capsys.readouterr().err
     Path("pictures/broken.png").write_text("no image")
     capsys.readouterr()
     assert main(["predict", config, "run/epoch_1.pth", "pictures"]) == 1
@@ -115,7 +115,7 @@ def test_a_sample_that_cannot_be_loaded_is_named_and_the_others_are_drawn(
     captured = capsys.readouterr()
     assert "sample 0: ValueError: masks/a.png has pixels of the class 7, but there are only 2 classes" in captured.err
     assert "while loading sample 0 (images/a.png)" in captured.err
-    assert "1 of 2 samples of BaseSegDataset are drawn in seen" in captured.out
+    assert "1 of 2 samples of BaseSegDataset to seen" in captured.out
     assert [picture.name for picture in Path("seen").iterdir()] == ["000001.png"]
 
 

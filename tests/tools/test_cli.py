@@ -113,9 +113,7 @@ def test_mistakes_end_with_status_2_and_no_traceback(
         (["test", "mine.py", "none.pth"], "load_from: there is no file 'none.pth'"),
     ],
 )
-def test_files_that_are_not_there(
-    config: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_files(config: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
 
@@ -140,11 +138,11 @@ def test_print_config_can_be_read_again(config: Path, in_tmp: Path, capsys: pyte
     assert main(["check", "printed.py"]) == 0
 
 
-def test_check_tells_good_from_bad(config: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reports_mistakes(config: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (in_tmp / "bad.py").write_text("_base_ = 'mine.py'\nmodel = dict(typ=1)\n")
     assert main(["check", "mine.py", "bad.py"]) == 2
     output = capsys.readouterr()
-    assert "mine.py: no mistake found" in output.out
+    assert "mine.py: no mistakes found" in output.out
     assert "bad.py:2: model.typ: ImageClassifier takes no such argument" in output.err
 
 
@@ -154,7 +152,7 @@ def test_every_shipped_config_checks(file: str, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("script", ["train", "test"])
-def test_the_scripts_are_the_command(script: str, in_tmp: Path) -> None:
+def test_the_scripts_run_the_command(script: str, in_tmp: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools" / f"{script}.py"), "--help"], cwd=in_tmp, capture_output=True, text=True, check=True
     )  # fmt: skip
@@ -170,7 +168,7 @@ def test_the_scripts_are_the_command(script: str, in_tmp: Path) -> None:
         (signal.SIGTERM, 143, 3.0),
     ],
 )
-def test_a_signal_ends_cleanly_and_the_run_goes_on(
+def test_a_signal_ends_the_run_cleanly_and_it_can_be_resumed(
     config: Path, in_tmp: Path, number: int, status: int, in_val: float
 ) -> None:
     (in_tmp / "slow.py").write_text(SLOW_MODULE)
@@ -204,7 +202,7 @@ def test_a_signal_ends_cleanly_and_the_run_goes_on(
 
 
 @pytest.mark.parametrize(("encoding", "mistaken"), [("ascii", "check"), ("cp1252", "train")])
-def test_consoles_that_lack_letters(in_tmp: Path, encoding: str, mistaken: str) -> None:
+def test_consoles_that_do_not_support_all_characters(in_tmp: Path, encoding: str, mistaken: str) -> None:
     (in_tmp / "c.py").write_text("classes = ['猫', '→', 'ž']\nmodel = dict(type='LeNét')\n", encoding="utf-8")
     environment = {
         **os.environ,

@@ -55,7 +55,7 @@ def test_the_pages_are_up_to_date(name: str) -> None:
     assert current == reference.pages()[name], "run `python -m trainwright.tools.reference docs` and commit the result"
 
 
-def test_a_description_has_the_arguments_of_bases_too() -> None:
+def test_a_description_includes_the_arguments_of_base_classes() -> None:
     described = reference.describe("Derived", Derived)
     assert described.docstring.summary == "Do a thing on two lines."
     assert [(argument.name, argument.type, argument.default, argument.meaning) for argument in described.arguments] == [
@@ -113,6 +113,6 @@ def test_one_of_them_is_described(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean 'TimeLimitHook'" in capsys.readouterr().err
 
 
-def test_what_is_listed_is_found_under_its_name() -> None:
+def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(ConfigError, match="trainwright list metrics"):
         list(reference.details("metrics", "Zzz"))

@@ -148,7 +148,7 @@ def test_a_plateau_that_looks_the_other_way_is_warned_of(tmp_path: Path) -> None
     scheduler = {"type": "ReduceOnPlateauLR", "monitor": "acc", "patience": 1}
     runner = make_runner(tmp_path / "a", metric=Scripted(acc=[1, 2, 3]), param_scheduler=scheduler)
     runner.train()
-    assert "takes less scores of 'acc' for better" in log_of(runner)
+    assert "treats less scores of 'acc' as better" in log_of(runner)
     right = make_runner(
         tmp_path / "b", metric=Scripted(acc=[1, 2, 3]), param_scheduler={**scheduler, "rule": "greater"}
     )

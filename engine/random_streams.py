@@ -1,10 +1,10 @@
 """The random streams of a run.
 
-Random streams are derived where that costs next to nothing. Torch's generators are seeded before each training step
-from (seed, rank, iteration); all generators before each sample is fetched from (seed, epoch, index). ``random`` and
-``numpy.random`` take ten times as long to seed, so for what a training step draws from them their state is carried:
-fetching and evaluating leave it as they found it, and a checkpoint holds it. So nothing that draws random numbers
-elsewhere, such as a validation or another number of workers, can shift what a step draws.
+Generators are seeded wherever this is cheap. PyTorch's generators are seeded before each training step from (seed,
+rank, iteration), and all generators before each sample from (seed, epoch, index). Seeding ``random`` and
+``numpy.random``, the Python generators, is ten times as slow. Training steps therefore continue their streams: loading
+data and evaluating restore their state, and checkpoints contain it. As a result, random numbers drawn elsewhere, such
+as during validation or with another number of workers, do not affect a training step.
 """
 
 import os
@@ -20,7 +20,7 @@ _MASK = (1 << 64) - 1
 
 
 def mix(*numbers: int) -> int:
-    """Returns 64 well mixed bits that depend on every argument and on their order (SplitMix64, Steele et al. 2014)."""
+    """Hash numbers, including their order, to 64 well-mixed bits (SplitMix64, Steele et al. 2014)."""
     state = 0
     for number in numbers:
         state = mix_in(state, number)
@@ -28,7 +28,7 @@ def mix(*numbers: int) -> int:
 
 
 def mix_in(state: int, number: int) -> int:
-    """Returns ``mix(*before, number)`` for ``state = mix(*before)``."""
+    """Return ``mix(*before, number)`` for ``state = mix(*before)``."""
     state = (state + number + 0x9E3779B97F4A7C15) & _MASK
     state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
@@ -36,18 +36,14 @@ def mix_in(state: int, number: int) -> int:
 
 
 def seed_host(stream: int) -> None:
-    """Seeds ``random``, ``numpy.random`` and torch's CPU generator, in a few microseconds."""
+    """Seed ``random``, ``numpy.random`` and PyTorch's CPU generator, in a few microseconds."""
     random.seed(stream)
     np.random.seed(stream & 0xFFFFFFFF)
     torch.default_generator.manual_seed(stream)
 
 
 def seed_all(stream: int) -> None:
-    """Seed every generator of this process, those of all devices included.
-
-    Args:
-        stream: any number of at most 64 bits.
-    """
+    """Seed every generator of this process, including those of all devices, with up to 64 bits."""
     random.seed(stream)
     np.random.seed(stream & 0xFFFFFFFF)
     torch.manual_seed(stream)
@@ -55,7 +51,7 @@ def seed_all(stream: int) -> None:
 
 @contextmanager
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """While active, refuse algorithms whose result differs from run to run, if ``wanted``, at a cost of speed."""
+    """Make nondeterministic algorithms raise an error while active, if ``wanted``; deterministic ones may be slower."""
     if not wanted:
         yield
         return
@@ -72,19 +68,19 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def kept_generators() -> Iterator[None]:
-    """Leave the states of all generators at the end as they were at the beginning."""
+    """Restore the states of all generators on exit."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with kept_host_streams(), torch.random.fork_rng(devices):
         yield
 
 
 class StepSeeder:
-    """Gives every training step a random stream of its own in torch's generators, in a microsecond or two.
+    """Seed PyTorch's generators for each training step, in a microsecond or two.
 
     Args:
         seed: seed of the run.
-        rank: rank of this process; each rank has its own streams.
-        device: where the model trains; its generator is seeded too.
+        rank: rank of this process; each rank has separate random streams.
+        device: device of the model, whose generator is seeded as well.
     """
 
     def __init__(self, seed: int, rank: int, device: torch.device) -> None:
@@ -96,14 +92,14 @@ class StepSeeder:
         self._training_streams: dict[str, Any] | None = None
 
     def __call__(self, iteration: int) -> None:
-        """Seeds torch's generators for one training step."""
+        """Seed PyTorch's generators for one training step."""
         stream = mix_in(self._training, iteration)
         for generator in self._generators:
             generator.manual_seed(stream)
 
     @contextmanager
     def evaluation(self, iteration: int) -> Iterator[None]:
-        """While active, a validation or test after ``iteration`` has streams of its own, and shifts no others."""
+        """Use separate random streams for a validation or test after ``iteration``, and restore the others on exit."""
         stream = mix_in(self._evaluation, iteration)
         outer, self._training_streams = self._training_streams, self.host_streams()
         try:
@@ -116,13 +112,13 @@ class StepSeeder:
             self._training_streams = outer
 
     def host_streams(self) -> dict[str, Any]:
-        """Returns what the next training step finds in ``random`` and ``numpy.random``, also while evaluating."""
+        """Return the states of ``random`` and ``numpy.random`` for the next training step, also while evaluating."""
         return self._training_streams or host_streams()
 
 
 @contextmanager
 def kept_host_streams() -> Iterator[None]:
-    """Leaves the states of ``random`` and ``numpy.random`` at the end as they were at the beginning."""
+    """Restore the states of ``random`` and ``numpy.random`` on exit."""
     state, numpy_state = random.getstate(), np.random.get_state()
     try:
         yield
@@ -132,7 +128,7 @@ def kept_host_streams() -> Iterator[None]:
 
 
 def host_streams() -> dict[str, Any]:
-    """Returns the states of ``random`` and ``numpy.random`` as a checkpoint can hold them."""
+    """Return the states of ``random`` and ``numpy.random`` in a form that checkpoints can store."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()
     return {
@@ -148,7 +144,7 @@ def host_streams() -> dict[str, Any]:
 
 
 def set_host_streams(state: dict[str, Any]) -> None:
-    """Puts ``random`` and ``numpy.random`` back to what :func:`host_streams` returned."""
+    """Restore the states of ``random`` and ``numpy.random`` returned by :func:`host_streams`."""
     python, numpy = state["random"], state["numpy"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     keys = numpy["keys"].numpy().astype(np.uint32)

@@ -88,7 +88,7 @@ class DataCursor:
         return Batching(self._by_epoch, None if size is None else size * get_world_size(), self.length)
 
     def position(self, iteration: int) -> tuple[int, int]:
-        """Return the pass and the batch in it of a 0-based iteration; before the current epoch, the batch is negative."""
+        """Return the pass and the batch in it of a 0-based iteration; batches before the current epoch are negative."""
         counters = self._counters
         if self._by_epoch:
             return counters.epoch, counters.inner_iter + iteration - counters.iter

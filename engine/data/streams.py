@@ -167,7 +167,7 @@ class StreamLoader(DataLoader[Any]):
         """
         if state["num_workers"] != self.num_workers and state["positions"]:
             saved = state["num_workers"]
-            message = f"the stream cannot continue with {self.num_workers} data workers: each of {saved} has a position"
+            message = f"a stream read with num_workers={saved} cannot continue with num_workers={self.num_workers}"
             raise ConfigError("train_dataloader.num_workers", message, f"set it to {saved}")
         self.epoch = int(state["epoch"])
         self._positions = copy.deepcopy(dict(state["positions"]))

@@ -840,7 +840,7 @@ def _each_sample_once(c: Combination, changed: Combination, cut: Left, base: Pat
     """Another batch size: the epoch shows each sample once, but those that the log says come again."""
     if cut.outcome != "done":
         return [f"outcome: {cut.outcome}, not done"]
-    said = re.search(r"(\d+) samples are seen again", cut.printed)
+    said = re.search(r"(\d+) samples are repeated", cut.printed)
     again = int(said[1]) if said else 0
     wrong = []
     for epoch in range(c["length"]):

@@ -85,7 +85,7 @@ def test_a_position_is_a_number_of_samples(sampler: str, done: int) -> None:
     endless = sampler == "InfiniteSampler"
     assert move[:2] == ((0, 2 * done) if endless else (done // 5, done % 5 * 2))
     assert move.repeated == 0
-    assert move.before.changes(after.batching) == "samples in an iteration: 4 → 2, iterations in an epoch: 5 → 10"
+    assert move.before.changes(after.batching) == "samples per iteration: 4 → 2, iterations per epoch: 5 → 10"
     before.open(), after.open()
     assert take(before, 1) == [[*first, *second] for first, second in [take(after, 2)]]
     assert after.position(done) == move[:2] or endless
@@ -108,7 +108,7 @@ def test_a_loader_without_batches_is_an_error() -> None:
     cursor = make_cursor(by_epoch=False, loader=Once())
     cursor.open()
     assert take(cursor, 2) == [1, 2]
-    with pytest.raises(TrainingError, match="yields no batch"):
+    with pytest.raises(TrainingError, match="does not yield any batch"):
         cursor.next()
 
 

@@ -171,7 +171,7 @@ def test_batch_samplers_start_anywhere_too() -> None:
 
 def test_an_iterable_dataset_decides_its_order() -> None:
     assert list(build_dataloader({"dataset": Stream(), "batch_size": 3}, seed=0)) == [[0, 1, 2], [3, 4, 5]]
-    with pytest.raises(ConfigError, match="decides its order itself"):
+    with pytest.raises(ConfigError, match="IterableDataset.*sampler"):
         build_dataloader({"dataset": Stream(), "sampler": dict(type="DefaultSampler")}, seed=0)
 
 
@@ -245,7 +245,7 @@ def test_a_tensor_dataset_is_fetched_by_whole_batches_and_gives_the_same(num_wor
 
 
 def test_a_stream_cannot_skip_bad_samples() -> None:
-    with pytest.raises(ConfigError, match="skip_bad_samples: an IterableDataset has no other sample"):
+    with pytest.raises(ConfigError, match="skip_bad_samples: an IterableDataset"):
         build(dataset=Stream(), skip_bad_samples=2)
 
 
@@ -306,7 +306,7 @@ def test_a_bad_sample_counts_once_however_often_it_is_repeated(tmp_path: Path, c
     limit = 2 if case == 3 else 1  # there it is in two datasets
     runner = skip(tmp_path, dataset, limit)
     assert runner.message_hub.get_info("skipped_samples") == ([11, 41] if case == 3 else [number])
-    assert "skipped sample 1 of Bad: ValueError: unreadable" in log_of(runner)
+    assert "Skipped sample 1 of Bad: ValueError: unreadable" in log_of(runner)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -350,7 +350,7 @@ def test_bad_samples_of_the_validation_have_a_name_of_their_own(tmp_path: Path) 
 
 
 def test_a_stream_has_no_first_samples() -> None:
-    with pytest.raises(ConfigError, match="num_batch_per_epoch: an IterableDataset has no first samples"):
+    with pytest.raises(ConfigError, match="num_batch_per_epoch: an IterableDataset"):
         build_dataloader(dict(dataset=Stream(), num_batch_per_epoch=2), seed=0)
 
 
@@ -361,7 +361,7 @@ def test_disable_subprocess_warning_gives_a_warning(tmp_path: Path) -> None:
             build_dataloader(
                 dict(dataset=list(range(4)), batch_size=2, disable_subprocess_warning=value), seed=0, path="d"
             )
-    assert (tmp_path / "a.log").read_text().count("d.disable_subprocess_warning changes nothing") == 1
+    assert (tmp_path / "a.log").read_text().count("d.disable_subprocess_warning has no effect") == 1
 
 
 class Pairs:

@@ -49,8 +49,8 @@ def test_an_epoch_goes_on_with_the_sample_that_is_due_in_batches_of_another_size
     assert seen(second) == seen(whole)[24 + position - repeated :]
     assert second.iter == second.max_iters == 2 * 24 // after
     assert second.epoch == 2
-    assert "Training continues with the next sample due" in log_of(second)
-    assert (f"; {repeated} samples are seen again" in log_of(second)) == bool(repeated)
+    assert "Training continues with the next unseen sample" in log_of(second)
+    assert (f"; {repeated} samples are repeated" in log_of(second)) == bool(repeated)
 
 
 @pytest.mark.parametrize("sampler", ["DefaultSampler", "InfiniteSampler"])
@@ -166,7 +166,7 @@ def test_a_stream_without_state_begins_the_epoch_anew_and_says_so(tmp_path: Path
     rest = make_runner(tmp_path, dataset=Stream(), train_cfg=train_cfg, resume=True)
     rest.train()
     assert (len(rest.model.seen), rest.iter) == (4, 14)
-    assert "it begins again with the first sample" in log_of(rest)
+    assert "it restarts at the first sample" in log_of(rest)
 
 
 def test_another_number_of_workers_of_a_stream_is_refused(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_another_number_of_workers_of_a_stream_is_refused(tmp_path: Path) -> Non
     rest = make_runner(
         tmp_path, dataset=NoLength(), train_cfg=train_cfg, train_dataloader=dict(num_workers=2), resume=True
     )
-    with pytest.raises(ConfigError, match="read by 0 data workers"):
+    with pytest.raises(ConfigError, match="(?s)train_dataloader.num_workers: .*set it to 0"):
         rest.train()
 
 

@@ -23,11 +23,11 @@ def mix(*numbers: int) -> int:
     """Hash numbers, including their order, to 64 well-mixed bits (SplitMix64, Steele et al. 2014)."""
     state = 0
     for number in numbers:
-        state = mix_in(state, number)
+        state = extend_mix(state, number)
     return state
 
 
-def mix_in(state: int, number: int) -> int:
+def extend_mix(state: int, number: int) -> int:
     """Return ``mix(*before, number)`` for ``state = mix(*before)``."""
     state = (state + number + 0x9E3779B97F4A7C15) & _MASK
     state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
@@ -35,7 +35,7 @@ def mix_in(state: int, number: int) -> int:
     return state ^ (state >> 31)
 
 
-def seed_host(stream: int) -> None:
+def seed_cpu_generators(stream: int) -> None:
     """Seed ``random``, ``numpy.random`` and PyTorch's CPU generator, in a few microseconds."""
     random.seed(stream)
     np.random.seed(stream & 0xFFFFFFFF)
@@ -67,10 +67,10 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def kept_generators() -> Iterator[None]:
+def preserve_generators() -> Iterator[None]:
     """Restore the states of all generators on exit."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    with kept_host_streams(), torch.random.fork_rng(devices):
+    with preserve_python_rng(), torch.random.fork_rng(devices):
         yield
 
 
@@ -93,31 +93,31 @@ class StepSeeder:
 
     def __call__(self, iteration: int) -> None:
         """Seed PyTorch's generators for one training step."""
-        stream = mix_in(self._training, iteration)
+        stream = extend_mix(self._training, iteration)
         for generator in self._generators:
             generator.manual_seed(stream)
 
     @contextmanager
     def evaluation(self, iteration: int) -> Iterator[None]:
         """Use separate random streams for a validation or test after ``iteration``, and restore the others on exit."""
-        stream = mix_in(self._evaluation, iteration)
-        outer, self._training_streams = self._training_streams, self.host_streams()
+        stream = extend_mix(self._evaluation, iteration)
+        outer, self._training_streams = self._training_streams, self.python_rng_state()
         try:
-            with kept_host_streams():
-                seed_host(stream)
+            with preserve_python_rng():
+                seed_cpu_generators(stream)
                 for generator in self._generators[1:]:
                     generator.manual_seed(stream)
                 yield
         finally:
             self._training_streams = outer
 
-    def host_streams(self) -> dict[str, Any]:
+    def python_rng_state(self) -> dict[str, Any]:
         """Return the states of ``random`` and ``numpy.random`` for the next training step, also while evaluating."""
-        return self._training_streams or host_streams()
+        return self._training_streams or python_rng_state()
 
 
 @contextmanager
-def kept_host_streams() -> Iterator[None]:
+def preserve_python_rng() -> Iterator[None]:
     """Restore the states of ``random`` and ``numpy.random`` on exit."""
     state, numpy_state = random.getstate(), np.random.get_state()
     try:
@@ -127,7 +127,7 @@ def kept_host_streams() -> Iterator[None]:
         np.random.set_state(numpy_state)
 
 
-def host_streams() -> dict[str, Any]:
+def python_rng_state() -> dict[str, Any]:
     """Return the states of ``random`` and ``numpy.random`` in a form that checkpoints can store."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()
@@ -143,8 +143,8 @@ def host_streams() -> dict[str, Any]:
     }
 
 
-def set_host_streams(state: dict[str, Any]) -> None:
-    """Restore the states of ``random`` and ``numpy.random`` returned by :func:`host_streams`."""
+def set_python_rng_state(state: dict[str, Any]) -> None:
+    """Restore the states of ``random`` and ``numpy.random`` returned by :func:`python_rng_state`."""
     python, numpy = state["random"], state["numpy"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     keys = numpy["keys"].numpy().astype(np.uint32)

@@ -273,7 +273,7 @@ def stop_workers(dataloader: Any) -> None:
         dataloader._iterator = None
 
 
-def samples_that_count(dataloader: Any) -> int:
+def num_unpadded_samples(dataloader: Any) -> int:
     """Return the number of samples per epoch, over all ranks, that are not padding.
 
     Padding is the samples that a sampler repeats at the end so that all ranks get the same number. Only samplers with

@@ -18,7 +18,7 @@ from trainwright.engine.data.faults import BadSamples, describe_sample, innermos
 from trainwright.engine.data.proxy import Proxy
 from trainwright.engine.distributed import get_rank, get_world_size
 from trainwright.engine.errors import TrainingError
-from trainwright.engine.random_streams import kept_host_streams, mix, mix_in, seed_host
+from trainwright.engine.random_streams import extend_mix, mix, preserve_python_rng, seed_cpu_generators
 
 # Limits: 10^12 samples, 16 million epochs, and 10^12 visits, which are 10^6 batches of 10^6 samples in an epoch.
 _INDEX_BITS, _EPOCH_BITS, _OFFSET_BITS = 40, 24, 20
@@ -113,13 +113,13 @@ class SeededDataset(DatasetProxy):
         fetched: list[Any] = []
         epoch_mixed, state = -1, 0
         try:
-            with kept_host_streams() if seeded and get_worker_info() is None else nullcontext():
+            with preserve_python_rng() if seeded and get_worker_info() is None else nullcontext():
                 for key, request in zip(keys, requests):
                     if seeded:
                         index, epoch = unpack_key(key)
                         if epoch != epoch_mixed:
                             epoch_mixed, state = epoch, mix(self._seed, epoch)
-                        seed_host(mix_in(state, index))
+                        seed_cpu_generators(extend_mix(state, index))
                     fetched.append(get(request))
         except Exception as error:
             request = requests[len(fetched)]

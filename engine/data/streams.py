@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from trainwright.engine.data.proxy import Proxy
 from trainwright.engine.data.traits import keeps_position
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.random_streams import kept_host_streams, mix, seed_host
+from trainwright.engine.random_streams import mix, preserve_python_rng, seed_cpu_generators
 from trainwright.engine.records.message_hub import storable
 
 _PLAIN = "its state_dict() must return numbers, strings, tensors, arrays, and containers of these"
@@ -80,11 +80,11 @@ class SeededStream(Proxy, IterableDataset[Any]):
             self._inner.load_state_dict(position["dataset"])
             if position["ended"]:  # already exhausted, in a last partial batch; iterating might start from scratch
                 return
-        keep = kept_host_streams if info is None else nullcontext
+        keep = preserve_python_rng if info is None else nullcontext
         samples: Iterator[Any] | None = None
         while True:
             with keep():
-                seed_host(mix(self._seed, epoch, self._worker, self._count))
+                seed_cpu_generators(mix(self._seed, epoch, self._worker, self._count))
                 try:
                     samples = iter(self._inner) if samples is None else samples
                     sample = next(samples)

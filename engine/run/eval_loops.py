@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainwright.engine.data.loader import is_endless, iterate, samples_that_count, start_at
+from trainwright.engine.data.loader import is_endless, iterate, num_unpadded_samples, start_at
 from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
@@ -68,7 +68,7 @@ class _EvaluationLoop(BaseLoop):
                 if runner.state.stop_signal:
                     self.evaluator.reset()
                     return {}
-            metrics = self.evaluator.evaluate(samples_that_count(self.dataloader))
+            metrics = self.evaluator.evaluate(num_unpadded_samples(self.dataloader))
             metrics.update({name: total.item() / number for name, total in self._losses.items()})
             runner.call_hook(f"after_{mode}_epoch", metrics=metrics)
             if mode == "val":

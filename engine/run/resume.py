@@ -10,7 +10,7 @@ from trainwright.engine.checkpoints import files as checkpoints
 from trainwright.engine.distributed import broadcast_parameters
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.parts import setting
-from trainwright.engine.random_streams import kept_host_streams, mix, seed_all
+from trainwright.engine.random_streams import mix, preserve_python_rng, seed_all
 from trainwright.engine.run.model_setup import initialize_model, unwrap
 from trainwright.engine.run.model_surgery import turn_on_activation_checkpointing
 
@@ -98,7 +98,7 @@ def load_weights(
 
 def _initialize(runner: "Runner", missing: Collection[str] | None = None) -> None:
     """Initialize the model, or only its missing tensors, with a separate random stream."""
-    with kept_host_streams():
+    with preserve_python_rng():
         seed_all(mix(runner.seed, runner.rank_seed, _INITIALIZATION))
         initialize_model(unwrap(runner.model), missing)
     if missing is None or missing:

@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from trainwright.engine.random_streams import kept_generators
+from trainwright.engine.random_streams import preserve_generators
 from trainwright.engine.records.logger import get_logger
 
 _running: list[int] = []  # thread IDs, one for each active run
@@ -26,7 +26,7 @@ def active_run() -> Iterator[None]:
             "Another thread of this process is running an experiment. Both share the random generators, so neither is "
             "reproducible: start a separate process for each."
         )
-    with kept_generators() if in_run() else nullcontext():
+    with preserve_generators() if in_run() else nullcontext():
         _running.append(me)
         try:
             yield

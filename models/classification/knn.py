@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainwright.engine.data.loader import build_dataloader, samples_that_count
+from trainwright.engine.data.loader import build_dataloader, num_unpadded_samples
 from trainwright.engine.distributed import all_gather, get_world_size
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.records.logger import print_log
@@ -91,7 +91,7 @@ class KNNClassifier(ImageClassifier):
                 inputs, samples = (data["inputs"], data["data_samples"]) if isinstance(data, dict) else data
                 columns[0].append(self._embed(self.extract_feat(inputs)))
                 columns[1].append(gather_labels(samples).to(inputs.device))
-            size = samples_that_count(loader) if get_world_size() > 1 else None
+            size = num_unpadded_samples(loader) if get_world_size() > 1 else None
             # Samplers deal the samples out like cards, and repeat the first ones so that all ranks get as many.
             dealt = [torch.stack(all_gather(torch.cat(column)), 1) for column in columns]
             features, labels = (parts.flatten(0, 1)[:size] for parts in dealt)

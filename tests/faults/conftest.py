@@ -26,9 +26,8 @@ def tally(request: pytest.FixtureRequest) -> Tally:
 def references(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Reference]:
     """Return the uninterrupted runs: epoch-based under True, iteration-based under False."""
     folder = tmp_path_factory.mktemp("references")
-    with contextlib.redirect_stdout(
-        io.StringIO()
-    ):  # in this process, so that forked processes have everything imported
+    # In this process, so that forked processes have everything imported.
+    with contextlib.redirect_stdout(io.StringIO()):
         assert main(["train", str(write_config(folder / "warm_up")), "--work-dir", str(folder / "warm")]) == 0
     found = {}
     for by_epoch in (True, False):

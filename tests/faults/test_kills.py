@@ -61,11 +61,11 @@ def test_killed_at_a_random_moment(
 def operations_of_a_save(reference: Reference, folder: Path) -> list[tuple[str, int]]:
     """List all disk operations from the save of iteration 12 to the next one.
 
-    A checkpoint is written and an old one removed; after the validation the best one is written, has the regular one
-    linked to it, and replaces the best one before.
+    A checkpoint is written and an old one removed; after the validation, the regular checkpoint is hard-linked as the
+    best one, which replaces the previous best.
 
     Returns:
-        For each operation its name, and how often it was seen up to then.
+        For each operation, its name and the number of its occurrences so far.
     """
     process = train(reference.config, folder / "traced", before=partial(trace, folder / "trace"))
     assert process.wait() == 0, process.printed

@@ -1,4 +1,4 @@
-"""What the loops of validation and test compute."""
+"""Results of the validation and test loops."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Batches that do not fit into memory."""
+"""Training batches in parts that do not fit into memory as a whole."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ HALVE = dict(by_epoch=True, max_epochs=2, halve_batch_on_oom=True)
 
 
 class Small(Line):
-    """A model with memory for only a few samples; as a device, it says so in the midst of a forward pass."""
+    """A model with memory for only a few samples, which fails in the middle of a forward pass like a device."""
 
     def __init__(self, room: int, from_iteration: int = 0) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def test_uneven_parts_are_weighted_by_their_samples(tmp_path: Path) -> None:
     whole, parts = run(tmp_path / "a", Line(), **options), run(tmp_path / "b", Small(room=2), **options)
     assert (
         parts.model.sizes == [2] + [1, 1, 1, 2, 1, 1] * 2
-    )  # the first was half of a batch whose other half did not fit
+    )  # the first is half of a batch whose other half did not fit
     for name, value in weights_of(whole).items():
         torch.testing.assert_close(value, weights_of(parts)[name], rtol=1e-5, atol=1e-6)
 

@@ -176,9 +176,7 @@ class DataCursor:
                     "dataset or an iterable one with state_dict() and load_state_dict().",
                     "" if left is None else ", and the same number at the end of the epoch is skipped",
                 )
-        if (
-            isinstance(loader, StreamLoader) and not self._by_epoch
-        ):  # it knows its pass, even if its length is an estimate
+        if isinstance(loader, StreamLoader) and not self._by_epoch:  # its length may be an estimate, but not its pass
             self._pass, self._after_end = loader.epoch, False
         self._batches = islice(iterate(loader), left) if left != 0 else iter(())
         return self._batches
@@ -207,9 +205,7 @@ class DataCursor:
         """
         if "loader" in state:
             if not keeps_position(self.dataloader):
-                raise CheckpointError(
-                    "the checkpoint contains data loader state, but this run's data loader is stateless"
-                )
+                raise CheckpointError("the checkpoint contains data loader state, but this run's loader is stateless")
             self.dataloader.load_state_dict(state["loader"])
             self._restored = True
         now = self.batching

@@ -92,6 +92,5 @@ def _scale_lr(runner: "Runner", wrapper: Any, options: Mapping[str, Any]) -> Non
     batch_size = own * runner.world_size
     for group in chain(*(single.param_groups for single in wrapper.optim_wrappers.values())):
         group["lr"] *= batch_size / base
-    runner.logger.info(
-        "Scaled the learning rates by %g: batch size %d instead of %d", batch_size / base, batch_size, base
-    )
+    message = "Scaled the learning rates by %g: batch size %d instead of %d"
+    runner.logger.info(message, batch_size / base, batch_size, base)

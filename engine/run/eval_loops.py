@@ -105,9 +105,7 @@ class _EvaluationLoop(BaseLoop):
             return
         parameters = signature(step).parameters
         if "with_loss" not in parameters and not any(each.kind == each.VAR_KEYWORD for each in parameters.values()):
-            message = (
-                f"{self.mode}_step of {type(model).__name__} has no argument with_loss, so it cannot compute losses"
-            )
+            message = f"{self.mode}_step of {type(model).__name__} cannot compute losses: it has no argument with_loss"
             raise ConfigError(f"{self.mode}_cfg.with_loss", message, "leave it out")
 
 

@@ -225,7 +225,7 @@ class EpochBasedTrainLoop(TrainLoop):
         dataloader: a data loader with a length, or its config.
         max_epochs: number of epochs to train.
         val_begin: first epoch, counted from 1, after which to validate.
-        val_interval: number of epochs between validations; the last epoch is always followed by one.
+        val_interval: number of epochs between validations, in addition to one after the last epoch.
         dynamic_intervals: pairs of (epoch, interval): the validation interval from that epoch on.
         halve_batch_on_oom: when a step runs out of memory, split its batch and all later ones into twice as many
             parts, with a single update; see :class:`MicroBatches`.
@@ -306,7 +306,7 @@ class IterBasedTrainLoop(TrainLoop):
         dataloader: a data loader, or its config; it may be endless.
         max_iters: number of iterations to train.
         val_begin: first iteration, counted from 1, after which to validate.
-        val_interval: number of iterations between validations; the last iteration is always followed by one.
+        val_interval: number of iterations between validations, in addition to one after the last iteration.
         dynamic_intervals: pairs of (iteration, interval): the validation interval from that iteration on.
         halve_batch_on_oom: when a step runs out of memory, split its batch and all later ones into twice as many
             parts, with a single update; see :class:`MicroBatches`.

@@ -1055,7 +1055,7 @@ def smallest(chosen: Mapping[str, Any], kind: str) -> Combination:
 
 
 def _smaller(c: Combination) -> Iterator[Combination]:
-    """Yield changes that make a combination smaller, even if it has been reduced in the meantime."""
+    """Yield changes that make a combination smaller, even if it has since been reduced."""
     for number in reversed(range(len(c["cuts"]))):
         if len(c["cuts"]) > 1 and number < len(c["cuts"]):
             yield {"cuts": [c["cuts"][number]]}

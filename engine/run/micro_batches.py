@@ -76,9 +76,8 @@ class MicroBatches:
                 if not is_out_of_memory(error) or wrapper.inner_count != count or parts > num_samples(data_batch):
                     raise
                 problem = str(error).splitlines()[0]
-            self._halve(
-                parts, problem, wrapper
-            )  # outside the handler: the traceback keeps the tensors of the step alive
+            # Outside the handler, because the traceback keeps the tensors of the step alive.
+            self._halve(parts, problem, wrapper)
 
     def _train(self, data_batch: Any, wrapper: OptimWrapper) -> Any:
         parts = self._runner.state.micro_batches

@@ -1,10 +1,10 @@
 """The random streams of a run.
 
-Random streams are derived where that costs next to nothing. Torch's generators are seeded before each training step
-from (seed, rank, iteration); all generators before each sample is fetched from (seed, epoch, index). ``random`` and
-``numpy.random`` take ten times as long to seed, so for what a training step draws from them their state is carried:
-fetching and evaluating leave it as they found it, and a checkpoint holds it. So nothing that draws random numbers
-elsewhere, such as a validation or another number of workers, can shift what a step draws.
+Generators are seeded wherever this is cheap. PyTorch's generators are seeded before each training step from (seed,
+rank, iteration), and all generators before each sample from (seed, epoch, index). Seeding ``random`` and
+``numpy.random``, the Python generators, is ten times as slow. Training steps therefore continue their streams: loading
+data and evaluating restore their state, and checkpoints contain it. As a result, random numbers drawn elsewhere, such
+as during validation or with another number of workers, do not affect a training step.
 """
 
 import os
@@ -20,34 +20,30 @@ _MASK = (1 << 64) - 1
 
 
 def mix(*numbers: int) -> int:
-    """Returns 64 well mixed bits that depend on every argument and on their order (SplitMix64, Steele et al. 2014)."""
+    """Hash numbers, including their order, to 64 well-mixed bits (SplitMix64, Steele et al. 2014)."""
     state = 0
     for number in numbers:
-        state = mix_in(state, number)
+        state = extend_mix(state, number)
     return state
 
 
-def mix_in(state: int, number: int) -> int:
-    """Returns ``mix(*before, number)`` for ``state = mix(*before)``."""
+def extend_mix(state: int, number: int) -> int:
+    """Return ``mix(*before, number)`` for ``state = mix(*before)``."""
     state = (state + number + 0x9E3779B97F4A7C15) & _MASK
     state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
     return state ^ (state >> 31)
 
 
-def seed_host(stream: int) -> None:
-    """Seeds ``random``, ``numpy.random`` and torch's CPU generator, in a few microseconds."""
+def seed_cpu_generators(stream: int) -> None:
+    """Seed ``random``, ``numpy.random`` and PyTorch's CPU generator, in a few microseconds."""
     random.seed(stream)
     np.random.seed(stream & 0xFFFFFFFF)
     torch.default_generator.manual_seed(stream)
 
 
 def seed_all(stream: int) -> None:
-    """Seed every generator of this process, those of all devices included.
-
-    Args:
-        stream: any number of at most 64 bits.
-    """
+    """Seed every generator of this process, including those of all devices, with up to 64 bits."""
     random.seed(stream)
     np.random.seed(stream & 0xFFFFFFFF)
     torch.manual_seed(stream)
@@ -55,7 +51,7 @@ def seed_all(stream: int) -> None:
 
 @contextmanager
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """While active, refuse algorithms whose result differs from run to run, if ``wanted``, at a cost of speed."""
+    """Make nondeterministic algorithms raise an error while active, if ``wanted``; deterministic ones may be slower."""
     if not wanted:
         yield
         return
@@ -71,20 +67,20 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def kept_generators() -> Iterator[None]:
-    """Leave the states of all generators at the end as they were at the beginning."""
+def preserve_generators() -> Iterator[None]:
+    """Restore the states of all generators on exit."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    with kept_host_streams(), torch.random.fork_rng(devices):
+    with preserve_python_rng(), torch.random.fork_rng(devices):
         yield
 
 
 class StepSeeder:
-    """Gives every training step a random stream of its own in torch's generators, in a microsecond or two.
+    """Seed PyTorch's generators for each training step, in a microsecond or two.
 
     Args:
         seed: seed of the run.
-        rank: rank of this process; each rank has its own streams.
-        device: where the model trains; its generator is seeded too.
+        rank: rank of this process; each rank has separate random streams.
+        device: device of the model, whose generator is seeded as well.
     """
 
     def __init__(self, seed: int, rank: int, device: torch.device) -> None:
@@ -96,33 +92,33 @@ class StepSeeder:
         self._training_streams: dict[str, Any] | None = None
 
     def __call__(self, iteration: int) -> None:
-        """Seeds torch's generators for one training step."""
-        stream = mix_in(self._training, iteration)
+        """Seed PyTorch's generators for one training step."""
+        stream = extend_mix(self._training, iteration)
         for generator in self._generators:
             generator.manual_seed(stream)
 
     @contextmanager
     def evaluation(self, iteration: int) -> Iterator[None]:
-        """While active, a validation or test after ``iteration`` has streams of its own, and shifts no others."""
-        stream = mix_in(self._evaluation, iteration)
-        outer, self._training_streams = self._training_streams, self.host_streams()
+        """Use separate random streams for a validation or test after ``iteration``, and restore the others on exit."""
+        stream = extend_mix(self._evaluation, iteration)
+        outer, self._training_streams = self._training_streams, self.python_rng_state()
         try:
-            with kept_host_streams():
-                seed_host(stream)
+            with preserve_python_rng():
+                seed_cpu_generators(stream)
                 for generator in self._generators[1:]:
                     generator.manual_seed(stream)
                 yield
         finally:
             self._training_streams = outer
 
-    def host_streams(self) -> dict[str, Any]:
-        """Returns what the next training step finds in ``random`` and ``numpy.random``, also while evaluating."""
-        return self._training_streams or host_streams()
+    def python_rng_state(self) -> dict[str, Any]:
+        """Return the states of ``random`` and ``numpy.random`` for the next training step, also while evaluating."""
+        return self._training_streams or python_rng_state()
 
 
 @contextmanager
-def kept_host_streams() -> Iterator[None]:
-    """Leaves the states of ``random`` and ``numpy.random`` at the end as they were at the beginning."""
+def preserve_python_rng() -> Iterator[None]:
+    """Restore the states of ``random`` and ``numpy.random`` on exit."""
     state, numpy_state = random.getstate(), np.random.get_state()
     try:
         yield
@@ -131,8 +127,8 @@ def kept_host_streams() -> Iterator[None]:
         np.random.set_state(numpy_state)
 
 
-def host_streams() -> dict[str, Any]:
-    """Returns the states of ``random`` and ``numpy.random`` as a checkpoint can hold them."""
+def python_rng_state() -> dict[str, Any]:
+    """Return the states of ``random`` and ``numpy.random`` in a form that checkpoints can store."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()
     return {
@@ -147,8 +143,8 @@ def host_streams() -> dict[str, Any]:
     }
 
 
-def set_host_streams(state: dict[str, Any]) -> None:
-    """Puts ``random`` and ``numpy.random`` back to what :func:`host_streams` returned."""
+def set_python_rng_state(state: dict[str, Any]) -> None:
+    """Restore the states of ``random`` and ``numpy.random`` returned by :func:`python_rng_state`."""
     python, numpy = state["random"], state["numpy"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     keys = numpy["keys"].numpy().astype(np.uint32)

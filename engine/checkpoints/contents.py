@@ -45,7 +45,7 @@ def parts(runner: "Runner") -> list[Part]:
     loop = runner.train_loop
     found = [
         Part((_OURS, "counters"), runner.state.state_dict, lambda state: None),  # load_counters() comes first
-        Part((_OURS, "host_streams"), runner.seed_step.host_streams, lambda state: _load_host_streams(runner, state)),
+        Part((_OURS, "host_streams"), runner.seed_step.python_rng_state, lambda state: _load_python_rng(runner, state)),
         Part(("message_hub",), runner.message_hub.state_dict, lambda state: _load_hub(runner, state)),
     ]
     if (wrapper := runner.optim_wrapper) is not None:
@@ -246,7 +246,7 @@ def _position_of_0_1(ours: Mapping[str, Any]) -> dict[str, Any]:
     return {"pass": data_pass, "taken": batch * (batching["samples"] or 1), **batching, **loader}
 
 
-def _load_host_streams(runner: "Runner", state: Any) -> None:
+def _load_python_rng(runner: "Runner", state: Any) -> None:
     if runner.rank == 0:
         runner.host_streams = state
 

@@ -1,1 +1,1 @@
-"""Data loaders that can be resumed, and what becomes of samples that cannot be read."""
+"""Resumable data loaders, per-sample random streams, and handling of unreadable samples."""

@@ -1,4 +1,4 @@
-"""Where a training is in its data."""
+"""The position of a training run in its data."""
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from trainwright.engine.run.state import RunState
 
 END = object()
-"""What :meth:`DataCursor.next` returns at the end of a pass."""
+"""Returned by :meth:`DataCursor.next` at the end of a pass."""
 
 
 class Batching(NamedTuple):
-    """How the data come in batches.
+    """The division of the data into batches.
 
     Args:
         by_epoch: whether the loop counts epochs.
-        samples: in an iteration, by all ranks; None where the loader does not say.
-        batches: in a pass; None where the loader does not say.
+        samples: samples per iteration, over all ranks; None if unknown.
+        batches: batches per pass; None if unknown.
     """
 
     by_epoch: bool
@@ -33,19 +33,19 @@ class Batching(NamedTuple):
     batches: int | None
 
     def changes(self, other: "Batching") -> str:
-        """Describe how another batching differs, for messages."""
-        names = ("training by epochs", "samples in an iteration", "iterations in an epoch")
+        """Describe the differences to another batching, for messages."""
+        names = ("epoch-based training", "samples per iteration", "iterations per epoch")
         return ", ".join(f"{name}: {a} → {b}" for name, a, b in zip(names, self, other) if a != b)
 
 
 class Move(NamedTuple):
-    """Where a run continues whose checkpoint was written with other batches.
+    """The position at which a run continues after its batching has changed.
 
     Args:
-        data_pass: which pass over the data it is.
-        batch: which batch of the pass, as batches are now.
-        before: what batches were.
-        repeated: how many samples come again, since a batch begins with them.
+        data_pass: number of the pass over the data.
+        batch: number of the current batch in the pass, in the new batching.
+        before: the previous batching.
+        repeated: number of samples already seen that are repeated, to continue at a batch boundary.
     """
 
     data_pass: int
@@ -55,18 +55,14 @@ class Move(NamedTuple):
 
 
 class DataCursor:
-    """Where a training is in its data: which pass over them, and how many samples of it are taken.
+    """The position of a training run in its data: the pass, and the number of samples already used in it.
 
-    In an epoch loop a pass is an epoch, and the cursor yields one pass at a time. In a loop by iterations, passes
-    follow each other, and the cursor knows how many batches the data are ahead of the iterations, after a resume with
-    other batches. A checkpoint counts samples of all ranks, so that another batch size or number of processes is a
-    division. (Where a loader does not say how many samples a batch has, it counts batches.)
+    In an epoch-based loop, a pass is an epoch, and the cursor yields one pass at a time. In an iteration-based loop,
+    passes follow each other, and the cursor stores by how many batches the data is ahead of the iterations after a
+    resume with different batches. Checkpoints contain the number of samples over all ranks (or the number of batches,
+    if the batch size is unknown), so that a run can resume with another batch size or world size.
 
-    The position follows from the counters of the run, whoever writes the loop that counts.
-
-    Args:
-        counters: those of the run.
-        by_epoch: whether the loop counts epochs.
+    The position is derived from the counters of the run, so custom loops only have to update those.
     """
 
     def __init__(self, counters: "RunState", by_epoch: bool) -> None:
@@ -76,27 +72,23 @@ class DataCursor:
         self._ahead = 0
         self._batches: Iterator[Any] | None = None
         self._pass = self._batch = 0  # of the next batch to fetch
-        self._restored = False  # the loader is where it was, and not to be moved
-        self._after_end = False  # perhaps at the end of the pass before
+        self._restored = False  # the loader has restored its own position
+        self._after_end = False  # the restored position may be the end of the previous pass
 
     @property
     def length(self) -> int | None:
-        """How many batches a pass has, or None if there is no end to it."""
+        """Number of batches per pass; None if unknown or infinite."""
         return num_batches(self.dataloader)
 
     @property
     def batching(self) -> Batching:
-        """How the data come in batches."""
+        """The current division of the data into batches."""
         loader = self.dataloader
         size = loader.batch_size if isinstance(loader, PositionedLoader | StreamLoader) else None
         return Batching(self._by_epoch, None if size is None else size * get_world_size(), self.length)
 
     def position(self, iteration: int) -> tuple[int, int]:
-        """Return the pass that an iteration of the epoch in progress is in, and which batch of it the iteration takes.
-
-        Args:
-            iteration: 0-based index of the iteration. The batch is negative for one before the epoch in progress.
-        """
+        """Return the pass and the batch in it of a 0-based iteration; batches before the current epoch are negative."""
         counters = self._counters
         if self._by_epoch:
             return counters.epoch, counters.inner_iter + iteration - counters.iter
@@ -106,7 +98,7 @@ class DataCursor:
         return (0, batch) if length is None or is_endless(self.dataloader) else divmod(batch, length)
 
     def indices(self, iteration: int) -> list[int] | None:
-        """Return the dataset indices in this rank's batch of an iteration; None where they cannot be worked out."""
+        """Return the dataset indices in this rank's batch of an iteration; None if they cannot be determined."""
         data_pass, batch = self.position(iteration)
         loader = self.dataloader
         if not isinstance(loader, PositionedLoader) or loader.order.epoch != data_pass or batch < 0:
@@ -115,22 +107,17 @@ class DataCursor:
         items = islice(loader.order.items_from(batch * size), size)
         return [index for item in items for index in ([item] if isinstance(item, int) else item)]
 
-    # ------------------------------------------------------------------------------------------------------- fetching
-
     def seek(self) -> None:
-        """Make an iteration over the loader itself begin with the batch that is due, if the loader can.
-
-        For loops as they are written for MMEngine.
-        """
+        """Make a direct iteration over the loader begin with the next batch, if supported, for loops from MMEngine."""
         if isinstance(self.dataloader, PositionedLoader):
             self.dataloader.start(*self.position(self._counters.iter))
 
     def open(self) -> None:
-        """Begin to fetch, with the batch that is due."""
+        """Start fetching at the next batch."""
         self._open(*self.position(self._counters.iter))
 
     def reopen(self) -> None:
-        """Fetch the batches to come again, if any are on their way: data workers have copies of the old dataset."""
+        """Discard prefetched batches and fetch them again, because data workers have copies of the old dataset."""
         loader = self.dataloader
         if self._batches is None:
             return
@@ -138,16 +125,16 @@ class DataCursor:
             self._open(self._pass, self._batch)
         elif getattr(loader, "num_workers", 0):
             get_logger().warning(
-                "The data workers have copies of the dataset as it was, and this data loader cannot start in the "
-                "middle of an epoch: they see the change at the next one."
+                "The dataset has changed, but the data workers have copies of the old one, and this data loader cannot "
+                "start in the middle of an epoch: the change takes effect at the next epoch."
             )
 
     def close(self) -> None:
-        """Fetch no more batches."""
+        """Stop fetching."""
         self._batches = None
 
     def next(self) -> Any:
-        """Return the next batch; by epochs, :data:`END` after the last one of a pass.
+        """Return the next batch; in an epoch-based loop, :data:`END` after the last one of a pass.
 
         Raises:
             TrainingError: the loader yields no batches.
@@ -158,7 +145,7 @@ class DataCursor:
             self._batches = None
             batch = next(self._open(self._pass + 1 - self._after_end, 0), END)
             if batch is END and not self._by_epoch:
-                raise TrainingError("the training data loader yields no batch")
+                raise TrainingError("the training data loader does not yield any batch")
         if batch is END:
             self._batches = None
         self._batch += 1
@@ -166,7 +153,7 @@ class DataCursor:
         return batch
 
     def _open(self, data_pass: int, batch: int) -> Iterator[Any]:
-        """Begin to fetch, with a batch of a pass; or where the loader itself was restored to."""
+        """Start fetching at the given batch of a pass, or at the restored position of the loader itself."""
         loader = self.dataloader
         if self._batches is not None and keeps_position(loader):  # in the middle of a pass
             loader.load_state_dict(loader.state_dict())
@@ -178,26 +165,24 @@ class DataCursor:
         elif not start_at(loader, data_pass, batch):
             if keeps_position(loader):
                 raise CheckpointError(
-                    "the checkpoint was written in the middle of an epoch and has no state of a data loader, but this "
-                    "run's loader keeps its own position: resume from the end of an epoch, or start from the weights"
+                    "the checkpoint was written in the middle of an epoch without the state of the data loader, which "
+                    "this run's loader requires: resume from the end of an epoch, or load only the weights"
                 )
             left = None if self.length is None else max(0, self.length - batch)
             if left != 0:
                 get_logger().warning(
-                    "this data loader cannot start in the middle of an epoch: it begins again with the first sample, "
-                    "so some samples are seen twice%s. A loader that is described in the config over a dataset with "
-                    "indices, or over an iterable one with state_dict() and load_state_dict(), resumes exactly.",
-                    "" if left is None else ", and as many at the end of the epoch are left out",
+                    "This data loader cannot start in the middle of an epoch: it restarts at the first sample, so some "
+                    "samples are repeated%s. To resume exactly, build the loader from a config, with a map-style "
+                    "dataset or an iterable one with state_dict() and load_state_dict().",
+                    "" if left is None else ", and the same number at the end of the epoch is skipped",
                 )
-        if isinstance(loader, StreamLoader) and not self._by_epoch:  # it knows better, its length may be a guess
+        if isinstance(loader, StreamLoader) and not self._by_epoch:  # its length may be an estimate, but not its pass
             self._pass, self._after_end = loader.epoch, False
         self._batches = islice(iterate(loader), left) if left != 0 else iter(())
         return self._batches
 
-    # ------------------------------------------------------------------------------------------------- saving, resuming
-
     def state_dict(self) -> dict[str, Any]:
-        """Return the position after the last finished iteration, and what it depends on."""
+        """Return the position after the last finished iteration, and the batching that it refers to."""
         finished = self._counters.state_dict()
         if self._by_epoch:
             data_pass, batch = finished["epoch"], finished["inner_iter"]
@@ -210,17 +195,17 @@ class DataCursor:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Move | None:
-        """Continue with the next sample that is due where a state was taken.
+        """Restore a saved position, and continue with the next unseen sample.
 
         Returns:
-            Where that is, if batches are no longer what they were.
+            The new position if the batching has changed, otherwise None.
 
         Raises:
-            CheckpointError: the state is one of a loader that kept its position, and this run's does not.
+            CheckpointError: the checkpoint contains data loader state, but this run's loader is stateless.
         """
         if "loader" in state:
             if not keeps_position(self.dataloader):
-                raise CheckpointError("the checkpoint has the state of a data loader, but this run's loader has none")
+                raise CheckpointError("the checkpoint contains data loader state, but this run's loader is stateless")
             self.dataloader.load_state_dict(state["loader"])
             self._restored = True
         now = self.batching

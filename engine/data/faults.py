@@ -1,4 +1,4 @@
-"""What can go wrong while data are fetched: samples that raise, and data workers that die."""
+"""Handling of data errors: samples that raise an error, and data workers that die."""
 
 import bisect
 import os
@@ -24,16 +24,16 @@ _DEAD_WORKER = re.compile(r"DataLoader worker .*(exited unexpectedly|is killed b
 
 
 def innermost(dataset: Any, index: int) -> tuple[Any, int, int]:
-    """Return which dataset, inside of those that repeat, choose from or join others, a sample is of.
+    """Find the innermost dataset of a sample, inside of datasets that repeat, subset or concatenate others.
 
     Args:
-        dataset: a map-style dataset. Those that contain others are PyTorch's ``Subset`` and ``ConcatDataset``, and
-            those with MMEngine's method ``_get_ori_dataset_idx``.
-        index: position of the sample in it.
+        dataset: a map-style dataset. Supported wrappers are PyTorch's ``Subset`` and ``ConcatDataset``, and those with
+            MMEngine's method ``_get_ori_dataset_idx``.
+        index: index of the sample in it.
 
     Returns:
-        The innermost dataset, the position of the sample in it, and a number for the sample: that position, counted
-        on from dataset to dataset where several are joined.
+        The innermost dataset, the index of the sample in it, and a number that identifies the sample: the same index,
+        offset by the lengths of preceding datasets if several are concatenated.
     """
     while isinstance(dataset, Proxy):
         dataset = dataset._inner
@@ -54,62 +54,53 @@ def innermost(dataset: Any, index: int) -> tuple[Any, int, int]:
 
 
 def describe_sample(dataset: Any, index: int) -> str:
-    """Return ``sample 17 (path/to/17.png) of MyDataset``; without the path where nobody knows it.
+    """Return ``sample 17 (path/to/17.png) of MyDataset``, with the path or identifier only if known.
 
-    A dataset of the user's own may have a method ``describe_sample(index) -> str`` that returns the path, or
-    whatever else tells people which sample that is.
-
-    Args:
-        dataset: a map-style dataset; of datasets made of others, the innermost one is named.
-        index: position of the sample.
+    A custom dataset may have a method ``describe_sample(index) -> str`` that returns the path or another readable
+    identifier. If datasets are nested, the innermost one is named.
     """
     place = place_of(dataset, index)
-    with suppress(Exception):  # the sample is broken, so its description may fail as well
+    with suppress(Exception):
         dataset, index, _ = innermost(dataset, index)
     return f"sample {index}{f' ({place})' if place else ''} of {type(dataset).__name__}"
 
 
 def place_of(dataset: Any, index: int) -> str | None:
-    """Return the path of a sample, or what else its dataset calls it; None where nobody knows."""
-    with suppress(Exception):
+    """Return the path of a sample, or another identifier that its dataset provides; None if unknown."""
+    with suppress(Exception):  # the sample is broken, so its description may fail as well
         dataset, index, _ = innermost(dataset, index)
-        return _place_of(dataset, index)
-    return None
-
-
-def _place_of(dataset: Any, index: int) -> str | None:
-    if callable(describe := getattr(dataset, "describe_sample", None)):
-        return str(describe(index))
-    if callable(get_info := getattr(dataset, "get_data_info", None)):
-        info = get_info(index)
-        found = [info[key] for key in _PATH_KEYS if isinstance(info, Mapping) and key in info]
-        return os.fspath(found[0]) if found else None
-    for name in _LISTS_OF_PATHS:  # torchvision's folders
-        items = getattr(dataset, name, None)
-        if isinstance(items, list):
-            item = items[index]
-            path = item[0] if isinstance(item, tuple) else item
-            return path if isinstance(path, str) else None
+        if callable(describe := getattr(dataset, "describe_sample", None)):
+            return str(describe(index))
+        if callable(get_info := getattr(dataset, "get_data_info", None)):
+            info = get_info(index)
+            found = [info[key] for key in _PATH_KEYS if isinstance(info, Mapping) and key in info]
+            return os.fspath(found[0]) if found else None
+        for name in _LISTS_OF_PATHS:  # torchvision's folders
+            items = getattr(dataset, name, None)
+            if isinstance(items, list):
+                item = items[index]
+                path = item[0] if isinstance(item, tuple) else item
+                return path if isinstance(path, str) else None
     return None
 
 
 class BatchWithReports(NamedTuple):
-    """What a data worker hands over: a batch, and the samples that raised while it was made."""
+    """A batch, and the number and error text of each sample that was skipped while loading it."""
 
     content: Any
     reports: list[tuple[int, str]]
 
 
 class BadSamples:
-    """Counts the samples that raise and are skipped.
+    """A counter of samples that were skipped because loading them raised an error.
 
-    Reports travel with the batch that they concern, also from data workers. Which samples are known is part of the
-    message hub, and so of checkpoints: the limit is that of the whole run, and a sample counts once, however often
-    other datasets repeat it.
+    Reports are passed along with their batch, also from data workers. Skipped samples are recorded in the message hub
+    and therefore in checkpoints: the limit applies to the whole run, and a sample counts once even if dataset wrappers
+    repeat it.
 
     Args:
-        limit: how many different samples may be skipped in a run.
-        key: name under which the message hub has the numbers of those that were; see :func:`innermost`.
+        limit: maximum number of distinct samples to skip in a run.
+        key: name of the message hub's list of sample numbers; see :func:`innermost`.
     """
 
     def __init__(self, limit: int, key: str = "skipped_samples") -> None:
@@ -119,19 +110,19 @@ class BadSamples:
         self._texts: dict[int, str] = {}
 
     def add(self, number: int, text: str) -> None:
-        """Report a sample that raised."""
+        """Report a skipped sample."""
         self._reports.append((number, text[:_TEXT_LENGTH]))
 
     def take_reports(self) -> list[tuple[int, str]]:
-        """Return what was reported in this process since the last time."""
+        """Return the reports of this process since the last call."""
         reports, self._reports = self._reports, []
         return reports
 
     def collect(self, reports: Sequence[tuple[int, str]]) -> None:
-        """Log samples that were reported, and count them.
+        """Log and count reported samples.
 
         Raises:
-            TrainingError: more samples were skipped than the limit allows.
+            TrainingError: the limit is exceeded.
         """
         if not reports:
             return
@@ -139,24 +130,18 @@ class BadSamples:
         known = set(hub.get_info(self.key) or ())
         for number, text in reports:
             if number not in known:
-                get_logger().warning("skipped %s", text)
+                get_logger().warning("Skipped %s", text)
             known.add(number)
             self._texts[number] = text
         hub.update_info(self.key, sorted(known))
         if len(known) > self.limit:
-            lines = "\n".join(
-                f"  {self._texts.get(number, f'sample {number}, see the log')}" for number in sorted(known)
-            )
+            texts = [self._texts.get(number, f"sample {number}, see the log") for number in sorted(known)]
+            lines = "\n".join(f"  {text}" for text in texts)
             raise TrainingError(f"more than skip_bad_samples={self.limit} samples could not be loaded:\n{lines}")
 
 
 class CollateWithReports:
-    """Adds to a batch the samples that raised while it was made.
-
-    Args:
-        bad_samples: where they are reported in this process.
-        collate: makes a batch of samples.
-    """
+    """A collate function that attaches the reports of skipped samples to their batch."""
 
     def __init__(self, bad_samples: BadSamples, collate: Callable[[Any], Any] | None) -> None:
         self._bad_samples = bad_samples
@@ -171,29 +156,24 @@ class CollateWithReports:
 
 
 class Restarts:
-    """Starts dead data workers again, a few times.
+    """Restart dead data workers, at most ``MAX_RESTARTS`` times."""
 
-    Args:
-        limit: how often.
-    """
-
-    def __init__(self, limit: int = MAX_RESTARTS) -> None:
-        self.limit = limit
-        self.number = 0
+    def __init__(self) -> None:
+        self._number = 0
 
     def iterate(self, start: Callable[[int, bool], Iterator[Any]]) -> Iterator[Any]:
-        """Yields the batches of an iterator over data workers, of a new one where it left off if a worker dies.
+        """Yield batches from data workers; if one dies, continue with new workers at the next batch.
 
         Args:
-            start: returns an iterator that begins so many batches later than the first one, and is told whether that
-                takes new workers.
+            start: called as ``start(done, restart)``; returns an iterator positioned after ``done`` batches, with new
+                workers if ``restart`` is true.
 
         Raises:
             TrainingError: workers died too often.
         """
-        done, again = 0, False
+        done, restart = 0, False
         while True:
-            batches = start(done, again)
+            batches = start(done, restart)
             try:
                 for batch in batches:
                     done += 1
@@ -202,34 +182,29 @@ class Restarts:
             except RuntimeError as error:
                 if _DEAD_WORKER.search(str(error)) is None:
                     raise
-                self._note(error)
-            again = True
+                self._count(error)
+            restart = True
             del batches
 
-    def _note(self, error: RuntimeError) -> None:
-        what = str(error).splitlines()[0].rstrip(".")
-        remedies = (
-            "The usual cause is memory: lower num_workers or prefetch_factor, or give the container more shared memory "
-            "(/dev/shm)"
+    def _count(self, error: RuntimeError) -> None:
+        problem = str(error).splitlines()[0].rstrip(".")
+        advice = (
+            "The usual cause is lack of memory: lower num_workers or prefetch_factor, or increase the shared memory of "
+            "the container (/dev/shm)"
         )
-        if self.number >= self.limit:
+        self._number += 1
+        if self._number > MAX_RESTARTS:
             raise TrainingError(
-                f"data workers died {self.number + 1} times, the last one thus: {what}. {remedies}"
+                f"data workers died {self._number} times, most recently: {problem}. {advice}"
             ) from error
-        self.number += 1
-        get_logger().warning(
-            "%s. New workers go on with the same batch (%d of at most %d times). %s.",
-            what,
-            self.number,
-            self.limit,
-            remedies,
-        )
+        message = "%s. Restarting the data workers at the same batch (restart %d of at most %d). %s."
+        get_logger().warning(message, problem, self._number, MAX_RESTARTS, advice)
 
 
-def unhook_child_signal() -> None:
-    """Removes PyTorch's handler of dead children: it raises wherever the training happens to be, even within a step.
+def remove_child_signal_handler() -> None:
+    """Remove PyTorch's handler of dead children, which raises at any point, even in the middle of a training step.
 
-    The loader itself notices a dead worker when it waits for a batch, at most some seconds later.
+    The loader itself detects a dead worker within seconds, while waiting for a batch.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
         return

@@ -1,4 +1,4 @@
-"""Data loaders: built from a config, seeded by sample, and able to start at any position."""
+"""Data loaders built from a config, with per-sample seeds, that can start at any position."""
 
 import signal
 import sys
@@ -12,7 +12,7 @@ from torch.utils.data.dataloader import _DatasetKind, _SingleProcessDataLoaderIt
 
 from trainwright.engine.building import note_errors, origin_of
 from trainwright.engine.data import traits
-from trainwright.engine.data.faults import BadSamples, CollateWithReports, Restarts, unhook_child_signal
+from trainwright.engine.data.faults import BadSamples, CollateWithReports, Restarts, remove_child_signal_handler
 from trainwright.engine.data.seeded import DatasetProxy, PositionedSampler, SeededDataset
 from trainwright.engine.data.streams import SeededStream, StreamLoader
 from trainwright.engine.distributed import get_world_size
@@ -21,17 +21,15 @@ from trainwright.engine.parts import BATCH_SAMPLER, COLLATE_FN, DATALOADER_KEYS,
 from trainwright.engine.random_streams import mix
 from trainwright.engine.records.logger import get_logger
 
-# These give the same result for tensors.
-_STACKING = ("torch.utils.data._utils.collate.default_collate", "trainwright.datasets.collate.default_collate")
+# For tensors, both functions only stack the samples.
+_STACKING_FUNCTIONS = (
+    "torch.utils.data._utils.collate.default_collate",
+    "trainwright.datasets.collate.default_collate",
+)
 
 
 class FirstSamples(DatasetProxy):
-    """The first samples of a dataset.
-
-    Args:
-        dataset: a map-style dataset.
-        length: how many samples.
-    """
+    """The first samples of a map-style dataset, at most ``length``."""
 
     _length: int
 
@@ -43,11 +41,7 @@ class FirstSamples(DatasetProxy):
 
 
 class StackedTensors(DatasetProxy):
-    """PyTorch's ``TensorDataset``, which also returns whole batches: what stacking its samples would give.
-
-    Args:
-        dataset: the ``TensorDataset``.
-    """
+    """A ``TensorDataset`` that can also return whole batches, equal to its stacked samples."""
 
     fetches_batches = True
     deterministic = True
@@ -57,16 +51,15 @@ class StackedTensors(DatasetProxy):
 
 
 class PositionedLoader(DataLoader[Any]):
-    """A data loader that starts at any position, and survives the death of its workers.
+    """A data loader that can start at any position, and restarts dead workers at the next batch.
 
-    Without workers it fetches its batches itself: PyTorch's own iterator takes some 20 µs a batch for its bookkeeping.
-    Workers that die are started again, at the batch that was due.
+    Without workers, it fetches batches itself, because PyTorch's iterator has an overhead of about 20 µs per batch.
 
     Args:
-        dataset: the dataset.
-        order: yields the keys of its samples; those of whole batches if ``batch_size`` is not among the options.
-        collate_fn: makes a batch of samples.
-        bad_samples: counts the samples that raise and are skipped; None if none may be.
+        dataset: a dataset whose indices are keys.
+        order: yields the keys of samples, or of whole batches unless ``batch_size`` is among the options.
+        collate_fn: converts a list of samples to a batch.
+        bad_samples: counts skipped samples; None if samples must not be skipped.
         **options: further arguments of ``torch.utils.data.DataLoader``.
     """
 
@@ -86,7 +79,7 @@ class PositionedLoader(DataLoader[Any]):
         self._restarts = Restarts()
 
     def start(self, epoch: int, batch: int = 0) -> None:
-        """Make the next iteration begin with a batch of an epoch."""
+        """Make the next iteration begin with the given batch of an epoch."""
         self.order.set_epoch(epoch)
         self.order.start = batch * (self.batch_size or 1)
 
@@ -104,13 +97,13 @@ class PositionedLoader(DataLoader[Any]):
     def _from_workers(self) -> Iterator[Any]:
         epoch, first = self.order.epoch, self.order.start
 
-        def start(done: int, again: bool) -> Iterator[Any]:
-            if again:
-                self._iterator = None  # of workers that are to live long
+        def start(done: int, restart: bool) -> Iterator[Any]:
+            if restart:
+                self._iterator = None  # the one of dead persistent workers
                 self.order.set_epoch(epoch)
                 self.order.start = first + done * (self.batch_size or 1)
             batches: Iterator[Any] = DataLoader.__iter__(self)
-            unhook_child_signal()
+            remove_child_signal_handler()
             return batches
 
         return self._restarts.iterate(start)
@@ -129,22 +122,22 @@ def build_dataloader(
     Args:
         cfg: a mapping with ``dataset`` and optionally ``sampler`` (default: ``DefaultSampler``, shuffled in training),
             ``batch_sampler``, ``batch_size``, ``collate_fn``, ``worker_init_fn``, ``num_batch_per_epoch``,
-            ``skip_bad_samples`` (how many samples that raise may be replaced by the next ones; 0 for none), and
-            anything that ``torch.utils.data.DataLoader`` takes; or a loader, returned as it is.
+            ``skip_bad_samples`` (maximum number of samples to replace by the next one if they raise an error; 0 for
+            none), and any argument of ``torch.utils.data.DataLoader``; or a data loader, returned unchanged.
         seed: seed of the run.
         path: dotted path of ``cfg``, for messages.
         training: whether the default sampler shuffles.
-        rank_seed: what to add to the seed of this rank's samples and samplers.
+        rank_seed: offset of this rank, added to the seed of its samples and samplers.
 
     Raises:
         ConfigError: ``dataset`` is missing, or settings contradict each other.
     """
     if not isinstance(cfg, Mapping):
-        return cfg  # type: ignore[no-any-return]  # a loader made by the user, of whatever kind
+        return cfg  # type: ignore[no-any-return]  # any loader built by the user
     options: dict[str, Any] = {name: key.default for name, key in DATALOADER_KEYS.items()} | {"batch_size": 1, **cfg}
     if options.pop("disable_subprocess_warning"):
         get_logger().warning(
-            "%s.disable_subprocess_warning changes nothing: set PYTHONWARNINGS=ignore to silence the workers", path
+            "%s.disable_subprocess_warning has no effect: set PYTHONWARNINGS=ignore to silence the workers", path
         )
     dataset = _build_dataset(cfg, options, path)
     collate = options["collate_fn"]
@@ -159,12 +152,8 @@ def build_dataloader(
     options.setdefault("generator", Generator().manual_seed(mix(seed, rank_seed) >> 1))
     if options.get("num_workers", 0) == 0:
         if options.pop("persistent_workers", False):
-            raise ConfigError(
-                f"{path}.persistent_workers",
-                "there are no workers to keep",
-                "set num_workers",
-                origin_of(cfg, "persistent_workers"),
-            )
+            origin = origin_of(cfg, "persistent_workers")
+            raise ConfigError(f"{path}.persistent_workers", "there are no workers to keep", "set num_workers", origin)
         options.pop("prefetch_factor", None)
     if isinstance(dataset, IterableDataset):
         return _build_stream_loader(cfg, options, dataset, seed + rank_seed, path)
@@ -183,8 +172,8 @@ def _build_dataset(cfg: Mapping[str, Any], options: dict[str, Any], path: str) -
     num_batch_per_epoch = options.pop("num_batch_per_epoch")
     if num_batch_per_epoch is not None:
         if isinstance(dataset, IterableDataset):
-            message = "an IterableDataset has no first samples to choose by index"
-            hint = "end the dataset's own __iter__, or train_cfg=dict(by_epoch=False, max_iters=...)"
+            message = "an IterableDataset cannot be limited by index"
+            hint = "end the dataset's own __iter__, or use train_cfg=dict(by_epoch=False, max_iters=...)"
             raise ConfigError(f"{path}.num_batch_per_epoch", message, hint, origin_of(cfg, "num_batch_per_epoch"))
         dataset = FirstSamples(dataset, num_batch_per_epoch * options["batch_size"] * get_world_size())
     return dataset
@@ -194,10 +183,10 @@ def _build_stream_loader(
     cfg: Mapping[str, Any], options: dict[str, Any], dataset: IterableDataset[Any], seed: int, path: str
 ) -> StreamLoader:
     if options.pop("sampler") or options.pop("batch_sampler"):
-        raise ConfigError(path, "an IterableDataset decides its order itself", "remove sampler and batch_sampler")
+        raise ConfigError(path, "an IterableDataset determines its own order", "remove sampler and batch_sampler")
     if options.pop("skip_bad_samples"):
-        message = "an IterableDataset has no other sample to take in place of a bad one"
-        hint = "skip it in the dataset's own __iter__"
+        message = "an IterableDataset cannot replace a bad sample by another one"
+        hint = "skip bad samples in the dataset's own __iter__"
         raise ConfigError(f"{path}.skip_bad_samples", message, hint, origin_of(cfg, "skip_bad_samples"))
     return StreamLoader(SeededStream(dataset, seed), **options)
 
@@ -220,7 +209,7 @@ def _build_positioned_loader(options: dict[str, Any], dataset: Any, seed: int, p
 
 
 def initialize_worker(worker_id: int, user_function: Callable[[int], None] | None = None) -> None:
-    """Prepare a data worker: Ctrl-C is the main process's business."""
+    """Prepare a data worker: ignore Ctrl-C, which the main process handles."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if user_function is not None:
         user_function(worker_id)
@@ -232,10 +221,10 @@ def is_endless(dataloader: Any) -> bool:
 
 
 def start_at(dataloader: Any, epoch: int, batch: int) -> bool:
-    """Make the next iteration over a loader begin with a batch of an epoch.
+    """Make the next iteration over a loader begin with the given batch of an epoch.
 
     Returns:
-        Whether the loader can; a loader of the user's own begins where it likes.
+        Whether the loader supports this; other loaders can only start at the first batch.
     """
     if isinstance(dataloader, PositionedLoader):
         dataloader.start(epoch, batch)
@@ -249,10 +238,10 @@ def start_at(dataloader: Any, epoch: int, batch: int) -> bool:
 
 
 def iterate(dataloader: Any) -> Iterator[Any]:
-    """Return an iterator that yields what ``iter(dataloader)`` yields, at less cost where that is possible.
+    """Return an iterator equivalent to ``iter(dataloader)``, with less overhead if possible.
 
-    PyTorch's iterator without workers takes some 20 µs a batch for its bookkeeping, and the samples of a
-    ``TensorDataset`` take longer to stack than a batch to index.
+    Without workers, PyTorch's iterator has an overhead of about 20 µs per batch. For a ``TensorDataset``, indexing a
+    whole batch is faster than stacking its samples.
     """
     batches: Any = iter(dataloader)
     plain = type(batches) is _SingleProcessDataLoaderIter and batches._dataset_kind == _DatasetKind.Map
@@ -265,18 +254,18 @@ def iterate(dataloader: Any) -> Iterator[Any]:
 
 
 def _is_stacked(dataset: Any, collate: Any) -> bool:
-    """Return whether batches are stacks of what is at the same indices in plain tensors."""
+    """Return whether a batch equals plain tensors indexed with the indices of its samples."""
     return (
         type(dataset) is TensorDataset
-        and f"{getattr(collate, '__module__', '')}.{getattr(collate, '__name__', '')}" in _STACKING
+        and f"{getattr(collate, '__module__', '')}.{getattr(collate, '__name__', '')}" in _STACKING_FUNCTIONS
         and all(type(tensor) is Tensor and tensor.is_cpu and tensor.is_contiguous() for tensor in dataset.tensors)
     )
 
 
 def stop_workers(dataloader: Any) -> None:
-    """Stop the data workers of a loader that keeps them (``persistent_workers``), until it is next iterated over.
+    """Stop persistent data workers until the loader is iterated over again.
 
-    Left to the garbage collector, which closes their queues first, PyTorch waits five seconds for each.
+    If they are left to the garbage collector, it closes their queues first and PyTorch waits five seconds for each.
     """
     iterator: Any = getattr(dataloader, "_iterator", None)
     if hasattr(iterator, "_shutdown_workers"):
@@ -284,16 +273,15 @@ def stop_workers(dataloader: Any) -> None:
         dataloader._iterator = None
 
 
-def samples_that_count(dataloader: Any) -> int:
-    """Returns how many of the samples that all ranks see in an epoch count: all but the padding.
+def num_unpadded_samples(dataloader: Any) -> int:
+    """Return the number of samples per epoch, over all ranks, that are not padding.
 
-    Padding is the last samples, which a sampler repeats so that all ranks get as many; one that does so has the
-    attributes ``dataset`` and ``total_size``, as ours and PyTorch's ``DistributedSampler`` have. What any other sampler
-    shows counts, however often. With a batch sampler, which may change the order, padding cannot be told from the
-    rest: ``round_up=False`` avoids it.
+    Padding is the samples that a sampler repeats at the end so that all ranks get the same number. Only samplers with
+    the attributes ``dataset`` and ``total_size`` pad, such as ours and PyTorch's ``DistributedSampler``. The padding of
+    a batch sampler, which may change the order, cannot be identified: ``round_up=False`` avoids it.
 
     Returns:
-        Their number, or ``sys.maxsize`` where all of them count.
+        The number, or ``sys.maxsize`` if no sample is known to be padding.
     """
     batch_sampler, sampler = (getattr(dataloader, name, None) for name in ("batch_sampler", "sampler"))
     total = getattr(sampler, "total_size", None)

@@ -1,4 +1,4 @@
-"""Objects that stand in for another one."""
+"""Proxies for other objects."""
 
 from typing import Any
 
@@ -6,14 +6,10 @@ from trainwright.engine.errors import did_you_mean
 
 
 class Proxy:
-    """Stands in for another object: every attribute that is not its own is read from, and written to, that object.
+    """A proxy that forwards access to all attributes, except its ``own``, to an ``inner`` object.
 
-    Writing reaches only attributes that exist. A plain object would take any name, so that a typo in a hook that
-    changes the dataset during training would have no effect, and nobody would notice.
-
-    Args:
-        inner: the other object.
-        **own: attributes of the proxy itself.
+    Only existing attributes can be set, so that a misspelled one in a hook that changes the dataset during training
+    raises an error instead of having no effect.
     """
 
     _inner: Any
@@ -35,5 +31,5 @@ class Proxy:
             inner = self._inner
             while isinstance(inner, Proxy):
                 inner = inner._inner
-            hint = did_you_mean(name, dir(inner)) or "only attributes that exist can be set from outside"
+            hint = did_you_mean(name, dir(inner)) or "only existing attributes can be set through a proxy"
             raise AttributeError(f"{type(inner).__name__} has no attribute {name!r} to set: {hint}")

@@ -1,9 +1,9 @@
-"""A random stream for each sample: the keys that a sampler yields, and the dataset that they seed.
+"""Per-sample random streams: a sampler that yields keys, and a dataset that seeds itself from them.
 
-A key is an integer that packs the index of a sample, the epoch (or the pass of an endless sampler), and for samplers
-that repeat samples the number of the visit. It is what travels to data workers, so that persistent ones know the epoch
-too. The stream of a sample derives from the seed of the run and its key; fetching order and number of workers do not
-matter.
+A key is an integer that packs the index of a sample, the epoch (or the pass of an endless sampler) and, for samplers
+that repeat samples, the number of the visit. Keys are sent to data workers, so that persistent workers also see the
+epoch. The random stream of a sample is derived from the seed of the run and the key, independently of the fetching
+order and the number of workers.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +18,11 @@ from trainwright.engine.data.faults import BadSamples, describe_sample, innermos
 from trainwright.engine.data.proxy import Proxy
 from trainwright.engine.distributed import get_rank, get_world_size
 from trainwright.engine.errors import TrainingError
-from trainwright.engine.random_streams import kept_host_streams, mix, mix_in, seed_host
+from trainwright.engine.random_streams import extend_mix, mix, preserve_python_rng, seed_cpu_generators
 
 # Limits: 10^12 samples, 16 million epochs, and 10^12 visits, which are 10^6 batches of 10^6 samples in an epoch.
 _INDEX_BITS, _EPOCH_BITS, _OFFSET_BITS = 40, 24, 20
 _INDEX_MASK = (1 << _INDEX_BITS) - 1
-_NO_CONTEXT = nullcontext()
 
 
 def pack_key(index: int, epoch: int, visit: int = 0) -> int:
@@ -32,12 +31,12 @@ def pack_key(index: int, epoch: int, visit: int = 0) -> int:
 
 
 def unpack_key(key: int) -> tuple[int, int]:
-    """Return the index in a key, and the number of the rest, which is one for each epoch and visit."""
+    """Return the index in a key, and the remaining bits as a number, which is unique per epoch and visit."""
     return key & _INDEX_MASK, key >> _INDEX_BITS
 
 
 class DatasetProxy(Proxy, Dataset[Any]):
-    """Stands in for a map-style dataset."""
+    """A proxy for a map-style dataset."""
 
     def __len__(self) -> int:
         return len(self._inner)
@@ -47,16 +46,15 @@ class DatasetProxy(Proxy, Dataset[Any]):
 
 
 class SeededDataset(DatasetProxy):
-    """Gives every sample a random stream of its own, whoever fetches it and in whatever order.
+    """A dataset that seeds the random generators for every sample, independently of process and fetching order.
 
-    Its indices are the keys that :class:`PositionedSampler` yields. A dataset that returns whole batches has one stream
-    for each batch, that of the first sample.
+    Its indices are the keys from :class:`PositionedSampler`. A dataset that returns whole batches has one random stream
+    per batch, that of the first sample.
 
     Args:
         dataset: a map-style dataset.
         seed: seed of the run.
-        bad_samples: takes note of samples that raise, which are then replaced by the next ones; if None, they end
-            the run.
+        bad_samples: records samples that raise an error, each replaced by the next one; if None, errors propagate.
     """
 
     def __init__(self, dataset: Any, seed: int, bad_samples: BadSamples | None = None) -> None:
@@ -69,7 +67,7 @@ class SeededDataset(DatasetProxy):
         return self._fetch_good(keys, by_batch=traits.fetches_batches(self._inner))
 
     def _fetch_good(self, keys: list[int], by_batch: bool) -> Any:
-        """Returns what is asked for, with others in place of bad samples."""
+        """Fetch a batch, replacing bad samples if allowed."""
         try:
             return self._fetch_keys(keys, by_batch)
         except Exception:
@@ -78,16 +76,16 @@ class SeededDataset(DatasetProxy):
         return self._fetch_keys([self._good_key(key, by_batch) for key in keys], by_batch)
 
     def _fetch_keys(self, keys: list[int], by_batch: bool) -> Any:
-        indices = [key & _INDEX_MASK for key in keys]  # as unpack_key(), without a call for each sample
+        indices = [key & _INDEX_MASK for key in keys]  # like unpack_key(), without a call per sample
         if by_batch:
             return self._fetch(self._inner.__getitems__, keys[:1], [indices])[0]
         return self._fetch(self._inner.__getitem__, keys, indices)
 
     def _good_key(self, key: int, by_batch: bool) -> int:
-        """Returns the key of a sample, or of the next one that does not raise.
+        """Return the key of a sample, or of the next one that can be loaded.
 
         Raises:
-            TrainingError: as many as the limit allows, one after the other, raise, and so does the next one.
+            TrainingError: the number of consecutive bad samples exceeds the limit.
         """
         first, _ = unpack_key(key)
         index, base = first, key - first
@@ -99,28 +97,29 @@ class SeededDataset(DatasetProxy):
             except Exception as error:
                 text = f"{describe_sample(self._inner, index)}: {type(error).__name__}: {error}"
                 number = innermost(self._inner, index)[2]
-                if number in bad and index == first:  # all of the dataset
+                if number in bad and index == first:  # the whole dataset
                     break
                 self._bad_samples.add(number, text)
                 bad.add(number)
                 index = (index + 1) % len(self._inner)
         lines = "\n".join(f"  {text}" for text in dict(self._bad_samples.take_reports()).values())
-        limit = self._bad_samples.limit
-        raise TrainingError(f"more than skip_bad_samples={limit} samples could not be loaded:\n{lines}")
+        raise TrainingError(
+            f"more than skip_bad_samples={self._bad_samples.limit} samples could not be loaded:\n{lines}"
+        )
 
     def _fetch(self, get: Callable[[Any], Any], keys: list[int], requests: Sequence[Any]) -> list[Any]:
-        """Returns what ``get`` gives for each request, with the random streams of its key."""
+        """Call ``get`` with each request, after seeding the generators from its key."""
         seeded = not traits.is_deterministic(self._inner)
         fetched: list[Any] = []
         epoch_mixed, state = -1, 0
         try:
-            with kept_host_streams() if seeded and get_worker_info() is None else _NO_CONTEXT:
+            with preserve_python_rng() if seeded and get_worker_info() is None else nullcontext():
                 for key, request in zip(keys, requests):
                     if seeded:
                         index, epoch = unpack_key(key)
                         if epoch != epoch_mixed:
                             epoch_mixed, state = epoch, mix(self._seed, epoch)
-                        seed_host(mix_in(state, index))
+                        seed_cpu_generators(extend_mix(state, index))
                     fetched.append(get(request))
         except Exception as error:
             request = requests[len(fetched)]
@@ -133,14 +132,10 @@ class SeededDataset(DatasetProxy):
 
 
 class PositionedSampler(Proxy, Sampler[Any]):
-    """Makes a sampler, or a batch sampler, start in the middle of an epoch, and yield keys instead of indices.
+    """A wrapper of a sampler or batch sampler that can start in the middle of an epoch, and yields keys.
 
-    Up to the start only indices are skipped, no samples are loaded; see
-    :class:`~trainwright.engine.data.traits.SamplerTraits` for what a sampler of your own may have.
-
-    Args:
-        sampler: yields indices, or lists of them.
-        dataset: what they are indices of.
+    Items before the start are skipped without loading samples. Custom samplers may have the attributes and methods in
+    :class:`~trainwright.engine.data.traits.SamplerTraits`.
     """
 
     epoch: int
@@ -150,7 +145,7 @@ class PositionedSampler(Proxy, Sampler[Any]):
         super().__init__(sampler, _dataset=dataset, epoch=0, start=0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Select the epoch that the next iteration yields."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
         traits.set_epoch(self._inner, epoch)
 
@@ -158,24 +153,24 @@ class PositionedSampler(Proxy, Sampler[Any]):
         return len(self._inner)
 
     def __iter__(self) -> Iterator[Any]:
-        # Only the first item consumes `start`: PyTorch's loader with workers makes two iterators, and uses the second.
+        # Lazily, so that only a used iterator resets `start`: with workers, PyTorch creates two and discards the first.
         yield from self._keys()
 
     def _keys(self) -> Iterator[Any]:
         start, self.start = self.start, 0
         items = self.items_from(start)
-        if traits.is_deterministic(self._dataset):  # then an index will do for a key
+        if traits.is_deterministic(self._dataset):  # then an index is a sufficient key
             return items
-        if self.endless:  # it has passes instead of epochs
-            each = len(self._inner) / get_world_size()
-            return (pack_key(index, int(place / each)) for place, index in enumerate(items, start))
+        if self.endless:  # passes take the place of epochs
+            pass_length = len(self._inner) / get_world_size()
+            return (pack_key(index, int(place / pass_length)) for place, index in enumerate(items, start))
         if self.repeats:
             return (self._keys_of_visit(item, place) for place, item in enumerate(items, start))
         base = pack_key(0, self.epoch)
         return (base + item if isinstance(item, int) else [base + index for index in item] for item in items)
 
     def _keys_of_visit(self, item: Any, place: int) -> Any:
-        """Return the key of an index, or the keys of a batch, at a place of this rank's order."""
+        """Return the key of an index, or the keys of a batch, at position ``place`` of this rank."""
         if isinstance(item, int):
             return pack_key(item, self.epoch, place * get_world_size() + get_rank())
         places = enumerate(item, place << _OFFSET_BITS)
@@ -188,12 +183,12 @@ class PositionedSampler(Proxy, Sampler[Any]):
 
     @property
     def repeats(self) -> bool:
-        """Whether a sample may come several times in an epoch."""
+        """Whether a sample may occur several times per epoch."""
         inner = getattr(self._inner, "sampler", None)
         return bool(getattr(self._inner, "repeats", False) or getattr(inner, "repeats", False))
 
     def items_from(self, start: int) -> Iterator[Any]:
-        """Yield what the inner sampler yields in the current epoch, from position ``start``."""
+        """Return an iterator over the inner sampler's items in the current epoch, from position ``start``."""
         if hasattr(self._inner, "iter_from"):
             return iter(self._inner.iter_from(start))
         return islice(iter(self._inner), start, None)

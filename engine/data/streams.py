@@ -1,4 +1,4 @@
-"""Data without indices: iterable datasets, and how a run goes on in the midst of one."""
+"""Iterable datasets, and resuming in the middle of one."""
 
 import copy
 from collections import deque
@@ -11,14 +11,14 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from trainwright.engine.data.proxy import Proxy
 from trainwright.engine.data.traits import keeps_position
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.random_streams import kept_host_streams, mix, seed_host
+from trainwright.engine.random_streams import mix, preserve_python_rng, seed_cpu_generators
 from trainwright.engine.records.message_hub import storable
 
 _PLAIN = "its state_dict() must return numbers, strings, tensors, arrays, and containers of these"
 
 
 class _Batch(NamedTuple):
-    """What comes from a worker: a batch, and where the worker stands after it."""
+    """A batch from a worker, with the worker's position after it."""
 
     content: Any
     worker: int
@@ -26,15 +26,11 @@ class _Batch(NamedTuple):
 
 
 class SeededStream(Proxy, IterableDataset[Any]):
-    """An iterable dataset whose samples have random streams of their own, and which goes on where it was.
+    """An iterable dataset with per-sample random streams, that can resume in the middle of an epoch.
 
-    The stream of a sample derives from (seed, epoch, data worker, position). With ``state_dict`` and
-    ``load_state_dict``, the dataset goes on in the midst of an epoch: after a state was loaded its next iteration
-    yields the samples after those that it had yielded when the state was taken.
-
-    Args:
-        dataset: the iterable dataset.
-        seed: seed of the run.
+    The random stream of a sample is derived from (seed, epoch, data worker, position). Resuming requires that the
+    dataset has ``state_dict`` and ``load_state_dict``: after loading a state, its next iteration must continue with the
+    next sample.
     """
 
     has_state: bool
@@ -49,12 +45,12 @@ class SeededStream(Proxy, IterableDataset[Any]):
         self.start(0)
 
     def start(self, epoch: int, positions: Mapping[int, Any] | None = None, first_worker: int = 0) -> None:
-        """Chooses where the next iteration begins.
+        """Set the starting position of the next iteration.
 
         Args:
-            epoch: which pass over the data it is.
-            positions: by number of the data worker, where it stood; with a key ``over``, in the pass before.
-            first_worker: whose batch comes first.
+            epoch: number of the pass over the data.
+            positions: the position of each data worker; those with a key ``over`` are in the previous pass.
+            first_worker: the data worker with the next batch.
         """
         self.__dict__.update(
             _epoch=epoch, _passes=0, _positions=dict(positions or {}), _first_worker=first_worker,
@@ -65,31 +61,30 @@ class SeededStream(Proxy, IterableDataset[Any]):
         info = get_worker_info()
         if info is not None:
             if self._process is None:
-                self._process = info.id  # workers that live long come here once an epoch
-            # The loader asks its processes in turn, beginning with the first: it must get the batch that is due.
+                self._process = info.id  # persistent workers get here once per epoch
+            # DataLoader polls workers round-robin from 0: rotate the IDs so that the next batch comes first.
             object.__setattr__(info, "id", (self._process + self._first_worker) % info.num_workers)
             self._worker = info.id
         epoch = self._epoch + self._passes
         position = self._positions.get(self._worker)
         self._passes, self._positions, self._first_worker = self._passes + 1, {}, 0
-        self._count = 0
-        self._ended = False
+        self._count, self._ended = 0, False
         if position is not None and position.get("over"):
-            self._load(position)
+            self._inner.load_state_dict(position["dataset"])
             deque(() if position["ended"] else self._inner, maxlen=0)
             position = None
         if hasattr(self._inner, "set_epoch"):
             self._inner.set_epoch(epoch)
         if position is not None:
             self._count = position["count"]
-            self._load(position)
-            if position["ended"]:  # its last batch was not a full one, so the dataset may stand at its beginning again
+            self._inner.load_state_dict(position["dataset"])
+            if position["ended"]:  # already exhausted, in a last partial batch; iterating might start from scratch
                 return
-        keep = kept_host_streams if info is None else nullcontext
+        keep = preserve_python_rng if info is None else nullcontext
         samples: Iterator[Any] | None = None
         while True:
             with keep():
-                seed_host(mix(self._seed, epoch, self._worker, self._count))
+                seed_cpu_generators(mix(self._seed, epoch, self._worker, self._count))
                 try:
                     samples = iter(self._inner) if samples is None else samples
                     sample = next(samples)
@@ -103,16 +98,13 @@ class SeededStream(Proxy, IterableDataset[Any]):
             yield sample
 
     def __len__(self) -> int:
-        return len(self._inner)  # some have a length; else this raises, as it should
-
-    def _load(self, position: Mapping[str, Any]) -> None:
-        self._inner.load_state_dict(position["dataset"])
+        return len(self._inner)  # raises for datasets without a length
 
     def position(self) -> tuple[int, Any]:
-        """Returns the number of this data worker, and where it stands, or None for a dataset without state.
+        """Return the number of this data worker and its position, None for a dataset without state.
 
         Raises:
-            ConfigError: the state cannot be part of a checkpoint.
+            ConfigError: the state cannot be saved in a checkpoint.
         """
         if not self.has_state:
             return self._worker, None
@@ -124,14 +116,9 @@ class SeededStream(Proxy, IterableDataset[Any]):
 
 
 class StreamLoader(DataLoader[Any]):
-    """A data loader over a :class:`SeededStream`; with every batch comes where its worker stands.
+    """PyTorch's data loader for a :class:`SeededStream`; workers send their position along with every batch.
 
-    Its state is that after the last batch that it yielded, whatever workers have fetched in advance.
-
-    Args:
-        dataset: the stream.
-        collate_fn: makes a batch of samples.
-        **options: further arguments of ``torch.utils.data.DataLoader``.
+    Its state is the position after the last batch yielded, regardless of batches prefetched by workers.
     """
 
     def __init__(self, dataset: SeededStream, collate_fn: Callable[[Any], Any] | None, **options: Any) -> None:
@@ -142,13 +129,13 @@ class StreamLoader(DataLoader[Any]):
 
     @property
     def has_state(self) -> bool:
-        """Whether the dataset can go on in the midst of an epoch."""
+        """Whether the dataset can resume in the middle of an epoch."""
         return self.dataset.has_state  # type: ignore[attr-defined, no-any-return]
 
     def start(self, epoch: int) -> None:
-        """Makes the next iteration begin with the first batch of an epoch."""
+        """Make the next iteration begin with the first batch of an epoch."""
         self.epoch = epoch
-        # Persistent workers keep their datasets, with whatever state those carry from one pass into the next.
+        # Persistent workers keep their datasets, which may carry state from one pass into the next.
         before = self._positions if self._iterator is not None and self.has_state else {}
         self._positions = {worker: {**position, "over": True} for worker, position in before.items()}
         self._next_worker = 0
@@ -164,7 +151,7 @@ class StreamLoader(DataLoader[Any]):
             yield content
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns where each data worker stands, and whose batch is due."""
+        """Return the position of each data worker, and the number of the worker with the next batch."""
         return {
             "epoch": self.epoch,
             "num_workers": self.num_workers,
@@ -173,18 +160,15 @@ class StreamLoader(DataLoader[Any]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Makes the next iteration go on where a state was taken.
+        """Make the next iteration continue at a saved position.
 
         Raises:
-            ConfigError: the number of data workers is another: each had its own part of the stream.
+            ConfigError: the number of data workers has changed; each reads its own part of the stream.
         """
         if state["num_workers"] != self.num_workers and state["positions"]:
-            raise ConfigError(
-                "train_dataloader.num_workers",
-                f"the stream was read by {state['num_workers']} data workers, each at a place of its own, and cannot "
-                f"go on with {self.num_workers}",
-                f"set it to {state['num_workers']}",
-            )
+            saved = state["num_workers"]
+            message = f"a stream read with num_workers={saved} cannot continue with num_workers={self.num_workers}"
+            raise ConfigError("train_dataloader.num_workers", message, f"set it to {saved}")
         self.epoch = int(state["epoch"])
         self._positions = copy.deepcopy(dict(state["positions"]))
         self._next_worker = int(state["next_worker"])
@@ -192,7 +176,7 @@ class StreamLoader(DataLoader[Any]):
 
 
 class _CollateWithPosition:
-    """Adds to a batch where the data worker that made it stands."""
+    """A collate function that attaches the worker's position to each batch."""
 
     def __init__(self, dataset: SeededStream, collate: Callable[[Any], Any] | None) -> None:
         self._dataset = dataset

@@ -1,7 +1,7 @@
-"""What datasets, samplers and loaders of your own may have besides what PyTorch requires.
+"""Optional attributes and methods of custom datasets, samplers and data loaders, beyond those of PyTorch.
 
-Every trait is optional and recognized by its name; there is no base class to derive from. The functions below, and
-:class:`~trainwright.engine.data.seeded.PositionedSampler` for samplers, are the places where the engine asks.
+Every trait is recognized by its name; there is no base class. The engine looks traits up in the functions below and,
+for samplers, in :class:`~trainwright.engine.data.seeded.PositionedSampler`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ class DatasetTraits(Protocol):
     """Optional attributes and methods of a map-style dataset.
 
     Attributes:
-        deterministic: samples never depend on random numbers, so no generator is seeded before they are fetched.
+        deterministic: samples never depend on random numbers, so no generator is seeded before fetching them.
         fetches_batches: ``__getitems__(indices)`` returns a whole batch, which is not collated.
         metainfo: facts such as ``{"classes": (...)}``, for evaluators, visualizers and checkpoints.
     """
@@ -24,54 +24,56 @@ class DatasetTraits(Protocol):
     metainfo: Mapping[str, Any]
 
     def full_init(self) -> None:
-        """Read the annotations. Called before data workers start; must return at once when called again."""
+        """Read the annotations. Called before data workers start; must be idempotent."""
 
     def get_data_info(self, index: int) -> Mapping[str, Any]:
-        """Return the annotations of a sample; a path among them (``img_path``, ...) appears in messages."""
+        """Return the annotations of a sample. Messages include its path (``img_path``, ...), if present."""
 
     def describe_sample(self, index: int) -> str:
-        """Return what identifies a sample to people, such as its path; goes before :meth:`get_data_info`."""
+        """Return a readable identifier, such as a path. Takes precedence over :meth:`get_data_info` in messages."""
 
     def check_annotations(self) -> Iterator[str]:
         """Yield a line for each problem in the annotations, for ``trainwright browse``."""
 
     def _get_ori_dataset_idx(self, index: int) -> Any:
-        """Return the index in ``dataset`` (or the number of one of ``datasets`` and the index in it): MMEngine's name
-        for a dataset of datasets, so that messages can name the innermost one."""
+        """Return the index in the wrapped ``dataset``, or the number of one of ``datasets`` and the index in it.
+
+        This is MMEngine's method of dataset wrappers; it allows messages to name the innermost dataset.
+        """
 
 
 class SamplerTraits(Protocol):
     """Optional attributes and methods of a sampler or batch sampler.
 
     Attributes:
-        endless: the sampler never ends; it suits training by iterations only.
-        repeats: a sample may come several times in an epoch, each time with other random numbers.
+        endless: the sampler never ends, so it requires an iteration-based loop.
+        repeats: a sample may occur several times per epoch, each time with different random numbers.
     """
 
     endless: bool
     repeats: bool
 
     def iter_from(self, start: int) -> Iterator[Any]:
-        """Return what ``iter(self)`` yields after its first ``start`` items, without producing those."""
+        """Return an iterator like ``iter(self)`` that skips the first ``start`` items without computing them."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Select the epoch that the next iteration yields."""
+        """Set the epoch of the next iteration."""
 
 
 class PositionTraits(Protocol):
-    """How an iterable dataset, or a data loader, resumes in the middle of a pass over the data.
+    """Optional attributes and methods of an iterable dataset or data loader that resumes in the middle of a pass.
 
     Attributes:
-        has_state: false where the methods exist, but have no effect.
+        has_state: set to false if the methods exist but have no effect.
     """
 
     has_state: bool
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the current position, as numbers, strings, tensors, arrays, and containers of these."""
+        """Return the current position, consisting of numbers, strings, tensors, arrays, and containers of these."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Make the next iteration continue where a state was taken."""
+        """Make the next iteration continue at a saved position."""
 
 
 def is_deterministic(dataset: Any) -> bool:
@@ -80,12 +82,12 @@ def is_deterministic(dataset: Any) -> bool:
 
 
 def fetches_batches(dataset: Any) -> bool:
-    """Return whether a dataset returns whole batches, which are not collated."""
+    """Return whether a dataset returns whole batches that need no collating."""
     return bool(getattr(dataset, "fetches_batches", False))
 
 
 def metainfo_of(dataloader: Any) -> dict[str, Any] | None:
-    """Return the facts that the dataset of a loader states about itself, if any."""
+    """Return the ``metainfo`` of a loader's dataset, if any."""
     return getattr(getattr(dataloader, "dataset", None), "metainfo", None)
 
 
@@ -95,7 +97,7 @@ def keeps_position(part: Any) -> bool:
 
 
 def set_epoch(sampler: Any, epoch: int) -> None:
-    """Select the epoch of a sampler, and of the one that a batch sampler draws from, where they have epochs."""
+    """Set the epoch of a sampler, and of the sampler inside a batch sampler, if they support it."""
     parts: tuple[Any, ...] = (sampler, getattr(sampler, "sampler", None))
     for part in parts:
         if hasattr(part, "set_epoch"):

@@ -1,4 +1,4 @@
-"""The parts of a run that are built when they are first needed: its loops, its optimizer and schedulers."""
+"""Building the loops, optimizer and schedulers of a run, when they are first needed."""
 
 from collections.abc import Mapping
 from itertools import chain
@@ -18,15 +18,15 @@ from trainwright.engine.registry import LOOPS
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
 
-Given = Mapping[str, Any]
-"""What a Runner was given: configs and objects by the name of its argument."""
+RunnerArguments = Mapping[str, Any]
+"""The arguments of a Runner by name: configs and objects."""
 
 
 def trains_by_epoch(train_cfg: Mapping[str, Any] | None) -> bool:
-    """Return whether a config of the training loop counts in epochs.
+    """Return whether the configured training loop counts epochs.
 
     Raises:
-        ConfigError: its type is unknown, or contradicts its ``by_epoch``.
+        ConfigError: the type is unknown, or contradicts ``by_epoch``.
     """
     cfg = train_cfg or {}
     with LOOPS.switch_scope(cfg.get("_scope_")) as registry:
@@ -36,48 +36,45 @@ def trains_by_epoch(train_cfg: Mapping[str, Any] | None) -> bool:
     return bool(getattr(loop, "by_epoch", TRAIN_LOOP.read(cfg, "by_epoch")))
 
 
-def build_loop(runner: "Runner", mode: str, given: Given) -> Any:
-    """Builds the loop for ``train``, ``val`` or ``test``, with its data loader and evaluator.
+def build_loop(runner: "Runner", mode: str, arguments: RunnerArguments) -> Any:
+    """Build the loop for ``train``, ``val`` or ``test``, with its data loader and evaluator.
 
     Raises:
-        ConfigError: the parts for this mode are not given, or contradict each other.
+        ConfigError: arguments for this mode are missing, or contradict each other.
     """
     path = f"{mode}_cfg"
-    if given[path] is None:
-        raise ConfigError(path, f"not given, so this run cannot {mode}", f"give {', '.join(MODES[mode])}")
-    dataloader = given[f"{mode}_dataloader"]
+    if arguments[path] is None:
+        raise ConfigError(path, f"missing, so this run cannot {mode}", f"pass {', '.join(MODES[mode])}")
+    dataloader = arguments[f"{mode}_dataloader"]
     if mode == "train":
-        return TRAIN_LOOP.build(given[path], runner=runner, dataloader=dataloader)
+        return TRAIN_LOOP.build(arguments[path], runner=runner, dataloader=dataloader)
     slot = VAL_LOOP if mode == "val" else TEST_LOOP
-    return slot.build(given[path], runner=runner, dataloader=dataloader, evaluator=given[f"{mode}_evaluator"])
+    return slot.build(arguments[path], runner=runner, dataloader=dataloader, evaluator=arguments[f"{mode}_evaluator"])
 
 
-def build_optimization(runner: "Runner", given: Given) -> tuple[Any, Any]:
-    """Builds the optimizer wrapper, with its learning rates scaled if asked to, and the schedulers.
+def build_optimization(runner: "Runner", arguments: RunnerArguments) -> tuple[Any, Any]:
+    """Build the optimizer wrapper, with scaled learning rates if configured, and the schedulers.
 
     Returns:
-        The wrapper, and a list of schedulers (for several optimizers a dict of lists).
+        The wrapper, and a list of schedulers (a dict of lists for several optimizers).
     """
-    wrapper = given["optim_wrapper"]
+    wrapper = arguments["optim_wrapper"]
     if isinstance(wrapper, Optimizer):
         wrapper = OptimWrapper(wrapper)
     elif isinstance(wrapper, Mapping):
         wrapper = build_optim_wrapper(runner.model, wrapper)
-    _scale_lr(runner, wrapper, given["auto_scale_lr"] or {})
-    if given["param_scheduler"] is None:
+    _scale_lr(runner, wrapper, arguments["auto_scale_lr"] or {})
+    if arguments["param_scheduler"] is None:
         return wrapper, []
     loop = runner.train_loop
     schedulers = build_param_scheduler(
-        given["param_scheduler"],
-        wrapper,
-        max_epochs=loop.max_epochs,
-        max_iters=loop.max_iters,
-        epoch_length=loop.epoch_length,
-    )
-    if (given["auto_scale_lr"] or {}).get("enable"):
+        arguments["param_scheduler"], wrapper,
+        max_epochs=loop.max_epochs, max_iters=loop.max_iters, epoch_length=loop.epoch_length,
+    )  # fmt: skip
+    if (arguments["auto_scale_lr"] or {}).get("enable"):
         groups = schedulers.values() if isinstance(schedulers, Mapping) else [schedulers]
         if any(isinstance(scheduler, OneCycleParamScheduler) for scheduler in chain(*groups)):
-            runner.logger.warning("auto_scale_lr has no effect: OneCycle sets the rates to its own eta_max")
+            runner.logger.warning("auto_scale_lr has no effect: OneCycle overrides the learning rates with its eta_max")
     return wrapper, schedulers
 
 
@@ -86,13 +83,14 @@ def _scale_lr(runner: "Runner", wrapper: Any, options: Mapping[str, Any]) -> Non
         return
     base = options.get("base_batch_size")
     if base is None:
-        hint = "the batch size that the learning rate was chosen for"
+        hint = "set it to the batch size that the learning rate was tuned for"
         raise ConfigError("auto_scale_lr.base_batch_size", "missing", hint)
     loader = runner.train_dataloader
     own = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)  # a batch sampler decides itself
     if own is None:
-        raise ConfigError("auto_scale_lr.enable", f"a {type(loader.batch_sampler).__name__} tells no batch_size")
+        raise ConfigError("auto_scale_lr.enable", f"{type(loader.batch_sampler).__name__} has no attribute batch_size")
     batch_size = own * runner.world_size
     for group in chain(*(single.param_groups for single in wrapper.optim_wrappers.values())):
         group["lr"] *= batch_size / base
-    runner.logger.info("Learning rates scaled by %g: batches of %d, chosen for %d", batch_size / base, batch_size, base)
+    message = "Scaled the learning rates by %g: batch size %d instead of %d"
+    runner.logger.info(message, batch_size / base, batch_size, base)

@@ -1,4 +1,4 @@
-"""The base of all loops."""
+"""The base class of all loops."""
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -7,16 +7,16 @@ if TYPE_CHECKING:
 
 
 class BaseLoop:
-    """Base of all loops.
+    """Base class of all loops.
 
     Args:
         runner: the run that this loop belongs to.
-        dataloader: a loader, or its config.
+        dataloader: a data loader, or its config.
         mode: ``train``, ``val`` or ``test``.
     """
 
     by_epoch: ClassVar[bool] = True
-    """Whether a training loop of this class counts in epochs, and not in iterations only."""
+    """Whether a training loop of this class counts epochs, not only iterations."""
 
     def __init__(self, runner: "Runner", dataloader: Any, mode: str = "train") -> None:
         self._runner = runner
@@ -28,5 +28,5 @@ class BaseLoop:
         return self._runner
 
     def run(self) -> Any:
-        """Runs the loop."""
+        """Run the loop."""
         raise NotImplementedError

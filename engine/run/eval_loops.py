@@ -1,11 +1,11 @@
-"""The loops of validation and test."""
+"""The validation and test loops."""
 
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainwright.engine.data.loader import is_endless, iterate, samples_that_count, start_at
+from trainwright.engine.data.loader import is_endless, iterate, num_unpadded_samples, start_at
 from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class _EvaluationLoop(BaseLoop):
-    """Goes over a data set once, without gradients, and evaluates the predictions.
+    """Evaluate the predictions for a dataset, in one pass without gradients.
 
     Args:
         runner: the run that this loop belongs to.
-        dataloader: a loader, or its config.
-        evaluator: an :class:`Evaluator`, or the config of one metric or of several.
-        fp16: run in mixed precision.
+        dataloader: a data loader, or its config.
+        evaluator: an :class:`Evaluator`, or the config of one or several metrics.
+        fp16: use mixed precision.
         with_loss: also compute the losses, averaged over the batches, as metrics ``loss`` and ``loss_*``.
     """
 
@@ -36,8 +36,8 @@ class _EvaluationLoop(BaseLoop):
     ) -> None:
         super().__init__(runner, dataloader, self.mode)
         if is_endless(self.dataloader):
-            hint = "an evaluation needs an end: sampler=dict(type='DefaultSampler', shuffle=False)"
-            raise ConfigError(f"{self.mode}_dataloader.sampler", "this sampler never comes to an end", hint)
+            hint = "use sampler=dict(type='DefaultSampler', shuffle=False)"
+            raise ConfigError(f"{self.mode}_dataloader.sampler", "an endless sampler cannot be evaluated", hint)
         self.evaluator: Evaluator = runner.build_evaluator(evaluator, path=f"{self.mode}_evaluator")
         metainfo = metainfo_of(self.dataloader)
         if metainfo is not None:
@@ -49,42 +49,40 @@ class _EvaluationLoop(BaseLoop):
         self._losses: dict[str, torch.Tensor] = {}
 
     def run(self) -> dict[str, Any]:
-        """Evaluates once.
+        """Run the evaluation.
 
         Returns:
-            The metrics by ``prefix/name``; empty when the run was told to stop in the middle.
+            The metrics by ``prefix/name``; empty if the run was interrupted before the last batch.
         """
-        with self.runner.seed_step.evaluation(self.runner.state.iter):
-            return self._run()
-
-    def _run(self) -> dict[str, Any]:
         runner, mode = self.runner, self.mode
-        runner.call_hook(f"before_{mode}")
-        runner.call_hook(f"before_{mode}_epoch")
-        self._check_with_loss()  # a hook may have wrapped the model
-        runner.model.eval()
-        self._losses = {}
-        start_at(self.dataloader, 0, 0)
-        number = 0
-        for number, data_batch in enumerate(iterate(self.dataloader), 1):
-            self.run_iter(number - 1, data_batch)
-            if runner.state.stop_signal:
-                self.evaluator.reset()
-                return {}
-        metrics = self.evaluator.evaluate(samples_that_count(self.dataloader))
-        metrics.update({name: total.item() / number for name, total in self._losses.items()})
-        runner.call_hook(f"after_{mode}_epoch", metrics=metrics)
-        self._mark_done()
-        runner.call_hook(f"after_{mode}")
-        return metrics
+        with runner.seed_step.evaluation(runner.state.iter):
+            runner.call_hook(f"before_{mode}")
+            runner.call_hook(f"before_{mode}_epoch")
+            self._check_with_loss()  # a hook may have wrapped the model
+            runner.model.eval()
+            self._losses = {}
+            start_at(self.dataloader, 0, 0)
+            number = 0
+            for number, data_batch in enumerate(iterate(self.dataloader), 1):
+                self.run_iter(number - 1, data_batch)
+                if runner.state.stop_signal:
+                    self.evaluator.reset()
+                    return {}
+            metrics = self.evaluator.evaluate(num_unpadded_samples(self.dataloader))
+            metrics.update({name: total.item() / number for name, total in self._losses.items()})
+            runner.call_hook(f"after_{mode}_epoch", metrics=metrics)
+            if mode == "val":
+                runner.state.validated_at = runner.state.iter
+            runner.call_hook(f"after_{mode}")
+            return metrics
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Predicts one batch and hands the predictions to the evaluator.
+        """Predict one batch and pass the predictions to the evaluator.
 
         Args:
             idx: 0-based index of the batch.
-            data_batch: the batch as the loader yields it.
+            data_batch: the batch that the data loader yielded.
         """
         runner, mode = self.runner, self.mode
         runner.call_hook(f"before_{mode}_iter", batch_idx=idx, data_batch=data_batch)
@@ -100,31 +98,24 @@ class _EvaluationLoop(BaseLoop):
         runner.call_hook(f"after_{mode}_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs)
 
     def _check_with_loss(self) -> None:
-        """Raise a ``ConfigError`` if the losses are asked for and the model's step does not compute any."""
+        """Raise a ``ConfigError`` if losses are requested but the model's step does not compute them."""
         model = unwrap(self.runner.model)
         step = getattr(model, f"{self.mode}_step", None)
         if not self.with_loss or step is None:
             return
         parameters = signature(step).parameters
         if "with_loss" not in parameters and not any(each.kind == each.VAR_KEYWORD for each in parameters.values()):
-            message = f"{self.mode}_step of {type(model).__name__} takes no with_loss: it computes no losses"
+            message = f"{self.mode}_step of {type(model).__name__} cannot compute losses: it has no argument with_loss"
             raise ConfigError(f"{self.mode}_cfg.with_loss", message, "leave it out")
-
-    def _mark_done(self) -> None:
-        """Notes that the evaluation is complete."""
 
 
 @LOOPS.register_module()
 class ValLoop(_EvaluationLoop):
     __doc__ = _EvaluationLoop.__doc__
-    mode = "val"
-
-    def _mark_done(self) -> None:
-        self.runner.state.validated_at = self.runner.state.iter
 
 
 @LOOPS.register_module()
 class TestLoop(_EvaluationLoop):
     __doc__ = _EvaluationLoop.__doc__
     mode = "test"
-    __test__ = False  # no test case, whatever pytest makes of the name
+    __test__ = False  # despite the name, not a test case for pytest

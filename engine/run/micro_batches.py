@@ -1,4 +1,4 @@
-"""What to do about a training step that does not fit into memory."""
+"""Training a batch in parts when a step runs out of memory."""
 
 import gc
 import itertools
@@ -17,57 +17,54 @@ from trainwright.engine.structures.sample import DataSample
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
 
-REMEDIES = (
-    "Out of memory. What helps: a smaller train_dataloader.batch_size, with optim_wrapper.accumulative_counts raised "
-    "in proportion for the same effective batch (train_cfg=dict(halve_batch_on_oom=True) does the like by itself); "
-    "mixed precision (--amp); activation_checkpointing=[names of modules]; smaller images."
+OUT_OF_MEMORY_ADVICE = (
+    "Out of memory. Try a smaller train_dataloader.batch_size, with optim_wrapper.accumulative_counts raised in "
+    "proportion to keep the effective batch size (train_cfg=dict(halve_batch_on_oom=True) does this automatically); "
+    "mixed precision (--amp); activation_checkpointing=[names of modules]; or smaller images."
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that an accelerator, or the host, has no memory left."""
+    """Return whether an error means that the accelerator or the host is out of memory."""
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
 
 
 class MicroBatches:
-    """Trains a batch in parts, and in twice as many from then on whenever a part does not fit into memory.
+    """A training step that splits its batch, into twice as many parts whenever one does not fit into memory.
 
-    The gradients of the parts are added up, each weighted by its share of the samples, and make one update. For a
-    loss that is a mean over samples that is the update of the whole batch, up to rounding; a loss that is normalised
-    otherwise, and batch normalisation, see the parts. The number of parts stays for the rest of the run, and is part
-    of checkpoints.
+    The gradients of the parts, weighted by their share of the samples, are summed for a single update. If the loss is
+    a mean over samples, this equals the update of the whole batch up to rounding; batch normalization, and losses
+    normalized in another way, see only a part. The number of parts is kept for the rest of the run and saved in
+    checkpoints.
 
     Args:
-        runner: the run; its model must call ``optim_wrapper.update_params`` once in a step.
+        runner: the run; its model must call ``optim_wrapper.update_params`` once per step.
 
     Raises:
-        ConfigError: the run has several optimizers, or several processes, of which only one may be out of memory.
+        ConfigError: the run has several optimizers, or several processes, of which only one may run out of memory.
     """
 
     def __init__(self, runner: "Runner") -> None:
         if runner.distributed:
-            message = "works in a single process only: others would wait for the one that is out of memory"
+            message = "works in a single process only: the others would wait for the one that ran out of memory"
             raise ConfigError("train_cfg.halve_batch_on_oom", message, "set a smaller batch size instead")
         self._runner = runner
 
     def train_step(self, data_batch: Any) -> Any:
-        """Does one training step.
-
-        Args:
-            data_batch: the batch as the loader yields it.
+        """Run one training step.
 
         Returns:
-            What the model's ``train_step`` returns; of several parts, the means of the tensors.
+            The outputs of the model's ``train_step``; with several parts, tensors are averaged over them.
 
         Raises:
-            RuntimeError: a part of a single sample does not fit, or the optimizer's own step does not.
+            RuntimeError: a single sample, or the optimizer's own step, does not fit into memory.
         """
         runner = self._runner
         wrapper = runner.optim_wrapper
         if isinstance(wrapper, OptimWrapperDict):
-            message = "works with a single optimizer only, whose update can be put off until all parts are done"
+            message = "works with a single optimizer only, whose update can wait until all parts are done"
             raise ConfigError("train_cfg.halve_batch_on_oom", message, "set a smaller batch size instead")
         while True:
             count = wrapper.inner_count
@@ -75,11 +72,12 @@ class MicroBatches:
                 return self._train(data_batch, wrapper)
             except RuntimeError as error:
                 parts = 2 * runner.state.micro_batches
-                # A loss that was counted means that the optimizer was at work: what it did cannot be undone.
+                # A counted loss means that the optimizer may have changed parameters, which cannot be undone.
                 if not is_out_of_memory(error) or wrapper.inner_count != count or parts > num_samples(data_batch):
                     raise
                 problem = str(error).splitlines()[0]
-            self._halve(parts, problem, wrapper)  # outside of the handler: the error keeps the tensors of the step
+            # Outside the handler, because the traceback keeps the tensors of the step alive.
+            self._halve(parts, problem, wrapper)
 
     def _train(self, data_batch: Any, wrapper: OptimWrapper) -> Any:
         parts = self._runner.state.micro_batches
@@ -94,7 +92,7 @@ class MicroBatches:
                 continue
             share = (end - start) / size
             part = _Part(wrapper, share, last=end == size)
-            for name, value in model.train_step(take(data_batch, start, end), optim_wrapper=part).items():
+            for name, value in model.train_step(slice_batch(data_batch, start, end), optim_wrapper=part).items():
                 is_number = isinstance(value, Tensor)
                 outputs[name] = outputs.get(name, 0) + share * value.detach() if is_number else value
             part.check(model)
@@ -102,7 +100,7 @@ class MicroBatches:
 
     def _halve(self, parts: int, problem: str, wrapper: OptimWrapper) -> None:
         runner = self._runner
-        lost = "" if wrapper.should_update() else " What its accumulation window had gathered so far is left out."
+        lost = "" if wrapper.should_update() else " Gradients accumulated for the current update are discarded."
         wrapper.zero_grad()
         gc.collect()
         if runner.device.type != "cpu":
@@ -110,13 +108,13 @@ class MicroBatches:
         runner.seed_step(runner.iter)
         runner.state.micro_batches = parts
         runner.logger.warning(
-            "Iteration %d is out of memory (%s). From now on batches are trained in %d parts that make one update.%s",
+            "Iteration %d ran out of memory (%s). From now on, batches are trained in %d parts with a single update.%s",
             runner.iter + 1, problem, parts, lost,
         )  # fmt: skip
 
 
 class _Part:
-    """Stands for the optimizer wrapper while a part of a batch is trained: only the last one updates."""
+    """A stand-in for the optimizer wrapper during one part of a batch: only the last part updates."""
 
     def __init__(self, wrapper: OptimWrapper, share: float, last: bool) -> None:
         self._wrapper = wrapper
@@ -125,7 +123,7 @@ class _Part:
         self._calls = 0
 
     def update_params(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Propagates the loss back, weighted by its share of the batch."""
+        """Backpropagate the loss, weighted by the part's share of the batch."""
         self._calls += 1
         if self._last:
             self._wrapper.update_params(loss * self._share, *args, **kwargs)
@@ -133,11 +131,11 @@ class _Part:
             self._wrapper.accumulate(loss * self._share)
 
     def check(self, model: Any) -> None:
-        """Raises a ``TrainingError`` if the model updated its parameters in another way."""
+        """Raise a ``TrainingError`` unless the model called :meth:`update_params` once."""
         if self._calls != 1:
             raise TrainingError(
                 f"train_step of {type(model).__name__} called optim_wrapper.update_params {self._calls} times: with "
-                "train_cfg.halve_batch_on_oom it must do so once in a step"
+                "train_cfg.halve_batch_on_oom it must do so once per step"
             )
 
     def __getattr__(self, name: str) -> Any:
@@ -145,12 +143,12 @@ class _Part:
 
 
 def num_samples(data_batch: Any) -> int:
-    """Return how many samples a batch has; 1 for a batch of a kind that cannot be counted.
+    """Return the number of samples in a batch, or 1 if it cannot be determined.
 
     Args:
         data_batch: a list of samples (data samples, or mappings with the same keys); or a mapping, list or tuple of
-            the model's arguments. The first of them that can be counted tells, ``inputs`` before all others: a tensor
-            by its first dimension, a list by its length, a batched data sample, or a mapping of these.
+            the model's arguments. The number is that of the first countable argument, starting with ``inputs``: the
+            first dimension of a tensor, the length of a list, or that of a batched data sample or mapping of these.
     """
     if data_batch is None:
         return 0
@@ -159,17 +157,17 @@ def num_samples(data_batch: Any) -> int:
     return next((number for value in data_batch if (number := _count(value)) is not None), len(data_batch))
 
 
-def take(data_batch: Any, start: int, end: int) -> Any:
-    """Return the samples from ``start`` to before ``end`` of a batch; see :func:`num_samples`."""
+def slice_batch(data_batch: Any, start: int, end: int) -> Any:
+    """Return the samples ``start:end`` of a batch; see :func:`num_samples` for the kinds of batches."""
     if isinstance(data_batch, Tensor | Mapping | DataSample) or _is_list_of_samples(data_batch):
-        return _take(data_batch, start, end)
+        return _slice(data_batch, start, end)
     if hasattr(data_batch, "_fields"):
-        return type(data_batch)(*(_take(value, start, end) for value in data_batch))
-    return type(data_batch)(_take(value, start, end) for value in data_batch)
+        return type(data_batch)(*(_slice(value, start, end) for value in data_batch))
+    return type(data_batch)(_slice(value, start, end) for value in data_batch)
 
 
 def _is_list_of_samples(value: Any) -> bool:
-    """Whether a list holds samples, not the arguments of the model."""
+    """Return whether a list contains samples rather than the arguments of the model."""
     if not isinstance(value, list | tuple) or hasattr(value, "_fields") or not value:
         return False
     first = value[0]
@@ -179,7 +177,7 @@ def _is_list_of_samples(value: Any) -> bool:
 
 
 def _count(value: Any) -> int | None:
-    """Return how many samples an argument of the model is of, or None if it does not tell."""
+    """Return the number of samples in an argument of the model, or None if unknown."""
     if isinstance(value, Mapping | BaseDataElement):
         items = dict(value.items())
         first = [items["inputs"]] if "inputs" in items else []
@@ -189,11 +187,11 @@ def _count(value: Any) -> int | None:
     return len(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else None
 
 
-def _take(value: Any, start: int, end: int) -> Any:
+def _slice(value: Any, start: int, end: int) -> Any:
     if isinstance(value, Mapping):
-        return {name: _take(item, start, end) for name, item in value.items()}
+        return {name: _slice(item, start, end) for name, item in value.items()}
     if isinstance(value, DataSample):
         return DataSample.batch(value.unbatch()[start:end])
     if isinstance(value, Tensor | Sequence):
         return value[start:end]
-    raise TrainingError(f"a batch with a {type(value).__name__} cannot be trained in parts: {value!r}")
+    raise TrainingError(f"cannot train a batch with a {type(value).__name__} in parts: {value!r}")

@@ -1,4 +1,4 @@
-"""Where a run starts from: the weights, and the state of a run that is resumed."""
+"""Loading the initial weights, and restoring the state of a resumed run."""
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -10,24 +10,21 @@ from trainwright.engine.checkpoints import files as checkpoints
 from trainwright.engine.distributed import broadcast_parameters
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.parts import setting
-from trainwright.engine.random_streams import kept_host_streams, mix, seed_all
+from trainwright.engine.random_streams import mix, preserve_python_rng, seed_all
 from trainwright.engine.run.model_setup import initialize_model, unwrap
 from trainwright.engine.run.model_surgery import turn_on_activation_checkpointing
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
 
-_INITIALIZATION = 2  # number of the random stream, beside those of training and evaluation steps
+_INITIALIZATION = 2  # number of the random stream, next to those of training and evaluation steps
 
 
 def set_up_weights(runner: "Runner") -> None:
-    """Load the weights that a run starts with, and initialize those that are not in the checkpoint.
-
-    Args:
-        runner: the run, with its model and hooks built.
+    """Load the initial weights of a run with a model and hooks, and initialize those missing from the checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint does not fit.
+        CheckpointError: the checkpoint does not match the model.
     """
     start, model = runner.start, unwrap(runner.model)
     if start.path is None:
@@ -41,13 +38,10 @@ def set_up_weights(runner: "Runner") -> None:
 
 
 def restore_run(runner: "Runner") -> None:
-    """Restore the state of a run that is resumed.
-
-    Args:
-        runner: the run, with all its parts built.
+    """Restore the state of a resumed run with all its parts built, apart from the weights.
 
     Raises:
-        CheckpointError: a part is missing, or does not fit.
+        CheckpointError: a part of the state is missing or does not match.
     """
     start = runner.start
     try:
@@ -56,7 +50,7 @@ def restore_run(runner: "Runner") -> None:
         raise CheckpointError(f"{start.path}: {error}") from error
     _report_changes(runner, start.contents)
     runner.logger.info("Resumed from %s: epoch %d, iteration %d", start.path, runner.epoch, runner.iter)
-    with suppress(CheckpointError):  # a damaged note
+    with suppress(CheckpointError):  # a corrupt last_checkpoint file
         last = checkpoints.read_last_checkpoint(runner.work_dir)
         if last is not None and start.path is not None and last.absolute() == Path(start.path).absolute():
             runner.checkpoint_writer.mark_saved()
@@ -70,18 +64,20 @@ def load_weights(
     revise_keys: Sequence[tuple[str, str]] = checkpoints.REVISE_KEYS,
     initialize: bool = False,
 ) -> None:
-    """Load the weights in a checkpoint into the model, after the hooks have seen it; what does not fit is reported.
+    """Load the weights in a checkpoint into the model, and log those that do not match.
+
+    Hooks may change the checkpoint first, in ``after_load_checkpoint``.
 
     Args:
-        runner: the run.
-        checkpoint: what the file holds.
+        runner: the run, with its model and hooks built.
+        checkpoint: the contents of the file.
         filename: its name, for messages.
-        strict: raise if anything does not fit.
+        strict: raise an error if any weight does not match.
         revise_keys: pairs of (regular expression, replacement) for the names.
-        initialize: initialize what the checkpoint leaves out; otherwise it keeps its values.
+        initialize: initialize weights missing from the checkpoint; otherwise they keep their values.
 
     Raises:
-        CheckpointError: something does not fit and ``strict`` is set, or nothing fits.
+        CheckpointError: a weight does not match and ``strict`` is set, or none matches.
     """
     runner.call_hook("after_load_checkpoint", checkpoint=checkpoint)
     _drop_average(runner, checkpoint)
@@ -92,7 +88,7 @@ def load_weights(
         raise CheckpointError(f"{filename}: {error}") from error
     if initialize:
         _initialize(runner, fit.missing)
-        if fit.missing:  # some of the initialized modules had one of their tensors already
+        if fit.missing:  # initializing a module overwrites its loaded tensors, too
             checkpoints.load_state_dict(model, weights, revise_keys=revise_keys)
     if fit:
         runner.logger.warning("Not all weights of %s were loaded:\n%s", filename, fit)
@@ -101,8 +97,8 @@ def load_weights(
 
 
 def _initialize(runner: "Runner", missing: Collection[str] | None = None) -> None:
-    """Initialize the model, or its tensors that are missing, with a random stream of its own."""
-    with kept_host_streams():
+    """Initialize the model, or only its missing tensors, with a separate random stream."""
+    with preserve_python_rng():
         seed_all(mix(runner.seed, runner.rank_seed, _INITIALIZATION))
         initialize_model(unwrap(runner.model), missing)
     if missing is None or missing:
@@ -110,14 +106,14 @@ def _initialize(runner: "Runner", missing: Collection[str] | None = None) -> Non
 
 
 def _drop_average(runner: "Runner", checkpoint: dict[str, Any]) -> None:
-    """Continue a run that averaged its weights, and no longer does, with the weights that were trained."""
+    """Resume from the trained weights instead of their average if no hook averages them anymore."""
     if runner.start.is_resumed(checkpoint) and (trained := checkpoint.pop("ema_state_dict", None)) is not None:
         prefix = "module."
         weights = {name.removeprefix(prefix): value for name, value in trained.items() if name.startswith(prefix)}
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **weights}
         runner.logger.warning(
-            "The checkpoint holds averaged weights, and no hook of this run averages them: the average is dropped, and "
-            "the weights that were trained continue."
+            "The checkpoint contains averaged weights, but no hook of this run averages them: continuing with the "
+            "trained weights, without the average."
         )
 
 
@@ -125,8 +121,8 @@ def _report_changes(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
     try:
         saved = contents.saved_config(checkpoint)
     except CheckpointError as error:
-        runner.logger.warning("The config is not compared with that of the checkpoint: %s", error)
+        runner.logger.warning("Cannot compare the config with that of the checkpoint: %s", error)
         return
     if saved and runner.cfg and (changes := contents.what_changed(saved, runner.cfg)):
         lines = "\n".join(f"  {line}" for line in changes)
-        runner.logger.warning("The config is not the one of the checkpoint:\n%s", lines)
+        runner.logger.warning("The config differs from that of the checkpoint:\n%s", lines)

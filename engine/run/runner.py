@@ -24,11 +24,11 @@ from trainwright.engine.parts import EVALUATOR, HOOK, LOG_PROCESSOR, VISUALIZER,
 from trainwright.engine.random_streams import (
     StepSeeder,
     deterministic_algorithms,
-    kept_generators,
     mix,
+    preserve_generators,
     seed_all,
-    seed_host,
-    set_host_streams,
+    seed_cpu_generators,
+    set_python_rng_state,
 )
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.records.message_hub import MessageHub
@@ -138,7 +138,7 @@ class Runner:
     ) -> None:
         nested = ExitStack()
         if in_run():
-            nested.enter_context(kept_generators())
+            nested.enter_context(preserve_generators())
         self._given: dict[str, Any] = dict(
             train_dataloader=train_dataloader, train_cfg=train_cfg, optim_wrapper=optim_wrapper,
             val_dataloader=val_dataloader, val_cfg=val_cfg, val_evaluator=val_evaluator,
@@ -329,7 +329,7 @@ class Runner:
             if self.iter >= self.max_iters:
                 self.logger.info("The training is complete (iteration %d): nothing left to do.", self.iter)
             stop.train_and_save(self, loop)
-            self.host_streams = self.seed_step.host_streams()  # in case it is trained further
+            self.host_streams = self.seed_step.python_rng_state()  # in case it is trained further
         raise_for_signal(self.state.stop_signal)
         return self.model  # type: ignore[no-any-return]
 
@@ -421,10 +421,10 @@ class Runner:
         iteration.
         """
         if self.host_streams is not None:
-            set_host_streams(self.host_streams)
+            set_python_rng_state(self.host_streams)
             self.host_streams = None
         else:
-            seed_host(mix(self.seed, self.rank, self.iter))
+            seed_cpu_generators(mix(self.seed, self.rank, self.iter))
 
     def build_dataloader(self, dataloader: Any, mode: str = "train") -> Any:
         """Build a data loader with per-sample seeds; see :func:`trainwright.engine.build_dataloader`."""

@@ -1,4 +1,4 @@
-"""The counters of a run, and which runs are active."""
+"""The counters of a run, and the active runs of this process."""
 
 import threading
 from collections.abc import Iterator
@@ -6,27 +6,27 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from trainwright.engine.random_streams import kept_generators
+from trainwright.engine.random_streams import preserve_generators
 from trainwright.engine.records.logger import get_logger
 
-_running: list[int] = []  # threads with an active run, once for each
+_running: list[int] = []  # thread IDs, one for each active run
 
 
 def in_run() -> bool:
-    """Return whether a run is active in this thread: what is built or run now is inside a hook of it, say."""
+    """Return whether this thread is inside an active run, such as in one of its hooks."""
     return threading.get_ident() in _running
 
 
 @contextmanager
 def active_run() -> Iterator[None]:
-    """While active, a run uses the generators of this process; one inside another leaves them as they were."""
+    """Mark a run as active in this thread. A nested run restores the random generators at its end."""
     me = threading.get_ident()
     if set(_running) - {me}:
         get_logger().warning(
-            "Another thread of this process is running an experiment. They share the random generators, so neither can "
-            "be repeated exactly: start a process for each."
+            "Another thread of this process is running an experiment. Both share the random generators, so neither is "
+            "reproducible: start a separate process for each."
         )
-    with kept_generators() if in_run() else nullcontext():
+    with preserve_generators() if in_run() else nullcontext():
         _running.append(me)
         try:
             yield
@@ -36,19 +36,19 @@ def active_run() -> Iterator[None]:
 
 @dataclass
 class RunState:
-    """The counters of a run. The loop writes them; everything else reads.
+    """The counters of a run, written by the loop and read by all other parts.
 
     Args:
-        epoch: 0-based index of the epoch in progress; the number of finished epochs between epochs.
-        iter: 0-based index of the training iteration in progress; the number of finished ones between iterations.
-        inner_iter: number of finished iterations of the epoch in progress.
+        epoch: 0-based index of the epoch in progress; between epochs, the number of finished ones.
+        iter: 0-based index of the training iteration in progress; between iterations, the number of finished ones.
+        inner_iter: number of finished iterations in the current epoch.
         validated_at: value of ``iter`` at the last finished validation; -1 before the first.
-        micro_batches: how many parts a batch is trained in, because it does not fit into memory.
-        iter_done: the iteration in progress is finished and not yet counted (while ``after_train_iter`` is called).
-        epoch_done: likewise the epoch (while ``after_train_epoch`` is called).
-        stop_reason: why the run is to stop at the next boundary, or None.
-        complete: the stop is a regular end of the training (early stopping), not an interruption.
-        stop_signal: number of the signal that asked for it, or 0.
+        micro_batches: number of parts that each batch is split into, to fit into memory.
+        iter_done: the current iteration is finished but not yet counted (while ``after_train_iter`` is called).
+        epoch_done: the same for the epoch (while ``after_train_epoch`` is called).
+        stop_reason: why the run should stop after the current iteration or epoch, or None.
+        complete: the stop completes the training (early stopping) rather than interrupting it.
+        stop_signal: number of the signal that requested the stop, or 0.
     """
 
     epoch: int = 0
@@ -64,11 +64,11 @@ class RunState:
 
     @property
     def interrupted(self) -> bool:
-        """Whether the training was stopped before its end, to be resumed."""
+        """Whether training stopped early and should be resumed."""
         return bool(self.stop_signal) or (self.stop_reason is not None and not self.complete)
 
     def state_dict(self) -> dict[str, int]:
-        """Returns how many epochs and iterations are finished, those included that are not counted yet."""
+        """Return the counters, including a finished iteration or epoch that is not yet counted."""
         return {
             "epoch": self.epoch + self.epoch_done,
             "iter": self.iter + self.iter_done,
@@ -78,6 +78,6 @@ class RunState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over saved counters."""
+        """Restore saved counters."""
         for name in self.state_dict():
             setattr(self, name, int(state.get(name, getattr(self, name))))

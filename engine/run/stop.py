@@ -1,4 +1,4 @@
-"""How a training ends: its state is saved, and the log says why it stopped."""
+"""Saving a run that stops early, and logging why it stopped."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -14,16 +14,11 @@ if TYPE_CHECKING:
 
 
 def train_and_save(runner: "Runner", loop: "TrainLoop") -> None:
-    """Train, and save a training that stops: also after an error that left its state intact.
-
-    Args:
-        runner: the run.
-        loop: its training loop.
-    """
+    """Train, and save the run if it stops early, also after an error that left its state consistent."""
     try:
         loop.run()
     except Exception:
-        if getattr(loop, "intact", False):
+        if getattr(loop, "save_after_error", False):
             save_if_stopped(runner)
             _report_stop(runner)
         raise
@@ -32,9 +27,9 @@ def train_and_save(runner: "Runner", loop: "TrainLoop") -> None:
 
 
 def save_if_stopped(runner: "Runner") -> None:
-    """Save a stopped run, unless its state is saved already.
+    """Save a stopped run, unless its state is already saved.
 
-    The checkpoint goes where a hook saves, under the hook's rotation, or else to the work dir.
+    If a hook saves checkpoints, it writes and later rotates this one; otherwise it is written to the work dir.
     """
     state = runner.state
     if state.stop_reason is None:
@@ -53,12 +48,12 @@ def save_if_stopped(runner: "Runner") -> None:
         writer.write([Path(runner.work_dir, name)], meta=meta)
     except OSError as error:
         newest, _ = find_latest_checkpoint(runner.work_dir)
-        lost = f"what was trained since {newest} is lost" if newest else "no checkpoint was written before either"
+        lost = f"training since {newest} is lost" if newest else "there is no earlier checkpoint either"
         runner.logger.error("Iteration %d is NOT saved: %s; %s.", state.iter, error, lost)
 
 
 def stopped_at_epoch(runner: "Runner") -> bool:
-    """Return whether the run stands at the end of an epoch, and so is counted in epochs."""
+    """Return whether the run stopped between two epochs of an epoch-based loop."""
     return isinstance(runner.train_loop, EpochBasedTrainLoop) and runner.state.inner_iter == 0
 
 
@@ -67,15 +62,12 @@ def _report_stop(runner: "Runner") -> None:
     state = runner.state
     if state.stop_reason is None:
         return
-    if not state.interrupted:
-        runner.logger.info(
-            "Stopped early after iteration %d (%s): the training is complete.", state.iter, state.stop_reason
-        )
-        return
-    runner.logger.warning(
-        "Stopped after iteration %d (%s). To continue in %s, run the same command with --resume "
-        "(in Python: resume='auto').",
-        state.iter,
-        state.stop_reason,
-        runner.work_dir,
-    )
+    if state.interrupted:
+        runner.logger.warning(
+            "Stopped after iteration %d (%s). To continue in %s, run the same command with --resume "
+            "(in Python: resume='auto').",
+            state.iter, state.stop_reason, runner.work_dir,
+        )  # fmt: skip
+    else:
+        message = "Stopped early after iteration %d (%s): training is complete."
+        runner.logger.info(message, state.iter, state.stop_reason)

@@ -1,8 +1,9 @@
-"""The loops of training: by epochs and by iterations."""
+"""The training loops: epoch-based and iteration-based."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import count
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,24 +14,27 @@ from trainwright.engine.data.traits import keeps_position
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import LOOPS
 from trainwright.engine.run.base_loop import BaseLoop
-from trainwright.engine.run.micro_batches import REMEDIES, MicroBatches, is_out_of_memory
+from trainwright.engine.run.micro_batches import OUT_OF_MEMORY_ADVICE, MicroBatches, is_out_of_memory
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
 
 
 class TrainLoop(BaseLoop):
-    """What both kinds of training loop share: the counters, and when to validate.
+    """Base class of the training loops: counts epochs and iterations, and validates.
 
     Args:
         runner: the run that this loop belongs to.
-        dataloader: a loader, or its config.
+        dataloader: a data loader, or its config.
         val_begin: first epoch (or iteration), counted from 1, after which to validate.
-        val_interval: validate every so many epochs (or iterations).
-        dynamic_intervals: pairs of (epoch or iteration, interval): from then on the other interval.
-        halve_batch_on_oom: when a step is out of memory, train its batch, and all after it, in twice as many parts
-            that make one update; see :class:`MicroBatches`.
+        val_interval: number of epochs (or iterations) between validations.
+        dynamic_intervals: pairs of (epoch or iteration, interval): the validation interval from that point on.
+        halve_batch_on_oom: when a step runs out of memory, split its batch and all later ones into twice as many
+            parts, with a single update; see :class:`MicroBatches`.
     """
+
+    _max_epochs: int
+    _max_iters: int
 
     def __init__(
         self,
@@ -44,21 +48,22 @@ class TrainLoop(BaseLoop):
         self.cursor = DataCursor(runner.state, self.by_epoch)
         super().__init__(runner, dataloader)
         if self.epoch_length == 0:
-            hint = "the dataset is empty, or smaller than a batch with drop_last"
-            raise ConfigError("train_dataloader", "the loader has no batches", hint)
+            cause = "the dataset is empty, or smaller than one batch with drop_last"
+            raise ConfigError("train_dataloader", "the loader has no batches", cause)
         self.val_begin = val_begin
         self._val_interval = val_interval
-        later = [(begin, interval) for begin, interval in dynamic_intervals or ()]
-        self._intervals = sorted([(0, val_interval), *later])
+        self._intervals = sorted(
+            [(0, val_interval), *((begin, interval) for begin, interval in dynamic_intervals or ())]
+        )
         self.stop_training = False
         self._state = runner.state
         self._micro_batches = MicroBatches(runner) if halve_batch_on_oom else None
-        self._began_at = 0
-        self.intact = False
+        self._first_iter = 0
+        self.save_after_error = False
 
     @property
     def dataloader(self) -> Any:
-        """The loader of the training data."""
+        """The training data loader."""
         return self.cursor.dataloader
 
     @dataloader.setter
@@ -95,7 +100,7 @@ class TrainLoop(BaseLoop):
 
     @property
     def val_interval(self) -> int:
-        """Validate every so many epochs (or iterations). Setting it ends the ``dynamic_intervals``."""
+        """Number of epochs (or iterations) between validations. Setting it discards ``dynamic_intervals``."""
         return self._val_interval
 
     @val_interval.setter
@@ -105,22 +110,22 @@ class TrainLoop(BaseLoop):
 
     @property
     def epoch_length(self) -> int | None:
-        """How many batches one pass over the data has, or None if there is no end to it."""
+        """Number of batches in one pass over the data; None if unknown or infinite."""
         return self.cursor.length
 
     @property
     def max_epochs(self) -> int:
-        """How many epochs to train."""
-        raise NotImplementedError
+        """Number of epochs to train."""
+        return self._max_epochs
 
     @property
     def max_iters(self) -> int:
-        """How many iterations to train."""
-        raise NotImplementedError
+        """Number of iterations to train."""
+        return self._max_iters
 
     @property
     def stopping(self) -> bool:
-        """Whether somebody asked for an end of the training."""
+        """Whether a stop was requested."""
         return self.stop_training or self._state.stop_reason is not None
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
@@ -128,7 +133,7 @@ class TrainLoop(BaseLoop):
 
         Args:
             idx: 0-based index of the batch in its epoch.
-            data_batch: the batch as the loader yields it.
+            data_batch: the batch that the data loader yielded.
         """
         runner, state = self._runner, self._state
         runner.seed_step(state.iter)
@@ -140,9 +145,9 @@ class TrainLoop(BaseLoop):
                 outputs = self._micro_batches.train_step(data_batch)
         except RuntimeError as error:
             if is_out_of_memory(error):
-                error.add_note(f"in iteration {state.iter + 1}: {REMEDIES}")
-                if runner.optim_wrapper.has_completed(state.iter):  # the weights are those of the iteration before
-                    self._stop_intact("out of memory")
+                error.add_note(f"in iteration {state.iter + 1}: {OUT_OF_MEMORY_ADVICE}")
+                if runner.optim_wrapper.has_completed(state.iter):  # this iteration has not changed the weights
+                    self._request_save_after_error("out of memory")
             raise
         runner.call_hook("after_train_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs)
         state.iter += 1
@@ -151,33 +156,30 @@ class TrainLoop(BaseLoop):
     def _decide_current_val_interval(self) -> None:
         if len(self._intervals) > 1:
             progress = self.epoch if self.by_epoch else self.iter
-            self._val_interval = self._intervals[bisect_right(self._intervals, progress, key=_first) - 1][1]
+            self._val_interval = self._intervals[bisect_right(self._intervals, progress, key=itemgetter(0)) - 1][1]
 
     def _validate_if_due(self) -> None:
-        """Validate if that is due and not done yet: a resumed run catches up on what a cut or a stop left undone."""
+        """Validate if due and not yet done, so that an interrupted validation is repeated on resume."""
         if not self._runner.has_val:
             return
         progress, end = (self.epoch, self.max_epochs) if self.by_epoch else (self.iter, self.max_iters)
         due = progress >= self.val_begin and progress > 0 and (progress % self.val_interval == 0 or progress == end)
         if not due or self._state.validated_at == self._state.iter:
             return
-        if self._state.stop_reason is not None:  # the checkpoint comes first
+        if self._state.stop_reason is not None:  # save the checkpoint first; the resumed run validates
             return
         try:
             self._runner.val_loop.run()
         except Exception:
-            self._stop_intact("the validation failed")
+            self._request_save_after_error("the validation failed")
             raise
         self._runner.model.train()
 
     def load_position(self, saved: Mapping[str, Any]) -> str | None:
-        """Continue with the next sample due; if batches are no longer what they were, renumber epochs and iterations.
-
-        Args:
-            saved: the state of the cursor in a checkpoint.
+        """Restore a saved state of the cursor, and renumber epochs and iterations if the batching has changed.
 
         Returns:
-            What was done about other batches, or None if nothing changed.
+            A message about the change, or None if nothing changed.
         """
         move = self.cursor.load_state_dict(saved)
         if move is None:
@@ -192,44 +194,44 @@ class TrainLoop(BaseLoop):
         if validated:
             state.validated_at = state.iter
         changes = move.before.changes(self.cursor.batching)
-        text = f"The checkpoint is of a run with other batches ({changes})."
+        text = f"The checkpoint was written with different batches ({changes})."
         if (state.epoch, state.iter) != old:
             text += f" Epoch {old[0]}, iteration {old[1]} is now epoch {state.epoch}, iteration {state.iter}."
-        text += " Training continues with the next sample due"
+        text += " Training continues with the next unseen sample"
         if move.repeated:
-            text += f"; {move.repeated} samples are seen again, because training continues with a whole batch"
+            text += f"; {move.repeated} samples are repeated, because training must continue at a batch boundary"
         return f"{text}."
 
     def _next_batch(self) -> Any:
         try:
             return self.cursor.next()
         except Exception:
-            self._stop_intact("the data could not be loaded")
+            self._request_save_after_error("the data could not be loaded")
             raise
 
-    def _stop_intact(self, reason: str) -> None:
-        """Notes, where an error is about to end the run, that all finished iterations can still be saved."""
-        if self._state.iter > self._began_at:
+    def _request_save_after_error(self, reason: str) -> None:
+        """Request that finished iterations are saved before the current error ends the run."""
+        if self._state.iter > self._first_iter:
             self._state.stop_reason = self._state.stop_reason or reason
-            self.intact = True
+            self.save_after_error = True
 
 
 @LOOPS.register_module()
 class EpochBasedTrainLoop(TrainLoop):
-    """Trains for a number of epochs.
+    """Train for a number of epochs.
 
     Args:
         runner: the run that this loop belongs to.
-        dataloader: a loader with a length, or its config.
-        max_epochs: how many epochs to train.
+        dataloader: a data loader with a length, or its config.
+        max_epochs: number of epochs to train.
         val_begin: first epoch, counted from 1, after which to validate.
-        val_interval: validate every so many epochs, and after the last.
-        dynamic_intervals: pairs of (epoch, interval): from then on the other interval.
-        halve_batch_on_oom: when a step is out of memory, train its batch, and all after it, in twice as many parts
-            that make one update; see :class:`MicroBatches`.
+        val_interval: number of epochs between validations, in addition to one after the last epoch.
+        dynamic_intervals: pairs of (epoch, interval): the validation interval from that epoch on.
+        halve_batch_on_oom: when a step runs out of memory, split its batch and all later ones into twice as many
+            parts, with a single update; see :class:`MicroBatches`.
 
     Raises:
-        ConfigError: ``max_epochs`` is no whole number.
+        ConfigError: ``max_epochs`` is not an integer, or the data loader is endless or has no length.
     """
 
     def __init__(
@@ -243,37 +245,29 @@ class EpochBasedTrainLoop(TrainLoop):
         halve_batch_on_oom: bool = False,
     ) -> None:
         if int(max_epochs) != max_epochs:
-            raise ConfigError("train_cfg.max_epochs", f"must be a whole number, not {max_epochs}")
+            raise ConfigError("train_cfg.max_epochs", f"must be an integer, not {max_epochs}")
         super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals, halve_batch_on_oom)
         self._max_epochs = int(max_epochs)
         if self.epoch_length is None:
             hint = "train_cfg=dict(by_epoch=False, max_iters=...)"
-            raise ConfigError("train_dataloader", "a loader without length cannot be trained on by epochs", hint)
+            raise ConfigError(
+                "train_dataloader", "a data loader without a length cannot be used with by_epoch=True", hint
+            )
         if is_endless(self.dataloader):
             hint = "train_cfg=dict(by_epoch=False, max_iters=...), or sampler=dict(type='DefaultSampler', shuffle=True)"
-            raise ConfigError(
-                "train_dataloader.sampler", "this sampler never comes to an end, nor would an epoch", hint
-            )
+            raise ConfigError("train_dataloader.sampler", "an endless sampler cannot be used with by_epoch=True", hint)
         self._max_iters = self._max_epochs * self.epoch_length
 
-    @property
-    def max_epochs(self) -> int:
-        return self._max_epochs
-
-    @property
-    def max_iters(self) -> int:
-        return self._max_iters
-
     def run(self) -> torch.nn.Module:
-        """Trains to the end, or until somebody asks to stop."""
-        self._began_at = self._state.iter
+        """Train to the end, or until a stop is requested."""
+        self._first_iter = self._state.iter
         self.runner.call_hook("before_train")
         self._decide_current_val_interval()
-        self.runner.start_host_streams()  # a validation that is caught up on may save them
+        self.runner.start_host_streams()  # a repeated validation may save them
         if self._state.inner_iter == 0:
             self._validate_if_due()
         while self._epoch < self._max_epochs and not self.stopping:
-            self.cursor.seek()  # for a run_epoch that just iterates over the loader
+            self.cursor.seek()  # for an overridden run_epoch that iterates over the loader
             self.run_epoch()
             if self._state.inner_iter:  # stopped in the middle
                 break
@@ -283,7 +277,7 @@ class EpochBasedTrainLoop(TrainLoop):
         return self.runner.model  # type: ignore[no-any-return]  # any module with train_step
 
     def run_epoch(self) -> None:
-        """Trains one epoch, from where the counters stand."""
+        """Train one epoch, starting at the current position."""
         state = self._state
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
@@ -294,7 +288,7 @@ class EpochBasedTrainLoop(TrainLoop):
                 break
             self.run_iter(idx, data_batch)
             if state.stop_reason is not None:
-                # The length of a stream with state may be a guess; whether it has ended shows when it is resumed.
+                # The length of a stateful stream may be an estimate; only resuming it shows whether it has ended.
                 if idx + 1 < len(self.dataloader) or keeps_position(self.dataloader):
                     return
                 break
@@ -305,20 +299,20 @@ class EpochBasedTrainLoop(TrainLoop):
 
 @LOOPS.register_module()
 class IterBasedTrainLoop(TrainLoop):
-    """Trains for a number of iterations, over and over the data.
+    """Train for a number of iterations, with as many passes over the data as needed.
 
     Args:
         runner: the run that this loop belongs to.
-        dataloader: a loader, or its config; it may be endless.
-        max_iters: how many iterations to train.
+        dataloader: a data loader, or its config; it may be endless.
+        max_iters: number of iterations to train.
         val_begin: first iteration, counted from 1, after which to validate.
-        val_interval: validate every so many iterations, and after the last.
-        dynamic_intervals: pairs of (iteration, interval): from then on the other interval.
-        halve_batch_on_oom: when a step is out of memory, train its batch, and all after it, in twice as many parts
-            that make one update; see :class:`MicroBatches`.
+        val_interval: number of iterations between validations, in addition to one after the last iteration.
+        dynamic_intervals: pairs of (iteration, interval): the validation interval from that iteration on.
+        halve_batch_on_oom: when a step runs out of memory, split its batch and all later ones into twice as many
+            parts, with a single update; see :class:`MicroBatches`.
 
     Raises:
-        ConfigError: ``max_iters`` is no whole number.
+        ConfigError: ``max_iters`` is not an integer.
     """
 
     by_epoch = False
@@ -334,26 +328,18 @@ class IterBasedTrainLoop(TrainLoop):
         halve_batch_on_oom: bool = False,
     ) -> None:
         if int(max_iters) != max_iters:
-            raise ConfigError("train_cfg.max_iters", f"must be a whole number, not {max_iters}")
+            raise ConfigError("train_cfg.max_iters", f"must be an integer, not {max_iters}")
         super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals, halve_batch_on_oom)
-        self._max_iters = int(max_iters)
-
-    @property
-    def max_epochs(self) -> int:
-        return 1
-
-    @property
-    def max_iters(self) -> int:
-        return self._max_iters
+        self._max_epochs, self._max_iters = 1, int(max_iters)
 
     def run(self) -> torch.nn.Module:
-        """Trains to the end, or until somebody asks to stop."""
+        """Train to the end, or until a stop is requested."""
         runner, state = self.runner, self._state
-        if state.iter < self._max_iters:  # also where max_iters was raised after the end
+        if state.iter < self._max_iters:  # possibly after max_iters of a finished run was raised
             state.epoch = 0
         if state.epoch == 0:
             state.inner_iter = state.iter
-        self._began_at = state.iter
+        self._first_iter = state.iter
         runner.call_hook("before_train")
         self._decide_current_val_interval()
         runner.start_host_streams()
@@ -374,13 +360,5 @@ class IterBasedTrainLoop(TrainLoop):
         return runner.model  # type: ignore[no-any-return]
 
     def run_iter(self, data_batch: Any) -> None:  # type: ignore[override]  # MMEngine's signature
-        """Train one iteration.
-
-        Args:
-            data_batch: the batch as the loader yields it.
-        """
+        """Train one iteration with the batch that the data loader yielded."""
         super().run_iter(self._iter, data_batch)
-
-
-def _first(pair: tuple[int, int]) -> int:
-    return pair[0]

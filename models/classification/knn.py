@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainwright.engine.data.loader import build_dataloader, samples_that_count
+from trainwright.engine.data.loader import build_dataloader, num_unpadded_samples
 from trainwright.engine.distributed import all_gather, get_world_size
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.records.logger import print_log
@@ -92,7 +92,7 @@ class KNNClassifier(ImageClassifier):
                 inputs, samples = (data["inputs"], data["data_samples"]) if isinstance(data, dict) else data
                 local_features.append(self._embed(self.extract_feat(inputs)))
                 local_labels.append(gather_labels(samples).to(inputs.device))
-            size = samples_that_count(loader) if get_world_size() > 1 else None
+            size = num_unpadded_samples(loader) if get_world_size() > 1 else None
             # Samplers distribute round-robin and pad with the first samples.
             by_rank = [torch.stack(all_gather(torch.cat(column)), 1) for column in (local_features, local_labels)]
             features, labels = (parts.flatten(0, 1)[:size] for parts in by_rank)

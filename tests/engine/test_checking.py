@@ -77,7 +77,7 @@ def test_a_good_config_has_no_mistakes(mistakes: Any) -> None:
         ("'StepLR', step_size=1", "'ReduceOnPlateauLR', by_epoch=False", "my.py:12: param_scheduler.0.by_epoch: this scheduler counts epochs"),
         ("'StepLR', step_size=1", "'ReduceOnPlateauLR', convert_to_iter_based=True", "my.py:12: param_scheduler.0.convert_to_iter_based: this"),
         ("'Accuracy'", "'Acuracy'", "my.py:15: val_evaluator.type: 'Acuracy' is not registered as a metric\n    did you mean 'Accuracy'"),
-        ("checkpoint=", "chekpoint=", "my.py:16: default_hooks.chekpoint: no default hook has this name\n    did you mean 'checkpoint'"),
+        ("checkpoint=", "chekpoint=", "my.py:16: default_hooks.chekpoint: unknown default hook\n    did you mean 'checkpoint'"),
         ("interval=1", "intervall=1", "my.py:16: default_hooks.checkpoint.intervall: CheckpointHook takes no such argument\n    did you mean 'interval'"),
         ("'EMAHook'", "'EMAHok'", "my.py:17: custom_hooks.0.type: 'EMAHok' is not registered as a hook\n    did you mean 'EMAHook'"),
         ("val_cfg = dict()\n", "", "my.py:13: val_cfg: missing, though val_dataloader and val_evaluator are set"),
@@ -144,9 +144,9 @@ def test_hooks_that_exclude_each_other(mistakes: Any) -> None:
     second = "dict(type='EMAHook', ema_type='StochasticWeightAverage'), dict(type='ParamSchedulerHook')"
     found = mistakes(("custom_hooks = [", f"custom_hooks = [{second}, "))
     assert found == [
-        "my.py:17: custom_hooks.1: ParamSchedulerHook cannot join ParamSchedulerHook: only one hook of a run steps the "
+        "my.py:17: custom_hooks.1: ParamSchedulerHook cannot be combined with ParamSchedulerHook: only one hook per run steps the "
         "schedulers\n    remove one of them",
-        "my.py:17: custom_hooks.2: EMAHook cannot join EMAHook: only one hook of a run averages the weights\n"
+        "my.py:17: custom_hooks.2: EMAHook cannot be combined with EMAHook: only one hook per run averages the weights\n"
         "    remove one of them",
     ]
 

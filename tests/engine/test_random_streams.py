@@ -8,11 +8,11 @@ import torch
 from trainwright.engine.random_streams import (
     StepSeeder,
     deterministic_algorithms,
-    host_streams,
     mix,
+    python_rng_state,
     seed_all,
-    seed_host,
-    set_host_streams,
+    seed_cpu_generators,
+    set_python_rng_state,
 )
 
 
@@ -33,13 +33,13 @@ def test_mixing_is_the_same_on_every_machine() -> None:
     assert mix(1, 2, 3) == mix(1, 2, 3) != mix(3, 2, 1)
 
 
-def test_all_host_generators_are_seeded() -> None:
-    seed_host(2**63 + 5)
+def test_all_cpu_generators_are_seeded() -> None:
+    seed_cpu_generators(2**63 + 5)
     first = draw()
     draw()
-    seed_host(2**63 + 5)
+    seed_cpu_generators(2**63 + 5)
     assert draw() == first
-    seed_host(2**63 + 6)
+    seed_cpu_generators(2**63 + 6)
     assert all(a != b for a, b in zip(draw(), first))
 
 
@@ -82,7 +82,7 @@ def test_an_evaluation_draws_the_same_each_time_and_shifts_nothing() -> None:
     seeder = StepSeeder(0, 0, torch.device("cpu"))
     seen = []
     for number in (0, 3):
-        seed_host(5)
+        seed_cpu_generators(5)
         with seeder.evaluation(7):
             seen.append(draw())
             for _ in range(number):
@@ -92,11 +92,11 @@ def test_an_evaluation_draws_the_same_each_time_and_shifts_nothing() -> None:
     assert seen[1] == seen[3]
 
 
-def test_host_streams_survive_a_file(tmp_path: Path) -> None:
-    seed_host(3)
+def test_python_rng_state_survives_a_file(tmp_path: Path) -> None:
+    seed_cpu_generators(3)
     random.gauss(0, 1)
     np.random.randn()
-    torch.save(host_streams(), tmp_path / "streams.pth")
+    torch.save(python_rng_state(), tmp_path / "streams.pth")
     expected = [random.gauss(0, 1), random.random(), np.random.randn(), np.random.rand()]
-    set_host_streams(torch.load(tmp_path / "streams.pth", weights_only=True))
+    set_python_rng_state(torch.load(tmp_path / "streams.pth", weights_only=True))
     assert [random.gauss(0, 1), random.random(), np.random.randn(), np.random.rand()] == expected

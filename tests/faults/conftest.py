@@ -1,4 +1,4 @@
-"""The table at the end of the fault-injection suite, and the runs that nothing disturbed."""
+"""The summary table of the fault-injection suite, and the uninterrupted reference runs."""
 
 import contextlib
 import io
@@ -18,15 +18,16 @@ ROWS = pytest.StashKey[dict[str, Row]]()
 
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Tally:
-    """Counts faults for the table at the end."""
+    """Count faults for the summary table."""
     return Tally(request.config.stash.setdefault(ROWS, {}))
 
 
 @pytest.fixture(scope="session")
 def references(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Reference]:
-    """The undisturbed runs, by whether they go by epochs."""
+    """Return the uninterrupted runs: epoch-based under True, iteration-based under False."""
     folder = tmp_path_factory.mktemp("references")
-    with contextlib.redirect_stdout(io.StringIO()):  # here, so that the forked processes have everything imported
+    # In this process, so that forked processes have everything imported.
+    with contextlib.redirect_stdout(io.StringIO()):
         assert main(["train", str(write_config(folder / "warm_up")), "--work-dir", str(folder / "warm")]) == 0
     found = {}
     for by_epoch in (True, False):
@@ -43,7 +44,7 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Reference
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints the table."""
+    """Print the summary table."""
     rows = config.stash.get(ROWS, {})
     if not rows:
         return

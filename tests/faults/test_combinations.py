@@ -1,6 +1,6 @@
-"""Whatever is combined, and wherever it is cut: a resumed run ends with the bits of the run that was never cut.
+"""Random combinations of features, interrupted anywhere: resumed runs are bit-identical to uninterrupted ones.
 
-These are some dozens of seeds. Thousands: ``python tests/support/combinations.py --seeds 0:3000`` (see there).
+These tests use a few dozen seeds. For thousands, run ``python tests/support/combinations.py --seeds 0:3000``.
 """
 
 import json

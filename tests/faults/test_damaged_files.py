@@ -1,4 +1,4 @@
-"""Truncated, overwritten and malicious files: what a resume takes, what it passes over, and what it refuses."""
+"""Truncated, overwritten and malicious files: which ones a resume uses, skips or rejects."""
 
 import os
 import random
@@ -24,7 +24,7 @@ BEFORE = "best_loss_iter_10.pth"
 
 @pytest.fixture(scope="module")
 def killed(references: dict[bool, Reference], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run by iterations that was killed after the save of iteration 12."""
+    """Return the folder of an iteration-based run that was killed after saving iteration 12."""
     folder = tmp_path_factory.mktemp("killed") / "run"
     process = train(references[False].config, folder, before=partial(kill_at, "open best_loss_iter_15.pth"))
     assert process.wait() == -signal.SIGKILL
@@ -53,7 +53,7 @@ def flip(place: Callable[[Path], int]) -> Callable[[Path], None]:
 
 
 def within(part: str) -> Callable[[Path], int]:
-    """The middle of a part of the archive."""
+    """Return the middle of an entry of the archive."""
 
     def place(file: Path) -> int:
         with zipfile.ZipFile(file) as archive:
@@ -67,11 +67,11 @@ def within(part: str) -> Callable[[Path], int]:
 
 def central_directory(file: Path) -> int:
     with zipfile.ZipFile(file) as archive:
-        return archive.start_dir + 16  # the sum of the first part
+        return archive.start_dir + 16  # the checksum of the first entry
 
 
 def zeros_at_the_end(file: Path) -> None:
-    """What a file looks like whose last blocks had not reached the disk when the power went."""
+    """Zero the end of a file, as after a power failure before its last blocks were written."""
     size = file.stat().st_size
     os.truncate(file, size // 2)
     os.truncate(file, size)
@@ -161,7 +161,7 @@ def test_a_checkpoint_that_is_asked_for_must_be_whole(
 
 
 def test_a_flipped_bit_is_found_or_harmless(killed: Path, tmp_path: Path) -> None:
-    """Anywhere in the file: what passes for whole has the same contents."""
+    """Corrupt bytes anywhere in the file: if it still counts as intact, its contents are unchanged."""
     whole = (killed / NEWEST).read_bytes()
     expected = repr(load_checkpoint_file(killed / NEWEST))
     chance = random.Random(0)
@@ -183,14 +183,14 @@ def test_a_flipped_bit_is_found_or_harmless(killed: Path, tmp_path: Path) -> Non
 
 
 def test_the_newest_is_found_by_its_number_where_times_are_the_same(killed: Path, tmp_path: Path) -> None:
-    """After a copy that keeps no times; with checkpoints under names of the user's own."""
+    """Test after a copy without modification times, and with custom checkpoint names."""
     names = ["net-4.pth", "net-8.pth", "net-12.pth"]
     for name in names:
         shutil.copy(killed / NEWEST, tmp_path / name)
         os.utime(tmp_path / name, (0, 0))
     published = {"state_dict": load_checkpoint_file(killed / NEWEST)["state_dict"]}
     torch.save(published, tmp_path / "net-12-0123abcd.pth")
-    assert find_latest_checkpoint(tmp_path) == (None, [])  # whoever put them there: it is not the folder of a run
+    assert find_latest_checkpoint(tmp_path) == (None, [])  # only checkpoints from elsewhere: not the folder of a run
     (tmp_path / LAST).touch()
     found, skipped = find_latest_checkpoint(tmp_path)
     assert found == tmp_path / "net-12.pth"
@@ -201,7 +201,7 @@ def test_the_newest_is_found_by_its_number_where_times_are_the_same(killed: Path
 
 
 def test_checkpoints_elsewhere_are_found_beside_the_damaged_one(killed: Path, tmp_path: Path) -> None:
-    """With ``out_dir``, ``last_checkpoint`` names a file in another folder."""
+    """With ``out_dir``, ``last_checkpoint`` refers to a file in another folder."""
     elsewhere = copy_of(killed, tmp_path / "elsewhere")
     os.truncate(elsewhere / NEWEST, 1000)
     (tmp_path / "run").mkdir()
@@ -212,7 +212,7 @@ def test_checkpoints_elsewhere_are_found_beside_the_damaged_one(killed: Path, tm
 
 
 class Code:
-    """Makes a file when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, victim: Path) -> None:
         self.victim = victim
@@ -260,7 +260,7 @@ def test_a_checkpoint_cannot_reach_files_outside_its_folder(
 def test_a_note_that_leads_outside_is_not_written_through(
     killed: Path, tmp_path: Path, references: dict[bool, Reference], tally: Tally
 ) -> None:
-    """A file elsewhere is read, as ``out_dir`` needs it; what is saved afterwards goes into the work dir."""
+    """Files elsewhere can be read, as ``out_dir`` requires; later saves go to the work dir."""
     elsewhere = tmp_path / "elsewhere" / NEWEST
     elsewhere.parent.mkdir()
     shutil.copy(killed / NEWEST, elsewhere)

@@ -1,4 +1,4 @@
-"""Dead data workers, samples that raise, a validation that fails, and losses that are not numbers."""
+"""Dead data workers, bad samples, a failing validation, and NaN losses."""
 
 import math
 import os
@@ -33,7 +33,7 @@ from trainwright.engine.checkpoints.files import LAST, verify
 
 
 def notice_soon() -> None:
-    """Makes data loaders look after their workers often: by default, every five seconds."""
+    """Make data loaders check their workers more often than every five seconds, the default."""
     _MultiProcessingDataLoaderIter._try_get_data.__defaults__ = (0.1,)
 
 
@@ -42,7 +42,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def first_time(flag: Path, act: Callable[[], Any]) -> Callable[[], None]:
-    """Does something once, whichever process gets there first."""
+    """Run an action once, in the first process that gets here."""
 
     def call() -> None:
         try:
@@ -72,7 +72,7 @@ def test_a_worker_is_killed_from_outside(tmp_path: Path, references: dict[bool, 
         time.sleep(0.01)
     os.kill(children_of(process.pid)[1], signal.SIGKILL)
     assert process.wait() == 0, process.printed
-    assert "New workers go on with the same batch (1 of at most 3 times)" in process.printed
+    assert "Restarting the data workers at the same batch (restart 1 of at most 3)" in process.printed
     tally.compare("data worker killed", tmp_path / "run", references[False].work_dir, most_lost=0)
 
 
@@ -95,7 +95,7 @@ def test_a_worker_dies_while_it_loads(
 def ends_and_resumes(
     kind: str, process: Process, config: Path, work_dir: Path, reference: Reference, tally: Tally, most_lost: int = 0
 ) -> None:
-    """Expects that an error ends a run, and that it then goes on as if nothing had been."""
+    """Check that an error ends a run, and that resuming it gives the same result as an uninterrupted run."""
     assert process.wait() == 1, process.printed
     assert verify(work_dir / (work_dir / LAST).read_text()) is None
     resumed = train(config, work_dir, resume=True)
@@ -140,7 +140,7 @@ def broken() -> None:
 
 
 def test_bad_samples_are_skipped_and_reported(tmp_path: Path, tally: Tally) -> None:
-    """With and without workers the same ones take their place; after a kill and a resume, too."""
+    """The replacements are the same with and without workers, and after a kill and resume."""
     found = {}
     for workers in (0, 2):
         config = write_config(
@@ -148,7 +148,7 @@ def test_bad_samples_are_skipped_and_reported(tmp_path: Path, tally: Tally) -> N
         )
         process = train(config, tmp_path / f"run_{workers}", before=partial(at_sample, 11, broken))
         assert process.wait() == 0, process.printed
-        assert process.printed.count("skipped sample 11 (images/011.png) of NoisyImages: OSError: the image is") == 1
+        assert process.printed.count("Skipped sample 11 (images/011.png) of NoisyImages: OSError: the image is") == 1
         found[workers] = tmp_path / f"run_{workers}"
     different = differences(found[0], found[2])
     tally.note("a bad sample skipped", faults=2, identical=not different)
@@ -184,7 +184,7 @@ def test_a_validation_that_fails_leaves_a_checkpoint(
 def test_an_error_does_not_overtake_the_save_in_the_background(
     tmp_path: Path, references: dict[bool, Reference], tally: Tally
 ) -> None:
-    """The save of iteration 8 is on its way for long when the data of the ninth cannot be loaded."""
+    """The data of iteration 9 cannot be loaded while a slow save of iteration 8 is in progress."""
 
     def fault() -> None:
         fsync = os.fsync

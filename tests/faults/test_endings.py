@@ -1,4 +1,4 @@
-"""Runs that are resumed in another place, from the best checkpoint, and after their end."""
+"""Resuming in another folder, from the best checkpoint, and after the end."""
 
 import shutil
 import signal
@@ -20,7 +20,7 @@ def test_the_folder_is_elsewhere(how: str, tmp_path: Path, references: dict[bool
     if how == "moved":
         first.rename(second)
     else:
-        shutil.copytree(first, second, copy_function=shutil.copyfile)  # it keeps no times
+        shutil.copytree(first, second, copy_function=shutil.copyfile)  # without modification times
         before = {name: (first / name).read_bytes() for name in files_of(first)}
     resumed = train(reference.config, second, resume=True)
     assert resumed.wait() == 0, resumed.printed
@@ -61,7 +61,7 @@ def test_after_the_end_there_is_nothing_left_to_do(
 def test_after_the_end_a_longer_run_goes_on(
     by_epoch: bool, tmp_path: Path, references: dict[bool, Reference], tally: Tally
 ) -> None:
-    """It ends as if it had been meant to be that long from the beginning."""
+    """The result is the same as if the final length had been set from the start."""
     longer = {"train_cfg__max_epochs": 4} if by_epoch else {"train_cfg__max_iters": 24, "train_cfg__val_interval": 6}
     config = write_config(tmp_path / "longer", by_epoch=by_epoch, **longer)
     shorter = {} if by_epoch else {"train_cfg__val_interval": 6}

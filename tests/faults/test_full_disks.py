@@ -1,4 +1,4 @@
-"""Disks that are full or fail while a run saves: it goes on, keeps its last good checkpoint, and tries again."""
+"""Full or failing disks: the run continues, keeps its last good checkpoint, and tries again."""
 
 import errno
 import re
@@ -25,7 +25,7 @@ def configured(folder: Path, async_save: bool) -> Path:
 def test_a_disk_that_is_full_for_a_while(
     room: bool, async_save: bool, tmp_path: Path, references: dict[bool, Reference], tally: Tally
 ) -> None:
-    """While iteration 8 is saved: that is foreseen, or found out half-way through; then there is room again."""
+    """The disk is full during the save of iteration 8, detected before or while writing; later there is space again."""
     config = configured(tmp_path / "config", async_save)
     size = (references[False].work_dir / "iter_16.pth").stat().st_size if room else 0
     with small_disk(tmp_path / "run", 400 * 1024) as work_dir:
@@ -46,7 +46,7 @@ def test_a_disk_that_is_full_for_a_while(
 def test_a_disk_that_stays_full(
     async_save: bool, tmp_path: Path, references: dict[bool, Reference], tally: Tally
 ) -> None:
-    """The run ends without a checkpoint of its end, which is said; a resume with room again makes up for it."""
+    """The final checkpoint is missing, which is logged; resuming with enough space repeats the lost iterations."""
     config = configured(tmp_path / "config", async_save)
     with small_disk(tmp_path / "run", 400 * 1024) as work_dir:
         process = train(
@@ -65,7 +65,7 @@ def test_a_disk_that_stays_full(
 def test_files_may_not_grow_beyond_a_limit(
     async_save: bool, tmp_path: Path, references: dict[bool, Reference], tally: Tally
 ) -> None:
-    """A limit of the process, or a quota: writing fails half-way, also where there is room."""
+    """Writing fails halfway because of a process limit or quota, even with free disk space."""
 
     def limit(size: int) -> None:
         hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
@@ -98,7 +98,7 @@ FAILURES = {
 def test_a_file_system_that_fails(
     operation: str, async_save: bool, tmp_path: Path, references: dict[bool, Reference], tally: Tally
 ) -> None:
-    """EIO once, while iteration 8 is saved."""
+    """One EIO during the save of iteration 8."""
     first = {"folder": 5, "note": 7}.get(operation, 1)
     config = configured(tmp_path / "config", async_save)
     work_dir = tmp_path / "run"
@@ -110,7 +110,7 @@ def test_a_file_system_that_fails(
 
 
 def test_an_old_file_that_cannot_be_removed(tmp_path: Path, references: dict[bool, Reference], tally: Tally) -> None:
-    """The new one is saved all the same, and removing is tried again."""
+    """The new checkpoint is saved nevertheless, and removing the old one is retried."""
     work_dir = tmp_path / "run"
     process = train(references[False].config, work_dir, before=partial(fail_at, "unlink iter_4.pth", 1, 1, errno.EBUSY))
     assert process.wait() == 0, process.printed

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments and at each operation of a save; the run is resumed, and the bits are compared."""
+"""SIGKILL at random times and at each disk operation of a save; the resumed run must be bit-identical."""
 
 import random
 import signal
@@ -15,7 +15,7 @@ from trainwright.engine.checkpoints.files import LAST, verify
 
 KILLS = 30
 AT_ONCE = 4
-"""Runs at a time: they wait for the disk more than they work."""
+"""Number of concurrent runs: they mostly wait for the disk."""
 
 
 def configured(folder: Path, by_epoch: bool, async_save: bool = False, workers: int = 0) -> Path:
@@ -26,12 +26,12 @@ def configured(folder: Path, by_epoch: bool, async_save: bool = False, workers: 
 
 
 def most_lost(async_save: bool) -> int:
-    """The iterations of one interval; where saves are in the background, the newest may not be finished."""
+    """Return the number of iterations that may be lost: one interval, or more if saves run in the background."""
     return 2 * INTERVAL if async_save else INTERVAL
 
 
 def kill_after(process: Process, seconds: float) -> bool:
-    """Kills a process so long after its beginning; returns whether it still ran."""
+    """Kill a process after a delay, and return whether it was still running."""
     time.sleep(max(0.0, process.began + seconds - time.monotonic()))
     process.kill()
     return process.wait() == -signal.SIGKILL
@@ -41,7 +41,7 @@ def kill_after(process: Process, seconds: float) -> bool:
 def test_killed_at_a_random_moment(
     number: int, tmp_path: Path, references: dict[bool, Reference], tally: Tally
 ) -> None:
-    """The moments are spread over the duration of a run; every other run is killed once more after it is resumed."""
+    """Kills are spread over the duration of a run; every other run is killed again after resuming."""
     chance = random.Random(number)
     by_epoch, async_save, workers = bool(number % 2), number // 2 % 2 == 1, 2 * (number % 5 == 4)
     reference = references[by_epoch]
@@ -59,13 +59,13 @@ def test_killed_at_a_random_moment(
 
 
 def operations_of_a_save(reference: Reference, folder: Path) -> list[tuple[str, int]]:
-    """Lists all operations on the disk from the save of iteration 12 to the next one.
+    """List all disk operations from the save of iteration 12 to the next one.
 
-    A checkpoint is written and an old one removed; after the validation the best one is written, has the regular one
-    linked to it, and replaces the best one before.
+    A checkpoint is written and an old one removed; after the validation, the regular checkpoint is hard-linked as the
+    best one, which replaces the previous best.
 
     Returns:
-        For each operation its name, and how often it was seen up to then.
+        For each operation, its name and the number of its occurrences so far.
     """
     process = train(reference.config, folder / "traced", before=partial(trace, folder / "trace"))
     assert process.wait() == 0, process.printed
@@ -78,7 +78,7 @@ def operations_of_a_save(reference: Reference, folder: Path) -> list[tuple[str, 
 def test_killed_at_each_operation_of_a_save(
     async_save: bool, tmp_path: Path, references: dict[bool, Reference], tally: Tally
 ) -> None:
-    """Before each one; the moment after one is that before the next."""
+    """Kill before each operation, which is also after the previous one."""
     reference = references[True]
     config = configured(tmp_path, True, async_save)
     operations = operations_of_a_save(reference, tmp_path)
@@ -99,7 +99,7 @@ def test_killed_at_each_operation_of_a_save(
 
 
 def test_killed_while_an_epoch_is_saved(tmp_path: Path, references: dict[bool, Reference], tally: Tally) -> None:
-    """With checkpoints after epochs: those of the second, and where the first one is removed after the third."""
+    """With a checkpoint per epoch: kill while saving the second, and while removing the first after the third."""
     config = write_config(
         tmp_path / "config",
         default_hooks__checkpoint__by_epoch=True,

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGUSR1 wherever a run may be: it stops at the next boundary, saved, and goes on from there."""
+"""SIGTERM, SIGINT and SIGUSR1 at any point: the run saves, stops after the current iteration, and can be resumed."""
 
 import re
 import signal
@@ -86,7 +86,7 @@ def test_a_second_signal_ends_at_once(
 
 
 def test_a_signal_from_another_process(tmp_path: Path, references: dict[bool, Reference], tally: Tally) -> None:
-    """As Slurm and Kubernetes send it, with data workers, to the whole process group."""
+    """Slurm and Kubernetes signal the whole process group, including data workers."""
 
     def slow() -> None:
         for sample in range(TRAINING_SAMPLES):

@@ -178,7 +178,7 @@ class OwnAverage(EMAHook):
     "second", [EMAHook(), OwnAverage(), {"type": "EMAHook", "ema_type": "StochasticWeightAverage"}]
 )
 def test_two_averages_are_refused(tmp_path: Path, second: Any) -> None:
-    message = r"custom_hooks.1: (EMAHook|OwnAverage) cannot join EMAHook: only one hook of a run averages the weights"
+    message = r"custom_hooks.1: (EMAHook|OwnAverage) cannot be combined with EMAHook: only one hook per run averages the weights"
     with pytest.raises(ConfigError, match=message):
         make_runner(tmp_path, [EMAHook(), second])
 

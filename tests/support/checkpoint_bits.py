@@ -1,4 +1,4 @@
-"""Compares checkpoints to the bit."""
+"""Bitwise comparison of checkpoints."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from trainwright.engine.checkpoints.files import load_checkpoint_file
 _MOMENTARY = (
     "meta.time",
     "meta.experiment_name",
-    "meta.cfg",  # has the work_dir, and who resumes
+    "meta.cfg",  # contains the work_dir and resume options
     "meta.config",
     "trainwright.hooks.CheckpointHook.keep_ckpts",  # the names of files, which are compared themselves: a stop in
     "trainwright.hooks.CheckpointHook.obsolete",  # between leaves one of its own for a while
@@ -20,15 +20,15 @@ _MOMENTARY = (
     "message_hub.runtime_info.eta",
     *(f"message_hub.log_scalars.{mode}/{what}" for mode in ("train", "val") for what in ("time", "data_time")),
 )
-"""What differs from run to run, though the runs are the same."""
+"""Entries that differ even between identical runs."""
 
 
 def different_bits(file: Path, reference: Path) -> list[str]:
-    """Returns a line for everything in which two checkpoints differ, but for times and for the folder's name.
+    """Return a line for each difference between two checkpoints, except times and the name of the folder.
 
     Args:
         file: a checkpoint.
-        reference: what it should be.
+        reference: the expected checkpoint.
     """
     found, expected = (
         dict(_leaves(_without_folder(load_checkpoint_file(path), path.parent))) for path in (file, reference)
@@ -42,7 +42,7 @@ def different_bits(file: Path, reference: Path) -> list[str]:
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the dotted path and the value of every leaf, but those that differ from run to run."""
+    """Yield the dotted path and the value of every leaf, except those that differ even between identical runs."""
     if path in _MOMENTARY:
         return
     if isinstance(value, Mapping) and value:
@@ -64,7 +64,7 @@ def _without_folder(value: Any, folder: Path) -> Any:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two leaves have the same bits: NaN is itself, and 0.0 is not -0.0."""
+    """Return whether two leaves are bit-identical: NaN equals itself, and 0.0 differs from -0.0."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         if one.dtype != other.dtype or one.shape != other.shape:
             return False

@@ -1,4 +1,4 @@
-"""Coloured shapes as a data set in the form of COCO, on disk."""
+"""A dataset of colored shapes in COCO format, on disk."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from trainwright.engine.inference.results import _run_lengths
 
 
 def write_coco_shapes(folder: Path, size: int = 64, numbers: tuple[int, int] = (4, 2)) -> None:
-    """Writes ``train2017``, ``val2017`` and ``annotations`` with some images each, half of them wider than high."""
+    """Write ``train2017``, ``val2017`` and ``annotations`` with some images each, half of them wider than high."""
     (folder / "annotations").mkdir(parents=True)
     for split, number in zip(("train2017", "val2017"), numbers):
         (folder / split).mkdir()

@@ -1,4 +1,4 @@
-"""What random combinations of features are made of: data, a model, optimizers and hooks that have state or draw."""
+"""Parts for random combinations of features: data, a model, optimizers and hooks with state or random numbers."""
 
 import json
 import os
@@ -33,13 +33,13 @@ LENGTH = 14
 FEATURES = 5
 CLASSES = 3
 BAD = (3, 9)
-"""Samples that raise, in datasets that have bad ones."""
+"""Indices of samples that raise an error, in datasets with bad samples."""
 NAN = 5
-"""A sample whose input is NaN, in datasets that have one."""
+"""Index of the sample with a NaN input, in datasets with one."""
 
 
 def make_points(length: int, nan: bool = False) -> tuple[Tensor, Tensor]:
-    """Returns inputs (length, FEATURES) and labels (length,)."""
+    """Return inputs (length, FEATURES) and labels (length,)."""
     inputs = torch.randn(length, FEATURES, generator=torch.Generator().manual_seed(length))
     if nan:
         inputs[NAN] = torch.nan
@@ -51,10 +51,10 @@ class ComboPoints(Dataset[dict[str, Any]]):
     """Points of three classes of different sizes, augmented by all three random generators.
 
     Args:
-        length: how many.
-        bad: whether the samples ``BAD`` raise.
-        nan: whether the sample ``NAN`` is not a number.
-        noise: how strong the augmentation is; 0 for none.
+        length: number of points.
+        bad: whether the samples ``BAD`` raise an error.
+        nan: whether the input of the sample ``NAN`` is NaN.
+        noise: strength of the augmentation; 0 for none.
     """
 
     metainfo: Mapping[str, Any] = {"classes": ("a", "b", "c")}
@@ -65,7 +65,7 @@ class ComboPoints(Dataset[dict[str, Any]]):
         self.noise = noise
 
     def full_init(self) -> None:
-        """Has nothing to read."""
+        """Do nothing: there are no annotations to read."""
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -85,7 +85,7 @@ class ComboPoints(Dataset[dict[str, Any]]):
 
 @DATASETS.register_module()
 class ComboBatches(ComboPoints):
-    """The same, but it hands over whole batches."""
+    """The same points, but fetched as whole batches."""
 
     fetches_batches = True
 
@@ -99,14 +99,14 @@ class ComboBatches(ComboPoints):
 
 
 @DATASETS.register_module()
-def ComboTensors(length: int = LENGTH, nan: bool = False) -> TensorDataset:  # stands for a class
+def ComboTensors(length: int = LENGTH, nan: bool = False) -> TensorDataset:  # used like a class
     """PyTorch's own dataset of tensors."""
     return TensorDataset(*make_points(length, nan), torch.arange(length))
 
 
 @DATASETS.register_module()
 class ComboStream(IterableDataset[dict[str, Any]]):
-    """The same points one after the other, without indices, each data worker its own part; it has state."""
+    """A stateful iterable dataset of the same points, split among the data workers."""
 
     metainfo = ComboPoints.metainfo
 
@@ -132,14 +132,14 @@ class ComboStream(IterableDataset[dict[str, Any]]):
 
 @DATASETS.register_module()
 class ComboSizedStream(ComboStream):
-    """A stream that knows its length."""
+    """A stream with a length."""
 
     def __len__(self) -> int:
         return len(self.points)
 
 
 class ComboLoader:
-    """A data loader as a user writes one: it shuffles from a seed, and has state."""
+    """A custom data loader with state, which shuffles from a seed."""
 
     def __init__(self, batch_size: int, drop_last: bool = False, length: int = LENGTH) -> None:
         self.dataset = ComboPoints(length, noise=0.0)
@@ -174,7 +174,7 @@ class ComboLoader:
 
 @DATA_SAMPLERS.register_module()
 class ComboSampler(Sampler[int]):
-    """A sampler as a user writes one: its order depends on the seed and the epoch alone."""
+    """A custom sampler, whose order depends only on the seed and the epoch."""
 
     def __init__(self, dataset: Any, seed: int) -> None:
         self.dataset = dataset
@@ -194,7 +194,7 @@ class ComboSampler(Sampler[int]):
 
 @DATA_SAMPLERS.register_module()
 class ComboBatchSampler(Sampler[list[int]]):
-    """A batch sampler as a user writes one: batches of growing size."""
+    """A custom batch sampler with batches of increasing size."""
 
     def __init__(self, sampler: Any, batch_size: int, drop_last: bool = False) -> None:
         self.sampler = sampler
@@ -216,7 +216,7 @@ class ComboBatchSampler(Sampler[list[int]]):
 
 
 class RunningMean(nn.Module):
-    """Subtracts a running mean: a layer with buffers that also takes a batch of one sample."""
+    """A layer with buffers that subtracts a running mean, and supports batches of one sample."""
 
     mean: Tensor
     batches: Tensor
@@ -240,14 +240,14 @@ class ComboNet(BaseModel):
     """A small network whose step draws from all three generators.
 
     Args:
-        width: of the hidden layer.
-        norm: ``batch`` or ``running``: the layer with buffers.
-        draws: whether the step draws from ``random`` and ``numpy.random`` too.
-        hub: whether it writes to the message hub.
-        late: whether a branch takes part, which a switch may change.
-        memory: how many samples a training step can hold; None for any number.
-        two_losses: whether two optimizers train it, one for each part.
-        random_init: whether its initial weights are drawn when the run initialises them.
+        width: width of the hidden layer.
+        norm: the layer with buffers, ``batch`` or ``running``.
+        draws: whether the step also draws from ``random`` and ``numpy.random``.
+        hub: whether the model writes to the message hub.
+        late: whether an additional branch is used, which a switch may change.
+        memory: maximum number of samples in a training step; None for no limit.
+        two_losses: whether two optimizers train the model, one for each part.
+        random_init: whether the initial weights are drawn when the run initializes them.
     """
 
     def __init__(
@@ -308,7 +308,7 @@ class ComboNet(BaseModel):
         return outputs
 
     def _step_of_two(self, data: Any, wrappers: Any) -> dict[str, Tensor]:
-        """Updates body and head one after the other, as a GAN does; the head every other time only."""
+        """Update first the body and then the head, as in a GAN; the head only every other time."""
         outputs = {}
         for name in ("body", "head"):
             if name == "head" and MessageHub.get_current_instance().get_info("iter", 0) % 2:
@@ -324,7 +324,7 @@ class ComboNet(BaseModel):
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class ComboTwoOptimizers:
-    """Makes two optimizers of the same settings, for body and head."""
+    """A constructor of two optimizers with the same settings, for body and head."""
 
     def __init__(self, optim_wrapper_cfg: Any, paramwise_cfg: Any = None) -> None:
         self.cfg = {**optim_wrapper_cfg, "paramwise_cfg": paramwise_cfg}
@@ -337,7 +337,7 @@ class ComboTwoOptimizers:
 
 @METRICS.register_module()
 class ComboScore(BaseMetric):
-    """Two numbers that change with every bit of the weights, one of them from the random numbers of the validation."""
+    """A metric with two values that depend on every bit of the weights, one also on random numbers of the validation."""
 
     default_prefix = "val"
 
@@ -356,7 +356,7 @@ class ComboScore(BaseMetric):
 
 @HOOKS.register_module()
 class ComboHook(Hook):
-    """A hook of a user that has state, and an effect on the training that depends on it."""
+    """A custom hook with state that affects training."""
 
     priority = "LOW"
 
@@ -378,7 +378,7 @@ class ComboHook(Hook):
 
 
 class Recorder(Hook):
-    """Writes a line for every iteration: its samples, learning rates, loss, and a sum of the weights after it."""
+    """Write a line for every iteration: its samples, learning rates, loss, and a checksum of the weights after it."""
 
     priority = "VERY_HIGH"
 
@@ -415,14 +415,14 @@ def _momentum(group: Mapping[str, Any]) -> Any:
 
 
 class Cut(Hook):
-    """Ends a run somewhere.
+    """End a run at a certain point.
 
     Args:
         how: ``stop``, ``kill``, ``error``, or the name of a signal; ``again`` for a stop after which the same
-            ``Runner`` trains once more, as in a notebook.
-        at: the first of the places at which it acts is after so many iterations.
-        place: ``first`` or ``last`` of the hooks after an iteration; ``epoch``: the end of an epoch; ``val``: after
-            the first batch of a validation.
+            ``Runner`` continues training, as in a notebook.
+        at: number of iterations after which the hook acts, at the next ``place``.
+        place: ``first`` or ``last``: before or after the other hooks at the end of an iteration; ``epoch``: at the end
+            of an epoch; ``val``: after the first batch of a validation.
     """
 
     def __init__(self, how: str, at: int, place: str) -> None:
@@ -461,4 +461,4 @@ class Cut(Hook):
 
 
 class CutError(RuntimeError):
-    """Ends a run in its validation."""
+    """An error that ends a run during validation."""

@@ -1,9 +1,9 @@
-"""Random combinations of the features that have state, cut at random, resumed, and compared bit by bit.
+"""Random combinations of stateful features, interrupted at random, resumed, and compared bit by bit.
 
-A combination is a dictionary of choices, drawn from a seed. Its run is trained once without a cut, and once cut by a
-stop, a kill, a signal or an error in the validation, and resumed each time: with the config as it was, or with one of
-``CHANGES``. Both must end with the same bits, see the same samples and learning rates, and leave the same files; of a
-change, with what docs/resuming.md says. What fails is reduced to the smallest combination that fails in the same way.
+A combination is a dictionary of choices, drawn from a seed. It is trained once without interruption, and once
+interrupted by stops, kills, signals or errors in the validation, each followed by a resume: with the same config, or
+with one of ``CHANGES``. Both runs must have the same samples, learning rates, files and bits, or after a change, the
+result documented in docs/resuming.md. A failure is reduced to the smallest combination that fails in the same way.
 
 From a shell, for thousands of seeds (about a third of a second each)::
 
@@ -12,10 +12,10 @@ From a shell, for thousands of seeds (about a third of a second each)::
 and for one combination, as the report prints it::
 
     python tests/support/combinations.py --run '{"average": "ema", "cuts": [["stop", 3, "last"]]}'
-    python tests/support/combinations.py --run 1234    # that of a seed
+    python tests/support/combinations.py --run 1234    # the combination of a seed
 
-The exit status is 1 if anything failed. A new feature becomes part of it by a line in ``FEATURES`` and what it means in
-:func:`config_of`; a new change by an entry of ``CHANGES``.
+The exit status is 1 if anything failed. To add a feature, add a line to ``FEATURES`` and implement it in
+:func:`config_of`; to add a change, add an entry to ``CHANGES``.
 """
 
 import argparse
@@ -128,7 +128,7 @@ FEATURES: dict[str, tuple[Any, ...]] = {
     "out_dir": (False, True),
     "published": (False, True),
 }  # fmt: skip
-"""The choices of each feature, the default first. One that is listed several times is drawn as often."""
+"""The choices of each feature, the default first. Repeated ones are drawn more often."""
 
 DEFAULTS: Combination = {
     **{name: options[0] for name, options in FEATURES.items()}, "cuts": [], "change": None
@@ -139,7 +139,7 @@ _LR = {"Adadelta": 0.5, "Rprop": 0.001, "RMSprop": 0.01, "Adagrad": 0.05, "AdamW
 
 
 def settle(chosen: Mapping[str, Any]) -> Combination:
-    """Returns a combination with all its keys, and without choices that exclude each other by their nature."""
+    """Return a combination with all keys, in which mutually exclusive choices are resolved."""
     c = {**DEFAULTS, **chosen}
     indexed = c["dataset"] in ("map", "batches", "tensors")
     if c["dataset"] == "endless" and c["loop"] == "epoch":
@@ -151,7 +151,7 @@ def settle(chosen: Mapping[str, Any]) -> Combination:
     if c["dataset"] == "loader":
         c.update(workers=0, nan=False)
     if c["dataset"] == "stream":
-        c["workers"] = min(c["workers"], 1)  # workers end apart, so that the length is not what the dataset says
+        c["workers"] = min(c["workers"], 1)  # workers end separately, so the length differs from that of the dataset
     if c["dataset"] == "tensors" or c["batches_per_epoch"]:
         if c["sampler"] == "ClassAwareSampler":
             c["sampler"] = "DefaultSampler"
@@ -169,7 +169,7 @@ def settle(chosen: Mapping[str, Any]) -> Combination:
         c["persistent"] = False
     if c["halve"]:
         c.update(two=False, norm="running")
-    if c["norm"] == "batch":  # it refuses a batch of one
+    if c["norm"] == "batch":  # it rejects a batch of one
         c.update(drop_last=True, batch_sampler=None)
     if c["two"]:
         c.update(paramwise=None, compile=False, clip=c["clip"] if c["switch"] != "clip" else None)
@@ -201,7 +201,7 @@ def settle(chosen: Mapping[str, Any]) -> Combination:
     if c["nan_guard"] is None:
         c["nan"] = False
     if c["nan_guard"] == "rollback" and (c["two"] or c["nan_interval"] > 1):
-        c["user_hook"] = False  # it acts on losses, also on those of iterations that are undone
+        c["user_hook"] = False  # it depends on losses, also on those of iterations that are undone
     c["second_saver"] = c["second_saver"] and c["save_by"] is not None
     if c["cuts"] == []:
         c["change"] = None
@@ -209,12 +209,12 @@ def settle(chosen: Mapping[str, Any]) -> Combination:
 
 
 def short(c: Mapping[str, Any]) -> Combination:
-    """Returns what in a combination is not the default."""
+    """Return the choices of a combination that differ from the default."""
     return {name: value for name, value in settle(c).items() if value != DEFAULTS[name]}
 
 
 def draw(seed: int) -> Combination:
-    """Returns the combination of a seed: some with a few features, some with many."""
+    """Return the combination of a seed: some have few features, some many."""
     chance = random.Random(seed)
     share = chance.choice((0.1, 0.2, 0.3, 0.4, 0.5))
     c = {name: chance.choice(options) for name, options in FEATURES.items() if chance.random() < share}
@@ -232,13 +232,13 @@ def draw(seed: int) -> Combination:
 
 
 def labels(c: Mapping[str, Any]) -> set[str]:
-    """Returns the choices of a combination that are not the default, as the report names them."""
+    """Return labels for the report of the choices that differ from the default."""
     names = {f"{name}={value}" for name, value in short(c).items() if name != "cuts"}
     return names | {f"cut={how}, {place}" for how, _, place in c["cuts"]}
 
 
 def avoid(c: Combination, without: Iterable[str]) -> Combination:
-    """Returns a combination without some choices, which begin as :func:`labels` names them: those become defaults."""
+    """Return a combination in which the choices with certain prefixes of :func:`labels` are reset to defaults."""
     starts = tuple(without)
     c = {
         **c,
@@ -262,7 +262,7 @@ def _draw_cut(chance: random.Random, c: Mapping[str, Any]) -> list[Any]:
 
 
 def config_of(c: Combination) -> dict[str, Any]:
-    """Returns the config of a combination, as it would stand in a file."""
+    """Return the config of a combination, as in a config file."""
     by_epoch = c["loop"] == "epoch"
     config: dict[str, Any] = {
         "model": _model(c),
@@ -298,7 +298,7 @@ def config_of(c: Combination) -> dict[str, Any]:
 
 
 def max_iters_of(c: Combination) -> int:
-    """Returns how many iterations a loop by iterations has; of one by epochs, about so many."""
+    """Return the number of iterations of an iteration-based loop; approximate for an epoch-based one."""
     return 4 * int(c["length"]) + 1
 
 
@@ -474,7 +474,7 @@ def _hooks(c: Combination) -> list[dict[str, Any]]:
 
 
 def make_runner(c: Combination, work_dir: Path, resume: bool, hooks: list[Any]) -> Runner:
-    """Returns the run of a combination."""
+    """Return the runner of a combination."""
     config = config_of(c)
     switches = {name: config.pop(name) for name in ("compile", "activation_checkpointing") if name in config}
     saver = config["default_hooks"]["checkpoint"]
@@ -492,7 +492,7 @@ def make_runner(c: Combination, work_dir: Path, resume: bool, hooks: list[Any]) 
 
 
 def _other_weights(c: Combination, folder: Path) -> Path:
-    """Returns the file of the checkpoint that fine-tuning starts from."""
+    """Return the path of the checkpoint that fine-tuning starts from."""
     file = folder / "other.pth"
     if not file.exists():
         model = MODELS.build({**_model(c), "width": 6})
@@ -508,13 +508,13 @@ def _other_weights(c: Combination, folder: Path) -> Path:
 
 @dataclass
 class Left:
-    """What a run has left.
+    """The results of a run.
 
     Args:
-        folder: where, but for what says otherwise.
+        folder: folder of the run, unless specified otherwise.
         outcome: ``done``, ``refused: …``, ``error: …`` or ``hangs``.
-        segments: for each process, a row for each iteration.
-        stopped: names of the files that stops in between have left.
+        segments: a list per process with a row per iteration.
+        stopped: names of the checkpoints written at intermediate stops.
         printed: all log lines of the last process.
     """
 
@@ -526,7 +526,7 @@ class Left:
 
     @property
     def rows(self) -> dict[int, dict[str, Any]]:
-        """For each iteration the last row."""
+        """The last row of each iteration."""
         return {row["iter"]: row for segment in self.segments for row in segment}
 
 
@@ -535,14 +535,14 @@ _END = "end.pth"
 
 
 def train(c: Combination, base: Path, name: str, *, uncut: bool = False, resumed: Combination | None = None) -> Left:
-    """Trains a combination to its end, with its cuts or without.
+    """Train a combination to its end, with or without interruptions.
 
     Args:
         c: the combination.
-        base: a folder; all runs take place in the same folder in it, so that no path tells them apart.
-        name: what to call that folder in the end.
-        uncut: without cuts.
-        resumed: another combination after the first cut.
+        base: a folder; all runs use the same folder in it, so that their paths do not differ.
+        name: final name of that folder.
+        uncut: train without interruptions.
+        resumed: another combination to use after the first interruption.
     """
     here = base / "run"
     trace = base / f"{name}.trace"
@@ -565,7 +565,7 @@ def train(c: Combination, base: Path, name: str, *, uncut: bool = False, resumed
 
 
 def _segment(c: Combination, here: Path, resume: bool, trace: Path, cut: Cut | None) -> tuple[str, str]:
-    """Trains in one process, this one unless it is to be killed; returns how that ended, and what was logged."""
+    """Train in one process, in this one unless it will be killed; return the outcome and the log."""
     output = io.StringIO()
     if cut is None or cut.how != "kill":
         return _train(c, here, resume, trace, cut, output), output.getvalue()
@@ -606,7 +606,7 @@ def _train(c: Combination, here: Path, resume: bool, trace: Path, cut: Cut | Non
             runner.save_checkpoint(here, _END)
             return "done"
     except (KeyboardInterrupt, SystemExit, CutError):
-        if cut is None or not cut.done:  # somebody wants to end all this
+        if cut is None or not cut.done:  # requested by the user
             raise
         return "cut"
     except (ConfigError, CheckpointError) as error:
@@ -636,7 +636,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _stop_file(folder: Path) -> list[str]:
-    """Returns the name of the file that a stop has left."""
+    """Return the name of the checkpoint that a stop has written."""
     try:
         last = read_last_checkpoint(folder)
         if last is not None and "stopped" in load_checkpoint_file(last)["meta"]:
@@ -660,14 +660,14 @@ _ROW = ("samples", "lr", "momentum", "loss", "weights")
 
 
 def differences(c: Combination, cut: Left, whole: Left, parts: str = "all") -> list[str]:
-    """Returns a line for everything that a run that was cut has otherwise than one that was not.
+    """Return a line for each difference between an interrupted and an uninterrupted run.
 
     Args:
         c: the combination.
-        cut: the run that was cut.
-        whole: the run that was not.
-        parts: ``all``; ``training``: what the training sees and makes, but not the files and histories; ``rows``: only
-            what each iteration sees and makes.
+        cut: the interrupted run.
+        whole: the uninterrupted run.
+        parts: ``all``; ``training``: inputs and results of training, without files and histories; ``rows``: only the
+            inputs and results of each iteration.
     """
     if cut.outcome != whole.outcome:
         return [f"outcome: {cut.outcome}, not {whole.outcome}"]
@@ -679,13 +679,13 @@ def differences(c: Combination, cut: Left, whole: Left, parts: str = "all") -> l
         different += [f"end.{line}" for line in lines]
         if parts == "all":
             different += _different_files(c, cut, whole) + _different_logs(cut, whole)
-    if c["nan_guard"] == "rollback" and c["nan_interval"] > 1:  # what a later reading undoes, a stop may spare
+    if c["nan_guard"] == "rollback" and c["nan_interval"] > 1:  # a stop may avoid reads that would be undone later
         different = [line for line in different if not _OF_UNDONE.search(line)]
     return different
 
 
 def _different_bits(cut: Left, file: Path, reference: Path) -> list[str]:
-    """Returns in what two checkpoints differ, but for the times, and for what depends on the files of stops."""
+    """Return the differences between two checkpoints, except times and entries that depend on files of stops."""
     momentary = [_TIMES, _OF_THE_FILES] if cut.stopped else [_TIMES]
     return [line for line in different_bits(file, reference) if not any(one.search(line) for one in momentary)]
 
@@ -721,14 +721,14 @@ def _different_files(c: Combination, cut: Left, whole: Left) -> list[str]:
         different.append(f"files.others: {sorted(others[0])}, not {sorted(others[1])}")
     for name in sorted(found.keys() & expected.keys() - set(cut.stopped)):
         lines = _different_bits(cut, found[name], expected[name])
-        if name.endswith("-DIGEST.pth"):  # a stop at the very end is published, with its epoch counted
+        if name.endswith("-DIGEST.pth"):  # a stop at the end is published, with its epoch counted
             lines = [line for line in lines if not line.startswith(("meta.stopped", "meta.epoch"))]
         different += [f"files.{'best' if name.startswith('best') else 'content'}: {name}: {line}" for line in lines]
     return different
 
 
 def _files_of(folder: Path) -> dict[str, Path]:
-    """Returns the checkpoints by name; those that are published end in a digest that depends on the time."""
+    """Return the checkpoints by name, without the time-dependent digest of published ones."""
     return {
         re.sub(r"-[0-9a-f]{8}\.pth$", "-DIGEST.pth", path.name): path
         for path in folder.rglob("*.pth")
@@ -737,7 +737,7 @@ def _files_of(folder: Path) -> dict[str, Path]:
 
 
 def _with_stops(c: Combination, names: set[str], cut: Left, expected: Mapping[str, Path]) -> set[str]:
-    """Returns the regular files to expect: those of stops count among them, and go in their turn."""
+    """Return the expected regular files; those of stops count as regular and are rotated."""
     saver = _saver(c)
     stops = {name for name in cut.stopped if name not in names}
     if saver is None or saver["max_keep_ckpts"] < 1:
@@ -760,7 +760,7 @@ def _different_logs(cut: Left, whole: Left) -> list[str]:
 
 
 def _logged(folder: Path) -> dict[Any, dict[str, Any]]:
-    """Returns what the log says after each iteration, the times aside."""
+    """Return the log lines after each iteration, without times."""
     lines = {}
     for file in sorted(folder.glob("*/vis_data/scalars.json")):
         for text in file.read_text().splitlines():
@@ -774,12 +774,12 @@ def _logged(folder: Path) -> dict[Any, dict[str, Any]]:
 
 @dataclass
 class Change:
-    """A change of the config on resume, and what must come of it.
+    """A change of the config on resume, and its expected effect.
 
     Args:
-        to: what becomes of the combination.
-        oracle: returns what is wrong.
-        needs: what a combination must have for it.
+        to: returns the changed combination.
+        oracle: returns the errors of the result.
+        needs: condition that a combination must meet.
     """
 
     to: Callable[[Combination], Combination]
@@ -788,7 +788,7 @@ class Change:
 
 
 def _same(parts: str, *words: str) -> Any:
-    """It makes no difference for these parts, and words about it are in the log."""
+    """Return an oracle: these parts are unaffected, and the log contains certain words."""
 
     def oracle(c: Combination, changed: Combination, cut: Left, base: Path) -> list[str]:
         whole = train(c, base, "whole", uncut=True)
@@ -800,9 +800,9 @@ def _same(parts: str, *words: str) -> Any:
 
 
 def _as_from_the_start(parts: str, rates: bool = False, may_refuse: bool = False) -> Any:
-    """From the resume on as if the change had been there from the start.
+    """Check that the result is the same as if the change had been there from the start.
 
-    That holds for all parts where the change makes no difference before the resume; else only for learning rates.
+    This applies to all parts if the change has no effect before the resume, otherwise only to learning rates.
     """
 
     def oracle(c: Combination, changed: Combination, cut: Left, base: Path) -> list[str]:
@@ -826,7 +826,7 @@ def _as_from_the_start(parts: str, rates: bool = False, may_refuse: bool = False
 
 
 def _refused(*words: str) -> Any:
-    """The resume is refused before the first step, with these words in the reason."""
+    """Return an oracle: the resume is rejected before the first step, with these words in the reason."""
 
     def oracle(c: Combination, changed: Combination, cut: Left, base: Path) -> list[str]:
         if cut.outcome.startswith("refused") and all(word in cut.outcome for word in words):
@@ -837,10 +837,10 @@ def _refused(*words: str) -> Any:
 
 
 def _each_sample_once(c: Combination, changed: Combination, cut: Left, base: Path) -> list[str]:
-    """Another batch size: the epoch shows each sample once, but those that the log says come again."""
+    """Check another batch size: an epoch has each sample once, except the number of repeated ones in the log."""
     if cut.outcome != "done":
         return [f"outcome: {cut.outcome}, not done"]
-    said = re.search(r"(\d+) samples are seen again", cut.printed)
+    said = re.search(r"(\d+) samples are repeated", cut.printed)
     again = int(said[1]) if said else 0
     wrong = []
     for epoch in range(c["length"]):
@@ -854,7 +854,7 @@ def _each_sample_once(c: Combination, changed: Combination, cut: Left, base: Pat
 
 
 def _ends_where_it_should(c: Combination, changed: Combination, cut: Left, base: Path) -> list[str]:
-    """It ends with the iteration with which the run that was so from the start ends, or is refused."""
+    """Check that the run ends at the same iteration as with the change from the start, or is rejected."""
     if cut.outcome.startswith("refused"):
         return []
     whole = train(changed, base, "whole", uncut=True)
@@ -976,7 +976,7 @@ CHANGES: dict[str, Change] = {
     "to_epochs": Change(lambda c: {**c, "loop": "epoch"}, _ends_where_it_should, {**_PLAIN, "loop": "iter"}),
     "to_iterations": Change(lambda c: {**c, "loop": "iter"}, _ends_where_it_should, {**_PLAIN, "loop": "epoch"}),
 }  # fmt: skip
-"""Changes on resume by name. The comments of docs/resuming.md are what the oracles say."""
+"""Changes on resume by name. The oracles check the statements in docs/resuming.md."""
 
 
 # --- checking, and finding the smallest
@@ -984,7 +984,7 @@ CHANGES: dict[str, Change] = {
 
 @dataclass
 class Verdict:
-    """What became of a combination.
+    """The result of checking a combination.
 
     Args:
         kind: ``same``, ``refused``, or the kind of the first difference.
@@ -1000,10 +1000,10 @@ class Verdict:
 
 
 def check(chosen: Mapping[str, Any]) -> Verdict:
-    """Trains a combination with its cuts and without, and compares.
+    """Train a combination with and without its interruptions, and compare.
 
     Args:
-        chosen: a combination; the rest are defaults.
+        chosen: choices of the combination; the others are defaults.
     """
     c = settle(chosen)
     folder = tempfile.mkdtemp(prefix="combination_")
@@ -1040,7 +1040,7 @@ def _verdict(lines: list[str]) -> Verdict:
 
 
 def smallest(chosen: Mapping[str, Any], kind: str) -> Combination:
-    """Returns the smallest combination that fails as this one does: one choice after the other becomes the default."""
+    """Return the smallest combination with the same failure, by resetting one choice after the other."""
     least = short(chosen)
     for _ in range(3):
         before = json.dumps(least)
@@ -1055,7 +1055,7 @@ def smallest(chosen: Mapping[str, Any], kind: str) -> Combination:
 
 
 def _smaller(c: Combination) -> Iterator[Combination]:
-    """Yields changes that make a combination smaller, which may have become smaller itself in between."""
+    """Yield changes that make a combination smaller, even if it has since been reduced."""
     for number in reversed(range(len(c["cuts"]))):
         if len(c["cuts"]) > 1 and number < len(c["cuts"]):
             yield {"cuts": [c["cuts"][number]]}
@@ -1082,13 +1082,13 @@ def _smaller(c: Combination) -> Iterator[Combination]:
 
 @dataclass
 class Report:
-    """Counts over many combinations.
+    """Statistics over many combinations.
 
     Args:
-        runs: how many, for each kind of verdict.
-        features: for each choice, and each kind of cut, how many held and how many failed.
+        runs: number of combinations by kind of verdict.
+        features: number of passed and failed combinations by choice and by kind of interruption.
         refusals: the reasons.
-        failures: for the smallest form of each failure the seeds, and what differed.
+        failures: seeds and differences by the smallest form of each failure.
     """
 
     runs: Counter[str] = field(default_factory=Counter)
@@ -1097,7 +1097,7 @@ class Report:
     failures: dict[str, tuple[list[int], list[str]]] = field(default_factory=dict)
 
     def add(self, seed: int, c: Combination, verdict: Verdict, least: Combination | None) -> None:
-        """Counts the verdict about the combination of a seed."""
+        """Count the verdict about the combination of a seed."""
         self.runs["failed" if verdict.failed else verdict.kind] += 1
         for name in labels(c):
             self.features.setdefault(name, [0, 0, 0])[2 if verdict.failed else int(verdict.kind == "refused")] += 1
@@ -1107,7 +1107,7 @@ class Report:
             self.failures.setdefault(json.dumps(least), ([], verdict.lines[:4]))[0].append(seed)
 
     def text(self) -> str:
-        """Returns tables for people."""
+        """Return the report as readable tables."""
         lines = [f"{sum(self.runs.values())} combinations: {dict(self.runs)}", "", f"{'choice':40} held refused failed"]
         lines += [f"{name:40} {row[0]:4} {row[1]:7} {row[2]:6}" for name, row in sorted(self.features.items())]
         lines += ["", "refused:", *(f"  {number:4} {reason}" for reason, number in self.refusals.most_common())]
@@ -1123,11 +1123,11 @@ class Report:
 
 
 def examine(c: Combination, known: Iterable[Combination] = ()) -> tuple[Verdict, Combination | None]:
-    """Checks a combination, and finds the smallest that fails in the same way.
+    """Check a combination, and find the smallest one that fails in the same way.
 
     Args:
         c: the combination.
-        known: smallest combinations that fail. One that is part of this one is taken for its cause if the rest holds.
+        known: smallest failing combinations. If this one contains one of them and passes without it, that is its cause.
     """
     verdict = check(c)
     if not verdict.failed:
@@ -1144,7 +1144,7 @@ def _cuts_last(label: str) -> tuple[bool, str]:
 
 
 def survey(seeds: range, seconds: float = float("inf"), jobs: int = 1, without: Sequence[str] = ()) -> Report:
-    """Examines the combinations of many seeds, as many as the time allows."""
+    """Check the combinations of many seeds, until the time is up."""
     report = Report()
     known: list[Combination] = []
     end = time.monotonic() + seconds
@@ -1179,7 +1179,7 @@ def _examine_seed(without: Sequence[str], seed: int) -> tuple[int, Verdict, Comb
 
 def _begin_process() -> None:
     torch.set_num_threads(1)
-    set_start_method("fork", force=True)  # for data workers: a process that was spawned would spawn them
+    set_start_method("fork", force=True)  # for data workers: a spawned process would spawn them
 
 
 def _examine_alone(seed: int) -> tuple[int, Verdict, Combination | None]:
@@ -1187,7 +1187,7 @@ def _examine_alone(seed: int) -> tuple[int, Verdict, Combination | None]:
 
 
 def main() -> int:
-    """Examines seeds, or one combination."""
+    """Check seeds, or one combination."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seeds", default="0:100", help="first:last+1")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no more after this time")

@@ -1,4 +1,4 @@
-"""What the tests of config files share."""
+"""Helpers for tests of config files."""
 
 import textwrap
 from pathlib import Path
@@ -8,7 +8,7 @@ from trainwright.engine import ConfigDict
 
 
 def write(files: dict[str, str]) -> None:
-    """Writes files, dedented, with the folders that they need."""
+    """Write dedented files, creating their folders."""
     for name, text in files.items():
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -16,7 +16,7 @@ def write(files: dict[str, str]) -> None:
 
 
 def origins(keys: Any, path: str = "") -> dict[str, str]:
-    """Returns the origin of every key of a config, as text, by dotted path."""
+    """Return the origin of every key of a config, as text, by dotted path."""
     found = {}
     for key in keys:
         here = f"{path}.{key}" if path else str(key)

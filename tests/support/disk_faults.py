@@ -1,6 +1,6 @@
-"""What a process does to the disk while it saves, and faults at each of these operations.
+"""Tracing the disk operations of a save, and injecting faults into each of them.
 
-Everything here changes the process that calls it; call it in one that was forked for the purpose.
+These functions patch the calling process, so call them in a process that was forked for the purpose.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ HALF = 20_000
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """While active, a folder is a disk of its own, of ``size`` bytes; where mounting is not allowed the test is skipped."""
+    """Mount a separate disk of ``size`` bytes on a folder, or skip the test if mounting is not allowed."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     try:
@@ -39,7 +39,7 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
 
 
 def fill(file: Path, room: int = 0) -> None:
-    """Writes a file until no more than ``room`` bytes are left on its disk."""
+    """Fill a disk with a file until at most ``room`` bytes are free."""
     with file.open("wb", buffering=0) as opened:
         try:
             while True:
@@ -51,10 +51,10 @@ def fill(file: Path, room: int = 0) -> None:
 
 
 def watch(act: Callable[[str], Any]) -> None:
-    """Calls ``act`` before each operation of a save, with its name: ``"fsync iter_8.pth"``.
+    """Call ``act`` before each disk operation of a save, with its name: ``"fsync iter_8.pth"``.
 
-    The operations are ``open`` (when it is done), ``half`` (half-way through writing), ``fsync``, ``replace``, ``link`` and ``unlink``, of
-    checkpoints and of ``last_checkpoint``, and ``fsync folder``. A temporary file has the name of what it is to become.
+    The operations are ``open`` (after opening), ``half`` (halfway through writing), ``fsync``, ``replace``, ``link`` and ``unlink``, of
+    checkpoints and of ``last_checkpoint``, and ``fsync folder``. A temporary file is reported under its final name.
     """
 
     def watched(function: Callable[..., Any], operation: str, which: int = 0) -> Callable[..., Any]:
@@ -83,7 +83,7 @@ def watch(act: Callable[[str], Any]) -> None:
 
 
 class _File:
-    """A file that reports when about half of it is written, and on its way to the disk."""
+    """A file that reports when about half of it is written and flushed."""
 
     def __init__(self, file: Any, report: Callable[[], None]) -> None:
         self._file = file
@@ -113,18 +113,18 @@ class _File:
 
 
 def trace(file: Path) -> None:
-    """Writes the name of every operation to a file."""
+    """Write the name of every operation to a file."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     watch(lambda operation: os.write(descriptor, f"{operation}\n".encode()))
 
 
 def kill_at(operation: str, number: int = 1) -> None:
-    """Ends the process with SIGKILL just before it does an operation for the n-th time."""
+    """Kill the process with SIGKILL just before the n-th occurrence of an operation."""
     send_at(operation, number, signal.SIGKILL)
 
 
 def send_at(operation: str, number: int, what: int) -> None:
-    """Sends the process a signal just before it does an operation for the n-th time."""
+    """Send the process a signal just before the n-th occurrence of an operation."""
     seen = []
 
     def act(name: str) -> None:
@@ -136,13 +136,13 @@ def send_at(operation: str, number: int, what: int) -> None:
 
 
 def fail_at(pattern: str, first: int, last: int, error: int = errno.EIO) -> None:
-    """Lets operations fail.
+    """Make operations fail.
 
     Args:
         pattern: regular expression for the names of the operations.
-        first: the first one of them that fails, counted from 1.
-        last: the last one.
-        error: what the system says.
+        first: number of the first occurrence that fails, counted from 1.
+        last: number of the last one.
+        error: the system error to raise.
     """
     seen = []
 
@@ -156,7 +156,7 @@ def fail_at(pattern: str, first: int, last: int, error: int = errno.EIO) -> None
 
 
 def _name_of(what: Any) -> str | None:
-    """Returns the name of a checkpoint (what a temporary file is to become), ``folder``, or None for all else."""
+    """Return the name of a checkpoint (the final name of a temporary file), ``folder``, or None for other paths."""
     if isinstance(what, int):
         what = os.readlink(f"/proc/self/fd/{what}")  # noqa: PTH115
         if os.path.isdir(what):  # noqa: PTH112

@@ -1,4 +1,4 @@
-"""What tests run in several real processes. Targets of ``spawn`` cannot live in test files."""
+"""Functions that tests run in several processes. Targets of ``spawn`` cannot be defined in test files."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ import torch.multiprocessing
 
 
 def run_processes(target: Callable[..., Any], *args: Any, world_size: int = 2) -> list[Any]:
-    """Runs ``target(*args)`` in processes of one gloo group, and returns what each returned, by rank."""
+    """Run ``target(*args)`` in the processes of a gloo group, and return the results by rank."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -36,7 +36,7 @@ def _worker(
 
 
 def collectives(folder: str) -> dict[str, Any]:
-    """Calls every collective once; what it gives in this process, by name."""
+    """Call every collective once, and return the results in this process by name."""
     from trainwright.engine import distributed as d
 
     rank = d.get_rank()
@@ -97,11 +97,11 @@ Case = tuple[list[dict[str, Any]], dict[str, torch.Tensor], bool]
 
 
 def evaluate_cases(cases: list[Case]) -> list[dict[str, Any]]:
-    """Evaluates this process's share of some samples, padded as the default sampler pads.
+    """Evaluate this rank's samples, padded like the default sampler does.
 
     Args:
-        cases: for each evaluation the configs of the metrics, the fields of the samples, and whether to hand
-            over batches rather than lists.
+        cases: for each evaluation the configs of the metrics, the fields of the samples, and whether to pass
+            batches rather than lists.
     """
     from trainwright.engine.distributed import get_dist_info
     from trainwright.engine.evaluation.evaluator import Evaluator
@@ -123,7 +123,7 @@ def evaluate_cases(cases: list[Case]) -> list[dict[str, Any]]:
 
 
 def evaluate_seg_maps(truth: torch.Tensor, guess: torch.Tensor) -> dict[str, Any]:
-    """Evaluates this process's share of some class maps, (N, H, W), padded as the default sampler pads."""
+    """Evaluate this rank's class maps, (N, H, W), padded like the default sampler does."""
     from trainwright.engine.distributed import get_dist_info
     from trainwright.engine.evaluation.evaluator import Evaluator
     from trainwright.engine.structures.pixel_data import PixelData
@@ -139,7 +139,7 @@ def evaluate_seg_maps(truth: torch.Tensor, guess: torch.Tensor) -> dict[str, Any
 
 
 def evaluate_scores(scores: torch.Tensor, truth: torch.Tensor) -> dict[str, Any]:
-    """Evaluates this process's share of multi-label scores and truth, (N, C), padded as the default sampler pads."""
+    """Evaluate this rank's multi-label scores and targets, (N, C), padded like the default sampler does."""
     from trainwright.engine.distributed import get_dist_info
     from trainwright.engine.evaluation.evaluator import Evaluator
     from trainwright.engine.structures.sample import DataSample
@@ -153,7 +153,7 @@ def evaluate_scores(scores: torch.Tensor, truth: torch.Tensor) -> dict[str, Any]
 
 
 def nearest_neighbours(features: torch.Tensor, labels: torch.Tensor) -> list[Any]:
-    """Returns what each process knows of the training images, gathered by all of them."""
+    """Return the training images that each rank has after gathering them."""
     from torch.utils.data import TensorDataset
 
     from trainwright.models import KNNClassifier
@@ -167,7 +167,7 @@ def nearest_neighbours(features: torch.Tensor, labels: torch.Tensor) -> list[Any
 
 
 def evaluate_instances(metrics: list[dict[str, Any]], samples: list[Any], meta: dict[str, Any]) -> dict[str, Any]:
-    """Evaluates this process's share of some samples with predictions, padded as the default sampler pads."""
+    """Evaluate this rank's samples with predictions, padded like the default sampler does."""
     from trainwright.engine.distributed import get_dist_info
     from trainwright.engine.evaluation.evaluator import Evaluator
 
@@ -180,7 +180,7 @@ def evaluate_instances(metrics: list[dict[str, Any]], samples: list[Any], meta: 
 
 
 class Twice(torch.utils.data.Sampler[list[int]]):
-    """A batch sampler that shows every index of a sampler twice, in one batch."""
+    """A batch sampler whose batches contain each index of a sampler twice."""
 
     def __init__(self, sampler: Any, batch_size: int) -> None:
         self.sampler = sampler
@@ -193,7 +193,7 @@ class Twice(torch.utils.data.Sampler[list[int]]):
 
 
 class Stream(torch.utils.data.IterableDataset[int]):
-    """Five numbers without a length; each process has its own."""
+    """An iterable dataset of five numbers without a length; each process has different ones."""
 
     def __iter__(self) -> Iterator[int]:
         from trainwright.engine.distributed import get_rank, get_world_size
@@ -202,7 +202,7 @@ class Stream(torch.utils.data.IterableDataset[int]):
 
 
 def evaluated_samples(folder: str) -> dict[str, list[int]]:
-    """Returns the samples that come to ``compute_metrics`` in a validation by this process, by kind of loader."""
+    """Return the samples that ``compute_metrics`` gets in a validation by this process, by kind of loader."""
     from torch.utils.data import DataLoader, DistributedSampler
 
     from trainwright.engine.distributed import get_world_size

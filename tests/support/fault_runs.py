@@ -1,7 +1,7 @@
-"""Small runs that have everything a checkpoint holds, each in a process of its own, faults for them, and a comparison.
+"""Small runs with every kind of state in a checkpoint, faults to inject into them, and a comparison of the results.
 
-A run is ``trainwright train`` in a process that is forked from the one of the tests: it is killed, stopped and resumed
-like any other, but needs no seconds to import PyTorch.
+A run is ``trainwright train`` in a process forked from that of the tests: it can be killed, stopped and resumed like
+any other, without spending seconds on importing PyTorch.
 """
 
 import json
@@ -36,7 +36,7 @@ NOTES = ".notes"
 
 @MODELS.register_module()
 class NoisyNet(nn.Module):
-    """A classifier of 4 x 4 images that draws from all random generators while it trains."""
+    """A classifier of 4 x 4 images that draws from all random generators during training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class NoisyImages(Dataset[tuple[Tensor, int]]):
     """Images of three classes, 4 x 4, augmented by all three random generators.
 
     Args:
-        length: how many.
+        length: number of images.
     """
 
     def __init__(self, length: int = TRAINING_SAMPLES) -> None:
@@ -77,7 +77,7 @@ class NoisyImages(Dataset[tuple[Tensor, int]]):
 
 @HOOKS.register_module()
 class Notes(Hook):
-    """Writes down, beside the run's folder, at which iteration a process began and which ones it finished."""
+    """Record, next to the run's folder, the first iteration of a process and the iterations that it finished."""
 
     priority = "HIGHEST"
 
@@ -93,18 +93,18 @@ class Notes(Hook):
 
 
 def write_config(folder: Path, *, by_epoch: bool = True, workers: int = 0, **changes: Any) -> Path:
-    """Writes the config of a small run and returns its file.
+    """Write the config of a small run and return its path.
 
-    It has random augmentation, dropout, accumulation over three batches, gradient clipping, two schedules, an average
-    of the weights, early stopping, and a checkpoint every four iterations, of which the newest two are kept and the
-    best.
+    The run has random augmentation, dropout, accumulation over three batches, gradient clipping, two schedulers,
+    averaged weights, early stopping, and a checkpoint every four iterations, of which the newest two and the best are
+    kept.
 
     Args:
-        folder: where to; its name is the config's.
-        by_epoch: three epochs of six iterations each and a validation after each; or 18 iterations, and a validation
-            after every five.
-        workers: data workers.
-        **changes: dotted keys, with ``__`` for the dots, and their values.
+        folder: folder of the config, which is named after it.
+        by_epoch: train three epochs of six iterations, with a validation after each; otherwise 18 iterations, with a
+            validation after every five.
+        workers: number of data workers.
+        **changes: values by dotted key, with ``__`` in place of dots.
     """
     train_cfg = {"by_epoch": True, "max_epochs": 3} if by_epoch else {"max_iters": MAX_ITERS, "val_interval": 5}
     loader = {"batch_size": 4, "num_workers": workers, "collate_fn": "default_collate"}
@@ -163,14 +163,14 @@ def write_config(folder: Path, *, by_epoch: bool = True, workers: int = 0, **cha
 def train(
     config: Path, work_dir: Path, *arguments: str, before: Callable[[], Any] | None = None, resume: bool = False
 ) -> Process:
-    """Starts ``trainwright train`` in a process of its own.
+    """Start ``trainwright train`` in a separate process.
 
     Args:
-        config: the config's file.
-        work_dir: the run's folder.
-        *arguments: further words of the command.
-        before: called in the new process, first; here faults are prepared.
-        resume: go on from the newest checkpoint.
+        config: path of the config.
+        work_dir: folder of the run.
+        *arguments: further command line arguments.
+        before: called first in the new process, to set up faults.
+        resume: resume from the newest checkpoint.
     """
 
     def action() -> int:
@@ -185,7 +185,7 @@ def train(
 
 
 def at_forward(training: bool, number: int, act: Callable[[], Any]) -> None:
-    """Makes this process do something within the n-th training step, or the n-th batch of the validations."""
+    """Make this process call a function during the n-th training step, or the n-th validation batch."""
     seen = count(1)
     forward = NoisyNet.forward
 
@@ -198,7 +198,7 @@ def at_forward(training: bool, number: int, act: Callable[[], Any]) -> None:
 
 
 def at_sample(index: int, act: Callable[[], Any]) -> None:
-    """Makes this process, or its data workers, do something whenever a training sample is loaded."""
+    """Make this process, or its data workers, call a function whenever a training sample is loaded."""
     get = NoisyImages.__getitem__
 
     def watched(self: NoisyImages, asked: int) -> tuple[Tensor, int]:
@@ -210,7 +210,7 @@ def at_sample(index: int, act: Callable[[], Any]) -> None:
 
 
 def when_saved(act: Callable[[], Any]) -> Callable[[], None]:
-    """Returns what waits for a save in the background, and then does something."""
+    """Return a function that waits for a background save, and then calls another one."""
 
     def wait_and_act() -> None:
         for thread in threading.enumerate():
@@ -222,13 +222,13 @@ def when_saved(act: Callable[[], Any]) -> Callable[[], None]:
 
 
 def send(*numbers: int) -> None:
-    """Sends this process signals, one after the other."""
+    """Send signals to this process, one after the other."""
     for number in numbers:
         os.kill(os.getpid(), number)
 
 
 def lost_iterations(work_dir: Path) -> list[int]:
-    """Returns for each resume how many finished iterations had to be done again."""
+    """Return the number of finished iterations that were repeated, for each resume."""
     lost = []
     done = 0
     for what, number in re.findall(r"(begin|done) (\d+)", notes_of(work_dir)):
@@ -239,20 +239,20 @@ def lost_iterations(work_dir: Path) -> list[int]:
 
 
 def notes_of(work_dir: Path) -> str:
-    """Returns what a run has noted: when it began and which iterations are done."""
+    """Return the records of a run: the first iteration of each process, and finished iterations."""
     file = work_dir.with_name(f"{work_dir.name}{NOTES}")
     return file.read_text() if file.exists() else ""
 
 
 def files_of(work_dir: Path) -> list[str]:
-    """Returns the names of the checkpoints in a folder, and of whatever lies hidden beside them."""
+    """Return the names of the checkpoints and hidden files in a folder."""
     return sorted(path.name for path in work_dir.iterdir() if path.suffix == ".pth" or path.name.startswith("."))
 
 
 def differences(work_dir: Path, reference: Path) -> list[str]:
-    """Compares all that two runs have left: the same files, and in each the same bits.
+    """Compare the output of two runs, which must have the same files with the same bits.
 
-    Only times, and what has the folder's name in it, may differ.
+    Only times, and entries with the name of the folder, may differ.
     """
     here, there = files_of(work_dir), files_of(reference)
     if here != there:
@@ -268,7 +268,7 @@ def differences(work_dir: Path, reference: Path) -> list[str]:
 
 @dataclass
 class Row:
-    """What became of all faults of a kind."""
+    """Counts of the outcomes of one kind of fault."""
 
     faults: int = 0
     resumed: int = 0
@@ -278,17 +278,17 @@ class Row:
 
 
 class Tally:
-    """Counts faults, and compares what is left after them with what a run without them leaves."""
+    """A counter of faults that compares the results with those of an uninterrupted run."""
 
     def __init__(self, rows: dict[str, Row]) -> None:
         self._rows = rows
 
     def row(self, kind: str) -> Row:
-        """Returns the counts of a kind of fault."""
+        """Return the counts of a kind of fault."""
         return self._rows.setdefault(kind, Row())
 
     def note(self, kind: str, *, faults: int, identical: bool, resumed: int = 0) -> None:
-        """Takes note of a comparison that was made elsewhere."""
+        """Record the result of a comparison made elsewhere."""
         row = self.row(kind)
         row.faults += faults
         row.resumed += resumed
@@ -296,14 +296,14 @@ class Tally:
         row.identical += identical
 
     def compare(self, kind: str, work_dir: Path, reference: Path, *, faults: int = 1, most_lost: int) -> None:
-        """Takes note of a run that survived faults, and fails unless it ended with the bits of the reference.
+        """Record a run that survived faults, and fail unless it is bit-identical to the reference.
 
         Args:
             kind: kind of fault.
-            work_dir: the run's folder.
-            reference: that of the run that nothing disturbed.
-            faults: how many faults there were.
-            most_lost: how many iterations may at most have been done again after one fault.
+            work_dir: folder of the run.
+            reference: folder of the uninterrupted run.
+            faults: number of faults.
+            most_lost: maximum number of repeated iterations per fault.
         """
         row = self.row(kind)
         lost = lost_iterations(work_dir)
@@ -319,12 +319,12 @@ class Tally:
 
 @dataclass
 class Reference:
-    """A run that nothing disturbed.
+    """An uninterrupted run.
 
     Args:
-        config: its config.
-        work_dir: what it left.
-        seconds: how long it took.
+        config: path of its config.
+        work_dir: its folder.
+        seconds: its duration.
     """
 
     config: Path

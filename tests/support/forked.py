@@ -1,4 +1,4 @@
-"""Processes forked from the one of the tests: they are signalled and killed like any other, but need no seconds to import PyTorch."""
+"""Processes forked from that of the tests, which can be signaled and killed without importing PyTorch again."""
 
 import contextlib
 import os
@@ -17,8 +17,8 @@ class Process:
     """A process forked from this one.
 
     Args:
-        action: what it does; an exception ends it with a traceback and status 1.
-        output: file for what it prints.
+        action: function to run; an exception ends the process with a traceback and status 1.
+        output: file for its output.
     """
 
     def __init__(self, action: Callable[[], Any], output: Path) -> None:
@@ -31,7 +31,7 @@ class Process:
             _run(action, output)
 
     def wait(self, timeout: float = 60) -> int:
-        """Waits for its end, and returns its status as ``subprocess`` does: negative after a signal."""
+        """Wait for the process to exit, and return its status like ``subprocess``: negative after a signal."""
         end = time.monotonic() + timeout
         while self._status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -47,32 +47,32 @@ class Process:
         return self._status
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Sends a signal."""
+        """Send a signal."""
         os.kill(self.pid, number)
 
     def kill_group(self, number: int) -> None:
-        """Sends a signal to it and to all that it started."""
+        """Send a signal to the process and its children."""
         os.killpg(self.pid, number)
 
     def wait_until(self, condition: Callable[[], bool], timeout: float = 60) -> None:
-        """Waits until something holds, or the time is up."""
+        """Wait until a condition holds, or until a timeout."""
         end = time.monotonic() + timeout
         while not condition() and time.monotonic() < end:
             time.sleep(0.002)
 
     @property
     def printed(self) -> str:
-        """What it has printed so far."""
+        """The output so far."""
         return self.output.read_text() if self.output.exists() else ""
 
     def _end_group(self) -> None:
-        """Ends data workers that have not yet noticed that their parent is gone."""
+        """Kill data workers that have not yet noticed that their parent is dead."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
 
 def _run(action: Callable[[], Any], output: Path) -> NoReturn:
-    """Does the action in this new process, and ends it as the interpreter would."""
+    """Run the action in this new process, and exit like the interpreter does."""
     status = 1
     try:
         os.setsid()
@@ -94,11 +94,11 @@ def _run(action: Callable[[], Any], output: Path) -> NoReturn:
 
 
 def trainwright(words: Sequence[str], folder: Path) -> Process:
-    """Starts the command in a process of its own.
+    """Start the command in a separate process.
 
     Args:
-        words: those after ``trainwright``.
-        folder: where it stands.
+        words: arguments after ``trainwright``.
+        folder: current folder of the process.
     """
 
     def action() -> int:

@@ -1,4 +1,4 @@
-"""The runs whose checkpoints are kept in ``tests/data``, so that every later version proves that it reads them.
+"""The runs with checkpoints in ``tests/data``, which every later version must be able to read.
 
 Those of version 0.1.0, at commit 207d1bc, were written with ``python -m old_runs tests/data``, with ``tests/support``
 in ``PYTHONPATH``.
@@ -20,27 +20,27 @@ LOOPS = {
 }
 SCORES = (0.1, 0.3, 0.2, 0.2, 0.4, 0.4)
 SAVED_AT = 11
-"""Iterations before the save: the third of four of a pass over the data, in the middle of an accumulation window."""
+"""Iterations before the save: the third of four in a pass over the data, in the middle of an accumulation window."""
 VALIDATIONS = 2
-"""How many there were before the save."""
+"""The number of validations before the save."""
 
 
 class NormalizedLine(Line):
-    """A line behind batch normalisation, which has buffers."""
+    """A linear model after batch normalization, which has buffers."""
 
     def __init__(self) -> None:
         super().__init__(batch_norm=True)
 
 
 def make_old_run(loop: str, work_dir: Path, *hooks: Any, validated: int = 0, **options: Any) -> Runner:
-    """Return a run with everything that keeps state in a checkpoint.
+    """Return a run with every kind of state in a checkpoint.
 
     Args:
         loop: one of ``LOOPS``.
-        work_dir: where it writes.
-        *hooks: further hooks.
-        validated: number of validations that are behind it.
-        **options: of the Runner.
+        work_dir: folder of the run.
+        *hooks: additional hooks.
+        validated: number of finished validations.
+        **options: arguments of the Runner.
     """
     by_epoch = loop == "epochs"
     return make_runner(

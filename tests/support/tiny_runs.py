@@ -17,7 +17,7 @@ from trainwright.models.base import BaseModel
 
 
 class StopAt(Hook):
-    """Asks for an end after so many iterations of the whole run."""
+    """Request a stop after a number of iterations of the whole run."""
 
     def __init__(self, done: int) -> None:
         self.done = done
@@ -31,7 +31,7 @@ class Points(Dataset[tuple[Tensor, Tensor]]):
     """``length`` points on a line: inputs ``(i, 1)`` scaled to [0, 1], targets twice the first.
 
     Args:
-        length: how many points.
+        length: number of points.
         bad: indices of points whose input is NaN.
     """
 
@@ -48,7 +48,7 @@ class Points(Dataset[tuple[Tensor, Tensor]]):
 
 
 class Line(nn.Module):
-    """A linear model that trains itself; it notes what it has seen and predicted with."""
+    """A linear model with ``train_step`` that records its inputs and the weights used for predictions."""
 
     def __init__(self, batch_norm: bool = False) -> None:
         super().__init__()
@@ -78,10 +78,10 @@ class Line(nn.Module):
 
 
 class Scripted(BaseMetric):
-    """A metric whose results are written beforehand, one for each evaluation.
+    """A metric with predefined results, one for each evaluation.
 
     Args:
-        **scores: for each name its values.
+        **scores: the values of each name.
     """
 
     def __init__(self, **scores: Sequence[float]) -> None:
@@ -114,18 +114,18 @@ def make_runner(
     train_dataloader: dict[str, Any] | None = None,
     **options: Any,
 ) -> Runner:
-    """Returns a runner over :class:`Points` with the given hooks; it validates if there is a metric.
+    """Return a runner over :class:`Points` with the given hooks, which validates if there is a metric.
 
     Args:
-        work_dir: where to.
+        work_dir: folder of the run.
         hooks: custom hooks.
-        checkpoint: options of ``CheckpointHook``; none saves nothing.
+        checkpoint: options of ``CheckpointHook``; None saves nothing.
         metric: evaluated after each epoch.
         train_cfg: three epochs by default.
         dataset: the training data; eight points by default, two batches.
-        batch_size: of the training data.
-        lr: of SGD.
-        momentum: of SGD.
+        batch_size: batch size of the training data.
+        lr: learning rate of SGD.
+        momentum: momentum of SGD.
         optim_wrapper: further options of the optimizer wrapper.
         model: a :class:`Line` by default.
         train_dataloader: further options of the data loader.
@@ -152,22 +152,22 @@ def make_runner(
 
 
 def log_of(runner: Runner) -> str:
-    """Returns the log file of a run."""
+    """Return the log of a run."""
     return (Path(runner.log_dir) / f"{runner.timestamp}.log").read_text()
 
 
 def files_in(work_dir: Path, pattern: str = "*.pth") -> list[str]:
-    """Returns the names of the files in a folder, sorted."""
+    """Return the sorted names of the files in a folder."""
     return sorted(path.name for path in work_dir.glob(pattern))
 
 
 def weights_of(runner: Runner) -> dict[str, Tensor]:
-    """Returns a copy of the model's weights."""
+    """Return a copy of the model's weights."""
     return {name: value.detach().clone() for name, value in runner.model.state_dict().items()}
 
 
 class ParallelLine(BaseModel):
-    """A linear model behind batch normalisation, for runs in several processes."""
+    """A linear model after batch normalization, for runs in several processes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class ParallelLine(BaseModel):
 
 
 def runs_in_several_processes(folder: str) -> dict[str, Any]:
-    """Trains several times in one of several processes; returns what became of each run, by name."""
+    """Train several times in one of several processes, and return the result of each run by name."""
     results: dict[str, Any] = {}
     for name, hooks in (("apart", []), ("synced", [{"type": "SyncBuffersHook"}])):
         runner = make_runner(Path(folder, name), hooks, model=ParallelLine(), batch_size=2)

@@ -1,4 +1,4 @@
-"""Positions in the data: where batches are, which samples they have, and how positions survive other batches."""
+"""Positions in the data: of batches, of their samples, and after a change of the batch size."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from trainwright.engine.run.state import RunState
 
 
 def make_cursor(batch_size: int = 4, by_epoch: bool = True, loader: Any = None, **cfg: Any) -> DataCursor:
-    """Return a cursor over 20 samples that are their own indices."""
+    """Return a cursor over 20 samples that equal their indices."""
     cfg = {"dataset": list(range(20)), "batch_size": batch_size, "collate_fn": list, **cfg}
     cursor = DataCursor(RunState(), by_epoch)
     cursor.dataloader = loader or build_dataloader(cfg, seed=3, training=True)
@@ -65,7 +65,7 @@ def test_the_passes_of_a_loop_by_epochs_end() -> None:
 @pytest.mark.parametrize("by_epoch", [False, True])
 def test_fetching_again_continues_with_the_batch_that_is_due(by_epoch: bool) -> None:
     cursor, expected = make_cursor(by_epoch=by_epoch, num_workers=1), make_cursor(by_epoch=by_epoch)
-    cursor.reopen()  # nothing is on its way
+    cursor.reopen()  # nothing has been prefetched
     cursor.open()
     expected.open()
     batches = take(cursor, 2)
@@ -85,7 +85,7 @@ def test_a_position_is_a_number_of_samples(sampler: str, done: int) -> None:
     endless = sampler == "InfiniteSampler"
     assert move[:2] == ((0, 2 * done) if endless else (done // 5, done % 5 * 2))
     assert move.repeated == 0
-    assert move.before.changes(after.batching) == "samples in an iteration: 4 → 2, iterations in an epoch: 5 → 10"
+    assert move.before.changes(after.batching) == "samples per iteration: 4 → 2, iterations per epoch: 5 → 10"
     before.open(), after.open()
     assert take(before, 1) == [[*first, *second] for first, second in [take(after, 2)]]
     assert after.position(done) == move[:2] or endless
@@ -108,7 +108,7 @@ def test_a_loader_without_batches_is_an_error() -> None:
     cursor = make_cursor(by_epoch=False, loader=Once())
     cursor.open()
     assert take(cursor, 2) == [1, 2]
-    with pytest.raises(TrainingError, match="yields no batch"):
+    with pytest.raises(TrainingError, match="does not yield any batch"):
         cursor.next()
 
 

@@ -141,7 +141,7 @@ def test_one_cycle_says_that_it_does_not_scale(tmp_path: Path) -> None:
     scale = {"enable": True, "base_batch_size": 2}
     cycle = {"type": "OneCycleLR", "eta_max": 0.1, "by_epoch": False}
     _, runner = run(tmp_path, auto_scale_lr=scale, param_scheduler=cycle)
-    assert "auto_scale_lr has no effect: OneCycle sets the rates to its own eta_max" in log_of(runner)
+    assert "auto_scale_lr has no effect: OneCycle" in log_of(runner)
 
 
 @pytest.mark.parametrize("stop", range(1, 6))

@@ -1,4 +1,4 @@
-"""Two trainings do not share a work dir."""
+"""Two training runs cannot share a work dir."""
 
 import multiprocessing
 import os
@@ -27,7 +27,7 @@ def test_a_second_training_is_refused_and_the_first_one_named(tmp_path: Path) ->
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    runner = make_runner(tmp_path)  # a killed process leaves nothing behind that is in the way
+    runner = make_runner(tmp_path)  # the lock of a killed process does not block others
     runner.train()
     assert runner.iter == 6
     assert not (tmp_path / LOCK).exists()

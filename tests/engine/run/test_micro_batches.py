@@ -1,4 +1,4 @@
-"""Batches that do not fit into memory."""
+"""Training batches in parts that do not fit into memory as a whole."""
 
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError, TrainingError
 from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
-from trainwright.engine.run.micro_batches import num_samples, take
+from trainwright.engine.run.micro_batches import num_samples, slice_batch
 from trainwright.engine.structures.sample import DataSample
 
 HALVE = dict(by_epoch=True, max_epochs=2, halve_batch_on_oom=True)
 
 
 class Small(Line):
-    """A model with memory for only a few samples; as a device, it says so in the midst of a forward pass."""
+    """A model with memory for only a few samples, which fails in the middle of a forward pass like a device."""
 
     def __init__(self, room: int, from_iteration: int = 0) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ def test_a_batch_in_parts_makes_the_update_of_the_whole(tmp_path: Path, counts: 
         torch.testing.assert_close(value, weights_of(parts)[name], rtol=1e-5, atol=1e-6)
     losses = [runner.message_hub.get_scalar("train/loss").data[0] for runner in (whole, parts)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    assert "From now on batches are trained in 4 parts" in log_of(parts)
+    assert "batches are trained in 4 parts" in log_of(parts)
 
 
 def test_uneven_parts_are_weighted_by_their_samples(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_uneven_parts_are_weighted_by_their_samples(tmp_path: Path) -> None:
     whole, parts = run(tmp_path / "a", Line(), **options), run(tmp_path / "b", Small(room=2), **options)
     assert (
         parts.model.sizes == [2] + [1, 1, 1, 2, 1, 1] * 2
-    )  # the first was half of a batch whose other half did not fit
+    )  # the first is half of a batch whose other half did not fit
     for name, value in weights_of(whole).items():
         torch.testing.assert_close(value, weights_of(parts)[name], rtol=1e-5, atol=1e-6)
 
@@ -144,7 +144,7 @@ def test_several_optimizers_are_refused(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_batches_of_every_shape_are_cut(batch: Any) -> None:
     assert num_samples(batch) == 6
-    part = take(batch, 1, 3)
+    part = slice_batch(batch, 1, 3)
     assert type(part) is type(batch)
     assert num_samples(part) == 2
 
@@ -180,11 +180,11 @@ def test_the_samples_of_a_batch_are_counted(batch: Any, size: int) -> None:
 
 def test_a_list_of_samples_is_cut_between_them() -> None:
     batch = [{"image": torch.zeros(3, 8, 8), "label": i} for i in range(5)]
-    assert [sample["label"] for sample in take(batch, 1, 3)] == [1, 2]
-    assert take(SAMPLES, 1, 3) == SAMPLES[1:3]
-    assert take(torch.arange(5), 1, 3).tolist() == [1, 2]
+    assert [sample["label"] for sample in slice_batch(batch, 1, 3)] == [1, 2]
+    assert slice_batch(SAMPLES, 1, 3) == SAMPLES[1:3]
+    assert slice_batch(torch.arange(5), 1, 3).tolist() == [1, 2]
 
 
 def test_what_cannot_be_cut_is_named() -> None:
     with pytest.raises(TrainingError, match="float"):
-        take({"inputs": torch.arange(6), "temperature": 0.5}, 0, 3)
+        slice_batch({"inputs": torch.arange(6), "temperature": 0.5}, 0, 3)

@@ -1,4 +1,4 @@
-"""Batch norms over processes, activation checkpoints, wrappers."""
+"""Synchronized batch normalization, activation checkpointing, and model wrappers."""
 
 from copy import deepcopy
 from typing import Any
@@ -18,7 +18,7 @@ from trainwright.engine.run.model_surgery import (
 
 
 class Block(nn.Module):
-    """A layer that counts how often it is computed."""
+    """A layer that counts its forward passes."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a resumed run does: the same as one that was never cut, and what changed takes effect."""
+"""Resumed runs are identical to uninterrupted ones, and changes to the config take effect."""
 
 import os
 import random
@@ -22,7 +22,7 @@ from trainwright.engine.run.runner import Runner
 
 
 def seen(runner: Runner) -> list[int]:
-    """Returns the samples that a run over 24 points was trained on, in their order."""
+    """Return the samples that a run over 24 points was trained on, in order."""
     return (torch.cat(runner.model.seen) * 12).round().int().tolist() if runner.model.seen else []
 
 
@@ -49,8 +49,8 @@ def test_an_epoch_goes_on_with_the_sample_that_is_due_in_batches_of_another_size
     assert seen(second) == seen(whole)[24 + position - repeated :]
     assert second.iter == second.max_iters == 2 * 24 // after
     assert second.epoch == 2
-    assert "Training continues with the next sample due" in log_of(second)
-    assert (f"; {repeated} samples are seen again" in log_of(second)) == bool(repeated)
+    assert "Training continues with the next unseen sample" in log_of(second)
+    assert (f"; {repeated} samples are repeated" in log_of(second)) == bool(repeated)
 
 
 @pytest.mark.parametrize("sampler", ["DefaultSampler", "InfiniteSampler"])
@@ -65,7 +65,7 @@ def test_a_loop_by_iterations_goes_on_with_the_sample_that_is_due(tmp_path: Path
         return runner
 
     parts = [train("cut", 99, 4, StopAt(8)), train("cut", 99, 2, StopAt(12), resume=True)]
-    parts.append(train("cut", 20, 2, resume=True))  # how far the data are ahead of the iterations was saved, too
+    parts.append(train("cut", 20, 2, resume=True))  # the offset between data and iterations is saved, too
     assert parts[-1].iter == 20
     assert [index for part in parts for index in seen(part)] == seen(train("whole", 14, 4))
 
@@ -85,7 +85,7 @@ def test_a_longer_dataset_is_trained_on_to_the_end_of_the_last_epoch(tmp_path: P
 
 
 class Stream(IterableDataset[tuple[Tensor, Tensor]]):
-    """Points in a random order through a small buffer; workers share them out.
+    """An iterable dataset of points in random order, from a small shuffle buffer, split among the workers.
 
     Args:
         length: how many points.
@@ -166,7 +166,7 @@ def test_a_stream_without_state_begins_the_epoch_anew_and_says_so(tmp_path: Path
     rest = make_runner(tmp_path, dataset=Stream(), train_cfg=train_cfg, resume=True)
     rest.train()
     assert (len(rest.model.seen), rest.iter) == (4, 14)
-    assert "it begins again with the first sample" in log_of(rest)
+    assert "it restarts at the first sample" in log_of(rest)
 
 
 def test_another_number_of_workers_of_a_stream_is_refused(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_another_number_of_workers_of_a_stream_is_refused(tmp_path: Path) -> Non
     rest = make_runner(
         tmp_path, dataset=NoLength(), train_cfg=train_cfg, train_dataloader=dict(num_workers=2), resume=True
     )
-    with pytest.raises(ConfigError, match="read by 0 data workers"):
+    with pytest.raises(ConfigError, match="(?s)train_dataloader.num_workers: .*set it to 0"):
         rest.train()
 
 
@@ -190,7 +190,7 @@ def test_a_state_that_no_checkpoint_can_hold_is_refused_with_the_first_batch(tmp
 
 
 class OwnLoader:
-    """A loader that somebody wrote, with a state."""
+    """A custom data loader with state."""
 
     def __init__(self) -> None:
         self.position = 0
@@ -228,11 +228,11 @@ def test_a_loader_of_ones_own_with_state_resumes_exactly(tmp_path: Path) -> None
     assert torch.equal(torch.cat(rest.model.seen), torch.cat(whole.model.seen[8:]))
 
 
-# --------------------------------------------------------------------------------------------- names of hooks with state
+# --------------------------------------------------------------------------------------------- names of stateful hooks
 
 
 class Counter(Hook):
-    """Counts iterations, and notes what it began with."""
+    """Count iterations, and record the initial count."""
 
     def __init__(self, step: int = 1) -> None:
         self.step, self.count, self.loaded = step, 0, -1
@@ -272,7 +272,7 @@ def test_two_hooks_with_state_and_one_name_are_refused(tmp_path: Path) -> None:
     assert "name='...'" in mistakes[0].hint
     named = [hooks[0], {**hooks[1], "name": "other"}]
     assert check(Config(dict(model=dict(type=Line), custom_hooks=named))) == []
-    runner = make_runner(tmp_path, [dict(type=StopAt, done=1), dict(type=StopAt, done=2)])  # these have none
+    runner = make_runner(tmp_path, [dict(type=StopAt, done=1), dict(type=StopAt, done=2)])  # these have no state
     with pytest.raises(ConfigError, match="a second hook named 'Counter'"):
         [runner.register_hook(Counter()) for _ in range(2)]
 
@@ -287,7 +287,7 @@ def test_a_hook_may_have_an_argument_called_name(tmp_path: Path) -> None:
     assert next(hook for hook in runner.hooks if isinstance(hook, Named)).argument == "x"
 
 
-# ------------------------------------------------------------------------------------------------- trained further
+# ------------------------------------------------------------------------------------------------- continued training
 
 
 @pytest.mark.parametrize("train_cfg", [dict(by_epoch=True, max_epochs=3), dict(by_epoch=False, max_iters=12)])
@@ -315,7 +315,7 @@ def test_a_training_that_was_stopped_continues_when_it_is_called_again(
 
 
 class DrawingLine(Line):
-    """A line whose step draws from all generators."""
+    """A linear model whose step draws from all generators."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         return super().forward(inputs) * (1 + random.random() / 10 + float(torch.rand(())) / 10)
@@ -339,7 +339,7 @@ def test_a_notebook_continues_after_an_interrupt(tmp_path: Path, number: int) ->
     assert runner.iter == 6
 
 
-# --------------------------------------------------------------------------------------------- several runs in a process
+# --------------------------------------------------------------------------------------------- several runs in one process
 
 
 def test_a_run_inside_a_hook_of_another_changes_nothing_of_that(tmp_path: Path) -> None:
@@ -384,4 +384,4 @@ def test_runs_in_two_threads_at_once_are_warned_of(tmp_path: Path) -> None:
             thread.join()
 
     make_runner(tmp_path / "main", [Thread()]).train()
-    assert len(logs) == 3 and all("start a process for each" in log for log in logs)
+    assert len(logs) == 3 and all("share the random generators" in log for log in logs)

@@ -25,7 +25,7 @@ from trainwright.models import MLP, ImageClassifier
 
 
 class Trace(Hook):
-    """Notes every call of a point, with the counters."""
+    """Record every call of a hook point, with the counters."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, int, int]] = []
@@ -43,7 +43,7 @@ for _stage in Hook.stages:
 
 
 class Syncs(TorchDispatchMode):
-    """Counts operations that wait for the device."""
+    """A mode that counts operations that synchronize with the device."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ def test_when_iterations_are_validated(tmp_path: Path, cfg: dict, iterations: li
 
 
 def test_training_is_bit_for_bit_a_hand_written_loop(tmp_path: Path) -> None:
-    """Two layers, shuffled batches, Adam with a schedule, clipping and accumulation: the same numbers as written by hand."""
+    """Two layers, shuffled batches, Adam with a scheduler, clipping and accumulation match a hand-written loop."""
     torch.manual_seed(11)
     inputs, labels = torch.randn(50, 4), torch.randint(3, (50,))
     dataset = torch.utils.data.TensorDataset(inputs, labels)
@@ -158,7 +158,7 @@ def test_nothing_waits_for_the_device_between_log_lines(tmp_path: Path) -> None:
     def run(interval: int, iterations: int) -> int:
         runner = make_runner(
             tmp_path, [dict(type="EMAHook")], train_cfg=dict(by_epoch=False, max_iters=iterations),
-            model=Line(batch_norm=True), dataset=Points(500),  # one pass: each starts with a number drawn on the host
+            model=Line(batch_norm=True), dataset=Points(500),  # a single pass, since each draws a random number on the CPU
         )  # fmt: skip
         logger = next(hook for hook in runner.hooks if type(hook).__name__ == "LoggerHook")
         logger.interval = interval
@@ -212,7 +212,7 @@ class RandomLine(Line):
 
 
 class NoisyPoints(Points):
-    """Points whose samples are augmented by all three generators."""
+    """Points augmented with random numbers from all three generators."""
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         inputs, target = super().__getitem__(index)
@@ -432,7 +432,7 @@ def test_an_exception_keeps_its_type_and_is_in_no_way_hidden(tmp_path: Path) -> 
 def test_a_loop_of_ones_own(tmp_path: Path) -> None:
     @LOOPS.register_module(force=True)
     class TwiceLoop(EpochBasedTrainLoop):
-        """Trains on every batch twice."""
+        """Train twice on every batch."""
 
         def run_iter(self, idx: int, data_batch: Any) -> None:
             super().run_iter(idx, data_batch)
@@ -483,11 +483,11 @@ def test_parts_that_do_not_belong_together(tmp_path: Path, options: dict, messag
 
 def test_what_a_run_cannot_do_is_said(tmp_path: Path) -> None:
     runner = Runner(Line(), str(tmp_path))
-    with pytest.raises(ConfigError, match=r"train_cfg: not given, so this run cannot train"):
+    with pytest.raises(ConfigError, match=r"train_cfg: missing, so this run cannot train"):
         runner.train()
     with pytest.raises(ConfigError, match="train_cfg.by_epoch: False contradicts the type: EpochBased"):
         make_runner(tmp_path, train_cfg=dict(type="EpochBasedTrainLoop", by_epoch=False, max_epochs=1)).train()
-    with pytest.raises(ConfigError, match="must be a whole number"):
+    with pytest.raises(ConfigError, match="train_cfg.max_epochs: must be an integer"):
         make_runner(tmp_path, train_cfg=dict(max_epochs=1.5)).train()
     with pytest.raises(ConfigError, match="is not a hook"):
         make_runner(tmp_path, [nn.Linear(1, 1)])
@@ -518,7 +518,7 @@ def test_activation_checkpointing_and_compile_are_switches_of_the_config(tmp_pat
 
 
 def test_parts_of_the_default_scope_are_found_wherever_they_are_built(tmp_path: Path) -> None:
-    """The visualizer, the log processor, and loaders and hooks of a Runner that is not running yet."""
+    """Attributes of a Runner before a run: the visualizer, the log processor, data loaders and hooks."""
     made: dict[str, Any] = {}
     bases = {
         registries.VISUALIZERS: "Visualizer",

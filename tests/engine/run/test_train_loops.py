@@ -1,4 +1,4 @@
-"""What the training loops count, when they validate, and how they continue after a cut."""
+"""Counters and validation of the training loops, and resuming interrupted ones."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ SAVE = {"interval": 1, "by_epoch": False}
 
 
 class Stream(IterableDataset[tuple[Tensor, Tensor]]):
-    """Points in order, starting with another one each pass; workers share them out.
+    """An iterable dataset of points in order, with another first point in each pass, split among the workers.
 
     Args:
         length: how many points.
@@ -94,7 +94,7 @@ def test_a_stream_resumed_at_an_end_begins_the_next_epoch(
 @pytest.mark.parametrize("by_epoch", [False, True])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_with_workers_too(tmp_path: Path, workers: int, persistent: bool, by_epoch: bool) -> None:
-    """Two workers make four batches of ten samples, of which the loader foresees three."""
+    """Two workers produce four batches from ten samples, but the length of the loader is three."""
 
     def train(folder: str, *hooks: Hook, **options: Any) -> Runner:
         runner = make_runner(
@@ -117,7 +117,7 @@ def test_with_workers_too(tmp_path: Path, workers: int, persistent: bool, by_epo
 
 
 class OwnLoader:
-    """A loader that somebody wrote, of three batches, which at an end stays there or turns to the next epoch."""
+    """A custom data loader of three batches, which at the end of a pass stays there or moves on to the next one."""
 
     def __init__(self, turns: bool) -> None:
         self.position = 0
@@ -197,7 +197,7 @@ def test_a_switch_of_the_dataset_does_not_restart_a_stream(tmp_path: Path, by_ep
     runner.register_hook(Recorder(batches))
     runner.train()
     assert sorted(seen(runner)) == Points(12).targets.tolist()
-    # The batch of the iteration before which it switches was fetched already.
+    # The batch of the iteration before which the hook switches was already fetched.
     assert [bool(inputs.any()) for inputs in batches] == [True, True, False]
 
 
@@ -229,7 +229,7 @@ def test_a_stop_ends_no_epoch_of_a_loop_by_iterations(tmp_path: Path, scheduler:
     for cut in (3, 5, 6, 8):
         first = train(f"cut {cut}", StopAt(cut))
         calls = first.val_loop.evaluator.metrics[0].calls
-        assert calls == (cut - 1) // 2  # a validation that is due waits for the resume
+        assert calls == (cut - 1) // 2  # a due validation is left to the resumed run
         assert first.epoch == 0
         scores = dict(acc=[3, 2, 1, 0][calls:])
         rest = make_runner(
@@ -255,7 +255,7 @@ def test_a_stop_request_comes_before_a_due_validation(tmp_path: Path, by_epoch: 
 
 
 def by_hand(base: type) -> type:
-    """Returns a loop of the user's own, written as for MMEngine."""
+    """Return a custom loop, as written for MMEngine."""
 
     class ByEpochs(EpochBasedTrainLoop):
         def run_epoch(self) -> None:
@@ -303,7 +303,7 @@ def test_a_loop_written_for_mmengine_counts_as_ours(tmp_path: Path, loop: type, 
 
 
 def test_the_only_epoch_of_a_loop_by_iterations_is_the_first(tmp_path: Path) -> None:
-    """As MMEngine names it."""
+    """A loop with the attribute names of MMEngine."""
     make_runner(tmp_path, train_cfg=dict(by_epoch=False, max_iters=4), checkpoint=dict(interval=1)).train()
     assert files_in(tmp_path) == ["epoch_1.pth"]
     assert torch.load(tmp_path / "epoch_1.pth", weights_only=True)["meta"]["epoch"] == 1
@@ -331,7 +331,7 @@ def test_a_shorter_dataset_is_trained_on_up_to_max_iters(tmp_path: Path) -> None
     rest.train()
     assert (rest.epoch, rest.iter, rest.max_iters) == (2, 6, 6)
     assert len(rest.model.seen) == 3  # the first epoch was over
-    assert "iterations in an epoch: 6 → 3" in log_of(rest)
+    assert "iterations per epoch: 6 → 3" in log_of(rest)
     assert "Epoch 0, iteration 5 is now epoch 0, iteration 3." in log_of(rest)
     assert (tmp_path / "last_checkpoint").read_text().endswith("iter_6.pth")
 
@@ -350,7 +350,7 @@ def test_the_kind_of_loop_changes_and_the_data_continue(tmp_path: Path, cut: int
     rest.train()
     assert seen(first, rest) == seen(whole)
     assert_same(rest, whole)
-    assert f"training by epochs: {back} → {not back}" in log_of(rest)
+    assert f"epoch-based training: {back} → {not back}" in log_of(rest)
 
 
 def test_the_kind_of_loop_and_the_batch_size_change(tmp_path: Path) -> None:
@@ -386,7 +386,7 @@ def test_a_switch_of_the_validation_interval_holds(tmp_path: Path) -> None:
 
 
 class IterLoop(IterBasedTrainLoop):
-    """A loop of the user's own."""
+    """A custom loop."""
 
 
 LOOPS.register_module(name="LoopsTestIterLoop", module=IterLoop)
@@ -411,9 +411,9 @@ def test_a_kind_that_is_not_that_of_the_loop_is_refused(tmp_path: Path, type_: s
 
 def test_what_has_no_end_is_no_epoch(tmp_path: Path) -> None:
     endless = dict(sampler=dict(type="InfiniteSampler"))
-    with pytest.raises(ConfigError, match="train_dataloader.sampler: this sampler never comes to an end"):
+    with pytest.raises(ConfigError, match="train_dataloader.sampler: .*endless"):
         make_runner(tmp_path, train_dataloader=endless).train()
     runner = make_runner(tmp_path, metric=Scripted(acc=[1]), train_cfg=dict(by_epoch=False, max_iters=2))
     runner._given["val_dataloader"] |= endless
-    with pytest.raises(ConfigError, match="val_dataloader.sampler: this sampler never comes to an end"):
+    with pytest.raises(ConfigError, match="val_dataloader.sampler: .*endless"):
         runner.train()

@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 @TRANSFORMS.register_module()
 class Compose:
-    """Applies transforms one after the other.
+    """Apply transforms one after the other.
 
     Args:
         transforms: callables, or configs of registered transforms. Each takes a sample and returns one, or
@@ -37,7 +37,7 @@ class Compose:
         self.transforms = [build_transform(transform) for transform in transforms or ()]
 
     def __call__(self, data: Any) -> Any:
-        """Returns the transformed sample, or None as soon as a transform returns None."""
+        """Return the transformed sample, or None as soon as a transform returns None."""
         for transform in self.transforms:
             try:
                 data = transform(data)
@@ -54,7 +54,7 @@ class Compose:
 
 
 def build_transform(transform: Mapping[str, Any] | Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a transform from its config; a callable is returned as it is.
+    """Return a transform from its config; a callable is returned as it is.
 
     Raises:
         TypeError: ``transform`` is neither, or builds something that cannot be called.
@@ -66,7 +66,7 @@ def build_transform(transform: Mapping[str, Any] | Callable[..., Any]) -> Callab
 
 
 def force_full_init(method: Callable[Concatenate[D, P], R]) -> Callable[Concatenate[D, P], R]:
-    """Decorates a method of a dataset that needs its annotations: it reads them first if that was put off."""
+    """Decorate a method of a dataset that needs its annotations: it reads them first if that was put off."""
 
     @functools.wraps(method)
     def wrapper(self: D, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -158,7 +158,7 @@ class BaseDataset(Dataset[Any]):
         return copy.deepcopy(self._metainfo)
 
     def full_init(self) -> None:
-        """Reads, filters, cuts and serialises the annotations, unless that is done already."""
+        """Read, filters, cuts and serializes the annotations, unless that is done already."""
         if self._fully_initialized:
             return
         self.data_list = self.load_data_list()
@@ -170,7 +170,7 @@ class BaseDataset(Dataset[Any]):
         self._fully_initialized = True
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Reads the annotation file.
+        """Read the annotation file.
 
         Returns:
             one dict a sample.
@@ -199,7 +199,7 @@ class BaseDataset(Dataset[Any]):
         return data_list
 
     def parse_data_info(self, raw_data_info: dict[str, Any]) -> dict[str, Any] | list[dict[str, Any]]:
-        """Makes one sample, or several, of one entry of the annotation file; by default only joins the paths.
+        """Make one sample, or several, of one entry of the annotation file; by default only joins the paths.
 
         Raises:
             ValueError: a key of ``data_prefix`` is missing.
@@ -214,12 +214,12 @@ class BaseDataset(Dataset[Any]):
         return raw_data_info
 
     def filter_data(self) -> list[dict[str, Any]]:
-        """Returns the annotations to keep, of ``self.data_list``; by default all."""
+        """Return the annotations to keep, of ``self.data_list``; by default all."""
         return self.data_list
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns a copy of the annotation of a sample, with its position as ``sample_idx``.
+        """Return a copy of the annotation of a sample, with its position as ``sample_idx``.
 
         Args:
             idx: position, from the end if negative.
@@ -234,10 +234,10 @@ class BaseDataset(Dataset[Any]):
         else:
             data_info = copy.deepcopy(self.data_list[position])
         data_info["sample_idx"] = position
-        return data_info  # type: ignore[no-any-return]  # what was serialised
+        return data_info  # type: ignore[no-any-return]  # what was serialized
 
     def check_annotations(self) -> Iterator[str]:
-        """Yields a line for each problem of the annotations: which sample, what is wrong, what to do about it.
+        """Yield a line for each problem of the annotations: which sample, what is wrong, what to do about it.
 
         ``trainwright browse-dataset`` prints them. Here: every file that an annotation names exists. A subclass that
         knows more of its annotations adds its own checks.
@@ -252,15 +252,15 @@ class BaseDataset(Dataset[Any]):
                     yield f"sample {index}: {os.fspath(path)} does not exist: check data_root and data_prefix"
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the classes of a sample. A subclass that is to be balanced by class must override it."""
+        """Return the classes of a sample. A subclass that is to be balanced by class must override it."""
         raise NotImplementedError(f"{type(self).__name__} must implement get_cat_ids(idx) for this")
 
     def prepare_data(self, idx: int) -> Any:
-        """Returns a sample after the pipeline, or None if the pipeline rejects it."""
+        """Return a sample after the pipeline, or None if the pipeline rejects it."""
         return self.pipeline(self.get_data_info(idx))
 
     def __getitem__(self, idx: int) -> Any:
-        """Returns a sample after the pipeline; if that rejects it, another one, unless in ``test_mode``.
+        """Return a sample after the pipeline; if that rejects it, another one, unless in ``test_mode``.
 
         Raises:
             RuntimeError: the pipeline rejects the sample in ``test_mode``, or ``max_refetch`` others too.
@@ -289,7 +289,7 @@ class BaseDataset(Dataset[Any]):
 
     @force_full_init
     def get_subset_(self, indices: int | Sequence[int]) -> None:
-        """Keeps only some samples.
+        """Keep only some samples.
 
         Args:
             indices: the first ``indices`` samples (the last ones, if negative), or those listed.
@@ -305,7 +305,7 @@ class BaseDataset(Dataset[Any]):
 
     @force_full_init
     def get_subset(self, indices: int | Sequence[int]) -> Self:
-        """Returns a dataset with only some samples; see :meth:`get_subset_`. The annotations are copied."""
+        """Return a dataset with only some samples; see :meth:`get_subset_`. The annotations are copied."""
         subset = self._copy_without_annotation()
         if self.serialize_data:
             data_bytes, data_address = self._get_serialized_subset(indices)
@@ -341,7 +341,7 @@ class BaseDataset(Dataset[Any]):
         return start, int(self.data_address[position])
 
     def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns all annotations as bytes (uint8) and the end of each (int64); empties ``data_list``."""
+        """Return all annotations as bytes (uint8) and the end of each (int64); empties ``data_list``."""
         pieces = [pickle.dumps(data_info, protocol=pickle.HIGHEST_PROTOCOL) for data_info in self.data_list]
         self.data_list.clear()
         data_address = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
@@ -371,7 +371,7 @@ class BaseDataset(Dataset[Any]):
 
 
 def _lines_or_text(value: str) -> str | list[str]:
-    """Returns the lines of the text file at the path ``value``, or ``value`` if there is no such file."""
+    """Return the lines of the text file at the path ``value``, or ``value`` if there is no such file."""
     if os.path.isfile(value):  # noqa: PTH113  # Path.is_file() raises for a text too long to be a path
         return list_from_file(value)
     if value.endswith(".txt"):
@@ -380,7 +380,7 @@ def _lines_or_text(value: str) -> str | list[str]:
 
 
 def chosen_positions(indices: int | Sequence[int], size: int) -> Sequence[int]:
-    """Returns the positions that ``indices`` mean in a dataset of ``size`` samples.
+    """Return the positions that ``indices`` mean in a dataset of ``size`` samples.
 
     Args:
         indices: the first ``indices`` samples (the last ones, if negative), or those listed.
@@ -398,7 +398,7 @@ def chosen_positions(indices: int | Sequence[int], size: int) -> Sequence[int]:
 
 
 def position_of(index: int, size: int) -> int:
-    """Returns an index counted from the start, for one that may count from the end.
+    """Return an index counted from the start, for one that may count from the end.
 
     Raises:
         IndexError: there is no such sample.
@@ -409,5 +409,5 @@ def position_of(index: int, size: int) -> int:
 
 
 def _join(folder: str, path: str) -> str:
-    """Joins a folder and a path, unless the path is absolute or a URL."""
+    """Join a folder and a path, unless the path is absolute or a URL."""
     return path if "://" in path else os.path.join(folder, path)  # noqa: PTH118  # the folder may be a URL too

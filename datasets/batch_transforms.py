@@ -8,7 +8,7 @@ from trainwright.engine.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class BatchRandomHorizontalFlip:
-    """Mirrors each image of a batch left to right with some probability.
+    """Mirror each image of a batch left to right with some probability.
 
     Args:
         prob: probability, in [0, 1].
@@ -23,7 +23,7 @@ class BatchRandomHorizontalFlip:
         self.prob = prob
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Takes and returns images of shape (N, C, H, W), of any dtype."""
+        """Take and returns images of shape (N, C, H, W), of any dtype."""
         flipped = (torch.rand(len(images)) < self.prob).nonzero().squeeze(1)
         return images.index_copy(0, flipped, images.index_select(0, flipped).flip(-1))
 
@@ -33,7 +33,7 @@ class BatchRandomHorizontalFlip:
 
 @TRANSFORMS.register_module()
 class BatchRandomCrop:
-    """Pads each image of a batch on all sides, and cuts a window of the old size out at a random place.
+    """Pad each image of a batch on all sides, and cuts a window of the old size out at a random place.
 
     Args:
         padding: width of the border, in pixels, at least 1.
@@ -50,7 +50,7 @@ class BatchRandomCrop:
         self.fill = fill
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Takes and returns images of shape (N, C, H, W), of any dtype."""
+        """Take and returns images of shape (N, C, H, W), of any dtype."""
         number, _, height, width = images.shape
         padded = torch.nn.functional.pad(images, (self.padding,) * 4, value=self.fill)
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)

@@ -17,7 +17,7 @@ from trainwright.engine.structures.elements import BaseDataElement
 
 @FUNCTIONS.register_module()
 def pseudo_collate(data_batch: Any) -> Any:
-    """Transposes samples to a batch without stacking: a list of dicts becomes a dict of lists.
+    """Transpose samples to a batch without stacking: a list of dicts becomes a dict of lists.
 
     Args:
         data_batch: list of samples, all nested in the same way. A mapping is a whole batch already, and stays
@@ -31,7 +31,7 @@ def pseudo_collate(data_batch: Any) -> Any:
 
 @FUNCTIONS.register_module()
 def default_collate(data_batch: Any) -> Any:
-    """Transposes samples to a batch, and stacks arrays, tensors and numbers; data elements stay in lists.
+    """Transpose samples to a batch, and stacks arrays, tensors and numbers; data elements stay in lists.
 
     Args:
         data_batch: list of samples, all nested in the same way. A mapping is a whole batch already, and stays
@@ -45,7 +45,7 @@ def default_collate(data_batch: Any) -> Any:
 
 @FUNCTIONS.register_module()
 def whole_batch(data_batch: Any) -> Any:
-    """Returns what a dataset that fetches whole batches (``__getitems__``) handed over, as it is."""
+    """Return what a dataset that fetches whole batches (``__getitems__``) handed over, as it is."""
     return data_batch
 
 
@@ -53,7 +53,7 @@ def whole_batch(data_batch: Any) -> Any:
 def worker_init_fn(
     worker_id: int, num_workers: int, rank: int, seed: int, disable_subprocess_warning: bool = False
 ) -> None:
-    """Seeds a data worker from its number, as MMEngine does.
+    """Seed a data worker from its number, as MMEngine does.
 
     The engine has no need of it: it derives a random stream for each sample. It is for loaders made by hand.
 

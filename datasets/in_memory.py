@@ -64,11 +64,11 @@ class InMemoryDataset(BaseDataset):
         )
 
     def load_tensors(self) -> tuple[Tensor, Tensor]:
-        """Returns the inputs (N, ...) and the labels (N,), int64."""
+        """Return the inputs (N, ...) and the labels (N,), int64."""
         raise NotImplementedError(f"{type(self).__name__} must implement load_tensors()")
 
     def full_init(self) -> None:
-        """Reads the tensors, unless that is done already."""
+        """Read the tensors, unless that is done already."""
         if self._fully_initialized:
             return
         inputs, labels = self.load_tensors()
@@ -89,12 +89,12 @@ class InMemoryDataset(BaseDataset):
 
     @property
     def __getitems__(self) -> Callable[[Sequence[int]], dict[str, Any]] | None:
-        """Fetches a whole batch at once; with a pipeline None, so that torch's loader asks for samples."""
+        """Fetch a whole batch at once; with a pipeline None, so that torch's loader asks for samples."""
         return self._get_batch if self.fetches_batches else None
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns what the pipeline starts from: ``dict(img=..., gt_label=int, sample_idx=int)``."""
+        """Return what the pipeline starts from: ``dict(img=..., gt_label=int, sample_idx=int)``."""
         position = position_of(idx, len(self.labels))
         return {
             "img": _as_image(self.inputs[position]),
@@ -103,7 +103,7 @@ class InMemoryDataset(BaseDataset):
         }
 
     def prepare_data(self, idx: int) -> Any:
-        """Returns a sample, after the pipeline if there is one; None if that rejects it."""
+        """Return a sample, after the pipeline if there is one; None if that rejects it."""
         if self.pipeline.transforms:
             return super().prepare_data(idx)
         position = position_of(idx, len(self.labels))
@@ -112,17 +112,17 @@ class InMemoryDataset(BaseDataset):
 
     @force_full_init
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the label of a sample, as a list."""
+        """Return the label of a sample, as a list."""
         return [int(self.labels[idx])]
 
     @force_full_init
     def get_subset_(self, indices: int | Sequence[int]) -> None:
-        """Keeps only the first ``indices`` samples (the last ones, if negative), or those listed."""
+        """Keep only the first ``indices`` samples (the last ones, if negative), or those listed."""
         self._set_tensors(self.inputs, self.labels, indices)
 
     @force_full_init
     def get_subset(self, indices: int | Sequence[int]) -> Self:
-        """Returns a dataset with only some samples; see :meth:`get_subset_`."""
+        """Return a dataset with only some samples; see :meth:`get_subset_`."""
         subset = self._copy_without_annotation()
         subset._set_tensors(self.inputs, self.labels, indices)
         return subset
@@ -150,7 +150,7 @@ class InMemoryDataset(BaseDataset):
 
 
 def _as_image(values: Tensor) -> Tensor:
-    """Returns (C, H, W) values as the image type that torchvision's transforms know; others unchanged."""
+    """Return (C, H, W) values as the image type that torchvision's transforms know; others unchanged."""
     if values.ndim != 3:
         return values
     from torchvision.tv_tensors import Image

@@ -100,11 +100,11 @@ class InfiniteSampler(Sampler[int]):
         return self.iter_from(0)
 
     def __len__(self) -> int:
-        """Returns the length of one pass over the dataset, by all ranks together."""
+        """Return the length of one pass over the dataset, by all ranks together."""
         return self.size
 
     def iter_from(self, start: int) -> Iterator[int]:
-        """Yields this rank's part of the stream, from its position ``start`` on."""
+        """Yield this rank's part of the stream, from its position ``start`` on."""
         position = self.rank + start * self.world_size
         while True:
             number, offset = divmod(position, self.size)
@@ -114,7 +114,7 @@ class InfiniteSampler(Sampler[int]):
             position += len(mine) * self.world_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Does nothing: the stream knows no epochs."""
+        """Do nothing: the stream knows no epochs."""
 
 
 @DATA_SAMPLERS.register_module()
@@ -220,7 +220,7 @@ def _members_by_class(dataset: Any) -> dict[int, list[int]]:
 
 @DATA_SAMPLERS.register_module()
 class AspectRatioBatchSampler(Sampler[list[int]]):
-    """Puts wide and high images into different batches, so that less of a batch is padding.
+    """Put wide and high images into different batches, so that less of a batch is padding.
 
     The dataset's ``get_data_info`` must tell ``width`` and ``height``. What is left of both kinds at the end of an
     epoch makes the last batches, so that their number does not depend on the order.

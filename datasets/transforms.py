@@ -6,7 +6,7 @@ In between stand torchvision's v2 transforms, by name. A sample on its way throu
     gt_label    int, where the sample has a class; a list of int where it has several, or none
     gt_score    float (classes,): 1 for a class that the sample has, 0 for others, -1 for what does not count
     sample_idx  int, its position in the dataset
-    img         tv_tensors.Image: (C, H, W), RGB or grey, uint8 (0 to 255)    from LoadImageFromFile on
+    img         tv_tensors.Image: (C, H, W), RGB or gray, uint8 (0 to 255)    from LoadImageFromFile on
     ori_shape   (height, width) of the image in the file                      from LoadImageFromFile on
 
 and where it has them, with N instances and K keypoints each:
@@ -15,8 +15,8 @@ and where it has them, with N instances and K keypoints each:
     gt_bboxes_labels      int64 (N,): class of each instance
     gt_ignore_flags       bool (N,): instances that count neither as hit nor as missed (crowds, difficult ones)
     gt_masks              tv_tensors.Mask: (N, H, W), uint8, 0 or 1
-    gt_keypoints          float32 (N, K, 2): x and y in pixels; the centre of the first pixel is (0, 0)
-    gt_keypoints_visible  float32 (N, K): 0 not labelled, 1 hidden, 2 visible
+    gt_keypoints          float32 (N, K, 2): x and y in pixels; the center of the first pixel is (0, 0)
+    gt_keypoints_visible  float32 (N, K): 0 not labeled, 1 hidden, 2 visible
     gt_areas              float32 (N,): area of each instance in square pixels of the image in the file
     gt_seg_map            tv_tensors.Mask: (H, W), uint8 or int64, class of each pixel; 255 does not count
 
@@ -45,7 +45,7 @@ _PIL_MODES = {"color": "RGB", "grayscale": "L"}
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile:
-    """Reads the image file at ``img_path``: sets ``img`` and ``ori_shape``.
+    """Read the image file at ``img_path``: sets ``img`` and ``ori_shape``.
 
     Args:
         to_float32: give float32 instead of uint8, with values still from 0 to 255.
@@ -69,7 +69,7 @@ class LoadImageFromFile:
         self.ignore_empty = ignore_empty
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any] | None:
-        """Returns the sample with its image, or None if that is to be ignored.
+        """Return the sample with its image, or None if that is to be ignored.
 
         Raises:
             OSError: the file is missing or damaged, with a note that names it.
@@ -104,7 +104,7 @@ class LoadImageFromFile:
 
 @TRANSFORMS.register_module()
 class KeepAnnotations:
-    """Leaves only some annotations in a sample: what a model does not need would cost time and clutter pictures.
+    """Leave only some annotations in a sample: what a model does not need would cost time and clutter pictures.
 
     Args:
         keys: which of the keys ``gt_…`` stay. A sample need not have them.
@@ -120,7 +120,7 @@ class KeepAnnotations:
         self.keys = tuple(keys)
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample without its other annotations."""
+        """Return the sample without its other annotations."""
         return {key: value for key, value in results.items() if key in self.keys or not key.startswith("gt_")}
 
     def __repr__(self) -> str:
@@ -145,7 +145,7 @@ _INSTANCE_FIELDS = {
 
 @TRANSFORMS.register_module()
 class PackInputs:
-    """Makes of a sample what a model takes: ``dict(inputs=Tensor, data_samples=DataSample)``.
+    """Make of a sample what a model takes: ``dict(inputs=Tensor, data_samples=DataSample)``.
 
     ``inputs`` is the image as a plain tensor of shape (C, H, W), of unchanged dtype. The data sample gets, of
     what the sample has:
@@ -175,7 +175,7 @@ class PackInputs:
         self.input_key = input_key
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the packed sample."""
+        """Return the packed sample."""
         if self.input_key not in results:
             raise KeyError(
                 f"the sample has no {self.input_key!r}, only {', '.join(map(repr, results))}: "
@@ -213,7 +213,7 @@ class PackInputs:
 
 
 def _as_plain_tensor(image: Any) -> Tensor:
-    """Returns a (C, H, W) tensor for a tensor, an array (H, W[, C]) or a PIL image."""
+    """Return a (C, H, W) tensor for a tensor, an array (H, W[, C]) or a PIL image."""
     if isinstance(image, Tensor):
         return image.as_subclass(Tensor)
     array = np.asarray(image)

@@ -20,7 +20,7 @@ TransformLike = Mapping[str, Any] | Callable[..., Any]
 
 @TRANSFORMS.register_module()
 class RandomApply(v2.RandomApply):
-    """Applies all of some transforms, or with probability ``1 - p`` none of them.
+    """Apply all of some transforms, or with probability ``1 - p`` none of them.
 
     Args:
         transforms: transforms, or their configs.
@@ -33,7 +33,7 @@ class RandomApply(v2.RandomApply):
 
 @TRANSFORMS.register_module()
 class RandomChoice(v2.RandomChoice):
-    """Applies one of some transforms.
+    """Apply one of some transforms.
 
     Args:
         transforms: transforms, or their configs.
@@ -46,7 +46,7 @@ class RandomChoice(v2.RandomChoice):
 
 @TRANSFORMS.register_module()
 class RandomOrder(v2.RandomOrder):
-    """Applies some transforms in random order.
+    """Apply some transforms in random order.
 
     Args:
         transforms: transforms, or their configs.
@@ -58,7 +58,7 @@ class RandomOrder(v2.RandomOrder):
 
 @TRANSFORMS.register_module()
 class ToDtype(v2.ToDtype):
-    """Converts images to another data type.
+    """Convert images to another data type.
 
     Args:
         dtype: a ``torch.dtype``, its name (``"float32"``), or what else ``torchvision.transforms.v2.ToDtype``
@@ -75,7 +75,7 @@ class ToDtype(v2.ToDtype):
 
 @TRANSFORMS.register_module()
 class ConvertImageDtype(v2.ConvertImageDtype):
-    """Converts images to another data type, and scales their values to its range.
+    """Convert images to another data type, and scales their values to its range.
 
     Args:
         dtype: a ``torch.dtype``, or its name (``"float32"``).
@@ -90,7 +90,7 @@ class ConvertImageDtype(v2.ConvertImageDtype):
 
 @TRANSFORMS.register_module()
 class AutoAugment(v2.AutoAugment):
-    """Applies a policy that was learned on a data set (Cubuk et al. 2019).
+    """Apply a policy that was learned on a dataset (Cubuk et al. 2019).
 
     Args:
         policy: ``"imagenet"``, ``"cifar10"`` or ``"svhn"``, or the member of ``AutoAugmentPolicy``.
@@ -106,14 +106,14 @@ class AutoAugment(v2.AutoAugment):
 
 @TRANSFORMS.register_module()
 class RandomErasing(v2.RandomErasing):
-    """Erases a rectangle of an image (Zhong et al. 2017).
+    """Erase a rectangle of an image (Zhong et al. 2017).
 
     Args:
         p: probability, in [0, 1].
         scale: smallest and largest share of the area.
         ratio: smallest and largest ratio of the sides.
         value: what is written there: one value, one for each channel, or ``"random"`` for noise, which suits
-            normalised float images only.
+            normalized float images only.
         inplace: change the image itself.
     """
 
@@ -135,7 +135,7 @@ _OF_INSTANCES = (
 
 @TRANSFORMS.register_module()
 class SanitizeBoundingBoxes(v2.Transform):
-    """Removes instances of whose box too little is left, such as by a crop.
+    """Remove instances of whose box too little is left, such as by a crop.
 
     Everything that an instance has goes with its box ``gt_bboxes``: see :mod:`trainwright.datasets.transforms`.
 
@@ -152,7 +152,7 @@ class SanitizeBoundingBoxes(v2.Transform):
         self.min_area = min_area
 
     def forward(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample; one without boxes as it is."""
+        """Return the sample; one without boxes as it is."""
         if "gt_bboxes" not in results:
             return results
         boxes, kept = v2.functional.sanitize_bounding_boxes(

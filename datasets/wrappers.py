@@ -26,7 +26,7 @@ class _Wrapper:
         return copy.deepcopy(self._metainfo)
 
     def check_annotations(self) -> Iterator[str]:
-        """Yields what the inner datasets find in their annotations; positions are those in them."""
+        """Yield what the inner datasets find in their annotations; positions are those in them."""
         inner = getattr(self, "datasets", None) or [self.dataset]  # type: ignore[attr-defined]
         for number, dataset in enumerate(inner):
             check = getattr(dataset, "check_annotations", tuple)
@@ -75,7 +75,7 @@ class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
             self.full_init()
 
     def full_init(self) -> None:
-        """Reads the annotations of every dataset, unless that is done already."""
+        """Read the annotations of every dataset, unless that is done already."""
         if self._fully_initialized:
             return
         for dataset in self.datasets:
@@ -85,13 +85,13 @@ class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns the annotation of a sample."""
+        """Return the annotation of a sample."""
         dataset_idx, sample_idx = self._get_ori_dataset_idx(idx)
         return self.datasets[dataset_idx].get_data_info(sample_idx)  # type: ignore[no-any-return]
 
     @force_full_init
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the classes of a sample."""
+        """Return the classes of a sample."""
         dataset_idx, sample_idx = self._get_ori_dataset_idx(idx)
         return self.datasets[dataset_idx].get_cat_ids(sample_idx)  # type: ignore[no-any-return]
 
@@ -106,7 +106,7 @@ class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
 
     @force_full_init
     def _get_ori_dataset_idx(self, idx: int) -> tuple[int, int]:
-        """Returns the number of the dataset of a sample, and its position there."""
+        """Return the number of the dataset of a sample, and its position there."""
         position = position_of(idx, self.cumulative_sizes[-1])
         dataset_idx = bisect.bisect_right(self.cumulative_sizes, position)
         return dataset_idx, position - (self.cumulative_sizes[dataset_idx - 1] if dataset_idx else 0)
@@ -146,7 +146,7 @@ class _IndexedWrapper(_Wrapper, Dataset[Any]):
             self.full_init()
 
     def full_init(self) -> None:
-        """Reads the annotations of the inner dataset, unless that is done already."""
+        """Read the annotations of the inner dataset, unless that is done already."""
         if self._fully_initialized:
             return
         self.dataset.full_init()
@@ -165,17 +165,17 @@ class _IndexedWrapper(_Wrapper, Dataset[Any]):
 
     @property
     def __getitems__(self) -> Callable[[Sequence[int]], Any] | None:
-        """Fetches a whole batch at once, where the inner dataset can."""
+        """Fetch a whole batch at once, where the inner dataset can."""
         return self._get_batch if self.fetches_batches else None
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns the annotation of a sample."""
+        """Return the annotation of a sample."""
         return self.dataset.get_data_info(self._get_ori_dataset_idx(idx))  # type: ignore[no-any-return]
 
     @force_full_init
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the classes of a sample."""
+        """Return the classes of a sample."""
         return self.dataset.get_cat_ids(self._get_ori_dataset_idx(idx))  # type: ignore[no-any-return]
 
     @force_full_init
@@ -183,11 +183,11 @@ class _IndexedWrapper(_Wrapper, Dataset[Any]):
         return self.dataset[self._get_ori_dataset_idx(idx)]
 
     def _index(self) -> None:
-        """Prepares for :meth:`_get_ori_dataset_idx`, once the inner dataset is complete."""
+        """Prepare for :meth:`_get_ori_dataset_idx`, once the inner dataset is complete."""
         raise NotImplementedError
 
     def _get_ori_dataset_idx(self, idx: int) -> int:
-        """Returns the position of a sample in the inner dataset."""
+        """Return the position of a sample in the inner dataset."""
         raise NotImplementedError
 
     @force_full_init

@@ -34,7 +34,7 @@ class CIFAR10(TorchvisionDataset):
     _torchvision_name = "CIFAR10"
 
     def load_tensors(self) -> tuple[Tensor, Tensor]:
-        """Returns the images (N, 3, 32, 32), uint8, and the labels (N,), int64."""
+        """Return the images (N, 3, 32, 32), uint8, and the labels (N,), int64."""
         found = self.read_by_torchvision()
         images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
         self._metainfo.setdefault("classes", tuple(found.classes))

@@ -30,7 +30,7 @@ class ImageFolder(BaseDataset):
     Samples start as ``dict(img_path=str, gt_label=int)``, in the order of their paths or of the list.
 
     Args:
-        data_root: folder of the data set.
+        data_root: folder of the dataset.
         split: folder within it, such as ``"train"``.
         ann_file: text file that lists the images, relative to ``data_root``; the paths in it are relative to
             ``data_root/split``.
@@ -76,7 +76,7 @@ class ImageFolder(BaseDataset):
         )
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Returns path and label of every image."""
+        """Return path and label of every image."""
         folder = Path(self.data_prefix["img_path"])
         data_list = self._from_list(folder) if self.ann_file else self._from_folders(folder)
         if not data_list:
@@ -84,7 +84,7 @@ class ImageFolder(BaseDataset):
         return data_list
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the label of a sample, as a list."""
+        """Return the label of a sample, as a list."""
         return [self.get_data_info(idx)["gt_label"]]
 
     def _from_folders(self, folder: Path) -> list[dict[str, Any]]:
@@ -126,7 +126,7 @@ class CustomDataset(ImageFolder):
     """Images for classification, on disk, under the names of MMPretrain; see :class:`ImageFolder`.
 
     Args:
-        data_root: folder of the data set.
+        data_root: folder of the dataset.
         data_prefix: folder within it, or ``dict(img_path=...)``.
         ann_file: text file that lists the images, relative to ``data_root``, one ``path label`` a line; folders name
             the classes if empty.

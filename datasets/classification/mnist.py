@@ -21,7 +21,7 @@ _IDX_UINT8 = 0x08
 
 @DATASETS.register_module()
 class MNIST(TorchvisionDataset):
-    """Handwritten digits: 60,000 + 10,000 grey images of 28×28 (LeCun et al. 1998).
+    """Handwritten digits: 60,000 + 10,000 gray images of 28×28 (LeCun et al. 1998).
 
     Inputs are uint8 of shape (1, 28, 28), labels 0 to 9.
 
@@ -41,7 +41,7 @@ class MNIST(TorchvisionDataset):
     _torchvision_name = "MNIST"
 
     def load_tensors(self) -> tuple[Tensor, Tensor]:
-        """Returns the images (N, 1, 28, 28), uint8, and the labels (N,), int64."""
+        """Return the images (N, 1, 28, 28), uint8, and the labels (N,), int64."""
         if files := _idx_files(self.root, self.split):
             images, labels = read_idx(files[0], ndim=3), read_idx(files[1], ndim=1)
         else:
@@ -52,7 +52,7 @@ class MNIST(TorchvisionDataset):
 
 @DATASETS.register_module()
 class FashionMNIST(MNIST):
-    """Articles of clothing: 60,000 + 10,000 grey images of 28×28 (Xiao, Rasul & Vollgraf 2017).
+    """Articles of clothing: 60,000 + 10,000 gray images of 28×28 (Xiao, Rasul & Vollgraf 2017).
 
     Inputs are uint8 of shape (1, 28, 28), labels 0 to 9. The arguments are those of :class:`MNIST`.
     """
@@ -100,14 +100,14 @@ class FashionMNISTSubset(FashionMNIST):
         super().__init__(root, split, False, batch_transforms, pipeline, indices, metainfo, test_mode, lazy_init)
 
     def load_tensors(self) -> tuple[Tensor, Tensor]:
-        """Returns the images (N, 1, 28, 28), uint8, and the labels (N,), int64."""
+        """Return the images (N, 1, 28, 28), uint8, and the labels (N,), int64."""
         if not _idx_files(self.root, self.split):
             raise FileNotFoundError(f"{self.root} holds no images of the split {self.split!r}")
         return super().load_tensors()
 
 
 def read_idx(path: Path, ndim: int) -> Tensor:
-    """Reads a file in the IDX format (LeCun's), packed by gzip or not.
+    """Read a file in the IDX format (LeCun's), packed by gzip or not.
 
     Args:
         path: the file.
@@ -135,7 +135,7 @@ def read_idx(path: Path, ndim: int) -> Tensor:
 
 
 def _idx_files(root: Path, split: str) -> list[Path]:
-    """Returns the files of the images and of the labels in a folder, or nothing if it has no images."""
+    """Return the files of the images and of the labels in a folder, or nothing if it has no images."""
     files = [_packed_or_not(root / f"{_FILE_PREFIX[split]}-{part}-ubyte") for part in ("images-idx3", "labels-idx1")]
     if files[0] is None:
         return []

@@ -35,7 +35,7 @@ class MultiLabelDataset(BaseDataset):
     """
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Returns path and classes of every image."""
+        """Return path and classes of every image."""
         self._problems: list[str] = []
         data_list = super().load_data_list()
         if self._problems:
@@ -45,7 +45,7 @@ class MultiLabelDataset(BaseDataset):
         return data_list
 
     def parse_data_info(self, raw_data_info: dict[str, Any]) -> dict[str, Any] | list[dict[str, Any]]:
-        """Returns a sample with its path joined and its classes as numbers."""
+        """Return a sample with its path joined and its classes as numbers."""
         classes = list(self._metainfo.get("classes", ()))
         if not classes:
             raise ValueError(f"{self.ann_file}: metainfo names no classes")
@@ -59,7 +59,7 @@ class MultiLabelDataset(BaseDataset):
         return super().parse_data_info(raw_data_info)
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the classes of a sample."""
+        """Return the classes of a sample."""
         labels: list[int] = self.get_data_info(idx)["gt_label"]
         return labels
 
@@ -101,7 +101,7 @@ class VOC(BaseDataset):
         super().__init__(data_root=data_root, data_prefix=prefix, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Returns path and classes of every image."""
+        """Return path and classes of every image."""
         folder = Path(self.data_root, "ImageSets", "Main")
         files = [folder / f"{name}_{self.split}.txt" for name in self._metainfo["classes"]]
         columns = [_read_flags(file) for file in files]
@@ -119,21 +119,21 @@ class VOC(BaseDataset):
         ]
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the classes of a sample."""
+        """Return the classes of a sample."""
         labels: list[int] = self.get_data_info(idx)["gt_label"]
         return labels
 
 
 @TRANSFORMS.register_module()
 class LabelsFromInstances:
-    """Sets ``gt_label`` to the classes of the instances that a sample (still) has: detection becomes multi-label.
+    """Set ``gt_label`` to the classes of the instances that a sample (still) has: detection becomes multi-label.
 
     Put it after what removes boxes, such as a crop with ``SanitizeBoundingBoxes``. A sample without instances, such as
     an image to predict, is left as it is.
     """
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with its classes, sorted."""
+        """Return the sample with its classes, sorted."""
         if "gt_bboxes_labels" in results:
             results["gt_label"] = sorted({int(label) for label in results["gt_bboxes_labels"]})
         return results

@@ -65,7 +65,7 @@ class BaseDetDataset(BaseDataset):
         super().__init__(ann_file=ann_file, data_prefix=prefix, filter_cfg=filter_cfg, **kwargs)
 
     def filter_data(self) -> list[dict[str, Any]]:
-        """Returns the samples to keep, with bad annotations taken out of their instances."""
+        """Return the samples to keep, with bad annotations taken out of their instances."""
         number, first = 0, ""
         for info in self.data_list:
             if problems := self._take_out_problems(info):
@@ -84,12 +84,12 @@ class BaseDetDataset(BaseDataset):
         return [info for info in self.data_list if self._is_kept(info)]
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the classes of the instances of a sample."""
+        """Return the classes of the instances of a sample."""
         return [instance["bbox_label"] for instance in self.get_data_info(idx)["instances"]]
 
     @force_full_init
     def check_annotations(self) -> Iterator[str]:
-        """Yields a line for each problem: bad annotations, files that are missing or damaged, sizes that differ."""
+        """Yield a line for each problem: bad annotations, files that are missing or damaged, sizes that differ."""
         from PIL import Image, ImageOps
 
         for index in range(len(self)):
@@ -116,7 +116,7 @@ class BaseDetDataset(BaseDataset):
                         yield f"{place}: {problem}"
 
     def _take_out_problems(self, info: dict[str, Any]) -> list[str]:
-        """Moves bad annotations of a sample from its instances to ``problems``; returns these."""
+        """Move bad annotations of a sample from its instances to ``problems``; returns these."""
         good, problems = [], []
         for number, instance in enumerate(info.setdefault("instances", [])):
             problem = self._problem(instance, info)
@@ -170,7 +170,7 @@ class CocoDataset(BaseDetDataset):
     """
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Returns a sample for each image."""
+        """Return a sample for each image."""
         content = load(self.ann_file)
         if not isinstance(content, dict) or (missing := {"images", "categories"} - content.keys()):
             lacks = f"lacks {' and '.join(sorted(missing))}" if isinstance(content, dict) else "is no dictionary"
@@ -192,7 +192,7 @@ class CocoDataset(BaseDetDataset):
         return list(samples.values())
 
     def _labels(self, categories: list[dict[str, Any]]) -> dict[int, int]:
-        """Returns the label of each category that is wanted."""
+        """Return the label of each category that is wanted."""
         ids = {category["name"]: category["id"] for category in sorted(categories, key=lambda entry: entry["id"])}
         classes = self._metainfo.setdefault("classes", tuple(ids))
         if unknown := [name for name in classes if name not in ids]:
@@ -274,7 +274,7 @@ class VOCDataset(BaseDetDataset):
         )
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Returns a sample for each name of the list."""
+        """Return a sample for each name of the list."""
         known = self.METAINFO.get("classes") or self._metainfo["classes"]
         classes = self._metainfo["classes"]
         if unknown := [name for name in classes if name not in known]:

@@ -15,7 +15,7 @@ _SLACK = 1.0  # pixels by which a box may reach out of its image: rounding; it i
 
 @TRANSFORMS.register_module()
 class LoadAnnotations:
-    """Makes tensors of a sample's ``instances``, see :class:`BaseDetDataset`.
+    """Make tensors of a sample's ``instances``, see :class:`BaseDetDataset`.
 
     It sets ``gt_bboxes``, ``gt_bboxes_labels``, ``gt_ignore_flags`` and, if asked for, ``gt_masks``. Put it before what
     resizes the image; only a test pipeline may have it after that, to be measured in the size of the files. A sample
@@ -29,7 +29,7 @@ class LoadAnnotations:
         self.with_mask = with_mask
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with its annotations.
+        """Return the sample with its annotations.
 
         Raises:
             ValueError: an annotation is bad, or the image has another size than its annotation says; the message names
@@ -86,7 +86,7 @@ class LoadAnnotations:
 
 
 def decode_mask(mask: Sequence[Sequence[float]] | Mapping[str, Any], height: int, width: int) -> np.ndarray:
-    """Returns a mask as pixels, uint8 of shape (height, width), 0 or 1; as pycocotools draws it.
+    """Return a mask as pixels, uint8 of shape (height, width), 0 or 1; as pycocotools draws it.
 
     Args:
         mask: polygons, each ``[x0, y0, x1, y1, …]``; or an RLE, ``dict(size=(height, width), counts=...)`` with a list
@@ -114,7 +114,7 @@ def decode_mask(mask: Sequence[Sequence[float]] | Mapping[str, Any], height: int
 
 
 def box_problem(box: Any, height: int | None = None, width: int | None = None) -> str | None:
-    """Returns what is wrong with a box, for a sentence that begins with its name, or None.
+    """Return what is wrong with a box, for a sentence that begins with its name, or None.
 
     Args:
         box: left, top, right, bottom.
@@ -137,7 +137,7 @@ def box_problem(box: Any, height: int | None = None, width: int | None = None) -
 
 
 def mask_problem(mask: Any) -> str | None:
-    """Returns what is wrong with the form of a mask, for a sentence that begins with its name, or None."""
+    """Return what is wrong with the form of a mask, for a sentence that begins with its name, or None."""
     if isinstance(mask, Mapping):
         return None if {"size", "counts"} <= mask.keys() else "has an RLE without size and counts"
     if not isinstance(mask, list | tuple) or not mask:

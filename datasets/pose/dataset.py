@@ -29,7 +29,7 @@ class BaseCocoStyleDataset(BaseDataset):
     https://cocodataset.org/#format-data. Names and skeleton come from the first category that has them, unless
     ``metainfo`` says them; keypoints whose names differ by left and right are taken as mirror images.
 
-    With ``data_mode="topdown"`` every labelled instance is a sample; crowds, and instances without any labelled
+    With ``data_mode="topdown"`` every labeled instance is a sample; crowds, and instances without any labeled
     keypoint, are left out, and their number is logged. With ``"bottomup"`` every image is a sample with all its
     instances. Either way samples have ``gt_bboxes``, ``gt_bboxes_labels``, ``gt_keypoints``, ``gt_keypoints_visible``
     and ``gt_areas``; the boxes are cut to the image. A sample with an annotation that makes no sense raises an error
@@ -80,7 +80,7 @@ class BaseCocoStyleDataset(BaseDataset):
         super().__init__(ann_file=ann_file, filter_cfg=filter_cfg, data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Returns a dict for each instance or image; what makes no sense in it is noted as ``problem``."""
+        """Return a dict for each instance or image; what makes no sense in it is noted as ``problem``."""
         content = load(self.ann_file)
         wanted = ("images", "annotations", "categories")
         if not isinstance(content, dict) or any(key not in content for key in wanted):
@@ -94,7 +94,7 @@ class BaseCocoStyleDataset(BaseDataset):
         return self._one_each(instances, images) if self.data_mode == "topdown" else self._per_image(instances, images)
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns a sample with the path of its image and its annotations as tensors.
+        """Return a sample with the path of its image and its annotations as tensors.
 
         Raises:
             ValueError: its annotations make no sense; the message names the sample and the reason.
@@ -109,7 +109,7 @@ class BaseCocoStyleDataset(BaseDataset):
 
     @force_full_init
     def check_annotations(self) -> Iterator[str]:
-        """Yields a line for each problem of the annotations, and for images that are missing or of another size."""
+        """Yield a line for each problem of the annotations, and for images that are missing or of another size."""
         from PIL import Image
 
         yield from self._skipped
@@ -133,22 +133,22 @@ class BaseCocoStyleDataset(BaseDataset):
                 yield f"sample {index} ({path}): the image is {size} (width, height), the annotations say {stated}"
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the classes of the instances of a sample."""
+        """Return the classes of the instances of a sample."""
         return [instance["label"] for instance in super().get_data_info(idx)["instances"]]
 
     def filter_data(self) -> list[dict[str, Any]]:
-        """Returns the samples without the images that have too few visible keypoints."""
+        """Return the samples without the images that have too few visible keypoints."""
         least = (self.filter_cfg or {}).get("min_keypoints", 0)
         if not least or self.data_mode == "topdown":
             return self.data_list
         return [
             info
             for info in self.data_list
-            if "problem" in info or sum(_labelled(instance["keypoints"]) for instance in info["instances"]) >= least
+            if "problem" in info or sum(_labeled(instance["keypoints"]) for instance in info["instances"]) >= least
         ]
 
     def _read_categories(self, categories: Sequence[Mapping[str, Any]]) -> None:
-        """Notes which label each category has, and what the categories say about keypoints."""
+        """Record which label each category has, and what the categories say about keypoints."""
         classes = self._metainfo.setdefault("classes", tuple(category["name"] for category in categories))
         label_of = {name: label for label, name in enumerate(classes)}
         self._names = {category["id"]: category["name"] for category in categories}
@@ -178,7 +178,7 @@ class BaseCocoStyleDataset(BaseDataset):
         }
 
     def _parse(self, annotation: Mapping[str, Any], images: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any] | None:
-        """Returns an instance, with its ``problem`` if it has one; None for a class that is not wanted."""
+        """Return an instance, with its ``problem`` if it has one; None for a class that is not wanted."""
         instance: dict[str, Any] = {
             "id": annotation.get("id"),
             "img_id": annotation.get("image_id"),
@@ -208,7 +208,7 @@ class BaseCocoStyleDataset(BaseDataset):
     def _problem(
         self, annotation: Mapping[str, Any], instance: Mapping[str, Any], image: Mapping[str, Any] | None
     ) -> str | None:
-        """Returns what makes an annotation useless, or None."""
+        """Return what makes an annotation useless, or None."""
         if image is None:
             return f"there is no image {instance['img_id']!r} in the file"
         if instance["label"] < 0:
@@ -231,7 +231,7 @@ class BaseCocoStyleDataset(BaseDataset):
         return None
 
     def _without_skipped(self, instances: list[dict[str, Any]], images: Mapping[Any, Any]) -> list[dict[str, Any]]:
-        """Returns the instances without those that make no sense, if these are to be left out; their lines are kept."""
+        """Return the instances without those that make no sense, if these are to be left out; their lines are kept."""
         if self.bad_annotations != "skip":
             return instances
         bad = [instance for instance in instances if "problem" in instance]
@@ -242,18 +242,18 @@ class BaseCocoStyleDataset(BaseDataset):
         return [instance for instance in instances if "problem" not in instance]
 
     def _one_each(self, instances: Sequence[dict[str, Any]], images: Mapping[Any, Any]) -> list[dict[str, Any]]:
-        kept, unlabelled = [], 0
+        kept, unlabeled = [], 0
         for instance in instances:
-            if "problem" not in instance and (instance["crowd"] or not _labelled(instance["keypoints"])):
-                unlabelled += 1
+            if "problem" not in instance and (instance["crowd"] or not _labeled(instance["keypoints"])):
+                unlabeled += 1
                 continue
             image = images.get(instance["img_id"], {"img_id": instance["img_id"], "img_path": ""})
             info = {**image, "instances": [instance]}
             info |= {key: instance[key] for key in ("problem", "oddity") if key in instance}
             kept.append(info)
-        if unlabelled:
+        if unlabeled:
             print_log(
-                f"{self.ann_file}: {unlabelled} of {len(instances)} instances are crowds or have no labelled keypoint; "
+                f"{self.ann_file}: {unlabeled} of {len(instances)} instances are crowds or have no labeled keypoint; "
                 "they are left out",
                 logger="current",
             )
@@ -273,7 +273,7 @@ class BaseCocoStyleDataset(BaseDataset):
         return samples
 
     def _detections(self, images: Mapping[Any, Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Returns a sample for each detected box."""
+        """Return a sample for each detected box."""
         least = (self.filter_cfg or {}).get("bbox_score_thr", 0.0)
         samples = []
         for index, found in enumerate(load(str(self.bbox_file))):
@@ -352,7 +352,7 @@ class CocoKeypointDataset(BaseCocoStyleDataset):
 
 
 def mirror_images(names: Sequence[str]) -> tuple[int, ...]:
-    """Returns for each keypoint the position of the one with left and right exchanged in its name, or its own."""
+    """Return for each keypoint the position of the one with left and right exchanged in its name, or its own."""
     swapped = {"left": "right", "right": "left", "l": "r", "r": "l"}
     position = {name: index for index, name in enumerate(names)}
     result = []
@@ -368,19 +368,19 @@ def mirror_images(names: Sequence[str]) -> tuple[int, ...]:
 
 
 def _oddity(instance: Mapping[str, Any], width: int, height: int) -> str | None:
-    """Returns what is strange about an annotation that can be used all the same, or None."""
+    """Return what is strange about an annotation that can be used all the same, or None."""
     left, top, across, down = instance["bbox"]
     if left < -1 or top < -1 or left + across > width + 1 or top + down > height + 1:
         return f"its bbox {list(instance['bbox'])} reaches beyond the image, {width} wide and {height} high: it is cut"
     points = zip(*(instance["keypoints"][start::3] for start in range(3)))
     outside = [(x, y) for x, y, seen in points if seen > 0 and not (-1 <= x <= width and -1 <= y <= height)]
     if outside:
-        return f"a labelled keypoint at {outside[0]} lies outside of the image, {width} wide and {height} high"
+        return f"a labeled keypoint at {outside[0]} lies outside of the image, {width} wide and {height} high"
     return None
 
 
-def _labelled(keypoints: Sequence[float]) -> int:
-    """Returns how many keypoints are labelled."""
+def _labeled(keypoints: Sequence[float]) -> int:
+    """Return how many keypoints are labeled."""
     return sum(visible > 0 for visible in keypoints[2::3])
 
 

@@ -14,7 +14,7 @@ from trainwright.engine.structures.sample import sample_name
 
 @TRANSFORMS.register_module()
 class GetBBoxCenterScale:
-    """Sets centre and size of the crop around an instance: ``bbox_center`` and ``bbox_scale``, both (x, y) in pixels.
+    """Set center and size of the crop around an instance: ``bbox_center`` and ``bbox_scale``, both (x, y) in pixels.
 
     The box is ``bbox``, of four numbers (left, top, right, bottom), or else the only one in ``gt_bboxes``, or else the
     whole image; it is kept as ``bbox``.
@@ -32,7 +32,7 @@ class GetBBoxCenterScale:
         self.padding = padding
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with its box.
+        """Return the sample with its box.
 
         Raises:
             ValueError: several boxes, or one without an area; the sample is named.
@@ -67,7 +67,7 @@ class GetBBoxCenterScale:
 
 @TRANSFORMS.register_module()
 class RandomBBoxTransform:
-    """Shifts, scales and turns the crop around an instance, after :class:`GetBBoxCenterScale`.
+    """Shift, scales and turns the crop around an instance, after :class:`GetBBoxCenterScale`.
 
     Shift, scale and angle are drawn from normal distributions that are cut off at two standard deviations, of which
     the given numbers are the largest that occur.
@@ -103,7 +103,7 @@ class RandomBBoxTransform:
         self.rotate_prob = rotate_prob
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with another crop, and ``bbox_rotation``, its angle in degrees."""
+        """Return the sample with another crop, and ``bbox_rotation``, its angle in degrees."""
         chance = torch.rand(3).tolist()
         x, y, size, angle = torch.nn.init.trunc_normal_(torch.empty(4), std=0.5, a=-1.0, b=1.0).tolist()
         if chance[0] < self.shift_prob:
@@ -127,11 +127,11 @@ class RandomBBoxTransform:
 
 @TRANSFORMS.register_module()
 class TopdownAffine:
-    """Cuts the crop out of the image, turned and resized to the network's input; keypoints and boxes move along.
+    """Cut the crop out of the image, turned and resized to the network's input; keypoints and boxes move along.
 
     The crop is widened on one axis to the input's shape, so nothing is stretched. What lies outside of the image is
     black. ``warp_matrix`` is set: six numbers, the rows of the matrix from pixels of the image to pixels of the input,
-    where the centre of the first pixel is (0, 0).
+    where the center of the first pixel is (0, 0).
 
     Args:
         input_size: width and height of the network's input, as in MMPose.
@@ -141,7 +141,7 @@ class TopdownAffine:
         self.input_size = (int(input_size[0]), int(input_size[1]))
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with the crop as its image."""
+        """Return the sample with the crop as its image."""
         from torchvision import tv_tensors
 
         width, height = self.input_size
@@ -159,7 +159,7 @@ class TopdownAffine:
         return f"{type(self).__name__}(input_size={self.input_size})"
 
     def _matrix(self, results: dict[str, Any]) -> Tensor:
-        """Returns the matrix from the image to the input, float64 (2, 3)."""
+        """Return the matrix from the image to the input, float64 (2, 3)."""
         width, height = self.input_size
         if "bbox_center" not in results:
             raise KeyError("the sample has no bbox_center: GetBBoxCenterScale must come before TopdownAffine")
@@ -167,17 +167,17 @@ class TopdownAffine:
         angle = math.radians(results.get("bbox_rotation", 0.0))
         cos, sin = factor * math.cos(angle), factor * math.sin(angle)
         turn = torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
-        # Boxes count from the edge of the first pixel, keypoints and the matrix from its centre.
-        centre = torch.tensor(results["bbox_center"], dtype=torch.float64) - 0.5
+        # Boxes count from the edge of the first pixel, keypoints and the matrix from its center.
+        center = torch.tensor(results["bbox_center"], dtype=torch.float64) - 0.5
         target = torch.tensor([(width - 1) / 2, (height - 1) / 2], dtype=torch.float64)
-        return torch.cat([turn, (target - turn @ centre)[:, None]], 1)
+        return torch.cat([turn, (target - turn @ center)[:, None]], 1)
 
 
 @TRANSFORMS.register_module()
 class RandomFlip:
-    """Mirrors an image with its boxes, masks and keypoints; left and right keypoints change places.
+    """Mirror an image with its boxes, masks and keypoints; left and right keypoints change places.
 
-    Which these are is ``flip_indices`` in the sample, as data sets of keypoints give it.
+    Which these are is ``flip_indices`` in the sample, as datasets of keypoints give it.
 
     Args:
         prob: probability, in [0, 1].
@@ -192,7 +192,7 @@ class RandomFlip:
         self.prob = prob
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample, mirrored or not.
+        """Return the sample, mirrored or not.
 
         Raises:
             KeyError: the sample has keypoints, but no ``flip_indices``.
@@ -227,11 +227,11 @@ class RandomFlip:
 
 
 def warp(image: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
-    """Returns an image seen through an affine map, bilinear, black where there is none.
+    """Return an image seen through an affine map, bilinear, black where there is none.
 
     Args:
         image: shape (C, H, W), of any real dtype.
-        matrix: from pixels of the image to pixels of the result, float64 (2, 3); the centre of the first pixel is
+        matrix: from pixels of the image to pixels of the result, float64 (2, 3); the center of the first pixel is
             (0, 0).
         size: height and width of the result.
     """
@@ -247,19 +247,19 @@ def warp(image: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _from_unit(height: int, width: int) -> Tensor:
-    """Returns the matrix (3, 3) from coordinates between -1 and 1 to those of pixel centres."""
+    """Return the matrix (3, 3) from coordinates between -1 and 1 to those of pixel centres."""
     return torch.tensor(
         [[width / 2, 0, (width - 1) / 2], [0, height / 2, (height - 1) / 2], [0, 0, 1]], dtype=torch.float64
     )
 
 
 def _moved(points: Tensor, matrix: Tensor) -> Tensor:
-    """Returns points (..., 2) after an affine map (2, 3)."""
+    """Return points (..., 2) after an affine map (2, 3)."""
     return (points.double() @ matrix[:, :2].T + matrix[:, 2]).to(points.dtype)
 
 
 def _moved_boxes(boxes: Tensor, matrix: Tensor) -> Tensor:
-    """Returns the boxes (N, 4) around boxes after an affine map (2, 3)."""
+    """Return the boxes (N, 4) around boxes after an affine map (2, 3)."""
     left, top, right, bottom = (boxes.as_subclass(Tensor) - 0.5).unbind(-1)
     corners = torch.stack([left, top, right, top, right, bottom, left, bottom], -1).view(-1, 4, 2)
     moved = _moved(corners, matrix) + 0.5

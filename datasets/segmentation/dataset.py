@@ -24,7 +24,7 @@ class BaseSegDataset(BaseDataset):
         data_root/images/a/1.jpg      data_root/masks/a/1.png
         data_root/images/a/2.jpg      data_root/masks/a/2.png
 
-    with ``data_prefix=dict(img_path="images", seg_map_path="masks")``. A mask is a grey or palette image whose values
+    with ``data_prefix=dict(img_path="images", seg_map_path="masks")``. A mask is a gray or palette image whose values
     are the classes. Samples start as ``dict(img_path=str, seg_map_path=str, ...)``, in the order of their names, or of
     ``ann_file``; ``LoadSegMap`` reads the mask. Without ``seg_map_path`` in ``data_prefix`` there are only images.
 
@@ -40,7 +40,7 @@ class BaseSegDataset(BaseDataset):
         reduce_zero_label: value 0 of a mask does not count, and all others are one less. Not with ``label_map``.
         ignore_index: label of pixels that do not count.
         metainfo, data_root, data_prefix, filter_cfg, indices, serialize_data, pipeline, test_mode, lazy_init,
-            max_refetch: see :class:`BaseDataset`; ``palette`` in ``metainfo`` has a colour for each class.
+            max_refetch: see :class:`BaseDataset`; ``palette`` in ``metainfo`` has a color for each class.
 
     Raises:
         FileNotFoundError: the folder of images, or the list, is missing, or there are no images.
@@ -77,7 +77,7 @@ class BaseSegDataset(BaseDataset):
                 self._metainfo["palette"] = [palette[old] for old in self._chosen]
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Returns the paths of image and mask of every sample."""
+        """Return the paths of image and mask of every sample."""
         images = Path(self.data_prefix.get("img_path", ""))
         if not images.is_dir():
             raise FileNotFoundError(f"there is no folder {str(images)!r}: check data_root and data_prefix")
@@ -92,7 +92,7 @@ class BaseSegDataset(BaseDataset):
         return [self._paths(name) for name in names]
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns a sample with the paths, and what :class:`LoadSegMap` needs to know about its mask."""
+        """Return a sample with the paths, and what :class:`LoadSegMap` needs to know about its mask."""
         info = super().get_data_info(idx)
         if "seg_map_path" in info:
             info.update(
@@ -105,7 +105,7 @@ class BaseSegDataset(BaseDataset):
 
     @force_full_init
     def check_annotations(self) -> Iterator[str]:
-        """Yields a line for each problem: files that are missing or damaged, sizes that differ, unknown classes."""
+        """Yield a line for each problem: files that are missing or damaged, sizes that differ, unknown classes."""
         from PIL import Image
 
         for index in range(len(self)):
@@ -140,7 +140,7 @@ class BaseSegDataset(BaseDataset):
         return name + self.seg_map_suffix
 
     def _choose_classes(self, metainfo: Mapping[str, Any] | None) -> None:
-        """Notes the new number of each class of METAINFO, where metainfo names only some of them."""
+        """Record the new number of each class of METAINFO, where metainfo names only some of them."""
         known = list(self.METAINFO.get("classes", ()))
         wanted = (metainfo or {}).get("classes")
         self._chosen: dict[int, int] | None = None
@@ -213,7 +213,7 @@ class Cityscapes(BaseSegDataset):
     Args:
         data_root: folder of the two.
         split: ``train``, ``val`` or ``test``.
-        seg_map_suffix: ``_gtFine_labelIds.png`` for the label ids of the data set as it comes;
+        seg_map_suffix: ``_gtFine_labelIds.png`` for the label ids of the dataset as it comes;
             ``_gtFine_labelTrainIds.png`` for masks that were converted to train ids before.
         **kwargs: as for :class:`BaseSegDataset`.
     """

@@ -12,7 +12,7 @@ from trainwright.engine.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class LoadSegMap:
-    """Reads the mask at ``seg_map_path``: sets ``gt_seg_map``, a ``tv_tensors.Mask`` (H, W) of classes.
+    """Read the mask at ``seg_map_path``: sets ``gt_seg_map``, a ``tv_tensors.Mask`` (H, W) of classes.
 
     The dataset says what its values mean: ``label_map`` gives the class of each value, ``reduce_zero_label`` makes 0
     ignored and all others one less. Put it before what resizes the image; only a test pipeline may have it after that,
@@ -21,7 +21,7 @@ class LoadSegMap:
     """
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with its classes.
+        """Return the sample with its classes.
 
         Raises:
             OSError: the file is missing or damaged, with a note that names it.
@@ -52,7 +52,7 @@ class LoadSegMap:
 
 
 def read_seg_map(path: str | os.PathLike[str]) -> np.ndarray:
-    """Returns the values of a mask file, of shape (H, W): of a palette image the indices.
+    """Return the values of a mask file, of shape (H, W): of a palette image the indices.
 
     Raises:
         OSError: the file is missing or damaged.
@@ -63,12 +63,12 @@ def read_seg_map(path: str | os.PathLike[str]) -> np.ndarray:
     with Image.open(path) as picture:
         values = np.array(picture)
     if values.ndim != 2:
-        raise ValueError(f"{path} has {values.shape[-1]} values a pixel: a mask is a grey or palette image of classes")
+        raise ValueError(f"{path} has {values.shape[-1]} values a pixel: a mask is a gray or palette image of classes")
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
 def as_classes(values: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
-    """Returns the class of each pixel, uint8 if that can hold all, else int64, for the values of a mask.
+    """Return the class of each pixel, uint8 if that can hold all, else int64, for the values of a mask.
 
     Args:
         values: integers of shape (H, W).
@@ -103,7 +103,7 @@ def as_classes(values: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
 
 @TRANSFORMS.register_module()
 class SegRandomCrop:
-    """Crops image and masks at a random place; where they are smaller, they are padded at the bottom and right first.
+    """Crop image and masks at a random place; where they are smaller, they are padded at the bottom and right first.
 
     Args:
         crop_size: height and width in pixels, or one number for both.
@@ -131,7 +131,7 @@ class SegRandomCrop:
         self.fill = fill
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the cropped sample: everything in it that is a ``tv_tensor``."""
+        """Return the cropped sample: everything in it that is a ``tv_tensor``."""
         from torchvision.transforms.v2 import functional
         from torchvision.tv_tensors import TVTensor
 
@@ -152,7 +152,7 @@ class SegRandomCrop:
         )
 
     def _place(self, classes: torch.Tensor | None, height: int, width: int) -> tuple[int, int, int, int]:
-        """Returns top, left, height and width of the crop."""
+        """Return top, left, height and width of the crop."""
         down, right = self.crop_size
         for _ in range(10):
             top = int(torch.randint(0, height - down + 1, ()))

@@ -61,11 +61,11 @@ class MovingShapes(BaseDataset):
         super().__init__(metainfo={"classes": self.motions, **(metainfo or {})}, pipeline=pipeline, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Returns a seed for each sample."""
+        """Return a seed for each sample."""
         return [{"img_id": index} for index in range(self.num_samples)]
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns a sample with its frames, drawn, and its label."""
+        """Return a sample with its frames, drawn, and its label."""
         info = super().get_data_info(idx)
         rng = np.random.default_rng((self.seed, info["img_id"]))
         label = int(rng.integers(len(self.motions)))
@@ -76,39 +76,39 @@ class MovingShapes(BaseDataset):
             self._draw(still, _random_shape(rng), radius, rng.uniform(radius, self.size - radius, 2))
         moving = _random_shape(rng)
         frames = np.empty((self.num_frames, self.size, self.size, 3), np.uint8)
-        for index, (radius, centre) in enumerate(self._path(self.motions[label], rng)):
+        for index, (radius, center) in enumerate(self._path(self.motions[label], rng)):
             frame = still.copy()
-            self._draw(frame, moving, radius, centre)
+            self._draw(frame, moving, radius, center)
             frames[index] = np.asarray(frame)
         return info | {"array": frames, "total_frames": self.num_frames, "gt_label": label}
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the label of a sample, as a list."""
+        """Return the label of a sample, as a list."""
         return [self.get_data_info(idx)["gt_label"]]
 
     def _path(self, motion: str, rng: np.random.Generator) -> Iterator[tuple[float, np.ndarray]]:
-        """Yields radius and centre of the moving shape in each frame."""
+        """Yield radius and center of the moving shape in each frame."""
         steps = np.linspace(-0.5, 0.5, self.num_frames)
         radius = rng.uniform(0.12, 0.2) * self.size
         if motion in ("growing", "shrinking"):
             change = steps * rng.uniform(0.5, 0.9) * radius * (1 if motion == "growing" else -1)
-            centre = rng.uniform(1.5 * radius, self.size - 1.5 * radius, 2)
-            yield from ((radius + more, centre) for more in change)
+            center = rng.uniform(1.5 * radius, self.size - 1.5 * radius, 2)
+            yield from ((radius + more, center) for more in change)
             return
         direction = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}[motion]
         length = rng.uniform(0.25, 0.5) * self.size
         margin = radius + length / 2
         along, across = rng.uniform(margin, self.size - margin), rng.uniform(radius, self.size - radius)
-        centre = np.array((along, across) if direction[0] else (across, along))
-        yield from ((radius, centre + step * length * np.array(direction)) for step in steps)
+        center = np.array((along, across) if direction[0] else (across, along))
+        yield from ((radius, center + step * length * np.array(direction)) for step in steps)
 
-    def _draw(self, image: Image.Image, shape: tuple[np.ndarray, Any], radius: float, centre: np.ndarray) -> None:
+    def _draw(self, image: Image.Image, shape: tuple[np.ndarray, Any], radius: float, center: np.ndarray) -> None:
         outline, color = shape
-        ImageDraw.Draw(image).polygon([(x, y) for x, y in outline * radius + centre], fill=color)
+        ImageDraw.Draw(image).polygon([(x, y) for x, y in outline * radius + center], fill=color)
 
 
 def _random_shape(rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Returns a turned outline around the origin, and a colour away from the greys of the background."""
+    """Return a turned outline around the origin, and a color away from the grays of the background."""
     outline = np.array(list(OUTLINES.values())[rng.integers(len(OUTLINES))])
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

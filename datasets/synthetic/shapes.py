@@ -1,4 +1,4 @@
-"""Coloured shapes with exact ground truth for every task: pictures that are drawn when they are asked for."""
+"""Colored shapes with exact ground truth for every task: pictures that are drawn when they are asked for."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ _CORNERS: dict[str, tuple[tuple[float, float], ...]] = {
 
 @DATASETS.register_module()
 class Shapes(BaseDataset):
-    """Turned shapes of random colours and sizes, partly hiding each other, on a noisy background.
+    """Turned shapes of random colors and sizes, partly hiding each other, on a noisy background.
 
     Every sample is drawn from (``seed``, index) alone, so it is the same in each epoch, process and run. It has
     all the annotations that :mod:`trainwright.datasets.transforms` lists: ``gt_label`` (the class of the largest
@@ -97,11 +97,11 @@ class Shapes(BaseDataset):
         super().__init__(metainfo={**metainfo, **kwargs.pop("metainfo", {})}, pipeline=pipeline, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Returns a seed for each sample."""
+        """Return a seed for each sample."""
         return [{"img_id": index} for index in range(self.num_samples)]
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns a sample with its image, drawn, and all its annotations."""
+        """Return a sample with its image, drawn, and all its annotations."""
         info = super().get_data_info(idx)
         rng = np.random.default_rng((self.seed, info["img_id"]))
         shapes = [self._draw_one(rng) for _ in range(rng.integers(1, self.max_shapes + 1))]
@@ -141,7 +141,7 @@ class Shapes(BaseDataset):
         return {key: value for key, value in info.items() if key not in self.left_out}
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the classes of the shapes in a sample."""
+        """Return the classes of the shapes in a sample."""
         labels: list[int] = self.get_data_info(idx)["gt_bboxes_labels"].tolist()
         return labels
 
@@ -149,15 +149,15 @@ class Shapes(BaseDataset):
         label = int(rng.integers(len(self.kinds)))
         kind = self.kinds[label]
         radius = rng.uniform(*self.radius) * self.size
-        centre = rng.uniform(radius, self.size - radius, 2)
+        center = rng.uniform(radius, self.size - radius, 2)
         angle = rng.uniform(0, math.tau)
         turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-        outline = np.array(OUTLINES[kind]) @ turn * radius + centre
+        outline = np.array(OUTLINES[kind]) @ turn * radius + center
         # Pillow cuts coordinates to whole pixels, so what it draws lies half a pixel lower in the mean.
-        corners = (np.array(_CORNERS[kind]).reshape(-1, 2) @ turn) * radius + centre - 0.5
+        corners = (np.array(_CORNERS[kind]).reshape(-1, 2) @ turn) * radius + center - 0.5
         canvas = Image.new("1", (self.size, self.size))
         ImageDraw.Draw(canvas).polygon([(x, y) for x, y in outline], fill=1)
-        # Away from the greys of the background.
+        # Away from the grays of the background.
         color = rng.permutation([rng.uniform(0, 50), rng.uniform(205, 255), rng.uniform(0, 255)])
         return {"label": label, "inside": np.array(canvas), "corners": corners, "color": color}
 

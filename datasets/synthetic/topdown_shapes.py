@@ -31,12 +31,12 @@ class TopdownShapes(BaseDataset):
         super().__init__(metainfo=self.images.metainfo, pipeline=pipeline, test_mode=test_mode, indices=indices)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Returns the number of the image and of the shape in it for each sample."""
+        """Return the number of the image and of the shape in it for each sample."""
         counts = (len(self.images.get_data_info(index)["gt_bboxes"]) for index in range(len(self.images)))
         return [{"img_id": image, "instance": number} for image, count in enumerate(counts) for number in range(count)]
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns a sample with the whole image, drawn, and the annotations of one shape."""
+        """Return a sample with the whole image, drawn, and the annotations of one shape."""
         info = super().get_data_info(idx)
         image = self.images.get_data_info(info["img_id"])
         one = slice(info["instance"], info["instance"] + 1)
@@ -52,6 +52,6 @@ class TopdownShapes(BaseDataset):
         return info
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the class of the shape."""
+        """Return the class of the shape."""
         labels: list[int] = self.get_data_info(idx)["gt_bboxes_labels"].tolist()
         return labels

@@ -15,7 +15,7 @@ _LARGEST_DEVIATION = 0.75
 class _PointClouds(InMemoryDataset):
     """Round clouds of points, of equal size up to one point.
 
-    A deviation from a centre is normal, but never larger than 0.75 in each direction, so that clouds whose
+    A deviation from a center is normal, but never larger than 0.75 in each direction, so that clouds whose
     centres lie 2 apart never touch.
     """
 
@@ -31,7 +31,7 @@ class _PointClouds(InMemoryDataset):
         super().__init__()
 
     def load_tensors(self) -> tuple[Tensor, Tensor]:
-        """Returns the points (N, 2), float32, and the labels (N,), int64."""
+        """Return the points (N, 2), float32, and the labels (N,), int64."""
         generator = torch.Generator().manual_seed(self.seed)
         cloud = torch.arange(self.num_samples) % len(self.centres)
         deviation = self.noise * torch.randn(self.num_samples, 2, generator=generator)
@@ -48,7 +48,7 @@ class TwoClouds(_PointClouds):
     Args:
         num_samples: number of points, at least 2.
         seed: seed of the points; another one gives other points of the same clouds.
-        noise: standard deviation of each cloud; no point lies further than 0.75 from its centre in x or in y.
+        noise: standard deviation of each cloud; no point lies further than 0.75 from its center in x or in y.
     """
 
     METAINFO: Mapping[str, Any] = {"classes": ("lower left", "upper right")}
@@ -65,7 +65,7 @@ class XOR(_PointClouds):
     Args:
         num_samples: number of points, at least 4.
         seed: seed of the points; another one gives other points of the same clouds.
-        noise: standard deviation of each cloud; no point lies further than 0.75 from its centre in x or in y.
+        noise: standard deviation of each cloud; no point lies further than 0.75 from its center in x or in y.
     """
 
     METAINFO: Mapping[str, Any] = {"classes": ("equal signs", "different signs")}

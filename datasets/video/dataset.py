@@ -21,7 +21,7 @@ class _ListOrFolders(BaseDataset):
     """
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Returns where each video is, and its label."""
+        """Return where each video is, and its label."""
         root = Path(self.data_prefix[self._key])
         data_list = self._from_list(root) if self.ann_file else self._from_folders(root)
         if not data_list:
@@ -29,7 +29,7 @@ class _ListOrFolders(BaseDataset):
         return data_list
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns a sample with the place of its video, and its label.
+        """Return a sample with the place of its video, and its label.
 
         Raises:
             ValueError: the label is unknown; the message names the sample.
@@ -44,7 +44,7 @@ class _ListOrFolders(BaseDataset):
 
     @force_full_init
     def check_annotations(self) -> Iterator[str]:
-        """Yields a line for each problem: unknown labels, videos that are missing or cannot be read."""
+        """Yield a line for each problem: unknown labels, videos that are missing or cannot be read."""
         for index in range(len(self)):
             info = super().get_data_info(index)
             if "problem" in info:
@@ -56,7 +56,7 @@ class _ListOrFolders(BaseDataset):
                 yield f"sample {index}: {error}: check data_root, or remove it"
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the label of a sample, as a list."""
+        """Return the label of a sample, as a list."""
         return [self.get_data_info(idx)["gt_label"]]
 
     _key: str
@@ -64,15 +64,15 @@ class _ListOrFolders(BaseDataset):
 
     @abstractmethod
     def _videos_of(self, folder: Path) -> list[Path]:
-        """Returns the videos of a class."""
+        """Return the videos of a class."""
 
     @abstractmethod
     def _check_video(self, info: Mapping[str, Any]) -> str | None:
-        """Returns what is wrong with a video that can be read."""
+        """Return what is wrong with a video that can be read."""
 
     @abstractmethod
     def _parse_line(self, words: list[str]) -> tuple[dict[str, Any], str]:
-        """Returns what a line of the list says about a video, and its label."""
+        """Return what a line of the list says about a video, and its label."""
 
     def _from_folders(self, root: Path) -> list[dict[str, Any]]:
         if not root.is_dir():
@@ -206,7 +206,7 @@ class RawframeDataset(_ListOrFolders):
         super().__init__(ann_file=ann_file, data_prefix=prefix, **kwargs)
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns a sample with the folder of its frames, their number and names, and its label."""
+        """Return a sample with the folder of its frames, their number and names, and its label."""
         info = super().get_data_info(idx)
         if "total_frames" not in info:
             info["total_frames"] = _number_of_images(info["frame_dir"])

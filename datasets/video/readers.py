@@ -54,7 +54,7 @@ class VideoFile:
         return None if rate is None else float(rate)
 
     def frames(self, indices: Sequence[int]) -> Tensor:
-        """Returns frames as uint8 RGB of shape (len(indices), 3, H, W).
+        """Return frames as uint8 RGB of shape (len(indices), 3, H, W).
 
         Frames that the file announces but does not have are replaced by the last one.
 
@@ -85,7 +85,7 @@ class VideoFile:
         return stacked([pictures[index] for index in indices])
 
     def count(self) -> int:
-        """Returns how many frames can be decoded; takes long."""
+        """Return how many frames can be decoded; takes long."""
         import av
 
         number = 0
@@ -98,7 +98,7 @@ class VideoFile:
         return number
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._container.close()
 
     def _count(self) -> int:
@@ -131,11 +131,11 @@ class FrameFolder:
         return len(self._paths)
 
     def frames(self, indices: Sequence[int]) -> Tensor:
-        """Returns frames as uint8 RGB of shape (len(indices), 3, H, W)."""
+        """Return frames as uint8 RGB of shape (len(indices), 3, H, W)."""
         return read_images([self._paths[index] for index in indices])
 
     def close(self) -> None:
-        """Does nothing: no file is open."""
+        """Do nothing: no file is open."""
 
 
 class FrameArray:
@@ -154,15 +154,15 @@ class FrameArray:
         return len(self._array)
 
     def frames(self, indices: Sequence[int]) -> Tensor:
-        """Returns frames as uint8 RGB of shape (len(indices), 3, H, W)."""
+        """Return frames as uint8 RGB of shape (len(indices), 3, H, W)."""
         return stacked(self._array[list(indices)])
 
     def close(self) -> None:
-        """Does nothing: no file is open."""
+        """Do nothing: no file is open."""
 
 
 def stacked(pictures: Any) -> Tensor:
-    """Returns pictures (H, W, C) as one tensor (frames, C, H, W)."""
+    """Return pictures (H, W, C) as one tensor (frames, C, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2)))
 
 

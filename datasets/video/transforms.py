@@ -4,7 +4,7 @@ A sample starts with where its frames come from: ``filename`` of a video file, `
 for each frame, or ``array``. On its way it gets ``total_frames``, ``frame_inds`` (the frames of all clips, one clip
 after the other), ``clip_len``, ``num_clips``, and from decoding on ``img``: ``tv_tensors.Video``, (frames, C, H, W),
 uint8, RGB. Every transform of ``torchvision.transforms.v2`` treats all these frames alike, so the clips of a video are
-cropped, flipped and coloured consistently. :class:`FormatShape` comes last before ``PackInputs``.
+cropped, flipped and colored consistently. :class:`FormatShape` comes last before ``PackInputs``.
 """
 
 from pathlib import Path
@@ -21,13 +21,13 @@ from trainwright.engine.structures.sample import sample_name
 
 @TRANSFORMS.register_module()
 class PyAVInit:
-    """Opens the video: sets ``video_reader``, ``total_frames`` and, where it is known, ``avg_fps``.
+    """Open the video: sets ``video_reader``, ``total_frames`` and, where it is known, ``avg_fps``.
 
     ``filename`` may be a video file, or a folder with an image for each frame; ``array`` has frames in memory.
     """
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with its open video.
+        """Return the sample with its open video.
 
         Raises:
             OSError: it cannot be read; the message names it.
@@ -49,10 +49,10 @@ class PyAVInit:
 
 @TRANSFORMS.register_module()
 class PyAVDecode:
-    """Decodes the frames ``frame_inds`` of the open video: sets ``img`` and ``ori_shape``, and closes it."""
+    """Decode the frames ``frame_inds`` of the open video: sets ``img`` and ``ori_shape``, and closes it."""
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with its frames."""
+        """Return the sample with its frames."""
         reader = results.pop("video_reader")
         try:
             return _with_frames(results, reader.frames(_indices(results)))
@@ -65,13 +65,13 @@ class PyAVDecode:
 
 @TRANSFORMS.register_module()
 class RawFrameDecode:
-    """Reads the frames ``frame_inds`` from image files in ``frame_dir``: sets ``img`` and ``ori_shape``.
+    """Read the frames ``frame_inds`` from image files in ``frame_dir``: sets ``img`` and ``ori_shape``.
 
     File names follow ``filename_tmpl`` of the sample, such as ``img_{:05}.jpg``, counted from ``start_index``.
     """
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with its frames.
+        """Return the sample with its frames.
 
         Raises:
             OSError: an image is missing or damaged, with a note that names it.
@@ -87,10 +87,10 @@ class RawFrameDecode:
 
 @TRANSFORMS.register_module()
 class ArrayDecode:
-    """Takes the frames ``frame_inds`` out of ``array``, (frames, H, W, C): sets ``img`` and ``ori_shape``."""
+    """Take the frames ``frame_inds`` out of ``array``, (frames, H, W, C): sets ``img`` and ``ori_shape``."""
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with its frames."""
+        """Return the sample with its frames."""
         return _with_frames(results, stacked(results.pop("array")[_indices(results)]))
 
     def __repr__(self) -> str:
@@ -99,7 +99,7 @@ class ArrayDecode:
 
 @TRANSFORMS.register_module()
 class SampleFrames:
-    """Chooses clips of frames at equal distances: sets ``frame_inds``, ``clip_len`` and ``num_clips``.
+    """Choose clips of frames at equal distances: sets ``frame_inds``, ``clip_len`` and ``num_clips``.
 
     In training the video is divided into ``num_clips`` equal parts, in each of which a clip begins at a random frame;
     in tests each begins in the middle of its part.
@@ -138,7 +138,7 @@ class SampleFrames:
         self.test_mode = test_mode
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with the numbers of its frames, from 0.
+        """Return the sample with the numbers of its frames, from 0.
 
         Raises:
             ValueError: the video has no frames, or its frames in a second are needed but not known.
@@ -168,7 +168,7 @@ class SampleFrames:
         return float(results["avg_fps"]) / self.target_fps
 
     def _offsets(self, total: int, span: int) -> np.ndarray[Any, Any]:
-        """Returns where each clip begins."""
+        """Return where each clip begins."""
         room = max(0, total - span)  # the last frame at which a whole clip can begin
         part = (room + 1) / self.num_clips
         starts = np.arange(self.num_clips) * part
@@ -179,7 +179,7 @@ class SampleFrames:
 
 @TRANSFORMS.register_module()
 class DenseSampleFrames(SampleFrames):
-    """Chooses clips within a short stretch of the video, at a random place in training.
+    """Choose clips within a short stretch of the video, at a random place in training.
 
     As in the code of TSM (Lin et al. 2019), https://arxiv.org/abs/1811.08383: the stretch of ``sample_range`` frames
     is divided into ``num_clips`` parts, at the beginning of each of which stands a clip. In tests there are
@@ -223,7 +223,7 @@ class DenseSampleFrames(SampleFrames):
 
 @TRANSFORMS.register_module()
 class UniformSample:
-    """Chooses frames from the whole video: one of each of ``clip_len`` equal parts.
+    """Choose frames from the whole video: one of each of ``clip_len`` equal parts.
 
     A random one in training; in tests the middle one, and for several clips those that divide the part evenly.
 
@@ -243,7 +243,7 @@ class UniformSample:
         self.test_mode = test_mode
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with the numbers of its frames, from 0.
+        """Return the sample with the numbers of its frames, from 0.
 
         Raises:
             ValueError: the video has no frames.
@@ -265,7 +265,7 @@ class UniformSample:
 
 @TRANSFORMS.register_module()
 class ThreeCrop:
-    """Cuts three squares, or equal rectangles, out of each frame: at both ends and in the middle of its longer side.
+    """Cut three squares, or equal rectangles, out of each frame: at both ends and in the middle of its longer side.
 
     Args:
         crop_size: height and width, or one number for both.
@@ -275,7 +275,7 @@ class ThreeCrop:
         self.crop_size = (crop_size, crop_size) if isinstance(crop_size, int) else (crop_size[0], crop_size[1])
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with three times as many clips: those of the first crop, of the second, of the third.
+        """Return the sample with three times as many clips: those of the first crop, of the second, of the third.
 
         Raises:
             ValueError: the frames are smaller than the crops.
@@ -304,7 +304,7 @@ class ThreeCrop:
 
 @TRANSFORMS.register_module()
 class FormatShape:
-    """Gives the frames the shape that a model takes.
+    """Give the frames the shape that a model takes.
 
     Args:
         input_format: ``NCTHW``: (clips, C, frames of a clip, H, W), for 3D networks.
@@ -319,7 +319,7 @@ class FormatShape:
         self.input_format = input_format
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with its clips as a plain tensor."""
+        """Return the sample with its clips as a plain tensor."""
         frames = results["img"].as_subclass(Tensor)
         clips = frames.unflatten(0, (-1, results["clip_len"]))
         results["img"] = clips.transpose(1, 2).contiguous()

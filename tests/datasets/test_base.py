@@ -1,4 +1,4 @@
-"""Expected values are MMEngine's (0.10.7) where it has the behaviour."""
+"""Expected values are MMEngine's (0.10.7) where it has the behavior."""
 
 import json
 import multiprocessing
@@ -124,7 +124,7 @@ def _pages_shared_after_reading(dataset, connection):
 
 
 def _private_dirty(address):
-    """Returns how many kilobytes of the mapping at an address this process has copied for itself."""
+    """Return how many kilobytes of the mapping at an address this process has copied for itself."""
     inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         words = line.split()

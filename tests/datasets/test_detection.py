@@ -28,7 +28,7 @@ def annotation(number: int, image: int, category: int, box: Any, **more: Any) ->
 def write_coco(
     folder: Path, annotations: list[dict[str, Any]], images: int = 2, size: tuple[int, int] = (8, 10)
 ) -> dict[str, Any]:
-    """Writes images of a size, (height, width), with ids from 1, and their annotations; returns the dataset's place."""
+    """Write images of a size, (height, width), with ids from 1, and their annotations; returns the dataset's place."""
     (folder / "pictures").mkdir(exist_ok=True)
     entries = []
     for number in range(1, images + 1):

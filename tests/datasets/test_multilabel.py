@@ -1,4 +1,4 @@
-"""Data sets with several classes an image."""
+"""Datasets with several classes an image."""
 
 import json
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_a_file_without_classes(tmp_path: Path) -> None:
 
 
 def voc(folder: Path, **flags: str) -> Path:
-    """Writes the lists of all classes: two images without any, but for the lines given."""
+    """Write the lists of all classes: two images without any, but for the lines given."""
     lists = folder / "ImageSets/Main"
     lists.mkdir(parents=True)
     for name in VOC.METAINFO["classes"]:

@@ -1,4 +1,4 @@
-"""Data sets of keypoints, and the transforms from an image and a box to a crop."""
+"""Datasets of keypoints, and the transforms from an image and a box to a crop."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ GOOD = dict(
 
 
 def write(folder: Path, *changes: dict[str, Any], images: Any = None) -> Path:
-    """Writes an image and an annotation file with an annotation for each change of the good one."""
+    """Write an image and an annotation file with an annotation for each change of the good one."""
     images = images or [dict(id=7, file_name="a.png", width=20, height=12)]
     (folder / "images").mkdir(exist_ok=True)
     Image.new("RGB", (20, 12), (200, 100, 0)).save(folder / "images/a.png")
@@ -53,7 +53,7 @@ def dataset_of(folder: Path, *changes: dict[str, Any], **settings: Any) -> BaseC
     )
 
 
-def test_every_labelled_instance_is_a_sample(tmp_path: Path) -> None:
+def test_every_labeled_instance_is_a_sample(tmp_path: Path) -> None:
     dataset = dataset_of(
         tmp_path, {}, dict(iscrowd=1), dict(keypoints=[0] * 9), dict(bbox=[15, 0, 8, 5], area=None), dict(category_id=4),
         metainfo=dict(classes=("bird",)),
@@ -133,7 +133,7 @@ def test_strange_annotations_are_named_and_used(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, dict(bbox=[-5, 3, 30, 6]), dict(keypoints=[40, 5, 2] + [0] * 6))
     first, second = dataset.check_annotations()
     assert "annotation 1: its bbox [-5, 3, 30, 6] reaches beyond the image, 20 wide and 12 high: it is cut" in first
-    assert "annotation 2: a labelled keypoint at (40, 5) lies outside" in second
+    assert "annotation 2: a labeled keypoint at (40, 5) lies outside" in second
     assert dataset[0]["gt_bboxes"].tolist() == [[0, 3, 20, 9]]
 
 
@@ -198,7 +198,7 @@ def test_every_shape_is_a_sample() -> None:
 
 
 def sample(**more: Any) -> dict[str, Any]:
-    """Returns a sample whose image has a light pixel at x = 6, y = 4, its keypoint."""
+    """Return a sample whose image has a light pixel at x = 6, y = 4, its keypoint."""
     image = torch.zeros(3, 12, 20, dtype=torch.uint8)
     image[:, 4, 6] = 200
     return {
@@ -238,11 +238,11 @@ def test_a_crop_keeps_shapes_and_moves_annotations() -> None:
     expected = [(6 + 0.5 - 1) * 4 - 0.5, (4 + 0.5 - 2) * 4 - 0.5]
     assert made["gt_keypoints"][0, 0].tolist() == pytest.approx(expected)
     light = made["img"][0].float()
-    centre = [
+    center = [
         (light.sum(0) * torch.arange(48)).sum() / light.sum(),
         (light.sum(1) * torch.arange(24)).sum() / light.sum(),
     ]
-    assert [value.item() for value in centre] == pytest.approx(expected, abs=0.02)
+    assert [value.item() for value in center] == pytest.approx(expected, abs=0.02)
 
 
 @pytest.mark.parametrize("angle", [0.0, 30.0, -90.0])

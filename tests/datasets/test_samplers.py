@@ -18,7 +18,7 @@ from trainwright.engine.registry import DATA_SAMPLERS
 FIRST_PASS = [5, 0, 3, 4, 1, 7, 9, 6, 8, 2]
 
 
-class Labelled:
+class Labeled:
     """Ten samples of class 0, three of class 1, one of both and one of none."""
 
     labels = ([0],) * 10 + ([1],) * 3 + ([0, 1], [])
@@ -32,7 +32,7 @@ class Labelled:
 
 @pytest.fixture
 def as_rank(monkeypatch):
-    """Makes what it returns build a sampler as it would be on one rank of several."""
+    """Make what it returns build a sampler as it would be on one rank of several."""
 
     def build(make, rank, world_size):
         monkeypatch.setattr(samplers, "get_rank", lambda: rank)
@@ -105,7 +105,7 @@ def test_infinite_ranks_interleave_to_the_one_stream(as_rank, world_size):
     [
         lambda: DefaultSampler(range(10), seed=7),
         lambda: InfiniteSampler(range(10), seed=7),
-        lambda: ClassAwareSampler(Labelled(), seed=7, num_sample_class=2),
+        lambda: ClassAwareSampler(Labeled(), seed=7, num_sample_class=2),
     ],
 )
 def test_every_sampler_starts_anywhere(as_rank, make, world_size):
@@ -124,7 +124,7 @@ def test_iter_from_follows_an_overridden_order():
 
 
 def test_class_aware_takes_all_classes_equally_often():
-    sampler = ClassAwareSampler(Labelled(), seed=0)
+    sampler = ClassAwareSampler(Labeled(), seed=0)
     indices = list(sampler)
     assert len(indices) == len(sampler) == 15
     turns = [indices[start : start + 2] for start in range(0, 14, 2)]
@@ -138,7 +138,7 @@ def test_class_aware_takes_all_classes_equally_often():
 
 def test_class_aware_order_depends_on_seed_and_epoch_alone():
     def order(seed, epoch):
-        sampler = ClassAwareSampler(Labelled(), seed=seed)
+        sampler = ClassAwareSampler(Labeled(), seed=seed)
         sampler.set_epoch(epoch)
         return list(sampler)
 
@@ -148,8 +148,8 @@ def test_class_aware_order_depends_on_seed_and_epoch_alone():
 
 
 def test_class_aware_takes_some_of_a_class_in_a_row():
-    members = ClassAwareSampler(Labelled(), seed=0).members
-    indices = list(ClassAwareSampler(Labelled(), seed=0, num_sample_class=3))
+    members = ClassAwareSampler(Labeled(), seed=0).members
+    indices = list(ClassAwareSampler(Labeled(), seed=0, num_sample_class=3))
     for start in range(0, 15, 3):
         run = set(indices[start : start + 3])
         assert any(run <= set(of_class) for of_class in members.values())
@@ -162,13 +162,13 @@ def test_an_empty_dataset_is_refused(make):
 
 
 def test_class_aware_refuses_what_it_cannot_balance():
-    class Unlabelled(Labelled):
+    class Unlabeled(Labeled):
         labels = ([], [])
 
-    with pytest.raises(ValueError, match="no sample of Unlabelled has a class"):
-        ClassAwareSampler(Unlabelled(), seed=0)
+    with pytest.raises(ValueError, match="no sample of Unlabeled has a class"):
+        ClassAwareSampler(Unlabeled(), seed=0)
     with pytest.raises(ValueError, match="at least 1, not 0"):
-        ClassAwareSampler(Labelled(), seed=0, num_sample_class=0)
+        ClassAwareSampler(Labeled(), seed=0, num_sample_class=0)
 
 
 def test_repeated_augmentation_visits_a_part_of_the_samples_several_times():
@@ -192,7 +192,7 @@ def test_the_copies_of_a_sample_go_to_different_ranks(as_rank):
 
 @pytest.mark.parametrize("name", ["DefaultSampler", "InfiniteSampler", "ClassAwareSampler", "RepeatAugSampler"])
 def test_samplers_are_found_by_name(name):
-    assert len(DATA_SAMPLERS.build({"type": name}, dataset=Labelled(), seed=1)) == 15
+    assert len(DATA_SAMPLERS.build({"type": name}, dataset=Labeled(), seed=1)) == 15
 
 
 class Sized2(list):

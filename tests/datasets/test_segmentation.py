@@ -16,7 +16,7 @@ LOAD = [dict(type="LoadImageFromFile"), dict(type="LoadSegMap")]
 
 
 def write(folder: Path, name: str, mask: Any, size: tuple[int, int] | None = None, suffixes: tuple[str, str] = (".jpg", ".png"), palette: bool = False) -> None:  # fmt: skip
-    """Writes a mask of these values, and an image of its size or another, (height, width)."""
+    """Write a mask of these values, and an image of its size or another, (height, width)."""
     values = np.array(mask, dtype=np.uint8)
     height, width = size or values.shape
     image_file, mask_file = (folder / part / f"{name}{end}" for part, end in zip(("images", "masks"), suffixes))
@@ -129,8 +129,8 @@ def test_bad_annotations_are_named_by_the_check_and_in_training(tmp_path: Path) 
     (tmp_path / "masks/d_no_mask.png").unlink()
     write(tmp_path, "e_damaged", MASK)
     (tmp_path / "masks/e_damaged.png").write_bytes(b"no image")
-    write(tmp_path, "f_colours", MASK)
-    Image.new("RGB", (3, 2)).save(tmp_path / "masks/f_colours.png")
+    write(tmp_path, "f_colors", MASK)
+    Image.new("RGB", (3, 2)).save(tmp_path / "masks/f_colors.png")
     write(tmp_path, "g_all_ignored", [[255, 255]])
     dataset = BaseSegDataset(data_root=tmp_path, pipeline=LOAD, **MASK_OF_NAMES)
     problems = list(dataset.check_annotations())
@@ -139,7 +139,7 @@ def test_bad_annotations_are_named_by_the_check_and_in_training(tmp_path: Path) 
         "sample 2: .*c_unknown_class.png has pixels of the class 7, but there are only 3 classes",
         "sample 3: .*d_no_mask.png",
         "sample 4: .*e_damaged.png",
-        "sample 5: .*f_colours.png has 3 values a pixel",
+        "sample 5: .*f_colors.png has 3 values a pixel",
         "sample 6: .*g_all_ignored.png has no pixel that counts",
     ]
     assert len(problems) == len(expected)

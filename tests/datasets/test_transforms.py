@@ -28,9 +28,9 @@ def test_load_gives_rgb_planes(sample):
     assert loaded["ori_shape"] == (6, 8)
 
 
-def test_load_grey_and_float(sample):
-    grey = LoadImageFromFile(color_type="grayscale")(dict(sample))["img"]
-    assert np.array_equal(grey[0].numpy(), np.asarray(PILImage.fromarray(PIXELS).convert("L")))
+def test_load_gray_and_float(sample):
+    gray = LoadImageFromFile(color_type="grayscale")(dict(sample))["img"]
+    assert np.array_equal(gray[0].numpy(), np.asarray(PILImage.fromarray(PIXELS).convert("L")))
     real = LoadImageFromFile(to_float32=True)(dict(sample))["img"]
     assert real.dtype == torch.float32 and isinstance(real, tv_tensors.Image)
     assert np.array_equal(real.numpy(), PIXELS.transpose(2, 0, 1).astype(np.float32))

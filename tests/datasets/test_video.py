@@ -1,4 +1,4 @@
-"""Data sets of videos, the transforms that choose, decode and shape clips."""
+"""Datasets of videos, the transforms that choose, decode and shape clips."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,12 +34,12 @@ SIZE = (16, 24)  # height, width
 
 
 def frame(index: int) -> np.ndarray[Any, Any]:
-    """Returns a picture whose grey tells its number."""
+    """Return a picture whose gray tells its number."""
     return np.full((*SIZE, 3), 10 + 15 * index, dtype=np.uint8)
 
 
 def write_video(path: Path, number: int = FRAMES, codec: str = "ffv1", **options: Any) -> Path:
-    """Writes a real video, without loss by default."""
+    """Write a real video, without loss by default."""
     av = pytest.importorskip("av")
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
@@ -61,7 +61,7 @@ def write_frames(folder: Path, number: int = FRAMES) -> Path:
 
 
 def numbers(frames: torch.Tensor) -> list[int]:
-    """Returns which frames these are, (frames, 3, H, W)."""
+    """Return which frames these are, (frames, 3, H, W)."""
     return [round((value.item() - 10) / 15) for value in frames.float().mean((1, 2, 3))]
 
 
@@ -243,7 +243,7 @@ def test_all_frames_are_treated_alike(tmp_path: Path) -> None:
         torch.testing.assert_close(other, frames[0])
 
 
-# ----------------------------------------------------------------------------------------------------------- data sets
+# ----------------------------------------------------------------------------------------------------------- datasets
 
 PIPELINE = [
     dict(type="PyAVInit"), dict(type="SampleFrames", clip_len=4, num_clips=2, test_mode=True), dict(type="PyAVDecode"),

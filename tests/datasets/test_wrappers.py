@@ -72,11 +72,11 @@ def test_class_balanced():
 
 
 def test_class_balanced_keeps_samples_without_class():
-    class Unlabelled(WrappedNumbers):
+    class Unlabeled(WrappedNumbers):
         def get_cat_ids(self, idx):
             return []
 
-    assert ClassBalancedDataset(Unlabelled(), oversample_thr=0.9).repeat_indices == [0, 1, 2, 3, 4, 5]
+    assert ClassBalancedDataset(Unlabeled(), oversample_thr=0.9).repeat_indices == [0, 1, 2, 3, 4, 5]
 
 
 def test_concat_demands_equal_metainfo():

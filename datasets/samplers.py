@@ -214,13 +214,15 @@ def _members_by_class(dataset: Any) -> dict[int, list[int]]:
         for label in set(dataset.get_cat_ids(index)):
             members.setdefault(int(label), []).append(index)
     if not members:
-        raise ValueError(f"no sample of {type(dataset).__name__} has a class: get_cat_ids() returned an empty list for all samples")
+        raise ValueError(
+            f"no sample of {type(dataset).__name__} has a class: get_cat_ids() returned an empty list for all samples"
+        )
     return dict(sorted(members.items()))
 
 
 @DATA_SAMPLERS.register_module()
 class AspectRatioBatchSampler(Sampler[list[int]]):
-    """Put wide and high images into different batches, so that less of a batch is padding.
+    """A batch sampler that groups landscape and portrait images into separate batches to reduce padding.
 
     The dataset's ``get_data_info`` must return ``width`` and ``height``. Square images are grouped with portraits. The
     remaining images of both groups are combined at the end of an epoch, so the number of batches does not depend on

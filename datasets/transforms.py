@@ -102,6 +102,16 @@ class LoadImageFromFile:
             return ImageOps.exif_transpose(picture).convert(_PIL_MODES[self.color_type])
 
 
+def oriented_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return (height, width) of an image file as :class:`LoadImageFromFile` loads it, without decoding the pixels."""
+    from PIL import ExifTags, Image
+
+    with Image.open(path) as picture:
+        width, height = picture.size
+        is_transposed = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (width, height) if is_transposed else (height, width)
+
+
 @TRANSFORMS.register_module()
 class KeepAnnotations:
     """Keep only the listed annotations of a sample: unused ones cost time and clutter visualizations.

@@ -74,7 +74,7 @@ class VOC(BaseDataset):
     ::
 
         data_root/JPEGImages/000005.jpg
-        data_root/ImageSets/Main/aeroplane_trainval.txt    (one file per class, with an image name and 1, 0 or -1 per line)
+        data_root/ImageSets/Main/aeroplane_trainval.txt    (one file per class; each line: image name and 1, 0 or -1)
 
     Samples start as ``dict(img_path=str, gt_label=list[int], gt_score=array)``, where ``gt_score`` is 1 for present and
     0 for absent classes. Classes of which all objects are marked as difficult (0 in the files) have a ``gt_score`` of

@@ -26,7 +26,7 @@ OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {
     "triangle": ((0.0, -1.0), (0.87, 0.5), (-0.87, 0.5)),
     "arrow": ((0.0, -1.0), (0.7, 0.1), (0.25, 0.1), (0.25, 1.0), (-0.25, 1.0), (-0.25, 0.1), (-0.7, 0.1)),
 }
-# Keypoints in the same coordinates. The arrow has a tip, a left barb, a right barb and a tail; flipping swaps the barbs.
+# Keypoints in the same coordinates. Those of the arrow are tip, left barb, right barb, tail; flipping swaps the barbs.
 _CORNERS: dict[str, tuple[tuple[float, float], ...]] = {
     "circle": (),
     "square": OUTLINES["square"],

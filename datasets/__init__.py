@@ -1,4 +1,4 @@
-"""What is trained on: datasets, transforms, samplers, collate functions."""
+"""Datasets, transforms, samplers and collate functions."""
 
 from trainwright.engine.lazy import attach
 

@@ -1,4 +1,4 @@
-"""Datasets that read an annotation list and prepare each sample by a pipeline of transforms."""
+"""The base dataset: a list of annotations and a pipeline of transforms that turns each into a sample."""
 
 import copy
 import functools
@@ -23,21 +23,21 @@ R = TypeVar("R")
 
 @TRANSFORMS.register_module()
 class Compose:
-    """Applies transforms one after the other.
+    """Apply transforms in order.
 
     Args:
-        transforms: callables, or configs of registered transforms. Each takes a sample and returns one, or
-            None to reject the sample.
+        transforms: callables, or configs of registered transforms. Each takes a sample and returns it transformed,
+            or returns None to reject it.
 
     Raises:
-        TypeError: something that is neither a config nor callable.
+        TypeError: a transform is neither callable nor the config of a callable.
     """
 
     def __init__(self, transforms: Sequence[Mapping[str, Any] | Callable[..., Any]] | None = None) -> None:
         self.transforms = [build_transform(transform) for transform in transforms or ()]
 
     def __call__(self, data: Any) -> Any:
-        """Returns the transformed sample, or None as soon as a transform returns None."""
+        """Return the transformed sample, or None as soon as a transform returns None."""
         for transform in self.transforms:
             try:
                 data = transform(data)
@@ -54,19 +54,19 @@ class Compose:
 
 
 def build_transform(transform: Mapping[str, Any] | Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a transform from its config; a callable is returned as it is.
+    """Build a transform from its config; return a callable unchanged.
 
     Raises:
-        TypeError: ``transform`` is neither, or builds something that cannot be called.
+        TypeError: ``transform`` is neither callable nor the config of a callable.
     """
     built = TRANSFORMS.build(transform) if isinstance(transform, Mapping) else transform
     if not callable(built):
-        raise TypeError(f"a transform must be callable, or a config of something callable, not {built!r}")
+        raise TypeError(f"a transform must be a callable or the config of one, not {built!r}")
     return built
 
 
 def force_full_init(method: Callable[Concatenate[D, P], R]) -> Callable[Concatenate[D, P], R]:
-    """Decorates a method of a dataset that needs its annotations: it reads them first if that was put off."""
+    """Decorate a dataset method so that it loads the annotations first if ``lazy_init`` postponed that."""
 
     @functools.wraps(method)
     def wrapper(self: D, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -79,10 +79,10 @@ def force_full_init(method: Callable[Concatenate[D, P], R]) -> Callable[Concaten
 
 def _initialize_late(dataset: Any) -> None:
     if not hasattr(dataset, "full_init"):
-        raise AttributeError(f"{type(dataset).__name__} has no method full_init")
+        raise AttributeError(f"{type(dataset).__name__} has no method full_init()")
     print_log(
-        f"{type(dataset).__name__} reads its annotations only now; call full_init() before workers start, "
-        "or each of them reads its own",
+        f"{type(dataset).__name__} loads its annotations on first use; call full_init() before data workers start, "
+        "otherwise every worker loads its own copy",
         logger="current",
         level=logging.WARNING,
     )
@@ -92,29 +92,28 @@ def _initialize_late(dataset: Any) -> None:
 
 @DATASETS.register_module()
 class BaseDataset(Dataset[Any]):
-    """A list of annotations, and a pipeline that makes a sample of each.
+    """A list of annotations and a pipeline that turns each of them into a sample.
 
-    An annotation file (json, yaml or pickle) holds ``dict(metainfo=dict(...), data_list=[dict(...), ...])``.
-    Other formats: override :meth:`load_data_list`. After loading the annotations lie in one array of bytes,
-    which data workers share with the main process instead of copying it (Python objects would be copied page
-    by page as they are counted).
+    The annotation file (JSON, YAML or pickle) contains ``dict(metainfo=dict(...), data_list=[dict(...), ...])``.
+    For other formats, override :meth:`load_data_list`. Loaded annotations are serialized to one byte array, which
+    forked data workers share with the main process. Python objects would gradually be copied into every worker,
+    because updating a reference count writes to the memory page.
 
     Args:
         ann_file: path of the annotation file, relative to ``data_root``.
-        metainfo: facts about the dataset, such as ``dict(classes=(...))``; goes before :attr:`METAINFO`,
-            which goes before what the annotation file says. A string that is the path of a text file stands
-            for its lines.
-        data_root: folder that ``ann_file`` and ``data_prefix`` are relative to.
-        data_prefix: for each key of an annotation that holds a path, the folder it is relative to; by default
+        metainfo: information about the dataset, such as ``dict(classes=(...))``. Takes precedence over
+            :attr:`METAINFO`, which takes precedence over the annotation file. The path of a text file is replaced
+            by a list of its lines.
+        data_root: root folder of ``ann_file`` and ``data_prefix``.
+        data_prefix: for each annotation key that contains a path, the folder it is relative to; by default
             ``dict(img_path="")``.
-        filter_cfg: options for :meth:`filter_data` of a subclass.
-        indices: keep only the first ``indices`` samples (the last ones, if negative), or those listed.
-        serialize_data: keep the annotations as bytes; otherwise as a list.
-        pipeline: transforms, or their configs.
-        test_mode: every sample counts: one that the pipeline rejects is an error rather than replaced by
-            another.
-        lazy_init: read the annotations at their first use.
-        max_refetch: how many other samples to try when the pipeline rejects one.
+        filter_cfg: options of :meth:`filter_data` in subclasses.
+        indices: keep only the first ``indices`` samples (the last ones if negative), or the samples at these indices.
+        serialize_data: store the annotations as one byte array instead of a list.
+        pipeline: transforms or their configs.
+        test_mode: raise an error if the pipeline rejects a sample, instead of replacing it with another one.
+        lazy_init: load the annotations on first use.
+        max_refetch: number of random replacements to try if the pipeline rejects a sample.
     """
 
     METAINFO: Mapping[str, Any] = {}
@@ -154,11 +153,11 @@ class BaseDataset(Dataset[Any]):
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """A copy of the facts about the dataset."""
+        """A copy of the dataset's meta information."""
         return copy.deepcopy(self._metainfo)
 
     def full_init(self) -> None:
-        """Reads, filters, cuts and serialises the annotations, unless that is done already."""
+        """Load, filter, subset and serialize the annotations. Idempotent."""
         if self._fully_initialized:
             return
         self.data_list = self.load_data_list()
@@ -170,23 +169,23 @@ class BaseDataset(Dataset[Any]):
         self._fully_initialized = True
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Reads the annotation file.
+        """Read the annotation file.
 
         Returns:
-            one dict a sample.
+            one dict per sample.
 
         Raises:
-            TypeError: the file holds no dict, or :meth:`parse_data_info` returned none.
+            TypeError: the file does not contain a dict, or :meth:`parse_data_info` returned something else.
             ValueError: the file lacks ``metainfo`` or ``data_list``.
         """
         annotations = load(self.ann_file)
         if not isinstance(annotations, dict):
             raise TypeError(
-                f"{self.ann_file}: an annotation file holds a dict with the keys metainfo and data_list, "
-                f"not a {type(annotations).__name__}"
+                f"{self.ann_file}: expected a dict with the keys metainfo and data_list, "
+                f"got a {type(annotations).__name__}"
             )
         if missing := {"metainfo", "data_list"} - annotations.keys():
-            raise ValueError(f"{self.ann_file}: the key {' and '.join(sorted(missing))} is missing")
+            raise ValueError(f"{self.ann_file}: missing key {' and '.join(sorted(missing))}")
         for key, value in annotations["metainfo"].items():
             self._metainfo.setdefault(key, value)
         data_list: list[dict[str, Any]] = []
@@ -199,33 +198,33 @@ class BaseDataset(Dataset[Any]):
         return data_list
 
     def parse_data_info(self, raw_data_info: dict[str, Any]) -> dict[str, Any] | list[dict[str, Any]]:
-        """Makes one sample, or several, of one entry of the annotation file; by default only joins the paths.
+        """Convert an entry of the annotation file to one sample or several; the default only joins paths.
 
         Raises:
-            ValueError: a key of ``data_prefix`` is missing.
+            ValueError: the entry lacks a key of ``data_prefix``.
         """
         for key, prefix in self.data_prefix.items():
             if key not in raw_data_info:
                 raise ValueError(
-                    f"{self.ann_file}: data_prefix names {key!r}, but an annotation has only the keys "
+                    f"{self.ann_file}: an annotation lacks the key {key!r} of data_prefix; it has "
                     f"{', '.join(map(repr, raw_data_info))}"
                 )
             raw_data_info[key] = _join(prefix, raw_data_info[key])
         return raw_data_info
 
     def filter_data(self) -> list[dict[str, Any]]:
-        """Returns the annotations to keep, of ``self.data_list``; by default all."""
+        """Return the annotations of ``self.data_list`` to keep; all by default."""
         return self.data_list
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns a copy of the annotation of a sample, with its position as ``sample_idx``.
+        """Return a copy of a sample's annotation, with its index as ``sample_idx``.
 
         Args:
-            idx: position, from the end if negative.
+            idx: index of the sample; negative indices count from the end.
 
         Raises:
-            IndexError: there is no such sample.
+            IndexError: ``idx`` is out of range.
         """
         position = position_of(idx, self._num_annotations())
         if self.serialize_data:
@@ -234,13 +233,13 @@ class BaseDataset(Dataset[Any]):
         else:
             data_info = copy.deepcopy(self.data_list[position])
         data_info["sample_idx"] = position
-        return data_info  # type: ignore[no-any-return]  # what was serialised
+        return data_info  # type: ignore[no-any-return]  # pickled in _serialize_data
 
     def check_annotations(self) -> Iterator[str]:
-        """Yields a line for each problem of the annotations: which sample, what is wrong, what to do about it.
+        """Yield a line per problem in the annotations: the sample, what is wrong and the remedy.
 
-        ``trainwright browse-dataset`` prints them. Here: every file that an annotation names exists. A subclass that
-        knows more of its annotations adds its own checks.
+        ``trainwright browse-dataset`` prints these lines. The default checks that annotated files exist; subclasses
+        add checks of their format.
         """
         for index in range(len(self)):
             info = self.get_data_info(index)
@@ -249,21 +248,21 @@ class BaseDataset(Dataset[Any]):
                 return
             for path in paths:
                 if not Path(path).exists():
-                    yield f"sample {index}: {os.fspath(path)} does not exist: check data_root and data_prefix"
+                    yield f"sample {index}: {os.fspath(path)} not found: check data_root and data_prefix"
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the classes of a sample. A subclass that is to be balanced by class must override it."""
-        raise NotImplementedError(f"{type(self).__name__} must implement get_cat_ids(idx) for this")
+        """Return the class indices of a sample. Subclasses override this to support class balancing."""
+        raise NotImplementedError(f"{type(self).__name__} must implement get_cat_ids(idx) to be balanced by class")
 
     def prepare_data(self, idx: int) -> Any:
-        """Returns a sample after the pipeline, or None if the pipeline rejects it."""
+        """Return a sample transformed by the pipeline, or None if the pipeline rejects it."""
         return self.pipeline(self.get_data_info(idx))
 
     def __getitem__(self, idx: int) -> Any:
-        """Returns a sample after the pipeline; if that rejects it, another one, unless in ``test_mode``.
+        """Return a sample transformed by the pipeline; outside ``test_mode``, replace rejected samples at random.
 
         Raises:
-            RuntimeError: the pipeline rejects the sample in ``test_mode``, or ``max_refetch`` others too.
+            RuntimeError: the pipeline rejects the sample in ``test_mode``, or rejects ``max_refetch`` replacements too.
         """
         if not self._fully_initialized:
             _initialize_late(self)
@@ -271,15 +270,13 @@ class BaseDataset(Dataset[Any]):
         if data is not None:
             return data
         if self.test_mode:
-            raise RuntimeError(
-                f"the pipeline rejected (returned None for) sample {idx}, which must not happen in test_mode"
-            )
+            raise RuntimeError(f"the pipeline rejected sample {idx} (returned None), which is not allowed in test_mode")
         for _ in range(self.max_refetch):
             data = self.prepare_data(self._rand_another())
             if data is not None:
                 return data
         raise RuntimeError(
-            f"the pipeline rejected (returned None for) sample {idx} and {self.max_refetch} random others: "
+            f"the pipeline rejected sample {idx} (returned None) and {self.max_refetch} random replacements: "
             "check the paths and the pipeline"
         )
 
@@ -289,14 +286,15 @@ class BaseDataset(Dataset[Any]):
 
     @force_full_init
     def get_subset_(self, indices: int | Sequence[int]) -> None:
-        """Keeps only some samples.
+        """Reduce the dataset to a subset in place.
 
         Args:
-            indices: the first ``indices`` samples (the last ones, if negative), or those listed.
+            indices: keep only the first ``indices`` samples (the last ones if negative), or the samples at these
+                indices.
 
         Raises:
-            IndexError: there is no such sample.
-            TypeError: ``indices`` is neither a number nor a sequence.
+            IndexError: an index is out of range.
+            TypeError: ``indices`` is neither an integer nor a sequence.
         """
         if self.serialize_data:
             self.data_bytes, self.data_address = self._get_serialized_subset(indices)
@@ -305,7 +303,7 @@ class BaseDataset(Dataset[Any]):
 
     @force_full_init
     def get_subset(self, indices: int | Sequence[int]) -> Self:
-        """Returns a dataset with only some samples; see :meth:`get_subset_`. The annotations are copied."""
+        """Return a subset with its own copy of the annotations; see :meth:`get_subset_`."""
         subset = self._copy_without_annotation()
         if self.serialize_data:
             data_bytes, data_address = self._get_serialized_subset(indices)
@@ -322,7 +320,7 @@ class BaseDataset(Dataset[Any]):
         if not isinstance(metainfo, Mapping):
             raise TypeError(f"metainfo must be a mapping, not a {type(metainfo).__name__}")
         for key, value in metainfo.items():
-            merged[key] = _lines_or_text(value) if isinstance(value, str) else value
+            merged[key] = _lines_if_file(value) if isinstance(value, str) else value
         return merged
 
     def _join_prefix(self) -> None:
@@ -341,7 +339,7 @@ class BaseDataset(Dataset[Any]):
         return start, int(self.data_address[position])
 
     def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns all annotations as bytes (uint8) and the end of each (int64); empties ``data_list``."""
+        """Return all annotations as bytes (uint8) with the end offset of each (int64), and clear ``data_list``."""
         pieces = [pickle.dumps(data_info, protocol=pickle.HIGHEST_PROTOCOL) for data_info in self.data_list]
         self.data_list.clear()
         data_address = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
@@ -370,44 +368,46 @@ class BaseDataset(Dataset[Any]):
         return other
 
 
-def _lines_or_text(value: str) -> str | list[str]:
-    """Returns the lines of the text file at the path ``value``, or ``value`` if there is no such file."""
+def _lines_if_file(value: str) -> str | list[str]:
+    """Return the lines of the text file at the path ``value``, or ``value`` if there is no such file."""
     if os.path.isfile(value):  # noqa: PTH113  # Path.is_file() raises for a text too long to be a path
         return list_from_file(value)
     if value.endswith(".txt"):
-        print_log(f"metainfo: no file {value!r}; it is taken as text", logger="current", level=logging.WARNING)
+        print_log(
+            f"metainfo: file {value!r} not found; using the string itself", logger="current", level=logging.WARNING
+        )
     return value
 
 
 def chosen_positions(indices: int | Sequence[int], size: int) -> Sequence[int]:
-    """Returns the positions that ``indices`` mean in a dataset of ``size`` samples.
+    """Resolve ``indices`` to positions in a dataset of ``size`` samples.
 
     Args:
-        indices: the first ``indices`` samples (the last ones, if negative), or those listed.
+        indices: the first ``indices`` samples (the last ones if negative), or a sequence of indices.
         size: number of samples.
 
     Raises:
-        IndexError: there is no such sample.
-        TypeError: ``indices`` is neither a number nor a sequence.
+        IndexError: an index is out of range.
+        TypeError: ``indices`` is neither an integer nor a sequence.
     """
     if isinstance(indices, int):
         return range(size)[:indices] if indices >= 0 else range(size)[indices:]
     if isinstance(indices, Sequence | np.ndarray):
         return [position_of(int(index), size) for index in indices]
-    raise TypeError(f"indices must be a number or a sequence of numbers, not {indices!r}")
+    raise TypeError(f"indices must be an integer or a sequence of integers, not {indices!r}")
 
 
 def position_of(index: int, size: int) -> int:
-    """Returns an index counted from the start, for one that may count from the end.
+    """Convert an index that may be negative to a non-negative position.
 
     Raises:
-        IndexError: there is no such sample.
+        IndexError: ``index`` is out of range.
     """
     if not -size <= index < size:
-        raise IndexError(f"sample {index} of a dataset of {size}")
+        raise IndexError(f"sample {index} is out of range for a dataset of {size} samples")
     return index + size if index < 0 else index
 
 
 def _join(folder: str, path: str) -> str:
-    """Joins a folder and a path, unless the path is absolute or a URL."""
+    """Join a folder and a path, unless the path is absolute or a URL."""
     return path if "://" in path else os.path.join(folder, path)  # noqa: PTH118  # the folder may be a URL too

@@ -1,4 +1,4 @@
-"""Random transforms of a whole batch of images at once, with a draw of its own for each image."""
+"""Random transforms that process a whole batch of images at once, drawn independently per image."""
 
 import torch
 from torch import Tensor
@@ -8,10 +8,10 @@ from trainwright.engine.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class BatchRandomHorizontalFlip:
-    """Mirrors each image of a batch left to right with some probability.
+    """Flip each image of a batch horizontally with a given probability.
 
     Args:
-        prob: probability, in [0, 1].
+        prob: probability of flipping an image, in [0, 1].
 
     Raises:
         ValueError: ``prob`` is out of range.
@@ -19,11 +19,11 @@ class BatchRandomHorizontalFlip:
 
     def __init__(self, prob: float = 0.5) -> None:
         if not 0 <= prob <= 1:
-            raise ValueError(f"prob must lie in [0, 1], not {prob}")
+            raise ValueError(f"prob must be in [0, 1], not {prob}")
         self.prob = prob
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Takes and returns images of shape (N, C, H, W), of any dtype."""
+        """Transform images of shape (N, C, H, W) and any dtype."""
         flipped = (torch.rand(len(images)) < self.prob).nonzero().squeeze(1)
         return images.index_copy(0, flipped, images.index_select(0, flipped).flip(-1))
 
@@ -33,14 +33,14 @@ class BatchRandomHorizontalFlip:
 
 @TRANSFORMS.register_module()
 class BatchRandomCrop:
-    """Pads each image of a batch on all sides, and cuts a window of the old size out at a random place.
+    """Pad each image of a batch on all sides, then crop it to its original size at a random position.
 
     Args:
-        padding: width of the border, in pixels, at least 1.
+        padding: width of the border in pixels, at least 1.
         fill: value of the border.
 
     Raises:
-        ValueError: ``padding`` is out of range.
+        ValueError: ``padding`` is below 1.
     """
 
     def __init__(self, padding: int, fill: float = 0) -> None:
@@ -50,7 +50,7 @@ class BatchRandomCrop:
         self.fill = fill
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Takes and returns images of shape (N, C, H, W), of any dtype."""
+        """Transform images of shape (N, C, H, W) and any dtype."""
         number, _, height, width = images.shape
         padded = torch.nn.functional.pad(images, (self.padding,) * 4, value=self.fill)
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)

@@ -1,4 +1,4 @@
-"""From a list of samples to a batch."""
+"""Collate functions."""
 
 import random
 import warnings
@@ -17,35 +17,35 @@ from trainwright.engine.structures.elements import BaseDataElement
 
 @FUNCTIONS.register_module()
 def pseudo_collate(data_batch: Any) -> Any:
-    """Transposes samples to a batch without stacking: a list of dicts becomes a dict of lists.
+    """Transpose a list of samples without stacking: a list of dicts becomes a dict of lists.
 
     Args:
-        data_batch: list of samples, all nested in the same way. A mapping is a whole batch already, and stays
-            as it is.
+        data_batch: list of samples with the same nested structure. A mapping is assumed to be a batch already and
+            returned unchanged.
 
     Raises:
-        RuntimeError: sequences within the samples differ in length.
+        RuntimeError: sequences in the samples differ in length.
     """
     return _collate(data_batch, lambda leaves: leaves)
 
 
 @FUNCTIONS.register_module()
 def default_collate(data_batch: Any) -> Any:
-    """Transposes samples to a batch, and stacks arrays, tensors and numbers; data elements stay in lists.
+    """Transpose a list of samples and stack arrays, tensors and numbers; data elements stay in lists.
 
     Args:
-        data_batch: list of samples, all nested in the same way. A mapping is a whole batch already, and stays
-            as it is.
+        data_batch: list of samples with the same nested structure. A mapping is assumed to be a batch already and
+            returned unchanged.
 
     Raises:
-        RuntimeError: sequences within the samples differ in length, or tensors in shape.
+        RuntimeError: sequences in the samples differ in length, or tensors in shape.
     """
     return _collate(data_batch, _stack)
 
 
 @FUNCTIONS.register_module()
 def whole_batch(data_batch: Any) -> Any:
-    """Returns what a dataset that fetches whole batches (``__getitems__``) handed over, as it is."""
+    """Return the batch unchanged, for datasets that fetch whole batches (``__getitems__``)."""
     return data_batch
 
 
@@ -53,16 +53,16 @@ def whole_batch(data_batch: Any) -> Any:
 def worker_init_fn(
     worker_id: int, num_workers: int, rank: int, seed: int, disable_subprocess_warning: bool = False
 ) -> None:
-    """Seeds a data worker from its number, as MMEngine does.
+    """Seed a data worker from its id, as MMEngine does.
 
-    The engine has no need of it: it derives a random stream for each sample. It is for loaders made by hand.
+    The engine does not need it, because it derives a random stream per sample. Use it with your own data loaders.
 
     Args:
-        worker_id: number of the worker within its loader.
-        num_workers: number of workers of the loader.
+        worker_id: id of the worker within its data loader.
+        num_workers: number of workers of the data loader.
         rank: rank of the process.
         seed: seed of the run.
-        disable_subprocess_warning: silence the warnings of all workers but the first.
+        disable_subprocess_warning: silence the warnings of all workers except the first.
     """
     worker_seed = num_workers * rank + worker_id + seed
     random.seed(worker_seed)
@@ -74,7 +74,7 @@ def worker_init_fn(
 
 def _stack(leaves: Any) -> Any:
     if type(leaves[0]) is Tensor and get_worker_info() is None:
-        return torch.stack(leaves)  # what PyTorch's function comes to, on a longer way
+        return torch.stack(leaves)  # same result as torch's default_collate, with less overhead
     return leaves if isinstance(leaves[0], BaseDataElement) else stack(leaves)
 
 
@@ -82,7 +82,7 @@ def _collate(samples: Any, collate_leaves: Callable[[Any], Any]) -> Any:
     if isinstance(samples, Mapping):
         return samples
     first = samples[0]
-    if type(first) is Tensor:  # before the questions that take longer
+    if type(first) is Tensor:  # the common case first: the checks below are slower
         return collate_leaves(samples)
     if isinstance(first, str | bytes):
         return samples
@@ -98,8 +98,8 @@ def _collate_sequences(samples: Sequence[Any], collate_leaves: Callable[[Any], A
     lengths = {len(sample) for sample in samples}
     if len(lengths) > 1:
         raise RuntimeError(
-            f"the samples of a batch hold sequences of different lengths {sorted(lengths)}; "
-            "put them into a data element, which is never split"
+            f"cannot collate sequences of different lengths {sorted(lengths)}; "
+            "put them into a data element, which is kept whole"
         )
     columns = [_collate(list(column), collate_leaves) for column in zip(*samples)]
     if hasattr(first, "_fields"):

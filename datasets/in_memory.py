@@ -1,4 +1,4 @@
-"""Datasets that lie in memory as one tensor, and hand over whole batches."""
+"""Datasets that are kept in memory as one tensor and return whole batches."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -17,28 +17,27 @@ from trainwright.engine.structures.sample import DataSample
 
 
 class InMemoryDataset(BaseDataset):
-    """A dataset whose inputs are one tensor and whose labels are another.
+    """Base class of datasets that keep all inputs in one tensor and all labels in another.
 
-    A subclass implements :meth:`load_tensors`. A batch is then one indexing operation (``__getitems__``),
-    many times faster than one object a sample. A per-sample ``pipeline`` switches that off.
+    A subclass implements :meth:`load_tensors`. Fetching a batch is then a single indexing operation
+    (``__getitems__``), many times faster than one object per sample. A per-sample ``pipeline`` disables this.
 
     A sample is ``dict(inputs=Tensor, data_samples=DataSample(gt_label=<int64, shape ()>))``, a batch
     ``dict(inputs=<(N, ...)>, data_samples=DataSample(gt_label=<int64, shape (N,)>))``.
 
     Args:
-        batch_transforms: callables, or configs of registered transforms, that take the inputs of a whole
-            batch and return them: ``BatchRandomCrop``, ``BatchRandomHorizontalFlip``, or any of torchvision's
-            that is not random (a random one would draw once for the batch).
-        pipeline: transforms of one sample ``dict(img=..., gt_label=int, sample_idx=int)``, or their configs;
-            images are ``tv_tensors.Image`` of shape (C, H, W) and dtype uint8. It ends with ``PackInputs``.
-        indices: keep only the first ``indices`` samples (the last ones, if negative), or those listed.
-        metainfo: goes before :attr:`METAINFO`.
-        test_mode: every sample counts: one that the pipeline rejects is an error.
-        lazy_init: read the data at their first use.
+        batch_transforms: callables, or configs of registered transforms, that transform the inputs of a whole batch:
+            ``BatchRandomCrop``, ``BatchRandomHorizontalFlip``, or any deterministic torchvision transform (a random
+            one would draw only once per batch).
+        pipeline: transforms, or their configs, of one sample ``dict(img=..., gt_label=int, sample_idx=int)``, where
+            images are ``tv_tensors.Image`` of shape (C, H, W) and dtype uint8. The last one is ``PackInputs``.
+        indices: keep only the first ``indices`` samples (the last ones if negative), or the samples at these indices.
+        metainfo: meta information that takes precedence over :attr:`METAINFO`.
+        test_mode: raise an error if the pipeline rejects a sample.
+        lazy_init: load the data on first use.
 
     Raises:
-        ValueError: both ``batch_transforms`` and ``pipeline`` are given, or the inputs and labels differ in
-            number.
+        ValueError: both ``batch_transforms`` and ``pipeline`` are set, or the numbers of inputs and labels differ.
     """
 
     inputs: Tensor
@@ -56,7 +55,8 @@ class InMemoryDataset(BaseDataset):
     ) -> None:
         if batch_transforms and pipeline:
             raise ValueError(
-                "batch_transforms work on whole batches and a pipeline on single samples: give one of them"
+                "batch_transforms and pipeline exclude each other: the former transform whole batches, the latter "
+                "single samples"
             )
         self.batch_transforms = [build_transform(transform) for transform in batch_transforms]
         super().__init__(
@@ -64,11 +64,11 @@ class InMemoryDataset(BaseDataset):
         )
 
     def load_tensors(self) -> tuple[Tensor, Tensor]:
-        """Returns the inputs (N, ...) and the labels (N,), int64."""
+        """Return the inputs (N, ...) and the labels (N,), int64."""
         raise NotImplementedError(f"{type(self).__name__} must implement load_tensors()")
 
     def full_init(self) -> None:
-        """Reads the tensors, unless that is done already."""
+        """Load the tensors. Idempotent."""
         if self._fully_initialized:
             return
         inputs, labels = self.load_tensors()
@@ -79,22 +79,22 @@ class InMemoryDataset(BaseDataset):
 
     @property
     def fetches_batches(self) -> bool:
-        """Whether ``__getitems__`` returns a whole batch, so that there is nothing to collate."""
+        """Whether ``__getitems__`` returns a whole batch that needs no collation."""
         return not self.pipeline.transforms
 
     @property
     def deterministic(self) -> bool:
-        """Whether a sample never depends on random numbers."""
+        """Whether samples never depend on random numbers."""
         return not self.pipeline.transforms and not self.batch_transforms
 
     @property
     def __getitems__(self) -> Callable[[Sequence[int]], dict[str, Any]] | None:
-        """Fetches a whole batch at once; with a pipeline None, so that torch's loader asks for samples."""
+        """Fetch a whole batch at once; None if there is a pipeline, so that torch's DataLoader fetches samples."""
         return self._get_batch if self.fetches_batches else None
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns what the pipeline starts from: ``dict(img=..., gt_label=int, sample_idx=int)``."""
+        """Return the input of the pipeline: ``dict(img=..., gt_label=int, sample_idx=int)``."""
         position = position_of(idx, len(self.labels))
         return {
             "img": _as_image(self.inputs[position]),
@@ -103,7 +103,7 @@ class InMemoryDataset(BaseDataset):
         }
 
     def prepare_data(self, idx: int) -> Any:
-        """Returns a sample, after the pipeline if there is one; None if that rejects it."""
+        """Return a sample transformed by the pipeline or batch transforms; None if the pipeline rejects it."""
         if self.pipeline.transforms:
             return super().prepare_data(idx)
         position = position_of(idx, len(self.labels))
@@ -112,17 +112,17 @@ class InMemoryDataset(BaseDataset):
 
     @force_full_init
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the label of a sample, as a list."""
+        """Return the label of a sample, as a list."""
         return [int(self.labels[idx])]
 
     @force_full_init
     def get_subset_(self, indices: int | Sequence[int]) -> None:
-        """Keeps only the first ``indices`` samples (the last ones, if negative), or those listed."""
+        """Reduce the dataset in place; see :meth:`BaseDataset.get_subset_`."""
         self._set_tensors(self.inputs, self.labels, indices)
 
     @force_full_init
     def get_subset(self, indices: int | Sequence[int]) -> Self:
-        """Returns a dataset with only some samples; see :meth:`get_subset_`."""
+        """Return a subset; see :meth:`BaseDataset.get_subset_`."""
         subset = self._copy_without_annotation()
         subset._set_tensors(self.inputs, self.labels, indices)
         return subset
@@ -150,7 +150,7 @@ class InMemoryDataset(BaseDataset):
 
 
 def _as_image(values: Tensor) -> Tensor:
-    """Returns (C, H, W) values as the image type that torchvision's transforms know; others unchanged."""
+    """Return (C, H, W) tensors as ``tv_tensors.Image``, and other tensors unchanged."""
     if values.ndim != 3:
         return values
     from torchvision.tv_tensors import Image

@@ -1,7 +1,7 @@
-"""Samplers: in which order, and by which rank, the samples of a dataset are visited.
+"""Samplers, which determine the order in which each rank visits the samples of a dataset.
 
-Every order is a pure function of (seed, epoch), or of (seed, pass) for an endless stream, so each sampler can
-start anywhere: ``iter_from(start)`` yields what an iteration yields after its first ``start`` indices.
+Every order is a pure function of (seed, epoch), or of (seed, pass) for infinite samplers, so each sampler can start at
+any position: ``iter_from(start)`` skips the first ``start`` indices of an iteration.
 """
 
 from collections.abc import Iterator, Sequence, Sized
@@ -16,7 +16,7 @@ from trainwright.engine.registry import DATA_SAMPLERS
 
 
 class _EpochSampler(Sampler[int]):
-    """Base of the samplers that have epochs, each shared out among the ranks."""
+    """Base class of samplers that divide each epoch among the ranks."""
 
     def __init__(self, dataset: Any, seed: int | None) -> None:
         self.rank = get_rank()
@@ -30,23 +30,23 @@ class _EpochSampler(Sampler[int]):
         return self.num_samples
 
     def iter_from(self, start: int) -> Iterator[int]:
-        """Return this rank's indices of the current epoch, from position ``start`` on."""
+        """Return this rank's indices of the current epoch, starting at position ``start``."""
         return islice(iter(self), start, None)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that the next iteration yields."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
 
 @DATA_SAMPLERS.register_module()
 class DefaultSampler(_EpochSampler):
-    """Visits every sample once an epoch, shared out among the ranks.
+    """A sampler that visits every sample once per epoch and distributes samples over the ranks round-robin.
 
     Args:
-        dataset: what is sampled from; must not be empty.
-        shuffle: visit in a new random order each epoch; else in the dataset's own order.
-        seed: seed of the order, the same on every rank; agreed on by the ranks if None.
-        round_up: repeat the first samples so that every rank gets the same number; without it some get one
+        dataset: dataset to sample from; must not be empty.
+        shuffle: shuffle the samples at every epoch instead of using the dataset's order.
+        seed: random seed, the same on every rank; if None, the ranks agree on one.
+        round_up: repeat the first samples so that all ranks get the same number; otherwise some ranks may get one
             less.
 
     Raises:
@@ -71,16 +71,16 @@ class DefaultSampler(_EpochSampler):
 
 @DATA_SAMPLERS.register_module()
 class InfiniteSampler(Sampler[int]):
-    """Visits the samples over and over without end, shared out among the ranks.
+    """A sampler that repeats the dataset infinitely and distributes samples over the ranks round-robin.
 
-    The stream is the concatenation of passes over the dataset; pass ``n`` is shuffled with ``seed + n``.
-    (MMEngine's first pass is the same; its later ones go on with the generator of the first, so that none can
-    be jumped to.)
+    The stream is a concatenation of passes over the dataset; pass ``n`` is shuffled with ``seed + n``. The first pass
+    is the same as MMEngine's. Later passes differ, because MMEngine continues with the same generator, which makes it
+    impossible to skip to a pass.
 
     Args:
-        dataset: what is sampled from; must not be empty.
-        shuffle: each pass in a random order; else in the dataset's own order.
-        seed: seed of the order, the same on every rank; agreed on by the ranks if None.
+        dataset: dataset to sample from; must not be empty.
+        shuffle: shuffle every pass instead of using the dataset's order.
+        seed: random seed, the same on every rank; if None, the ranks agree on one.
 
     Raises:
         ValueError: the dataset is empty.
@@ -100,36 +100,36 @@ class InfiniteSampler(Sampler[int]):
         return self.iter_from(0)
 
     def __len__(self) -> int:
-        """Returns the length of one pass over the dataset, by all ranks together."""
+        """Return the length of one pass over the dataset by all ranks together."""
         return self.size
 
     def iter_from(self, start: int) -> Iterator[int]:
-        """Yields this rank's part of the stream, from its position ``start`` on."""
+        """Yield this rank's part of the stream, starting at its position ``start``."""
         position = self.rank + start * self.world_size
         while True:
-            number, offset = divmod(position, self.size)
-            order = _permutation(self.size, self.seed + number) if self.shuffle else torch.arange(self.size)
-            mine = order[offset :: self.world_size].tolist()
-            yield from mine
-            position += len(mine) * self.world_size
+            pass_index, offset = divmod(position, self.size)
+            order = _permutation(self.size, self.seed + pass_index) if self.shuffle else torch.arange(self.size)
+            indices = order[offset :: self.world_size].tolist()
+            yield from indices
+            position += len(indices) * self.world_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Does nothing: the stream knows no epochs."""
+        """Do nothing, because the stream is not divided into epochs."""
 
 
 @DATA_SAMPLERS.register_module()
 class ClassAwareSampler(_EpochSampler):
-    """Visits all classes equally often, however many samples each has.
+    """A sampler that visits all classes equally often, regardless of their number of samples.
 
     Source: Shen, Lin & Huang 2016, "Relay Backpropagation for Effective Learning of Deep CNNs".
 
-    Classes come in random cycles, and so do the samples within each class; an epoch is as long as the
-    dataset.
+    It cycles through the classes in random order, and through the samples of each class. An epoch has the length of
+    the dataset.
 
     Args:
-        dataset: must have ``get_cat_ids(index)``, and must not be empty.
-        seed: seed of the order, the same on every rank; agreed on by the ranks if None.
-        num_sample_class: how many samples of a class are taken in a row, at least 1.
+        dataset: dataset that implements ``get_cat_ids(index)``; must not be empty.
+        seed: random seed, the same on every rank; if None, the ranks agree on one.
+        num_sample_class: number of consecutive samples of a class, at least 1.
 
     Raises:
         ValueError: the dataset is empty, none of its samples has a class, or ``num_sample_class`` is below 1.
@@ -157,20 +157,20 @@ class ClassAwareSampler(_EpochSampler):
 
 @DATA_SAMPLERS.register_module()
 class RepeatAugSampler(_EpochSampler):
-    """Visits each sample several times in a row, shared out among the ranks: repeated augmentation.
+    """A sampler for repeated augmentation: visits each sample several times in a row, distributed over the ranks.
 
-    Source: Hoffer et al. 2020, "Augment Your Batch", https://arxiv.org/abs/1901.09335. With as many ranks as repeats,
-    each copy of a sample is on another rank. An epoch stays as long as the dataset, so it visits only
-    ``1 / num_repeats`` of the samples. Every visit is augmented anew.
+    Source: Hoffer et al. 2020, "Augment Your Batch", https://arxiv.org/abs/1901.09335. If the world size equals
+    ``num_repeats``, each copy of a sample is on a different rank. An epoch has the length of the dataset, so it visits
+    only ``1 / num_repeats`` of the samples. Every visit is augmented independently.
 
     Args:
-        dataset: what is sampled from; must not be empty.
-        shuffle: visit in a new random order each epoch; else in the dataset's own order.
-        num_repeats: how often each sample comes, at least 1.
-        seed: seed of the order, the same on every rank; agreed on by the ranks if None.
+        dataset: dataset to sample from; must not be empty.
+        shuffle: shuffle the samples at every epoch instead of using the dataset's order.
+        num_repeats: number of visits per sample, at least 1.
+        seed: random seed, the same on every rank; if None, the ranks agree on one.
 
     Raises:
-        ValueError: the dataset is empty, or ``num_repeats`` is out of range.
+        ValueError: the dataset is empty, or ``num_repeats`` is below 1.
     """
 
     repeats = True
@@ -187,14 +187,14 @@ class RepeatAugSampler(_EpochSampler):
         order = _permutation(size, self.seed + self.epoch) if self.shuffle else torch.arange(size)
         total = self.num_samples * self.world_size
         visits = order[: -(-total // self.num_repeats)].repeat_interleave(self.num_repeats)
-        visits = visits.repeat(-(-total // len(visits)))  # with more ranks than visits
+        visits = visits.repeat(-(-total // len(visits)))  # if there are more ranks than visits
         return iter(visits[self.rank : total : self.world_size].tolist())
 
 
 def _size_of(dataset: Sized) -> int:
     size = len(dataset)
     if size == 0:
-        raise ValueError(f"{type(dataset).__name__} is empty: check its paths, filters and indices")
+        raise ValueError(f"{type(dataset).__name__} is empty: check its paths, filter_cfg and indices")
     return size
 
 
@@ -214,21 +214,27 @@ def _members_by_class(dataset: Any) -> dict[int, list[int]]:
         for label in set(dataset.get_cat_ids(index)):
             members.setdefault(int(label), []).append(index)
     if not members:
-        raise ValueError(f"no sample of {type(dataset).__name__} has a class: get_cat_ids() is always empty")
+        raise ValueError(
+            f"no sample of {type(dataset).__name__} has a class: get_cat_ids() returned an empty list for all samples"
+        )
     return dict(sorted(members.items()))
 
 
 @DATA_SAMPLERS.register_module()
 class AspectRatioBatchSampler(Sampler[list[int]]):
-    """Puts wide and high images into different batches, so that less of a batch is padding.
+    """A batch sampler that groups landscape and portrait images into separate batches to reduce padding.
 
-    The dataset's ``get_data_info`` must tell ``width`` and ``height``. What is left of both kinds at the end of an
-    epoch makes the last batches, so that their number does not depend on the order.
+    The dataset's ``get_data_info`` must return ``width`` and ``height``. Square images are grouped with portraits. The
+    remaining images of both groups are combined at the end of an epoch, so the number of batches does not depend on
+    the order.
 
     Args:
-        sampler: yields indices, and has the ``dataset`` that they are of.
-        batch_size: samples in a batch.
-        drop_last: leave out a last batch that is smaller.
+        sampler: sampler of indices, with the sampled dataset as its attribute ``dataset``.
+        batch_size: number of samples per batch.
+        drop_last: drop the last batch if it is incomplete.
+
+    Raises:
+        ValueError: a sample has no ``width`` or ``height``.
     """
 
     def __init__(self, sampler: Any, batch_size: int, drop_last: bool = False) -> None:
@@ -237,18 +243,18 @@ class AspectRatioBatchSampler(Sampler[list[int]]):
         self.drop_last = drop_last
 
     def __iter__(self) -> Iterator[list[int]]:
-        wide: list[int] = []
-        high: list[int] = []
+        landscape: list[int] = []
+        portrait: list[int] = []
         for index in self.sampler:
             info = self.sampler.dataset.get_data_info(index)
             if "width" not in info or "height" not in info:
-                raise ValueError(f"sample {index} has no width and height: AspectRatioBatchSampler needs them")
-            batch = wide if info["width"] > info["height"] else high
+                raise ValueError(f"sample {index} has no width or height, which AspectRatioBatchSampler requires")
+            batch = landscape if info["width"] > info["height"] else portrait
             batch.append(index)
             if len(batch) == self.batch_size:
                 yield batch[:]
                 batch.clear()
-        rest = wide + high
+        rest = landscape + portrait
         for start in range(0, len(rest), self.batch_size):
             batch = rest[start : start + self.batch_size]
             if len(batch) == self.batch_size or not self.drop_last:

@@ -1,27 +1,27 @@
-"""The first and the last step of an image pipeline: load and pack.
+"""The first and last steps of an image pipeline: loading and packing.
 
-In between stand torchvision's v2 transforms, by name. A sample on its way through a pipeline is a dict:
+The steps in between are usually torchvision's v2 transforms, referenced by name. A sample in a pipeline is a dict:
 
-    img_path    str, absolute or relative to the current folder
-    gt_label    int, where the sample has a class; a list of int where it has several, or none
-    gt_score    float (classes,): 1 for a class that the sample has, 0 for others, -1 for what does not count
-    sample_idx  int, its position in the dataset
-    img         tv_tensors.Image: (C, H, W), RGB or grey, uint8 (0 to 255)    from LoadImageFromFile on
-    ori_shape   (height, width) of the image in the file                      from LoadImageFromFile on
+    img_path    str, absolute or relative to the working directory
+    gt_label    int for single-label classification, list of int for multi-label (may be empty)
+    gt_score    float (classes,): 1 for classes that are present, 0 for absent, -1 for ignored
+    sample_idx  int, index in the dataset
+    img         tv_tensors.Image: (C, H, W), RGB or grayscale, uint8 (0 to 255)    set by LoadImageFromFile
+    ori_shape   (height, width) of the image file                                  set by LoadImageFromFile
 
-and where it has them, with N instances and K keypoints each:
+and optionally, for N instances with K keypoints each:
 
     gt_bboxes             tv_tensors.BoundingBoxes: (N, 4), float32, format XYXY, in pixels
     gt_bboxes_labels      int64 (N,): class of each instance
-    gt_ignore_flags       bool (N,): instances that count neither as hit nor as missed (crowds, difficult ones)
+    gt_ignore_flags       bool (N,): instances to ignore in evaluation (crowd or difficult)
     gt_masks              tv_tensors.Mask: (N, H, W), uint8, 0 or 1
-    gt_keypoints          float32 (N, K, 2): x and y in pixels; the centre of the first pixel is (0, 0)
-    gt_keypoints_visible  float32 (N, K): 0 not labelled, 1 hidden, 2 visible
-    gt_areas              float32 (N,): area of each instance in square pixels of the image in the file
-    gt_seg_map            tv_tensors.Mask: (H, W), uint8 or int64, class of each pixel; 255 does not count
+    gt_keypoints          float32 (N, K, 2): x and y in pixels; the center of the top left pixel is (0, 0)
+    gt_keypoints_visible  float32 (N, K): 0 not labeled, 1 labeled but not visible, 2 visible
+    gt_areas              float32 (N,): area of each instance in square pixels of the image file
+    gt_seg_map            tv_tensors.Mask: (H, W), uint8 or int64, class of each pixel; 255 is ignored
 
-Every v2 transform gets the whole dict and changes what it knows the type of (images, and ``tv_tensors`` such
-as boxes and masks that go with them), so other keys may be added freely.
+Every v2 transform receives the whole dict and transforms values by type (images and ``tv_tensors`` such as boxes and
+masks), so other keys may be added freely.
 """
 
 import os
@@ -45,12 +45,12 @@ _PIL_MODES = {"color": "RGB", "grayscale": "L"}
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile:
-    """Reads the image file at ``img_path``: sets ``img`` and ``ori_shape``.
+    """Read the image file at ``img_path`` and set ``img`` and ``ori_shape``.
 
     Args:
-        to_float32: give float32 instead of uint8, with values still from 0 to 255.
-        color_type: ``"color"`` for three channels (RGB), ``"grayscale"`` for one.
-        ignore_empty: reject a sample whose file cannot be read, so that the dataset takes another one.
+        to_float32: convert to float32 instead of uint8; the values remain in [0, 255].
+        color_type: ``"color"`` for three channels (RGB), ``"grayscale"`` for one channel.
+        ignore_empty: reject samples with unreadable files, so that the dataset returns another sample.
 
     Raises:
         ValueError: an unknown ``color_type``.
@@ -69,10 +69,10 @@ class LoadImageFromFile:
         self.ignore_empty = ignore_empty
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any] | None:
-        """Returns the sample with its image, or None if that is to be ignored.
+        """Return the sample with its image, or None if the file is unreadable and ``ignore_empty`` is set.
 
         Raises:
-            OSError: the file is missing or damaged, with a note that names it.
+            OSError: the file is missing or corrupt; a note contains its path.
         """
         from torchvision.transforms.v2.functional import to_dtype, to_image
 
@@ -102,32 +102,42 @@ class LoadImageFromFile:
             return ImageOps.exif_transpose(picture).convert(_PIL_MODES[self.color_type])
 
 
+def oriented_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return (height, width) of an image file as :class:`LoadImageFromFile` loads it, without decoding the pixels."""
+    from PIL import ExifTags, Image
+
+    with Image.open(path) as picture:
+        width, height = picture.size
+        is_transposed = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (width, height) if is_transposed else (height, width)
+
+
 @TRANSFORMS.register_module()
 class KeepAnnotations:
-    """Leaves only some annotations in a sample: what a model does not need would cost time and clutter pictures.
+    """Keep only the listed annotations of a sample: unused ones cost time and clutter visualizations.
 
     Args:
-        keys: which of the keys ``gt_…`` stay. A sample need not have them.
+        keys: annotations to keep, each a key starting with ``gt_``. A sample may lack them.
 
     Raises:
-        ValueError: a key that does not begin with ``gt_``.
+        ValueError: a key does not start with ``gt_``.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
         for key in keys:
             if not key.startswith("gt_"):
-                raise ValueError(f"annotations begin with 'gt_', unlike {key!r}; all else stays in any case")
+                raise ValueError(f"keys must start with 'gt_', got {key!r}; all other keys are always kept")
         self.keys = tuple(keys)
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample without its other annotations."""
+        """Return the sample without the annotations that are not listed."""
         return {key: value for key, value in results.items() if key in self.keys or not key.startswith("gt_")}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(keys={self.keys})"
 
 
-# In the second line are those of videos, in the third those of top-down pose estimation.
+# Any sample; videos; top-down pose estimation.
 _META_KEYS = (
     "sample_idx", "img_id", "img_path", "ori_shape", "img_shape", "gt_shape",
     "filename", "frame_dir",
@@ -145,25 +155,26 @@ _INSTANCE_FIELDS = {
 
 @TRANSFORMS.register_module()
 class PackInputs:
-    """Makes of a sample what a model takes: ``dict(inputs=Tensor, data_samples=DataSample)``.
+    """Pack a sample into model inputs: ``dict(inputs=Tensor, data_samples=DataSample)``.
 
-    ``inputs`` is the image as a plain tensor of shape (C, H, W), of unchanged dtype. The data sample gets, of
-    what the sample has:
+    ``inputs`` is the image as a plain tensor of shape (C, H, W), with its dtype unchanged. The data sample contains
+    the following fields, if the sample has them:
 
-    - ``gt_label``: int64, of shape () for one class, (L,) for a list of them;
+    - ``gt_label``: int64 of shape () for one class, (L,) for a list of classes;
     - ``gt_score``: float32 (classes,);
     - ``gt_instances`` with ``bboxes`` (N, 4), ``labels`` (N,), ``masks`` (N, H, W), ``keypoints`` (N, K, 2),
-      ``keypoints_visible`` (N, K) and ``areas`` (N,); those with a true ``gt_ignore_flags`` go to
-      ``ignored_instances`` instead;
+      ``keypoints_visible`` (N, K) and ``areas`` (N,); instances whose ``gt_ignore_flags`` is true are moved to
+      ``ignored_instances``;
     - ``gt_sem_seg`` with ``sem_seg``: int64 (1, H, W).
 
     Args:
-        meta_keys: what to keep as meta information, where the sample has it. ``img_shape`` is always known:
-            (height, width) of the packed image; ``gt_shape`` where there are boxes: that of the image they are for.
-        input_key: name of the image in the sample.
+        meta_keys: keys to store as meta information, if the sample has them. Two keys are computed: ``img_shape``,
+            (height, width) of the packed image, and, for samples with boxes, ``gt_shape``, (height, width) of the
+            image that the boxes refer to.
+        input_key: key of the image in the sample.
 
     Raises:
-        KeyError: the sample has no image.
+        KeyError: the sample lacks ``input_key``.
     """
 
     def __init__(
@@ -175,11 +186,11 @@ class PackInputs:
         self.input_key = input_key
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the packed sample."""
+        """Return the packed sample."""
         if self.input_key not in results:
             raise KeyError(
-                f"the sample has no {self.input_key!r}, only {', '.join(map(repr, results))}: "
-                "does the pipeline begin with LoadImageFromFile?"
+                f"the sample has no key {self.input_key!r}, only {', '.join(map(repr, results))}: "
+                "does the pipeline start with LoadImageFromFile?"
             )
         inputs = _as_plain_tensor(results[self.input_key])
         known = dict(results, img_shape=tuple(inputs.shape[-2:]))
@@ -213,7 +224,7 @@ class PackInputs:
 
 
 def _as_plain_tensor(image: Any) -> Tensor:
-    """Returns a (C, H, W) tensor for a tensor, an array (H, W[, C]) or a PIL image."""
+    """Convert a tensor (C, H, W), an array (H, W[, C]) or a PIL image to a plain tensor (C, H, W)."""
     if isinstance(image, Tensor):
         return image.as_subclass(Tensor)
     array = np.asarray(image)

@@ -1,7 +1,7 @@
-"""Every transform of ``torchvision.transforms.v2`` under its own name.
+"""Registration of all transforms of ``torchvision.transforms.v2`` under their own names.
 
-They are registered as they are, but for those whose arguments cannot be written in a config: these take other
-transforms as configs, and data types by name.
+Transforms whose arguments cannot be written in a config are wrapped: they accept other transforms as configs and data
+types by name.
 """
 
 import inspect
@@ -20,10 +20,10 @@ TransformLike = Mapping[str, Any] | Callable[..., Any]
 
 @TRANSFORMS.register_module()
 class RandomApply(v2.RandomApply):
-    """Applies all of some transforms, or with probability ``1 - p`` none of them.
+    """Apply a list of transforms with probability ``p``, and none of them otherwise.
 
     Args:
-        transforms: transforms, or their configs.
+        transforms: transforms or their configs.
         p: probability, in [0, 1].
     """
 
@@ -33,11 +33,11 @@ class RandomApply(v2.RandomApply):
 
 @TRANSFORMS.register_module()
 class RandomChoice(v2.RandomChoice):
-    """Applies one of some transforms.
+    """Apply one transform of a list, chosen at random.
 
     Args:
-        transforms: transforms, or their configs.
-        p: probability of each; all the same if None.
+        transforms: transforms or their configs.
+        p: probability of each transform; uniform if None.
     """
 
     def __init__(self, transforms: Sequence[TransformLike], p: list[float] | None = None) -> None:
@@ -46,10 +46,10 @@ class RandomChoice(v2.RandomChoice):
 
 @TRANSFORMS.register_module()
 class RandomOrder(v2.RandomOrder):
-    """Applies some transforms in random order.
+    """Apply a list of transforms in random order.
 
     Args:
-        transforms: transforms, or their configs.
+        transforms: transforms or their configs.
     """
 
     def __init__(self, transforms: Sequence[TransformLike]) -> None:
@@ -58,15 +58,14 @@ class RandomOrder(v2.RandomOrder):
 
 @TRANSFORMS.register_module()
 class ToDtype(v2.ToDtype):
-    """Converts images to another data type.
+    """Convert images to another data type.
 
     Args:
-        dtype: a ``torch.dtype``, its name (``"float32"``), or what else ``torchvision.transforms.v2.ToDtype``
-            takes.
-        scale: scale the values to the range of the new type, such as 0 to 1 for a float.
+        dtype: a ``torch.dtype``, its name (``"float32"``), or a dict as in ``torchvision.transforms.v2.ToDtype``.
+        scale: scale the values to the range of the new type, such as [0, 1] for floating point types.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown data type.
     """
 
     def __init__(self, dtype: torch.dtype | str | dict[Any, Any], scale: bool = False) -> None:
@@ -75,13 +74,13 @@ class ToDtype(v2.ToDtype):
 
 @TRANSFORMS.register_module()
 class ConvertImageDtype(v2.ConvertImageDtype):
-    """Converts images to another data type, and scales their values to its range.
+    """Convert images to another data type and scale their values to its range.
 
     Args:
-        dtype: a ``torch.dtype``, or its name (``"float32"``).
+        dtype: a ``torch.dtype`` or its name (``"float32"``).
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown data type.
     """
 
     def __init__(self, dtype: torch.dtype | str = torch.float32) -> None:
@@ -90,10 +89,10 @@ class ConvertImageDtype(v2.ConvertImageDtype):
 
 @TRANSFORMS.register_module()
 class AutoAugment(v2.AutoAugment):
-    """Applies a policy that was learned on a data set (Cubuk et al. 2019).
+    """Apply an augmentation policy that was learned on a dataset (Cubuk et al. 2019).
 
     Args:
-        policy: ``"imagenet"``, ``"cifar10"`` or ``"svhn"``, or the member of ``AutoAugmentPolicy``.
+        policy: ``"imagenet"``, ``"cifar10"``, ``"svhn"``, or a member of ``AutoAugmentPolicy``.
         **kwargs: ``interpolation`` and ``fill``, as in ``torchvision.transforms.v2.AutoAugment``.
 
     Raises:
@@ -106,15 +105,15 @@ class AutoAugment(v2.AutoAugment):
 
 @TRANSFORMS.register_module()
 class RandomErasing(v2.RandomErasing):
-    """Erases a rectangle of an image (Zhong et al. 2017).
+    """Erase a random rectangle of an image (Zhong et al. 2017).
 
     Args:
         p: probability, in [0, 1].
-        scale: smallest and largest share of the area.
-        ratio: smallest and largest ratio of the sides.
-        value: what is written there: one value, one for each channel, or ``"random"`` for noise, which suits
-            normalised float images only.
-        inplace: change the image itself.
+        scale: minimum and maximum area of the rectangle, as a fraction of the image area.
+        ratio: minimum and maximum aspect ratio of the rectangle.
+        value: fill value: a number, one number per channel, or ``"random"`` for normally distributed noise, which is
+            suitable for normalized float images only.
+        inplace: modify the image in place.
     """
 
     def __init__(
@@ -128,38 +127,42 @@ class RandomErasing(v2.RandomErasing):
         super().__init__(p, scale, ratio, value, inplace)
 
 
-_OF_INSTANCES = (
+_INSTANCE_KEYS = (
     "gt_bboxes_labels", "gt_ignore_flags", "gt_masks", "gt_keypoints", "gt_keypoints_visible", "gt_areas",
 )  # fmt: skip
 
 
 @TRANSFORMS.register_module()
 class SanitizeBoundingBoxes(v2.Transform):
-    """Removes instances of whose box too little is left, such as by a crop.
+    """Remove instances whose boxes have become too small, for example by cropping.
 
-    Everything that an instance has goes with its box ``gt_bboxes``: see :mod:`trainwright.datasets.transforms`.
+    All annotations of an instance are removed together with its box in ``gt_bboxes``; see
+    :mod:`trainwright.datasets.transforms`.
 
     Args:
-        min_size: least width and height of a box in pixels, at least 1.
-        min_area: least area of a box in pixels, at least 1.
+        min_size: minimum width and height of a box in pixels, at least 1.
+        min_area: minimum area of a box in square pixels, at least 1.
+
+    Raises:
+        ValueError: ``min_size`` or ``min_area`` is below 1.
     """
 
     def __init__(self, min_size: float = 1.0, min_area: float = 1.0) -> None:
         super().__init__()
         if min_size < 1 or min_area < 1:
-            raise ValueError(f"min_size and min_area must be at least 1, not {min_size} and {min_area}")
+            raise ValueError(f"min_size and min_area must be at least 1, got {min_size} and {min_area}")
         self.min_size = min_size
         self.min_area = min_area
 
     def forward(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample; one without boxes as it is."""
+        """Return the sample with the remaining instances; a sample without boxes is returned unchanged."""
         if "gt_bboxes" not in results:
             return results
         boxes, kept = v2.functional.sanitize_bounding_boxes(
             results["gt_bboxes"], min_size=self.min_size, min_area=self.min_area
         )
         results["gt_bboxes"] = boxes
-        for key in _OF_INSTANCES:
+        for key in _INSTANCE_KEYS:
             if key in results:
                 value = results[key]
                 selected = torch.as_tensor(value)[kept]
@@ -172,11 +175,11 @@ def _dtype(dtype: Any) -> Any:
         return dtype
     found = getattr(torch, dtype.removeprefix("torch."), None)
     if not isinstance(found, torch.dtype):
-        raise ValueError(f"{dtype!r} is no data type of torch: try 'float32' or 'uint8'")
+        raise ValueError(f"{dtype!r} is not a data type of torch: try 'float32' or 'uint8'")
     return found
 
 
-def _register_the_others() -> None:
+def _register_torchvision_transforms() -> None:
     for name, member in vars(v2).items():
         if not inspect.isclass(member) or not issubclass(member, v2.Transform) or member is v2.Transform:
             continue
@@ -184,4 +187,4 @@ def _register_the_others() -> None:
             TRANSFORMS.register_module(module=member)
 
 
-_register_the_others()
+_register_torchvision_transforms()

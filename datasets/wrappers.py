@@ -1,4 +1,4 @@
-"""Datasets made of datasets."""
+"""Datasets that wrap other datasets."""
 
 import bisect
 import copy
@@ -16,45 +16,46 @@ from trainwright.engine.registry import DATASETS
 
 
 class _Wrapper:
-    """What all datasets of datasets have in common."""
+    """Base class of datasets that wrap other datasets."""
 
     _metainfo: dict[str, Any]
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """A copy of the facts about the inner dataset (of several: the first)."""
+        """A copy of the meta information of the wrapped dataset (the first one if there are several)."""
         return copy.deepcopy(self._metainfo)
 
     def check_annotations(self) -> Iterator[str]:
-        """Yields what the inner datasets find in their annotations; positions are those in them."""
+        """Yield the problems that the wrapped datasets report; indices refer to the wrapped datasets."""
         inner = getattr(self, "datasets", None) or [self.dataset]  # type: ignore[attr-defined]
         for number, dataset in enumerate(inner):
             check = getattr(dataset, "check_annotations", tuple)
             yield from (f"dataset {number}: {line}" if len(inner) > 1 else line for line in check())
 
     def get_subset_(self, indices: int | Sequence[int]) -> NoReturn:
-        """Not offered: it is not clear which inner samples a part of the whole would be."""
+        """Not supported, because the corresponding samples of the wrapped datasets are ambiguous."""
         raise NotImplementedError(
-            f"{type(self).__name__} has no subsets: give `indices` to the inner dataset, or use its subsets"
+            f"{type(self).__name__} does not support subsets: pass `indices` to the wrapped dataset or call its "
+            "get_subset()"
         )
 
     def get_subset(self, indices: int | Sequence[int]) -> NoReturn:
-        """Not offered; see :meth:`get_subset_`."""
+        """Not supported; see :meth:`get_subset_`."""
         self.get_subset_(indices)
 
 
 @DATASETS.register_module()
 class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
-    """Several datasets one after the other.
+    """A concatenation of datasets.
 
     Args:
-        datasets: datasets, or their configs, at least one.
-        lazy_init: read the annotations at their first use.
-        ignore_keys: names of facts (``metainfo``) that may differ; of these the first dataset's are taken.
+        datasets: at least one dataset or config of a dataset.
+        lazy_init: load the annotations on first use.
+        ignore_keys: keys of ``metainfo`` that may differ between the datasets; those of the first dataset are used.
 
     Raises:
-        TypeError: something that is neither a dataset nor a config.
-        ValueError: there are no datasets, or facts about them differ.
+        TypeError: an item is neither a dataset nor its config, or the datasets have metainfo of different types.
+        ValueError: ``datasets`` is empty, or the datasets have different metainfo.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
             self.full_init()
 
     def full_init(self) -> None:
-        """Reads the annotations of every dataset, unless that is done already."""
+        """Load the annotations of all datasets. Idempotent."""
         if self._fully_initialized:
             return
         for dataset in self.datasets:
@@ -85,13 +86,13 @@ class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns the annotation of a sample."""
+        """Return the annotation of a sample; see :meth:`BaseDataset.get_data_info`."""
         dataset_idx, sample_idx = self._get_ori_dataset_idx(idx)
         return self.datasets[dataset_idx].get_data_info(sample_idx)  # type: ignore[no-any-return]
 
     @force_full_init
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the classes of a sample."""
+        """Return the class indices of a sample."""
         dataset_idx, sample_idx = self._get_ori_dataset_idx(idx)
         return self.datasets[dataset_idx].get_cat_ids(sample_idx)  # type: ignore[no-any-return]
 
@@ -106,7 +107,7 @@ class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
 
     @force_full_init
     def _get_ori_dataset_idx(self, idx: int) -> tuple[int, int]:
-        """Returns the number of the dataset of a sample, and its position there."""
+        """Return the index of the dataset that contains a sample, and the sample's index in it."""
         position = position_of(idx, self.cumulative_sizes[-1])
         dataset_idx = bisect.bisect_right(self.cumulative_sizes, position)
         return dataset_idx, position - (self.cumulative_sizes[dataset_idx - 1] if dataset_idx else 0)
@@ -116,7 +117,7 @@ class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
         for key in sorted(keys):
             if key not in metainfo or key not in self._metainfo:
                 owner, other = (0, number) if key in self._metainfo else (number, 0)
-                raise ValueError(f"datasets.{owner} has metainfo {key!r}, but datasets.{other} has not{_IGNORE_HINT}")
+                raise ValueError(f"datasets.{owner} has metainfo {key!r}, but datasets.{other} does not{_IGNORE_HINT}")
             first, value = self._metainfo[key], metainfo[key]
             if type(first) is not type(value):
                 raise TypeError(
@@ -127,15 +128,15 @@ class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
                 raise ValueError(f"metainfo {key!r} of datasets.{number} differs from that of datasets.0{_IGNORE_HINT}")
 
 
-_IGNORE_HINT = "; name it in ignore_keys if that is meant"
+_IGNORE_HINT = "; add it to ignore_keys if this is intended"
 
 
 class _IndexedWrapper(_Wrapper, Dataset[Any]):
-    """A dataset whose samples are samples of one inner dataset, some of them several times.
+    """Base class of datasets that map each index to a sample of one wrapped dataset, possibly repeating samples.
 
     Args:
-        dataset: a dataset, or its config.
-        lazy_init: read the annotations at their first use.
+        dataset: a dataset or its config.
+        lazy_init: load the annotations on first use.
     """
 
     def __init__(self, dataset: Mapping[str, Any] | Any, lazy_init: bool = False) -> None:
@@ -146,7 +147,7 @@ class _IndexedWrapper(_Wrapper, Dataset[Any]):
             self.full_init()
 
     def full_init(self) -> None:
-        """Reads the annotations of the inner dataset, unless that is done already."""
+        """Load the annotations of the wrapped dataset. Idempotent."""
         if self._fully_initialized:
             return
         self.dataset.full_init()
@@ -155,27 +156,27 @@ class _IndexedWrapper(_Wrapper, Dataset[Any]):
 
     @property
     def fetches_batches(self) -> bool:
-        """Whether ``__getitems__`` returns a whole batch, so that there is nothing to collate."""
+        """Whether ``__getitems__`` returns a whole batch that needs no collation."""
         return bool(getattr(self.dataset, "fetches_batches", False))
 
     @property
     def deterministic(self) -> bool:
-        """Whether a sample never depends on random numbers."""
+        """Whether samples never depend on random numbers."""
         return bool(getattr(self.dataset, "deterministic", False))
 
     @property
     def __getitems__(self) -> Callable[[Sequence[int]], Any] | None:
-        """Fetches a whole batch at once, where the inner dataset can."""
+        """Fetch a whole batch at once; None if the wrapped dataset does not support it."""
         return self._get_batch if self.fetches_batches else None
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns the annotation of a sample."""
+        """Return the annotation of a sample; see :meth:`BaseDataset.get_data_info`."""
         return self.dataset.get_data_info(self._get_ori_dataset_idx(idx))  # type: ignore[no-any-return]
 
     @force_full_init
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the classes of a sample."""
+        """Return the class indices of a sample."""
         return self.dataset.get_cat_ids(self._get_ori_dataset_idx(idx))  # type: ignore[no-any-return]
 
     @force_full_init
@@ -183,11 +184,11 @@ class _IndexedWrapper(_Wrapper, Dataset[Any]):
         return self.dataset[self._get_ori_dataset_idx(idx)]
 
     def _index(self) -> None:
-        """Prepares for :meth:`_get_ori_dataset_idx`, once the inner dataset is complete."""
+        """Prepare for :meth:`_get_ori_dataset_idx` after the wrapped dataset is initialized."""
         raise NotImplementedError
 
     def _get_ori_dataset_idx(self, idx: int) -> int:
-        """Returns the position of a sample in the inner dataset."""
+        """Return the index of a sample in the wrapped dataset."""
         raise NotImplementedError
 
     @force_full_init
@@ -197,12 +198,12 @@ class _IndexedWrapper(_Wrapper, Dataset[Any]):
 
 @DATASETS.register_module()
 class RepeatDataset(_IndexedWrapper):
-    """A dataset several times over, so that an epoch is longer and the pauses between epochs are fewer.
+    """A dataset repeated several times: epochs are longer, with fewer pauses between them.
 
     Args:
-        dataset: a dataset, or its config.
-        times: how often, at least 1.
-        lazy_init: read the annotations at their first use.
+        dataset: a dataset or its config.
+        times: number of repetitions, at least 1.
+        lazy_init: load the annotations on first use.
 
     Raises:
         ValueError: ``times`` is below 1.
@@ -228,15 +229,15 @@ class RepeatDataset(_IndexedWrapper):
 
 @DATASETS.register_module()
 class ClassBalancedDataset(_IndexedWrapper):
-    """A dataset in which samples of rare classes are repeated (Gupta, Dollár & Girshick 2019, "LVIS").
+    """A dataset that repeats samples of rare classes (Gupta, Dollár & Girshick 2019, "LVIS").
 
-    A class that a fraction ``f`` of the samples has is repeated ``max(1, sqrt(oversample_thr / f))`` times; a
-    sample as often as its rarest class, rounded up.
+    A class that occurs in a fraction ``f`` of the samples has the repeat factor ``max(1, sqrt(oversample_thr / f))``.
+    A sample is repeated by the factor of its rarest class, rounded up.
 
     Args:
-        dataset: a dataset with ``get_cat_ids(index)``, or its config.
-        oversample_thr: classes rarer than this fraction are repeated.
-        lazy_init: read the annotations at their first use.
+        dataset: a dataset that implements ``get_cat_ids(index)``, or its config.
+        oversample_thr: classes that occur in a smaller fraction of the samples are repeated.
+        lazy_init: load the annotations on first use.
     """
 
     def __init__(self, dataset: Mapping[str, Any] | Any, oversample_thr: float, lazy_init: bool = False) -> None:
@@ -265,5 +266,5 @@ class ClassBalancedDataset(_IndexedWrapper):
 def _build_dataset(dataset: Mapping[str, Any] | Any) -> Any:
     built = DATASETS.build(dataset)
     if not hasattr(built, "metainfo") or not hasattr(built, "full_init"):
-        raise TypeError(f"a dataset with metainfo and full_init(), or its config, is expected, not {built!r}")
+        raise TypeError(f"expected a dataset with metainfo and full_init(), or its config, got {built!r}")
     return built

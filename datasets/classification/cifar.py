@@ -12,19 +12,19 @@ from trainwright.engine.registry import DATASETS
 
 @DATASETS.register_module()
 class CIFAR10(TorchvisionDataset):
-    """Tiny photographs: 50,000 + 10,000 RGB images of 32×32 in 10 classes (Krizhevsky 2009).
+    """Tiny photographs: 50,000 training and 10,000 test images, 32×32, RGB, in 10 classes (Krizhevsky 2009).
 
     Inputs are uint8 of shape (3, 32, 32), labels 0 to 9.
 
     Args:
-        root: folder where ``torchvision.datasets`` keeps the files.
+        root: the ``root`` of ``torchvision.datasets``.
         split: ``"train"`` or ``"test"``.
-        download: let torchvision download the files into ``root`` if they are not there.
+        download: download missing files to ``root`` with torchvision.
         batch_transforms, pipeline, indices, metainfo, test_mode, lazy_init: see :class:`InMemoryDataset`.
 
     Raises:
         ValueError: an unknown ``split``.
-        RuntimeError: the files are not in ``root`` and not to be downloaded, or are damaged.
+        RuntimeError: the files are corrupt, or they are not in ``root`` and ``download`` is False.
     """
 
     METAINFO: Mapping[str, Any] = {
@@ -34,7 +34,7 @@ class CIFAR10(TorchvisionDataset):
     _torchvision_name = "CIFAR10"
 
     def load_tensors(self) -> tuple[Tensor, Tensor]:
-        """Returns the images (N, 3, 32, 32), uint8, and the labels (N,), int64."""
+        """Return the images (N, 3, 32, 32), uint8, and the labels (N,), int64."""
         found = self.read_by_torchvision()
         images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
         self._metainfo.setdefault("classes", tuple(found.classes))
@@ -43,10 +43,10 @@ class CIFAR10(TorchvisionDataset):
 
 @DATASETS.register_module()
 class CIFAR100(CIFAR10):
-    """Tiny photographs: 50,000 + 10,000 RGB images of 32×32 in 100 classes (Krizhevsky 2009).
+    """Tiny photographs: 50,000 training and 10,000 test images, 32×32, RGB, in 100 classes (Krizhevsky 2009).
 
-    Labels are 0 to 99; the names of the classes come from the files. The arguments are those of
-    :class:`CIFAR10`.
+    Inputs are uint8 of shape (3, 32, 32), labels 0 to 99; class names are read from the files. The arguments are those
+    of :class:`CIFAR10`.
     """
 
     METAINFO: Mapping[str, Any] = {"image_shape": (3, 32, 32)}

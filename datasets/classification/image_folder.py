@@ -1,4 +1,4 @@
-"""Images in one folder a class, or listed with their labels in a text file."""
+"""Images in one folder per class, or listed with their labels in a text file."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,36 +12,35 @@ from trainwright.engine.registry import DATASETS
 
 @DATASETS.register_module()
 class ImageFolder(BaseDataset):
-    """Images for classification, on disk as ImageNet's are.
+    """Image files for classification, with one folder per class or an annotation list.
 
-    Either the folder of a file names its class::
+    Either the folder of an image is its class::
 
         data_root/split/dog/1.jpg
         data_root/split/dog/more/2.jpg
         data_root/split/cat/3.png
 
-    Classes are then numbered in the order of ``metainfo["classes"]``, or of their sorted names. Or a text
-    file lists the images, one ``path label`` a line, where ``label`` is a number, or the name of a class in
-    ``metainfo["classes"]``::
+    Classes are numbered in the order of ``metainfo["classes"]``, or else of their sorted names. Or a text file lists
+    one ``path label`` per line, where ``label`` is a class index or a name in ``metainfo["classes"]``::
 
         dog/1.jpg 0
         cat/3.png 1
 
-    Samples start as ``dict(img_path=str, gt_label=int)``, in the order of their paths or of the list.
+    Samples start as ``dict(img_path=str, gt_label=int)``, sorted by path or in the order of the list.
 
     Args:
-        data_root: folder of the data set.
-        split: folder within it, such as ``"train"``.
+        data_root: root folder of the dataset.
+        split: folder in ``data_root``, such as ``"train"``.
         ann_file: text file that lists the images, relative to ``data_root``; the paths in it are relative to
             ``data_root/split``.
-        pipeline: transforms, or their configs: ``LoadImageFromFile`` first, ``PackInputs`` last.
-        metainfo: ``dict(classes=(...))`` gives the names of the classes.
-        extensions: endings of file names that count as images, in any case.
+        pipeline: transforms or their configs, from ``LoadImageFromFile`` to ``PackInputs``.
+        metainfo: ``dict(classes=(...))`` sets the class names.
+        extensions: file name extensions of images; case is ignored.
         filter_cfg, indices, serialize_data, test_mode, lazy_init, max_refetch: see :class:`BaseDataset`.
 
     Raises:
-        FileNotFoundError: the folder or the list is missing, or holds no images.
-        ValueError: a class that ``metainfo`` does not name, or a line that cannot be read.
+        FileNotFoundError: the folder or ``ann_file`` is missing or has no images.
+        ValueError: a class is not in ``metainfo``, or a line of ``ann_file`` is invalid.
     """
 
     def __init__(
@@ -76,20 +75,22 @@ class ImageFolder(BaseDataset):
         )
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Returns path and label of every image."""
+        """Return the path and label of every image."""
         folder = Path(self.data_prefix["img_path"])
         data_list = self._from_list(folder) if self.ann_file else self._from_folders(folder)
         if not data_list:
-            raise FileNotFoundError(f"{self.ann_file or folder}: no images (of {', '.join(self.extensions)})")
+            raise FileNotFoundError(
+                f"no images found in {self.ann_file or folder} (extensions: {', '.join(self.extensions)})"
+            )
         return data_list
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the label of a sample, as a list."""
+        """Return the label of a sample as a list."""
         return [self.get_data_info(idx)["gt_label"]]
 
     def _from_folders(self, folder: Path) -> list[dict[str, Any]]:
         if not folder.is_dir():
-            raise FileNotFoundError(f"there is no folder {str(folder)!r}: check data_root and split")
+            raise FileNotFoundError(f"folder {str(folder)!r} not found: check data_root and split")
         found = sorted(path.name for path in folder.iterdir() if path.is_dir())
         label_of = self._label_of_folders(folder, found)
         return [
@@ -101,7 +102,10 @@ class ImageFolder(BaseDataset):
     def _label_of_folders(self, folder: Path, found: list[str]) -> dict[str, int]:
         classes = self._metainfo.setdefault("classes", tuple(found))
         if unknown := [name for name in found if name not in classes]:
-            raise ValueError(f"{folder}: metainfo names no class {', '.join(map(repr, unknown))}")
+            raise ValueError(
+                f"{folder}: unknown class {', '.join(map(repr, unknown))}: add it to the classes in metainfo or "
+                "remove its folder"
+            )
         return {name: label for label, name in enumerate(classes)}
 
     def _image_paths(self, folder: Path) -> Iterator[str]:
@@ -123,15 +127,15 @@ class ImageFolder(BaseDataset):
 
 @DATASETS.register_module()
 class CustomDataset(ImageFolder):
-    """Images for classification, on disk, under the names of MMPretrain; see :class:`ImageFolder`.
+    """Image files for classification, with MMPretrain's argument names; see :class:`ImageFolder`.
 
     Args:
-        data_root: folder of the data set.
-        data_prefix: folder within it, or ``dict(img_path=...)``.
-        ann_file: text file that lists the images, relative to ``data_root``, one ``path label`` a line; folders name
-            the classes if empty.
-        with_label: whether the images have labels. Without, they lie in any folders, or a line is a ``path`` alone.
-        **kwargs: as for :class:`ImageFolder`, but ``split``.
+        data_root: root folder of the dataset.
+        data_prefix: folder in ``data_root``, or ``dict(img_path=...)``.
+        ann_file: text file with one ``path label`` per line, relative to ``data_root``; if empty, folders are classes.
+        with_label: whether the images have labels. Otherwise folders are arbitrary, and lines of ``ann_file`` consist
+            of a ``path`` only.
+        **kwargs: arguments of :class:`ImageFolder` except ``split``.
 
     Raises:
         FileNotFoundError, ValueError: as for :class:`ImageFolder`.
@@ -170,22 +174,22 @@ class ImageNet(ImageFolder):
         data_root/train/n01440764/n01440764_10026.JPEG
         data_root/val/n01440764/ILSVRC2012_val_00000293.JPEG
 
-    Or the 50,000 images lie in one folder, as they come, and a list says their classes::
+    The 50,000 validation images may also be in one folder, as distributed, with their classes in a list::
 
         data_root/val/ILSVRC2012_val_00000293.JPEG
         data_root/meta/val.txt              ILSVRC2012_val_00000293.JPEG 0
 
-    Classes are numbered in the order of the names of their folders, as everywhere, and named in English.
+    Classes are numbered in the usual order, by sorted folder name, and have English names.
 
     Args:
-        data_root: folder of the two.
+        data_root: folder that contains ``train`` and ``val``.
         split: ``"train"`` or ``"val"``.
-        ann_file: the list, relative to ``data_root``; folders say the classes if empty.
-        **kwargs: as for :class:`ImageFolder`.
+        ann_file: text file with one ``path label`` per line, relative to ``data_root``; if empty, folders are classes.
+        **kwargs: further arguments of :class:`ImageFolder`.
 
     Raises:
         FileNotFoundError: as for :class:`ImageFolder`.
-        ValueError: there are not 1,000 folders of classes.
+        ValueError: the number of class folders is not 1,000, or a line of ``ann_file`` is invalid.
     """
 
     def __init__(
@@ -203,8 +207,8 @@ class ImageNet(ImageFolder):
         classes = self._metainfo["classes"]
         if len(found) != len(classes):
             raise ValueError(
-                f"{folder} has {len(found)} folders, but ImageNet {len(classes)} classes: "
-                "give ann_file for images that lie in one folder, or use ImageFolder for some of the classes"
+                f"{folder} has {len(found)} folders, expected {len(classes)}, one per ImageNet class: "
+                "set ann_file if all images are in one folder, or use ImageFolder for a subset of the classes"
             )
         return {name: label for label, name in enumerate(found)}
 
@@ -213,7 +217,7 @@ def _path_and_label(line: str, label_of: Mapping[str, int]) -> tuple[str, int]:
     path, _, word = line.rpartition(" ")
     label = label_of[word] if word in label_of else int(word) if word.isdecimal() else None
     if not path or label is None:
-        raise ValueError(f"expected 'path label', the label a number or a class, not {line!r}")
+        raise ValueError(f"expected 'path label', where label is a class index or name, got {line!r}")
     if label_of and label >= len(label_of):
-        raise ValueError(f"label {label}, but metainfo names only {len(label_of)} classes")
+        raise ValueError(f"label {label} is out of range: metainfo has {len(label_of)} classes")
     return path.rstrip(), label

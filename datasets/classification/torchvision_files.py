@@ -1,4 +1,4 @@
-"""Datasets that torchvision downloads and reads."""
+"""Base class of datasets that torchvision downloads and reads."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +12,12 @@ from trainwright.engine.distributed import barrier, is_main_process
 
 
 class TorchvisionDataset(InMemoryDataset):
-    """Base of the datasets in memory whose files ``torchvision.datasets`` can download.
+    """Base class of in-memory datasets whose files ``torchvision.datasets`` can download.
 
     Args:
-        root: folder of the files.
+        root: the ``root`` of ``torchvision.datasets``.
         split: ``"train"`` or ``"test"``.
-        download: fetch the files first if they are not there.
+        download: download missing files to ``root``.
         batch_transforms, pipeline, indices, metainfo, test_mode, lazy_init: see :class:`InMemoryDataset`.
 
     Raises:
@@ -46,10 +46,10 @@ class TorchvisionDataset(InMemoryDataset):
         super().__init__(batch_transforms, pipeline, indices, metainfo, test_mode, lazy_init)
 
     def read_by_torchvision(self) -> Any:
-        """Return the dataset of torchvision. Of several processes the main one downloads, and the others wait for it.
+        """Return torchvision's dataset. In distributed runs the main process downloads while the others wait.
 
         Raises:
-            RuntimeError: the files are missing or damaged, or the download failed; a note says what to do.
+            RuntimeError: the files are missing or corrupt, or the download failed; a note contains the remedy.
         """
         from torchvision import datasets
 
@@ -62,6 +62,6 @@ class TorchvisionDataset(InMemoryDataset):
                 barrier()
             return dataset_class(self.root, train=train)
         except RuntimeError as error:
-            remedy = "check the connection" if self.download else "set download=True to fetch it"
-            error.add_note(f"{self._torchvision_name} was looked for in {str(self.root)!r}: {remedy}")
+            remedy = "check the connection" if self.download else "set download=True to download it"
+            error.add_note(f"while loading {self._torchvision_name} from {str(self.root)!r}: {remedy}")
             raise

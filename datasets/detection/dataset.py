@@ -1,5 +1,6 @@
-"""Datasets for object detection and instance segmentation: images with boxes, and masks, as files on disk."""
+"""Datasets for object detection and instance segmentation: image files and annotations with boxes and masks."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from xml.etree import ElementTree
 
 from trainwright.datasets.base import BaseDataset, force_full_init
 from trainwright.datasets.detection.transforms import box_problem, mask_problem
+from trainwright.datasets.transforms import oriented_size
 from trainwright.engine.errors import did_you_mean
 from trainwright.engine.fileio import list_from_file, load
 from trainwright.engine.records.logger import print_log
@@ -18,30 +20,29 @@ _FILTERS = ("filter_empty_gt", "min_size")
 
 @DATASETS.register_module()
 class BaseDetDataset(BaseDataset):
-    """Images with annotated instances; read from an annotation file of OpenMMLab's form unless a subclass does.
+    """Images with annotated instances, by default read from an annotation file in OpenMMLab format.
 
-    Samples start as ``dict(img_path=str, img_id=..., height=int, width=int, instances=[...])``, as far as they are
-    known; an instance is a dict with ``bbox`` (left, top, right, bottom in pixels), ``bbox_label``, counted from 0,
-    ``ignore_flag`` (1 for crowds and what is too difficult to count) and possibly ``mask``: a list of polygons
-    ``[x0, y0, x1, y1, …]``, or an RLE. ``LoadAnnotations`` makes tensors of them.
+    Samples start as ``dict(img_path=str, img_id=..., height=int, width=int, instances=[...])``, where ``img_id``,
+    ``height`` and ``width`` are optional. An instance is a dict with ``bbox`` (left, top, right, bottom in pixels),
+    ``bbox_label`` (class index from 0), ``ignore_flag`` (1 for crowd and difficult instances) and optionally ``mask``:
+    a list of polygons ``[x0, y0, x1, y1, …]``, or an RLE. ``LoadAnnotations`` converts them to tensors.
 
-    Annotations that cannot be trained on are found when the file is read: boxes that are empty, negative, not finite,
-    or outside of their image by more than a pixel, unknown classes, broken masks. There is a warning with their number;
-    :meth:`check_annotations` names them all.
+    Bad annotations are detected when the file is read: boxes that are empty, of negative size, not finite, or more than
+    a pixel outside their image, unknown classes, and invalid masks. Their number is logged as a warning;
+    :meth:`check_annotations` reports all of them.
 
     Args:
-        ann_file: annotation file.
-        bad_annotations: ``raise`` makes it an error to load a sample with a bad annotation, ``skip`` leaves these
-            annotations out.
-        data_prefix: ``img_path`` (or ``img``, as in MMDetection): folder of the images.
-        filter_cfg: unless in ``test_mode``, ``filter_empty_gt=True`` leaves out images without an instance that
-            counts, ``min_size=32`` those whose height or width is less.
+        ann_file: path of the annotation file, relative to ``data_root``.
+        bad_annotations: ``raise`` an error when a sample with a bad annotation is loaded, or ``skip`` bad annotations.
+        data_prefix: ``dict(img_path=folder)`` (or ``img``, as in MMDetection): the image folder, relative to
+            ``data_root``.
+        filter_cfg: ``filter_empty_gt=True`` removes images without non-ignored instances, ``min_size=32`` images with a
+            smaller height or width. Has no effect in ``test_mode``.
         metainfo, data_root, indices, serialize_data, pipeline, test_mode, lazy_init, max_refetch: see
-            :class:`BaseDataset`; with ``classes`` in ``metainfo``, only instances of these are taken, numbered in this
-            order.
+            :class:`BaseDataset`; ``metainfo["classes"]`` selects classes and sets their order.
 
     Raises:
-        ValueError: an unknown value of ``bad_annotations``, or key of ``filter_cfg``.
+        ValueError: an unknown value of ``bad_annotations`` or key of ``filter_cfg``.
     """
 
     def __init__(
@@ -56,8 +57,8 @@ class BaseDetDataset(BaseDataset):
             raise ValueError(f"bad_annotations must be 'raise' or 'skip', not {bad_annotations!r}")
         for key in filter_cfg or {}:
             if key not in _FILTERS:
-                hint = did_you_mean(key, _FILTERS) or f"there are {', '.join(_FILTERS)}"
-                raise ValueError(f"filter_cfg knows no {key!r}: {hint}")
+                hint = did_you_mean(key, _FILTERS) or f"must be one of {', '.join(_FILTERS)}"
+                raise ValueError(f"unknown option {key!r} in filter_cfg: {hint}")
         self.bad_annotations = bad_annotations
         prefix = dict(data_prefix or {"img_path": ""})
         if "img" in prefix:
@@ -65,58 +66,58 @@ class BaseDetDataset(BaseDataset):
         super().__init__(ann_file=ann_file, data_prefix=prefix, filter_cfg=filter_cfg, **kwargs)
 
     def filter_data(self) -> list[dict[str, Any]]:
-        """Returns the samples to keep, with bad annotations taken out of their instances."""
+        """Return the samples to keep, without bad annotations in their instances."""
         number, first = 0, ""
         for info in self.data_list:
-            if problems := self._take_out_problems(info):
+            if problems := self._remove_bad_instances(info):
                 number += len(problems)
                 first = first or f"{info['img_path']}: {problems[0]}"
         if number:
             consequence = (
-                "they are left out"
+                "they are skipped"
                 if self.bad_annotations == "skip"
-                else "to load their samples is an error. `trainwright browse-dataset` names them all; "
-                "bad_annotations='skip' leaves them out"
+                else "loading their samples will fail: set bad_annotations='skip' to skip them, or correct them "
+                "(`trainwright browse-dataset` lists all)"
             )
-            print_log(f"{self.ann_file}: {number} bad annotations, the first in {first}; {consequence}", "current", 30)
+            print_log(
+                f"{self.ann_file}: {number} bad annotations (the first: {first}); {consequence}",
+                "current",
+                logging.WARNING,
+            )
         if self.test_mode or not self.filter_cfg:
             return self.data_list
-        return [info for info in self.data_list if self._is_kept(info)]
+        return [info for info in self.data_list if self._passes_filters(info)]
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the classes of the instances of a sample."""
+        """Return the class indices of the instances of a sample."""
         return [instance["bbox_label"] for instance in self.get_data_info(idx)["instances"]]
 
     @force_full_init
     def check_annotations(self) -> Iterator[str]:
-        """Yields a line for each problem: bad annotations, files that are missing or damaged, sizes that differ."""
-        from PIL import Image, ImageOps
-
+        """Yield a line per problem: bad annotations, missing or corrupt files, size mismatches."""
         for index in range(len(self)):
             info = self.get_data_info(index)
             place = f"sample {index}: {info['img_path']}"
             for problem in info.get("problems", info.get("skipped_problems", ())):
                 yield f"{place}: {problem}"
             try:
-                with Image.open(info["img_path"]) as picture:
-                    width, height = picture.size
-                    if picture.getexif().get(0x0112, 1) > 4:  # orientations that swap the two
-                        width, height = ImageOps.exif_transpose(picture).size
+                height, width = oriented_size(info["img_path"])
             except FileNotFoundError:
-                yield f"{place} does not exist: check data_root and data_prefix"
+                yield f"{place} not found: check data_root and data_prefix"
                 continue
             except OSError as error:
-                yield f"{place} cannot be read: {error}"
+                yield f"{place} cannot be read: {error}: replace the file or remove the sample"
                 continue
             if (height, width) != (info.get("height", height), info.get("width", width)):
-                yield f"{place} has the size {(height, width)}, its annotation {(info['height'], info['width'])}"
-            if "height" not in info:  # else it was done when they were read
+                stated = (info["height"], info["width"])
+                yield f"{place} has size {(height, width)} (height, width), but its annotation states {stated}"
+            if "height" not in info:  # otherwise checked by filter_data
                 for instance in info["instances"]:
                     if problem := box_problem(instance["bbox"], height, width):
                         yield f"{place}: {problem}"
 
-    def _take_out_problems(self, info: dict[str, Any]) -> list[str]:
-        """Moves bad annotations of a sample from its instances to ``problems``; returns these."""
+    def _remove_bad_instances(self, info: dict[str, Any]) -> list[str]:
+        """Remove bad instances from a sample, record their problems in it and return these."""
         good, problems = [], []
         for number, instance in enumerate(info.setdefault("instances", [])):
             problem = self._problem(instance, info)
@@ -133,23 +134,23 @@ class BaseDetDataset(BaseDataset):
         classes = self._metainfo.get("classes")
         label = instance.get("bbox_label")
         if not isinstance(label, int) or label < 0 or (classes and label >= len(classes)):
-            return f"has an unknown class, {instance.get('category', label)!r}"
+            return f"has the unknown class {instance.get('category', label)!r}"
         if problem := box_problem(instance.get("bbox"), info.get("height"), info.get("width")):
             return problem
         return None if "mask" not in instance else mask_problem(instance["mask"])
 
-    def _is_kept(self, info: Mapping[str, Any]) -> bool:
+    def _passes_filters(self, info: Mapping[str, Any]) -> bool:
         assert self.filter_cfg is not None
-        counts = any(not instance.get("ignore_flag") for instance in info["instances"])
-        if self.filter_cfg.get("filter_empty_gt") and not counts and not info.get("problems"):
+        is_empty = all(instance.get("ignore_flag") for instance in info["instances"])
+        if self.filter_cfg.get("filter_empty_gt") and is_empty and not info.get("problems"):
             return False
-        smallest = self.filter_cfg.get("min_size", 0)
-        return min(info.get("height", smallest), info.get("width", smallest)) >= smallest  # type: ignore[no-any-return]
+        min_size = self.filter_cfg.get("min_size", 0)
+        return min(info.get("height", min_size), info.get("width", min_size)) >= min_size  # type: ignore[no-any-return]
 
 
 @DATASETS.register_module()
 class CocoDataset(BaseDetDataset):
-    """A dataset in the form of COCO: one JSON file with ``images``, ``annotations`` and ``categories``.
+    """A dataset in COCO format: a JSON file with ``images``, ``annotations`` and ``categories``.
 
     ::
 
@@ -157,46 +158,46 @@ class CocoDataset(BaseDetDataset):
         data_root/train2017/000000000009.jpg
 
     with ``ann_file="annotations/instances_train2017.json"`` and ``data_prefix=dict(img_path="train2017")``. The classes
-    are the categories in the order of their ids, for COCO itself the usual 80; ``metainfo=dict(classes=(...))`` takes
-    some of them. Instances with ``iscrowd`` are ignored. Fields ``keypoints`` of annotations are kept as they are.
+    are the categories sorted by id, for COCO itself the usual 80; ``metainfo=dict(classes=(...))`` selects some of
+    them. Instances with ``iscrowd`` are ignored in evaluation. The field ``keypoints`` of annotations is kept as it is.
 
     Args:
-        ann_file: COCO's annotation file.
-        **kwargs: as for :class:`BaseDetDataset`.
+        ann_file: path of the annotation file, relative to ``data_root``.
+        **kwargs: arguments of :class:`BaseDetDataset`.
 
     Raises:
-        ValueError: the file is not of COCO's form, it has no class of a name in ``metainfo``, or an annotation belongs
-            to no image.
+        ValueError: the file is not in COCO format, lacks a class in ``metainfo``, contains a duplicate image id, or an
+            annotation refers to an unknown image.
     """
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Returns a sample for each image."""
+        """Return a sample for each image."""
         content = load(self.ann_file)
         if not isinstance(content, dict) or (missing := {"images", "categories"} - content.keys()):
-            lacks = f"lacks {' and '.join(sorted(missing))}" if isinstance(content, dict) else "is no dictionary"
-            raise ValueError(f"{self.ann_file} {lacks}: it is no annotation file of COCO's form")
+            reason = f"missing {' and '.join(sorted(missing))}" if isinstance(content, dict) else "not a dict"
+            raise ValueError(f"{self.ann_file} is not an annotation file in COCO format: {reason}")
         labels = self._labels(content["categories"])
         names = {category["id"]: category["name"] for category in content["categories"]}
         samples = {image["id"]: self._sample(image) for image in content["images"]}
         if len(samples) < len(content["images"]):
-            raise ValueError(f"{self.ann_file}: two images have the same id")
+            raise ValueError(f"{self.ann_file}: several images have the same id")
         for annotation in content.get("annotations", ()):
             if annotation["image_id"] not in samples:
                 raise ValueError(
-                    f"{self.ann_file}: annotation {annotation.get('id')} belongs to image {annotation['image_id']}, "
-                    "which is not in the file"
+                    f"{self.ann_file}: the image_id {annotation['image_id']} of annotation {annotation.get('id')} "
+                    "is not in the file"
                 )
             if annotation["category_id"] in names and annotation["category_id"] not in labels:
-                continue  # not among the classes that the user chose
+                continue  # a class that metainfo does not select
             samples[annotation["image_id"]]["instances"].append(_coco_instance(annotation, labels))
         return list(samples.values())
 
     def _labels(self, categories: list[dict[str, Any]]) -> dict[int, int]:
-        """Returns the label of each category that is wanted."""
+        """Return the label of each selected category."""
         ids = {category["name"]: category["id"] for category in sorted(categories, key=lambda entry: entry["id"])}
         classes = self._metainfo.setdefault("classes", tuple(ids))
         if unknown := [name for name in classes if name not in ids]:
-            hint = did_you_mean(unknown[0], ids) or f"it has {', '.join(ids)}"
+            hint = did_you_mean(unknown[0], ids) or f"must be one of {', '.join(ids)}"
             raise ValueError(f"{self.ann_file} has no class {unknown[0]!r}: {hint}")
         return {ids[name]: label for label, name in enumerate(classes)}
 
@@ -227,7 +228,7 @@ def _coco_instance(annotation: Mapping[str, Any], labels: Mapping[int, int]) -> 
 
 @DATASETS.register_module()
 class VOCDataset(BaseDetDataset):
-    """Pascal VOC, object detection: an XML file for each image, 20 classes.
+    """Pascal VOC for object detection: an XML file per image, 20 classes.
 
     ::
 
@@ -235,20 +236,20 @@ class VOCDataset(BaseDetDataset):
         data_root/Annotations/2007_000027.xml
         data_root/ImageSets/Main/train.txt
 
-    The corners in the files are pixels, counted from 1, that belong to the box; here a box goes from the left edge of
-    its first pixel to the right edge of its last one. Instances that are marked as difficult are ignored.
+    The files contain 1-based, inclusive pixel indices. They are converted to coordinates from the left edge of the
+    first pixel to the right edge of the last one. Difficult instances are ignored in evaluation.
 
     Args:
         data_root: a folder such as ``VOCdevkit/VOC2007``.
-        ann_file: list of the names of a split, such as ``ImageSets/Main/trainval.txt``.
-        ann_folder: folder of the XML files.
-        img_suffix: ending of the file names of images.
-        data_prefix: ``img_path``: folder of the images.
-        **kwargs: as for :class:`BaseDetDataset`.
+        ann_file: text file with the sample names of a split, relative to ``data_root``.
+        ann_folder: folder of the XML files, relative to ``data_root``.
+        img_suffix: suffix of image file names.
+        data_prefix: ``dict(img_path=folder)``: the image folder, relative to ``data_root``.
+        **kwargs: further arguments of :class:`BaseDetDataset`.
 
     Raises:
-        ValueError: a class in ``metainfo`` that VOC does not have.
-        FileNotFoundError: the list, or an XML file, is missing.
+        ValueError: a class in ``metainfo`` is not a class of VOC, or an XML file is corrupt.
+        FileNotFoundError: ``ann_file`` or an XML file is missing.
     """
 
     METAINFO: Mapping[str, Any] = {
@@ -274,31 +275,32 @@ class VOCDataset(BaseDetDataset):
         )
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Returns a sample for each name of the list."""
+        """Return a sample for each name in ``ann_file``."""
         known = self.METAINFO.get("classes") or self._metainfo["classes"]
         classes = self._metainfo["classes"]
         if unknown := [name for name in classes if name not in known]:
-            raise ValueError(f"{type(self).__name__} has no class {unknown[0]!r}, only {', '.join(known)}")
+            raise ValueError(f"{type(self).__name__} has no class {unknown[0]!r}: must be one of {', '.join(known)}")
         labels = {name: label for label, name in enumerate(classes)}
-        # Lists of a single class, such as car_train.txt, have a second column: 1, 0 for difficult, -1 for none.
+        # The lists of single classes, such as car_train.txt, have a second column: 1, 0 for difficult, -1 for absent.
         names = [line.split()[0] for line in list_from_file(self.ann_file) if line.strip()]
         return [self._sample(name, labels, known) for name in names]
 
     def _sample(self, name: str, labels: Mapping[str, int], known: tuple[str, ...]) -> dict[str, Any]:
         file = Path(self.data_root, self.ann_folder, f"{name}.xml")
         if not file.is_file():
-            raise FileNotFoundError(f"{file} does not exist, but {self.ann_file} names it: check data_root")
+            raise FileNotFoundError(f"{file} not found, but {self.ann_file} lists it: check data_root and ann_folder")
         try:
             root = ElementTree.parse(file).getroot()
             instances = [_voc_instance(element, labels) for element in root.iter("object")]
         except (ElementTree.ParseError, TypeError, ValueError) as error:
-            raise ValueError(f"{file} is damaged: {error}") from error
+            raise ValueError(f"{file} is not a valid annotation file: {error}") from error
         path = os.path.join(self.data_prefix["img_path"], name + self.img_suffix)  # noqa: PTH118  # strings stay short
         sample: dict[str, Any] = {"img_path": path, "img_id": name}
         if height := int(root.findtext("size/height") or 0):
             sample.update(height=height, width=int(root.findtext("size/width") or 0))
-        chosen = [one for one in instances if one["category"] in labels or one["category"] not in known]
-        return sample | {"instances": chosen}
+        # Keep unknown classes, which are reported as bad annotations.
+        instances = [one for one in instances if one["category"] in labels or one["category"] not in known]
+        return sample | {"instances": instances}
 
 
 def _voc_instance(element: ElementTree.Element, labels: Mapping[str, int]) -> dict[str, Any]:

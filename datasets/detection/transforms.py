@@ -1,4 +1,4 @@
-"""Annotations of instances: from what a file says to tensors that torchvision's v2 moves with the image."""
+"""Conversion of instance annotations to tensors that torchvision's v2 transforms together with the image."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,32 +10,32 @@ import torch
 from trainwright.engine.errors import MissingExtraError
 from trainwright.engine.registry import TRANSFORMS
 
-_SLACK = 1.0  # pixels by which a box may reach out of its image: rounding; it is cut
+_TOLERANCE = 1.0  # pixels by which a box may exceed its image due to rounding, before it is clipped
 
 
 @TRANSFORMS.register_module()
 class LoadAnnotations:
-    """Makes tensors of a sample's ``instances``, see :class:`BaseDetDataset`.
+    """Convert the ``instances`` of a sample to tensors; see :class:`BaseDetDataset`.
 
-    It sets ``gt_bboxes``, ``gt_bboxes_labels``, ``gt_ignore_flags`` and, if asked for, ``gt_masks``. Put it before what
-    resizes the image; only a test pipeline may have it after that, to be measured in the size of the files. A sample
-    without ``instances``, such as an image to predict, is left as it is.
+    Sets ``gt_bboxes``, ``gt_bboxes_labels``, ``gt_ignore_flags`` and, if ``with_mask``, ``gt_masks``. Place it before
+    transforms that resize the image. Test pipelines may place it after resizing, to evaluate at the size of the image
+    file. A sample without ``instances``, such as an image for inference, is returned unchanged.
 
     Args:
-        with_mask: load masks too, from polygons or RLE; needs pycocotools.
+        with_mask: also load masks, from polygons or RLE; requires pycocotools.
     """
 
     def __init__(self, with_mask: bool = False) -> None:
         self.with_mask = with_mask
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with its annotations.
+        """Return the sample with its annotations.
 
         Raises:
-            ValueError: an annotation is bad, or the image has another size than its annotation says; the message names
-                the image and the annotation.
-            KeyError: the image is not loaded yet.
-            MissingExtraError: masks are asked for, and pycocotools is not installed.
+            ValueError: an annotation is bad, or the image size differs from the annotation; the message contains the
+                path and the annotation.
+            KeyError: the image has not been loaded.
+            MissingExtraError: ``with_mask`` is set and pycocotools is not installed.
         """
         from torchvision import tv_tensors
 
@@ -43,11 +43,14 @@ class LoadAnnotations:
             return results
         name = results.get("img_path")
         if "ori_shape" not in results:
-            raise KeyError("LoadAnnotations needs the size of the image: put LoadImageFromFile before it")
+            raise KeyError("the sample has no ori_shape: LoadImageFromFile must come before LoadAnnotations")
         size = tuple(results["ori_shape"])
         annotated = (results.get("height", size[0]), results.get("width", size[1]))
         if annotated != size:
-            raise ValueError(f"{name} has the size {size}, its annotation {annotated}: one of the two is wrong")
+            raise ValueError(
+                f"{name} has size {size} (height, width), but its annotation states {annotated}: correct or remove the "
+                "sample"
+            )
         instances = results["instances"]
         problems = list(results.get("problems", ())) or [
             f"annotation {instance.get('id', number)} {problem}"
@@ -56,8 +59,8 @@ class LoadAnnotations:
         ]
         if problems:
             raise ValueError(
-                f"{name}: {problems[0]} (`trainwright browse-dataset` names all bad annotations; "
-                "bad_annotations='skip' of the dataset leaves them out)"
+                f"{name}: {problems[0]}: correct it, or set bad_annotations='skip' in the dataset to skip bad "
+                "annotations (`trainwright browse-dataset` lists all)"
             )
         boxes = torch.tensor([instance["bbox"] for instance in instances], dtype=torch.float32).reshape(-1, 4)
         boxes[:, 0::2].clamp_(0, size[1])
@@ -77,26 +80,26 @@ class LoadAnnotations:
         for number, instance in enumerate(instances):
             annotation = f"{name}: annotation {instance.get('id', number)}"
             if "mask" not in instance:
-                raise ValueError(f"{annotation} has no mask: train without with_mask, or leave it out")
+                raise ValueError(f"{annotation} has no mask: set with_mask=False or remove the annotation")
             try:
                 masks[number] = decode_mask(instance["mask"], *size)
             except ValueError as error:
-                raise ValueError(f"{annotation} has a mask that does not fit: {error}") from error
+                raise ValueError(f"{annotation} has an invalid mask: {error}") from error
         return masks
 
 
 def decode_mask(mask: Sequence[Sequence[float]] | Mapping[str, Any], height: int, width: int) -> np.ndarray:
-    """Returns a mask as pixels, uint8 of shape (height, width), 0 or 1; as pycocotools draws it.
+    """Decode a mask to pixels with pycocotools: uint8 of shape (height, width), 0 or 1.
 
     Args:
-        mask: polygons, each ``[x0, y0, x1, y1, …]``; or an RLE, ``dict(size=(height, width), counts=...)`` with a list
-            or a compressed text.
-        height: of the image.
-        width: of the image.
+        mask: a list of polygons ``[x0, y0, x1, y1, …]``, or an RLE ``dict(size=(height, width), counts=...)``, whose
+            ``counts`` are a list or a compressed string.
+        height: height of the image.
+        width: width of the image.
 
     Raises:
         MissingExtraError: pycocotools is not installed.
-        ValueError: the RLE is of another size.
+        ValueError: the size of the RLE is not that of the image.
     """
     try:
         from pycocotools import mask as coco_mask
@@ -107,22 +110,22 @@ def decode_mask(mask: Sequence[Sequence[float]] | Mapping[str, Any], height: int
         encoded = coco_mask.merge(coco_mask.frPyObjects([list(polygon) for polygon in mask], height, width))
     else:
         if tuple(mask["size"]) != (height, width):
-            raise ValueError(f"its size is {tuple(mask['size'])}, that of the image {(height, width)}")
+            raise ValueError(f"its size is {tuple(mask['size'])}, but that of the image is {(height, width)}")
         encoded = coco_mask.frPyObjects(mask, height, width) if isinstance(mask["counts"], list) else mask
     pixels: np.ndarray = coco_mask.decode(encoded)
     return pixels
 
 
 def box_problem(box: Any, height: int | None = None, width: int | None = None) -> str | None:
-    """Returns what is wrong with a box, for a sentence that begins with its name, or None.
+    """Return what is wrong with a box as a phrase that follows its name ("has ..."), or None.
 
     Args:
         box: left, top, right, bottom.
-        height: of the image, where it is known.
-        width: of the image, where it is known.
+        height: height of the image, if known.
+        width: width of the image, if known.
     """
     if not isinstance(box, list | tuple) or len(box) != 4:
-        return f"has no box of four numbers, but {box!r}"
+        return f"has a box that does not consist of four numbers: {box!r}"
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in box):
         return f"has a box that is not finite: {box}"
     left, top, right, bottom = box
@@ -130,19 +133,23 @@ def box_problem(box: Any, height: int | None = None, width: int | None = None) -
         return f"has a box of negative size: {box} (left, top, right, bottom)"
     if right == left or bottom == top:
         return f"has an empty box: {box} (left, top, right, bottom)"
-    if min(left, top) < -_SLACK or right > (width or math.inf) + _SLACK or bottom > (height or math.inf) + _SLACK:
+    if (
+        min(left, top) < -_TOLERANCE
+        or right > (width or math.inf) + _TOLERANCE
+        or bottom > (height or math.inf) + _TOLERANCE
+    ):
         where = "its image" if height is None else f"its image of height {height} and width {width}"
-        return f"has a box outside of {where}: {box} (left, top, right, bottom)"
+        return f"has a box outside {where}: {box} (left, top, right, bottom)"
     return None
 
 
 def mask_problem(mask: Any) -> str | None:
-    """Returns what is wrong with the form of a mask, for a sentence that begins with its name, or None."""
+    """Return what is wrong with the format of a mask as a phrase that follows its name ("has ..."), or None."""
     if isinstance(mask, Mapping):
         return None if {"size", "counts"} <= mask.keys() else "has an RLE without size and counts"
     if not isinstance(mask, list | tuple) or not mask:
-        return f"has a mask that is neither polygons nor an RLE: {mask!r:.60}"
+        return f"has a mask that is neither a list of polygons nor an RLE: {mask!r:.60}"
     for polygon in mask:
         if not isinstance(polygon, list | tuple) or len(polygon) < 6 or len(polygon) % 2:
-            return f"has a polygon that is no list of an even number of coordinates, at least 6: {polygon!r:.60}"
+            return f"has a polygon that is not a list of an even number of at least 6 coordinates: {polygon!r:.60}"
     return None

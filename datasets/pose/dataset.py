@@ -1,5 +1,6 @@
-"""Datasets of keypoints in annotation files of COCO's format."""
+"""Datasets of keypoints in COCO format."""
 
+import logging
 import math
 import os
 from collections import defaultdict
@@ -16,40 +17,40 @@ from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import DATASETS
 
 _MODES = ("topdown", "bottomup")
-_KEYPOINT_META = ("keypoints", "flip_indices", "skeleton_links")
 
 
 @DATASETS.register_module()
 class BaseCocoStyleDataset(BaseDataset):
-    """Keypoints in an annotation file of COCO's format, with any set of keypoints.
+    """An annotation file in COCO format with any set of keypoints.
 
     The file is JSON with ``images`` (``id``, ``file_name``, ``width``, ``height``), ``categories`` (``id``, ``name``,
     ``keypoints``, ``skeleton``) and ``annotations`` (``image_id``, ``category_id``, ``bbox`` as left, top, width and
-    height, ``keypoints`` as x, y and visibility 0 to 2 for each, and where there are ``area`` and ``iscrowd``);
-    https://cocodataset.org/#format-data. Names and skeleton come from the first category that has them, unless
-    ``metainfo`` says them; keypoints whose names differ by left and right are taken as mirror images.
+    height in pixels, ``keypoints`` as x, y and visibility 0 to 2 of each keypoint, and optionally ``area`` and
+    ``iscrowd``); see https://cocodataset.org/#format-data. Keypoint names and skeleton are read from the first category
+    that has them, unless ``metainfo`` sets them. Keypoints whose names differ only in left and right are swapped when
+    an image is flipped.
 
-    With ``data_mode="topdown"`` every labelled instance is a sample; crowds, and instances without any labelled
-    keypoint, are left out, and their number is logged. With ``"bottomup"`` every image is a sample with all its
-    instances. Either way samples have ``gt_bboxes``, ``gt_bboxes_labels``, ``gt_keypoints``, ``gt_keypoints_visible``
-    and ``gt_areas``; the boxes are cut to the image. A sample with an annotation that makes no sense raises an error
-    when it is asked for, unless ``bad_annotations="skip"``; :meth:`check_annotations` names all.
+    With ``data_mode="topdown"`` every labeled instance is a sample. Crowds and instances without labeled keypoints are
+    skipped, and their number is logged. With ``"bottomup"`` every image is a sample with all its instances. In both
+    modes samples have ``gt_bboxes``, clipped to the image, ``gt_bboxes_labels``, ``gt_keypoints``,
+    ``gt_keypoints_visible`` and ``gt_areas``. Loading a sample with an invalid annotation raises an error, unless
+    ``bad_annotations="skip"``; :meth:`check_annotations` reports all of them.
 
     Args:
-        ann_file: the annotation file, relative to ``data_root``.
+        ann_file: path of the annotation file, relative to ``data_root``.
         data_mode: ``topdown`` or ``bottomup``.
-        bbox_file: file with detected boxes, to be looked into instead of the true ones, for ``topdown`` tests: a list
-            of dicts with ``image_id``, ``category_id``, ``bbox`` and ``score``. These samples have no true keypoints:
-            give the metric the annotation file.
-        bad_annotations: ``raise`` makes it an error to load a sample with an annotation that makes no sense, ``skip``
-            leaves these annotations out, and logs their number.
-        filter_cfg: ``bbox_score_thr``: detected boxes with lower scores are left out; ``min_keypoints``: images with
-            fewer visible keypoints are left out (``bottomup``).
+        bbox_file: file with detected boxes to use instead of the annotated ones, for ``topdown`` tests: a list of dicts
+            with ``image_id``, ``category_id``, ``bbox`` and ``score``, relative to ``data_root``. These samples have no
+            ground truth, so pass the annotation file to the metric.
+        bad_annotations: ``raise`` an error when a sample with an invalid annotation is loaded, or ``skip`` invalid
+            annotations and log their number.
+        filter_cfg: ``bbox_score_thr``: skip detected boxes with lower scores; ``min_keypoints``: skip images with fewer
+            labeled keypoints (``bottomup`` only).
         metainfo, data_root, data_prefix, indices, serialize_data, pipeline, test_mode, lazy_init, max_refetch: see
-            :class:`BaseDataset`; images lie in ``data_prefix["img_path"]``.
+            :class:`BaseDataset`; ``data_prefix["img_path"]`` is the image folder.
 
     Raises:
-        ValueError: an unknown mode or option, ``bbox_file`` without ``topdown``, or a file that is not of this format.
+        ValueError: an unknown mode or option, ``bbox_file`` without ``topdown``, or a file that is not in this format.
     """
 
     def __init__(
@@ -63,16 +64,16 @@ class BaseCocoStyleDataset(BaseDataset):
         **kwargs: Any,
     ) -> None:
         if data_mode not in _MODES:
-            raise ValueError(f"data_mode is 'topdown' or 'bottomup', not {data_mode!r}")
+            raise ValueError(f"data_mode must be 'topdown' or 'bottomup', not {data_mode!r}")
         if bbox_file is not None and data_mode != "topdown":
-            raise ValueError("bbox_file is for data_mode='topdown' only")
+            raise ValueError(f"bbox_file requires data_mode='topdown', not {data_mode!r}")
         if bad_annotations not in ("raise", "skip"):
             raise ValueError(f"bad_annotations must be 'raise' or 'skip', not {bad_annotations!r}")
         known = ("bbox_score_thr", "min_keypoints")
         for name in filter_cfg or ():
             if name not in known:
-                hint = did_you_mean(name, known) or f"there are {', '.join(known)}"
-                raise ValueError(f"filter_cfg has no option {name!r}: {hint}")
+                hint = did_you_mean(name, known) or f"must be one of {', '.join(known)}"
+                raise ValueError(f"unknown option {name!r} in filter_cfg: {hint}")
         self.data_mode = data_mode
         self.bad_annotations = bad_annotations
         self._skipped: list[str] = []
@@ -80,24 +81,28 @@ class BaseCocoStyleDataset(BaseDataset):
         super().__init__(ann_file=ann_file, filter_cfg=filter_cfg, data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Returns a dict for each instance or image; what makes no sense in it is noted as ``problem``."""
+        """Return a dict for each instance or image, with ``problem`` describing its invalid annotations."""
         content = load(self.ann_file)
         wanted = ("images", "annotations", "categories")
         if not isinstance(content, dict) or any(key not in content for key in wanted):
-            raise ValueError(f"{self.ann_file} is no annotation file of COCO's format: it lacks {', '.join(wanted)}")
+            raise ValueError(
+                f"{self.ann_file} is not an annotation file in COCO format: expected a dict with {', '.join(wanted)}"
+            )
         self._read_categories(content["categories"])
         images = {image["id"]: self._image_info(image) for image in content["images"]}
         if self.bbox_file is not None:
             return self._detections(images)
         parsed = [self._parse(annotation, images) for annotation in content["annotations"]]
-        instances = self._without_skipped([instance for instance in parsed if instance is not None], images)
-        return self._one_each(instances, images) if self.data_mode == "topdown" else self._per_image(instances, images)
+        instances = self._drop_bad_annotations([instance for instance in parsed if instance is not None], images)
+        return (
+            self._per_instance(instances, images) if self.data_mode == "topdown" else self._per_image(instances, images)
+        )
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns a sample with the path of its image and its annotations as tensors.
+        """Return the image path of a sample and its annotations as tensors.
 
         Raises:
-            ValueError: its annotations make no sense; the message names the sample and the reason.
+            ValueError: an annotation is invalid; the message contains the sample, the file and the reason.
         """
         info = super().get_data_info(idx)
         if "problem" in info:
@@ -109,7 +114,7 @@ class BaseCocoStyleDataset(BaseDataset):
 
     @force_full_init
     def check_annotations(self) -> Iterator[str]:
-        """Yields a line for each problem of the annotations, and for images that are missing or of another size."""
+        """Yield a line per problem: invalid or suspicious annotations, unreadable images, size mismatches."""
         from PIL import Image
 
         yield from self._skipped
@@ -117,7 +122,7 @@ class BaseCocoStyleDataset(BaseDataset):
         for index in range(len(self)):
             info = super().get_data_info(index)
             path = info["img_path"]
-            for problem in filter(None, (info.get("problem"), info.get("oddity"))):
+            for problem in filter(None, (info.get("problem"), info.get("warning"))):
                 yield f"sample {index} ({path}): {problem}"
             if path in checked or not path:
                 continue
@@ -130,39 +135,42 @@ class BaseCocoStyleDataset(BaseDataset):
                 continue
             stated = (info.get("width"), info.get("height"))
             if None not in stated and size != stated:
-                yield f"sample {index} ({path}): the image is {size} (width, height), the annotations say {stated}"
+                yield (
+                    f"sample {index} ({path}): the image has size {size} (width, height), but {self.ann_file} states "
+                    f"{stated}: correct one of them"
+                )
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the classes of the instances of a sample."""
+        """Return the class indices of the instances of a sample."""
         return [instance["label"] for instance in super().get_data_info(idx)["instances"]]
 
     def filter_data(self) -> list[dict[str, Any]]:
-        """Returns the samples without the images that have too few visible keypoints."""
-        least = (self.filter_cfg or {}).get("min_keypoints", 0)
-        if not least or self.data_mode == "topdown":
+        """Return all samples; in ``bottomup`` mode, only images with at least ``min_keypoints`` labeled keypoints."""
+        minimum = (self.filter_cfg or {}).get("min_keypoints", 0)
+        if not minimum or self.data_mode == "topdown":
             return self.data_list
         return [
             info
             for info in self.data_list
-            if "problem" in info or sum(_labelled(instance["keypoints"]) for instance in info["instances"]) >= least
+            if "problem" in info
+            or sum(_num_labeled(instance["keypoints"]) for instance in info["instances"]) >= minimum
         ]
 
     def _read_categories(self, categories: Sequence[Mapping[str, Any]]) -> None:
-        """Notes which label each category has, and what the categories say about keypoints."""
+        """Map categories to labels, and read keypoint names and skeleton from them."""
         classes = self._metainfo.setdefault("classes", tuple(category["name"] for category in categories))
         label_of = {name: label for label, name in enumerate(classes)}
         self._names = {category["id"]: category["name"] for category in categories}
         self._labels = {key: label_of[name] for key, name in self._names.items() if name in label_of}
         if not self._labels:
             raise ValueError(
-                f"{self.ann_file} has none of the classes {list(classes)}, only {list(self._names.values())}"
+                f"{self.ann_file} has none of the classes {list(classes)}: its categories are "
+                f"{list(self._names.values())}"
             )
         source = next((category for category in categories if category.get("keypoints")), {})
         if "keypoints" not in self._metainfo:
             if not source:
-                raise ValueError(
-                    f"{self.ann_file}: no category names its keypoints: give metainfo=dict(keypoints=(...))"
-                )
+                raise ValueError(f"{self.ann_file}: no category has keypoint names: set metainfo=dict(keypoints=(...))")
             self._metainfo["keypoints"] = tuple(source["keypoints"])
             links = source.get("skeleton") or ()
             self._metainfo.setdefault("skeleton_links", tuple((start - 1, end - 1) for start, end in links))
@@ -178,7 +186,7 @@ class BaseCocoStyleDataset(BaseDataset):
         }
 
     def _parse(self, annotation: Mapping[str, Any], images: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any] | None:
-        """Returns an instance, with its ``problem`` if it has one; None for a class that is not wanted."""
+        """Return an instance, with its ``problem`` if it is invalid; None for a class that is not selected."""
         instance: dict[str, Any] = {
             "id": annotation.get("id"),
             "img_id": annotation.get("image_id"),
@@ -191,98 +199,99 @@ class BaseCocoStyleDataset(BaseDataset):
             return None
         image = images.get(instance["img_id"])
         name = f"annotation {instance['id']}"
-        if problem := self._problem(annotation, instance, image):
+        if problem := self._find_problem(annotation, instance, image):
             return {**instance, "problem": f"{name}: {problem}"}
         assert image is not None
         left, top, width, height = instance["bbox"]
         right, bottom = left + width, top + height
         if image["width"] is not None and image["height"] is not None:
-            if odd := _oddity(instance, image["width"], image["height"]):
-                instance["oddity"] = f"{name}: {odd}"
+            if warning := _find_warning(instance, image["width"], image["height"]):
+                instance["warning"] = f"{name}: {warning}"
             left, right = max(0, left), min(image["width"], right)
             top, bottom = max(0, top), min(image["height"], bottom)
         instance["bbox"] = (left, top, right, bottom)
         instance["area"] = float(annotation.get("area") or width * height)
         return instance
 
-    def _problem(
+    def _find_problem(
         self, annotation: Mapping[str, Any], instance: Mapping[str, Any], image: Mapping[str, Any] | None
     ) -> str | None:
-        """Returns what makes an annotation useless, or None."""
+        """Return why an annotation is invalid, or None."""
         if image is None:
-            return f"there is no image {instance['img_id']!r} in the file"
+            return f"its image_id {instance['img_id']!r} is not in the file"
         if instance["label"] < 0:
-            return f"there is no category {annotation.get('category_id')!r} in the file"
-        number, given = len(self._metainfo["keypoints"]), instance["keypoints"]
-        if given and len(given) != 3 * number:
-            return f"it has {len(given)} numbers for keypoints, not {3 * number} (x, y and visibility of {number})"
-        if not all(map(_is_number, given)):
-            return "a keypoint is no finite number"
+            return f"its category_id {annotation.get('category_id')!r} is not in the file"
+        number, values = len(self._metainfo["keypoints"]), instance["keypoints"]
+        if values and len(values) != 3 * number:
+            return f"expected {3 * number} numbers in keypoints (x, y and visibility of {number}), got {len(values)}"
+        if not all(map(_is_finite_number, values)):
+            return "its keypoints contain a value that is not a finite number"
         box = instance["bbox"]
-        if len(box) != 4 or not all(map(_is_number, box)):
-            return f"its bbox {list(box)} is not left, top, width and height"
+        if len(box) != 4 or not all(map(_is_finite_number, box)):
+            return f"its bbox {list(box)} does not consist of four finite numbers (left, top, width, height)"
         if box[2] <= 0 or box[3] <= 0:
             return f"its bbox {list(box)} (left, top, width, height) has no area"
         width, height = image["width"], image["height"]
         if width is None or height is None:
             return None
         if box[0] >= width or box[1] >= height or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
-            return f"its bbox {list(box)} lies outside of the image, which is {width} wide and {height} high"
+            where = f"the image of width {width} and height {height}"
+            return f"its bbox {list(box)} (left, top, width, height) is outside {where}"
         return None
 
-    def _without_skipped(self, instances: list[dict[str, Any]], images: Mapping[Any, Any]) -> list[dict[str, Any]]:
-        """Returns the instances without those that make no sense, if these are to be left out; their lines are kept."""
+    def _drop_bad_annotations(self, instances: list[dict[str, Any]], images: Mapping[Any, Any]) -> list[dict[str, Any]]:
+        """Return the valid instances if ``bad_annotations="skip"``, else all; keep the skipped problems for reports."""
         if self.bad_annotations != "skip":
             return instances
         bad = [instance for instance in instances if "problem" in instance]
         paths = (images.get(instance["img_id"], {}).get("img_path", "") for instance in bad)
-        self._skipped = [f"left out ({path}): {one['problem']}" for path, one in zip(paths, bad)]
+        self._skipped = [f"skipped ({path}): {one['problem']}" for path, one in zip(paths, bad)]
         if bad:
-            print_log(f"{self.ann_file}: {len(bad)} annotations make no sense and are left out", "current", 30)
+            print_log(f"{self.ann_file}: skipped {len(bad)} invalid annotations", "current", logging.WARNING)
         return [instance for instance in instances if "problem" not in instance]
 
-    def _one_each(self, instances: Sequence[dict[str, Any]], images: Mapping[Any, Any]) -> list[dict[str, Any]]:
-        kept, unlabelled = [], 0
+    def _per_instance(self, instances: Sequence[dict[str, Any]], images: Mapping[Any, Any]) -> list[dict[str, Any]]:
+        samples, num_skipped = [], 0
         for instance in instances:
-            if "problem" not in instance and (instance["crowd"] or not _labelled(instance["keypoints"])):
-                unlabelled += 1
+            if "problem" not in instance and (instance["crowd"] or not _num_labeled(instance["keypoints"])):
+                num_skipped += 1
                 continue
             image = images.get(instance["img_id"], {"img_id": instance["img_id"], "img_path": ""})
             info = {**image, "instances": [instance]}
-            info |= {key: instance[key] for key in ("problem", "oddity") if key in instance}
-            kept.append(info)
-        if unlabelled:
+            info |= {key: instance[key] for key in ("problem", "warning") if key in instance}
+            samples.append(info)
+        if num_skipped:
             print_log(
-                f"{self.ann_file}: {unlabelled} of {len(instances)} instances are crowds or have no labelled keypoint; "
-                "they are left out",
+                f"{self.ann_file}: skipped {num_skipped} of {len(instances)} instances, which are crowds or have no "
+                "labeled keypoint",
                 logger="current",
             )
-        return kept
+        return samples
 
     def _per_image(self, instances: Sequence[dict[str, Any]], images: Mapping[Any, Any]) -> list[dict[str, Any]]:
-        of_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+        by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
         for instance in instances:
-            of_image[instance["img_id"]].append(instance)
+            by_image[instance["img_id"]].append(instance)
         samples = []
-        for key in [*images, *(key for key in of_image if key not in images)]:
-            info = {**images.get(key, {"img_id": key, "img_path": ""}), "instances": of_image[key]}
-            for kind in ("problem", "oddity"):
-                if found := [instance[kind] for instance in of_image[key] if kind in instance]:
+        for key in [*images, *(key for key in by_image if key not in images)]:
+            info = {**images.get(key, {"img_id": key, "img_path": ""}), "instances": by_image[key]}
+            for kind in ("problem", "warning"):
+                if found := [instance[kind] for instance in by_image[key] if kind in instance]:
                     info[kind] = "; ".join(found)
             samples.append(info)
         return samples
 
     def _detections(self, images: Mapping[Any, Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Returns a sample for each detected box."""
-        least = (self.filter_cfg or {}).get("bbox_score_thr", 0.0)
+        """Return a sample for each detected box."""
+        threshold = (self.filter_cfg or {}).get("bbox_score_thr", 0.0)
         samples = []
         for index, found in enumerate(load(str(self.bbox_file))):
-            if found["category_id"] not in self._labels or found["score"] < least:
+            if found["category_id"] not in self._labels or found["score"] < threshold:
                 continue
             if found["image_id"] not in images:
                 raise ValueError(
-                    f"{self.bbox_file}: detection {index} is in image {found['image_id']!r}, which "
-                    f"{self.ann_file} does not have"
+                    f"{self.bbox_file}: the image_id {found['image_id']!r} of detection {index} is not in "
+                    f"{self.ann_file}"
                 )
             left, top, width, height = found["bbox"]
             samples.append({
@@ -296,7 +305,7 @@ class BaseCocoStyleDataset(BaseDataset):
 
         info["flip_indices"] = self._metainfo["flip_indices"]
         instances = info.pop("instances")
-        info.pop("oddity", None)
+        info.pop("warning", None)
         if "bbox_score" in info:
             return info
         number = len(self._metainfo["keypoints"])
@@ -321,7 +330,7 @@ class BaseCocoStyleDataset(BaseDataset):
 
 @DATASETS.register_module()
 class CocoKeypointDataset(BaseCocoStyleDataset):
-    """COCO, keypoints: 17 of each person.
+    """COCO keypoints: 17 per person.
 
     ::
 
@@ -329,7 +338,7 @@ class CocoKeypointDataset(BaseCocoStyleDataset):
         data_root/annotations/person_keypoints_train2017.json
 
     Args:
-        **kwargs: as for :class:`BaseCocoStyleDataset`.
+        **kwargs: arguments of :class:`BaseCocoStyleDataset`.
     """
 
     METAINFO: Mapping[str, Any] = {
@@ -352,7 +361,7 @@ class CocoKeypointDataset(BaseCocoStyleDataset):
 
 
 def mirror_images(names: Sequence[str]) -> tuple[int, ...]:
-    """Returns for each keypoint the position of the one with left and right exchanged in its name, or its own."""
+    """Return for each keypoint the index of the one with left and right swapped in its name, or its own index."""
     swapped = {"left": "right", "right": "left", "l": "r", "r": "l"}
     position = {name: index for index, name in enumerate(names)}
     result = []
@@ -367,22 +376,22 @@ def mirror_images(names: Sequence[str]) -> tuple[int, ...]:
     return tuple(result)
 
 
-def _oddity(instance: Mapping[str, Any], width: int, height: int) -> str | None:
-    """Returns what is strange about an annotation that can be used all the same, or None."""
-    left, top, across, down = instance["bbox"]
-    if left < -1 or top < -1 or left + across > width + 1 or top + down > height + 1:
-        return f"its bbox {list(instance['bbox'])} reaches beyond the image, {width} wide and {height} high: it is cut"
+def _find_warning(instance: Mapping[str, Any], width: int, height: int) -> str | None:
+    """Return what is suspicious about a valid annotation, or None."""
+    where = f"the image of width {width} and height {height}"
+    left, top, box_width, box_height = instance["bbox"]
+    if left < -1 or top < -1 or left + box_width > width + 1 or top + box_height > height + 1:
+        return f"its bbox {list(instance['bbox'])} (left, top, width, height) is clipped to {where}"
     points = zip(*(instance["keypoints"][start::3] for start in range(3)))
     outside = [(x, y) for x, y, seen in points if seen > 0 and not (-1 <= x <= width and -1 <= y <= height)]
     if outside:
-        return f"a labelled keypoint at {outside[0]} lies outside of the image, {width} wide and {height} high"
+        return f"its labeled keypoint at {outside[0]} is outside {where}"
     return None
 
 
-def _labelled(keypoints: Sequence[float]) -> int:
-    """Returns how many keypoints are labelled."""
+def _num_labeled(keypoints: Sequence[float]) -> int:
     return sum(visible > 0 for visible in keypoints[2::3])
 
 
-def _is_number(value: Any) -> bool:
+def _is_finite_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)

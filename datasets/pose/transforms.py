@@ -1,4 +1,4 @@
-"""Transforms of top-down pose estimation: from an image and a box to a crop around it."""
+"""Transforms for top-down pose estimation, which crop an image around the box of an instance."""
 
 import math
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from trainwright.engine.structures.sample import sample_name
 
 @TRANSFORMS.register_module()
 class GetBBoxCenterScale:
-    """Sets centre and size of the crop around an instance: ``bbox_center`` and ``bbox_scale``, both (x, y) in pixels.
+    """Set the center and size of the crop around an instance: ``bbox_center`` and ``bbox_scale``, (x, y) in pixels.
 
-    The box is ``bbox``, of four numbers (left, top, right, bottom), or else the only one in ``gt_bboxes``, or else the
-    whole image; it is kept as ``bbox``.
+    The box is ``bbox`` (left, top, right, bottom) if set, else the only box in ``gt_bboxes``, else the whole image; it
+    is stored as ``bbox``.
 
     Args:
-        padding: size of the crop in relation to the box, at least 1 to see all of it.
+        padding: size of the crop relative to the box; values below 1 cut the box.
 
     Raises:
         ValueError: ``padding`` is not positive.
@@ -32,13 +32,13 @@ class GetBBoxCenterScale:
         self.padding = padding
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with its box.
+        """Return the sample with its box, crop center and crop size.
 
         Raises:
-            ValueError: several boxes, or one without an area; the sample is named.
+            ValueError: ``gt_bboxes`` does not have exactly one box, or the box has no area.
         """
         if "bbox" not in results:
-            results["bbox"] = self._box(results)
+            results["bbox"] = self._default_box(results)
         left, top, right, bottom = results["bbox"] = tuple(float(value) for value in results["bbox"])
         if not (right > left and bottom > top):
             raise ValueError(
@@ -51,15 +51,15 @@ class GetBBoxCenterScale:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(padding={self.padding})"
 
-    def _box(self, results: dict[str, Any]) -> Sequence[float]:
+    def _default_box(self, results: dict[str, Any]) -> Sequence[float]:
         boxes = results.get("gt_bboxes")
         if boxes is None:
             height, width = results["img"].shape[-2:]
             return 0.0, 0.0, width, height
         if len(boxes) != 1:
             raise ValueError(
-                f"{sample_name(results)} has {len(boxes)} boxes: a top-down pipeline takes one instance a sample, as "
-                "datasets with data_mode='topdown' give them"
+                f"{sample_name(results)} has {len(boxes)} boxes, but a top-down pipeline expects one instance per "
+                "sample: set data_mode='topdown' in the dataset"
             )
         box: list[float] = boxes[0].tolist()
         return box
@@ -67,21 +67,21 @@ class GetBBoxCenterScale:
 
 @TRANSFORMS.register_module()
 class RandomBBoxTransform:
-    """Shifts, scales and turns the crop around an instance, after :class:`GetBBoxCenterScale`.
+    """Randomly shift, scale and rotate the crop around an instance, after :class:`GetBBoxCenterScale`.
 
-    Shift, scale and angle are drawn from normal distributions that are cut off at two standard deviations, of which
-    the given numbers are the largest that occur.
+    Shift, scale and angle are drawn from normal distributions truncated at two standard deviations, which correspond to
+    the maximum values below.
 
     Args:
-        shift_factor: largest shift as a share of the crop's size.
-        shift_prob: probability of a shift.
-        scale_factor: smallest and largest factor of the size, around 1.
-        scale_prob: probability of another size.
-        rotate_factor: largest angle in degrees.
-        rotate_prob: probability of a turn.
+        shift_factor: maximum shift as a fraction of the crop size.
+        shift_prob: probability of shifting, in [0, 1].
+        scale_factor: minimum and maximum scale factor; the range must contain 1.
+        scale_prob: probability of scaling, in [0, 1].
+        rotate_factor: maximum angle in degrees.
+        rotate_prob: probability of rotating, in [0, 1].
 
     Raises:
-        ValueError: ``scale_factor`` does not contain 1, or is not positive.
+        ValueError: ``scale_factor`` is not positive or does not contain 1.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class RandomBBoxTransform:
         rotate_prob: float = 0.6,
     ) -> None:
         if not 0 < scale_factor[0] <= 1 <= scale_factor[1]:
-            raise ValueError(f"scale_factor is (smallest, largest), around 1, not {scale_factor}")
+            raise ValueError(f"scale_factor must be (minimum, maximum), positive and containing 1, not {scale_factor}")
         self.shift_factor = shift_factor
         self.shift_prob = shift_prob
         self.scale_factor = (float(scale_factor[0]), float(scale_factor[1]))
@@ -103,7 +103,7 @@ class RandomBBoxTransform:
         self.rotate_prob = rotate_prob
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with another crop, and ``bbox_rotation``, its angle in degrees."""
+        """Return the sample with a new crop and, if it is rotated, its angle ``bbox_rotation`` in degrees."""
         chance = torch.rand(3).tolist()
         x, y, size, angle = torch.nn.init.trunc_normal_(torch.empty(4), std=0.5, a=-1.0, b=1.0).tolist()
         if chance[0] < self.shift_prob:
@@ -127,30 +127,34 @@ class RandomBBoxTransform:
 
 @TRANSFORMS.register_module()
 class TopdownAffine:
-    """Cuts the crop out of the image, turned and resized to the network's input; keypoints and boxes move along.
+    """Warp the crop to the network's input size, with its rotation; transform keypoints and boxes accordingly.
 
-    The crop is widened on one axis to the input's shape, so nothing is stretched. What lies outside of the image is
-    black. ``warp_matrix`` is set: six numbers, the rows of the matrix from pixels of the image to pixels of the input,
-    where the centre of the first pixel is (0, 0).
+    The crop is extended along one axis to the aspect ratio of the input, so the image is not distorted. Areas outside
+    the image are black. Sets ``warp_matrix``: the six numbers of the affine matrix (2, 3), row by row, from image
+    pixels to input pixels, where the center of the top left pixel is (0, 0).
 
     Args:
-        input_size: width and height of the network's input, as in MMPose.
+        input_size: (width, height) of the network's input, as in MMPose.
     """
 
     def __init__(self, input_size: tuple[int, int]) -> None:
         self.input_size = (int(input_size[0]), int(input_size[1]))
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with the crop as its image."""
+        """Return the sample with the crop as its image.
+
+        Raises:
+            KeyError: the sample has no ``bbox_center``.
+        """
         from torchvision import tv_tensors
 
         width, height = self.input_size
         matrix = self._matrix(results)
         results["img"] = tv_tensors.Image(warp(results["img"], matrix, (height, width)))
         if "gt_keypoints" in results:
-            results["gt_keypoints"] = _moved(results["gt_keypoints"], matrix)
+            results["gt_keypoints"] = _transform_points(results["gt_keypoints"], matrix)
         if "gt_bboxes" in results:
-            boxes = _moved_boxes(results["gt_bboxes"], matrix)
+            boxes = _transform_boxes(results["gt_bboxes"], matrix)
             results["gt_bboxes"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))
         results["warp_matrix"] = tuple(matrix.flatten().tolist())
         return results
@@ -159,28 +163,28 @@ class TopdownAffine:
         return f"{type(self).__name__}(input_size={self.input_size})"
 
     def _matrix(self, results: dict[str, Any]) -> Tensor:
-        """Returns the matrix from the image to the input, float64 (2, 3)."""
+        """Return the affine matrix from image to input pixels, float64 (2, 3)."""
         width, height = self.input_size
         if "bbox_center" not in results:
             raise KeyError("the sample has no bbox_center: GetBBoxCenterScale must come before TopdownAffine")
         factor = min(width / results["bbox_scale"][0], height / results["bbox_scale"][1])
         angle = math.radians(results.get("bbox_rotation", 0.0))
         cos, sin = factor * math.cos(angle), factor * math.sin(angle)
-        turn = torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
-        # Boxes count from the edge of the first pixel, keypoints and the matrix from its centre.
-        centre = torch.tensor(results["bbox_center"], dtype=torch.float64) - 0.5
+        rotation = torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
+        # The origin of boxes is the corner of the top left pixel, that of keypoints and the matrix its center.
+        center = torch.tensor(results["bbox_center"], dtype=torch.float64) - 0.5
         target = torch.tensor([(width - 1) / 2, (height - 1) / 2], dtype=torch.float64)
-        return torch.cat([turn, (target - turn @ centre)[:, None]], 1)
+        return torch.cat([rotation, (target - rotation @ center)[:, None]], 1)
 
 
 @TRANSFORMS.register_module()
 class RandomFlip:
-    """Mirrors an image with its boxes, masks and keypoints; left and right keypoints change places.
+    """Randomly flip an image horizontally with its boxes, masks and keypoints.
 
-    Which these are is ``flip_indices`` in the sample, as data sets of keypoints give it.
+    Left and right keypoints are swapped by ``flip_indices``, which keypoint datasets add to each sample.
 
     Args:
-        prob: probability, in [0, 1].
+        prob: probability of flipping, in [0, 1].
 
     Raises:
         ValueError: ``prob`` is out of range.
@@ -188,11 +192,11 @@ class RandomFlip:
 
     def __init__(self, prob: float = 0.5) -> None:
         if not 0 <= prob <= 1:
-            raise ValueError(f"prob must lie in [0, 1], not at {prob}")
+            raise ValueError(f"prob must be in [0, 1], not {prob}")
         self.prob = prob
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample, mirrored or not.
+        """Return the sample, flipped or not.
 
         Raises:
             KeyError: the sample has keypoints, but no ``flip_indices``.
@@ -209,8 +213,8 @@ class RandomFlip:
         if "gt_keypoints" in results:
             if "flip_indices" not in results:
                 raise KeyError(
-                    f"{sample_name(results)} has keypoints but no flip_indices: name in the dataset's metainfo which "
-                    "ones a mirror swaps"
+                    f"{sample_name(results)} has keypoints but no flip_indices: add the index of each keypoint's "
+                    "mirror image to the dataset's metainfo"
                 )
             order = list(results["flip_indices"])
             points = results["gt_keypoints"][..., order, :].clone()
@@ -227,40 +231,42 @@ class RandomFlip:
 
 
 def warp(image: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
-    """Returns an image seen through an affine map, bilinear, black where there is none.
+    """Apply an affine map to an image with bilinear interpolation; areas outside the image are black.
 
     Args:
         image: shape (C, H, W), of any real dtype.
-        matrix: from pixels of the image to pixels of the result, float64 (2, 3); the centre of the first pixel is
-            (0, 0).
-        size: height and width of the result.
+        matrix: map from image pixels to output pixels, float64 (2, 3); the center of the top left pixel is (0, 0).
+        size: (height, width) of the output.
+
+    Returns:
+        the output, of shape (C, *size) and the dtype of the image.
     """
     height, width = image.shape[-2:]
-    whole = torch.eye(3, dtype=torch.float64)
-    whole[:2] = matrix
-    # affine_grid wants the way back, in coordinates from -1 to 1 between the edges.
-    back = _from_unit(height, width).inverse() @ whole.inverse() @ _from_unit(*size)
-    grid = F.affine_grid(back[None, :2].float(), [1, image.shape[0], *size], align_corners=False)
+    forward = torch.eye(3, dtype=torch.float64)
+    forward[:2] = matrix
+    # affine_grid expects the inverse map, in coordinates from -1 to 1 between the image borders.
+    inverse = _normalized_to_pixels(height, width).inverse() @ forward.inverse() @ _normalized_to_pixels(*size)
+    grid = F.affine_grid(inverse[None, :2].float(), [1, image.shape[0], *size], align_corners=False)
     plain = image.as_subclass(Tensor)
-    seen = F.grid_sample(plain[None].float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
-    return seen if plain.is_floating_point() else seen.round().to(plain.dtype)
+    warped = F.grid_sample(plain[None].float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
+    return warped if plain.is_floating_point() else warped.round().to(plain.dtype)
 
 
-def _from_unit(height: int, width: int) -> Tensor:
-    """Returns the matrix (3, 3) from coordinates between -1 and 1 to those of pixel centres."""
+def _normalized_to_pixels(height: int, width: int) -> Tensor:
+    """Return the matrix (3, 3) from normalized coordinates in [-1, 1] to pixel coordinates."""
     return torch.tensor(
         [[width / 2, 0, (width - 1) / 2], [0, height / 2, (height - 1) / 2], [0, 0, 1]], dtype=torch.float64
     )
 
 
-def _moved(points: Tensor, matrix: Tensor) -> Tensor:
-    """Returns points (..., 2) after an affine map (2, 3)."""
+def _transform_points(points: Tensor, matrix: Tensor) -> Tensor:
+    """Apply an affine map (2, 3) to points (..., 2)."""
     return (points.double() @ matrix[:, :2].T + matrix[:, 2]).to(points.dtype)
 
 
-def _moved_boxes(boxes: Tensor, matrix: Tensor) -> Tensor:
-    """Returns the boxes (N, 4) around boxes after an affine map (2, 3)."""
+def _transform_boxes(boxes: Tensor, matrix: Tensor) -> Tensor:
+    """Apply an affine map (2, 3) to boxes (N, 4) and return the bounding boxes of the results."""
     left, top, right, bottom = (boxes.as_subclass(Tensor) - 0.5).unbind(-1)
     corners = torch.stack([left, top, right, top, right, bottom, left, bottom], -1).view(-1, 4, 2)
-    moved = _moved(corners, matrix) + 0.5
+    moved = _transform_points(corners, matrix) + 0.5
     return torch.cat([moved.amin(1), moved.amax(1)], 1)

@@ -1,4 +1,4 @@
-"""Datasets for semantic segmentation: images with a class for every pixel, as files on disk."""
+"""Datasets for semantic segmentation: image files and mask files with the class of every pixel."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -9,42 +9,42 @@ import numpy as np
 
 from trainwright.datasets.base import BaseDataset, force_full_init
 from trainwright.datasets.segmentation.transforms import as_classes, read_seg_map
+from trainwright.datasets.transforms import oriented_size
 from trainwright.engine.fileio import list_from_file
 from trainwright.engine.registry import DATASETS
-
-_ORIENTATION, _LYING = 0x0112, 5  # the tag of EXIF, and from where on it says that height and width are swapped
 
 
 @DATASETS.register_module()
 class BaseSegDataset(BaseDataset):
-    """A folder of images and a folder of masks with the same names.
+    """A folder of images and a folder of masks with matching file names.
 
     ::
 
         data_root/images/a/1.jpg      data_root/masks/a/1.png
         data_root/images/a/2.jpg      data_root/masks/a/2.png
 
-    with ``data_prefix=dict(img_path="images", seg_map_path="masks")``. A mask is a grey or palette image whose values
-    are the classes. Samples start as ``dict(img_path=str, seg_map_path=str, ...)``, in the order of their names, or of
-    ``ann_file``; ``LoadSegMap`` reads the mask. Without ``seg_map_path`` in ``data_prefix`` there are only images.
+    with ``data_prefix=dict(img_path="images", seg_map_path="masks")``, which is the default. A mask is a grayscale or
+    palette image whose values are class indices. Samples start as ``dict(img_path=str, seg_map_path=str, ...)``, sorted
+    by name or in the order of ``ann_file``; ``LoadSegMap`` reads the mask. If ``data_prefix`` lacks ``seg_map_path``,
+    samples have no masks.
 
-    If ``metainfo=dict(classes=(...))`` names only some of the classes of :attr:`METAINFO`, these are numbered in their
-    order there, and the pixels of all others do not count.
+    If ``metainfo=dict(classes=(...))`` is a subset of the classes in :attr:`METAINFO`, these classes are numbered in
+    the order of ``metainfo``, and the pixels of all other classes are ignored.
 
     Args:
-        img_suffix: ending of the file names of images.
-        seg_map_suffix: ending of the file names of masks, in its place.
-        ann_file: text file with the names to take, one a line, without folder and ending; all if empty.
-        label_map: new number of each value of a mask; others do not count. Goes before what the names of the classes
-            say.
-        reduce_zero_label: value 0 of a mask does not count, and all others are one less. Not with ``label_map``.
-        ignore_index: label of pixels that do not count.
+        img_suffix: suffix of image file names.
+        seg_map_suffix: suffix of mask file names, which replaces ``img_suffix``.
+        ann_file: text file with one sample name per line, without ``data_prefix`` and suffix; all images if empty.
+        label_map: maps mask values to class indices; values that are not in it are ignored. Takes precedence over the
+            mapping implied by ``metainfo["classes"]``.
+        reduce_zero_label: ignore mask value 0 and decrease all other values by one. Excludes ``label_map``.
+        ignore_index: label of ignored pixels.
         metainfo, data_root, data_prefix, filter_cfg, indices, serialize_data, pipeline, test_mode, lazy_init,
-            max_refetch: see :class:`BaseDataset`; ``palette`` in ``metainfo`` has a colour for each class.
+            max_refetch: see :class:`BaseDataset`; ``metainfo["palette"]`` is a list with a color per class.
 
     Raises:
-        FileNotFoundError: the folder of images, or the list, is missing, or there are no images.
-        ValueError: a class that :attr:`METAINFO` does not name; or ``label_map`` beside ``reduce_zero_label``.
+        FileNotFoundError: the image folder or ``ann_file`` is missing, or there are no images.
+        ValueError: a class is not in :attr:`METAINFO`, or both ``label_map`` and ``reduce_zero_label`` are set.
     """
 
     def __init__(
@@ -61,38 +61,39 @@ class BaseSegDataset(BaseDataset):
         **kwargs: Any,
     ) -> None:
         if label_map is not None and reduce_zero_label:
-            raise ValueError("label_map and reduce_zero_label exclude each other: write 0: 255 into the map")
+            raise ValueError("label_map and reduce_zero_label exclude each other: omit 0 from label_map to ignore it")
         self.img_suffix = img_suffix
         self.seg_map_suffix = seg_map_suffix
         self.ignore_index = ignore_index
         self.reduce_zero_label = reduce_zero_label
         self.label_map = None if label_map is None else dict(label_map)
         prefix = {"img_path": "images", "seg_map_path": "masks"} if data_prefix is None else data_prefix
-        self._choose_classes(metainfo)
+        self._selected_labels = self._select_classes(metainfo)
         super().__init__(ann_file=ann_file, metainfo=metainfo, data_root=data_root, data_prefix=prefix, **kwargs)
-        if self.label_map is None and self._chosen is not None:
-            self.label_map = self._chosen
+        if self.label_map is None and self._selected_labels is not None:
+            self.label_map = self._selected_labels
             palette = self.METAINFO.get("palette")
             if palette and not (metainfo or {}).get("palette"):
-                self._metainfo["palette"] = [palette[old] for old in self._chosen]
+                self._metainfo["palette"] = [palette[old] for old in self._selected_labels]
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Returns the paths of image and mask of every sample."""
+        """Return the image and mask paths of every sample."""
         images = Path(self.data_prefix.get("img_path", ""))
         if not images.is_dir():
-            raise FileNotFoundError(f"there is no folder {str(images)!r}: check data_root and data_prefix")
+            raise FileNotFoundError(f"image folder {str(images)!r} not found: check data_root and data_prefix")
         if self.ann_file:
             names = [line.strip() for line in list_from_file(self.ann_file) if line.strip()]
         else:
             found = (path for path in images.rglob(f"*{self.img_suffix}") if path.is_file())
             names = sorted(str(path.relative_to(images)).removesuffix(self.img_suffix) for path in found)
         if not names:
-            where = self.ann_file or f"{images}: no files *{self.img_suffix}"
-            raise FileNotFoundError(f"there are no images in {where}")
+            if self.ann_file:
+                raise FileNotFoundError(f"{self.ann_file} is empty: it must contain one sample name per line")
+            raise FileNotFoundError(f"no files *{self.img_suffix} in {images}: check data_prefix and img_suffix")
         return [self._paths(name) for name in names]
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns a sample with the paths, and what :class:`LoadSegMap` needs to know about its mask."""
+        """Return the paths of a sample and the options for decoding its mask with :class:`LoadSegMap`."""
         info = super().get_data_info(idx)
         if "seg_map_path" in info:
             info.update(
@@ -105,26 +106,21 @@ class BaseSegDataset(BaseDataset):
 
     @force_full_init
     def check_annotations(self) -> Iterator[str]:
-        """Yields a line for each problem: files that are missing or damaged, sizes that differ, unknown classes."""
-        from PIL import Image
-
+        """Yield a line per problem: missing or corrupt files, size mismatches, unknown classes, empty masks."""
         for index in range(len(self)):
             info = self.get_data_info(index)
             try:
-                with Image.open(info["img_path"]) as picture:
-                    width, height = picture.size
-                    if picture.getexif().get(_ORIENTATION, 1) >= _LYING:
-                        width, height = height, width
+                size = oriented_size(info["img_path"])
                 if "seg_map_path" not in info:
                     continue
                 classes = as_classes(read_seg_map(info["seg_map_path"]), info)
-                if classes.shape != (height, width):
+                if classes.shape != size:
                     yield (
-                        f"sample {index}: {info['seg_map_path']} has the size {classes.shape}, its image "
-                        f"{info['img_path']} {(height, width)}: one of the two is wrong"
+                        f"sample {index}: the mask {info['seg_map_path']} has size {classes.shape}, but the image "
+                        f"{info['img_path']} has size {size} (height, width): correct or remove the sample"
                     )
                 if np.all(classes == self.ignore_index):
-                    yield f"sample {index}: {info['seg_map_path']} has no pixel that counts: leave it out"
+                    yield f"sample {index}: all pixels of {info['seg_map_path']} are ignored: remove the sample"
             except OSError as error:
                 yield f"sample {index}: {error}: check data_root, data_prefix and the suffixes"
             except ValueError as error:
@@ -133,27 +129,23 @@ class BaseSegDataset(BaseDataset):
     def _paths(self, name: str) -> dict[str, Any]:
         paths = {"img_path": os.path.join(self.data_prefix["img_path"], name + self.img_suffix)}  # noqa: PTH118  # strings stay short
         if "seg_map_path" in self.data_prefix:
-            paths["seg_map_path"] = os.path.join(self.data_prefix["seg_map_path"], self._mask_name(name))  # noqa: PTH118
+            paths["seg_map_path"] = os.path.join(self.data_prefix["seg_map_path"], name + self.seg_map_suffix)  # noqa: PTH118
         return paths
 
-    def _mask_name(self, name: str) -> str:
-        return name + self.seg_map_suffix
-
-    def _choose_classes(self, metainfo: Mapping[str, Any] | None) -> None:
-        """Notes the new number of each class of METAINFO, where metainfo names only some of them."""
+    def _select_classes(self, metainfo: Mapping[str, Any] | None) -> dict[int, int] | None:
+        """Return the new label of each selected label of METAINFO, or None if ``metainfo`` selects no classes."""
         known = list(self.METAINFO.get("classes", ()))
         wanted = (metainfo or {}).get("classes")
-        self._chosen: dict[int, int] | None = None
         if not known or wanted is None or list(wanted) == known:
-            return
+            return None
         if unknown := [name for name in wanted if name not in known]:
-            raise ValueError(f"{type(self).__name__} has no class {unknown[0]!r}, only {', '.join(known)}")
-        self._chosen = {known.index(name): new for new, name in enumerate(wanted)}
+            raise ValueError(f"{type(self).__name__} has no class {unknown[0]!r}: must be one of {', '.join(known)}")
+        return {known.index(name): new for new, name in enumerate(wanted)}
 
 
 @DATASETS.register_module()
 class VOCSegmentation(BaseSegDataset):
-    """Pascal VOC 2012, semantic segmentation: 20 classes and the background.
+    """Pascal VOC 2012 for semantic segmentation: 20 classes and the background.
 
     ::
 
@@ -163,8 +155,9 @@ class VOCSegmentation(BaseSegDataset):
 
     Args:
         data_root: the folder ``VOCdevkit/VOC2012``.
-        ann_file: list of the names of a split, such as ``ImageSets/Segmentation/train.txt``.
-        **kwargs: as for :class:`BaseSegDataset`.
+        ann_file: text file with the sample names of a split, relative to ``data_root``.
+        data_prefix: folders of images and masks; by default as above.
+        **kwargs: further arguments of :class:`BaseSegDataset`.
     """
 
     METAINFO: Mapping[str, Any] = {
@@ -203,7 +196,7 @@ _CITYSCAPES_TRAIN_IDS = {
 
 @DATASETS.register_module()
 class Cityscapes(BaseSegDataset):
-    """Cityscapes, semantic segmentation: 19 classes of the 34 labels; the others do not count.
+    """Cityscapes for semantic segmentation: 19 of its 34 labels are classes, the others are ignored.
 
     ::
 
@@ -211,11 +204,12 @@ class Cityscapes(BaseSegDataset):
         data_root/gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png
 
     Args:
-        data_root: folder of the two.
+        data_root: folder that contains ``leftImg8bit`` and ``gtFine``.
         split: ``train``, ``val`` or ``test``.
-        seg_map_suffix: ``_gtFine_labelIds.png`` for the label ids of the data set as it comes;
-            ``_gtFine_labelTrainIds.png`` for masks that were converted to train ids before.
-        **kwargs: as for :class:`BaseSegDataset`.
+        seg_map_suffix: ``_gtFine_labelIds.png`` for the original label ids, which are mapped to train ids;
+            ``_gtFine_labelTrainIds.png`` for masks that were converted to train ids.
+        img_suffix, data_prefix, label_map: see :class:`BaseSegDataset`.
+        **kwargs: further arguments of :class:`BaseSegDataset`.
     """
 
     METAINFO: Mapping[str, Any] = {

@@ -1,4 +1,4 @@
-"""Transforms of semantic segmentation: those that torchvision's v2, which moves masks with images, does not have."""
+"""Transforms for semantic segmentation that torchvision's v2 does not provide."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -12,21 +12,21 @@ from trainwright.engine.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class LoadSegMap:
-    """Reads the mask at ``seg_map_path``: sets ``gt_seg_map``, a ``tv_tensors.Mask`` (H, W) of classes.
+    """Read the mask file at ``seg_map_path`` and set ``gt_seg_map``, a ``tv_tensors.Mask`` (H, W) of class indices.
 
-    The dataset says what its values mean: ``label_map`` gives the class of each value, ``reduce_zero_label`` makes 0
-    ignored and all others one less. Put it before what resizes the image; only a test pipeline may have it after that,
-    to be measured in the size of the files. A sample without ``seg_map_path``, such as an image to predict, is left as
-    it is.
+    The dataset defines the meaning of mask values: ``label_map`` maps them to classes, ``reduce_zero_label`` ignores
+    value 0 and decreases all others by one. Place this transform before any that resize the image. Test pipelines may
+    place it after resizing, to evaluate at the size of the mask file. A sample without ``seg_map_path``, such as an
+    image for inference, is returned unchanged.
     """
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with its classes.
+        """Return the sample with its segmentation map.
 
         Raises:
-            OSError: the file is missing or damaged, with a note that names it.
-            ValueError: the mask has another size than the image in its file, more than one value a pixel, or an
-                unknown class; the message names the file.
+            OSError: the file is missing or corrupt; a note contains its path.
+            ValueError: the mask differs in size from the image file, has several values per pixel, or contains an
+                unknown class; the message contains the path.
         """
         from torchvision import tv_tensors
 
@@ -41,8 +41,9 @@ class LoadSegMap:
         expected = results.get("ori_shape")
         if expected is not None and values.shape != tuple(expected):
             raise ValueError(
-                f"{path} has the size {values.shape}, its image {results.get('img_path')} {tuple(expected)}: "
-                "one of the two is wrong (`trainwright browse-dataset` lists all such samples)"
+                f"the mask {path} has size {values.shape}, but the image {results.get('img_path')} has size "
+                f"{tuple(expected)} (height, width): correct or remove the sample "
+                "(`trainwright browse-dataset` lists all such samples)"
             )
         results["gt_seg_map"] = tv_tensors.Mask(torch.from_numpy(as_classes(values, results)))
         return results
@@ -52,31 +53,31 @@ class LoadSegMap:
 
 
 def read_seg_map(path: str | os.PathLike[str]) -> np.ndarray:
-    """Returns the values of a mask file, of shape (H, W): of a palette image the indices.
+    """Return the values of a mask file, of shape (H, W); for palette images, the palette indices.
 
     Raises:
-        OSError: the file is missing or damaged.
-        ValueError: it has several values a pixel.
+        OSError: the file is missing or corrupt.
+        ValueError: the file has several values per pixel.
     """
     from PIL import Image
 
     with Image.open(path) as picture:
         values = np.array(picture)
     if values.ndim != 2:
-        raise ValueError(f"{path} has {values.shape[-1]} values a pixel: a mask is a grey or palette image of classes")
+        raise ValueError(f"{path} has {values.shape[-1]} values per pixel: a mask must be a grayscale or palette image")
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
 def as_classes(values: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
-    """Returns the class of each pixel, uint8 if that can hold all, else int64, for the values of a mask.
+    """Convert mask values to class indices, as uint8 if all of them fit, else int64.
 
     Args:
         values: integers of shape (H, W).
-        info: ``label_map``, ``reduce_zero_label``, ``ignore_index`` (255) and ``num_classes``, as far as known, and
-            ``seg_map_path`` for messages.
+        info: a sample with the optional keys ``label_map``, ``reduce_zero_label``, ``ignore_index`` (default 255),
+            ``num_classes``, and ``seg_map_path`` for error messages.
 
     Raises:
-        ValueError: a class beyond ``num_classes``.
+        ValueError: a class index is neither below ``num_classes`` nor ``ignore_index``.
     """
     ignored = info.get("ignore_index", 255)
     label_map = info.get("label_map")
@@ -94,8 +95,8 @@ def as_classes(values: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
         if unknown.any():
             classes = ", ".join(map(str, np.unique(values[unknown])[:5]))
             raise ValueError(
-                f"{info.get('seg_map_path')} has pixels of the class {classes}, but there are only {number} classes, "
-                f"from 0, and {ignored} for those that do not count: map it by label_map, or name it in metainfo"
+                f"{info.get('seg_map_path')} contains the unknown class {classes}: expected 0 to {number - 1}, or "
+                f"{ignored} for ignored pixels; add it to label_map or to the classes in metainfo"
             )
     fits = values.size == 0 or (values.min() >= 0 and values.max() <= np.iinfo(np.uint8).max)
     return np.ascontiguousarray(values, dtype=np.uint8 if fits else np.int64)
@@ -103,14 +104,14 @@ def as_classes(values: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
 
 @TRANSFORMS.register_module()
 class SegRandomCrop:
-    """Crops image and masks at a random place; where they are smaller, they are padded at the bottom and right first.
+    """Crop image and masks at a random position, after padding smaller ones at the bottom and right.
 
     Args:
-        crop_size: height and width in pixels, or one number for both.
-        cat_max_ratio: a place is drawn anew, up to ten times, while one class has more than this share of the pixels
-            that count, or is the only one; in (0, 1]. 1 takes the first.
-        ignore_index: label of pixels that do not count, and of the padding.
-        fill: value of the padding of images.
+        crop_size: (height, width) in pixels, or one number for both.
+        cat_max_ratio: maximum fraction of non-ignored pixels that a single class may occupy, in (0, 1]. Up to ten
+            positions are drawn until this holds and the crop has at least two classes; 1 accepts the first position.
+        ignore_index: label of ignored pixels, also used to pad ``gt_seg_map``.
+        fill: padding value of images.
 
     Raises:
         ValueError: ``cat_max_ratio`` is out of range.
@@ -124,26 +125,26 @@ class SegRandomCrop:
         fill: float = 0,
     ) -> None:
         if not 0 < cat_max_ratio <= 1:
-            raise ValueError(f"cat_max_ratio must lie in (0, 1], not at {cat_max_ratio}")
+            raise ValueError(f"cat_max_ratio must be in (0, 1], not {cat_max_ratio}")
         self.crop_size = (crop_size, crop_size) if isinstance(crop_size, int) else (crop_size[0], crop_size[1])
         self.cat_max_ratio = cat_max_ratio
         self.ignore_index = ignore_index
         self.fill = fill
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the cropped sample: everything in it that is a ``tv_tensor``."""
+        """Return the sample with all its ``tv_tensors`` cropped."""
         from torchvision.transforms.v2 import functional
         from torchvision.tv_tensors import TVTensor
 
-        moved = {key: value for key, value in results.items() if isinstance(value, TVTensor)}
-        height, width = moved["img"].shape[-2:]
+        tensors = {key: value for key, value in results.items() if isinstance(value, TVTensor)}
+        height, width = tensors["img"].shape[-2:]
         down, right = max(0, self.crop_size[0] - height), max(0, self.crop_size[1] - width)
         if down or right:
-            for key, value in moved.items():
+            for key, value in tensors.items():
                 fill = {"img": self.fill, "gt_seg_map": self.ignore_index}.get(key, 0)
-                moved[key] = functional.pad(value, [0, 0, right, down], fill=fill)
-        place = self._place(moved.get("gt_seg_map"), height + down, width + right)
-        return results | {key: functional.crop(value, *place) for key, value in moved.items()}
+                tensors[key] = functional.pad(value, [0, 0, right, down], fill=fill)
+        window = self._choose_window(tensors.get("gt_seg_map"), height + down, width + right)
+        return results | {key: functional.crop(value, *window) for key, value in tensors.items()}
 
     def __repr__(self) -> str:
         return (
@@ -151,8 +152,8 @@ class SegRandomCrop:
             f"ignore_index={self.ignore_index}, fill={self.fill})"
         )
 
-    def _place(self, classes: torch.Tensor | None, height: int, width: int) -> tuple[int, int, int, int]:
-        """Returns top, left, height and width of the crop."""
+    def _choose_window(self, classes: torch.Tensor | None, height: int, width: int) -> tuple[int, int, int, int]:
+        """Return top, left, height and width of the crop."""
         down, right = self.crop_size
         for _ in range(10):
             top = int(torch.randint(0, height - down + 1, ()))
@@ -160,12 +161,12 @@ class SegRandomCrop:
             if (
                 classes is None
                 or self.cat_max_ratio == 1
-                or self._is_mixed(classes[top : top + down, left : left + right])
+                or self._is_diverse(classes[top : top + down, left : left + right])
             ):
                 break
         return top, left, down, right
 
-    def _is_mixed(self, classes: torch.Tensor) -> bool:
+    def _is_diverse(self, classes: torch.Tensor) -> bool:
         plane = classes.as_subclass(torch.Tensor)
         _, counts = torch.unique(plane[plane != self.ignore_index], return_counts=True)
         return len(counts) > 1 and int(counts.max()) <= self.cat_max_ratio * int(counts.sum())

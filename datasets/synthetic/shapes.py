@@ -1,4 +1,4 @@
-"""Coloured shapes with exact ground truth for every task: pictures that are drawn when they are asked for."""
+"""Images of colored shapes with exact ground truth for every task, drawn on access."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,16 +17,16 @@ _ANNOTATIONS = (
     "gt_label", "gt_bboxes", "gt_bboxes_labels", "gt_masks", "gt_areas", "gt_keypoints", "gt_keypoints_visible",
     "gt_seg_map",
 )  # fmt: skip
-_SMALLEST_VISIBLE_SHARE = 0.4
+_MIN_VISIBLE_FRACTION = 0.4
 
-# Corners on a circle of radius 1 around the origin, y downwards, before they are turned. The arrow's keypoints are its
-# tip, its left and right barb and its tail; a mirror image swaps the barbs.
+# Polygons within a circle of radius 1 around the origin, y pointing down, before rotation.
 OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {
     "circle": tuple((math.cos(math.tau * i / 24), math.sin(math.tau * i / 24)) for i in range(24)),
     "square": ((-0.7, -0.7), (0.7, -0.7), (0.7, 0.7), (-0.7, 0.7)),
     "triangle": ((0.0, -1.0), (0.87, 0.5), (-0.87, 0.5)),
     "arrow": ((0.0, -1.0), (0.7, 0.1), (0.25, 0.1), (0.25, 1.0), (-0.25, 1.0), (-0.25, 0.1), (-0.7, 0.1)),
 }
+# Keypoints in the same coordinates. Those of the arrow are tip, left barb, right barb, tail; flipping swaps the barbs.
 _CORNERS: dict[str, tuple[tuple[float, float], ...]] = {
     "circle": (),
     "square": OUTLINES["square"],
@@ -37,28 +37,28 @@ _CORNERS: dict[str, tuple[tuple[float, float], ...]] = {
 
 @DATASETS.register_module()
 class Shapes(BaseDataset):
-    """Turned shapes of random colours and sizes, partly hiding each other, on a noisy background.
+    """Rotated shapes of random colors and sizes, which may occlude each other, on a noisy background.
 
-    Every sample is drawn from (``seed``, index) alone, so it is the same in each epoch, process and run. It has
-    all the annotations that :mod:`trainwright.datasets.transforms` lists: ``gt_label`` (the class of the largest
-    shape), ``gt_bboxes`` around the visible pixels, ``gt_bboxes_labels``, ``gt_masks`` of the visible pixels,
-    ``gt_areas``, their numbers, ``gt_keypoints`` with the corners, ``gt_keypoints_visible``, and ``gt_seg_map`` with
-    0 for the background and 1 + class for a shape. The only class of ``kinds=("arrow",)`` has four corners that can be
-    told apart: tip, left barb, right barb, tail.
+    A sample depends only on (``seed``, index), so it is the same in every epoch, process and run. Its annotations are
+    described in :mod:`trainwright.datasets.transforms`: ``gt_label`` (the class of the shape with the most visible
+    pixels), ``gt_bboxes`` and ``gt_masks`` of the visible pixels, ``gt_bboxes_labels``, ``gt_areas`` (numbers of
+    visible pixels), ``gt_keypoints`` (the corners), ``gt_keypoints_visible``, and ``gt_seg_map`` (0 for the background,
+    1 + class for shapes). With ``kinds=("arrow",)`` the four keypoints are distinguishable: tip, left barb, right barb,
+    tail. Shapes that are less than 40% visible are not annotated as instances.
 
     Args:
         num_samples: number of images.
         size: height and width in pixels, at least 16.
-        kinds: which shapes, of circle, square, triangle and arrow; their order is that of the classes.
-        max_shapes: largest number of shapes in an image, at least 1; the smallest is 1.
-        radius: smallest and largest radius of a shape, as shares of ``size``.
-        seed: another one gives other images.
-        annotations: names of those to give, such as ``("gt_bboxes", "gt_bboxes_labels")``; all if None.
-        pipeline: transforms of the sample, or their configs.
-        **kwargs: as for :class:`BaseDataset`.
+        kinds: shapes to draw, in class order: ``circle``, ``square``, ``triangle``, ``arrow``.
+        max_shapes: maximum number of shapes per image, at least 1; the minimum is 1.
+        radius: minimum and maximum radius of a shape as fractions of ``size``, in (0, 0.5].
+        seed: random seed of the images.
+        annotations: annotations to return, such as ``("gt_bboxes", "gt_bboxes_labels")``; all if None.
+        pipeline: transforms or their configs.
+        **kwargs: arguments of :class:`BaseDataset`.
 
     Raises:
-        ValueError: an unknown kind or annotation, or a number out of range.
+        ValueError: an unknown kind or annotation, or a number is out of range.
     """
 
     def __init__(
@@ -74,9 +74,12 @@ class Shapes(BaseDataset):
         **kwargs: Any,
     ) -> None:
         if unknown := [kind for kind in kinds if kind not in OUTLINES]:
-            raise ValueError(f"there is no shape {unknown[0]!r}, only {', '.join(OUTLINES)}")
+            raise ValueError(f"unknown shape {unknown[0]!r}: must be one of {', '.join(OUTLINES)}")
         if size < 16 or max_shapes < 1 or not 0 < radius[0] <= radius[1] <= 0.5:
-            raise ValueError("size must be at least 16, max_shapes at least 1, radius within (0, 0.5] and in order")
+            raise ValueError(
+                "size must be at least 16, max_shapes at least 1 and radius increasing within (0, 0.5], "
+                f"got size={size}, max_shapes={max_shapes} and radius={radius}"
+            )
         self.num_samples = num_samples
         self.size = size
         self.kinds = tuple(kinds)
@@ -84,7 +87,7 @@ class Shapes(BaseDataset):
         self.radius = radius
         self.seed = seed
         if unknown := [name for name in annotations or () if name not in _ANNOTATIONS]:
-            raise ValueError(f"there is no annotation {unknown[0]!r}, only {', '.join(_ANNOTATIONS)}")
+            raise ValueError(f"unknown annotation {unknown[0]!r}: must be one of {', '.join(_ANNOTATIONS)}")
         self.left_out = set() if annotations is None else set(_ANNOTATIONS) - set(annotations)
         metainfo: dict[str, Any] = {"classes": self.kinds, "seg_classes": ("background", *self.kinds)}
         if self.kinds == ("arrow",):
@@ -97,16 +100,16 @@ class Shapes(BaseDataset):
         super().__init__(metainfo={**metainfo, **kwargs.pop("metainfo", {})}, pipeline=pipeline, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Returns a seed for each sample."""
+        """Return an entry for each sample, with its index as ``img_id``."""
         return [{"img_id": index} for index in range(self.num_samples)]
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns a sample with its image, drawn, and all its annotations."""
+        """Draw the image of a sample and return it with its annotations."""
         info = super().get_data_info(idx)
         rng = np.random.default_rng((self.seed, info["img_id"]))
-        shapes = [self._draw_one(rng) for _ in range(rng.integers(1, self.max_shapes + 1))]
+        shapes = [self._draw_shape(rng) for _ in range(rng.integers(1, self.max_shapes + 1))]
         image = rng.normal(rng.uniform(60, 200, 3), 15, (self.size, self.size, 3))
-        owner = np.full((self.size, self.size), -1)  # which shape a pixel belongs to: the last one drawn there
+        owner = np.full((self.size, self.size), -1)  # index of the topmost shape at each pixel
         for index, shape in enumerate(shapes):
             inside = shape["inside"]
             owner[inside] = index
@@ -115,7 +118,7 @@ class Shapes(BaseDataset):
         kept = [
             index
             for index, shape in enumerate(shapes)
-            if visible[index].sum() >= _SMALLEST_VISIBLE_SHARE * max(1, shape["inside"].sum())
+            if visible[index].sum() >= _MIN_VISIBLE_FRACTION * max(1, shape["inside"].sum())
         ]
         seg_map = np.zeros((self.size, self.size), np.uint8)
         for index, shape in enumerate(shapes):
@@ -123,7 +126,7 @@ class Shapes(BaseDataset):
         masks = np.stack([visible[index] for index in kept])
         labels = [shapes[index]["label"] for index in kept]
         points, seen = zip(*(self._keypoints(shapes[index], owner == index) for index in kept))
-        boxes = torch.tensor(np.array([_box(mask) for mask in masks]), dtype=torch.float32)
+        boxes = torch.tensor(np.array([_mask_to_box(mask) for mask in masks]), dtype=torch.float32)
         if "flip_indices" in self._metainfo:
             info["flip_indices"] = self._metainfo["flip_indices"]
         info.update(
@@ -141,23 +144,23 @@ class Shapes(BaseDataset):
         return {key: value for key, value in info.items() if key not in self.left_out}
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the classes of the shapes in a sample."""
+        """Return the class indices of the shapes in a sample."""
         labels: list[int] = self.get_data_info(idx)["gt_bboxes_labels"].tolist()
         return labels
 
-    def _draw_one(self, rng: np.random.Generator) -> dict[str, Any]:
+    def _draw_shape(self, rng: np.random.Generator) -> dict[str, Any]:
         label = int(rng.integers(len(self.kinds)))
         kind = self.kinds[label]
         radius = rng.uniform(*self.radius) * self.size
-        centre = rng.uniform(radius, self.size - radius, 2)
+        center = rng.uniform(radius, self.size - radius, 2)
         angle = rng.uniform(0, math.tau)
-        turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-        outline = np.array(OUTLINES[kind]) @ turn * radius + centre
-        # Pillow cuts coordinates to whole pixels, so what it draws lies half a pixel lower in the mean.
-        corners = (np.array(_CORNERS[kind]).reshape(-1, 2) @ turn) * radius + centre - 0.5
+        rotation = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+        outline = np.array(OUTLINES[kind]) @ rotation * radius + center
+        # Pillow truncates coordinates to whole pixels, which shifts the polygon by half a pixel on average.
+        corners = (np.array(_CORNERS[kind]).reshape(-1, 2) @ rotation) * radius + center - 0.5
         canvas = Image.new("1", (self.size, self.size))
         ImageDraw.Draw(canvas).polygon([(x, y) for x, y in outline], fill=1)
-        # Away from the greys of the background.
+        # One dark and one bright channel, to contrast with the gray background.
         color = rng.permutation([rng.uniform(0, 50), rng.uniform(205, 255), rng.uniform(0, 255)])
         return {"label": label, "inside": np.array(canvas), "corners": corners, "color": color}
 
@@ -165,13 +168,13 @@ class Shapes(BaseDataset):
         points, seen = np.zeros((_KEYPOINTS, 2)), np.zeros(_KEYPOINTS)
         for index, (x, y) in enumerate(shape["corners"]):
             column, row = (int(np.clip(round(value), 0, self.size - 1)) for value in (x, y))
-            # A corner lies on the edge, so its surroundings tell whether it is hidden.
+            # A corner is on the edge of its shape, so check a neighborhood for visible pixels.
             around = np.s_[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
             points[index] = x, y
             seen[index] = 2 if visible[around].any() else 1
         return points, seen
 
 
-def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
+def _mask_to_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1

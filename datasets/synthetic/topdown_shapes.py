@@ -1,4 +1,4 @@
-"""Shapes with keypoints, one instance a sample."""
+"""Synthetic shapes with keypoints, one instance per sample."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,13 +10,13 @@ from trainwright.engine.registry import DATASETS
 
 @DATASETS.register_module()
 class TopdownShapes(BaseDataset):
-    """The shapes of :class:`Shapes`, each a sample of its own with its corners as keypoints.
+    """The shapes of :class:`Shapes` as separate samples, with their corners as keypoints.
 
     Args:
-        num_samples: number of images; there are as many samples as visible shapes in them.
+        num_samples: number of images; the number of samples is that of the visible shapes in them.
         pipeline, test_mode, indices: see :class:`BaseDataset`.
-        **kwargs: further arguments of :class:`Shapes`; ``kinds`` are arrows, whose corners can be told apart, by
-            default.
+        **kwargs: further arguments of :class:`Shapes`. ``kinds`` defaults to ``("arrow",)``, whose keypoints are
+            distinguishable.
     """
 
     def __init__(
@@ -31,12 +31,12 @@ class TopdownShapes(BaseDataset):
         super().__init__(metainfo=self.images.metainfo, pipeline=pipeline, test_mode=test_mode, indices=indices)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Returns the number of the image and of the shape in it for each sample."""
+        """Return the image index and the shape index within the image for each sample."""
         counts = (len(self.images.get_data_info(index)["gt_bboxes"]) for index in range(len(self.images)))
         return [{"img_id": image, "instance": number} for image, count in enumerate(counts) for number in range(count)]
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns a sample with the whole image, drawn, and the annotations of one shape."""
+        """Draw the whole image of a sample and return it with the annotations of one shape."""
         info = super().get_data_info(idx)
         image = self.images.get_data_info(info["img_id"])
         one = slice(info["instance"], info["instance"] + 1)
@@ -52,6 +52,6 @@ class TopdownShapes(BaseDataset):
         return info
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the class of the shape."""
+        """Return the class index of the shape as a list."""
         labels: list[int] = self.get_data_info(idx)["gt_bboxes_labels"].tolist()
         return labels

@@ -1,4 +1,4 @@
-"""Datasets of videos, as files or as folders of frames."""
+"""Datasets of videos, stored as video files or as folders of frames."""
 
 import os
 from abc import abstractmethod
@@ -14,25 +14,25 @@ from trainwright.engine.registry import DATASETS
 _VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v")
 
 
-class _ListOrFolders(BaseDataset):
-    """Videos in one folder a class, or listed with their labels in a text file; base of the two below.
+class _BaseVideoDataset(BaseDataset):
+    """Base class of datasets of videos in one folder per class, or listed with their labels in a text file.
 
-    An unknown label is noted as ``problem``: the sample raises an error when it is asked for.
+    Loading a sample with an unknown label, which is recorded as its ``problem``, raises an error.
     """
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Returns where each video is, and its label."""
+        """Return the path and label of each video."""
         root = Path(self.data_prefix[self._key])
         data_list = self._from_list(root) if self.ann_file else self._from_folders(root)
         if not data_list:
-            raise FileNotFoundError(f"there are no videos in {self.ann_file or root}: {self._remedy}")
+            raise FileNotFoundError(f"no videos found in {self.ann_file or root}: {self._remedy}")
         return data_list
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns a sample with the place of its video, and its label.
+        """Return the path and label of a video.
 
         Raises:
-            ValueError: the label is unknown; the message names the sample.
+            ValueError: the label is unknown; the message contains the sample and its path.
         """
         info = super().get_data_info(idx)
         if "problem" in info:
@@ -44,7 +44,7 @@ class _ListOrFolders(BaseDataset):
 
     @force_full_init
     def check_annotations(self) -> Iterator[str]:
-        """Yields a line for each problem: unknown labels, videos that are missing or cannot be read."""
+        """Yield a line per problem: unknown labels, missing, unreadable or incomplete videos."""
         for index in range(len(self)):
             info = super().get_data_info(index)
             if "problem" in info:
@@ -53,10 +53,10 @@ class _ListOrFolders(BaseDataset):
                 if found := self._check_video(info):
                     yield f"sample {index} ({info[self._key]}): {found}"
             except OSError as error:
-                yield f"sample {index}: {error}: check data_root, or remove it"
+                yield f"sample {index}: {error}: check data_root or remove the sample"
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the label of a sample, as a list."""
+        """Return the label of a sample as a list."""
         return [self.get_data_info(idx)["gt_label"]]
 
     _key: str
@@ -64,26 +64,26 @@ class _ListOrFolders(BaseDataset):
 
     @abstractmethod
     def _videos_of(self, folder: Path) -> list[Path]:
-        """Returns the videos of a class."""
+        """Return the videos of a class."""
 
     @abstractmethod
     def _check_video(self, info: Mapping[str, Any]) -> str | None:
-        """Returns what is wrong with a video that can be read."""
+        """Return what is wrong with a readable video, or None."""
 
     @abstractmethod
     def _parse_line(self, words: list[str]) -> tuple[dict[str, Any], str]:
-        """Returns what a line of the list says about a video, and its label."""
+        """Return the path of a video with further information, and its label, from a line of ``ann_file``."""
 
     def _from_folders(self, root: Path) -> list[dict[str, Any]]:
         if not root.is_dir():
-            raise FileNotFoundError(f"there is no folder {str(root)!r}: check data_root and data_prefix")
+            raise FileNotFoundError(f"folder {str(root)!r} not found: check data_root and data_prefix")
         found = sorted(path.name for path in root.iterdir() if path.is_dir())
         classes = self._metainfo.setdefault("classes", tuple(found))
         label_of = {name: label for label, name in enumerate(classes)}
         data_list = []
         for name in found:
             label = label_of.get(name)
-            problem = {} if label is not None else {"problem": f"metainfo names no class {name!r}"}
+            problem = {} if label is not None else {"problem": f"the class {name!r} is not in metainfo"}
             data_list += [{self._key: str(path), "gt_label": label, **problem} for path in self._videos_of(root / name)]
         return data_list
 
@@ -96,40 +96,40 @@ class _ListOrFolders(BaseDataset):
             try:
                 info, word = self._parse_line(line.split())
             except ValueError as error:
-                raise ValueError(f"{self.ann_file}:{number}: {error}, not {line!r}") from None
+                raise ValueError(f"{self.ann_file}:{number}: {error}, got {line!r}") from None
             info[self._key] = str(root / info[self._key])
             label = classes.index(word) if word in classes else int(word) if word.isdecimal() else None
             if label is None or (classes and label >= len(classes)):
-                number_of = f"one of {len(classes)} classes" if classes else "a number"
-                info["problem"] = f"the label {word!r} in line {number} of {self.ann_file} is not {number_of}"
+                expected = f"one of {len(classes)} classes" if classes else "a number"
+                info["problem"] = f"the label {word!r} in line {number} of {self.ann_file} is not {expected}"
             data_list.append({**info, "gt_label": label})
         return data_list
 
 
 @DATASETS.register_module()
-class VideoDataset(_ListOrFolders):
-    """Videos for classification, as files.
+class VideoDataset(_BaseVideoDataset):
+    """Video files for classification.
 
-    Either the folder of a file names its class, as Kinetics comes::
+    Either the folder of a file is its class, as in Kinetics::
 
         data_root/train/archery/-1q7jA3DXQM_000005_000015.mp4
         data_root/train/yoga/--Yis6JnGiM.mp4
 
-    with ``data_prefix=dict(filename="train")``; classes are numbered in the order of ``metainfo["classes"]``, or of
-    their sorted names. Or a text file lists the files, one ``path label`` a line, where ``label`` is a number or, where
-    it has no spaces, the name of a class. Samples start as ``dict(filename=str, gt_label=int)``; :class:`PyAVInit`
-    comes first in the pipeline.
+    with ``data_prefix=dict(filename="train")``; classes are numbered in the order of ``metainfo["classes"]``, or else
+    of their sorted names. Or a text file lists one ``path label`` per line, where ``label`` is a class index, or a
+    class name without spaces. Samples start as ``dict(filename=str, gt_label=int)``; the pipeline starts with
+    :class:`PyAVInit`.
 
     Args:
-        ann_file: the list, relative to ``data_root``; folders name the classes if empty.
+        ann_file: text file with one ``path label`` per line, relative to ``data_root``; if empty, folders are classes.
         data_prefix: ``dict(filename=folder)``: the folder of the files, relative to ``data_root``.
-        extensions: endings of file names that count as videos, in any case.
+        extensions: file name extensions of videos; case is ignored.
         data_root, metainfo, indices, serialize_data, pipeline, test_mode, lazy_init, max_refetch: see
             :class:`BaseDataset`.
 
     Raises:
-        FileNotFoundError: the folder is missing, or has no videos.
-        ValueError: a line of the list cannot be read.
+        FileNotFoundError: the folder or ``ann_file`` is missing or has no videos.
+        ValueError: a line of ``ann_file`` is invalid.
     """
 
     _key = "filename"
@@ -158,35 +158,37 @@ class VideoDataset(_ListOrFolders):
     def _check_video(self, info: Mapping[str, Any]) -> str | None:
         video = VideoFile(info["filename"])
         try:
-            stated, real = len(video), video.count()
+            stated, decoded = len(video), video.count()
         finally:
             video.close()
-        return None if stated == real else f"of {stated} frames that the file announces {real} can be decoded"
+        return None if stated == decoded else f"{decoded} of {stated} frames can be decoded: replace the file"
 
 
 @DATASETS.register_module()
-class RawframeDataset(_ListOrFolders):
-    """Videos for classification, each a folder with an image for every frame.
+class RawframeDataset(_BaseVideoDataset):
+    """Videos for classification, each stored as a folder with an image per frame.
 
-    Either the folder around it names the class::
+    Either the parent of the folder is its class::
 
         data_root/train/archery/-1q7jA3DXQM/img_00001.jpg
 
-    with ``data_prefix=dict(frame_dir="train")``, or a text file lists the folders, one ``path frames label`` a line, as
-    MMAction2 has it. Samples start as ``dict(frame_dir=str, total_frames=int, gt_label=int, filename_tmpl=str,
+    with ``data_prefix=dict(frame_dir="train")``, or a text file lists one ``path frames label`` per line, as in
+    MMAction2. Samples start as ``dict(frame_dir=str, total_frames=int, gt_label=int, filename_tmpl=str,
     start_index=int)``; :class:`RawFrameDecode` reads the frames.
 
     Args:
-        ann_file: the list, relative to ``data_root``; folders name the classes if empty.
-        data_prefix: ``dict(frame_dir=folder)``: the folder of the folders, relative to ``data_root``.
-        filename_tmpl: name of the files with the number of the frame.
-        start_index: number of the first frame.
+        ann_file: text file with one ``path frames label`` per line, relative to ``data_root``; if empty, folders are
+            classes.
+        data_prefix: ``dict(frame_dir=folder)``: the parent folder of the listed or class folders, relative to
+            ``data_root``.
+        filename_tmpl: format string for the file name of a frame, given its number.
+        start_index: number of the first frame in the file names.
         data_root, metainfo, indices, serialize_data, pipeline, test_mode, lazy_init, max_refetch: see
             :class:`BaseDataset`.
 
     Raises:
-        FileNotFoundError: the folder is missing, or has no videos.
-        ValueError: a line of the list cannot be read.
+        FileNotFoundError: the folder or ``ann_file`` is missing or has no videos.
+        ValueError: a line of ``ann_file`` is invalid.
     """
 
     _key = "frame_dir"
@@ -206,10 +208,10 @@ class RawframeDataset(_ListOrFolders):
         super().__init__(ann_file=ann_file, data_prefix=prefix, **kwargs)
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns a sample with the folder of its frames, their number and names, and its label."""
+        """Return the frame folder of a sample, the number and names of its frames, and its label."""
         info = super().get_data_info(idx)
         if "total_frames" not in info:
-            info["total_frames"] = _number_of_images(info["frame_dir"])
+            info["total_frames"] = _count_images(info["frame_dir"])
         return info | {"filename_tmpl": self.filename_tmpl, "start_index": self.start_index}
 
     def _videos_of(self, folder: Path) -> list[Path]:
@@ -225,10 +227,10 @@ class RawframeDataset(_ListOrFolders):
         for index in range(self.start_index, self.start_index + stated):
             name = self.filename_tmpl.format(index)
             if not Path(info["frame_dir"], name).is_file():
-                return f"of {stated} frames {name} is missing: check filename_tmpl and start_index"
+                return f"the frame {name} is missing, expected {stated} frames: check filename_tmpl and start_index"
         return None if stated else "it has no frames"
 
 
-def _number_of_images(folder: str) -> int:
+def _count_images(folder: str) -> int:
     with os.scandir(folder) as entries:
         return sum(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in entries)

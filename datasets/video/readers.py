@@ -1,4 +1,4 @@
-"""The frames of a video: from a video file, a folder of images, or an array."""
+"""Readers of video frames from a video file, a folder of images, or an array."""
 
 import os
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from trainwright.engine.inference.images import IMAGE_SUFFIXES
 
 
 class VideoFile:
-    """The frames of a video file, decoded by PyAV (``pip install 'trainwright[video]'``).
+    """The frames of a video file, decoded with PyAV (``pip install 'trainwright[video]'``).
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
         MissingExtraError: PyAV is not installed.
-        OSError: the file is missing, damaged or has no video; the message names it.
+        OSError: the file is missing, corrupt, or has no video stream or frames; the message contains its path.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -31,7 +31,7 @@ class VideoFile:
             raise MissingExtraError("av", "video", "reading video files") from error
         self.path = os.fspath(path)
         if not Path(self.path).is_file():
-            raise FileNotFoundError(f"there is no video file {self.path!r}")
+            raise FileNotFoundError(f"video file {self.path!r} not found")
         try:
             self._container = av.open(self.path)
         except av.FFmpegError as error:
@@ -41,25 +41,25 @@ class VideoFile:
             raise OSError(f"{self.path} has no video stream")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
-        # Some containers do not say how many frames they have.
-        self._length = self._stream.frames or self._count()
+        # Some containers do not store the number of frames.
+        self._length = self._stream.frames or self._count_packets()
 
     def __len__(self) -> int:
         return self._length
 
     @property
     def fps(self) -> float | None:
-        """Frames in a second, in the mean, where the file says it."""
+        """Average frame rate in frames per second; None if unknown."""
         rate = self._stream.average_rate
         return None if rate is None else float(rate)
 
     def frames(self, indices: Sequence[int]) -> Tensor:
-        """Returns frames as uint8 RGB of shape (len(indices), 3, H, W).
+        """Return frames as uint8 RGB of shape (len(indices), 3, H, W).
 
-        Frames that the file announces but does not have are replaced by the last one.
+        Frames that cannot be decoded, because the file has fewer than it states, are replaced by the last one decoded.
 
         Raises:
-            OSError: no frame can be decoded.
+            OSError: no frame can be decoded; the message contains the path.
         """
         import av
 
@@ -76,7 +76,7 @@ class VideoFile:
                         break
         except av.FFmpegError as error:
             if last is None:
-                raise OSError(f"{self.path}: no frame can be decoded: {error}") from error
+                raise OSError(f"{self.path}: cannot decode any frame: {error}") from error
         if last is None:
             raise OSError(f"{self.path} has no frames")
         if len(pictures) < len(wanted):
@@ -85,7 +85,7 @@ class VideoFile:
         return stacked([pictures[index] for index in indices])
 
     def count(self) -> int:
-        """Returns how many frames can be decoded; takes long."""
+        """Count the frames that can be decoded, by decoding all of them."""
         import av
 
         number = 0
@@ -98,10 +98,10 @@ class VideoFile:
         return number
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the video file."""
         self._container.close()
 
-    def _count(self) -> int:
+    def _count_packets(self) -> int:
         number = sum(packet.size > 0 for packet in self._container.demux(self._stream))
         if not number:
             raise OSError(f"{self.path} has no frames")
@@ -112,37 +112,39 @@ class FrameFolder:
     """The frames of a video as image files in a folder, in the order of their names.
 
     Args:
-        path: of the folder.
+        path: path of the folder.
 
     Raises:
-        OSError: there is no such folder, or it has no images.
+        OSError: the folder does not exist or contains no images.
     """
 
     fps: float | None = None
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if not Path(path).is_dir():
-            raise FileNotFoundError(f"there is no folder of frames {os.fspath(path)!r}")
+            raise FileNotFoundError(f"frame folder {os.fspath(path)!r} not found")
         self._paths = sorted(file for file in Path(path).iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
         if not self._paths:
-            raise OSError(f"the folder {os.fspath(path)!r} has no images ({', '.join(IMAGE_SUFFIXES)})")
+            raise OSError(
+                f"no images found in the folder {os.fspath(path)!r} (extensions: {', '.join(IMAGE_SUFFIXES)})"
+            )
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def frames(self, indices: Sequence[int]) -> Tensor:
-        """Returns frames as uint8 RGB of shape (len(indices), 3, H, W)."""
+        """Return frames as uint8 RGB of shape (len(indices), 3, H, W)."""
         return read_images([self._paths[index] for index in indices])
 
     def close(self) -> None:
-        """Does nothing: no file is open."""
+        """Do nothing, because no file is open."""
 
 
 class FrameArray:
     """The frames of a video in memory.
 
     Args:
-        array: uint8, (frames, H, W, 3).
+        array: uint8 RGB of shape (frames, H, W, 3).
     """
 
     fps: float | None = None
@@ -154,19 +156,24 @@ class FrameArray:
         return len(self._array)
 
     def frames(self, indices: Sequence[int]) -> Tensor:
-        """Returns frames as uint8 RGB of shape (len(indices), 3, H, W)."""
+        """Return frames as uint8 RGB of shape (len(indices), 3, H, W)."""
         return stacked(self._array[list(indices)])
 
     def close(self) -> None:
-        """Does nothing: no file is open."""
+        """Do nothing, because no file is open."""
 
 
 def stacked(pictures: Any) -> Tensor:
-    """Returns pictures (H, W, C) as one tensor (frames, C, H, W)."""
+    """Stack images (H, W, C) to one tensor (frames, C, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2)))
 
 
 def read_images(paths: Sequence[Path]) -> Tensor:
+    """Read image files as uint8 RGB of shape (len(paths), 3, H, W); repeated paths are read once.
+
+    Raises:
+        OSError: a file is missing or corrupt; a note contains its path.
+    """
     from PIL import Image
 
     pictures: dict[Path, np.ndarray[Any, Any]] = {}

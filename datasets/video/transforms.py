@@ -1,10 +1,10 @@
-"""Transforms of videos: choose frames, decode them, and shape clips.
+"""Transforms for videos, which sample frames, decode them and arrange them in clips.
 
-A sample starts with where its frames come from: ``filename`` of a video file, ``frame_dir`` of a folder with an image
-for each frame, or ``array``. On its way it gets ``total_frames``, ``frame_inds`` (the frames of all clips, one clip
-after the other), ``clip_len``, ``num_clips``, and from decoding on ``img``: ``tv_tensors.Video``, (frames, C, H, W),
-uint8, RGB. Every transform of ``torchvision.transforms.v2`` treats all these frames alike, so the clips of a video are
-cropped, flipped and coloured consistently. :class:`FormatShape` comes last before ``PackInputs``.
+A sample starts with the source of its frames: ``filename`` (a video file), ``frame_dir`` (a folder with an image per
+frame) or ``array``. The transforms add ``total_frames``, ``frame_inds`` (the frame indices of all clips, concatenated),
+``clip_len`` and ``num_clips``; decoding adds ``img``: ``tv_tensors.Video`` of shape (frames, C, H, W), uint8, RGB. A
+transform of ``torchvision.transforms.v2`` applies the same parameters to all these frames, so that the clips of a video
+are cropped, flipped and recolored consistently. :class:`FormatShape` is the last transform before ``PackInputs``.
 """
 
 from pathlib import Path
@@ -21,16 +21,17 @@ from trainwright.engine.structures.sample import sample_name
 
 @TRANSFORMS.register_module()
 class PyAVInit:
-    """Opens the video: sets ``video_reader``, ``total_frames`` and, where it is known, ``avg_fps``.
+    """Open the video and set ``video_reader``, ``total_frames`` and, if known, ``avg_fps`` (frames per second).
 
-    ``filename`` may be a video file, or a folder with an image for each frame; ``array`` has frames in memory.
+    ``filename`` is a video file or a folder with an image per frame. A sample without ``filename`` may contain its
+    frames as ``array``: uint8 RGB of shape (frames, H, W, 3).
     """
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with its open video.
+        """Return the sample with the opened video.
 
         Raises:
-            OSError: it cannot be read; the message names it.
+            OSError: the video cannot be read; the message contains its path.
         """
         reader: VideoFile | FrameFolder | FrameArray
         if "filename" not in results and "array" in results:
@@ -49,13 +50,13 @@ class PyAVInit:
 
 @TRANSFORMS.register_module()
 class PyAVDecode:
-    """Decodes the frames ``frame_inds`` of the open video: sets ``img`` and ``ori_shape``, and closes it."""
+    """Decode the frames ``frame_inds`` of the opened video, set ``img`` and ``ori_shape``, and close the video."""
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with its frames."""
+        """Return the sample with its frames."""
         reader = results.pop("video_reader")
         try:
-            return _with_frames(results, reader.frames(_indices(results)))
+            return _set_frames(results, reader.frames(_frame_indices(results)))
         finally:
             reader.close()
 
@@ -65,21 +66,22 @@ class PyAVDecode:
 
 @TRANSFORMS.register_module()
 class RawFrameDecode:
-    """Reads the frames ``frame_inds`` from image files in ``frame_dir``: sets ``img`` and ``ori_shape``.
+    """Read the frames ``frame_inds`` from the image files in ``frame_dir`` and set ``img`` and ``ori_shape``.
 
-    File names follow ``filename_tmpl`` of the sample, such as ``img_{:05}.jpg``, counted from ``start_index``.
+    File names are formatted with ``filename_tmpl`` of the sample, such as ``img_{:05}.jpg``, and numbered from
+    ``start_index`` (1 by default).
     """
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with its frames.
+        """Return the sample with its frames.
 
         Raises:
-            OSError: an image is missing or damaged, with a note that names it.
+            OSError: an image is missing or corrupt; a note contains its path.
         """
         folder, template = Path(results["frame_dir"]), results["filename_tmpl"]
         start = results.get("start_index", 1)
-        paths = [folder / template.format(index + start) for index in _indices(results)]
-        return _with_frames(results, read_images(paths))
+        paths = [folder / template.format(index + start) for index in _frame_indices(results)]
+        return _set_frames(results, read_images(paths))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -87,11 +89,11 @@ class RawFrameDecode:
 
 @TRANSFORMS.register_module()
 class ArrayDecode:
-    """Takes the frames ``frame_inds`` out of ``array``, (frames, H, W, C): sets ``img`` and ``ori_shape``."""
+    """Select the frames ``frame_inds`` of ``array`` (frames, H, W, C) and set ``img`` and ``ori_shape``."""
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with its frames."""
-        return _with_frames(results, stacked(results.pop("array")[_indices(results)]))
+        """Return the sample with its frames."""
+        return _set_frames(results, stacked(results.pop("array")[_frame_indices(results)]))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -99,21 +101,22 @@ class ArrayDecode:
 
 @TRANSFORMS.register_module()
 class SampleFrames:
-    """Chooses clips of frames at equal distances: sets ``frame_inds``, ``clip_len`` and ``num_clips``.
+    """Sample clips of equally spaced frames and set ``frame_inds``, ``clip_len`` and ``num_clips``.
 
-    In training the video is divided into ``num_clips`` equal parts, in each of which a clip begins at a random frame;
-    in tests each begins in the middle of its part.
+    The possible start frames are divided into ``num_clips`` equal segments. In training, a clip starts at a random
+    frame of each segment; in tests, at the middle frame.
 
     Args:
-        clip_len: frames of a clip.
-        frame_interval: distance of two frames of a clip.
+        clip_len: number of frames per clip.
+        frame_interval: distance between consecutive frames of a clip, in frames of the video.
         num_clips: number of clips.
-        target_fps: distance of frames as in a video with so many frames in a second, in place of ``frame_interval``.
-        out_of_bound_opt: what stands for frames after the end: ``loop`` begins again, ``repeat_last``.
-        test_mode: choose the same frames each time.
+        target_fps: frame rate of the clips in frames per second, which replaces ``frame_interval``.
+        out_of_bound_opt: replacement of frames beyond the end: ``loop`` continues at the start, ``repeat_last`` repeats
+            the last frame.
+        test_mode: sample deterministically.
 
     Raises:
-        ValueError: a number is not positive, or an unknown option.
+        ValueError: a number is not positive, or ``out_of_bound_opt`` is unknown.
     """
 
     def __init__(
@@ -127,7 +130,7 @@ class SampleFrames:
     ) -> None:
         _check_positive(clip_len=clip_len, frame_interval=frame_interval, num_clips=num_clips)
         if out_of_bound_opt not in ("loop", "repeat_last"):
-            raise ValueError(f"out_of_bound_opt is 'loop' or 'repeat_last', not {out_of_bound_opt!r}")
+            raise ValueError(f"out_of_bound_opt must be 'loop' or 'repeat_last', not {out_of_bound_opt!r}")
         if target_fps is not None and target_fps <= 0:
             raise ValueError(f"target_fps must be positive, not {target_fps}")
         self.clip_len = clip_len
@@ -138,16 +141,16 @@ class SampleFrames:
         self.test_mode = test_mode
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with the numbers of its frames, from 0.
+        """Return the sample with the 0-based indices of the sampled frames.
 
         Raises:
-            ValueError: the video has no frames, or its frames in a second are needed but not known.
+            ValueError: the video has no frames, or ``target_fps`` is set and the frame rate of the video is unknown.
         """
-        total = _total_frames(results)
+        total = _require_total_frames(results)
         interval = self._interval(results)
         span = max(1, round(self.clip_len * interval))
-        offsets = self._offsets(total, span)
-        inds = (offsets[:, None] + np.arange(self.clip_len) * interval).astype(np.int64)
+        starts = self._clip_starts(total, span)
+        inds = (starts[:, None] + np.arange(self.clip_len) * interval).astype(np.int64)
         inds = inds % total if self.out_of_bound_opt == "loop" else np.minimum(inds, total - 1)
         results.update(frame_inds=inds.flatten(), clip_len=self.clip_len, num_clips=len(inds))
         return results
@@ -163,35 +166,35 @@ class SampleFrames:
             return self.frame_interval
         if "avg_fps" not in results:
             raise ValueError(
-                f"{sample_name(results)} does not say its frames in a second: use frame_interval instead of target_fps"
+                f"the frame rate of {sample_name(results)} is unknown: use frame_interval instead of target_fps"
             )
         return float(results["avg_fps"]) / self.target_fps
 
-    def _offsets(self, total: int, span: int) -> np.ndarray[Any, Any]:
-        """Returns where each clip begins."""
-        room = max(0, total - span)  # the last frame at which a whole clip can begin
-        part = (room + 1) / self.num_clips
-        starts = np.arange(self.num_clips) * part
-        within = 0.5 if self.test_mode else torch.rand(self.num_clips).numpy()
-        offsets: np.ndarray[Any, Any] = np.minimum(starts + part * within, room).astype(np.int64)
-        return offsets
+    def _clip_starts(self, total: int, span: int) -> np.ndarray[Any, Any]:
+        """Return the start frame of each clip, for a clip length of ``span`` frames of the video."""
+        last = max(0, total - span)
+        segment = (last + 1) / self.num_clips
+        segment_starts = np.arange(self.num_clips) * segment
+        fraction = 0.5 if self.test_mode else torch.rand(self.num_clips).numpy()
+        starts: np.ndarray[Any, Any] = np.minimum(segment_starts + segment * fraction, last).astype(np.int64)
+        return starts
 
 
 @TRANSFORMS.register_module()
 class DenseSampleFrames(SampleFrames):
-    """Chooses clips within a short stretch of the video, at a random place in training.
+    """Sample clips densely, within a short window of the video.
 
-    As in the code of TSM (Lin et al. 2019), https://arxiv.org/abs/1811.08383: the stretch of ``sample_range`` frames
-    is divided into ``num_clips`` parts, at the beginning of each of which stands a clip. In tests there are
-    ``num_sample_positions`` stretches, evenly distributed.
+    As in the code of TSM (Lin et al. 2019), https://arxiv.org/abs/1811.08383: a window of ``sample_range`` frames is
+    divided into ``num_clips`` segments, and a clip starts at the first frame of each. In training there is one window
+    at a random position, in tests ``num_sample_positions`` evenly spaced windows.
 
     Args:
-        clip_len: frames of a clip.
-        frame_interval: distance of two frames of a clip.
-        num_clips: number of clips of a stretch.
-        sample_range: frames of a stretch.
-        num_sample_positions: number of stretches in tests.
-        test_mode: choose the same frames each time.
+        clip_len: number of frames per clip.
+        frame_interval: distance between consecutive frames of a clip, in frames of the video.
+        num_clips: number of clips per window.
+        sample_range: number of frames per window.
+        num_sample_positions: number of windows in tests.
+        test_mode: sample deterministically.
 
     Raises:
         ValueError: a number is not positive.
@@ -211,7 +214,7 @@ class DenseSampleFrames(SampleFrames):
         self.sample_range = sample_range
         self.num_sample_positions = num_sample_positions
 
-    def _offsets(self, total: int, span: int) -> np.ndarray[Any, Any]:
+    def _clip_starts(self, total: int, span: int) -> np.ndarray[Any, Any]:
         last = max(0, total - self.sample_range)
         if self.test_mode:
             starts = np.linspace(0, last, self.num_sample_positions, dtype=np.int64)
@@ -223,14 +226,15 @@ class DenseSampleFrames(SampleFrames):
 
 @TRANSFORMS.register_module()
 class UniformSample:
-    """Chooses frames from the whole video: one of each of ``clip_len`` equal parts.
+    """Sample one frame from each of ``clip_len`` equal segments of the whole video.
 
-    A random one in training; in tests the middle one, and for several clips those that divide the part evenly.
+    It is random in training. In tests it is the middle frame, or, for several clips, evenly spaced frames of the
+    segment.
 
     Args:
-        clip_len: frames of a clip.
+        clip_len: number of frames per clip.
         num_clips: number of clips.
-        test_mode: choose the same frames each time.
+        test_mode: sample deterministically.
 
     Raises:
         ValueError: a number is not positive.
@@ -243,17 +247,17 @@ class UniformSample:
         self.test_mode = test_mode
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with the numbers of its frames, from 0.
+        """Return the sample with the 0-based indices of the sampled frames.
 
         Raises:
             ValueError: the video has no frames.
         """
-        part = _total_frames(results) / self.clip_len
+        segment = _require_total_frames(results) / self.clip_len
         if self.test_mode:
-            within = np.repeat((np.arange(self.num_clips) + 0.5)[:, None] / self.num_clips, self.clip_len, 1)
+            fraction = np.repeat((np.arange(self.num_clips) + 0.5)[:, None] / self.num_clips, self.clip_len, 1)
         else:
-            within = torch.rand(self.num_clips, self.clip_len).numpy()
-        inds = ((np.arange(self.clip_len) + within) * part).astype(np.int64).clip(max=results["total_frames"] - 1)
+            fraction = torch.rand(self.num_clips, self.clip_len).numpy()
+        inds = ((np.arange(self.clip_len) + fraction) * segment).astype(np.int64).clip(max=results["total_frames"] - 1)
         results.update(frame_inds=inds.flatten(), clip_len=self.clip_len, num_clips=self.num_clips)
         return results
 
@@ -265,17 +269,17 @@ class UniformSample:
 
 @TRANSFORMS.register_module()
 class ThreeCrop:
-    """Cuts three squares, or equal rectangles, out of each frame: at both ends and in the middle of its longer side.
+    """Take three crops of each frame, at both ends and the middle of the side that exceeds the crop more.
 
     Args:
-        crop_size: height and width, or one number for both.
+        crop_size: (height, width) in pixels, or one number for both.
     """
 
     def __init__(self, crop_size: int | tuple[int, int]) -> None:
         self.crop_size = (crop_size, crop_size) if isinstance(crop_size, int) else (crop_size[0], crop_size[1])
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with three times as many clips: those of the first crop, of the second, of the third.
+        """Return the sample with three times the number of clips, ordered by crop.
 
         Raises:
             ValueError: the frames are smaller than the crops.
@@ -287,7 +291,7 @@ class ThreeCrop:
         down, right = height - self.crop_size[0], width - self.crop_size[1]
         if down < 0 or right < 0:
             raise ValueError(
-                f"{sample_name(results)}: frames of {(height, width)} are smaller than crops of {self.crop_size}"
+                f"{sample_name(results)}: the frame size {(height, width)} is smaller than crop_size={self.crop_size}"
             )
         if right >= down:
             places = [(down // 2, left) for left in (0, right // 2, right)]
@@ -304,13 +308,13 @@ class ThreeCrop:
 
 @TRANSFORMS.register_module()
 class FormatShape:
-    """Gives the frames the shape that a model takes.
+    """Reshape frames to the input format of a model.
 
     Args:
-        input_format: ``NCTHW``: (clips, C, frames of a clip, H, W), for 3D networks.
+        input_format: ``NCTHW``, for 3D networks: (clips, C, frames per clip, H, W).
 
     Raises:
-        ValueError: another format.
+        ValueError: another ``input_format``.
     """
 
     def __init__(self, input_format: str = "NCTHW") -> None:
@@ -319,7 +323,7 @@ class FormatShape:
         self.input_format = input_format
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Returns the sample with its clips as a plain tensor."""
+        """Return the sample with its clips as a plain tensor in ``img``."""
         frames = results["img"].as_subclass(Tensor)
         clips = frames.unflatten(0, (-1, results["clip_len"]))
         results["img"] = clips.transpose(1, 2).contiguous()
@@ -329,14 +333,14 @@ class FormatShape:
         return f"{type(self).__name__}(input_format={self.input_format!r})"
 
 
-def _indices(results: dict[str, Any]) -> list[int]:
+def _frame_indices(results: dict[str, Any]) -> list[int]:
     if "frame_inds" not in results:
         raise KeyError("the sample has no frame_inds: SampleFrames or another sampler must come before decoding")
     indices: list[int] = np.asarray(results["frame_inds"]).tolist()
     return indices
 
 
-def _with_frames(results: dict[str, Any], frames: Tensor) -> dict[str, Any]:
+def _set_frames(results: dict[str, Any], frames: Tensor) -> dict[str, Any]:
     from torchvision import tv_tensors
 
     results["img"] = tv_tensors.Video(frames)
@@ -344,10 +348,10 @@ def _with_frames(results: dict[str, Any], frames: Tensor) -> dict[str, Any]:
     return results
 
 
-def _total_frames(results: dict[str, Any]) -> int:
+def _require_total_frames(results: dict[str, Any]) -> int:
     total = results.get("total_frames")
     if not total:
-        raise ValueError(f"{sample_name(results)} has no frames, or its number is not known: PyAVInit must come first")
+        raise ValueError(f"{sample_name(results)} has no frames, or their number is unknown: PyAVInit must come first")
     return int(total)
 
 

@@ -1,4 +1,4 @@
-"""Data workers share the annotations instead of copying them."""
+"""Data workers share annotations instead of copying them."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks/annotations.py"
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux")
 def test_workers_take_little_memory_for_annotations() -> None:
-    """The benchmark in small; as objects, the annotations would be copied, so the measure tells the two apart."""
+    """Run a small benchmark; annotations as objects are copied, which shows that the measurement detects copies."""
     command = [sys.executable, str(BENCHMARK), "--annotations", "20000", "--workers", "2", "--objects", "--json"]
     numbers = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     none, shared = numbers["bytes"]

@@ -1,4 +1,4 @@
-"""Expected values are MMEngine's (0.10.7) where it has the behaviour."""
+"""Expected values are those of MMEngine 0.10.7, if it has the feature."""
 
 import json
 import multiprocessing
@@ -19,7 +19,7 @@ class Annotated(BaseDataset):
 
 @pytest.fixture
 def files(tmp_path):
-    """The arguments of a dataset of six samples on disk."""
+    """Write the annotation file of six samples and return the arguments of their dataset."""
     annotations = {
         "metainfo": {"task": "from the file", "dataset_type": "from the file"},
         "data_list": [{"img_path": f"{i}.jpg", "y": i} for i in range(6)],
@@ -96,11 +96,11 @@ def test_a_subset_shares_nothing_with_the_whole(files):
 def test_bad_positions_are_refused(files, serialize_data):
     dataset = Annotated(serialize_data=serialize_data, **files)
     for index in (6, -7):
-        with pytest.raises(IndexError, match=f"sample {index} of a dataset of 6"):
+        with pytest.raises(IndexError, match=f"sample {index} is out of range .* 6"):
             dataset[index]
         with pytest.raises(IndexError):
             dataset.get_subset([index])
-    with pytest.raises(TypeError, match=r"indices must be a number or a sequence of numbers, not 1\.5"):
+    with pytest.raises(TypeError, match=r"indices must be .*, not 1\.5"):
         dataset.get_subset(1.5)
 
 
@@ -124,7 +124,7 @@ def _pages_shared_after_reading(dataset, connection):
 
 
 def _private_dirty(address):
-    """Returns how many kilobytes of the mapping at an address this process has copied for itself."""
+    """Return the private dirty size in kB of the memory mapping at an address."""
     inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         words = line.split()
@@ -151,7 +151,7 @@ def test_workers_read_the_annotations_without_copying_them():
     worker.join()
     assert address == dataset.data_bytes.ctypes.data
     assert dataset.data_bytes.nbytes > 20_000_000
-    # Some of what lies beside it in the same mapping is written to, but not what is read.
+    # Other data in the same mapping is written to, but the annotations are not.
     assert copied < 10_000, f"{copied} kB of 20 MB were copied by reading"
 
 
@@ -168,14 +168,14 @@ def test_a_rejected_sample_is_replaced(files):
 
 
 def test_a_sample_that_cannot_be_replaced_is_an_error(files):
-    with pytest.raises(RuntimeError, match="sample 0, which must not happen in test_mode"):
+    with pytest.raises(RuntimeError, match="sample 0 .*test_mode"):
         Annotated(test_mode=True, pipeline=[keep_from_four], **files)[0]
     assert Annotated(test_mode=True, pipeline=[keep_from_four], **files)[4]["y"] == 4
-    with pytest.raises(RuntimeError, match="sample 0 and 3 random others: check the paths and the pipeline"):
+    with pytest.raises(RuntimeError, match="sample 0 .* 3 random"):
         Annotated(max_refetch=3, pipeline=[lambda sample: None], **files)[0]
 
 
-def test_lazy_init_reads_at_first_use_and_says_so(files, caplog):
+def test_lazy_init_loads_on_first_use(files, caplog):
     dataset = Annotated(lazy_init=True, **files)
     assert not dataset._fully_initialized
     assert "task" not in dataset.metainfo
@@ -184,7 +184,7 @@ def test_lazy_init_reads_at_first_use_and_says_so(files, caplog):
     assert dataset.metainfo["task"] == "from the file"
     data_bytes = dataset.data_bytes
     dataset.full_init()
-    assert dataset.data_bytes is data_bytes, "a second full_init reads nothing"
+    assert dataset.data_bytes is data_bytes, "full_init is idempotent"
     assert Annotated(lazy_init=True, **files)[3]["y"] == 3
 
 
@@ -215,7 +215,7 @@ def test_filter_and_parse_are_open_to_subclasses(files):
 
     dataset = Twice(filter_cfg={"least": 4}, **files)
     assert [(info["y"], info["half"]) for info in dataset] == [(4, 0), (4, 1), (5, 0), (5, 1)]
-    assert numbers(Twice(filter_cfg={"least": 4}, indices=-1, **files)) == [5], "indices count what is left"
+    assert numbers(Twice(filter_cfg={"least": 4}, indices=-1, **files)) == [5], "indices apply after filtering"
 
 
 def test_an_empty_dataset_has_length_zero():
@@ -234,15 +234,15 @@ def test_yaml_annotations(tmp_path):
 @pytest.mark.parametrize(
     "name, text, error, message",
     [
-        ("a.json", "[]", TypeError, "a.json: an annotation file holds a dict .*, not a list"),
-        ("a.json", '{"data_list": []}', ValueError, "a.json: the key metainfo is missing"),
-        ("a.json", "{}", ValueError, "a.json: the key data_list and metainfo is missing"),
+        ("a.json", "[]", TypeError, "a.json: expected a dict .*metainfo and data_list, got a list"),
+        ("a.json", '{"data_list": []}', ValueError, "a.json: missing key metainfo"),
+        ("a.json", "{}", ValueError, "a.json: missing key data_list and metainfo"),
         ("a.csv", "", TypeError, r"csv"),
         (
             "a.json",
             '{"metainfo": {}, "data_list": [{"img": 1}]}',
             ValueError,
-            "'img_path', .* only the keys 'img'",
+            "a.json: .*'img_path'.* 'img'",
         ),
     ],
 )
@@ -283,7 +283,7 @@ def test_compose_stops_at_a_rejection_and_names_a_failing_transform():
         Compose([Broken()])({})
     assert caught.value.__notes__ == ["in transform Broken()"]
     assert repr(Compose([Broken()])) == "Compose(\n    Broken()\n)"
-    with pytest.raises(TypeError, match="a transform must be callable, or a config of something callable, not 3"):
+    with pytest.raises(TypeError, match="a transform must be .*callable.*, not 3"):
         Compose([3])
 
 

@@ -1,4 +1,4 @@
-"""Expected values are MMEngine's, but for tuples of leaves, which are lists here."""
+"""Expected values are those of MMEngine, except that tuples of leaves are lists here."""
 
 import random
 from collections import namedtuple
@@ -42,7 +42,7 @@ def test_default_collate_stacks_all_but_strings_and_elements():
 
 
 @pytest.mark.parametrize("collate", [pseudo_collate, default_collate])
-def test_a_whole_batch_stays_as_it_is(collate):
+def test_a_whole_batch_is_returned_unchanged(collate):
     batch = {"inputs": torch.zeros(4, 2)}
     assert collate(batch) is batch
     assert whole_batch(batch) is batch

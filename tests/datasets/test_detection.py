@@ -1,6 +1,7 @@
-"""Datasets of boxes and masks on disk, and the transforms of detection."""
+"""Datasets and transforms for object detection and instance segmentation."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,11 @@ def annotation(number: int, image: int, category: int, box: Any, **more: Any) ->
 def write_coco(
     folder: Path, annotations: list[dict[str, Any]], images: int = 2, size: tuple[int, int] = (8, 10)
 ) -> dict[str, Any]:
-    """Writes images of a size, (height, width), with ids from 1, and their annotations; returns the dataset's place."""
+    """Write images with ids from 1 and their annotations; return the arguments of the dataset.
+
+    Args:
+        size: (height, width) of the images.
+    """
     (folder / "pictures").mkdir(exist_ok=True)
     entries = []
     for number in range(1, images + 1):
@@ -95,7 +100,7 @@ def test_crowds_and_images_without_instances_are_left_out_on_request(tmp_path: P
     assert kept(filter_cfg=dict(filter_empty_gt=True), test_mode=True) == [1, 2, 3]
     assert kept(filter_cfg=dict(min_size=8)) == [1, 2, 3]
     assert kept(filter_cfg=dict(min_size=9)) == []
-    with pytest.raises(ValueError, match="filter_cfg knows no 'filter_empty': did you mean 'filter_empty_gt'"):
+    with pytest.raises(ValueError, match="'filter_empty' in filter_cfg: did you mean 'filter_empty_gt'"):
         CocoDataset(**place, filter_cfg=dict(filter_empty=True))
 
 
@@ -106,7 +111,7 @@ def test_masks_of_polygons_and_of_both_forms_of_rle(tmp_path: Path) -> None:
     plane[1:4, 2:6] = 1
     compressed = coco_mask.encode(np.asfortranarray(plane))
     compressed = {"size": compressed["size"], "counts": compressed["counts"].decode()}
-    counts = [17, 3, 5, 3, 5, 3, 5, 3, 36]  # down the columns: 2 columns and a row of zeros, three ones, …
+    counts = [17, 3, 5, 3, 5, 3, 5, 3, 36]  # column by column: 2 columns and a row of zeros, three ones, …
     forms = [SQUARE, compressed, dict(size=[8, 10], counts=counts)]
     boxes = [annotation(i, 1, 3, [2, 1, 4, 3], segmentation=mask) for i, mask in enumerate(forms)]
     sample = CocoDataset(**write_coco(tmp_path, boxes), pipeline=LOAD_MASKS)[0]
@@ -133,15 +138,15 @@ def test_masks_and_boxes_move_with_the_image(tmp_path: Path) -> None:
     assert (sample.img_shape, sample.ori_shape, sample.img_id) == ((16, 20), (8, 10), 1)
 
 
-def test_files_that_are_not_of_cocos_form(tmp_path: Path) -> None:
+def test_files_that_are_not_in_coco_format(tmp_path: Path) -> None:
     place = write_coco(tmp_path, [annotation(4, 99, 3, [0, 0, 5, 5])])
-    with pytest.raises(ValueError, match="annotation 4 belongs to image 99, which is not in the file"):
+    with pytest.raises(ValueError, match="image_id 99 of annotation 4 is not in the file"):
         CocoDataset(**place)
     (tmp_path / "ann.json").write_text('{"images": []}')
-    with pytest.raises(ValueError, match=r"ann\.json lacks categories: it is no annotation file of COCO's form"):
+    with pytest.raises(ValueError, match=r"ann\.json is not an annotation file in COCO format: missing categories"):
         CocoDataset(**place)
     (tmp_path / "ann.json").write_text("[]")
-    with pytest.raises(ValueError, match="is no dictionary"):
+    with pytest.raises(ValueError, match="COCO format: not a dict"):
         CocoDataset(**place)
 
 
@@ -150,12 +155,12 @@ def test_files_that_are_not_of_cocos_form(tmp_path: Path) -> None:
 BAD = {
     "empty": (dict(bbox=[1, 1, 0, 3], category_id=3), "annotation 1 has an empty box: [1, 1, 1, 4]"),
     "negative": (dict(bbox=[6, 1, -3, 3], category_id=3), "annotation 1 has a box of negative size: [6, 1, 3, 4]"),
-    "outside": (dict(bbox=[8, 1, 4, 3], category_id=3), "annotation 1 has a box outside of its image of height 8 and width 10: [8, 1, 12, 4]"),
-    "before": (dict(bbox=[-2, 1, 4, 3], category_id=3), "annotation 1 has a box outside of its image"),
+    "outside": (dict(bbox=[8, 1, 4, 3], category_id=3), "annotation 1 has a box outside its image of height 8 and width 10: [8, 1, 12, 4]"),
+    "before": (dict(bbox=[-2, 1, 4, 3], category_id=3), "annotation 1 has a box outside its image"),
     "nan": (dict(bbox=[float("nan"), 1, 4, 3], category_id=3), "annotation 1 has a box that is not finite: [nan, 1, nan, 4]"),
-    "three": (dict(bbox=[1, 2, 3], category_id=3), "annotation 1 has no box of four numbers, but [1, 2, 3]"),
-    "class": (dict(bbox=[1, 1, 4, 3], category_id=4), "annotation 1 has an unknown class, 4"),
-    "polygon": (dict(bbox=[1, 1, 4, 3], category_id=3, segmentation=[[1, 2, 3, 4]]), "annotation 1 has a polygon that is no list"),
+    "three": (dict(bbox=[1, 2, 3], category_id=3), "annotation 1 has a box that does not consist of four numbers: [1, 2, 3]"),
+    "class": (dict(bbox=[1, 1, 4, 3], category_id=4), "annotation 1 has the unknown class 4"),
+    "polygon": (dict(bbox=[1, 1, 4, 3], category_id=3, segmentation=[[1, 2, 3, 4]]), "annotation 1 has a polygon"),
     "rle": (dict(bbox=[1, 1, 4, 3], category_id=3, segmentation=dict(counts=[1])), "annotation 1 has an RLE without size"),
 }  # fmt: skip
 
@@ -168,7 +173,7 @@ def test_a_bad_annotation_is_named_by_the_check_at_the_start_and_in_training(
     good = annotation(2, 2, 3, [1, 1, 4, 3])
     place = write_coco(tmp_path, [dict(id=1, image_id=1, **settings), good])
     dataset = CocoDataset(**place, pipeline=LOAD, filter_cfg=dict(filter_empty_gt=True))
-    assert f"1 bad annotations, the first in {tmp_path / 'pictures/1.png'}: {words}" in log.text
+    assert re.search(f"1 bad annotations .*{re.escape(f'{tmp_path}/pictures/1.png: {words}')}", log.text)
     (problem,) = dataset.check_annotations()
     assert problem.startswith(f"sample 0: {tmp_path / 'pictures/1.png'}: {words}")
     assert dataset[1]["gt_bboxes"].tolist() == [[1, 1, 5, 4]]
@@ -178,25 +183,25 @@ def test_a_bad_annotation_is_named_by_the_check_at_the_start_and_in_training(
     skipping = CocoDataset(**place, pipeline=LOAD, bad_annotations="skip")
     assert len(skipping[0]["gt_bboxes"]) == 0
     assert list(skipping.check_annotations()) == [problem]
-    assert "they are left out" in log.text
+    assert "they are skipped" in log.text
 
 
-def test_rounding_at_the_edge_is_cut(tmp_path: Path) -> None:
+def test_rounding_errors_at_the_edge_are_clipped(tmp_path: Path) -> None:
     dataset = CocoDataset(**write_coco(tmp_path, [annotation(1, 1, 3, [-0.4, 1, 10.9, 7.3])]), pipeline=LOAD)
     torch.testing.assert_close(dataset[0]["gt_bboxes"].as_subclass(torch.Tensor), torch.tensor([[0, 1, 10, 8.0]]))
     assert list(dataset.check_annotations()) == []
 
 
-def test_files_that_are_missing_damaged_or_of_another_size(tmp_path: Path) -> None:
+def test_files_that_are_missing_corrupt_or_of_another_size(tmp_path: Path) -> None:
     place = write_coco(tmp_path, [], images=4)
     (tmp_path / "pictures/2.png").unlink()
     (tmp_path / "pictures/3.png").write_bytes(b"no image")
     Image.new("RGB", (5, 5)).save(tmp_path / "pictures/4.png")
     dataset = CocoDataset(**place, pipeline=LOAD)
-    missing, damaged, other = dataset.check_annotations()
-    assert missing == f"sample 1: {tmp_path / 'pictures/2.png'} does not exist: check data_root and data_prefix"
-    assert damaged.startswith(f"sample 2: {tmp_path / 'pictures/3.png'} cannot be read: ")
-    assert other == f"sample 3: {tmp_path / 'pictures/4.png'} has the size (5, 5), its annotation (8, 10)"
+    missing, corrupt, other = dataset.check_annotations()
+    assert missing.startswith(f"sample 1: {tmp_path / 'pictures/2.png'} not found")
+    assert corrupt.startswith(f"sample 2: {tmp_path / 'pictures/3.png'} cannot be read: ")
+    assert other.startswith(f"sample 3: {tmp_path / 'pictures/4.png'} ") and "(5, 5)" in other and "(8, 10)" in other
     for index, error in ((1, OSError), (2, OSError), (3, ValueError)):
         with pytest.raises(error) as caught:
             dataset[index]
@@ -211,14 +216,14 @@ def test_a_mask_that_is_missing_or_of_another_size_is_named(tmp_path: Path) -> N
     dataset = CocoDataset(**write_coco(tmp_path, boxes), pipeline=LOAD_MASKS)
     with pytest.raises(ValueError, match=r"1\.png: annotation 1 has no mask"):
         dataset[0]
-    with pytest.raises(ValueError, match=r"2\.png: annotation 2 has a mask that does not fit: its size is \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"2\.png: annotation 2 has an invalid mask: .*\(4, 4\)"):
         dataset[1]
 
 
-# ------------------------------------------------------------------------------------------------ OpenMMLab's form, VOC
+# ----------------------------------------------------------------------------------------------- OpenMMLab format, VOC
 
 
-def test_openmmlabs_form_without_sizes_is_checked_against_the_image(tmp_path: Path) -> None:
+def test_openmmlab_format_without_sizes_is_checked_against_the_image(tmp_path: Path) -> None:
     Image.new("RGB", (10, 8)).save(tmp_path / "a.png")
     good, bad = dict(bbox=[1, 1, 3, 3], bbox_label=0, ignore_flag=0), dict(bbox=[1, 1, 13, 3], bbox_label=0)
     content = dict(
@@ -229,7 +234,7 @@ def test_openmmlabs_form_without_sizes_is_checked_against_the_image(tmp_path: Pa
     assert dataset[0]["gt_bboxes"].tolist() == [[1, 1, 3, 3]]
     (problem,) = dataset.check_annotations()
     assert "sample 1" in problem
-    assert "a box outside of its image of height 8 and width 10" in problem
+    assert "a box outside its image of height 8 and width 10" in problem
     with pytest.raises(ValueError, match=r"a\.png: annotation 0 has a box outside"):
         dataset[1]
 
@@ -256,7 +261,7 @@ def test_voc(tmp_path: Path) -> None:
     assert [dataset.metainfo["classes"][label] for label in dataset[0]["gt_bboxes_labels"]] == ["dog", "cat"]
     assert dataset[0]["gt_ignore_flags"].tolist() == [False, True]
     unknown, outside = dataset.check_annotations()
-    assert unknown.endswith("2.jpg: annotation 0 has an unknown class, 'unicorn'")
+    assert unknown.endswith("2.jpg: annotation 0 has the unknown class 'unicorn'")
     assert "2.jpg: annotation 1 has a box outside" in outside
     cats = VOCDataset(tmp_path, "ImageSets/Main/train.txt", pipeline=LOAD, metainfo=dict(classes=("cat",)))
     assert cats[0]["gt_bboxes_labels"].tolist() == [0]
@@ -264,20 +269,20 @@ def test_voc(tmp_path: Path) -> None:
         VOCDataset(tmp_path, "ImageSets/Main/train.txt", metainfo=dict(classes=("unicorn",)))
 
 
-def test_voc_files_that_are_missing_or_damaged(tmp_path: Path) -> None:
+def test_voc_files_that_are_missing_or_invalid(tmp_path: Path) -> None:
     write_voc(tmp_path, "1", "<object><name>cat</name></object>")
     (tmp_path / "ImageSets/Main/trainval.txt").write_text("1\n")
-    with pytest.raises(ValueError, match=r"1\.xml is damaged"):
+    with pytest.raises(ValueError, match=r"1\.xml is not a valid annotation file"):
         VOCDataset(tmp_path)
     (tmp_path / "Annotations/1.xml").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1\.xml does not exist, but .*trainval\.txt names it"):
+    with pytest.raises(FileNotFoundError, match=r"1\.xml not found, but .*trainval\.txt"):
         VOCDataset(tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------------------- transforms
 
 
-def test_instances_that_a_crop_leaves_nothing_of_go_with_all_they_have() -> None:
+def test_instances_without_a_box_after_a_crop_are_removed_with_all_annotations() -> None:
     info = Shapes(num_samples=1, size=32, max_shapes=3, seed=4).get_data_info(0)
     number = len(info["gt_bboxes"])
     assert number > 1
@@ -314,6 +319,6 @@ def test_ssds_augmentation_keeps_boxes_and_masks_together() -> None:
 
 def test_annotations_are_loaded_after_the_image_and_only_where_there_are_any() -> None:
     assert LoadAnnotations()({"img": 1}) == {"img": 1}
-    with pytest.raises(KeyError, match="put LoadImageFromFile before it"):
+    with pytest.raises(KeyError, match="LoadImageFromFile must come before"):
         LoadAnnotations()({"instances": [], "img_path": "a.png"})
     assert repr(LoadAnnotations(with_mask=True)) == "LoadAnnotations(with_mask=True)"

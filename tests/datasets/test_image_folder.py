@@ -47,7 +47,7 @@ def test_folders_are_classes(root):
 def test_metainfo_numbers_the_classes(root):
     dataset = ImageFolder(root, split="train", metainfo={"classes": ["dog", "bird", "cat"]})
     assert [label for _, label in listed(dataset, root)] == [2, 2, 0]
-    with pytest.raises(ValueError, match="metainfo names no class 'cat'"):
+    with pytest.raises(ValueError, match="unknown class 'cat': .*metainfo"):
         ImageFolder(root, split="train", metainfo={"classes": ["dog"]})
 
 
@@ -64,10 +64,10 @@ def test_a_list_of_images(root):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("a.png 0\nb.png", "list.txt:2: expected 'path label', the label a number or a class, not 'b.png'"),
+        ("a.png 0\nb.png", "list.txt:2: expected 'path label'.*'b.png'"),
         ("a.png bird", "list.txt:1: expected 'path label'"),
         ("a.png -1", "list.txt:1: expected 'path label'"),
-        ("a.png 2", "list.txt:1: label 2, but metainfo names only 2 classes"),
+        ("a.png 2", "list.txt:1: label 2 is out of range.* 2 classes"),
     ],
 )
 def test_bad_lines_are_named(root, text, message):
@@ -77,9 +77,9 @@ def test_bad_lines_are_named(root, text, message):
 
 
 def test_nothing_found_is_an_error(root):
-    with pytest.raises(FileNotFoundError, match=r"there is no folder .*/test'"):
+    with pytest.raises(FileNotFoundError, match=r"folder .*/test' not found"):
         ImageFolder(root, split="test")
-    with pytest.raises(FileNotFoundError, match="train/dog/deep: no images"):
+    with pytest.raises(FileNotFoundError, match="no images found in .*train/dog/deep"):
         ImageFolder(root, split="train/dog/deep")
     with pytest.raises(FileNotFoundError, match=r"nolist\.txt"):
         ImageFolder(root, ann_file="nolist.txt")
@@ -96,17 +96,17 @@ def test_batches_of_images(root, num_workers):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_damaged_image_is_named_in_workers_too(root, num_workers):
+def test_a_corrupt_image_is_named_in_workers_too(root, num_workers):
     (root / "train/cat/2.png").write_bytes(b"broken")
     dataset = ImageFolder(root, split="train", pipeline=[{"type": "LoadImageFromFile"}])
     with pytest.raises(OSError) as caught:
         list(DataLoader(dataset, batch_size=3, num_workers=num_workers, collate_fn=default_collate))
-    told = str(caught.value) + str(getattr(caught.value, "__notes__", ""))
-    assert "while reading the image" in told and "train/cat/2.png" in told
-    assert "in transform LoadImageFromFile(" in told
+    message = str(caught.value) + str(getattr(caught.value, "__notes__", ""))
+    assert "while reading the image" in message and "train/cat/2.png" in message
+    assert "in transform LoadImageFromFile(" in message
 
 
-def test_a_data_set_of_mmpretrain(root):
+def test_a_dataset_of_mmpretrain(root):
     assert listed(CustomDataset(root, "train"), root) == listed(ImageFolder(root, "train"), root)
     (root / "list.txt").write_text("cat/2.png 0\n")
     by_list = CustomDataset(root, dict(img_path="train"), "list.txt")
@@ -127,7 +127,7 @@ def test_imagenet(root):
     assert listed(dataset, root) == [("val/cat/3.png", 65)]
     assert len(dataset.metainfo["classes"]) == 1000
     assert dataset.metainfo["classes"][65] == "sea snake"
-    with pytest.raises(ValueError, match="val has 1 folders, but ImageNet 1000 classes"):
+    with pytest.raises(ValueError, match="val has 1 folders, expected 1000"):
         ImageNet(root, "val")
     for number in range(1000):
         folder = root / "all" / f"n{number:08d}"

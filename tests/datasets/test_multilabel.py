@@ -1,4 +1,4 @@
-"""Data sets with several classes an image."""
+"""Datasets for multi-label classification."""
 
 import json
 from pathlib import Path
@@ -36,9 +36,9 @@ def test_classes_by_number_and_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        ([3], "0.png: no class 3: there are 3, from 0"),
-        ([-1], "0.png: no class -1"),
-        (["dgo"], "0.png: no class 'dgo': did you mean 'dog'"),
+        ([3], "0.png: unknown class 3: must be from 0 to 2"),
+        ([-1], "0.png: unknown class -1"),
+        (["dgo"], "0.png: unknown class 'dgo': did you mean 'dog'"),
         (1, "0.png: gt_label must be a list of classes, not 1"),
         (None, "gt_label must be a list"),
     ],
@@ -52,21 +52,19 @@ def test_all_bad_samples_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError) as caught:
         MultiLabelDataset(write(tmp_path, [0], [9], ["tee"], *[[4]] * 20), data_root=tmp_path)
     lines = str(caught.value).splitlines()
-    assert lines[1:3] == [
-        "    1.png: no class 9: there are 3, from 0",
-        "    2.png: no class 'tee': did you mean 'tree'?",
-    ]
+    assert lines[1].startswith("    1.png: unknown class 9")
+    assert lines[2].startswith("    2.png: unknown class 'tee'")
     assert lines[-1] == "    … and 2 more"
     assert len(lines) == 22
 
 
 def test_a_file_without_classes(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="ann.json: metainfo names no classes"):
+    with pytest.raises(ValueError, match="ann.json: metainfo has no classes"):
         MultiLabelDataset(write(tmp_path, [0], classes=()), data_root=tmp_path)
 
 
 def voc(folder: Path, **flags: str) -> Path:
-    """Writes the lists of all classes: two images without any, but for the lines given."""
+    """Write the files of all classes for two images, by default without the class."""
     lists = folder / "ImageSets/Main"
     lists.mkdir(parents=True)
     for name in VOC.METAINFO["classes"]:
@@ -84,15 +82,14 @@ def test_pascal_voc(tmp_path: Path) -> None:
     scores = dataset[0]["data_samples"].gt_score
     assert scores.dtype == torch.float32
     assert (scores[chair], scores[bottle], scores[car]) == (1, -1, 0)
-    assert list(dataset.check_annotations()) == [
-        f"sample 1: {tmp_path}/JPEGImages/000007.jpg does not exist: check data_root and data_prefix"
-    ]
+    (problem,) = dataset.check_annotations()
+    assert problem.startswith(f"sample 1: {tmp_path}/JPEGImages/000007.jpg not found")
 
 
 def test_bad_lists_of_pascal_voc(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"car_trainval.txt:1: expected an image and 1, 0 or -1, not '000005 2'"):
+    with pytest.raises(ValueError, match=r"car_trainval.txt:1: expected .* 1, 0 or -1, got '000005 2'"):
         VOC(voc(tmp_path / "a", car="000005 2\n"))
-    with pytest.raises(ValueError, match=r"car_trainval.txt is not of the same images as .*aeroplane_trainval.txt"):
+    with pytest.raises(ValueError, match=r"car_trainval.txt and .*aeroplane_trainval.txt list different images"):
         VOC(voc(tmp_path / "b", car="000005 1\n"))
     with pytest.raises(FileNotFoundError, match="aeroplane_trainval.txt"):
         VOC(tmp_path / "c")

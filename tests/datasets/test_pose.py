@@ -1,6 +1,7 @@
-"""Data sets of keypoints, and the transforms from an image and a box to a crop."""
+"""Datasets of keypoints, and the transforms of top-down pose estimation."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ GOOD = dict(
 
 
 def write(folder: Path, *changes: dict[str, Any], images: Any = None) -> Path:
-    """Writes an image and an annotation file with an annotation for each change of the good one."""
+    """Write an image and an annotation file with a modified copy of the valid annotation for each change."""
     images = images or [dict(id=7, file_name="a.png", width=20, height=12)]
     (folder / "images").mkdir(exist_ok=True)
     Image.new("RGB", (20, 12), (200, 100, 0)).save(folder / "images/a.png")
@@ -53,7 +54,7 @@ def dataset_of(folder: Path, *changes: dict[str, Any], **settings: Any) -> BaseC
     )
 
 
-def test_every_labelled_instance_is_a_sample(tmp_path: Path) -> None:
+def test_every_labeled_instance_is_a_sample(tmp_path: Path) -> None:
     dataset = dataset_of(
         tmp_path, {}, dict(iscrowd=1), dict(keypoints=[0] * 9), dict(bbox=[15, 0, 8, 5], area=None), dict(category_id=4),
         metainfo=dict(classes=("bird",)),
@@ -65,7 +66,7 @@ def test_every_labelled_instance_is_a_sample(tmp_path: Path) -> None:
     assert sample["gt_keypoints_visible"].tolist() == [[2, 1, 0]]
     assert sample["gt_areas"].tolist() == [50]
     assert Path(sample["img_path"]).name == "a.png"
-    assert dataset[1]["gt_bboxes"].tolist() == [[15, 0, 20, 5]]  # cut to the image
+    assert dataset[1]["gt_bboxes"].tolist() == [[15, 0, 20, 5]]  # clipped to the image
     assert dataset[1]["gt_areas"].tolist() == [40]
     assert dataset.get_cat_ids(0) == [0]
     meta = dataset.metainfo
@@ -88,7 +89,7 @@ def test_every_image_is_a_sample(tmp_path: Path) -> None:
     assert [few[index]["img_id"] for index in range(len(few))] == [7]
 
 
-def test_names_tell_what_a_mirror_swaps() -> None:
+def test_mirror_images_are_inferred_from_names() -> None:
     assert mirror_images(["nose", "left_eye", "right_eye", "l-ear", "r-ear", "left barb"]) == (0, 2, 1, 4, 3, 5)
     coco = CocoKeypointDataset.METAINFO
     assert mirror_images(coco["keypoints"]) == coco["flip_indices"]
@@ -96,15 +97,15 @@ def test_names_tell_what_a_mirror_swaps() -> None:
 
 
 BAD = [
-    (dict(image_id=9), "there is no image 9"),
-    (dict(category_id=5), "there is no category 5"),
-    (dict(keypoints=[1, 2, 2]), "it has 3 numbers for keypoints, not 9"),
+    (dict(image_id=9), "image_id 9 is not in the file"),
+    (dict(category_id=5), "category_id 5 is not in the file"),
+    (dict(keypoints=[1, 2, 2]), "expected 9 numbers in keypoints .*, got 3"),
     (dict(bbox=[2, 3, 0, 6]), "has no area"),
     (dict(bbox=[2, 3, 5, -6]), "has no area"),
-    (dict(bbox=[2, 3, 5]), "is not left, top, width and height"),
-    (dict(bbox=[30, 3, 5, 5]), "lies outside of the image, which is 20 wide and 12 high"),
-    (dict(keypoints=[float("nan"), 2, 2, 0, 0, 0, 0, 0, 0]), "a keypoint is no finite number"),
-    (dict(bbox=[float("inf"), 2, 2, 2]), "is not left, top, width and height"),
+    (dict(bbox=[2, 3, 5]), "does not consist of four finite numbers"),
+    (dict(bbox=[30, 3, 5, 5]), "is outside the image of width 20 and height 12"),
+    (dict(keypoints=[float("nan"), 2, 2, 0, 0, 0, 0, 0, 0]), "keypoints contain a value that is not a finite number"),
+    (dict(bbox=[float("inf"), 2, 2, 2]), "does not consist of four finite numbers"),
 ]
 
 
@@ -115,34 +116,34 @@ def test_bad_annotations_are_named_by_the_check_and_in_training(tmp_path: Path, 
     (line,) = dataset.check_annotations()
     index = len(dataset) - 1
     assert line.startswith(f"sample {index} (")
-    assert f"annotation 2: {problem}" in line or problem in line
+    assert re.search(f"annotation 2: .*{problem}", line)
     with pytest.raises(ValueError, match=f"sample {index} .*annotation 2: .*{problem}.*browse-dataset"):
         dataset[index]
 
 
 @pytest.mark.parametrize("mode", ["topdown", "bottomup"])
-def test_bad_annotations_may_be_left_out(tmp_path: Path, mode: str) -> None:
+def test_bad_annotations_may_be_skipped(tmp_path: Path, mode: str) -> None:
     dataset = dataset_of(tmp_path, {}, dict(bbox=[2, 3, 0, 6]), data_mode=mode, bad_annotations="skip")
     assert len(dataset) == 1
     assert dataset[0]["gt_bboxes"].tolist() == [[2, 3, 12, 9]]
     (line,) = dataset.check_annotations()
-    assert line.startswith("left out (") and "a.png): annotation 2: its bbox [2, 3, 0, 6]" in line
+    assert line.startswith("skipped (") and "a.png): annotation 2: its bbox [2, 3, 0, 6]" in line
 
 
-def test_strange_annotations_are_named_and_used(tmp_path: Path) -> None:
+def test_suspicious_annotations_are_reported_and_used(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, dict(bbox=[-5, 3, 30, 6]), dict(keypoints=[40, 5, 2] + [0] * 6))
     first, second = dataset.check_annotations()
-    assert "annotation 1: its bbox [-5, 3, 30, 6] reaches beyond the image, 20 wide and 12 high: it is cut" in first
-    assert "annotation 2: a labelled keypoint at (40, 5) lies outside" in second
+    assert "annotation 1: its bbox [-5, 3, 30, 6]" in first and "clipped" in first
+    assert "annotation 2: its labeled keypoint at (40, 5) is outside" in second
     assert dataset[0]["gt_bboxes"].tolist() == [[0, 3, 20, 9]]
 
 
-def test_missing_images_and_other_sizes_are_named(tmp_path: Path) -> None:
+def test_missing_images_and_size_mismatches_are_reported(tmp_path: Path) -> None:
     images = [dict(id=7, file_name="gone.png", width=20, height=12), dict(id=8, file_name="a.png", width=21, height=12)]
     dataset = dataset_of(tmp_path, {}, dict(image_id=8), images=images, pipeline=[dict(type="LoadImageFromFile")])
     first, second = dataset.check_annotations()
     assert "gone.png" in first and "check data_root" in first
-    assert "the image is (20, 12) (width, height), the annotations say (21, 12)" in second
+    assert "a.png" in second and "(20, 12)" in second and "(21, 12)" in second
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         dataset[0]
 
@@ -158,21 +159,21 @@ def test_detected_boxes(tmp_path: Path) -> None:
     assert "gt_keypoints" not in dataset[0]
     found[0]["image_id"] = 5
     (tmp_path / "found.json").write_text(json.dumps(found))
-    with pytest.raises(ValueError, match="detection 0 is in image 5"):
+    with pytest.raises(ValueError, match=r"found\.json: the image_id 5 of detection 0"):
         BaseCocoStyleDataset(bbox_file="found.json", **settings)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(data_mode="sideways"), "data_mode is 'topdown' or 'bottomup'"),
-        (dict(data_mode="bottomup", bbox_file="x"), "bbox_file is for data_mode='topdown'"),
+        (dict(data_mode="sideways"), "data_mode must be 'topdown' or 'bottomup'"),
+        (dict(data_mode="bottomup", bbox_file="x"), "bbox_file requires data_mode='topdown'"),
         (
             dict(filter_cfg=dict(min_keypoint=1)),
-            "filter_cfg has no option 'min_keypoint': did you mean 'min_keypoints'",
+            "'min_keypoint' in filter_cfg: did you mean 'min_keypoints'",
         ),
         (dict(bad_annotations="drop"), "bad_annotations must be 'raise' or 'skip'"),
-        (dict(metainfo=dict(classes=("cat",))), "has none of the classes ['cat'], only ['bird', 'tree']"),
+        (dict(metainfo=dict(classes=("cat",))), "has none of the classes ['cat']: its categories are ['bird', 'tree']"),
     ],
 )
 def test_mistaken_settings(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
@@ -198,7 +199,7 @@ def test_every_shape_is_a_sample() -> None:
 
 
 def sample(**more: Any) -> dict[str, Any]:
-    """Returns a sample whose image has a light pixel at x = 6, y = 4, its keypoint."""
+    """Return a sample whose image has a bright pixel at its keypoint, x = 6 and y = 4."""
     image = torch.zeros(3, 12, 20, dtype=torch.uint8)
     image[:, 4, 6] = 200
     return {
@@ -220,7 +221,7 @@ def test_the_crop_is_around_the_box() -> None:
     assert whole["bbox"] == (0, 0, 20, 12)
 
 
-def test_a_box_that_makes_no_sense_names_its_sample() -> None:
+def test_the_sample_of_an_invalid_box_is_named() -> None:
     with pytest.raises(ValueError, match=r"of x\.png has no area"):
         GetBBoxCenterScale()(sample(bbox=[3, 3, 3, 9], img_path="x.png"))
     two = tv_tensors.BoundingBoxes([[0.0, 0, 1, 1]] * 2, format="XYXY", canvas_size=(12, 20))
@@ -231,18 +232,18 @@ def test_a_box_that_makes_no_sense_names_its_sample() -> None:
 
 
 def test_a_crop_keeps_shapes_and_moves_annotations() -> None:
-    # The box of 6 x 6 becomes 24 x 24 pixels of an input of 48 x 24: 12 x 6 pixels of the image, 4 times as large.
+    # The 6 x 6 box is scaled by 4 to 24 x 24 pixels of the 48 x 24 input, which shows 12 x 6 pixels of the image.
     made = Compose([GetBBoxCenterScale(1.0), TopdownAffine((48, 24))])(sample())
     assert made["img"].shape == (3, 24, 48)
     assert made["gt_bboxes"].tolist() == [[12, 0, 36, 24]]
     expected = [(6 + 0.5 - 1) * 4 - 0.5, (4 + 0.5 - 2) * 4 - 0.5]
     assert made["gt_keypoints"][0, 0].tolist() == pytest.approx(expected)
     light = made["img"][0].float()
-    centre = [
+    center = [
         (light.sum(0) * torch.arange(48)).sum() / light.sum(),
         (light.sum(1) * torch.arange(24)).sum() / light.sum(),
     ]
-    assert [value.item() for value in centre] == pytest.approx(expected, abs=0.02)
+    assert [value.item() for value in center] == pytest.approx(expected, abs=0.02)
 
 
 @pytest.mark.parametrize("angle", [0.0, 30.0, -90.0])
@@ -264,7 +265,7 @@ def test_image_and_keypoints_move_together(angle: float) -> None:
         )
 
 
-def test_a_turn_is_clockwise_by_its_angle() -> None:
+def test_a_rotation_is_clockwise() -> None:
     right = {"img": torch.zeros(1, 20, 20), "bbox_center": (10.0, 10.0), "bbox_scale": (20.0, 20.0)}
     turned = TopdownAffine((20, 20))(right | {"bbox_rotation": 90.0, "gt_keypoints": torch.tensor([[[15.0, 9.5]]])})
     assert turned["gt_keypoints"][0, 0].tolist() == pytest.approx([9.5, 15.0])  # from the right to below
@@ -282,11 +283,11 @@ def test_random_crops_stay_within_their_bounds() -> None:
     assert (shifts.abs() <= torch.tensor([4.0, 2.0])).all() and 0.4 < (shifts[:, 0] == 0).float().mean() < 0.6
     assert 0.5 <= factors.min() < 0.6 and 1.8 < factors.max() <= 2
     assert angles.abs().max() <= 45 and 0.4 < (angles == 0).float().mean() < 0.6
-    with pytest.raises(ValueError, match="around 1"):
+    with pytest.raises(ValueError, match="scale_factor"):
         RandomBBoxTransform(scale_factor=(1.2, 1.5))
 
 
-def test_a_mirror_swaps_left_and_right() -> None:
+def test_a_flip_swaps_left_and_right() -> None:
     made = RandomFlip(prob=1.0)(sample())
     assert made["gt_keypoints"].tolist() == [[[10, 3], [13, 4]]]
     assert made["gt_keypoints_visible"].tolist() == [[1, 2]]
@@ -295,11 +296,11 @@ def test_a_mirror_swaps_left_and_right() -> None:
     assert RandomFlip(prob=0.0)(sample())["gt_keypoints"].tolist() == [[[6, 4], [9, 3]]]
     with pytest.raises(KeyError, match="no flip_indices"):
         RandomFlip(prob=1.0)({key: value for key, value in sample().items() if key != "flip_indices"})
-    with pytest.raises(ValueError, match="prob must lie"):
+    with pytest.raises(ValueError, match="prob must be in"):
         RandomFlip(prob=2)
 
 
-def test_the_matrix_leads_from_the_image_to_the_input_after_a_mirror_too() -> None:
+def test_the_matrix_maps_the_image_to_the_input_after_a_flip_too() -> None:
     steps = [GetBBoxCenterScale(), RandomBBoxTransform(rotate_prob=1.0), TopdownAffine((40, 30)), RandomFlip(1.0)]
     made = Compose(steps)(sample(flip_indices=(0, 1)))
     matrix = torch.tensor(made["warp_matrix"]).view(2, 3)
@@ -307,7 +308,7 @@ def test_the_matrix_leads_from_the_image_to_the_input_after_a_mirror_too() -> No
     torch.testing.assert_close(made["gt_keypoints"], expected, atol=1e-4, rtol=0)
 
 
-def test_a_warp_by_nothing_is_the_image() -> None:
+def test_a_warp_by_the_identity_is_the_image() -> None:
     image = torch.randint(0, 256, (3, 7, 9), dtype=torch.uint8)
     same = torch.eye(3, dtype=torch.float64)[:2]
     assert torch.equal(warp(image, same, (7, 9)), image)

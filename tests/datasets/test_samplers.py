@@ -1,4 +1,4 @@
-"""Orders are pinned to MMEngine's (0.10.7, seed 7, torch's Mersenne twister on the CPU)."""
+"""Expected orders are those of MMEngine 0.10.7 with seed 7 and torch's CPU generator (Mersenne Twister)."""
 
 from collections import Counter
 from itertools import islice
@@ -18,8 +18,8 @@ from trainwright.engine.registry import DATA_SAMPLERS
 FIRST_PASS = [5, 0, 3, 4, 1, 7, 9, 6, 8, 2]
 
 
-class Labelled:
-    """Ten samples of class 0, three of class 1, one of both and one of none."""
+class Labeled:
+    """Ten samples of class 0, three of class 1, one of both classes and one without a class."""
 
     labels = ([0],) * 10 + ([1],) * 3 + ([0, 1], [])
 
@@ -32,7 +32,7 @@ class Labelled:
 
 @pytest.fixture
 def as_rank(monkeypatch):
-    """Makes what it returns build a sampler as it would be on one rank of several."""
+    """Return a function that builds a sampler as on the given rank of several."""
 
     def build(make, rank, world_size):
         monkeypatch.setattr(samplers, "get_rank", lambda: rank)
@@ -105,7 +105,7 @@ def test_infinite_ranks_interleave_to_the_one_stream(as_rank, world_size):
     [
         lambda: DefaultSampler(range(10), seed=7),
         lambda: InfiniteSampler(range(10), seed=7),
-        lambda: ClassAwareSampler(Labelled(), seed=7, num_sample_class=2),
+        lambda: ClassAwareSampler(Labeled(), seed=7, num_sample_class=2),
     ],
 )
 def test_every_sampler_starts_anywhere(as_rank, make, world_size):
@@ -124,7 +124,7 @@ def test_iter_from_follows_an_overridden_order():
 
 
 def test_class_aware_takes_all_classes_equally_often():
-    sampler = ClassAwareSampler(Labelled(), seed=0)
+    sampler = ClassAwareSampler(Labeled(), seed=0)
     indices = list(sampler)
     assert len(indices) == len(sampler) == 15
     turns = [indices[start : start + 2] for start in range(0, 14, 2)]
@@ -138,7 +138,7 @@ def test_class_aware_takes_all_classes_equally_often():
 
 def test_class_aware_order_depends_on_seed_and_epoch_alone():
     def order(seed, epoch):
-        sampler = ClassAwareSampler(Labelled(), seed=seed)
+        sampler = ClassAwareSampler(Labeled(), seed=seed)
         sampler.set_epoch(epoch)
         return list(sampler)
 
@@ -148,8 +148,8 @@ def test_class_aware_order_depends_on_seed_and_epoch_alone():
 
 
 def test_class_aware_takes_some_of_a_class_in_a_row():
-    members = ClassAwareSampler(Labelled(), seed=0).members
-    indices = list(ClassAwareSampler(Labelled(), seed=0, num_sample_class=3))
+    members = ClassAwareSampler(Labeled(), seed=0).members
+    indices = list(ClassAwareSampler(Labeled(), seed=0, num_sample_class=3))
     for start in range(0, 15, 3):
         run = set(indices[start : start + 3])
         assert any(run <= set(of_class) for of_class in members.values())
@@ -157,18 +157,18 @@ def test_class_aware_takes_some_of_a_class_in_a_row():
 
 @pytest.mark.parametrize("make", [DefaultSampler, InfiniteSampler, ClassAwareSampler, RepeatAugSampler])
 def test_an_empty_dataset_is_refused(make):
-    with pytest.raises(ValueError, match="list is empty: check its paths, filters and indices"):
+    with pytest.raises(ValueError, match="list is empty"):
         make([], seed=0)
 
 
 def test_class_aware_refuses_what_it_cannot_balance():
-    class Unlabelled(Labelled):
+    class Unlabeled(Labeled):
         labels = ([], [])
 
-    with pytest.raises(ValueError, match="no sample of Unlabelled has a class"):
-        ClassAwareSampler(Unlabelled(), seed=0)
+    with pytest.raises(ValueError, match="no sample of Unlabeled has a class"):
+        ClassAwareSampler(Unlabeled(), seed=0)
     with pytest.raises(ValueError, match="at least 1, not 0"):
-        ClassAwareSampler(Labelled(), seed=0, num_sample_class=0)
+        ClassAwareSampler(Labeled(), seed=0, num_sample_class=0)
 
 
 def test_repeated_augmentation_visits_a_part_of_the_samples_several_times():
@@ -192,7 +192,7 @@ def test_the_copies_of_a_sample_go_to_different_ranks(as_rank):
 
 @pytest.mark.parametrize("name", ["DefaultSampler", "InfiniteSampler", "ClassAwareSampler", "RepeatAugSampler"])
 def test_samplers_are_found_by_name(name):
-    assert len(DATA_SAMPLERS.build({"type": name}, dataset=Labelled(), seed=1)) == 15
+    assert len(DATA_SAMPLERS.build({"type": name}, dataset=Labeled(), seed=1)) == 15
 
 
 class Sized2(list):
@@ -202,7 +202,7 @@ class Sized2(list):
         return dict(zip(("width", "height"), self[index]))
 
 
-def test_wide_and_high_images_come_in_different_batches():
+def test_landscape_and_portrait_images_are_in_different_batches():
     sizes = Sized2([(9, 5), (5, 9), (8, 5), (5, 5), (7, 5), (4, 5), (9, 3)])
     sampler = AspectRatioBatchSampler(DefaultSampler(sizes, shuffle=False), 2)
     assert list(sampler) == [[0, 2], [1, 3], [4, 6], [5]]
@@ -219,5 +219,5 @@ def test_wide_and_high_images_come_in_different_batches():
             assert len(sampler) == number
             assert len({index for batch in batches for index in batch}) == sum(map(len, batches))
         assert len({str(order) for order in orders}) > 1
-    with pytest.raises(ValueError, match="sample 0 has no width and height"):
+    with pytest.raises(ValueError, match="sample 0 has no width or height"):
         list(AspectRatioBatchSampler(DefaultSampler(Sized2([()]), shuffle=False), 1))

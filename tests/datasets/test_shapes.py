@@ -43,14 +43,14 @@ def test_circles_have_no_corners():
 
 
 def test_an_unknown_kind_is_named():
-    with pytest.raises(ValueError, match="no shape 'cube'"):
+    with pytest.raises(ValueError, match="shape 'cube'"):
         Shapes(kinds=("cube",))
 
 
-def test_only_the_annotations_that_are_asked_for_are_given():
+def test_only_the_requested_annotations_are_returned():
     some = Shapes(num_samples=1, size=32, annotations=("gt_bboxes", "gt_masks")).get_data_info(0)
     everything = Shapes(num_samples=1, size=32).get_data_info(0)
     assert {key for key in some if key.startswith("gt_")} == {"gt_bboxes", "gt_masks"}
     assert torch.equal(some["gt_masks"], everything["gt_masks"])
-    with pytest.raises(ValueError, match="there is no annotation 'gt_boxes', only gt_label"):
+    with pytest.raises(ValueError, match="annotation 'gt_boxes'.*gt_label"):
         Shapes(annotations=("gt_boxes",))

@@ -1,4 +1,4 @@
-"""Data sets of videos, the transforms that choose, decode and shape clips."""
+"""Datasets and transforms of videos."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,12 +34,12 @@ SIZE = (16, 24)  # height, width
 
 
 def frame(index: int) -> np.ndarray[Any, Any]:
-    """Returns a picture whose grey tells its number."""
+    """Return a frame whose gray level encodes its index."""
     return np.full((*SIZE, 3), 10 + 15 * index, dtype=np.uint8)
 
 
 def write_video(path: Path, number: int = FRAMES, codec: str = "ffv1", **options: Any) -> Path:
-    """Writes a real video, without loss by default."""
+    """Write a video file, lossless by default."""
     av = pytest.importorskip("av")
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
@@ -61,7 +61,7 @@ def write_frames(folder: Path, number: int = FRAMES) -> Path:
 
 
 def numbers(frames: torch.Tensor) -> list[int]:
-    """Returns which frames these are, (frames, 3, H, W)."""
+    """Return the indices of frames (frames, 3, H, W)."""
     return [round((value.item() - 10) / 15) for value in frames.float().mean((1, 2, 3))]
 
 
@@ -76,7 +76,7 @@ def test_frames_of_a_file(tmp_path: Path, name: str) -> None:
     frames = video.frames([7, 0, 7, 3])
     assert (frames.shape, frames.dtype) == ((4, 3, *SIZE), torch.uint8)
     assert numbers(frames) == [7, 0, 7, 3]
-    assert numbers(video.frames([11, 1])) == [11, 1]  # from the beginning again
+    assert numbers(video.frames([11, 1])) == [11, 1]  # seeks back to the start
     video.close()
 
 
@@ -86,19 +86,19 @@ def test_a_file_with_frames_that_need_others(tmp_path: Path) -> None:
     video.close()
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_files_that_are_not_videos(tmp_path: Path) -> None:
     pytest.importorskip("av")
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "cut.mkv").write_bytes(write_video(tmp_path / "whole.mkv").read_bytes()[:400])
-    with pytest.raises(FileNotFoundError, match=r"there is no video file .*gone\.mp4"):
+    with pytest.raises(FileNotFoundError, match=r"video file .*gone\.mp4' not found"):
         VideoFile(tmp_path / "gone.mp4")
     for name in ("text.mp4", "cut.mkv"):
         with pytest.raises(OSError, match=name.replace(".", r"\.")):
             VideoFile(tmp_path / name).frames([0])
-    with pytest.raises(FileNotFoundError, match="there is no folder of frames"):
+    with pytest.raises(FileNotFoundError, match="frame folder .*nothing' not found"):
         FrameFolder(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(OSError, match="has no images"):
+    with pytest.raises(OSError, match="no images found in .*empty"):
         FrameFolder(tmp_path / "empty")
 
 
@@ -141,10 +141,10 @@ def chosen(transform: Any, total: int, **more: Any) -> list[list[int]]:
 def test_clips_in_tests() -> None:
     assert chosen(SampleFrames(3, 2, num_clips=2, test_mode=True), 16) == [[2, 4, 6], [8, 10, 12]]
     assert chosen(SampleFrames(1, num_clips=4, test_mode=True), 8) == [[1], [3], [5], [7]]
-    # Too short: from the beginning again, or the last frame.
+    # Too short: loop, or repeat the last frame.
     assert chosen(SampleFrames(5, 1, test_mode=True), 3) == [[0, 1, 2, 0, 1]]
     assert chosen(SampleFrames(5, 1, test_mode=True, out_of_bound_opt="repeat_last"), 3) == [[0, 1, 2, 2, 2]]
-    # 30 frames in a second as if they were 10.
+    # Subsample 30 frames per second to 10.
     assert chosen(SampleFrames(3, target_fps=10, test_mode=True), 9, avg_fps=30) == [[0, 3, 6]]
     assert chosen(SampleFrames(4, target_fps=10, test_mode=True), 6, avg_fps=15) == [[0, 1, 3, 4]]
 
@@ -181,7 +181,7 @@ def test_uniform_samples_come_from_each_part() -> None:
     assert {tuple(column) for column in np.sort(clips % 4, axis=0)[[0, -1]].T} == {(0, 3)}
 
 
-def test_a_seed_decides() -> None:
+def test_samples_depend_on_the_seed() -> None:
     for transform in (SampleFrames(3), DenseSampleFrames(3, sample_range=5), UniformSample(3)):
         torch.manual_seed(3)
         first = chosen(transform, 100)
@@ -200,8 +200,8 @@ def test_a_seed_decides() -> None:
         (lambda: UniformSample(1, num_clips=0), "num_clips must be positive"),
         (lambda: FormatShape("NHWC"), "input_format must be 'NCTHW'"),
         (lambda: SampleFrames(1)({"filename": "x.mp4"}), "x.mp4 has no frames"),
-        (lambda: SampleFrames(1, target_fps=5)({"frame_dir": "x", "total_frames": 3}), "x does not say its frames in a second"),
-        (lambda: ThreeCrop(9)({"img": torch.zeros(1, 3, 8, 20), "num_clips": 1, "filename": "x.mp4"}), "x.mp4: frames of (8, 20) are smaller"),
+        (lambda: SampleFrames(1, target_fps=5)({"frame_dir": "x", "total_frames": 3}), "the frame rate of x is unknown"),
+        (lambda: ThreeCrop(9)({"img": torch.zeros(1, 3, 8, 20), "num_clips": 1, "filename": "x.mp4"}), "x.mp4: the frame size (8, 20) is smaller"),
     ],
 )  # fmt: skip
 def test_mistakes(make: Callable[[], Any], message: str) -> None:
@@ -243,7 +243,7 @@ def test_all_frames_are_treated_alike(tmp_path: Path) -> None:
         torch.testing.assert_close(other, frames[0])
 
 
-# ----------------------------------------------------------------------------------------------------------- data sets
+# ------------------------------------------------------------------------------------------------------------ datasets
 
 PIPELINE = [
     dict(type="PyAVInit"), dict(type="SampleFrames", clip_len=4, num_clips=2, test_mode=True), dict(type="PyAVDecode"),
@@ -282,7 +282,7 @@ def test_a_list_of_videos(tmp_path: Path) -> None:
     named = VideoDataset(data_root=tmp_path, ann_file="list.txt", metainfo=dict(classes=("run", "jump")))
     assert named[0]["gt_label"] == 1
     (tmp_path / "list.txt").write_text("alone\n")
-    with pytest.raises(ValueError, match=r"list\.txt:1: expected 'path label', not 'alone'"):
+    with pytest.raises(ValueError, match=r"list\.txt:1: expected 'path label', got 'alone'"):
         VideoDataset(data_root=tmp_path, ann_file="list.txt")
 
 
@@ -298,8 +298,8 @@ def test_folders_of_frames(tmp_path: Path) -> None:
     listed = RawframeDataset(ann_file="list.txt", **settings)
     assert listed[0]["total_frames"] == 12
     first, second = listed.check_annotations()
-    assert "sample 1" in first and "of 13 frames img_00013.png is missing" in first
-    assert "sample 2" in second and "there is no folder of frames" in second
+    assert "sample 1" in first and "img_00013.png is missing, expected 13 frames" in first
+    assert "sample 2" in second and "frame folder" in second and "train/none' not found" in second
     (tmp_path / "list.txt").write_text("train/run/v1 0\n")
     with pytest.raises(ValueError, match="list.txt:1: expected 'path frames label'"):
         RawframeDataset(ann_file="list.txt", **settings)
@@ -307,26 +307,26 @@ def test_folders_of_frames(tmp_path: Path) -> None:
 
 def test_bad_videos_are_named_by_the_check_and_in_training(tmp_path: Path) -> None:
     write_video(tmp_path / "good.mkv")
-    (tmp_path / "damaged.mp4").write_text("no video")
+    (tmp_path / "corrupt.mp4").write_text("no video")
     content = write_video(tmp_path / "whole.avi", codec="rawvideo", pix_fmt="bgr24").read_bytes()
     (tmp_path / "short.avi").write_bytes(content[: int(len(content) * 0.6)])
-    lines = ["good.mkv 0", "gone.mkv 0", "damaged.mp4 1", "good.mkv 7", "good.mkv dance", "short.avi 0"]
+    lines = ["good.mkv 0", "gone.mkv 0", "corrupt.mp4 1", "good.mkv 7", "good.mkv dance", "short.avi 0"]
     (tmp_path / "list.txt").write_text("\n".join(lines))
     dataset = VideoDataset(
         data_root=tmp_path, ann_file="list.txt", metainfo=dict(classes=("run", "jump")), pipeline=PIPELINE
     )
     problems = list(dataset.check_annotations())
     expected = [
-        ("sample 1", "gone.mkv"), ("sample 2", "damaged.mp4 cannot be read as a video"),
+        ("sample 1", "gone.mkv"), ("sample 2", "corrupt.mp4 cannot be read as a video"),
         ("sample 3", "the label '7' in line 4 of"), ("sample 4", "the label 'dance' in line 5 of"),
-        ("sample 5", "of 12 frames that the file announces"),
+        ("sample 5", "short.avi", "of 12 frames can be decoded"),
     ]  # fmt: skip
     assert len(problems) == len(expected)
     for problem, words in zip(problems, expected):
         assert all(word in problem for word in words), problem
     for index, error, name in (
         (1, OSError, "gone.mkv"),
-        (2, OSError, "damaged.mp4"),
+        (2, OSError, "corrupt.mp4"),
         (3, ValueError, "sample 3"),
         (4, ValueError, "sample 4"),
     ):
@@ -339,16 +339,16 @@ def test_unknown_folders_are_unknown_classes(tmp_path: Path) -> None:
     write_video(tmp_path / "swim/b.mkv")
     dataset = VideoDataset(data_root=tmp_path, metainfo=dict(classes=("run",)))
     (problem,) = dataset.check_annotations()
-    assert "b.mkv): metainfo names no class 'swim'" in problem
-    with pytest.raises(ValueError, match="no class 'swim'"):
+    assert "b.mkv): the class 'swim' is not in metainfo" in problem
+    with pytest.raises(ValueError, match="the class 'swim' is not in metainfo"):
         dataset[1]
 
 
 def test_missing_folders_and_empty_ones(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="there is no folder .*train"):
+    with pytest.raises(FileNotFoundError, match="folder .*train' not found"):
         VideoDataset(data_root=tmp_path, data_prefix=dict(filename="train"))
     (tmp_path / "train/run").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match="there are no videos in .*train: check data_root"):
+    with pytest.raises(FileNotFoundError, match="no videos found in .*train: check data_root"):
         VideoDataset(data_root=tmp_path, data_prefix=dict(filename="train"))
 
 
@@ -378,7 +378,7 @@ def test_moving_shapes_are_the_same_each_time_and_only_the_motion_tells() -> Non
 
 
 def test_mistaken_moving_shapes() -> None:
-    with pytest.raises(ValueError, match="there is no motion 'sideways'"):
+    with pytest.raises(ValueError, match="motion 'sideways'"):
         MovingShapes(motions=("sideways",))
     with pytest.raises(ValueError, match="num_frames must be at least 2"):
         MovingShapes(num_frames=1)

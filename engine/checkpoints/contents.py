@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from trainwright.engine.building import origin_of
-from trainwright.engine.config.config import Config
 from trainwright.engine.config.dump import plain_data
 from trainwright.engine.config.literals import parse_literals
-from trainwright.engine.errors import CheckpointError, ConfigFileError, Origin
+from trainwright.engine.errors import CheckpointError, ConfigFileError
 from trainwright.engine.optim.scheduler_resume import resume_param_schedulers
 from trainwright.engine.run.environment import package_version
 from trainwright.engine.run.hook import has_state
@@ -182,48 +180,6 @@ def saved_config(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
         return parse_literals(text)
     except ConfigFileError as error:
         raise CheckpointError(f"the checkpoint's config is program text, which is not run: {error.message}") from error
-
-
-def what_changed(saved: Mapping[str, Any], current: Config) -> list[str]:
-    """Compare the config of a checkpoint with the current one.
-
-    Returns:
-        ``key: old → new (file:line)`` for every value that differs.
-    """
-    before, now = dict(flattened(saved)), dict(flattened(plain_data(current.to_dict())))
-    lines = []
-    for key in sorted(before.keys() | now.keys()):
-        old, new = before.get(key, "(not set)"), now.get(key, "(not set)")
-        if old != new and key.partition(".")[0] not in ("resume", "load_from", "work_dir", "launcher"):
-            origin = origin_of_path(current, key)
-            lines.append(f"{key}: {old!r} → {new!r}" + (f" ({origin})" if origin else ""))
-    return lines
-
-
-def flattened(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values in nested containers with their dotted paths."""
-    items: Any = (
-        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else None
-    )
-    if items is None or not value:
-        yield path, value
-        return
-    for key, item in items:
-        yield from flattened(item, f"{path}.{key}" if path else str(key))
-
-
-def origin_of_path(config: Config, path: str) -> Origin | None:
-    here: Any = config
-    origin = None
-    for key in path.split("."):
-        if isinstance(here, list | tuple):
-            here = here[int(key)] if int(key) < len(here) else None
-            continue
-        if not isinstance(here, Mapping) or key not in here:
-            break
-        origin = origin_of(here, key) or origin
-        here = here[key]
-    return origin
 
 
 def load_counters(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:

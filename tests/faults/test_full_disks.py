@@ -36,7 +36,7 @@ def test_a_disk_that_is_full_for_a_while(
         process = train(config, work_dir, before=fault)
         assert process.wait() == 0, process.printed
         assert "the checkpoint of iteration 8 is NOT saved" in process.printed
-        assert ("a checkpoint takes about" in process.printed) == (not room)
+        assert ("a checkpoint needs about" in process.printed) == (not room)
         assert "the newest good one is iter_4.pth. The next save is tried as usual." in process.printed
         tally.compare("a full disk", work_dir, references[False].work_dir, most_lost=0)
 

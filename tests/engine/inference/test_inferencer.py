@@ -204,7 +204,7 @@ def test_the_config_of_an_mmengine_checkpoint_is_in_its_message_hub(tmp_path: Pa
 def test_what_cannot_be_loaded_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match="needs a model or weights"):
         Inferencer()
-    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+    with pytest.raises(CheckpointError, match="checkpoint not found"):
         Inferencer(tmp_path / "x.pth")
     torch.save({"state_dict": {}}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match="holds no config"):

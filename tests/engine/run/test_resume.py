@@ -185,7 +185,7 @@ def test_a_state_that_no_checkpoint_can_hold_is_refused_with_the_first_batch(tmp
             return {"file": object()}
 
     runner = make_runner(tmp_path, dataset=Bad(), train_cfg=dict(by_epoch=False, max_iters=9))
-    with pytest.raises(ConfigError, match="Bad: a object would need unsafe loading"):
+    with pytest.raises(ConfigError, match="Bad: .*object"):
         runner.train()
 
 

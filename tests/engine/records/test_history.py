@@ -71,9 +71,9 @@ def test_history_mistakes() -> None:
         HistoryBuffer().mean()
     with pytest.raises(ValueError, match="2 values and 1 counts"):
         HistoryBuffer([1.0, 2.0], [1])
-    with pytest.raises(ValueError, match="max_length"):
-        HistoryBuffer([1.0], [1]).mean(0)
     with pytest.raises(ValueError, match="window_size"):
+        HistoryBuffer([1.0], [1]).mean(0)
+    with pytest.raises(ValueError, match="max_length"):
         HistoryBuffer(max_length=0)
     with pytest.raises(KeyError, match="did you mean 'mean'"):
         HistoryBuffer().statistics("maen")

@@ -66,11 +66,7 @@ def collect_state(
 ) -> dict[str, Any]:
     """Return the state of a run under MMEngine's keys, and under ``trainwright`` for state that MMEngine does not save.
 
-    Args:
-        runner: the run.
-        optimizer: include the optimizer's state.
-        schedulers: include the schedulers' state.
-        meta: additional entries of ``meta``.
+    The arguments are those of :meth:`CheckpointWriter.write`.
     """
     counters = runner.state.state_dict()
     checkpoint: dict[str, Any] = {
@@ -102,11 +98,7 @@ def collect_state(
 
 
 def restore_state(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
-    """Restore the state of a run from a checkpoint of Trainwright or MMEngine.
-
-    Args:
-        runner: the run, with all its parts built.
-        checkpoint: the result of :func:`collect_state`.
+    """Restore the state of a run, with all its parts built, from a checkpoint of Trainwright or MMEngine.
 
     Raises:
         CheckpointError: the state of a part is missing or does not match, or a newer version wrote the checkpoint.
@@ -161,9 +153,7 @@ def safe_to_load(value: Any) -> Any:
 def saved_config(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the config in a checkpoint, or None if it has none. No code in it is executed.
 
-    Args:
-        checkpoint: a checkpoint that contains its config as data; or, from older versions or MMEngine, as text, from
-            which literals are parsed.
+    In checkpoints from older versions and MMEngine, the config is text, from which literals are parsed.
 
     Raises:
         CheckpointError: the text contains anything but literals.

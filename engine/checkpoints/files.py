@@ -128,9 +128,7 @@ def link_checkpoint(source: Path, target: Path) -> None:
 def write_last_checkpoint(work_dir: str | os.PathLike[str], name: str | os.PathLike[str]) -> None:
     """Record the newest checkpoint in ``work_dir/last_checkpoint``.
 
-    Args:
-        work_dir: the run's folder.
-        name: the checkpoint; a path inside ``work_dir`` is stored relative to it, so that ``work_dir`` can be moved.
+    A path inside ``work_dir`` is stored relative to it, so that ``work_dir`` can be moved.
     """
     folder = Path(work_dir).absolute()
     target = Path(name) if Path(name).is_absolute() else folder / name
@@ -233,12 +231,8 @@ def _why_not_resumable(path: Path) -> str | None:
 def downloading(url: str, what: str = "") -> Iterator[None]:
     """Convert errors of a download to torch's cache to one that names the path for the file.
 
-    Args:
-        url: address of the file.
-        what: description of the file, if the address is not enough.
-
     Raises:
-        CheckpointError: the download failed, or the file has a wrong digest.
+        CheckpointError: the download failed, or the file has a wrong digest. Its message starts with ``what``.
     """
     try:
         yield
@@ -272,8 +266,7 @@ def load_checkpoint_file(
         return _load_torchvision(text.removeprefix("torchvision://"))
     if urlparse(text).scheme in ("http", "https"):
         with downloading(text):
-            loaded = torch.hub.load_state_dict_from_url(text, map_location=map_location, weights_only=not trusted)
-        return dict(loaded)
+            return dict(torch.hub.load_state_dict_from_url(text, map_location=map_location, weights_only=not trusted))
     file = Path(path)
     if not file.is_file():
         raise CheckpointError(f"checkpoint not found: {file}")
@@ -327,7 +320,7 @@ def load_state_dict(
     strict: bool = False,
     revise_keys: Sequence[tuple[str, str]] = REVISE_KEYS,
 ) -> Fit:
-    """Load the matching weights into a module.
+    """Load the matching weights into a module, and return the mismatches.
 
     Args:
         module: the module.
@@ -335,23 +328,17 @@ def load_state_dict(
         strict: raise an error on any mismatch.
         revise_keys: pairs of (regular expression, replacement) for the names.
 
-    Returns:
-        The mismatches.
-
     Raises:
         CheckpointError: there is a mismatch and ``strict`` is set, or no weight matches.
     """
     for pattern, replacement in revise_keys:
         state_dict = {re.sub(pattern, replacement, key): value for key, value in state_dict.items()}
     own = module.state_dict()
-    wrong_shape = {
-        key: f"{tuple(value.shape)} in the file, {tuple(own[key].shape)} in the model"
-        for key, value in state_dict.items()
-        if key in own
-        and isinstance(value, torch.Tensor)
-        and isinstance(own[key], torch.Tensor)
-        and value.shape != own[key].shape
-    }
+    wrong_shape: dict[str, str] = {}
+    for key, value in state_dict.items():
+        mine = own.get(key)
+        if isinstance(value, torch.Tensor) and isinstance(mine, torch.Tensor) and value.shape != mine.shape:
+            wrong_shape[key] = f"{tuple(value.shape)} in the file, {tuple(mine.shape)} in the model"
     fitting = {key: value for key, value in state_dict.items() if key not in wrong_shape}
     result = module.load_state_dict(fitting, strict=False)
     missing = [key for key in result.missing_keys if key not in wrong_shape and not key.endswith("num_batches_tracked")]
@@ -400,10 +387,6 @@ class StandIn:
         self.__dict__.update(state)
 
 
-def _method_name(owner: Any, name: str) -> str:
-    return name
-
-
 def _safe_globals() -> list[Any]:
     """Return replacements for the classes in files of MMEngine; none of them executes code when created."""
     multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray  # type: ignore[attr-defined]
@@ -412,10 +395,11 @@ def _safe_globals() -> list[Any]:
         "mmengine.logging.message_hub.HistoryBuffer",
         "mmengine.config.config.ConfigDict",
     ]
-    stand_ins: list[Any] = [(_method_name, "builtins.getattr")]  # a HistoryBuffer contains its own methods
+    stand_ins: list[Any] = [(lambda owner, name: name, "builtins.getattr")]  # a HistoryBuffer contains its own methods
     stand_ins += [(type(name.rpartition(".")[2], (StandIn,), {}), name) for name in names]
     arrays: list[Any] = [np.ndarray, np.dtype, multiarray.scalar]
-    arrays += [(multiarray._reconstruct, f"{core}.multiarray._reconstruct") for core in ("numpy._core", "numpy.core")]
-    arrays += [(multiarray.scalar, f"{core}.multiarray.scalar") for core in ("numpy._core", "numpy.core")]
     arrays += [type(np.dtype(code)) for code in ("f8", "f4", "i8", "i4", "u1", "?")]
+    for core in ("numpy._core", "numpy.core"):
+        arrays.append((multiarray._reconstruct, f"{core}.multiarray._reconstruct"))
+        arrays.append((multiarray.scalar, f"{core}.multiarray.scalar"))
     return stand_ins + arrays

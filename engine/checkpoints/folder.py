@@ -73,11 +73,7 @@ class CheckpointFolder:
         return self.best.pop(metric, None)
 
     def missing(self, beside: Path | None = None) -> set[str]:
-        """Return the names of the files to keep that are not in the folder.
-
-        Args:
-            beside: another folder, from which missing best checkpoints are linked or copied first.
-        """
+        """Return the names of missing files, after linking or copying missing best checkpoints from ``beside``."""
         for name in self.best.values():
             if beside is not None and (beside / name).is_file() and not self.file(name).exists():
                 with suppress(OSError):  # the file stays missing
@@ -93,11 +89,7 @@ class CheckpointFolder:
             self.last = self.last_at = None
 
     def remove_obsolete(self, in_use: Collection[str] = ()) -> None:
-        """Remove obsolete files that are not in use; one that cannot be removed stays obsolete.
-
-        Args:
-            in_use: names of files that other hooks keep.
-        """
+        """Remove obsolete files except those ``in_use`` by other hooks; files that cannot be removed stay obsolete."""
         for name in [name for name in self.obsolete if name not in in_use and name not in self.names]:
             try:
                 self.file(name).unlink(missing_ok=True)
@@ -142,10 +134,5 @@ def is_file_name(name: str) -> bool:
 
 
 def best_name(metric: str, regular: str) -> str:
-    """Return the name of the best checkpoint of a metric.
-
-    Args:
-        metric: the metric.
-        regular: the name of a regular checkpoint at the same iteration.
-    """
+    """Return the name of a metric's best checkpoint, given that of a regular checkpoint at the same iteration."""
     return f"best_{metric}_{regular}".replace("/", "_").replace("\\", "_")

@@ -22,9 +22,6 @@ class CheckpointWriter:
     """A writer that saves the checkpoints of a run one at a time, inline or in the background.
 
     All ranks make the same calls; only rank 0 writes.
-
-    Args:
-        runner: the run.
     """
 
     def __init__(self, runner: "Runner") -> None:
@@ -84,7 +81,12 @@ class CheckpointWriter:
             runner.call_hook("before_save_checkpoint", checkpoint=state)
             state = map_tensors(state, self._copier.begin() if background else lambda tensor: tensor.detach().cpu())
             work_dir = runner.work_dir if newest else None
-            self._run(lambda: _write_files(state, paths, work_dir, then), background)
+            job = (state, paths, work_dir, then)
+            if background:
+                self._thread = threading.Thread(target=self._run, args=job, name="checkpoint", daemon=True)
+                self._thread.start()
+            else:
+                self._run(*job)
         self._finish = lambda: self._settle(counters if optimizer and schedulers else None, done)
         if not background:
             self.wait()
@@ -102,18 +104,11 @@ class CheckpointWriter:
         if finish is not None:
             finish()
 
-    def _run(self, job: Callable[[], None], background: bool) -> None:
-        def run() -> None:
-            try:
-                job()
-            except BaseException as error:  # re-raised by wait()
-                self._error = error
-
-        if background:
-            self._thread = threading.Thread(target=run, name="checkpoint", daemon=True)
-            self._thread.start()
-        else:
-            run()
+    def _run(self, *job: Any) -> None:
+        try:
+            _write_files(*job)
+        except BaseException as error:  # re-raised by wait()
+            self._error = error
 
     def _settle(self, counters: dict[str, int] | None, done: Callable[[OSError | None], None] | None) -> None:
         error, self._error = self._error, None

@@ -8,8 +8,6 @@ from trainwright.engine.config.config import Config
 from trainwright.engine.config.dump import plain_data
 from trainwright.engine.errors import Origin
 
-_SET_PER_START = ("resume", "load_from", "work_dir", "launcher")
-
 
 def what_changed(saved: Mapping[str, Any], current: Config) -> list[str]:
     """Compare the config in a checkpoint with the current one, except for settings of a single start like ``resume``.
@@ -21,7 +19,7 @@ def what_changed(saved: Mapping[str, Any], current: Config) -> list[str]:
     lines = []
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key, "(not set)"), now.get(key, "(not set)")
-        if old != new and key.partition(".")[0] not in _SET_PER_START:
+        if old != new and key.partition(".")[0] not in ("resume", "load_from", "work_dir", "launcher"):
             origin = origin_of_path(current, key)
             lines.append(f"{key}: {old!r} → {new!r}" + (f" ({origin})" if origin else ""))
     return lines

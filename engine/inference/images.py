@@ -61,10 +61,8 @@ def read_image(source: Any, channels: int | None = None) -> Any:
     tensor = source.as_subclass(Tensor)
     tensor = tensor.unsqueeze(0) if tensor.ndim == 2 else tensor
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3, 4, channels):
-        raise ValueError(
-            "an image must have shape (H, W), (H, W, C) as an array or (C, H, W) as a tensor, "
-            f"with 1, 3 or 4 channels; got a tensor of shape {tuple(tensor.shape)}"
-        )
+        expected = "(H, W), (H, W, C) as an array or (C, H, W) as a tensor, with 1, 3 or 4 channels"
+        raise ValueError(f"an image must have shape {expected}; got a tensor of shape {tuple(tensor.shape)}")
     return ImageTensor(_with_channels(tensor, channels))
 
 
@@ -96,17 +94,18 @@ class ImagePipeline:
         return self.has_transforms or self.shape is None or len(self.shape) == 3
 
     def __call__(self, source: Any, extra: Mapping[str, Any] | None = None) -> Any:
-        """Return the sample for an input.
+        """Return the sample for a path, PIL image, array or tensor.
 
-        Args:
-            source: a path, PIL image, array or tensor.
-            extra: additional entries of the sample for the steps, such as a box.
+        The steps also receive the entries in ``extra``, such as a box.
 
         Raises:
             ValueError: a step rejects the image, or numbers do not have the shape that the model was trained on.
         """
         if not self.takes_images:
-            return self._numbers(source)
+            numbers = torch.as_tensor(source, dtype=torch.float32)
+            if tuple(numbers.shape) != self.shape:
+                raise ValueError(f"inputs must have shape {self.shape} as in training, got {tuple(numbers.shape)}")
+            return {"inputs": numbers, "data_samples": DataSample()}
         is_path = isinstance(source, str | os.PathLike)
         sample: Any = {"img_path": os.fspath(source)} if is_path else {}
         if self.loader is not None and is_path:
@@ -136,12 +135,6 @@ class ImagePipeline:
             image = resize(image, list(self.shape[1:]), antialias=True)
         metainfo = {**sample, "img_shape": tuple(image.shape[-2:])}
         return {"inputs": image.as_subclass(Tensor), "data_samples": DataSample(metainfo=metainfo)}
-
-    def _numbers(self, source: Any) -> dict[str, Any]:
-        numbers = torch.as_tensor(source, dtype=torch.float32)
-        if tuple(numbers.shape) != self.shape:
-            raise ValueError(f"inputs must have shape {self.shape} as in training, got {tuple(numbers.shape)}")
-        return {"inputs": numbers, "data_samples": DataSample()}
 
 
 def _with_channels(image: Tensor, channels: int | None) -> Tensor:

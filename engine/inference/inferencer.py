@@ -151,9 +151,7 @@ class Inferencer:
             from rich.progress import track
 
             batches = track(batches, description="Inference", total=-(-len(items) // batch_size))
-        predictions: list[Any] = []
-        for batch in batches:
-            predictions.extend(self.forward(batch, **for_forward))
+        predictions = [sample for batch in batches for sample in self.forward(batch, **for_forward)]
         pictures = self.visualize(items, predictions, **for_visualize)
         return self.postprocess(predictions, pictures, return_datasamples, **for_postprocess)
 
@@ -282,9 +280,7 @@ class Inferencer:
             if name not in known:
                 hint = did_you_mean(name, known) or f"available: {', '.join(sorted(known))}"
                 raise ValueError(f"unknown argument {name!r} of {type(self).__name__}: {hint}")
-        first, second, third, fourth = [
-            {name: value for name, value in kwargs.items() if name in names} for names in steps
-        ]
+        first, second, third, fourth = ({name: kwargs[name] for name in kwargs if name in step} for step in steps)
         return first, second, third, fourth
 
     def _load_config(
@@ -299,9 +295,8 @@ class Inferencer:
         for entry in listed_models(str(scope)):
             if name.lower() in (listed.lower() for listed in names_of(entry)):
                 weights = entry.get("Weights")
-                folder = find_model_index(str(scope)).parent
-                file = Config.fromfile(folder / entry["Config"])
-                return file, weights[0] if isinstance(weights, list) else weights
+                file = find_model_index(str(scope)).parent / entry["Config"]
+                return Config.fromfile(file), weights[0] if isinstance(weights, list) else weights
         hint = did_you_mean(name, self.list_models(scope)) or "Inferencer.list_models() lists the known models"
         raise ValueError(f"there is no config file or model {name!r}: {hint}")
 
@@ -365,18 +360,11 @@ class Inferencer:
         return visualizer
 
 
-BaseInferencer = Inferencer
-
-"""MMEngine's name for the base class of inferencers."""
+BaseInferencer = Inferencer  # MMEngine's name for the base class of inferencers
 
 
 def config_of(checkpoint: Mapping[str, Any], name: str = "the checkpoint") -> Config:
-    """Return the config that a checkpoint was trained with, without executing code in it.
-
-    Args:
-        checkpoint: the contents of a checkpoint of Trainwright or MMEngine, loaded with
-            :func:`~trainwright.engine.checkpoints.files.load_checkpoint_file`.
-        name: of the checkpoint, for messages.
+    """Return the config of a loaded checkpoint of Trainwright or MMEngine, without executing code in it.
 
     Raises:
         CheckpointError: there is no config in it.

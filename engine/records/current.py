@@ -11,9 +11,6 @@ class CurrentMixin:
 
     A run sets its own instance as the current one while it is active, so runs in one process do not mix. Outside a run,
     a fallback is created on first access. Each direct subclass has its own instances; its subclasses share them.
-
-    Args:
-        name: name of the instance.
     """
 
     _current: ClassVar[ContextVar[Any]]
@@ -35,12 +32,7 @@ class CurrentMixin:
 
     @classmethod
     def get_instance(cls, name: str, **kwargs: Any) -> Self:
-        """Return the instance with a name: the current one, or else one created by this method.
-
-        Args:
-            name: name of the instance.
-            **kwargs: other arguments of the class, for a new instance.
-        """
+        """Return the instance with a name: the current one, or else one created by this method with ``kwargs``."""
         current = cls._current.get()
         if current is not None and current.instance_name == name:
             return current  # type: ignore[no-any-return]

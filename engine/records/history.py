@@ -112,13 +112,10 @@ class HistoryBuffer:
         return self._values[-1]
 
     def mean(self, window_size: int | None = None) -> float:
-        """Return the mean.
+        """Return the mean: the sum of the values divided by the sum of their counts, or NaN if that is 0.
 
         Args:
             window_size: number of newest values, at least 1; the whole run if None.
-
-        Returns:
-            The sum of the values divided by the sum of their counts; NaN if that is 0.
 
         Raises:
             ValueError: the history is empty, or the window is below 1.
@@ -142,10 +139,9 @@ class HistoryBuffer:
 
     @classmethod
     def register_statistics(cls, method: Callable[..., Any]) -> Callable[..., Any]:
-        """Register a statistic under the name of its function, for example for ``custom_cfg`` of a log processor.
+        """Register a function of a history as a statistic, for example for ``custom_cfg`` of a log processor.
 
-        Args:
-            method: called with the history, and with ``window_size`` if it has that argument.
+        It is called with the history, and with ``window_size`` if it has that argument.
 
         Raises:
             KeyError: a statistic with this name exists.
@@ -214,10 +210,8 @@ class Series:
 
     It stays valid as long as the hub exists, even after loading a checkpoint.
 
-    Args:
-        resumed: whether the history is part of checkpoints.
-
     Attributes:
+        resumed: whether the history is part of checkpoints.
         add: appends a value without checking it: a float, or a detached tensor of one element, which is read later.
         history: the values that have been read.
     """

@@ -62,10 +62,7 @@ class LogProcessor:
     def get_log_after_iter(self, runner: "Runner", batch_idx: int, mode: str) -> tuple[Tag, str]:
         """Return the values for backends and the log line after an iteration.
 
-        Args:
-            runner: the run.
-            batch_idx: 0-based index of the batch in its epoch.
-            mode: ``train``, ``val`` or ``test``.
+        ``batch_idx`` is the 0-based index of the batch in its epoch, and ``mode`` is ``train``, ``val`` or ``test``.
         """
         seen = batch_idx + 1
         length = num_batches(getattr(runner, f"{mode}_dataloader"))
@@ -94,25 +91,17 @@ class LogProcessor:
     ) -> tuple[Tag, str]:
         """Return the values for backends and the log line after a validation or test.
 
-        Args:
-            runner: the run.
-            batch_idx: number of batches.
-            mode: ``val`` or ``test``.
-            with_non_scalar: whether the values for backends include results that are not numbers.
-
-        Raises:
-            ValueError: an unknown ``mode``.
+        ``batch_idx`` is the number of batches, and ``mode`` must be ``val`` or ``test``. If ``with_non_scalar`` is set,
+        the values for backends include results that are not numbers.
         """
         if mode not in ("val", "test"):
             raise ValueError(f"mode must be 'val' or 'test', got {mode!r}")
         named = {_bare(entry["data_src"], mode) for entry in self.custom_cfg}
         entries = [*self.custom_cfg, *(entry for entry in _EPOCH_MEANS if entry["data_src"] not in named)]
         scalars = self._with_prefix(self._collect(runner, mode, entries, batch_idx, batch_idx), mode)
-        infos = {
-            _bare(key, mode): value
-            for key, value in runner.message_hub.runtime_info.items()
-            if key.startswith(f"{mode}/")
-        }
+        runtime_info = runner.message_hub.runtime_info.items()
+        infos = {_bare(key, mode): value for key, value in runtime_info if key.startswith(f"{mode}/")}
+        infos = self._with_prefix(infos, mode)
         infos = self._with_prefix(infos, mode)
         times = {key: scalars.pop(key) for key in list(scalars) if _bare(key, mode) in ("time", "data_time")}
 

@@ -17,28 +17,18 @@ from rich.text import Text
 from trainwright.engine.errors import did_you_mean
 from trainwright.engine.records.current import CurrentMixin
 
-_LEVEL_STYLES = {
-    "DEBUG": "green",
-    "INFO": "",
-    "WARNING": "yellow",
-    "ERROR": "bold red",
-    "CRITICAL": "bold red",
-}
+_LEVEL_STYLES = {"DEBUG": "green", "WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red"}
 
 
 class LogFormatter(logging.Formatter):
-    """A formatter for ``2024/05/01 12:00:00 - trainwright - INFO - message``, with the source location for errors.
-
-    Args:
-        datefmt: format of the time, as for ``time.strftime``.
-    """
+    """A formatter for ``2024/05/01 12:00:00 - trainwright - INFO - message``, with the source location for errors."""
 
     def __init__(self, datefmt: str) -> None:
-        super().__init__("%(asctime)s - %(name)s - %(levelname)s - %(message)s", datefmt)
-        self._second, self._time = -1, ""
+        prefix = "%(asctime)s - %(name)s - %(levelname)s"
         location = "%(pathname)s - %(funcName)s - %(lineno)d"
-        error_format = f"%(asctime)s - %(name)s - %(levelname)s - {location} - %(message)s"
-        self._for_errors = logging.Formatter(error_format, datefmt)
+        super().__init__(f"{prefix} - %(message)s", datefmt)
+        self._for_errors = logging.Formatter(f"{prefix} - {location} - %(message)s", datefmt)
+        self._second, self._time = -1, ""
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         """Return the time of a record in seconds, formatting each second only once."""
@@ -56,11 +46,7 @@ class LogFormatter(logging.Formatter):
 
 
 class ConsoleHandler(logging.Handler):
-    """A handler for a rich console: colored and above any progress bar in a terminal, plain when piped.
-
-    Args:
-        console: the console.
-    """
+    """A handler for a rich console: colored and above any progress bar in a terminal, plain when piped."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -186,11 +172,7 @@ class MMLogger(logging.Logger, CurrentMixin):
 
 
 def get_logger(name: str | None = None) -> MMLogger:
-    """Return the logger of the active run, or outside a run one that writes to the console.
-
-    Args:
-        name: name of the instance to return instead.
-    """
+    """Return the logger with a name, or that of the active run, or outside a run one that writes to the console."""
     return MMLogger.get_current_instance() if name is None else MMLogger.get_instance(name)
 
 
@@ -246,9 +228,8 @@ def _level_number(level: int | str) -> int:
 
 def _rank_and_world_size() -> tuple[int, int]:
     """Like ``get_dist_info`` in the distributed module, which would be a circular import here."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
+    is_distributed = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if is_distributed else (0, 1)
 
 
 def _path_of_rank(path: Path, rank: int) -> Path:
@@ -260,12 +241,8 @@ def _path_of_rank(path: Path, rank: int) -> Path:
 def _file_handler(path: str, mode: str, cfg: Mapping[str, Any] | None) -> logging.Handler:
     arguments = {"type": "FileHandler", "filename": path, **(cfg or {})}
     type_ = arguments.pop("type")
-    known = {
-        name: member
-        for module in (logging, logging.handlers)
-        for name, member in vars(module).items()
-        if isinstance(member, type) and issubclass(member, logging.FileHandler)
-    }
+    members = {**vars(logging), **vars(logging.handlers)}.items()
+    known = {name: cls for name, cls in members if isinstance(cls, type) and issubclass(cls, logging.FileHandler)}
     if type_ not in known:
         raise ValueError(f"unknown file handler {type_!r}: {did_you_mean(type_, known) or ', '.join(known)}")
     if type_ == "FileHandler":

@@ -33,8 +33,7 @@ class MessageHub(CurrentMixin):
             that were never passed to :meth:`update_info` are not part of checkpoints.
     """
 
-    _PENDING_LIMIT = 1024
-    """Per scalar; each pending tensor occupies 512 bytes on the device."""
+    _PENDING_LIMIT = 1024  # per scalar; each pending tensor occupies 512 bytes on the device
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -83,10 +82,8 @@ class MessageHub(CurrentMixin):
     def series(self, key: str) -> Series:
         """Return the series of a scalar, for parts that append to it in every step.
 
-        The number of its pending values is not limited: call :meth:`flush` from time to time.
-
-        Args:
-            key: name of the scalar, which is not listed until it has a value.
+        The number of its pending values is not limited: call :meth:`flush` from time to time. The scalar is not listed
+        until it has a value.
         """
         if key not in self._series:
             self._series[key] = Series()
@@ -95,9 +92,7 @@ class MessageHub(CurrentMixin):
     def update_scalars(self, log_dict: Mapping[str, Any], resumed: bool = True) -> None:
         """Append values to several scalars.
 
-        Args:
-            log_dict: by name a value, or a dictionary with ``value`` and optionally ``count``.
-            resumed: see :meth:`update_scalar`.
+        Each entry is a value, or a dictionary with ``value`` and optionally ``count``; see :meth:`update_scalar`.
 
         Raises:
             ValueError: an entry is a dictionary without ``value``.
@@ -161,20 +156,16 @@ class MessageHub(CurrentMixin):
                 except TypeError as error:
                     get_logger().warning(f"runtime info {key!r} is not saved in checkpoints: {error}")
         histories = {key: history.state_dict() for key, history in scalars.items() if self._series[key].resumed}
-        return {
-            "log_scalars": histories,
-            "runtime_info": infos,
-            "resumed_keys": dict.fromkeys([*histories, *infos], True),
-        }
+        resumed_keys = dict.fromkeys([*histories, *infos], True)
+        return {"log_scalars": histories, "runtime_info": infos, "resumed_keys": resumed_keys}
 
     def load_state_dict(self, state_dict: "Mapping[str, Any] | MessageHub") -> None:
         """Load the result of :meth:`state_dict`, or the message hub in a checkpoint of MMEngine.
 
-        Args:
-            state_dict: a state, or a hub to copy the state of.
+        It also accepts another hub.
 
         Raises:
-            ValueError: this is not the state of a hub.
+            ValueError: ``state_dict`` is not the state of a hub.
         """
         state = state_dict.state_dict() if isinstance(state_dict, MessageHub) else state_dict
         if missing := [key for key in ("log_scalars", "runtime_info", "resumed_keys") if key not in state]:

@@ -122,9 +122,7 @@ class BaseDataElement:
     def new(self, *, metainfo: dict[str, Any] | None = None, **kwargs: Any) -> Self:
         """Return an element of the same class with the same fields.
 
-        Args:
-            metainfo: replaces all meta information.
-            **kwargs: replace all data.
+        ``metainfo`` replaces all meta information, and ``kwargs`` replace all data.
         """
         element = type(self)()
         element.set_metainfo(self.metainfo if metainfo is None else metainfo)
@@ -241,8 +239,7 @@ class BaseDataElement:
         }
 
     def __repr__(self) -> str:
-        metainfo, data = _indent(_tree(self.metainfo)), _indent(_tree(dict(self.items())))
-        body = f"\n\n    META INFORMATION{metainfo}\n\n    DATA FIELDS{data}"
+        body = f"\n\n    META INFORMATION{_indented(self.metainfo)}\n\n    DATA FIELDS{_indented(dict(self.items()))}"
         return f"<{type(self).__name__}({body}\n) at {hex(id(self))}>"
 
     def _converted(self, convert: Callable[[Any], Any]) -> Self:
@@ -277,11 +274,8 @@ def _deepcopy(value: Any) -> Any:
     return copy.deepcopy(value)
 
 
-def _tree(value: Any) -> str:
-    if isinstance(value, dict):
-        return "".join(f"\n{name}: {_indent(_tree(item))}" for name, item in value.items())
-    return repr(value)
-
-
-def _indent(text: str) -> str:
+def _indented(value: Any) -> str:
+    """Return the ``repr`` of a value, and that of dictionaries as a tree."""
+    is_tree = isinstance(value, dict)
+    text = "".join(f"\n{name}: {_indented(item)}" for name, item in value.items()) if is_tree else repr(value)
     return text.replace("\n", "\n    ")

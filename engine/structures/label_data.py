@@ -10,10 +10,7 @@ class LabelData(BaseDataElement):
 
     @staticmethod
     def onehot_to_label(onehot: Tensor) -> Tensor:
-        """Return the indices of the ones, an int64 tensor of shape (number of ones,).
-
-        Args:
-            onehot: zeros and ones of shape (num_classes,).
+        """Return the indices of the ones in a tensor of shape (num_classes,), as int64 of shape (number of ones,).
 
         Raises:
             TypeError: ``onehot`` is not a tensor.
@@ -29,9 +26,7 @@ class LabelData(BaseDataElement):
     def label_to_onehot(label: Tensor, num_classes: int) -> Tensor:
         """Return a tensor of shape (num_classes,) with ones at the labels.
 
-        Args:
-            label: int64 indices below ``num_classes``, of shape (number of labels,) or ().
-            num_classes: number of classes.
+        The labels are int64 indices below ``num_classes``, of shape (number of labels,) or ().
 
         Raises:
             TypeError: ``label`` is not a tensor.

@@ -26,10 +26,7 @@ def _field(name: str, dtype: type, meaning: str) -> Any:
     def setter(self: "DataSample", value: Any) -> None:
         self.set_field(value, stored, dtype)
 
-    def deleter(self: "DataSample") -> None:
-        delattr(self, stored)
-
-    return property(getter, setter, deleter, meaning)
+    return property(getter, setter, lambda self: delattr(self, stored), meaning)
 
 
 class DataSample(BaseDataElement):
@@ -80,7 +77,7 @@ class DataSample(BaseDataElement):
 
         Raises:
             ValueError: there are no samples, or their fields or shapes differ.
-            TypeError: a field is not a tensor; numbers of instances differ, so keep those samples in a list.
+            TypeError: a field is not a tensor, such as instances, whose number differs: keep the samples in a list.
         """
         if not samples:
             raise ValueError("a batch needs at least one sample, got no samples")

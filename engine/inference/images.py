@@ -146,4 +146,4 @@ def _with_channels(image: Tensor, channels: int | None) -> Tensor:
         return image.expand(channels, -1, -1)
     from torchvision.transforms.v2.functional import rgb_to_grayscale
 
-    return rgb_to_grayscale(image) if channels == 1 else image  # type: ignore[no-any-return]
+    return rgb_to_grayscale(image) if channels == 1 else image

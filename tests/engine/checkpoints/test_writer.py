@@ -26,7 +26,7 @@ BOTH = pytest.mark.parametrize("async_save", [False, True], ids=["sync", "async"
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 120 kB."""
+    """Mount a disk of 120 kB."""
     with disk_faults.small_disk(tmp_path / "disk", 120 * 1024) as folder:
         yield folder
 

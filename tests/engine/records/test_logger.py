@@ -44,7 +44,8 @@ def test_errors_contain_their_source_location(tmp_path: Path, stream: io.StringI
     make(tmp_path, stream).error("broken")
     (line,) = lines(tmp_path)
     assert re.fullmatch(
-        TIME + r" - trainwright - ERROR - .*test_logger.py - test_errors_contain_their_source_location - \d+ - broken", line
+        TIME + r" - trainwright - ERROR - .*test_logger.py - test_errors_contain_their_source_location - \d+ - broken",
+        line,
     )
 
 

@@ -1,4 +1,4 @@
-"""Nested containers: mappings, lists and tuples, and the leaves in them."""
+"""Functions for nested containers: mappings, lists and tuples with leaves of any type."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any

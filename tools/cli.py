@@ -94,7 +94,7 @@ def print_config(arguments: argparse.Namespace) -> int:
     """Print a config with all inherited values."""
     cfg = _read(arguments.config, arguments.cfg_options)
     if arguments.origins:
-        from trainwright.engine.checkpoints.contents import flattened, origin_of_path
+        from trainwright.engine.config.compare import flattened, origin_of_path
 
         for path, value in flattened(cfg.to_dict()):
             print(f"{path} = {value!r}  # {origin_of_path(cfg, path) or 'unknown'}")

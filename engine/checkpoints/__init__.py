@@ -1,1 +1,1 @@
-"""Checkpoint files: what they hold, how they are written, and which one a run starts from."""
+"""Checkpoints: their contents, writing and reading files, and the one that a run starts from."""

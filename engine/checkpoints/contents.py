@@ -1,4 +1,4 @@
-"""What a checkpoint holds: a walk over the named parts of a run that have state, and the way back."""
+"""The contents of a checkpoint: collecting the state of a run, and restoring it."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from trainwright.engine.building import origin_of
-from trainwright.engine.config.config import Config
 from trainwright.engine.config.dump import plain_data
 from trainwright.engine.config.literals import parse_literals
-from trainwright.engine.errors import CheckpointError, ConfigFileError, Origin
+from trainwright.engine.errors import CheckpointError, ConfigFileError
 from trainwright.engine.optim.scheduler_resume import resume_param_schedulers
 from trainwright.engine.run.environment import package_version
 from trainwright.engine.run.hook import has_state
@@ -23,16 +21,16 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _OURS = "trainwright"
-_NOT_STATE = ("format", "batching", "data")  # the last two are part of "position" since version 0.1
+_NOT_STATE = ("format", "batching", "data")  # version 0.1 had the last two; they are part of "position" now
 
 
 class Part(NamedTuple):
     """A part of a run that has state.
 
     Args:
-        place: where its state lies in a checkpoint: one key for what MMEngine saves, too, and several for ours.
+        place: nested keys of its state in a checkpoint: one key if MMEngine saves it too, otherwise several.
         save: returns its state, or None if it has none at present.
-        load: takes over a state, or None where the checkpoint has none.
+        load: loads a state; called with None if the checkpoint has none.
     """
 
     place: tuple[str, ...]
@@ -41,12 +39,12 @@ class Part(NamedTuple):
 
 
 def parts(runner: "Runner") -> list[Part]:
-    """Return the parts of a run besides its model, in the order of loading: each may need those before it."""
+    """Return the parts of a run besides its model, in loading order: a part may depend on earlier ones."""
     loop = runner.train_loop
     found = [
-        Part((_OURS, "counters"), runner.state.state_dict, lambda state: None),  # load_counters() comes first
+        Part((_OURS, "counters"), runner.state.state_dict, lambda state: None),  # loaded by load_counters()
         Part((_OURS, "host_streams"), runner.seed_step.python_rng_state, lambda state: _load_python_rng(runner, state)),
-        Part(("message_hub",), runner.message_hub.state_dict, lambda state: _load_hub(runner, state)),
+        Part(("message_hub",), runner.message_hub.state_dict, partial(_load_if_saved, runner.message_hub)),
     ]
     if (wrapper := runner.optim_wrapper) is not None:
         found.append(Part(("optimizer",), wrapper.state_dict, lambda state: _load_optimizer(runner, state)))
@@ -55,7 +53,7 @@ def parts(runner: "Runner") -> list[Part]:
         place = ("param_schedulers",)
         found.append(Part(place, lambda: _scheduler_states(runner), lambda state: _load_schedulers(runner, state)))
     stateful: list[Any] = [hook for hook in runner.hooks if has_state(type(hook))]
-    found += [Part((_OURS, "hooks", hook.name), hook.state_dict, partial(_load_hook, hook)) for hook in stateful]
+    found += [Part((_OURS, "hooks", hook.name), hook.state_dict, partial(_load_if_saved, hook)) for hook in stateful]
     return found
 
 
@@ -66,13 +64,9 @@ def collect_state(
     schedulers: bool = True,
     meta: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the state of a run, under MMEngine's keys and, for what MMEngine does not save, under ``trainwright``.
+    """Return the state of a run under MMEngine's keys, and under ``trainwright`` for state that MMEngine does not save.
 
-    Args:
-        runner: the run.
-        optimizer: include the optimizer's state.
-        schedulers: include the schedulers' state.
-        meta: further entries of ``meta``.
+    The arguments are those of :meth:`CheckpointWriter.write`.
     """
     counters = runner.state.state_dict()
     checkpoint: dict[str, Any] = {
@@ -104,14 +98,10 @@ def collect_state(
 
 
 def restore_state(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
-    """Bring a run to the state in a checkpoint, one of ours or of MMEngine.
-
-    Args:
-        runner: the run, with all its parts built.
-        checkpoint: what :func:`collect_state` returned.
+    """Restore the state of a run, with all its parts built, from a checkpoint of Trainwright or MMEngine.
 
     Raises:
-        CheckpointError: a part is missing, or does not fit.
+        CheckpointError: the state of a part is missing or does not match, or a newer version wrote the checkpoint.
     """
     meta = checkpoint.get("meta", {})
     ours = checkpoint.get(_OURS)
@@ -129,15 +119,13 @@ def restore_state(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
     missing = [place[-1] for place, part in present.items() if place not in saved and part.save() is not None]
     unknown = [place[-1] for place in saved if place not in present]
     if missing:
-        runner.logger.warning("the checkpoint has no state of %s: they start afresh", ", ".join(sorted(missing)))
+        runner.logger.warning("the checkpoint has no state for %s: starting fresh", ", ".join(sorted(missing)))
     if unknown:
-        runner.logger.warning(
-            "the checkpoint has state of %s, which this run does not have", ", ".join(sorted(unknown))
-        )
+        runner.logger.warning("ignored state of parts that this run does not have: %s", ", ".join(sorted(unknown)))
 
 
 def _states(checkpoint: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield the states of the parts in a checkpoint, each with its place."""
+    """Yield the place and state of each part in a checkpoint."""
     for key in ("message_hub", "optimizer", "param_schedulers"):
         if key in checkpoint:
             yield (key,), checkpoint[key]
@@ -152,7 +140,7 @@ def _states(checkpoint: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], An
 
 
 def safe_to_load(value: Any) -> Any:
-    """Return a copy that safe loading can read: containers, numbers, strings and tensors; of all else the ``repr``."""
+    """Return a copy of containers, numbers, strings, tensors, and the ``repr`` of anything else, for safe loading."""
     if isinstance(value, Mapping):
         return {safe_to_load(key): safe_to_load(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
@@ -163,14 +151,12 @@ def safe_to_load(value: Any) -> Any:
 
 
 def saved_config(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the config in a checkpoint, or None if it has none. Nothing of it is run.
+    """Return the config in a checkpoint, or None if it has none. No code in it is executed.
 
-    Args:
-        checkpoint: one of ours, which holds the config as data; or an older one, or one of MMEngine, of whose text the
-            literals are read.
+    In checkpoints from older versions and MMEngine, the config is text, from which literals are parsed.
 
     Raises:
-        CheckpointError: the text has more than literals in it.
+        CheckpointError: the text contains anything but literals.
     """
     meta = checkpoint.get("meta") or {}
     if isinstance(data := meta.get("config"), Mapping):
@@ -181,61 +167,18 @@ def saved_config(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         return parse_literals(text)
     except ConfigFileError as error:
-        raise CheckpointError(f"the checkpoint's config is program text, which is not run: {error.message}") from error
-
-
-def what_changed(saved: Mapping[str, Any], current: Config) -> list[str]:
-    """Compare the config of a checkpoint with the current one.
-
-    Returns:
-        ``key: old → new (file:line)`` for every value that differs.
-    """
-    before, now = dict(flattened(saved)), dict(flattened(plain_data(current.to_dict())))
-    lines = []
-    for key in sorted(before.keys() | now.keys()):
-        old, new = before.get(key, "(not set)"), now.get(key, "(not set)")
-        if old != new and key.partition(".")[0] not in ("resume", "load_from", "work_dir", "launcher"):
-            origin = origin_of_path(current, key)
-            lines.append(f"{key}: {old!r} → {new!r}" + (f" ({origin})" if origin else ""))
-    return lines
-
-
-def flattened(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values in nested containers with their dotted paths."""
-    items: Any = (
-        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else None
-    )
-    if items is None or not value:
-        yield path, value
-        return
-    for key, item in items:
-        yield from flattened(item, f"{path}.{key}" if path else str(key))
-
-
-def origin_of_path(config: Config, path: str) -> Origin | None:
-    here: Any = config
-    origin = None
-    for key in path.split("."):
-        if isinstance(here, list | tuple):
-            here = here[int(key)] if int(key) < len(here) else None
-            continue
-        if not isinstance(here, Mapping) or key not in here:
-            break
-        origin = origin_of(here, key) or origin
-        here = here[key]
-    return origin
+        raise CheckpointError(f"the checkpoint's config is code, which is not executed: {error.message}") from error
 
 
 def load_counters(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
-    """Take over how far the run in a checkpoint was."""
-    meta = checkpoint.get("meta", {})
-    of_meta = {"epoch": meta.get("epoch", 0), "iter": meta.get("iter", 0), "inner_iter": 0}
-    of_meta["validated_at"] = of_meta["iter"]
-    runner.state.load_state_dict(checkpoint.get(_OURS, {}).get("counters") or of_meta)
+    """Load the progress of a run: its epoch and iteration counters."""
+    epoch, iteration = (checkpoint.get("meta", {}).get(key, 0) for key in ("epoch", "iter"))
+    from_meta = {"epoch": epoch, "iter": iteration, "inner_iter": 0, "validated_at": iteration}
+    runner.state.load_state_dict(checkpoint.get(_OURS, {}).get("counters") or from_meta)
 
 
 def _position_of_0_1(ours: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the position in the data as the cursor reads it, from a checkpoint of version 0.1."""
+    """Convert the position in the data from a checkpoint of version 0.1."""
     counters, batching = ours["counters"], ours["batching"]
     if batching["by_epoch"]:
         data_pass, batch = counters["epoch"], counters["inner_iter"]
@@ -251,21 +194,21 @@ def _load_python_rng(runner: "Runner", state: Any) -> None:
         runner.host_streams = state
 
 
-def _load_hub(runner: "Runner", state: Any) -> None:
+def _load_if_saved(part: Any, state: Any) -> None:
     if state is not None:
-        runner.message_hub.load_state_dict(state)
+        part.load_state_dict(state)
 
 
 def _load_optimizer(runner: "Runner", state: Any) -> None:
     if state is None:
         raise CheckpointError(
-            "this checkpoint has no optimizer state (save_optimizer=False, or a published file): "
-            "start from its weights with `load_from` and without `resume`"
+            "the checkpoint has no optimizer state (save_optimizer=False, or a published file): "
+            "to start from its weights, set `load_from` and not `resume`"
         )
     try:
         runner.optim_wrapper.load_state_dict(state)
     except (ValueError, KeyError) as error:
-        raise CheckpointError(f"the optimizer in the checkpoint does not fit this config's: {error}") from error
+        raise CheckpointError(f"the optimizer state in the checkpoint does not match the config: {error}") from error
 
 
 def _load_position(runner: "Runner", loop: TrainLoop, state: Any) -> None:
@@ -293,8 +236,3 @@ def _load_schedulers(runner: "Runner", saved: Any) -> None:
             current, states, optim_wrapper=optim_wrapper, path=f"param_scheduler.{name}" if name else "param_scheduler",
             epochs=runner.epoch if loop.epoch_length else None, iterations=runner.iter, epoch_length=loop.epoch_length,
         )  # fmt: skip
-
-
-def _load_hook(hook: Any, state: Any) -> None:
-    if state is not None:
-        hook.load_state_dict(state)

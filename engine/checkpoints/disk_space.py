@@ -1,4 +1,4 @@
-"""How much space a checkpoint takes, and whether the disk has it."""
+"""Estimating the size of a checkpoint, and checking the free disk space."""
 
 import errno
 import shutil
@@ -9,32 +9,31 @@ import torch
 
 from trainwright.engine.trees import tensors_in
 
-_BYTES_BESIDE_A_TENSOR = 256
+_OVERHEAD_PER_TENSOR = 256
 
 
 def bytes_of(checkpoint: Any) -> int:
-    """Return about how many bytes a checkpoint takes on the disk: its tensors, those that share memory once."""
+    """Estimate the size of a checkpoint file in bytes; memory shared between tensors counts once."""
     sizes: dict[int, int] = {}
-    number = 0
-    for tensor in tensors_in(checkpoint):
-        number += 1
-        sizes[tensor.untyped_storage()._cdata if tensor.layout == torch.strided else id(tensor)] = (
-            tensor.untyped_storage().nbytes() if tensor.layout == torch.strided else tensor.numel() * tensor.itemsize
-        )
-    return sum(sizes.values()) + number * _BYTES_BESIDE_A_TENSOR
+    tensors = list(tensors_in(checkpoint))
+    for tensor in tensors:
+        if tensor.layout == torch.strided:
+            sizes[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        else:
+            sizes[id(tensor)] = tensor.numel() * tensor.itemsize
+    return sum(sizes.values()) + len(tensors) * _OVERHEAD_PER_TENSOR
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raise the error of a full disk before anything is written, if ``needed`` bytes will not fit.
+    """Raise the error of a full disk in advance if ``needed`` bytes will not fit.
 
     Raises:
-        OSError: with ``ENOSPC``; it names what is needed and what is free.
+        OSError: with ``ENOSPC`` and the number of bytes needed and available.
     """
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise OSError(
-            errno.ENOSPC, f"a checkpoint takes about {human_bytes(needed)}, {human_bytes(free)} are free", str(folder)
-        )
+        message = f"a checkpoint needs about {human_bytes(needed)}, only {human_bytes(free)} are free"
+        raise OSError(errno.ENOSPC, message, str(folder))
 
 
 def human_bytes(number: int) -> str:

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written so that a crash leaves a good one, verified before they are trusted, read safely."""
+"""Checkpoint files: atomic writes, verification, and safe loading."""
 
 import os
 import pickle
@@ -24,57 +24,64 @@ from trainwright.engine.errors import CheckpointError
 
 LAST = "last_checkpoint"
 REVISE_KEYS: tuple[tuple[str, str], ...] = ((r"^module\.", ""),)
-_NUMBERS = count()
-_IS_FOLDER = 0x10  # for a part with this bit, PyTorch returns memory that it has not written to
+_temporary_numbers = count()
+_IS_FOLDER = 0x10  # PyTorch returns uninitialized memory for entries with this bit set
 _REGULAR = re.compile(r"(epoch|iter)_\d+\.pth")
 
 
 def save_checkpoint(checkpoint: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
-    """Writes a checkpoint so that at every moment either the old file or the whole new one is there.
+    """Write a checkpoint atomically: either the old file or the complete new one exists at any time.
 
-    It is written beside its place, flushed to the disk, and renamed. The file is a zip archive whose parts carry
-    CRC-32 sums; :func:`verify` reads them.
+    It is written to a temporary file in the same folder, flushed to disk, and renamed. The file is a zip archive whose
+    entries have CRC-32 checksums, which :func:`verify` checks.
 
     Args:
-        checkpoint: tensors, numbers, strings and containers of these: what ``torch.load(weights_only=True)`` reads.
-        path: where to; its folder is made.
+        checkpoint: tensors, numbers, strings and containers of these, as read by ``torch.load(weights_only=True)``.
+        path: file to write; its folder is created.
 
     Raises:
-        OSError: the disk is full or cannot be written; nothing is left behind.
+        OSError: the disk is full or not writable; nothing is left behind.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_path(target)
     outer = sys.exc_info()[1]
     try:
-        with temporary.open("wb") as file:
+        with _replacing(target) as temporary, temporary.open("wb") as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, RuntimeError):  # PyTorch's writer hides what the disk said
-            cause = error.__context__
-            if isinstance(cause, OSError) and cause is not outer:
-                raise cause from error
-            if "write" in str(error):
-                raise OSError(f"cannot write {target}: {error}") from error
+    except RuntimeError as error:  # PyTorch's writer hides the OSError
+        cause = error.__context__
+        if isinstance(cause, OSError) and cause is not outer:
+            raise cause from error
+        if "write" in str(error):
+            raise OSError(f"cannot write {target}: {error}") from error
         raise
-    sync_folder(target.parent)
     return target
 
 
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Yield a temporary path; its file replaces ``target`` if no error occurs."""
+    temporary = temporary_path(target)
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(target.parent)
+
+
 def temporary_path(target: Path) -> Path:
-    """Returns where to write what is going to be ``target``: beside it, and for one writer alone."""
-    return target.with_name(f".{target.name}.{next(_NUMBERS)}.{os.getpid()}.tmp")
+    """Return a path next to ``target`` that no other writer uses."""
+    return target.with_name(f".{target.name}.{next(_temporary_numbers)}.{os.getpid()}.tmp")
 
 
 def remove_leftovers(folder: Path) -> list[str]:
-    """Remove the temporary files that killed processes left in a folder of checkpoints, and return their names.
+    """Remove temporary files that killed processes left in a folder of checkpoints, and return their names.
 
-    Call it before this process saves anything there: one with its own number was left by another one before, as in
-    containers, where a program has the same number each time.
+    Call it before this process saves anything there: files with its own process id are assumed to be left over too,
+    since in a container a program gets the same id each time.
     """
     removed = []
     for path in folder.glob(".*.tmp"):
@@ -91,13 +98,13 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's
-        return True
+    except OSError:  # a process of another user
+        pass
     return True
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Makes the names in a folder as durable as the files (a no-op where the system cannot)."""
+    """Flush the entries of a folder to disk; a no-op on systems other than POSIX."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -108,69 +115,56 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def link_checkpoint(source: Path, target: Path) -> None:
-    """Give a checkpoint a second name in one step; a copy where the disk has no hard links."""
-    temporary = temporary_path(target)
-    try:
+    """Atomically give a checkpoint a second name; falls back to a copy if the disk does not support hard links."""
+    with _replacing(target) as temporary:
         try:
             os.link(source, temporary)
         except OSError:
             shutil.copy2(source, temporary)
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(target.parent)
 
 
 def write_last_checkpoint(work_dir: str | os.PathLike[str], name: str | os.PathLike[str]) -> None:
-    """Notes the newest checkpoint in ``work_dir/last_checkpoint``, by a path that survives moving ``work_dir``.
+    """Record the newest checkpoint in ``work_dir/last_checkpoint``.
 
-    Args:
-        work_dir: the run's folder.
-        name: the checkpoint; inside ``work_dir`` it is noted relative to it.
+    A path inside ``work_dir`` is stored relative to it, so that ``work_dir`` can be moved.
     """
     folder = Path(work_dir).absolute()
     target = Path(name) if Path(name).is_absolute() else folder / name
     text = str(target.relative_to(folder)) if target.is_relative_to(folder) else str(target)
-    temporary = temporary_path(folder / LAST)
-    try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / LAST)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(folder)
+    with _replacing(folder / LAST) as temporary, temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def verify(path: str | os.PathLike[str]) -> str | None:
-    """Returns what is wrong with a checkpoint file, or None: each part agrees with its sum, and PyTorch can read it."""
+    """Return why a checkpoint is unusable, or None if every checksum matches and PyTorch can read it."""
     try:
         with zipfile.ZipFile(path) as archive:
             if not any(name.endswith("data.pkl") for name in archive.namelist()):
-                return "it is no PyTorch file"
+                return "it is not a PyTorch file"
             folders = (info.filename for info in archive.infolist() if info.external_attr & _IS_FOLDER)
-            damaged = next(folders, None) or archive.testzip()
-        if damaged:
-            return f"its part {damaged} is damaged"
-        with suppress(pickle.UnpicklingError):  # classes that it does not know: it is whole all the same
+            corrupt = next(folders, None) or archive.testzip()
+        if corrupt:
+            return f"its entry {corrupt} is corrupt"
+        with suppress(pickle.UnpicklingError):  # unknown classes do not mean corruption
             torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         return None
     except FileNotFoundError:
         return "it does not exist"
-    except Exception as error:  # a damaged archive raises what it likes: BadZipFile, zlib.error, RuntimeError, …
-        return f"it is incomplete or damaged ({str(error).partition('. ')[0]})"
+    except Exception as error:  # a corrupt archive can raise almost anything: BadZipFile, zlib.error, RuntimeError, …
+        return f"it is incomplete or corrupt ({str(error).partition('. ')[0]})"
 
 
 def read_last_checkpoint(work_dir: str | os.PathLike[str]) -> Path | None:
-    """Returns the file that ``work_dir/last_checkpoint`` names, or None where there is no such note.
+    """Return the checkpoint that ``work_dir/last_checkpoint`` names, or None if that file does not exist.
 
-    One that no longer exists is looked for in ``work_dir``, by its name.
+    A checkpoint that no longer exists is looked up by its name in ``work_dir``.
 
     Raises:
-        CheckpointError: the note names no file, or leads out of ``work_dir`` by ``..``.
+        CheckpointError: the file does not name a checkpoint, or points outside ``work_dir`` with ``..``.
     """
     folder = Path(work_dir)
     try:
@@ -180,25 +174,25 @@ def read_last_checkpoint(work_dir: str | os.PathLike[str]) -> Path | None:
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"it cannot be read ({error})") from error
     if not text or not text.isprintable():
-        raise CheckpointError("it names no file")
+        raise CheckpointError("it does not name a file")
     if ".." in Path(text).parts:
-        raise CheckpointError(f"it leads out of its folder ({text})")
+        raise CheckpointError(f"it points outside its folder ({text})")
     named = folder / text
     try:
         return named if named.exists() else folder / named.name
     except OSError as error:
-        raise CheckpointError(f"it names no file ({error.strerror})") from error
+        raise CheckpointError(f"it does not name a file ({error.strerror})") from error
 
 
 def find_latest_checkpoint(work_dir: str | os.PathLike[str]) -> tuple[Path | None, list[str]]:
-    """Finds the newest checkpoint of a run that is whole.
+    """Find the newest intact checkpoint of a run.
 
-    First the one that ``last_checkpoint`` names, then every other one in ``work_dir`` and beside that one, newest
-    first. Those that are named neither ``epoch_*.pth`` nor ``iter_*.pth``, such as ``best_*.pth``, are taken if there
-    is a ``last_checkpoint`` and they hold the state of an optimizer.
+    Tried are the one that ``last_checkpoint`` names, then all others in ``work_dir`` and in the folder of that one,
+    newest first. Files not named ``epoch_*.pth`` or ``iter_*.pth``, such as ``best_*.pth``, are considered only if
+    there is a ``last_checkpoint`` and they contain optimizer state.
 
     Returns:
-        The file, or None; and for each one that was passed over a line that says why.
+        The file, or None; and a line for each skipped file with the reason.
     """
     folder = Path(work_dir)
     skipped: list[str] = []
@@ -221,28 +215,24 @@ def find_latest_checkpoint(work_dir: str | os.PathLike[str]) -> tuple[Path | Non
 
 
 def _age(path: Path) -> tuple[int, int, str]:
-    """Returns what sorts checkpoints by age: the time, and where that is the same the number in the name."""
+    """Return a sort key: the modification time, then the number in the name."""
     numbers = re.findall(r"\d+", path.name)
     return path.stat().st_mtime_ns, int(numbers[-1]) if numbers else -1, path.name
 
 
 def _why_not_resumable(path: Path) -> str | None:
     try:
-        return None if "optimizer" in load_checkpoint_file(path) else "it has no state of an optimizer"
+        return None if "optimizer" in load_checkpoint_file(path) else "it has no optimizer state"
     except CheckpointError as error:
         return str(error)
 
 
 @contextmanager
 def downloading(url: str, what: str = "") -> Iterator[None]:
-    """Turns what goes wrong with a download to torch's cache into an error that names the place for the file.
-
-    Args:
-        url: from where.
-        what: what is downloaded, if the address does not say it.
+    """Convert errors of a download to torch's cache to one that names the path for the file.
 
     Raises:
-        CheckpointError: in place of any ``OSError``, or of a wrong digest.
+        CheckpointError: the download failed, or the file has a wrong digest. Its message starts with ``what``.
     """
     try:
         yield
@@ -250,55 +240,54 @@ def downloading(url: str, what: str = "") -> Iterator[None]:
         place = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
         what = f"{what} ({url})" if what else url
         raise CheckpointError(
-            f"{what} cannot be downloaded: {error}. Where there is no network, put the file at {place} "
-            "(TORCH_HOME says where this cache is)"
+            f"{what} cannot be downloaded: {error}. Without network access, put the file at {place} "
+            "(TORCH_HOME sets the location of this cache)"
         ) from error
 
 
 def load_checkpoint_file(
     path: str | os.PathLike[str], map_location: Any = "cpu", trusted: bool = False
 ) -> dict[str, Any]:
-    """Reads a checkpoint without running code that may hide in it.
+    """Load a checkpoint without executing code in it.
 
-    Our own files hold nothing but tensors, numbers, strings and containers. Files of MMEngine are read too: the few
-    classes in them are replaced by plain stand-ins, MMEngine need not be installed.
+    Checkpoints of Trainwright contain only tensors, numbers, strings and containers. Files of MMEngine can be loaded
+    without MMEngine: the few classes in them are replaced by plain stand-ins.
 
     Args:
         path: a file; or ``http(s)://…``, downloaded once to torch's cache; or ``torchvision://resnet18``.
-        map_location: where tensors go.
-        trusted: run whatever code the file brings. Only for files whose makers you trust.
+        map_location: device for the tensors, as in ``torch.load``.
+        trusted: allow the file to execute code. Only for files from a source you trust.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or holds classes that are not on the list.
+        CheckpointError: the file is missing, corrupt, or contains classes that are not allowed.
     """
     text = str(path)
     if text.startswith("torchvision://"):
         return _load_torchvision(text.removeprefix("torchvision://"))
     if urlparse(text).scheme in ("http", "https"):
         with downloading(text):
-            loaded = torch.hub.load_state_dict_from_url(text, map_location=map_location, weights_only=not trusted)
-        return dict(loaded)
+            return dict(torch.hub.load_state_dict_from_url(text, map_location=map_location, weights_only=not trusted))
     file = Path(path)
     if not file.is_file():
-        raise CheckpointError(f"there is no checkpoint {file}")
+        raise CheckpointError(f"checkpoint not found: {file}")
     try:
         with torch.serialization.safe_globals(_safe_globals()):
             loaded = torch.load(file, map_location=map_location, weights_only=not trusted)
     except pickle.UnpicklingError as error:
         what = ", ".join(get_unsafe_globals_in_checkpoint(file)) or str(error).splitlines()[0]
         raise CheckpointError(
-            f"{file} was refused: it holds {what}, which could run code. If you trust whoever made the file, load it "
-            "once with load_checkpoint_file(path, trusted=True) and save it again with its weights alone"
+            f"{file} was not loaded: it contains {what}, which could execute code. If you trust its source, load it "
+            "with load_checkpoint_file(path, trusted=True) and save only its weights to a new file"
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError) as error:
         raise CheckpointError(f"{file} cannot be read: {verify(file) or error}") from error
     if not isinstance(loaded, dict):
-        raise CheckpointError(f"{file} holds a {type(loaded).__name__}, not a checkpoint")
+        raise CheckpointError(f"{file} contains a {type(loaded).__name__}, not a checkpoint")
     return loaded
 
 
 def get_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the weights in a checkpoint, which lie under ``state_dict``, ``model`` or ``state_dict_ema``, or bare."""
+    """Return the weights in a checkpoint: under ``state_dict``, ``model``, ``state_dict_ema``, or the whole mapping."""
     for key in ("state_dict", "model", "state_dict_ema"):
         if isinstance(checkpoint.get(key), Mapping):
             return dict(checkpoint[key])
@@ -307,11 +296,11 @@ def get_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Fit:
-    """How far weights fitted a module. It is true if anything was left out, and its text says what.
+    """The mismatches found when loading weights into a module; false if there are none.
 
     Args:
-        report: what was left out, grouped by module, as lines for the log; empty if everything fitted.
-        missing: names of the module's tensors that got no weight.
+        report: the mismatches as lines for the log, grouped by module; empty if there are none.
+        missing: names of the module's tensors that were not loaded.
     """
 
     report: str = ""
@@ -331,37 +320,31 @@ def load_state_dict(
     strict: bool = False,
     revise_keys: Sequence[tuple[str, str]] = REVISE_KEYS,
 ) -> Fit:
-    """Load weights into a module, those that fit.
+    """Load the matching weights into a module, and return the mismatches.
 
     Args:
-        module: what is loaded into.
+        module: the module.
         state_dict: weights by name.
-        strict: raise if anything does not fit.
+        strict: raise an error on any mismatch.
         revise_keys: pairs of (regular expression, replacement) for the names.
 
-    Returns:
-        What was left out.
-
     Raises:
-        CheckpointError: something does not fit and ``strict`` is set, or nothing at all fits.
+        CheckpointError: there is a mismatch and ``strict`` is set, or no weight matches.
     """
     for pattern, replacement in revise_keys:
         state_dict = {re.sub(pattern, replacement, key): value for key, value in state_dict.items()}
     own = module.state_dict()
-    wrong_shape = {
-        key: f"{tuple(value.shape)} in the file, {tuple(own[key].shape)} in the model"
-        for key, value in state_dict.items()
-        if key in own
-        and isinstance(value, torch.Tensor)
-        and isinstance(own[key], torch.Tensor)
-        and value.shape != own[key].shape
-    }
+    wrong_shape: dict[str, str] = {}
+    for key, value in state_dict.items():
+        mine = own.get(key)
+        if isinstance(value, torch.Tensor) and isinstance(mine, torch.Tensor) and value.shape != mine.shape:
+            wrong_shape[key] = f"{tuple(value.shape)} in the file, {tuple(mine.shape)} in the model"
     fitting = {key: value for key, value in state_dict.items() if key not in wrong_shape}
     result = module.load_state_dict(fitting, strict=False)
     missing = [key for key in result.missing_keys if key not in wrong_shape and not key.endswith("num_batches_tracked")]
     parts = []
     if wrong_shape:
-        parts.append("of another shape, not loaded:\n" + "\n".join(f"  {k}: {v}" for k, v in wrong_shape.items()))
+        parts.append("not loaded, shapes differ:\n" + "\n".join(f"  {k}: {v}" for k, v in wrong_shape.items()))
     if result.unexpected_keys:
         parts.append("in the file but not in the model:\n" + _grouped(result.unexpected_keys))
     if missing:
@@ -369,13 +352,13 @@ def load_state_dict(
     report = "\n".join(parts)
     nothing_fits = own and not (set(own) & set(fitting))
     if report and (strict or nothing_fits):
-        reason = "none of the weights fits the model" if nothing_fits else "the weights do not fit the model"
+        reason = "none of the weights match the model" if nothing_fits else "the weights do not match the model"
         raise CheckpointError(f"{reason}:\n{report}")
     return Fit(report, frozenset([*missing, *wrong_shape]))
 
 
 def _grouped(keys: Iterable[str]) -> str:
-    """Returns names grouped by the module that holds them: ``head.fc: weight, bias``."""
+    """Format names grouped by module, e.g. ``head.fc: weight, bias``."""
     groups: dict[str, list[str]] = defaultdict(list)
     for key in keys:
         owner, _, name = key.rpartition(".")
@@ -395,7 +378,7 @@ def _load_torchvision(name: str) -> dict[str, Any]:
 
 
 class StandIn:
-    """Stands in for an object of another framework that was pickled: its attributes, nothing else."""
+    """A replacement for a pickled object of another framework that only has its attributes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.args = args
@@ -404,22 +387,19 @@ class StandIn:
         self.__dict__.update(state)
 
 
-def _method_name(owner: Any, name: str) -> str:
-    return name
-
-
 def _safe_globals() -> list[Any]:
-    """The classes beyond tensors and containers that files of MMEngine hold; none of them runs code when it is made."""
+    """Return replacements for the classes in files of MMEngine; none of them executes code when created."""
     multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray  # type: ignore[attr-defined]
     names = [
         "mmengine.logging.history_buffer.HistoryBuffer",
         "mmengine.logging.message_hub.HistoryBuffer",
         "mmengine.config.config.ConfigDict",
     ]
-    stand_ins: list[Any] = [(_method_name, "builtins.getattr")]  # a HistoryBuffer holds methods of its own
+    stand_ins: list[Any] = [(lambda owner, name: name, "builtins.getattr")]  # a HistoryBuffer contains its own methods
     stand_ins += [(type(name.rpartition(".")[2], (StandIn,), {}), name) for name in names]
     arrays: list[Any] = [np.ndarray, np.dtype, multiarray.scalar]
-    arrays += [(multiarray._reconstruct, f"{core}.multiarray._reconstruct") for core in ("numpy._core", "numpy.core")]
-    arrays += [(multiarray.scalar, f"{core}.multiarray.scalar") for core in ("numpy._core", "numpy.core")]
     arrays += [type(np.dtype(code)) for code in ("f8", "f4", "i8", "i4", "u1", "?")]
+    for core in ("numpy._core", "numpy.core"):
+        arrays.append((multiarray._reconstruct, f"{core}.multiarray._reconstruct"))
+        arrays.append((multiarray.scalar, f"{core}.multiarray.scalar"))
     return stand_ins + arrays

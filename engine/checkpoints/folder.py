@@ -1,4 +1,4 @@
-"""The checkpoints that one hook keeps in a folder: their names, and which of them are due to be removed."""
+"""The checkpoints that one hook keeps in a folder, and those to remove."""
 
 from collections.abc import Collection
 from contextlib import suppress
@@ -9,20 +9,20 @@ from trainwright.engine.checkpoints.files import link_checkpoint
 
 
 class CheckpointFolder:
-    """The regular checkpoints, the best one of each metric and the last one, by name, so that the folder may move.
+    """The regular checkpoints, the last one and the best one per metric, by name, so that the folder can be moved.
 
     Args:
-        max_keep: how many regular ones to keep; all if not positive.
+        max_keep: number of regular checkpoints to keep; all if not positive.
 
     Attributes:
-        path: the folder, or None while nothing is saved.
+        path: the folder, or None until something is saved.
         regular: names of the regular checkpoints, oldest first.
-        best: for each metric the name of its best checkpoint.
-        best_scores: for each metric its best score.
+        best: name of the best checkpoint per metric.
+        best_scores: best score per metric.
         last: name of the newest regular checkpoint.
-        last_at: number of iterations after which it was saved.
-        obsolete: names of files that are to be removed.
-        unremoved: names of obsolete files that could not be removed, and why.
+        last_at: iteration at which it was saved.
+        obsolete: names of files to remove.
+        unremoved: errors that prevented the removal of obsolete files, by name.
     """
 
     def __init__(self, max_keep: int = -1) -> None:
@@ -35,11 +35,11 @@ class CheckpointFolder:
         self.last_at: int | None = None
         self.obsolete: list[str] = []
         self.unremoved: dict[str, OSError] = {}
-        self._before: dict[str, Any] = {}
+        self._remembered: dict[str, Any] = {}
 
     @property
     def names(self) -> set[str]:
-        """The names of the files that are kept."""
+        """Names of the files to keep."""
         return {*self.regular, *self.best.values(), *([self.last] if self.last else [])}
 
     def file(self, name: str) -> Path:
@@ -49,14 +49,12 @@ class CheckpointFolder:
 
     def add_regular(self, name: str, iteration: int) -> None:
         """Add a regular checkpoint; surplus ones become obsolete."""
-        if name in self.regular:
-            self.regular.remove(name)
-        self.regular.append(name)
+        self.regular = [*(other for other in self.regular if other != name), name]
         self.last, self.last_at = name, iteration
         self.drop_surplus()
 
     def drop_surplus(self) -> None:
-        """Mark all but the newest regular checkpoints as obsolete."""
+        """Mark all but the newest ``max_keep`` regular checkpoints as obsolete."""
         if self.max_keep > 0:
             self.obsolete += self.regular[: -self.max_keep]
             del self.regular[: -self.max_keep]
@@ -70,36 +68,28 @@ class CheckpointFolder:
         self.best[metric] = name
 
     def forget_best(self, metric: str) -> str | None:
-        """Forget the best score of a metric, and return the name of its file, which stays."""
+        """Forget the best score of a metric, and return the name of its file, which is not removed."""
         self.best_scores.pop(metric, None)
         return self.best.pop(metric, None)
 
     def missing(self, beside: Path | None = None) -> set[str]:
-        """Return the names of files that are not in the folder.
-
-        Args:
-            beside: a folder from which best checkpoints are taken over.
-        """
+        """Return the names of missing files, after linking or copying missing best checkpoints from ``beside``."""
         for name in self.best.values():
             if beside is not None and (beside / name).is_file() and not self.file(name).exists():
-                with suppress(OSError):  # it counts as missing
+                with suppress(OSError):  # the file stays missing
                     self.file(name).parent.mkdir(parents=True, exist_ok=True)
                     link_checkpoint(beside / name, self.file(name))
         return {name for name in self.names if not self.file(name).exists()}
 
     def forget(self, names: Collection[str]) -> None:
-        """Forget files, but not the best scores that they had."""
+        """Forget files, but keep their best scores."""
         self.regular = [name for name in self.regular if name not in names]
         self.best = {metric: name for metric, name in self.best.items() if name not in names}
         if self.last in names:
             self.last = self.last_at = None
 
     def remove_obsolete(self, in_use: Collection[str] = ()) -> None:
-        """Remove the obsolete files that nobody keeps; one that cannot be removed stays obsolete.
-
-        Args:
-            in_use: names of files that others keep.
-        """
+        """Remove obsolete files except those ``in_use`` by other hooks; files that cannot be removed stay obsolete."""
         for name in [name for name in self.obsolete if name not in in_use and name not in self.names]:
             try:
                 self.file(name).unlink(missing_ok=True)
@@ -109,15 +99,15 @@ class CheckpointFolder:
                 self.obsolete.remove(name)
 
     def remember(self) -> None:
-        """Remember the present state, for :meth:`undo`."""
-        self._before = self.state_dict()
+        """Remember the current state for :meth:`undo`."""
+        self._remembered = self.state_dict()
 
     def undo(self) -> None:
-        """Return to the remembered state: the checkpoints added since could not be written."""
-        self.load_state_dict(self._before)
+        """Go back to the remembered state because the checkpoints added since could not be written."""
+        self.load_state_dict(self._remembered)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the names and the best scores."""
+        """Return the names and best scores."""
         return {
             "best_scores": dict(self.best_scores),
             "best_ckpts": dict(self.best),
@@ -128,7 +118,7 @@ class CheckpointFolder:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what :meth:`state_dict` returned, without names that point outside the folder."""
+        """Load the result of :meth:`state_dict`, except names that point outside the folder."""
         self.best = {metric: name for metric, name in state["best_ckpts"].items() if is_file_name(name)}
         self.best_scores = dict(state["best_scores"])
         self.regular = [name for name in state["keep_ckpts"] if is_file_name(name)]
@@ -139,15 +129,10 @@ class CheckpointFolder:
 
 
 def is_file_name(name: str) -> bool:
-    """Return whether a name refers to a file directly in its folder."""
+    """Return whether a name refers to a file directly in the folder."""
     return name not in ("", ".", "..") and "/" not in name and "\\" not in name and "\0" not in name
 
 
 def best_name(metric: str, regular: str) -> str:
-    """Return the name of the best checkpoint of a metric.
-
-    Args:
-        metric: the metric.
-        regular: the name of a regular checkpoint of the same moment.
-    """
+    """Return the name of a metric's best checkpoint, given that of a regular checkpoint at the same iteration."""
     return f"best_{metric}_{regular}".replace("/", "_").replace("\\", "_")

@@ -1,4 +1,4 @@
-"""What a run begins with: nothing, the weights in a checkpoint, or everything in it."""
+"""The starting point of a run: nothing, the weights of a checkpoint, or its full state."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """What a run begins with.
+    """The starting point of a run.
 
     Args:
         path: the checkpoint file, or None for a run from scratch.
-        contents: what the file holds.
-        resumes: whether the run continues where the checkpoint was written; otherwise only its weights count.
+        contents: the contents of the file.
+        resumes: whether the run continues from the full state of the checkpoint, not only from its weights.
     """
 
     path: str | None = None
@@ -27,19 +27,20 @@ class StartingPoint:
 
     @classmethod
     def find(cls, work_dir: str | Path, load_from: str | None, resume: bool | str) -> "StartingPoint":
-        """Choose and read the checkpoint that a run begins with.
+        """Choose and load the checkpoint that a run starts from.
 
-        A checkpoint of the run itself comes first: ``load_from`` names what the run began with, and counts only while
-        there is nothing to resume. (A ``load_from`` in the work dir is itself a checkpoint of the run.)
+        When resuming, the run's own checkpoints take precedence over ``load_from``, which is used only if there are
+        none. A ``load_from`` in the work dir is one of the run's own checkpoints.
 
         Args:
             work_dir: the run's folder.
-            load_from: a checkpoint whose weights the run begins with.
-            resume: ``"auto"`` for the newest checkpoint in ``work_dir``, and while there is none a new run; True
-                likewise, but while there is none ``load_from`` is resumed, as in MMEngine; a path for that checkpoint.
+            load_from: a checkpoint to load the initial weights from.
+            resume: ``"auto"`` to resume from the newest checkpoint in ``work_dir``, or else to start a new run; True
+                for the same, but without a checkpoint ``load_from`` is resumed, as in MMEngine; a path to resume from
+                that checkpoint.
 
         Raises:
-            CheckpointError: the file is missing or damaged.
+            CheckpointError: the file is missing or corrupt.
         """
         if not resume:
             return cls._read(load_from, resumes=False)
@@ -49,21 +50,18 @@ class StartingPoint:
             return cls._read(load_from, resumes=True)
         newest, skipped = find_latest_checkpoint(work_dir)
         for line in skipped:
-            get_logger().warning("passed over %s", line)
+            get_logger().warning("skipped %s", line)
         if newest is not None:
             return cls._read(str(newest), resumes=True)
+        nothing = f"Nothing to resume in {work_dir}"
         if load_from is None:
-            get_logger().info("There is nothing to resume in %s: the run starts from scratch.", work_dir)
+            get_logger().info("%s: starting from scratch", nothing)
         elif resume == AUTO:
-            get_logger().info(
-                "There is nothing to resume in %s: the run starts at iteration 0 from the weights of %s.",
-                work_dir, load_from,
-            )  # fmt: skip
+            get_logger().info("%s: starting at iteration 0 from the weights of %s", nothing, load_from)
         else:
             get_logger().warning(
-                "There is nothing to resume in %s: the run of load_from, %s, is continued there. (To start at "
-                "iteration 0 from its weights: resume='auto'.)",
-                work_dir, load_from,
+                "%s: resuming from load_from, %s (to start at iteration 0 from its weights, set resume='auto')",
+                nothing, load_from,
             )  # fmt: skip
         return cls._read(load_from, resumes=load_from is not None and resume is True)
 
@@ -73,15 +71,15 @@ class StartingPoint:
 
     @property
     def seed(self) -> int | None:
-        """Seed of the run that is resumed."""
+        """Seed of the resumed run."""
         seed = self.contents.get("meta", {}).get("seed") if self.resumes else None
         return None if seed is None else int(seed)
 
     def is_resumed(self, checkpoint: Mapping[str, Any]) -> bool:
-        """Return whether ``checkpoint`` is the one that the run resumes, not one loaded for its weights."""
+        """Return whether ``checkpoint`` is the one the run resumes from, not one loaded only for its weights."""
         return self.resumes and checkpoint is self.contents
 
     def release(self) -> None:
-        """Forget all but the meta information, when everything else has been loaded."""
+        """Free everything but the meta information, once it has been loaded."""
         for key in self.contents.keys() - {"meta"}:
             del self.contents[key]

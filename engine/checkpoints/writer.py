@@ -1,4 +1,4 @@
-"""Writing a run's checkpoints: the one place that does so, and that knows which state of the run is saved."""
+"""Writing the checkpoints of a run, inline or in the background."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +19,9 @@ if TYPE_CHECKING:
 
 
 class CheckpointWriter:
-    """Writes the checkpoints of a run one after another, in place or in the background.
+    """A writer that saves the checkpoints of a run one at a time, inline or in the background.
 
-    All calls are made in every process; only the first one writes.
-
-    Args:
-        runner: the run.
+    All ranks make the same calls; only rank 0 writes.
     """
 
     def __init__(self, runner: "Runner") -> None:
@@ -37,15 +34,15 @@ class CheckpointWriter:
 
     @property
     def is_saved(self) -> bool:
-        """Whether the last complete checkpoint holds the present state of the run."""
+        """Whether the last complete checkpoint contains the current state of the run."""
         return self._saved == self._runner.state.state_dict()
 
     def mark_saved(self) -> None:
-        """Count the present state as saved: the run has just been resumed from its newest checkpoint."""
+        """Mark the current state as saved, after resuming from the newest checkpoint."""
         self._saved = self._runner.state.state_dict()
 
     def prepare(self) -> None:
-        """Wait for the previous checkpoint, and let hooks correct the state before it is decided what to write."""
+        """Wait for the previous checkpoint, and let hooks update the state before the caller decides what to write."""
         self.wait()
         self._runner.call_hook("before_snapshot")
 
@@ -61,21 +58,21 @@ class CheckpointWriter:
         then: Callable[[], None] | None = None,
         done: Callable[[OSError | None], None] | None = None,
     ) -> None:
-        """Write the state of the run, durably. Call :meth:`prepare` first.
+        """Write the state of the run and flush it to disk. Call :meth:`prepare` first.
 
         Args:
-            paths: the file, and further names for it.
+            paths: the file, and additional names for it.
             optimizer: include the state of the optimizer.
             schedulers: include the state of the schedulers.
-            meta: further entries of the checkpoint's ``meta``.
+            meta: additional entries of the checkpoint's ``meta``.
             newest: record the last path in ``last_checkpoint``.
             background: write on a thread, from a copy in host memory.
-            then: called when the file is safe, on the thread that wrote it.
-            done: called in this thread once writing has ended, at the latest by :meth:`wait`, with the error of the
-                disk if it failed.
+            then: called after the file is on disk, on the thread that wrote it.
+            done: called on the calling thread after writing, at the latest by :meth:`wait`, with the ``OSError`` if it
+                failed.
 
         Raises:
-            OSError: the disk is full or cannot be written, and there is no ``done``.
+            OSError: the disk is full or not writable, and ``done`` is None.
         """
         runner = self._runner
         counters = runner.state.state_dict()
@@ -84,7 +81,12 @@ class CheckpointWriter:
             runner.call_hook("before_save_checkpoint", checkpoint=state)
             state = map_tensors(state, self._copier.begin() if background else lambda tensor: tensor.detach().cpu())
             work_dir = runner.work_dir if newest else None
-            self._run(lambda: _write_files(state, paths, work_dir, then), background)
+            job = (state, paths, work_dir, then)
+            if background:
+                self._thread = threading.Thread(target=self._run, args=job, name="checkpoint", daemon=True)
+                self._thread.start()
+            else:
+                self._run(*job)
         self._finish = lambda: self._settle(counters if optimizer and schedulers else None, done)
         if not background:
             self.wait()
@@ -93,7 +95,7 @@ class CheckpointWriter:
         """Wait for the checkpoint that is being written.
 
         Raises:
-            Exception: whatever ended writing it, or what its ``done`` raises.
+            Exception: the error of writing it, or of its ``done``.
         """
         if self._thread is not None:
             self._thread.join()
@@ -102,18 +104,11 @@ class CheckpointWriter:
         if finish is not None:
             finish()
 
-    def _run(self, job: Callable[[], None], background: bool) -> None:
-        def run() -> None:
-            try:
-                job()
-            except BaseException as error:  # raised again by wait()
-                self._error = error
-
-        if background:
-            self._thread = threading.Thread(target=run, name="checkpoint", daemon=True)
-            self._thread.start()
-        else:
-            run()
+    def _run(self, *job: Any) -> None:
+        try:
+            _write_files(*job)
+        except BaseException as error:  # re-raised by wait()
+            self._error = error
 
     def _settle(self, counters: dict[str, int] | None, done: Callable[[OSError | None], None] | None) -> None:
         error, self._error = self._error, None
@@ -146,10 +141,10 @@ def _write_files(
 
 
 class HostCopier:
-    """Copies tensors to host memory, each time to the same: getting new memory would take ten times as long.
+    """A copier of tensors to host memory that reuses its buffers: allocating new ones takes ten times as long.
 
-    Tensors that share memory (tied weights, views) share it afterwards too, so a file of them does not grow. The
-    memory of a CUDA device is copied to pinned memory.
+    Copies of tensors that share memory (tied weights, views) share memory too, so the file does not grow. CUDA memory
+    is copied to pinned memory.
     """
 
     def __init__(self) -> None:
@@ -157,7 +152,7 @@ class HostCopier:
         self._copied: dict[int, torch.UntypedStorage] = {}
 
     def begin(self) -> Callable[[Tensor], Tensor]:
-        """Return the function that copies a tensor; it overwrites the copies made before."""
+        """Return the function that copies a tensor; it overwrites earlier copies."""
         self._copied = {}
         return self._copy
 

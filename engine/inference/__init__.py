@@ -1,1 +1,1 @@
-"""Trained models that predict."""
+"""Prediction with trained models."""

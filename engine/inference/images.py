@@ -1,4 +1,4 @@
-"""From whatever a user calls an image to what a model takes."""
+"""Convert user inputs (paths, arrays, PIL images, tensors) to model inputs."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,29 +15,29 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[str]:
-    """Returns the paths of the image files in a folder, sorted.
+    """Return the sorted paths of the image files in a folder.
 
     Raises:
         FileNotFoundError: there are none.
     """
     paths = sorted(str(path) for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
-        raise FileNotFoundError(f"no images in {folder}: files ending with {', '.join(IMAGE_SUFFIXES)} are taken")
+        raise FileNotFoundError(f"no images in {folder}: supported extensions are {', '.join(IMAGE_SUFFIXES)}")
     return paths
 
 
 def read_image(source: Any, channels: int | None = None) -> Any:
-    """Returns an image as a ``tv_tensors.Image`` of shape (C, H, W), its values as they are.
+    """Return an image as a ``tv_tensors.Image`` of shape (C, H, W), without changing its values.
 
     Args:
-        source: path of an image file; a PIL image; an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W,
-            4), RGB; or a tensor of shape (H, W) or (C, H, W).
-        channels: 1 for grey, 3 for RGB; None keeps what the image has.
+        source: path of an image file; a PIL image; an RGB array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); or
+            a tensor of shape (H, W) or (C, H, W).
+        channels: 1 for gray, 3 for RGB; None keeps the channels of the image.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        TypeError: ``source`` is none of these.
-        ValueError: an array or tensor of another shape.
+        FileNotFoundError: the file does not exist.
+        TypeError: ``source`` has another type.
+        ValueError: an array or tensor has another shape.
     """
     from PIL import Image, ImageOps
     from torchvision.transforms.v2.functional import to_image
@@ -57,26 +57,24 @@ def read_image(source: Any, channels: int | None = None) -> Any:
             source = source.transpose(2, 0, 1)
         source = torch.from_numpy(np.ascontiguousarray(source))
     if not isinstance(source, Tensor):
-        raise TypeError(f"an image is a path, a PIL image, an array or a tensor, not a {type(source).__name__}")
+        raise TypeError(f"an image must be a path, PIL image, array or tensor, got {type(source).__name__}")
     tensor = source.as_subclass(Tensor)
     tensor = tensor.unsqueeze(0) if tensor.ndim == 2 else tensor
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3, 4, channels):
-        raise ValueError(
-            "an image has the shape (H, W), or (H, W, C) as an array and (C, H, W) as a tensor, "
-            f"with 1, 3 or 4 channels; this one is a tensor of shape {tuple(tensor.shape)}"
-        )
+        expected = "(H, W), (H, W, C) as an array or (C, H, W) as a tensor, with 1, 3 or 4 channels"
+        raise ValueError(f"an image must have shape {expected}; got a tensor of shape {tuple(tensor.shape)}")
     return ImageTensor(_with_channels(tensor, channels))
 
 
 class ImagePipeline:
-    """Makes of one image of any kind the ``dict(inputs=..., data_samples=...)`` that a model takes.
+    """A pipeline that converts an image of any kind to ``dict(inputs=..., data_samples=...)`` for a model.
 
     Args:
-        transforms: the steps of a dataset's pipeline, the last of which packs. A path goes through all of
-            them; for everything else a first step that loads a file is left out.
-        shape: (channels, height, width) of the inputs that a model was trained on, where no step says it:
-            images get these channels, and without ``transforms`` this size. Inputs of another number of
-            dimensions are no images, and are handed over as float tensors.
+        transforms: the steps of a dataset's pipeline, including packing. For anything but a path, a first step that
+            loads a file is skipped.
+        shape: (channels, height, width) of the inputs that the model was trained on, if the steps do not determine it:
+            images are converted to these channels, and without ``transforms`` resized to this size. A shape with
+            another number of dimensions means that inputs are not images; they are passed on as float tensors.
     """
 
     def __init__(self, transforms: Sequence[Callable[[Any], Any]] = (), shape: Sequence[int] | None = None) -> None:
@@ -87,26 +85,27 @@ class ImagePipeline:
 
     @property
     def has_transforms(self) -> bool:
-        """Whether there are steps; without them all inputs get one shape."""
+        """Whether there are steps; without them, all inputs have the same shape."""
         return self.loader is not None or bool(self.steps)
 
     @property
     def takes_images(self) -> bool:
-        """Whether the inputs are images, rather than points or other numbers."""
+        """Whether inputs are images, rather than points or other numbers."""
         return self.has_transforms or self.shape is None or len(self.shape) == 3
 
     def __call__(self, source: Any, extra: Mapping[str, Any] | None = None) -> Any:
-        """Returns the sample for a path, a PIL image, an array or a tensor.
+        """Return the sample for a path, PIL image, array or tensor.
 
-        Args:
-            source: the image.
-            extra: what else the steps find in the sample, such as a box.
+        The steps also receive the entries in ``extra``, such as a box.
 
         Raises:
-            ValueError: a step rejects the image, or numbers have another shape than the model was trained on.
+            ValueError: a step rejects the image, or numbers do not have the shape that the model was trained on.
         """
         if not self.takes_images:
-            return self._numbers(source)
+            numbers = torch.as_tensor(source, dtype=torch.float32)
+            if tuple(numbers.shape) != self.shape:
+                raise ValueError(f"inputs must have shape {self.shape} as in training, got {tuple(numbers.shape)}")
+            return {"inputs": numbers, "data_samples": DataSample()}
         is_path = isinstance(source, str | os.PathLike)
         sample: Any = {"img_path": os.fspath(source)} if is_path else {}
         if self.loader is not None and is_path:
@@ -137,12 +136,6 @@ class ImagePipeline:
         metainfo = {**sample, "img_shape": tuple(image.shape[-2:])}
         return {"inputs": image.as_subclass(Tensor), "data_samples": DataSample(metainfo=metainfo)}
 
-    def _numbers(self, source: Any) -> dict[str, Any]:
-        numbers = torch.as_tensor(source, dtype=torch.float32)
-        if tuple(numbers.shape) != self.shape:
-            raise ValueError(f"the model was trained on inputs of shape {self.shape}, not {tuple(numbers.shape)}")
-        return {"inputs": numbers, "data_samples": DataSample()}
-
 
 def _with_channels(image: Tensor, channels: int | None) -> Tensor:
     if channels is None or channels == image.shape[0]:
@@ -153,5 +146,4 @@ def _with_channels(image: Tensor, channels: int | None) -> Tensor:
         return image.expand(channels, -1, -1)
     from torchvision.transforms.v2.functional import rgb_to_grayscale
 
-    grey: Tensor = rgb_to_grayscale(image) if channels == 1 else image
-    return grey
+    return rgb_to_grayscale(image) if channels == 1 else image

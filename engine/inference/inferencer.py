@@ -28,8 +28,7 @@ from trainwright.engine.inference.model_index import find_model_index, listed_mo
 from trainwright.engine.inference.results import as_plain
 from trainwright.engine.parts import COLLATE_FN, DATASET, VISUALIZER, setting
 from trainwright.engine.records.logger import print_log
-from trainwright.engine.registry import DATASETS, INFERENCERS, ROOT_SCOPE, TRANSFORMS, untrusted
-from trainwright.engine.registry import default_scope as in_scope
+from trainwright.engine.registry import DATASETS, INFERENCERS, ROOT_SCOPE, TRANSFORMS, default_scope, untrusted
 from trainwright.engine.run.model_setup import build_model, initialize_model
 from trainwright.engine.structures.elements import BaseDataElement
 
@@ -40,21 +39,20 @@ _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt")
 
 @INFERENCERS.register_module()
 class Inferencer:
-    """Predicts on images of any kind with a trained model.
+    """An inferencer that predicts on images with a trained model.
 
-    One checkpoint file is enough: it holds the config and the weights. Nothing in a file runs: of its config only what
-    is registered already is built, and layers, networks and transforms of PyTorch and torchvision. Import the modules
-    with your own parts first, or say that you trust the file. An image goes the way of the images that the model was
-    tested on:
+    A checkpoint file is sufficient, since it contains the config and the weights. No code in it is executed: its config
+    can only build registered components, and layers, networks and transforms of PyTorch and torchvision. Import the
+    modules with your own components first, or set ``trusted``. Images are processed like those the model was tested on:
 
-    1. through ``inference_pipeline`` or ``test_pipeline`` of the config, where there is one;
-    2. else through the pipeline of the test dataset;
-    3. else, for a dataset in memory, it gets that dataset's channels and size.
+    1. with ``inference_pipeline`` or ``test_pipeline`` of the config, if set;
+    2. otherwise with the pipeline of the test dataset;
+    3. otherwise, for a dataset in memory, by converting them to its channels and size.
 
     A subclass for another task overrides any of :meth:`preprocess`, :meth:`forward`, :meth:`visualize` and
-    :meth:`postprocess`, and lists in ``preprocess_kwargs`` and so on which arguments of a call go to which of
-    them. It may also override and call ``_inputs_to_list``, ``_get_chunk_data``, ``_dispatch_kwargs`` and the methods
-    ``_init_*``, which have the names that subclasses of MMEngine's class know them by.
+    :meth:`postprocess`, and lists the arguments of a call that each of them accepts in ``preprocess_kwargs`` and so on.
+    It may also override and call ``_inputs_to_list``, ``_get_chunk_data``, ``_dispatch_kwargs`` and the ``_init_*``
+    methods, which are named as in MMEngine.
 
     Example:
         >>> inferencer = Inferencer("work_dirs/lenet_fashion_mnist/best_accuracy_top1_epoch_8.pth")
@@ -62,20 +60,19 @@ class Inferencer:
         'Ankle boot'
 
     Args:
-        model: a config file, a config, or the name of a config that ships with Trainwright or, with
-            ``scope``, with another library; a checkpoint file stands for itself and its config; None for the
-            config in ``weights``.
-        weights: checkpoint file. Without one the weights are random, with a warning.
-        device: where to compute; the accelerator, else the CPU, if None.
-        scope: library whose registries are asked first; ``default_scope`` of the config if None.
+        model: a config file, a config, or the name of a config of Trainwright or, with ``scope``, of another library; a
+            checkpoint file for both ``weights`` and their config; None for the config in ``weights``.
+        weights: checkpoint file. Without one, the weights are random, and a warning is logged.
+        device: device for the model; if None, the accelerator or else the CPU.
+        scope: library whose registries are searched first; ``default_scope`` of the config if None.
         show_progress: show a progress bar.
-        trusted: import what the config in the checkpoint names: its ``custom_imports``, its ``default_scope``, and any
-            dotted path. A config that is given as ``model`` is trusted in any case.
+        trusted: allow the config in the checkpoint to import modules with ``custom_imports``, ``default_scope`` and
+            dotted paths. A config passed as ``model`` is always trusted.
 
     Raises:
-        ValueError: neither a model nor weights are given, or no config has this name.
-        CheckpointError: the checkpoint is missing, damaged, unsafe, without config, or does not fit.
-        UnknownTypeError: its config names something that is not registered.
+        ValueError: both model and weights are missing, or no config has this name.
+        CheckpointError: the checkpoint is missing, corrupt, unsafe, without config, or does not match the model.
+        UnknownTypeError: the config of an untrusted checkpoint names a component that is not registered.
     """
 
     preprocess_kwargs: ClassVar[set[str]] = set()
@@ -88,7 +85,7 @@ class Inferencer:
         seen: set[str] = set()
         for names in cls._kwargs_of_steps():
             if twice := seen & names:
-                raise TypeError(f"{cls.__name__}: one step only can take the arguments {', '.join(sorted(twice))}")
+                raise TypeError(f"{cls.__name__}: more than one step claims the arguments {', '.join(sorted(twice))}")
             seen |= names
 
     def __init__(
@@ -103,7 +100,7 @@ class Inferencer:
         if isinstance(model, str | os.PathLike) and Path(model).suffix in _CHECKPOINT_SUFFIXES and weights is None:
             model, weights = None, model
         if model is None and weights is None:
-            raise ValueError("an inferencer needs a model or weights: Inferencer('epoch_8.pth')")
+            raise ValueError("a model or weights are required, e.g. Inferencer('epoch_8.pth')")
         cfg, listed_weights = (None, None) if model is None else self._load_config(model, scope)
         weights = listed_weights if weights is None else weights
         checkpoint = None if weights is None else load_checkpoint_file(weights, map_location="cpu")
@@ -118,7 +115,7 @@ class Inferencer:
         self.scope = scope or cfg.get("default_scope")
         self.show_progress = show_progress
         self.dataset_meta: dict[str, Any] = {}
-        with in_scope(self.scope), nullcontext() if trusted else _from_stranger(weights):
+        with default_scope(self.scope), nullcontext() if trusted else _untrusted_file(weights):
             self.model: Any = self._init_model(cfg, checkpoint, get_device(device))
             self.dataset_meta = self._dataset_meta(cfg, checkpoint)
             self.pipeline = self._init_pipeline(cfg)
@@ -128,26 +125,24 @@ class Inferencer:
     def __call__(
         self, inputs: Any, return_datasamples: bool = False, batch_size: int = 1, **kwargs: Any
     ) -> dict[str, Any]:
-        """Predicts.
+        """Predict on one or more images.
 
         Args:
-            inputs: an image, or a list of images: paths, PIL images, RGB arrays (H, W, C) or tensors (C, H,
-                W) with values from 0 to 255; or a folder of images; or one array (N, H, W, C) or tensor (N,
-                C, H, W).
+            inputs: an image or a list of images: paths, PIL images, RGB arrays (H, W, C) or tensors (C, H, W) with
+                values from 0 to 255; or a folder of images; or an array (N, H, W, C) or tensor (N, C, H, W).
             return_datasamples: return predictions as data samples instead of dictionaries.
-            batch_size: how many images the model gets at once.
-            **kwargs: for the steps; ``out_dir`` is a folder for pictures of the predictions, ``show`` shows
-                them.
+            batch_size: number of images per batch.
+            **kwargs: arguments of the steps; ``out_dir`` is a folder to write pictures of the predictions to, and
+                ``show`` displays them.
 
         Returns:
-            ``predictions``, one for each image: for a classifier ``pred_label``, ``pred_class``,
-            ``pred_score`` (of that class) and ``pred_scores`` (of all), for a detector ``pred_instances`` (masks
-            in COCO's uncompressed RLE), for a segmentation ``pred_sem_seg`` (``label``, ``class``, ``area`` and
-            ``mask``, such an RLE, of each class); and ``visualization``, the pictures as arrays where they were asked
-            for, else an empty list.
+            ``predictions``, one per image: for a classifier ``pred_label``, ``pred_class``, ``pred_score`` (of that
+            class) and ``pred_scores`` (of all classes), for a detector ``pred_instances`` (masks in COCO's uncompressed
+            RLE), for segmentation ``pred_sem_seg`` (``label``, ``class``, ``area`` and ``mask`` in RLE per class); and
+            ``visualization``, the pictures as arrays if they were shown or written, otherwise an empty list.
 
         Raises:
-            ValueError: no step takes an argument of this name.
+            ValueError: an unknown argument.
         """
         for_preprocess, for_forward, for_visualize, for_postprocess = self._dispatch_kwargs(**kwargs)
         items = self._inputs_to_list(inputs)
@@ -156,20 +151,18 @@ class Inferencer:
             from rich.progress import track
 
             batches = track(batches, description="Inference", total=-(-len(items) // batch_size))
-        predictions: list[Any] = []
-        for batch in batches:
-            predictions.extend(self.forward(batch, **for_forward))
+        predictions = [sample for batch in batches for sample in self.forward(batch, **for_forward)]
         pictures = self.visualize(items, predictions, **for_visualize)
         return self.postprocess(predictions, pictures, return_datasamples, **for_postprocess)
 
     def preprocess(self, inputs: Sequence[Any], batch_size: int = 1, **kwargs: Any) -> Iterator[Any]:
-        """Yields batches as :meth:`forward` takes them."""
+        """Yield batches for :meth:`forward`."""
         for chunk in self._get_chunk_data(map(self.pipeline, inputs), batch_size):
             yield self.collate_fn(chunk)
 
     @torch.no_grad()
     def forward(self, inputs: Any, **kwargs: Any) -> list[Any]:
-        """Returns the model's predictions for one batch, one for each sample."""
+        """Return the model's predictions for one batch, one per sample."""
         predictions = self.model.test_step(inputs)
         samples = samples_of(predictions, inputs)
         check_number(samples, inputs, predictions)
@@ -183,21 +176,20 @@ class Inferencer:
         wait_time: float = 0,
         out_dir: str | os.PathLike[str] | None = None,
     ) -> list[np.ndarray[Any, Any]]:
-        """Draws the predictions on the images, if they are to be shown or written.
+        """Draw the predictions on the images to show or write them.
 
         Args:
             inputs: the images.
             preds: the predictions for them.
             show: show each picture.
             wait_time: seconds to show it.
-            out_dir: folder to write the pictures to, under the names of the files that the images come from,
-                or their numbers.
+            out_dir: folder to write the pictures to, named after the image files or numbered.
 
         Returns:
-            The pictures, uint8 arrays of shape (H, W, 3); empty if neither is asked for.
+            The pictures, uint8 arrays of shape (H, W, 3); empty if they are neither shown nor written.
 
         Raises:
-            ValueError: the inputs are no images, or the predictions no data samples.
+            ValueError: the inputs are not images, or the predictions are not data samples.
         """
         if not show and out_dir is None:
             return []
@@ -213,7 +205,7 @@ class Inferencer:
         return pictures
 
     def picture_of(self, source: Any) -> np.ndarray[Any, Any]:
-        """Return the image, uint8 of shape (H, W, 3), on which the prediction for an input is drawn.
+        """Return the image to draw a prediction on, uint8 of shape (H, W, 3).
 
         Raises:
             ValueError: the input is not an image.
@@ -230,22 +222,22 @@ class Inferencer:
         return_datasamples: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Returns predictions (as dictionaries unless data samples are asked for) and pictures."""
+        """Return predictions, as dictionaries unless ``return_datasamples`` is set, and pictures."""
         results = list(preds) if return_datasamples else [self.pred2dict(sample) for sample in preds]
         return {"predictions": results, "visualization": visualization}
 
     def pred2dict(self, data_sample: Any) -> Any:
-        """Returns a prediction as numbers, strings, lists and dictionaries."""
+        """Return a prediction as numbers, strings, lists and dictionaries."""
         return as_plain(data_sample, self.dataset_meta)
 
     @staticmethod
     def list_models(scope: str | None = None, patterns: str = r".*") -> list[str]:
-        """Returns the names that can be given as ``model``.
+        """Return the names that can be passed as ``model``.
 
         Args:
-            scope: an installed library that lists its models in ``model-index.yml``; if None, the configs
-                that ship with Trainwright.
-            patterns: regular expression that a name must match from its beginning.
+            scope: an installed library that lists its models in ``model-index.yml``; if None, the configs of
+                Trainwright.
+            patterns: regular expression that the start of a name must match.
 
         Raises:
             ValueError: the library is not installed, or lists no models.
@@ -265,7 +257,7 @@ class Inferencer:
         return getattr(self.pipeline, "takes_images", True)
 
     def _inputs_to_list(self, inputs: Any) -> list[Any]:
-        """Returns the single inputs in what a user handed over."""
+        """Return a list of single inputs."""
         if isinstance(inputs, str | os.PathLike):
             return list_images(inputs) if Path(inputs).is_dir() else [inputs]
         if isinstance(inputs, np.ndarray | Tensor):
@@ -275,28 +267,26 @@ class Inferencer:
         return list(inputs) if isinstance(inputs, list | tuple) else [inputs]
 
     def _get_chunk_data(self, inputs: Iterable[Any], chunk_size: int) -> Iterator[list[Any]]:
-        """Yields lists of ``chunk_size`` items; the last may be shorter."""
+        """Yield lists of ``chunk_size`` items; the last may be shorter."""
         remaining = iter(inputs)
         while chunk := list(islice(remaining, chunk_size)):
             yield chunk
 
     def _dispatch_kwargs(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Returns the arguments of a call that go to each of the four steps."""
+        """Return the arguments of a call for each of the four steps."""
         steps = self._kwargs_of_steps()
         known = set().union(*steps)
         for name in kwargs:
             if name not in known:
-                hint = did_you_mean(name, known) or f"there are {', '.join(sorted(known))}"
-                raise ValueError(f"{type(self).__name__} takes no argument {name!r}: {hint}")
-        first, second, third, fourth = [
-            {name: value for name, value in kwargs.items() if name in names} for names in steps
-        ]
+                hint = did_you_mean(name, known) or f"available: {', '.join(sorted(known))}"
+                raise ValueError(f"unknown argument {name!r} of {type(self).__name__}: {hint}")
+        first, second, third, fourth = ({name: kwargs[name] for name in kwargs if name in step} for step in steps)
         return first, second, third, fourth
 
     def _load_config(
         self, model: str | os.PathLike[str] | ConfigLike, scope: str | None
     ) -> tuple[ConfigLike, str | None]:
-        """Returns a config, and the weights that a library lists for it."""
+        """Return a config, and the weights that a library lists for it."""
         if isinstance(model, Mapping):
             return copy.deepcopy(model) if isinstance(model, Config | ConfigDict) else ConfigDict(model), None
         name = os.fspath(model)
@@ -305,42 +295,37 @@ class Inferencer:
         for entry in listed_models(str(scope)):
             if name.lower() in (listed.lower() for listed in names_of(entry)):
                 weights = entry.get("Weights")
-                folder = find_model_index(str(scope)).parent
-                file = Config.fromfile(folder / entry["Config"])
-                return file, weights[0] if isinstance(weights, list) else weights
-        hint = did_you_mean(name, self.list_models(scope)) or "Inferencer.list_models() lists those that are known"
-        raise ValueError(f"there is no config file and no model {name!r}: {hint}")
+                file = find_model_index(str(scope)).parent / entry["Config"]
+                return Config.fromfile(file), weights[0] if isinstance(weights, list) else weights
+        hint = did_you_mean(name, self.list_models(scope)) or "Inferencer.list_models() lists the known models"
+        raise ValueError(f"there is no config file or model {name!r}: {hint}")
 
     def _init_model(self, cfg: ConfigLike, checkpoint: Mapping[str, Any] | None, device: torch.device) -> Any:
-        """Returns the model with its weights on the device, in evaluation mode."""
+        """Return the model with its weights on the device, in evaluation mode."""
         if "model" not in cfg:
             raise ConfigError("model", "the config has no model")
         if isinstance(cfg["model"], str):
-            message = f"the run was given an object, {cfg['model']}, so the checkpoint cannot say how to build it"
             raise CheckpointError(
-                f"model: {message}: give the config as well, Inferencer(dict(model=...), weights=...)"
+                f"model: the run used an object, {cfg['model']}, so the checkpoint does not contain its config: "
+                "pass it as well, Inferencer(dict(model=...), weights=...)"
             )
         model = build_model(cfg["model"], cfg.get("data_preprocessor"), weights_follow=checkpoint is not None)
         self._load_weights_to_model(model, checkpoint, cfg)
         return model.to(device).eval()
 
     def _load_weights_to_model(self, model: nn.Module, checkpoint: Mapping[str, Any] | None, cfg: ConfigLike) -> None:
-        """Loads the weights of a checkpoint; what does not fit is logged."""
+        """Load the weights of a checkpoint, and log mismatches."""
         if checkpoint is None:
-            print_log(
-                "no weights are given: the predictions come from a model with random weights",
-                "current",
-                logging.WARNING,
-            )
-        else:
-            fit = load_state_dict(model, get_state_dict(checkpoint))
-            initialize_model(model, fit.missing)
-            if fit:
-                load_state_dict(model, get_state_dict(checkpoint))
-                print_log(f"the checkpoint does not fit the model in all:\n{fit}", "current", logging.WARNING)
+            print_log("no weights: predictions are from a model with random weights", "current", logging.WARNING)
+            return
+        fit = load_state_dict(model, get_state_dict(checkpoint))
+        initialize_model(model, fit.missing)
+        if fit:
+            load_state_dict(model, get_state_dict(checkpoint))
+            print_log(f"the checkpoint does not match the model completely:\n{fit}", "current", logging.WARNING)
 
     def _dataset_meta(self, cfg: ConfigLike, checkpoint: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Returns what the checkpoint says about the dataset, or else the class of the test dataset."""
+        """Return the meta information on the dataset from the checkpoint, or else from the test dataset's class."""
         if checkpoint is not None and (saved := (checkpoint.get("meta") or {}).get("dataset_meta")):
             return dict(saved)
         dataset = _test_dataset(cfg)
@@ -351,74 +336,65 @@ class Inferencer:
         return {**getattr(dataset_class, "METAINFO", {}), **(dataset.get("metainfo") or {})}
 
     def _init_pipeline(self, cfg: ConfigLike) -> Callable[[Any], Any]:
-        """Returns what makes a sample of one input."""
+        """Return the function that converts an input to a sample."""
         dataset = _test_dataset(cfg)
-        steps = (
-            setting(cfg, "inference_pipeline") or setting(cfg, "test_pipeline") or (dataset or {}).get("pipeline") or ()
-        )
-        transforms = [TRANSFORMS.build(step) for step in steps]
+        steps = setting(cfg, "inference_pipeline") or setting(cfg, "test_pipeline") or (dataset or {}).get("pipeline")
+        transforms = [TRANSFORMS.build(step) for step in steps or ()]
         shape = self.dataset_meta.get("image_shape")
         if shape is None and not transforms:
             shape = _shape_of_inputs(dataset)
         return ImagePipeline(transforms, shape)
 
     def _init_collate(self, cfg: ConfigLike) -> Callable[[list[Any]], Any]:
-        """Returns what makes a batch of samples: the test loader's, or one that stacks equal shapes."""
+        """Return the collate function: the test data loader's, or one that stacks equal shapes."""
         one_shape = isinstance(self.pipeline, ImagePipeline) and not self.pipeline.has_transforms
         default = "default_collate" if one_shape else "pseudo_collate"
         collate = (cfg.get("test_dataloader") or {}).get("collate_fn") or default
         return COLLATE_FN.build(collate, path="test_dataloader.collate_fn")  # type: ignore[no-any-return]
 
     def _init_visualizer(self, cfg: ConfigLike) -> Any:
-        """Returns a visualizer that draws, and writes to no backend."""
+        """Return a visualizer without backends."""
         options = {**(cfg.get("visualizer") or {}), "name": "inference"}
         visualizer = VISUALIZER.build({key: value for key, value in options.items() if key != "vis_backends"})
         visualizer.dataset_meta = self.dataset_meta
         return visualizer
 
 
-BaseInferencer = Inferencer
-
-"""MMEngine's name for the class that inferencers of other tasks inherit from."""
+BaseInferencer = Inferencer  # MMEngine's name for the base class of inferencers
 
 
 def config_of(checkpoint: Mapping[str, Any], name: str = "the checkpoint") -> Config:
-    """Return the config that a checkpoint was trained with. It is read as data: nothing of it runs.
-
-    Args:
-        checkpoint: what :func:`~trainwright.engine.checkpoints.files.load_checkpoint_file` read, of Trainwright or
-            MMEngine.
-        name: of the checkpoint, for messages.
+    """Return the config of a loaded checkpoint of Trainwright or MMEngine, without executing code in it.
 
     Raises:
-        CheckpointError: it holds no config.
+        CheckpointError: there is no config in it.
     """
-    hint = f"give the config as well, Inferencer('config.py', {name!r})"
+    hint = f"pass the config as well, Inferencer('config.py', {name!r})"
     try:
         keys = saved_config(checkpoint)
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}; {hint}") from error
     if not keys:
-        raise CheckpointError(f"{name} holds no config: {hint}")
+        raise CheckpointError(f"there is no config in {name}: {hint}")
     return Config(keys)
 
 
 @contextmanager
-def _from_stranger(file: Any) -> Iterator[None]:
-    """While active, only what is registered can be built from a config, and the error about anything else says why."""
+def _untrusted_file(file: Any) -> Iterator[None]:
+    """Only allow registered components to be built from a config, and explain this in errors."""
     try:
         with untrusted():
             yield
     except UnknownTypeError as error:
         error.hint += (
-            f"\nthe config comes from {file}, and nothing that a checkpoint names is imported: import the module that "
-            "registers it first, give the config as well, or say trusted=True if you trust the file"
+            f"\nthe config is from {file}, and modules named in a checkpoint are not imported: import the module that "
+            "registers it first, pass the config as well, or set trusted=True if you trust the file"
         )
         raise
 
 
 def _test_dataset(cfg: ConfigLike) -> Mapping[str, Any] | None:
-    """Returns the config of the test (or validation) dataset, inside of any wrappers."""
+    """Return the config of the test (or validation) dataset, inside any wrappers."""
     loader = cfg.get("test_dataloader") or cfg.get("val_dataloader")
     dataset = loader.get("dataset") if isinstance(loader, Mapping) else None
     while isinstance(dataset, Mapping):
@@ -430,21 +406,21 @@ def _test_dataset(cfg: ConfigLike) -> Mapping[str, Any] | None:
 
 
 def _shape_of_inputs(dataset: Mapping[str, Any] | None) -> tuple[int, ...]:
-    """Returns the shape of a dataset's first sample."""
-    hint = "say how an image becomes an input: inference_pipeline=[dict(type='LoadImageFromFile'), ...]"
+    """Return the shape of a dataset's first sample."""
+    hint = "specify how to process images: inference_pipeline=[dict(type='LoadImageFromFile'), ...]"
     if dataset is None:
-        raise ConfigError("test_dataloader", "the config has no test dataset whose images could be followed", hint)
+        raise ConfigError("test_dataloader", "the config has no test dataset to determine the input shape from", hint)
     try:
         sample = DATASET.build(dataset, path="test_dataloader.dataset")[0]
     except Exception as error:
-        error.add_note(f"the dataset was read to see what its images look like; if it is not at hand, {hint}")
+        error.add_note(f"the dataset was loaded to determine the input shape; if it is not available, {hint}")
         raise
     inputs = sample["inputs"] if isinstance(sample, Mapping) else sample[0]
     return tuple(inputs.shape)
 
 
 def _picture_names(inputs: Sequence[Any]) -> list[str]:
-    """Returns a name for each picture, no two the same: that of its file, or its number."""
+    """Return a unique name for each picture: the name of its file, or its number."""
     names: list[str] = []
     for index, source in enumerate(inputs):
         name = Path(source).stem if isinstance(source, str | os.PathLike) else f"{index:08d}"

@@ -9,7 +9,7 @@ from trainwright.engine.fileio import load
 
 
 def find_model_index(scope: str) -> Path:
-    """Returns the file in which a library lists its models."""
+    """Return the path of the file in which a library lists its models."""
     spec = find_spec(scope) if scope.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(f"the library {scope!r} is not installed")
@@ -17,7 +17,7 @@ def find_model_index(scope: str) -> Path:
     for folder in (package.parent, package / ".mim"):
         if (folder / "model-index.yml").is_file():
             return folder / "model-index.yml"
-    raise ValueError(f"the library {scope!r} lists no models: there is no model-index.yml")
+    raise ValueError(f"the library {scope!r} does not list models: model-index.yml not found")
 
 
 def listed_models(scope: str) -> Iterator[dict[str, Any]]:

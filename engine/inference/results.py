@@ -15,9 +15,9 @@ def as_plain(prediction: Any, dataset_meta: Mapping[str, Any]) -> Any:
     """Return the prediction for one sample as plain data.
 
     Args:
-        prediction: a data sample, of which labels, scores and the other fields ``pred_*`` are returned; or anything
-            else, of which everything is.
-        dataset_meta: names the ``classes``, and those of pixels in ``seg_classes`` where they differ.
+        prediction: a data sample, whose labels, scores and other ``pred_*`` fields are returned; anything else is
+            returned completely.
+        dataset_meta: contains the names of ``classes``, and of ``seg_classes`` if those of pixels differ.
     """
     if not isinstance(prediction, BaseDataElement):
         return _plain(prediction)
@@ -32,7 +32,7 @@ def as_plain(prediction: Any, dataset_meta: Mapping[str, Any]) -> Any:
         result["img_path"] = prediction.img_path
     label, scores = prediction.get("pred_label"), prediction.get("pred_score")
     if label is not None:
-        result["pred_label"] = label.tolist()  # a list, where a sample may have several
+        result["pred_label"] = label.tolist()  # a list if a sample may have several labels
         if classes and label.ndim:
             result["pred_class"] = [classes[index] for index in result["pred_label"]]
         elif classes:
@@ -44,7 +44,7 @@ def as_plain(prediction: Any, dataset_meta: Mapping[str, Any]) -> Any:
 
 
 def _segments(pixels: PixelData, classes: Sequence[str]) -> Any:
-    """Return an entry for each class that the pixels have; pixels with values other than classes as they are."""
+    """Return an entry for each class in the pixels; pixels whose values are not classes are returned unchanged."""
     plane = pixels.get("sem_seg")
     if not isinstance(plane, Tensor) or plane.is_floating_point() or plane.dim() != 3 or plane.shape[0] != 1:
         return _plain(pixels)
@@ -68,7 +68,7 @@ def _plain(value: Any) -> Any:
 
 
 def _run_lengths(mask: np.ndarray[Any, Any]) -> dict[str, list[int]]:
-    """Return a mask (H, W) in COCO's uncompressed RLE: lengths down the columns, by turns of zeros and of ones."""
+    """Return a mask (H, W) in COCO's uncompressed RLE: column-major run lengths, alternating zeros and ones."""
     flat = mask.ravel(order="F")
     ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     lengths = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()

@@ -1,1 +1,1 @@
-"""What a run records of itself: the message hub, the logger and the log lines."""
+"""Records of a run: the message hub, the logger and the log lines."""

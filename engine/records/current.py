@@ -1,4 +1,4 @@
-"""Objects of which one is the current one: the hub, the logger and the visualizer of the run in progress."""
+"""Context-local current instances: the message hub, logger and visualizer of the active run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,14 +7,10 @@ from typing import Any, ClassVar, Self
 
 
 class CurrentMixin:
-    """Gives a class a current instance, so that code deep inside a model reaches that of its run.
+    """Base class of objects with a current instance, which code deep inside a model can access.
 
-    A run makes its own instance the current one while it is active; two runs in one process never mix.
-    Outside a run there is a fallback, created when it is first asked for. A direct subclass owns all of this;
-    its own subclasses share it.
-
-    Args:
-        name: name of the instance.
+    A run sets its own instance as the current one while it is active, so runs in one process do not mix. Outside a run,
+    a fallback is created on first access. Each direct subclass has its own instances; its subclasses share them.
     """
 
     _current: ClassVar[ContextVar[Any]]
@@ -36,28 +32,23 @@ class CurrentMixin:
 
     @classmethod
     def get_instance(cls, name: str, **kwargs: Any) -> Self:
-        """Returns the instance of this name: the current one, or one that this method has made.
-
-        Args:
-            name: its name.
-            **kwargs: further arguments, used when the instance is made now.
-        """
+        """Return the instance with a name: the current one, or else one created by this method with ``kwargs``."""
         current = cls._current.get()
         if current is not None and current.instance_name == name:
-            return current  # type: ignore[no-any-return]  # one variable serves all subclasses
+            return current  # type: ignore[no-any-return]
         if name not in cls._instances:
             cls._instances[name] = cls(name=name, **kwargs)
         return cls._instances[name]  # type: ignore[no-any-return]
 
     @classmethod
     def check_instance_created(cls, name: str) -> bool:
-        """Returns whether :meth:`get_instance` finds an instance of this name rather than makes one."""
+        """Return whether an instance with this name exists."""
         current = cls._current.get()
         return (current is not None and current.instance_name == name) or name in cls._instances
 
     @classmethod
     def get_current_instance(cls) -> Self:
-        """Returns the instance of the active run; outside, the last that :meth:`get_instance` made."""
+        """Return the instance of the active run, or else the newest created by :meth:`get_instance`."""
         current = cls._current.get()
         if current is not None:
             return current  # type: ignore[no-any-return]
@@ -68,7 +59,7 @@ class CurrentMixin:
     @classmethod
     @contextmanager
     def set_current(cls, instance: Self) -> Iterator[Self]:
-        """While active, ``instance`` is the current one."""
+        """Set the current instance within a ``with`` block."""
         token = cls._current.set(instance)
         try:
             yield instance
@@ -77,5 +68,5 @@ class CurrentMixin:
 
     @classmethod
     def _fallback(cls) -> Self:
-        """Makes the instance that serves outside any run."""
+        """Create the instance used outside of runs."""
         return cls(name="trainwright")

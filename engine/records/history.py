@@ -1,4 +1,4 @@
-"""The values of one quantity over time, bounded in memory however long the run."""
+"""Histories of scalars with bounded memory."""
 
 import math
 from collections import deque
@@ -17,9 +17,9 @@ Number = int | float
 
 
 class HistoryBuffer:
-    """The values of one quantity over time: the newest ones, and totals over all that ever came.
+    """The history of a scalar: its newest values, and totals over all values.
 
-    Appending costs the same however long the run, and memory is bounded.
+    Appending takes constant time, and memory is bounded.
 
     Example:
         >>> history = HistoryBuffer()
@@ -29,10 +29,10 @@ class HistoryBuffer:
         1.5
 
     Args:
-        log_history: first values, oldest first.
-        count_history: how many things each value stands for, of the same length; a mean is the sum of the
-            values over the sum of the counts.
-        max_length: how many of the newest values are kept, at least 1.
+        log_history: initial values, oldest first.
+        count_history: number of items that each value is a sum over, of the same length; a mean is the sum of the
+            values divided by the sum of the counts.
+        max_length: number of newest values to keep, at least 1.
 
     Raises:
         ValueError: the two histories differ in length, or ``max_length`` is below 1.
@@ -44,10 +44,10 @@ class HistoryBuffer:
         self, log_history: Iterable[Number] = (), count_history: Iterable[int] = (), max_length: int = 10_000
     ) -> None:
         if max_length < 1:
-            raise ValueError(f"a history keeps at least one value, not {max_length}")
+            raise ValueError(f"max_length must be at least 1, got {max_length}")
         values, counts = list(log_history), list(count_history)
         if len(values) != len(counts):
-            raise ValueError(f"each value needs its count: {len(values)} values, {len(counts)} counts")
+            raise ValueError(f"expected one count per value, got {len(values)} values and {len(counts)} counts")
         self._values: deque[Number] = deque(maxlen=max_length)
         self._counts: deque[int] = deque(maxlen=max_length)
         self._length = 0
@@ -58,18 +58,18 @@ class HistoryBuffer:
         self.extend(values, counts)
 
     def __len__(self) -> int:
-        """Number of values that are kept."""
+        """Return the number of kept values."""
         return len(self._values)
 
     @property
     def max_length(self) -> int:
-        """How many of the newest values are kept."""
+        """Number of newest values to keep."""
         assert self._values.maxlen is not None
         return self._values.maxlen
 
     @property
     def total_length(self) -> int:
-        """Number of values that ever came."""
+        """Number of all values, including those no longer kept."""
         return self._length
 
     @property
@@ -78,12 +78,7 @@ class HistoryBuffer:
         return np.array(self._values), np.array(self._counts)
 
     def update(self, log_val: Number, count: int = 1) -> None:
-        """Appends a value.
-
-        Args:
-            log_val: the value.
-            count: how many things it stands for.
-        """
+        """Append a value that is a sum over ``count`` items."""
         self.extend([log_val], [count])
 
     def extend(self, values: Sequence[Number], counts: Sequence[int]) -> None:
@@ -93,40 +88,37 @@ class HistoryBuffer:
         self._values.extend(values)
         self._counts.extend(counts)
         self._length += len(values)
-        self._sum = reduce(add, values, self._sum)  # one by one: however many come at once, the bits are the same
+        self._sum = reduce(add, values, self._sum)  # in order, so the result does not depend on the batching
         self._count += sum(counts)
         if math.isnan(self._sum) and any(map(math.isnan, values)):
-            self._min = self._max = math.nan  # must not hide, though it is neither smaller nor larger than others
+            self._min = self._max = math.nan  # NaN compares false, so propagate it explicitly
         elif not math.isnan(self._min):
             self._min = min(self._min, *values)
             self._max = max(self._max, *values)
 
     def reserve(self, length: int) -> None:
-        """Keeps at least ``length`` of the newest values from now on."""
+        """Keep at least the ``length`` newest values from now on."""
         if length > self.max_length:
             self._values = deque(self._values, maxlen=length)
             self._counts = deque(self._counts, maxlen=length)
 
     def current(self) -> Number:
-        """Returns the newest value.
+        """Return the newest value.
 
         Raises:
-            ValueError: there is none.
+            ValueError: the history is empty.
         """
         self._require_values()
         return self._values[-1]
 
     def mean(self, window_size: int | None = None) -> float:
-        """Returns the mean.
+        """Return the mean: the sum of the values divided by the sum of their counts, or NaN if that is 0.
 
         Args:
-            window_size: over how many of the newest values, at least 1; over the whole run if None.
-
-        Returns:
-            The sum of the values over the sum of their counts; NaN where that is 0.
+            window_size: number of newest values, at least 1; the whole run if None.
 
         Raises:
-            ValueError: there are no values, or the window is empty.
+            ValueError: the history is empty, or the window is below 1.
         """
         self._require_values()
         if window_size is None:
@@ -136,49 +128,47 @@ class HistoryBuffer:
         return float(total / count) if count else math.nan
 
     def min(self, window_size: int | None = None) -> Number:
-        """Returns the smallest value, or NaN if one is among them; arguments as for :meth:`mean`."""
+        """Return the smallest value, or NaN if any value is NaN. The argument is that of :meth:`mean`."""
         self._require_values()
         return self._min if window_size is None else np.min(_last(self._values, window_size)).item()
 
     def max(self, window_size: int | None = None) -> Number:
-        """Returns the largest value, or NaN if one is among them; arguments as for :meth:`mean`."""
+        """Return the largest value, or NaN if any value is NaN. The argument is that of :meth:`mean`."""
         self._require_values()
         return self._max if window_size is None else np.max(_last(self._values, window_size)).item()
 
     @classmethod
     def register_statistics(cls, method: Callable[..., Any]) -> Callable[..., Any]:
-        """Makes a function of a history usable by its name, for instance in ``custom_cfg`` of a log
-        processor.
+        """Register a function of a history as a statistic, for example for ``custom_cfg`` of a log processor.
 
-        Args:
-            method: called with the history, and ``window_size`` if it has such an argument.
+        It is called with the history, and with ``window_size`` if it has that argument.
 
         Raises:
-            KeyError: a statistic of this name exists.
+            KeyError: a statistic with this name exists.
         """
         if method.__name__ in cls._statistics:
-            raise KeyError(f"there is a statistic {method.__name__!r} already; give the new one another name")
+            raise KeyError(f"statistic {method.__name__!r} already exists: rename the new one")
         cls._statistics[method.__name__] = method
         return method
 
     @classmethod
     def get_statistics(cls, method_name: str) -> Callable[..., Any]:
-        """Returns the function of a history of this name: ``mean``, ``min``, ``max``, ``current``, or yours.
+        """Return the function of a statistic: ``mean``, ``min``, ``max``, ``current``, or a registered one.
 
         Raises:
             KeyError: no statistic has this name.
         """
         if method_name not in cls._statistics:
-            hint = did_you_mean(method_name, cls._statistics) or f"there are {', '.join(cls._statistics)}"
-            raise KeyError(f"no statistic {method_name!r}: {hint}")
+            hint = did_you_mean(method_name, cls._statistics) or f"available are {', '.join(cls._statistics)}"
+            raise KeyError(f"unknown statistic {method_name!r}: {hint}")
         return cls._statistics[method_name]
 
     def statistics(self, method_name: str, *args: Any, **kwargs: Any) -> Any:
-        """Returns the value of a statistic, named as for :meth:`get_statistics`."""
+        """Return the value of a statistic, see :meth:`get_statistics`."""
         return self.get_statistics(method_name)(self, *args, **kwargs)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the kept values and the totals."""
+        """Return the kept values and the totals."""
         return {
             "values": torch.tensor(list(self._values), dtype=torch.float64),
             "counts": torch.tensor(list(self._counts), dtype=torch.int64),
@@ -192,7 +182,7 @@ class HistoryBuffer:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> "HistoryBuffer":
-        """Returns the history whose :meth:`state_dict` this is."""
+        """Create a history from the result of :meth:`state_dict`."""
         history = cls(state["values"].tolist(), state["counts"].tolist(), state["max_length"])
         history._length, history._sum, history._count = state["length"], state["sum"], state["count"]
         history._min, history._max = state["min"], state["max"]
@@ -211,21 +201,17 @@ HistoryBuffer._statistics.update(
 def _last(values: "deque[Any]", window_size: int) -> list[Any]:
     """Return the newest values, oldest first."""
     if window_size < 1:
-        raise ValueError(f"a window holds at least one value, not {window_size}")
-    newest = list(islice(reversed(values), window_size))
-    newest.reverse()
-    return newest
+        raise ValueError(f"window_size must be at least 1, got {window_size}")
+    return list(islice(reversed(values), window_size))[::-1]
 
 
 class Series:
-    """One scalar of a message hub: its history, and the values that are still to enter it.
+    """One scalar of a message hub: its history, and pending values.
 
-    The handle stays valid as long as the hub does, also when a checkpoint is loaded.
-
-    Args:
-        resumed: whether the history is part of checkpoints.
+    It stays valid as long as the hub exists, even after loading a checkpoint.
 
     Attributes:
+        resumed: whether the history is part of checkpoints.
         add: appends a value without checking it: a float, or a detached tensor of one element, which is read later.
         history: the values that have been read.
     """
@@ -236,18 +222,18 @@ class Series:
         self.resumed = resumed
         self.history = HistoryBuffer()
         self.pending: list[Any] = []
-        self.counts: list[int] = []  # of the first pending values; those of the others are 1
-        self.add: Callable[[Any], None] = self.pending.append  # no method of ours: it is called several times a step
+        self.counts: list[int] = []  # of the first pending values; the counts of the others are 1
+        self.add: Callable[[Any], None] = self.pending.append  # called several times per step: avoid a Python method
 
     def read(self) -> None:
-        """Move the pending values, which are numbers by now, into the history."""
+        """Move the pending values, which must be numbers, to the history."""
         self.history.extend(self.pending, self.counts + [1] * (len(self.pending) - len(self.counts)))
         self.pending.clear()
         self.counts.clear()
 
 
 def read_history(stored: Any) -> HistoryBuffer | None:
-    """Returns a history from our state, or from MMEngine's object or its attributes; None otherwise."""
+    """Return a history from a state of ours, or from an object of MMEngine or its attributes; None if unreadable."""
     if isinstance(stored, HistoryBuffer):
         return HistoryBuffer.from_state_dict(stored.state_dict())
     if isinstance(stored, Mapping) and "values" in stored:

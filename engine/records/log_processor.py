@@ -1,4 +1,4 @@
-"""Log lines: which numbers they show, over which window, in which form."""
+"""Formatting log lines from the histories of scalars."""
 
 import datetime
 import re
@@ -18,28 +18,27 @@ if TYPE_CHECKING:
 
 Tag = dict[str, Any]
 
-_OWN_KEYS = ("data_src", "method_name", "log_name")
+_ENTRY_KEYS = ("data_src", "method_name", "log_name")
 _EPOCH_MEANS = [{"data_src": key, "method_name": "mean", "window_size": "epoch"} for key in ("time", "data_time")]
 
 
 @LOG_PROCESSORS.register_module()
 class LogProcessor:
-    """Turns the histories of the message hub into log lines and into values for the visualization backends.
+    """A formatter that creates log lines, and values for visualization backends, from the message hub.
 
     Args:
-        window_size: over how many iterations a smoothed value is averaged.
+        window_size: number of iterations to average smoothed values over.
         by_epoch: whether the lines count epochs.
-        custom_cfg: further values, each a dictionary with ``data_src``, the name of a scalar without
-            ``train/``; ``method_name``, a statistic of :class:`HistoryBuffer`; ``window_size``, a number of
-            iterations, ``"epoch"`` for those of the epoch so far, or ``"global"`` for those of the whole run;
-            and ``log_name``, the name in the log, without which the value replaces that of ``data_src``.
+        custom_cfg: additional values, each a dictionary with ``data_src``, the name of a scalar without ``train/``;
+            ``method_name``, a statistic of :class:`HistoryBuffer`; ``window_size``, a number of iterations, ``"epoch"``
+            for the current epoch so far, or ``"global"`` for the whole run; and ``log_name``, the name in the log, by
+            default ``data_src``, whose value is then replaced.
         num_digits: decimals of the numbers in the lines.
-        log_with_hierarchy: whether the values for the backends keep their prefix, ``train/loss``.
-        mean_pattern: regular expression; scalars whose name matches it are smoothed, others are shown as they
-            are.
+        log_with_hierarchy: whether the values for backends keep their prefix, as in ``train/loss``.
+        mean_pattern: regular expression for the names of scalars to smooth; others are shown unchanged.
 
     Raises:
-        ConfigError: an entry of ``custom_cfg`` cannot work.
+        ConfigError: an entry of ``custom_cfg`` is invalid.
     """
 
     def __init__(
@@ -61,15 +60,9 @@ class LogProcessor:
         self._check_custom_cfg()
 
     def get_log_after_iter(self, runner: "Runner", batch_idx: int, mode: str) -> tuple[Tag, str]:
-        """Returns what to log after an iteration.
+        """Return the values for backends and the log line after an iteration.
 
-        Args:
-            runner: the run.
-            batch_idx: 0-based index of the batch in its epoch.
-            mode: ``train``, ``val`` or ``test``.
-
-        Returns:
-            The values for the backends, and the line.
+        ``batch_idx`` is the 0-based index of the batch in its epoch, and ``mode`` is ``train``, ``val`` or ``test``.
         """
         seen = batch_idx + 1
         length = num_batches(getattr(runner, f"{mode}_dataloader"))
@@ -86,8 +79,7 @@ class LogProcessor:
         if eta is not None and "time" in shown and "data_time" in shown:
             line += f"eta: {datetime.timedelta(seconds=int(eta))}  "
             line += "".join(f"{key}: {self._text(shown.pop(key))}  " for key in ("time", "data_time"))
-        memory = _peak_memory(runner.device)
-        if memory is not None:
+        if (memory := _peak_memory(runner.device)) is not None:
             line += f"memory: {memory}  "
             tag["memory"] = memory
         if mode == "train":
@@ -97,30 +89,19 @@ class LogProcessor:
     def get_log_after_epoch(
         self, runner: "Runner", batch_idx: int, mode: str, with_non_scalar: bool = False
     ) -> tuple[Tag, str]:
-        """Returns what to log after a validation or test.
+        """Return the values for backends and the log line after a validation or test.
 
-        Args:
-            runner: the run.
-            batch_idx: number of batches.
-            mode: ``val`` or ``test``.
-            with_non_scalar: whether the values for the backends include results that are no numbers.
-
-        Returns:
-            The values for the backends, and the line.
-
-        Raises:
-            ValueError: ``mode`` is another one.
+        ``batch_idx`` is the number of batches, and ``mode`` must be ``val`` or ``test``. If ``with_non_scalar`` is set,
+        the values for backends include results that are not numbers.
         """
         if mode not in ("val", "test"):
-            raise ValueError(f"only 'val' and 'test' have results after an epoch, not {mode!r}")
+            raise ValueError(f"mode must be 'val' or 'test', got {mode!r}")
         named = {_bare(entry["data_src"], mode) for entry in self.custom_cfg}
         entries = [*self.custom_cfg, *(entry for entry in _EPOCH_MEANS if entry["data_src"] not in named)]
         scalars = self._with_prefix(self._collect(runner, mode, entries, batch_idx, batch_idx), mode)
-        infos = {
-            _bare(key, mode): value
-            for key, value in runner.message_hub.runtime_info.items()
-            if key.startswith(f"{mode}/")
-        }
+        runtime_info = runner.message_hub.runtime_info.items()
+        infos = {_bare(key, mode): value for key, value in runtime_info if key.startswith(f"{mode}/")}
+        infos = self._with_prefix(infos, mode)
         infos = self._with_prefix(infos, mode)
         times = {key: scalars.pop(key) for key in list(scalars) if _bare(key, mode) in ("time", "data_time")}
 
@@ -141,17 +122,16 @@ class LogProcessor:
     def _collect(
         self, runner: "Runner", mode: str, entries: Sequence[Mapping[str, Any]], seen: int, length: int | None
     ) -> Tag:
-        """Returns the statistics to show, by names without prefix."""
+        """Return the statistics to show, by names without prefix."""
         scalars, prefix = runner.message_hub.log_scalars, f"{mode}/"
         tag: Tag = {}
         for key, history in scalars.items():
             if key.startswith(prefix):
                 bare = key[len(prefix) :]
                 name = key if self.log_with_hierarchy else bare
-                smoothed = self._smoothed.get(name)
-                if smoothed is None:
-                    smoothed = self._smoothed[name] = self.mean_pattern.search(name) is not None
-                tag[bare] = history.mean(self.window_size) if smoothed else history.current()
+                if name not in self._smoothed:
+                    self._smoothed[name] = self.mean_pattern.search(name) is not None
+                tag[bare] = history.mean(self.window_size) if self._smoothed[name] else history.current()
         for entry in entries:
             arguments = dict(entry)
             source = _bare(arguments.pop("data_src"), mode)
@@ -180,25 +160,22 @@ class LogProcessor:
             for key in ("data_src", "method_name"):
                 if key not in entry:
                     raise ConfigError(path, f"{key!r} is missing", "write dict(data_src='loss', method_name='mean')")
-            arguments = {key: value for key, value in entry.items() if key not in _OWN_KEYS}
+            arguments = {key: value for key, value in entry.items() if key not in _ENTRY_KEYS}
             try:
                 signature(HistoryBuffer.get_statistics(entry["method_name"])).bind(None, **arguments)
             except KeyError as error:
                 raise ConfigError(f"{path}.method_name", str(error.args[0])) from None
             except TypeError as error:
-                raise ConfigError(path, f"{entry['method_name']!r} does not take these arguments: {error}") from None
+                raise ConfigError(path, f"invalid arguments of {entry['method_name']!r}: {error}") from None
             window = entry.get("window_size")
             if not (window is None or window in ("epoch", "global") or (isinstance(window, int) and window > 0)):
-                raise ConfigError(
-                    f"{path}.window_size",
-                    f"{window!r} is no window",
-                    "give a number of iterations, 'epoch' or 'global'",
-                )
+                hint = "it must be a positive number of iterations, 'epoch' or 'global'"
+                raise ConfigError(f"{path}.window_size", f"{window!r} is not a window", hint)
             if window == "epoch" and not self.by_epoch:
-                raise ConfigError(f"{path}.window_size", "there are no epochs with by_epoch=False", "write 'global'")
+                raise ConfigError(f"{path}.window_size", "there are no epochs with by_epoch=False", "use 'global'")
             name = entry.get("log_name", entry["data_src"])
             if name in names:
-                raise ConfigError(path, f"{name!r} is shown twice", "give each value its own 'log_name'")
+                raise ConfigError(path, f"duplicate name {name!r}", "set a different 'log_name' for each value")
             names.add(name)
 
 
@@ -231,7 +208,7 @@ def _epoch(runner: "Runner", mode: str) -> int:
 
 
 def num_batches(dataloader: Any) -> int | None:
-    """Returns the length of a loader, or None where the data have no end."""
+    """Return the length of a data loader, or None if it has none."""
     try:
         return len(dataloader)
     except TypeError:
@@ -239,7 +216,7 @@ def num_batches(dataloader: Any) -> int | None:
 
 
 def _peak_memory(device: torch.device) -> int | None:
-    """Returns the most MiB that the process has held on an accelerator; None where nobody counts."""
+    """Return the peak memory of this process on an accelerator in MiB, or None if it is not tracked."""
     if device.type == "cpu":
         return None
     peak = getattr(torch.get_device_module(device), "max_memory_allocated", None)

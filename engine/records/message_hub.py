@@ -1,4 +1,4 @@
-"""The message hub: where the parts of a run leave numbers and facts for each other."""
+"""The message hub: shared scalars and information of a run."""
 
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -15,11 +15,10 @@ from trainwright.engine.records.logger import get_logger
 
 
 class MessageHub(CurrentMixin):
-    """Collects the scalars and the facts of a run.
+    """A store for the scalars and other information of a run.
 
-    Tensors are kept as they are when they come in. They become numbers when somebody reads, all of them in
-    one transfer per device, so that a training step never waits for the accelerator. Do not change a tensor
-    in place after handing it over.
+    Tensors are kept until they are read, and then all converted to numbers with one transfer per device, so that a
+    training step never waits for the accelerator. Do not modify a tensor in place after passing it in.
 
     Example:
         >>> hub = MessageHub.get_current_instance()
@@ -30,12 +29,11 @@ class MessageHub(CurrentMixin):
         name: name of the instance.
 
     Attributes:
-        runtime_info: the facts by name. A hook that changes one in every step may write it here; one that was never
-            passed to :meth:`update_info` is not part of checkpoints.
+        runtime_info: information by name. A hook that changes an entry in every step may write to it directly; entries
+            that were never passed to :meth:`update_info` are not part of checkpoints.
     """
 
-    _PENDING_LIMIT = 1024
-    """Of each scalar; tensors that wait hold memory on the device, 512 bytes each."""
+    _PENDING_LIMIT = 1024  # per scalar; each pending tensor occupies 512 bytes on the device
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -51,21 +49,21 @@ class MessageHub(CurrentMixin):
 
     @property
     def has_pending(self) -> bool:
-        """Whether values have come since the last reading; if not, reading waits for nothing."""
+        """Whether there are unread values; if not, reading does not wait for a device."""
         return any(series.pending for series in self._series.values())
 
     def update_scalar(self, key: str, value: Any, count: int = 1, resumed: bool = True) -> None:
-        """Appends a value to the history of a scalar, without waiting for the device that computes it.
+        """Append a value to the history of a scalar without waiting for the device that computes it.
 
         Args:
-            key: its name, such as ``train/loss``.
-            value: a number, or a tensor or array of one element; a tensor is kept detached.
-            count: how many things the value is a sum over.
-            resumed: whether the history is part of checkpoints; the same in every call.
+            key: name of the scalar, such as ``train/loss``.
+            value: a number, or a tensor or array of one element; a tensor is detached.
+            count: number of items that the value is a sum over.
+            resumed: whether the history is part of checkpoints; must be the same in every call.
 
         Raises:
-            ValueError: the value has several elements, or ``resumed`` changes.
-            TypeError: the value is no number.
+            ValueError: the value does not have exactly one element, or ``resumed`` changes.
+            TypeError: the value is not a number.
         """
         if type(value) is not float:
             value = _checked(key, value)
@@ -82,23 +80,19 @@ class MessageHub(CurrentMixin):
             self.flush()
 
     def series(self, key: str) -> Series:
-        """Return the handle of a scalar, for parts that append to it in every step.
+        """Return the series of a scalar, for parts that append to it in every step.
 
-        Nothing limits the number of pending values of such a part: call :meth:`flush` from time to time.
-
-        Args:
-            key: name of the scalar, which is listed from its first value on.
+        The number of its pending values is not limited: call :meth:`flush` from time to time. The scalar is not listed
+        until it has a value.
         """
         if key not in self._series:
             self._series[key] = Series()
         return self._series[key]
 
     def update_scalars(self, log_dict: Mapping[str, Any], resumed: bool = True) -> None:
-        """Appends to several scalars.
+        """Append values to several scalars.
 
-        Args:
-            log_dict: for each name a value, or a dictionary with ``value`` and optionally ``count``.
-            resumed: as for :meth:`update_scalar`.
+        Each entry is a value, or a dictionary with ``value`` and optionally ``count``; see :meth:`update_scalar`.
 
         Raises:
             ValueError: an entry is a dictionary without ``value``.
@@ -109,15 +103,15 @@ class MessageHub(CurrentMixin):
             elif "value" in entry:
                 self.update_scalar(key, entry["value"], int(entry.get("count", 1)), resumed)
             else:
-                raise ValueError(f"{key} has no 'value': write dict(value=…, count=…), or the number itself")
+                raise ValueError(f"{key} has no 'value': pass dict(value=…, count=…) or a number")
 
     def update_info(self, key: str, value: Any, resumed: bool = True) -> None:
-        """Sets a fact.
+        """Set an entry of the information.
 
         Args:
             key: its name.
-            value: anything; only tensors, numbers, strings and containers of these are part of checkpoints.
-            resumed: whether it is part of checkpoints; the same in every call.
+            value: any value; only tensors, numbers, strings and containers of these are part of checkpoints.
+            resumed: whether it is part of checkpoints; must be the same in every call.
 
         Raises:
             ValueError: ``resumed`` changes.
@@ -127,32 +121,32 @@ class MessageHub(CurrentMixin):
         self.runtime_info[key] = value
 
     def update_info_dict(self, info_dict: Mapping[str, Any], resumed: bool = True) -> None:
-        """Sets several facts."""
+        """Set several entries of the information."""
         for key, value in info_dict.items():
             self.update_info(key, value, resumed)
 
     def pop_info(self, key: str, default: Any = None) -> Any:
-        """Removes a fact and returns it, or ``default``."""
+        """Remove an entry of the information and return it, or ``default``."""
         return self.runtime_info.pop(key, default)
 
     def get_info(self, key: str, default: Any = None) -> Any:
-        """Returns a fact, or ``default``."""
+        """Return an entry of the information, or ``default``."""
         return self.runtime_info.get(key, default)
 
     def get_scalar(self, key: str) -> HistoryBuffer:
-        """Returns the history of a scalar. Waits until the values that are being computed have come.
+        """Return the history of a scalar after waiting for pending computations of its values.
 
         Raises:
             KeyError: no scalar has this name.
         """
         known = self.log_scalars
         if key not in known:
-            hint = did_you_mean(key, known) or f"there are {', '.join(known) or 'none yet'}"
+            hint = did_you_mean(key, known) or f"available: {', '.join(known) or 'none yet'}"
             raise KeyError(f"no scalar {key!r} in the message hub {self.instance_name!r}: {hint}")
         return known[key]
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what is part of checkpoints; it can be loaded with ``torch.load(weights_only=True)``."""
+        """Return the state for checkpoints; it can be loaded with ``torch.load(weights_only=True)``."""
         scalars = self.log_scalars
         infos: dict[str, Any] = {}
         for key, value in self.runtime_info.items():
@@ -160,85 +154,79 @@ class MessageHub(CurrentMixin):
                 try:
                     infos[key] = storable(value)
                 except TypeError as error:
-                    get_logger().warning(f"the fact {key!r} is not part of checkpoints: {error}")
+                    get_logger().warning(f"runtime info {key!r} is not saved in checkpoints: {error}")
         histories = {key: history.state_dict() for key, history in scalars.items() if self._series[key].resumed}
-        return {
-            "log_scalars": histories,
-            "runtime_info": infos,
-            "resumed_keys": dict.fromkeys([*histories, *infos], True),
-        }
+        resumed_keys = dict.fromkeys([*histories, *infos], True)
+        return {"log_scalars": histories, "runtime_info": infos, "resumed_keys": resumed_keys}
 
     def load_state_dict(self, state_dict: "Mapping[str, Any] | MessageHub") -> None:
-        """Restores what :meth:`state_dict` returned; also reads the hub in a checkpoint of MMEngine.
+        """Load the result of :meth:`state_dict`, or the message hub in a checkpoint of MMEngine.
 
-        Args:
-            state_dict: a state, or another hub whose state is taken.
+        It also accepts another hub.
 
         Raises:
-            ValueError: this is not the state of a hub.
+            ValueError: ``state_dict`` is not the state of a hub.
         """
         state = state_dict.state_dict() if isinstance(state_dict, MessageHub) else state_dict
-        missing = [key for key in ("log_scalars", "runtime_info", "resumed_keys") if key not in state]
-        if missing:
-            raise ValueError(f"this is not the state of a message hub: {', '.join(missing)} missing")
+        if missing := [key for key in ("log_scalars", "runtime_info", "resumed_keys") if key not in state]:
+            raise ValueError(f"not the state of a message hub: {', '.join(missing)} missing")
         self.flush()
         for key, stored in state["log_scalars"].items():
             history = read_history(stored)
             if history is None:
-                get_logger().warning(f"the history {key!r} of the checkpoint cannot be read and is left out")
+                get_logger().warning(f"ignored history {key!r} of the checkpoint: it cannot be read")
             else:
                 series = self.series(key)
                 series.history, series.resumed = history, True
-        for key, value in state["runtime_info"].items():
-            self.runtime_info[key] = value
-            self._resumed_infos[key] = True
+        self.runtime_info.update(state["runtime_info"])
+        self._resumed_infos.update(dict.fromkeys(state["runtime_info"], True))
 
     def flush(self) -> None:
-        """Turns the values that wait into numbers, as reading does."""
-        waiting = [series for series in self._series.values() if series.pending]
-        mixed = [series for series in waiting if set(map(type, series.pending)) != {float}]
+        """Convert pending values to numbers, as reading does."""
+        pending = [series for series in self._series.values() if series.pending]
+        mixed = [series for series in pending if set(map(type, series.pending)) != {float}]
         tensors = [value for series in mixed for value in series.pending if isinstance(value, Tensor)]
         numbers = iter(_to_numbers(tensors))
         for series in mixed:
             series.pending[:] = [next(numbers) if isinstance(value, Tensor) else value for value in series.pending]
-        for series in waiting:
+        for series in pending:
             series.read()
 
 
 def _resumed_changed(key: str, resumed: bool) -> ValueError:
-    return ValueError(f"{key} was updated with resumed={not resumed} before: say the same in every call")
+    return ValueError(f"{key} was updated with resumed={not resumed} before: it must be the same in every call")
 
 
 def _checked(key: str, value: Any) -> Any:
-    """Returns a value in the form in which it may wait: a detached tensor or a number."""
+    """Return a value as a detached tensor or a number."""
     if isinstance(value, Tensor):
         if value.numel() != 1:
-            raise ValueError(f"{key} has the shape {tuple(value.shape)}, a scalar has one element: reduce it first")
+            raise ValueError(f"{key} must have one element, got shape {tuple(value.shape)}: reduce it first")
         return value.detach() if value.requires_grad else value
     if isinstance(value, int | float):
         return value
     if isinstance(value, np.ndarray | np.generic):
         if value.size != 1:
-            raise ValueError(f"{key} has the shape {value.shape}, a scalar has one element: reduce it first")
+            raise ValueError(f"{key} must have one element, got shape {value.shape}: reduce it first")
         return value.item()
-    raise TypeError(f"{key} is a {type(value).__name__}, not a number: use update_info for facts")
+    raise TypeError(f"{key} is a {type(value).__name__}, not a number: use update_info for other information")
 
 
 def _to_numbers(tensors: list[Tensor]) -> list[Number]:
-    """Return the values of tensors of one element each, in one transfer per accelerator."""
+    """Return the values of tensors of one element each, with one transfer per accelerator."""
     numbers: list[Any] = [0] * len(tensors)
-    elsewhere: dict[torch.device, dict[torch.dtype, list[int]]] = {}
+    on_accelerators: dict[torch.device, dict[torch.dtype, list[int]]] = {}
     for index, tensor in enumerate(tensors):
         scalar = tensor.reshape(()) if tensor.ndim else tensor
         if scalar.is_cpu:
-            numbers[index] = scalar.tolist()  # half the time of item()
+            numbers[index] = scalar.tolist()  # twice as fast as item()
         else:
-            elsewhere.setdefault(tensor.device, {}).setdefault(tensor.dtype, []).append(index)
-    for device, by_dtype in elsewhere.items():
+            on_accelerators.setdefault(tensor.device, {}).setdefault(tensor.dtype, []).append(index)
+    for device, by_dtype in on_accelerators.items():
         stacks = [torch.stack([tensors[i].reshape(()) for i in indices]) for indices in by_dtype.values()]
         if len(stacks) > 1:
-            exact = torch.float32 if device.type == "mps" else torch.float64
-            stacks = [torch.cat([stack.to(exact) for stack in stacks])]
+            widest = torch.float32 if device.type == "mps" else torch.float64
+            stacks = [torch.cat([stack.to(widest) for stack in stacks])]
         order = [index for indices in by_dtype.values() for index in indices]
         for index, value in zip(order, stacks[0].tolist()):
             numbers[index] = value
@@ -246,10 +234,10 @@ def _to_numbers(tensors: list[Tensor]) -> list[Number]:
 
 
 def storable(value: Any) -> Any:
-    """Returns a copy of a fact made of tensors, numbers, strings and containers only.
+    """Return a copy of a value that consists only of tensors, numbers, strings and containers.
 
     Raises:
-        TypeError: it cannot be expressed so.
+        TypeError: a part of it has another type.
     """
     if value is None or type(value) in (str, int, float, bool):
         return value
@@ -269,4 +257,4 @@ def storable(value: Any) -> Any:
         return str(value)
     if isinstance(value, int | float):
         return value.real
-    raise TypeError(f"a {type(value).__name__} would need unsafe loading")
+    raise TypeError(f"loading a {type(value).__name__} would be unsafe")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.checkpoints import contents
 from trainwright.engine.checkpoints import files as checkpoints
+from trainwright.engine.config.compare import what_changed
 from trainwright.engine.distributed import broadcast_parameters
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.parts import setting
@@ -123,6 +124,6 @@ def _report_changes(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
     except CheckpointError as error:
         runner.logger.warning("Cannot compare the config with that of the checkpoint: %s", error)
         return
-    if saved and runner.cfg and (changes := contents.what_changed(saved, runner.cfg)):
+    if saved and runner.cfg and (changes := what_changed(saved, runner.cfg)):
         lines = "\n".join(f"  {line}" for line in changes)
         runner.logger.warning("The config differs from that of the checkpoint:\n%s", lines)

@@ -1,4 +1,4 @@
-"""The base class of data elements: attributes of two kinds, data and meta information."""
+"""The base class of data elements, whose attributes are data or meta information."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -15,12 +15,12 @@ _IMMUTABLE = (str, int, float, bool, bytes, complex, type(None))
 class BaseDataElement:
     """Annotations or predictions with their meta information, as attributes.
 
-    Data (tensors, arrays, other elements) and meta information (shapes, file names) share one name space; a
-    name belongs to one of the two. An attribute that is set is data; meta information is set by
-    :meth:`set_metainfo`. Names keep the order in which they were set.
+    Data (tensors, arrays, other elements) and meta information (shapes, file names) share one namespace; each name is
+    one of the two. Assigned attributes are data; meta information is set with :meth:`set_metainfo`. Names keep their
+    insertion order.
 
-    A subclass may give a field a property, to check its type: the setter calls ``set_field(value, "_name",
-    dtype=...)`` and the field appears as ``name``.
+    A subclass may define a property to check the type of a field: its setter calls ``set_field(value, "_name",
+    dtype=...)``, and the field is listed as ``name``.
 
     Example:
         >>> sample = BaseDataElement(metainfo=dict(img_shape=(28, 28)), bboxes=torch.rand(5, 4))
@@ -28,14 +28,12 @@ class BaseDataElement:
         (torch.Size([5, 4]), (28, 28), True)
 
     Args:
-        metainfo: meta information by name; copied deeply.
+        metainfo: meta information by name; deep-copied.
         **kwargs: data by name.
     """
 
     def __init__(self, *, metainfo: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        fields = self.__dict__
-        fields["_metainfo_fields"] = set()
-        fields["_data_fields"] = set()
+        self.__dict__.update(_metainfo_fields=set(), _data_fields=set())
         if metainfo is not None:
             self.set_metainfo(metainfo=metainfo)
         for name, value in kwargs.items():
@@ -49,12 +47,12 @@ class BaseDataElement:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in FIELD_SETS:
-            raise AttributeError(f"{name} cannot be set: it lists the fields of this element")
+            raise AttributeError(f"{name} cannot be set: it is reserved for the fields of this element")
         self.set_field(value, name)
 
     def __delattr__(self, name: str) -> None:
         if name in FIELD_SETS:
-            raise AttributeError(f"{name} cannot be deleted: it lists the fields of this element")
+            raise AttributeError(f"{name} cannot be deleted: it is reserved for the fields of this element")
         super().__delattr__(name)
         self._metainfo_fields.discard(name)
         self._data_fields.discard(name)
@@ -74,72 +72,69 @@ class BaseDataElement:
     def set_field(
         self, value: Any, name: str, dtype: type | tuple[type, ...] | None = None, field_type: str = "data"
     ) -> None:
-        """Sets one field; the way for a property's setter.
+        """Set a field, for the setter of a property.
 
         Args:
-            value: what to set.
-            name: of the field; ``_name`` in the setter of the property ``name``.
+            value: the value.
+            name: name of the field; ``_name`` in the setter of the property ``name``.
             dtype: the type that ``value`` must have.
             field_type: ``"data"`` or ``"metainfo"``.
 
         Raises:
-            TypeError: ``value`` is of another type.
-            ValueError: another ``field_type``.
-            AttributeError: ``name`` already belongs to the other kind.
+            TypeError: ``value`` has another type.
+            ValueError: an unknown ``field_type``.
+            AttributeError: the element has a field of the other type with this name.
         """
         if dtype is not None and not isinstance(value, dtype):
-            raise TypeError(f"{name.lstrip('_')} must be a {dtype}, not a {type(value)}: {value!r}")
+            raise TypeError(f"{name.lstrip('_')} must be a {dtype}, got a {type(value)}: {value!r}")
         if field_type == "data":
-            mine, others = self._data_fields, self._metainfo_fields
-        elif field_type != "metainfo":
-            raise ValueError(f"field_type is 'data' or 'metainfo', not {field_type!r}")
+            fields, others, other_type = self._data_fields, self._metainfo_fields, "metainfo"
+        elif field_type == "metainfo":
+            fields, others, other_type = self._metainfo_fields, self._data_fields, "data"
         else:
-            mine, others = self._metainfo_fields, self._data_fields
+            raise ValueError(f"field_type must be 'data' or 'metainfo', got {field_type!r}")
         if name in others:
-            kind = "meta information" if field_type == "data" else "data"
-            raise AttributeError(f"{name} cannot be set as {field_type}: it is {kind} of this element already")
+            raise AttributeError(f"{name} cannot be set as {field_type}: it is already {other_type} of this element")
         super().__setattr__(name, value)
-        mine.add(name)
+        fields.add(name)
 
     def set_metainfo(self, metainfo: dict[str, Any]) -> None:
-        """Sets meta information by name; values are copied deeply."""
+        """Set meta information by name; values are deep-copied."""
         if not isinstance(metainfo, dict):
-            raise TypeError(f"metainfo must be a dict, not a {type(metainfo)}")
+            raise TypeError(f"metainfo must be a dict, got a {type(metainfo)}")
         for name, value in metainfo.items():
             self.set_field(_deepcopy(value), name, field_type="metainfo")
 
     def set_data(self, data: dict[str, Any]) -> None:
-        """Sets data by name."""
+        """Set data by name."""
         if not isinstance(data, dict):
-            raise TypeError(f"data must be a dict, not a {type(data)}")
+            raise TypeError(f"data must be a dict, got a {type(data)}")
         for name, value in data.items():
             setattr(self, name, value)
 
     def update(self, instance: "BaseDataElement") -> None:
-        """Sets all data and meta information of another element."""
+        """Set all data and meta information of another element."""
         if not isinstance(instance, BaseDataElement):
-            raise TypeError(f"an element is expected, not a {type(instance)}")
-        self.set_metainfo(dict(instance.metainfo_items()))
+            raise TypeError(f"expected a data element, got a {type(instance)}")
+        self.set_metainfo(instance.metainfo)
         self.set_data(dict(instance.items()))
 
     def new(self, *, metainfo: dict[str, Any] | None = None, **kwargs: Any) -> Self:
-        """Returns an element of the same class with the same fields.
+        """Return an element of the same class with the same fields.
 
-        Args:
-            metainfo: takes the place of all meta information.
-            **kwargs: take the place of all data.
+        ``metainfo`` replaces all meta information, and ``kwargs`` replace all data.
         """
         element = type(self)()
-        element.set_metainfo(dict(self.metainfo_items()) if metainfo is None else metainfo)
+        element.set_metainfo(self.metainfo if metainfo is None else metainfo)
         element.set_data(kwargs or dict(self.items()))
         return element
 
     def clone(self) -> Self:
-        """Returns an element with the same data (not copied) and a copy of the meta information."""
+        """Return an element with the same data (not copied) and a copy of the meta information."""
         return self.new()
 
     def keys(self) -> list[str]:
-        """Returns the names of the data."""
+        """Return the names of the data."""
         fields = self._data_fields
         names = []
         for stored in self.__dict__:
@@ -147,44 +142,44 @@ class BaseDataElement:
                 public = stored[1:]
                 hidden = stored[0] == "_" and public in fields and _is_property(type(self), public)
                 names.append(public if hidden else stored)
-        if len(names) < len(fields):  # fields whose property keeps the value somewhere else
+        if len(names) < len(fields):  # some properties store their values elsewhere
             hidden_names = {f"_{name}" for name in names if _is_property(type(self), name)}
             names += sorted(fields - hidden_names - set(names))
         return names
 
     def values(self) -> list[Any]:
-        """Returns the data."""
+        """Return the values of the data."""
         return [getattr(self, name) for name in self.keys()]
 
     def items(self) -> Iterator[tuple[str, Any]]:
-        """Yields the names of the data with their values."""
+        """Yield the names and values of the data."""
         for name in self.keys():
             yield name, getattr(self, name)
 
     def metainfo_keys(self) -> list[str]:
-        """Returns the names of the meta information."""
+        """Return the names of the meta information."""
         fields = self._metainfo_fields
         return [name for name in self.__dict__ if name in fields]
 
     def metainfo_values(self) -> list[Any]:
-        """Returns the meta information."""
+        """Return the values of the meta information."""
         return [getattr(self, name) for name in self.metainfo_keys()]
 
     def metainfo_items(self) -> Iterator[tuple[str, Any]]:
-        """Yields the names of the meta information with their values."""
+        """Yield the names and values of the meta information."""
         for name in self.metainfo_keys():
             yield name, getattr(self, name)
 
     def all_keys(self) -> list[str]:
-        """Returns the names of meta information and data."""
+        """Return the names of the meta information and data."""
         return self.metainfo_keys() + self.keys()
 
     def all_values(self) -> list[Any]:
-        """Returns meta information and data."""
+        """Return the values of the meta information and data."""
         return self.metainfo_values() + self.values()
 
     def all_items(self) -> Iterator[tuple[str, Any]]:
-        """Yields the names of meta information and data with their values."""
+        """Yield the names and values of the meta information and data."""
         yield from self.metainfo_items()
         yield from self.items()
 
@@ -194,17 +189,17 @@ class BaseDataElement:
         return dict(self.metainfo_items())
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Returns a field, or ``default`` where there is none."""
+        """Return a field, or ``default`` if it does not exist."""
         return getattr(self, key, default)
 
     def pop(self, name: str, *default: Any) -> Any:
-        """Removes a field and returns its value, or the default where there is none.
+        """Remove a field and return its value, or the default if it does not exist.
 
         Raises:
-            KeyError: there is no such field, and no default.
+            KeyError: the field does not exist, and there is no default.
         """
         if len(default) > 1:
-            raise TypeError("pop takes a name and one default")
+            raise TypeError(f"pop expected at most one default, got {len(default)}")
         if name in self:
             value = getattr(self, name)
             delattr(self, name)
@@ -214,51 +209,37 @@ class BaseDataElement:
         raise KeyError(f"{name} is neither data nor meta information of this element")
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Returns a new element; everything in the data that has ``to`` is moved or converted by it."""
+        """Return a new element in which ``to`` is called on all data that has this method."""
         return self._converted(lambda value: value.to(*args, **kwargs) if hasattr(value, "to") else value)
 
     def cpu(self) -> Self:
-        """Returns a new element with its tensors on the CPU."""
-        return self._with_tensors("cpu")
+        """Return a new element with its tensors on the CPU."""
+        return self._with_each("cpu", Tensor, lambda tensor: tensor.cpu())
 
     def cuda(self) -> Self:
-        """Returns a new element with its tensors on the current CUDA device."""
-        return self._with_tensors("cuda")
+        """Return a new element with its tensors on the current CUDA device."""
+        return self._with_each("cuda", Tensor, lambda tensor: tensor.cuda())
 
     def detach(self) -> Self:
-        """Returns a new element with its tensors detached from the graph."""
-        return self._with_tensors("detach")
+        """Return a new element with its tensors detached from the graph."""
+        return self._with_each("detach", Tensor, lambda tensor: tensor.detach())
 
     def numpy(self) -> Self:
-        """Returns a new element with NumPy arrays in place of its tensors."""
-
-        def convert(value: Any) -> Any:
-            if isinstance(value, BaseDataElement):
-                return value.numpy()
-            return value.detach().cpu().numpy() if isinstance(value, Tensor) else value
-
-        return self._converted(convert)
+        """Return a new element with its tensors converted to NumPy arrays."""
+        return self._with_each("numpy", Tensor, lambda tensor: tensor.detach().cpu().numpy())
 
     def to_tensor(self) -> Self:
-        """Returns a new element with tensors in place of its NumPy arrays."""
-
-        def convert(value: Any) -> Any:
-            if isinstance(value, BaseDataElement):
-                return value.to_tensor()
-            return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-
-        return self._converted(convert)
+        """Return a new element with its NumPy arrays converted to tensors."""
+        return self._with_each("to_tensor", np.ndarray, torch.from_numpy)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns meta information and data by name, inner elements as dictionaries too."""
+        """Return the meta information and data by name, with nested elements as dictionaries."""
         return {
             name: value.to_dict() if isinstance(value, BaseDataElement) else value for name, value in self.all_items()
         }
 
     def __repr__(self) -> str:
-        metainfo = _indent(_tree(dict(self.metainfo_items())))
-        data = _indent(_tree(dict(self.items())))
-        body = f"\n\n    META INFORMATION{metainfo}\n\n    DATA FIELDS{data}"
+        body = f"\n\n    META INFORMATION{_indented(self.metainfo)}\n\n    DATA FIELDS{_indented(dict(self.items()))}"
         return f"<{type(self).__name__}({body}\n) at {hex(id(self))}>"
 
     def _converted(self, convert: Callable[[Any], Any]) -> Self:
@@ -269,11 +250,15 @@ class BaseDataElement:
                 setattr(converted, name, new_value)
         return converted
 
-    def _with_tensors(self, method: str) -> Self:
-        def convert(value: Any) -> Any:
-            return getattr(value, method)() if isinstance(value, Tensor | BaseDataElement) else value
+    def _with_each(self, method: str, kind: type, convert: Callable[[Any], Any]) -> Self:
+        """Convert all data of one type, and call ``method`` of nested elements."""
 
-        return self._converted(convert)
+        def convert_value(value: Any) -> Any:
+            if isinstance(value, BaseDataElement):
+                return getattr(value, method)()
+            return convert(value) if isinstance(value, kind) else value
+
+        return self._converted(convert_value)
 
 
 def _is_property(cls: type, name: str) -> bool:
@@ -281,7 +266,7 @@ def _is_property(cls: type, name: str) -> bool:
 
 
 def _deepcopy(value: Any) -> Any:
-    """Copies deeply; at once for the numbers, strings and tuples of such that meta information mostly is."""
+    """Return a deep copy, with a fast path for numbers, strings and tuples of them."""
     if isinstance(value, _IMMUTABLE):
         return value
     if type(value) is tuple and all(isinstance(item, _IMMUTABLE) for item in value):
@@ -289,11 +274,8 @@ def _deepcopy(value: Any) -> Any:
     return copy.deepcopy(value)
 
 
-def _tree(value: Any) -> str:
-    if isinstance(value, dict):
-        return "".join(f"\n{name}: {_indent(_tree(item))}" for name, item in value.items())
-    return repr(value)
-
-
-def _indent(text: str) -> str:
+def _indented(value: Any) -> str:
+    """Return the ``repr`` of a value, and that of dictionaries as a tree."""
+    is_tree = isinstance(value, dict)
+    text = "".join(f"\n{name}: {_indented(item)}" for name, item in value.items()) if is_tree else repr(value)
     return text.replace("\n", "\n    ")

@@ -1,4 +1,4 @@
-"""The annotations and predictions of one sample, or of a batch."""
+"""The annotations and predictions of a sample or a batch."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from trainwright.engine.structures.pixel_data import PixelData
 
 
 def _field(name: str, dtype: type, meaning: str) -> Any:
-    """Returns a property for a field of :class:`DataSample`, which checks the type of what is set."""
+    """Return a property for a field of :class:`DataSample` that checks the type of its value."""
     stored = f"_{name}"
 
     def getter(self: "DataSample") -> Any:
@@ -26,17 +26,14 @@ def _field(name: str, dtype: type, meaning: str) -> Any:
     def setter(self: "DataSample", value: Any) -> None:
         self.set_field(value, stored, dtype)
 
-    def deleter(self: "DataSample") -> None:
-        delattr(self, stored)
-
-    return property(getter, setter, deleter, meaning)
+    return property(getter, setter, lambda self: delattr(self, stored), meaning)
 
 
 class DataSample(BaseDataElement):
-    """Annotations and predictions of one sample, or of a whole batch.
+    """Annotations and predictions of a sample or a batch.
 
-    The fields below are checked; any other name may be set besides. In a batched sample every tensor has a
-    leading batch dimension, and meta information is a list with an item for each sample.
+    The types of the fields below are checked; other names can be set too. In a batched sample, every tensor has a
+    leading batch dimension, and meta information is a list with one item per sample.
 
     Example:
         >>> sample = DataSample().set_gt_label(3).set_pred_score([0.1, 0.2, 0.3, 0.4])
@@ -55,73 +52,73 @@ class DataSample(BaseDataElement):
     pred_sem_seg: PixelData = _field("pred_sem_seg", PixelData, "Predicted class of each pixel.")
 
     def set_gt_label(self, value: "Tensor | np.ndarray[Any, Any] | Sequence[int] | int") -> Self:
-        """Sets the true label from a number or several; returns the sample."""
+        """Set one or more true labels; return the sample."""
         self.gt_label = _label_tensor(value)
         return self
 
     def set_gt_score(self, value: "Tensor | np.ndarray[Any, Any] | Sequence[float]") -> Self:
-        """Sets the true probability of each class; returns the sample."""
+        """Set the true probability of each class; return the sample."""
         self.gt_score = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float32)
         return self
 
     def set_pred_label(self, value: "Tensor | np.ndarray[Any, Any] | Sequence[int] | int") -> Self:
-        """Sets the predicted label from a number or several; returns the sample."""
+        """Set one or more predicted labels; return the sample."""
         self.pred_label = _label_tensor(value)
         return self
 
     def set_pred_score(self, value: "Tensor | np.ndarray[Any, Any] | Sequence[float]") -> Self:
-        """Sets the score of each class; returns the sample."""
+        """Set the score of each class; return the sample."""
         self.pred_score = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float32)
         return self
 
     @classmethod
     def batch(cls, samples: "Sequence[DataSample]") -> Self:
-        """Returns one sample with the tensors of all, stacked; labels of one number each give shape (N,).
+        """Stack the tensors of samples to one batched sample; labels with one element each get shape (N,).
 
         Raises:
-            ValueError: no samples, or samples with different names or shapes.
-            TypeError: a field that is no tensor (instances differ in number: keep the list).
+            ValueError: there are no samples, or their fields or shapes differ.
+            TypeError: a field is not a tensor, such as instances, whose number differs: keep the samples in a list.
         """
         if not samples:
-            raise ValueError("there are no samples to put in a batch")
+            raise ValueError("a batch needs at least one sample, got no samples")
         names, meta_names = samples[0].keys(), samples[0].metainfo_keys()
         for sample in samples:
             if set(sample.keys()) != set(names) or set(sample.metainfo_keys()) != set(meta_names):
                 different = f"{samples[0].all_keys()}, {sample.all_keys()}"
-                raise ValueError(f"samples with different names cannot make a batch: {different}")
+                raise ValueError(f"samples with different fields cannot be batched: {different}")
         batched = cls(metainfo={name: [getattr(sample, name) for sample in samples] for name in meta_names})
         for name in names:
             setattr(batched, name, _stack([getattr(sample, name) for sample in samples], name))
         return batched
 
     def unbatch(self) -> "list[Self]":
-        """Returns the samples of a batched sample, with views of its tensors.
+        """Return the samples of a batched sample, with views of its tensors.
 
-        A list in the meta information that is as long as the batch is dealt out; other meta information is
-        shared.
+        A list in the meta information with the length of the batch is split among the samples; other meta information
+        is copied to each.
 
         Raises:
             ValueError: the fields differ in length.
-            TypeError: a field that is no tensor.
+            TypeError: a field is not a tensor.
         """
         columns = {name: _unstack(value, name) for name, value in self.items()}
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"this is no batch, its fields differ in length: {lengths}")
+            raise ValueError(f"not a batched sample, its fields differ in length: {lengths}")
         size = next(iter(lengths.values()), 0)
         samples = [type(self)() for _ in range(size)]
         for name, column in columns.items():
             for sample, value in zip(samples, column):
                 setattr(sample, name, value)
         for name, value in self.metainfo_items():
-            dealt = value if isinstance(value, list) and len(value) == size else itertools.repeat(value, size)
-            for sample, item in zip(samples, dealt):
+            split = value if isinstance(value, list) and len(value) == size else itertools.repeat(value, size)
+            for sample, item in zip(samples, split):
                 sample.set_metainfo({name: item})
         return samples
 
 
 def sample_name(sample: Any) -> str:
-    """Return the name of a sample in error messages: the file that it comes from, or else its number."""
+    """Return the name of a sample for error messages: its file, or else its number."""
     for key in ("img_path", "filename", "frame_dir"):
         if found := sample.get(key):
             return str(found)
@@ -135,7 +132,7 @@ def _label_tensor(value: Any) -> Tensor:
 
 def _stack(values: list[Any], name: str) -> Tensor:
     if not all(isinstance(value, Tensor) for value in values):
-        raise TypeError(f"{name} is no tensor and cannot be stacked: keep these samples in a list")
+        raise TypeError(f"{name} is not a tensor and cannot be stacked: keep these samples in a list")
     if name.endswith("_label") and all(value.numel() == 1 for value in values):
         return torch.cat([value.reshape(1) for value in values])
     if len({value.shape for value in values}) > 1:
@@ -145,5 +142,5 @@ def _stack(values: list[Any], name: str) -> Tensor:
 
 def _unstack(value: Any, name: str) -> Sequence[Tensor]:
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} is a {type(value)}, not a tensor with a batch dimension")
+        raise TypeError(f"{name} must be a tensor with a batch dimension, got a {type(value)}")
     return value.unbind()

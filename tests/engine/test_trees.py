@@ -1,4 +1,4 @@
-"""Functions over nested containers."""
+"""Functions for nested containers."""
 
 from collections import OrderedDict
 from typing import NamedTuple

@@ -104,7 +104,7 @@ def test_the_newest_checkpoint_is_damaged(
     DAMAGES[damage](work_dir / NEWEST)
     process = train(references[False].config, work_dir, resume=True)
     assert process.wait() == 0, process.printed
-    assert re.search(rf"passed over .*/{NEWEST}: (it|its part) .+", process.printed)
+    assert re.search(rf"skipped .*/{NEWEST}: (it|its entry) .+", process.printed)
     assert re.search(rf"Resumed from .*{BEFORE}: epoch 0, iteration 10$", process.printed, re.M)
     tally.compare("a damaged file", work_dir, references[False].work_dir, most_lost=5)
 
@@ -112,13 +112,13 @@ def test_the_newest_checkpoint_is_damaged(
 @pytest.mark.parametrize(
     ("note", "reason"),
     [
-        (b"", "it names no file"),
+        (b"", "it does not name a file"),
         (b"\x00\xff\xfe\x80 garbage", "it cannot be read"),
-        (b"iter_12.pth\x00", "it names no file"),
-        (b"x" * 5000, "it names no file"),
+        (b"iter_12.pth\x00", "it does not name a file"),
+        (b"x" * 5000, "it does not name a file"),
         (b"iter_99.pth", "iter_99.pth: it does not exist"),
         (b"/nowhere/iter_99.pth", "iter_99.pth: it does not exist"),
-        (b"../elsewhere/iter_12.pth", "it leads out of its folder"),
+        (b"../elsewhere/iter_12.pth", "it points outside its folder"),
     ],
 )
 def test_the_note_of_the_newest_is_damaged(
@@ -128,7 +128,7 @@ def test_the_note_of_the_newest_is_damaged(
     (work_dir / LAST).write_bytes(note)
     process = train(references[False].config, work_dir, resume=True)
     assert process.wait() == 0, process.printed
-    assert re.search(rf"passed over .*{reason}", process.printed), process.printed
+    assert re.search(rf"skipped .*{reason}", process.printed), process.printed
     assert re.search(rf"Resumed from .*{NEWEST}", process.printed)
     tally.compare("a damaged last_checkpoint", work_dir, references[False].work_dir, most_lost=3)
 
@@ -141,8 +141,8 @@ def test_no_checkpoint_is_whole(killed: Path, tmp_path: Path, references: dict[b
     process = train(references[False].config, work_dir, resume=True)
     assert process.wait() == 0, process.printed
     for name in names:
-        assert re.search(rf"passed over .*{name}: it is incomplete or damaged", process.printed)
-    assert f"There is nothing to resume in {work_dir}: the run starts from scratch." in process.printed
+        assert re.search(rf"skipped .*{name}: it is incomplete or corrupt", process.printed)
+    assert f"Nothing to resume in {work_dir}: starting from scratch" in process.printed
     tally.compare("a damaged file", work_dir, references[False].work_dir, faults=3, most_lost=MAX_ITERS)
 
 
@@ -155,7 +155,7 @@ def test_a_checkpoint_that_is_asked_for_must_be_whole(
     DAMAGES[damage or "gone"](file)
     process = train(references[False].config, work_dir, "--resume", str(file))
     assert process.wait() == 2, process.printed
-    expected = f"{file} cannot be read: it is incomplete or damaged" if damage else f"there is no file '{file}'"
+    expected = f"{file} cannot be read: it is incomplete or corrupt" if damage else f"there is no file '{file}'"
     assert expected in process.printed
     assert "Traceback" not in process.printed
 
@@ -195,8 +195,8 @@ def test_the_newest_is_found_by_its_number_where_times_are_the_same(killed: Path
     found, skipped = find_latest_checkpoint(tmp_path)
     assert found == tmp_path / "net-12.pth"
     assert skipped == [
-        f"{tmp_path / LAST}: it names no file",
-        f"{tmp_path / 'net-12-0123abcd.pth'}: it has no state of an optimizer",
+        f"{tmp_path / LAST}: it does not name a file",
+        f"{tmp_path / 'net-12-0123abcd.pth'}: it has no optimizer state",
     ]
 
 
@@ -231,7 +231,7 @@ def test_a_checkpoint_with_code_in_it_is_refused(
     arguments = ["--resume", str(work_dir / NEWEST)] if explicit else ["--resume"]
     process = train(references[False].config, work_dir, *arguments)
     assert process.wait() == 2, process.printed
-    assert re.search(rf"{NEWEST} was refused: it holds .*, which could run code", process.printed)
+    assert re.search(rf"{NEWEST} was not loaded: it contains .*, which could execute code", process.printed)
     assert not (tmp_path / "executed").exists()
 
 

@@ -37,7 +37,7 @@ def test_a_disk_that_is_full_for_a_while(
         process = train(config, work_dir, before=fault)
         assert process.wait() == 0, process.printed
         assert "the checkpoint of iteration 8 was NOT saved" in process.printed
-        assert ("a checkpoint takes about" in process.printed) == (not room)
+        assert ("a checkpoint needs about" in process.printed) == (not room)
         assert "the newest checkpoint is iter_4.pth. The next save will be tried as usual." in process.printed
         tally.compare("a full disk", work_dir, references[False].work_dir, most_lost=0)
 

@@ -30,7 +30,7 @@ def content(number: int = 1) -> dict:
     return {"meta": {"epoch": number}, "state_dict": {"weight": torch.full((100,), float(number))}}
 
 
-def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
+def test_a_saved_checkpoint_can_be_loaded(tmp_path: Path) -> None:
     path = save_checkpoint(content(), tmp_path / "new" / "epoch_1.pth")
     assert verify(path) is None
     loaded = load_checkpoint_file(path)
@@ -39,7 +39,7 @@ def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["epoch_1.pth"]
 
 
-def test_a_save_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> None:
+def test_a_failed_save_keeps_the_old_file_and_leaves_no_temporary_files(tmp_path: Path) -> None:
     path = save_checkpoint(content(1), tmp_path / "epoch_1.pth")
     with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
         save_checkpoint({**content(2), "bad": lambda: 0}, path)
@@ -48,16 +48,16 @@ def test_a_save_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kept", [0, 10, 200, 0.5, 0.99])
-def test_a_truncated_file_is_found_out(tmp_path: Path, kept: float) -> None:
+def test_a_truncated_file_is_detected(tmp_path: Path, kept: float) -> None:
     path = save_checkpoint(content(), tmp_path / "epoch_1.pth")
     data = path.read_bytes()
     path.write_bytes(data[: kept if isinstance(kept, int) else int(len(data) * kept)])
     assert verify(path) is not None
-    with pytest.raises(CheckpointError, match=r"epoch_1\.pth cannot be read: it is incomplete or damaged"):
+    with pytest.raises(CheckpointError, match=r"epoch_1\.pth cannot be read: .* corrupt"):
         load_checkpoint_file(path)
 
 
-def test_a_flipped_bit_in_the_weights_is_found_out(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_the_weights_is_detected(tmp_path: Path) -> None:
     path = save_checkpoint(content(), tmp_path / "epoch_1.pth")
     with zipfile.ZipFile(path) as archive:
         entry = next(info for info in archive.infolist() if info.filename.endswith("data/0"))
@@ -65,10 +65,10 @@ def test_a_flipped_bit_in_the_weights_is_found_out(tmp_path: Path) -> None:
     position = data.index(torch.ones(100).numpy().tobytes())
     data[position + 7] ^= 1
     path.write_bytes(data)
-    assert verify(path) == f"its part {entry.filename} is damaged"
+    assert verify(path) == f"its entry {entry.filename} is corrupt"
 
 
-def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
+def test_the_newest_intact_checkpoint_is_found(tmp_path: Path) -> None:
     assert find_latest_checkpoint(tmp_path) == (None, [])
     for number in (1, 2, 3):
         path = save_checkpoint(content(number), tmp_path / f"epoch_{number}.pth")
@@ -80,7 +80,7 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
     found, skipped = find_latest_checkpoint(tmp_path)
     assert found == tmp_path / "epoch_2.pth"
     assert len(skipped) == 1
-    assert "epoch_3.pth: it is incomplete or damaged" in skipped[0]
+    assert "epoch_3.pth: it is incomplete or corrupt" in skipped[0]
     (tmp_path / "last_checkpoint").unlink()
     assert find_latest_checkpoint(tmp_path)[0] == tmp_path / "epoch_2.pth"
 
@@ -95,21 +95,21 @@ def test_a_moved_work_dir_is_found_and_so_is_one_of_mmengine(tmp_path: Path) -> 
     assert find_latest_checkpoint(tmp_path / "new")[0] == tmp_path / "new" / "epoch_1.pth"
 
 
-def test_code_in_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_with_code_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": {}, "bomb": Bomb()}, tmp_path / "bomb.pth")
-    with pytest.raises(CheckpointError, match="(?s)was refused: it holds .*system, which could run code.*trusted=True"):
+    with pytest.raises(CheckpointError, match="(?s)system.*trusted=True"):
         load_checkpoint_file(tmp_path / "bomb.pth")
     assert not (tmp_path / "exploded").exists()
 
 
-def test_trusted_files_may_hold_anything(tmp_path: Path) -> None:
+def test_trusted_files_may_contain_anything(tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "path": Path("x")}, tmp_path / "file.pth")
     assert load_checkpoint_file(tmp_path / "file.pth", trusted=True)["path"] == Path("x")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+    with pytest.raises(CheckpointError, match="checkpoint not found"):
         load_checkpoint_file(tmp_path / "none.pth")
 
 
@@ -122,7 +122,7 @@ def two_layers(classes: int) -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, classes))
 
 
-def test_what_does_not_fit_is_reported_and_the_rest_loaded() -> None:
+def test_mismatches_are_reported_and_the_rest_is_loaded() -> None:
     source, target = two_layers(10), two_layers(7)
     state = {
         **{f"module.{key}": value for key, value in source.state_dict().items()},
@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_reported_and_the_rest_loaded() -> None:
     report = load_state_dict(target, state)
     assert torch.equal(target[0].weight, source[0].weight)
     assert str(report).splitlines() == [
-        "of another shape, not loaded:",
+        "not loaded, shapes differ:",
         "  1.weight: (10, 4) in the file, (7, 4) in the model",
         "  1.bias: (10,) in the file, (7,) in the model",
         "in the file but not in the model:",
@@ -142,16 +142,16 @@ def test_what_does_not_fit_is_reported_and_the_rest_loaded() -> None:
         "  0: bias",
     ]
     assert report.missing == {"1.weight", "1.bias", "0.bias"}
-    with pytest.raises(CheckpointError, match="do not fit"):
+    with pytest.raises(CheckpointError, match="weights do not match"):
         load_state_dict(target, state, strict=True)
 
 
-def test_a_file_of_which_nothing_fits_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="none of the weights fits"):
+def test_a_file_without_any_matching_weight_is_rejected() -> None:
+    with pytest.raises(CheckpointError, match="none of the weights"):
         load_state_dict(two_layers(2), {"backbone.conv.weight": torch.ones(1)})
 
 
-def test_everything_fits() -> None:
+def test_a_complete_match_has_no_report() -> None:
     source, target = two_layers(2), two_layers(2)
     assert load_state_dict(target, source.state_dict(), strict=True).report == ""
     assert torch.equal(target[1].bias, source[1].bias)

@@ -1,4 +1,4 @@
-"""Which checkpoints a folder keeps, without a run."""
+"""The checkpoints that a folder keeps, tested without a run."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def test_a_better_one_replaces_the_best(folder: CheckpointFolder) -> None:
     assert folder.best_scores == {"acc/top1": 0.7}
 
 
-def test_files_in_use_and_files_that_cannot_be_removed_wait(folder: CheckpointFolder) -> None:
+def test_files_in_use_and_files_that_cannot_be_removed_stay_obsolete(folder: CheckpointFolder) -> None:
     for number in range(1, 5):
         folder.add_regular(f"{number}.pth", number)
     folder.file("1.pth").mkdir()  # unlink fails
@@ -68,15 +68,15 @@ def test_a_failed_write_is_undone(folder: CheckpointFolder) -> None:
     assert folder.state_dict() == before
 
 
-def test_the_best_is_taken_over_from_beside_and_what_is_missing_is_forgotten(
+def test_missing_best_checkpoints_are_linked_from_another_folder_or_forgotten(
     folder: CheckpointFolder, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    beside = tmp_path_factory.mktemp("elsewhere")
-    (beside / "best_acc_1.pth").write_text("weights")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "best_acc_1.pth").write_text("weights")
     folder.add_regular("1.pth", 1)
     folder.add_best("acc", 0.5, "best_acc_1.pth")
     folder.add_best("loss", 0.1, "best_loss_1.pth")
-    missing = folder.missing(beside)
+    missing = folder.missing(elsewhere)
     assert missing == {"1.pth", "best_loss_1.pth"}
     folder.forget(missing)
     assert folder.file("best_acc_1.pth").read_text() == "weights"

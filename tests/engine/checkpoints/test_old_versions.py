@@ -1,4 +1,4 @@
-"""Checkpoints of earlier versions are read, and their runs end as if nothing had happened."""
+"""Runs resumed from checkpoints of earlier versions end in the same state as uninterrupted runs."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ HOOKS = ("EMAHook", "EarlyStoppingHook")
 
 
 def state_at_the_end(runner: Runner) -> dict[str, Any]:
-    """Return what decides how a run would continue."""
+    """Return the state that determines how a run would continue."""
     wrapper = runner.optim_wrapper
     ema, stopping = (next(hook for hook in runner.hooks if type(hook).__name__ == name) for name in HOOKS)
     return {
@@ -41,6 +41,6 @@ def test_a_run_of_an_earlier_version_is_continued(loop: str, version: str, tmp_p
     resumed = make_old_run(loop, tmp_path / "resumed", validated=VALIDATIONS, resume=str(file))
     seen = resumed.model.seen
     resumed.train()
-    # The numbers of another processor may differ in their last bits.
+    # Results on another CPU may differ in the last bits.
     torch.testing.assert_close(state_at_the_end(resumed), state_at_the_end(whole), rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(torch.cat(seen), torch.cat(whole.model.seen[SAVED_AT:]))

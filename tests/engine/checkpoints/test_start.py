@@ -1,4 +1,4 @@
-"""What a run begins with: its own newest checkpoint, the weights of another run, or nothing."""
+"""The starting point of a run: its own newest checkpoint, the weights of another run, or nothing."""
 
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ from trainwright.models.initializers import constant_init
 
 @pytest.fixture
 def other_run(tmp_path: Path) -> str:
-    """Trains in another folder, and returns its last checkpoint."""
+    """Train in another folder, and return the last checkpoint."""
     make_runner(tmp_path / "pretraining", checkpoint=dict(interval=1)).train()
     return str(tmp_path / "pretraining/epoch_3.pth")
 
 
-def test_a_fine_tune_that_was_stopped_resumes_itself_and_not_the_run_that_it_started_from(
+def test_an_interrupted_fine_tuning_resumes_itself_and_not_the_run_it_started_from(
     tmp_path: Path, other_run: str
 ) -> None:
     def run(folder: str, *hooks: Hook) -> Runner:
@@ -39,7 +39,7 @@ def test_a_fine_tune_that_was_stopped_resumes_itself_and_not_the_run_that_it_sta
 
     first = run("cut", StopAt(3))
     assert first.iter == 3
-    assert f"starts at iteration 0 from the weights of {other_run}" in log_of(first)
+    assert f"starting at iteration 0 from the weights of {other_run}" in log_of(first)
     second = run("cut")
     assert not second.start.path.startswith(str(tmp_path / "pretraining"))
     whole = run("whole")
@@ -47,7 +47,9 @@ def test_a_fine_tune_that_was_stopped_resumes_itself_and_not_the_run_that_it_sta
     assert not torch.equal(first.model.fc.weight, second.model.fc.weight)
 
 
-def test_with_true_the_other_run_is_continued_while_there_is_none_here(tmp_path: Path, other_run: str) -> None:
+def test_resume_true_resumes_load_from_only_without_a_checkpoint_in_the_work_dir(
+    tmp_path: Path, other_run: str
+) -> None:
     def run() -> Runner:
         runner = make_runner(
             tmp_path / "new",
@@ -61,11 +63,11 @@ def test_with_true_the_other_run_is_continued_while_there_is_none_here(tmp_path:
 
     first, second = run(), run()
     assert (len(first.model.seen), first.iter) == (4, 10)
-    assert "is continued there" in log_of(first)
+    assert "resuming from load_from" in log_of(first)
     assert second.start.path == str(tmp_path / "new" / "epoch_5.pth") and second.model.seen == []
 
 
-def test_a_path_names_the_checkpoint_to_resume_wherever_it_lies(tmp_path: Path, other_run: str) -> None:
+def test_resume_accepts_the_path_of_any_checkpoint(tmp_path: Path, other_run: str) -> None:
     runner = make_runner(tmp_path / "new", resume=other_run, train_cfg=dict(max_epochs=4))
     runner.train()
     assert runner.iter == 8 and len(runner.model.seen) == 2
@@ -129,7 +131,7 @@ def test_trained_weights_continue_where_their_average_is_no_longer_wanted(tmp_pa
 # ------------------------------------------------------------------------------------------- the config in a checkpoint
 
 
-def test_no_text_in_a_checkpoint_is_ever_run(tmp_path: Path) -> None:
+def test_text_in_a_checkpoint_is_never_executed(tmp_path: Path) -> None:
     make_runner(tmp_path, checkpoint=dict(interval=1), train_cfg=dict(max_epochs=1)).train()
     file = tmp_path / "epoch_1.pth"
     checkpoint = load_checkpoint_file(file)
@@ -146,7 +148,7 @@ def test_no_text_in_a_checkpoint_is_ever_run(tmp_path: Path) -> None:
         assert ("train_cfg.max_epochs: 1 → 2" in log_of(runner)) is with_data
 
 
-def test_of_the_text_in_an_older_checkpoint_the_literals_are_compared(tmp_path: Path) -> None:
+def test_literals_in_the_text_of_an_older_checkpoint_are_compared(tmp_path: Path) -> None:
     make_runner(tmp_path, checkpoint=dict(interval=1), train_cfg=dict(max_epochs=1)).train()
     checkpoint = load_checkpoint_file(tmp_path / "epoch_1.pth")
     del checkpoint["meta"]["config"]
@@ -180,11 +182,11 @@ def test_anything_but_literals_is_refused(text: str) -> None:
         parse_literals(text)
 
 
-# ------------------------------------------------------------------------------------- what a checkpoint does not give
+# -------------------------------------------------------------------------------- weights missing from the checkpoint
 
 
 class TwoParts(BaseModel):
-    """A backbone and a head with initialisers of their own; ``visited`` lists the parts that were initialised."""
+    """A backbone and a head with their own initializers; ``visited`` lists the initialized parts."""
 
     def __init__(self, classes: int) -> None:
         super().__init__(init_cfg=dict(type="Constant", layer="Linear", val=3.0, bias=3.0))
@@ -208,7 +210,7 @@ class Part(nn.Module):
             constant_init(self.layer, 7.0, 7.0)
 
 
-def test_a_new_head_is_initialised_as_configured_and_the_rest_is_not_visited(tmp_path: Path) -> None:
+def test_a_new_head_is_initialized_as_configured_and_the_rest_is_not_visited(tmp_path: Path) -> None:
     make_runner(tmp_path / "a", model=TwoParts(1), checkpoint=dict(interval=1), lr=1e-3).train()
     file = str(tmp_path / "a/epoch_3.pth")
     seen: dict[str, Any] = {}
@@ -256,7 +258,7 @@ def test_weights_that_do_not_follow_the_seed_are_mentioned(tmp_path: Path) -> No
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Notes the downloads that are tried, and lets all of them fail."""
+    """Record attempted downloads, and let them all fail."""
     tried: list[str] = []
 
     def refuse(url: str, *args: Any, **kwargs: Any) -> Any:
@@ -278,7 +280,7 @@ PRETRAINED = dict(
 
 
 @pytest.mark.parametrize("kind", PRETRAINED)
-def test_pretrained_weights_are_fetched_only_if_no_checkpoint_brings_them(kind: str, offline: list[str]) -> None:
+def test_pretrained_weights_are_downloaded_only_if_missing_from_the_checkpoint(kind: str, offline: list[str]) -> None:
     from trainwright.engine.run.model_setup import build_model, initialize_model
 
     cfg = dict(type="ModuleWrapper", module=PRETRAINED[kind])

@@ -1,4 +1,4 @@
-"""Saves in place and in the background, on disks that are full."""
+"""Saving checkpoints inline and in the background, also on full disks."""
 
 import os
 import subprocess
@@ -26,13 +26,13 @@ BOTH = pytest.mark.parametrize("async_save", [False, True], ids=["sync", "async"
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 120 kB."""
+    """Mount a disk of 120 kB."""
     with disk_faults.small_disk(tmp_path / "disk", 120 * 1024) as folder:
         yield folder
 
 
 class At(Hook):
-    """Does something after an iteration."""
+    """Call a function after given iterations."""
 
     priority = "HIGHEST"
 
@@ -45,7 +45,7 @@ class At(Hook):
 
 def fill(disk: Path) -> None:
     note = disk / "run" / "last_checkpoint"
-    for _ in range(500):  # what is being written in the background is meant to succeed
+    for _ in range(500):  # let a background write finish first
         if note.exists() or not note.parent.exists():
             break
         time.sleep(0.01)
@@ -62,7 +62,7 @@ def run(work_dir: Path, hooks: list[Hook] | None = None, checkpoint: Any = None,
 
 @BOTH
 def test_a_full_disk_costs_a_warning_and_the_saves_while_it_was_full(small_disk: Path, async_save: bool) -> None:
-    """Full during the saves of iterations 4 and 6, with room again for that of iteration 8."""
+    """The disk is full at iterations 4 and 6, and has space again at iteration 8."""
     work_dir = small_disk / "run"
     hook = At(iter_3=lambda: fill(small_disk), iter_7=(small_disk / "ballast").unlink)
     runner = run(work_dir, [hook], {"async_save": async_save})
@@ -129,7 +129,7 @@ def test_a_stop_on_a_full_disk_says_what_is_lost(small_disk: Path, capfd: pytest
     assert "iter_2.pth is lost" in out
 
 
-def test_too_little_space_is_said_before_the_first_step(small_disk: Path) -> None:
+def test_too_little_space_is_reported_before_the_first_step(small_disk: Path) -> None:
     model = nn.Sequential(nn.Linear(2, 20_000), nn.Linear(20_000, 1))
     with pytest.raises(CheckpointError, match=r"so not even one fits: free some space, or choose another `out_dir`"):
         run(small_disk / "run", [], {"on_save_error": "raise"}, model=model, dataset=_Columns())
@@ -165,7 +165,7 @@ def test_a_copy_is_not_touched_by_later_steps_and_tied_weights_stay_tied() -> No
     assert bytes_of({"a": shared, "b": [shared[1:3], (shared,)]}) < 4 * 4 + 4 * 300
 
 
-def test_the_memory_of_the_copy_before_is_used_again() -> None:
+def test_buffers_of_the_previous_copy_are_reused() -> None:
     copier = HostCopier()
     weight, moment = torch.zeros(4), torch.ones(8)
     first = [copy(tensor) for copy in [copier.begin()] for tensor in (weight, moment)]
@@ -189,13 +189,13 @@ def test_an_error_of_another_kind_in_the_background_is_not_swallowed(
         run(tmp_path / "run", [], {"async_save": True})
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
-    same_number = f".iter_4.pth.0.{os.getpid()}.tmp"  # as in a container that was started again
-    for name in (f".iter_2.pth.7.{gone.pid}.tmp", same_number, f".iter_6.pth.0.{os.getppid()}.tmp", ".mine.tmp"):
+    same_pid = f".iter_4.pth.0.{os.getpid()}.tmp"  # as in a restarted container
+    for name in (f".iter_2.pth.7.{gone.pid}.tmp", same_pid, f".iter_6.pth.0.{os.getppid()}.tmp", ".mine.tmp"):
         (tmp_path / name).touch()
-    assert sorted(remove_leftovers(tmp_path)) == [f".iter_2.pth.7.{gone.pid}.tmp", same_number]
+    assert sorted(remove_leftovers(tmp_path)) == [f".iter_2.pth.7.{gone.pid}.tmp", same_pid]
     assert len(list(tmp_path.iterdir())) == 2
 
 

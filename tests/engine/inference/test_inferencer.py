@@ -1,4 +1,4 @@
-"""Prediction from a checkpoint: on every kind of input, by the pipeline of the config."""
+"""Prediction from a checkpoint, on all kinds of input and with the pipeline of the config."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +25,7 @@ Trained = tuple[Inferencer, torch.nn.Module]
 
 
 def write_checkpoint(file: Path, cfg: Config, **meta: Any) -> torch.nn.Module:
-    """Writes random weights with their config, and returns the model."""
+    """Write random weights with their config, and return the model."""
     torch.manual_seed(0)
     model = build_model(cfg["model"], cfg.get("data_preprocessor"))
     torch.save({"meta": {"cfg": cfg.pretty_text, **meta}, "state_dict": model.state_dict()}, file)
@@ -70,7 +70,7 @@ def test_every_kind_of_image_gives_the_same_prediction(lenet: Trained, tmp_path:
     assert prediction["pred_scores"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_folder_is_predicted_in_the_order_of_its_names(lenet: Trained, tmp_path: Path):
+def test_the_images_in_a_folder_are_predicted_in_the_order_of_their_names(lenet: Trained, tmp_path: Path):
     inferencer, model = lenet
     folder = tmp_path / "images"
     folder.mkdir()
@@ -93,7 +93,7 @@ def test_a_folder_is_predicted_in_the_order_of_its_names(lenet: Trained, tmp_pat
         inferencer(empty)
 
 
-def test_an_image_gets_the_size_of_the_dataset(lenet: Trained):
+def test_an_image_is_resized_to_the_size_of_the_dataset(lenet: Trained):
     inferencer, _ = lenet
     (sample,) = inferencer(images(1, 40, 30, 3)[0], return_datasamples=True)["predictions"]
     assert isinstance(sample, DataSample) and sample.pred_score.shape == (10,)
@@ -111,7 +111,7 @@ def test_mistakes_in_a_call_are_named(lenet: Trained):
     inferencer, _ = lenet
     with pytest.raises(ValueError, match="did you mean 'out_dir'"):
         inferencer(images(1, 28, 28)[0], outdir="x")
-    with pytest.raises(TypeError, match="not a float"):
+    with pytest.raises(TypeError, match="float"):
         inferencer(1.5)
     with pytest.raises(ValueError, match="1, 3 or 4 channels"):
         inferencer(torch.zeros(7, 28, 28))
@@ -132,7 +132,7 @@ MODEL = {
 
 
 @pytest.mark.parametrize("place", ["dataset", "wrapped", "test_pipeline", "inference_pipeline", "validation"])
-def test_the_pipeline_of_the_config_is_followed(tmp_path: Path, place: str):
+def test_the_pipeline_of_the_config_is_used(tmp_path: Path, place: str):
     dataset = {
         "type": "ImageFolder",
         "data_root": "gone",
@@ -155,11 +155,11 @@ def test_the_pipeline_of_the_config_is_followed(tmp_path: Path, place: str):
     for prediction in inferencer([tmp_path / "x.png", array, Image.fromarray(array)], batch_size=3)["predictions"]:
         assert prediction["pred_scores"] == pytest.approx(expected, abs=1e-6)
         assert prediction["pred_class"] == "xy"[prediction["pred_label"]]
-    grey = inferencer(images(1, 12, 16)[0], return_datasamples=True)["predictions"][0]
-    assert grey.ori_shape == (12, 16) and grey.img_shape == (8, 8)
+    gray = inferencer(images(1, 12, 16)[0], return_datasamples=True)["predictions"][0]
+    assert gray.ori_shape == (12, 16) and gray.img_shape == (8, 8)
 
 
-def test_points_are_inputs_too(tmp_path: Path):
+def test_inputs_can_be_points(tmp_path: Path):
     cfg = Config.fromfile("trainwright::toy/perceptron_two_clouds.py")
     model = write_checkpoint(tmp_path / "x.pth", cfg)
     inferencer = Inferencer(tmp_path / "x.pth", device="cpu", show_progress=False)
@@ -169,13 +169,13 @@ def test_points_are_inputs_too(tmp_path: Path):
         results = inferencer(inputs, batch_size=2)["predictions"]
         assert [result["pred_scores"] for result in results] == [pytest.approx(scores) for scores in expected]
         assert results[0]["pred_class"] in ("lower left", "upper right")
-    with pytest.raises(ValueError, match=r"inputs of shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"inputs .*\(2,\)"):
         inferencer([[1.0, 2.0, 3.0]])
     with pytest.raises(ValueError, match="can be drawn"):
         inferencer(points, out_dir=tmp_path)
 
 
-def test_a_config_and_weights_may_be_given_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_config_and_weights_can_be_passed_separately(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     cfg = Config.fromfile(LENET)
     model = build_model(cfg["model"], cfg["data_preprocessor"]).eval()
     torch.save(model.state_dict(), tmp_path / "bare.pth")
@@ -201,13 +201,13 @@ def test_the_config_of_an_mmengine_checkpoint_is_in_its_message_hub(tmp_path: Pa
     assert Inferencer(tmp_path / "x.pth", device="cpu").cfg["model"] == cfg["model"]
 
 
-def test_what_cannot_be_loaded_is_named(tmp_path: Path):
-    with pytest.raises(ValueError, match="needs a model or weights"):
+def test_errors_name_the_missing_model_or_weights(tmp_path: Path):
+    with pytest.raises(ValueError, match="model or weights"):
         Inferencer()
-    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+    with pytest.raises(CheckpointError, match="checkpoint not found"):
         Inferencer(tmp_path / "x.pth")
     torch.save({"state_dict": {}}, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match="holds no config"):
+    with pytest.raises(CheckpointError, match="no config"):
         Inferencer(tmp_path / "x.pth")
     with pytest.raises(ValueError, match="did you mean 'classification/lenet_fashion_mnist'"):
         Inferencer("classification/lenet_fashion_mnit")
@@ -265,7 +265,7 @@ def test_another_task_overrides_the_steps(tmp_path: Path):
     inferencer = Counting(Config.fromfile(LENET), device="cpu", show_progress=True)
     result = inferencer([1, 2, 3], batch_size=2, offset=10, unit="px")
     assert result == {"predictions": [2, 11, 12, 1, 13], "unit": "px"}
-    with pytest.raises(TypeError, match="one step only can take the arguments show"):
+    with pytest.raises(TypeError, match="more than one step .*show"):
 
         class Wrong(BaseInferencer):
             forward_kwargs: ClassVar[set[str]] = {"show"}
@@ -284,11 +284,11 @@ def test_masks_become_run_lengths() -> None:
     assert (decoded == masks.numpy()).all()
 
 
-# ------------------------------------------------------------------------------------------- checkpoints from strangers
+# ------------------------------------------------------------------------------------------- untrusted checkpoints
 
 
-def stranger(file: Path, **changes: Any) -> Path:
-    """Writes a checkpoint whose config, as data, has other parts."""
+def untrusted_checkpoint(file: Path, **changes: Any) -> Path:
+    """Write a checkpoint whose config, stored as data, has other parts."""
     cfg = Config.fromfile(LENET)
     model = build_model(cfg["model"], cfg.get("data_preprocessor"))
     torch.save({"meta": {"config": {**cfg.to_dict(), **changes}}, "state_dict": model.state_dict()}, file)
@@ -299,7 +299,7 @@ def stranger(file: Path, **changes: Any) -> Path:
     "type_", ["os.system", "torch.hub.load", "torch.nn.functional.importlib.import_module", "torch.utils.cpp_extension.load",
               "subprocess.run", "trap.Model", "trap_scope.Model"],
 )  # fmt: skip
-def test_nothing_that_a_strangers_config_names_is_imported_or_called(
+def test_nothing_named_in_an_untrusted_config_is_imported_or_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, type_: str
 ) -> None:
     trap = tmp_path / "trap.py"
@@ -318,23 +318,25 @@ def test_nothing_that_a_strangers_config_names_is_imported_or_called(
         dict(test_dataloader=dict(collate_fn=type_, dataset=dict(type="FashionMNISTSubset", split="test"))),
     ):
         with pytest.raises((ConfigError, KeyError, TypeError), match="not registered|no function"):
-            Inferencer(stranger(tmp_path / "x.pth", **changes), device="cpu", show_progress=False)
+            Inferencer(untrusted_checkpoint(tmp_path / "x.pth", **changes), device="cpu", show_progress=False)
         assert not (tmp_path / "sprung").exists()
 
 
-def test_the_message_names_the_remedy_and_trust_is_one_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_the_remedies_and_trusted_allows_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "parts_of_mine.py").write_text(
         "from trainwright.engine import MODELS\nfrom trainwright.models.classification.lenet import LeNet\n"
         "@MODELS.register_module()\nclass LeNetOfMine(LeNet): ...\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     model = dict(type="ImageClassifier", backbone=dict(type="LeNetOfMine", num_classes=10))
-    file = stranger(tmp_path / "x.pth", model=model, custom_imports=dict(imports=["parts_of_mine"]))
+    file = untrusted_checkpoint(tmp_path / "x.pth", model=model, custom_imports=dict(imports=["parts_of_mine"]))
     with pytest.raises(ConfigError, match="(?s)'LeNetOfMine' is not registered.*import the module.*trusted=True"):
         Inferencer(file, device="cpu", show_progress=False)
     inferencer = Inferencer(file, device="cpu", show_progress=False, trusted=True)
     assert type(inferencer.model.backbone).__name__ == "LeNetOfMine"
-    Inferencer(file, device="cpu", show_progress=False)  # it is registered by now
+    Inferencer(file, device="cpu", show_progress=False)  # the model is registered by now
     del MODELS.module_dict["LeNetOfMine"]
 
 
@@ -367,6 +369,6 @@ def test_the_checkpoint_of_a_runner_without_a_config_file_is_enough(tmp_path: Pa
     Runner(model=model, work_dir=str(tmp_path / "b"), **options).train()
     with pytest.raises(
         CheckpointError,
-        match="the run was given an object, <trainwright.models.ImageClassifier>",
+        match="<trainwright.models.ImageClassifier>",
     ):
         Inferencer(tmp_path / "b/epoch_1.pth", device="cpu", show_progress=False)

@@ -30,7 +30,7 @@ def test_history_is_bounded_but_totals_are_exact() -> None:
     assert history.total_length == 10
     assert history.mean() == 4.5
     assert (history.min(), history.max()) == (0, 9)
-    assert history.mean(5) == 8.0  # no more than the kept ones
+    assert history.mean(5) == 8.0  # only the kept values
 
 
 def test_history_reserve_keeps_more() -> None:
@@ -60,7 +60,7 @@ def test_history_with_infinities() -> None:
     assert (history.min(), history.max()) == (-math.inf, math.inf)
 
 
-def test_history_mean_of_nothing_counted_is_nan() -> None:
+def test_history_mean_with_zero_count_is_nan() -> None:
     assert math.isnan(HistoryBuffer([0.0], [0]).mean())
 
 
@@ -69,11 +69,11 @@ def test_history_mistakes() -> None:
         HistoryBuffer().current()
     with pytest.raises(ValueError, match="empty"):
         HistoryBuffer().mean()
-    with pytest.raises(ValueError, match="its count: 2 values, 1 counts"):
+    with pytest.raises(ValueError, match="2 values and 1 counts"):
         HistoryBuffer([1.0, 2.0], [1])
-    with pytest.raises(ValueError, match="at least one value, not 0"):
+    with pytest.raises(ValueError, match="window_size"):
         HistoryBuffer([1.0], [1]).mean(0)
-    with pytest.raises(ValueError, match="not 0"):
+    with pytest.raises(ValueError, match="max_length"):
         HistoryBuffer(max_length=0)
     with pytest.raises(KeyError, match="did you mean 'mean'"):
         HistoryBuffer().statistics("maen")
@@ -87,5 +87,5 @@ def test_registered_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
         return history.max(window_size) - history.min(window_size)
 
     assert HistoryBuffer([1.0, 5.0, 4.0], [1, 1, 1]).statistics("spread", window_size=2) == 1.0
-    with pytest.raises(KeyError, match="'spread' already"):
+    with pytest.raises(KeyError, match="'spread'"):
         HistoryBuffer.register_statistics(spread)

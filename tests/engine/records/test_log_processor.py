@@ -1,4 +1,4 @@
-"""Log lines, compared with what MMEngine 0.10.7 prints for the same histories."""
+"""Log lines, compared with those of MMEngine 0.10.7 for the same histories."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +23,7 @@ def a_run(
     loader: Any = range(4),
     trains: bool = True,
 ) -> Any:
-    """Returns a run with histories of 25 training steps, 4 validation and 4 test batches."""
+    """Return a run with histories of 25 training steps, 4 validation and 4 test batches."""
     hub = MessageHub("test")
     for i in range(25):
         hub.update_scalar("train/base_lr", 0.1)
@@ -69,7 +69,7 @@ def test_lines_by_epoch() -> None:
     assert log.get_log_after_iter(run, 2, "train")[1] == f"Epoch(train) [2][3/4]  {TRAIN}"
     assert log.get_log_after_iter(run, 1, "val")[1] == f"Epoch(val) [1][2/2]  {EVAL}"
     assert log.get_log_after_iter(run, 3, "test")[1] == f"Epoch(test) [ 4/10]  {EVAL}"
-    times = "data_time: 0.0025  time: 0.0075"  # of the two batches; MMEngine takes one more from the epoch before
+    times = "data_time: 0.0025  time: 0.0075"  # mean of the two batches; MMEngine includes one from the previous epoch
     results = f"acc/top1: 91.2346  {CONFUSION}  {times}"
     assert log.get_log_after_epoch(run, 2, "val")[1] == f"Epoch(val) [1][2/2]    {results}"
     assert log.get_log_after_epoch(run, 10, "test")[1].startswith("Epoch(test) [10/10]    acc/top1: 91.2346  ")
@@ -141,7 +141,7 @@ def test_custom_values() -> None:
     assert tag["loss_all"] == pytest.approx(1.8) and "absent" not in tag
 
 
-def test_an_epoch_longer_than_a_history_is_counted_whole() -> None:
+def test_an_epoch_longer_than_a_history_is_averaged_completely() -> None:
     custom = [{"data_src": "loss", "method_name": "max", "window_size": "epoch"}]
     log, run = LogProcessor(custom_cfg=custom), a_run(loader=range(12_000))
     log.get_log_after_iter(run, 0, "train")
@@ -183,7 +183,7 @@ def test_memory_of_the_device() -> None:
 
 
 def test_only_evaluations_have_results() -> None:
-    with pytest.raises(ValueError, match="not 'train'"):
+    with pytest.raises(ValueError, match="'train'"):
         LogProcessor().get_log_after_epoch(a_run(), 2, "train")
 
 
@@ -193,18 +193,18 @@ def test_only_evaluations_have_results() -> None:
         ([{"data_src": "loss"}], "'method_name' is missing"),
         ([{"method_name": "mean"}], "'data_src' is missing"),
         ([{"data_src": "loss", "method_name": "maen"}], "did you mean 'mean'"),
-        ([{"data_src": "loss", "method_name": "mean", "window_size": "epochs"}], "'epochs' is no window"),
-        ([{"data_src": "loss", "method_name": "mean", "window_size": 0}], "0 is no window"),
-        ([{"data_src": "loss", "method_name": "current", "window_size": 3}], "does not take these arguments"),
-        ([{"data_src": "loss", "method_name": "mean"}] * 2, r"custom_cfg\.1: 'loss' is shown twice"),
+        ([{"data_src": "loss", "method_name": "mean", "window_size": "epochs"}], r"window_size.*'epochs'"),
+        ([{"data_src": "loss", "method_name": "mean", "window_size": 0}], r"window_size: 0"),
+        ([{"data_src": "loss", "method_name": "current", "window_size": 3}], r"custom_cfg\.0: .*'current'"),
+        ([{"data_src": "loss", "method_name": "mean"}] * 2, r"custom_cfg\.1: .*'loss'"),
     ],
 )
-def test_mistakes_are_found_when_it_is_built(entries: list[dict[str, Any]], message: str) -> None:
+def test_mistakes_are_reported_on_creation(entries: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LogProcessor(custom_cfg=entries)
 
 
 def test_no_epochs_by_iteration() -> None:
     entry = {"data_src": "loss", "method_name": "mean", "window_size": "epoch"}
-    with pytest.raises(ConfigError, match="write 'global'"):
+    with pytest.raises(ConfigError, match="'global'"):
         LogProcessor(by_epoch=False, custom_cfg=[entry])

@@ -40,11 +40,12 @@ def test_lines_of_file_and_pipe(tmp_path: Path, stream: io.StringIO) -> None:
     assert "\x1b" not in stream.getvalue()
 
 
-def test_errors_say_where(tmp_path: Path, stream: io.StringIO) -> None:
+def test_errors_contain_their_source_location(tmp_path: Path, stream: io.StringIO) -> None:
     make(tmp_path, stream).error("broken")
     (line,) = lines(tmp_path)
     assert re.fullmatch(
-        TIME + r" - trainwright - ERROR - .*test_logger.py - test_errors_say_where - \d+ - broken", line
+        TIME + r" - trainwright - ERROR - .*test_logger.py - test_errors_contain_their_source_location - \d+ - broken",
+        line,
     )
 
 
@@ -53,7 +54,7 @@ def test_a_long_line_is_not_wrapped(tmp_path: Path, stream: io.StringIO) -> None
     assert "x" * 500 in stream.getvalue()
 
 
-def test_a_terminal_gets_colours_and_no_markup(
+def test_a_terminal_shows_colors_and_ignores_markup(
     tmp_path: Path, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -89,7 +90,7 @@ def test_level(tmp_path: Path, stream: io.StringIO) -> None:
         logger.setLevel("WARNNG")
 
 
-def test_closed_and_opened_again(tmp_path: Path, stream: io.StringIO) -> None:
+def test_logging_reopens_a_closed_file(tmp_path: Path, stream: io.StringIO) -> None:
     logger = make(tmp_path, stream)
     logger.info("one")
     logger.close()
@@ -118,7 +119,7 @@ def test_file_handler_cfg(tmp_path: Path, stream: io.StringIO) -> None:
         make(tmp_path, stream, file_handler_cfg={"type": "RotatingFileHandle"})
 
 
-def test_only_the_first_process_writes(tmp_path: Path, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_rank_0_writes(tmp_path: Path, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(our_logging, "_rank_and_world_size", lambda: (3, 4))
     logger = make(tmp_path, stream)
     logger.info("quiet")
@@ -128,7 +129,9 @@ def test_only_the_first_process_writes(tmp_path: Path, stream: io.StringIO, monk
     assert stream.getvalue().endswith("loud\n") and "quiet" not in stream.getvalue()
 
 
-def test_each_process_has_a_file_if_told(tmp_path: Path, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_rank_writes_a_file_if_distributed(
+    tmp_path: Path, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(our_logging, "_rank_and_world_size", lambda: (3, 4))
     logger = make(tmp_path, stream, distributed=True)
     logger.info("quiet")
@@ -137,7 +140,7 @@ def test_each_process_has_a_file_if_told(tmp_path: Path, stream: io.StringIO, mo
     assert make(tmp_path, stream, log_level="DEBUG").log_file is not None
 
 
-def test_other_logging_settings_do_not_touch_it(tmp_path: Path, stream: io.StringIO) -> None:
+def test_other_logging_settings_do_not_affect_it(tmp_path: Path, stream: io.StringIO) -> None:
     logger = make(tmp_path, stream)
     before = logging.getLogger().handlers[:]
     logging.getLogger("trainwright").setLevel(logging.CRITICAL)
@@ -169,9 +172,9 @@ def test_print_log(capsys: pytest.CaptureFixture[str], stream: io.StringIO) -> N
     assert capsys.readouterr().out == "printed\n"
     print_log("logged", MMLogger("x", stream=stream))
     assert stream.getvalue().endswith("INFO - logged\n")
-    with pytest.raises(ValueError, match="no logger 'absent'"):
+    with pytest.raises(ValueError, match="'absent'"):
         print_log("lost", "absent")
-    with pytest.raises(TypeError, match="not 3"):
+    with pytest.raises(TypeError, match="3"):
         print_log("lost", 3)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""The message hub, and that nothing waits for the device before somebody reads."""
+"""The message hub, which does not wait for the device until values are read."""
 
 import io
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from trainwright.engine.records.message_hub import MessageHub
 
 
 class CountOps(TorchDispatchMode):
-    """Counts the operations that reach the dispatcher, by name."""
+    """A mode that counts the operations that reach the dispatcher, by name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ def test_a_tensor_is_kept_without_its_graph() -> None:
     assert waiting.grad_fn is None and not waiting.requires_grad
 
 
-def test_nothing_is_read_before_somebody_asks() -> None:
+def test_values_are_not_read_before_they_are_needed() -> None:
     hub = MessageHub("test")
     losses = [torch.tensor(float(step)) for step in range(20)]
     with CountOps() as ops:
@@ -91,7 +91,7 @@ def test_nothing_is_read_before_somebody_asks() -> None:
         assert not hub.has_pending
 
 
-def test_waiting_values_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_pending_values_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MessageHub, "_PENDING_LIMIT", 8)
     hub = MessageHub("test")
     for step in range(100):
@@ -115,11 +115,11 @@ def test_cuda_does_not_wait_before_reading() -> None:
     hub.update_scalar("on_the_host", torch.tensor(3.0))
     with CountOps() as ops:
         assert hub.get_scalar("loss").mean() == 4.5
-    assert ops.counts["stack"] == 1 and "cat" not in ops.counts  # all at once
+    assert ops.counts["stack"] == 1 and "cat" not in ops.counts
     assert hub.get_scalar("on_the_host").current() == 3.0
 
 
-def test_a_handle_lives_as_long_as_the_hub() -> None:
+def test_a_series_stays_valid_as_long_as_the_hub() -> None:
     hub = MessageHub("test")
     loss = hub.series("train/loss")
     assert hub.log_scalars == {} and hub.state_dict()["log_scalars"] == {}
@@ -144,11 +144,11 @@ def test_update_scalars() -> None:
         hub.update_scalars({"loss": {"count": 3}})
 
 
-def test_what_is_no_scalar_is_refused() -> None:
+def test_values_that_are_not_scalars_are_rejected() -> None:
     hub = MessageHub("test")
-    with pytest.raises(ValueError, match=r"loss has the shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"loss .*\(2,\)"):
         hub.update_scalar("loss", torch.zeros(2))
-    with pytest.raises(ValueError, match=r"loss has the shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"loss .*\(3,\)"):
         hub.update_scalar("loss", np.zeros(3))
     with pytest.raises(TypeError, match="loss is a str, not a number"):
         hub.update_scalar("loss", "0.1")
@@ -165,9 +165,9 @@ def test_infos() -> None:
     assert hub.runtime_info == {"epoch": 3, "names": ["a"]}
 
 
-def test_unknown_scalar_says_what_there_is() -> None:
+def test_the_error_for_an_unknown_scalar_lists_the_known_ones() -> None:
     hub = MessageHub("test")
-    with pytest.raises(KeyError, match="there are none yet"):
+    with pytest.raises(KeyError, match="none yet"):
         hub.get_scalar("x")
     hub.update_scalar("train/loss", 1.0)
     with pytest.raises(KeyError, match="did you mean 'train/loss'"):
@@ -233,7 +233,7 @@ def test_state_of_mmengine() -> None:
     assert hub.get_info("epoch") == 4
 
 
-def test_foreign_state_is_refused() -> None:
+def test_another_state_is_rejected() -> None:
     with pytest.raises(ValueError, match="log_scalars, resumed_keys missing"):
         MessageHub("test").load_state_dict({"runtime_info": {}})
 
@@ -269,7 +269,7 @@ def test_named_instances(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MessageHub.get_current_instance() is mine
 
 
-def test_the_sum_does_not_depend_on_how_many_values_come_at_once() -> None:
+def test_the_sum_does_not_depend_on_how_values_are_batched() -> None:
     values = [0.1 * number for number in range(1, 30)]
     sums = set()
     for split in range(1, len(values)):

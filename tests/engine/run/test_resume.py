@@ -185,7 +185,7 @@ def test_a_state_that_no_checkpoint_can_hold_is_refused_with_the_first_batch(tmp
             return {"file": object()}
 
     runner = make_runner(tmp_path, dataset=Bad(), train_cfg=dict(by_epoch=False, max_iters=9))
-    with pytest.raises(ConfigError, match="Bad: a object would need unsafe loading"):
+    with pytest.raises(ConfigError, match="Bad: .*object"):
         runner.train()
 
 
@@ -257,8 +257,8 @@ def test_hooks_get_their_own_state_in_whatever_order_they_come(tmp_path: Path) -
     runner = make_runner(tmp_path, [dict(type=Counter), two, one], train_cfg=dict(max_epochs=4), resume=True)
     runner.train()
     assert counters(runner) == {"Counter": -1, "two": 60, "one": 6}
-    assert "the checkpoint has no state of Counter: they start afresh" in log_of(runner)
-    assert "has state of CheckpointHook, which this run does not have" in log_of(runner)
+    assert "the checkpoint has no state for Counter" in log_of(runner)
+    assert "parts that this run does not have: CheckpointHook" in log_of(runner)
 
 
 def test_two_hooks_with_state_and_one_name_are_refused(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def element() -> BaseDataElement:
     return BaseDataElement(metainfo={"img_shape": (4, 5), "ids": [1, 2]}, boxes=torch.zeros(3, 4), name="a")
 
 
-def test_data_and_meta_information_share_one_name_space():
+def test_data_and_meta_information_share_one_namespace():
     sample = element()
     assert sample.keys() == ["boxes", "name"]
     assert sample.metainfo_keys() == ["img_shape", "ids"]
@@ -55,7 +55,7 @@ def test_data_and_meta_information_share_one_name_space():
         del sample._metainfo_fields
 
 
-def test_meta_information_is_copied_deeply():
+def test_meta_information_is_deep_copied():
     ids, inner = [1], ([1],)
     sample = BaseDataElement(metainfo={"ids": ids, "inner": inner})
     ids.append(2)
@@ -77,7 +77,7 @@ def test_new_and_clone_and_update():
     assert sample.img_shape == (1, 1) and sample.name == "b" and len(sample.boxes) == 3
 
 
-def test_a_shallow_copy_has_fields_of_its_own():
+def test_a_shallow_copy_has_its_own_fields():
     sample = element()
     copied = copy.copy(sample)
     copied.extra = 1
@@ -176,16 +176,16 @@ def test_one_instance_keeps_its_dimension():
 
 
 @pytest.mark.parametrize("index", [[], torch.zeros(3, dtype=torch.bool), torch.zeros(0, dtype=torch.int64)])
-def test_no_instance_may_be_selected(index):
+def test_an_index_can_select_no_instances(index):
     empty = instances()[index]
     assert len(empty) == 0 and empty.names == [] and empty.text == "" and empty.boxes.shape == (0, 4)
 
 
-def test_instances_must_agree_in_length():
+def test_fields_of_instances_must_have_the_same_length():
     data = InstanceData(boxes=torch.zeros(3, 4))
-    with pytest.raises((TypeError, ValueError), match="length 2"):
+    with pytest.raises((TypeError, ValueError), match="scores .*length.* 2"):
         data.scores = torch.zeros(2)
-    with pytest.raises((TypeError, ValueError), match="has none"):
+    with pytest.raises((TypeError, ValueError), match="number .*length"):
         data.number = 1
     with pytest.raises((TypeError, ValueError)):
         data[torch.tensor([True, False])]
@@ -199,7 +199,7 @@ def test_instances_are_concatenated():
     both = InstanceData.cat([instances(), instances()[[1]]])
     assert both.boxes.shape == (4, 4) and both.scores.tolist() == [0.1, 0.2, 0.3, 0.2]
     assert both.names == ["a", "b", "c", "b"] and both.text == "xyzy" and both.inner.z.tolist() == [7, 8, 9, 8]
-    with pytest.raises((TypeError, ValueError), match="different names"):
+    with pytest.raises((TypeError, ValueError), match="different fields"):
         InstanceData.cat([instances(), InstanceData(boxes=torch.zeros(1, 4))])
     with pytest.raises((TypeError, ValueError)):
         InstanceData.cat([])
@@ -207,7 +207,7 @@ def test_instances_are_concatenated():
 
 def test_pixels_have_three_dimensions_and_one_size():
     pixels = PixelData(metainfo={"a": 1}, image=torch.arange(24).view(1, 4, 6))
-    with pytest.warns(UserWarning, match="mask of shape"):
+    with pytest.warns(UserWarning, match="mask"):
         pixels.mask = np.ones((4, 6))
     assert pixels.shape == (4, 6) and pixels.mask.shape == (1, 4, 6)
     assert pixels[1:3, 2:4].image.tolist() == [[[8, 9], [14, 15]]]
@@ -253,7 +253,7 @@ def test_a_sample_checks_its_fields():
     assert sample.keys() == ["pred_label", "pred_score"]
 
 
-def test_samples_make_a_batch_and_come_back():
+def test_samples_are_batched_and_unbatched():
     samples = [
         DataSample(metainfo={"path": f"{i}.png"}, gt_label=torch.tensor([i]), pred_score=torch.full((3,), float(i)))
         for i in range(2)
@@ -269,10 +269,10 @@ def test_samples_make_a_batch_and_come_back():
     assert DataSample().unbatch() == []
 
 
-def test_what_cannot_be_batched_is_refused():
+def test_samples_that_cannot_be_batched_are_rejected():
     with pytest.raises(ValueError, match="no samples"):
         DataSample.batch([])
-    with pytest.raises(ValueError, match="different names"):
+    with pytest.raises(ValueError, match="different fields"):
         DataSample.batch([DataSample(gt_label=torch.tensor(1)), DataSample()])
     with pytest.raises(ValueError, match="different shapes"):
         DataSample.batch([DataSample(x=torch.zeros(1)), DataSample(x=torch.zeros(2))])

@@ -23,7 +23,7 @@ _NEEDS_NUMBER = frozenset(["f", "mf", "r", "idf"])  # F1, R2
 
 
 def higher_is_better(name: str, metrics: Iterable[Any] = ()) -> bool | None:
-    """Returns whether greater scores of a result are better, or None if neither the metrics nor its name tell.
+    """Return whether greater scores of a result are better, or None if neither the metrics nor its name tell.
 
     Args:
         name: of the result, as ``prefix/name``.
@@ -34,7 +34,7 @@ def higher_is_better(name: str, metrics: Iterable[Any] = ()) -> bool | None:
 
 
 def unknown_direction(name: str, path: str, origin: Origin | None = None) -> ConfigError:
-    """Returns the error for a result of which neither a metric nor its name tells which scores are better."""
+    """Return the error for a result of which neither a metric nor its name tells which scores are better."""
     return ConfigError(
         f"{path}.rule",
         f"cannot infer the rule for key {name!r}: neither a metric nor a word in it tells which scores are better",
@@ -44,7 +44,7 @@ def unknown_direction(name: str, path: str, origin: Origin | None = None) -> Con
 
 
 def declared_direction(name: str, metrics: Iterable[Any]) -> bool | None:
-    """Returns what the metrics themselves say about one result, or None if they do not."""
+    """Return what the metrics themselves say about one result, or None if they do not."""
     for metric in metrics:
         prefix = getattr(metric, "prefix", None)
         if prefix and not name.startswith(f"{prefix}/"):
@@ -61,7 +61,7 @@ def declared_direction(name: str, metrics: Iterable[Any]) -> bool | None:
 
 
 def direction_of_name(name: str) -> bool | None:
-    """Returns whether greater is better by the words in a name, errors and losses first; None if no word tells."""
+    """Return whether greater is better by the words in a name, errors and losses first; None if no word tells."""
     words = {word for piece in re.split(r"[^A-Za-z0-9]+", name) for word in _words(piece)}
     if words & _LESS:
         return False
@@ -69,7 +69,7 @@ def direction_of_name(name: str) -> bool | None:
 
 
 def _words(piece: str) -> set[str]:
-    """Returns the words in a part of a name: all of it, and those that capitals begin, without the numbers behind."""
+    """Return the words in a part of a name: all of it, and those that capitals begin, without the numbers behind."""
     words = set()
     for word in (piece, *re.findall(r"m?IoU|[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+", piece)):
         bare = word.rstrip("0123456789").lower()

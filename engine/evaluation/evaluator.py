@@ -38,7 +38,7 @@ class Evaluator:
             metric.dataset_meta = dataset_meta
 
     def process(self, data_samples: Any, data_batch: Any = None) -> None:
-        """Hands the predictions of one batch to every metric.
+        """Pass the predictions of one batch to every metric.
 
         Args:
             data_samples: what the model predicted: a list with a data element or dictionary for each sample, one
@@ -73,7 +73,7 @@ class Evaluator:
                 raise
 
     def evaluate(self, size: int) -> dict[str, Any]:
-        """Computes the results of all metrics, and starts anew.
+        """Compute the results of all metrics, and starts anew.
 
         Args:
             size: how many samples count in several processes; see
@@ -99,14 +99,14 @@ class Evaluator:
         return results
 
     def reset(self) -> None:
-        """Makes every metric forget what it gathered."""
+        """Make every metric forget what it gathered."""
         for metric in self.metrics:
             metric.reset()
 
     def offline_evaluate(
         self, data_samples: Iterable[Any], data: Iterable[Any] | None = None, chunk_size: int = 1
     ) -> dict[str, Any]:
-        """Evaluates predictions that were dumped before, for instance by ``DumpResults``.
+        """Evaluate predictions that were dumped before, for instance by ``DumpResults``.
 
         Args:
             data_samples: predictions with annotations, one for each sample, or all in one dictionary.

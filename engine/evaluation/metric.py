@@ -86,7 +86,7 @@ class BaseMetric(ABC):
 
     @abstractmethod
     def process(self, data_batch: Any, data_samples: Any) -> None:
-        """Takes the predictions of one batch, and appends to ``self.results`` what they tell.
+        """Take the predictions of one batch, and appends to ``self.results`` what they tell.
 
         Args:
             data_batch: the batch as the loader yields it.
@@ -96,10 +96,10 @@ class BaseMetric(ABC):
 
     @abstractmethod
     def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
-        """Returns the results by name, computed at rank 0 from what :meth:`process` gathered everywhere."""
+        """Return the results by name, computed at rank 0 from what :meth:`process` gathered everywhere."""
 
     def evaluate(self, size: int) -> dict[str, Any]:
-        """Computes the results of the whole dataset, the same in all processes, and starts anew.
+        """Compute the results of the whole dataset, the same in all processes, and starts anew.
 
         Args:
             size: how many samples count in several processes; see
@@ -120,16 +120,16 @@ class BaseMetric(ABC):
         return metrics[0]
 
     def collect(self, size: int) -> list[Any] | None:
-        """Returns, at rank 0, the results of all samples in the order of the dataset, on the CPU."""
+        """Return, at rank 0, the results of all samples in the order of the dataset, on the CPU."""
         collected = collect_results(to_cpu(self.results), size, self.collect_device, self.collect_dir)
         return collected if is_main_process() else None
 
     def with_prefix(self, metrics: dict[str, Any]) -> dict[str, Any]:
-        """Returns results by ``prefix/name``."""
+        """Return results by ``prefix/name``."""
         return {f"{self.prefix}/{name}": value for name, value in metrics.items()} if self.prefix else metrics
 
     def reset(self) -> None:
-        """Forgets what was gathered."""
+        """Clear what was gathered."""
         self.results.clear()
 
     def _warn(self, problem: str) -> None:
@@ -154,7 +154,7 @@ class BatchMetric(BaseMetric):
         super().__init__(collect_device, prefix)
 
     def collect(self, size: int) -> list[Tensor] | None:
-        """Returns, at rank 0, each column with the rows of all samples in the order of the dataset.
+        """Return, at rank 0, each column with the rows of all samples in the order of the dataset.
 
         Raises:
             ValueError: there are no samples at all.
@@ -169,7 +169,7 @@ class BatchMetric(BaseMetric):
 
 
 def column_of(data_samples: Any, name: str) -> Tensor | None:
-    """Returns one field of a batch as a tensor, or None without it.
+    """Return one field of a batch as a tensor, or None without it.
 
     Args:
         data_samples: one dictionary of batched tensors, or a list with a dictionary for each sample.
@@ -201,7 +201,7 @@ def column_of(data_samples: Any, name: str) -> Tensor | None:
 
 
 def get_metric_value(indicator: str, metrics: dict[str, Any]) -> Any:
-    """Returns one result by its full name (``COCO/AP``), or by its last part (``AP``) where that is unique.
+    """Return one result by its full name (``COCO/AP``), or by its last part (``AP``) where that is unique.
 
     Raises:
         ValueError: no result has this name, or several have.
@@ -217,7 +217,7 @@ def get_metric_value(indicator: str, metrics: dict[str, Any]) -> Any:
 
 
 def _interleave(parts: Sequence[Tensor]) -> Tensor:
-    """Returns the rows 0 of all parts, then the rows 1, …, as samplers deal them out."""
+    """Return the rows 0 of all parts, then the rows 1, …, as samplers deal them out."""
     if len(parts) == 1:
         return parts[0]
     lengths = [len(part) for part in parts]

@@ -41,7 +41,7 @@ class DumpResults(BaseMetric):
         self.out_file_path = out_file_path
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
-        """Keeps the samples, on the CPU.
+        """Keep the samples, on the CPU.
 
         Raises:
             ValueError: there are not as many as samples in the batch.
@@ -50,7 +50,7 @@ class DumpResults(BaseMetric):
         self.results.extend(to_cpu(data_samples))
 
     def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
-        """Writes the file; there is nothing to report."""
+        """Write the file; there is nothing to report."""
         dump(results, self.out_file_path)
         print_log(f"{len(results)} predictions are in {self.out_file_path}", logger="current")
         return {}
@@ -114,7 +114,7 @@ class TorchMetric(BatchMetric):
         return getattr(self.metric, "higher_is_better", None)
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
-        """Updates the metric, or keeps what it needs."""
+        """Update the metric, or keeps what it needs."""
         columns = []
         for field in (self.prediction, self.target):
             column = column_of(data_samples, field)
@@ -127,7 +127,7 @@ class TorchMetric(BatchMetric):
             self._update(columns)
 
     def evaluate(self, size: int) -> dict[str, Any]:
-        """Computes the metric over all samples, and starts anew."""
+        """Compute the metric over all samples, and starts anew."""
         if get_world_size() > 1:
             return super().evaluate(size)
         if not self._updated:
@@ -137,12 +137,12 @@ class TorchMetric(BatchMetric):
         return metrics
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, Any]:
-        """Computes the metric from the gathered predictions and targets."""
+        """Compute the metric from the gathered predictions and targets."""
         self._update(results)
         return self._values()
 
     def reset(self) -> None:
-        """Forgets what was gathered."""
+        """Clear what was gathered."""
         super().reset()
         self.metric.reset()
         self._updated = False

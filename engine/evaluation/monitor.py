@@ -40,7 +40,7 @@ class Monitor:
 def check_rules(
     metrics: Sequence[str], rule: str | Sequence[str | None] | None = None, *, owner: str
 ) -> list[str | None]:
-    """Returns a rule for each metric, None where it is to be inferred.
+    """Return a rule for each metric, None where it is to be inferred.
 
     Args:
         metrics: names of the metrics.
@@ -74,7 +74,7 @@ def make_monitors(
     owner: str,
     evaluated_by: Iterable[Any] = (),
 ) -> list[Monitor]:
-    """Returns a monitor for each metric.
+    """Return a monitor for each metric.
 
     Args:
         metrics: names of the metrics.
@@ -97,12 +97,12 @@ def make_monitors(
 
 
 def metrics_of(runner: "Runner") -> list[Any]:
-    """Returns the metrics that a run validates with."""
+    """Return the metrics that a run validates with."""
     return list(getattr(runner.val_loop.evaluator, "metrics", ())) if runner.has_val else []
 
 
 def score_of(metrics: Mapping[str, Any], metric: str, *, owner: str) -> float | None:
-    """Returns a metric of the results as a number, or None where the result itself is None.
+    """Return a metric of the results as a number, or None where the result itself is None.
 
     Raises:
         ConfigError: there is no such metric, with those that there are.
@@ -114,7 +114,7 @@ def score_of(metrics: Mapping[str, Any], metric: str, *, owner: str) -> float | 
 
 
 def missing_hint(metrics: Mapping[str, Any], metric: str) -> str:
-    """Returns what to do about a metric that the results do not have."""
+    """Return what to do about a metric that the results do not have."""
     available = f"available: {', '.join(map(str, metrics)) or 'none'}"
     guess = did_you_mean(metric, map(str, metrics))
     return f"{guess}\n{available}" if guess else available

@@ -14,7 +14,7 @@ _SHARED = (str, bytes, bool, int, float, complex, np.generic, type(None))
 
 
 def samples_of(predictions: Any, data_batch: Any = None) -> list[Any]:
-    """Returns the predictions for a batch as a list.
+    """Return the predictions for a batch as a list.
 
     A batched data sample, a mapping or a named tuple is split into one data sample or dictionary for each sample, a
     tensor or array into its rows. Any other iterable is taken to hold one item for each sample already.
@@ -54,14 +54,14 @@ def is_batch(predictions: Any) -> bool:
 
 
 def split_batch(predictions: Any) -> list[dict[str, Any]]:
-    """Returns a dictionary for each sample of a mapping or named tuple; see :func:`samples_of`."""
+    """Return a dictionary for each sample of a mapping or named tuple; see :func:`samples_of`."""
     fields = _fields(predictions)
     size = size_of_batch(fields)
     return [_row(fields, index) for index in range(size)]
 
 
 def size_of_batch(predictions: Any) -> int:
-    """Returns how many samples a mapping or named tuple of predictions holds.
+    """Return how many samples a mapping or named tuple of predictions holds.
 
     Raises:
         TypeError: a field cannot be split, or none has a value for each sample.
@@ -77,7 +77,7 @@ def size_of_batch(predictions: Any) -> int:
 
 
 def check_number(samples: Any, data_batch: Any, predictions: Any) -> None:
-    """Raises a ``ValueError`` if the batch cannot have as many samples as there are predictions.
+    """Raise a ``ValueError`` if the batch cannot have as many samples as there are predictions.
 
     Args:
         samples: something with a length: that of the predictions.
@@ -93,7 +93,7 @@ def check_number(samples: Any, data_batch: Any, predictions: Any) -> None:
 
 
 def describe(value: Any) -> str:
-    """Returns in a few words what predictions consist of."""
+    """Return in a few words what predictions consist of."""
     if isinstance(value, Tensor | np.ndarray):
         return f"{type(value).__name__} {tuple(value.shape)}"
     if is_batch(value):
@@ -136,7 +136,7 @@ def _row(fields: Mapping[Any, Any], index: int) -> dict[str, Any]:
 
 
 def _possible_sizes(data_batch: Any) -> set[int]:
-    """Returns how many samples a batch may have; empty if it does not tell.
+    """Return how many samples a batch may have; empty if it does not tell.
 
     There may be several: a list of tensors has an item for each sample, or for each view (of test-time augmentation).
     """

@@ -29,7 +29,7 @@ _ANCHORS = (
 
 
 def rgb(color: Color) -> tuple[int, int, int]:
-    """Returns a colour as numbers from 0 to 255.
+    """Return a colour as numbers from 0 to 255.
 
     Args:
         color: such numbers; ``"#ff8800"``; a name such as ``"orange"``; or one of the letters ``bgrcmykw``.
@@ -53,7 +53,7 @@ def rgb(color: Color) -> tuple[int, int, int]:
 
 
 def palette(number: int) -> list[tuple[int, int, int]]:
-    """Returns colours that differ well from their neighbours."""
+    """Return colours that differ well from their neighbours."""
     golden_ratio = (math.sqrt(5) - 1) / 2
     hues = (index * golden_ratio % 1 for index in range(number))
     return [
@@ -62,12 +62,12 @@ def palette(number: int) -> list[tuple[int, int, int]]:
 
 
 def array(values: Any) -> Array:
-    """Returns a tensor or array as an array in main memory."""
+    """Return a tensor or array as an array in main memory."""
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
 def for_each(value: Any, number: int, what: str) -> list[Any]:
-    """Returns one value for each of ``number`` things, from a list of them or from one for all.
+    """Return one value for each of ``number`` things, from a list of them or from one for all.
 
     Raises:
         ValueError: the list has another length.
@@ -80,7 +80,7 @@ def for_each(value: Any, number: int, what: str) -> list[Any]:
 
 
 def draw_points(image: Array, positions: Any, colors: Colors, marker: str | None, sizes: Any) -> Array:
-    """Draws points at ``positions``, (N, 2) as (x, y); ``sizes`` are areas in square pixels."""
+    """Draw points at ``positions``, (N, 2) as (x, y); ``sizes`` are areas in square pixels."""
     points = array(positions).reshape(-1, 2)
     canvas, draw = _canvas(image)
     all_sizes = for_each(36 if sizes is None else sizes, len(points), "sizes")
@@ -91,7 +91,7 @@ def draw_points(image: Array, positions: Any, colors: Colors, marker: str | None
 
 
 def draw_lines(image: Array, starts: Any, ends: Any, colors: Colors, styles: Any, widths: Any) -> Array:
-    """Draws a line from each of ``starts`` to each of ``ends``, both (N, 2) as (x, y)."""
+    """Draw a line from each of ``starts`` to each of ``ends``, both (N, 2) as (x, y)."""
     segments = np.stack([array(starts).reshape(-1, 2), array(ends).reshape(-1, 2)], axis=1)
     return draw_polygons(image, list(segments), colors, styles, widths, "none", 1.0, closed=False)
 
@@ -106,7 +106,7 @@ def draw_polygons(
     alpha: float,
     closed: bool = True,
 ) -> Array:
-    """Draws polygons, each (M, 2) as (x, y), filled unless ``face_colors`` is ``"none"``."""
+    """Draw polygons, each (M, 2) as (x, y), filled unless ``face_colors`` is ``"none"``."""
     number = len(polygons)
     edges, faces = (
         for_each(edge_colors, number, "edge colours"),
@@ -127,13 +127,13 @@ def draw_polygons(
 
 
 def circle(center: Sequence[float], radius: float) -> Array:
-    """Returns a circle as a polygon."""
+    """Return a circle as a polygon."""
     angles = np.linspace(0, 2 * math.pi, max(16, 4 * math.ceil(radius)), endpoint=False)
     return np.stack([center[0] + radius * np.cos(angles), center[1] + radius * np.sin(angles)], axis=1)
 
 
 def box(corners: Sequence[float]) -> Array:
-    """Returns a box (x1, y1, x2, y2) as a polygon."""
+    """Return a box (x1, y1, x2, y2) as a polygon."""
     x1, y1, x2, y2 = corners
     return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
 
@@ -149,7 +149,7 @@ def draw_texts(
     fonts: Any,
     boxes: Any,
 ) -> Array:
-    """Draws texts at ``positions``, (N, 2) as (x, y)."""
+    """Draw texts at ``positions``, (N, 2) as (x, y)."""
     number = len(texts)
     points = array(positions).reshape(-1, 2).tolist()
     canvas, draw = _canvas(image, "RGBA")
@@ -169,7 +169,7 @@ def draw_texts(
 
 
 def draw_masks(image: Array, masks: Any, colors: Colors, alphas: Any) -> Array:
-    """Lays colours over the pixels of ``masks``, bool, (N, height, width) or (height, width)."""
+    """Overlay colours over the pixels of ``masks``, bool, (N, height, width) or (height, width)."""
     planes = array(masks)
     planes = planes[None] if planes.ndim == 2 else planes
     if planes.dtype != np.bool_ or planes.shape[1:] != image.shape[:2]:
@@ -191,7 +191,7 @@ def draw_featmap(
     resize_shape: tuple[int, int] | None,
     alpha: float,
 ) -> Array:
-    """Returns a feature map, (channels, height, width), as a picture; see ``Visualizer.draw_featmap``."""
+    """Return a feature map, (channels, height, width), as a picture; see ``Visualizer.draw_featmap``."""
     if featmap.ndim != 3:
         raise ValueError(f"a feature map is (channels, height, width), not {tuple(featmap.shape)}")
     featmap = featmap.detach().float().cpu()
@@ -224,7 +224,7 @@ def draw_featmap(
 
 
 def as_image(values: Any) -> Array:
-    """Returns an image as RGB, uint8, (height, width, 3), from (height, width), (height, width, 1 or 3)."""
+    """Return an image as RGB, uint8, (height, width, 3), from (height, width), (height, width, 1 or 3)."""
     image = array(values)
     if image.ndim == 2:
         image = image[..., None]
@@ -235,7 +235,7 @@ def as_image(values: Any) -> Array:
 
 
 def resize(image: Array, size: tuple[int, int], nearest: bool = False) -> Array:
-    """Returns an image at another size, (height, width)."""
+    """Return an image at another size, (height, width)."""
     if tuple(image.shape[:2]) == tuple(size):
         return image
     from PIL import Image
@@ -271,7 +271,7 @@ def _draw_marker(
 
 
 def _dashed(points: list[tuple[float, float]], style: str) -> Iterator[list[tuple[float, float]]]:
-    """Yields the visible pieces of a line; the whole line for ``"-"``."""
+    """Yield the visible pieces of a line; the whole line for ``"-"``."""
     dashes = _choice(style, _DASHES, "line style")
     if not dashes:
         yield points
@@ -301,7 +301,7 @@ def _draw_frame(
 
 
 def _font(name: str, size: float) -> Any:
-    """Returns a font of a file; Pillow's own for the family ``sans-serif``."""
+    """Return a font of a file; Pillow's own for the family ``sans-serif``."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size) if name == "sans-serif" else ImageFont.truetype(name, size)
@@ -319,13 +319,13 @@ def _normalized(values: Tensor) -> Tensor:
 
 
 def _heat_map(values: Tensor, image: Array | None, alpha: float) -> Array:
-    """Returns values of (height, width) in the colours from blue over green and yellow to red."""
+    """Return values of (height, width) in the colours from blue over green and yellow to red."""
     scaled = _normalized(values).numpy()[..., None]
     return _blend(np.clip(1.5 - np.abs(4 * scaled - np.array([3, 2, 1])), 0, 1), image, alpha)
 
 
 def _blend(picture: Array, image: Array | None, alpha: float) -> Array:
-    """Returns a picture with numbers from 0 to 1 as uint8, laid over an image if there is one."""
+    """Return a picture with numbers from 0 to 1 as uint8, laid over an image if there is one."""
     drawn = picture * 255
     if image is not None:
         drawn = alpha * drawn + (1 - alpha) * image

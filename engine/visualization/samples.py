@@ -28,7 +28,7 @@ def draw_sample(
     draw_pred: bool = True,
     score_thr: float = 0.3,
 ) -> Array:
-    """Returns an image with the annotations and, to the right, the predictions of a sample.
+    """Return an image with the annotations and, to the right, the predictions of a sample.
 
     Fields are drawn by their names: ``*_label``, ``pred_score``, ``*_sem_seg``, and in ``*_instances``
     ``bboxes``, ``labels``, ``scores``, ``masks`` and ``keypoints``. A small image is enlarged, so that texts
@@ -82,7 +82,7 @@ def _draw_label(
 
 
 def _draw_sem_seg(image: Array, labels: Array, meta: Mapping[str, Any]) -> Array:
-    """Draws the classes of pixels with their names, in the size of the image, which may be another than theirs."""
+    """Draw the classes of pixels with their names, in the size of the image, which may be another than theirs."""
     plane = labels.reshape(labels.shape[-2:])
     rows, columns = (np.arange(wanted) * given // wanted for wanted, given in zip(image.shape[:2], plane.shape))
     plane = plane[rows[:, None], columns]
@@ -103,7 +103,7 @@ def _draw_sem_seg(image: Array, labels: Array, meta: Mapping[str, Any]) -> Array
 
 
 def _middle(mask: Array) -> tuple[float, float]:
-    """Returns (x, y) of the pixel of a mask that is nearest to the median of all its pixels."""
+    """Return (x, y) of the pixel of a mask that is nearest to the median of all its pixels."""
     points = np.argwhere(mask)
     row, column = points[np.abs(points - np.median(points, axis=0)).sum(1).argmin()].tolist()
     return column, row
@@ -147,7 +147,7 @@ def _draw_instances(
 
 
 def _keypoints_seen(instances: InstanceData, score_thr: float) -> Tensor | None:
-    """Returns which keypoints to draw: those that are labelled, or predicted with a score above the threshold."""
+    """Return which keypoints to draw: those that are labelled, or predicted with a score above the threshold."""
     visible, scores = instances.get("keypoints_visible"), instances.get("keypoint_scores")
     if visible is not None:
         return torch.as_tensor(array(visible)) > 0

@@ -75,7 +75,7 @@ class Visualizer(CurrentMixin):
             self.set_image(image)
 
     def set_image(self, image: Image) -> None:
-        """Sets the image to draw on.
+        """Set the image to draw on.
 
         Args:
             image: RGB, (height, width, 3), or grey, (height, width), with numbers from 0 to 255. It is
@@ -86,7 +86,7 @@ class Visualizer(CurrentMixin):
         self._default_font_size = float(max(np.sqrt(self.height * self.width) // 90, 10))
 
     def get_image(self) -> Image:
-        """Returns the image with all that was drawn, RGB, uint8, (height, width, 3).
+        """Return the image with all that was drawn, RGB, uint8, (height, width, 3).
 
         Raises:
             ValueError: no image was set.
@@ -103,7 +103,7 @@ class Visualizer(CurrentMixin):
         continue_key: str = " ",
         backend: str = "pillow",
     ) -> None:
-        """Shows an image in a window; where there is no display, writes it to ``vis_data/show`` instead.
+        """Show an image in a window; where there is no display, writes it to ``vis_data/show`` instead.
 
         Args:
             drawn_img: the image; by default the one that was drawn on.
@@ -128,7 +128,7 @@ class Visualizer(CurrentMixin):
             get_logger().warning("no display and no save_dir: the image is not shown")
 
     def get_backend(self, name: str) -> BaseVisBackend | None:
-        """Returns a backend by its name, by default that of its class."""
+        """Return a backend by its name, by default that of its class."""
         return self._vis_backends.get(name)
 
     def draw_points(
@@ -138,7 +138,7 @@ class Visualizer(CurrentMixin):
         marker: str | None = None,
         sizes: Points | None = None,
     ) -> Self:
-        """Draws points.
+        """Draw points.
 
         Args:
             positions: (N, 2) or (2,), as (x, y).
@@ -161,7 +161,7 @@ class Visualizer(CurrentMixin):
         bboxes: Mapping[str, Any] | list[Mapping[str, Any]] | None = None,
         font_properties: Any = None,
     ) -> Self:
-        """Draws texts.
+        """Draw texts.
 
         Args:
             texts: one or several.
@@ -199,7 +199,7 @@ class Visualizer(CurrentMixin):
         line_styles: str | list[str] = "-",
         line_widths: float | list[float] = 2,
     ) -> Self:
-        """Draws lines.
+        """Draw lines.
 
         Args:
             x_datas: where each begins and ends, (N, 2) or (2,), as (x1, x2).
@@ -227,7 +227,7 @@ class Visualizer(CurrentMixin):
         face_colors: Colors = "none",
         alpha: float = 0.8,
     ) -> Self:
-        """Draws circles.
+        """Draw circles.
 
         Args:
             center: (N, 2) or (2,), as (x, y).
@@ -251,7 +251,7 @@ class Visualizer(CurrentMixin):
         face_colors: Colors = "none",
         alpha: float = 0.8,
     ) -> Self:
-        """Draws boxes.
+        """Draw boxes.
 
         Args:
             bboxes: (N, 4) or (4,), as (x1, y1, x2, y2).
@@ -278,7 +278,7 @@ class Visualizer(CurrentMixin):
         face_colors: Colors = "none",
         alpha: float = 0.8,
     ) -> Self:
-        """Draws polygons.
+        """Draw polygons.
 
         Args:
             polygons: one, (M, 2) as (x, y), or a list of them.
@@ -295,7 +295,7 @@ class Visualizer(CurrentMixin):
         return self
 
     def draw_binary_masks(self, binary_masks: Points, colors: Colors = "g", alphas: float | list[float] = 0.8) -> Self:
-        """Lays colours over the pixels of masks.
+        """Overlay colours over the pixels of masks.
 
         Args:
             binary_masks: bool, (N, height, width) or (height, width), of the image's size.
@@ -318,7 +318,7 @@ class Visualizer(CurrentMixin):
         resize_shape: tuple[int, int] | None = None,
         alpha: float = 0.5,
     ) -> Image:
-        """Returns a picture of a feature map.
+        """Return a picture of a feature map.
 
         Args:
             featmap: (channels, height, width).
@@ -337,25 +337,25 @@ class Visualizer(CurrentMixin):
         return drawing.draw_featmap(featmap, overlaid_image, channel_reduction, topk, arrangement, resize_shape, alpha)
 
     def add_config(self, config: "Config", **kwargs: Any) -> None:
-        """Writes the config of the run."""
+        """Write the config of the run."""
         self._write(lambda backend: backend.add_config(config, **kwargs))
 
     def add_graph(self, model: nn.Module, data_batch: Any = None, **kwargs: Any) -> None:
-        """Writes the structure of the model."""
+        """Write the structure of the model."""
         self._write(lambda backend: backend.add_graph(model, data_batch, **kwargs))
 
     def add_image(self, name: str, image: Image, step: int = 0) -> None:
-        """Writes an image, RGB, uint8, (height, width, 3)."""
+        """Write an image, RGB, uint8, (height, width, 3)."""
         self._write(lambda backend: backend.add_image(name, image, step))
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        """Writes a number."""
+        """Write a number."""
         self._write(lambda backend: backend.add_scalar(name, value, step, **kwargs))
 
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
-        """Writes numbers by name; backends that write files also write them to ``file_path``."""
+        """Write numbers by name; backends that write files also write them to ``file_path``."""
         self._write(lambda backend: backend.add_scalars(scalar_dict, step, file_path, **kwargs))
 
     def add_datasample(
@@ -371,7 +371,7 @@ class Visualizer(CurrentMixin):
         pred_score_thr: float = 0.3,
         out_file: str | None = None,
     ) -> None:
-        """Draws a sample, its annotations beside its predictions, and writes the picture.
+        """Draw a sample, its annotations beside its predictions, and writes the picture.
 
         Args:
             name: name of the picture.
@@ -404,7 +404,7 @@ class Visualizer(CurrentMixin):
             PIL.Image.fromarray(self.get_image()).save(out_file)
 
     def close(self) -> None:
-        """Closes the backends. Writing again opens them again."""
+        """Close the backends. Writing again opens them again."""
         self._write(lambda backend: backend.close(), everywhere=True)
 
     def _write(self, action: Callable[[BaseVisBackend], None], everywhere: bool = False) -> None:
@@ -439,7 +439,7 @@ class Visualizer(CurrentMixin):
 
 
 def _warn_of_unused(**settings: tuple[Any, Any]) -> None:
-    """Warns of settings of MMEngine that are not at their defaults and change nothing here."""
+    """Warn of settings of MMEngine that are not at their defaults and change nothing here."""
     for name, (value, default) in settings.items():
         if value != default:
             get_logger().warning(

@@ -17,7 +17,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def force_init_env(method: Method) -> Method:
-    """Makes a method of a backend open what it writes to at the first call, and again after ``close``."""
+    """Make a method of a backend open what it writes to at the first call, and again after ``close``."""
 
     @functools.wraps(method)
     def opened(self: "BaseVisBackend", *args: Any, **kwargs: Any) -> Any:
@@ -46,16 +46,16 @@ class BaseVisBackend:
         raise NotImplementedError
 
     def _init_env(self) -> None:
-        """Opens what the backend writes to. Called by :func:`force_init_env`."""
+        """Open what the backend writes to. Called by :func:`force_init_env`."""
 
     def add_config(self, config: "Config", **kwargs: Any) -> None:
-        """Writes the config of the run."""
+        """Write the config of the run."""
 
     def add_graph(self, model: nn.Module, data_batch: Any = None, **kwargs: Any) -> None:
-        """Writes the structure of the model."""
+        """Write the structure of the model."""
 
     def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
-        """Writes an image.
+        """Write an image.
 
         Args:
             name: its name.
@@ -65,7 +65,7 @@ class BaseVisBackend:
         """
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        """Writes a number: an int, a float, or a tensor or array of one element.
+        """Write a number: an int, a float, or a tensor or array of one element.
 
         Args:
             name: its name.
@@ -77,7 +77,7 @@ class BaseVisBackend:
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
-        """Writes several numbers.
+        """Write several numbers.
 
         Args:
             scalar_dict: numbers by name. A backend leaves out what it cannot show.
@@ -87,7 +87,7 @@ class BaseVisBackend:
         """
 
     def close(self) -> None:
-        """Closes what is open. Writing again opens it again."""
+        """Close what is open. Writing again opens it again."""
 
     def _make_save_dir(self) -> Path:
         assert self._save_dir is not None

@@ -59,12 +59,12 @@ class LocalVisBackend(BaseVisBackend):
 
     @force_init_env
     def add_config(self, config: "Config", **kwargs: Any) -> None:
-        """Writes the config as Python."""
+        """Write the config as Python."""
         config.dump(str(self._root / self._config_save_file))
 
     @force_init_env
     def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
-        """Writes ``{name}_{step}.png``."""
+        """Write ``{name}_{step}.png``."""
         import PIL.Image
 
         path = _inside(self._root / self._img_save_dir, f"{name}_{step}.png")
@@ -73,14 +73,14 @@ class LocalVisBackend(BaseVisBackend):
 
     @force_init_env
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        """Writes a line ``{name: value, "step": step}``."""
+        """Write a line ``{name: value, "step": step}``."""
         self._append(self._scalar_save_file, _json_line({name: value, "step": step}))
 
     @force_init_env
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
-        """Writes all of them as one line, and once more to ``file_path`` if that is given.
+        """Write all of them as one line, and once more to ``file_path`` if that is given.
 
         Raises:
             ValueError: ``file_path`` is the scalars file itself, or does not end in ``.json``.
@@ -96,7 +96,7 @@ class LocalVisBackend(BaseVisBackend):
         self._append(self._scalar_save_file, line)
 
     def close(self) -> None:
-        """Closes the files."""
+        """Close the files."""
         if self._env_initialized:
             self._env_initialized = False
             for stream in self._streams.values():
@@ -117,7 +117,7 @@ def _json_line(values: Mapping[str, Any]) -> str:
 
 
 def to_plain(value: Any) -> Any:
-    """Returns a value as JSON knows it: arrays as numbers or lists, what is unknown as its text."""
+    """Return a value as JSON knows it: arrays as numbers or lists, what is unknown as its text."""
     if isinstance(value, str | int | float | None):
         return value
     if isinstance(value, Tensor | np.ndarray | np.generic):
@@ -133,7 +133,7 @@ _JSON = json.JSONEncoder(default=to_plain, allow_nan=False)
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """Returns the path of a file in a folder.
+    """Return the path of a file in a folder.
 
     Raises:
         ValueError: the name leads out of the folder.

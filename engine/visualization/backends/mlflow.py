@@ -91,7 +91,7 @@ class MLflowVisBackend(BaseVisBackend):
 
     @force_init_env
     def add_config(self, config: "Config", **kwargs: Any) -> None:
-        """Writes the config: whole as ``config.py``, and flattened as parameters.
+        """Write the config: whole as ``config.py``, and flattened as parameters.
 
         Raises:
             ConfigError: ``tracked_config_keys`` has a key that the config has not.
@@ -108,25 +108,25 @@ class MLflowVisBackend(BaseVisBackend):
 
     @force_init_env
     def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
-        """Writes an image."""
+        """Write an image."""
         self._client.log_image(self._run_id, checked_image(image), key=_mlflow_name(name), step=step)
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        """Writes a number."""
+        """Write a number."""
         self.add_scalars({name: value}, step)
 
     @force_init_env
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
-        """Writes numbers in one request; what is none is left out."""
+        """Write numbers in one request; what is none is left out."""
         now = int(time.time() * 1000)
         metric = self._entities.Metric
         metrics = [metric(_mlflow_name(key), number, now, step) for key, number in scalars(scalar_dict)]
         self._client.log_batch(self._run_id, metrics=metrics)
 
     def close(self) -> None:
-        """Uploads the run's text files and ends the run."""
+        """Upload the run's text files and ends the run."""
         if not self._env_initialized:
             return
         assert self._save_dir is not None
@@ -148,7 +148,7 @@ class MLflowVisBackend(BaseVisBackend):
 
 
 def _flat(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the leaves of nested dictionaries, and of lists of dictionaries, with their dotted paths."""
+    """Yield the leaves of nested dictionaries, and of lists of dictionaries, with their dotted paths."""
     items: Iterable[tuple[Any, Any]]
     if isinstance(values, Mapping):
         items = values.items()

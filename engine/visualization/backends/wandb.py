@@ -74,34 +74,34 @@ class WandbVisBackend(BaseVisBackend):
 
     @force_init_env
     def add_config(self, config: "Config", **kwargs: Any) -> None:
-        """Writes the config, and uploads the code if ``log_code_name`` says so."""
+        """Write the config, and uploads the code if ``log_code_name`` says so."""
         self._run.config.update(config.to_dict(), allow_val_change=True)
         if self._log_code_name is not None:
             self._run.log_code(name=self._log_code_name)
 
     @force_init_env
     def add_graph(self, model: nn.Module, data_batch: Any = None, **kwargs: Any) -> None:
-        """Watches the model's gradients, as ``watch_kwargs`` says."""
+        """Watch the model's gradients, as ``watch_kwargs`` says."""
         self._run.watch(model, **self._watch_kwargs)
 
     @force_init_env
     def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
-        """Writes an image."""
+        """Write an image."""
         self._run.log({name: self._image_class(checked_image(image)), "step": step}, commit=self._commit)
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        """Writes a number."""
+        """Write a number."""
         self.add_scalars({name: value}, step)
 
     @force_init_env
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
-        """Writes numbers in one row; what is none is left out."""
+        """Write numbers in one row; what is none is left out."""
         self._run.log({"step": step, **dict(scalars(scalar_dict))}, commit=self._commit)
 
     def close(self) -> None:
-        """Ends the run and waits for its upload."""
+        """End the run and waits for its upload."""
         if self._env_initialized:
             self._run.finish()
             self._env_initialized = False

@@ -78,117 +78,155 @@ def _doc_of(rule: Any, value: str) -> str:
     return (rule.__doc__ or "").replace("the value", value)
 
 
-def init_of(
-    mixin: type, rule: Callable[Concatenate[AnyOptimizer, str, Arguments], Any]
-) -> Callable[Concatenate[Any, AnyOptimizer, Arguments], None]:
-    """Return a constructor with the signature of a rule, but without ``param_name``, which the mixin sets.
+def arguments_of(
+    rule: Callable[Concatenate[AnyOptimizer, str, Arguments], Any],
+) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, AnyOptimizer, Arguments], None]]:
+    """Give a constructor the signature of a rule, for type checkers, ``help()`` and ``check``.
 
-    This makes the arguments visible to type checkers, ``help()`` and ``check``.
+    ``param_name``, which a mixin sets, is left out.
     """
     parameters = {**inspect.signature(ParamScheduler.__init__).parameters, **inspect.signature(rule).parameters}
     shared = [parameters.pop(name).replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in Schedule.__annotations__]
     own = [parameter for name, parameter in parameters.items() if name not in ("param_name", "schedule")]
 
-    def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:
-        mixin.__init__(self, *args, **kwargs)  # type: ignore[misc]
+    def declare(init: Callable[..., None]) -> Callable[..., None]:
+        init.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+        return init
 
-    __init__.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
-    return __init__
+    return declare
 
 
 @PARAM_SCHEDULERS.register_module()
 class StepLR(LRSchedulerMixin, StepParamScheduler):
-    __init__ = init_of(LRSchedulerMixin, StepParamScheduler)
+    @arguments_of(StepParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class MultiStepLR(LRSchedulerMixin, MultiStepParamScheduler):
-    __init__ = init_of(LRSchedulerMixin, MultiStepParamScheduler)
+    @arguments_of(MultiStepParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class ConstantLR(LRSchedulerMixin, ConstantParamScheduler):
-    __init__ = init_of(LRSchedulerMixin, ConstantParamScheduler)
+    @arguments_of(ConstantParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class ExponentialLR(LRSchedulerMixin, ExponentialParamScheduler):
-    __init__ = init_of(LRSchedulerMixin, ExponentialParamScheduler)
+    @arguments_of(ExponentialParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class CosineAnnealingLR(LRSchedulerMixin, CosineAnnealingParamScheduler):
-    __init__ = init_of(LRSchedulerMixin, CosineAnnealingParamScheduler)
+    @arguments_of(CosineAnnealingParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class LinearLR(LRSchedulerMixin, LinearParamScheduler):
-    __init__ = init_of(LRSchedulerMixin, LinearParamScheduler)
+    @arguments_of(LinearParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class PolyLR(LRSchedulerMixin, PolyParamScheduler):
-    __init__ = init_of(LRSchedulerMixin, PolyParamScheduler)
+    @arguments_of(PolyParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class OneCycleLR(LRSchedulerMixin, OneCycleParamScheduler):
-    __init__ = init_of(LRSchedulerMixin, OneCycleParamScheduler)
+    @arguments_of(OneCycleParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class CosineRestartLR(LRSchedulerMixin, CosineRestartParamScheduler):
-    __init__ = init_of(LRSchedulerMixin, CosineRestartParamScheduler)
+    @arguments_of(CosineRestartParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class ReduceOnPlateauLR(LRSchedulerMixin, ReduceOnPlateauParamScheduler):
-    __init__ = init_of(LRSchedulerMixin, ReduceOnPlateauParamScheduler)
+    @arguments_of(ReduceOnPlateauParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class StepMomentum(MomentumSchedulerMixin, StepParamScheduler):
-    __init__ = init_of(MomentumSchedulerMixin, StepParamScheduler)
+    @arguments_of(StepParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class MultiStepMomentum(MomentumSchedulerMixin, MultiStepParamScheduler):
-    __init__ = init_of(MomentumSchedulerMixin, MultiStepParamScheduler)
+    @arguments_of(MultiStepParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class ConstantMomentum(MomentumSchedulerMixin, ConstantParamScheduler):
-    __init__ = init_of(MomentumSchedulerMixin, ConstantParamScheduler)
+    @arguments_of(ConstantParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class ExponentialMomentum(MomentumSchedulerMixin, ExponentialParamScheduler):
-    __init__ = init_of(MomentumSchedulerMixin, ExponentialParamScheduler)
+    @arguments_of(ExponentialParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class CosineAnnealingMomentum(MomentumSchedulerMixin, CosineAnnealingParamScheduler):
-    __init__ = init_of(MomentumSchedulerMixin, CosineAnnealingParamScheduler)
+    @arguments_of(CosineAnnealingParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class LinearMomentum(MomentumSchedulerMixin, LinearParamScheduler):
-    __init__ = init_of(MomentumSchedulerMixin, LinearParamScheduler)
+    @arguments_of(LinearParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class PolyMomentum(MomentumSchedulerMixin, PolyParamScheduler):
-    __init__ = init_of(MomentumSchedulerMixin, PolyParamScheduler)
+    @arguments_of(PolyParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class CosineRestartMomentum(MomentumSchedulerMixin, CosineRestartParamScheduler):
-    __init__ = init_of(MomentumSchedulerMixin, CosineRestartParamScheduler)
+    @arguments_of(CosineRestartParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 @PARAM_SCHEDULERS.register_module()
 class ReduceOnPlateauMomentum(MomentumSchedulerMixin, ReduceOnPlateauParamScheduler):
-    __init__ = init_of(MomentumSchedulerMixin, ReduceOnPlateauParamScheduler)
+    @arguments_of(ReduceOnPlateauParamScheduler)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 def build_param_scheduler(

@@ -76,7 +76,7 @@ class Evaluator:
         """Compute the results of all metrics, and reset them.
 
         Args:
-            size: number of samples to keep in distributed runs; see :func:`~trainwright.engine.distributed.collect_results`.
+            size: number of samples in distributed runs; see :func:`~trainwright.engine.distributed.collect_results`.
 
         Returns:
             The results of all metrics by ``prefix/name``.

@@ -103,7 +103,7 @@ class BaseMetric(ABC):
         """Compute the results for the whole dataset, the same on all ranks, and reset.
 
         Args:
-            size: number of samples to keep in distributed runs; see :func:`~trainwright.engine.distributed.collect_results`.
+            size: number of samples in distributed runs; see :func:`~trainwright.engine.distributed.collect_results`.
 
         Returns:
             The results by ``prefix/name``.

@@ -23,12 +23,7 @@ _NEEDS_NUMBER = frozenset(["f", "mf", "r", "idf"])  # F1, R2
 
 
 def higher_is_better(name: str, metrics: Iterable[Any] = ()) -> bool | None:
-    """Return whether higher is better for a result, or None if unknown.
-
-    Args:
-        name: full name of the result, as ``prefix/name``.
-        metrics: the metrics of the evaluator. Their ``higher_is_better`` takes precedence over words in the name.
-    """
+    """Return whether higher is better for a result, by the metrics or by words in its full name; None if unknown."""
     declared = declared_direction(name, metrics)
     return direction_of_name(name) if declared is None else declared
 

@@ -73,13 +73,10 @@ class Evaluator:
                 raise
 
     def evaluate(self, size: int) -> dict[str, Any]:
-        """Compute the results of all metrics, and reset them.
+        """Compute the results of all metrics by ``prefix/name``, and reset them.
 
         Args:
             size: number of samples in distributed runs; see :func:`~trainwright.engine.distributed.collect_results`.
-
-        Returns:
-            The results of all metrics by ``prefix/name``.
 
         Raises:
             ValueError: two metrics have a result of the same name.
@@ -111,9 +108,6 @@ class Evaluator:
             data_samples: predictions with annotations, one per sample or all in one dictionary.
             data: data of each sample as from the data loader, if a metric requires it.
             chunk_size: number of samples per batch.
-
-        Returns:
-            The results of all metrics by ``prefix/name``.
 
         Raises:
             ValueError: ``data_samples`` and ``data`` differ in length.

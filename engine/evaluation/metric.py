@@ -100,13 +100,10 @@ class BaseMetric(ABC):
         """Return the results by name, on rank 0 from the gathered items of all ranks."""
 
     def evaluate(self, size: int) -> dict[str, Any]:
-        """Compute the results for the whole dataset, the same on all ranks, and reset.
+        """Compute the results for the whole dataset by ``prefix/name``, the same on all ranks, and reset.
 
         Args:
             size: number of samples in distributed runs; see :func:`~trainwright.engine.distributed.collect_results`.
-
-        Returns:
-            The results by ``prefix/name``.
         """
         if not self.results:
             self._warn("has no results: its process() appended nothing to self.results")
@@ -170,12 +167,11 @@ class BatchMetric(BaseMetric):
 def column_of(data_samples: Any, name: str) -> Tensor | None:
     """Return one field of a batch as a tensor, or None if it is missing.
 
+    The shape is (N, ...), or (N,) for one number per sample.
+
     Args:
         data_samples: one dictionary of batched tensors, or a list with one dictionary per sample.
         name: the field.
-
-    Returns:
-        Shape (N, ...); (N,) for a field with one number per sample.
 
     Raises:
         TypeError: the samples are not dictionaries.
@@ -200,11 +196,7 @@ def column_of(data_samples: Any, name: str) -> Tensor | None:
 
 
 def get_metric_value(indicator: str, metrics: dict[str, Any]) -> Any:
-    """Return one result by its full name (``COCO/AP``), or by its last part (``AP``) if unique.
-
-    Raises:
-        ValueError: the name is unknown or ambiguous.
-    """
+    """Return a result by its full name (``COCO/AP``) or unique last part (``AP``); else raise a ``ValueError``."""
     if indicator in metrics:
         return metrics[indicator]
     matches = [] if "/" in indicator else [name for name in metrics if name.rpartition("/")[2] == indicator]

@@ -41,11 +41,7 @@ class DumpResults(BaseMetric):
         self.out_file_path = out_file_path
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
-        """Keep the samples on the CPU.
-
-        Raises:
-            ValueError: the number of predictions is not the number of samples in the batch.
-        """
+        """Check the number of samples, and keep them on the CPU."""
         check_number(data_samples, data_batch, data_samples)
         self.results.extend(to_cpu(data_samples))
 
@@ -137,12 +133,10 @@ class TorchMetric(BatchMetric):
         return metrics
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, Any]:
-        """Compute the metric from gathered predictions and targets."""
         self._update(results)
         return self._values()
 
     def reset(self) -> None:
-        """Reset the metric."""
         super().reset()
         self.metric.reset()
         self._updated = False

@@ -20,7 +20,7 @@ class Monitor:
 
     Args:
         metric: name of the result, such as ``accuracy/top1``.
-        rule: ``"greater"`` or ``"less"``, whichever is better.
+        rule: ``"greater"`` if higher scores are better, ``"less"`` if lower ones are.
     """
 
     metric: str
@@ -40,12 +40,7 @@ class Monitor:
 def check_rules(
     metrics: Sequence[str], rule: str | Sequence[str | None] | None = None, *, owner: str
 ) -> list[str | None]:
-    """Return a rule for each metric, or None to infer it.
-
-    Args:
-        metrics: names of the metrics.
-        rule: one rule for all, or one for each.
-        owner: name of the hook, for messages.
+    """Return the rule of each metric, or None to infer it, given one rule for all or one for each.
 
     Raises:
         ConfigError: an unknown rule, a wrong number of rules, or a duplicate metric.
@@ -102,11 +97,7 @@ def metrics_of(runner: "Runner") -> list[Any]:
 
 
 def score_of(metrics: Mapping[str, Any], metric: str, *, owner: str) -> float | None:
-    """Return a result as a float, or None if it is None.
-
-    Raises:
-        ConfigError: the metric is missing; the hint lists those available.
-    """
+    """Return a result as a float, or None if it is None; raise a ``ConfigError`` if it is missing."""
     if metric not in metrics:
         raise ConfigError(owner, f"the results have no {metric!r}", missing_hint(metrics, metric))
     value = metrics[metric]
@@ -124,15 +115,10 @@ def _rule_of(
     metric: str, greater_keys: Sequence[str], less_keys: Sequence[str], evaluated_by: list[Any], owner: str
 ) -> str:
     name = metric.lower()
-    greater, less = ([key.lower() for key in keys] for keys in (greater_keys, less_keys))
-    if name in greater:
-        return "greater"
-    if name in less:
-        return "less"
-    if any(key in name for key in greater):
-        return "greater"
-    if any(key in name for key in less):
-        return "less"
+    for matches in (name.__eq__, name.__contains__):
+        for rule, keys in (("greater", greater_keys), ("less", less_keys)):
+            if any(matches(key.lower()) for key in keys):
+                return rule
     better = higher_is_better(metric, evaluated_by)
     if better is None:
         raise unknown_direction(metric, owner)

@@ -75,13 +75,7 @@ def size_of_batch(predictions: Any) -> int:
 
 
 def check_number(samples: Any, data_batch: Any, predictions: Any) -> None:
-    """Raise a ``ValueError`` if the number of predictions does not match the batch.
-
-    Args:
-        samples: any object with the length of the predictions.
-        data_batch: the batch from the data loader.
-        predictions: output of the model, for the message.
-    """
+    """Raise a ``ValueError`` if the length of ``samples`` does not match the batch."""
     possible = _possible_sizes(data_batch)
     if possible and len(samples) not in possible:
         raise ValueError(

@@ -87,7 +87,12 @@ class AmpOptimWrapper(OptimWrapper):
             scaler_args = {"init_scale": self._static_scale}
         elif loss_scale != "dynamic":
             raise TypeError(f"loss_scale must be a number, a dict or 'dynamic', not {loss_scale!r}")
-        self.loss_scaler = _make_scaler(self.device_type, use_fsdp, scaler_args)
+        scaler_class: type[torch.amp.GradScaler] = torch.amp.GradScaler
+        if use_fsdp:
+            from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+
+            scaler_class = ShardedGradScaler
+        self.loss_scaler = scaler_class(self.device_type, **scaler_args)
         if self.loss_scaler.is_enabled() and has_unsafe_fused_momentum(optimizer):
             raise ValueError(
                 "SGD with momentum and fused=True reads uninitialized memory when the loss scaler skips its first "
@@ -99,20 +104,11 @@ class AmpOptimWrapper(OptimWrapper):
         self.loss_scaler.scale(self.scale_loss(loss)).backward()  # type: ignore[no-untyped-call]
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
-        """Scale a loss, propagate it back and count it.
-
-        Args:
-            loss: scalar loss.
-            **kwargs: arguments of :meth:`torch.Tensor.backward`.
-        """
+        """Scale a scalar loss, propagate it back and count it."""
         super().backward(self.loss_scaler.scale(loss), **kwargs)
 
     def step(self, **kwargs: Any) -> None:
-        """Unscale and clip the gradients, update the parameters unless gradients overflowed, and adapt the scale.
-
-        Args:
-            **kwargs: arguments of the optimizer's ``step``.
-        """
+        """Unscale and clip the gradients, update the parameters unless gradients overflowed, and adapt the scale."""
         if self.loss_scaler.is_enabled() and all(param.grad is None for param in self._params()):
             return  # nothing to update; the scaler would raise
         if self.clip_grad_kwargs:
@@ -162,11 +158,3 @@ def _resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     if (resolved is None and dtype is not None) or (resolved is not None and resolved not in _DTYPES.values()):
         raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}")
     return resolved
-
-
-def _make_scaler(device_type: str, use_fsdp: bool, arguments: Mapping[str, Any]) -> torch.amp.GradScaler:
-    if use_fsdp:
-        from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
-
-        return ShardedGradScaler(device_type, **arguments)
-    return torch.amp.GradScaler(device_type, **arguments)

@@ -138,11 +138,7 @@ class DefaultOptimWrapperConstructor:
         self._validate_cfg()
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build the wrapper.
-
-        Args:
-            model: the model, or a wrapper with the model as its ``module``.
-        """
+        """Build the wrapper for a model, or for the ``module`` of a model wrapper."""
         model = getattr(model, "module", model)
         order = None
         names = {id(param): name for name, param in model.named_parameters()}

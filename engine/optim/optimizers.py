@@ -82,13 +82,13 @@ def build_optimizer(
     is_sgd = isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.SGD)
     if allow_fused and "fused" in parameters and not chosen and not is_sgd:
         settings = {key: value for key, value in cfg.items() if key not in ("type", "_scope_")}
-        if all(_fused_works(optimizer_class, settings, *kind) for kind in _kinds_of(groups)):
+        kinds = {(param.device, param.dtype) for param in _tensors_of(groups)}
+        if all(_fused_works(optimizer_class, settings, *kind) for kind in kinds):
             runtime["fused"] = True
     optimizer: Optimizer = OPTIMIZER.build(cfg, groups, path=path, **runtime)
     if has_unsafe_fused_momentum(optimizer):
         get_logger().warning(
-            "%s: fused=True with momentum fails if parameters start to get gradients later; remove 'fused'",
-            path,
+            "%s: fused=True with momentum fails if parameters start to get gradients later; remove 'fused'", path
         )
     return optimizer
 
@@ -120,10 +120,6 @@ def refuse_unknown_arguments(cfg: Mapping[str, Any], component: Callable[..., An
         if key not in parameters and key not in ("type", "_scope_"):
             hint = did_you_mean(key, parameters) or f"it takes {', '.join(parameters)}"
             raise ConfigError(f"{path}.{key}", f"{name} takes no such argument", hint, origin_of(cfg, key))
-
-
-def _kinds_of(groups: Iterable[Any]) -> set[tuple[torch.device, torch.dtype]]:
-    return {(param.device, param.dtype) for param in _tensors_of(groups)}
 
 
 def _tensors_of(groups: Iterable[Any]) -> Iterator[Tensor]:

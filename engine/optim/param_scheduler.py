@@ -146,10 +146,7 @@ class ParamScheduler:
         return {**counters, "settings": settings, "class_name": type(self).__name__}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore the counters, but not the settings, of a state of Trainwright or MMEngine.
-
-        The optimizer's state, which contains the values themselves, must be loaded first.
-        """
+        """Restore the counters, but not the settings, of a state. Load the optimizer, which holds the values, first."""
         for name in self.counters:
             if name in state_dict:
                 setattr(self, name, state_dict[name])
@@ -203,10 +200,12 @@ class ParamScheduler:
         if epoch_length is None or epoch_length <= 0:
             raise ValueError(f"convert_to_iter_based needs epoch_length, a positive integer, not {epoch_length!r}")
         for name in cls.counted_in_steps:
-            if kwargs.get(name) is not None:
-                kwargs[name] = _times(kwargs[name], epoch_length)
-        if end != INF:
-            end = int(end * epoch_length)
+            value = kwargs.get(name)
+            if isinstance(value, Sequence):
+                kwargs[name] = [item * epoch_length for item in value]
+            elif value is not None:
+                kwargs[name] = value * epoch_length
+        end = end if end == INF else int(end * epoch_length)
         kwargs.update(begin=int(begin * epoch_length), end=end, by_epoch=False)
         return cls(*args, **kwargs)
 
@@ -255,10 +254,6 @@ class ParamScheduler:
 
 
 _ParamScheduler = ParamScheduler  # MMEngine's name
-
-
-def _times(value: Any, factor: int) -> Any:
-    return [item * factor for item in value] if isinstance(value, Sequence) else value * factor
 
 
 def _is_plain(value: Any) -> bool:

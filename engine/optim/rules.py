@@ -259,8 +259,7 @@ class OneCycleParamScheduler(ParamScheduler):
         anneal_strategy: ``"cos"`` or ``"linear"``.
         div_factor: ratio of the maximum to the initial rate.
         final_div_factor: ratio of the initial to the final rate.
-        three_phase: whether to return to the initial rate as fast as it rose, then decay to the final rate, as in the
-            paper.
+        three_phase: whether to return to the initial rate as fast as it rose before the final decay, as in the paper.
         **schedule: see :class:`ParamScheduler`; only ``lr`` can be scheduled.
 
     Raises:
@@ -372,12 +371,7 @@ class CosineRestartParamScheduler(ParamScheduler):
 
     @staticmethod
     def get_position_from_periods(iteration: int, cumulative_periods: Sequence[int]) -> int | None:
-        """Return the index of the period of a step, or None after the last one.
-
-        Args:
-            iteration: the step.
-            cumulative_periods: exclusive last step of each period.
-        """
+        """Return the index of the period of a step, given the exclusive ends of periods; None after the last one."""
         return next((index for index, end in enumerate(cumulative_periods) if iteration < end), None)
 
     def _get_value(self) -> list[float]:
@@ -399,7 +393,7 @@ class ReduceOnPlateauParamScheduler(ParamScheduler):
 
     Args:
         monitor: name of the metric.
-        rule: ``"less"`` or ``"greater"``, whichever is better.
+        rule: ``"less"`` if lower scores are better, ``"greater"`` if higher ones are.
         factor: the factor, below 1.
         patience: number of validations without improvement to tolerate.
         threshold: minimum improvement, at least 0.

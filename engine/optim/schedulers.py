@@ -67,7 +67,6 @@ class MomentumSchedulerMixin:
         super()._read_base_values()  # type: ignore[misc]  # the scheduler mixed with
 
     def step(self, *args: Any) -> None:
-        """Take a step: set the momentum of each group."""
         super().step(*args)  # type: ignore[misc]  # the scheduler mixed with
         if self.use_betas:
             for group in self.optimizer.param_groups:
@@ -238,7 +237,7 @@ def build_param_scheduler(
     epoch_length: int | None = None,
     path: str = "param_scheduler",
 ) -> Schedulers:
-    """Build the schedulers of a run.
+    """Build the schedulers of a run, in order; by wrapper name for an :class:`OptimWrapperDict`.
 
     With ``convert_to_iter_based=True``, a scheduler is configured in epochs but steps at each iteration. ``end``
     defaults to the end of the run.
@@ -252,21 +251,15 @@ def build_param_scheduler(
         epoch_length: iterations per epoch.
         path: dotted path of ``cfg``, for messages.
 
-    Returns:
-        The schedulers in order; by wrapper name for an :class:`OptimWrapperDict`.
-
     Raises:
         ConfigError: a config is invalid.
     """
     defaults = {True: max_epochs, False: max_iters}
 
     def build_list(configs: Any, wrapper: OptimWrapper, place: str) -> list[ParamScheduler]:
-        if not isinstance(configs, list | tuple):
-            return [_build_scheduler(configs, wrapper, defaults, epoch_length, place)]
-        return [
-            _build_scheduler(item, wrapper, defaults, epoch_length, f"{place}.{index}")
-            for index, item in enumerate(configs)
-        ]
+        several = isinstance(configs, list | tuple)
+        items = {f"{place}.{index}": item for index, item in enumerate(configs)} if several else {place: configs}
+        return [_build_scheduler(item, wrapper, defaults, epoch_length, where) for where, item in items.items()]
 
     if not isinstance(optim_wrapper, OptimWrapperDict):
         return build_list(cfg, optim_wrapper, path)

@@ -20,11 +20,7 @@ def refuse_other_class(
 ) -> None:
     """Raise a ``CheckpointError`` if a state was saved by an optimizer of another class.
 
-    Args:
-        saved_class: name of the class. None if unknown (MMEngine, and first versions of Trainwright): then the settings
-            in the groups are compared.
-        saved_groups: parameter groups of the state.
-        optimizer: the optimizer that will load it.
+    If the class is unknown (MMEngine, and first versions of Trainwright), the settings in the groups are compared.
     """
     own_class = type(optimizer).__name__
     if saved_class is not None:
@@ -51,10 +47,7 @@ def refuse_other_class(
 
 
 def fit_layout(
-    state: Mapping[str, Any],
-    saved_order: Sequence[int] | None,
-    optimizer: Optimizer,
-    order: Sequence[int] | None,
+    state: Mapping[str, Any], saved_order: Sequence[int] | None, optimizer: Optimizer, order: Sequence[int] | None
 ) -> dict[str, Any]:
     """Regroup an optimizer state like an optimizer, matching parameters by their position in module order.
 
@@ -62,7 +55,7 @@ def fit_layout(
 
     Args:
         state: ``state`` and ``param_groups`` as saved.
-        saved_order: position of each saved parameter in module order; None if that is the order.
+        saved_order: position of each saved parameter in module order; None if saved in that order.
         optimizer: the optimizer that will load the state.
         order: the same for the parameters of the optimizer.
 
@@ -92,10 +85,7 @@ def in_own_order(
 ) -> Sequence[int] | None:
     """Convert positions of saved parameters from the saved module order to that of the current model.
 
-    Args:
-        saved_order: position of each saved parameter, as for :func:`fit_layout`.
-        saved_names: parameter names in the saved module order; None if unknown.
-        own_names: parameter names in the current module order; None if unknown.
+    Names are in module order; None if unknown.
 
     Raises:
         CheckpointError: the trained parameters differ.
@@ -121,12 +111,8 @@ def positions(order: Sequence[int] | None, count: int) -> list[int]:
 def fit_settings(saved: Mapping[str, Any], own: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a parameter group after loading.
 
-    Settings of ``saved`` take precedence over those of ``own``, except for the implementation.
-
-    Args:
-        saved: the group as saved.
-        own: the group of the optimizer.
-        defaults: the optimizer's default settings.
+    Settings of ``saved`` take precedence over those of the optimizer (``own`` and its ``defaults``), except for the
+    implementation.
     """
     kept = dict(saved)
     if "max_lr" in saved and "max_lr" not in defaults:
@@ -142,10 +128,6 @@ def kept_settings(now: Sequence[Mapping[str, Any]], configured: Sequence[Mapping
     """Return a message for each configured setting that a loaded state has overridden.
 
     Scheduled settings are compared by their initial value.
-
-    Args:
-        now: parameter groups of the optimizer after loading the state.
-        configured: its parameter groups before.
     """
     lines: dict[str, None] = {}
     for group, own in zip(now, configured):

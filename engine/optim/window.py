@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class AccumulationWindow:
-    """A counter that groups losses into windows, each of which makes one update.
+    """A counter that groups losses into windows, one per update.
 
     Windows have ``size`` losses; the one at the end of the run may be shorter.
 

@@ -22,21 +22,11 @@ _LETTERS = {
     "y": (191, 191, 0), "k": (0, 0, 0), "w": (255, 255, 255),
 }  # fmt: skip
 _DASHES = {"-": (), "--": (8, 5), ":": (2, 4), "-.": (8, 4, 2, 4)}
-_ANCHORS = (
-    {"left": "l", "center": "m", "right": "r"},
-    {"top": "a", "center": "m", "bottom": "d", "baseline": "s"},
-)
+_ANCHORS = ({"left": "l", "center": "m", "right": "r"}, {"top": "a", "center": "m", "bottom": "d", "baseline": "s"})
 
 
 def rgb(color: Color) -> tuple[int, int, int]:
-    """Return a color as three numbers from 0 to 255.
-
-    Args:
-        color: three numbers, ``"#ff8800"``, a name such as ``"orange"``, or one of the letters ``bgrcmykw``.
-
-    Raises:
-        ValueError: the color is invalid.
-    """
+    """Return a color (numbers, ``"#ff8800"``, ``"orange"`` or a letter of ``bgrcmykw``) as numbers from 0 to 255."""
     if isinstance(color, str):
         if color in _LETTERS:
             return _LETTERS[color]

@@ -37,8 +37,7 @@ def draw_sample(
         image: RGB, uint8, (height, width, 3).
         sample: annotations and predictions.
         dataset_meta: ``classes`` and ``palette``, if known; ``skeleton_links`` for keypoints.
-        draw_gt: whether to draw the fields ``gt_*``.
-        draw_pred: whether to draw the fields ``pred_*``.
+        draw_gt, draw_pred: whether to draw the fields ``gt_*`` and ``pred_*``.
         score_thr: instances with lower scores are left out.
     """
     factor = max(1, math.ceil(_SMALLEST_SIDE / min(image.shape[:2])))

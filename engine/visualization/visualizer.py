@@ -43,7 +43,7 @@ class Visualizer(CurrentMixin):
     Args:
         name: name of the instance.
         image: image to draw on, RGB, uint8, (height, width, 3).
-        vis_backends: backends, or their configs. Use the key ``name`` to tell two of one class apart.
+        vis_backends: backends, or their configs. The key ``name`` allows several of one class.
         save_dir: parent of the folder ``vis_data``, to which the backends write.
         fig_save_cfg: unused (for MMEngine's matplotlib figures); a value logs a warning.
         fig_show_cfg: unused, like ``fig_save_cfg``.
@@ -75,23 +75,15 @@ class Visualizer(CurrentMixin):
             self.set_image(image)
 
     def set_image(self, image: Image) -> None:
-        """Set the image to draw on, and copy it.
-
-        Args:
-            image: RGB, (height, width, 3), or gray, (height, width), with numbers from 0 to 255.
-        """
+        """Copy an image to draw on: RGB, (height, width, 3), or gray, (height, width), with values from 0 to 255."""
         self._image = drawing.as_image(image)
         self.height, self.width = self._image.shape[:2]
         self._default_font_size = float(max(np.sqrt(self.height * self.width) // 90, 10))
 
     def get_image(self) -> Image:
-        """Return the drawn image, RGB, uint8, (height, width, 3).
-
-        Raises:
-            ValueError: no image was set.
-        """
+        """Return the drawn image, RGB, uint8, (height, width, 3), or raise a ``ValueError`` if no image is set."""
         if self._image is None:
-            raise ValueError("there is no image to draw on: call set_image() first")
+            raise ValueError("no image to draw on: call set_image() first")
         return self._image
 
     def show(
@@ -217,11 +209,7 @@ class Visualizer(CurrentMixin):
         Args:
             center: (N, 2) or (2,), as (x, y).
             radius: in pixels, (N,).
-            edge_colors: see :meth:`draw_polygons`, as for the other arguments.
-            line_styles: as above.
-            line_widths: as above.
-            face_colors: as above.
-            alpha: as above.
+            edge_colors, line_styles, line_widths, face_colors, alpha: as for :meth:`draw_polygons`.
         """
         centers = drawing.array(center).reshape(-1, 2).tolist()
         circles = [drawing.circle(at, r) for at, r in zip(centers, drawing.array(radius).reshape(-1).tolist())]
@@ -240,11 +228,7 @@ class Visualizer(CurrentMixin):
 
         Args:
             bboxes: (N, 4) or (4,), as (x1, y1, x2, y2).
-            edge_colors: see :meth:`draw_polygons`, as for the other arguments.
-            line_styles: as above.
-            line_widths: as above.
-            face_colors: as above.
-            alpha: as above.
+            edge_colors, line_styles, line_widths, face_colors, alpha: as for :meth:`draw_polygons`.
 
         Raises:
             ValueError: ``bboxes`` has the wrong shape.

@@ -59,7 +59,6 @@ class LocalVisBackend(BaseVisBackend):
 
     @force_init_env
     def add_config(self, config: "Config", **kwargs: Any) -> None:
-        """Write the config as Python."""
         config.dump(str(self._root / self._config_save_file))
 
     @force_init_env
@@ -85,9 +84,7 @@ class LocalVisBackend(BaseVisBackend):
         Raises:
             ValueError: ``file_path`` is the scalars file itself, or does not end in ``.json``.
         """
-        values = dict(scalar_dict)
-        values.setdefault("step", step)
-        line = _json_line(values)
+        line = _json_line({**scalar_dict, "step": scalar_dict.get("step", step)})
         if file_path is not None:
             _check_ending("file_path", file_path, ".json")
             if file_path == self._scalar_save_file:
@@ -96,7 +93,6 @@ class LocalVisBackend(BaseVisBackend):
         self._append(self._scalar_save_file, line)
 
     def close(self) -> None:
-        """Close the files."""
         if self._env_initialized:
             self._env_initialized = False
             for stream in self._streams.values():

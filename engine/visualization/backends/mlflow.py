@@ -108,11 +108,9 @@ class MLflowVisBackend(BaseVisBackend):
 
     @force_init_env
     def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
-        """Write an image."""
         self._client.log_image(self._run_id, checked_image(image), key=_mlflow_name(name), step=step)
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        """Write a scalar."""
         self.add_scalars({name: value}, step)
 
     @force_init_env

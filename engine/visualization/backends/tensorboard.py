@@ -36,13 +36,11 @@ class TensorboardVisBackend(BaseVisBackend):
 
     @force_init_env
     def add_config(self, config: "Config", **kwargs: Any) -> None:
-        """Write the config as text."""
         indented = "\n".join(f"    {line}" for line in config.pretty_text.splitlines())  # Markdown code block
         self._writer.add_text("config", indented)
 
     @force_init_env
     def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
-        """Write an image, (height, width, 3)."""
         self._writer.add_image(name, checked_image(image), step, dataformats="HWC")
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
@@ -59,7 +57,6 @@ class TensorboardVisBackend(BaseVisBackend):
             self._writer.file_writer.add_summary(self._summary(value=values), step)
 
     def close(self) -> None:
-        """Close the event file."""
         if self._env_initialized:
             self._env_initialized = False
             self._writer.close()

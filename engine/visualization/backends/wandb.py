@@ -85,11 +85,9 @@ class WandbVisBackend(BaseVisBackend):
 
     @force_init_env
     def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
-        """Write an image."""
         self._run.log({name: self._image_class(checked_image(image)), "step": step}, commit=self._commit)
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        """Write a scalar."""
         self.add_scalars({name: value}, step)
 
     @force_init_env

@@ -123,7 +123,6 @@ class TorchMetric(BatchMetric):
             self._update(columns)
 
     def evaluate(self, size: int) -> dict[str, Any]:
-        """Compute the metric over all samples, and reset it."""
         if get_world_size() > 1:
             return super().evaluate(size)
         if not self._updated:

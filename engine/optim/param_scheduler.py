@@ -62,7 +62,7 @@ class ParamScheduler:
         optimizer: the optimizer or its wrapper.
         param_name: key of the value in the parameter groups, such as ``lr``.
         begin: first step of the schedule.
-        end: exclusive last step. The Runner sets it to the end of the run by default.
+        end: first step after the schedule. The Runner sets it to the end of the run by default.
         last_step: index of the last step taken, counted from ``begin``; -1 to start from the beginning.
         by_epoch: whether a step is an epoch rather than an iteration.
         verbose: whether to log each change.
@@ -187,7 +187,7 @@ class ParamScheduler:
         Args:
             *args: positional arguments of the class, none of them in epochs.
             begin: first epoch.
-            end: exclusive last epoch.
+            end: first epoch after the schedule.
             by_epoch: must be True.
             epoch_length: iterations per epoch.
             **kwargs: further arguments of the class.

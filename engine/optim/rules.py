@@ -371,7 +371,7 @@ class CosineRestartParamScheduler(ParamScheduler):
 
     @staticmethod
     def get_position_from_periods(iteration: int, cumulative_periods: Sequence[int]) -> int | None:
-        """Return the index of the period of a step, given the exclusive ends of periods; None after the last one."""
+        """Return the index of the period of a step, given the (exclusive) end of each period; None after the last."""
         return next((index for index, end in enumerate(cumulative_periods) if iteration < end), None)
 
     def _get_value(self) -> list[float]:

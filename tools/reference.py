@@ -60,6 +60,7 @@ beta), and `...ParamScheduler` any entry of the parameter groups, named by `para
 """The introduction of each page."""
 
 _SECTION = re.compile(r"(?:Args|Attributes|Example|Examples|Note|Raises|Returns|Yields):")
+_INHERITED = re.compile(r"(?:as for|as in|see) (?:the base class|:\w+:`[^`]*`)\.?")  # documented by a base class
 _ARGUMENT = re.compile(r" {4}(\w+)(?: \(.*?\))?: (.*)")
 
 
@@ -141,7 +142,7 @@ def describe(name: str, target: Any, supplied: set[str] | frozenset[str] = froze
     meanings: dict[str, str] = {}
     for owner in reversed(target.__mro__[:-1]) if inspect.isclass(target) else [target]:
         for argument, meaning in parse_docstring(owner.__doc__ or "").arguments.items():
-            if not (argument in meanings and meaning.startswith("as for ")):
+            if not (argument in meanings and _INHERITED.fullmatch(meaning)):
                 meanings[argument] = meaning
     parameters, _ = parameters_of(target)
     arguments = [

@@ -1,4 +1,4 @@
-"""Which scores of a metric are better: the metric says, or its name tells."""
+"""Whether higher or lower is better for a metric, by its class or its name."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -23,45 +23,40 @@ _NEEDS_NUMBER = frozenset(["f", "mf", "r", "idf"])  # F1, R2
 
 
 def higher_is_better(name: str, metrics: Iterable[Any] = ()) -> bool | None:
-    """Returns whether greater scores of a result are better, or None if neither the metrics nor its name tell.
-
-    Args:
-        name: of the result, as ``prefix/name``.
-        metrics: the metrics of the evaluator that gives it, each with ``prefix`` and ``higher_is_better``.
-    """
+    """Return whether higher is better for a result, by the metrics or by words in its full name; None if unknown."""
     declared = declared_direction(name, metrics)
     return direction_of_name(name) if declared is None else declared
 
 
 def unknown_direction(name: str, path: str, origin: Origin | None = None) -> ConfigError:
-    """Returns the error for a result of which neither a metric nor its name tells which scores are better."""
+    """Return the error for a result for which :func:`higher_is_better` is unknown."""
     return ConfigError(
         f"{path}.rule",
-        f"cannot infer the rule for key {name!r}: neither a metric nor a word in it tells which scores are better",
-        "set rule='greater' or rule='less' for it, or higher_is_better in the class of the metric",
+        f"cannot infer the rule for key {name!r} from the metrics or from a word in it",
+        "set rule='greater' or rule='less', or higher_is_better in the class of the metric",
         origin,
     )
 
 
 def declared_direction(name: str, metrics: Iterable[Any]) -> bool | None:
-    """Returns what the metrics themselves say about one result, or None if they do not."""
+    """Return whether higher is better for a result according to the metrics, or None if unspecified."""
     for metric in metrics:
         prefix = getattr(metric, "prefix", None)
         if prefix and not name.startswith(f"{prefix}/"):
             continue
         own_name = name[len(prefix) + 1 :] if prefix else name
-        says = getattr(metric, "higher_is_better", None)
-        if isinstance(says, Mapping):
-            says = says.get(own_name)
+        better = getattr(metric, "higher_is_better", None)
+        if isinstance(better, Mapping):
+            better = better.get(own_name)
         elif not prefix and (own_name == "loss" or own_name.startswith("loss_")):
-            continue  # of the loop (with_loss=True), not of a metric without prefix
-        if says is not None:
-            return bool(says)
+            continue  # a loss of the loop (with_loss=True), not of a metric without prefix
+        if better is not None:
+            return bool(better)
     return None
 
 
 def direction_of_name(name: str) -> bool | None:
-    """Returns whether greater is better by the words in a name, errors and losses first; None if no word tells."""
+    """Return whether higher is better by the words in a name, errors and losses first; None if unknown."""
     words = {word for piece in re.split(r"[^A-Za-z0-9]+", name) for word in _words(piece)}
     if words & _LESS:
         return False
@@ -69,7 +64,7 @@ def direction_of_name(name: str) -> bool | None:
 
 
 def _words(piece: str) -> set[str]:
-    """Returns the words in a part of a name: all of it, and those that capitals begin, without the numbers behind."""
+    """Return a part of a name and the words in it by capitalization, in lower case without trailing digits."""
     words = set()
     for word in (piece, *re.findall(r"m?IoU|[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+", piece)):
         bare = word.rstrip("0123456789").lower()

@@ -1,4 +1,4 @@
-"""The evaluator, which runs several metrics over the same predictions."""
+"""The evaluator, which runs several metrics on the same predictions."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -15,7 +15,7 @@ from trainwright.engine.structures.sample import DataSample
 
 @EVALUATOR.register_module()
 class Evaluator:
-    """Runs metrics over the predictions of a dataset.
+    """An evaluator that runs metrics on the predictions for a dataset.
 
     Args:
         metrics: one metric or several, or their configs.
@@ -28,7 +28,7 @@ class Evaluator:
 
     @property
     def dataset_meta(self) -> dict[str, Any] | None:
-        """Meta information of the dataset, such as its classes; setting it gives it to every metric."""
+        """Metadata of the dataset, such as its classes. Setting it sets it for every metric."""
         return self._dataset_meta
 
     @dataset_meta.setter
@@ -38,17 +38,17 @@ class Evaluator:
             metric.dataset_meta = dataset_meta
 
     def process(self, data_samples: Any, data_batch: Any = None) -> None:
-        """Hands the predictions of one batch to every metric.
+        """Pass the predictions of one batch to every metric.
 
         Args:
-            data_samples: what the model predicted: a list with a data element or dictionary for each sample, one
-                batched :class:`~trainwright.engine.DataSample`, or a dictionary of tensors that have the
-                samples along dim 0; see :func:`~trainwright.engine.evaluation.samples.samples_of`.
-            data_batch: the batch as the loader yields it.
+            data_samples: predictions of the model: a list with one data element or dictionary per sample, one
+                batched :class:`~trainwright.engine.DataSample`, or a dictionary of tensors with samples along
+                dim 0; see :func:`~trainwright.engine.evaluation.samples.samples_of`.
+            data_batch: the batch from the data loader.
 
         Raises:
             TypeError: the predictions cannot be split into samples.
-            ValueError: their number is not that of the samples in the batch.
+            ValueError: the number of predictions is not the number of samples in the batch.
         """
         batch: Any = None
         if isinstance(data_samples, DataSample):
@@ -73,14 +73,10 @@ class Evaluator:
                 raise
 
     def evaluate(self, size: int) -> dict[str, Any]:
-        """Computes the results of all metrics, and starts anew.
+        """Compute the results of all metrics by ``prefix/name``, and reset them.
 
         Args:
-            size: how many samples count in several processes; see
-                :func:`~trainwright.engine.distributed.collect_results`.
-
-        Returns:
-            The results of all metrics by ``prefix/name``.
+            size: number of samples in distributed runs; see :func:`~trainwright.engine.distributed.collect_results`.
 
         Raises:
             ValueError: two metrics have a result of the same name.
@@ -92,29 +88,26 @@ class Evaluator:
                 if name in source:
                     first, second = type(source[name]).__name__, type(metric).__name__
                     raise ValueError(
-                        f"the metrics {first} and {second} both have a result {name!r}: give one of them another prefix"
+                        f"the metrics {first} and {second} both have a result {name!r}: set a prefix for one of them"
                     )
                 source[name] = metric
                 results[name] = value
         return results
 
     def reset(self) -> None:
-        """Makes every metric forget what it gathered."""
+        """Reset every metric."""
         for metric in self.metrics:
             metric.reset()
 
     def offline_evaluate(
         self, data_samples: Iterable[Any], data: Iterable[Any] | None = None, chunk_size: int = 1
     ) -> dict[str, Any]:
-        """Evaluates predictions that were dumped before, for instance by ``DumpResults``.
+        """Evaluate saved predictions, for instance from ``DumpResults``.
 
         Args:
-            data_samples: predictions with annotations, one for each sample, or all in one dictionary.
-            data: what the loader would have given for each sample, where a metric asks for it.
-            chunk_size: how many samples are handed over at once.
-
-        Returns:
-            The results of all metrics by ``prefix/name``.
+            data_samples: predictions with annotations, one per sample or all in one dictionary.
+            data: data of each sample as from the data loader, if a metric requires it.
+            chunk_size: number of samples per batch.
 
         Raises:
             ValueError: ``data_samples`` and ``data`` differ in length.
@@ -129,12 +122,12 @@ class Evaluator:
             size += len(chunk)
             self.process(chunk, None if batches is None else collate(_take(batches, len(chunk))))
         if batches is not None and next(batches, None) is not None:
-            raise ValueError(f"there are {size} predictions, but more data than that")
+            raise ValueError(f"there are more data samples than the {size} predictions")
         return self.evaluate(size)
 
 
 def _take(items: Iterator[Any], number: int) -> list[Any]:
     taken = list(islice(items, number))
     if len(taken) < number:
-        raise ValueError("there are more predictions than data")
+        raise ValueError("there are more predictions than data samples")
     return taken

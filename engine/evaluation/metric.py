@@ -1,4 +1,4 @@
-"""The base of all metrics."""
+"""Base classes of metrics."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -23,11 +23,11 @@ from trainwright.engine.trees import map_leaves
 
 
 class BaseMetric(ABC):
-    """Gathers what it needs of each batch, and computes results from all of it in the end.
+    """Base class of metrics, which process batches and compute results at the end.
 
-    A subclass implements :meth:`process`, which appends one item for each sample to ``self.results``, and
-    :meth:`compute_metrics`. In several processes the results of all samples come together in the order of the
-    dataset, without those that the sampler added to even out the processes.
+    A subclass implements :meth:`process`, which appends one item per sample to ``self.results``, and
+    :meth:`compute_metrics`. In distributed runs, items of all ranks are gathered in dataset order, without the
+    samples that the sampler added as padding.
 
     Example:
         >>> @METRICS.register_module()
@@ -44,40 +44,41 @@ class BaseMetric(ABC):
 
     Args:
         collect_device: ``"cpu"`` or ``"gpu"``: see :func:`~trainwright.engine.distributed.collect_results`.
-        prefix: goes before the names of the results, as in ``prefix/name``; :attr:`default_prefix` if None.
-        collect_dir: folder that all processes share, for results too large to be sent.
+        prefix: prefix of the names of results, as in ``prefix/name``; :attr:`default_prefix` if None.
+        collect_dir: folder shared by all processes, for results too large to send.
 
     Raises:
-        ValueError: ``collect_device`` is neither of the two, or ``collect_dir`` is given for ``"gpu"``.
+        ValueError: ``collect_device`` is unknown, or ``collect_dir`` is set for ``"gpu"``.
     """
 
     default_prefix: str | None = None
     accepts_batches: ClassVar[bool] = False
-    """Whether :meth:`process` also takes a batched sample, as one dictionary."""
+    """Whether :meth:`process` also accepts a batched sample, as one dictionary."""
     higher_is_better: bool | Mapping[str, bool] | None = None
-    """Whether greater results are better: one answer for all, or by the name of the result without prefix.
+    """Whether higher results are better: one value for all, or by name without prefix.
 
-    None leaves it to the words in their names, such as ``acc`` or ``error``. ``save_best`` and early stopping ask.
+    If None, it is inferred from words in the name, such as ``acc`` or ``error``. Used by ``save_best`` and early
+    stopping.
     """
 
     def __init__(
         self, collect_device: str = "cpu", prefix: str | None = None, collect_dir: str | Path | None = None
     ) -> None:
         if collect_device not in ("cpu", "gpu"):
-            raise ValueError(f"collect_device is 'cpu' or 'gpu', not {collect_device!r}")
+            raise ValueError(f"collect_device must be 'cpu' or 'gpu', not {collect_device!r}")
         if collect_dir is not None and collect_device != "cpu":
-            raise ValueError("collect_dir is for collect_device='cpu' only")
+            raise ValueError("collect_dir can only be used with collect_device='cpu'")
         self.collect_device = collect_device
         self.collect_dir = collect_dir
         self.prefix = prefix or self.default_prefix
         self.results: list[Any] = []
         self._dataset_meta: dict[str, Any] | None = None
         if self.prefix is None:
-            self._warn("has no prefix: the names of its results may clash with those of others")
+            self._warn("has no prefix: names of its results may clash with other metrics")
 
     @property
     def dataset_meta(self) -> dict[str, Any] | None:
-        """Meta information of the dataset, such as its classes."""
+        """Metadata of the dataset, such as its classes."""
         return self._dataset_meta
 
     @dataset_meta.setter
@@ -86,27 +87,23 @@ class BaseMetric(ABC):
 
     @abstractmethod
     def process(self, data_batch: Any, data_samples: Any) -> None:
-        """Takes the predictions of one batch, and appends to ``self.results`` what they tell.
+        """Process the predictions for one batch, and append items to ``self.results``.
 
         Args:
-            data_batch: the batch as the loader yields it.
-            data_samples: a dictionary for each sample, with annotations and predictions. With
-                :attr:`accepts_batches`, also one dictionary whose values have a leading batch dimension.
+            data_batch: the batch from the data loader.
+            data_samples: one dictionary per sample, with annotations and predictions. With :attr:`accepts_batches`,
+                also one dictionary whose values have a leading batch dimension.
         """
 
     @abstractmethod
     def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
-        """Returns the results by name, computed at rank 0 from what :meth:`process` gathered everywhere."""
+        """Return the results by name, on rank 0 from the gathered items of all ranks."""
 
     def evaluate(self, size: int) -> dict[str, Any]:
-        """Computes the results of the whole dataset, the same in all processes, and starts anew.
+        """Compute the results for the whole dataset by ``prefix/name``, the same on all ranks, and reset.
 
         Args:
-            size: how many samples count in several processes; see
-                :func:`~trainwright.engine.distributed.collect_results`.
-
-        Returns:
-            The results by ``prefix/name``.
+            size: number of samples in distributed runs; see :func:`~trainwright.engine.distributed.collect_results`.
         """
         if not self.results:
             self._warn("has no results: its process() appended nothing to self.results")
@@ -120,16 +117,16 @@ class BaseMetric(ABC):
         return metrics[0]
 
     def collect(self, size: int) -> list[Any] | None:
-        """Returns, at rank 0, the results of all samples in the order of the dataset, on the CPU."""
+        """Return the items of all ranks in dataset order on the CPU; None except on rank 0."""
         collected = collect_results(to_cpu(self.results), size, self.collect_device, self.collect_dir)
         return collected if is_main_process() else None
 
     def with_prefix(self, metrics: dict[str, Any]) -> dict[str, Any]:
-        """Returns results by ``prefix/name``."""
+        """Return results by ``prefix/name``."""
         return {f"{self.prefix}/{name}": value for name, value in metrics.items()} if self.prefix else metrics
 
     def reset(self) -> None:
-        """Forgets what was gathered."""
+        """Clear the items."""
         self.results.clear()
 
     def _warn(self, problem: str) -> None:
@@ -137,11 +134,10 @@ class BaseMetric(ABC):
 
 
 class BatchMetric(BaseMetric):
-    """Base of metrics that work on whole batches and wait for the device only in the end.
+    """Base class of metrics that process whole batches and synchronize with the device only at the end.
 
-    :meth:`process` appends a tuple of tensors for each batch, each with the samples along its first
-    dimension; the tensors may stay on the device. :meth:`compute_metrics` gets these columns, each one tensor
-    on the CPU with a row for every sample of the dataset.
+    :meth:`process` appends a tuple of tensors per batch with samples along dim 0; they may stay on the device.
+    :meth:`compute_metrics` receives them concatenated on the CPU, with one row per sample of the dataset.
 
     Args:
         collect_device: as for :class:`BaseMetric`.
@@ -154,29 +150,28 @@ class BatchMetric(BaseMetric):
         super().__init__(collect_device, prefix)
 
     def collect(self, size: int) -> list[Tensor] | None:
-        """Returns, at rank 0, each column with the rows of all samples in the order of the dataset.
+        """Return each tensor with the rows of all ranks in dataset order; None except on rank 0.
 
         Raises:
-            ValueError: there are no samples at all.
+            ValueError: there are no samples.
         """
         parts = gather_object([torch.cat(column).cpu() for column in zip(*self.results)])
         if parts is None:
             return None
         filled = [part for part in parts if part]
         if not filled:
-            raise ValueError(f"{type(self).__name__} has seen no samples: the data loader gave no batches")
+            raise ValueError(f"{type(self).__name__} has processed no samples: the data loader yielded no batches")
         return [_interleave(rows)[: size if get_world_size() > 1 else None] for rows in zip(*filled)]
 
 
 def column_of(data_samples: Any, name: str) -> Tensor | None:
-    """Returns one field of a batch as a tensor, or None without it.
+    """Return one field of a batch as a tensor, or None if it is missing.
+
+    The shape is (N, ...), or (N,) for one number per sample.
 
     Args:
-        data_samples: one dictionary of batched tensors, or a list with a dictionary for each sample.
+        data_samples: one dictionary of batched tensors, or a list with one dictionary per sample.
         name: the field.
-
-    Returns:
-        Shape (N, ...); (N,) for a field of one number a sample.
 
     Raises:
         TypeError: the samples are not dictionaries.
@@ -189,8 +184,8 @@ def column_of(data_samples: Any, name: str) -> Tensor | None:
     else:
         if not all(isinstance(sample, Mapping) for sample in data_samples):
             raise TypeError(
-                f"one dictionary or data sample for each sample is needed, not {describe(data_samples)}: predict must "
-                "return a list of these, or one dictionary of tensors that have the samples along dim 0"
+                f"expected one dictionary or data sample per sample, not {describe(data_samples)}: predict must return "
+                "a list of these, or one dictionary of tensors with samples along dim 0"
             )
         if not data_samples or data_samples[0].get(name) is None:
             return None
@@ -201,23 +196,19 @@ def column_of(data_samples: Any, name: str) -> Tensor | None:
 
 
 def get_metric_value(indicator: str, metrics: dict[str, Any]) -> Any:
-    """Returns one result by its full name (``COCO/AP``), or by its last part (``AP``) where that is unique.
-
-    Raises:
-        ValueError: no result has this name, or several have.
-    """
+    """Return a result by its full name (``COCO/AP``) or unique last part (``AP``); else raise a ``ValueError``."""
     if indicator in metrics:
         return metrics[indicator]
     matches = [] if "/" in indicator else [name for name in metrics if name.rpartition("/")[2] == indicator]
     if len(matches) > 1:
-        raise ValueError(f"{indicator!r} names several results, give one in full: {', '.join(matches)}")
+        raise ValueError(f"{indicator!r} matches several results, use a full name: {', '.join(matches)}")
     if not matches:
-        raise ValueError(f"no result {indicator!r} among {', '.join(metrics) or 'none at all'}")
+        raise ValueError(f"no result {indicator!r}, available: {', '.join(metrics) or 'none'}")
     return metrics[matches[0]]
 
 
 def _interleave(parts: Sequence[Tensor]) -> Tensor:
-    """Returns the rows 0 of all parts, then the rows 1, …, as samplers deal them out."""
+    """Interleave rows round-robin, undoing the distribution by samplers."""
     if len(parts) == 1:
         return parts[0]
     lengths = [len(part) for part in parts]
@@ -227,5 +218,5 @@ def _interleave(parts: Sequence[Tensor]) -> Tensor:
 
 
 def to_cpu(data: Any) -> Any:
-    """Return nested containers with every tensor and data element in them on the CPU."""
+    """Move all tensors and data elements in nested containers to the CPU."""
     return map_leaves(data, lambda leaf: leaf.to("cpu") if isinstance(leaf, Tensor | BaseDataElement) else leaf)

@@ -1,4 +1,4 @@
-"""Metrics for any task: dumped predictions, and the metrics of torchmetrics."""
+"""Metrics for any task: saving predictions, and torchmetrics."""
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -18,13 +18,13 @@ from trainwright.engine.registry import METRICS
 
 @METRICS.register_module()
 class DumpResults(BaseMetric):
-    """Writes annotations and predictions of every sample to a pickle file, for offline evaluation.
+    """A metric that saves annotations and predictions of all samples to a pickle file, for offline evaluation.
 
-    The file is a list of dictionaries; ``trainwright.engine.fileio.load`` reads it, and
-    ``Evaluator.offline_evaluate`` takes what it reads.
+    The file contains a list of dictionaries. Read it with ``trainwright.engine.fileio.load`` and pass the list to
+    ``Evaluator.offline_evaluate``.
 
     Args:
-        out_file_path: ends with ``.pkl`` or ``.pickle``; its folder is made.
+        out_file_path: path of the file, ending in ``.pkl`` or ``.pickle``. Its folder is created.
         collect_device: as for :class:`BaseMetric`.
         collect_dir: as for :class:`BaseMetric`.
 
@@ -37,42 +37,36 @@ class DumpResults(BaseMetric):
     def __init__(self, out_file_path: str, collect_device: str = "cpu", collect_dir: str | Path | None = None) -> None:
         super().__init__(collect_device, collect_dir=collect_dir)
         if not out_file_path.endswith((".pkl", ".pickle")):
-            raise ValueError(f"out_file_path must end with .pkl or .pickle: {out_file_path}")
+            raise ValueError(f"out_file_path must end in .pkl or .pickle: {out_file_path}")
         self.out_file_path = out_file_path
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
-        """Keeps the samples, on the CPU.
-
-        Raises:
-            ValueError: there are not as many as samples in the batch.
-        """
+        """Check the number of samples, and keep them on the CPU."""
         check_number(data_samples, data_batch, data_samples)
         self.results.extend(to_cpu(data_samples))
 
     def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
-        """Writes the file; there is nothing to report."""
+        """Write the file, and return no results."""
         dump(results, self.out_file_path)
-        print_log(f"{len(results)} predictions are in {self.out_file_path}", logger="current")
+        print_log(f"Saved {len(results)} predictions to {self.out_file_path}", logger="current")
         return {}
 
 
 @METRICS.register_module()
 class TorchMetric(BatchMetric):
-    """Any metric of torchmetrics, as ``torchmetrics/F1Score``.
+    """A wrapper for any metric of torchmetrics, with results such as ``torchmetrics/F1Score``.
 
-    In one process it is updated batch by batch. In several, predictions and targets are gathered first, so
-    that the samples that the sampler added do not count.
+    In one process, it is updated batch by batch. In distributed runs, predictions and targets are gathered first, so
+    that samples added by the sampler do not count.
 
     Example:
-        ``dict(type="TorchMetric", metric=dict(type="torchmetrics.F1Score", task="multiclass",
-        num_classes=10))``
+        ``dict(type="TorchMetric", metric=dict(type="torchmetrics.F1Score", task="multiclass", num_classes=10))``
 
     Args:
         metric: a ``torchmetrics.Metric``, or its config.
-        prediction: field of the sample that is its first argument.
-        target: field of the sample that is its second argument.
-        name: of the result; the class's name if None. A metric that returns a dictionary names its results
-            itself.
+        prediction: field of the sample for the first argument.
+        target: field of the sample for the second argument.
+        name: name of the result; the class name if None. Unused for metrics that return a dictionary.
         collect_device: as for :class:`BaseMetric`.
         prefix: as for :class:`BaseMetric`.
 
@@ -103,23 +97,25 @@ class TorchMetric(BatchMetric):
         self.target = target
         self._updated = False
         for module in self.metric.modules():
-            module.distributed_available_fn = _never  # rank 0 computes alone, from what is gathered here
+            module.distributed_available_fn = _never  # rank 0 computes the results from gathered items
 
     @property
     def higher_is_better(self) -> bool | Mapping[str, bool] | None:  # type: ignore[override]  # read only
-        """What the metric of torchmetrics says of itself, or each one in a collection."""
+        """The attribute of the torchmetrics metric, or of each one in a collection."""
         if isinstance(self.metric, nn.ModuleDict):  # a MetricCollection
-            says = {name: getattr(metric, "higher_is_better", None) for name, metric in self.metric.items()}
-            return {name: bool(better) for name, better in says.items() if better is not None}
+            declared = {name: getattr(metric, "higher_is_better", None) for name, metric in self.metric.items()}
+            return {name: bool(better) for name, better in declared.items() if better is not None}
         return getattr(self.metric, "higher_is_better", None)
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
-        """Updates the metric, or keeps what it needs."""
+        """Update the metric, or keep its inputs in distributed runs."""
         columns = []
         for field in (self.prediction, self.target):
             column = column_of(data_samples, field)
             if column is None:
-                raise ValueError(f"the samples have no {field!r}: name the fields by `prediction` and `target`")
+                raise ValueError(
+                    f"the samples have no {field!r}: set the names of the fields by `prediction` and `target`"
+                )
             columns.append(column)
         if get_world_size() > 1:
             self.results.append(tuple(columns))
@@ -127,22 +123,19 @@ class TorchMetric(BatchMetric):
             self._update(columns)
 
     def evaluate(self, size: int) -> dict[str, Any]:
-        """Computes the metric over all samples, and starts anew."""
         if get_world_size() > 1:
             return super().evaluate(size)
         if not self._updated:
-            self._warn("has seen no samples")
+            self._warn("has processed no samples")
         metrics = self.with_prefix(self._values())
         self.reset()
         return metrics
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, Any]:
-        """Computes the metric from the gathered predictions and targets."""
         self._update(results)
         return self._values()
 
     def reset(self) -> None:
-        """Forgets what was gathered."""
         super().reset()
         self.metric.reset()
         self._updated = False

@@ -1,4 +1,4 @@
-"""Which of two scores is better, and which metric is meant: one place for all hooks that watch metrics."""
+"""Monitored metrics and the comparison of their scores, shared by all hooks."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +16,11 @@ RULES = ("greater", "less")
 
 @dataclass(frozen=True)
 class Monitor:
-    """One metric that is watched.
+    """A monitored metric.
 
     Args:
-        metric: its name among the results, such as ``accuracy/top1``.
-        rule: ``"greater"`` or ``"less"``: which scores are better.
+        metric: name of the result, such as ``accuracy/top1``.
+        rule: ``"greater"`` if higher scores are better, ``"less"`` if lower ones are.
     """
 
     metric: str
@@ -28,11 +28,11 @@ class Monitor:
 
     @property
     def worst(self) -> float:
-        """The score that every other one beats."""
+        """A score worse than any other."""
         return -math.inf if self.rule == "greater" else math.inf
 
     def is_better(self, score: float, than: float, min_delta: float = 0.0) -> bool:
-        """Whether ``score`` beats ``than`` by more than ``min_delta``. A NaN beats nothing."""
+        """Return whether ``score`` is better than ``than`` by more than ``min_delta``; NaN never is."""
         gain = score - than if self.rule == "greater" else than - score
         return gain > min_delta
 
@@ -40,28 +40,23 @@ class Monitor:
 def check_rules(
     metrics: Sequence[str], rule: str | Sequence[str | None] | None = None, *, owner: str
 ) -> list[str | None]:
-    """Returns a rule for each metric, None where it is to be inferred.
-
-    Args:
-        metrics: names of the metrics.
-        rule: one rule for all, or one for each.
-        owner: the hook that asks, for messages.
+    """Return the rule of each metric, or None to infer it, given one rule for all or one for each.
 
     Raises:
-        ConfigError: an unknown rule, as many rules as no metrics, or a metric named twice.
+        ConfigError: an unknown rule, a wrong number of rules, or a duplicate metric.
     """
     if repeated := sorted({metric for metric in metrics if metrics.count(metric) > 1}):
-        raise ConfigError(owner, f"a metric is named twice: {', '.join(repeated)}")
+        raise ConfigError(owner, f"duplicate metrics: {', '.join(repeated)}")
     rules = [rule] if rule is None or isinstance(rule, str) else list(rule)
     if len(rules) == 1:
         rules *= len(metrics)
     if len(rules) != len(metrics):
         raise ConfigError(
-            f"{owner}.rule", f"{len(rules)} rules for {len(metrics)} metrics", "give one, or one for each"
+            f"{owner}.rule", f"{len(rules)} rules for {len(metrics)} metrics", "set one rule, or one for each"
         )
     for given in rules:
         if given is not None and given not in RULES:
-            raise ConfigError(f"{owner}.rule", f"{given!r} is no rule", "'greater', 'less', or None to infer it")
+            raise ConfigError(f"{owner}.rule", f"unknown rule {given!r}", "'greater', 'less', or None to infer it")
     return rules
 
 
@@ -74,20 +69,20 @@ def make_monitors(
     owner: str,
     evaluated_by: Iterable[Any] = (),
 ) -> list[Monitor]:
-    """Returns a monitor for each metric.
+    """Return a monitor for each metric.
 
     Args:
         metrics: names of the metrics.
-        rule: one rule for all, or one for each; where it is None, ``greater_keys`` and ``less_keys`` decide, else the
-            metric itself (:attr:`BaseMetric.higher_is_better`), else the words in its name.
-        greater_keys: names, or parts of names, of metrics whose greater scores are better. Case does not
-            matter, and whole names go before parts.
-        less_keys: the same for metrics whose lower scores are better.
-        owner: the hook that asks, for messages.
+        rule: one rule for all, or one for each. If None, it is inferred from ``greater_keys`` and ``less_keys``, then
+            from the metric itself (:attr:`BaseMetric.higher_is_better`), then from the words in its name.
+        greater_keys: full or partial names of metrics for which higher is better. Case is ignored, and full names
+            take precedence.
+        less_keys: the same for metrics for which lower is better.
+        owner: name of the hook, for messages.
         evaluated_by: the metrics of the validation, see :func:`metrics_of`.
 
     Raises:
-        ConfigError: as :func:`check_rules`, or nothing tells the rule.
+        ConfigError: as for :func:`check_rules`, or a rule cannot be inferred.
     """
     evaluated_by = list(evaluated_by)
     return [
@@ -97,16 +92,12 @@ def make_monitors(
 
 
 def metrics_of(runner: "Runner") -> list[Any]:
-    """Returns the metrics that a run validates with."""
+    """Return the metrics of the validation of a run."""
     return list(getattr(runner.val_loop.evaluator, "metrics", ())) if runner.has_val else []
 
 
 def score_of(metrics: Mapping[str, Any], metric: str, *, owner: str) -> float | None:
-    """Returns a metric of the results as a number, or None where the result itself is None.
-
-    Raises:
-        ConfigError: there is no such metric, with those that there are.
-    """
+    """Return a result as a float, or None if it is None; raise a ``ConfigError`` if it is missing."""
     if metric not in metrics:
         raise ConfigError(owner, f"the results have no {metric!r}", missing_hint(metrics, metric))
     value = metrics[metric]
@@ -114,7 +105,7 @@ def score_of(metrics: Mapping[str, Any], metric: str, *, owner: str) -> float | 
 
 
 def missing_hint(metrics: Mapping[str, Any], metric: str) -> str:
-    """Returns what to do about a metric that the results do not have."""
+    """Return a hint for a missing metric."""
     available = f"available: {', '.join(map(str, metrics)) or 'none'}"
     guess = did_you_mean(metric, map(str, metrics))
     return f"{guess}\n{available}" if guess else available
@@ -124,15 +115,10 @@ def _rule_of(
     metric: str, greater_keys: Sequence[str], less_keys: Sequence[str], evaluated_by: list[Any], owner: str
 ) -> str:
     name = metric.lower()
-    greater, less = ([key.lower() for key in keys] for keys in (greater_keys, less_keys))
-    if name in greater:
-        return "greater"
-    if name in less:
-        return "less"
-    if any(key in name for key in greater):
-        return "greater"
-    if any(key in name for key in less):
-        return "less"
+    for matches in (name.__eq__, name.__contains__):
+        for rule, keys in (("greater", greater_keys), ("less", less_keys)):
+            if any(matches(key.lower()) for key in keys):
+                return rule
     better = higher_is_better(metric, evaluated_by)
     if better is None:
         raise unknown_direction(metric, owner)

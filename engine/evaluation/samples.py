@@ -1,4 +1,4 @@
-"""From what a model predicts for a batch to one prediction for each sample."""
+"""Splitting batched predictions into samples."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,26 +9,25 @@ from torch import Tensor
 from trainwright.engine.structures.elements import BaseDataElement
 from trainwright.engine.structures.sample import DataSample
 
-_REMEDY = "return a list with one item for each sample, or one dictionary of tensors that have the samples along dim 0"
+_REMEDY = "return a list with one item per sample, or one dictionary of tensors with samples along dim 0"
 _SHARED = (str, bytes, bool, int, float, complex, np.generic, type(None))
 
 
 def samples_of(predictions: Any, data_batch: Any = None) -> list[Any]:
-    """Returns the predictions for a batch as a list.
+    """Return the predictions for a batch as a list.
 
-    A batched data sample, a mapping or a named tuple is split into one data sample or dictionary for each sample, a
-    tensor or array into its rows. Any other iterable is taken to hold one item for each sample already.
+    A batched data sample, a mapping or a named tuple is split into one data sample or dictionary per sample, a tensor
+    or array into its rows. Any other iterable must already contain one item per sample.
 
     Args:
-        predictions: what ``predict`` returned. In a mapping, tensors and arrays have the samples along dim 0, lists
-            and tuples have an item for each sample, mappings are split likewise; numbers, strings and None belong to
-            every sample.
-        data_batch: the batch that they are for, as the loader yields it, if it is at hand: the number of predictions
-            must be a number of samples that it can have.
+        predictions: output of ``predict``. In a mapping, tensors and arrays have samples along dim 0, lists and tuples
+            have one item per sample, and nested mappings are split recursively; numbers, strings and None are shared
+            by all samples.
+        data_batch: the batch from the data loader, if available, to check the number of predictions.
 
     Raises:
         TypeError: the predictions cannot be split.
-        ValueError: the lengths in a mapping differ, or the batch does not have as many samples.
+        ValueError: the lengths in a mapping differ, or the batch has a different number of samples.
     """
     if isinstance(predictions, DataSample):
         samples: list[Any] = predictions.unbatch()
@@ -43,33 +42,32 @@ def samples_of(predictions: Any, data_batch: Any = None) -> list[Any]:
     else:
         samples = list(predictions)
         if not all(isinstance(sample, Mapping | BaseDataElement) for sample in samples):
-            return samples  # as some metrics for MMEngine take them: `scores, labels = data_samples`
+            return samples  # for metrics of MMEngine that unpack them: `scores, labels = data_samples`
     check_number(samples, data_batch, predictions)
     return samples
 
 
 def is_batch(predictions: Any) -> bool:
-    """Whether predictions are one mapping, or named tuple, for a whole batch."""
+    """Return whether predictions are a mapping or a named tuple for a whole batch."""
     return isinstance(predictions, Mapping) or hasattr(predictions, "_fields")
 
 
 def split_batch(predictions: Any) -> list[dict[str, Any]]:
-    """Returns a dictionary for each sample of a mapping or named tuple; see :func:`samples_of`."""
+    """Split a mapping or named tuple into one dictionary per sample; see :func:`samples_of`."""
     fields = _fields(predictions)
-    size = size_of_batch(fields)
-    return [_row(fields, index) for index in range(size)]
+    return [_row(fields, index) for index in range(size_of_batch(fields))]
 
 
 def size_of_batch(predictions: Any) -> int:
-    """Returns how many samples a mapping or named tuple of predictions holds.
+    """Return the number of samples in a mapping or named tuple of predictions.
 
     Raises:
-        TypeError: a field cannot be split, or none has a value for each sample.
+        TypeError: a field cannot be split, or no field has one value per sample.
         ValueError: the fields differ in length.
     """
     lengths = dict(_lengths(_fields(predictions), ""))
     if not lengths:
-        raise TypeError(f"predict returned {describe(predictions)}, with no value for each sample: {_REMEDY}")
+        raise TypeError(f"predict returned {describe(predictions)}, without one value per sample: {_REMEDY}")
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{name} has {length}" for name, length in lengths.items())
         raise ValueError(f"predict returned fields for different numbers of samples: {found}. {_REMEDY.capitalize()}")
@@ -77,13 +75,7 @@ def size_of_batch(predictions: Any) -> int:
 
 
 def check_number(samples: Any, data_batch: Any, predictions: Any) -> None:
-    """Raises a ``ValueError`` if the batch cannot have as many samples as there are predictions.
-
-    Args:
-        samples: something with a length: that of the predictions.
-        data_batch: the batch as the loader yields it.
-        predictions: what the model returned, for the message.
-    """
+    """Raise a ``ValueError`` if the length of ``samples`` does not match the batch."""
     possible = _possible_sizes(data_batch)
     if possible and len(samples) not in possible:
         raise ValueError(
@@ -93,7 +85,7 @@ def check_number(samples: Any, data_batch: Any, predictions: Any) -> None:
 
 
 def describe(value: Any) -> str:
-    """Returns in a few words what predictions consist of."""
+    """Return a short description of predictions, for messages."""
     if isinstance(value, Tensor | np.ndarray):
         return f"{type(value).__name__} {tuple(value.shape)}"
     if is_batch(value):
@@ -136,9 +128,9 @@ def _row(fields: Mapping[Any, Any], index: int) -> dict[str, Any]:
 
 
 def _possible_sizes(data_batch: Any) -> set[int]:
-    """Returns how many samples a batch may have; empty if it does not tell.
+    """Return possible numbers of samples in a batch; empty if unknown.
 
-    There may be several: a list of tensors has an item for each sample, or for each view (of test-time augmentation).
+    A list of tensors, for instance, has one item per sample, or per view in test-time augmentation.
     """
     if isinstance(data_batch, Tensor | np.ndarray):
         return {len(data_batch)} if data_batch.ndim else set()

@@ -1,1 +1,1 @@
-"""Optimisation: the wrapper around the optimizer, parameter groups, schedulers."""
+"""Optimizers: wrappers, parameter groups and schedulers."""

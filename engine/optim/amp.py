@@ -1,4 +1,4 @@
-"""Mixed precision: an optimizer wrapper with autocast and, for float16, a loss scaler. CPU too."""
+"""Mixed precision: an optimizer wrapper with autocast and, for float16, a loss scaler."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -22,15 +22,14 @@ def autocast(
     enabled: bool = True,
     cache_enabled: bool | None = None,
 ) -> torch.autocast:
-    """Returns a context in which operations run in lower precision where that is safe.
+    """Return a context in which operations run in lower precision where that is safe.
 
     Args:
-        device_type: ``"cuda"``, ``"cpu"``, …; that of the accelerator, or the CPU where there is none, if
-            None.
-        dtype: ``torch.float16`` or ``torch.bfloat16``; the device's default if None. With ``torch.float32``
-            there is nothing to do.
-        enabled: False for a context that does nothing (and switches an outer one off).
-        cache_enabled: whether casts of weights are kept within the context; torch's default if None.
+        device_type: ``"cuda"``, ``"cpu"``, …; None for the current accelerator, or the CPU without one.
+        dtype: ``torch.float16`` or ``torch.bfloat16``; None for the device's default. ``torch.float32`` disables
+            autocast.
+        enabled: False disables autocast, also inside an outer context.
+        cache_enabled: whether to cache cast weights within the context; None for PyTorch's default.
     """
     if device_type is None:
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -44,24 +43,23 @@ def autocast(
 class AmpOptimWrapper(OptimWrapper):
     """An :class:`OptimWrapper` for mixed precision (Micikevicius et al., https://arxiv.org/abs/1710.03740).
 
-    The device is that of the parameters. In float16 the loss is scaled, gradients are unscaled before they
-    are clipped, and a step whose gradients overflowed is skipped; bfloat16 has the range of float32 and needs
-    none of it.
+    It uses the device of the parameters. In float16, the loss is scaled, gradients are unscaled before clipping, and
+    steps with overflowed gradients are skipped. In bfloat16, which has the range of float32, none of this is needed.
 
     Args:
-        loss_scale: ``"dynamic"``; or a fixed scale; or the arguments of :class:`torch.amp.GradScaler`. The
-            last two scale in bfloat16 too.
-        dtype: ``"float16"``, ``"bfloat16"``, ``"float32"`` (nothing is cast) or a ``torch.dtype``; the
-            device's default if None: float16 on CUDA, bfloat16 on CPU.
-        use_fsdp: the scaler for parameters sharded over processes (FSDP).
+        loss_scale: ``"dynamic"``, a fixed scale, or the arguments of :class:`torch.amp.GradScaler`. The last two
+            also enable scaling in bfloat16.
+        dtype: ``"float16"``, ``"bfloat16"``, ``"float32"`` (nothing is cast) or a ``torch.dtype``. None for the
+            device's default: float16 on CUDA, bfloat16 on CPU.
+        use_fsdp: whether to use the scaler for sharded parameters (FSDP).
         optimizer: the optimizer.
-        accumulative_counts: iterations to a window.
-        clip_grad: as for :class:`OptimWrapper`; bounds are those of the unscaled gradients.
+        accumulative_counts: iterations per window.
+        clip_grad: as for :class:`OptimWrapper`; bounds apply to the unscaled gradients.
 
     Raises:
-        ValueError: ``dtype`` is another, the optimizer's step needs a closure, or the loss is scaled and the
+        ValueError: ``dtype`` is unknown, the optimizer's step needs a closure, or the loss is scaled and the
             optimizer is a fused SGD with momentum.
-        TypeError: ``loss_scale`` is of another kind.
+        TypeError: ``loss_scale`` has the wrong type.
     """
 
     def __init__(
@@ -89,39 +87,30 @@ class AmpOptimWrapper(OptimWrapper):
             scaler_args = {"init_scale": self._static_scale}
         elif loss_scale != "dynamic":
             raise TypeError(f"loss_scale must be a number, a dict or 'dynamic', not {loss_scale!r}")
-        self.loss_scaler = _make_scaler(self.device_type, use_fsdp, scaler_args)
+        scaler_class: type[torch.amp.GradScaler] = torch.amp.GradScaler
+        if use_fsdp:
+            from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+
+            scaler_class = ShardedGradScaler
+        self.loss_scaler = scaler_class(self.device_type, **scaler_args)
         if self.loss_scaler.is_enabled() and has_unsafe_fused_momentum(optimizer):
             raise ValueError(
                 "SGD with momentum and fused=True reads uninitialized memory when the loss scaler skips its first "
-                "step: leave 'fused' out"
+                "step: remove 'fused'"
             )
 
     def accumulate(self, loss: Tensor) -> None:
-        """Scale a part of the loss of an iteration and propagate it back.
-
-        Args:
-            loss: scalar loss.
-        """
+        """Scale a partial loss of an iteration and propagate it back."""
         self.loss_scaler.scale(self.scale_loss(loss)).backward()  # type: ignore[no-untyped-call]
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
-        """Scale a loss, propagate it back and count it.
-
-        Args:
-            loss: scalar loss.
-            **kwargs: arguments of :meth:`torch.Tensor.backward`.
-        """
+        """Scale a scalar loss, propagate it back and count it."""
         super().backward(self.loss_scaler.scale(loss), **kwargs)
 
     def step(self, **kwargs: Any) -> None:
-        """Unscales and clips the gradients and updates the parameters, unless gradients overflowed; adapts
-        the scale.
-
-        Args:
-            **kwargs: arguments of the optimizer's ``step``.
-        """
+        """Unscale and clip the gradients, update the parameters unless gradients overflowed, and adapt the scale."""
         if self.loss_scaler.is_enabled() and all(param.grad is None for param in self._params()):
-            return  # nothing to update, which the scaler takes for a mistake
+            return  # nothing to update; the scaler would raise
         if self.clip_grad_kwargs:
             self.loss_scaler.unscale_(self.optimizer)
             self._clip_grad()
@@ -129,23 +118,20 @@ class AmpOptimWrapper(OptimWrapper):
         self.loss_scaler.update(self._static_scale)
 
     def optim_context(self, model: nn.Module) -> AbstractContextManager[Any]:
-        """Returns the context for forward and backward: mixed precision, and no exchange within a window.
-
-        Args:
-            model: the model in training.
-        """
+        """Return a context for forward and backward: autocast, without all-reduce within a window."""
         sync = super().optim_context(model)
         cast = autocast(self.device_type, self.cast_dtype)
         return cast if sync is NO_CONTEXT else _both(sync, cast)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what :class:`OptimWrapper` does, and ``loss_scaler``."""
+        """Return the state of :class:`OptimWrapper` and ``loss_scaler``."""
         return {**super().state_dict(), "loss_scaler": self.loss_scaler.state_dict()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restores what :meth:`state_dict` returned. A dynamic scale goes on where it was; a state without
-        one (of bfloat16, or of no mixed precision) leaves it at its start. Factors and intervals are the
-        config's. Gradients of a window in progress are brought to the scale.
+        """Restore a state.
+
+        A dynamic scale is restored, if the state has one (in bfloat16 or full precision it does not), but growth
+        factors and intervals are those of the config. Accumulated gradients are rescaled accordingly.
         """
         scaler_state = state_dict.get("loss_scaler")
         if self._static_scale is None and self.loss_scaler.is_enabled():
@@ -154,7 +140,7 @@ class AmpOptimWrapper(OptimWrapper):
                 self.loss_scaler.load_state_dict({**self.loss_scaler.state_dict(), **counters})
             else:
                 scale = self.loss_scaler.get_scale()
-                get_logger().warning("the checkpoint holds no loss scale: it starts at %s", scale)
+                get_logger().warning("the checkpoint contains no loss scale: starting at %s", scale)
         super().load_state_dict(state_dict)
 
     def _loss_scale(self) -> float:
@@ -170,13 +156,5 @@ def _both(first: AbstractContextManager[Any], second: AbstractContextManager[Any
 def _resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     resolved = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if (resolved is None and dtype is not None) or (resolved is not None and resolved not in _DTYPES.values()):
-        raise ValueError(f"mixed precision knows the dtypes {', '.join(_DTYPES)}, not {dtype!r}")
+        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}")
     return resolved
-
-
-def _make_scaler(device_type: str, use_fsdp: bool, arguments: Mapping[str, Any]) -> torch.amp.GradScaler:
-    if use_fsdp:
-        from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
-
-        return ShardedGradScaler(device_type, **arguments)
-    return torch.amp.GradScaler(device_type, **arguments)

@@ -1,4 +1,4 @@
-"""From a model and a config to an optimizer wrapper: settings by parameter, groups, layer-wise decay."""
+"""Building optimizer wrappers from configs, with per-parameter settings and layer-wise decay."""
 
 import copy
 import inspect
@@ -24,18 +24,17 @@ _DEFORMABLE_CONVS = {"DeformConv2d", "ModulatedDeformConv2d"}
 
 
 def build_optim_wrapper(model: nn.Module, cfg: Any, *, path: str = "optim_wrapper") -> AnyOptimWrapper:
-    """Builds the optimizer wrapper of a model.
+    """Build the optimizer wrapper of a model.
 
     Args:
         model: the model to train.
         cfg: ``optimizer`` (a config, or an optimizer), ``type`` of the wrapper (default ``OptimWrapper``) and
-            its arguments, ``paramwise_cfg`` and ``constructor`` (default
-            :class:`DefaultOptimWrapperConstructor`). A wrapper passes through; wrappers by name become an
-            :class:`OptimWrapperDict`.
+            its arguments, ``paramwise_cfg`` and ``constructor`` (default :class:`DefaultOptimWrapperConstructor`).
+            A wrapper is returned unchanged; a dict of wrappers becomes an :class:`OptimWrapperDict`.
         path: dotted path of ``cfg``, for messages.
 
     Raises:
-        ConfigError: a key is unknown, missing, or does not fit.
+        ConfigError: a key is unknown, missing or invalid.
     """
     if isinstance(cfg, OptimWrapper):
         return cfg
@@ -51,10 +50,12 @@ def build_optim_wrapper(model: nn.Module, cfg: Any, *, path: str = "optim_wrappe
         if several := wrappers_by_name(cfg):
             raise several_without_constructor(cfg, several, path)
         hint = did_you_mean("optimizer", wrapper_cfg) or "optimizer=dict(type='SGD', lr=0.1)"
-        raise ConfigError(path, "there is no 'optimizer'", hint)
+        raise ConfigError(path, "'optimizer' is missing", hint)
     if isinstance(optimizer, Optimizer):
         if paramwise_cfg or constructor_type:
-            raise ConfigError(path, "an optimizer that is already built takes no paramwise_cfg and no constructor")
+            raise ConfigError(
+                path, "paramwise_cfg and constructor cannot be used with an optimizer that is already built"
+            )
         return _build_wrapper(wrapper_cfg, optimizer, path)
     constructor = OPTIM_WRAPPER_CONSTRUCTOR.build(
         {"type": constructor_type} if constructor_type else {},
@@ -68,16 +69,16 @@ def build_optim_wrapper(model: nn.Module, cfg: Any, *, path: str = "optim_wrappe
 
 
 def wrappers_by_name(cfg: Mapping[str, Any]) -> list[str]:
-    """Return the keys of a config under which an optimizer wrapper of its own is configured."""
+    """Return the keys of a config that each configure a separate optimizer wrapper."""
     return [key for key, value in cfg.items() if isinstance(value, Mapping) and "optimizer" in value]
 
 
 def several_without_constructor(cfg: Mapping[str, Any], names: list[str], path: str) -> ConfigError:
-    """Return the mistake of configuring wrappers by name without the constructor that builds them."""
+    """Return the error for wrappers configured by name without a constructor that builds them."""
     return ConfigError(
         path,
-        f"configures optimizers by name ({', '.join(names)}), but no 'constructor' that builds them",
-        "register a class in OPTIM_WRAPPER_CONSTRUCTORS that returns an OptimWrapperDict, and name it: "
+        f"optimizers are configured by name ({', '.join(names)}), but the 'constructor' that builds them is missing",
+        "register a class in OPTIM_WRAPPER_CONSTRUCTORS that returns an OptimWrapperDict, and set "
         "optim_wrapper=dict(constructor=..., ...)",
         origin_of(cfg, names[0]),
     )
@@ -85,47 +86,38 @@ def several_without_constructor(cfg: Mapping[str, Any], names: list[str], path: 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class DefaultOptimWrapperConstructor:
-    """Builds an optimizer and its wrapper, with settings that differ by parameter where ``paramwise_cfg``
-    says so.
+    """A constructor of an optimizer and its wrapper, with per-parameter settings from ``paramwise_cfg``.
 
-    Keys of ``paramwise_cfg``; a multiplier applies to the optimizer's ``lr`` or ``weight_decay``, its default if the
-    config does not set it:
+    Keys of ``paramwise_cfg``. Multipliers apply to the optimizer's ``lr`` or ``weight_decay``, or to the default of
+    its class if the config does not set it:
 
-    - ``custom_keys``: settings for the parameters whose name contains the key; of several keys the longest
-      counts, then the first in the alphabet, and no other rule below applies. ``lr_mult``, ``decay_mult``;
-      any other entry goes into the parameter group as it is.
-    - ``bias_lr_mult``, ``bias_decay_mult``: biases, but not those of normalisation layers and deformable
-      convolutions.
-    - ``norm_decay_mult``: weights and biases of normalisation layers.
+    - ``custom_keys``: settings for parameters whose name contains the key. If several keys match, the longest takes
+      precedence, then the alphabetically first, and none of the rules below apply. Each is a dict with ``lr_mult``
+      and ``decay_mult``; any other entry is copied into the parameter group.
+    - ``bias_lr_mult``, ``bias_decay_mult``: biases outside deformable convolutions; ``bias_lr_mult`` leaves out
+      normalization layers, too.
+    - ``norm_decay_mult``: weights and biases of normalization layers; takes precedence over ``bias_decay_mult``.
     - ``dwconv_decay_mult``: depth-wise convolutions.
-    - ``flat_decay_mult``: all other parameters with one dimension.
-    - ``dcn_offset_lr_mult``: the offset layers of deformable convolutions, biases too.
-    - ``bypass_duplicate``: take a parameter that several modules share once (otherwise that is an error).
+    - ``flat_decay_mult``: all other one-dimensional parameters.
+    - ``dcn_offset_lr_mult``: the offset layers of deformable convolutions, including biases.
+    - ``bypass_duplicate``: use a parameter that several modules share once, instead of raising an error.
 
-    Frozen parameters are left out. Parameters with equal settings form one group, in the order in which each
-    setting first appears among the modules; in the optimizer's state, parameters are numbered group by group,
-    and the wrapper's ``param_order`` says where each stands in the order of the modules.
+    Frozen parameters are left out. Parameters with equal settings form one group; groups are ordered by their first
+    parameter in module order. The optimizer's state numbers parameters group by group, and the wrapper's
+    ``param_order`` maps them to their position in module order.
 
     Args:
         optim_wrapper_cfg: ``optimizer``, ``type`` of the wrapper and its arguments.
-        paramwise_cfg: the settings by parameter.
+        paramwise_cfg: the per-parameter settings.
 
     Raises:
         ConfigError: a key is unknown, or a multiplier has nothing to multiply.
     """
 
-    paramwise_keys: ClassVar[frozenset[str]] = frozenset(
-        [
-            "custom_keys",
-            "bias_lr_mult",
-            "bias_decay_mult",
-            "norm_decay_mult",
-            "dwconv_decay_mult",
-            "flat_decay_mult",
-            "dcn_offset_lr_mult",
-            "bypass_duplicate",
-        ]
-    )
+    paramwise_keys: ClassVar[frozenset[str]] = frozenset([
+        "custom_keys", "bias_lr_mult", "bias_decay_mult", "norm_decay_mult", "dwconv_decay_mult", "flat_decay_mult",
+        "dcn_offset_lr_mult", "bypass_duplicate",
+    ])  # fmt: skip
     path = "optim_wrapper"
 
     def __init__(self, optim_wrapper_cfg: Mapping[str, Any], paramwise_cfg: Mapping[str, Any] | None = None) -> None:
@@ -138,7 +130,7 @@ class DefaultOptimWrapperConstructor:
             raise ConfigError(
                 f"{self.path}.optimizer",
                 f"expected a config, not {self.optimizer_cfg!r}",
-                "several optimizers need a constructor of their own: optim_wrapper=dict(constructor=...)",
+                "several optimizers need a custom constructor: optim_wrapper=dict(constructor=...)",
             )
         self.paramwise_cfg: Any = {} if paramwise_cfg is None else paramwise_cfg
         self.base_lr = self._setting("lr")
@@ -146,11 +138,7 @@ class DefaultOptimWrapperConstructor:
         self._validate_cfg()
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Builds the wrapper.
-
-        Args:
-            model: the model, or a wrapper around it that has it as ``module``.
-        """
+        """Build the wrapper for a model, or for the ``module`` of a model wrapper."""
         model = getattr(model, "module", model)
         order = None
         names = {id(param): name for name, param in model.named_parameters()}
@@ -168,18 +156,14 @@ class DefaultOptimWrapperConstructor:
         return wrapper
 
     def add_params(
-        self,
-        params: list[dict[str, Any]],
-        module: nn.Module,
-        prefix: str = "",
-        is_dcn_module: bool | None = None,
+        self, params: list[dict[str, Any]], module: nn.Module, prefix: str = "", is_dcn_module: bool | None = None
     ) -> None:
-        """Lists the parameters of a module and its children, each as a group with the settings that differ.
+        """Append a group for each parameter of a module and its children, with the settings that differ.
 
         Args:
-            params: the list to add to.
+            params: the list to append to.
             module: the module.
-            prefix: its name in the model; empty for the model itself.
+            prefix: name of the module in the model; empty for the model itself.
             is_dcn_module: whether the module is a child of a deformable convolution.
         """
         for name, param in module.named_parameters(recurse=False):
@@ -191,8 +175,8 @@ class DefaultOptimWrapperConstructor:
                     continue
                 raise ConfigError(
                     f"{self.path}.paramwise_cfg",
-                    f"the parameter {name!r} of the module {prefix!r} appears in another module too",
-                    "bypass_duplicate=True takes it once, with the settings of its first place",
+                    f"parameter {name!r} of module {prefix!r} is shared with another module",
+                    "bypass_duplicate=True uses it once, with the settings of its first occurrence",
                 )
             settings = self._custom_settings(f"{prefix}.{name}")
             if settings is None:
@@ -204,7 +188,7 @@ class DefaultOptimWrapperConstructor:
             self.add_params(params, child, prefix=child_prefix, is_dcn_module=is_deformable)
 
     def _setting(self, name: str) -> Any:
-        """Return a setting of the optimizer, or its default; None if there is none, or nothing to multiply."""
+        """Return a setting of the optimizer or its default; None if it is missing, zero or not a number."""
         if name in self.optimizer_cfg or "type" not in self.optimizer_cfg:
             return self.optimizer_cfg.get(name)
         optimizer_class = optimizer_class_of(self.optimizer_cfg, f"{self.path}.optimizer")
@@ -213,18 +197,16 @@ class DefaultOptimWrapperConstructor:
         return (parameter.default or None) if parameter is not None and is_number else None
 
     def _validate_cfg(self) -> None:
-        """Refuses what cannot be meant."""
+        """Reject inconsistent settings."""
         path = f"{self.path}.paramwise_cfg"
         if not isinstance(self.paramwise_cfg, Mapping):
             raise ConfigError(path, f"expected a dict, not {self.paramwise_cfg!r}")
-        if "paramwise_keys" in vars(type(self)):  # a subclass that names no keys may know others
+        if "paramwise_keys" in vars(type(self)):  # other subclasses may read further keys
             for key in self.paramwise_cfg:
                 if key not in self.paramwise_keys:
-                    hint = (
-                        did_you_mean(key, self.paramwise_keys) or f"it knows {', '.join(sorted(self.paramwise_keys))}"
-                    )
-                    origin = origin_of(self.paramwise_cfg, key)
-                    raise ConfigError(f"{path}.{key}", "paramwise_cfg knows no such key", hint, origin)
+                    known = ", ".join(sorted(self.paramwise_keys))
+                    hint = did_you_mean(key, self.paramwise_keys) or f"valid keys: {known}"
+                    raise ConfigError(f"{path}.{key}", "unknown key", hint, origin_of(self.paramwise_cfg, key))
         custom_keys = self.paramwise_cfg.get("custom_keys", {})
         if not isinstance(custom_keys, Mapping):
             raise ConfigError(f"{path}.custom_keys", f"expected a dict, not {custom_keys!r}")
@@ -242,11 +224,11 @@ class DefaultOptimWrapperConstructor:
                     raise ConfigError(
                         f"{place}.{key}",
                         f"the optimizer's config has no {setting!r} to multiply",
-                        f"set {self.path}.optimizer.{setting}: by default it is 0, or there is none",
+                        f"set {self.path}.optimizer.{setting}: its default is 0 or missing",
                     )
 
     def _is_in(self, param_group: dict[str, Any], param_group_list: list[dict[str, Any]]) -> bool:
-        """Returns whether a parameter of a group is in one of the groups of a list."""
+        """Return whether any parameter of a group is in one of the listed groups."""
         wanted = {id(param) for param in param_group["params"]}
         return any(id(param) in wanted for group in param_group_list for param in group["params"])
 
@@ -285,11 +267,11 @@ class DefaultOptimWrapperConstructor:
         return settings
 
     def _merge(self, listed: list[dict[str, Any]], names: Mapping[int, str]) -> tuple[list[dict[str, Any]], list[int]]:
-        """Merges groups with equal settings; returns them and the position of each parameter in the list."""
-        self._warn_of_idle_keys(list(names.values()))
-        base = {key: value for key, value in self.optimizer_cfg.items() if key not in ("type", "_scope_")}
+        """Merge groups with equal settings; return them, and the position of each parameter in ``listed``."""
+        self._warn_of_unused_keys(list(names.values()))
         defaults = {"lr": self.base_lr, "weight_decay": self.base_wd}
-        base = {**{key: value for key, value in defaults.items() if value is not None}, **base}
+        base = {key: value for key, value in defaults.items() if value is not None}
+        base.update((key, value) for key, value in self.optimizer_cfg.items() if key not in ("type", "_scope_"))
         merged: dict[str, dict[str, Any]] = {}
         positions: dict[str, list[int]] = {}
         position = 0
@@ -304,7 +286,7 @@ class DefaultOptimWrapperConstructor:
             get_logger().info("parameter group %d: %s", index, _describe(group, base, names))
         return list(merged.values()), [position for group in positions.values() for position in group]
 
-    def _warn_of_idle_keys(self, names: list[str]) -> None:
+    def _warn_of_unused_keys(self, names: list[str]) -> None:
         dotted = [name if "." in name else f".{name}" for name in names]
         for key in self.paramwise_cfg.get("custom_keys", {}):
             if not any(key in name for name in dotted):
@@ -313,54 +295,45 @@ class DefaultOptimWrapperConstructor:
                     "%s.paramwise_cfg.custom_keys: no parameter's name contains %r; %s",
                     self.path,
                     key,
-                    did_you_mean(key, sorted(parts)) or f"names are such as {', '.join(names[:3])}",
+                    did_you_mean(key, sorted(parts)) or f"example names: {', '.join(names[:3])}",
                 )
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Lowers the learning rate from layer to layer towards the input, as fine-tuning of transformers does.
+    """A constructor with layer-wise learning rate decay towards the input, as used to fine-tune transformers.
 
-    A parameter's rate is multiplied by ``decay_rate ** (num_layers - 1 - depth)``: the head keeps the full
-    rate. Depths are those of the model's (or its backbone's) ``get_layer_depth(param_name, prefix) -> (depth,
-    num_layers)``, where it offers that. Otherwise they are counted: the repeated blocks of the model (encoder
-    layers of a ViT, blocks of Swin, ConvNeXt, ResNet) are 1, 2, …; what comes before the first is 0; what
-    stands between two belongs to the later one; what follows the last is the head. (BEiT,
-    https://arxiv.org/abs/2106.08254; ELECTRA, https://arxiv.org/abs/2003.10555.)
+    A parameter's learning rate is multiplied by ``decay_rate ** (num_layers - 1 - depth)``, so the head keeps the
+    full rate. Depths come from ``get_layer_depth(param_name, prefix) -> (depth, num_layers)`` of the backbone or the
+    model, if it is defined. Otherwise, the repeated blocks of the model (encoder layers of a ViT, blocks of Swin,
+    ConvNeXt or ResNet) are counted 1, 2, …; layers before the first block are 0, layers between two blocks belong to
+    the later one, and layers after the last block are the head. (BEiT, https://arxiv.org/abs/2106.08254; ELECTRA,
+    https://arxiv.org/abs/2003.10555.)
 
-    ``paramwise_cfg`` takes two keys more than :class:`DefaultOptimWrapperConstructor`:
+    ``paramwise_cfg`` has two keys in addition to those of :class:`DefaultOptimWrapperConstructor`:
 
     - ``decay_rate`` (or ``layer_decay_rate``): in (0, 1].
-    - ``num_layers``: number of depths, if it is not to be counted: depths beyond the last one are the last
-      one.
+    - ``num_layers``: number of depths, instead of counting them. Larger depths are clipped to the last.
 
     Args:
         optim_wrapper_cfg: ``optimizer``, ``type`` of the wrapper and its arguments.
-        paramwise_cfg: the settings by parameter; ``decay_rate`` is required.
+        paramwise_cfg: the per-parameter settings; ``decay_rate`` is required.
 
     Raises:
         ConfigError: ``decay_rate`` is missing or out of range, or the optimizer has no ``lr``.
     """
 
-    paramwise_keys: ClassVar[frozenset[str]] = DefaultOptimWrapperConstructor.paramwise_keys | {
-        "decay_rate",
-        "layer_decay_rate",
-        "num_layers",
-    }
+    paramwise_keys = DefaultOptimWrapperConstructor.paramwise_keys | {"decay_rate", "layer_decay_rate", "num_layers"}
 
     def add_params(
-        self,
-        params: list[dict[str, Any]],
-        module: nn.Module,
-        prefix: str = "",
-        is_dcn_module: bool | None = None,
+        self, params: list[dict[str, Any]], module: nn.Module, prefix: str = "", is_dcn_module: bool | None = None
     ) -> None:
-        """Lists the parameters as the default constructor does, with the rates lowered by depth."""
+        """Append the same groups as the default constructor, with learning rates decayed by depth."""
         super().add_params(params, module, prefix, is_dcn_module)
         if prefix:
             return
         names = {id(param): name for name, param in module.named_parameters()}
-        decay_rate = self.paramwise_cfg.get("decay_rate", self.paramwise_cfg.get("layer_decay_rate"))
+        decay_rate = self._decay_rate()
         depth_of = layer_depths(module, names.values())
         wanted = self.paramwise_cfg.get("num_layers")
         for group in params:
@@ -372,11 +345,14 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def _validate_cfg(self) -> None:
         super()._validate_cfg()
         path = f"{self.path}.paramwise_cfg.decay_rate"
-        decay_rate = self.paramwise_cfg.get("decay_rate", self.paramwise_cfg.get("layer_decay_rate"))
+        decay_rate = self._decay_rate()
         if not isinstance(decay_rate, int | float) or not 0 < decay_rate <= 1:
             raise ConfigError(path, f"expected a number in (0, 1], not {decay_rate!r}")
         if self.base_lr is None:
             raise ConfigError(path, "the optimizer's config has no 'lr' to multiply")
+
+    def _decay_rate(self) -> Any:
+        return self.paramwise_cfg.get("decay_rate", self.paramwise_cfg.get("layer_decay_rate"))
 
 
 def _build_wrapper(cfg: Mapping[str, Any], optimizer: Optimizer, path: str) -> OptimWrapper:
@@ -388,12 +364,10 @@ def _build_wrapper(cfg: Mapping[str, Any], optimizer: Optimizer, path: str) -> O
 def _describe(group: Mapping[str, Any], base: Mapping[str, Any], names: Mapping[int, str]) -> str:
     settings = {key: value for key, value in base.items() if key in ("lr", "weight_decay")}
     settings.update((key, value) for key, value in group.items() if key != "params")
-    shown = ", ".join(f"{key}={_short(value)}" for key, value in settings.items())
+    shown = ", ".join(
+        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in settings.items()
+    )
     members = [names.get(id(param), "?") for param in group["params"]]
     listed = ", ".join(members[:3]) + (", …" if len(members) > 3 else "")
     count = f"{len(members)} parameter{'s' if len(members) != 1 else ''}"
     return f"{shown}: {count} ({listed})"
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

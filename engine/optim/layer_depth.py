@@ -1,4 +1,4 @@
-"""How deep in a model each parameter lies, for layer-wise settings."""
+"""The depth of each parameter in a model, for layer-wise settings."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
@@ -10,17 +10,10 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def layer_depths(model: nn.Module, names: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Returns the depth of each parameter, from 0, and the number of depths.
+    """Return the depth of each parameter, starting at 0, and the number of depths.
 
-    The backbone's or the model's ``get_layer_depth`` says them, where there is one. Otherwise they are
-    counted: the blocks of the model (modules of one class that follow each other in a list, such as the
-    encoder layers of a ViT or the blocks of Swin, ConvNeXt and ResNet) are 1, 2, …; what comes before the
-    first block is 0; what stands between two blocks belongs to the later one; what follows the last is the
-    head. In a model without blocks, each layer that has parameters is a depth.
-
-    Args:
-        model: the model.
-        names: names of its parameters.
+    See :class:`~trainwright.engine.optim.constructor.LearningRateDecayOptimWrapperConstructor`. Blocks are consecutive
+    modules of one class in a list. In a model without blocks, each layer with parameters is a separate depth.
     """
     for module, prefix in ((getattr(model, "backbone", None), ("backbone.",)), (model, ())):
         offered: Any = getattr(module, "get_layer_depth", None)
@@ -39,7 +32,7 @@ def layer_depths(model: nn.Module, names: Iterable[str]) -> dict[str, tuple[int,
 
 
 def _block_classes(model: nn.Module) -> set[type[nn.Module]]:
-    """Returns the classes of the outermost modules that follow one of their own class in a list."""
+    """Return the classes of the outermost modules that follow a module of the same class in a list."""
     level = [model]
     while level:
         found = {
@@ -56,7 +49,7 @@ def _block_classes(model: nn.Module) -> set[type[nn.Module]]:
 
 
 def _layers(module: nn.Module, prefix: str, block_classes: set[type[nn.Module]]) -> Iterator[tuple[str, nn.Module]]:
-    """Lists a model's layers in order; lists, and modules that hold blocks, are taken apart."""
+    """Yield the layers in order, descending into lists and modules that contain blocks."""
     is_block = type(module) in block_classes
     holds_blocks = any(type(inner) in block_classes for inner in module.modules())
     if prefix and (is_block or not (holds_blocks or type(module) in _CONTAINERS)):
@@ -77,7 +70,7 @@ def _depths_by_block(layers: list[tuple[str, nn.Module]], block_classes: set[typ
 
 
 def _depth_of(name: str, depths: Mapping[str, int]) -> int:
-    """Returns the depth of the layer that holds a parameter; one that no layer holds (a token) is input."""
+    """Return the depth of the layer that contains a parameter; 0 if no layer does, as for a class token."""
     prefix = name
     while prefix:
         prefix = prefix.rpartition(".")[0]

@@ -1,4 +1,4 @@
-"""Optimizers by name: all of ``torch.optim``, and those of a few other packages where they are installed."""
+"""Registration of optimizers: all of ``torch.optim``, and a few from optional packages."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,7 +17,7 @@ from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import OPTIMIZERS
 
 IMPLEMENTATION = ("fused", "foreach", "capturable", "differentiable")
-"""Settings that choose how a step is computed, not what it computes."""
+"""Settings that select the implementation of a step, but not its result."""
 
 _OTHER_PACKAGES = {
     "DAdaptAdaGrad": "dadaptation",
@@ -40,7 +40,7 @@ _register_torch_optimizers()
 
 
 def __getattr__(name: str) -> Any:
-    """Imports and registers an optimizer of another package when the registry first asks for it."""
+    """Import and register an optimizer of an optional package on first lookup."""
     package, attribute = _OTHER_PACKAGES.get(name), name
     if name.startswith("bnb_"):
         package, attribute = "bitsandbytes.optim", name.removeprefix("bnb_")
@@ -54,22 +54,22 @@ def __getattr__(name: str) -> Any:
 def build_optimizer(
     params: Iterable[Any], cfg: Mapping[str, Any], *, path: str = "optimizer", allow_fused: bool = True
 ) -> Optimizer:
-    """Builds an optimizer, with PyTorch's fused implementation where there is one.
+    """Build an optimizer, with PyTorch's fused implementation if available.
 
-    ``fused=True`` is set if the config says nothing about the implementation (none of ``fused``, ``foreach``,
-    ``capturable``, ``differentiable``) and the optimizer takes a step with it on the devices and dtypes of
-    the parameters. It is not set for SGD, whose fused step is unsafe with momentum (see
-    :func:`has_unsafe_fused_momentum`), and a momentum may also come from a schedule or a checkpoint.
+    ``fused=True`` is set if the config does not select an implementation (``fused``, ``foreach``, ``capturable`` or
+    ``differentiable``) and a fused step works on the devices and dtypes of the parameters. It is not set for SGD,
+    whose fused step is unsafe with momentum (see :func:`has_unsafe_fused_momentum`), which schedules and checkpoints
+    can also set.
 
     Args:
         params: parameters, or dictionaries of parameter groups.
         cfg: ``type`` and arguments of the optimizer.
         path: dotted path of ``cfg``, for messages.
-        allow_fused: False if gradients will be sparse, which fused implementations refuse.
+        allow_fused: False for sparse gradients, which fused implementations do not support.
 
     Raises:
-        UnknownTypeError: no such optimizer.
-        ConfigError: the optimizer takes no argument of some name.
+        UnknownTypeError: the optimizer is not registered.
+        ConfigError: the optimizer does not accept one of the arguments.
     """
     groups = list(params)
     if "type" not in cfg:
@@ -82,14 +82,13 @@ def build_optimizer(
     is_sgd = isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.SGD)
     if allow_fused and "fused" in parameters and not chosen and not is_sgd:
         settings = {key: value for key, value in cfg.items() if key not in ("type", "_scope_")}
-        if all(_fused_works(optimizer_class, settings, *kind) for kind in _kinds_of(groups)):
+        kinds = {(param.device, param.dtype) for param in _tensors_of(groups)}
+        if all(_fused_works(optimizer_class, settings, *kind) for kind in kinds):
             runtime["fused"] = True
     optimizer: Optimizer = OPTIMIZER.build(cfg, groups, path=path, **runtime)
     if has_unsafe_fused_momentum(optimizer):
         get_logger().warning(
-            "%s: fused=True with a momentum fails when a parameter gets its first gradient later than others; "
-            "without 'fused' it trains",
-            path,
+            "%s: fused=True with momentum fails if parameters start to get gradients later; remove 'fused'", path
         )
     return optimizer
 
@@ -97,8 +96,8 @@ def build_optimizer(
 def has_unsafe_fused_momentum(optimizer: Optimizer) -> bool:
     """Return whether an optimizer is a fused SGD with momentum.
 
-    In PyTorch (2.14), its momentum buffers stay uninitialized memory if a loss scaler skips the first step,
-    and the step raises a ``TypeError`` if some of the parameters with a gradient have a buffer and others none.
+    In PyTorch (2.14), its momentum buffers remain uninitialized memory if a loss scaler skips the first step, and the
+    step raises a ``TypeError`` if only some of the parameters with a gradient have a buffer.
     """
     return isinstance(optimizer, torch.optim.SGD) and any(
         group["fused"] and group["momentum"] for group in optimizer.param_groups
@@ -106,21 +105,13 @@ def has_unsafe_fused_momentum(optimizer: Optimizer) -> bool:
 
 
 def optimizer_class_of(cfg: Mapping[str, Any], path: str) -> Callable[..., Any]:
-    """Return the class (or function) that the config of an optimizer names.
-
-    Raises:
-        UnknownTypeError: there is none.
-    """
+    """Return the class (or function) of an optimizer's config, or raise an ``UnknownTypeError``."""
     with OPTIMIZERS.switch_scope(cfg.get("_scope_")) as registry:
         return resolve(cfg["type"], registry, path=path, origin=origin_of(cfg, "type"))
 
 
 def refuse_unknown_arguments(cfg: Mapping[str, Any], component: Callable[..., Any], path: str) -> None:
-    """Refuse the first key of a config that is not an argument of its class.
-
-    Raises:
-        ConfigError: with the path of the key and the closest names.
-    """
+    """Raise a ``ConfigError`` for the first key of a config that is not an argument of its class."""
     parameters = inspect.signature(component).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
@@ -129,10 +120,6 @@ def refuse_unknown_arguments(cfg: Mapping[str, Any], component: Callable[..., An
         if key not in parameters and key not in ("type", "_scope_"):
             hint = did_you_mean(key, parameters) or f"it takes {', '.join(parameters)}"
             raise ConfigError(f"{path}.{key}", f"{name} takes no such argument", hint, origin_of(cfg, key))
-
-
-def _kinds_of(groups: Iterable[Any]) -> set[tuple[torch.device, torch.dtype]]:
-    return {(param.device, param.dtype) for param in _tensors_of(groups)}
 
 
 def _tensors_of(groups: Iterable[Any]) -> Iterator[Tensor]:
@@ -145,11 +132,11 @@ def _tensors_of(groups: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def _fused_works(optimizer_class: Any, settings: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> bool:
-    """Tries one step on a parameter of this kind: what is supported differs from version to version."""
+    """Try a fused step on a parameter of this kind, since support depends on the PyTorch version."""
     param = torch.zeros(2, device=device, dtype=dtype, requires_grad=dtype.is_floating_point)
     param.grad = torch.zeros_like(param)
     try:
         optimizer_class([param], **settings, fused=True).step()
-    except Exception:  # a mistake in the settings shows when the optimizer itself is built
+    except Exception:  # wrong settings raise when the optimizer itself is built
         return False
     return dtype.is_floating_point

@@ -1,8 +1,8 @@
 """The base class of all schedulers of values in parameter groups.
 
-Schedulers of one value chain, since each computes the next value from the present one; for the same reason a value set
-from outside is scheduled from there on. If settings changed between a checkpoint and its resume, the value is found by
-taking all steps again (see :mod:`trainwright.engine.optim.scheduler_resume`).
+Schedulers of one value can be chained, since each computes the next value from the current one; for the same reason,
+they continue from a value that was set manually. If settings changed since a checkpoint, all steps are replayed on
+resume (see :mod:`trainwright.engine.optim.scheduler_resume`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ AnyOptimizer = OptimWrapper | Optimizer
 
 
 class Schedule(TypedDict, total=False):
-    """The arguments that all schedulers share, for ``**schedule: Unpack[Schedule]``; see :class:`ParamScheduler`."""
+    """Arguments shared by all schedulers, for ``**schedule: Unpack[Schedule]``; see :class:`ParamScheduler`."""
 
     begin: int
     end: int
@@ -29,24 +29,24 @@ class Schedule(TypedDict, total=False):
 
 
 class ParamScheduler:
-    """Sets a value of each parameter group, step by step.
+    """Base class of schedulers, which update a value of each parameter group at every step.
 
-    A step is an epoch or an iteration; the first is taken when the scheduler is made. The rule is applied at the steps
-    ``begin <= step < end``; outside, the value is left alone.
+    A step is an epoch or an iteration; the first is taken on construction. The rule applies at steps
+    ``begin <= step < end``; at other steps, the value does not change.
 
     A subclass assigns its settings, calls ``super().__init__``, and overrides one of:
 
-    - :meth:`_get_factor`: a closed form, the value as a multiple of the initial one;
-    - :meth:`_get_value`: a recursion from the present values to the next ones.
+    - :meth:`_get_factor`: closed form, the value as a multiple of the initial one;
+    - :meth:`_get_value`: recursive form, the next values from the current ones.
 
-    Three rules keep schedulers of one value chainable and runs resumable:
+    To keep schedulers chainable and runs resumable:
 
-    - Compute the next value from the present one. ``base_value * f(step)`` discards the effect of all other schedulers
-      of that value; :meth:`_get_factor` does not have this problem.
-    - Name every attribute that changes from step to step in :attr:`counters`: nothing else is restored. (A setting that
-      has changed when a checkpoint is written is reported.)
-    - Keep settings in public attributes: they are saved with the counters, and if one has changed on a resume, the
-      value is computed from the start. Settings that are derived from ``begin`` and ``end`` go into :meth:`_start`.
+    - Compute the next value from the current one. ``base_value * f(step)`` would discard the effect of all other
+      schedulers of that value (:meth:`_get_factor` does not have this problem).
+    - List every attribute that changes from step to step in :attr:`counters`: no other attribute is restored. (A
+      warning is logged if a setting has changed when a checkpoint is saved.)
+    - Keep settings in public attributes: they are saved with the counters, and if one differs on resume, the value is
+      recomputed from the start. Derive settings from ``begin`` and ``end`` in :meth:`_start`.
 
     Example:
         >>> @PARAM_SCHEDULERS.register_module()
@@ -62,28 +62,28 @@ class ParamScheduler:
         optimizer: the optimizer or its wrapper.
         param_name: key of the value in the parameter groups, such as ``lr``.
         begin: first step of the schedule.
-        end: step after the last one; if the Runner builds the scheduler, the end of the run by default.
+        end: first step after the schedule. The Runner sets it to the end of the run by default.
         last_step: index of the last step taken, counted from ``begin``; -1 to start from the beginning.
-        by_epoch: whether a step is an epoch, not an iteration.
+        by_epoch: whether a step is an epoch rather than an iteration.
         verbose: whether to log each change.
 
     Raises:
-        ValueError: ``end`` is not after ``begin``, a group has no such value, or ``last_step`` does not fit.
+        ValueError: ``end`` is not after ``begin``, a group does not have the value, or ``last_step`` is invalid.
     """
 
     counters: ClassVar[tuple[str, ...]] = ("last_step", "_global_step")
     """Attributes that change from step to step."""
 
     counted_in_steps: ClassVar[tuple[str, ...]] = ()
-    """Arguments that are numbers of steps, which :meth:`build_iter_from_epoch` converts."""
+    """Arguments that are numbers of steps, for :meth:`build_iter_from_epoch`."""
 
     need_val_args: ClassVar[bool] = False
-    """Whether :meth:`step` is also called with the results of each validation."""
+    """Whether :meth:`step` is also called with the results of validations."""
 
     base_values: list[float]
     """The initial value of each group."""
 
-    _settings_when_made: Mapping[str, Any] = {}  # replaced, never changed
+    _settings_when_made: Mapping[str, Any] = {}  # never modified in place
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class ParamScheduler:
         verbose: bool = False,
     ) -> None:
         if not isinstance(optimizer, AnyOptimizer):
-            raise TypeError(f"a scheduler needs an optimizer or its wrapper, not {type(optimizer).__name__}")
+            raise TypeError(f"expected an optimizer or its wrapper, not {type(optimizer).__name__}")
         if end <= begin:
             raise ValueError(f"end must be after begin, not begin={begin}, end={end}")
         if not isinstance(last_step, int) or last_step < -1:
@@ -128,29 +128,25 @@ class ParamScheduler:
         self._last_value = self._current()
 
     def get_last_value(self) -> list[float]:
-        """Return the values after the last step, one for each group."""
+        """Return the value of each group after the last step."""
         return self._last_value
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the counters; and, to notice changes on a resume, under ``settings`` and ``class_name`` the rest."""
+        """Return the counters, and ``settings`` and ``class_name`` to detect changes on resume."""
         settings = self._settings()
         changed = [name for name, value in self._settings_when_made.items() if settings.get(name) != value]
         if changed:
             get_logger().warning(
-                "%s changed its %s during the run: a resume starts from the configured settings, and only restores "
-                "attributes named in its `counters`",
+                "%s changed its %s during the run: on resume, only attributes listed in `counters` are restored",
                 type(self).__name__,
                 ", ".join(changed),
             )
-            self._settings_when_made = {}  # once is enough
+            self._settings_when_made = {}  # warn once
         counters = {name: getattr(self, name) for name in self.counters}
         return {**counters, "settings": settings, "class_name": type(self).__name__}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore the counters of a state, ours or MMEngine's; the settings stay those of this scheduler.
-
-        The optimizer's state, which holds the values themselves, must have been loaded before.
-        """
+        """Restore the counters, but not the settings, of a state. Load the optimizer, which holds the values, first."""
         for name in self.counters:
             if name in state_dict:
                 setattr(self, name, state_dict[name])
@@ -160,7 +156,7 @@ class ParamScheduler:
     def changed_settings(self, state_dict: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Return the settings that differ from those of a state, as ``{name: (then, now)}``.
 
-        A state may hold more: MMEngine's has all attributes, and older versions of a class may have had other settings.
+        Other entries of the state are ignored: attributes from MMEngine, or settings of an older version of the class.
         """
         then = state_dict.get("settings", state_dict)
         return {
@@ -170,7 +166,7 @@ class ParamScheduler:
         }
 
     def rewind(self) -> None:
-        """Return to the start: the initial values, no step taken."""
+        """Reset the values and counters to before the first step."""
         self._read_base_values()
         for group, value in zip(self.optimizer.param_groups, self.base_values):
             group[self.param_name] = value
@@ -186,14 +182,14 @@ class ParamScheduler:
         epoch_length: int | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Make a scheduler that steps with each iteration from settings in epochs.
+        """Build a scheduler that steps at each iteration from settings in epochs.
 
         Args:
             *args: positional arguments of the class, none of them in epochs.
             begin: first epoch.
-            end: epoch after the last one.
-            by_epoch: must be True: the settings are in epochs.
-            epoch_length: iterations in an epoch.
+            end: first epoch after the schedule.
+            by_epoch: must be True.
+            epoch_length: iterations per epoch.
             **kwargs: further arguments of the class.
 
         Raises:
@@ -204,15 +200,17 @@ class ParamScheduler:
         if epoch_length is None or epoch_length <= 0:
             raise ValueError(f"convert_to_iter_based needs epoch_length, a positive integer, not {epoch_length!r}")
         for name in cls.counted_in_steps:
-            if kwargs.get(name) is not None:
-                kwargs[name] = _times(kwargs[name], epoch_length)
-        if end != INF:
-            end = int(end * epoch_length)
+            value = kwargs.get(name)
+            if isinstance(value, Sequence):
+                kwargs[name] = [item * epoch_length for item in value]
+            elif value is not None:
+                kwargs[name] = value * epoch_length
+        end = end if end == INF else int(end * epoch_length)
         kwargs.update(begin=int(begin * epoch_length), end=end, by_epoch=False)
         return cls(*args, **kwargs)
 
     def _start(self) -> None:
-        """Take the first step. Override it to derive settings from ``begin`` and ``end`` before."""
+        """Take the first step. Override to derive settings from ``begin`` and ``end`` before it."""
         self.step()
 
     def _get_factor(self, step: int) -> float:
@@ -220,15 +218,15 @@ class ParamScheduler:
         raise NotImplementedError(f"{type(self).__name__} must override _get_factor or _get_value")
 
     def _get_value(self) -> list[float]:
-        """Return the next value of each group, computed from the present one."""
+        """Return the next value of each group, computed from the current one."""
         factor = self._get_factor(self.last_step)
         before = self._get_factor(self.last_step - 1) if self.last_step else 1.0
-        if before == 0:  # the present value is lost
+        if before == 0:  # the current value is lost
             return [base * factor for base in self.base_values]
         return [value * (factor / before) for value in self._current()]
 
     def _read_base_values(self) -> None:
-        """Read the initial values from the groups; a loaded optimizer state may not have had this schedule."""
+        """Read the initial values from the groups, or set them if a loaded state does not have them."""
         initial = f"initial_{self.param_name}"
         groups = self.optimizer.param_groups
         self.base_values = [group.setdefault(initial, group[self.param_name]) for group in groups]
@@ -258,10 +256,6 @@ class ParamScheduler:
 _ParamScheduler = ParamScheduler  # MMEngine's name
 
 
-def _times(value: Any, factor: int) -> Any:
-    return [item * factor for item in value] if isinstance(value, Sequence) else value * factor
-
-
 def _is_plain(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(_is_plain(item) for item in value.values())
@@ -271,7 +265,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return a setting as a checkpoint may hold it: no subclasses, no tuples."""
+    """Convert a setting to plain dicts and lists, as stored in checkpoints."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,6 +1,6 @@
-"""Schedules of values in parameter groups: the ten rules.
+"""The ten scheduling rules for values in parameter groups.
 
-Each rule documents its own arguments; those that all schedulers share are in :class:`ParamScheduler`.
+Arguments shared by all schedulers are documented in :class:`ParamScheduler`.
 """
 
 import math
@@ -16,7 +16,7 @@ from trainwright.engine.registry import PARAM_SCHEDULERS
 
 @PARAM_SCHEDULERS.register_module()
 class StepParamScheduler(ParamScheduler):
-    """Multiplies the value by ``gamma`` every ``step_size`` steps.
+    """Multiply the value by ``gamma`` every ``step_size`` steps.
 
     Args:
         step_size: number of steps between changes.
@@ -41,10 +41,10 @@ class StepParamScheduler(ParamScheduler):
 
 @PARAM_SCHEDULERS.register_module()
 class MultiStepParamScheduler(ParamScheduler):
-    """Multiplies the value by ``gamma`` at each milestone.
+    """Multiply the value by ``gamma`` at each milestone.
 
     Args:
-        milestones: steps, counted from ``begin``. One that is listed twice counts twice.
+        milestones: steps, counted from ``begin``. A step listed twice multiplies twice.
         gamma: the factor.
         **schedule: see :class:`ParamScheduler`.
     """
@@ -78,7 +78,7 @@ class _OverWholeSchedule(ParamScheduler):
 
 @PARAM_SCHEDULERS.register_module()
 class ConstantParamScheduler(_OverWholeSchedule):
-    """Multiplies the value by ``factor`` from ``begin`` on, and undoes that at the last step before ``end``.
+    """Multiply the value by ``factor`` from ``begin`` until the last step before ``end``, which restores it.
 
     Args:
         factor: the factor, in [0, 1].
@@ -99,7 +99,7 @@ class ConstantParamScheduler(_OverWholeSchedule):
         if self.last_step == 0:
             return [value * self.factor for value in self._current()]
         if self.last_step == self.total_iters:
-            if self.factor == 0:  # the present value is lost
+            if self.factor == 0:  # the current value is lost
                 return list(self.base_values)
             return [value * (1.0 / self.factor) for value in self._current()]
         return self._current()
@@ -107,7 +107,7 @@ class ConstantParamScheduler(_OverWholeSchedule):
 
 @PARAM_SCHEDULERS.register_module()
 class ExponentialParamScheduler(ParamScheduler):
-    """Multiplies the value by ``gamma`` at every step.
+    """Multiply the value by ``gamma`` at every step.
 
     Args:
         gamma: the factor.
@@ -126,13 +126,13 @@ class ExponentialParamScheduler(ParamScheduler):
 
 @PARAM_SCHEDULERS.register_module()
 class CosineAnnealingParamScheduler(ParamScheduler):
-    """Takes the value to a minimum along half a cosine: ``eta_min + (v0 - eta_min) (1 + cos(pi t / T_max)) / 2``.
+    """Anneal the value to a minimum along half a cosine: ``eta_min + (v0 - eta_min) (1 + cos(pi t / T_max)) / 2``.
 
-    From SGDR (Loshchilov and Hutter, https://arxiv.org/abs/1608.03983), without its restarts.
+    From SGDR (Loshchilov and Hutter, https://arxiv.org/abs/1608.03983), without restarts.
 
     Args:
         T_max: number of steps to the minimum; ``end - begin`` if None.
-        eta_min: the minimum; 0 if neither this nor the next is given.
+        eta_min: the minimum; 0 if ``eta_min_ratio`` is None, too.
         eta_min_ratio: the minimum as a fraction of the group's initial value, instead of ``eta_min``.
         **schedule: see :class:`ParamScheduler`.
 
@@ -168,7 +168,7 @@ class CosineAnnealingParamScheduler(ParamScheduler):
         if step == 0:
             return self._current()
         minima = _minima(self.base_values, self.eta_min, self.eta_min_ratio)
-        if (step - 1 - period) % (2 * period) == 0:  # the step before was the minimum, where the ratio below is 0 / 0
+        if (step - 1 - period) % (2 * period) == 0:  # the last step was the minimum: the ratio below is 0 / 0
             rise = 1 - math.cos(math.pi / period)
             return [
                 value + (base - minimum) * rise / 2
@@ -180,12 +180,11 @@ class CosineAnnealingParamScheduler(ParamScheduler):
 
 @PARAM_SCHEDULERS.register_module()
 class LinearParamScheduler(_OverWholeSchedule):
-    """Multiplies the value by a factor that changes linearly from ``start_factor`` at ``begin`` to ``end_factor`` at
-    the last step before ``end``.
+    """Multiply the value by a factor that changes linearly, for instance for warm-up.
 
     Args:
-        start_factor: first factor, in (0, 1].
-        end_factor: last factor, in [0, 1].
+        start_factor: factor at ``begin``, in (0, 1].
+        end_factor: factor at the last step before ``end``, in [0, 1].
         **schedule: see :class:`ParamScheduler`.
 
     Raises:
@@ -202,7 +201,7 @@ class LinearParamScheduler(_OverWholeSchedule):
     ) -> None:
         _check_fraction("start_factor", start_factor)
         if start_factor == 0:
-            raise ValueError("start_factor must be above 0: each value is a multiple of the one before")
+            raise ValueError("start_factor must be above 0, since each value is a multiple of the previous one")
         _check_fraction("end_factor", end_factor)
         self.start_factor = start_factor
         self.end_factor = end_factor
@@ -218,11 +217,11 @@ class LinearParamScheduler(_OverWholeSchedule):
 
 @PARAM_SCHEDULERS.register_module()
 class PolyParamScheduler(_OverWholeSchedule):
-    """Takes the value to ``eta_min``, reached at the last step before ``end``, along a polynomial of degree ``power``.
+    """Decay the value polynomially to ``eta_min``, which is reached at the last step before ``end``.
 
     Args:
-        eta_min: the last value.
-        power: the degree; 1 for a straight line.
+        eta_min: the final value.
+        power: degree of the polynomial; 1 for linear decay.
         **schedule: see :class:`ParamScheduler`.
     """
 
@@ -247,19 +246,20 @@ class PolyParamScheduler(_OverWholeSchedule):
 
 @PARAM_SCHEDULERS.register_module()
 class OneCycleParamScheduler(ParamScheduler):
-    """Takes the learning rate from ``eta_max / div_factor`` up to ``eta_max`` and down to ``eta_max / div_factor /
-    final_div_factor``. It sets the rate, whatever it was: it does not chain.
+    """Raise the learning rate from ``eta_max / div_factor`` to ``eta_max``, then decay it below its initial value.
 
-    From "Super-Convergence" (Smith and Topin, https://arxiv.org/abs/1708.07120), with two phases as in fastai.
+    From "Super-Convergence" (Smith and Topin, https://arxiv.org/abs/1708.07120), with two phases as in fastai. The
+    final rate is ``eta_max / div_factor / final_div_factor``. This rule overrides the current rate, so it cannot be
+    chained with others.
 
     Args:
-        eta_max: highest rate, or one for each parameter group.
+        eta_max: maximum rate, or one for each parameter group.
         total_steps: number of steps in the cycle; ``end - begin`` if None.
         pct_start: fraction of the steps in which the rate rises.
         anneal_strategy: ``"cos"`` or ``"linear"``.
-        div_factor: ratio of the highest to the first rate.
-        final_div_factor: ratio of the first to the last rate.
-        three_phase: fall as fast as it rose, then from the first rate to the last, as in the paper.
+        div_factor: ratio of the maximum to the initial rate.
+        final_div_factor: ratio of the initial to the final rate.
+        three_phase: whether to return to the initial rate as fast as it rose before the final decay, as in the paper.
         **schedule: see :class:`ParamScheduler`; only ``lr`` can be scheduled.
 
     Raises:
@@ -282,7 +282,7 @@ class OneCycleParamScheduler(ParamScheduler):
         **schedule: Unpack[Schedule],
     ) -> None:
         if param_name != "lr":
-            raise ValueError(f"OneCycle schedules the learning rate, not {param_name!r}")
+            raise ValueError(f"OneCycle can only schedule the learning rate, not {param_name!r}")
         if total_steps is not None and (not isinstance(total_steps, int) or total_steps <= 0):
             raise ValueError(f"total_steps must be a positive integer, not {total_steps!r}")
         if not isinstance(pct_start, float) or not 0 <= pct_start <= 1:
@@ -309,7 +309,7 @@ class OneCycleParamScheduler(ParamScheduler):
         super()._start()
 
     def _phases_of_cycle(self) -> list[tuple[float, str, str]]:
-        """Return for each phase its last step, and the names of the bounds at its start and end."""
+        """Return the last step of each phase, and the names of the bounds at its start and end."""
         peak = float(self.pct_start * self.total_steps) - 1
         last = self.total_steps - 1
         if not self.three_phase:
@@ -320,7 +320,7 @@ class OneCycleParamScheduler(ParamScheduler):
     def _get_value(self) -> list[float]:
         step = self.last_step
         if step > self.total_steps:
-            raise ValueError(f"this is step {step} of a cycle of total_steps={self.total_steps}")
+            raise ValueError(f"step {step} is beyond the end of a cycle of total_steps={self.total_steps}")
         start_step: float = 0
         end_step, start, stop = self._phases[-1]
         for phase in self._phases[:-1]:
@@ -334,17 +334,17 @@ class OneCycleParamScheduler(ParamScheduler):
 
 @PARAM_SCHEDULERS.register_module()
 class CosineRestartParamScheduler(ParamScheduler):
-    """Takes the value to a minimum along half a cosine, repeatedly (SGDR, https://arxiv.org/abs/1608.03983).
+    """Anneal the value to a minimum along half a cosine, with restarts (SGDR, https://arxiv.org/abs/1608.03983).
 
     Args:
-        periods: number of steps of each period.
+        periods: number of steps in each period.
         restart_weights: factor of the initial value at the start of each period.
         eta_min: the minimum.
-        eta_min_ratio: the minimum as a fraction of the group's initial value; one of the two must be given.
+        eta_min_ratio: the minimum as a fraction of the group's initial value. Exactly one of the two must be given.
         **schedule: see :class:`ParamScheduler`.
 
     Raises:
-        ValueError: both minima are given or neither, or the numbers of weights and periods differ.
+        ValueError: both or neither of the minima are given, or the numbers of weights and periods differ.
     """
 
     counted_in_steps = ("periods",)
@@ -361,7 +361,7 @@ class CosineRestartParamScheduler(ParamScheduler):
     ) -> None:
         _check_one_minimum(eta_min, eta_min_ratio)
         if len(periods) != len(restart_weights):
-            raise ValueError(f"there are {len(periods)} periods and {len(restart_weights)} restart_weights")
+            raise ValueError(f"there are {len(periods)} periods but {len(restart_weights)} restart_weights")
         self.periods = list(periods)
         self.restart_weights = list(restart_weights)
         self.eta_min = eta_min
@@ -371,12 +371,7 @@ class CosineRestartParamScheduler(ParamScheduler):
 
     @staticmethod
     def get_position_from_periods(iteration: int, cumulative_periods: Sequence[int]) -> int | None:
-        """Return the index of the period that a step is in, or None after the last one.
-
-        Args:
-            iteration: the step.
-            cumulative_periods: for each period, the step after its last one.
-        """
+        """Return the index of the period of a step, given the (exclusive) end of each period; None after the last."""
         return next((index for index, end in enumerate(cumulative_periods) if iteration < end), None)
 
     def _get_value(self) -> list[float]:
@@ -394,18 +389,18 @@ class CosineRestartParamScheduler(ParamScheduler):
 
 @PARAM_SCHEDULERS.register_module()
 class ReduceOnPlateauParamScheduler(ParamScheduler):
-    """Multiplies the value by ``factor`` when a metric has not improved for more than ``patience`` validations.
+    """Multiply the value by ``factor`` when a metric has not improved for more than ``patience`` validations.
 
     Args:
         monitor: name of the metric.
-        rule: ``"less"`` or ``"greater"``: which scores are better.
+        rule: ``"less"`` if lower scores are better, ``"greater"`` if higher ones are.
         factor: the factor, below 1.
-        patience: validations without improvement to tolerate.
-        threshold: the smallest improvement that counts, at least 0.
+        patience: number of validations without improvement to tolerate.
+        threshold: minimum improvement, at least 0.
         threshold_rule: whether ``threshold`` is a fraction of the best score (``"rel"``) or a difference (``"abs"``).
-        cooldown: validations after a change that do not count.
-        min_value: lowest value, or one for each parameter group.
-        eps: a smaller change is not made.
+        cooldown: number of validations to ignore after a change.
+        min_value: lower bound of the value, or one for each parameter group.
+        eps: minimum change of the value; smaller changes are skipped.
         **schedule: see :class:`ParamScheduler`; steps are epochs.
 
     Raises:
@@ -452,24 +447,24 @@ class ReduceOnPlateauParamScheduler(ParamScheduler):
         self.num_bad_epochs = 0
         super().__init__(optimizer, param_name, **schedule)
         if not self.by_epoch:
-            raise ValueError("ReduceOnPlateau counts validations of epochs: by_epoch must be True")
+            raise ValueError("ReduceOnPlateau counts epochs: by_epoch must be True")
         has_base = isinstance(optimizer, OptimWrapper) and optimizer.base_param_settings is not None
         minima = _for_each_group("min_value", min_value, len(self.base_values) - has_base)
         self.min_values = [*minima, *minima[-1:] * has_base]
 
     def _start(self) -> None:
-        """Take no step: the first validation does."""
+        """Do not take a step before the first validation."""
         self._global_step = 0
         self._last_value = self._current()
 
     def step(self, metrics: Mapping[str, float] | None = None) -> None:
-        """Count an epoch, or evaluate a validation.
+        """Count an epoch, or process the results of a validation.
 
         Args:
             metrics: results of the validation; None after a training epoch.
 
         Raises:
-            ConfigError: the monitored metric is not among them.
+            ConfigError: the monitored metric is missing.
         """
         if metrics is None:
             self._global_step += 1
@@ -483,7 +478,6 @@ class ReduceOnPlateauParamScheduler(ParamScheduler):
         self._last_value = self._current()
 
     def _count(self, score: float) -> None:
-        """Count a validation, and reduce the value if there were too many without improvement."""
         if self._improves(score):
             self.best = score
             self.num_bad_epochs = 0
@@ -519,7 +513,7 @@ def _linear(start: float, end: float, pct: float) -> float:
 def _for_each_group(name: str, value: float | Sequence[float], count: int) -> list[float]:
     values = list(value) if isinstance(value, Sequence) else [value] * count
     if len(values) != count:
-        raise ValueError(f"{name} has {len(values)} values, the optimizer {count} parameter groups")
+        raise ValueError(f"{name} has {len(values)} values, but the optimizer has {count} parameter groups")
     return values
 
 
@@ -537,4 +531,4 @@ def _check_fraction(name: str, value: float) -> None:
 
 def _check_one_minimum(eta_min: float | None, eta_min_ratio: float | None) -> None:
     if (eta_min is None) == (eta_min_ratio is None):
-        raise ValueError(f"give either eta_min or eta_min_ratio, not eta_min={eta_min}, eta_min_ratio={eta_min_ratio}")
+        raise ValueError(f"set either eta_min or eta_min_ratio, not eta_min={eta_min}, eta_min_ratio={eta_min_ratio}")

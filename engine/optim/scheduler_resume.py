@@ -1,4 +1,4 @@
-"""Resuming schedulers, also with settings or schedulers other than those of the checkpoint."""
+"""Resuming schedulers, including changed ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,28 +20,27 @@ def resume_param_schedulers(
     epoch_length: int | None = None,
     path: str = "param_scheduler",
 ) -> None:
-    """Restore the schedulers of one optimizer, whose own state must have been loaded before.
+    """Restore the schedulers of one optimizer, whose state must be loaded first.
 
-    If the schedulers of a value are those of the checkpoint, they continue from its value, bit for bit. If one has
-    another class or setting, was added or removed, that is logged, and they are replayed from the initial value: it
-    becomes that of a run with the new schedulers from the start. Without schedulers it returns to the initial value.
+    Unchanged schedulers of a value continue bit for bit. If one was added, removed, or has another class or setting,
+    the change is logged and the schedulers are replayed from the initial value, as if the run had used them from the
+    start. A value without schedulers is reset to its initial value.
 
-    (What a ``ReduceOnPlateau`` did cannot be replayed: if only settings changed, the value is kept, and the new
-    settings apply from there.)
+    (``ReduceOnPlateau`` cannot be replayed: if only settings changed, the value is kept and the new settings apply
+    from there.)
 
     Args:
         schedulers: the schedulers, in order.
         states: their states, in the same order.
-        optim_wrapper: the optimizer wrapper, for values that no longer have a scheduler; not needed if there are
+        optim_wrapper: the optimizer wrapper, for values that no longer have a scheduler. Optional if there are
             schedulers.
-        epochs: finished epochs of the run; as the states have counted them if None.
-        iterations: finished iterations of the run, likewise.
-        epoch_length: iterations in an epoch, for replaying schedulers by epoch and by iteration together.
+        epochs: finished epochs of the run; None to infer them from the states.
+        iterations: finished iterations of the run; None to infer them from the states.
+        epoch_length: iterations per epoch, to interleave schedulers by epoch and by iteration.
         path: dotted path of their configs, for messages.
 
     Raises:
-        CheckpointError: schedulers of a value were added, removed or have another class, and a
-            ``ReduceOnPlateau`` is among them.
+        CheckpointError: schedulers of a value were added, removed or replaced, and a ``ReduceOnPlateau`` is among them.
     """
     optimizer = optim_wrapper or (schedulers[0].optimizer if schedulers else None)
     epochs = _steps_taken(states, by_epoch=True) if epochs is None else epochs
@@ -55,7 +54,7 @@ def resume_param_schedulers(
         if not _changed(chain, saved, f"{path} for {name}"):
             continue
         if any(scheduler.need_val_args for scheduler in chain.values()):
-            get_logger().warning("%s stays as in the checkpoint: what ReduceOnPlateau did is not replayed", name)
+            get_logger().warning("%s is kept from the checkpoint: ReduceOnPlateau cannot be replayed", name)
         elif chain:
             _replay([*chain.values()], epochs, iterations, epoch_length)
         elif optimizer is not None:
@@ -72,24 +71,17 @@ def _steps_taken(states: Sequence[Mapping[str, Any]], *, by_epoch: bool) -> int:
 
 
 def _changed(chain: Mapping[str, ParamScheduler], states: Sequence[Mapping[str, Any]], title: str) -> bool:
-    """Load the states of the schedulers of a value, log what was changed since, and return whether anything was.
-
-    Args:
-        chain: the schedulers by the path of their config.
-        states: their states.
-        title: what to call them all together.
-    """
+    """Load the states of the schedulers of a value, given by config path; log and return whether any has changed."""
     now = [type(scheduler).__name__ for scheduler in chain.values()]
     then = [state.get("class_name") for state in states]
     if len(now) != len(then) or any(saved not in (None, own) for saved, own in zip(then, now)):
         before, present = (", ".join(name or "(unknown)" for name in names) or "none" for names in (then, now))
-        change = f"{title}: the checkpoint has {before}, this run has {present}"
+        change = f"{title}: the checkpoint has {before}, but this run has {present}"
         if any(scheduler.need_val_args for scheduler in chain.values()) or any("best" in state for state in states):
             raise CheckpointError(
-                f"{change}. What ReduceOnPlateau did cannot be replayed: resume with the schedulers of that run, or "
-                f"{FROM_WEIGHTS}"
+                f"{change}. ReduceOnPlateau cannot be replayed: resume with the original schedulers, or {FROM_WEIGHTS}"
             )
-        get_logger().warning("%s. Values are those of a run with the present schedulers from the start", change)
+        get_logger().warning("%s. Schedulers are replayed from the start", change)
         return True
     changed = False
     for (path, scheduler), state in zip(chain.items(), states):
@@ -102,7 +94,6 @@ def _changed(chain: Mapping[str, ParamScheduler], states: Sequence[Mapping[str, 
 
 
 def _unschedule(optimizer: AnyOptimizer, name: str) -> None:
-    """Reset a value that no longer has a scheduler to its initial one."""
     for group in optimizer.param_groups:
         if f"initial_{name}" not in group:
             continue
@@ -115,14 +106,7 @@ def _unschedule(optimizer: AnyOptimizer, name: str) -> None:
 
 
 def _replay(chain: Sequence[ParamScheduler], epochs: int, iterations: int, epoch_length: int | None) -> None:
-    """Take all steps of a run again, from the initial values, in the order of training.
-
-    Args:
-        chain: the schedulers of one value.
-        epochs: finished epochs.
-        iterations: finished iterations.
-        epoch_length: iterations in an epoch; an even share if None.
-    """
+    """Replay the finished steps of a run in the order of training; epochs are of equal length by default."""
     length = epoch_length or (iterations // epochs if epochs else 0)
     by_epoch = [scheduler for scheduler in chain if scheduler.by_epoch]
     by_iteration = [scheduler for scheduler in chain if not scheduler.by_epoch]

@@ -1,4 +1,4 @@
-"""The schedulers of learning rate and momentum, and how they are built."""
+"""Schedulers of the learning rate and the momentum, and building them from configs."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ Arguments = ParamSpec("Arguments")
 
 
 class LRSchedulerMixin:
-    """Makes the scheduler that it is mixed with one of the learning rate."""
+    """A mixin that turns a scheduler into one of the learning rate."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -39,11 +39,10 @@ class LRSchedulerMixin:
 
 
 class MomentumSchedulerMixin:
-    """Makes the scheduler that it is mixed with one of the momentum: ``momentum`` of SGD and its like, ``betas[0]`` of
-    the Adam family.
+    """A mixin that turns a scheduler into one of the momentum: ``betas[0]`` for the Adam family.
 
     Raises:
-        ValueError: the optimizer has neither.
+        ValueError: the optimizer has no momentum.
     """
 
     optimizer: AnyOptimizer
@@ -56,7 +55,7 @@ class MomentumSchedulerMixin:
         self.use_betas = "momentum" not in optimizer.defaults
         if self.use_betas:
             if "betas" not in optimizer.defaults:
-                raise ValueError("this optimizer has no momentum to schedule: neither 'momentum' nor 'betas'")
+                raise ValueError("the optimizer has no momentum to schedule: neither 'momentum' nor 'betas'")
             for group in optimizer.param_groups:
                 group["momentum"] = group["betas"][0]
         super().__init__(optimizer, "momentum", *args, **kwargs)  # type: ignore[call-arg]  # the scheduler mixed with
@@ -68,7 +67,6 @@ class MomentumSchedulerMixin:
         super()._read_base_values()  # type: ignore[misc]  # the scheduler mixed with
 
     def step(self, *args: Any) -> None:
-        """Take a step: set the momentum of each group."""
         super().step(*args)  # type: ignore[misc]  # the scheduler mixed with
         if self.use_betas:
             for group in self.optimizer.param_groups:
@@ -82,9 +80,9 @@ def _doc_of(rule: Any, value: str) -> str:
 def arguments_of(
     rule: Callable[Concatenate[AnyOptimizer, str, Arguments], Any],
 ) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, AnyOptimizer, Arguments], None]]:
-    """Declare that a constructor takes the arguments of a rule without ``param_name``, which a mixin adds.
+    """Give a constructor the signature of a rule, for type checkers, ``help()`` and ``check``.
 
-    Type checkers, ``help()`` and ``check`` then know them.
+    ``param_name``, which a mixin sets, is left out.
     """
     parameters = {**inspect.signature(ParamScheduler.__init__).parameters, **inspect.signature(rule).parameters}
     shared = [parameters.pop(name).replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in Schedule.__annotations__]
@@ -239,35 +237,29 @@ def build_param_scheduler(
     epoch_length: int | None = None,
     path: str = "param_scheduler",
 ) -> Schedulers:
-    """Build the schedulers of a run.
+    """Build the schedulers of a run, in order; by wrapper name for an :class:`OptimWrapperDict`.
 
-    Keys of a scheduler's config beside the arguments of its class: ``convert_to_iter_based=True`` takes
-    settings in epochs and steps with each iteration. ``end`` is the end of the run by default.
+    With ``convert_to_iter_based=True``, a scheduler is configured in epochs but steps at each iteration. ``end``
+    defaults to the end of the run.
 
     Args:
-        cfg: a config, a scheduler, or a list of them. For an :class:`OptimWrapperDict` also such by name of
-            wrapper; otherwise each wrapper gets schedulers of its own from the same configs.
+        cfg: a config, a scheduler, or a list of them. For an :class:`OptimWrapperDict`, a dict of these by wrapper
+            name, or configs from which separate schedulers are built for each wrapper.
         optim_wrapper: the optimizer wrapper.
         max_epochs: epochs of the run.
         max_iters: iterations of the run.
-        epoch_length: iterations in an epoch.
+        epoch_length: iterations per epoch.
         path: dotted path of ``cfg``, for messages.
 
-    Returns:
-        The schedulers in order; by name of wrapper for an :class:`OptimWrapperDict`.
-
     Raises:
-        ConfigError: a config is wrong.
+        ConfigError: a config is invalid.
     """
     defaults = {True: max_epochs, False: max_iters}
 
     def build_list(configs: Any, wrapper: OptimWrapper, place: str) -> list[ParamScheduler]:
-        if not isinstance(configs, list | tuple):
-            return [_build_scheduler(configs, wrapper, defaults, epoch_length, place)]
-        return [
-            _build_scheduler(item, wrapper, defaults, epoch_length, f"{place}.{index}")
-            for index, item in enumerate(configs)
-        ]
+        several = isinstance(configs, list | tuple)
+        items = {f"{place}.{index}": item for index, item in enumerate(configs)} if several else {place: configs}
+        return [_build_scheduler(item, wrapper, defaults, epoch_length, where) for where, item in items.items()]
 
     if not isinstance(optim_wrapper, OptimWrapperDict):
         return build_list(cfg, optim_wrapper, path)
@@ -275,28 +267,22 @@ def build_param_scheduler(
     if not isinstance(cfg, Mapping) or "type" in cfg:
         return {name: build_list(cfg, wrapper, path) for name, wrapper in wrappers.items()}
     if cfg.keys() != wrappers.keys():
-        raise ConfigError(path, f"its names {sorted(cfg)} are not those of the optimizers", ", ".join(wrappers))
+        raise ConfigError(path, f"the names {sorted(cfg)} do not match the optimizers", ", ".join(wrappers))
     return {name: build_list(cfg[name], wrapper, f"{path}.{name}") for name, wrapper in wrappers.items()}
 
 
 def beyond_end(cfg: Mapping[str, Any], max_epochs: int | None, max_iters: int | None) -> str | None:
-    """Return what in a scheduler's config lies beyond the end of the run, or None.
-
-    Args:
-        cfg: config of a scheduler.
-        max_epochs: epochs of the run.
-        max_iters: iterations of the run, where known.
-    """
+    """Return a message if a scheduler begins, or has all its milestones, after the end of the run; else None."""
     by_epoch = cfg.get("by_epoch", True)
     last, unit = (max_epochs, "epochs") if by_epoch else (max_iters, "iterations")
     if last is None:
         return None
     begin = cfg.get("begin", 0)
     if isinstance(begin, int | float) and begin >= last:
-        return f"it begins at {begin}, the run ends after {last} {unit}"
+        return f"it begins at {begin}, but the run ends after {last} {unit}"
     milestones = cfg.get("milestones")
     if isinstance(milestones, list | tuple) and milestones and all(begin + step >= last for step in milestones):
-        return f"all its milestones {list(milestones)} lie beyond the end of the run after {last} {unit}"
+        return f"all its milestones {list(milestones)} are after the end of the run at {last} {unit}"
     return None
 
 
@@ -306,7 +292,7 @@ def _build_scheduler(
     if isinstance(cfg, ParamScheduler):
         return cfg
     if not isinstance(cfg, Mapping):
-        raise ConfigError(path, f"expected the config of a scheduler, not {cfg!r}")
+        raise ConfigError(path, f"expected a scheduler config, not {cfg!r}")
     if "type" not in cfg:
         raise ConfigError(path, "this parameter scheduler has no 'type'", f"its keys: {', '.join(map(str, cfg))}")
     by_epoch = cfg.get("by_epoch", True)
@@ -317,11 +303,11 @@ def _build_scheduler(
         with PARAM_SCHEDULERS.switch_scope(cfg.get("_scope_")) as registry:
             scheduler_class: Any = resolve(cfg["type"], registry, path=path, origin=origin_of(cfg, "type"))
         if not by_epoch:
-            raise ConfigError(f"{path}.convert_to_iter_based", "it converts settings in epochs: by_epoch must be True")
+            raise ConfigError(
+                f"{path}.convert_to_iter_based", "by_epoch must be True, since settings in epochs are converted"
+            )
         runtime["epoch_length"] = cfg.get("epoch_length", epoch_length)
         if not runtime["epoch_length"]:
-            raise ConfigError(
-                f"{path}.convert_to_iter_based", "the length of an epoch is not known: give 'epoch_length'"
-            )
+            raise ConfigError(f"{path}.convert_to_iter_based", "unknown length of an epoch: set 'epoch_length'")
         cfg = {**cfg, "type": scheduler_class.build_iter_from_epoch}
     return PARAM_SCHEDULER.build(cfg, path=path, **runtime)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Gradient accumulation: which losses make one update."""
+"""Counting of losses for gradient accumulation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,16 +7,16 @@ from typing import Any
 
 @dataclass(slots=True)
 class AccumulationWindow:
-    """Counts losses and groups them into windows, each of which makes one update.
+    """A counter that groups losses into windows, one per update.
 
-    Windows of ``size`` losses follow one another; one that reaches the end of the run is shorter.
+    Windows have ``size`` losses; the one at the end of the run may be shorter.
 
     Args:
-        size: losses in a window.
-        done: losses propagated back so far.
-        start: count at which windows of this size began.
-        last: count at the end of the run; -1 if it has no known end.
-        next_size: size of the windows after the one in progress, if that is to change.
+        size: number of losses per window.
+        done: number of losses propagated back so far.
+        start: value of ``done`` at the start of the first window of this size.
+        last: value of ``done`` at the end of the run; -1 if unknown.
+        next_size: size of the windows after the current one, if it is to change.
     """
 
     size: int = 1
@@ -27,12 +27,12 @@ class AccumulationWindow:
 
     @property
     def gathered(self) -> int:
-        """Number of losses in the window in progress."""
+        """Number of losses so far in the current window."""
         return (self.done - self.start) % self.size
 
     @property
     def divisor(self) -> int:
-        """Number of losses that the window of the next loss will have in the end."""
+        """Final number of losses in the window of the next loss."""
         if self.done >= self.last:
             return self.size
         return min(self.size, self.last - self.done + self.gathered)
@@ -48,18 +48,18 @@ class AccumulationWindow:
         return self.gathered + 1 == self.size or self.done + 1 == self.last
 
     def resize(self, size: int) -> None:
-        """Set the size of the windows, from the next one on if one is in progress."""
+        """Set the window size; within a window, from the next one on."""
         if self.is_complete:
             self.size, self.start, self.next_size = size, self.done, None
         else:
             self.next_size = size
 
     def move_to(self, done: int) -> None:
-        """Begin a window at a count."""
+        """Start a window at the count ``done``."""
         self.done = self.start = done
 
     def shift(self, by: int) -> None:
-        """Renumber the losses; the window in progress stays as it is."""
+        """Renumber the losses; the current window does not change."""
         self.done += by
         self.start += by
         if self.last != -1:
@@ -73,7 +73,7 @@ class AccumulationWindow:
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore the count. A window in progress ends with the size it began with, and this one's applies after it."""
+        """Restore the counts. A saved window keeps its size; a different current size applies after it."""
         self.move_to(state_dict["inner_count"])
         self.next_size = None
         if "counts" not in state_dict:

@@ -1,1 +1,1 @@
-"""Drawing, and the places where drawings, scalars and configs go."""
+"""Drawing, and backends for images, scalars and configs."""

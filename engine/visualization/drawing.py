@@ -1,4 +1,4 @@
-"""Shapes, texts and heat maps on images: RGB arrays, uint8, (height, width, 3). Drawn with Pillow."""
+"""Drawing of shapes, texts and heat maps with Pillow on RGB images: uint8 arrays, (height, width, 3)."""
 
 import colorsys
 import math
@@ -22,21 +22,11 @@ _LETTERS = {
     "y": (191, 191, 0), "k": (0, 0, 0), "w": (255, 255, 255),
 }  # fmt: skip
 _DASHES = {"-": (), "--": (8, 5), ":": (2, 4), "-.": (8, 4, 2, 4)}
-_ANCHORS = (
-    {"left": "l", "center": "m", "right": "r"},
-    {"top": "a", "center": "m", "bottom": "d", "baseline": "s"},
-)
+_ANCHORS = ({"left": "l", "center": "m", "right": "r"}, {"top": "a", "center": "m", "bottom": "d", "baseline": "s"})
 
 
 def rgb(color: Color) -> tuple[int, int, int]:
-    """Returns a colour as numbers from 0 to 255.
-
-    Args:
-        color: such numbers; ``"#ff8800"``; a name such as ``"orange"``; or one of the letters ``bgrcmykw``.
-
-    Raises:
-        ValueError: it is none of these.
-    """
+    """Return a color (numbers, ``"#ff8800"``, ``"orange"`` or a letter of ``bgrcmykw``) as numbers from 0 to 255."""
     if isinstance(color, str):
         if color in _LETTERS:
             return _LETTERS[color]
@@ -45,15 +35,15 @@ def rgb(color: Color) -> tuple[int, int, int]:
 
             return ImageColor.getrgb(color)[:3]
         except ValueError:
-            raise ValueError(f"no colour {color!r}: give a name, '#rrggbb', or a tuple of three numbers") from None
+            raise ValueError(f"unknown color {color!r}: use a name, '#rrggbb', or a tuple of three numbers") from None
     numbers = tuple(int(number) for number in color)
     if len(numbers) != 3 or not all(0 <= number <= 255 for number in numbers):
-        raise ValueError(f"a colour is three numbers from 0 to 255, not {color!r}")
+        raise ValueError(f"a color must be three numbers from 0 to 255, not {color!r}")
     return numbers
 
 
 def palette(number: int) -> list[tuple[int, int, int]]:
-    """Returns colours that differ well from their neighbours."""
+    """Return colors that are distinct from their neighbors."""
     golden_ratio = (math.sqrt(5) - 1) / 2
     hues = (index * golden_ratio % 1 for index in range(number))
     return [
@@ -62,25 +52,21 @@ def palette(number: int) -> list[tuple[int, int, int]]:
 
 
 def array(values: Any) -> Array:
-    """Returns a tensor or array as an array in main memory."""
+    """Convert a tensor or array to a NumPy array."""
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
 def for_each(value: Any, number: int, what: str) -> list[Any]:
-    """Returns one value for each of ``number`` things, from a list of them or from one for all.
-
-    Raises:
-        ValueError: the list has another length.
-    """
+    """Return a list of ``number`` values, from such a list or from one value for all."""
     if isinstance(value, list | np.ndarray | Tensor):
         if len(value) != number:
-            raise ValueError(f"{number} things to draw, but {len(value)} {what}: give one, or one for each")
+            raise ValueError(f"expected one of the {what}, or {number}, but got {len(value)}")
         return list(value)
     return [value] * number
 
 
 def draw_points(image: Array, positions: Any, colors: Colors, marker: str | None, sizes: Any) -> Array:
-    """Draws points at ``positions``, (N, 2) as (x, y); ``sizes`` are areas in square pixels."""
+    """Draw points at ``positions``, (N, 2) as (x, y). ``sizes`` are areas in square pixels."""
     points = array(positions).reshape(-1, 2)
     canvas, draw = _canvas(image)
     all_sizes = for_each(36 if sizes is None else sizes, len(points), "sizes")
@@ -91,7 +77,7 @@ def draw_points(image: Array, positions: Any, colors: Colors, marker: str | None
 
 
 def draw_lines(image: Array, starts: Any, ends: Any, colors: Colors, styles: Any, widths: Any) -> Array:
-    """Draws a line from each of ``starts`` to each of ``ends``, both (N, 2) as (x, y)."""
+    """Draw lines from ``starts`` to ``ends``, both (N, 2) as (x, y)."""
     segments = np.stack([array(starts).reshape(-1, 2), array(ends).reshape(-1, 2)], axis=1)
     return draw_polygons(image, list(segments), colors, styles, widths, "none", 1.0, closed=False)
 
@@ -106,16 +92,15 @@ def draw_polygons(
     alpha: float,
     closed: bool = True,
 ) -> Array:
-    """Draws polygons, each (M, 2) as (x, y), filled unless ``face_colors`` is ``"none"``."""
+    """Draw polygons, each (M, 2) as (x, y), filled unless ``face_colors`` is ``"none"``."""
     number = len(polygons)
-    edges, faces = (
-        for_each(edge_colors, number, "edge colours"),
-        for_each(face_colors, number, "face colours"),
-    )
-    styles, widths = for_each(styles, number, "line styles"), for_each(widths, number, "line widths")
-    canvas, draw = _canvas(image, "RGBA")  # blends what is drawn by its alpha
+    columns = (
+        for_each(edge_colors, number, "edge colors"), for_each(face_colors, number, "face colors"),
+        for_each(styles, number, "line styles"), for_each(widths, number, "line widths"),
+    )  # fmt: skip
+    canvas, draw = _canvas(image, "RGBA")  # for alpha blending
     opacity = round(255 * alpha)
-    for polygon, edge, face, style, width in zip(polygons, edges, faces, styles, widths):
+    for polygon, edge, face, style, width in zip(polygons, *columns):
         points = [(float(x), float(y)) for x, y in array(polygon)]
         if face != "none":
             draw.polygon(points, fill=(*rgb(face), opacity))
@@ -127,13 +112,13 @@ def draw_polygons(
 
 
 def circle(center: Sequence[float], radius: float) -> Array:
-    """Returns a circle as a polygon."""
+    """Return a circle as a polygon."""
     angles = np.linspace(0, 2 * math.pi, max(16, 4 * math.ceil(radius)), endpoint=False)
     return np.stack([center[0] + radius * np.cos(angles), center[1] + radius * np.sin(angles)], axis=1)
 
 
 def box(corners: Sequence[float]) -> Array:
-    """Returns a box (x1, y1, x2, y2) as a polygon."""
+    """Return a box, (x1, y1, x2, y2), as a polygon."""
     x1, y1, x2, y2 = corners
     return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
 
@@ -149,7 +134,7 @@ def draw_texts(
     fonts: Any,
     boxes: Any,
 ) -> Array:
-    """Draws texts at ``positions``, (N, 2) as (x, y)."""
+    """Draw texts at ``positions``, (N, 2) as (x, y)."""
     number = len(texts)
     points = array(positions).reshape(-1, 2).tolist()
     canvas, draw = _canvas(image, "RGBA")
@@ -169,12 +154,12 @@ def draw_texts(
 
 
 def draw_masks(image: Array, masks: Any, colors: Colors, alphas: Any) -> Array:
-    """Lays colours over the pixels of ``masks``, bool, (N, height, width) or (height, width)."""
+    """Overlay colors on ``masks``, bool, (N, height, width) or (height, width)."""
     planes = array(masks)
     planes = planes[None] if planes.ndim == 2 else planes
     if planes.dtype != np.bool_ or planes.shape[1:] != image.shape[:2]:
         expected = f"bool of (N, {image.shape[0]}, {image.shape[1]})"
-        raise ValueError(f"masks are {expected}, not {planes.dtype} of {planes.shape}")
+        raise ValueError(f"masks must be {expected}, not {planes.dtype} of {planes.shape}")
     drawn = image.astype(np.float32)
     all_alphas = for_each(alphas, len(planes), "alphas")
     for plane, color, alpha in zip(planes, for_each(colors, len(planes), "colors"), all_alphas):
@@ -191,9 +176,9 @@ def draw_featmap(
     resize_shape: tuple[int, int] | None,
     alpha: float,
 ) -> Array:
-    """Returns a feature map, (channels, height, width), as a picture; see ``Visualizer.draw_featmap``."""
+    """Return an image of a feature map; see ``Visualizer.draw_featmap``."""
     if featmap.ndim != 3:
-        raise ValueError(f"a feature map is (channels, height, width), not {tuple(featmap.shape)}")
+        raise ValueError(f"a feature map must be (channels, height, width), not {tuple(featmap.shape)}")
     featmap = featmap.detach().float().cpu()
     if overlaid_image is not None:
         overlaid_image = as_image(overlaid_image)
@@ -206,10 +191,10 @@ def draw_featmap(
     if channel_reduction == "select_max":
         return _heat_map(featmap[featmap.sum(dim=(1, 2)).argmax()], overlaid_image, alpha)
     if channel_reduction is not None:
-        raise ValueError(f"channel_reduction is 'squeeze_mean', 'select_max' or None, not {channel_reduction!r}")
+        raise ValueError(f"channel_reduction must be 'squeeze_mean', 'select_max' or None, not {channel_reduction!r}")
     if topk <= 0:
         if featmap.shape[0] not in (1, 3):
-            raise ValueError(f"{featmap.shape[0]} channels cannot be shown as colours: set channel_reduction or topk")
+            raise ValueError(f"{featmap.shape[0]} channels cannot be shown as colors: set channel_reduction or topk")
         return _blend(_normalized(featmap).expand(3, -1, -1).permute(1, 2, 0).numpy(), overlaid_image, alpha)
     rows, columns = arrangement
     if rows * columns < topk:
@@ -224,18 +209,18 @@ def draw_featmap(
 
 
 def as_image(values: Any) -> Array:
-    """Returns an image as RGB, uint8, (height, width, 3), from (height, width), (height, width, 1 or 3)."""
+    """Convert an image of (height, width) or (height, width, 1 or 3) to RGB, uint8, (height, width, 3)."""
     image = array(values)
     if image.ndim == 2:
         image = image[..., None]
     if image.ndim != 3 or image.shape[2] not in (1, 3):
-        raise ValueError(f"an image is (height, width, 3) or (height, width), not {image.shape}")
+        raise ValueError(f"an image must be (height, width, 3) or (height, width), not {image.shape}")
     image = np.broadcast_to(image, (*image.shape[:2], 3))
     return np.ascontiguousarray(image.astype(np.uint8))
 
 
 def resize(image: Array, size: tuple[int, int], nearest: bool = False) -> Array:
-    """Returns an image at another size, (height, width)."""
+    """Resize an image to (height, width)."""
     if tuple(image.shape[:2]) == tuple(size):
         return image
     from PIL import Image
@@ -245,7 +230,7 @@ def resize(image: Array, size: tuple[int, int], nearest: bool = False) -> Array:
 
 
 def _canvas(image: Array, mode: str | None = None) -> "tuple[Image.Image, ImageDraw.ImageDraw]":
-    """Return a copy of an image to draw on. Pillow is imported at first use: most runs draw nothing."""
+    """Return a copy of an image to draw on. Pillow is imported lazily, since most runs do not draw."""
     from PIL import Image, ImageDraw
 
     canvas = Image.fromarray(image)
@@ -267,11 +252,11 @@ def _draw_marker(
         draw.line(around, fill=color)
         draw.line((x - radius, y + radius, x + radius, y - radius), fill=color)
     else:
-        raise ValueError(f"no marker {marker!r}: 'o', 's', '+' or 'x'")
+        raise ValueError(f"unknown marker {marker!r}: use 'o', 's', '+' or 'x'")
 
 
 def _dashed(points: list[tuple[float, float]], style: str) -> Iterator[list[tuple[float, float]]]:
-    """Yields the visible pieces of a line; the whole line for ``"-"``."""
+    """Yield the visible parts of a line."""
     dashes = _choice(style, _DASHES, "line style")
     if not dashes:
         yield points
@@ -301,7 +286,7 @@ def _draw_frame(
 
 
 def _font(name: str, size: float) -> Any:
-    """Returns a font of a file; Pillow's own for the family ``sans-serif``."""
+    """Load a font from a file, or Pillow's built-in font for ``sans-serif``."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size) if name == "sans-serif" else ImageFont.truetype(name, size)
@@ -309,7 +294,7 @@ def _font(name: str, size: float) -> Any:
 
 def _choice(key: str, choices: Mapping[str, Any], what: str) -> Any:
     if key not in choices:
-        raise ValueError(f"no {what} {key!r}: {', '.join(map(repr, choices))}")
+        raise ValueError(f"unknown {what} {key!r}: use {', '.join(map(repr, choices))}")
     return choices[key]
 
 
@@ -319,13 +304,13 @@ def _normalized(values: Tensor) -> Tensor:
 
 
 def _heat_map(values: Tensor, image: Array | None, alpha: float) -> Array:
-    """Returns values of (height, width) in the colours from blue over green and yellow to red."""
+    """Map values of (height, width) to colors from blue over green and yellow to red."""
     scaled = _normalized(values).numpy()[..., None]
     return _blend(np.clip(1.5 - np.abs(4 * scaled - np.array([3, 2, 1])), 0, 1), image, alpha)
 
 
 def _blend(picture: Array, image: Array | None, alpha: float) -> Array:
-    """Returns a picture with numbers from 0 to 1 as uint8, laid over an image if there is one."""
+    """Convert a picture with values from 0 to 1 to uint8, overlaid on the image, if any."""
     drawn = picture * 255
     if image is not None:
         drawn = alpha * drawn + (1 - alpha) * image

@@ -1,4 +1,4 @@
-"""Pictures of annotated and predicted samples."""
+"""Images of samples with annotations and predictions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,18 +28,16 @@ def draw_sample(
     draw_pred: bool = True,
     score_thr: float = 0.3,
 ) -> Array:
-    """Returns an image with the annotations and, to the right, the predictions of a sample.
+    """Return an image with the annotations and, to the right, the predictions of a sample.
 
-    Fields are drawn by their names: ``*_label``, ``pred_score``, ``*_sem_seg``, and in ``*_instances``
-    ``bboxes``, ``labels``, ``scores``, ``masks`` and ``keypoints``. A small image is enlarged, so that texts
-    can be read.
+    These fields are drawn: ``*_label``, ``pred_score``, ``*_sem_seg``, and in ``*_instances`` ``bboxes``, ``labels``,
+    ``scores``, ``masks`` and ``keypoints``. Small images are enlarged, so that texts are readable.
 
     Args:
         image: RGB, uint8, (height, width, 3).
-        sample: its annotations and predictions.
-        dataset_meta: ``classes`` and ``palette``, where known; ``skeleton_links`` for keypoints.
-        draw_gt: whether to draw the fields ``gt_*``.
-        draw_pred: whether to draw the fields ``pred_*``.
+        sample: annotations and predictions.
+        dataset_meta: ``classes`` and ``palette``, if known; ``skeleton_links`` for keypoints.
+        draw_gt, draw_pred: whether to draw the fields ``gt_*`` and ``pred_*``.
         score_thr: instances with lower scores are left out.
     """
     factor = max(1, math.ceil(_SMALLEST_SIDE / min(image.shape[:2])))
@@ -82,7 +80,7 @@ def _draw_label(
 
 
 def _draw_sem_seg(image: Array, labels: Array, meta: Mapping[str, Any]) -> Array:
-    """Draws the classes of pixels with their names, in the size of the image, which may be another than theirs."""
+    """Draw a segmentation map with class names, resized to the image."""
     plane = labels.reshape(labels.shape[-2:])
     rows, columns = (np.arange(wanted) * given // wanted for wanted, given in zip(image.shape[:2], plane.shape))
     plane = plane[rows[:, None], columns]
@@ -92,8 +90,7 @@ def _draw_sem_seg(image: Array, labels: Array, meta: Mapping[str, Any]) -> Array
     for label in shown:
         image = drawing.draw_masks(image, plane == label, colors[label], 0.5)
     size = max(10, min(image.shape[:2]) // 24)
-    # A name must not hide what it names.
-    large = [label for label in shown if (plane == label).sum() > 2 * size**2]
+    large = [label for label in shown if (plane == label).sum() > 2 * size**2]  # not hidden by its name
     if not large:
         return image
     names = [_class_name(label, meta) for label in large]
@@ -103,7 +100,7 @@ def _draw_sem_seg(image: Array, labels: Array, meta: Mapping[str, Any]) -> Array
 
 
 def _middle(mask: Array) -> tuple[float, float]:
-    """Returns (x, y) of the pixel of a mask that is nearest to the median of all its pixels."""
+    """Return (x, y) of the pixel of a mask nearest to the median of its pixels."""
     points = np.argwhere(mask)
     row, column = points[np.abs(points - np.median(points, axis=0)).sum(1).argmin()].tolist()
     return column, row
@@ -147,7 +144,7 @@ def _draw_instances(
 
 
 def _keypoints_seen(instances: InstanceData, score_thr: float) -> Tensor | None:
-    """Returns which keypoints to draw: those that are labelled, or predicted with a score above the threshold."""
+    """Return a mask of keypoints to draw: labeled ones, or those with a score above the threshold."""
     visible, scores = instances.get("keypoints_visible"), instances.get("keypoint_scores")
     if visible is not None:
         return torch.as_tensor(array(visible)) > 0
@@ -161,5 +158,5 @@ def _class_name(label: int, meta: Mapping[str, Any]) -> str:
 
 def _colors(meta: Mapping[str, Any], number: int) -> list[tuple[int, int, int]]:
     given = meta.get("palette")
-    known = given if isinstance(given, list | tuple) else ()  # some datasets say "random"
+    known = given if isinstance(given, list | tuple) else ()  # "random" in some datasets
     return [drawing.rgb(tuple(color)) for color in known] + drawing.palette(number)[len(known) :]

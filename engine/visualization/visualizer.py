@@ -1,4 +1,4 @@
-"""The visualizer: draws on images, and hands images, scalars and the config to its backends."""
+"""The visualizer, which draws on images and writes images, scalars and configs to its backends."""
 
 import os
 import sys
@@ -30,10 +30,10 @@ Backends = Mapping[str, Any] | BaseVisBackend | Sequence[Mapping[str, Any] | Bas
 
 @VISUALIZERS.register_module()
 class Visualizer(CurrentMixin):
-    """Draws on an image, and writes images, scalars and the config of a run to its backends.
+    """A visualizer that draws on an image, and writes images, scalars and the config of a run to its backends.
 
-    Only the first process writes. Colours are names, letters as in matplotlib, ``"#rrggbb"``, or tuples of
-    three numbers from 0 to 255; a list gives each thing its own.
+    Only rank 0 writes. Colors are names, letters as in matplotlib, ``"#rrggbb"``, or tuples of three numbers from 0
+    to 255. A list sets a separate value for each object. Lines are styled ``-``, ``--``, ``:`` or ``-.``.
 
     Example:
         >>> visualizer = Visualizer(image=image)
@@ -43,13 +43,13 @@ class Visualizer(CurrentMixin):
     Args:
         name: name of the instance.
         image: image to draw on, RGB, uint8, (height, width, 3).
-        vis_backends: backends, or their configs; a key ``name`` makes two of one class possible.
-        save_dir: the backends write to the folder ``vis_data`` in it.
-        fig_save_cfg: of MMEngine, for matplotlib's figures, of which there are none here: a value gives a warning.
-        fig_show_cfg: likewise.
+        vis_backends: backends, or their configs. The key ``name`` allows several of one class.
+        save_dir: parent of the folder ``vis_data``, to which the backends write.
+        fig_save_cfg: unused (for MMEngine's matplotlib figures); a value logs a warning.
+        fig_show_cfg: unused, like ``fig_save_cfg``.
 
     Raises:
-        ValueError: two backends have one name.
+        ValueError: two backends have the same name.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Visualizer(CurrentMixin):
         self.dataset_meta: dict[str, Any] | None = None
         self._save_dir = None if save_dir is None else str(Path(save_dir) / "vis_data")
         self._vis_backends: dict[str, BaseVisBackend] = {}
-        for backend in _as_list(vis_backends):
+        for backend in [vis_backends] if isinstance(vis_backends, Mapping | BaseVisBackend) else vis_backends or ():
             self._add_backend(backend)
         self._image: Image | None = None
         self.width = self.height = 0
@@ -75,24 +75,15 @@ class Visualizer(CurrentMixin):
             self.set_image(image)
 
     def set_image(self, image: Image) -> None:
-        """Sets the image to draw on.
-
-        Args:
-            image: RGB, (height, width, 3), or grey, (height, width), with numbers from 0 to 255. It is
-                copied.
-        """
+        """Copy an image to draw on: RGB, (height, width, 3), or gray, (height, width), with values from 0 to 255."""
         self._image = drawing.as_image(image)
         self.height, self.width = self._image.shape[:2]
         self._default_font_size = float(max(np.sqrt(self.height * self.width) // 90, 10))
 
     def get_image(self) -> Image:
-        """Returns the image with all that was drawn, RGB, uint8, (height, width, 3).
-
-        Raises:
-            ValueError: no image was set.
-        """
+        """Return the drawn image, RGB, uint8, (height, width, 3), or raise a ``ValueError`` if no image is set."""
         if self._image is None:
-            raise ValueError("there is no image to draw on: call set_image() first")
+            raise ValueError("no image to draw on: call set_image() first")
         return self._image
 
     def show(
@@ -103,14 +94,14 @@ class Visualizer(CurrentMixin):
         continue_key: str = " ",
         backend: str = "pillow",
     ) -> None:
-        """Shows an image in a window; where there is no display, writes it to ``vis_data/show`` instead.
+        """Show an image in a window or, without a display, save it to ``vis_data/show``.
 
         Args:
-            drawn_img: the image; by default the one that was drawn on.
-            win_name: its name.
-            wait_time: of MMEngine, as the next two: the window does not block, so another value gives a warning.
-            continue_key: likewise.
-            backend: likewise.
+            drawn_img: the image; the drawn image by default.
+            win_name: name of the window or file.
+            wait_time: unused (for MMEngine), since the window does not block; other values log a warning.
+            continue_key: unused, like ``wait_time``.
+            backend: unused, like ``wait_time``.
         """
         import PIL.Image
 
@@ -123,26 +114,22 @@ class Visualizer(CurrentMixin):
             path = Path(self._save_dir) / "show" / f"{win_name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             picture.save(path)
-            get_logger().info(f"no display: the image is in {path}")
+            get_logger().info(f"No display: saved the image to {path}")
         else:
-            get_logger().warning("no display and no save_dir: the image is not shown")
+            get_logger().warning("no display and no save_dir: image not shown")
 
     def get_backend(self, name: str) -> BaseVisBackend | None:
-        """Returns a backend by its name, by default that of its class."""
+        """Return a backend by its name (by default the name of its class), or None."""
         return self._vis_backends.get(name)
 
     def draw_points(
-        self,
-        positions: Points,
-        colors: Colors = "g",
-        marker: str | None = None,
-        sizes: Points | None = None,
+        self, positions: Points, colors: Colors = "g", marker: str | None = None, sizes: Points | None = None
     ) -> Self:
-        """Draws points.
+        """Draw points.
 
         Args:
             positions: (N, 2) or (2,), as (x, y).
-            colors: of the points.
+            colors: colors of the points.
             marker: ``o``, ``s``, ``+`` or ``x``.
             sizes: areas in square pixels, (N,); 36 by default.
         """
@@ -161,34 +148,24 @@ class Visualizer(CurrentMixin):
         bboxes: Mapping[str, Any] | list[Mapping[str, Any]] | None = None,
         font_properties: Any = None,
     ) -> Self:
-        """Draws texts.
+        """Draw texts.
 
         Args:
-            texts: one or several.
+            texts: one or several texts.
             positions: (N, 2) or (2,), as (x, y).
-            font_sizes: height in pixels; grows with the image by default.
-            colors: of the texts.
+            font_sizes: height in pixels; depends on the image size by default.
+            colors: colors of the texts.
             vertical_alignments: ``top``, ``center``, ``bottom`` or ``baseline``.
             horizontal_alignments: ``left``, ``center`` or ``right``.
-            font_families: ``sans-serif``, or the path of a font file, for letters that the built-in font
-                lacks.
-            bboxes: frames behind the texts: ``facecolor``, ``edgecolor``, ``alpha``, ``pad``.
-            font_properties: accepted for callers of MMEngine: a path of a font file, as ``font_families``.
+            font_families: ``sans-serif``, or the path of a font file, for letters missing in the built-in font.
+            bboxes: frames behind the texts, with ``facecolor``, ``edgecolor``, ``alpha`` and ``pad``.
+            font_properties: path of a font file, like ``font_families`` (for MMEngine).
         """
         lines = [texts] if isinstance(texts, str) else list(texts)
         sizes = self._default_font_size if font_sizes is None else font_sizes
         fonts = font_families if font_properties is None else font_properties
-        self._image = drawing.draw_texts(
-            self.get_image(),
-            lines,
-            positions,
-            sizes,
-            colors,
-            vertical_alignments,
-            horizontal_alignments,
-            fonts,
-            bboxes,
-        )
+        alignments = vertical_alignments, horizontal_alignments
+        self._image = drawing.draw_texts(self.get_image(), lines, positions, sizes, colors, *alignments, fonts, bboxes)
         return self
 
     def draw_lines(
@@ -199,17 +176,17 @@ class Visualizer(CurrentMixin):
         line_styles: str | list[str] = "-",
         line_widths: float | list[float] = 2,
     ) -> Self:
-        """Draws lines.
+        """Draw lines.
 
         Args:
-            x_datas: where each begins and ends, (N, 2) or (2,), as (x1, x2).
-            y_datas: likewise, as (y1, y2).
-            colors: of the lines.
+            x_datas: x coordinates of the end points, (N, 2) or (2,).
+            y_datas: y coordinates of the end points, of the same shape.
+            colors: colors of the lines.
             line_styles: ``-``, ``--``, ``:`` or ``-.``.
             line_widths: in pixels.
 
         Raises:
-            ValueError: the two differ in shape.
+            ValueError: the shapes differ.
         """
         if x_datas.shape != y_datas.shape:
             raise ValueError(f"x and y differ in shape: {tuple(x_datas.shape)}, {tuple(y_datas.shape)}")
@@ -227,16 +204,12 @@ class Visualizer(CurrentMixin):
         face_colors: Colors = "none",
         alpha: float = 0.8,
     ) -> Self:
-        """Draws circles.
+        """Draw circles.
 
         Args:
             center: (N, 2) or (2,), as (x, y).
             radius: in pixels, (N,).
-            edge_colors: of the lines; ``none`` for no lines.
-            line_styles: ``-``, ``--``, ``:`` or ``-.``.
-            line_widths: in pixels.
-            face_colors: of the insides; ``none`` for none.
-            alpha: opacity from 0 to 1.
+            edge_colors, line_styles, line_widths, face_colors, alpha: as for :meth:`draw_polygons`.
         """
         centers = drawing.array(center).reshape(-1, 2).tolist()
         circles = [drawing.circle(at, r) for at, r in zip(centers, drawing.array(radius).reshape(-1).tolist())]
@@ -251,21 +224,17 @@ class Visualizer(CurrentMixin):
         face_colors: Colors = "none",
         alpha: float = 0.8,
     ) -> Self:
-        """Draws boxes.
+        """Draw boxes.
 
         Args:
             bboxes: (N, 4) or (4,), as (x1, y1, x2, y2).
-            edge_colors: of the lines; ``none`` for no lines.
-            line_styles: ``-``, ``--``, ``:`` or ``-.``.
-            line_widths: in pixels.
-            face_colors: of the insides; ``none`` for none.
-            alpha: opacity from 0 to 1.
+            edge_colors, line_styles, line_widths, face_colors, alpha: as for :meth:`draw_polygons`.
 
         Raises:
-            ValueError: these are no boxes.
+            ValueError: ``bboxes`` has the wrong shape.
         """
         if bboxes.shape[-1] != 4:
-            raise ValueError(f"boxes are (N, 4), as (x1, y1, x2, y2), not {tuple(bboxes.shape)}")
+            raise ValueError(f"bboxes must be (N, 4), as (x1, y1, x2, y2), not {tuple(bboxes.shape)}")
         boxes = [drawing.box(corners) for corners in drawing.array(bboxes).reshape(-1, 4).tolist()]
         return self.draw_polygons(boxes, edge_colors, line_styles, line_widths, face_colors, alpha)
 
@@ -278,14 +247,14 @@ class Visualizer(CurrentMixin):
         face_colors: Colors = "none",
         alpha: float = 0.8,
     ) -> Self:
-        """Draws polygons.
+        """Draw polygons.
 
         Args:
-            polygons: one, (M, 2) as (x, y), or a list of them.
-            edge_colors: of the lines; ``none`` for no lines.
+            polygons: one polygon, (M, 2) as (x, y), or a list of them.
+            edge_colors: colors of the edges; ``none`` for no edges.
             line_styles: ``-``, ``--``, ``:`` or ``-.``.
             line_widths: in pixels.
-            face_colors: of the insides; ``none`` for none.
+            face_colors: fill colors; ``none`` for no fill.
             alpha: opacity from 0 to 1.
         """
         several = [polygons] if isinstance(polygons, np.ndarray | Tensor) else list(polygons)
@@ -295,15 +264,15 @@ class Visualizer(CurrentMixin):
         return self
 
     def draw_binary_masks(self, binary_masks: Points, colors: Colors = "g", alphas: float | list[float] = 0.8) -> Self:
-        """Lays colours over the pixels of masks.
+        """Overlay masks in color.
 
         Args:
-            binary_masks: bool, (N, height, width) or (height, width), of the image's size.
-            colors: of the masks.
+            binary_masks: bool, (N, height, width) or (height, width), with the size of the image.
+            colors: colors of the masks.
             alphas: opacity from 0 to 1.
 
         Raises:
-            ValueError: another dtype or size.
+            ValueError: wrong dtype or size.
         """
         self._image = drawing.draw_masks(self.get_image(), binary_masks, colors, alphas)
         return self
@@ -318,44 +287,44 @@ class Visualizer(CurrentMixin):
         resize_shape: tuple[int, int] | None = None,
         alpha: float = 0.5,
     ) -> Image:
-        """Returns a picture of a feature map.
+        """Return an image of a feature map.
 
         Args:
             featmap: (channels, height, width).
-            overlaid_image: image to lay it over, RGB, uint8, (height, width, 3); the map takes its size.
-            channel_reduction: ``squeeze_mean`` shows the mean of the channels, ``select_max`` the channel
-                with the largest sum, None several channels.
-            topk: show so many channels, those with the largest sums; if not positive, the map must have 1 or
-                3 channels, which are shown as colours.
-            arrangement: rows and columns for the channels.
+            overlaid_image: image below the map, RGB, uint8, (height, width, 3). The map is resized to it.
+            channel_reduction: ``squeeze_mean`` shows the mean of the channels, ``select_max`` the channel with the
+                largest sum, None several channels.
+            topk: number of channels to show, those with the largest sums. If not positive, the map must have 1 or 3
+                channels, which are shown as colors.
+            arrangement: rows and columns of the channels.
             resize_shape: (height, width) of each map.
             alpha: opacity of the map over the image.
 
         Raises:
-            ValueError: the arguments do not fit the map.
+            ValueError: the arguments do not match the map.
         """
         return drawing.draw_featmap(featmap, overlaid_image, channel_reduction, topk, arrangement, resize_shape, alpha)
 
     def add_config(self, config: "Config", **kwargs: Any) -> None:
-        """Writes the config of the run."""
+        """Write the config of the run."""
         self._write(lambda backend: backend.add_config(config, **kwargs))
 
     def add_graph(self, model: nn.Module, data_batch: Any = None, **kwargs: Any) -> None:
-        """Writes the structure of the model."""
+        """Write the structure of the model."""
         self._write(lambda backend: backend.add_graph(model, data_batch, **kwargs))
 
     def add_image(self, name: str, image: Image, step: int = 0) -> None:
-        """Writes an image, RGB, uint8, (height, width, 3)."""
+        """Write an image, RGB, uint8, (height, width, 3)."""
         self._write(lambda backend: backend.add_image(name, image, step))
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        """Writes a number."""
+        """Write a scalar."""
         self._write(lambda backend: backend.add_scalar(name, value, step, **kwargs))
 
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
-        """Writes numbers by name; backends that write files also write them to ``file_path``."""
+        """Write scalars by name; file backends also write them to ``file_path``."""
         self._write(lambda backend: backend.add_scalars(scalar_dict, step, file_path, **kwargs))
 
     def add_datasample(
@@ -371,19 +340,19 @@ class Visualizer(CurrentMixin):
         pred_score_thr: float = 0.3,
         out_file: str | None = None,
     ) -> None:
-        """Draws a sample, its annotations beside its predictions, and writes the picture.
+        """Draw a sample with its annotations next to its predictions, and write the image.
 
         Args:
-            name: name of the picture.
-            image: RGB, uint8, (height, width, 3), or grey, (height, width).
-            data_sample: what to draw: labels, boxes, masks, keypoints or classes of pixels, whichever it has.
+            name: name of the image.
+            image: RGB, uint8, (height, width, 3), or gray, (height, width).
+            data_sample: sample with labels, boxes, masks, keypoints or a segmentation map.
             draw_gt: whether to draw annotations.
             draw_pred: whether to draw predictions.
-            show: also show it.
+            show: whether to also show the image.
             wait_time: as for :meth:`show`.
             step: epoch or iteration.
             pred_score_thr: predicted instances with lower scores are left out.
-            out_file: write to this file instead of to the backends.
+            out_file: file to write to, instead of the backends.
         """
         if not is_main_process():
             return
@@ -404,14 +373,11 @@ class Visualizer(CurrentMixin):
             PIL.Image.fromarray(self.get_image()).save(out_file)
 
     def close(self) -> None:
-        """Closes the backends. Writing again opens them again."""
+        """Close the backends. Writing reopens them."""
         self._write(lambda backend: backend.close(), everywhere=True)
 
     def _write(self, action: Callable[[BaseVisBackend], None], everywhere: bool = False) -> None:
-        """Call every backend, in the main process or everywhere.
-
-        An error of the disk becomes a warning: losing a curve is no reason to lose a run.
-        """
+        """Call every backend, on rank 0 or on all ranks. Log an ``OSError`` instead of raising it."""
         for backend in self._vis_backends.values() if everywhere or is_main_process() else ():
             try:
                 action(backend)
@@ -425,29 +391,23 @@ class Visualizer(CurrentMixin):
             name = cfg.pop("name", "")
             backend = VISBACKENDS.build({"save_dir": self._save_dir, **cfg})
         if not isinstance(backend, BaseVisBackend):
-            hint = "a config with 'type', or an object of a class derived from BaseVisBackend"
+            hint = "expected a config with 'type', or an instance of BaseVisBackend"
             raise ConfigError("visualizer.vis_backends", f"{backend!r:.60} is not a backend", hint)
         save_dir = signature(type(backend).__init__).parameters.get("save_dir")
         needs_folder = save_dir is not None and save_dir.default is Parameter.empty
         if needs_folder and backend._save_dir is None:
-            get_logger().warning(f"{type(backend).__name__} is left out: give it or the visualizer a save_dir")
+            get_logger().warning(
+                f"{type(backend).__name__} is disabled: set save_dir of the backend or of the visualizer"
+            )
             return
         name = name or type(backend).__name__
         if name in self._vis_backends:
-            raise ValueError(f"two backends are called {name!r}: give one of them another 'name'")
+            raise ValueError(f"two backends have the name {name!r}: set another 'name' for one of them")
         self._vis_backends[name] = backend
 
 
 def _warn_of_unused(**settings: tuple[Any, Any]) -> None:
-    """Warns of settings of MMEngine that are not at their defaults and change nothing here."""
+    """Warn of settings of MMEngine without effect, unless they have their defaults."""
     for name, (value, default) in settings.items():
         if value != default:
-            get_logger().warning(
-                f"Visualizer: {name}={value!r} changes nothing, images are drawn and shown without matplotlib"
-            )
-
-
-def _as_list(backends: Backends | None) -> list[Mapping[str, Any] | BaseVisBackend]:
-    if backends is None:
-        return []
-    return [backends] if isinstance(backends, Mapping | BaseVisBackend) else list(backends)
+            get_logger().warning(f"Visualizer: {name}={value!r} has no effect, since matplotlib is not used")

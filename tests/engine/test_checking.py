@@ -72,8 +72,8 @@ def test_a_good_config_has_no_mistakes(mistakes: Any) -> None:
         ("type='SGD'", "type='SDG'", "my.py:11: optim_wrapper.optimizer.type: 'SDG' is not registered as an optimizer\n    did you mean 'SGD'"),
         ("dict(optimizer=dict", "dict(clip=1, optimizer=dict", "my.py:11: optim_wrapper.clip: OptimWrapper takes no such argument"),
         ("step_size=1", "step=1", "my.py:12: param_scheduler.0.step: StepLR takes no such argument\n    did you mean 'step_size'"),
-        ("step_size=1", "step_size=1, begin=3", "my.py:12: param_scheduler.0.begin: it begins at 3, the run ends after 3 epochs"),
-        ("'StepLR', step_size=1", "'MultiStepLR', milestones=[4, 8]", "my.py:12: param_scheduler.0.milestones: all its milestones [4, 8] lie beyond the end"),
+        ("step_size=1", "step_size=1, begin=3", "my.py:12: param_scheduler.0.begin: it begins at 3, but the run ends after 3 epochs"),
+        ("'StepLR', step_size=1", "'MultiStepLR', milestones=[4, 8]", "my.py:12: param_scheduler.0.milestones: all its milestones [4, 8] are after the end"),
         ("'StepLR', step_size=1", "'ReduceOnPlateauLR', by_epoch=False", "my.py:12: param_scheduler.0.by_epoch: this scheduler counts epochs"),
         ("'StepLR', step_size=1", "'ReduceOnPlateauLR', convert_to_iter_based=True", "my.py:12: param_scheduler.0.convert_to_iter_based: this"),
         ("'Accuracy'", "'Acuracy'", "my.py:15: val_evaluator.type: 'Acuracy' is not registered as a metric\n    did you mean 'Accuracy'"),
@@ -258,7 +258,7 @@ def test_several_optimizers_need_a_constructor(mistakes: Any) -> None:
     two = "optim_wrapper = dict(a=dict(optimizer=dict(type='SGD', lr=0.1)), b=dict(optimizer=dict(type='SDG')){})"
     several = mistakes((one, two.format("")))
     assert len(several) == 2
-    assert "optim_wrapper: configures optimizers by name (a, b), but no 'constructor' that builds them" in several[0]
+    assert "optim_wrapper: optimizers are configured by name (a, b), but the 'constructor'" in several[0]
     assert "name it: optim_wrapper=dict(constructor=..., ...)" in several[0]
     assert "optim_wrapper.b.optimizer.type: 'SDG' is not registered" in several[1]
 

@@ -412,7 +412,7 @@ def test_a_rollback_does_not_warn_about_optimizer_settings(tmp_path: Path) -> No
         **NAN_BEFORE_CHECK,
     )
     runner.train()
-    assert "is kept, not" not in log_of(runner)
+    assert "from the checkpoint overrides" not in log_of(runner)
 
 
 def test_a_healthy_run_is_not_touched(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_accuracy_names_what_is_missing():
         Evaluator(Accuracy()).process([{"pred_label": torch.tensor(1)}])
     with pytest.raises(ValueError, match="one gt_label"):
         evaluate(Accuracy(), gt_label=SCORES, pred_score=SCORES)
-    with pytest.raises(ValueError, match="has seen no samples"):
+    with pytest.raises(ValueError, match="Accuracy has processed no samples"):
         Evaluator(Accuracy()).evaluate(0)
 
 

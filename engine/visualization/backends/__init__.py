@@ -1,1 +1,1 @@
-"""Where a run's scalars, images and config are written to, one backend a file."""
+"""Backends that write the scalars, images and config of a run."""

@@ -1,4 +1,4 @@
-"""The base class of the backends, and the checks that they share."""
+"""The base class of backends, and shared helpers."""
 
 import functools
 import numbers
@@ -17,7 +17,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def force_init_env(method: Method) -> Method:
-    """Makes a method of a backend open what it writes to at the first call, and again after ``close``."""
+    """Decorate a method of a backend to initialize the backend on the first call, and again after ``close``."""
 
     @functools.wraps(method)
     def opened(self: "BaseVisBackend", *args: Any, **kwargs: Any) -> Any:
@@ -30,10 +30,10 @@ def force_init_env(method: Method) -> Method:
 
 
 class BaseVisBackend:
-    """Base of the backends. Nothing is opened or created before something is written.
+    """Base class of backends. Files and connections are opened on the first write.
 
     Args:
-        save_dir: folder for its files; created when needed.
+        save_dir: folder for files, created when needed.
     """
 
     def __init__(self, save_dir: str | None) -> None:
@@ -42,52 +42,38 @@ class BaseVisBackend:
 
     @property
     def experiment(self) -> Any:
-        """What the backend writes to, for your own calls."""
+        """The underlying object, for custom calls."""
         raise NotImplementedError
 
     def _init_env(self) -> None:
-        """Opens what the backend writes to. Called by :func:`force_init_env`."""
+        """Open files or connections. Called by :func:`force_init_env`."""
 
     def add_config(self, config: "Config", **kwargs: Any) -> None:
-        """Writes the config of the run."""
+        """Write the config of the run."""
 
     def add_graph(self, model: nn.Module, data_batch: Any = None, **kwargs: Any) -> None:
-        """Writes the structure of the model."""
+        """Write the structure of the model."""
 
     def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
-        """Writes an image.
-
-        Args:
-            name: its name.
-            image: RGB, uint8, (height, width, 3).
-            step: epoch or iteration.
-            **kwargs: for the backend.
-        """
+        """Write an image, RGB, uint8, (height, width, 3); ``step`` is an epoch or iteration."""
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        """Writes a number: an int, a float, or a tensor or array of one element.
-
-        Args:
-            name: its name.
-            value: the number.
-            step: epoch or iteration.
-            **kwargs: for the backend.
-        """
+        """Write a scalar: an int, a float, or a tensor or array with one element."""
 
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
-        """Writes several numbers.
+        """Write several scalars.
 
         Args:
-            scalar_dict: numbers by name. A backend leaves out what it cannot show.
+            scalar_dict: scalars by name. Unsupported values are left out.
             step: epoch or iteration.
-            file_path: name of a second file for them, for backends that write files.
-            **kwargs: for the backend.
+            file_path: name of an additional file, for backends that write files.
+            **kwargs: arguments of the backend.
         """
 
     def close(self) -> None:
-        """Closes what is open. Writing again opens it again."""
+        """Close files and connections. Writing reopens them."""
 
     def _make_save_dir(self) -> Path:
         assert self._save_dir is not None
@@ -107,5 +93,5 @@ def scalars(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 def checked_image(image: Image) -> Image:
     if image.dtype != np.uint8 or image.ndim not in (2, 3):
-        raise ValueError(f"an image is uint8 of (height, width, 3), not {image.dtype} of {image.shape}")
+        raise ValueError(f"an image must be uint8 of (height, width, 3), not {image.dtype} of {image.shape}")
     return np.ascontiguousarray(image)

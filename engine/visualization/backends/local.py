@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @VISBACKENDS.register_module()
 class LocalVisBackend(BaseVisBackend):
-    """Writes files: scalars as one JSON object a line, images as PNG, the config as Python.
+    """A backend that writes files: scalars as JSON lines, images as PNG, the config as Python.
 
-    NaN and infinities, which JSON does not have, are null: so jq, pandas and browsers read the lines too.
-    Each line is handed to the operating system at once, so a crash of the process loses none.
+    NaN and infinities, which JSON does not support, are written as null. Each line is flushed immediately, so none is
+    lost if the process crashes.
 
     Args:
         save_dir: folder for the files.
-        img_save_dir: folder in it for images.
+        img_save_dir: subfolder for images.
         config_save_file: name of the config file, ending in ``.py``.
         scalar_save_file: name of the scalars file, ending in ``.json``.
 
@@ -59,12 +59,11 @@ class LocalVisBackend(BaseVisBackend):
 
     @force_init_env
     def add_config(self, config: "Config", **kwargs: Any) -> None:
-        """Writes the config as Python."""
         config.dump(str(self._root / self._config_save_file))
 
     @force_init_env
     def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
-        """Writes ``{name}_{step}.png``."""
+        """Write ``{name}_{step}.png``."""
         import PIL.Image
 
         path = _inside(self._root / self._img_save_dir, f"{name}_{step}.png")
@@ -73,30 +72,27 @@ class LocalVisBackend(BaseVisBackend):
 
     @force_init_env
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        """Writes a line ``{name: value, "step": step}``."""
+        """Write a line ``{name: value, "step": step}``."""
         self._append(self._scalar_save_file, _json_line({name: value, "step": step}))
 
     @force_init_env
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
-        """Writes all of them as one line, and once more to ``file_path`` if that is given.
+        """Write all scalars as one line, also to ``file_path`` if set.
 
         Raises:
             ValueError: ``file_path`` is the scalars file itself, or does not end in ``.json``.
         """
-        values = dict(scalar_dict)
-        values.setdefault("step", step)
-        line = _json_line(values)
+        line = _json_line({**scalar_dict, "step": scalar_dict.get("step", step)})
         if file_path is not None:
             _check_ending("file_path", file_path, ".json")
             if file_path == self._scalar_save_file:
-                raise ValueError(f"file_path must differ from {file_path!r}, where the scalars go anyway")
+                raise ValueError(f"file_path must differ from {file_path!r}, the file of all scalars")
             self._append(file_path, line)
         self._append(self._scalar_save_file, line)
 
     def close(self) -> None:
-        """Closes the files."""
         if self._env_initialized:
             self._env_initialized = False
             for stream in self._streams.values():
@@ -112,12 +108,12 @@ class LocalVisBackend(BaseVisBackend):
 def _json_line(values: Mapping[str, Any]) -> str:
     try:
         return _JSON.encode(values) + "\n"
-    except (TypeError, ValueError):  # a key that JSON does not know, a NaN or an infinity
+    except (TypeError, ValueError):  # an unsupported key, a NaN or an infinity
         return to_json(to_plain(values)) + "\n"
 
 
 def to_plain(value: Any) -> Any:
-    """Returns a value as JSON knows it: arrays as numbers or lists, what is unknown as its text."""
+    """Convert a value to JSON types: arrays to numbers or lists, and unknown objects to strings."""
     if isinstance(value, str | int | float | None):
         return value
     if isinstance(value, Tensor | np.ndarray | np.generic):
@@ -133,14 +129,10 @@ _JSON = json.JSONEncoder(default=to_plain, allow_nan=False)
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """Returns the path of a file in a folder.
-
-    Raises:
-        ValueError: the name leads out of the folder.
-    """
+    """Return the path of a file in a folder, or raise a ``ValueError`` if it points outside."""
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{name!r} leads out of {folder}")
+        raise ValueError(f"{name!r} points outside {folder}")
     return path
 
 

@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 @VISBACKENDS.register_module()
 class MLflowVisBackend(BaseVisBackend):
-    """Writes to MLflow. Needs the extra ``mlflow``.
+    """A backend that writes to MLflow. Requires the extra ``mlflow``.
 
     Args:
-        save_dir: folder of the local store ``mlflow.db``, used when there is no ``tracking_uri``. At the end,
-            the run's text files are uploaded from its parent folder.
+        save_dir: folder of the local store ``mlflow.db``, used without ``tracking_uri``. At the end, the run's text
+            files are uploaded from its parent folder.
         exp_name: name of the experiment.
         run_name: name of the run.
         tags: tags of the run.
-        params: parameters of the run, besides those of the config.
-        tracking_uri: where the store is.
-        artifact_suffix: endings of the files that are uploaded at the end.
-        tracked_config_keys: top-level keys of the config that become parameters; all if None.
-        artifact_location: where a newly created experiment keeps its files.
+        params: parameters of the run, in addition to those of the config.
+        tracking_uri: URI of the store.
+        artifact_suffix: suffixes of the files to upload at the end.
+        tracked_config_keys: top-level keys of the config to log as parameters; all if None.
+        artifact_location: location of the files of a newly created experiment.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class MLflowVisBackend(BaseVisBackend):
 
     @property
     def run_id(self) -> str | None:
-        """The id of the run in the store, once something is written."""
+        """The id of the run in the store; None before the first write."""
         return self._run_id
 
     def _init_env(self) -> None:
@@ -72,7 +72,7 @@ class MLflowVisBackend(BaseVisBackend):
         except ImportError as error:
             raise MissingExtraError("mlflow", "mlflow", "MLflowVisBackend") from error
         root = self._make_save_dir().absolute()
-        # Calls by run id, not by MLflow's "active run": that is global, and two runs would mix.
+        # Calls use the run id, since MLflow's "active run" is global and would mix two runs.
         self._client: Any = mlflow.MlflowClient(self._tracking_uri or f"sqlite:///{root / 'mlflow.db'}")
         self._entities = mlflow.entities
         if self._run_id is not None:
@@ -91,16 +91,16 @@ class MLflowVisBackend(BaseVisBackend):
 
     @force_init_env
     def add_config(self, config: "Config", **kwargs: Any) -> None:
-        """Writes the config: whole as ``config.py``, and flattened as parameters.
+        """Write the config as ``config.py``, and flattened as parameters.
 
         Raises:
-            ConfigError: ``tracked_config_keys`` has a key that the config has not.
+            ConfigError: a key of ``tracked_config_keys`` is missing in the config.
         """
         values = config.to_dict()
         if self._tracked_config_keys is not None:
             for key in self._tracked_config_keys:
                 if key not in values:
-                    hint = did_you_mean(key, values) or f"it has {', '.join(values)}"
+                    hint = did_you_mean(key, values) or f"available: {', '.join(values)}"
                     raise ConfigError("tracked_config_keys", f"the config has no {key!r}", hint)
             values = {key: values[key] for key in self._tracked_config_keys}
         self._log_params(dict(_flat(values)))
@@ -108,25 +108,23 @@ class MLflowVisBackend(BaseVisBackend):
 
     @force_init_env
     def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
-        """Writes an image."""
         self._client.log_image(self._run_id, checked_image(image), key=_mlflow_name(name), step=step)
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        """Writes a number."""
         self.add_scalars({name: value}, step)
 
     @force_init_env
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
-        """Writes numbers in one request; what is none is left out."""
+        """Write scalars in one request; other values are left out."""
         now = int(time.time() * 1000)
         metric = self._entities.Metric
         metrics = [metric(_mlflow_name(key), number, now, step) for key, number in scalars(scalar_dict)]
         self._client.log_batch(self._run_id, metrics=metrics)
 
     def close(self) -> None:
-        """Uploads the run's text files and ends the run."""
+        """Upload the run's text files and ends the run."""
         if not self._env_initialized:
             return
         assert self._save_dir is not None
@@ -148,7 +146,7 @@ class MLflowVisBackend(BaseVisBackend):
 
 
 def _flat(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the leaves of nested dictionaries, and of lists of dictionaries, with their dotted paths."""
+    """Yield dotted paths and leaves of nested dictionaries and of lists of dictionaries."""
     items: Iterable[tuple[Any, Any]]
     if isinstance(values, Mapping):
         items = values.items()

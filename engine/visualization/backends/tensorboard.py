@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @VISBACKENDS.register_module()
 class TensorboardVisBackend(BaseVisBackend):
-    """Writes event files for TensorBoard.
+    """A backend that writes event files for TensorBoard.
 
     Args:
         save_dir: folder for the files.
@@ -36,30 +36,27 @@ class TensorboardVisBackend(BaseVisBackend):
 
     @force_init_env
     def add_config(self, config: "Config", **kwargs: Any) -> None:
-        """Writes the config as a text."""
-        indented = "\n".join(f"    {line}" for line in config.pretty_text.splitlines())  # Markdown for code
+        indented = "\n".join(f"    {line}" for line in config.pretty_text.splitlines())  # Markdown code block
         self._writer.add_text("config", indented)
 
     @force_init_env
     def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
-        """Writes an image, (height, width, 3)."""
         self._writer.add_image(name, checked_image(image), step, dataformats="HWC")
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        """Write a number; other values are left out."""
+        """Write a scalar; other values are left out."""
         self.add_scalars({name: value}, step)
 
     @force_init_env
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
-        """Write each number as a separate curve, all in one event; other values are left out."""
+        """Write each scalar as a separate curve, all in one event; other values are left out."""
         values = [self._value(tag=name, simple_value=number) for name, number in scalars(scalar_dict)]
         if values:
             self._writer.file_writer.add_summary(self._summary(value=values), step)
 
     def close(self) -> None:
-        """Closes the event file."""
         if self._env_initialized:
             self._env_initialized = False
             self._writer.close()

@@ -16,20 +16,19 @@ if TYPE_CHECKING:
 
 @VISBACKENDS.register_module()
 class WandbVisBackend(BaseVisBackend):
-    """Writes to Weights & Biases. Needs the extra ``wandb``.
+    """A backend that writes to Weights & Biases. Requires the extra ``wandb``.
 
-    Curves are drawn over a value ``step`` that is logged with them, since wandb's own step can only grow,
-    while training counts iterations and validation epochs.
+    The x-axis of curves is a logged value ``step``, since wandb's own step must increase, while training counts
+    iterations and validation counts epochs.
 
     Args:
-        save_dir: folder for its local files.
+        save_dir: folder for local files.
         init_kwargs: arguments of ``wandb.init``, such as ``project`` or ``mode='offline'``.
         define_metric_cfg: summaries by metric name, such as ``{'accuracy/top1': 'max'}``, or a list of
             arguments of ``define_metric``.
-        commit: whether each call makes a row of its own at once.
-        log_code_name: name under which the code in the current folder is uploaded; nothing is uploaded if
-            None.
-        watch_kwargs: arguments of ``watch``, used by :meth:`add_graph`.
+        commit: whether each call immediately writes a separate row.
+        log_code_name: name for the uploaded code of the current folder; None for no upload.
+        watch_kwargs: arguments of ``watch``, for :meth:`add_graph`.
     """
 
     def __init__(
@@ -59,10 +58,10 @@ class WandbVisBackend(BaseVisBackend):
             wandb = import_module("wandb")
         except ImportError as error:
             raise MissingExtraError("wandb", "wandb", "WandbVisBackend") from error
-        # A run of its own, whatever else this process logs.
+        # "create_new": a separate run, independent of others in this process
         arguments = {"dir": str(self._make_save_dir()), "reinit": "create_new", **self._init_kwargs}
         self._run: Any = wandb.init(**arguments)
-        self._init_kwargs.update(id=self._run.id, resume="allow")  # after close, the same run goes on
+        self._init_kwargs.update(id=self._run.id, resume="allow")  # to continue the run after close
         self._image_class = wandb.Image
         self._run.define_metric("*", step_metric="step")
         if isinstance(self._define_metric_cfg, Mapping):
@@ -74,34 +73,32 @@ class WandbVisBackend(BaseVisBackend):
 
     @force_init_env
     def add_config(self, config: "Config", **kwargs: Any) -> None:
-        """Writes the config, and uploads the code if ``log_code_name`` says so."""
+        """Write the config, and upload the code if ``log_code_name`` is set."""
         self._run.config.update(config.to_dict(), allow_val_change=True)
         if self._log_code_name is not None:
             self._run.log_code(name=self._log_code_name)
 
     @force_init_env
     def add_graph(self, model: nn.Module, data_batch: Any = None, **kwargs: Any) -> None:
-        """Watches the model's gradients, as ``watch_kwargs`` says."""
+        """Watch the model's gradients with ``watch_kwargs``."""
         self._run.watch(model, **self._watch_kwargs)
 
     @force_init_env
     def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
-        """Writes an image."""
         self._run.log({name: self._image_class(checked_image(image)), "step": step}, commit=self._commit)
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        """Writes a number."""
         self.add_scalars({name: value}, step)
 
     @force_init_env
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
-        """Writes numbers in one row; what is none is left out."""
+        """Write scalars in one row; other values are left out."""
         self._run.log({"step": step, **dict(scalars(scalar_dict))}, commit=self._commit)
 
     def close(self) -> None:
-        """Ends the run and waits for its upload."""
+        """Finish the run and wait for its upload."""
         if self._env_initialized:
             self._run.finish()
             self._env_initialized = False

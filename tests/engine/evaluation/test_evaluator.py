@@ -1,4 +1,4 @@
-"""The evaluator and the base of the metrics."""
+"""The evaluator and the base class of metrics."""
 
 import logging
 from typing import Any
@@ -14,7 +14,7 @@ from trainwright.engine.structures.sample import DataSample
 
 
 class Labels(BaseMetric):
-    """Returns the true labels in the order in which it was given them, and what else it saw."""
+    """A metric that returns the true labels in order, and records the batches."""
 
     default_prefix = "labels"
 
@@ -30,12 +30,12 @@ class Labels(BaseMetric):
         return {"all": results}
 
 
-def test_every_form_of_predictions_is_taken():
+def test_every_form_of_predictions_is_accepted():
     evaluator = Evaluator(Labels())
     evaluator.process([BaseDataElement(gt_label=0), {"gt_label": 1}], {"inputs": 1})
     evaluator.process((DataSample(gt_label=torch.tensor([2])),))
     evaluator.process(data_samples=DataSample(gt_label=torch.tensor([3, 4])), data_batch=None)
-    assert evaluator.evaluate(4) == {"labels/all": [0, 1, 2, 3, 4]}  # nothing is cut in one process
+    assert evaluator.evaluate(4) == {"labels/all": [0, 1, 2, 3, 4]}  # not truncated in one process
     assert evaluator.metrics[0].batches == [{"inputs": 1}, None, None]
 
 
@@ -45,7 +45,7 @@ def test_batched_and_plain_metrics_work_together():
     assert evaluator.evaluate(2) == {"labels/all": [3, 4], "accuracy/top1": 50.0}
 
 
-def test_the_dataset_is_made_known_to_every_metric():
+def test_dataset_meta_is_passed_to_every_metric():
     evaluator = EVALUATOR.build({"type": "Evaluator", "metrics": [Labels(), Labels(prefix="b")]})
     assert evaluator.dataset_meta is None
     evaluator.dataset_meta = {"classes": ("a",)}
@@ -60,10 +60,10 @@ def test_two_results_of_one_name_are_an_error_that_names_both_metrics():
         Evaluator([Labels(), Others()]).evaluate(0)
 
 
-def test_what_looks_wrong_is_said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
-    said: list[str] = []
+def test_warnings_and_wrong_arguments(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    logged: list[str] = []
     monkeypatch.setattr(
-        "trainwright.engine.evaluation.metric.print_log", lambda msg, logger, level: said.append((msg, level))
+        "trainwright.engine.evaluation.metric.print_log", lambda msg, logger, level: logged.append((msg, level))
     )
 
     class Nameless(Labels):
@@ -71,15 +71,15 @@ def test_what_looks_wrong_is_said(caplog: pytest.LogCaptureFixture, monkeypatch:
 
     metric = Nameless()
     assert metric.evaluate(0) == {"all": []}
-    assert [level for _, level in said] == [logging.WARNING] * 2
-    assert "Nameless has no prefix" in said[0][0] and "Nameless has no results" in said[1][0]
+    assert [level for _, level in logged] == [logging.WARNING] * 2
+    assert "Nameless has no prefix" in logged[0][0] and "Nameless has no results" in logged[1][0]
     with pytest.raises(ValueError, match="collect_device"):
         Labels(collect_device="disk")
     with pytest.raises(ValueError, match="collect_dir"):
         Labels(collect_device="gpu", collect_dir="somewhere")
 
 
-def test_offline_evaluation_hands_over_data_too():
+def test_offline_evaluation_with_data():
     evaluator = Evaluator(Labels())
     samples = [{"gt_label": label} for label in range(3)]
     data = [{"inputs": label, "pair": (label, -label)} for label in range(3)]
@@ -90,7 +90,7 @@ def test_offline_evaluation_hands_over_data_too():
     ]
     with pytest.raises(ValueError, match="more predictions than data"):
         Evaluator(Labels()).offline_evaluate(samples, data[:2])
-    with pytest.raises(ValueError, match="more data"):
+    with pytest.raises(ValueError, match="more data samples than the 2 predictions"):
         Evaluator(Labels()).offline_evaluate(samples[:2], data)
 
 

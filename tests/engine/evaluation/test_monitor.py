@@ -1,4 +1,4 @@
-"""Which scores are better: a rule, the metric itself, or the words in its name."""
+"""Whether higher is better: by a rule, the metric itself, or the words in its name."""
 
 import math
 from pathlib import Path
@@ -49,13 +49,13 @@ def test_the_rule_follows_from_the_words_in_the_name(metric: str, rule: str) -> 
 
 
 @pytest.mark.parametrize("metric", ["score", "heatmap", "stop", "capture", "landscape", "f", "r", "IS", "val/custom"])
-def test_parts_of_words_tell_nothing(metric: str) -> None:
+def test_parts_of_words_are_ignored(metric: str) -> None:
     with pytest.raises(ConfigError, match=r"test.rule: cannot infer the rule for key"):
         make_monitors([metric], owner="test")
 
 
-class Says(Scripted):
-    """A metric that says which of its scores are better."""
+class Declaring(Scripted):
+    """A metric with ``higher_is_better``."""
 
     def __init__(self, better: Any, prefix: str | None = None, **scores: Any) -> None:
         super().__init__(**scores)
@@ -63,25 +63,25 @@ class Says(Scripted):
         self.higher_is_better = better
 
 
-def test_what_the_metric_says_goes_before_its_name_and_a_rule_before_both() -> None:
+def test_the_metric_takes_precedence_over_its_name_and_a_rule_over_both() -> None:
     def rule_of(name: str, *metrics: Any, **options: Any) -> str:
         return make_monitors([name], owner="test", evaluated_by=metrics, **options)[0].rule
 
-    assert rule_of("a/gain", Says(True, "a")) == "greater"
-    assert rule_of("a/acc", Says(False, "a")) == "less"
-    assert rule_of("a/acc", Says(False, "a"), rule="greater") == "greater"
-    assert rule_of("a/acc", Says(False, "a"), greater_keys=["acc"]) == "greater"
-    assert rule_of("a/error", Says(False, "b")) == "less"
-    assert rule_of("a/acc", Says(False, "b")) == "greater"
-    assert rule_of("a/x", Says({"x": False, "y": True}, "a")) == "less"
-    assert rule_of("a/y", Says({"x": False, "y": True}, "a")) == "greater"
-    assert rule_of("a/acc", Says({"x": False}, "a")) == "greater"
-    assert rule_of("gain", Says(None), Says(True)) == "greater"
-    assert rule_of("loss", Says(True)) == rule_of("loss_bbox", Says(True)) == "less"  # these are the loop's
-    assert rule_of("gain", object(), Says(True)) == "greater"  # a metric of somebody else's
+    assert rule_of("a/gain", Declaring(True, "a")) == "greater"
+    assert rule_of("a/acc", Declaring(False, "a")) == "less"
+    assert rule_of("a/acc", Declaring(False, "a"), rule="greater") == "greater"
+    assert rule_of("a/acc", Declaring(False, "a"), greater_keys=["acc"]) == "greater"
+    assert rule_of("a/error", Declaring(False, "b")) == "less"
+    assert rule_of("a/acc", Declaring(False, "b")) == "greater"
+    assert rule_of("a/x", Declaring({"x": False, "y": True}, "a")) == "less"
+    assert rule_of("a/y", Declaring({"x": False, "y": True}, "a")) == "greater"
+    assert rule_of("a/acc", Declaring({"x": False}, "a")) == "greater"
+    assert rule_of("gain", Declaring(None), Declaring(True)) == "greater"
+    assert rule_of("loss", Declaring(True)) == rule_of("loss_bbox", Declaring(True)) == "less"  # losses of the loop
+    assert rule_of("gain", object(), Declaring(True)) == "greater"  # a metric without the attribute
 
 
-def test_metrics_of_ours_say() -> None:
+def test_builtin_metrics_declare_it() -> None:
     silent = {"ConfusionMatrix", "DumpResults", "TorchMetric"}
     METRICS.load_all()
     for name, cls in METRICS.module_dict.items():
@@ -89,20 +89,20 @@ def test_metrics_of_ours_say() -> None:
             assert cls.higher_is_better is True, name
 
 
-def test_torchmetrics_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Foreign(nn.Module):
+def test_torchmetrics_declares_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class External(nn.Module):
         def __init__(self, better: bool | None) -> None:
             super().__init__()
             self.higher_is_better = better
 
     monkeypatch.setattr("trainwright.engine.evaluation.metrics.find_spec", lambda name: name)
-    assert TorchMetric(Foreign(False)).higher_is_better is False
-    several = nn.ModuleDict({"error": Foreign(False), "gain": Foreign(True), "other": Foreign(None)})
+    assert TorchMetric(External(False)).higher_is_better is False
+    several = nn.ModuleDict({"error": External(False), "gain": External(True), "other": External(None)})
     assert TorchMetric(several).higher_is_better == {"error": False, "gain": True}
 
 
 def test_save_best_keeps_the_least_error(tmp_path: Path) -> None:
-    """MAPE has `map` in it, topology_error `top`: the worst was kept."""
+    """MAPE contains `map`, and topology_error contains `top`."""
     for name in ("MAPE", "topology_error", "loss_heatmap"):
         folder = tmp_path / name
         make_runner(
@@ -111,8 +111,8 @@ def test_save_best_keeps_the_least_error(tmp_path: Path) -> None:
         assert files_in(folder) == [f"best_{name}_epoch_2.pth"]
 
 
-def test_hooks_ask_the_metric(tmp_path: Path) -> None:
-    metric = Says(False, gain=[3, 1, 2])
+def test_hooks_use_the_declaration_of_the_metric(tmp_path: Path) -> None:
+    metric = Declaring(False, gain=[3, 1, 2])
     runner = make_runner(
         tmp_path,
         [EarlyStoppingHook("gain", patience=1)],
@@ -166,7 +166,7 @@ def test_a_plateau_that_looks_the_other_way_is_warned_of(tmp_path: Path) -> None
         ({"save_best": "gain", "less_keys": ["gain"]}, {"type": "Accuracy"}, False),
         ({"save_best": "mine/gain"}, {"metrics": [{"type": "Accuracy", "prefix": "mine"}]}, False),
         ({"save_best": "torchmetrics/Gain"}, {"type": "TorchMetric", "metric": {"type": "torch.nn.Identity"}}, False),
-        ({"save_best": "gain"}, Says(True), False),
+        ({"save_best": "gain"}, Declaring(True), False),
     ],
 )
 def test_check_finds_it(hook: dict[str, Any], evaluator: Any, found: bool) -> None:
@@ -184,7 +184,7 @@ def test_check_finds_it(hook: dict[str, Any], evaluator: Any, found: bool) -> No
         assert [error.path for error in check(cfg) if "cannot infer" in str(error)][-1] == "custom_hooks.0.rule"
 
 
-def test_a_whole_name_goes_before_a_part() -> None:
+def test_a_full_name_takes_precedence_over_a_part() -> None:
     assert make_monitors(["accloss"], None, ["acc"], ["accloss"], owner="test")[0].rule == "less"
 
 

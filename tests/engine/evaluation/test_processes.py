@@ -1,4 +1,4 @@
-"""Evaluation in two real processes gives what it gives in one."""
+"""Evaluation in two processes has the same results as in one."""
 
 import importlib.util
 from pathlib import Path
@@ -18,8 +18,8 @@ if importlib.util.find_spec("torchmetrics") is not None:
     METRICS.append({"type": "TorchMetric", "metric": accuracy})
 
 
-def test_what_the_sampler_added_does_not_count():
-    """Five samples on two processes: the sampler repeats the first, which is right."""
+def test_samples_added_by_the_sampler_do_not_count():
+    """Five samples on two ranks: the sampler repeats the first one, which is correct."""
     scores = torch.eye(4)[torch.tensor([0, 1, 0, 0, 3])] + torch.linspace(0, 0.3, 20).view(5, 4)
     columns = {"gt_label": torch.tensor([0, 1, 2, 3, 0]), "pred_score": scores}
     cases = [(METRICS, columns, True), (METRICS, columns, False)]
@@ -31,7 +31,7 @@ def test_what_the_sampler_added_does_not_count():
 
 
 def test_only_padding_is_left_out(tmp_path: Path) -> None:
-    """Whatever a sampler, a batch sampler or a dataset without a length shows counts, more than the dataset has too."""
+    """All samples of samplers, batch samplers and iterable datasets count, also if they are more than the dataset."""
     alone = evaluated_samples(str(tmp_path))
     own = alone.pop("own loader")
     assert len(own) == 14

@@ -1,4 +1,4 @@
-"""What a model may predict for a batch, and what is refused in words."""
+"""Forms of predictions for a batch, and errors for unsupported ones."""
 
 from collections import namedtuple
 from pathlib import Path
@@ -19,7 +19,7 @@ from trainwright.engine.structures.sample import DataSample
 from trainwright.models.classification.metrics import Accuracy
 from trainwright.models.tta import BaseTTAModel
 
-Output = namedtuple("Output", ["gt_label", "pred_label"])  # what libraries return
+Output = namedtuple("Output", ["gt_label", "pred_label"])  # as returned by some libraries
 
 
 def plain(value: Any) -> Any:
@@ -63,20 +63,18 @@ def test_other_forms_of_predictions() -> None:
         ({"a": torch.ones(3), "b": torch.ones(2)}, ValueError, "a has 3, b has 2"),
         ({"a": {"b": torch.ones(3)}, "c": [1]}, ValueError, r"a\.b has 3, c has 1"),
         ({"a": InstanceData(boxes=torch.ones(3, 4))}, TypeError, "a as InstanceData, which cannot be split"),
-        ({"loss": torch.tensor(1.0), "name": "x"}, TypeError, "no value for each sample"),
-        ({}, TypeError, "no value for each sample"),
+        ({"loss": torch.tensor(1.0), "name": "x"}, TypeError, "without one value per sample"),
+        ({}, TypeError, "without one value per sample"),
         (InstanceData(boxes=torch.ones(3, 4)), TypeError, "InstanceData for a whole batch"),
         (torch.tensor(1.0), TypeError, "one number for a whole batch"),
         ("cat", TypeError, "str for a whole batch"),
         (None, TypeError, "NoneType for a whole batch"),
     ],
 )
-def test_what_cannot_be_told_apart_is_refused(predictions: Any, error: type[Exception], message: str) -> None:
+def test_predictions_that_cannot_be_split_are_refused(predictions: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message) as caught:
         Evaluator(Accuracy()).process(predictions)
-    assert "one dictionary of tensors that have the samples along dim 0" in str(caught.value).replace(
-        "Return", "return"
-    )
+    assert "one dictionary of tensors with samples along dim 0" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +88,7 @@ def test_what_cannot_be_told_apart_is_refused(predictions: Any, error: type[Exce
         DataSample(gt_label=torch.ones(4)),
     ],
 )
-def test_there_are_as_many_predictions_as_samples(batch: Any) -> None:
+def test_the_number_of_predictions_is_checked(batch: Any) -> None:
     label = {"pred_label": torch.ones(1), "gt_label": torch.ones(1)}
     for right in ([label] * 4, {"pred_label": torch.ones(4)}, torch.ones(4)):
         assert len(samples_of(right, batch)) == 4
@@ -104,8 +102,8 @@ def test_views_of_test_time_augmentation_are_not_samples() -> None:
     assert len(samples_of([{}] * 4, views)) == 4
 
 
-def test_metrics_of_both_kinds_take_a_dictionary(tmp_path: Path) -> None:
-    """Forty samples in five batches are forty predictions, not ten strings."""
+def test_metrics_of_both_kinds_accept_a_dictionary(tmp_path: Path) -> None:
+    """Five batches of eight samples are forty predictions."""
     evaluator = Evaluator([Accuracy(), DumpResults(str(tmp_path / "a.pkl"))])
     for start in range(0, 40, 8):
         labels = torch.arange(start, start + 8)
@@ -126,7 +124,7 @@ def test_dumped_predictions_may_be_one_dictionary() -> None:
     assert round(Evaluator(Accuracy()).offline_evaluate(dumped)["accuracy/top1"]) == 67
 
 
-def test_a_tuple_of_tensors_is_named_with_the_metric_that_cannot_take_it(tmp_path: Path) -> None:
+def test_a_tuple_of_tensors_is_described_with_the_metric_that_rejects_it(tmp_path: Path) -> None:
     predictions, batch = (torch.ones(8, 3), torch.ones(8)), (torch.ones(8, 2), torch.ones(8))
     with pytest.raises(TypeError, match=r"not a list of 2 \(Tensor \(8, 3\), Tensor \(8,\)\)") as caught:
         Evaluator(Accuracy()).process(predictions, batch)
@@ -155,7 +153,7 @@ class Doubles(nn.Module):
         return {"value": 2 * torch.stack([torch.as_tensor(item) for item in data["inputs"]])}
 
 
-def test_views_and_inferencers_take_a_dictionary_too() -> None:
+def test_test_time_augmentation_and_inferencers_accept_a_dictionary() -> None:
     class Mean(BaseTTAModel):
         def merge_preds(self, data_samples_list: list[list[Any]]) -> list[Any]:
             return [{"value": sum(view["value"].item() for view in views) / len(views)} for views in data_samples_list]

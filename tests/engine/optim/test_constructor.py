@@ -1,4 +1,4 @@
-"""From a config to the optimizer wrapper: settings by parameter, merged groups, layer-wise decay."""
+"""Building optimizer wrappers from configs: per-parameter settings, merged groups, layer-wise decay."""
 
 import copy
 import io
@@ -21,7 +21,7 @@ from trainwright.engine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 
 class Net(nn.Module):
-    """One of each kind of layer that has rules of its own."""
+    """A model with a layer for each rule."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ def test_shared_parameters() -> None:
             self.second = nn.Linear(2, 2)
             self.second.weight = self.first.weight
 
-    with pytest.raises(ConfigError, match="the parameter 'weight' of the module 'second' appears in another"):
+    with pytest.raises(ConfigError, match="'weight' of module 'second' is shared"):
         build(Tied(), {"bias_lr_mult": 2.0})
     wrapper = build(Tied(), {"bias_lr_mult": 2.0, "bypass_duplicate": True})
     assert [len(group["params"]) for group in wrapper.optimizer.param_groups] == [1, 2]
@@ -187,7 +187,7 @@ def train(model: nn.Module, wrapper: OptimWrapper, steps: int, seed: int = 5) ->
 
 
 def unmerged(model: nn.Module) -> OptimWrapper:
-    """What MMEngine builds: a group for each parameter."""
+    """Build one group per parameter, as MMEngine does."""
     constructor = DefaultOptimWrapperConstructor({"optimizer": dict(SGD)}, PARAMWISE)
     listed: list[dict[str, Any]] = []
     constructor.add_params(listed, model)
@@ -210,7 +210,7 @@ def test_merging_changes_no_number() -> None:
 
 
 def test_a_checkpoint_with_a_group_for_each_parameter_loads() -> None:
-    """MMEngine's optimizer states: moments find their parameters, training goes on to the same bits."""
+    """Momentum of MMEngine's states is assigned to the right parameters, and training continues bit for bit."""
     model, reference = same_start()
     wrapper = unmerged(reference)
     train(reference, wrapper, 3)
@@ -238,7 +238,7 @@ def test_a_checkpoint_resumes_through_a_file_with_the_groups_of_another_config()
     same = build(model, PARAMWISE)
     same.load_state_dict(state)
     other = build(model, {"norm_decay_mult": 0.0})
-    with pytest.raises(CheckpointError, match="had different ones in the checkpoint"):
+    with pytest.raises(CheckpointError, match="different settings in the checkpoint"):
         other.load_state_dict(state)
     with pytest.raises(
         CheckpointError, match="only the optimizer of the checkpoint has token, scale, conv.weight and 12 more"
@@ -250,7 +250,7 @@ def test_a_checkpoint_resumes_through_a_file_with_the_groups_of_another_config()
 
 
 class Logged:
-    """Collects what the logger of the optimizer's constructor is told."""
+    """A logger that collects lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -291,13 +291,13 @@ def test_a_custom_key_that_matches_nothing_is_named(logged: Logged) -> None:
             {"optimizer": SGD, "accumulative_count": 2},
             "optim_wrapper.accumulative_count: OptimWrapper takes no such",
         ),
-        ({"optimiser": SGD}, "did you mean 'optimiser'|there is no 'optimizer'"),
+        ({"optimiser": SGD}, "optim_wrapper: 'optimizer' is missing\n.*did you mean 'optimiser'"),
         ({"optimizer": {**SGD, "lrr": 1}}, "optim_wrapper.optimizer.lrr: SGD takes no such argument"),
         ({"optimizer": SGD, "type": "OptimWraper"}, "optim_wrapper.type: 'OptimWraper' is not registered"),
         ({"optimizer": SGD, "constructor": "Custom"}, "optim_wrapper.constructor.type: 'Custom'"),
         (
             {"optimizer": SGD, "paramwise_cfg": {"norm_decay": 0.0}},
-            "paramwise_cfg.norm_decay: .* no such key",
+            "paramwise_cfg.norm_decay: unknown key",
         ),
         (
             {"optimizer": SGD, "paramwise_cfg": {"custom_keys": {"head": 0.1}}},
@@ -318,7 +318,7 @@ def test_a_custom_key_that_matches_nothing_is_named(logged: Logged) -> None:
         ("SGD", "expected a config or an OptimWrapper"),
         (
             {"generator": {"optimizer": SGD}, "critic": {"optimizer": SGD}},
-            r"optimizers by name \(generator, critic\), but no 'constructor'",
+            r"optimizers .* by name \(generator, critic\), .* 'constructor'",
         ),
     ],
 )
@@ -359,7 +359,7 @@ def test_what_is_built_already_passes_through() -> None:
     several = build_optim_wrapper(model, {"one": wrapper, "two": wrapper})
     assert isinstance(several, OptimWrapperDict)
     assert several["two"] is wrapper
-    with pytest.raises(ConfigError, match="already built takes no paramwise_cfg"):
+    with pytest.raises(ConfigError, match="paramwise_cfg .* already built"):
         build_optim_wrapper(model, {"optimizer": optimizer, "paramwise_cfg": {"norm_decay_mult": 0.0}})
 
 
@@ -413,7 +413,7 @@ def test_a_constructor_of_a_library() -> None:
     assert wrappers.get_lr() == {"conv.lr": [0.5], "head.lr": [0.2]}
 
 
-def test_a_subclass_of_a_library_overrides_add_params_and_may_take_keys_of_its_own() -> None:
+def test_a_subclass_of_a_library_overrides_add_params_and_may_have_other_keys() -> None:
     class HalfRates(DefaultOptimWrapperConstructor):
         def add_params(self, params: list[dict[str, Any]], module: nn.Module, **kwargs: Any) -> None:  # type: ignore[override]
             rates = {True: self.base_lr * self.paramwise_cfg["flat_rate"], False: self.base_lr}
@@ -488,7 +488,7 @@ def test_depths_of_torchvisions_backbones(name: str, count: int, depths: dict[st
     assert {key: rates[key] for key in depths} == {key: 0.1 * 0.5 ** (count - 1 - d) for key, d in depths.items()}
 
 
-def test_depths_that_a_backbone_tells() -> None:
+def test_depths_from_the_backbone() -> None:
     class Backbone(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -544,7 +544,7 @@ class Ordered(nn.Module):
 
 @pytest.mark.parametrize("paramwise_cfg", [{}, {"custom_keys": {"b": {"lr_mult": 0.1}}, "bias_lr_mult": 2.0}])
 def test_a_state_follows_modules_that_stand_in_another_order(paramwise_cfg: dict[str, Any]) -> None:
-    """Their weights are loaded by name; momenta and gathered gradients of the same shape must not be swapped."""
+    """Weights are loaded by name; momenta and accumulated gradients of the same shape must not be swapped."""
     cfg = {"optimizer": SGD, "paramwise_cfg": paramwise_cfg, "accumulative_counts": 2}
 
     def train(model: Any, wrapper: OptimWrapper, steps: int) -> None:

@@ -1,4 +1,4 @@
-"""Whole runs that are resumed with another optimizer, another schedule or another length."""
+"""Runs that are resumed with another optimizer, schedule or length."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ WARMUP = {"type": "LinearLR", "start_factor": 0.1, "by_epoch": False, "end": 4}
 
 
 class Values(Hook):
-    """Keeps learning rates and momenta of each step, and stops after so many of them."""
+    """Record learning rates and momenta of each step, and stop after ``stop`` iterations."""
 
     def __init__(self, stop: int | None = None) -> None:
         self.stop = stop
@@ -49,7 +49,7 @@ def test_another_optimizer_is_refused_before_the_first_step(tmp_path: Path) -> N
     run(tmp_path, stop=2)
     values = Values()
     runner = make_runner(tmp_path, [values], optim_wrapper=optimizer(type="AdamW", lr=0.1), resume=True)
-    with pytest.raises(CheckpointError, match="checkpoint is SGD and this run's is AdamW: resume with SGD, or start"):
+    with pytest.raises(CheckpointError, match="SGD, but .* is AdamW: resume with SGD, or start"):
         runner.train()
     assert values.seen == []
 
@@ -59,7 +59,7 @@ def test_a_schedule_that_was_taken_away_leaves_no_trace(tmp_path: Path) -> None:
     run(tmp_path, stop=2, param_scheduler=[WARMUP, momentum])
     values, runner = run(tmp_path, resume=True)
     assert values.seen == [(0.1, 0.9)] * 4
-    assert "param_scheduler for momentum: the checkpoint has LinearMomentum, this run has none" in log_of(runner)
+    assert "param_scheduler for momentum: the checkpoint has LinearMomentum, but this run has none" in log_of(runner)
     again, _ = run(tmp_path, resume=True, train_cfg={"by_epoch": True, "max_epochs": 4})
     assert again.seen == [(0.1, 0.9)] * 2
 
@@ -74,7 +74,7 @@ def test_a_schedule_of_another_class_takes_effect(tmp_path: Path) -> None:
 
 
 class Pair(Line):
-    """Two lines that are trained by an optimizer each."""
+    """Two lines with separate optimizers."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Schedulers: the numbers against closed forms and MMEngine's own, and what a resume makes of them."""
+"""Schedulers: values compared with closed forms and MMEngine, and resuming."""
 
 import inspect
 import io
@@ -58,7 +58,7 @@ def lrs(wrapper: OptimWrapper) -> list[float]:
 
 
 def curve(steps: int, make: Callable[[OptimWrapper], _ParamScheduler]) -> list[float]:
-    """Learning rates of one group from 0.1 on, the first one that after construction."""
+    """Return learning rates of one group, starting at 0.1, from construction on."""
     wrapper = make_wrapper(groups=1)
     scheduler = make(wrapper)
     values = []
@@ -156,7 +156,7 @@ def test_constant_factor_zero_comes_back() -> None:
         (lambda w: CosineAnnealingLR(w, eta_min=0.1, eta_min_ratio=0.1), "either eta_min or eta_min_ratio"),
         (
             lambda w: schedulers.CosineRestartLR(w, periods=[1, 2], eta_min=0),
-            "2 periods and 1 restart_weights",
+            "2 periods but 1 restart_weights",
         ),
         (lambda w: OneCycleLR(w, eta_max=1.0, total_steps=10, pct_start=2.0), "pct_start"),
         (lambda w: OneCycleLR(w, eta_max=[1.0] * 5, total_steps=10), "eta_max has 5 values"),
@@ -172,7 +172,7 @@ def test_settings_out_of_range_are_refused(make: Callable[[OptimWrapper], Any], 
 
 
 def test_one_cycle_refuses_steps_beyond_its_end() -> None:
-    with pytest.raises(ValueError, match="step 6 of a cycle of total_steps=5"):
+    with pytest.raises(ValueError, match="step 6 .* total_steps=5"):
         curve(8, lambda w: OneCycleLR(w, eta_max=0.5, total_steps=5))
 
 
@@ -210,8 +210,8 @@ def test_signature_and_help_name_every_argument() -> None:
         f": int, gamma: float = 0.1, *, begin: int = 0, end: int = {INF}, last_step: int = -1, by_epoch: bool = True, "
         "verbose: bool = False)"
     )
-    assert "Multiplies the learning rate by ``gamma``" in str(StepLR.__doc__)
-    assert "Multiplies the momentum by ``gamma``" in str(schedulers.StepMomentum.__doc__)
+    assert "Multiply the learning rate by ``gamma``" in str(StepLR.__doc__)
+    assert "Multiply the momentum by ``gamma``" in str(schedulers.StepMomentum.__doc__)
     for name, cls in list(PARAM_SCHEDULERS.module_dict.items()):
         if not cls.__module__.startswith("trainwright."):
             continue
@@ -221,11 +221,11 @@ def test_signature_and_help_name_every_argument() -> None:
             assert f"{argument}: " in str(cls.__doc__), (name, argument)
 
 
-# schedulers of one's own
+# custom schedulers
 
 
 class InverseSqrt(ParamScheduler):
-    """A closed form, with the checks that a beginner needs."""
+    """A scheduler in closed form, which reaches zero."""
 
     def __init__(self, optimizer: Any, param_name: str, scale: float = 2.0, **schedule: Unpack[Schedule]) -> None:
         self.scale = scale
@@ -356,7 +356,7 @@ def test_build_for_several_optimizers() -> None:
     )
     assert isinstance(own, dict)
     assert {name: type(own[name][0]) for name in own} == {"generator": StepLR, "critic": LinearLR}
-    with pytest.raises(ConfigError, match="param_scheduler: its names"):
+    with pytest.raises(ConfigError, match=r"param_scheduler: .*\['gen'\]"):
         build_param_scheduler({"gen": {"type": "StepLR", "step_size": 1}}, wrappers)
 
 
@@ -371,9 +371,9 @@ def test_build_for_several_optimizers() -> None:
         ),
         (
             {"type": "StepLR", "step_size": 1, "convert_to_iter_based": True},
-            "length of an epoch is not known",
+            "convert_to_iter_based: .* 'epoch_length'",
         ),
-        ("StepLR", "expected the config of a scheduler"),
+        ("StepLR", "param_scheduler.0: expected a scheduler config"),
     ],
 )
 def test_a_wrong_config_is_named_by_its_path(cfg: Any, message: str) -> None:
@@ -395,7 +395,9 @@ def test_every_scheduler_is_registered_for_lr_and_momentum() -> None:
 
 
 def test_schedules_beyond_the_end_are_found() -> None:
-    assert beyond_end({"type": "LinearLR", "begin": 12}, 12, None) == "it begins at 12, the run ends after 12 epochs"
+    assert (
+        beyond_end({"type": "LinearLR", "begin": 12}, 12, None) == "it begins at 12, but the run ends after 12 epochs"
+    )
     assert "all its milestones [30, 40]" in str(beyond_end({"type": "MultiStepLR", "milestones": [30, 40]}, 12, None))
     assert beyond_end({"type": "MultiStepLR", "milestones": [8, 40]}, 12, None) is None
     assert "iterations" in str(beyond_end({"type": "LinearLR", "begin": 500, "by_epoch": False}, 12, 400))
@@ -406,7 +408,7 @@ def test_schedules_beyond_the_end_are_found() -> None:
 
 
 def saved(state: Any) -> Any:
-    """What a checkpoint gives back."""
+    """Return a state after saving and loading it."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     buffer.seek(0)
@@ -520,7 +522,7 @@ def test_a_changed_one_cycle_takes_effect() -> None:
     assert second.advance(18) == Run(changed).advance(30)[12:]
 
 
-def test_what_changed_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_changed_settings() -> None:
     first = Run([{"type": "MultiStepLR", "milestones": [2]}])
     first.advance(11)
     second = Run([{"type": "MultiStepLR", "milestones": [2, 4]}])
@@ -560,7 +562,7 @@ def test_a_changed_schedule_with_a_plateau_keeps_the_value() -> None:
 
 
 def test_mmengines_states_load() -> None:
-    """Its schedulers save all their attributes; the counters are taken, the settings are the config's."""
+    """They contain all attributes; only the counters are restored."""
     reference = Run([{"type": "MultiStepLR", "milestones": [2, 5]}])
     whole = [row[0] for row in reference.advance(30)]
     first = Run([{"type": "MultiStepLR", "milestones": [2, 5]}])
@@ -626,7 +628,9 @@ def test_schedulers_added_or_taken_away_take_effect(stop: int, optimizer: str) -
 
 def test_another_number_of_schedulers_with_a_plateau_is_refused() -> None:
     run = Run([*CHAIN, {"type": "ReduceOnPlateauLR"}])
-    with pytest.raises(CheckpointError, match="checkpoint has LinearLR, .*, ReduceOnPlateauLR, this run has LinearLR"):
+    with pytest.raises(
+        CheckpointError, match="checkpoint has LinearLR, .*, ReduceOnPlateauLR, but this run has LinearLR"
+    ):
         resume_param_schedulers(Run(CHAIN[:1]).schedulers, run.state()[1])
 
 
@@ -654,7 +658,7 @@ def schedule(kind: str, name: str) -> list[dict[str, Any]]:
 
 
 def values_of(run: Run, name: str, steps: int) -> list[list[float]]:
-    """The values of all groups, base settings too, before each step."""
+    """Return the values of all groups, including base settings, before each step."""
     rows = []
     for _ in range(steps):
         rows.append([g["betas"][0] if name not in g else g[name] for g in run.wrapper.param_groups])
@@ -668,7 +672,7 @@ def values_of(run: Run, name: str, steps: int) -> list[list[float]]:
 def test_a_schedule_of_another_class_and_none_at_all_take_effect(
     name: str, optimizer: str, stop: int, named: bool
 ) -> None:
-    """Each schedule by each other: as if it had been there from the start, and nothing is left of the old one."""
+    """Replace each schedule by each other one: no trace of the old one remains."""
     kinds = ["none", *SCHEDULES, *(["OneCycle"] if name == "lr" else [])]
     expected = {kind: values_of(Run(schedule(kind, name), optimizer), name, 30) for kind in kinds}
     fresh = {kind: Run(schedule(kind, name), optimizer).wrapper.param_groups for kind in kinds}
@@ -676,7 +680,7 @@ def test_a_schedule_of_another_class_and_none_at_all_take_effect(
         first = Run(schedule(before, name), optimizer)
         first.advance(stop)
         state = first.state()
-        if not named:  # as our first versions saved it
+        if not named:  # as saved by first versions
             for scheduler_state in state[1]:
                 del scheduler_state["class_name"]
         for after in kinds:
@@ -711,7 +715,7 @@ def test_a_change_of_one_value_leaves_the_others_to_the_bit() -> None:
 
 
 def test_bounds_that_one_cycle_once_left_in_the_groups_do_not_survive() -> None:
-    """MMEngine's do, and ours did: the initial rate was that of the cycle."""
+    """MMEngine and first versions stored the initial rate of the cycle."""
     first = Run(schedule("OneCycle", "lr"))
     first.advance(6)
     state = first.state()
@@ -747,10 +751,9 @@ def test_schedulers_that_are_added_or_removed_are_named(monkeypatch: pytest.Monk
     second = Run(schedule("Poly", "lr"))
     second.wrapper.load_state_dict(first.state()[0])
     resume_param_schedulers(second.schedulers, first.state()[1])
-    rest = ". Values are those of a run with the present schedulers from the start"
-    assert lines == [
-        "param_scheduler for lr: the checkpoint has LinearLR, this run has PolyLR" + rest,
-        "param_scheduler for momentum: the checkpoint has StepMomentum, this run has none" + rest,
+    assert [line.partition(".")[0] for line in lines] == [
+        "param_scheduler for lr: the checkpoint has LinearLR, but this run has PolyLR",
+        "param_scheduler for momentum: the checkpoint has StepMomentum, but this run has none",
     ]
 
 
@@ -760,5 +763,5 @@ def test_a_bare_optimizer_can_be_scheduled() -> None:
     for _ in range(4):
         scheduler.step()
     assert optimizer.param_groups[0]["betas"] == (0.5, 0.99)
-    with pytest.raises(TypeError, match="needs an optimizer or its wrapper"):
+    with pytest.raises(TypeError, match="expected an optimizer or its wrapper"):
         StepLR(nn.Linear(1, 1), step_size=1)  # type: ignore[arg-type]

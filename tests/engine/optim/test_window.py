@@ -1,4 +1,4 @@
-"""Accumulation windows without an optimizer: which losses belong together."""
+"""Accumulation windows, without an optimizer."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from trainwright.engine.optim.window import AccumulationWindow
 
 
 def windows_of(window: AccumulationWindow, losses: int) -> list[tuple[int, int]]:
-    """The windows of so many losses: how many losses each has, and the divisor of the last one of them."""
+    """Count losses; return the number of losses in each window, and the divisor of its last loss."""
     found = []
     count = 0
     for _ in range(losses):

@@ -68,7 +68,7 @@ def through_file(state: Any) -> Any:
 
 
 def by_hand(data: list[Tensor], windows: list[int], clip: float | None = None, value: float | None = None) -> nn.Module:
-    """Trains with an update after each window; windows are numbers of batches."""
+    """Train with an update after each window; windows are numbers of batches."""
     model = make_model()
     optimizer = make_optimizer(model)
     remaining = list(data)
@@ -146,8 +146,8 @@ def test_nonfinite_gradients_raise_if_asked() -> None:
     [
         ({"max_nrom": 1.0}, "did you mean 'max_norm'"),
         ({"type": "norms", "max_norm": 1.0}, "must be 'norm' or 'value'"),
-        ({"norm_type": 2}, "clip_grad needs 'max_norm'"),
-        ({}, "clip_grad needs 'max_norm'"),
+        ({"norm_type": 2}, "clip_grad: 'max_norm'"),
+        ({}, "clip_grad: 'max_norm'"),
     ],
 )
 def test_wrong_clip_settings(clip_grad: dict[str, Any], message: str) -> None:
@@ -254,10 +254,10 @@ def test_settings_that_the_checkpoint_overrules_are_named() -> None:
     saved.param_groups[0].update(initial_lr=0.1, lr=0.003)
     own = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.05, fused=True)
     assert kept_settings(saved.state_dict()["param_groups"], own.param_groups) == [
-        "weight_decay=0.01 is kept, not 0.05 of the config"
+        "weight_decay=0.01 from the checkpoint overrides 0.05 from the config"
     ]
     own.param_groups[0]["lr"] = 0.2
-    assert "lr=0.1 is kept, not 0.2 of the config" in kept_settings(
+    assert "lr=0.1 from the checkpoint overrides 0.2 from the config" in kept_settings(
         saved.state_dict()["param_groups"], own.param_groups
     )
 
@@ -272,7 +272,7 @@ def test_the_implementation_is_the_configs_after_a_resume(monkeypatch: pytest.Mo
     wrapper = OptimWrapper(torch.optim.Adam(model.parameters(), lr=0.2, fused=True))
     wrapper.load_state_dict(old.state_dict())
     change = "fused: None -> True, foreach: True -> None"
-    assert lines == [f"optimizer: not the implementation of the checkpoint ({change}): the last bits may differ"]
+    assert len(lines) == 1 and change in lines[0]
     group = wrapper.param_groups[0]
     assert (group["fused"], group["foreach"], group["lr"]) == (True, None, 0.1)
     train(wrapper, model, batches(1))
@@ -310,7 +310,7 @@ def test_one_group_has_no_base_settings() -> None:
 
 
 class Syncing(nn.Linear):
-    """Counts the contexts in which gradients are not exchanged."""
+    """A layer that counts contexts without gradient synchronization."""
 
     quiet = 0
 
@@ -376,7 +376,7 @@ def test_several_wrappers_in_one() -> None:
     assert others["body"].inner_count == 1
     assert [name for name, _ in others.items()] == list(state)
     others.zero_grad()
-    with pytest.raises(CheckpointError, match="this run has"):
+    with pytest.raises(CheckpointError, match=r"\['body', 'head'\]"):
         others.load_state_dict({"body": state["body"]})
 
 
@@ -440,20 +440,20 @@ def test_a_run_that_is_continued_keeps_its_window_and_another_run_counts_from_it
 def test_several_wrappers_refuse_what_belongs_to_one(method: str) -> None:
     model, wrappers = make_dict()
     argument = model if method == "optim_context" else loss_of(model, batches(1)[0])
-    with pytest.raises(NotImplementedError, match=r"optim_wrapper\[name\], of body, head"):
+    with pytest.raises(NotImplementedError, match=r"optim_wrapper\[name\], one of body, head"):
         getattr(wrappers, method)(argument)
     with pytest.raises(NotImplementedError):
         wrappers.step()
-    with pytest.raises(NotImplementedError, match="accumulative_counts belongs to a single"):
+    with pytest.raises(NotImplementedError, match="accumulative_counts"):
         wrappers.accumulative_counts = 2
     with pytest.raises(KeyError, match="did you mean 'head'"):
         wrappers["haed"]
-    with pytest.raises(TypeError, match="takes optimizer wrappers"):
+    with pytest.raises(TypeError, match="expects optimizer wrappers"):
         OptimWrapperDict(body=make_optimizer(model))  # type: ignore[arg-type]
 
 
 def test_training_does_not_wait_for_the_device() -> None:
-    """No value is read back: with a tensor that refuses it, a clipped step works."""
+    """A clipped step works without reading any value from a tensor."""
 
     class Unreadable(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -466,7 +466,7 @@ def test_training_does_not_wait_for_the_device() -> None:
         train(wrapper, model, batches(4))
 
 
-# another optimizer than in the checkpoint
+# a different optimizer than in the checkpoint
 
 
 OPTIMIZER_CLASSES: list[Any] = [
@@ -498,7 +498,7 @@ if not ADAM_TELLS_ADAMW:
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("then", OPTIMIZER_CLASSES)
 def test_an_optimizer_of_another_class_is_refused(then: Any, named: bool) -> None:
-    """Also where the state does not name its class, as in those of MMEngine."""
+    """Also if the state does not contain the class name, as in MMEngine."""
     _, saved = trained_wrapper(then)
     state = through_file(saved.state_dict())
     if not named:
@@ -511,9 +511,7 @@ def test_an_optimizer_of_another_class_is_refused(then: Any, named: bool) -> Non
             wrapper.load_state_dict(state)
             train(wrapper, model, batches(1))
             continue
-        expected = (
-            f"checkpoint is {then.__name__} and this run's is {now.__name__}" if named else f"is not {now.__name__}"
-        )
+        expected = f"with {then.__name__}, but .* is {now.__name__}" if named else f"not saved with {now.__name__}"
         with pytest.raises(CheckpointError, match=expected) as caught:
             wrapper.load_state_dict(state)
         assert "start a new run from its weights (load_from, without resume)" in str(caught.value)
@@ -522,15 +520,15 @@ def test_an_optimizer_of_another_class_is_refused(then: Any, named: bool) -> Non
 def test_several_optimizers_and_one_are_not_confused() -> None:
     model, one = trained_wrapper(torch.optim.SGD)
     _, several = make_dict()
-    with pytest.raises(CheckpointError, match=r"several optimizers \(body, head\) and this run has one"):
+    with pytest.raises(CheckpointError, match=r"several optimizers \(body, head\)"):
         one.load_state_dict(several.state_dict())
-    with pytest.raises(CheckpointError, match=r"holds one optimizer, this run has \['body', 'head'\]"):
+    with pytest.raises(CheckpointError, match=r"one optimizer, .*\['body', 'head'\]"):
         several.load_state_dict(one.state_dict())
     others = OptimWrapperDict(
         body=OptimWrapper(torch.optim.Adam(model[0].parameters())),  # type: ignore[index]
         head=several["head"],
     )
-    with pytest.raises(CheckpointError, match=r"optim_wrapper.body: the optimizer of the checkpoint is SGD"):
+    with pytest.raises(CheckpointError, match="optim_wrapper.body: .* SGD"):
         others.load_state_dict(several.state_dict())
 
 
@@ -556,14 +554,14 @@ def test_several_optimizers_and_one_are_not_confused() -> None:
         (torch.optim.Rprop, "etas", (0.5, 1.2), (0.4, 1.1)),
     ],
 )
-def test_a_setting_of_the_checkpoint_is_kept_as_said(
+def test_a_setting_of_the_checkpoint_overrides_the_config_as_logged(
     optimizer_class: Any, setting: str, then: Any, now: Any, logged: list[str]
 ) -> None:
     model, saved = trained_wrapper(optimizer_class, **{setting: then})
     reference = copy.deepcopy(model)
     wrapper = OptimWrapper(optimizer_class(reference.parameters(), lr=0.01, **{setting: now}))
     wrapper.load_state_dict(through_file(saved.state_dict()))
-    assert logged == [f"optimizer: the checkpoint's {setting}={then} is kept, not {now} of the config"]
+    assert logged == [f"optimizer: {setting}={then} from the checkpoint overrides {now} from the config"]
     data = batches(4)[2:]
     train(saved, model, data)
     train(wrapper, reference, data)
@@ -598,7 +596,7 @@ def test_a_group_that_is_split_brings_the_base_settings_with_it() -> None:
 @pytest.mark.parametrize("stop", range(1, 12))
 @pytest.mark.parametrize(("before", "after"), [(6, 12), (6, 7), (9, 6), (12, 11), (11, 12), (6, 6)])
 def test_every_window_is_a_mean_also_where_the_end_of_the_run_was_moved(before: int, after: int, stop: int) -> None:
-    """A window that was cut and has another length now is divided by that alone."""
+    """An interrupted window with a new length is divided by the new length only."""
     if stop >= min(before, after):
         return
     data = batches(after)
@@ -639,7 +637,7 @@ def test_gathered_gradients_follow_their_parameters_into_other_groups() -> None:
 
 @pytest.mark.parametrize("stop", range(1, 9))
 def test_several_wrappers_resume_to_the_same_bits(stop: int) -> None:
-    """Mixed precision with an overflow, accumulation, clipping, and a parameter that is frozen at first."""
+    """Mixed precision with an overflow, accumulation, clipping, and an initially frozen parameter."""
 
     def make(model: Any) -> OptimWrapperDict:
         model[0].bias.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The backends write what they are given, each in its own way."""
+"""The visualization backends."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_scalars_are_valid_json_whatever_their_values(tmp_path: Path) -> None:
+def test_scalars_are_valid_json_with_any_value(tmp_path: Path) -> None:
     nan, inf = float("nan"), float("inf")
     backend = LocalVisBackend(str(tmp_path))
     backend.add_scalar("loss", torch.tensor(nan))
@@ -59,7 +59,7 @@ def test_nothing_is_created_before_something_is_written(tmp_path: Path) -> None:
 def test_local_scalars(tmp_path: Path) -> None:
     backend = LocalVisBackend(str(tmp_path))
     backend.add_scalar("acc", torch.tensor(0.5), step=3)
-    assert json_lines(tmp_path / "scalars.json") == [{"acc": 0.5, "step": 3}]  # there at once
+    assert json_lines(tmp_path / "scalars.json") == [{"acc": 0.5, "step": 3}]  # already flushed
     backend.add_scalars({"loss": np.float32(0.25), "names": ("a", "b"), "when": Path("x")}, step=4)
     backend.add_scalars({"loss": float("inf"), "step": 9}, step=4, file_path="run.json")
     assert json_lines(tmp_path / "scalars.json")[1:] == [
@@ -73,7 +73,7 @@ def test_local_scalars(tmp_path: Path) -> None:
         backend.add_scalars({}, file_path="run.txt")
 
 
-def test_local_goes_on_after_close(tmp_path: Path) -> None:
+def test_local_continues_after_close(tmp_path: Path) -> None:
     backend = LocalVisBackend(str(tmp_path))
     for step in range(2):
         backend.add_scalar("acc", 1, step)

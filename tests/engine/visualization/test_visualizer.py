@@ -1,4 +1,4 @@
-"""The visualizer draws pixels where they belong, and hands everything to its backends."""
+"""Drawing pixels, and writing to backends."""
 
 import json
 import subprocess
@@ -33,11 +33,11 @@ def test_image() -> None:
     visualizer = Visualizer()
     with pytest.raises(ValueError, match="call set_image"):
         visualizer.get_image()
-    grey = np.arange(6).reshape(2, 3)
-    visualizer.set_image(grey)
+    gray = np.arange(6).reshape(2, 3)
+    visualizer.set_image(gray)
     assert (visualizer.height, visualizer.width) == (2, 3)
     image = visualizer.get_image()
-    assert image.dtype == np.uint8 and image.shape == (2, 3, 3) and (image == grey[..., None]).all()
+    assert image.dtype == np.uint8 and image.shape == (2, 3, 3) and (image == gray[..., None]).all()
     with pytest.raises(ValueError, match="not \\(2, 3, 4\\)"):
         visualizer.set_image(np.zeros((2, 3, 4)))
 
@@ -57,9 +57,9 @@ def test_points() -> None:
     for marker in ("s", "+", "x"):
         visualizer.draw_points(torch.tensor([50, 30]), "g", marker)
         assert pixel(visualizer, 50, 30) == GREEN
-    with pytest.raises(ValueError, match="no marker '\\?'"):
+    with pytest.raises(ValueError, match="unknown marker '\\?'"):
         visualizer.draw_points(positions, marker="?")
-    with pytest.raises(ValueError, match="2 things to draw, but 3 colors"):
+    with pytest.raises(ValueError, match="colors, or 2, but got 3"):
         visualizer.draw_points(positions, colors=["r", "g", "b"])
 
 
@@ -73,7 +73,7 @@ def test_lines() -> None:
     assert drawn[:8] == [True] * 8 and not any(drawn[10:12]) and drawn[15]
     with pytest.raises(ValueError, match="differ in shape"):
         visualizer.draw_lines(torch.zeros(1, 2), torch.zeros(2, 2))
-    with pytest.raises(ValueError, match="no line style '~'"):
+    with pytest.raises(ValueError, match="unknown line style '~'"):
         visualizer.draw_lines(torch.tensor([0, 59]), torch.tensor([20, 20]), line_styles="~")
 
 
@@ -89,7 +89,7 @@ def test_boxes_polygons_and_circles() -> None:
     assert pixel(visualizer, 18, 28) == GREEN and pixel(visualizer, 7, 33) == WHITE
     assert pixel(visualizer, 45, 30) == pytest.approx((127, 127, 255), abs=1)
     assert pixel(visualizer, 53, 30) == WHITE
-    with pytest.raises(ValueError, match=r"boxes are \(N, 4\)"):
+    with pytest.raises(ValueError, match=r"bboxes must be \(N, 4\)"):
         visualizer.draw_bboxes(torch.zeros(2, 3))
 
 
@@ -112,7 +112,7 @@ def test_texts() -> None:
     )
     marks = (visualizer.get_image() != 255).any(-1)
     assert marks[40:56, 80:96].any() and marks[20:40, 40:60].any() and not marks[:, 97:].any()
-    with pytest.raises(ValueError, match="no alignment 'above'"):
+    with pytest.raises(ValueError, match="unknown alignment 'above'"):
         visualizer.draw_texts("a", torch.tensor([1, 1]), vertical_alignments="above")
 
 
@@ -136,9 +136,9 @@ def test_colors(color: str | tuple[int, int, int], expected: tuple[int, int, int
     assert pixel(visualizer, 5, 5) == expected
 
 
-@pytest.mark.parametrize("color", ["no colour", (0, 0), (0, 0, 256)])
-def test_what_is_no_color(color: str | tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="colour"):
+@pytest.mark.parametrize("color", ["unknown", (0, 0), (0, 0, 256)])
+def test_invalid_colors(color: str | tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="color"):
         Visualizer(image=blank()).draw_points(torch.tensor([1, 1]), color)  # type: ignore[arg-type]
 
 
@@ -188,7 +188,7 @@ def test_backends(tmp_path: Path) -> None:
         lines = [json.loads(line) for line in (folder / "scalars.json").read_text().splitlines()]
         assert lines == [{"acc": 0.5, "step": 1}, {"loss": 0.25, "step": 2}]
         assert (folder / "run.json").exists() and (folder / "vis_image" / "cat_3.png").exists()
-    with pytest.raises(ValueError, match="two backends are called 'LocalVisBackend'"):
+    with pytest.raises(ValueError, match="two backends .* 'LocalVisBackend'"):
         Visualizer(vis_backends=[configs[0], configs[0]], save_dir=str(tmp_path))
 
 
@@ -213,16 +213,16 @@ def test_classified_sample(tmp_path: Path) -> None:
     visualizer = Visualizer(vis_backends={"type": "LocalVisBackend"}, save_dir=str(tmp_path))
     visualizer.dataset_meta = {"classes": ("cat", "dog")}
     sample = DataSample(gt_label=torch.tensor(1), pred_label=torch.tensor([0]), pred_score=torch.tensor([0.75, 0.25]))
-    grey = np.full((28, 28), 200)
-    visualizer.add_datasample("both", grey, sample, step=2)
+    gray = np.full((28, 28), 200)
+    visualizer.add_datasample("both", gray, sample, step=2)
     both = picture(tmp_path, "both_2.png")
     assert both.shape == (224, 448, 3)
     left, right = both[:, :224], both[:, 224:]
     assert (left != 200).any() and (right != 200).any() and (left != right).any()
     assert (both[100:] == 200).all()
-    visualizer.add_datasample("gt", grey, sample, draw_pred=False)
+    visualizer.add_datasample("gt", gray, sample, draw_pred=False)
     np.testing.assert_array_equal(picture(tmp_path, "gt_0.png"), left)
-    visualizer.add_datasample("none", grey, sample, draw_gt=False, draw_pred=False)
+    visualizer.add_datasample("none", gray, sample, draw_gt=False, draw_pred=False)
     assert (picture(tmp_path, "none_0.png") == 200).all()
 
 
@@ -251,12 +251,12 @@ def test_sample_with_instances(tmp_path: Path) -> None:
     assert drawn[149, 20].tolist() == [255, 0, 0]  # the edge of the box
     assert drawn[145, 25].tolist() == [255, 128, 128]  # the mask
     assert (drawn[107:114, 27:34] == RED).all(-1).any()  # a keypoint
-    assert (drawn[:, 150:] == 255).all()  # too low a score
+    assert (drawn[:, 150:] == 255).all()  # score below the threshold
     visualizer.add_datasample("y", blank(240, 300), sample, pred_score_thr=0.05)
     assert (visualizer.get_image()[:, 150:] != 255).any()
 
 
-def test_keypoints_that_are_not_sure_are_left_out() -> None:
+def test_keypoints_below_the_threshold_are_left_out() -> None:
     visualizer = Visualizer()
     instances = InstanceData(
         keypoints=torch.tensor([[[40.0, 120], [200, 120]]]), keypoint_scores=torch.tensor([[0.9, 0.1]])
@@ -279,7 +279,7 @@ def test_sample_without_instances_above_the_threshold() -> None:
     assert (visualizer.get_image() == 255).all()
 
 
-def test_sample_with_classes_of_pixels() -> None:
+def test_sample_with_a_segmentation_map() -> None:
     visualizer = Visualizer()
     visualizer.dataset_meta = {"classes": ("road", "car"), "palette": [[0, 0, 0], [255, 0, 0]]}
     labels = torch.zeros(1, 112, 112, dtype=torch.int64)
@@ -291,7 +291,7 @@ def test_sample_with_classes_of_pixels() -> None:
     assert pixel(visualizer, 10, 10) == (128, 128, 128)
 
 
-def test_classes_of_pixels_are_named_and_may_have_another_size_than_the_image() -> None:
+def test_segmentation_maps_have_class_names_and_may_differ_in_size_from_the_image() -> None:
     visualizer = Visualizer()
     visualizer.dataset_meta = {"classes": ("no",), "seg_classes": ("sky", "sea"), "palette": [(0, 0, 0), (0, 0, 255)]}
     labels = torch.zeros(1, 8, 16, dtype=torch.int64)
@@ -313,7 +313,7 @@ def test_show_without_display(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_current_instance() -> None:
     class Mine(Visualizer):
-        """A visualizer of a library on top."""
+        """A visualizer of a downstream library."""
 
     mine = Mine("mine")
     with Visualizer.set_current(mine):
@@ -330,7 +330,7 @@ def test_importing_it_imports_no_image_library() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_settings_of_mmengine_that_change_nothing_give_a_warning(tmp_path: Path) -> None:
+def test_settings_of_mmengine_without_effect_log_a_warning(tmp_path: Path) -> None:
     logger = MMLogger("unused settings", log_file=tmp_path / "a.log")
     with MMLogger.set_current(logger):
         visualizer = Visualizer(fig_save_cfg=dict(dpi=300), save_dir=str(tmp_path), image=np.zeros((4, 4, 3), np.uint8))
@@ -338,5 +338,5 @@ def test_settings_of_mmengine_that_change_nothing_give_a_warning(tmp_path: Path)
         Visualizer(fig_save_cfg=dict(dpi=300))
         visualizer.show()
     text = (tmp_path / "a.log").read_text()
-    assert text.count("changes nothing") == 3
+    assert text.count("has no effect") == 3
     assert all(word in text for word in ("fig_save_cfg={'dpi': 300}", "wait_time=1.0", "backend='cv2'"))

@@ -12,6 +12,7 @@ from zipfile import ZipFile
 
 import pytest
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("engine", "models", "datasets", "hooks", "configs", "tools")
 GUARDED = ("engine", "models", "datasets", "hooks")

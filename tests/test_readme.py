@@ -8,6 +8,7 @@ import pytest
 from forked import trainwright
 from PIL import Image
 
+pytestmark = pytest.mark.long
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line.strip().partition("#")[0] for line in README.splitlines() if line.startswith("    trainwright ")]

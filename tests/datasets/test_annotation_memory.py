@@ -11,6 +11,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks/annotations.py"
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux")
+@pytest.mark.long
 def test_workers_take_little_memory_for_annotations() -> None:
     """Run a small benchmark; annotations as objects are copied, which shows that the measurement detects copies."""
     command = [sys.executable, str(BENCHMARK), "--annotations", "20000", "--workers", "2", "--objects", "--json"]

@@ -121,6 +121,7 @@ def test_images_without_labels(root):
     assert dataset.get_data_info(1)["img_path"] == f"{root}/train/with space.png"
 
 
+@pytest.mark.long
 def test_imagenet(root):
     (root / "val.txt").write_text("cat/3.png 65\n")
     dataset = ImageNet(root, "val", "val.txt")

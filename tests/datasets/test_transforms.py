@@ -108,6 +108,7 @@ def test_a_whole_pipeline(sample):
     assert packed["data_samples"].gt_label.item() == 2
 
 
+@pytest.mark.long
 def test_a_name_is_enough_to_find_a_transform():
     code = (
         "from trainwright.engine.registry import TRANSFORMS;"

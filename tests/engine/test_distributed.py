@@ -9,6 +9,7 @@ from distributed_workers import collectives, run_processes
 from trainwright.engine import distributed as d
 
 
+@pytest.mark.long
 def test_two_processes(tmp_path: Path):
     first, second = run_processes(collectives, str(tmp_path / "shared"))
     assert first["info"] == (0, 2) and second["info"] == (1, 2)

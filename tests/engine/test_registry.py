@@ -190,6 +190,7 @@ class TestAUsersNameThatTheLibraryHas:
             animals.register_module("Lion", module=float)
 
 
+@pytest.mark.long
 def test_a_users_metric_named_as_ours_leaves_check_working() -> None:
     """A typo anywhere makes the suggestion import ours."""
     code = """

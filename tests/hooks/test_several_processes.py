@@ -8,6 +8,8 @@ import torch
 from distributed_workers import run_processes
 from tiny_runs import files_in, runs_in_several_processes
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -580,6 +580,7 @@ def test_annotations_in_another_size_than_they_are_measured_or_trained_in(fcos: 
         fcos([torch.rand(3, 24, 24)], [made], mode="loss")
 
 
+@pytest.mark.long
 def test_several_processes_give_what_one_gives() -> None:
     samples = samples_of_a_metric()
     metrics = [dict(type="CocoMetric", metric=["bbox", "segm"]), dict(type="VOCMetric")]
@@ -630,6 +631,7 @@ def short(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_path: Path) -> None:
     changes = short(**{
         "train_dataloader.dataset.num_samples": 480, "max_epochs": 3, "train_cfg.max_epochs": 3,
@@ -647,6 +649,7 @@ def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_pa
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
 
 
+@pytest.mark.long
 def test_a_short_training_of_masks_learns_and_its_checkpoint_predicts(tmp_path: Path) -> None:
     changes = short(**{
         "train_dataloader.dataset.num_samples": 320, "max_epochs": 3, "train_cfg.max_epochs": 3,
@@ -670,6 +673,7 @@ def test_a_short_training_of_masks_learns_and_its_checkpoint_predicts(tmp_path: 
         ("instance_segmentation/mask_rcnn_resnet50_fpn_coco.py", "coco/segm_mAP"),
     ],
 )
+@pytest.mark.long
 def test_the_configs_for_coco_run_on_files_of_its_form(tmp_path: Path, name: str, metric: str) -> None:
     write_coco_shapes(tmp_path / "coco")
     changes: dict[str, Any] = {
@@ -692,6 +696,7 @@ def test_the_configs_for_coco_run_on_files_of_its_form(tmp_path: Path, name: str
     assert 0 <= results[metric] < 0.5
 
 
+@pytest.mark.long
 def test_resuming_in_the_middle_of_an_epoch_is_bit_identical(tmp_path: Path) -> None:
     write_coco_shapes(tmp_path / "coco", numbers=(7, 1))
     pipeline = [

@@ -68,6 +68,7 @@ def test_mistakes_are_named() -> None:
         KNNClassifier(dict(type="LeNet"), memory={}, k=0)
 
 
+@pytest.mark.long
 def test_several_processes_have_the_features_of_one() -> None:
     features, labels = torch.rand(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1])
     expected = [F.normalize(features, dim=1).tolist(), labels.tolist()]
@@ -111,6 +112,7 @@ def run(name: str, work_dir: Path, **changes: Any) -> Runner:
     return Runner.from_cfg(cfg)
 
 
+@pytest.mark.long
 def test_shipped_configs_judge_the_features_of_a_short_training(tmp_path: Path) -> None:
     short = {"train_dataloader.num_batch_per_epoch": 40, "train_cfg.max_epochs": 1}
     short |= {f"{split}_dataloader.num_batch_per_epoch": 1 for split in ("val", "test")}

@@ -248,6 +248,7 @@ def test_other_thresholds_and_topk_have_separate_names() -> None:
         Evaluator(MultiLabelMetric()).process([DataSample(gt_score=TRUTH[0])])
 
 
+@pytest.mark.long
 def test_several_processes_give_what_one_gives() -> None:
     generator = torch.Generator().manual_seed(0)
     scores, truth = torch.rand(7, 3, generator=generator), (torch.rand(7, 3, generator=generator) < 0.5).float()
@@ -266,6 +267,7 @@ def train(work_dir: Path, **changes: Any) -> dict[str, float]:
     return runner.test()
 
 
+@pytest.mark.long
 def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_path: Path) -> None:
     changes: dict[str, Any] = {
         "train_cfg.max_epochs": 4, "train_cfg.val_interval": 4, "param_scheduler.total_steps": 4,

@@ -81,6 +81,7 @@ def train(work_dir: Path, **changes: Any) -> dict[str, float]:
     return runner.test()
 
 
+@pytest.mark.long
 def test_a_short_training_learns_both_tasks(tmp_path: Path) -> None:
     changes = {
         "model.backbone.base_channels": 8, "model.backbone.depth": 3, "model.heads.segmentation.in_channels": (8, 32),

@@ -367,6 +367,7 @@ def test_nothing_predicted_is_a_score_of_zero() -> None:
     assert evaluate(CocoKeypointMetric(), [nothing], META)["coco/keypoints_mAP"] == 0
 
 
+@pytest.mark.long
 def test_several_processes_give_what_one_gives() -> None:
     pytest.importorskip("pycocotools")
     generator = torch.Generator().manual_seed(0)
@@ -404,6 +405,7 @@ SHORT = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_path: Path) -> None:
     hooks = [dict(type="VisualizationHook", max_images=2)]
     visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
@@ -452,6 +454,7 @@ def test_any_backbone_of_torchvision() -> None:
         assert model(torch.rand(1, 3, 32, 32)).shape[1] == 2
 
 
+@pytest.mark.long
 def test_keypoint_rcnn_overfits_two_images() -> None:
     """Training to generalize takes minutes: see the slow test."""
     pytest.importorskip("pycocotools")
@@ -477,6 +480,7 @@ def test_keypoint_rcnn_overfits_two_images() -> None:
 
 
 @pytest.mark.parametrize("name", ["simple_baseline_resnet50_coco", "keypoint_rcnn_resnet50_fpn_coco"])
+@pytest.mark.long
 def test_the_configs_for_coco_run_on_files_of_its_form(tmp_path: Path, name: str) -> None:
     pytest.importorskip("pycocotools")
     names, generator = CocoKeypointDataset.METAINFO["keypoints"], np.random.default_rng(0)

@@ -29,6 +29,7 @@ SHORT = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_modern_recipe_learns_and_a_resume_is_exact(tmp_path: Path) -> None:
     whole = runner("lenet_modern_fashion_mnist.py", tmp_path / "whole", **SHORT)
     whole.train()
@@ -95,6 +96,7 @@ WARM_UP = {"param_scheduler.0.end": 1, "param_scheduler.1.begin": 1}
         ),
     ],
 )  # fmt: skip
+@pytest.mark.long
 def test_recipes_of_real_data_train_on_a_handful_of_files(
     name: str, changes: dict[str, Any], metric: str, files: Path, tmp_path: Path
 ) -> None:

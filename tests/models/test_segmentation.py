@@ -408,6 +408,7 @@ def test_mistakes_of_the_metric() -> None:
         evaluator.process([DataSample(pred_sem_seg=PixelData(sem_seg=torch.zeros(1, 1, 1)))])
 
 
+@pytest.mark.long
 def test_several_processes_give_what_one_gives() -> None:
     truth, guess = classes(5, 6, 6, seed=1), classes(5, 6, 6, seed=2)
     truth[0, 0] = 255
@@ -426,6 +427,7 @@ def train(name: str, work_dir: Path, **changes: Any) -> dict[str, float]:
     return runner.test()
 
 
+@pytest.mark.long
 def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_path: Path) -> None:
     changes = {
         "model.network.base_channels": 8, "model.network.depth": 3, "max_epochs": 2, "train_cfg.max_epochs": 2,

@@ -199,6 +199,7 @@ SHORT = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     av = pytest.importorskip("av")
     results = train("video/c3d_moving_shapes.py", tmp_path, **SHORT)

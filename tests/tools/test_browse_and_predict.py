@@ -145,6 +145,7 @@ test_dataloader = val_dataloader
 """
 
 
+@pytest.mark.long
 def test_boxes_and_masks_are_browsed_and_predicted(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_coco_shapes(Path("coco"))
     Path("detector.py").write_text(DETECTOR)

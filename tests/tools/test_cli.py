@@ -168,6 +168,7 @@ def test_the_scripts_run_the_command(script: str, in_tmp: Path) -> None:
         (signal.SIGTERM, 143, 3.0),
     ],
 )
+@pytest.mark.long
 def test_a_signal_ends_the_run_cleanly_and_it_can_be_resumed(
     config: Path, in_tmp: Path, number: int, status: int, in_val: float
 ) -> None:
@@ -202,6 +203,7 @@ def test_a_signal_ends_the_run_cleanly_and_it_can_be_resumed(
 
 
 @pytest.mark.parametrize(("encoding", "mistaken"), [("ascii", "check"), ("cp1252", "train")])
+@pytest.mark.long
 def test_consoles_that_do_not_support_all_characters(in_tmp: Path, encoding: str, mistaken: str) -> None:
     (in_tmp / "c.py").write_text("classes = ['猫', '→', 'ž']\nmodel = dict(type='LeNét')\n", encoding="utf-8")
     environment = {

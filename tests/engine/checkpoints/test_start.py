@@ -280,6 +280,7 @@ PRETRAINED = dict(
 
 
 @pytest.mark.parametrize("kind", PRETRAINED)
+@pytest.mark.long
 def test_pretrained_weights_are_downloaded_only_if_missing_from_the_checkpoint(kind: str, offline: list[str]) -> None:
     from trainwright.engine.run.model_setup import build_model, initialize_model
 

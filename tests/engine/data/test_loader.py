@@ -156,6 +156,7 @@ def test_a_sample_that_fails_in_a_worker_is_named() -> None:
         list(loader)
 
 
+@pytest.mark.long
 def test_num_batch_per_epoch_keeps_the_first_samples() -> None:
     loader = build(num_batch_per_epoch=2)
     assert len(loader) == 2
@@ -310,6 +311,7 @@ def test_a_bad_sample_counts_once_however_often_it_is_repeated(tmp_path: Path, c
 
 
 @pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.long
 def test_the_limit_of_bad_samples_is_that_of_the_whole_run(tmp_path: Path, workers: int) -> None:
     loader = dict(num_workers=workers)
     whole = skip(tmp_path / "whole", Bad([1, 8]), 2, loader=loader)

@@ -4,8 +4,11 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from distributed_workers import evaluate_cases, evaluated_samples, run_processes
+
+pytestmark = pytest.mark.long
 
 METRICS: list[dict[str, Any]] = [
     {"type": "Accuracy", "topk": (1, 2, 3)},

@@ -36,6 +36,7 @@ def cut_and_go_on(folder: Path, train_cfg: dict[str, Any], done: int, before: in
 
 
 @pytest.mark.parametrize(("before", "after"), [(4, 2), (2, 4), (4, 6), (3, 4)])
+@pytest.mark.long
 def test_an_epoch_goes_on_with_the_sample_that_is_due_in_batches_of_another_size(
     tmp_path: Path, before: int, after: int
 ) -> None:
@@ -125,6 +126,7 @@ class NoLength(StreamWithState):
 @pytest.mark.parametrize("persistent", [False, True])
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("cut", [1, 3, 7, 8, 11])
+@pytest.mark.long
 def test_a_stream_with_state_goes_on_where_it_was(tmp_path: Path, workers: int, cut: int, persistent: bool) -> None:
     if persistent and not workers:
         pytest.skip("there are no workers")

@@ -93,6 +93,7 @@ def test_a_stream_resumed_at_an_end_begins_the_next_epoch(
 @pytest.mark.parametrize("persistent", [False, True])
 @pytest.mark.parametrize("by_epoch", [False, True])
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.long
 def test_with_workers_too(tmp_path: Path, workers: int, persistent: bool, by_epoch: bool) -> None:
     """Two workers produce four batches from ten samples, but the length of the loader is three."""
 

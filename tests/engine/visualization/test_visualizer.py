@@ -321,6 +321,7 @@ def test_current_instance() -> None:
         assert Visualizer.get_instance("mine") is mine
 
 
+@pytest.mark.long
 def test_importing_it_imports_no_image_library() -> None:
     code = (
         "import sys, trainwright.engine.visualization.visualizer as v; v.Visualizer();"

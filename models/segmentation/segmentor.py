@@ -183,8 +183,8 @@ def _window_size_and_stride(test_cfg: Mapping[str, Any]) -> tuple[tuple[int, int
         raise ConfigError("test_cfg.mode", f"must be 'whole' or 'slide', not {mode!r}")
     required = ("crop_size", "stride") if mode == "slide" else ()
     if settings.keys() != set(required):
-        expected = " and ".join(required) or "no other options"
-        raise ConfigError("test_cfg", f"mode {mode!r} requires {expected}, not {settings}")
+        expected = "requires crop_size and stride" if required else "accepts no other options"
+        raise ConfigError("test_cfg", f"mode {mode!r} {expected}, not {settings}")
     if not required:
         return None
     (height, width), (down, right) = (_pair(settings[name]) for name in required)

@@ -203,9 +203,9 @@ def test_modes_and_mistaken_arguments(estimator: TopdownPoseEstimator) -> None:
         estimator(torch.rand(1, 3, 24, 16), mode="train")
     parts = dict(backbone=torch.nn.Identity(), head=torch.nn.Identity())
     for settings, message in (
-        (dict(test_cfg=dict(flip_test=True)), "which keypoints a mirror swaps"),
+        (dict(test_cfg=dict(flip_test=True)), "flip_indices: required"),
         (dict(test_cfg=dict(flip=True)), "test_cfg.flip"),
-        (dict(flip_indices=(0, 2)), "must name each keypoint once"),
+        (dict(flip_indices=(0, 2)), "flip_indices: must contain each index once"),
     ):
         with pytest.raises(ConfigError, match=message):
             TopdownPoseEstimator(**parts, **settings)

@@ -306,8 +306,8 @@ def test_sliding_and_whole_inference_by_config() -> None:
     ("test_cfg", "message"),
     [
         (dict(mode="slid"), "must be 'whole' or 'slide'"),
-        (dict(mode="slide", crop_size=8), "takes crop_size and stride"),
-        (dict(mode="whole", stride=8), "takes nothing else"),
+        (dict(mode="slide", crop_size=8), "requires crop_size and stride"),
+        (dict(mode="whole", stride=8), "no other options"),
         (dict(mode="slide", crop_size=(8, 8), stride=(9, 8)), "must be from 1 to crop_size"),
     ],
 )

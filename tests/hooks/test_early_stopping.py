@@ -155,7 +155,7 @@ def test_a_missing_metric_is_an_error_only_if_strict(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"monitor": "acc", "rule": "bigger"}, "'bigger' is no rule"),
+        ({"monitor": "acc", "rule": "bigger"}, "rule: .*'bigger'"),
         ({"monitor": "acc", "stop_when": "some"}, "is 'all' or 'any'"),
         ({"monitor": "acc", "patience": 0}, "at least 1"),
         ({"monitor": "acc", "min_delta": -1}, "must not be negative"),

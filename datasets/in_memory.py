@@ -112,7 +112,7 @@ class InMemoryDataset(BaseDataset):
 
     @force_full_init
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Return the label of a sample, as a list."""
+        """Return the label of a sample as a list."""
         return [int(self.labels[idx])]
 
     @force_full_init

@@ -20,7 +20,7 @@ class GetBBoxCenterScale:
     is stored as ``bbox``.
 
     Args:
-        padding: size of the crop relative to the box; values below 1 cut the box.
+        padding: size of the crop relative to the box; values below 1 crop the box itself.
 
     Raises:
         ValueError: ``padding`` is not positive.

@@ -230,7 +230,7 @@ def test_three_crops_of_each_frame() -> None:
     assert tall["img"][:, 0, 0, 0].tolist() == [0, 0, 3, 3, 6, 6]
 
 
-def test_all_frames_are_treated_alike(tmp_path: Path) -> None:
+def test_all_frames_are_transformed_alike(tmp_path: Path) -> None:
     one = torch.rand(3, 20, 30)
     sample = {"img": tv_tensors.Video(one.expand(5, 3, 20, 30).clone())}
     steps = [

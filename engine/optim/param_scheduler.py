@@ -50,10 +50,10 @@ class ParamScheduler:
 
     Example:
         >>> @PARAM_SCHEDULERS.register_module()
-        ... class InverseSqrtLR(LRSchedulerMixin, ParamScheduler):
-        ...     def __init__(self, optimizer, param_name, scale: float, **schedule: Unpack[Schedule]):
+        ... class InverseSqrtLR(ParamScheduler):
+        ...     def __init__(self, optimizer, scale: float, **schedule: Unpack[Schedule]) -> None:
         ...         self.scale = scale
-        ...         super().__init__(optimizer, param_name, **schedule)
+        ...         super().__init__(optimizer, "lr", **schedule)
         ...
         ...     def _get_factor(self, step: int) -> float:
         ...         return (1 + step / self.scale) ** -0.5

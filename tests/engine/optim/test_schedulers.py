@@ -4,6 +4,7 @@ import inspect
 import io
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -251,6 +252,16 @@ def test_a_closed_form_is_that_of_the_initial_value_and_chains() -> None:
         for scheduler in chain:
             scheduler.step()
     assert values == pytest.approx([value * 0.5 ** (t // 2) for t, value in enumerate(expected[:6])])
+
+
+def test_the_example_in_the_docstring(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "\n".join(re.findall(r"^ +(?:>>>|\.\.\.) ?(.*)$", str(ParamScheduler.__doc__), re.MULTILINE))
+    monkeypatch.setattr(PARAM_SCHEDULERS, "_module_dict", dict(PARAM_SCHEDULERS.module_dict))
+    namespace: dict[str, Any] = dict(globals(), __name__="example")
+    exec(code, namespace)
+    assert curve(
+        4, lambda wrapper: PARAM_SCHEDULERS.build(dict(type="InverseSqrtLR", scale=4.0), optimizer=wrapper)
+    ) == (pytest.approx([0.1 * (1 + t / 4) ** -0.5 for t in range(4)]))
 
 
 def test_a_scheduler_without_a_rule_or_with_too_few_values_is_refused() -> None:

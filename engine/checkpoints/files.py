@@ -67,8 +67,9 @@ def _replacing(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(target)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
     sync_folder(target.parent)
 
 
@@ -123,6 +124,7 @@ def link_checkpoint(source: Path, target: Path) -> None:
             shutil.copy2(source, temporary)
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
+    temporary.unlink(missing_ok=True)  # left by the rename if the target was already a link to the source
 
 
 def write_last_checkpoint(work_dir: str | os.PathLike[str], name: str | os.PathLike[str]) -> None:

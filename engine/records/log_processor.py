@@ -102,7 +102,6 @@ class LogProcessor:
         runtime_info = runner.message_hub.runtime_info.items()
         infos = {_bare(key, mode): value for key, value in runtime_info if key.startswith(f"{mode}/")}
         infos = self._with_prefix(infos, mode)
-        infos = self._with_prefix(infos, mode)
         times = {key: scalars.pop(key) for key in list(scalars) if _bare(key, mode) in ("time", "data_time")}
 
         kind = "Epoch" if self.by_epoch else "Iter"

@@ -26,7 +26,8 @@ from trainwright.engine.optim.constructor import (
 from trainwright.engine.optim.schedulers import beyond_end
 from trainwright.engine.parts import CHILD_REGISTRIES, NOT_PARTS, Key, Slot
 from trainwright.engine.registry import ROOT_REGISTRIES, Registry
-from trainwright.engine.run.hook import Hook, configured_hooks, excluded, has_state, same_name, unknown_default_hooks
+from trainwright.engine.run.hook import Hook, has_state
+from trainwright.engine.run.hook_list import configured_hooks, excluded, same_name, unknown_default_hooks
 from trainwright.engine.run.runner import Runner
 from trainwright.engine.signatures import mismatch, parameters_of
 

@@ -37,7 +37,8 @@ from trainwright.engine.run import resume, stop
 from trainwright.engine.run.assembly import build_loop, build_optimization, trains_by_epoch
 from trainwright.engine.run.environment import collect_env, setup_environment
 from trainwright.engine.run.eval_loops import TestLoop, ValLoop
-from trainwright.engine.run.hook import Hook, HookList, configured_hooks
+from trainwright.engine.run.hook import Hook
+from trainwright.engine.run.hook_list import HookList, configured_hooks
 from trainwright.engine.run.interrupt import raise_for_signal, stop_on_signals
 from trainwright.engine.run.model_setup import (
     build_model,

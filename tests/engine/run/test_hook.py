@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from trainwright.engine.errors import ConfigError, HookPointError
-from trainwright.engine.run.hook import DEFAULT_HOOKS, Hook, HookList, Priority, configured_hooks, get_priority
+from trainwright.engine.parts import DEFAULT_HOOKS
+from trainwright.engine.run.hook import Hook, Priority, get_priority
+from trainwright.engine.run.hook_list import HookList, configured_hooks
 from trainwright.engine.run.runner import Runner
 from trainwright.engine.run.state import RunState
 

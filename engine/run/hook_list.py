@@ -7,8 +7,10 @@ from typing import Any
 
 from trainwright.engine.building import origin_of
 from trainwright.engine.errors import ConfigError, Origin, did_you_mean
-from trainwright.engine.parts import DEFAULT_HOOKS
+from trainwright.engine.parts import DEFAULT_HOOKS, HOOK
+from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import Hook, Priority, get_priority, has_state
+from trainwright.engine.signatures import signature_of
 
 
 def unknown_default_hooks(default_hooks: Mapping[str, Any]) -> dict[str, ConfigError]:
@@ -56,6 +58,27 @@ def same_name(name: str, path: str, other: str, origin: Origin | None = None) ->
     message = f"a second hook named {name!r}{f' (the first is {other})' if other else ''}, and both have state"
     hint = "set name='...' in its config, or the attribute of the object: checkpoints store hook states by name"
     return ConfigError(path, message, hint, origin)
+
+
+def build_hook(cfg: Mapping[str, Any], path: str) -> Any:
+    """Build a hook from its config.
+
+    Args:
+        cfg: its config. ``name`` is passed to a constructor with an argument of that name, or else set afterwards.
+        path: dotted path of ``cfg``, for messages.
+    """
+    name = HOOK.read(cfg, "name")
+    if name is None:
+        return HOOK.build(cfg, path=path)
+    type_ = cfg.get("type")
+    component = HOOKS.get(type_) if isinstance(type_, str) else type_
+    signature = signature_of(component) if callable(component) else None
+    if signature is not None and "name" in signature.parameters:
+        return HOOK.build(cfg, path=path, name=name)
+    hook = HOOK.build(cfg, path=path)
+    if isinstance(hook, Hook):
+        hook.name = str(name)
+    return hook
 
 
 def excluded(path: str, hook: type[Hook], other: type[Hook]) -> ConfigError:

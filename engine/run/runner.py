@@ -20,7 +20,7 @@ from trainwright.engine.data.loader import build_dataloader, stop_workers
 from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
-from trainwright.engine.parts import EVALUATOR, HOOK, LOG_PROCESSOR, VISUALIZER, mismatched_parts, setting
+from trainwright.engine.parts import EVALUATOR, LOG_PROCESSOR, VISUALIZER, mismatched_parts, setting
 from trainwright.engine.random_streams import (
     StepSeeder,
     deterministic_algorithms,
@@ -32,13 +32,13 @@ from trainwright.engine.random_streams import (
 )
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.records.message_hub import MessageHub
-from trainwright.engine.registry import HOOKS, RUNNERS
+from trainwright.engine.registry import RUNNERS
 from trainwright.engine.run import resume, stop
 from trainwright.engine.run.assembly import build_loop, build_optimization, trains_by_epoch
 from trainwright.engine.run.environment import collect_env, setup_environment
 from trainwright.engine.run.eval_loops import TestLoop, ValLoop
 from trainwright.engine.run.hook import Hook
-from trainwright.engine.run.hook_list import HookList, configured_hooks
+from trainwright.engine.run.hook_list import HookList, build_hook, configured_hooks
 from trainwright.engine.run.interrupt import raise_for_signal, stop_on_signals
 from trainwright.engine.run.model_setup import (
     build_model,
@@ -51,7 +51,6 @@ from trainwright.engine.run.model_setup import (
 from trainwright.engine.run.state import RunState, active_run, in_run
 from trainwright.engine.run.train_loops import TrainLoop
 from trainwright.engine.run.work_dir import WorkDir
-from trainwright.engine.signatures import signature_of
 from trainwright.engine.visualization.visualizer import Visualizer
 
 Cfg = Mapping[str, Any]
@@ -372,12 +371,8 @@ class Runner:
         """
         if isinstance(hook, Mapping):
             priority = hook.get("priority", priority)
-            name = HOOK.read(hook, "name")
-            own = {"name": name} if name is not None and _takes_name(hook.get("type")) else {}
             with self._as_current():
-                hook = HOOK.build(hook, path=path, **own)
-            if name is not None and not own and isinstance(hook, Hook):
-                hook.name = str(name)
+                hook = build_hook(hook, path)
         if not isinstance(hook, Hook):
             raise ConfigError(
                 path or "custom_hooks",
@@ -550,10 +545,3 @@ class Runner:
             self.call_hook("before_run")
             self._set_up_weights()
             return loop.run()  # type: ignore[no-any-return]
-
-
-def _takes_name(type_: Any) -> bool:
-    """Return whether the constructor of a hook has an argument ``name``."""
-    hook_class = HOOKS.get(type_) if isinstance(type_, str) else type_
-    signature = signature_of(hook_class) if callable(hook_class) else None
-    return signature is not None and "name" in signature.parameters

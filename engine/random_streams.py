@@ -75,7 +75,7 @@ def preserve_generators() -> Iterator[None]:
 
 
 class StepSeeder:
-    """Seed PyTorch's generators for each training step, in a microsecond or two.
+    """Seed PyTorch's generators for each training step, in a microsecond or two, and carry those of Python and NumPy.
 
     Args:
         seed: seed of the run.
@@ -84,12 +84,23 @@ class StepSeeder:
     """
 
     def __init__(self, seed: int, rank: int, device: torch.device) -> None:
+        self._seed, self._rank = seed, rank
         self._training, self._evaluation = mix(mix(seed, rank, 0)), mix(mix(seed, rank, 1))
         self._generators = [torch.default_generator]
         if device.type == "cuda":
             index = device.index if device.index is not None else torch.cuda.current_device()
             self._generators.append(torch.cuda.default_generators[index])
         self._training_streams: dict[str, Any] | None = None
+        self.resume_from: dict[str, Any] | None = None
+        """States of ``random`` and ``numpy.random`` for the first training step, if they are known."""
+
+    def start_training(self, iteration: int) -> None:
+        """Set ``random`` and ``numpy.random`` for the first training step: to ``resume_from``, or else seed them."""
+        if self.resume_from is not None:
+            set_python_rng_state(self.resume_from)
+            self.resume_from = None
+        else:
+            seed_cpu_generators(mix(self._seed, self._rank, iteration))
 
     def __call__(self, iteration: int) -> None:
         """Seed PyTorch's generators for one training step."""

@@ -191,7 +191,7 @@ def _position_of_0_1(ours: Mapping[str, Any]) -> dict[str, Any]:
 
 def _load_python_rng(runner: "Runner", state: Any) -> None:
     if runner.rank == 0:
-        runner.host_streams = state
+        runner.seed_step.resume_from = state
 
 
 def _load_if_saved(part: Any, state: Any) -> None:

@@ -21,15 +21,7 @@ from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.parts import EVALUATOR, LOG_PROCESSOR, VISUALIZER, mismatched_parts, setting
-from trainwright.engine.random_streams import (
-    StepSeeder,
-    deterministic_algorithms,
-    mix,
-    preserve_generators,
-    seed_all,
-    seed_cpu_generators,
-    set_python_rng_state,
-)
+from trainwright.engine.random_streams import StepSeeder, deterministic_algorithms, preserve_generators, seed_all
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import RUNNERS
@@ -159,7 +151,6 @@ class Runner:
         self.start = StartingPoint()
         self._sources = (load_from, resume)
         self._started = self._restored = self._active = False
-        self.host_streams: dict[str, Any] | None = None
         self._default_scope = default_scope
         self._loops: dict[str, Any] = {}
         self.optim_wrapper: Any = None
@@ -329,7 +320,7 @@ class Runner:
             if self.iter >= self.max_iters:
                 self.logger.info("The training is complete (iteration %d): nothing left to do.", self.iter)
             stop.train_and_save(self, loop)
-            self.host_streams = self.seed_step.python_rng_state()  # in case it is trained further
+            self.seed_step.resume_from = self.seed_step.python_rng_state()  # in case it is trained further
         raise_for_signal(self.state.stop_signal)
         return self.model  # type: ignore[no-any-return]
 
@@ -409,18 +400,6 @@ class Runner:
         self._deterministic = deterministic
         seed_all(self.seed + self.rank_seed)
         self.seed_step = StepSeeder(self.seed, self.rank, self.device)
-
-    def start_host_streams(self) -> None:
-        """Set the state of ``random`` and ``numpy.random`` for the first training step of this process.
-
-        On rank 0 of a resumed run, it is restored from the checkpoint; otherwise, it derives from the seed, rank and
-        iteration.
-        """
-        if self.host_streams is not None:
-            set_python_rng_state(self.host_streams)
-            self.host_streams = None
-        else:
-            seed_cpu_generators(mix(self.seed, self.rank, self.iter))
 
     def build_dataloader(self, dataloader: Any, mode: str = "train") -> Any:
         """Build a data loader with per-sample seeds; see :func:`trainwright.engine.build_dataloader`."""

@@ -263,7 +263,7 @@ class EpochBasedTrainLoop(TrainLoop):
         self._first_iter = self._state.iter
         self.runner.call_hook("before_train")
         self._decide_current_val_interval()
-        self.runner.start_host_streams()  # a repeated validation may save them
+        self.runner.seed_step.start_training(self._state.iter)  # a repeated validation may save them
         if self._state.inner_iter == 0:
             self._validate_if_due()
         while self._epoch < self._max_epochs and not self.stopping:
@@ -342,7 +342,7 @@ class IterBasedTrainLoop(TrainLoop):
         self._first_iter = state.iter
         runner.call_hook("before_train")
         self._decide_current_val_interval()
-        runner.start_host_streams()
+        runner.seed_step.start_training(state.iter)
         self._validate_if_due()
         if state.epoch == 0 and not self.stopping:
             runner.call_hook("before_train_epoch")

@@ -49,7 +49,7 @@ def save_if_stopped(runner: "Runner") -> None:
     except OSError as error:
         newest, _ = find_latest_checkpoint(runner.work_dir)
         lost = f"training since {newest} is lost" if newest else "there is no earlier checkpoint either"
-        runner.logger.error("Iteration %d is NOT saved: %s; %s.", state.iter, error, lost)
+        runner.logger.error("Iteration %d was NOT saved: %s; %s.", state.iter, error, lost)
 
 
 def stopped_at_epoch(runner: "Runner") -> bool:

@@ -194,8 +194,6 @@ def test_weights_of_torchvision_by_name_offline(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("torch.hub.urlopen", offline)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(
-        CheckpointError, match="resnet18 .*'DEFAULT' .*put the file at .*resnet18"
-    ) as caught:
+    with pytest.raises(CheckpointError, match="resnet18 .*'DEFAULT' .*put the file at .*resnet18") as caught:
         MODELS.build(dict(type="TorchvisionModel", name="resnet18", weights="DEFAULT"))
     assert "while building TorchvisionModel" in caught.value.__notes__

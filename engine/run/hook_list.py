@@ -64,20 +64,20 @@ def build_hook(cfg: Mapping[str, Any], path: str) -> Any:
     """Build a hook from its config.
 
     Args:
-        cfg: its config. ``name`` is passed to a constructor with an argument of that name, or else set afterwards.
+        cfg: its config. ``name`` is passed to a constructor with an argument of that name, or else set afterwards, as
+            is ``priority``.
         path: dotted path of ``cfg``, for messages.
     """
-    name = HOOK.read(cfg, "name")
-    if name is None:
-        return HOOK.build(cfg, path=path)
-    type_ = cfg.get("type")
+    name, priority, type_ = HOOK.read(cfg, "name"), HOOK.read(cfg, "priority"), cfg.get("type")
     component = HOOKS.get(type_) if isinstance(type_, str) else type_
     signature = signature_of(component) if callable(component) else None
-    if signature is not None and "name" in signature.parameters:
-        return HOOK.build(cfg, path=path, name=name)
-    hook = HOOK.build(cfg, path=path)
+    takes_name = name is not None and signature is not None and "name" in signature.parameters
+    hook = HOOK.build(cfg, path=path, **({"name": name} if takes_name else {}))
     if isinstance(hook, Hook):
-        hook.name = str(name)
+        if name is not None and not takes_name:
+            hook.name = str(name)
+        if priority is not None:
+            hook.priority = priority
     return hook
 
 

@@ -361,7 +361,7 @@ class Runner:
             path: dotted path of the config, for messages.
         """
         if isinstance(hook, Mapping):
-            priority = hook.get("priority", priority)
+            priority = priority if hook.get("priority") is None else None
             with self._as_current():
                 hook = build_hook(hook, path)
         if not isinstance(hook, Hook):

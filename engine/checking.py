@@ -145,8 +145,8 @@ class _Check:
                         message = "this scheduler counts epochs and cannot step by iteration"
                         self._error(f"{path}.{key}", message, "remove this key", origin_of(cfg, key))
             if problem := beyond_end(cfg, *ends):
-                key = "begin" if problem.startswith("it begins") else "milestones"
-                self._error(f"{path}.{key}", problem, origin=origin_of(cfg, key))
+                key, message = problem
+                self._error(f"{path}.{key}", message, origin=origin_of(cfg, key))
 
     def _optimizer(self) -> None:
         cfg = self.top.get("optim_wrapper")

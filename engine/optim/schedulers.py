@@ -271,18 +271,18 @@ def build_param_scheduler(
     return {name: build_list(cfg[name], wrapper, f"{path}.{name}") for name, wrapper in wrappers.items()}
 
 
-def beyond_end(cfg: Mapping[str, Any], max_epochs: int | None, max_iters: int | None) -> str | None:
-    """Return a message if a scheduler begins, or has all its milestones, after the end of the run; else None."""
+def beyond_end(cfg: Mapping[str, Any], max_epochs: int | None, max_iters: int | None) -> tuple[str, str] | None:
+    """Return the key and a message if a scheduler begins, or has all its milestones, after the end of the run."""
     by_epoch = cfg.get("by_epoch", True)
     last, unit = (max_epochs, "epochs") if by_epoch else (max_iters, "iterations")
     if last is None:
         return None
     begin = cfg.get("begin", 0)
     if isinstance(begin, int | float) and begin >= last:
-        return f"it begins at {begin}, but the run ends after {last} {unit}"
+        return "begin", f"it begins at {begin}, but the run ends after {last} {unit}"
     milestones = cfg.get("milestones")
     if isinstance(milestones, list | tuple) and milestones and all(begin + step >= last for step in milestones):
-        return f"all its milestones {list(milestones)} are after the end of the run at {last} {unit}"
+        return "milestones", f"all its milestones {list(milestones)} are after the end of the run at {last} {unit}"
     return None
 
 

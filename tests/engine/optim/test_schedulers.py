@@ -406,8 +406,9 @@ def test_every_scheduler_is_registered_for_lr_and_momentum() -> None:
 
 
 def test_schedules_beyond_the_end_are_found() -> None:
-    assert (
-        beyond_end({"type": "LinearLR", "begin": 12}, 12, None) == "it begins at 12, but the run ends after 12 epochs"
+    assert beyond_end({"type": "LinearLR", "begin": 12}, 12, None) == (
+        "begin",
+        "it begins at 12, but the run ends after 12 epochs",
     )
     assert "all its milestones [30, 40]" in str(beyond_end({"type": "MultiStepLR", "milestones": [30, 40]}, 12, None))
     assert beyond_end({"type": "MultiStepLR", "milestones": [8, 40]}, 12, None) is None

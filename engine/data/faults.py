@@ -1,11 +1,8 @@
-"""Handling of data errors: samples that raise an error, and data workers that die."""
+"""Handling of samples that raise an error."""
 
 import bisect
 import os
-import re
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -16,11 +13,9 @@ from trainwright.engine.errors import TrainingError
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.records.message_hub import MessageHub
 
-MAX_RESTARTS = 3
 _PATH_KEYS = ("img_path", "filename", "video_path", "path", "file_name")
 _LISTS_OF_PATHS = ("samples", "imgs")
 _TEXT_LENGTH = 500
-_DEAD_WORKER = re.compile(r"DataLoader worker .*(exited unexpectedly|is killed by signal)|DataLoader timed out")
 
 
 def innermost(dataset: Any, index: int) -> tuple[Any, int, int]:
@@ -153,61 +148,3 @@ class CollateWithReports:
         bad_samples: BadSamples = self._bad_samples if info is None else dataset._bad_samples  # that worker's copy
         content = samples if self._collate is None else self._collate(samples)
         return BatchWithReports(content, bad_samples.take_reports())
-
-
-class Restarts:
-    """Restart dead data workers, at most ``MAX_RESTARTS`` times."""
-
-    def __init__(self) -> None:
-        self._number = 0
-
-    def iterate(self, start: Callable[[int, bool], Iterator[Any]]) -> Iterator[Any]:
-        """Yield batches from data workers; if one dies, continue with new workers at the next batch.
-
-        Args:
-            start: called as ``start(done, restart)``; returns an iterator positioned after ``done`` batches, with new
-                workers if ``restart`` is true.
-
-        Raises:
-            TrainingError: workers died too often.
-        """
-        done, restart = 0, False
-        while True:
-            batches = start(done, restart)
-            try:
-                for batch in batches:
-                    done += 1
-                    yield batch
-                return
-            except RuntimeError as error:
-                if _DEAD_WORKER.search(str(error)) is None:
-                    raise
-                self._count(error)
-            restart = True
-            del batches
-
-    def _count(self, error: RuntimeError) -> None:
-        problem = str(error).splitlines()[0].rstrip(".")
-        advice = (
-            "The usual cause is lack of memory: lower num_workers or prefetch_factor, or increase the shared memory of "
-            "the container (/dev/shm)"
-        )
-        self._number += 1
-        if self._number > MAX_RESTARTS:
-            raise TrainingError(
-                f"data workers died {self._number} times, most recently: {problem}. {advice}"
-            ) from error
-        message = "%s. Restarting the data workers at the same batch (restart %d of at most %d). %s."
-        get_logger().warning(message, problem, self._number, MAX_RESTARTS, advice)
-
-
-def remove_child_signal_handler() -> None:
-    """Remove PyTorch's handler of dead children, which raises at any point, even in the middle of a training step.
-
-    The loader itself detects a dead worker within seconds, while waiting for a batch.
-    """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
-        return
-    handler = signal.getsignal(signal.SIGCHLD)
-    if "SIGCHLD_handler" in getattr(handler, "__qualname__", ""):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)

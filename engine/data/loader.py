@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import Generator, Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, TensorDataset
-from torch.utils.data.dataloader import _DatasetKind, _SingleProcessDataLoaderIter
+from torch.utils.data.dataloader import _DatasetKind, _MultiProcessingDataLoaderIter, _SingleProcessDataLoaderIter
 
 from trainwright.engine.building import note_errors, origin_of
 from trainwright.engine.data import traits
-from trainwright.engine.data.faults import BadSamples, CollateWithReports, Restarts, remove_child_signal_handler
+from trainwright.engine.data.faults import BadSamples, CollateWithReports
 from trainwright.engine.data.seeded import DatasetProxy, PositionedSampler, SeededDataset
 from trainwright.engine.data.streams import SeededStream, StreamLoader
+from trainwright.engine.data.workers import Restarts, batches_from_workers
 from trainwright.engine.distributed import get_world_size
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.parts import BATCH_SAMPLER, COLLATE_FN, DATALOADER_KEYS, DATASET, SAMPLER, WORKER_INIT_FN
@@ -102,9 +103,7 @@ class PositionedLoader(DataLoader[Any]):
                 self._iterator = None  # the one of dead persistent workers
                 self.order.set_epoch(epoch)
                 self.order.start = first + done * (self.batch_size or 1)
-            batches: Iterator[Any] = DataLoader.__iter__(self)
-            remove_child_signal_handler()
-            return batches
+            return batches_from_workers(DataLoader.__iter__(self))
 
         return self._restarts.iterate(start)
 
@@ -241,9 +240,11 @@ def iterate(dataloader: Any) -> Iterator[Any]:
     """Return an iterator equivalent to ``iter(dataloader)``, with less overhead if possible.
 
     Without workers, PyTorch's iterator has an overhead of about 20 µs per batch. For a ``TensorDataset``, indexing a
-    whole batch is faster than stacking its samples.
+    whole batch is faster than stacking its samples. With workers, see :func:`batches_from_workers`.
     """
     batches: Any = iter(dataloader)
+    if isinstance(batches, _MultiProcessingDataLoaderIter):
+        return batches_from_workers(batches)
     plain = type(batches) is _SingleProcessDataLoaderIter and batches._dataset_kind == _DatasetKind.Map
     if not plain or batches._pin_memory:
         return batches  # type: ignore[no-any-return]
@@ -260,17 +261,6 @@ def _is_stacked(dataset: Any, collate: Any) -> bool:
         and f"{getattr(collate, '__module__', '')}.{getattr(collate, '__name__', '')}" in _STACKING_FUNCTIONS
         and all(type(tensor) is Tensor and tensor.is_cpu and tensor.is_contiguous() for tensor in dataset.tensors)
     )
-
-
-def stop_workers(dataloader: Any) -> None:
-    """Stop persistent data workers until the loader is iterated over again.
-
-    If they are left to the garbage collector, it closes their queues first and PyTorch waits five seconds for each.
-    """
-    iterator: Any = getattr(dataloader, "_iterator", None)
-    if hasattr(iterator, "_shutdown_workers"):
-        iterator._shutdown_workers()
-        dataloader._iterator = None
 
 
 def num_unpadded_samples(dataloader: Any) -> int:

@@ -16,8 +16,9 @@ from trainwright.engine.checkpoints.start import StartingPoint
 from trainwright.engine.checkpoints.writer import CheckpointWriter
 from trainwright.engine.config.config import Config
 from trainwright.engine.config.dump import plain_data
-from trainwright.engine.data.loader import build_dataloader, stop_workers
+from trainwright.engine.data.loader import build_dataloader
 from trainwright.engine.data.traits import metainfo_of
+from trainwright.engine.data.workers import stop_workers
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.parts import EVALUATOR, LOG_PROCESSOR, VISUALIZER, mismatched_parts, setting

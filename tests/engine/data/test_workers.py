@@ -1,0 +1,107 @@
+"""Data workers that die at any point: an error while waiting for a batch, never an endless wait."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from trainwright.engine.data.loader import build_dataloader, iterate
+from trainwright.engine.data.workers import WorkerDied, batches_from_workers
+
+
+class Samples(Dataset[Any]):
+    def __init__(self, load: Callable[[int], Any]) -> None:
+        self._load = load
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> Any:
+        return self._load(index)
+
+
+def broken(index: int) -> Any:
+    raise ConnectionResetError(f"server of sample {index}")
+
+
+@contextmanager
+def time_limit(seconds: int = 20) -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError("waited forever")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def exhaust(batches: Iterator[Any]) -> None:
+    for _ in batches:
+        pass
+
+
+def test_a_worker_dies_in_the_middle_of_sending_a_batch() -> None:
+    raw: Any = iter(DataLoader(Samples(lambda index: bytes(1 << 20)), num_workers=2, collate_fn=list))
+    batches = batches_from_workers(raw)
+    time.sleep(0.5)  # a pipe holds 64 KiB, so the worker waits in the middle of its batch
+    os.kill(raw._workers[0].pid, signal.SIGKILL)
+    with time_limit(), pytest.raises(WorkerDied, match="exited unexpectedly.*lower num_workers"):
+        exhaust(batches)
+
+
+def test_a_connection_breaks_before_the_worker_has_ended() -> None:
+    raw: Any = iter(DataLoader(Samples(torch.zeros), num_workers=1))
+    batches = batches_from_workers(raw)
+    next(batches)
+
+    def reset(timeout: float) -> None:
+        threading.Timer(0.2, raw._workers[0].kill).start()
+        raise ConnectionResetError("Connection reset by peer")
+
+    raw._data_queue.get = reset
+    with time_limit(), pytest.raises(WorkerDied, match="a data worker died"):
+        exhaust(batches)
+
+
+def test_a_worker_dies_with_a_lock() -> None:
+    raw: Any = iter(DataLoader(Samples(torch.zeros), num_workers=2))
+    lock = raw._workers_done_event._cond
+    batches = batches_from_workers(raw)
+    next(batches)
+    lock.acquire()
+    os.kill(raw._workers[1].pid, signal.SIGKILL)
+    with time_limit(), pytest.raises(WorkerDied):
+        exhaust(batches)
+    with time_limit():
+        raw._shutdown_workers()
+
+
+def test_an_error_of_a_sample_is_not_taken_for_a_death() -> None:
+    loader = build_dataloader(dict(dataset=Samples(broken), num_workers=1), seed=0)
+    with pytest.raises(ConnectionResetError, match="server of sample"):
+        exhaust(iterate(loader))
+
+
+def test_the_waiting_thread_ends_with_the_workers() -> None:
+    def waiting() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "data workers"]
+
+    loader = DataLoader(Samples(torch.zeros), num_workers=2, collate_fn=len, persistent_workers=True)
+    before = set(waiting())
+    for _ in range(3):
+        exhaust(iterate(loader))
+    (thread,) = set(waiting()) - before
+    loader._iterator._shutdown_workers()  # type: ignore[union-attr]
+    thread.join(10)
+    assert not thread.is_alive()

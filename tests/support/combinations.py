@@ -794,7 +794,7 @@ def _same(parts: str, *words: str) -> Any:
         whole = train(c, base, "whole", uncut=True)
         found = [] if parts == "nothing" else differences(c, cut, whole, parts)
         missing = [word for word in words if word not in cut.printed]
-        return found + ([f"said: nothing about {', '.join(missing)}"] if missing and cut.segments[-1] else [])
+        return found + ([f"log: nothing about {', '.join(missing)}"] if missing and cut.segments[-1] else [])
 
     return oracle
 
@@ -840,8 +840,8 @@ def _each_sample_once(c: Combination, changed: Combination, cut: Left, base: Pat
     """Check another batch size: an epoch has each sample once, except the number of repeated ones in the log."""
     if cut.outcome != "done":
         return [f"outcome: {cut.outcome}, not done"]
-    said = re.search(r"(\d+) samples are repeated", cut.printed)
-    again = int(said[1]) if said else 0
+    repeats = re.search(r"(\d+) samples are repeated", cut.printed)
+    again = int(repeats[1]) if repeats else 0
     wrong = []
     for epoch in range(c["length"]):
         seen = Counter(index for segment in cut.segments for row in segment if row["epoch"] == epoch for index in row["samples"])  # fmt: skip
@@ -849,7 +849,7 @@ def _each_sample_once(c: Combination, changed: Combination, cut: Left, base: Pat
         repeated = seen.total() - len(seen)
         begun_before = any(row["epoch"] == epoch for row in cut.segments[0])
         if missing or repeated > (again if begun_before else 0):
-            wrong.append(f"rows.samples: epoch {epoch} lacks {missing}, and {repeated} come again, said {again}")
+            wrong.append(f"rows.samples: epoch {epoch} lacks {missing}, and {repeated} come again, announced {again}")
     return wrong
 
 

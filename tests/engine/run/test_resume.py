@@ -162,7 +162,7 @@ def test_a_stream_with_state_goes_on_in_the_midst_of_an_epoch(tmp_path: Path) ->
     assert "cannot start" not in log_of(rest)
 
 
-def test_a_stream_without_state_begins_the_epoch_anew_and_says_so(tmp_path: Path) -> None:
+def test_a_stream_without_state_repeats_the_epoch_with_a_warning(tmp_path: Path) -> None:
     train_cfg = dict(by_epoch=True, max_epochs=2)
     make_runner(tmp_path, [StopAt(10)], dataset=Stream(), train_cfg=train_cfg).train()
     rest = make_runner(tmp_path, dataset=Stream(), train_cfg=train_cfg, resume=True)

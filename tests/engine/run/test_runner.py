@@ -255,7 +255,7 @@ def test_resuming_from_the_end_has_nothing_left_to_do_and_more_epochs_go_on(tmp_
     assert len(more.model.seen) == 4
 
 
-def test_resume_without_a_checkpoint_says_so_and_starts_anew(tmp_path: Path) -> None:
+def test_resume_without_a_checkpoint_starts_a_new_run_with_a_warning(tmp_path: Path) -> None:
     runner = make_runner(tmp_path, resume=True)
     runner.train()
     assert "Nothing to resume in" in log_of(runner)
@@ -481,7 +481,7 @@ def test_parts_that_do_not_belong_together(tmp_path: Path, options: dict, messag
         Runner(Line(), str(tmp_path), **options)
 
 
-def test_what_a_run_cannot_do_is_said(tmp_path: Path) -> None:
+def test_what_a_run_cannot_do_is_an_error(tmp_path: Path) -> None:
     runner = Runner(Line(), str(tmp_path))
     with pytest.raises(ConfigError, match=r"train_cfg: missing, so this run cannot train"):
         runner.train()

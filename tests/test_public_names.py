@@ -115,6 +115,17 @@ def test_every_registered_component_is_found_by_its_name(registered: list[tuple[
     assert not lines, "configs cannot use these yet:\n" + "\n".join(lines)
 
 
+def test_every_registered_component_can_be_imported_from_its_package(registered: list[tuple[str, str, Any]]) -> None:
+    lines = []
+    for _, _, member in registered:
+        package = ".".join(member.__module__.split(".")[:2])
+        listed = import_module(package).__all__
+        # Those in vision_transforms replace torchvision's of the same name in configs only.
+        if member.__name__ not in listed and not member.__module__.endswith(".vision_transforms"):
+            lines.append(_line_for_stub(member))
+    assert not lines, "these are not public yet:\n" + "\n".join(lines)
+
+
 def _line_for_stub(member: Any) -> str:
     _, package, module = member.__module__.split(".", 2)
     name = member.__name__

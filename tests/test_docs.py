@@ -31,3 +31,17 @@ def test_pictures_are_small_and_shown() -> None:
     for picture in sorted((DOCS / "images").iterdir()):
         assert picture.stat().st_size < 60_000, picture
         assert f"images/{picture.name}" in text, f"{picture} is on no page"
+
+
+def test_the_index_leads_to_every_page() -> None:
+    index = (DOCS / "index.md").read_text()
+    missing = [page.name for page in PAGES if page.stem != "index" and f"({page.name})" not in index]
+    assert not missing, "link these pages in docs/index.md"
+
+
+def test_every_task_has_a_page() -> None:
+    tasks = {
+        init.parent.name for folder in ("models", "datasets") for init in (DOCS.parent / folder).glob("*/__init__.py")
+    }
+    missing = sorted(tasks - {"synthetic"} - {page.stem for page in PAGES})
+    assert not missing, "describe these tasks in docs/<task>.md"

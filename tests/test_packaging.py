@@ -12,7 +12,6 @@ from zipfile import ZipFile
 
 import pytest
 
-pytestmark = pytest.mark.long
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("engine", "models", "datasets", "hooks", "configs", "tools")
 GUARDED = ("engine", "models", "datasets", "hooks")
@@ -69,13 +68,19 @@ def test_the_listed_packages_are_those_on_disk() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     listed = config["options"]["packages"].split()
+    folders_with_code = {
+        file.parent for folder in FOLDERS for file in (ROOT / folder).rglob("*.py") if folder != "configs"
+    }
+    without_init = sorted(str(folder) for folder in folders_with_code if not (folder / "__init__.py").exists())
+    assert not without_init, "add an __init__.py that states the purpose of the package"
     on_disk = {
         "trainwright." + ".".join(init.parent.relative_to(ROOT).parts)
         for folder in FOLDERS
         for init in (ROOT / folder).rglob("__init__.py")
     }
     assert len(listed) == len(set(listed))
-    assert set(listed) == on_disk
+    assert sorted(on_disk - set(listed)) == [], "list these packages in setup.cfg, under [options] packages"
+    assert sorted(set(listed) - on_disk) == [], "remove these packages from setup.cfg, [options] packages"
     folders = dict(line.split(" = ") for line in config["options"]["package_dir"].split("\n") if line)
     assert folders == {f"trainwright.{folder}": folder for folder in FOLDERS}
 
@@ -85,6 +90,7 @@ def test_every_package_is_marked_as_typed() -> None:
     assert typed == set(FOLDERS) - {"configs"}
 
 
+@pytest.mark.long
 def test_the_wheel_contains_all_files_and_no_others(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         contents = set(archive.namelist())
@@ -103,6 +109,7 @@ def test_the_notice_of_the_images_names_their_license() -> None:
     assert "Zalando" in notice
 
 
+@pytest.mark.long
 def test_the_installed_command_trains_from_an_empty_folder(installed: Path, in_tmp: Path) -> None:
     place = run([installed / "python", "-c", "import trainwright.engine as e; print(e.__file__)"], cwd=in_tmp)
     assert Path(place).is_relative_to(installed.parent)
@@ -115,12 +122,14 @@ def test_the_installed_command_trains_from_an_empty_folder(installed: Path, in_t
     assert (work_dir / (work_dir / "last_checkpoint").read_text()).is_file()
 
 
+@pytest.mark.long
 def test_the_installed_command_knows_the_shipped_configs(installed: Path, in_tmp: Path) -> None:
     for config in ("classification/lenet_fashion_mnist", "toy/mlp_xor"):
         text = run([installed / "trainwright", "print-config", config], cwd=in_tmp)
         assert "train_dataloader" in text
 
 
+@pytest.mark.long
 def test_the_installed_package_finds_its_images(installed: Path, in_tmp: Path) -> None:
     code = "from trainwright.datasets import FashionMNISTSubset as F; print(len(F('train')), len(F('test')))"
     assert run([installed / "python", "-c", code], cwd=in_tmp) == "10000 2000\n"

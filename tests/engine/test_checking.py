@@ -134,10 +134,9 @@ def test_a_checkpoint_that_is_not_there(mistakes: Any) -> None:
 
 def test_parts_inside_lists_and_wrappers_are_checked(mistakes: Any) -> None:
     new = "dataset=dict(type='RepeatDataset', times=2, dataset=dict(type='FashionMNISTSubset', split='train', pipeline=[dict(type='RandomCrop', size=28), dict(type='PackInput')]))"
-    found = mistakes(("dataset=dict(type='FashionMNISTSubset', split='train')", new))
-    assert found == [
-        "my.py:7: train_dataloader.dataset.dataset.pipeline.1.type: 'PackInput' is not registered as a transform\n    did you mean 'PackInputs'?"
-    ]
+    (found,) = mistakes(("dataset=dict(type='FashionMNISTSubset', split='train')", new))
+    assert found.startswith("my.py:7: train_dataloader.dataset.dataset.pipeline.1.type: 'PackInput' is not registered")
+    assert "'PackInputs'" in found
 
 
 def test_hooks_that_exclude_each_other(mistakes: Any) -> None:

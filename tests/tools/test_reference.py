@@ -88,7 +88,8 @@ def test_every_kind_is_listed(kind: str, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["list", kind]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) > 10
-    assert all(len(line.split()) > 1 for line in lines), "each has a summary"
+    without_summary = [line for line in lines if len(line.split()) < 2]
+    assert not without_summary, "start the docstring with a summary, or the config with a comment that is one"
 
 
 def test_every_argument_of_ours_is_explained() -> None:

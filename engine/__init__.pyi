@@ -17,6 +17,8 @@ from .errors import CheckpointError as CheckpointError
 from .errors import ConfigError as ConfigError
 from .errors import ConfigErrors as ConfigErrors
 from .errors import ConfigFileError as ConfigFileError
+from .errors import DamagedFileError as DamagedFileError
+from .errors import DataError as DataError
 from .errors import HookPointError as HookPointError
 from .errors import MissingExtraError as MissingExtraError
 from .errors import Origin as Origin

@@ -7,11 +7,14 @@ TrainwrightError
 │   └── UnknownTypeError (KeyError)     a `type` that is not registered
 ├── ConfigErrors (ValueError)           all mistakes found by `check`
 ├── CheckpointError (RuntimeError)      a checkpoint that is missing, corrupt, unsafe or incompatible
+├── DataError (ValueError)              data that is wrong: annotations, labels, classes that do not match
+│   └── DamagedFileError (OSError)      an image or a video that cannot be decoded
 ├── MissingExtraError (ImportError)     an optional package that is not installed
 └── TrainingError (RuntimeError)        a run that cannot continue
 """
 
 import difflib
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -105,6 +108,26 @@ class MissingExtraError(TrainwrightError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package {package!r}: pip install 'trainwright[{extra}]'")
+
+
+class DataError(TrainwrightError, ValueError):
+    """Data that is wrong; the message names the file, the sample or field, and the remedy."""
+
+
+class DamagedFileError(DataError, OSError):
+    """An image or a video that exists but cannot be decoded, whatever the decoder raised.
+
+    Args:
+        path: path of the file.
+        reason: what the decoder reported.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: object) -> None:
+        super().__init__(os.fspath(path), str(reason))
+        self.path, self.reason = self.args
+
+    def __str__(self) -> str:
+        return f"{self.path} is damaged or not in a supported format: {self.reason}"
 
 
 class TrainingError(TrainwrightError, RuntimeError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.config.overrides import COMMAND_LINE, DictAction
 from trainwright.engine.config.paths import find_named_config
-from trainwright.engine.errors import CheckpointError, ConfigError, ConfigErrors
+from trainwright.engine.errors import CheckpointError, ConfigError, ConfigErrors, DataError
 
 if TYPE_CHECKING:
     from trainwright.engine.config.config import Config
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0 on success, 1 if a command found problems in its data or the output was closed, 2 for an
-        error in the config, the options or a checkpoint, 130 after Ctrl-C. Other exceptions propagate.
+        error in the config, the options, the data or a checkpoint, 130 after Ctrl-C. Other exceptions propagate.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console may not support all characters
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parser().parse_args(argv)
         return int(arguments.run(arguments))
-    except (ConfigError, ConfigErrors, CheckpointError) as error:
+    except (ConfigError, ConfigErrors, CheckpointError, DataError) as error:
         print(error, file=sys.stderr)
         for note in getattr(error, "__notes__", ()):
             print(f"    {note}", file=sys.stderr)

@@ -170,9 +170,16 @@ class CocoDataset(BaseDetDataset):
             annotation refers to an unknown image.
     """
 
+    def read_content(self) -> Any:
+        """Return the annotations in COCO format; subclasses for other formats convert them.
+
+        An annotation may have a ``source``, such as ``labels/7.txt:3``, which messages name instead of its id.
+        """
+        return load(self.ann_file)
+
     def load_data_list(self) -> list[dict[str, Any]]:
         """Return a sample for each image."""
-        content = load(self.ann_file)
+        content = self.read_content()
         if not isinstance(content, dict) or (missing := {"images", "categories"} - content.keys()):
             reason = f"missing {' and '.join(sorted(missing))}" if isinstance(content, dict) else "not a dict"
             raise ValueError(f"{self.ann_file} is not an annotation file in COCO format: {reason}")

@@ -80,9 +80,13 @@ class BaseCocoStyleDataset(BaseDataset):
         self.bbox_file = None if bbox_file is None else str(Path(data_root or "", bbox_file))
         super().__init__(ann_file=ann_file, filter_cfg=filter_cfg, data_root=data_root, **kwargs)
 
+    def read_content(self) -> Any:
+        """Return the annotations in COCO format; see :meth:`CocoDataset.read_content`."""
+        return load(self.ann_file)
+
     def load_data_list(self) -> list[dict[str, Any]]:
         """Return a dict for each instance or image, with ``problem`` describing its invalid annotations."""
-        content = load(self.ann_file)
+        content = self.read_content()
         wanted = ("images", "annotations", "categories")
         if not isinstance(content, dict) or any(key not in content for key in wanted):
             raise ValueError(

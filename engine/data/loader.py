@@ -114,7 +114,13 @@ class PositionedLoader(DataLoader[Any]):
 
 
 def build_dataloader(
-    cfg: Any, *, seed: int, path: str = "dataloader", training: bool = False, rank_seed: int = 0
+    cfg: Any,
+    *,
+    seed: int,
+    path: str = "dataloader",
+    training: bool = False,
+    rank_seed: int = 0,
+    pin_memory: bool = False,
 ) -> DataLoader[Any]:
     """Build a data loader from a config.
 
@@ -127,6 +133,8 @@ def build_dataloader(
         path: dotted path of ``cfg``, for messages.
         training: whether the default sampler shuffles.
         rank_seed: offset of this rank, added to the seed of its samples and samplers.
+        pin_memory: the default of ``pin_memory`` for loaders with workers. Without workers, there is no thread that
+            could copy batches to pinned memory in the background.
 
     Raises:
         ConfigError: ``dataset`` is missing, or settings contradict each other.
@@ -154,6 +162,8 @@ def build_dataloader(
             origin = origin_of(cfg, "persistent_workers")
             raise ConfigError(f"{path}.persistent_workers", "there are no workers to keep", "set num_workers", origin)
         options.pop("prefetch_factor", None)
+    else:
+        options.setdefault("pin_memory", pin_memory)
     if isinstance(dataset, IterableDataset):
         return _build_stream_loader(cfg, options, dataset, seed + rank_seed, path)
     if options["sampler"] is None:

@@ -15,7 +15,7 @@ from trainwright.engine.data import traits
 from trainwright.engine.data.faults import BadSamples, CollateWithReports
 from trainwright.engine.data.seeded import DatasetProxy, PositionedSampler, SeededDataset
 from trainwright.engine.data.streams import SeededStream, StreamLoader
-from trainwright.engine.data.workers import Restarts, batches_from_workers
+from trainwright.engine.data.workers import Restarts, batches_from_workers, clear_errors
 from trainwright.engine.distributed import get_world_size
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.parts import BATCH_SAMPLER, COLLATE_FN, DATALOADER_KEYS, DATASET, SAMPLER, WORKER_INIT_FN
@@ -103,7 +103,9 @@ class PositionedLoader(DataLoader[Any]):
                 self._iterator = None  # the one of dead persistent workers
                 self.order.set_epoch(epoch)
                 self.order.start = first + done * (self.batch_size or 1)
-            return batches_from_workers(DataLoader.__iter__(self))
+            with clear_errors(self._iterator):  # persistent workers may have died since the last pass
+                batches = DataLoader.__iter__(self)
+            return batches_from_workers(batches)
 
         return self._restarts.iterate(start)
 

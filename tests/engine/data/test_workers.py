@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from trainwright.engine.data.loader import build_dataloader, iterate
-from trainwright.engine.data.workers import WorkerDied, batches_from_workers
+from trainwright.engine.data.workers import WorkerDied, batches_from_workers, stop_workers
 
 
 class Samples(Dataset[Any]):
@@ -118,6 +118,16 @@ def test_a_worker_dies_whose_batches_are_pinned(monkeypatch: pytest.MonkeyPatch,
         exhaust(batches)
     with time_limit():
         raw._shutdown_workers()
+
+
+def test_persistent_workers_that_die_between_passes_are_replaced() -> None:
+    config = dict(dataset=Samples(torch.ones), num_workers=2, persistent_workers=True, batch_size=16, collate_fn=len)
+    loader = build_dataloader(config, seed=0)
+    assert list(iterate(loader)) == [16] * 4
+    os.kill(loader._iterator._workers[0].pid, signal.SIGKILL)  # type: ignore[union-attr]
+    with time_limit():
+        assert list(iterate(loader)) == [16] * 4
+    stop_workers(loader)
 
 
 def test_an_error_of_a_sample_is_not_taken_for_a_death() -> None:

@@ -21,6 +21,9 @@ from .collate import worker_init_fn as worker_init_fn
 from .detection.dataset import BaseDetDataset as BaseDetDataset
 from .detection.dataset import CocoDataset as CocoDataset
 from .detection.dataset import VOCDataset as VOCDataset
+from .detection.mixing import CopyPaste as CopyPaste
+from .detection.mixing import MixUp as MixUp
+from .detection.mixing import Mosaic as Mosaic
 from .detection.transforms import LoadAnnotations as LoadAnnotations
 from .in_memory import InMemoryDataset as InMemoryDataset
 from .pose.dataset import BaseCocoStyleDataset as BaseCocoStyleDataset
@@ -62,4 +65,5 @@ from .video.transforms import ThreeCrop as ThreeCrop
 from .video.transforms import UniformSample as UniformSample
 from .wrappers import ClassBalancedDataset as ClassBalancedDataset
 from .wrappers import ConcatDataset as ConcatDataset
+from .wrappers import MultiImageMixDataset as MultiImageMixDataset
 from .wrappers import RepeatDataset as RepeatDataset

@@ -126,7 +126,8 @@ def test_every_transform_of_torchvision_is_registered():
     }
     assert len(names) > 50
     assert names <= TRANSFORMS.module_dict.keys()
-    assert TRANSFORMS.get("RandomCrop") is v2.RandomCrop
+    assert TRANSFORMS.get("RandomResizedCrop") is v2.RandomResizedCrop
+    assert issubclass(TRANSFORMS.get("RandomCrop"), v2.RandomCrop), "with another meaning of fill"
     assert TRANSFORMS.get("Compose") is Compose
 
 

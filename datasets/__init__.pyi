@@ -47,6 +47,7 @@ from .synthetic.shapes import Shapes as Shapes
 from .synthetic.topdown_shapes import TopdownShapes as TopdownShapes
 from .synthetic.toy import XOR as XOR
 from .synthetic.toy import TwoClouds as TwoClouds
+from .tiles import TiledDataset as TiledDataset
 from .transforms import KeepAnnotations as KeepAnnotations
 from .transforms import LoadImageFromFile as LoadImageFromFile
 from .transforms import PackInputs as PackInputs

@@ -1,4 +1,7 @@
-"""Registration of all transforms of ``torchvision.transforms.v2`` under their own names.
+"""Registration of all transforms of ``torchvision.transforms.v2`` under their own names, except ``MixUp``.
+
+``MixUp`` is the transform of detection samples, as in MMDetection. torchvision's mixes batches of a classifier: use
+``Mixup`` in ``batch_augments`` of ``ClsDataPreprocessor``.
 
 Transforms whose arguments cannot be written in a config are wrapped: they accept other transforms as configs and data
 types by name.
@@ -195,7 +198,7 @@ def _dtype(dtype: Any) -> Any:
 
 def _register_torchvision_transforms() -> None:
     for name, member in vars(v2).items():
-        if not inspect.isclass(member) or not issubclass(member, v2.Transform) or member is v2.Transform:
+        if not inspect.isclass(member) or not issubclass(member, v2.Transform) or member in (v2.Transform, v2.MixUp):
             continue
         if name in _GEOMETRIC:
             globals()[name] = member = _with_fill_of_images(member)  # a global, to be pickled for data workers

@@ -73,7 +73,7 @@ class TiledDataset(IndexedWrapper):
     def get_data_info(self, idx: int) -> dict[str, Any]:
         """Return the annotation of a tile. Its ``tile`` is (top, left, height, width) in pixels of the image."""
         position = position_of(idx, len(self))
-        info = self.dataset.get_data_info(int(self._images[position]))
+        info: dict[str, Any] = self.dataset.get_data_info(int(self._images[position]))
         tile = Tile(*self._tiles[position].tolist())
         if "img" in info:
             raise ValueError(f"{type(self.dataset).__name__} is not a dataset of image files, so it cannot be tiled")
@@ -215,18 +215,18 @@ def _clip_box(box: Sequence[float], tile: Tile) -> list[float]:
     ]  # fmt: skip
 
 
-def _cut_mask(mask: Any, tile: Tile) -> tuple[Any, tuple[float, float, float, float]]:
+def _cut_mask(mask: Any, tile: Tile) -> tuple[Any, list[float]]:
     """Return the part of a mask in a tile, and its bounding box: polygons as polygons, and RLE as RLE."""
     if isinstance(mask, Mapping):
         pixels = decode_mask(mask, *mask["size"])[tile.top : tile.bottom, tile.left : tile.right]
         rows, columns = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
         extent = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if rows.size else (0, 0, 0, 0)
-        return encode_mask(pixels > 0), tuple(map(float, extent))
+        return encode_mask(pixels > 0), list(map(float, extent))
     shifted = [[(x - tile.left, y - tile.top) for x, y in zip(polygon[::2], polygon[1::2])] for polygon in mask]
     kept = [cut for polygon in shifted if (cut := _clip_polygon(polygon, tile.width, tile.height))]
     points = np.array([point for polygon in kept for point in polygon]).reshape(-1, 2)
     extent = (*points.min(0), *points.max(0)) if len(points) else (0, 0, 0, 0)
-    return [[value for point in polygon for value in point] for polygon in kept], tuple(map(float, extent))
+    return [[value for point in polygon for value in point] for polygon in kept], list(map(float, extent))
 
 
 def _clip_polygon(polygon: Polygon, width: float, height: float) -> Polygon:

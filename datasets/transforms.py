@@ -106,9 +106,7 @@ class LoadImageFromFile:
         return image
 
 
-def read_tile(
-    read: Callable[[str | os.PathLike[str]], T], path: str | os.PathLike[str], tile: Sequence[int] | None
-) -> T:
+def read_tile(read: Callable[[Any], T], path: Any, tile: Sequence[int] | None) -> T:
     """Return the pixels of a file, or only those of a tile, see :class:`~trainwright.datasets.TiledDataset`.
 
     Args:
@@ -123,13 +121,14 @@ def read_tile(
         return read(path)
     whole: Any = _read_recently(read, path)
     top, left, height, width = tile
-    part = whole[..., top : top + height, left : left + width]
+    part: Any = whole[..., top : top + height, left : left + width]
     if tuple(part.shape[-2:]) != (height, width):
         raise DataError(
             f"{os.fspath(path)} has size {tuple(whole.shape[-2:])} (height, width), which does not contain the tile "
             f"from row {top} to {top + height} and column {left} to {left + width}: its annotation states another size"
         )
-    return part.clone() if isinstance(part, Tensor) else part.copy()  # transforms may change it
+    copied: Any = part.clone() if isinstance(part, Tensor) else part.copy()  # transforms may change it
+    return copied  # type: ignore[no-any-return]
 
 
 @functools.lru_cache(maxsize=2)  # an image and its mask, for consecutive tiles of the same file

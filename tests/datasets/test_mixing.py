@@ -1,5 +1,6 @@
 """The images contain rectangles of distinct colors, so that pixels tell where each instance is."""
 
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -9,7 +10,7 @@ from torchvision import tv_tensors
 
 from trainwright.datasets import BaseDataset, CopyPaste, MixUp, Mosaic, MultiImageMixDataset, pseudo_collate
 from trainwright.datasets.instances import place_instances
-from trainwright.engine import Runner
+from trainwright.engine import Config, Runner
 from trainwright.engine.checking import check
 from trainwright.engine.data.faults import BadSamples, describe_sample
 from trainwright.engine.data.seeded import SeededDataset
@@ -207,12 +208,10 @@ def test_images_without_instances():
 
 
 def test_large_scale_jitter():
-    """As in configs/_base_/recipes/large_scale_jitter.py, at another size."""
-    steps = [
-        dict(type="ScaleJitter", target_size=(64, 64), scale_range=(0.3, 2.0)),
-        dict(type="RandomCrop", size=(64, 64), pad_if_needed=True, fill=114),
-        dict(type="SanitizeBoundingBoxes"),
-    ]
+    recipe = Path(__file__).parents[2] / "configs/_base_/recipes/large_scale_jitter.py"
+    jitter, crop, sanitize = Config.fromfile(recipe).large_scale_jitter[3:6]
+    assert tuple(jitter.target_size) == tuple(crop.size) == (1024, 1024)
+    steps = [{**jitter, "target_size": (64, 64), "scale_range": (0.3, 2.0)}, {**crop, "size": (64, 64)}, sanitize]
     keys = [key for key in ALL if not key.startswith("gt_keypoints")]  # torchvision does not transform these
     dataset = ColoredRectangles(keys=keys, pipeline=steps)
     for seed in range(8):

@@ -230,6 +230,8 @@ def test_fill_of_images_only():
             changed = TRANSFORMS.build(dict(type=name, fill=fill, **options))(sample)
             assert changed["img"][:, 0, 0].tolist() == ([114] * 3 if fill == 114 else [1, 2, 3]), name
             assert set(changed["gt_masks"].unique().tolist()) == {0, 1}, name
+    changed = TRANSFORMS.build(dict(type="ElasticTransform", alpha=300.0, fill=114))(sample)
+    assert (changed["img"] == 114).any() and set(changed["gt_masks"].unique().tolist()) == {0, 1}
 
 
 TRAIN = [dict(type="Mosaic", img_scale=40), dict(type="RandomAffine", degrees=5), dict(type="MixUp", img_scale=40)]

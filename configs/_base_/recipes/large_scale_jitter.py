@@ -1,6 +1,6 @@
-# Large-scale jitter (Ghiasi et al. 2021, "Simple copy-paste"): resize to 0.1 to 2.0 times the size that fits 1024 x 1024
-# pixels, then crop or pad to 1024 x 1024. The paper trains for hundreds of epochs. For instance segmentation, set
-# with_mask=True. Use it as train_dataloader = dict(dataset=dict(pipeline="{{_base_.large_scale_jitter}}")).
+# Large-scale jitter (Ghiasi et al. 2021, "Simple copy-paste"): resize to 0.1 to 2.0 times the size that fits into
+# 1024 x 1024 pixels, then crop or pad to 1024 x 1024. The paper trains for hundreds of epochs. For instance
+# segmentation, set with_mask=True. Use: train_dataloader = dict(dataset=dict(pipeline={{_base_.large_scale_jitter}}))
 large_scale_jitter = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations"),

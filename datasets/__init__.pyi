@@ -21,6 +21,9 @@ from .collate import worker_init_fn as worker_init_fn
 from .detection.dataset import BaseDetDataset as BaseDetDataset
 from .detection.dataset import CocoDataset as CocoDataset
 from .detection.dataset import VOCDataset as VOCDataset
+from .detection.mixing import CopyPaste as CopyPaste
+from .detection.mixing import MixUp as MixUp
+from .detection.mixing import Mosaic as Mosaic
 from .detection.transforms import LoadAnnotations as LoadAnnotations
 from .in_memory import InMemoryDataset as InMemoryDataset
 from .pose.dataset import BaseCocoStyleDataset as BaseCocoStyleDataset
@@ -44,6 +47,7 @@ from .synthetic.shapes import Shapes as Shapes
 from .synthetic.topdown_shapes import TopdownShapes as TopdownShapes
 from .synthetic.toy import XOR as XOR
 from .synthetic.toy import TwoClouds as TwoClouds
+from .tiles import TiledDataset as TiledDataset
 from .transforms import KeepAnnotations as KeepAnnotations
 from .transforms import LoadImageFromFile as LoadImageFromFile
 from .transforms import PackInputs as PackInputs
@@ -62,4 +66,5 @@ from .video.transforms import ThreeCrop as ThreeCrop
 from .video.transforms import UniformSample as UniformSample
 from .wrappers import ClassBalancedDataset as ClassBalancedDataset
 from .wrappers import ConcatDataset as ConcatDataset
+from .wrappers import MultiImageMixDataset as MultiImageMixDataset
 from .wrappers import RepeatDataset as RepeatDataset

@@ -3,6 +3,7 @@
 The steps in between are usually torchvision's v2 transforms, referenced by name. A sample in a pipeline is a dict:
 
     img_path    str, absolute or relative to the working directory
+    tile        (top, left, height, width) of the part of the file to read, if not the whole    set by TiledDataset
     gt_label    int for single-label classification, list of int for multi-label (may be empty)
     gt_score    float (classes,): 1 for classes that are present, 0 for absent, -1 for ignored
     sample_idx  int, index in the dataset
@@ -24,22 +25,22 @@ Every v2 transform receives the whole dict and transforms values by type (images
 masks), so other keys may be added freely.
 """
 
+import functools
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trainwright.engine.errors import DataError
 from trainwright.engine.registry import TRANSFORMS
 from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.pixel_data import PixelData
 from trainwright.engine.structures.sample import DataSample
 
-if TYPE_CHECKING:
-    from PIL import Image as PILImage
-
+T = TypeVar("T")
 _PIL_MODES = {"color": "RGB", "grayscale": "L"}
 
 
@@ -74,17 +75,18 @@ class LoadImageFromFile:
         Raises:
             OSError: the file is missing or corrupt; a note contains its path.
         """
-        from torchvision.transforms.v2.functional import to_dtype, to_image
+        from torchvision.transforms.v2.functional import to_dtype
+        from torchvision.tv_tensors import Image
 
         path = results["img_path"]
         try:
-            picture = self._read(path)
+            image = read_tile(self._read, path, results.get("tile"))
         except OSError as error:
             if self.ignore_empty:
                 return None
             error.add_note(f"while reading the image {os.fspath(path)!r}")
             raise
-        image = to_image(picture)
+        image = Image(image)
         results["img"] = to_dtype(image, torch.float32) if self.to_float32 else image
         results["ori_shape"] = tuple(image.shape[-2:])
         return results
@@ -95,11 +97,43 @@ class LoadImageFromFile:
             f"ignore_empty={self.ignore_empty})"
         )
 
-    def _read(self, path: str | os.PathLike[str]) -> "PILImage.Image":
+    def _read(self, path: str | os.PathLike[str]) -> Tensor:
         from PIL import Image, ImageOps
+        from torchvision.transforms.v2.functional import to_image
 
         with Image.open(path) as picture:
-            return ImageOps.exif_transpose(picture).convert(_PIL_MODES[self.color_type])
+            image: Tensor = to_image(ImageOps.exif_transpose(picture).convert(_PIL_MODES[self.color_type]))
+        return image
+
+
+def read_tile(read: Callable[[Any], T], path: Any, tile: Sequence[int] | None) -> T:
+    """Return the pixels of a file, or only those of a tile, see :class:`~trainwright.datasets.TiledDataset`.
+
+    Args:
+        read: returns the pixels of a file: an array or tensor of shape (..., H, W).
+        path: path of the file.
+        tile: (top, left, height, width) in pixels, or None for the whole image.
+
+    Raises:
+        DataError: the tile is not inside the image.
+    """
+    if tile is None:
+        return read(path)
+    whole: Any = _read_recently(read, path)
+    top, left, height, width = tile
+    part: Any = whole[..., top : top + height, left : left + width]
+    if tuple(part.shape[-2:]) != (height, width):
+        raise DataError(
+            f"{os.fspath(path)} has size {tuple(whole.shape[-2:])} (height, width), which does not contain the tile "
+            f"from row {top} to {top + height} and column {left} to {left + width}: its annotation states another size"
+        )
+    copied: Any = part.clone() if isinstance(part, Tensor) else part.copy()  # transforms may change it
+    return copied  # type: ignore[no-any-return]
+
+
+@functools.lru_cache(maxsize=2)  # an image and its mask, for consecutive tiles of the same file
+def _read_recently(read: Callable[[Any], Any], path: Any) -> Any:
+    return read(path)
 
 
 def oriented_size(path: str | os.PathLike[str]) -> tuple[int, int]:

@@ -120,7 +120,13 @@ def predict(arguments: argparse.Namespace) -> int:
     cfg = _read(arguments.config, arguments.cfg_options)
     out_dir = Path(arguments.out_dir)
     file, unreadable = predicting.predict(
-        cfg, arguments.checkpoint, arguments.inputs, out_dir, arguments.batch_size, arguments.device
+        cfg,
+        arguments.checkpoint,
+        arguments.inputs,
+        out_dir,
+        arguments.batch_size,
+        arguments.device,
+        arguments.tile_size,
     )
     print(f"Saved the predictions to {file}, and images of them to the same folder.")
     return 1 if unreadable else 0
@@ -194,6 +200,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("inputs", metavar="INPUT", nargs="+", help="image, folder of images, or video")
     command.add_argument("--out-dir", default="predictions", help="folder for the output (default: %(default)s)")
     command.add_argument("--batch-size", type=int, default=1, help="inputs per batch (default: %(default)s)")
+    command.add_argument(
+        "--tile-size", type=int, metavar="PIXELS", help="predict on large images in overlapping tiles of this size"
+    )
     command.add_argument("--device", help="cpu, cuda, cuda:1, mps, … (default: the accelerator if there is one)")
     command.set_defaults(run=predict)
 

@@ -17,7 +17,13 @@ _MAX_CLASSES = 5
 
 
 def predict(
-    cfg: Config, checkpoint: str, inputs: Sequence[str], out_dir: Path, batch_size: int = 1, device: str | None = None
+    cfg: Config,
+    checkpoint: str,
+    inputs: Sequence[str],
+    out_dir: Path,
+    batch_size: int = 1,
+    device: str | None = None,
+    tile_size: int | None = None,
 ) -> tuple[Path, int]:
     """Predict for files, write ``predictions.json`` and an image of each prediction, and print class scores.
 
@@ -30,19 +36,26 @@ def predict(
         out_dir: folder to write to.
         batch_size: number of inputs per batch.
         device: device to run on; by default the accelerator if there is one, else the CPU.
+        tile_size: predict in tiles of this size by ``TiledInferencer``, unless the config names another inferencer.
 
     Returns:
         The path of ``predictions.json`` and the number of inputs that could not be read. The file contains a list with
         one entry per input: ``input`` is its path, and ``error`` the reason why it could not be read, if so.
 
     Raises:
-        ConfigError: an input does not exist, a folder contains no inputs, or none of the images can be read.
+        ConfigError: an input does not exist, a folder contains no inputs, none of the images can be read, or the
+            inferencer of the config does not support tiles.
     """
     for name in inputs:
         if not Path(name).exists():
             raise ConfigError("", f"no such file or folder: {name!r}")
+    type_, options = setting(cfg, "inferencer_type"), {}
+    if tile_size is not None:
+        if type_ not in ("Inferencer", "TiledInferencer"):
+            raise ConfigError("inferencer_type", f"{type_} does not predict in tiles", "remove --tile-size")
+        type_, options = "TiledInferencer", {"tile_size": tile_size}
     inferencer: Any = INFERENCERS.build(
-        {"type": setting(cfg, "inferencer_type")}, path="inferencer_type", model=cfg, weights=checkpoint,
+        {"type": type_, **options}, path="inferencer_type", model=cfg, weights=checkpoint,
         device=device,
     )  # fmt: skip
     try:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainwright.datasets.transforms import read_tile
 from trainwright.engine.registry import TRANSFORMS
 
 
@@ -34,7 +35,7 @@ class LoadSegMap:
         if path is None:
             return results
         try:
-            values = read_seg_map(path)
+            values = read_tile(read_seg_map, path, results.get("tile"))
         except OSError as error:
             error.add_note(f"while reading the mask {os.fspath(path)!r} of {results.get('img_path')}")
             raise

@@ -11,6 +11,7 @@ from torchvision import utils
 
 from trainwright.engine.structures.elements import BaseDataElement
 from trainwright.engine.structures.instance_data import InstanceData
+from trainwright.engine.structures.masks import decode_mask
 from trainwright.engine.visualization import drawing
 from trainwright.engine.visualization.drawing import Array, array
 
@@ -122,7 +123,9 @@ def _draw_instances(
     colors = [palette[label] for label in classes]
 
     masks = instances.get("masks")
-    if masks is not None:
+    if isinstance(masks, list):
+        image = _draw_encoded_masks(image, masks, colors, factor)
+    elif masks is not None:
         planes = array(masks).astype(bool).repeat(factor, axis=1).repeat(factor, axis=2)
         image = drawing.draw_masks(image, planes, colors, 0.5)
     canvas = torch.from_numpy(image).permute(2, 0, 1)
@@ -141,6 +144,24 @@ def _draw_instances(
         radius = max(2, min(image.shape[:2]) // 100)
         canvas = utils.draw_keypoints(canvas, points, links, colors="red", radius=radius, width=2, visibility=seen)
     return np.ascontiguousarray(canvas.permute(1, 2, 0).numpy())
+
+
+def _draw_encoded_masks(
+    image: Array, masks: Sequence[Mapping[str, Any]], colors: Sequence[tuple[int, int, int]], factor: int
+) -> Array:
+    """Draw masks given as RLE one after the other, since those of a large image would not fit into memory."""
+    drawn = image.copy()
+    for mask, color in zip(masks, colors):
+        plane = decode_mask(mask)
+        rows, columns = np.flatnonzero(plane.any(1)), np.flatnonzero(plane.any(0))
+        if rows.size:
+            inside = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            enlarged = np.s_[
+                rows[0] * factor : (rows[-1] + 1) * factor, columns[0] * factor : (columns[-1] + 1) * factor
+            ]
+            pixels = plane[inside].repeat(factor, axis=0).repeat(factor, axis=1)
+            drawn[enlarged] = drawing.draw_masks(drawn[enlarged], pixels, [color], 0.5)
+    return drawn
 
 
 def _keypoints_seen(instances: InstanceData, score_thr: float) -> Tensor | None:

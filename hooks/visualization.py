@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
 
 
+_MAX_FRAMES = 8
+
+
 @HOOKS.register_module(name=["VisualizationHook", "NaiveVisualizationHook"])
 class VisualizationHook(Hook):
     """Draw validation and test samples with their predictions, and send the images to the visualization backends.
@@ -76,12 +79,11 @@ class VisualizationHook(Hook):
     def _draw(self, runner: "Runner", batch_idx: int, data_batch: DataBatch, outputs: Any, mode: str) -> None:
         if self._drawn >= self.max_images or not self.every_n_inner_iters(batch_idx, self.interval):
             return
-        inputs = data_batch["inputs"] if isinstance(data_batch, Mapping) else data_batch[0]
         sample = _first_sample(outputs)
         name = Path(str(sample.get("img_path", ""))).stem or str(batch_idx)
         runner.visualizer.add_datasample(
             f"{mode}_{name}",
-            _original_image(inputs[0], sample),
+            image_of_batch(data_batch, sample),
             sample,
             draw_gt=self.draw_gt,
             draw_pred=self.draw_pred,
@@ -95,16 +97,28 @@ NaiveVisualizationHook = VisualizationHook
 
 
 def to_image(tensor: Tensor) -> np.ndarray[Any, Any]:
-    """Convert a tensor to an image.
+    """Convert the input of a model to an image.
 
     Args:
-        tensor: shape (channels, height, width) with 1 or 3 channels. Values of any dtype other than uint8 are
-            stretched to the range 0 to 255.
+        tensor: shape (channels, height, width) with 1 or 3 channels; or a clip with one more dimension, of which up to
+            8 frames are shown side by side; or several views of either, of which the first one is shown. Values of any
+            dtype other than uint8 are stretched to the range 0 to 255.
 
     Returns:
         A uint8 array of shape (height, width, 3).
+
+    Raises:
+        ValueError: any other shape.
     """
     image = tensor.detach().cpu()
+    while image.dim() > 4:
+        image = image[0]
+    if image.dim() == 4:
+        frames = image if image.shape[1] in (1, 3) else image.transpose(0, 1)
+        chosen = torch.linspace(0, len(frames) - 1, min(_MAX_FRAMES, len(frames))).round().long()
+        image = torch.cat(list(frames[chosen]), dim=-1)
+    if image.dim() != 3 or image.shape[0] not in (1, 3):
+        raise ValueError(f"inputs of shape {tuple(tensor.shape)} are neither an image nor a clip")
     if image.dtype != torch.uint8:
         image = image.float()
         low, high = image.min(), image.max()
@@ -112,7 +126,16 @@ def to_image(tensor: Tensor) -> np.ndarray[Any, Any]:
     return image.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
 
 
-def _original_image(inputs: Tensor, sample: DataSample) -> np.ndarray[Any, Any]:
+def image_of_batch(data_batch: Any, sample: BaseDataElement) -> np.ndarray[Any, Any]:
+    """Return an image of the first sample in a batch, whose predictions are ``sample``; see :func:`to_image`."""
+    inputs = data_batch["inputs"] if isinstance(data_batch, Mapping) else data_batch[0]
+    first = inputs[0]
+    while not isinstance(first, Tensor):  # several views
+        first = first[0]
+    return _original_image(first, sample)
+
+
+def _original_image(inputs: Tensor, sample: BaseDataElement) -> np.ndarray[Any, Any]:
     """Return the image that the predicted coordinates refer to.
 
     This is the image file or, if there is none, the input resized to the original size. An input that was cropped
@@ -125,7 +148,7 @@ def _original_image(inputs: Tensor, sample: DataSample) -> np.ndarray[Any, Any]:
         with Image.open(path) as picture:
             return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
     image = to_image(inputs)
-    if size is None or (image.shape[:2] == tuple(size) and "warp_matrix" not in sample):
+    if inputs.dim() > 3 or size is None or (image.shape[:2] == tuple(size) and "warp_matrix" not in sample):
         return image
     height, width = size
     if "warp_matrix" not in sample:

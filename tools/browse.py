@@ -22,7 +22,6 @@ from trainwright.engine.structures.sample import DataSample
 from trainwright.engine.visualization.samples import draw_sample
 from trainwright.hooks.visualization import to_image
 
-_MAX_FRAMES = 8
 _MAX_PROBLEMS = 50
 
 
@@ -115,12 +114,7 @@ def _image_and_sample(item: Any, path: str) -> tuple[np.ndarray, BaseDataElement
 
 
 def _as_image(inputs: Tensor, path: str) -> np.ndarray:
-    while inputs.dim() > 4:  # only draw the first of several views
-        inputs = inputs[0]
-    if inputs.dim() == 4:  # draw the frames of a clip side by side
-        frames = inputs if inputs.shape[1] in (1, 3) else inputs.transpose(0, 1)
-        chosen = torch.linspace(0, len(frames) - 1, min(_MAX_FRAMES, len(frames))).round().long()
-        inputs = torch.cat(list(frames[chosen]), dim=-1)
-    if inputs.dim() != 3 or inputs.shape[0] not in (1, 3):
-        raise ConfigError(f"{path}.dataset", f"inputs of shape {tuple(inputs.shape)} are neither an image nor a clip")
-    return to_image(inputs)
+    try:
+        return to_image(inputs)
+    except ValueError as error:
+        raise ConfigError(f"{path}.dataset", str(error)) from error

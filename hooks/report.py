@@ -22,18 +22,19 @@ if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
 
 _DRAWN = ("gt_instances", "pred_instances", "gt_sem_seg", "pred_sem_seg")
-_PICTURE_HEIGHT = 320
+_PICTURE_SIZE = (536, 320)  # two columns in a sheet
 
 
 @HOOKS.register_module()
 class ReportHook(Hook):
-    """Write a report after each test: ``test_report/index.html`` in the folder of the run, with its pictures and tables.
+    """Write a report after each test, with pictures and tables: ``test_report/index.html`` in the folder of the run.
 
     Its contents depend on the metrics: confusion matrices, results per class, curves, and samples that the model got
     most wrong, which are predicted once more to be drawn. An error in the report is logged and does not affect the
     results.
 
-    Cost per step: none in training. In a test, a few numbers per sample are recorded; afterwards, about a second.
+    Cost per step: none in training. A test records a few more numbers per sample. The report takes a second, and the
+    time to predict its samples one by one.
 
     Args:
         num_samples: maximum number of samples in each picture of samples; 0 for none.
@@ -46,7 +47,7 @@ class ReportHook(Hook):
 
     priority = "VERY_LOW"  # the results are already logged
 
-    def __init__(self, num_samples: int = 16, score_thr: float = 0.3, val: bool = False) -> None:
+    def __init__(self, num_samples: int = 12, score_thr: float = 0.3, val: bool = False) -> None:
         if num_samples < 0:
             raise ConfigError("ReportHook.num_samples", f"must not be negative, but is {num_samples}")
         self.num_samples = num_samples
@@ -169,6 +170,5 @@ class ReportHook(Hook):
         elif image.shape[0] < 96:
             image = image.repeat(-(-96 // image.shape[0]), axis=0).repeat(-(-96 // image.shape[0]), axis=1)
         picture = Image.fromarray(image)
-        picture.thumbnail((4 * _PICTURE_HEIGHT, _PICTURE_HEIGHT))
+        picture.thumbnail(_PICTURE_SIZE)
         return np.array(picture)
-

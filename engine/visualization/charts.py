@@ -17,6 +17,7 @@ _TITLE, _TEXT = 16, 12
 _MAX_CELLS = 40
 _MAX_NAME = 130
 _MAX_CURVES = 10
+_ROOM = 126  # least width of a caption
 
 
 def matrix_chart(counts: Any, rows: Sequence[str], columns: Sequence[str], title: str, axes: tuple[str, str]) -> Any:
@@ -47,6 +48,8 @@ def matrix_chart(counts: Any, rows: Sequence[str], columns: Sequence[str], title
     names = _names(rows, size) if is_readable else [str(len(rows))]
     other_names = _names(columns, size) if is_readable else [str(len(columns))]
     left, top = 48 + _widest(names, size), 76 + (_widest(other_names, size) if is_readable else 8)
+    if merged > 1:
+        title = f"{title} (a cell is {merged} x {merged} classes)"
     chart = _Chart(max(left + cell * shown.shape[1] + 24, 280), top + cell * shown.shape[0] + 24, title)
     for i, j in np.ndindex(*shown.shape):
         x, y = left + j * cell, top + i * cell
@@ -164,7 +167,7 @@ def histogram(values: Any, title: str, axis: str) -> Any:
     return chart.image()
 
 
-def sheet(pictures: Sequence[Array], captions: Sequence[str], title: str, width: int = 1100, side: int = 300) -> Any:
+def sheet(pictures: Sequence[Array], captions: Sequence[str], title: str, width: int = 1110, side: int = 320) -> Any:
     """Draw pictures with captions in rows.
 
     Args:
@@ -180,7 +183,7 @@ def sheet(pictures: Sequence[Array], captions: Sequence[str], title: str, width:
         image = Image.fromarray(picture)
         factor = min(side / image.height, (width - 2 * gap) / image.width, 1)
         image = image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))))
-        room = max(image.width, 110)
+        room = max(image.width, _ROOM)
         if used + room + gap > width and rows[-1]:
             rows.append([])
             used = gap
@@ -188,7 +191,7 @@ def sheet(pictures: Sequence[Array], captions: Sequence[str], title: str, width:
         rows[-1].append((image, lines))
         used += room + gap
     heights = [max([image.height + 17 * len(lines) for image, lines in row] + [0]) + gap for row in rows]
-    reached = max(sum(max(image.width, 110) + gap for image, _ in row) for row in rows) + gap
+    reached = max(sum(max(image.width, _ROOM) + gap for image, _ in row) for row in rows) + gap
     chart = _Chart(max(reached, 280), 40 + sum(heights) + gap, title)
     y = 44
     for row, height in zip(rows, heights):
@@ -197,7 +200,7 @@ def sheet(pictures: Sequence[Array], captions: Sequence[str], title: str, width:
             chart.paste(image, (x, y))
             for number, line in enumerate(lines):
                 chart.text((x, y + image.height + 3 + 17 * number), line, INK, _TEXT, "la")
-            x += max(image.width, 110) + gap
+            x += max(image.width, _ROOM) + gap
         y += height
     return chart.image()
 

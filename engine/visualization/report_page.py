@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from trainwright.engine.evaluation.report import Cell, Curves, Matrix, Samples, Section, Table
+from trainwright.engine.evaluation.report import Cell, Curves, Matrix, Section, Table
 
 _MAX_ROWS = 300
 _STYLE = """
@@ -65,14 +65,18 @@ def _write_section(folder: Path, section: Section, pictures: Mapping[int, Any]) 
         return _html_table(section.columns, section.rows[:_MAX_ROWS], section.digits) + rest
     if isinstance(section, Matrix):
         header = [f"{section.axes[0]} / {section.axes[1]}", *section.columns]
-        _write_csv(folder / f"{name}.csv", header, [[row, *counts] for row, counts in zip(section.rows, section.counts)])
+        _write_csv(
+            folder / f"{name}.csv", header, [[row, *counts] for row, counts in zip(section.rows, section.counts)]
+        )
         image = charts.matrix_chart(section.counts, section.rows, section.columns, section.title, section.axes)
     elif isinstance(section, Curves):
         image = charts.line_chart(section.curves, section.title, section.axes, section.limits)
     else:
         shown = [(pictures[index], text) for index, text in zip(section.indices, section.captions) if index in pictures]
         if not shown:
-            return _html_table(["sample", "", ""], [[i, text, ""] for i, text in zip(section.indices, section.captions)])
+            return _html_table(
+                ["sample", "", ""], [[i, text, ""] for i, text in zip(section.indices, section.captions)]
+            )
         image = charts.sheet([picture for picture, _ in shown], [text for _, text in shown], section.title)
     image.save(folder / f"{name}.png")
     return f'<img src="{name}.png" alt="{escape(section.title)}">'

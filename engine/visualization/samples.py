@@ -105,8 +105,7 @@ def _with_caption(image: Array, lines: int, caption: Sequence[_Line]) -> Array:
         return image
     from PIL import Image, ImageDraw
 
-    height, width = image.shape[:2]
-    size = _text_size(image)
+    width, size = image.shape[1], _text_size(image)
     step = round(1.5 * size)
     strip = Image.new("RGB", (width, lines * step + 4), _CAPTION_COLOR)
     draw = ImageDraw.Draw(strip)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Rgb = tuple[int, int, int]
 Box = tuple[float, float, float, float]
 
-# Pillow's font covers little more than ASCII. For other texts, the first of these that is installed and has all letters.
+# Pillow's font covers little more than ASCII. Other texts use the first of these that is installed and has all letters.
 _SYSTEM_FONTS = (
     "DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial.ttf", "arial.ttf", "LiberationSans-Regular.ttf",
     "NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "wqy-microhei.ttc", "Arial Unicode.ttf", "PingFang.ttc",

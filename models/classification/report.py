@@ -48,7 +48,8 @@ def single_label_sections(
     def samples(title: str, order: Tensor, note: str) -> Samples:
         chosen = wrong[order[:num_samples]].tolist()
         captions = [
-            f"{names[label[i]]} {score[i]:.2f}\ntrue: {names[target[i]]} {true_score[i]:.2f}\nsample {i}" for i in chosen
+            f"{names[label[i]]} {score[i]:.2f}\ntrue: {names[target[i]]} {true_score[i]:.2f}\nsample {i}"
+            for i in chosen
         ]
         return Samples(title, chosen, captions, note)
 
@@ -61,7 +62,12 @@ def single_label_sections(
 
 
 def multi_label_sections(
-    scores: Tensor, truth: Tensor, predicted: Tensor, precisions: Tensor, meta: Mapping[str, Any] | None, num_samples: int
+    scores: Tensor,
+    truth: Tensor,
+    predicted: Tensor,
+    precisions: Tensor,
+    meta: Mapping[str, Any] | None,
+    num_samples: int,
 ) -> list[Section]:
     """Return the sections for multi-label classification.
 
@@ -95,7 +101,9 @@ def multi_label_sections(
     captions = []
     for index in worst:
         listed = {"true": positive[index], "predicted": predicted[index]}
-        lines = [f"{key}: {', '.join(names[i] for i in row.nonzero().flatten()) or 'none'}" for key, row in listed.items()]
+        lines = [
+            f"{key}: {', '.join(names[i] for i in row.nonzero().flatten()) or 'none'}" for key, row in listed.items()
+        ]
         wrong = int(distance[index].argmax())
         captions.append("\n".join([*lines, f"{names[wrong]} {scores[index, wrong]:.2f}, sample {index}"]))
     if worst:

@@ -10,6 +10,7 @@ import torch
 from trainwright.engine.data.loader import batch_of, is_sequential
 from trainwright.engine.distributed import broadcast_object_list, is_main_process
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.evaluation.metric import BaseMetric
 from trainwright.engine.evaluation.report import Samples, Section
 from trainwright.engine.evaluation.samples import samples_of
 from trainwright.engine.optim.amp import autocast
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
 
 _DRAWN = ("gt_instances", "pred_instances", "gt_sem_seg", "pred_sem_seg")
+_SMALLEST_HEIGHT = 128
 _PICTURE_SIZE = (536, 320)  # two columns in a sheet
 
 
@@ -53,7 +55,7 @@ class ReportHook(Hook):
         self.num_samples = num_samples
         self.score_thr = score_thr
         self.val = val
-        self._metrics: list[Any] = []
+        self._metrics: list[BaseMetric] = []
 
     def before_test(self, runner: "Runner") -> None:
         """Ask the metrics to keep their items."""
@@ -78,7 +80,7 @@ class ReportHook(Hook):
         self._release()
 
     def _start(self, loop: Any) -> None:
-        self._metrics = [metric for metric in loop.evaluator.metrics if hasattr(metric, "report")]
+        self._metrics = [metric for metric in loop.evaluator.metrics if isinstance(metric, BaseMetric)]
         for metric in self._metrics:
             metric.reporting = True
 
@@ -129,25 +131,28 @@ class ReportHook(Hook):
         results: Mapping[str, Any],
         mode: str,
         sections: Sequence[Section],
-        pictures: Mapping[int, Any],
+        pictures: Mapping[int, tuple[Any, str]],
     ) -> None:
         from trainwright.engine.visualization.report_page import write_report
 
         facts = {name: value for name, value in results.items() if isinstance(value, int | float)}
-        facts |= {"samples": len(loop.dataloader.dataset), "epoch": runner.epoch, "iteration": runner.iter}
+        if hasattr(loop.dataloader.dataset, "__len__"):
+            facts["samples"] = len(loop.dataloader.dataset)
+        if runner.iter:
+            facts |= {"epoch": runner.epoch, "iteration": runner.iter}
         title = f"{runner.experiment_name}: {mode}"
         page = write_report(Path(runner.log_dir, f"{mode}_report"), title, facts, sections, pictures)
         runner.logger.info("Saved the %s report to %s", mode, page)
 
-    def _pictures(self, runner: "Runner", loop: Any, indices: Sequence[int]) -> dict[int, Any]:
-        """Predict samples, and on rank 0 return an image of each by its index."""
+    def _pictures(self, runner: "Runner", loop: Any, indices: Sequence[int]) -> dict[int, tuple[Any, str]]:
+        """Predict samples, and on rank 0 return an image and a name of each by its index."""
         if not indices:
             return {}
         if not is_sequential(loop.dataloader):
             runner.logger.info("The report has no pictures of samples: they require a sampler without shuffling")
             return {}
         runner.model.eval()
-        pictures = {}
+        pictures: dict[int, tuple[Any, str]] = {}
         with torch.no_grad(), autocast(device_type=runner.device.type, enabled=loop.fp16):
             for index in indices:
                 batch = batch_of(loop.dataloader, [index])
@@ -156,7 +161,9 @@ class ReportHook(Hook):
                     runner.logger.info("The report has no pictures of samples: the model does not predict data samples")
                     return {}
                 if is_main_process():
-                    pictures[index] = self._picture(batch, sample, loop.evaluator.dataset_meta or {})
+                    path = sample.get("img_path") or sample.get("filename") or sample.get("frame_dir")
+                    picture = self._picture(batch, sample, loop.evaluator.dataset_meta or {})
+                    pictures[index] = picture, Path(path).name if path else f"sample {index}"
         return pictures
 
     def _picture(self, batch: Any, sample: BaseDataElement, meta: Mapping[str, Any]) -> np.ndarray[Any, Any]:
@@ -167,8 +174,9 @@ class ReportHook(Hook):
         image = image_of_batch(batch, sample)
         if any(field in sample for field in _DRAWN):
             image = draw_sample(image, sample, meta, score_thr=self.score_thr)
-        elif image.shape[0] < 96:
-            image = image.repeat(-(-96 // image.shape[0]), axis=0).repeat(-(-96 // image.shape[0]), axis=1)
+        else:
+            factor = -(-_SMALLEST_HEIGHT // image.shape[0])
+            image = image.repeat(factor, axis=0).repeat(factor, axis=1)
         picture = Image.fromarray(image)
         picture.thumbnail(_PICTURE_SIZE)
         return np.array(picture)

@@ -68,6 +68,32 @@ def browse_dataset(cfg: Config, split: str, number: int, out_dir: Path, seed: in
     return max(problems, wanted - drawn)
 
 
+def show_stats(cfg: Config, split: str, out_dir: Path) -> None:
+    """Print what a dataset contains, and draw it to ``stats.png``.
+
+    Args:
+        cfg: config of an experiment.
+        split: ``train``, ``val`` or ``test``.
+        out_dir: folder for the picture.
+
+    Raises:
+        ConfigError: the config does not define the split.
+    """
+    from trainwright.tools import stats
+
+    path = f"{split}_dataloader"
+    if not cfg.get(path):
+        raise ConfigError(path, "missing in the config", "choose another --split")
+    with default_scope(cfg.get("default_scope")):
+        dataset = _build_dataset(cfg[path]["dataset"], f"{path}.dataset")
+        counted = stats.count_dataset(dataset)
+    meta = getattr(dataset, "metainfo", None) or {}
+    stats.print_stats(counted, meta, f"{type(dataset).__name__} ({split})")
+    make_folder(out_dir, "", "choose another --out-dir")
+    if stats.draw_stats(counted, meta, out_dir / "stats.png"):
+        print(f"Saved the charts to {out_dir / 'stats.png'}")
+
+
 def _build_dataset(cfg: Any, path: str) -> Any:
     """Build the dataset, and report missing files and invalid annotations as config errors."""
     try:

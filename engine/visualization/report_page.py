@@ -25,7 +25,7 @@ def write_report(
     title: str,
     facts: Mapping[str, Any],
     sections: Sequence[Section],
-    pictures: Mapping[int, Any],
+    pictures: Mapping[int, tuple[Any, str]],
 ) -> Path:
     """Write a report.
 
@@ -34,7 +34,7 @@ def write_report(
         title: heading of the page.
         facts: short texts or numbers about the test, such as its results.
         sections: contents, in this order.
-        pictures: image of each sample by its index: RGB, uint8, (height, width, 3).
+        pictures: image and name of each sample by its index. An image is RGB, uint8, (height, width, 3).
 
     Returns:
         The path of ``index.html``.
@@ -53,7 +53,7 @@ def write_report(
     return page
 
 
-def _write_section(folder: Path, section: Section, pictures: Mapping[int, Any]) -> str:
+def _write_section(folder: Path, section: Section, pictures: Mapping[int, tuple[Any, str]]) -> str:
     """Write the files of a section, and return its HTML."""
     from trainwright.engine.visualization import charts
 
@@ -72,12 +72,12 @@ def _write_section(folder: Path, section: Section, pictures: Mapping[int, Any]) 
     elif isinstance(section, Curves):
         image = charts.line_chart(section.curves, section.title, section.axes, section.limits)
     else:
-        shown = [(pictures[index], text) for index, text in zip(section.indices, section.captions) if index in pictures]
+        listed = list(zip(section.indices, section.captions))
+        shown = [(*pictures[index], caption) for index, caption in listed if index in pictures]
         if not shown:
-            return _html_table(
-                ["sample", "", ""], [[i, text, ""] for i, text in zip(section.indices, section.captions)]
-            )
-        image = charts.sheet([picture for picture, _ in shown], [text for _, text in shown], section.title)
+            return _html_table(["sample", ""], [[index, caption] for index, caption in listed])
+        images, captions = [image for image, *_ in shown], [f"{caption}\n{name}" for _, name, caption in shown]
+        image = charts.sheet(images, captions, section.title)
     image.save(folder / f"{name}.png")
     return f'<img src="{name}.png" alt="{escape(section.title)}">'
 

@@ -19,7 +19,7 @@ KINDS = ("label", "score", "sem_seg", "instances")
 """The fields that can be drawn, after ``gt_`` or ``pred_``."""
 
 _TITLES = {"gt": "ground truth", "pred": "prediction"}
-_SMALLEST_SIDE = 288
+_SMALLEST_SIDE = 224
 _TOP = 3
 _GAP = 4
 _IGNORED = 255

@@ -47,10 +47,7 @@ def single_label_sections(
 
     def samples(title: str, order: Tensor, note: str) -> Samples:
         chosen = wrong[order[:num_samples]].tolist()
-        captions = [
-            f"{names[label[i]]} {score[i]:.2f}\ntrue: {names[target[i]]} {true_score[i]:.2f}\nsample {i}"
-            for i in chosen
-        ]
+        captions = [f"{names[label[i]]} {score[i]:.2f}\ntrue: {names[target[i]]} {true_score[i]:.2f}" for i in chosen]
         return Samples(title, chosen, captions, note)
 
     note = "The predicted class with its score, and the true class with its score."
@@ -105,7 +102,7 @@ def multi_label_sections(
             f"{key}: {', '.join(names[i] for i in row.nonzero().flatten()) or 'none'}" for key, row in listed.items()
         ]
         wrong = int(distance[index].argmax())
-        captions.append("\n".join([*lines, f"{names[wrong]} {scores[index, wrong]:.2f}, sample {index}"]))
+        captions.append("\n".join([*lines, f"{names[wrong]} {scores[index, wrong]:.2f}"]))
     if worst:
         note = "Samples in the order of their most wrong score, which is in the last line."
         sections.append(Samples("Worst predictions", worst, captions, note))

@@ -113,7 +113,7 @@ def box_sections(
         wrong = (rows != columns) & (columns < number)
         false[index], missed[index] = scores[wrong].sum(), int((columns == number).sum())
         best = f" (up to {scores[wrong].max():.2f})" if wrong.any() else ""
-        captions.append(f"{int(wrong.sum())} wrong{best}, {missed[index]} missed, sample {samples[index]}")
+        captions.append(f"{int(wrong.sum())} wrong{best}, {missed[index]} missed")
     at = f"Predictions with scores of at least {SCORE_THR} and boxes that overlap by an IoU of at least {_IOU_THR}."
     names, others = [*classes, "background"], [*classes, "missed"]
     sections: list[Section] = [Matrix("Confusion matrix of boxes", matrix.tolist(), names, others, note=at)]
@@ -225,7 +225,7 @@ def _keypoint_sections(
         lowest.append(float(np.concatenate(best).mean()) if best else np.inf)
     chosen = [index for index in np.argsort(lowest, kind="stable")[:num_samples].tolist() if lowest[index] < np.inf]
     if chosen:
-        captions = [f"OKS {lowest[index]:.3f}, sample {samples[index]}" for index in chosen]
+        captions = [f"OKS {lowest[index]:.3f}" for index in chosen]
         note = "The mean over the instances of the similarity of the best prediction."
         sections.append(Samples("Lowest keypoint similarity", [samples[index] for index in chosen], captions, note))
     return sections

@@ -70,7 +70,7 @@ class PCKAccuracy(BatchMetric):
         sections: list[Section] = [Table("Results per keypoint", columns, rows, note, digits=3)]
         means = (distances.sum(1) / labeled.sum(1)).nan_to_num(-1)
         worst = means.argsort(descending=True, stable=True)[:num_samples].tolist()
-        captions = [f"mean error {means[index]:.3f}, sample {index}" for index in worst]
+        captions = [f"mean error {means[index]:.3f}" for index in worst]
         return [*sections, Samples("Largest errors", worst, captions, note)] if worst else sections
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:

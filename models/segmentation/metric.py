@@ -121,7 +121,7 @@ class IoUMetric(BatchMetric):
         hits, found, wanted = results[0].double().unbind(1)
         means = (hits / (found + wanted - hits)).nanmean(1)
         worst = means.nan_to_num(torch.inf).argsort(stable=True)[:num_samples].tolist()
-        captions = [f"mean IoU {100 * means[index]:.1f} %, sample {index}" for index in worst]
+        captions = [f"mean IoU {100 * means[index]:.1f} %" for index in worst]
         note = "The mean is over the classes that occur in the sample."
         return [*sections, Samples("Lowest IoU", worst, captions, note)] if worst else sections
 

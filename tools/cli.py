@@ -122,10 +122,9 @@ def predict(arguments: argparse.Namespace) -> int:
 
     cfg = _read(arguments.config, arguments.cfg_options)
     out_dir = Path(arguments.out_dir)
-    file, unreadable = predicting.predict(
+    _, unreadable = predicting.predict(
         cfg, arguments.checkpoint, arguments.inputs, out_dir, arguments.batch_size, arguments.device
     )
-    print(f"Saved the predictions to {file}, and images of them to the same folder.")
     return 1 if unreadable else 0
 
 

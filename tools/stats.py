@@ -15,7 +15,6 @@ from trainwright.datasets.video.readers import FrameFolder, VideoFile
 
 # Large datasets are sampled evenly: annotations are cheap to read, drawn images, file headers and masks are not.
 _MAX_ANNOTATIONS, _MAX_DRAWN, _MAX_HEADERS, _MAX_MASKS, _MAX_VIDEOS = 200_000, 2_000, 10_000, 300, 300
-_AREAS = ("small", "medium", "large")
 _LIMITS = (32**2, 96**2)
 _IGNORED = 255
 
@@ -190,8 +189,11 @@ def draw_stats(stats: DatasetStats, meta: Mapping[str, Any], file: Path) -> bool
         images.append(charts.bar_chart(shares, "Pixels per class (%)"))
     if stats.sizes:
         heights, widths = np.array(stats.sizes, dtype=float).T
-        images.append(charts.histogram(np.sqrt(heights * widths), "Image sizes", "square root of the area (pixels)"))
-        images.append(charts.histogram(widths / heights, "Aspect ratios", "width / height"))
+        sides, ratios = np.sqrt(heights * widths), widths / heights
+        if len(np.unique(sides)) > 1:
+            images.append(charts.histogram(sides, "Image sizes", "square root of the area (pixels)"))
+        if len(np.unique(ratios)) > 1:
+            images.append(charts.histogram(ratios, "Aspect ratios", "width / height"))
     if stats.boxes_per_image:
         images.append(charts.histogram(stats.boxes_per_image, "Boxes per image", "boxes"))
     if stats.areas:
@@ -219,8 +221,9 @@ def _overview(stats: DatasetStats) -> Iterable[tuple[str, str]]:
         yield "boxes per image", f"{number.mean():.2f} on average, at most {number.max():,}"
     if stats.areas:
         small, medium = (int((np.array(stats.areas) < limit).sum()) for limit in _LIMITS)
-        counts = (small, medium - small, len(stats.areas) - medium)
-        yield "box areas (limits 32², 96²)", ", ".join(f"{name} {100 * n / len(stats.areas):.1f} %" for name, n in zip(_AREAS, counts))
+        shares = 100 * np.array([small, medium - small, len(stats.areas) - medium]) / len(stats.areas)
+        names = ("small (below 32²)", "medium", "large (from 96²)")
+        yield "box areas", ", ".join(f"{name} {share:.1f} %" for name, share in zip(names, shares))
         sides = np.array(stats.box_sizes)
         yield "box widths, heights", "; ".join(_range(column) for column in sides.T)
     if stats.sizes:

@@ -151,16 +151,15 @@ def histogram(values: Any, title: str, axis: str) -> Any:
     numbers = numbers[np.isfinite(numbers)]
     low, high = (float(numbers.min()), float(numbers.max())) if len(numbers) else (0.0, 1.0)
     whole = bool((numbers == numbers.round()).all())
-    if whole and high - low < 40:
-        edges = np.arange(low - 0.5, high + 1.0)
-    else:
-        edges = np.linspace(low, high if high > low else low + 1, 31)
+    is_few = whole and high - low < 40
+    edges = np.arange(low - 0.5, high + 1.0) if is_few else np.linspace(low, high if high > low else low + 1, 31)
     counts, edges = np.histogram(numbers, edges)
     left, upper, width, height = 64, 46, 430, 220
     chart = _Chart(left + width + 28, upper + height + 56, title)
     limits = (float(edges[0]), float(edges[-1]))
-    plot = _Plot(chart, (left, upper, left + width, upper + height), limits, (0.0, float(max(counts.max(), 1))))
-    plot.axes(axis, "number")
+    top = 1.05 * max(counts.max(), 1)
+    plot = _Plot(chart, (left, upper, left + width, upper + height), limits, (0.0, float(top)))
+    plot.axes(axis, "number", whole=(is_few, True))
     for count, start, end in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist()):
         if count:
             plot.bar(start, end, count)
@@ -286,9 +285,10 @@ class _Plot:
             y2 - (y - self.y[0]) / (self.y[1] - self.y[0]) * (y2 - y1),
         )
 
-    def axes(self, x_title: str, y_title: str) -> None:
+    def axes(self, x_title: str, y_title: str, whole: tuple[bool, bool] = (False, False)) -> None:
         x1, y1, x2, y2 = self.frame
-        for values, show, horizontal in ((*_ticks(*self.x), True), (*_ticks(*self.y), False)):
+        ticks = (*_ticks(*self.x, whole[0]), True), (*_ticks(*self.y, whole[1]), False)
+        for values, show, horizontal in ticks:
             for value in values:
                 x, y = self.place(value, self.y[0]) if horizontal else self.place(self.x[0], value)
                 self.chart.line([(x, y1), (x, y2)] if horizontal else [(x1, y), (x2, y)], _GRID, 1)
@@ -312,10 +312,11 @@ class _Plot:
         self.chart.rectangle((x1 + gap, y1, x2 - gap, y2), _BLUE)
 
 
-def _ticks(low: float, high: float) -> tuple[list[float], str]:
-    """Return round numbers in a range, and the format to show them in."""
+def _ticks(low: float, high: float, whole: bool = False) -> tuple[list[float], str]:
+    """Return round numbers in a range, only integers if ``whole``, and the format to show them in."""
     step = 10 ** math.floor(math.log10(max((high - low) / 5, 1e-9)))
     step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 6)
+    step = max(step, 1) if whole else step
     digits = max(0, -math.floor(math.log10(step)))
     first = math.ceil(low / step - 1e-9)
     values = [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]

@@ -204,9 +204,11 @@ class ConfusionMatrix(_LabelMetric):
     @staticmethod
     def plot(matrix: Sequence[Sequence[int]], out_file: str | Path, classes: Sequence[str] | None = None) -> None:
         """Draw a confusion matrix, with true classes in rows, to an image file."""
-        from trainwright.models.classification.confusion_matrix import draw_confusion_matrix
+        from trainwright.engine.visualization.charts import matrix_chart
 
-        draw_confusion_matrix(matrix, out_file, classes)
+        names = [str(name) for name in classes or range(len(matrix))]
+        Path(out_file).parent.mkdir(parents=True, exist_ok=True)
+        matrix_chart(matrix, names, names, "Confusion matrix", ("true class", "predicted class")).save(out_file)
 
 
 def confusion_matrix(target: Tensor, label: Tensor, num_classes: int) -> Tensor:

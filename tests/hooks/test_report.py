@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from distributed_workers import run_processes
 from PIL import Image
 from report_runs import NUM_SAMPLES, run_test, table_of
 from tiny_runs import Scripted, log_of, make_runner
@@ -215,19 +214,3 @@ class Predictor(torch.nn.Module):
 def test_options() -> None:
     with pytest.raises(ConfigError, match="must not be negative"):
         ReportHook(num_samples=-1)
-
-
-@pytest.mark.long
-def test_two_processes(tmp_path: Path) -> None:
-    """Eleven samples on two ranks: the sampler repeats the first one, which does not count."""
-    evaluator = [{"type": "IoUMetric", "classwise": True}, {"type": "Accuracy"}]
-    dataset = shapes("gt_seg_map", "gt_label")
-    alone, alone_dir = run_test(str(tmp_path / "alone"), dataset, evaluator)
-    (together, log_dir), (other, _) = run_processes(run_test, str(tmp_path / "together"), dataset, evaluator, 2)
-    assert together == other == alone
-    assert files_of(log_dir) == files_of(alone_dir)
-    for name in ("confusion_matrix_of_pixels", "results_per_class_of_pixels", "confusion_matrix"):
-        assert table_of(log_dir, name) == table_of(alone_dir, name)
-    for name in ("lowest_iou.png", "most_confident_errors.png"):
-        pictures = [Path(folder, "test_report", name).read_bytes() for folder in (log_dir, alone_dir)]
-        assert pictures[0] == pictures[1]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from trainwright.engine.run.runner import Runner
 from trainwright.engine.structures.instance_data import InstanceData
@@ -14,6 +13,15 @@ from trainwright.engine.structures.sample import DataSample
 from trainwright.models.base import BaseModel
 
 NUM_SAMPLES = 11
+SEGMENTED: dict[str, Any] = {
+    "dataset": {
+        "type": "Shapes", "size": 48,
+        "pipeline": [{"type": "KeepAnnotations", "keys": ["gt_seg_map", "gt_label"]}, {"type": "PackInputs"}],
+    },
+    "evaluator": [{"type": "IoUMetric", "classwise": True}, {"type": "Accuracy"}],
+    "batch_size": 2,
+}  # fmt: skip
+"""Arguments of a test of segmentation and classification."""
 
 
 class Mistaken(BaseModel):
@@ -25,7 +33,7 @@ class Mistaken(BaseModel):
 
     def __init__(self, num_classes: int = 3) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
+        self.weight = torch.nn.Parameter(torch.zeros(1))
         self.num_classes = num_classes
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> list[Any]:

@@ -106,9 +106,10 @@ def line_chart(
         plot.curve(x[kept], y[kept], color, 3.0 if number == 0 else 1.6)
     if len(names) > 1:
         for number, name in enumerate(legend):
-            y = upper + 10 + 20 * number
-            chart.line([(left + width + 16, y), (left + width + 38, y)], colors[number], 3.0 if number == 0 else 2.0)
-            chart.text((left + width + 46, y), name, INK, _TEXT, "lm")
+            place = upper + 10 + 20 * number
+            ends = [(left + width + 16.0, place), (left + width + 38.0, place)]
+            chart.line(ends, colors[number], 3.0 if number == 0 else 2.0)
+            chart.text((left + width + 46, place), name, INK, _TEXT, "lm")
         if more := len(names) - len(legend):
             chart.text((left + width + 46, upper + 10 + 20 * len(legend)), f"and {more} more", _MUTED, _TEXT, "lm")
     return chart.image()
@@ -329,7 +330,8 @@ def _merged(table: Array, size: int) -> Array:
         return table
     padded = np.pad(table, [(0, -length % size) for length in table.shape])
     rows, columns = (length // size for length in padded.shape)
-    return padded.reshape(rows, size, columns, size).sum((1, 3))
+    sums: Array = padded.reshape(rows, size, columns, size).sum((1, 3))
+    return sums
 
 
 def _shade(share: float) -> Rgb:

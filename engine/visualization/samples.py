@@ -135,7 +135,10 @@ def _draw_sem_seg(image: Array, labels: Array, meta: Mapping[str, Any]) -> Array
     areas = {label: int((plane == label).sum()) for label in shown}
     named = sorted((label for label in shown if areas[label] > 1.5 * math.prod(sizes[label])), key=areas.__getitem__)
     centers = [_middle(plane == label) for label in named]
-    around = [(x - w / 2, y + h / 2, x + w / 2, y + h / 2) for (x, y), (w, h) in zip(centers, map(sizes.get, named))]
+    around = [
+        (x - w / 2, y + h / 2, x + w / 2, y + h / 2)
+        for (x, y), (w, h) in zip(centers, (sizes[label] for label in named))
+    ]
     places = text.place_labels(around, [sizes[label] for label in named], (image.shape[1], image.shape[0]), 0)
     canvas, draw = _canvas(image)
     for label, place in zip(named, places):
@@ -266,7 +269,7 @@ def _text_size(image: Array) -> int:
 
 
 def _line_width(image: Array) -> int:
-    return max(2, round(min(image.shape[:2]) / 240))
+    return max(2, round(min(image.shape[0], image.shape[1]) / 240))
 
 
 def _canvas(image: Array) -> "tuple[Image.Image, Any]":

@@ -31,7 +31,8 @@ class _LabelMetric(BatchMetric):
         """Return the confusion matrix, the results of each class, and the most confident errors."""
         from trainwright.models.classification.report import single_label_sections
 
-        return single_label_sections(*results[-4:], self.dataset_meta, num_samples)
+        target, label, score, true_score = results[-4:]
+        return single_label_sections(target, label, score, true_score, self.dataset_meta, num_samples)
 
 
 @METRICS.register_module()

@@ -35,7 +35,7 @@ def single_label_sections(
         Matrix("Confusion matrix", matrix.tolist(), names, names),
     ]
     if pairs := _largest(errors.flatten(), _MAX_CONFUSIONS):
-        rows = [
+        rows: list[list[Any]] = [
             [names[pair // number], names[pair % number], count, 100 * count / int(matrix[pair // number].sum())]
             for pair, count in ((pair, int(errors.flatten()[pair])) for pair in pairs)
         ]

@@ -91,7 +91,7 @@ class IoUMetric(BatchMetric):
             own = self._matrix if self._number else None
             # The last sample of a rank may be one that the sampler repeated.
             place = get_rank() + get_world_size() * (self._number - 1)
-            if own is not None and get_world_size() > 1 and place >= size:
+            if own is not None and self._last is not None and get_world_size() > 1 and place >= size:
                 own = own - self._last
             parts = gather_object(None if own is None else own.cpu()) or ()
             counted = [part for part in parts if part is not None]

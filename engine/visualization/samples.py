@@ -269,7 +269,7 @@ def _text_size(image: Array) -> int:
 
 
 def _line_width(image: Array) -> int:
-    return max(2, round(min(image.shape[0], image.shape[1]) / 240))
+    return max(2, round(int(min(image.shape[:2])) / 240))
 
 
 def _canvas(image: Array) -> "tuple[Image.Image, Any]":

@@ -17,7 +17,7 @@ from trainwright.engine.optim.amp import autocast
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import Hook
 from trainwright.engine.structures.elements import BaseDataElement
-from trainwright.hooks.visualization import image_of_batch
+from trainwright.engine.visualization.inputs import image_of_batch
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner

@@ -19,8 +19,8 @@ from trainwright.engine.registry import default_scope
 from trainwright.engine.run.environment import make_folder
 from trainwright.engine.structures.elements import BaseDataElement
 from trainwright.engine.structures.sample import DataSample
+from trainwright.engine.visualization.inputs import to_image
 from trainwright.engine.visualization.samples import draw_sample
-from trainwright.hooks.visualization import to_image
 
 _MAX_PROBLEMS = 50
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.structures.sample import DataSample
-from trainwright.hooks.visualization import VisualizationHook, to_image
+from trainwright.engine.visualization.inputs import to_image
+from trainwright.hooks.visualization import VisualizationHook
 
 
 class Images(list[Any]):

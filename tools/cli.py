@@ -104,12 +104,15 @@ def print_config(arguments: argparse.Namespace) -> int:
 
 
 def browse_dataset(arguments: argparse.Namespace) -> int:
-    """Draw samples as the model sees them, and report problems in the annotations."""
+    """Draw samples as the model sees them, and report problems in the annotations; or print statistics."""
     from trainwright.tools import browse
 
     cfg = _read(arguments.config, arguments.cfg_options)
     _check(cfg)
     out_dir = Path(arguments.out_dir or Path("browse", find_named_config(arguments.config).stem, arguments.split))
+    if arguments.stats:
+        browse.show_stats(cfg, arguments.split, out_dir)
+        return 0
     return 1 if browse.browse_dataset(cfg, arguments.split, arguments.number, out_dir, arguments.seed) else 0
 
 
@@ -119,7 +122,7 @@ def predict(arguments: argparse.Namespace) -> int:
 
     cfg = _read(arguments.config, arguments.cfg_options)
     out_dir = Path(arguments.out_dir)
-    file, unreadable = predicting.predict(
+    _, unreadable = predicting.predict(
         cfg,
         arguments.checkpoint,
         arguments.inputs,
@@ -128,7 +131,6 @@ def predict(arguments: argparse.Namespace) -> int:
         arguments.device,
         arguments.tile_size,
     )
-    print(f"Saved the predictions to {file}, and images of them to the same folder.")
     return 1 if unreadable else 0
 
 
@@ -219,6 +221,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--number", type=int, default=20, help="number of samples (default: %(default)s)")
     command.add_argument("--out-dir", help="folder for the images (default: browse/CONFIG/SPLIT)")
     command.add_argument("--seed", type=int, default=0, help="seed of the augmentation (default: %(default)s)")
+    command.add_argument(
+        "--stats", action="store_true", help="instead, count classes, sizes and boxes, and draw them to stats.png"
+    )
     command.set_defaults(run=browse_dataset)
 
     command = commands.add_parser(

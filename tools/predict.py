@@ -12,6 +12,7 @@ from trainwright.engine.inference.images import IMAGE_SUFFIXES, read_image
 from trainwright.engine.parts import setting
 from trainwright.engine.registry import INFERENCERS
 from trainwright.engine.run.environment import make_folder
+from trainwright.engine.visualization.samples import KINDS
 
 _MAX_CLASSES = 5
 
@@ -25,7 +26,7 @@ def predict(
     device: str | None = None,
     tile_size: int | None = None,
 ) -> tuple[Path, int]:
-    """Predict for files, write ``predictions.json`` and an image of each prediction, and print class scores.
+    """Predict for files, write ``predictions.json`` and an image of each prediction, and print where and class scores.
 
     Images that cannot be read are reported and skipped.
 
@@ -76,6 +77,10 @@ def predict(
         entries.append({"input": path, **(prediction if isinstance(prediction, dict) else {"prediction": prediction})})
     file = out_dir / "predictions.json"
     file.write_text("[\n" + ",\n".join(to_json(entry) for entry in entries) + "\n]\n")
+    if any(f"pred_{kind}" in entry for entry in entries for kind in KINDS):
+        print(f"Saved the predictions to {file}, and images of them to the same folder.")
+    else:
+        print(f"Saved the predictions to {file}. They cannot be drawn: the images in the same folder show the inputs.")
     classes = inferencer.dataset_meta.get("classes") or ()
     for entry in entries:
         if entry.get("pred_scores"):

@@ -16,6 +16,7 @@ from trainwright.engine.distributed import (
     get_world_size,
     is_main_process,
 )
+from trainwright.engine.evaluation.report import Section
 from trainwright.engine.evaluation.samples import describe
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.structures.elements import BaseDataElement
@@ -61,6 +62,12 @@ class BaseMetric(ABC):
     stopping.
     """
 
+    reporting: bool = False
+    """Whether to keep the collected items after :meth:`evaluate`, as ``collected``, for :meth:`report`.
+
+    ``ReportHook`` sets it during a test; :meth:`process` may then record more than the results require."""
+    collected: Any = None
+
     def __init__(
         self, collect_device: str = "cpu", prefix: str | None = None, collect_dir: str | Path | None = None
     ) -> None:
@@ -99,6 +106,18 @@ class BaseMetric(ABC):
     def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
         """Return the results by name, on rank 0 from the gathered items of all ranks."""
 
+    def report(self, results: Any, num_samples: int) -> Sequence[Section]:
+        """Return tables, matrices, curves and samples for the report on a test; none by default.
+
+        Called on rank 0 after :meth:`compute_metrics`, with the same items. A number in it that is also a result must
+        be computed by the same code.
+
+        Args:
+            results: the items that :meth:`compute_metrics` received.
+            num_samples: maximum number of samples in each :class:`~trainwright.engine.evaluation.report.Samples`.
+        """
+        return ()
+
     def evaluate(self, size: int) -> dict[str, Any]:
         """Compute the results for the whole dataset by ``prefix/name``, the same on all ranks, and reset.
 
@@ -112,6 +131,7 @@ class BaseMetric(ABC):
         if is_main_process():
             assert collected is not None
             metrics = [self.with_prefix(self.compute_metrics(collected))]
+            self.collected = collected if self.reporting else None
         broadcast_object_list(metrics)
         self.reset()
         return metrics[0]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trainwright.engine.errors import MissingExtraError, did_you_mean
 from trainwright.engine.evaluation.metric import BaseMetric
+from trainwright.engine.evaluation.report import Section
 from trainwright.engine.fileio import dump
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import METRICS
@@ -86,6 +87,7 @@ class CocoMetric(BaseMetric):
         self.sigmas = None if sigmas is None else tuple(sigmas)
         self.outfile_prefix = outfile_prefix
         self.format_only = format_only
+        self._evaluations: dict[str, Evaluation] = {}
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Record the predictions of each sample and, without ``ann_file``, the ground truth, with masks as RLE."""
@@ -117,6 +119,7 @@ class CocoMetric(BaseMetric):
         with redirect_stdout(StringIO()):
             truth, categories, images = self._ground_truth(results, classes)
         metrics: dict[str, float] = {}
+        self._evaluations = {}
         for kind in self.metrics:
             predictions = [
                 annotation
@@ -130,9 +133,18 @@ class CocoMetric(BaseMetric):
                 dump([{key: annotation[key] for key in keys} for annotation in predictions], file)
             if not self.format_only:
                 with redirect_stdout(StringIO()):
-                    precision, recall, areas, thresholds = self._evaluate(truth, predictions, images, categories, kind)
-                metrics |= self._summary(precision, recall, areas, thresholds, classes, kind)
+                    evaluation = self._evaluate(truth, predictions, images, categories, kind)
+                metrics |= self._summary(evaluation, classes, kind)
+                if self.reporting:
+                    self._evaluations[kind] = evaluation
         return metrics
+
+    def report(self, results: list[dict[str, Any]], num_samples: int) -> list[Section]:
+        """Return the results of each class, curves, the confusion matrix, and the worst samples."""
+        from trainwright.models.detection.report import coco_sections
+
+        evaluations, self._evaluations = self._evaluations, {}
+        return coco_sections(evaluations, results, range(len(results)), self.dataset_meta or {}, num_samples)
 
     def _ground_truth(self, results: list[dict[str, Any]], classes: Sequence[str]) -> tuple[Any, list[int], list[Any]]:
         """Return the ground truth as a ``COCO`` object, the category id of each class, and the id of each image."""
@@ -158,11 +170,7 @@ class CocoMetric(BaseMetric):
 
     def _evaluate(
         self, truth: Any, predictions: list[dict[str, Any]], images: list[Any], categories: list[int], kind: str
-    ) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:
-        """Return the precision (T, R, K, A), the recall (T, K, A), the names of the A areas, and the T thresholds.
-
-        There are T IoU thresholds, R recall thresholds, K classes and A area ranges. Values without objects are -1.
-        """
+    ) -> "Evaluation":
         from pycocotools.cocoeval import COCOeval
 
         evaluation = COCOeval(truth, _as_coco(predictions, images, categories), kind)
@@ -178,51 +186,68 @@ class CocoMetric(BaseMetric):
                 parameters.kpt_oks_sigmas = np.array(sigmas)
         evaluation.evaluate()
         evaluation.accumulate()
-        order = {category: index for index, category in enumerate(sorted(categories))}  # pycocotools sorts them
-        columns = [order[category] for category in categories]
-        precision, recall = evaluation.eval["precision"][..., 0], evaluation.eval["recall"][..., 0]
-        return precision[:, :, columns], recall[:, columns], parameters.areaRngLbl, parameters.iouThrs
+        return Evaluation(evaluation, categories, images)
 
-    def _summary(
-        self,
-        precision: np.ndarray,
-        recall: np.ndarray,
-        areas: list[str],
-        thresholds: np.ndarray,
-        classes: Sequence[str],
-        kind: str,
-    ) -> dict[str, float]:
-        def mean(values: np.ndarray) -> float:
-            valid = values[values > -1]
-            return float(valid.mean()) if valid.size else float("nan")
-
-        def select(values: np.ndarray, threshold: float | None, area: str) -> np.ndarray:
-            rows = slice(None) if threshold is None else np.isclose(thresholds, threshold)
-            selected: np.ndarray = values[rows][..., areas.index(area)]
-            return selected
-
-        available = [
-            (suffix, threshold, area)
-            for suffix, threshold, area in _RESULTS
-            if area in areas and (threshold is None or np.isclose(thresholds, threshold).any())
-        ]
-        results = {
-            f"{kind}_mAP{suffix}": mean(select(precision, threshold, area)) for suffix, threshold, area in available
-        }
-        results[f"{kind}_AR"] = mean(select(recall, None, "all"))
+    def _summary(self, evaluation: "Evaluation", classes: Sequence[str], kind: str) -> dict[str, float]:
+        results = {f"{kind}_mAP{suffix}": value for suffix, value in evaluation.average_precisions().items()}
+        results[f"{kind}_AR"] = _mean(evaluation.select(evaluation.recall, None, "all"))
         lines = ["  ".join(f"{name} {value:.3f}" for name, value in results.items())]
         if self.classwise:
             width = max(map(len, classes))
-            lines.append("class".ljust(width) + "".join(f"{'mAP' + suffix:>9}" for suffix, *_ in available))
+            lines.append("class".ljust(width) + "".join(f"{'mAP' + suffix:>9}" for suffix in evaluation.suffixes))
             for index, name in enumerate(classes):
-                class_results = {
-                    f"{name}_{kind}_mAP{suffix}": mean(select(precision, threshold, area)[..., index])
-                    for suffix, threshold, area in available
-                }
-                lines.append(name.ljust(width) + "".join(f"{value:9.3f}" for value in class_results.values()))
-                results |= class_results
+                values = evaluation.average_precisions(index)
+                lines.append(name.ljust(width) + "".join(f"{value:9.3f}" for value in values.values()))
+                results |= {f"{name}_{kind}_mAP{suffix}": value for suffix, value in values.items()}
         print_log("\n".join(lines), logger="current")
         return results
+
+
+class Evaluation:
+    """The results of COCOeval with the classes in the dataset's order.
+
+    Attributes:
+        coco: the ``COCOeval`` object.
+        images: id of the image of each sample.
+        categories: id of each class.
+        precision: shape (T, R, K, A), for T IoU thresholds, R recall thresholds, K classes and A area ranges; -1
+            without objects.
+        recall: shape (T, K, A).
+    """
+
+    def __init__(self, coco: Any, categories: list[int], images: list[Any]) -> None:
+        self.coco, self.categories, self.images = coco, categories, images
+        order = {category: index for index, category in enumerate(sorted(categories))}  # pycocotools sorts them
+        self.columns = [order[category] for category in categories]
+        self.precision = coco.eval["precision"][..., 0][:, :, self.columns]
+        self.recall = coco.eval["recall"][..., 0][:, self.columns]
+
+    @property
+    def suffixes(self) -> list[str]:
+        """The suffixes of the results that the thresholds and area ranges allow."""
+        areas, thresholds = self.coco.params.areaRngLbl, self.coco.params.iouThrs
+        return [
+            suffix
+            for suffix, threshold, area in _RESULTS
+            if area in areas and (threshold is None or np.isclose(thresholds, threshold).any())
+        ]
+
+    def average_precisions(self, label: int | None = None) -> dict[str, float]:
+        """Return the average precision by suffix, of all classes or of one."""
+        precision = self.precision if label is None else self.precision[:, :, [label]]
+        known = self.suffixes
+        return {suffix: _mean(self.select(precision, iou, area)) for suffix, iou, area in _RESULTS if suffix in known}
+
+    def select(self, values: np.ndarray, threshold: float | None, area: str) -> np.ndarray:
+        """Return the values at an IoU threshold (all if None) and an area range."""
+        rows = slice(None) if threshold is None else np.isclose(self.coco.params.iouThrs, threshold)
+        selected: np.ndarray = values[rows][..., self.coco.params.areaRngLbl.index(area)]
+        return selected
+
+
+def _mean(values: np.ndarray) -> float:
+    valid = values[values > -1]
+    return float(valid.mean()) if valid.size else float("nan")
 
 
 def require_pycocotools(purpose: str) -> None:

@@ -12,6 +12,9 @@ from torch import Tensor
 from trainwright.engine.structures.sample import DataSample
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+VIDEO_SUFFIXES = (
+    ".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"
+)  # fmt: skip
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[str]:

@@ -120,8 +120,10 @@ def predict(arguments: argparse.Namespace) -> int:
     cfg = _read(arguments.config, arguments.cfg_options)
     out_dir = Path(arguments.out_dir)
     file, unreadable = predicting.predict(
-        cfg, arguments.checkpoint, arguments.inputs, out_dir, arguments.batch_size, arguments.device
-    )
+        cfg, arguments.checkpoint, arguments.inputs, out_dir, arguments.batch_size, arguments.device,
+        _given(arguments, "det_model", "det_weights", "det_cat_ids"),
+        _given(arguments, "bboxes", "bbox_thr", "nms_thr"),
+    )  # fmt: skip
     print(f"Saved the predictions to {file}, and images of them to the same folder.")
     return 1 if unreadable else 0
 
@@ -195,6 +197,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out-dir", default="predictions", help="folder for the output (default: %(default)s)")
     command.add_argument("--batch-size", type=int, default=1, help="inputs per batch (default: %(default)s)")
     command.add_argument("--device", help="cpu, cuda, cuda:1, mps, … (default: the accelerator if there is one)")
+    boxes = command.add_argument_group("boxes for top-down pose models (default: one for the whole image)")
+    boxes.add_argument("--bboxes", metavar="FILE", help="file of boxes, JSON or CSV")
+    boxes.add_argument("--det-model", metavar="CONFIG", help="config of a detector (default: that in --det-weights)")
+    boxes.add_argument("--det-weights", metavar="CHECKPOINT", help="checkpoint of a detector")
+    boxes.add_argument(
+        "--det-cat-ids", nargs="+", type=_label, metavar="CLASS",
+        help="classes whose boxes are used, as names or numbers (default: person if there is such a class, else all)",
+    )  # fmt: skip
+    boxes.add_argument("--bbox-thr", type=float, metavar="SCORE", help="lowest score of a box (default: 0.3)")
+    boxes.add_argument("--nms-thr", type=float, metavar="IOU", help="highest overlap of two boxes (default: 0.3)")
     command.set_defaults(run=predict)
 
     command = commands.add_parser(
@@ -231,6 +243,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=print_config)
     return parser
+
+
+def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return the options that are on the command line."""
+    return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+
+
+def _label(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def _read(name: str, options: dict[str, Any]) -> "Config":

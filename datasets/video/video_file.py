@@ -174,7 +174,7 @@ class VideoFile:
             number += not entry.is_discard and entry.size > 0
             end = max(end, entry.pos + entry.size)
         self._length = number
-        if end > (size := os.path.getsize(self.path)):
+        if end > (size := Path(self.path).stat().st_size):
             raise DamagedFileError(self.path, f"it ends after {size} of {end} bytes: copy or download it again")
 
     def _read_packets(self, indexed: int) -> None:

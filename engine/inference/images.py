@@ -109,20 +109,30 @@ class ImagePipeline:
             if tuple(numbers.shape) != self.shape:
                 raise ValueError(f"inputs must have shape {self.shape} as in training, got {tuple(numbers.shape)}")
             return {"inputs": numbers, "data_samples": DataSample()}
+        return self.transform(self.load(source), extra)
+
+    def load(self, source: Any) -> dict[str, Any]:
+        """Return a sample with the image of a path, PIL image, array or tensor, for :meth:`transform`."""
         is_path = isinstance(source, str | os.PathLike)
         sample: Any = {"img_path": os.fspath(source)} if is_path else {}
         if self.loader is not None and is_path:
             sample = self.loader(sample)
+            if sample is None:
+                raise ValueError(f"{type(self.loader).__name__} rejected this image: {source}")
         else:
             image = read_image(source, self._channels())
             sample.update(img=image, ori_shape=tuple(image.shape[-2:]))
+        return sample  # type: ignore[no-any-return]  # any loader's
+
+    def transform(self, sample: Any, extra: Mapping[str, Any] | None = None) -> Any:
+        """Return a loaded sample after the other steps, which also receive the entries in ``extra``."""
         if not self.steps:
             return self._resized(sample)
         sample.update(extra or {})
         for step in self.steps:
             sample = step(sample)
             if sample is None:
-                raise ValueError(f"{type(step).__name__} rejected this image: {source}")
+                raise ValueError(f"{type(step).__name__} rejected this image")
         return sample
 
     def _channels(self) -> int | None:

@@ -34,7 +34,7 @@ class ActionRecogInferencer(Inferencer):
             of these.
     """
 
-    def picture_of(self, source: Any) -> np.ndarray[Any, Any]:
+    def picture_of(self, source: Any, data_sample: Any = None) -> np.ndarray[Any, Any]:
         """Return up to 8 frames of a video side by side, of shape (H, W, 3)."""
         reader = _open_video(source)["video_reader"]
         count = min(_FRAMES_SHOWN, len(reader))

@@ -92,7 +92,7 @@ def _require_arguments(cfg: Config, arguments: Mapping[str, Any]) -> None:
     known = {*parameters_of(inferencer)[0], *getattr(inferencer, "preprocess_kwargs", ())}
     for name in arguments:
         if name not in known:
-            hint = "only top-down pose models take boxes"
+            hint = "set inferencer_type='Pose2DInferencer' in the config of a top-down pose model"
             raise ConfigError("", f"--{name.replace('_', '-')}: {inferencer.__name__} takes no such argument", hint)
 
 

@@ -134,17 +134,16 @@ def category_labels(cat_ids: Any, classes: Sequence[str]) -> list[int] | None:
     if cat_ids is None:
         return [list(classes).index("person")] if "person" in classes else None
     labels = []
-    for cat_id in _listed(cat_ids):
+    for cat_id in cat_ids if isinstance(cat_ids, list | tuple) else [cat_ids]:
         label = classes.index(cat_id) if cat_id in classes else cat_id
-        if not isinstance(label, int) or not 0 <= label < len(classes or [None] * (label + 1)):
-            hint = did_you_mean(str(cat_id), classes) or f"its classes: {', '.join(classes)}"
+        if not isinstance(label, int) or label < 0 or (classes and label >= len(classes)):
+            known = (
+                f"its classes: {', '.join(classes)}" if classes else "the names of its classes are unknown: use numbers"
+            )
+            hint = did_you_mean(str(cat_id), classes) or known
             raise ConfigError("det_cat_ids", f"the detector has no class {cat_id!r}", hint)
         labels.append(label)
     return labels
-
-
-def _listed(cat_ids: Any) -> list[Any]:
-    return list(cat_ids) if isinstance(cat_ids, list | tuple | set) else [cat_ids]
 
 
 def _key_of(image: Any, boxes: Mapping[str, Boxes], by_name: Mapping[str, Sequence[str]]) -> str | None:

@@ -200,10 +200,10 @@ class PackInputs:
         """
         for key in results:
             if key.startswith("gt_") and key not in self.packed_keys and key not in self.meta_keys:
+                close = did_you_mean(key[3:], [name[3:] for name in self.packed_keys]).replace("'", "'gt_", 1)
                 raise DataError(
-                    f"{sample_name(results)}: {type(self).__name__} does not pack {key!r}: "
-                    f"{did_you_mean(key, self.packed_keys) or 'list it in meta_keys to store it unchanged'}; "
-                    "KeepAnnotations drops unused annotations, and a subclass with it in packed_keys packs it"
+                    f"{sample_name(results)}: {type(self).__name__} does not pack {key!r}: {close and f'{close} '}"
+                    "KeepAnnotations drops it, meta_keys stores it unchanged, and a subclass with it in packed_keys packs it"
                 )
         if self.input_key not in results:
             raise KeyError(

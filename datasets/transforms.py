@@ -203,7 +203,7 @@ class PackInputs:
                 close = did_you_mean(key[3:], [name[3:] for name in self.packed_keys]).replace("'", "'gt_", 1)
                 raise DataError(
                     f"{sample_name(results)}: {type(self).__name__} does not pack {key!r}: {close and f'{close} '}"
-                    "KeepAnnotations drops it, meta_keys stores it unchanged, and a subclass with it in packed_keys packs it"
+                    "KeepAnnotations drops it, meta_keys stores it, and a subclass with packed_keys packs it"
                 )
         if self.input_key not in results:
             raise KeyError(

@@ -48,9 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="time to measure; default: %(default)s")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
-    print(
-        f"clips of {CLIP_LENGTH} frames, every {INTERVAL}nd frame of H.264, one thread, {arguments.clock} time, {arguments.rounds} rounds"
-    )
+    every = f"clips of {CLIP_LENGTH} frames, every {INTERVAL}nd frame of H.264"
+    print(f"{every}, one thread, {arguments.clock} time, {arguments.rounds} rounds")
     with tempfile.TemporaryDirectory() as folder:
         for title, (seconds, width, height, gop) in VIDEOS.items():
             path = _write_video(Path(folder, f"{seconds}.mp4"), 30 * seconds, width, height, gop)

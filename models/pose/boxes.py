@@ -77,7 +77,7 @@ def read_boxes(path: str | os.PathLike[str], cat_ids: Sequence[Any] | None = Non
     """
     name = os.fspath(path)
     if Path(path).suffix.lower() == ".csv":
-        rows = list(_csv_rows(name))
+        rows: list[tuple[str, list[float] | None, Any]] = list(_csv_rows(name))
     else:
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -184,7 +184,7 @@ def _json_rows(entry: Mapping[str, Any], place: str) -> Iterator[tuple[str, list
     yield str(image), [left, top, left + width, top + height, *scores], entry.get("category_id")
 
 
-def _csv_rows(path: str) -> Iterator[tuple[str, list[float], Any]]:
+def _csv_rows(path: str) -> Iterator[tuple[str, list[float] | None, Any]]:
     with Path(path).open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         columns = reader.fieldnames or ()

@@ -154,7 +154,9 @@ class Pose2DInferencer(Inferencer):
 
     def _cat_ids(self) -> list[Any] | None:
         given = self.det_cat_ids
-        return given if given is None or isinstance(given, list | tuple) else [given]
+        if given is None:
+            return None
+        return list(given) if isinstance(given, list | tuple) else [given]
 
     def _detected(self, images: Sequence[Any], batch_size: int, errors: dict[int, Exception] | None) -> list[Boxes]:
         """Return the boxes that the detector finds, of the wanted classes; none for unreadable images."""

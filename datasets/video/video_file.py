@@ -54,6 +54,8 @@ class VideoFile:
         DamagedFileError: the file cannot be opened, has no frames, or has fewer than it announces.
     """
 
+    _container: Any = None
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         try:
             import av  # noqa: F401
@@ -62,11 +64,10 @@ class VideoFile:
         self.path = os.fspath(path)
         if not Path(self.path).is_file():
             raise FileNotFoundError(f"video file {self.path!r} not found")
-        self._container: Any = None  # opened again to return to the start
         with self._damage():
             self._open()
-            entries, container = self._stream.index_entries, self._container
-            if self._stream.frames and "mov" in container.format.name:
+            entries = self._stream.index_entries
+            if self._stream.frames and "mov" in self._container.format.name:
                 self._read_index(entries)
             else:
                 self._read_packets(len(entries))

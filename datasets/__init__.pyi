@@ -54,7 +54,6 @@ from .transforms import PackInputs as PackInputs
 from .video.dataset import RawframeDataset as RawframeDataset
 from .video.dataset import VideoDataset as VideoDataset
 from .video.readers import FrameFolder as FrameFolder
-from .video.readers import VideoFile as VideoFile
 from .video.transforms import ArrayDecode as ArrayDecode
 from .video.transforms import DenseSampleFrames as DenseSampleFrames
 from .video.transforms import FormatShape as FormatShape
@@ -64,6 +63,7 @@ from .video.transforms import RawFrameDecode as RawFrameDecode
 from .video.transforms import SampleFrames as SampleFrames
 from .video.transforms import ThreeCrop as ThreeCrop
 from .video.transforms import UniformSample as UniformSample
+from .video.video_file import VideoFile as VideoFile
 from .wrappers import ClassBalancedDataset as ClassBalancedDataset
 from .wrappers import ConcatDataset as ConcatDataset
 from .wrappers import MultiImageMixDataset as MultiImageMixDataset

@@ -28,17 +28,17 @@ masks), so other keys may be added freely.
 import functools
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trainwright.engine.errors import DataError
+from trainwright.engine.errors import DataError, did_you_mean
 from trainwright.engine.registry import TRANSFORMS
 from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.pixel_data import PixelData
-from trainwright.engine.structures.sample import DataSample
+from trainwright.engine.structures.sample import DataSample, sample_name
 
 T = TypeVar("T")
 _PIL_MODES = {"color": "RGB", "grayscale": "L"}
@@ -177,6 +177,7 @@ _META_KEYS = (
     "filename", "frame_dir",
     "bbox", "bbox_label", "bbox_score", "warp_matrix",
 )  # fmt: skip
+_OTHER_FIELDS = ("gt_label", "gt_score", "gt_seg_map", "gt_ignore_flags")
 _INSTANCE_FIELDS = {
     "gt_bboxes": "bboxes",
     "gt_bboxes_labels": "labels",
@@ -201,6 +202,9 @@ class PackInputs:
       ``ignored_instances``;
     - ``gt_sem_seg`` with ``sem_seg``: int64 (1, H, W).
 
+    An annotation under another key is an error, since the model would not receive it. A subclass that packs more
+    adds their keys to ``packed_keys``.
+
     Args:
         meta_keys: keys to store as meta information, if the sample has them. Two keys are computed: ``img_shape``,
             (height, width) of the packed image, and, for samples with boxes, ``gt_shape``, (height, width) of the
@@ -211,6 +215,8 @@ class PackInputs:
         KeyError: the sample lacks ``input_key``.
     """
 
+    packed_keys: ClassVar[tuple[str, ...]] = (*_OTHER_FIELDS, *_INSTANCE_FIELDS)
+
     def __init__(
         self,
         meta_keys: Sequence[str] = _META_KEYS,
@@ -220,7 +226,18 @@ class PackInputs:
         self.input_key = input_key
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Return the packed sample."""
+        """Return the packed sample.
+
+        Raises:
+            DataError: an annotation would be lost.
+        """
+        for key in results:
+            if key.startswith("gt_") and key not in self.packed_keys and key not in self.meta_keys:
+                close = did_you_mean(key[3:], [name[3:] for name in self.packed_keys]).replace("'", "'gt_", 1)
+                raise DataError(
+                    f"{sample_name(results)}: {type(self).__name__} does not pack {key!r}: {close and f'{close} '}"
+                    "KeepAnnotations drops it, meta_keys stores it, and a subclass with packed_keys packs it"
+                )
         if self.input_key not in results:
             raise KeyError(
                 f"the sample has no key {self.input_key!r}, only {', '.join(map(repr, results))}: "

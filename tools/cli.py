@@ -123,14 +123,10 @@ def predict(arguments: argparse.Namespace) -> int:
     cfg = _read(arguments.config, arguments.cfg_options)
     out_dir = Path(arguments.out_dir)
     _, unreadable = predicting.predict(
-        cfg,
-        arguments.checkpoint,
-        arguments.inputs,
-        out_dir,
-        arguments.batch_size,
-        arguments.device,
-        arguments.tile_size,
-    )
+        cfg, arguments.checkpoint, arguments.inputs, out_dir, arguments.batch_size, arguments.device,
+        arguments.tile_size, _given(arguments, "det_model", "det_weights", "det_cat_ids"),
+        _given(arguments, "bboxes", "bbox_thr", "nms_thr"),
+    )  # fmt: skip
     return 1 if unreadable else 0
 
 
@@ -206,6 +202,16 @@ def _parser() -> argparse.ArgumentParser:
         "--tile-size", type=int, metavar="PIXELS", help="predict on large images in overlapping tiles of this size"
     )
     command.add_argument("--device", help="cpu, cuda, cuda:1, mps, … (default: the accelerator if there is one)")
+    boxes = command.add_argument_group("boxes for top-down pose models (default: one for the whole image)")
+    boxes.add_argument("--bboxes", metavar="FILE", help="file of boxes, JSON or CSV")
+    boxes.add_argument("--det-model", metavar="CONFIG", help="config of a detector (default: that in --det-weights)")
+    boxes.add_argument("--det-weights", metavar="CHECKPOINT", help="checkpoint of a detector")
+    boxes.add_argument(
+        "--det-cat-ids", nargs="+", type=_label, metavar="CLASS",
+        help="classes whose boxes are used, as names or numbers (default: person if there is such a class, else all)",
+    )  # fmt: skip
+    boxes.add_argument("--bbox-thr", type=float, metavar="SCORE", help="lowest score of a box (default: 0.3)")
+    boxes.add_argument("--nms-thr", type=float, metavar="IOU", help="highest overlap of two boxes (default: 0.3)")
     command.set_defaults(run=predict)
 
     command = commands.add_parser(
@@ -245,6 +251,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=print_config)
     return parser
+
+
+def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return the options that are on the command line."""
+    return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+
+
+def _label(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def _read(name: str, options: dict[str, Any]) -> "Config":

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.datasets.base import BaseDataset, force_full_init
-from trainwright.datasets.video.readers import FrameFolder, VideoFile
-from trainwright.engine.inference.images import IMAGE_SUFFIXES
+from trainwright.datasets.video.readers import FrameFolder, read_images
+from trainwright.datasets.video.video_file import VideoFile
+from trainwright.engine.inference.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from trainwright.engine.registry import DATASETS
-
-_VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v")
 
 
 class _BaseVideoDataset(BaseDataset):
@@ -68,7 +67,11 @@ class _BaseVideoDataset(BaseDataset):
 
     @abstractmethod
     def _check_video(self, info: Mapping[str, Any]) -> str | None:
-        """Return what is wrong with a readable video, or None."""
+        """Return what is wrong with a readable video, or None.
+
+        Raises:
+            OSError: a file is missing or damaged.
+        """
 
     @abstractmethod
     def _parse_line(self, words: list[str]) -> tuple[dict[str, Any], str]:
@@ -139,7 +142,7 @@ class VideoDataset(_BaseVideoDataset):
         self,
         ann_file: str = "",
         data_prefix: Mapping[str, str] | None = None,
-        extensions: Sequence[str] = _VIDEO_SUFFIXES,
+        extensions: Sequence[str] = VIDEO_SUFFIXES,
         **kwargs: Any,
     ) -> None:
         self.extensions = tuple(extension.lower() for extension in extensions)
@@ -158,10 +161,10 @@ class VideoDataset(_BaseVideoDataset):
     def _check_video(self, info: Mapping[str, Any]) -> str | None:
         video = VideoFile(info["filename"])
         try:
-            stated, decoded = len(video), video.count()
+            video.count()
         finally:
             video.close()
-        return None if stated == decoded else f"{decoded} of {stated} frames can be decoded: replace the file"
+        return None
 
 
 @DATASETS.register_module()
@@ -228,6 +231,7 @@ class RawframeDataset(_BaseVideoDataset):
             name = self.filename_tmpl.format(index)
             if not Path(info["frame_dir"], name).is_file():
                 return f"the frame {name} is missing, expected {stated} frames: check filename_tmpl and start_index"
+            read_images([Path(info["frame_dir"], name)])
         return None if stated else "it has no frames"
 
 

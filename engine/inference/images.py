@@ -12,6 +12,9 @@ from torch import Tensor
 from trainwright.engine.structures.sample import DataSample
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+VIDEO_SUFFIXES = (
+    ".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"
+)  # fmt: skip
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[str]:
@@ -106,9 +109,9 @@ class ImagePipeline:
             if tuple(numbers.shape) != self.shape:
                 raise ValueError(f"inputs must have shape {self.shape} as in training, got {tuple(numbers.shape)}")
             return {"inputs": numbers, "data_samples": DataSample()}
-        return self.transform({**self.read(source), **(extra or {})}, source)
+        return self.transform({**self.load(source), **(extra or {})}, source)
 
-    def read(self, source: Any) -> dict[str, Any]:
+    def load(self, source: Any) -> dict[str, Any]:
         """Return the image for a path, PIL image, array or tensor as a sample: ``img``, ``ori_shape`` and the path.
 
         Raises:
@@ -135,7 +138,7 @@ class ImagePipeline:
         for step in self.steps:
             sample = step(sample)
             if sample is None:
-                raise ValueError(f"{type(step).__name__} rejected this image: {source}")
+                raise ValueError(f"{type(step).__name__} rejected this image")
         return sample
 
     def _channels(self) -> int | None:

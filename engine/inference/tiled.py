@@ -1,6 +1,7 @@
 """Prediction on large images in overlapping tiles."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.inference.images import ImagePipeline
-from trainwright.engine.inference.inferencer import Inferencer
+from trainwright.engine.inference.inferencer import Inferencer, readable
 from trainwright.engine.inference.tiles import Tile, tiles_of
 from trainwright.engine.registry import INFERENCERS
 from trainwright.engine.structures.instance_data import InstanceData
@@ -68,7 +69,12 @@ class TiledInferencer(Inferencer):
         super().__init__(*args, **kwargs)
 
     def __call__(
-        self, inputs: Any, return_datasamples: bool = False, batch_size: int = 1, **kwargs: Any
+        self,
+        inputs: Any,
+        return_datasamples: bool = False,
+        batch_size: int = 1,
+        errors: dict[int, Exception] | None = None,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """Predict on one or more images.
 
@@ -76,6 +82,7 @@ class TiledInferencer(Inferencer):
             inputs: see :class:`Inferencer`.
             return_datasamples: return predictions as data samples instead of dictionaries.
             batch_size: number of tiles per batch.
+            errors: see :class:`Inferencer`.
             **kwargs: see :class:`Inferencer`.
 
         Returns:
@@ -91,15 +98,22 @@ class TiledInferencer(Inferencer):
             from rich.progress import track
 
             images = track(items, description="Inference")
-        predictions = [self._predict(image, batch_size, for_forward) for image in images]
-        pictures = self.visualize(items, predictions, **for_visualize)
+        predictions = []
+        for index, image in enumerate(images):
+            whole = readable(partial(self._load, image), index, errors)
+            if whole is not None:
+                predictions.append(self._predict(whole, batch_size, for_forward))
+        read = [item for index, item in enumerate(items) if index not in (errors or {})]
+        pictures = self.visualize(read, predictions, **for_visualize)
         return self.postprocess(predictions, pictures, return_datasamples, **for_postprocess)
 
-    def _predict(self, source: Any, batch_size: int, options: Mapping[str, Any]) -> DataSample:
-        """Return the prediction for one image."""
+    def _load(self, source: Any) -> dict[str, Any]:
         if not isinstance(self.pipeline, ImagePipeline) or not self.pipeline.takes_images:
             raise ValueError("only images can be divided into tiles")
-        whole = self.pipeline.read(source)
+        return self.pipeline.load(source)
+
+    def _predict(self, whole: Mapping[str, Any], batch_size: int, options: Mapping[str, Any]) -> DataSample:
+        """Return the prediction for a loaded image."""
         height, width = whole["ori_shape"]
         tiles = tiles_of(height, width, self.tile_size, self.overlap_ratio)
         samples = (self._sample_of_tile(whole, tile) for tile in tiles)

@@ -57,6 +57,12 @@ def test_a_good_config_has_no_mistakes(mistakes: Any) -> None:
     ("old", "new", "expected"),
     [
         ("'LeNet'", "'LeNett'", "my.py:3: model.backbone.type: 'LeNett' is not registered as a model\n    did you mean 'LeNet'"),
+        ("type='ImageClassifier'", "typ='ImageClassifier'", "my.py:2: model: this model has no 'type'\n    did you mean 'type', not 'typ'"),
+        ("dict(type='LeNet', num", "dict(tpye='LeNet', num", "my.py:3: model.backbone: this part has no 'type'\n    did you mean 'type', not 'tpye'"),
+        ("dict(type='EMAHook'", "dict(types='EMAHook'", "my.py:17: custom_hooks.0: this hook has no 'type'\n    did you mean 'type', not 'types'"),
+        ("val_cfg = dict()", "val_cfg = dict(typ='ValLoop')", "my.py:14: val_cfg.typ: ValLoop takes no such argument\n    did you mean 'type'"),
+        ("batch_size=4,", "batch_size=4, collate_fn='pseudo_colate',", "my.py:6: train_dataloader.collate_fn: 'pseudo_colate' is not registered as a function\n    did you mean 'pseudo_collate'"),
+        ("batch_size=4,", "batch_size=4, worker_init_fn='numpy.random.sed',", "my.py:6: train_dataloader.worker_init_fn: 'numpy.random.sed' is not registered"),
         ("num_classes=10", "num_clases=10", "my.py:3: model.backbone.num_clases: LeNet takes no such argument\n    did you mean 'num_classes'"),
         ("'ImageClassifier',", "'ImageClassifier', bakbone=1,", "my.py:2: model.bakbone: ImageClassifier takes no such argument\n    did you mean 'backbone'"),
         ("'FashionMNISTSubset', split='train'", "'FashionMNISTSubset', spit='train'", "my.py:7: train_dataloader.dataset.spit: FashionMNISTSubset takes no such argument\n    did you mean 'split'"),

@@ -97,7 +97,7 @@ def test_predictions_are_written_as_json_and_as_images(in_tmp: Path, capsys: pyt
     assert ["error" in entry for entry in entries] == [False, False, True]
     assert [entry["input"] for entry in entries] == [f"pictures/{name}.png" for name in ("a", "b", "broken")]
     assert main(["predict", config, "run/epoch_1.pth", "pictures/broken.png"]) == 2
-    assert "none of the images can be read" in capsys.readouterr().err
+    assert "none of the inputs can be read" in capsys.readouterr().err
 
 
 def test_a_sample_that_cannot_be_loaded_is_named_and_the_others_are_drawn(

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from trainwright.engine.run.agreement import agree_on_data
+
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
 
@@ -21,6 +23,7 @@ class BaseLoop:
     def __init__(self, runner: "Runner", dataloader: Any, mode: str = "train") -> None:
         self._runner = runner
         self.dataloader = runner.build_dataloader(dataloader, mode=mode)
+        agree_on_data(runner, self.dataloader, mode)
 
     @property
     def runner(self) -> "Runner":

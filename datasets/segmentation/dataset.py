@@ -157,9 +157,9 @@ class BaseSegDataset(BaseDataset):
         if present == {0, self.ignore_index} and len(self._metainfo.get("classes", ())) != 1:
             other = self.ignore_index
             yield (
-                f"the masks in {self.data_prefix['seg_map_path']} have no values but 0 and {other}, which is ignored, so "
-                f"all other pixels have the class 0. If {other} is the foreground of binary masks, set label_map={{0: 0, "
-                f"{other}: 1}} for the dataset"
+                f"the masks in {self.data_prefix['seg_map_path']} have no values but 0 and {other}, which is ignored, "
+                f"so all other pixels have the class 0. If {other} is the foreground of binary masks, set "
+                f"label_map={{0: 0, {other}: 1}} for the dataset"
             )
 
     def _paths(self, name: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def adopt_numbers(dataset: Any, key: str, reference: Sequence[str], name: str, s
     if (key == "keypoints" and set(names) != set(reference)) or not set(names) <= set(reference):
         raise DataError(
             f"{name} and {source} have different {key}: {difference(names, reference)}\n"
-            f"    {_remedy(key, names, reference)}"
+            f"    use the same {key} in both: metainfo=dict({key}=(...))"
         )
     remap = getattr(dataset, f"remap_{key}", None)
     if remap is None or len(set(names)) < len(names) or len(set(reference)) < len(reference):
@@ -59,15 +59,11 @@ def difference(names: Sequence[str], reference: Sequence[str]) -> str:
     parts = []
     if only_here:
         parts.append(f"only the former has {_listed(list(map(repr, only_here)))}")
+        if len(only_here) == 1 and (hint := did_you_mean(only_here[0], only_there)):
+            parts[-1] += f" ({hint})"
     if only_there:
         parts.append(f"only the latter has {_listed(list(map(repr, only_there)))}")
     return "; ".join(parts)
-
-
-def _remedy(key: str, names: Sequence[str], reference: Sequence[str]) -> str:
-    unknown = next((name for name in names if name not in reference), None)
-    hint = did_you_mean(unknown, reference) if unknown is not None else ""
-    return f"{hint} " * bool(hint) + f"use the same {key} in both, as in metainfo=dict({key}=(...))"
 
 
 def _listed(names: Sequence[str]) -> str:

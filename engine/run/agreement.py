@@ -21,7 +21,7 @@ _NAMES = ("classes", "seg_classes", "keypoints")
 
 
 def agree_on_data(runner: "Runner", dataloader: Any, mode: str) -> None:
-    """Number the classes of a loader's dataset like those of the reference, and compare them with the model.
+    """Renumber the classes of a loader's dataset like those of the reference, and compare them with the model.
 
     Args:
         runner: the run; its training loop, if already built, and the checkpoint that it starts from are the reference.
@@ -41,6 +41,20 @@ def agree_on_data(runner: "Runner", dataloader: Any, mode: str) -> None:
     for problem in keypoint_problems(metainfo_of(dataloader) or {}):
         raise DataError(f"{place}: {problem}")
     _compare_numbers(runner, metainfo_of(dataloader) or {}, mode)
+
+
+def check_evaluator(runner: "Runner", evaluator: Any, mode: str) -> None:
+    """Check that the metrics agree with the dataset whose ``metainfo`` they have.
+
+    Raises:
+        DataError: they do not agree.
+    """
+    check = getattr(evaluator, "check_dataset_meta", None)
+    try:
+        if check is not None:
+            check()
+    except DataError as error:
+        raise DataError(f"{_place(runner, f'{mode}_evaluator')}: {error}") from error
 
 
 def keypoint_problems(metainfo: Mapping[str, Any]) -> list[str]:

@@ -47,6 +47,12 @@ from trainwright.engine.run.work_dir import WorkDir
 from trainwright.engine.visualization.visualizer import Visualizer
 
 Cfg = Mapping[str, Any]
+
+
+def _unexplained(error: Exception) -> None:
+    """Explain no error, for loops that do not derive from ours."""
+
+
 _ENDS = {"after_train_iter": "iter_done", "after_train_epoch": "epoch_done"}
 
 
@@ -492,6 +498,9 @@ class Runner:
                 self.logger.debug("The run failed", exc_info=True)
                 with suppress(Exception):  # the first error is the one to report
                     self.call_hook("after_run")
+                for loop in reversed(self._loops.values()):  # the latest may have failed before the others went on
+                    if (cause := getattr(loop, "explain", _unexplained)(error)) is not None:
+                        raise cause from error
                 if "more than 1 value per channel when training" in str(error):
                     raise lone_sample_error() from error
                 raise

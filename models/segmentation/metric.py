@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainwright.engine.errors import did_you_mean
+from trainwright.engine.errors import DataError, did_you_mean
 from trainwright.engine.evaluation.metric import BatchMetric
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import METRICS
@@ -65,6 +65,16 @@ class IoUMetric(BatchMetric):
         self.num_classes = num_classes
         self.beta = beta
         self.classwise = classwise
+
+    def check_dataset_meta(self) -> None:
+        """Check that ``num_classes`` is not smaller than the number of the dataset's classes."""
+        meta = self.dataset_meta or {}
+        number = len(meta.get("seg_classes") or meta.get("classes") or ())
+        if self.num_classes is not None and self.num_classes < number:
+            raise DataError(
+                f"{type(self).__name__} has num_classes={self.num_classes}, but the dataset has {number} classes: "
+                "leave num_classes out"
+            )
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Count the correct, predicted and true pixels of each sample and class."""

@@ -122,8 +122,9 @@ def test_stack_batch_pads_every_axis_but_the_first() -> None:
         stack_batch([torch.ones(1), torch.ones(1, 1)])
 
 
-def test_labels_of_a_list_are_moved_together(images: list[Tensor]) -> None:
+def test_labels_of_a_list_are_moved_together() -> None:
     preprocessor = ClsDataPreprocessor()
+    images = [torch.zeros(3, 4, 5)] * 3
     samples = [DataSample(gt_label=torch.tensor([label])) for label in (2, 0, 1)]
     in_training = preprocessor({"inputs": images, "data_samples": samples}, training=True)["data_samples"]
     assert in_training.gt_label.tolist() == [2, 0, 1]

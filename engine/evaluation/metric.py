@@ -56,6 +56,8 @@ class BaseMetric(ABC):
     default_prefix: str | None = None
     accepts_batches: ClassVar[bool] = False
     """Whether :meth:`process` also accepts a batched sample, as one dictionary."""
+    writes_files: bool = False
+    """Whether :meth:`compute_metrics` writes files, so that ``trainwright check --data`` does not call it."""
     higher_is_better: bool | Mapping[str, bool] | None = None
     """Whether higher results are better: one value for all, or by name without prefix.
 

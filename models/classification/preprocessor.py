@@ -106,8 +106,8 @@ def _different_sizes(sizes: Sequence[tuple[int, ...]], samples: Any) -> DataErro
     names = [sample_name(samples[number]) if known else f"image {number} of the batch" for number in (0, index)]
     return DataError(
         f"the images of a batch have different sizes (height, width): {sizes[0]}, {names[0]}, and {sizes[index]}, "
-        f"{names[1]}. Resize them in the pipeline, with Resize(size=(224, 224)), RandomResizedCrop or CenterCrop, or set "
-        "batch_size=1. To pad them, use data_preprocessor=dict(type='ImgDataPreprocessor')"
+        f"{names[1]}. Resize them in the pipeline, with Resize(size=(224, 224)), RandomResizedCrop or CenterCrop, or "
+        "set batch_size=1. To pad them, use data_preprocessor=dict(type='ImgDataPreprocessor')"
     )
 
 

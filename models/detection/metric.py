@@ -87,6 +87,7 @@ class CocoMetric(BaseMetric):
         self.max_dets = max_dets
         self.sigmas = None if sigmas is None else tuple(sigmas)
         self.outfile_prefix = outfile_prefix
+        self.writes_files = outfile_prefix is not None
         self.format_only = format_only
 
     def check_dataset_meta(self) -> None:

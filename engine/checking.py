@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 from trainwright.engine import parts
 from trainwright.engine import registry as registries
 from trainwright.engine.building import origin_of, resolve
+from trainwright.engine.checking_numbers import mismatched_numbers
 from trainwright.engine.checkpoints import files as checkpoint
 from trainwright.engine.checkpoints.start import AUTO
-from trainwright.engine.checking_numbers import mismatched_numbers
 from trainwright.engine.config.overrides import COMMAND_LINE
 from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, did_you_mean
 from trainwright.engine.evaluation.direction import higher_is_better, unknown_direction

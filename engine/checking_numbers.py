@@ -65,7 +65,7 @@ def _stated_metainfo(dataset: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shallowest_numbers(model: Any) -> Iterator[tuple[str, Mapping[str, Any], int]]:
-    """Yield the path, the owner and the value of ``num_classes`` on the first level of a model's config that has any."""
+    """Yield the path, owner and value of each ``num_classes`` on the first level of a model's config that has any."""
     level: list[tuple[str, Any]] = [("model", model)]
     while level:
         owners = [

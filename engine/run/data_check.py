@@ -17,11 +17,10 @@ from trainwright.engine.data.loader import iterate, start_at
 from trainwright.engine.data.names import names_of
 from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError, TrainwrightError
-from trainwright.engine.model_traits import declared_number
 from trainwright.engine.parts import MODES, setting
 from trainwright.engine.registry import RUNNERS, default_scope
 from trainwright.engine.run.assembly import build_optimization
-from trainwright.engine.run.first_batch import check_labels, evenly_spaced, explain, spot_check
+from trainwright.engine.run.first_batch import check_labels, evenly_spaced, explain, number_of_classes, spot_check
 from trainwright.engine.run.model_setup import unwrap
 
 _BATCH_SIZE = 4
@@ -189,8 +188,8 @@ def _describe_inputs(batch: Any) -> str:
 def _label_problems(dataloader: Any, runner: Any) -> Iterator[str]:
     """Yield the problems in the labels of evenly spaced samples that can be found without loading images."""
     yield from spot_check(dataloader, _MASKS)
-    dataset, classes = getattr(dataloader, "dataset", None), names_of(metainfo_of(dataloader), "classes")
-    number = declared_number(unwrap(runner.model), "num_classes") or len(classes)
+    dataset = getattr(dataloader, "dataset", None)
+    number = number_of_classes(unwrap(runner.model), metainfo_of(dataloader) or {}, "num_classes")
     labels_of = getattr(dataset, "get_cat_ids", None)
     if not number or labels_of is None:
         return

@@ -39,13 +39,13 @@ def check_labels(runner: "Runner", dataloader: Any, batch: Any, mode: str) -> No
     """
     model, meta = unwrap(runner.model), metainfo_of(dataloader) or {}
     place = f"{mode}_dataloader.dataset"
-    number = _number(model, meta, "num_classes")
+    number = number_of_classes(model, meta, "num_classes")
     for name, labels in _labels(batch):
         if number and labels.numel() and int(labels.max()) >= number:
             raise DataError(
                 f"{place}: {name} has the label {int(labels.max())}, but there are {number} classes, from 0"
             )
-    number = _number(model, meta, "num_seg_classes")
+    number = number_of_classes(model, meta, "num_seg_classes")
     if number is None and declared_number(model, "num_seg_classes") is None:
         number = declared_number(model, "num_classes")
     ignored = getattr(model, "ignore_index", IGNORED)
@@ -85,6 +85,7 @@ def explain(error: BaseException, batch: Any, runner: "Runner", mode: str) -> Tr
         mode: ``train``, ``val`` or ``test``.
     """
     if isinstance(error, TrainwrightError):
+        error.add_note(f"in the first batch of {mode}_dataloader")
         return None
     text, place = str(error), f"{mode}_dataloader.dataset"
     if _is_unpacked(batch) and (isinstance(error, TypeError) or "inputs" in text):
@@ -122,10 +123,13 @@ def _first_input(batch: Any) -> Any:
     return inputs
 
 
-def _number(model: Any, meta: Mapping[str, Any], attribute: str) -> int | None:
+def number_of_classes(model: Any, meta: Mapping[str, Any], attribute: str) -> int | None:
     """Return the number of classes that the model declares, or else that of the dataset."""
     names = next(filter(None, (names_of(meta, key) for key in DECLARED_NUMBERS[attribute])), ())
-    return declared_number(model, attribute) or len(names) or None
+    declared = declared_number(model, attribute)
+    if declared is None or (declared == 1 and len(names) == 2):  # one output can tell two classes apart
+        return len(names) or None
+    return declared
 
 
 def _samples(batch: Any) -> Iterable[BaseDataElement]:

@@ -41,4 +41,4 @@ def _new_label(label: Any, new_labels: Sequence[int]) -> Any:
     """Return the new label; -1 for one that is out of range, which must not become valid."""
     if not isinstance(label, int | np.integer):
         return label
-    return new_labels[label] if 0 <= label < len(new_labels) else -1
+    return new_labels[int(label)] if 0 <= label < len(new_labels) else -1

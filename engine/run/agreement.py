@@ -69,8 +69,9 @@ def keypoint_problems(metainfo: Mapping[str, Any]) -> list[str]:
         )
     if number and sigmas is not None and len(sigmas) != number:
         problems.append(f"metainfo['sigmas'] has {len(sigmas)} values for {number} keypoints: list one per keypoint")
-    if number and any(not 0 <= end < number for link in links or () for end in link):
-        problems.append(f"metainfo['skeleton_links'] must contain indices from 0 to {number - 1}, not {list(links)}")
+    links = list(links or ())
+    if number and any(not 0 <= end < number for link in links for end in link):
+        problems.append(f"metainfo['skeleton_links'] must contain indices from 0 to {number - 1}, not {links}")
     return problems
 
 

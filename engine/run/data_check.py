@@ -69,8 +69,8 @@ def _prepared(cfg: Config, folder: str, device: str) -> Config:
     if "://" in str(cfg.get("load_from")):
         cfg.pop("load_from")
     for loader, *_ in MODES.values():
-        options = cfg.get(loader)
-        if isinstance(options, Mapping):
+        if isinstance(cfg.get(loader), Mapping):
+            options: Any = cfg[loader]
             options.batch_size = min(options.get("batch_size", 1), _BATCH_SIZE)
             options.num_workers = 0
             for key in ("persistent_workers", "prefetch_factor", "timeout", "num_batch_per_epoch", "pin_memory"):
@@ -177,7 +177,7 @@ def _describe_data(dataloader: Any) -> str:
 
 
 def _describe_inputs(batch: Any) -> str:
-    inputs = batch.get("inputs") if isinstance(batch, Mapping) else batch
+    inputs: Any = batch.get("inputs") if isinstance(batch, Mapping) else batch
     while isinstance(inputs, list | tuple) and inputs and not isinstance(inputs[0], torch.Tensor):
         inputs = inputs[0]
     several = inputs if isinstance(inputs, list | tuple) else [inputs]

@@ -62,8 +62,9 @@ class TopdownPoseEstimator(BaseModel):
         self.neck: nn.Module | None = None if neck is None else MODELS.build(neck)
         self.head: Any = MODELS.build(head)
         self.num_keypoints = declared_number(self.head, "num_keypoints")
-        if None not in (self.flip_indices, self.num_keypoints) and len(self.flip_indices) != self.num_keypoints:
-            message = f"has {len(self.flip_indices)} indices, but the head has {self.num_keypoints} keypoints"
+        number = self.num_keypoints
+        if self.flip_indices is not None and number is not None and len(self.flip_indices) != number:
+            message = f"has {len(self.flip_indices)} indices, but the head has {number} keypoints"
             raise ConfigError("flip_indices", message, "list one index per keypoint")
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:

@@ -54,7 +54,8 @@ def runner_of(
 
     for mode, data in (("val", val), ("test", test)):
         if data is not None:
-            options |= {f"{mode}_dataloader": loader(data), f"{mode}_cfg": {}}
+            options[f"{mode}_dataloader"] = loader(data)
+            options.setdefault(f"{mode}_cfg", {})
             options.setdefault(f"{mode}_evaluator", EVALUATORS)
     return Runner(
         model={"type": "ModuleWrapper", "module": Declaring() if module is None else module},

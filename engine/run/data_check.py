@@ -20,7 +20,14 @@ from trainwright.engine.errors import ConfigError, TrainwrightError
 from trainwright.engine.parts import MODES, setting
 from trainwright.engine.registry import RUNNERS, default_scope
 from trainwright.engine.run.assembly import build_optimization
-from trainwright.engine.run.first_batch import check_labels, evenly_spaced, explain, number_of_classes, spot_check
+from trainwright.engine.run.first_batch import (
+    check_labels,
+    evenly_spaced,
+    explain,
+    inputs_of,
+    number_of_classes,
+    spot_check,
+)
 from trainwright.engine.run.model_setup import unwrap
 
 _BATCH_SIZE = 4
@@ -177,9 +184,7 @@ def _describe_data(dataloader: Any) -> str:
 
 
 def _describe_inputs(batch: Any) -> str:
-    inputs: Any = batch.get("inputs") if isinstance(batch, Mapping) else batch
-    while isinstance(inputs, list | tuple) and inputs and not isinstance(inputs[0], torch.Tensor):
-        inputs = inputs[0]
+    inputs = inputs_of(batch)
     several = inputs if isinstance(inputs, list | tuple) else [inputs]
     shapes = {f"{tuple(each.shape)} {each.dtype}".replace("torch.", "") for each in several if hasattr(each, "shape")}
     return f"inputs {', '.join(sorted(shapes))}" if shapes else f"inputs of type {type(inputs).__name__}"

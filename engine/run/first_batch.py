@@ -91,6 +91,12 @@ def explain(error: BaseException, batch: Any, runner: "Runner", mode: str) -> Tr
     if _is_unpacked(batch) and (isinstance(error, TypeError) or "inputs" in text):
         message = f"the samples are not packed: they have {', '.join(map(str, batch))}, not inputs and data_samples"
         return ConfigError(f"{place}.pipeline", message, "end the pipeline with dict(type='PackInputs')")
+    if _in_list(batch) and isinstance(error, TypeError | AttributeError) and re.search(r"\blist\b", text):
+        message = (
+            f"the inputs of the model are a {type(inputs_of(batch)).__name__} of tensors, which it does not accept"
+        )
+        hint = "set it to dict(type='default_collate'), or give the model a data_preprocessor that stacks images"
+        return ConfigError(f"{mode}_dataloader.collate_fn", message, hint)
     inputs = _first_input(batch)
     if inputs is not None and not isinstance(inputs, Tensor):
         message = f"the inputs of the model are {type(inputs).__module__}.{type(inputs).__name__}, not tensors"
@@ -115,9 +121,21 @@ def _is_unpacked(batch: Any) -> bool:
     return isinstance(batch, Mapping) and "inputs" not in batch and not _RAW_KEYS.isdisjoint(batch)
 
 
+def inputs_of(batch: Any) -> Any:
+    """Return the inputs of a batch: its item ``inputs``, or the first one of a list or tuple."""
+    if isinstance(batch, Mapping):
+        return batch.get("inputs")
+    return batch[0] if isinstance(batch, list | tuple) and batch else batch
+
+
+def _in_list(batch: Any) -> bool:
+    inputs = inputs_of(batch)
+    return isinstance(inputs, list | tuple) and all(isinstance(each, Tensor) for each in inputs)
+
+
 def _first_input(batch: Any) -> Any:
     """Return the inputs of a batch, or the first of them if they are in a list."""
-    inputs = batch.get("inputs") if isinstance(batch, Mapping) else batch
+    inputs = inputs_of(batch)
     while isinstance(inputs, list | tuple) and inputs:
         inputs = inputs[0]
     return inputs
@@ -140,11 +158,17 @@ def _samples(batch: Any) -> Iterable[BaseDataElement]:
 
 def _labels(batch: Any) -> Iterator[tuple[str, Tensor]]:
     """Yield the class labels of a batch that are on the CPU, with the name of their sample."""
+    if isinstance(batch, list | tuple) and len(batch) == 2 and _are_labels(batch[1]) and batch[1].dim() == 1:
+        yield "a sample", batch[1]
     for sample in _samples(batch):
         instances = sample.get("gt_instances")
         for labels in (sample.get("gt_label"), None if instances is None else instances.get("labels")):
-            if isinstance(labels, Tensor) and labels.is_cpu and not labels.is_floating_point():
+            if _are_labels(labels):
                 yield _name_of(sample), labels
+
+
+def _are_labels(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_cpu and value.dtype == torch.int64
 
 
 def _seg_maps(batch: Any) -> Iterator[tuple[str, Tensor]]:

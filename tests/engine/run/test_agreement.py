@@ -203,3 +203,21 @@ def test_the_number_and_the_mirror_image_of_keypoints(tmp_path: Path) -> None:
             setattr(runner.model, name, value)
         with pytest.raises(ConfigError, match=expected):
             runner.train()
+
+
+def test_a_batch_that_is_not_stacked_is_explained(tmp_path: Path) -> None:
+    runner = runner_of(tmp_path)
+    runner._given["train_dataloader"]["collate_fn"] = {"type": "pseudo_collate"}
+    with pytest.raises(
+        ConfigError, match=r"train_dataloader\.collate_fn: the inputs of the model are a list of tensors"
+    ):
+        runner.train()
+
+
+def test_labels_out_of_range_are_named_before_the_first_step(tmp_path: Path) -> None:
+    data = Named("abc")
+    data.labels[4] = 3
+    with pytest.raises(
+        DataError, match=r"train_dataloader\.dataset: a sample has the label 3, but there are 3 classes"
+    ):
+        runner_of(tmp_path, data).train()

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -167,7 +167,7 @@ def _labels(batch: Any) -> Iterator[tuple[str, Tensor]]:
                 yield _name_of(sample), labels
 
 
-def _are_labels(value: Any) -> bool:
+def _are_labels(value: Any) -> TypeGuard[Tensor]:
     return isinstance(value, Tensor) and value.is_cpu and value.dtype == torch.int64
 
 

@@ -28,6 +28,7 @@ from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import RUNNERS
 from trainwright.engine.run import resume, stop
 from trainwright.engine.run.assembly import build_loop, build_optimization, trains_by_epoch
+from trainwright.engine.run.base_loop import BaseLoop
 from trainwright.engine.run.environment import collect_env, setup_environment
 from trainwright.engine.run.eval_loops import TestLoop, ValLoop
 from trainwright.engine.run.hook import Hook
@@ -47,12 +48,6 @@ from trainwright.engine.run.work_dir import WorkDir
 from trainwright.engine.visualization.visualizer import Visualizer
 
 Cfg = Mapping[str, Any]
-
-
-def _unexplained(error: Exception) -> None:
-    """Explain no error, for loops that do not derive from ours."""
-
-
 _ENDS = {"after_train_iter": "iter_done", "after_train_epoch": "epoch_done"}
 
 
@@ -498,8 +493,8 @@ class Runner:
                 self.logger.debug("The run failed", exc_info=True)
                 with suppress(Exception):  # the first error is the one to report
                     self.call_hook("after_run")
-                for loop in reversed(self._loops.values()):  # the latest may have failed before the others went on
-                    if (cause := getattr(loop, "explain", _unexplained)(error)) is not None:
+                for loop in reversed(self._loops.values()):  # the validation loop is inside the training loop
+                    if isinstance(loop, BaseLoop) and (cause := loop.explain(error)) is not None:
                         raise cause from error
                 if "more than 1 value per channel when training" in str(error):
                     raise lone_sample_error() from error

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from trainwright.datasets.base import Compose, force_full_init, position_of
 from trainwright.engine.data.faults import note_mixed_sample
+from trainwright.engine.data.names import adopt_numbers, names_of
 from trainwright.engine.errors import did_you_mean
 from trainwright.engine.registry import DATASETS
 
@@ -28,9 +29,26 @@ class _Wrapper:
         """A copy of the meta information of the wrapped dataset (the first one if there are several)."""
         return copy.deepcopy(self._metainfo)
 
+    def remap_classes(self, classes: Sequence[str]) -> None:
+        """Renumber the classes of the wrapped datasets; see :meth:`BaseDataset.remap_classes`."""
+        self._remap("classes", classes)
+
+    def remap_keypoints(self, keypoints: Sequence[str]) -> None:
+        """Reorder the keypoints of the wrapped datasets; see :meth:`BaseCocoStyleDataset.remap_keypoints`."""
+        self._remap("keypoints", keypoints)
+
+    def _remap(self, key: str, names: Sequence[str]) -> None:
+        inner = self._wrapped()
+        for number, dataset in enumerate(inner):
+            adopt_numbers(dataset, key, names, f"dataset {number} of {type(self).__name__}", "the reference")
+        self._metainfo = inner[0].metainfo
+
+    def _wrapped(self) -> list[Any]:
+        return getattr(self, "datasets", None) or [self.dataset]  # type: ignore[attr-defined]
+
     def check_annotations(self) -> Iterator[str]:
         """Yield the problems that the wrapped datasets report; indices refer to the wrapped datasets."""
-        inner = getattr(self, "datasets", None) or [self.dataset]  # type: ignore[attr-defined]
+        inner = self._wrapped()
         for number, dataset in enumerate(inner):
             check = getattr(dataset, "check_annotations", tuple)
             yield from (f"dataset {number}: {line}" if len(inner) > 1 else line for line in check())
@@ -51,6 +69,8 @@ class _Wrapper:
 class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
     """A concatenation of datasets.
 
+    Datasets that have the classes of the first one in another order, or only some of them, are renumbered.
+
     Args:
         datasets: at least one dataset or config of a dataset.
         lazy_init: load the annotations on first use.
@@ -59,6 +79,7 @@ class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
     Raises:
         TypeError: an item is neither a dataset nor its config, or the datasets have metainfo of different types.
         ValueError: ``datasets`` is empty, or the datasets have different metainfo.
+        DataError: the datasets have different classes.
     """
 
     def __init__(
@@ -73,6 +94,9 @@ class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
         self.ignore_keys = [ignore_keys] if isinstance(ignore_keys, str) else list(ignore_keys or ())
         self._metainfo = self.datasets[0].metainfo
         for number, dataset in enumerate(self.datasets[1:], 1):
+            for key in ("classes", "keypoints") if not lazy_init else ():
+                if key not in self.ignore_keys and names_of(self._metainfo, key):
+                    adopt_numbers(dataset, key, self._metainfo[key], f"datasets.{number}", "datasets.0")
             self._check_metainfo(number, dataset.metainfo)
         self._fully_initialized = False
         if not lazy_init:

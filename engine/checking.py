@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from trainwright.engine import parts
 from trainwright.engine import registry as registries
 from trainwright.engine.building import missing_type, misspelled_type, origin_of, resolve
+from trainwright.engine.checking_numbers import mismatched_numbers
 from trainwright.engine.checkpoints import files as checkpoint
 from trainwright.engine.checkpoints.start import AUTO
 from trainwright.engine.config.overrides import COMMAND_LINE
@@ -36,7 +37,8 @@ def check(cfg: Any) -> list[ConfigError]:
     """Return all mistakes in a config that can be found without building anything.
 
     These are unknown names, unknown or missing arguments, values of the wrong type, a data loader, loop or evaluator
-    without the others, schedules that begin after the end of training, and a missing checkpoint.
+    without the others, schedules that begin after the end of training, fewer classes in the model than in the data, and
+    a missing checkpoint.
 
     Args:
         cfg: a whole config.
@@ -66,6 +68,7 @@ class _Check:
             self._evaluators()
             self._hooks()
             self._checkpoint()
+            self.errors += mismatched_numbers(self.top)
         order = {key: index for index, key in enumerate(self.top)}
         return sorted(self.errors, key=lambda error: order.get(error.path.partition(".")[0], len(order)))
 

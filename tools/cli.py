@@ -75,13 +75,20 @@ def test(arguments: argparse.Namespace) -> int:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Check configs and report all mistakes."""
+    """Check configs and report all mistakes; with --data, also whether data, model and metrics fit together."""
     from trainwright.engine.checking import check
 
     status = 0
     for name in arguments.config:
         cfg = _read(name, arguments.cfg_options)
-        mistakes = check(cfg)
+        mistakes: list[Any] = check(cfg)
+        if not mistakes and arguments.data:
+            from trainwright.engine.run.data_check import check_data
+
+            report = check_data(cfg, arguments.device)
+            mistakes = report.mistakes
+            for line in report.lines:
+                print(line)
         for mistake in mistakes:
             print(mistake, file=sys.stderr)
         status = 2 if mistakes else status
@@ -188,6 +195,12 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("check", parents=[common], help="find mistakes in configs", description=check.__doc__)
     command.add_argument("config", metavar="CONFIG", nargs="+", help=config_help)
+    command.add_argument(
+        "--data",
+        action="store_true",
+        help="build everything, and send one batch of each loader through model and metrics",
+    )
+    command.add_argument("--device", help="device for --data (default: cpu)")
     command.set_defaults(run=check)
 
     command = commands.add_parser(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.datasets.base import BaseDataset, force_full_init
+from trainwright.datasets.class_folders import class_folders
 from trainwright.datasets.video.readers import FrameFolder, read_images
 from trainwright.datasets.video.video_file import VideoFile
 from trainwright.engine.inference.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
@@ -78,16 +79,14 @@ class _BaseVideoDataset(BaseDataset):
         """Return the path of a video with further information, and its label, from a line of ``ann_file``."""
 
     def _from_folders(self, root: Path) -> list[dict[str, Any]]:
-        if not root.is_dir():
-            raise FileNotFoundError(f"folder {str(root)!r} not found: check data_root and data_prefix")
-        found = sorted(path.name for path in root.iterdir() if path.is_dir())
+        found = class_folders(root, self._videos_of, self._metainfo.get("classes", ()))
         classes = self._metainfo.setdefault("classes", tuple(found))
         label_of = {name: label for label, name in enumerate(classes)}
         data_list = []
-        for name in found:
+        for name, videos in found.items():
             label = label_of.get(name)
             problem = {} if label is not None else {"problem": f"the class {name!r} is not in metainfo"}
-            data_list += [{self._key: str(path), "gt_label": label, **problem} for path in self._videos_of(root / name)]
+            data_list += [{self._key: str(path), "gt_label": label, **problem} for path in videos]
         return data_list
 
     def _from_list(self, root: Path) -> list[dict[str, Any]]:
@@ -151,7 +150,11 @@ class VideoDataset(_BaseVideoDataset):
         )
 
     def _videos_of(self, folder: Path) -> list[Path]:
-        return sorted(path for path in folder.rglob("*") if path.suffix.lower() in self.extensions)
+        return sorted(
+            path
+            for path in folder.rglob("*")
+            if path.suffix.lower() in self.extensions and not path.name.startswith(".")
+        )
 
     def _parse_line(self, words: list[str]) -> tuple[dict[str, Any], str]:
         if len(words) < 2:
@@ -218,7 +221,7 @@ class RawframeDataset(_BaseVideoDataset):
         return info | {"filename_tmpl": self.filename_tmpl, "start_index": self.start_index}
 
     def _videos_of(self, folder: Path) -> list[Path]:
-        return sorted(path for path in folder.iterdir() if path.is_dir())
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
     def _parse_line(self, words: list[str]) -> tuple[dict[str, Any], str]:
         if len(words) < 3 or not words[-2].isdecimal():

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from trainwright.engine.data.names import names_of
 from trainwright.engine.distributed import (
     broadcast_object_list,
     collect_results,
@@ -16,6 +17,7 @@ from trainwright.engine.distributed import (
     get_world_size,
     is_main_process,
 )
+from trainwright.engine.errors import DataError
 from trainwright.engine.evaluation.report import Section
 from trainwright.engine.evaluation.samples import describe
 from trainwright.engine.records.logger import print_log
@@ -55,6 +57,8 @@ class BaseMetric(ABC):
     default_prefix: str | None = None
     accepts_batches: ClassVar[bool] = False
     """Whether :meth:`process` also accepts a batched sample, as one dictionary."""
+    writes_files: bool = False
+    """Whether :meth:`compute_metrics` writes files, so that ``trainwright check --data`` does not call it."""
     higher_is_better: bool | Mapping[str, bool] | None = None
     """Whether higher results are better: one value for all, or by name without prefix.
 
@@ -91,6 +95,21 @@ class BaseMetric(ABC):
     @dataset_meta.setter
     def dataset_meta(self, dataset_meta: dict[str, Any]) -> None:
         self._dataset_meta = dataset_meta
+
+    def check_dataset_meta(self) -> None:
+        """Check before the first batch that this metric and :attr:`dataset_meta` agree.
+
+        The default compares ``num_classes``, if the metric has it, with the number of classes.
+
+        Raises:
+            DataError: they do not agree.
+        """
+        number, classes = getattr(self, "num_classes", None), names_of(self.dataset_meta, "classes")
+        if isinstance(number, int) and number < len(classes):
+            raise DataError(
+                f"{type(self).__name__} has num_classes={number}, but the dataset has {len(classes)} classes: leave "
+                "num_classes out"
+            )
 
     @abstractmethod
     def process(self, data_batch: Any, data_samples: Any) -> None:

@@ -185,6 +185,7 @@ class ConfusionMatrix(_LabelMetric):
         super().__init__(collect_device, prefix)
         self.num_classes = num_classes
         self.out_file = out_file
+        self.writes_files = out_file is not None
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
         """Record the true and predicted labels."""

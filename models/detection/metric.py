@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainwright.engine.errors import MissingExtraError, did_you_mean
+from trainwright.engine.data.names import difference, names_of
+from trainwright.engine.errors import DataError, MissingExtraError, did_you_mean
 from trainwright.engine.evaluation.metric import BaseMetric
 from trainwright.engine.evaluation.report import Section
-from trainwright.engine.fileio import dump
+from trainwright.engine.fileio import dump, load
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import METRICS
 
@@ -38,7 +39,8 @@ class CocoMetric(BaseMetric):
 
     Args:
         ann_file: COCO annotation file, to reproduce the official results exactly. The samples need an ``img_id``, and
-            only predicted images are evaluated.
+            only predicted images are evaluated. Its categories and keypoints are matched by name; a class of the
+            dataset that it lacks has no objects.
         metric: any of ``bbox``, ``segm`` (instance masks) and ``keypoints``.
         classwise: return the results of each class too, such as ``coco/car_bbox_mAP``.
         iou_thrs: IoU thresholds to average over; 0.5, 0.55, …, 0.95 if None.
@@ -86,8 +88,59 @@ class CocoMetric(BaseMetric):
         self.max_dets = max_dets
         self.sigmas = None if sigmas is None else tuple(sigmas)
         self.outfile_prefix = outfile_prefix
+        self.writes_files = outfile_prefix is not None
         self.format_only = format_only
         self._evaluations: dict[str, Evaluation] = {}
+
+    def check_dataset_meta(self) -> None:
+        """Check that ``ann_file`` has the classes and keypoints of the dataset.
+
+        Raises:
+            DataError: it does not, or there are not as many ``sigmas`` as keypoints.
+        """
+        keypoints = names_of(self.dataset_meta, "keypoints")
+        if "keypoints" in self.metrics and self.sigmas is not None and keypoints and len(self.sigmas) != len(keypoints):
+            raise DataError(f"{type(self).__name__} has {len(self.sigmas)} sigmas for {len(keypoints)} keypoints")
+        if self.ann_file is not None and (classes := names_of(self.dataset_meta, "classes")):
+            content = load(self.ann_file)
+            categories = content.get("categories") if isinstance(content, Mapping) else None
+            if not categories:
+                raise DataError(f"{self.ann_file} is not an annotation file in COCO format: it has no categories")
+            self._category_ids(categories, classes)
+            if "keypoints" in self.metrics:
+                self._keypoint_order(categories)
+
+    def _category_ids(self, categories: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> list[int]:
+        """Return the category id of each class; an unused id for a class that the file lacks.
+
+        Raises:
+            DataError: the file lacks a class, and has others instead.
+        """
+        ids = {str(category["name"]): int(category["id"]) for category in categories}
+        if not (set(classes) <= set(ids) or set(ids) <= set(classes)):
+            raise DataError(
+                f"the classes of the dataset and of ann_file {self.ann_file} differ: {difference(classes, list(ids))}"
+            )
+        unused = max(ids.values()) + 1
+        return [ids.get(name, unused + label) for label, name in enumerate(classes)]
+
+    def _keypoint_order(self, categories: Sequence[Mapping[str, Any]]) -> list[int] | None:
+        """Return the index in ``ann_file`` of each keypoint of the dataset, or None if they have the same order.
+
+        Raises:
+            DataError: the keypoints have other names.
+        """
+        names = names_of(self.dataset_meta, "keypoints")
+        listed = next((tuple(map(str, one["keypoints"])) for one in categories if one.get("keypoints")), names)
+        if not names or listed == names:
+            return None
+        if set(listed) != set(names) or len(listed) != len(names):
+            if len(listed) == len(names) and not set(listed) & set(names):
+                return None  # the dataset names them in other words
+            raise DataError(
+                f"the keypoints of the dataset and of ann_file {self.ann_file} differ: {difference(names, listed)}"
+            )
+        return [listed.index(name) for name in names]
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Record the predictions of each sample and, without ``ann_file``, the ground truth, with masks as RLE."""
@@ -111,7 +164,7 @@ class CocoMetric(BaseMetric):
         """Return the results.
 
         Raises:
-            ValueError: a prediction or annotation lacks a field that a metric needs, or ``ann_file`` lacks a class.
+            ValueError: a prediction or annotation lacks a field that a metric needs, or ``ann_file`` has other classes.
         """
         classes = [str(name) for name in (self.dataset_meta or {}).get("classes", ())]
         if not classes:
@@ -152,11 +205,12 @@ class CocoMetric(BaseMetric):
             from pycocotools.coco import COCO
 
             coco = COCO(self.ann_file)
-            ids = {category["name"]: category["id"] for category in coco.dataset["categories"]}
-            if unknown := [name for name in classes if name not in ids]:
-                hint = did_you_mean(unknown[0], ids) or f"its classes are {', '.join(ids)}"
-                raise ValueError(f"{self.ann_file} has no class {unknown[0]!r}: {hint}")
-            return coco, [ids[name] for name in classes], [result["img_id"] for result in results]
+            listed = coco.dataset["categories"]
+            if "keypoints" in self.metrics and (order := self._keypoint_order(listed)) is not None:
+                for annotation in coco.dataset["annotations"]:
+                    if points := annotation.get("keypoints"):
+                        annotation["keypoints"] = [x for old in order for x in points[3 * old : 3 * old + 3]]
+            return coco, self._category_ids(listed, classes), [result["img_id"] for result in results]
         categories = list(range(1, len(classes) + 1))
         if self.format_only:
             return None, categories, [result["img_id"] for result in results]

@@ -5,9 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from trainwright.engine.data.names import names_of
+from trainwright.engine.errors import DataError
 from trainwright.engine.evaluation.report import Section
 from trainwright.engine.registry import METRICS
 from trainwright.models.detection.metric import CocoMetric
+
+_NO_SIGMAS = "CocoKeypointMetric requires sigmas: set metainfo=dict(sigmas=(...)) of the dataset"
 
 Array = np.ndarray[Any, Any]
 
@@ -35,6 +39,16 @@ class CocoKeypointMetric(CocoMetric):
             raise ValueError(f"nms_thr must be in (0, 1], not {nms_thr}")
         super().__init__(ann_file, metric="keypoints", **kwargs)
         self.nms_thr = nms_thr
+
+    def check_dataset_meta(self) -> None:
+        """Check that ``ann_file`` has the classes and keypoints of the dataset, and that there are ``sigmas``."""
+        if (
+            self.sigmas is None
+            and names_of(self.dataset_meta, "keypoints")
+            and not (self.dataset_meta or {}).get("sigmas")
+        ):
+            raise DataError(_NO_SIGMAS)
+        super().check_dataset_meta()
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
         """Return the results by name.
@@ -66,7 +80,7 @@ class CocoKeypointMetric(CocoMetric):
     def _sigmas(self, results: list[dict[str, Any]]) -> Array:
         sigmas = self.sigmas or (self.dataset_meta or {}).get("sigmas")
         if sigmas is None:
-            raise ValueError("CocoKeypointMetric requires sigmas: set metainfo=dict(sigmas=(...)) of the dataset")
+            raise DataError(_NO_SIGMAS)
         numbers = {result["predicted"]["keypoints"].shape[1] for result in results if _count(result["predicted"])}
         if numbers - {len(sigmas)}:
             raise ValueError(f"there are {len(sigmas)} sigmas, but {max(numbers)} predicted keypoints")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.distributed import gather_object, get_rank, get_world_size
-from trainwright.engine.errors import did_you_mean
+from trainwright.engine.errors import DataError, did_you_mean
 from trainwright.engine.evaluation.metric import BatchMetric
 from trainwright.engine.evaluation.report import Matrix, Samples, Section, Table
 from trainwright.engine.records.logger import print_log
@@ -70,6 +70,16 @@ class IoUMetric(BatchMetric):
         self._matrix: Tensor | None = None
         self._last: Tensor | None = None
         self._number = 0
+
+    def check_dataset_meta(self) -> None:
+        """Check that ``num_classes`` is not smaller than the number of the dataset's classes."""
+        meta = self.dataset_meta or {}
+        number = len(meta.get("seg_classes") or meta.get("classes") or ())
+        if self.num_classes is not None and self.num_classes < number:
+            raise DataError(
+                f"{type(self).__name__} has num_classes={self.num_classes}, but the dataset has {number} classes: "
+                "leave num_classes out"
+            )
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Count the correct, predicted and true pixels of each sample and class."""

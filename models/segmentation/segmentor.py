@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.inference.tiles import window_starts
+from trainwright.engine.model_traits import declared_number
 from trainwright.engine.registry import MODELS
 from trainwright.models.base import BaseModel
 from trainwright.models.module import InitCfg
@@ -62,6 +63,7 @@ class SemanticSegmentor(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         self.window = _window_size_and_stride(test_cfg or {"mode": "whole"})
         self.network = build_network(network, num_classes, "TorchvisionSegmentationModel")
+        self.num_seg_classes = declared_number(self.network, "num_classes")
         self.losses = SegLosses(loss, ignore_index)
         self.aux_loss_weight = aux_loss_weight
 

@@ -285,3 +285,24 @@ def test_a_hook_whose_module_cannot_be_imported_is_reported(in_tmp: Path, monkey
     monkeypatch.syspath_prepend(str(in_tmp))
     [mistake] = check(Config(dict(model=dict(type="torch.nn.Identity"), custom_hooks=[dict(type="broken_hooks.Mine")])))
     assert mistake.path == "custom_hooks.0.type" and "cannot be imported" in mistake.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ([("num_classes=10", "num_classes=9")], ["my.py:3: model.backbone.num_classes: 9, but train_dataloader.dataset has 10"]),
+        ([("num_classes=10", "num_classes=11")], []),
+        ([("split='test'", "split='test', metainfo=dict(classes=('Bag', 'Boot'))")], ["val_dataloader.dataset.metainfo.classes: has other classes than train_dataloader"]),
+        ([("split='test'", "split='test', metainfo=dict(classes=('Bag', 'Coat'))")], []),
+        ([("split='train'", "split='train', metainfo=dict(keypoints=('a', 'b'), flip_indices=(0, 0))")], ["train_dataloader.dataset.metainfo: metainfo['flip_indices'] must"]),
+    ],
+)  # fmt: skip
+def test_numbers_that_contradict_each_other(mistakes: Any, changes: Any, expected: list[str]) -> None:
+    found = mistakes(*changes)
+    assert len(found) == len(expected)
+    assert all(each in message for each, message in zip(expected, found)), found
+
+
+def test_ambiguous_numbers_are_not_compared(mistakes: Any) -> None:
+    two = "dict(type='LeNet', num_classes=10), head=dict(type='LinearClsHead', num_classes=5, in_channels=10)"
+    assert mistakes(("dict(type='LeNet', num_classes=10)", two)) == []

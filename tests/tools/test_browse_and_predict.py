@@ -24,7 +24,7 @@ def test_images_of_the_samples_are_written(in_tmp: Path, capsys: pytest.CaptureF
     assert main(["browse-dataset", "shapes.py", "--number", "2", "--out-dir", "seen"]) == 0
     pictures = sorted(Path("seen").iterdir())
     assert [picture.name for picture in pictures] == ["000000.png", "000001.png"]
-    assert Image.open(pictures[0]).size == (224, 224)  # enlarged to make texts legible
+    assert Image.open(pictures[0]).size == (224, 248)  # enlarged, with a caption above
     assert "2 of 3 samples of Shapes to seen" in capsys.readouterr().out
     before = np.array(Image.open(pictures[0]))
     assert main(["browse-dataset", "shapes.py", "--number", "2", "--out-dir", "again"]) == 0

@@ -1,7 +1,7 @@
 """Checks of the fields of annotations in COCO format: quickly for many, and with a reason for one."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -13,7 +13,6 @@ from trainwright.engine.structures.masks import all_numbers, are_masks, is_finit
 _TOLERANCE = 1.0  # pixels by which a box may exceed its image due to rounding, before it is clipped
 _FARTHEST = 1e6  # largest coordinate of a keypoint, in pixels
 _LISTS = (list, tuple, np.ndarray)
-_Sizes = Mapping[Any, tuple[float, float]]
 
 
 @dataclass
@@ -37,14 +36,43 @@ class Rules:
     names: Mapping[str, str] = field(default_factory=dict)
 
 
+class Sizes:
+    """Heights and widths of images by their ids; infinite if unknown.
+
+    Args:
+        images: the images by id, with ``height`` and ``width`` if known.
+    """
+
+    def __init__(self, images: Mapping[Any, Mapping[str, Any]]) -> None:
+        unknown = np.inf, np.inf
+        sizes = [(one["height"], one["width"]) if "height" in one else unknown for one in images.values()]
+        self._table = np.array([*sizes, unknown], np.float64)
+        self._places = {key: place for place, key in enumerate(images)}
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self._places
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._places)
+
+    def __getitem__(self, key: Any) -> tuple[float, float]:
+        height, width = self._table[self._places[key]].tolist()
+        return height, width
+
+    def of(self, keys: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the places of N images, -1 if unknown, and their heights and widths: int64 (N,) and float64 (N, 2)."""
+        places = np.fromiter((self._places.get(key, -1) for key in keys), np.int64, len(keys))
+        return places, self._table[places]
+
+
 def is_id(value: Any) -> bool:
     """Return whether a value can be an id: a whole number or text."""
-    return isinstance(value, int | str | np.integer) and not isinstance(value, bool)
+    return type(value) in (int, str) or (isinstance(value, int | str | np.integer) and not isinstance(value, bool))
 
 
 def is_whole(value: Any) -> bool:
     """Return whether a value is a whole number, possibly stored as a float."""
-    return is_number(value) and is_finite(value) and value == int(value)
+    return type(value) is int or (is_number(value) and is_finite(value) and value == int(value))
 
 
 def find_problem(annotation: Mapping[str, Any], size: tuple[float, float], rules: Rules) -> str | None:
@@ -77,14 +105,14 @@ def find_problem(annotation: Mapping[str, Any], size: tuple[float, float], rules
     return None
 
 
-def are_good(annotations: Sequence[Any], sizes: _Sizes, categories: Mapping[Any, Any], rules: Rules) -> np.ndarray:
+def are_good(annotations: Sequence[Any], sizes: Sizes, categories: Mapping[Any, Any], rules: Rules) -> np.ndarray:
     """Return which annotations are certainly good: bool of shape (N,).
 
     The others need a closer look with :func:`find_problem`. This is much faster for many annotations.
 
     Args:
         annotations: N annotations.
-        sizes: height and width of each image by its id; infinite if unknown.
+        sizes: the sizes of the images.
         categories: the categories by id.
         rules: the fields to check.
     """
@@ -94,7 +122,7 @@ def are_good(annotations: Sequence[Any], sizes: _Sizes, categories: Mapping[Any,
         return np.zeros(len(annotations), bool)  # an unusual type somewhere
 
 
-def _are_good(annotations: Sequence[Any], sizes: _Sizes, categories: Mapping[Any, Any], rules: Rules) -> np.ndarray:
+def _are_good(annotations: Sequence[Any], sizes: Sizes, categories: Mapping[Any, Any], rules: Rules) -> np.ndarray:
     number = len(annotations)
     ids = [annotation.get("id", 0) for annotation in annotations]
     images = [annotation["image_id"] for annotation in annotations]
@@ -103,12 +131,13 @@ def _are_good(annotations: Sequence[Any], sizes: _Sizes, categories: Mapping[Any
     kinds = {*map(type, ids), *map(type, images), *map(type, labels)}
     if not kinds <= {int, str} or not set(map(type, crowds)) <= {int, bool}:
         return np.zeros(number, bool)
-    good: np.ndarray = np.array([label in categories for label in labels]) & np.array(
-        [image in sizes for image in images]
-    )
-    good &= np.array([crowd in (0, 1) for crowd in crowds])
-    good &= np.array(["problem" not in annotation for annotation in annotations])
-    extents = np.array([sizes.get(image, (0, 0)) for image in images], np.float64)
+    good: np.ndarray = np.array(["problem" not in annotation for annotation in annotations])
+    if not set(labels) <= categories.keys():
+        good &= np.array([label in categories for label in labels])
+    if not set(crowds) <= {0, 1}:
+        good &= np.array([crowd in (0, 1) for crowd in crowds])
+    places, extents = sizes.of(images)
+    good &= places >= 0
     good &= _good_boxes(_numbers([annotation["bbox"] for annotation in annotations], 4), extents, rules)
     areas = _numbers([[_given(annotation.get("area"), 0)] for annotation in annotations], 1)[:, 0]
     good &= (areas >= 0) & np.isfinite(areas)

@@ -3,12 +3,10 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from trainwright.datasets.annotation_fields import Rules, are_good, find_problem, is_id, is_whole
+from trainwright.datasets.annotation_fields import Rules, Sizes, are_good, find_problem, is_id, is_whole
 from trainwright.datasets.transforms import oriented_size
 from trainwright.engine.errors import DataError, did_you_mean
 from trainwright.engine.records.logger import print_log
@@ -90,15 +88,17 @@ class AnnotationChecker:
             annotations: the annotations that refer to them.
             with_keypoints: check the names of keypoints and the skeleton too.
         """
-        used = Counter(
-            one["category_id"] for one in annotations if isinstance(one, Mapping) and is_id(one.get("category_id"))
-        )
         by_name: dict[str, list[Any]] = {}
         names: dict[Any, set[str]] = {}
         for entry in entries:
             if isinstance(entry, Mapping) and is_id(entry.get("id")) and isinstance(entry.get("name"), str):
                 by_name.setdefault(entry["name"], []).append(entry)
                 names.setdefault(entry["id"], set()).add(entry["name"])
+        used: Counter[Any] = Counter()
+        if any(len(several) > 1 for several in by_name.values()):
+            used.update(
+                one["category_id"] for one in annotations if isinstance(one, Mapping) and is_id(one.get("category_id"))
+            )
         best = {name: max(several, key=lambda entry: used[entry["id"]]) for name, several in by_name.items()}
 
         def problem(entry: Mapping[str, Any]) -> str | None:
@@ -174,10 +174,7 @@ class AnnotationChecker:
             kind: ``annotation`` or ``detection``, for messages.
         """
         self._numbers[kind] += len(entries)
-        sizes = {
-            key: (image["height"], image["width"]) if "height" in image else (np.inf, np.inf)
-            for key, image in images.items()
-        }
+        sizes = Sizes(images)
         good: list[Any] = []
         for start in range(0, len(entries), _CHUNK):
             chunk = entries[start : start + _CHUNK]
@@ -247,9 +244,7 @@ class AnnotationChecker:
         self._left_out[kind] = bad_ids - {entry["id"] for entry in good}
         return good
 
-    def _annotation_problem(
-        self, annotation: Any, sizes: Mapping[Any, Any], categories: Mapping[Any, Any]
-    ) -> str | None:
+    def _annotation_problem(self, annotation: Any, sizes: Sizes, categories: Mapping[Any, Any]) -> str | None:
         if not isinstance(annotation, Mapping):
             return f"must be a dict, got {shown(annotation)}"
         if "problem" in annotation:
@@ -402,7 +397,7 @@ def _field_problem(entry: Mapping[str, Any], field: str, expected: str, name: st
     return f"{name or field}: " + (f"must be {expected}, got {shown(entry[field])}" if field in entry else "missing")
 
 
-def _unknown_id(value: Any, known: Mapping[Any, Any], kind: str) -> str:
+def _unknown_id(value: Any, known: Container[Any], kind: str) -> str:
     other = int(value) if isinstance(value, str) and value.strip().lstrip("-").isdecimal() else str(value)
     hint = f"; there is {other!r}, which is of another type" if other in known else ""
     return f"no {kind} has the id {value!r}{hint}"
@@ -417,7 +412,7 @@ def _keypoint_names_problem(category: Mapping[str, Any]) -> str | None:
     links = category.get("skeleton")
     if names and links is not None and not isinstance(links, list | tuple):
         return f"skeleton: must be a list of pairs, got {shown(links)}"
-    for link in links or () if names else ():
+    for link in (links or ()) if names else ():
         is_pair = isinstance(link, list | tuple) and len(link) == 2
         if not is_pair or not all(is_whole(end) and 1 <= end <= len(names) for end in link):
             return f"skeleton: must be pairs of numbers from 1 to {len(names)}, got {shown(link)}"

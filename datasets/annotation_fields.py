@@ -46,6 +46,7 @@ class Sizes:
     def __init__(self, images: Mapping[Any, Mapping[str, Any]]) -> None:
         unknown = np.inf, np.inf
         sizes = [(one["height"], one["width"]) if "height" in one else unknown for one in images.values()]
+        self._sizes: dict[Any, tuple[float, float]] = dict(zip(images, sizes))
         self._table = np.array([*sizes, unknown], np.float64)
         self._places = {key: place for place, key in enumerate(images)}
 
@@ -56,8 +57,7 @@ class Sizes:
         return iter(self._places)
 
     def __getitem__(self, key: Any) -> tuple[float, float]:
-        height, width = self._table[self._places[key]].tolist()
-        return height, width
+        return self._sizes[key]
 
     def of(self, keys: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
         """Return the places of N images, -1 if unknown, and their heights and widths: int64 (N,) and float64 (N, 2)."""
@@ -73,6 +73,11 @@ def is_id(value: Any) -> bool:
 def is_whole(value: Any) -> bool:
     """Return whether a value is a whole number, possibly stored as a float."""
     return type(value) is int or (is_number(value) and is_finite(value) and value == int(value))
+
+
+def is_absent(mask: Any) -> bool:
+    """Return whether the value of ``segmentation`` says that there is no mask."""
+    return mask is None or (isinstance(mask, (*_LISTS, Mapping)) and len(mask) == 0)
 
 
 def find_problem(annotation: Mapping[str, Any], size: tuple[float, float], rules: Rules) -> str | None:
@@ -272,6 +277,6 @@ def _keypoints_problem(values: Any, number: int) -> str | None:
 
 
 def _segmentation_problem(mask: Any, size: tuple[float, float]) -> str | None:
-    if mask is None or (isinstance(mask, (*_LISTS, Mapping)) and len(mask) == 0):
+    if is_absent(mask):
         return "missing, but LoadAnnotations(with_mask=True) loads masks"
     return mask_problem(mask, size)

@@ -53,6 +53,7 @@ class AnnotationChecker:
         self.folder = folder
         self.rules = rules
         self.problems: list[Problem] = []
+        self._num_settled = 0
         self._numbers: Counter[str] = Counter()
         self._left_out: dict[str, set[Any]] = {"image": set(), "category": set()}
 
@@ -78,16 +79,8 @@ class AnnotationChecker:
                 raise DataError(f"{self.file}: {name} must be a list, not a {type(entries).__name__}")
         return lists[0], lists[1], lists[2]
 
-    def categories(
-        self, entries: Sequence[Any], annotations: Sequence[Any], with_keypoints: bool = False
-    ) -> dict[Any, Mapping[str, Any]]:
-        """Return the good categories by id. Of several with the same name, the one in use is good.
-
-        Args:
-            entries: the categories.
-            annotations: the annotations that refer to them.
-            with_keypoints: check the names of keypoints and the skeleton too.
-        """
+    def categories(self, entries: Sequence[Any], annotations: Sequence[Any]) -> dict[Any, Mapping[str, Any]]:
+        """Return the good categories by id. Of several with the same name, the one in use is good."""
         by_name: dict[str, list[Any]] = {}
         names: dict[Any, set[str]] = {}
         for entry in entries:
@@ -113,7 +106,7 @@ class AnnotationChecker:
                 return f"id: category {other!r} is listed several times"
             if len(names[entry["id"]]) > 1:
                 return f"id: {entry['id']!r} is the id of several categories: {', '.join(sorted(names[entry['id']]))}"
-            return _keypoint_names_problem(entry) if with_keypoints else None
+            return None
 
         good = self._checked("category", "categories", entries, problem)
         return {entry["id"]: entry for entry in good}
@@ -190,27 +183,28 @@ class AnnotationChecker:
                     self._add(kind, f"{kind}s", number, annotation, reason, images)
         return self._without_repeated_ids(good, kind, images)
 
-    def settle(self, bad_annotations: str, hint: str = "") -> None:
-        """Raise an error that names the bad entries, or log a warning if they are skipped.
+    def settle(self, bad_annotations: str) -> None:
+        """Raise an error that names the bad entries found since the last call, or log a warning if they are skipped.
 
         Args:
             bad_annotations: ``error`` or ``skip``.
-            hint: a further remedy.
 
         Raises:
             DataError: there are bad entries, which are not to be skipped.
         """
-        if not self.problems:
+        problems = self.problems[self._num_settled :]
+        self._num_settled = len(self.problems)
+        if not problems:
             return
-        counts = Counter(problem.kind for problem in self.problems)
+        counts = Counter(problem.kind for problem in problems)
         bad = " and ".join(
             f"{number} of {self._numbers[kind]} {'categories' if kind == 'category' else f'{kind}s'}"
             for kind, number in counts.items()
         )
-        lines = [f"    {problem}" for problem in self.problems[:_NAMED]]
-        if len(self.problems) > _NAMED:
-            lines.append(f"    … and {len(self.problems) - _NAMED} more")
-        listed = "\n".join([*lines, *([hint] if hint else [])])
+        lines = [f"    {problem}" for problem in problems[:_NAMED]]
+        if len(problems) > _NAMED:
+            lines.append(f"    … and {len(problems) - _NAMED} more")
+        listed = "\n".join(lines)
         if bad_annotations == "skip":
             message = f"{self.file}: skipped {bad}, which are bad (`trainwright browse-dataset` lists all)\n{listed}"
             print_log(message, "current", logging.WARNING)
@@ -401,19 +395,3 @@ def _unknown_id(value: Any, known: Container[Any], kind: str) -> str:
     other = int(value) if isinstance(value, str) and value.strip().lstrip("-").isdecimal() else str(value)
     hint = f"; there is {other!r}, which is of another type" if other in known else ""
     return f"no {kind} has the id {value!r}{hint}"
-
-
-def _keypoint_names_problem(category: Mapping[str, Any]) -> str | None:
-    names: Any = category.get("keypoints")
-    if names is not None and not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
-        return f"keypoints: must be a list of names, got {shown(names)}"
-    if names and len(set(names)) < len(names):
-        return f"keypoints: names must be different, got {shown(names)}"
-    links = category.get("skeleton")
-    if names and links is not None and not isinstance(links, list | tuple):
-        return f"skeleton: must be a list of pairs, got {shown(links)}"
-    for link in (links or ()) if names else ():
-        is_pair = isinstance(link, list | tuple) and len(link) == 2
-        if not is_pair or not all(is_whole(end) and 1 <= end <= len(names) for end in link):
-            return f"skeleton: must be pairs of numbers from 1 to {len(names)}, got {shown(link)}"
-    return None

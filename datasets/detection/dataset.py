@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trainwright.datasets.annotation_fields import Rules
+from trainwright.datasets.annotation_fields import Rules, is_absent
 from trainwright.datasets.annotations import (
     BAD_ANNOTATIONS,
     AnnotationChecker,
@@ -96,7 +96,8 @@ class BaseDetDataset(BaseDataset):
         known = range(len(classes)) if classes else {label for label in labels if label >= 0}
         images = checker.images(entries)
         good = checker.annotations(annotations, images, dict.fromkeys(known))
-        self._settle(checker)
+        self.problems = checker.problems
+        checker.settle(self.bad_annotations)
         for annotation in good:
             samples[annotation["image_id"]]["instances"].append(annotation["instance"])
         mark = {"masks_are_checked": True} if checker.rules.with_mask else {}
@@ -127,10 +128,6 @@ class BaseDetDataset(BaseDataset):
         for index in range(len(self)):
             if problem := image_problem(self.get_data_info(index)):
                 yield f"sample {index}: {problem}"
-
-    def _settle(self, checker: AnnotationChecker, hint: str = "") -> None:
-        self.problems = checker.problems
-        checker.settle(self.bad_annotations, hint)
 
     def _loads_masks(self) -> bool:
         return any(getattr(transform, "with_mask", False) for transform in self.pipeline.transforms)
@@ -189,13 +186,15 @@ class CocoDataset(BaseDetDataset):
         required = ("images", "categories") if self.test_mode else ("images", "annotations", "categories")
         entries, annotations, categories = checker.content(self.read_content(), required)
         known = checker.categories(categories, annotations)
+        checker.settle(self.bad_annotations)
         names = {key: known[key]["name"] for key in sorted(known, key=lambda key: (str(type(key)), key))}
         classes = self._metainfo.setdefault("classes", tuple(names.values()))
         labels = labels_of(self._file, names, classes)
         images = checker.images(entries)
         chosen = select(self._file, annotations, names, labels)
         good = checker.annotations(chosen, images, labels)
-        self._settle(checker)
+        self.problems = checker.problems
+        checker.settle(self.bad_annotations)
         mark = {"masks_are_checked": True} if checker.rules.with_mask else {}
         samples: dict[Any, dict[str, Any]] = {
             key: {
@@ -234,9 +233,8 @@ def _coco_instance(annotation: Mapping[str, Any], labels: Mapping[Any, int]) -> 
         "bbox_label": labels[annotation["category_id"]],
         "ignore_flag": int(annotation.get("iscrowd", 0)),
     }
-    mask = annotation.get("segmentation")
-    if mask is not None and len(mask):
-        instance["mask"] = mask
+    if not is_absent(annotation.get("segmentation")):
+        instance["mask"] = annotation["segmentation"]
     if "keypoints" in annotation:
         instance["keypoints"] = annotation["keypoints"]
     return instance

@@ -90,7 +90,7 @@ class VOCDataset(CocoDataset):
         classes = self._metainfo.get("classes")
         if classes and not self._selects_classes:
             self._report_unknown(annotations, found, classes)
-            found = Counter({name: number for name, number in found.items() if name in classes})
+            found = Counter(classes)
         at_zero = sum(-1 in one.get("bbox", ())[:2] for one in annotations)
         if self.one_based and at_zero:
             print_log(

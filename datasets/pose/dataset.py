@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from trainwright.datasets.annotation_fields import Rules, is_id
+from trainwright.datasets.annotation_fields import Rules, is_id, is_whole
 from trainwright.datasets.annotations import (
     BAD_ANNOTATIONS,
     AnnotationChecker,
@@ -22,6 +22,7 @@ from trainwright.engine.errors import DataError, did_you_mean
 from trainwright.engine.fileio import load
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import DATASETS
+from trainwright.engine.structures.masks import shown
 
 _MODES = ("topdown", "bottomup")
 
@@ -105,19 +106,21 @@ class BaseCocoStyleDataset(BaseDataset):
         is_test = self.test_mode or self.bbox_file is not None
         required = ("images", "categories") if is_test else ("images", "annotations", "categories")
         entries, annotations, categories = checker.content(self.read_content(), required)
-        known = checker.categories(categories, annotations, with_keypoints="keypoints" not in self._metainfo)
+        known = checker.categories(categories, annotations)
+        checker.settle(self.bad_annotations)
         names = {key: category["name"] for key, category in known.items()}
         labels = labels_of(self._file, names, self._metainfo.setdefault("classes", tuple(names.values())))
         self._read_keypoints([known[key] for key in labels])
         sizes = checker.images(entries)
         images = {key: self._image_info(image) for key, image in sizes.items()}
+        self.problems = checker.problems
         if self.bbox_file is not None:
-            self._settle(checker)
+            checker.settle(self.bad_annotations)
             return self._detections(images, sizes, names, labels)
         checker.rules.num_keypoints = len(self._metainfo["keypoints"])
         chosen = select(self._file, annotations, names, labels)
         good = checker.annotations(chosen, sizes, labels)
-        self._settle(checker)
+        checker.settle(self.bad_annotations)
         instances = [_instance(annotation, labels, images[annotation["image_id"]]) for annotation in good]
         if self.data_mode == "topdown":
             return self._per_instance(instances, images)
@@ -155,10 +158,6 @@ class BaseCocoStyleDataset(BaseDataset):
             if sum(_num_labeled(instance["keypoints"]) for instance in info["instances"]) >= minimum
         ]
 
-    def _settle(self, checker: AnnotationChecker) -> None:
-        self.problems += checker.problems
-        checker.settle(self.bad_annotations)
-
     def _read_keypoints(self, categories: Sequence[Mapping[str, Any]]) -> None:
         """Read keypoint names and skeleton from the selected categories."""
         sources = [category for category in categories if category.get("keypoints")]
@@ -166,6 +165,8 @@ class BaseCocoStyleDataset(BaseDataset):
             if not sources:
                 raise DataError(f"{self._file}: no category has keypoint names: set metainfo=dict(keypoints=(...))")
             for source in sources:
+                if problem := _keypoint_names_problem(source):
+                    raise DataError(f"{self._file}: category {source['id']!r}: {problem}")
                 if list(source["keypoints"]) != list(sources[0]["keypoints"]):
                     raise DataError(
                         f"{self._file}: the categories {sources[0]['name']!r} and {source['name']!r} have different "
@@ -215,7 +216,8 @@ class BaseCocoStyleDataset(BaseDataset):
         chosen = select(file, found, {key: str(key) for key in ids} | dict(names), labels, "detections")
         checker = AnnotationChecker(file, self.data_prefix.get("img_path", ""), Rules(clip_boxes=True, with_score=True))
         good = checker.annotations(chosen, sizes, labels, kind="detection")
-        self._settle(checker)
+        checker.settle(self.bad_annotations)
+        self.problems += checker.problems
         threshold = (self.filter_cfg or {}).get("bbox_score_thr", 0.0)
         kept = [one for one in good if one["score"] >= threshold]
         if len(kept) < len(good):
@@ -358,3 +360,19 @@ def _find_warning(box: Sequence[float], keypoints: Sequence[float], width: int, 
 
 def _num_labeled(keypoints: Sequence[float]) -> int:
     return sum(visible > 0 for visible in keypoints[2::3])
+
+
+def _keypoint_names_problem(category: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the keypoint names and the skeleton of a category, or None."""
+    names, links = category["keypoints"], category.get("skeleton") or ()
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return f"keypoints must be a list of names, got {shown(names)}"
+    if len(set(names)) < len(names):
+        return f"the names of keypoints must be different, got {shown(names)}"
+    if not isinstance(links, list | tuple):
+        return f"skeleton must be a list of pairs, got {shown(links)}"
+    for link in links:
+        is_pair = isinstance(link, list | tuple) and len(link) == 2
+        if not is_pair or not all(is_whole(end) and 1 <= end <= len(names) for end in link):
+            return f"skeleton must be pairs of numbers from 1 to {len(names)}, got {shown(link)}"
+    return None

@@ -180,11 +180,13 @@ class CocoDataset(BaseDetDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Return a sample for each good image, with its good instances."""
+        content = self.read_content()  # may set data_prefix
         folder = self.data_prefix["img_path"]
-        checker = AnnotationChecker(self._file, folder, Rules(with_mask=self._loads_masks(), names=self._field_names))
+        rules = Rules(with_mask=self._loads_masks(), names=self._field_names)
+        checker = AnnotationChecker(self._file, folder, rules)
         # Test sets are published without annotations.
         required = ("images", "categories") if self.test_mode else ("images", "annotations", "categories")
-        entries, annotations, categories = checker.content(self.read_content(), required)
+        entries, annotations, categories = checker.content(content, required)
         known = checker.categories(categories, annotations)
         checker.settle(self.bad_annotations)
         names = {key: known[key]["name"] for key in sorted(known, key=lambda key: (str(type(key)), key))}

@@ -100,12 +100,12 @@ class BaseCocoStyleDataset(BaseDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Return a dict for each good instance, image or detected box."""
-        folder = self.data_prefix.get("img_path", "")
-        checker = AnnotationChecker(self._file, folder, Rules(clip_boxes=True))
+        content = self.read_content()  # may set data_prefix
+        checker = AnnotationChecker(self._file, self.data_prefix.get("img_path", ""), Rules(clip_boxes=True))
         # Test sets are published without annotations.
         is_test = self.test_mode or self.bbox_file is not None
         required = ("images", "categories") if is_test else ("images", "annotations", "categories")
-        entries, annotations, categories = checker.content(self.read_content(), required)
+        entries, annotations, categories = checker.content(content, required)
         known = checker.categories(categories, annotations)
         checker.settle(self.bad_annotations)
         names = {key: category["name"] for key, category in known.items()}

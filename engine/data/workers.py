@@ -6,6 +6,7 @@ import select
 import signal
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -131,13 +132,18 @@ def _describe_death(batches: Any, text: str) -> str:
     """Return why a worker died, given the message of PyTorch."""
     if "timed out" in text:
         return text.splitlines()[0].rstrip(".")
-    dead = batches._first_dead or next((one for one in batches._workers if one.exitcode), None)
+    deadline = time.monotonic() + 1
+    while True:  # another thread may be just about to read the exit status
+        dead = getattr(batches, "_first_dead", None) or next((one for one in batches._workers if one.exitcode), None)
+        if (dead is not None and dead.exitcode is not None) or time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
     if dead is None or not dead.exitcode:
         return "a data worker exited unexpectedly"
     if dead.exitcode > 0:
         return f"data worker {dead.pid} exited with status {dead.exitcode}"
     number = -dead.exitcode
-    if number == signal.SIGKILL and (kills := num_oom_kills() - batches._oom_kills) > 0:
+    if number == signal.SIGKILL and (kills := num_oom_kills() - getattr(batches, "_oom_kills", sys.maxsize)) > 0:
         return (
             f"data worker {dead.pid} was killed (signal {number}); the kernel reports {kills} out-of-memory kills: "
             "lower num_workers or prefetch_factor"

@@ -20,11 +20,11 @@ from .collate import whole_batch as whole_batch
 from .collate import worker_init_fn as worker_init_fn
 from .detection.dataset import BaseDetDataset as BaseDetDataset
 from .detection.dataset import CocoDataset as CocoDataset
-from .detection.dataset import VOCDataset as VOCDataset
 from .detection.mixing import CopyPaste as CopyPaste
 from .detection.mixing import MixUp as MixUp
 from .detection.mixing import Mosaic as Mosaic
 from .detection.transforms import LoadAnnotations as LoadAnnotations
+from .detection.voc import VOCDataset as VOCDataset
 from .in_memory import InMemoryDataset as InMemoryDataset
 from .pose.dataset import BaseCocoStyleDataset as BaseCocoStyleDataset
 from .pose.dataset import CocoKeypointDataset as CocoKeypointDataset

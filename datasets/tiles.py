@@ -7,14 +7,14 @@ import numpy as np
 import torch
 
 from trainwright.datasets.base import BaseDataset, force_full_init, position_of
-from trainwright.datasets.detection.transforms import decode_mask
 from trainwright.datasets.instances import instances_of, place_instances
 from trainwright.datasets.transforms import LoadImageFromFile, oriented_size
 from trainwright.datasets.wrappers import IndexedWrapper, MultiImageMixDataset
 from trainwright.engine.data.faults import innermost
 from trainwright.engine.inference.tiles import Tile, tiles_of
 from trainwright.engine.registry import DATASETS
-from trainwright.engine.structures.masks import encode_mask
+from trainwright.engine.structures.masks import decode_mask
+from trainwright.engine.structures.rle import encode_rle
 
 Polygon = list[tuple[float, float]]
 
@@ -221,7 +221,7 @@ def _cut_mask(mask: Any, tile: Tile) -> tuple[Any, list[float]]:
         pixels = decode_mask(mask, *mask["size"])[tile.top : tile.bottom, tile.left : tile.right]
         rows, columns = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
         extent = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if rows.size else (0, 0, 0, 0)
-        return encode_mask(pixels > 0), list(map(float, extent))
+        return encode_rle(pixels > 0), list(map(float, extent))
     shifted = [[(x - tile.left, y - tile.top) for x, y in zip(polygon[::2], polygon[1::2])] for polygon in mask]
     kept = [cut for polygon in shifted if (cut := _clip_polygon(polygon, tile.width, tile.height))]
     points = np.array([point for polygon in kept for point in polygon]).reshape(-1, 2)

@@ -1,5 +1,6 @@
 """``trainwright browse-dataset``: draw samples as the model sees them, and check the annotations."""
 
+import copy
 import sys
 from collections.abc import Mapping
 from itertools import islice
@@ -13,10 +14,11 @@ from torch import Tensor
 
 from trainwright.engine.config.config import Config
 from trainwright.engine.data.seeded import SeededDataset
-from trainwright.engine.errors import ConfigError
+from trainwright.engine.errors import ConfigError, DataError
 from trainwright.engine.parts import DATASET
-from trainwright.engine.registry import default_scope
+from trainwright.engine.registry import DATASETS, default_scope
 from trainwright.engine.run.environment import make_folder
+from trainwright.engine.signatures import parameters_of
 from trainwright.engine.structures.elements import BaseDataElement
 from trainwright.engine.structures.sample import DataSample
 from trainwright.engine.visualization.inputs import to_image
@@ -47,7 +49,9 @@ def browse_dataset(cfg: Config, split: str, number: int, out_dir: Path, seed: in
     if not cfg.get(path):
         raise ConfigError(path, "missing in the config", "choose another --split")
     with default_scope(cfg.get("default_scope")):
-        dataset = _build_dataset(cfg[path]["dataset"], f"{path}.dataset")
+        settings = copy.deepcopy(cfg[path]["dataset"])
+        _skip_bad_annotations(settings)
+        dataset = _build_dataset(settings, f"{path}.dataset")
         problems = _print_problems(dataset)
         meta = getattr(dataset, "metainfo", None) or {}
         samples = SeededDataset(dataset, seed)
@@ -94,11 +98,22 @@ def show_stats(cfg: Config, split: str, out_dir: Path) -> None:
         print(f"Saved the charts to {out_dir / 'stats.png'}")
 
 
+def _skip_bad_annotations(cfg: Any) -> None:
+    """Set ``bad_annotations="skip"`` where it exists, so that all bad annotations are listed and the rest is drawn."""
+    if isinstance(cfg, Mapping):
+        dataset = DATASETS.get(cfg["type"]) if isinstance(cfg.get("type"), str) else cfg.get("type")
+        if dataset is not None and "bad_annotations" in parameters_of(dataset)[0]:
+            cfg["bad_annotations"] = "skip"  # type: ignore[index]
+    values = cfg.values() if isinstance(cfg, Mapping) else cfg if isinstance(cfg, list | tuple) else ()
+    for value in values:
+        _skip_bad_annotations(value)
+
+
 def _build_dataset(cfg: Any, path: str) -> Any:
     """Build the dataset, and report missing files and invalid annotations as config errors."""
     try:
         return DATASET.build(cfg, path=path)
-    except ConfigError:
+    except (ConfigError, DataError):
         raise
     except (OSError, ValueError) as error:
         config_error = ConfigError("", f"{type(error).__name__}: {error}")

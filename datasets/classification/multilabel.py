@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainwright.datasets.base import BaseDataset
-from trainwright.datasets.detection.dataset import VOCDataset
+from trainwright.datasets.detection.voc import VOCDataset
 from trainwright.engine.errors import did_you_mean
 from trainwright.engine.registry import DATASETS, TRANSFORMS
 

@@ -1,16 +1,18 @@
 """Conversion of instance annotations to tensors that torchvision's v2 transforms together with the image."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from trainwright.engine.errors import MissingExtraError
+from trainwright.datasets.annotation_fields import Rules, box_problem
+from trainwright.engine.errors import DataError
 from trainwright.engine.registry import TRANSFORMS
+from trainwright.engine.structures.masks import decode_mask
 
-_TOLERANCE = 1.0  # pixels by which a box may exceed its image due to rounding, before it is clipped
+_CORNERS = Rules(corners=True)
 
 
 @TRANSFORMS.register_module()
@@ -32,8 +34,8 @@ class LoadAnnotations:
         """Return the sample with its annotations.
 
         Raises:
-            ValueError: an annotation is bad, or the image size differs from the annotation; the message contains the
-                path and the annotation.
+            DataError: the image size differs from the annotation, or an annotation is bad that was not checked when the
+                file was read; the message contains the path and the annotation.
             KeyError: the image has not been loaded.
             MissingExtraError: ``with_mask`` is set and pycocotools is not installed.
         """
@@ -44,112 +46,62 @@ class LoadAnnotations:
         name = results.get("img_path")
         if "ori_shape" not in results:
             raise KeyError("the sample has no ori_shape: LoadImageFromFile must come before LoadAnnotations")
-        size = tuple(results["ori_shape"])
+        size: tuple[int, int] = tuple(results["ori_shape"])
         annotated = (results.get("height", size[0]), results.get("width", size[1]))
         if annotated != size:
-            raise ValueError(
+            raise DataError(
                 f"{name} has size {size} (height, width), but its annotation states {annotated}: correct or remove the "
                 "sample"
             )
         instances = results["instances"]
-        problems = list(results.get("problems", ())) or [
-            f"annotation {instance.get('id', number)} {problem}"
-            for number, instance in enumerate(instances)
-            if (problem := box_problem(instance["bbox"], *size))
-        ]
-        if problems:
-            raise ValueError(
-                f"{name}: {problems[0]}: correct it, or set bad_annotations='skip' in the dataset to skip bad "
-                "annotations (`trainwright browse-dataset` lists all)"
-            )
-        boxes = torch.tensor([instance["bbox"] for instance in instances], dtype=torch.float32).reshape(-1, 4)
-        boxes[:, 0::2].clamp_(0, size[1])
-        boxes[:, 1::2].clamp_(0, size[0])
+        boxes = _boxes(instances, size, name)
         results["gt_bboxes"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size)
         results["gt_bboxes_labels"] = torch.tensor([one["bbox_label"] for one in instances], dtype=torch.int64)
         results["gt_ignore_flags"] = torch.tensor([bool(one.get("ignore_flag")) for one in instances], dtype=torch.bool)
         if self.with_mask:
-            results["gt_masks"] = tv_tensors.Mask(torch.from_numpy(self._masks(instances, size, name)))
+            masks = _masks(instances, size, name, is_checked=bool(results.get("masks_are_checked")))
+            results["gt_masks"] = tv_tensors.Mask(torch.from_numpy(masks))
         return results
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(with_mask={self.with_mask})"
 
-    def _masks(self, instances: Sequence[Mapping[str, Any]], size: tuple[int, ...], name: Any) -> np.ndarray:
-        masks = np.zeros((len(instances), *size), np.uint8)
-        for number, instance in enumerate(instances):
-            annotation = f"{name}: annotation {instance.get('id', number)}"
-            if "mask" not in instance:
-                raise ValueError(f"{annotation} has no mask: set with_mask=False or remove the annotation")
-            try:
-                masks[number] = decode_mask(instance["mask"], *size)
-            except ValueError as error:
-                raise ValueError(f"{annotation} has an invalid mask: {error}") from error
-        return masks
 
-
-def decode_mask(mask: Sequence[Sequence[float]] | Mapping[str, Any], height: int, width: int) -> np.ndarray:
-    """Decode a mask to pixels with pycocotools: uint8 of shape (height, width), 0 or 1.
-
-    Args:
-        mask: a list of polygons ``[x0, y0, x1, y1, …]``, or an RLE ``dict(size=(height, width), counts=...)``, whose
-            ``counts`` are a list or a compressed string.
-        height: height of the image.
-        width: width of the image.
+def _boxes(instances: Sequence[Mapping[str, Any]], size: tuple[int, int], name: Any) -> Tensor:
+    """Return the boxes, clipped to the image: float32 (N, 4).
 
     Raises:
-        MissingExtraError: pycocotools is not installed.
-        ValueError: the size of the RLE is not that of the image.
+        DataError: a box is bad.
     """
     try:
-        from pycocotools import mask as coco_mask
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("pycocotools", "coco", "loading masks") from error
+        boxes = torch.tensor([instance["bbox"] for instance in instances], dtype=torch.float32).reshape(-1, 4)
+    except (KeyError, TypeError, ValueError):
+        boxes = torch.full((len(instances), 4), torch.nan)
+    ends = torch.tensor([size[1], size[0]] * 2, dtype=torch.float32)
+    clipped = boxes.clamp(min=torch.zeros(4), max=ends)
+    if not ((clipped[:, 2:] > clipped[:, :2]).all() and ((clipped - boxes).abs() <= 1).all()):
+        for number, instance in enumerate(instances):
+            if problem := box_problem(instance.get("bbox"), size, _CORNERS):
+                raise DataError(
+                    f"{name}: annotation {instance.get('id', number)}: bbox: {problem}: correct it, or set "
+                    "bad_annotations='skip' in the dataset"
+                )
+    return clipped
 
-    if not isinstance(mask, Mapping):
-        encoded = coco_mask.merge(coco_mask.frPyObjects([list(polygon) for polygon in mask], height, width))
-    else:
-        if tuple(mask["size"]) != (height, width):
-            raise ValueError(f"its size is {tuple(mask['size'])}, but that of the image is {(height, width)}")
-        encoded = coco_mask.frPyObjects(mask, height, width) if isinstance(mask["counts"], list) else mask
-    pixels: np.ndarray = coco_mask.decode(encoded)
-    return pixels
 
+def _masks(instances: Sequence[Mapping[str, Any]], size: tuple[int, int], name: Any, is_checked: bool) -> np.ndarray:
+    """Return the masks: uint8 (N, H, W).
 
-def box_problem(box: Any, height: int | None = None, width: int | None = None) -> str | None:
-    """Return what is wrong with a box as a phrase that follows its name ("has ..."), or None.
-
-    Args:
-        box: left, top, right, bottom.
-        height: height of the image, if known.
-        width: width of the image, if known.
+    Raises:
+        DataError: a mask is missing or bad.
     """
-    if not isinstance(box, list | tuple) or len(box) != 4:
-        return f"has a box that does not consist of four numbers: {box!r}"
-    if not all(isinstance(value, int | float) and math.isfinite(value) for value in box):
-        return f"has a box that is not finite: {box}"
-    left, top, right, bottom = box
-    if right < left or bottom < top:
-        return f"has a box of negative size: {box} (left, top, right, bottom)"
-    if right == left or bottom == top:
-        return f"has an empty box: {box} (left, top, right, bottom)"
-    if (
-        min(left, top) < -_TOLERANCE
-        or right > (width or math.inf) + _TOLERANCE
-        or bottom > (height or math.inf) + _TOLERANCE
-    ):
-        where = "its image" if height is None else f"its image of height {height} and width {width}"
-        return f"has a box outside {where}: {box} (left, top, right, bottom)"
-    return None
-
-
-def mask_problem(mask: Any) -> str | None:
-    """Return what is wrong with the format of a mask as a phrase that follows its name ("has ..."), or None."""
-    if isinstance(mask, Mapping):
-        return None if {"size", "counts"} <= mask.keys() else "has an RLE without size and counts"
-    if not isinstance(mask, list | tuple) or not mask:
-        return f"has a mask that is neither a list of polygons nor an RLE: {mask!r:.60}"
-    for polygon in mask:
-        if not isinstance(polygon, list | tuple) or len(polygon) < 6 or len(polygon) % 2:
-            return f"has a polygon that is not a list of an even number of at least 6 coordinates: {polygon!r:.60}"
-    return None
+    masks = np.zeros((len(instances), *size), np.uint8)
+    for number, instance in enumerate(instances):
+        annotation = f"{name}: annotation {instance.get('id', number)}"
+        if "mask" not in instance:
+            raise DataError(f"{annotation} has no mask: set with_mask=False or remove the annotation")
+        try:
+            masks[number] = decode_mask(instance["mask"], size[0], size[1], is_checked)
+        except ValueError as error:
+            raise DataError(f"{annotation}: segmentation: {error}: correct or remove the annotation") from error
+    return masks

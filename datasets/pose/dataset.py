@@ -1,7 +1,5 @@
 """Datasets of keypoints in COCO format."""
 
-import logging
-import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,11 +8,21 @@ from typing import Any
 
 import torch
 
+from trainwright.datasets.annotation_fields import Rules, is_id, is_whole
+from trainwright.datasets.annotations import (
+    BAD_ANNOTATIONS,
+    AnnotationChecker,
+    Problem,
+    image_problem,
+    labels_of,
+    select,
+)
 from trainwright.datasets.base import BaseDataset, force_full_init
-from trainwright.engine.errors import did_you_mean
+from trainwright.engine.errors import DataError, did_you_mean
 from trainwright.engine.fileio import load
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import DATASETS
+from trainwright.engine.structures.masks import shown
 
 _MODES = ("topdown", "bottomup")
 
@@ -33,8 +41,8 @@ class BaseCocoStyleDataset(BaseDataset):
     With ``data_mode="topdown"`` every labeled instance is a sample. Crowds and instances without labeled keypoints are
     skipped, and their number is logged. With ``"bottomup"`` every image is a sample with all its instances. In both
     modes samples have ``gt_bboxes``, clipped to the image, ``gt_bboxes_labels``, ``gt_keypoints``,
-    ``gt_keypoints_visible`` and ``gt_areas``. Loading a sample with an invalid annotation raises an error, unless
-    ``bad_annotations="skip"``; :meth:`check_annotations` reports all of them.
+    ``gt_keypoints_visible`` and ``gt_areas``. All annotations are checked when the file is read;
+    :meth:`check_annotations` reports all bad ones.
 
     Args:
         ann_file: path of the annotation file, relative to ``data_root``.
@@ -42,15 +50,16 @@ class BaseCocoStyleDataset(BaseDataset):
         bbox_file: file with detected boxes to use instead of the annotated ones, for ``topdown`` tests: a list of dicts
             with ``image_id``, ``category_id``, ``bbox`` and ``score``, relative to ``data_root``. These samples have no
             ground truth, so pass the annotation file to the metric.
-        bad_annotations: ``raise`` an error when a sample with an invalid annotation is loaded, or ``skip`` invalid
-            annotations and log their number.
+        bad_annotations: ``error`` raises an error that names the bad annotations and images, ``skip`` leaves them out
+            and logs a warning that names them. (``raise`` is the same as ``error``.)
         filter_cfg: ``bbox_score_thr``: skip detected boxes with lower scores; ``min_keypoints``: skip images with fewer
             labeled keypoints (``bottomup`` only).
         metainfo, data_root, data_prefix, indices, serialize_data, pipeline, test_mode, lazy_init, max_refetch: see
             :class:`BaseDataset`; ``data_prefix["img_path"]`` is the image folder.
 
     Raises:
-        ValueError: an unknown mode or option, ``bbox_file`` without ``topdown``, or a file that is not in this format.
+        ValueError: an unknown mode or option, or ``bbox_file`` without ``topdown``.
+        DataError: a file is not in this format, or annotations are bad.
     """
 
     def __init__(
@@ -58,7 +67,7 @@ class BaseCocoStyleDataset(BaseDataset):
         ann_file: str | os.PathLike[str] = "",
         data_mode: str = "topdown",
         bbox_file: str | os.PathLike[str] | None = None,
-        bad_annotations: str = "raise",
+        bad_annotations: str = "error",
         filter_cfg: Mapping[str, Any] | None = None,
         data_root: str | os.PathLike[str] | None = "",
         **kwargs: Any,
@@ -67,8 +76,8 @@ class BaseCocoStyleDataset(BaseDataset):
             raise ValueError(f"data_mode must be 'topdown' or 'bottomup', not {data_mode!r}")
         if bbox_file is not None and data_mode != "topdown":
             raise ValueError(f"bbox_file requires data_mode='topdown', not {data_mode!r}")
-        if bad_annotations not in ("raise", "skip"):
-            raise ValueError(f"bad_annotations must be 'raise' or 'skip', not {bad_annotations!r}")
+        if bad_annotations not in BAD_ANNOTATIONS:
+            raise ValueError(f"bad_annotations must be 'error' or 'skip', not {bad_annotations!r}")
         known = ("bbox_score_thr", "min_keypoints")
         for name in filter_cfg or ():
             if name not in known:
@@ -76,7 +85,7 @@ class BaseCocoStyleDataset(BaseDataset):
                 raise ValueError(f"unknown option {name!r} in filter_cfg: {hint}")
         self.data_mode = data_mode
         self.bad_annotations = bad_annotations
-        self._skipped: list[str] = []
+        self.problems: list[Problem] = []
         self.bbox_file = None if bbox_file is None else str(Path(data_root or "", bbox_file))
         super().__init__(ann_file=ann_file, filter_cfg=filter_cfg, data_root=data_root, **kwargs)
 
@@ -84,65 +93,55 @@ class BaseCocoStyleDataset(BaseDataset):
         """Return the annotations in COCO format; see :meth:`CocoDataset.read_content`."""
         return load(self.ann_file)
 
+    @property
+    def _file(self) -> str:
+        """The file or folder of the annotations, for messages."""
+        return self.ann_file or self.data_root
+
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Return a dict for each instance or image, with ``problem`` describing its invalid annotations."""
-        content = self.read_content()
-        wanted = ("images", "annotations", "categories")
-        if not isinstance(content, dict) or any(key not in content for key in wanted):
-            raise ValueError(
-                f"{self.ann_file} is not an annotation file in COCO format: expected a dict with {', '.join(wanted)}"
-            )
-        self._read_categories(content["categories"])
-        images = {image["id"]: self._image_info(image) for image in content["images"]}
+        """Return a dict for each good instance, image or detected box."""
+        content = self.read_content()  # may set data_prefix
+        checker = AnnotationChecker(self._file, self.data_prefix.get("img_path", ""), Rules(clip_boxes=True))
+        # Test sets are published without annotations.
+        is_test = self.test_mode or self.bbox_file is not None
+        required = ("images", "categories") if is_test else ("images", "annotations", "categories")
+        entries, annotations, categories = checker.content(content, required)
+        known = checker.categories(categories, annotations)
+        checker.settle(self.bad_annotations)
+        names = {key: category["name"] for key, category in known.items()}
+        labels = labels_of(self._file, names, self._metainfo.setdefault("classes", tuple(names.values())))
+        self._read_keypoints([known[key] for key in labels])
+        sizes = checker.images(entries)
+        images = {key: self._image_info(image) for key, image in sizes.items()}
+        self.problems = checker.problems
         if self.bbox_file is not None:
-            return self._detections(images)
-        parsed = [self._parse(annotation, images) for annotation in content["annotations"]]
-        instances = self._drop_bad_annotations([instance for instance in parsed if instance is not None], images)
-        return (
-            self._per_instance(instances, images) if self.data_mode == "topdown" else self._per_image(instances, images)
-        )
+            checker.settle(self.bad_annotations)
+            return self._detections(images, sizes, names, labels)
+        checker.rules.num_keypoints = len(self._metainfo["keypoints"])
+        chosen = select(self._file, annotations, names, labels)
+        good = checker.annotations(chosen, sizes, labels)
+        checker.settle(self.bad_annotations)
+        instances = [_instance(annotation, labels, images[annotation["image_id"]]) for annotation in good]
+        if self.data_mode == "topdown":
+            return self._per_instance(instances, images)
+        return _per_image(instances, images)
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Return the image path of a sample and its annotations as tensors.
-
-        Raises:
-            ValueError: an annotation is invalid; the message contains the sample, the file and the reason.
-        """
-        info = super().get_data_info(idx)
-        if "problem" in info:
-            raise ValueError(
-                f"sample {info['sample_idx']} ({info['img_path']}): {info['problem']}; correct or remove it "
-                "(`trainwright browse-dataset` lists all such samples)"
-            )
-        return self._with_tensors(info)
+        """Return the image path of a sample and its annotations as tensors."""
+        return self._with_tensors(super().get_data_info(idx))
 
     @force_full_init
     def check_annotations(self) -> Iterator[str]:
-        """Yield a line per problem: invalid or suspicious annotations, unreadable images, size mismatches."""
-        from PIL import Image
-
-        yield from self._skipped
+        """Yield a line per problem: bad or suspicious annotations, missing or corrupt files, size mismatches."""
+        yield from map(str, self.problems)
         checked: set[str] = set()
         for index in range(len(self)):
             info = super().get_data_info(index)
-            path = info["img_path"]
-            for problem in filter(None, (info.get("problem"), info.get("warning"))):
-                yield f"sample {index} ({path}): {problem}"
-            if path in checked or not path:
-                continue
-            checked.add(path)
-            try:
-                with Image.open(path) as picture:
-                    size = picture.size
-            except OSError as error:
-                yield f"sample {index} ({path}): {error}: check data_root and data_prefix"
-                continue
-            stated = (info.get("width"), info.get("height"))
-            if None not in stated and size != stated:
-                yield (
-                    f"sample {index} ({path}): the image has size {size} (width, height), but {self.ann_file} states "
-                    f"{stated}: correct one of them"
-                )
+            if "warning" in info:
+                yield f"sample {index} ({info['img_path']}): {info['warning']}"
+            if info["img_path"] not in checked and (problem := image_problem(info)):
+                yield f"sample {index}: {problem}"
+            checked.add(info["img_path"])
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """Return the class indices of the instances of a sample."""
@@ -179,151 +178,82 @@ class BaseCocoStyleDataset(BaseDataset):
         return [
             info
             for info in self.data_list
-            if "problem" in info
-            or sum(_num_labeled(instance["keypoints"]) for instance in info["instances"]) >= minimum
+            if sum(_num_labeled(instance["keypoints"]) for instance in info["instances"]) >= minimum
         ]
 
-    def _read_categories(self, categories: Sequence[Mapping[str, Any]]) -> None:
-        """Map categories to labels, and read keypoint names and skeleton from them."""
-        classes = self._metainfo.setdefault("classes", tuple(category["name"] for category in categories))
-        label_of = {name: label for label, name in enumerate(classes)}
-        self._names = {category["id"]: category["name"] for category in categories}
-        self._labels = {key: label_of[name] for key, name in self._names.items() if name in label_of}
-        if not self._labels:
-            raise ValueError(
-                f"{self.ann_file} has none of the classes {list(classes)}: its categories are "
-                f"{list(self._names.values())}"
-            )
-        source = next((category for category in categories if category.get("keypoints")), {})
+    def _read_keypoints(self, categories: Sequence[Mapping[str, Any]]) -> None:
+        """Read keypoint names and skeleton from the selected categories."""
+        sources = [category for category in categories if category.get("keypoints")]
         if "keypoints" not in self._metainfo:
-            if not source:
-                raise ValueError(f"{self.ann_file}: no category has keypoint names: set metainfo=dict(keypoints=(...))")
-            self._metainfo["keypoints"] = tuple(source["keypoints"])
-            links = source.get("skeleton") or ()
-            self._metainfo.setdefault("skeleton_links", tuple((start - 1, end - 1) for start, end in links))
+            if not sources:
+                raise DataError(f"{self._file}: no category has keypoint names: set metainfo=dict(keypoints=(...))")
+            for source in sources:
+                if problem := _keypoint_names_problem(source):
+                    raise DataError(f"{self._file}: category {source['id']!r}: {problem}")
+                if list(source["keypoints"]) != list(sources[0]["keypoints"]):
+                    raise DataError(
+                        f"{self._file}: the categories {sources[0]['name']!r} and {source['name']!r} have different "
+                        "keypoints: select one of them with metainfo=dict(classes=(...))"
+                    )
+            self._metainfo["keypoints"] = tuple(sources[0]["keypoints"])
+            links = sources[0].get("skeleton") or ()
+            self._metainfo.setdefault("skeleton_links", tuple((int(start) - 1, int(end) - 1) for start, end in links))
         self._metainfo.setdefault("flip_indices", mirror_images(self._metainfo["keypoints"]))
 
     def _image_info(self, image: Mapping[str, Any]) -> dict[str, Any]:
-        folder = self.data_prefix.get("img_path", "")
-        return {
-            "img_id": image["id"],
-            "img_path": os.path.join(folder, image["file_name"]),  # noqa: PTH118  # strings stay short
-            "height": image.get("height"),
-            "width": image.get("width"),
-        }
-
-    def _parse(self, annotation: Mapping[str, Any], images: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any] | None:
-        """Return an instance, with its ``problem`` if it is invalid; None for a class that is not selected."""
-        instance: dict[str, Any] = {
-            "id": annotation.get("id"),
-            "img_id": annotation.get("image_id"),
-            "label": self._labels.get(annotation.get("category_id"), -1),
-            "bbox": tuple(annotation.get("bbox") or ()),
-            "keypoints": tuple(annotation.get("keypoints") or ()),
-            "crowd": bool(annotation.get("iscrowd", 0)),
-        }
-        if annotation.get("category_id") in self._names and instance["label"] < 0:
-            return None
-        image = images.get(instance["img_id"])
-        name = f"annotation {instance['id']}"
-        if problem := self._find_problem(annotation, instance, image):
-            return {**instance, "problem": f"{name}: {problem}"}
-        assert image is not None
-        left, top, width, height = instance["bbox"]
-        right, bottom = left + width, top + height
-        if image["width"] is not None and image["height"] is not None:
-            if warning := _find_warning(instance, image["width"], image["height"]):
-                instance["warning"] = f"{name}: {warning}"
-            left, right = max(0, left), min(image["width"], right)
-            top, bottom = max(0, top), min(image["height"], bottom)
-        instance["bbox"] = (left, top, right, bottom)
-        instance["area"] = float(annotation.get("area") or width * height)
-        return instance
-
-    def _find_problem(
-        self, annotation: Mapping[str, Any], instance: Mapping[str, Any], image: Mapping[str, Any] | None
-    ) -> str | None:
-        """Return why an annotation is invalid, or None."""
-        if image is None:
-            return f"its image_id {instance['img_id']!r} is not in the file"
-        if instance["label"] < 0:
-            return f"its category_id {annotation.get('category_id')!r} is not in the file"
-        number, values = len(self._metainfo["keypoints"]), instance["keypoints"]
-        if values and len(values) != 3 * number:
-            return f"expected {3 * number} numbers in keypoints (x, y and visibility of {number}), got {len(values)}"
-        if not all(map(_is_finite_number, values)):
-            return "its keypoints contain a value that is not a finite number"
-        box = instance["bbox"]
-        if len(box) != 4 or not all(map(_is_finite_number, box)):
-            return f"its bbox {list(box)} does not consist of four finite numbers (left, top, width, height)"
-        if box[2] <= 0 or box[3] <= 0:
-            return f"its bbox {list(box)} (left, top, width, height) has no area"
-        width, height = image["width"], image["height"]
-        if width is None or height is None:
-            return None
-        if box[0] >= width or box[1] >= height or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
-            where = f"the image of width {width} and height {height}"
-            return f"its bbox {list(box)} (left, top, width, height) is outside {where}"
-        return None
-
-    def _drop_bad_annotations(self, instances: list[dict[str, Any]], images: Mapping[Any, Any]) -> list[dict[str, Any]]:
-        """Return the valid instances if ``bad_annotations="skip"``, else all; keep the skipped problems for reports."""
-        if self.bad_annotations != "skip":
-            return instances
-        bad = [instance for instance in instances if "problem" in instance]
-        paths = (images.get(instance["img_id"], {}).get("img_path", "") for instance in bad)
-        self._skipped = [f"skipped ({path}): {one['problem']}" for path, one in zip(paths, bad)]
-        if bad:
-            print_log(f"{self.ann_file}: skipped {len(bad)} invalid annotations", "current", logging.WARNING)
-        return [instance for instance in instances if "problem" not in instance]
+        path = os.path.join(self.data_prefix.get("img_path", ""), image["file_name"])  # noqa: PTH118  # strings stay short
+        return {"img_id": image["id"], "img_path": path, "height": image.get("height"), "width": image.get("width")}
 
     def _per_instance(self, instances: Sequence[dict[str, Any]], images: Mapping[Any, Any]) -> list[dict[str, Any]]:
         samples, num_skipped = [], 0
         for instance in instances:
-            if "problem" not in instance and (instance["crowd"] or not _num_labeled(instance["keypoints"])):
+            if instance["crowd"] or not _num_labeled(instance["keypoints"]):
                 num_skipped += 1
                 continue
-            image = images.get(instance["img_id"], {"img_id": instance["img_id"], "img_path": ""})
-            info = {**image, "instances": [instance]}
-            info |= {key: instance[key] for key in ("problem", "warning") if key in instance}
-            samples.append(info)
+            warning = {"warning": instance["warning"]} if "warning" in instance else {}
+            samples.append({**images[instance["img_id"]], "instances": [instance], **warning})
         if num_skipped:
             print_log(
-                f"{self.ann_file}: skipped {num_skipped} of {len(instances)} instances, which are crowds or have no "
+                f"{self._file}: skipped {num_skipped} of {len(instances)} instances, which are crowds or have no "
                 "labeled keypoint",
                 logger="current",
             )
         return samples
 
-    def _per_image(self, instances: Sequence[dict[str, Any]], images: Mapping[Any, Any]) -> list[dict[str, Any]]:
-        by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-        for instance in instances:
-            by_image[instance["img_id"]].append(instance)
-        samples = []
-        for key in [*images, *(key for key in by_image if key not in images)]:
-            info = {**images.get(key, {"img_id": key, "img_path": ""}), "instances": by_image[key]}
-            for kind in ("problem", "warning"):
-                if found := [instance[kind] for instance in by_image[key] if kind in instance]:
-                    info[kind] = "; ".join(found)
-            samples.append(info)
-        return samples
-
-    def _detections(self, images: Mapping[Any, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def _detections(
+        self,
+        images: Mapping[Any, Mapping[str, Any]],
+        sizes: Mapping[Any, Mapping[str, Any]],
+        names: Mapping[Any, str],
+        labels: Mapping[Any, int],
+    ) -> list[dict[str, Any]]:
         """Return a sample for each detected box."""
+        file = str(self.bbox_file)
+        found = load(file)
+        if not isinstance(found, list):
+            raise DataError(
+                f"{file} must be a list of dicts with image_id, category_id, bbox and score, not a "
+                f"{type(found).__name__}"
+            )
+        ids = [one["category_id"] for one in found if isinstance(one, Mapping) and is_id(one.get("category_id"))]
+        chosen = select(file, found, {key: str(key) for key in ids} | dict(names), labels, "detections")
+        checker = AnnotationChecker(file, self.data_prefix.get("img_path", ""), Rules(clip_boxes=True, with_score=True))
+        good = checker.annotations(chosen, sizes, labels, kind="detection")
+        checker.settle(self.bad_annotations)
+        self.problems += checker.problems
         threshold = (self.filter_cfg or {}).get("bbox_score_thr", 0.0)
+        kept = [one for one in good if one["score"] >= threshold]
+        if len(kept) < len(good):
+            message = (
+                f"{file}: left out {len(good) - len(kept)} of {len(good)} detections with scores below {threshold}"
+            )
+            print_log(message, logger="current")
         samples = []
-        for index, found in enumerate(load(str(self.bbox_file))):
-            if found["category_id"] not in self._labels or found["score"] < threshold:
-                continue
-            if found["image_id"] not in images:
-                raise ValueError(
-                    f"{self.bbox_file}: the image_id {found['image_id']!r} of detection {index} is not in "
-                    f"{self.ann_file}"
-                )
-            left, top, width, height = found["bbox"]
+        for detection in kept:
+            left, top, width, height = detection["bbox"]
             samples.append({
-                **images[found["image_id"]], "instances": [], "bbox": (left, top, left + width, top + height),
-                "bbox_score": found["score"], "bbox_label": self._labels[found["category_id"]],
+                **images[detection["image_id"]], "instances": [], "bbox": (left, top, left + width, top + height),
+                "bbox_score": detection["score"], "bbox_label": labels[detection["category_id"]],
             })  # fmt: skip
         return samples
 
@@ -403,13 +333,48 @@ def mirror_images(names: Sequence[str]) -> tuple[int, ...]:
     return tuple(result)
 
 
-def _find_warning(instance: Mapping[str, Any], width: int, height: int) -> str | None:
+def _instance(annotation: Mapping[str, Any], labels: Mapping[Any, int], image: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a good annotation as an instance whose box is clipped to the image."""
+    left, top, width, height = annotation["bbox"]
+    keypoints = annotation.get("keypoints")
+    instance: dict[str, Any] = {
+        "id": annotation.get("id"),
+        "img_id": annotation["image_id"],
+        "label": labels[annotation["category_id"]],
+        "keypoints": () if keypoints is None else tuple(keypoints),
+        "crowd": bool(annotation.get("iscrowd", 0)),
+        "area": float(annotation.get("area") or width * height),
+    }
+    right, bottom = left + width, top + height
+    if image["height"] is not None:
+        if warning := _find_warning(annotation["bbox"], instance["keypoints"], image["width"], image["height"]):
+            name = annotation.get("source", f"annotation {instance['id']}")
+            instance["warning"] = f"{name}: {warning}"
+        left, right = max(0, left), min(image["width"], right)
+        top, bottom = max(0, top), min(image["height"], bottom)
+    return {**instance, "bbox": (left, top, right, bottom)}
+
+
+def _per_image(instances: Sequence[dict[str, Any]], images: Mapping[Any, Any]) -> list[dict[str, Any]]:
+    by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for instance in instances:
+        by_image[instance["img_id"]].append(instance)
+    samples = []
+    for key, image in images.items():
+        info = {**image, "instances": by_image[key]}
+        if warnings := [instance["warning"] for instance in by_image[key] if "warning" in instance]:
+            info["warning"] = "; ".join(warnings)
+        samples.append(info)
+    return samples
+
+
+def _find_warning(box: Sequence[float], keypoints: Sequence[float], width: int, height: int) -> str | None:
     """Return what is suspicious about a valid annotation, or None."""
     where = f"the image of width {width} and height {height}"
-    left, top, box_width, box_height = instance["bbox"]
+    left, top, box_width, box_height = box
     if left < -1 or top < -1 or left + box_width > width + 1 or top + box_height > height + 1:
-        return f"its bbox {list(instance['bbox'])} (left, top, width, height) is clipped to {where}"
-    points = zip(*(instance["keypoints"][start::3] for start in range(3)))
+        return f"its bbox {list(box)} (left, top, width, height) is clipped to {where}"
+    points = zip(*(keypoints[start::3] for start in range(3)))
     outside = [(x, y) for x, y, seen in points if seen > 0 and not (-1 <= x <= width and -1 <= y <= height)]
     if outside:
         return f"its labeled keypoint at {outside[0]} is outside {where}"
@@ -420,5 +385,17 @@ def _num_labeled(keypoints: Sequence[float]) -> int:
     return sum(visible > 0 for visible in keypoints[2::3])
 
 
-def _is_finite_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _keypoint_names_problem(category: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the keypoint names and the skeleton of a category, or None."""
+    names, links = category["keypoints"], category.get("skeleton") or ()
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return f"keypoints must be a list of names, got {shown(names)}"
+    if len(set(names)) < len(names):
+        return f"the names of keypoints must be different, got {shown(names)}"
+    if not isinstance(links, list | tuple):
+        return f"skeleton must be a list of pairs, got {shown(links)}"
+    for link in links:
+        is_pair = isinstance(link, list | tuple) and len(link) == 2
+        if not is_pair or not all(is_whole(end) and 1 <= end <= len(names) for end in link):
+            return f"skeleton must be pairs of numbers from 1 to {len(names)}, got {shown(link)}"
+    return None

@@ -6,10 +6,12 @@ import select
 import signal
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 from trainwright.engine.errors import TrainingError
@@ -18,10 +20,12 @@ from trainwright.engine.records.logger import get_logger
 MAX_RESTARTS = 3
 _RAISED_BY_WORKER = re.compile(r"^Caught .* in DataLoader worker process")
 _DEAD_WORKER = re.compile(r"DataLoader worker .*(exited unexpectedly|is killed by signal)|DataLoader timed out")
-_ADVICE = (
-    "The usual cause is lack of memory: lower num_workers or prefetch_factor, or increase the shared memory of the "
-    "container (/dev/shm)"
-)
+_ADVICE = {  # by the name of the signal
+    "SIGSEGV": "a library crashed, usually at a damaged file or an invalid annotation: `trainwright browse-dataset` "
+    "finds these, and with num_workers=0 and PYTHONFAULTHANDLER=1 the traceback shows where it crashes",
+    "SIGBUS": "usually the shared memory is full: lower num_workers or prefetch_factor, or increase the shared memory "
+    "of the container (/dev/shm)",
+}
 
 
 class WorkerDied(TrainingError):
@@ -77,6 +81,7 @@ def batches_from_workers(batches: Any) -> Iterator[Any]:
     """
     _remove_child_signal_handler()
     if not isinstance(batches._workers_done_event, _EndOfWorkers):  # persistent workers keep their iterator
+        batches._first_dead, batches._oom_kills = None, num_oom_kills()
         batches._workers_done_event = _EndOfWorkers(batches._workers_done_event)
         if sys.platform != "win32":
             pipe = os.dup(batches._worker_result_queue._writer.fileno())
@@ -117,8 +122,57 @@ def clear_errors(batches: Any) -> Iterator[None]:
         # If a worker dies after announcing a batch, receiving the batch fails, possibly before the process has ended.
         if not (_DEAD_WORKER.search(text) or wait([worker.sentinel for worker in batches._workers], timeout=1)):
             raise
-        problem = text.splitlines()[0].rstrip(".") if _DEAD_WORKER.search(text) else "a data worker died"
-        raise WorkerDied(f"{problem}. {_ADVICE}") from error
+        raise WorkerDied(_describe_death(batches, text)) from error
+
+
+def _describe_death(batches: Any, text: str) -> str:
+    """Return why a worker died, given the message of PyTorch."""
+    if "timed out" in text:
+        return text.splitlines()[0].rstrip(".")
+    deadline = time.monotonic() + 1
+    while True:  # another thread may be just about to read the exit status
+        dead = getattr(batches, "_first_dead", None) or next((one for one in batches._workers if one.exitcode), None)
+        if (dead is not None and dead.exitcode is not None) or time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
+    if dead is None or not dead.exitcode:
+        return "a data worker exited unexpectedly"
+    if dead.exitcode > 0:
+        return f"data worker {dead.pid} exited with status {dead.exitcode}"
+    number = -dead.exitcode
+    if number == signal.SIGKILL and (kills := num_oom_kills() - getattr(batches, "_oom_kills", sys.maxsize)) > 0:
+        return (
+            f"data worker {dead.pid} was killed (signal {number}); the kernel reports {kills} out-of-memory kills: "
+            "lower num_workers or prefetch_factor"
+        )
+    known = {one.value: one.name for one in signal.Signals}
+    advice = _ADVICE.get(known.get(number, ""))
+    return f"data worker {dead.pid} was killed by signal {number}" + (f": {advice}" if advice else "")
+
+
+def num_oom_kills() -> int:
+    """Return how often the kernel has killed a process for lack of memory, in our cgroup if possible; 0 if unknown."""
+    try:
+        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+        folders = {
+            ("memory" if controller else ""): path for _, controller, path in groups if controller in ("", "memory")
+        }
+    except (OSError, ValueError):
+        folders = {}
+    for kind, name in (("", "memory.events"), ("memory", "memory.oom_control")):  # version 2 and 1 of cgroups
+        for folder in (folders.get(kind, "/"), "/"):  # a container may see its own as the root
+            number = _counter(Path(f"/sys/fs/cgroup/{kind}/{folder}/{name}"))
+            if number is not None:
+                return number
+    return _counter(Path("/proc/vmstat")) or 0
+
+
+def _counter(file: Path) -> int | None:
+    try:
+        found = re.search(r"^oom_kill (\d+)$", file.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) if found else None
 
 
 class _EndOfWorkers:
@@ -147,9 +201,12 @@ def _end_wait_for_dead_worker(find: Callable[[], Any], workers: list[Any], pipe:
     the pipe instead would have no effect if other processes have inherited it.
     """
     try:
-        _wait_for_death(find, {worker.sentinel: number for number, worker in enumerate(workers)})
-        if not _is_used(find()):
+        dead = _wait_for_death(find, {worker.sentinel: number for number, worker in enumerate(workers)})
+        batches = find()
+        if dead is None or not _is_used(batches):
             return
+        batches._first_dead = workers[dead]
+        del batches
         for worker in workers:
             worker.kill()  # they would mix their data with the zeros
         for worker in workers:
@@ -163,8 +220,8 @@ def _end_wait_for_dead_worker(find: Callable[[], Any], workers: list[Any], pipe:
         os.close(pipe)
 
 
-def _wait_for_death(find: Callable[[], Any], numbers: dict[Any, int]) -> None:
-    """Return once a worker has exited too early, or all have exited, or the iterator is gone.
+def _wait_for_death(find: Callable[[], Any], numbers: dict[Any, int]) -> int | None:
+    """Wait until a worker exits too early, and return its number; None once all have exited or the iterator is gone.
 
     A worker of an iterable dataset exits when its data ends, after the iterator has marked it as unavailable.
 
@@ -174,9 +231,14 @@ def _wait_for_death(find: Callable[[], Any], numbers: dict[Any, int]) -> None:
     """
     while numbers and _is_used(find()):
         for sentinel in wait(list(numbers)):
-            number, batches = numbers.pop(sentinel), find()
-            if not _is_used(batches) or batches._workers_status[number]:
-                return
+            number = numbers.pop(sentinel)
+            if _should_run(find(), number):
+                return number
+    return None
+
+
+def _should_run(batches: Any, number: int) -> bool:
+    return _is_used(batches) and batches._workers_status[number]  # type: ignore[no-any-return]
 
 
 def _is_used(batches: Any) -> bool:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.structures.elements import BaseDataElement
-from trainwright.engine.structures.masks import encode_mask
 from trainwright.engine.structures.pixel_data import PixelData
+from trainwright.engine.structures.rle import encode_rle
 
 
 def as_plain(prediction: Any, dataset_meta: Mapping[str, Any]) -> Any:
@@ -54,7 +54,7 @@ def _segments(pixels: PixelData, classes: Sequence[str]) -> Any:
     for label in np.unique(labels).tolist():
         mask = labels == label
         name = {"class": classes[label]} if 0 <= label < len(classes) else {}
-        segments.append({"label": label, **name, "area": int(mask.sum()), "mask": encode_mask(mask)})
+        segments.append({"label": label, **name, "area": int(mask.sum()), "mask": encode_rle(mask)})
     return segments
 
 
@@ -62,7 +62,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseDataElement | Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, Tensor) and value.dtype == torch.bool and value.dim() == 3:
-        return [encode_mask(mask) for mask in value.cpu().numpy()]
+        return [encode_rle(mask) for mask in value.cpu().numpy()]
     if isinstance(value, Tensor | np.ndarray | np.generic):
         return value.tolist()
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

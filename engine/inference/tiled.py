@@ -13,8 +13,8 @@ from trainwright.engine.inference.inferencer import Inferencer, readable
 from trainwright.engine.inference.tiles import Tile, tiles_of
 from trainwright.engine.registry import INFERENCERS
 from trainwright.engine.structures.instance_data import InstanceData
-from trainwright.engine.structures.masks import encode_mask
 from trainwright.engine.structures.pixel_data import PixelData
+from trainwright.engine.structures.rle import encode_rle
 from trainwright.engine.structures.sample import DataSample
 
 _EDGE = 0.01  # a box that ends within this fraction of the tile size from an edge of the tile may be cut by it
@@ -217,7 +217,7 @@ def _united_mask(parts: Sequence[Any], image_size: tuple[int, int]) -> dict[str,
     union = np.zeros((bottom - top, right - left), bool)
     for pixels, row, column in parts:
         union[row - top : row - top + pixels.shape[0], column - left : column - left + pixels.shape[1]] |= pixels
-    return encode_mask(union, (top, left), image_size)
+    return encode_rle(union, (top, left), image_size)
 
 
 def _is_cut(box: Tensor, tile: Tile, image_size: tuple[int, int]) -> bool:

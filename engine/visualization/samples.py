@@ -8,7 +8,7 @@ import numpy as np
 
 from trainwright.engine.structures.elements import BaseDataElement
 from trainwright.engine.structures.instance_data import InstanceData
-from trainwright.engine.structures.masks import decode_mask
+from trainwright.engine.structures.rle import decode_rle
 from trainwright.engine.visualization import drawing, text
 from trainwright.engine.visualization.drawing import Array, array
 from trainwright.engine.visualization.text import Rgb
@@ -214,7 +214,7 @@ def _draw_masks(image: Array, masks: Any, colors: Sequence[Rgb], factor: int, wi
     planes = masks if encoded else array(masks).astype(bool)
     for with_outline in (False, True):
         for mask, color in zip(planes, colors):
-            plane = decode_mask(mask) if encoded else mask
+            plane = decode_rle(mask) if encoded else mask
             rows, columns = np.flatnonzero(plane.any(1)), np.flatnonzero(plane.any(0))
             if not rows.size:
                 continue

@@ -1,5 +1,6 @@
 """COCO's mean average precision for boxes, masks and keypoints."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
@@ -17,6 +18,7 @@ from trainwright.engine.evaluation.report import Section
 from trainwright.engine.fileio import dump, load
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import METRICS
+from trainwright.engine.structures.masks import mask_problem
 
 _IOU_TYPES = ("bbox", "segm", "keypoints")
 # COCO's results: suffix, IoU threshold (None for the mean over all thresholds), and object area range.
@@ -227,6 +229,8 @@ class CocoMetric(BaseMetric):
     ) -> "Evaluation":
         from pycocotools.cocoeval import COCOeval
 
+        if kind == "segm" and self.ann_file is not None:
+            self._leave_out_bad_masks(truth, images)
         evaluation = COCOeval(truth, _as_coco(predictions, images, categories), kind)
         parameters = evaluation.params
         parameters.imgIds = sorted(set(images))
@@ -241,6 +245,22 @@ class CocoMetric(BaseMetric):
         evaluation.evaluate()
         evaluation.accumulate()
         return Evaluation(evaluation, categories, images)
+
+    def _leave_out_bad_masks(self, truth: Any, images: list[Any]) -> None:
+        """Leave out annotations with bad masks, at which pycocotools would crash; datasets may skip them too."""
+        left_out = []
+        for image in set(images):
+            height, width = (truth.imgs[image].get(key, np.inf) for key in ("height", "width"))
+            good = []
+            for annotation in truth.imgToAnns[image]:
+                if problem := mask_problem(annotation.get("segmentation"), (height, width)):
+                    left_out.append(f"annotation {annotation['id']}: {problem}")
+                else:
+                    good.append(annotation)
+            truth.imgToAnns[image] = good
+        if left_out:
+            message = f"{self.ann_file}: left out {len(left_out)} annotations with bad masks, such as {left_out[0]}"
+            print_log(message, "current", logging.WARNING)
 
     def _summary(self, evaluation: "Evaluation", classes: Sequence[str], kind: str) -> dict[str, float]:
         results = {f"{kind}_mAP{suffix}": value for suffix, value in evaluation.average_precisions().items()}

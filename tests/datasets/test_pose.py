@@ -22,6 +22,7 @@ from trainwright.datasets import (
 )
 from trainwright.datasets.pose.dataset import mirror_images
 from trainwright.datasets.pose.transforms import warp
+from trainwright.engine.errors import DataError
 from trainwright.engine.registry import TRANSFORMS
 
 NAMES = ["head", "left_hand", "right_hand"]
@@ -75,7 +76,7 @@ def test_every_labeled_instance_is_a_sample(tmp_path: Path) -> None:
 
 
 def test_every_image_is_a_sample(tmp_path: Path) -> None:
-    images = [dict(id=number, file_name="a.png", width=20, height=12) for number in (7, 8)]
+    images = [dict(id=number, file_name=f"{number}.png", width=20, height=12) for number in (7, 8)]
     settings = dict(images=images, data_mode="bottomup", metainfo=dict(classes=("bird",)))
     dataset = dataset_of(tmp_path, {}, dict(iscrowd=1, keypoints=[]), **settings)
     assert [dataset[index]["img_id"] for index in range(2)] == [7, 8]
@@ -97,37 +98,70 @@ def test_mirror_images_are_inferred_from_names() -> None:
 
 
 BAD = [
-    (dict(image_id=9), "image_id 9 is not in the file"),
-    (dict(category_id=5), "category_id 5 is not in the file"),
-    (dict(keypoints=[1, 2, 2]), "expected 9 numbers in keypoints .*, got 3"),
-    (dict(bbox=[2, 3, 0, 6]), "has no area"),
-    (dict(bbox=[2, 3, 5, -6]), "has no area"),
-    (dict(bbox=[2, 3, 5]), "does not consist of four finite numbers"),
-    (dict(bbox=[30, 3, 5, 5]), "is outside the image of width 20 and height 12"),
-    (dict(keypoints=[float("nan"), 2, 2, 0, 0, 0, 0, 0, 0]), "keypoints contain a value that is not a finite number"),
-    (dict(bbox=[float("inf"), 2, 2, 2]), "does not consist of four finite numbers"),
-]
+    (dict(image_id=9), "image_id: no image has the id 9"),
+    (dict(category_id=5), "category_id: no category has the id 5"),
+    (dict(keypoints=[1, 2, 2]), "keypoints: must be 9 numbers (x, y and visibility of 3 keypoints), got 3"),
+    (dict(keypoints=7), "keypoints: must be a list of numbers, got 7"),
+    (dict(keypoints=[float("nan"), 2, 2, 0, 0, 0, 0, 0, 0]), "keypoints: a value is not a finite number: nan"),
+    (dict(keypoints=[None, 2, 2, 0, 0, 0, 0, 0, 0]), "keypoints: a value is not a finite number: None"),
+    (dict(keypoints=[1e9, 2, 2, 0, 0, 0, 0, 0, 0]), "keypoints: a coordinate is far outside the image: 1000000000.0"),
+    (dict(keypoints=[1, 2, 3, 0, 0, 0, 0, 0, 0]), "keypoints: the visibility of a keypoint must be 0, 1 or 2, got 3"),
+    (dict(keypoints=[1, 2, 0.5, 0, 0, 0, 0, 0, 0]), "keypoints: the visibility of a keypoint must be 0, 1 or 2, got 0.5"),
+    (dict(num_keypoints="2"), "num_keypoints: must be a number from 0 to 3, got '2'"),
+    (dict(num_keypoints=4), "num_keypoints: must be a number from 0 to 3, got 4"),
+    (dict(bbox=[2, 3, 0, 6]), "bbox: has no area"),
+    (dict(bbox=[2, 3, 5, -6]), "bbox: has a negative size"),
+    (dict(bbox=[2, 3, 5]), "bbox: must be four numbers"),
+    (dict(bbox=[30, 3, 5, 5]), "bbox: is outside the image of height 12 and width 20"),
+    (dict(bbox=[float("inf"), 2, 2, 2]), "bbox: is not finite"),
+    (dict(area=-3), "area: must not be negative, got -3"),
+    (dict(iscrowd=None), "iscrowd: must be 0 or 1, got None"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("mode", ["topdown", "bottomup"])
 @pytest.mark.parametrize(("change", "problem"), BAD)
-def test_bad_annotations_are_named_by_the_check_and_in_training(tmp_path: Path, change: dict[str, Any], problem: str, mode: str) -> None:  # fmt: skip
-    dataset = dataset_of(tmp_path, {}, change, data_mode=mode)
-    (line,) = dataset.check_annotations()
-    index = len(dataset) - 1
-    assert line.startswith(f"sample {index} (")
-    assert re.search(f"annotation 2: .*{problem}", line)
-    with pytest.raises(ValueError, match=f"sample {index} .*annotation 2: .*{problem}.*browse-dataset"):
-        dataset[index]
-
-
-@pytest.mark.parametrize("mode", ["topdown", "bottomup"])
-def test_bad_annotations_may_be_skipped(tmp_path: Path, mode: str) -> None:
-    dataset = dataset_of(tmp_path, {}, dict(bbox=[2, 3, 0, 6]), data_mode=mode, bad_annotations="skip")
+def test_a_bad_annotation_is_refused_or_skipped_by_name(tmp_path: Path, change: dict[str, Any], problem: str, mode: str) -> None:  # fmt: skip
+    image = "" if "image_id" in change else f" ({tmp_path}/images/a.png)"
+    with pytest.raises(DataError, match="browse-dataset") as caught:
+        dataset_of(tmp_path, {}, change, data_mode=mode)
+    assert f"{tmp_path}/ann.json: 1 of 2 annotations are bad\n    annotation 2{image}: {problem}" in str(caught.value)
+    dataset = dataset_of(tmp_path, {}, change, data_mode=mode, bad_annotations="skip")
     assert len(dataset) == 1
     assert dataset[0]["gt_bboxes"].tolist() == [[2, 3, 12, 9]]
     (line,) = dataset.check_annotations()
-    assert line.startswith("skipped (") and "a.png): annotation 2: its bbox [2, 3, 0, 6]" in line
+    assert line.startswith(f"annotation 2{image}: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("category", "problem"),
+    [
+        (dict(keypoints="head"), "keypoints must be a list of names, got 'head'"),
+        (dict(keypoints=["head", "head"]), "the names of keypoints must be different"),
+        (dict(keypoints=NAMES, skeleton=5), "skeleton must be a list of pairs, got 5"),
+        (dict(keypoints=NAMES, skeleton=[[1, 4]]), "skeleton must be pairs of numbers from 1 to 3, got [1, 4]"),
+    ],
+)
+def test_a_bad_category_is_named(tmp_path: Path, category: dict[str, Any], problem: str) -> None:
+    write(tmp_path, {})
+    content = json.loads((tmp_path / "ann.json").read_text())
+    content["categories"][0] = dict(id=3, name="bird") | category
+    (tmp_path / "ann.json").write_text(json.dumps(content))
+    settings = dict(ann_file="ann.json", data_root=tmp_path, data_prefix=dict(img_path="images"))
+    with pytest.raises(DataError, match=re.escape(f"category 3: {problem}")):
+        BaseCocoStyleDataset(**settings, metainfo=dict(classes=("bird",), flip_indices=(0, 2, 1)))
+    assert len(BaseCocoStyleDataset(**settings, metainfo=dict(classes=("bird",), keypoints=NAMES))) == 1  # not read
+
+
+def test_classes_with_different_keypoints_need_a_choice(tmp_path: Path) -> None:
+    write(tmp_path, {})
+    content = json.loads((tmp_path / "ann.json").read_text())
+    content["categories"][1]["keypoints"] = ["root", "stem", "top"]
+    (tmp_path / "ann.json").write_text(json.dumps(content))
+    settings = dict(ann_file="ann.json", data_root=tmp_path, data_prefix=dict(img_path="images"))
+    with pytest.raises(DataError, match="the categories 'bird' and 'tree' have different keypoints"):
+        BaseCocoStyleDataset(**settings)
+    assert BaseCocoStyleDataset(**settings, metainfo=dict(classes=("tree",))).metainfo["keypoints"][0] == "root"
 
 
 def test_suspicious_annotations_are_reported_and_used(tmp_path: Path) -> None:
@@ -143,7 +177,7 @@ def test_missing_images_and_size_mismatches_are_reported(tmp_path: Path) -> None
     dataset = dataset_of(tmp_path, {}, dict(image_id=8), images=images, pipeline=[dict(type="LoadImageFromFile")])
     first, second = dataset.check_annotations()
     assert "gone.png" in first and "check data_root" in first
-    assert "a.png" in second and "(20, 12)" in second and "(21, 12)" in second
+    assert "a.png" in second and "(12, 20)" in second and "(12, 21)" in second
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         dataset[0]
 
@@ -157,9 +191,23 @@ def test_detected_boxes(tmp_path: Path) -> None:
     assert len(dataset) == 1
     assert (dataset[0]["bbox"], dataset[0]["bbox_score"]) == ((1, 2, 4, 6), 0.9)
     assert "gt_keypoints" not in dataset[0]
-    found[0]["image_id"] = 5
-    (tmp_path / "found.json").write_text(json.dumps(found))
-    with pytest.raises(ValueError, match=r"found\.json: the image_id 5 of detection 0"):
+    bad: list[Any] = [
+        found[0] | dict(image_id=5), found[0] | dict(score=None), found[0] | dict(bbox=[1, 2, 3, 0]), 5, found[0],
+    ]  # fmt: skip
+    (tmp_path / "found.json").write_text(json.dumps(bad))
+    with pytest.raises(DataError) as caught:
+        BaseCocoStyleDataset(bbox_file="found.json", **settings)
+    image = f"({tmp_path}/images/a.png)"
+    assert str(caught.value).splitlines()[:5] == [
+        f"{tmp_path}/found.json: 4 of 5 detections are bad",
+        "    detections[0]: image_id: no image has the id 5",
+        f"    detections[1] {image}: score: must be a finite number, got None",
+        f"    detections[2] {image}: bbox: has no area: [1, 2, 3, 0] (left, top, width, height)",
+        "    detections[3]: must be a dict, got 5",
+    ]
+    assert len(BaseCocoStyleDataset(bbox_file="found.json", bad_annotations="skip", **settings)) == 1
+    (tmp_path / "found.json").write_text('{"annotations": []}')
+    with pytest.raises(DataError, match=r"found\.json must be a list"):
         BaseCocoStyleDataset(bbox_file="found.json", **settings)
 
 
@@ -172,8 +220,8 @@ def test_detected_boxes(tmp_path: Path) -> None:
             dict(filter_cfg=dict(min_keypoint=1)),
             "'min_keypoint' in filter_cfg: did you mean 'min_keypoints'",
         ),
-        (dict(bad_annotations="drop"), "bad_annotations must be 'raise' or 'skip'"),
-        (dict(metainfo=dict(classes=("cat",))), "has none of the classes ['cat']: its categories are ['bird', 'tree']"),
+        (dict(bad_annotations="drop"), "bad_annotations must be 'error' or 'skip'"),
+        (dict(metainfo=dict(classes=("cat",))), "has none of the classes 'cat': its classes are 'bird', 'tree'"),
     ],
 )
 def test_mistaken_settings(tmp_path: Path, settings: dict[str, Any], message: str) -> None:

@@ -19,13 +19,13 @@ from trainwright.datasets import (
     TiledDataset,
 )
 from trainwright.datasets import transforms as transforms_module
-from trainwright.datasets.detection.transforms import decode_mask as rasterize
 from trainwright.datasets.tiles import _clip_polygon
 from trainwright.engine.data.faults import describe_sample
 from trainwright.engine.errors import DataError
 from trainwright.engine.inference.tiles import tiles_of
 from trainwright.engine.registry import DATASETS
-from trainwright.engine.structures.masks import decode_mask, encode_mask
+from trainwright.engine.structures.masks import decode_mask as rasterize
+from trainwright.engine.structures.rle import decode_rle, encode_rle
 
 HEIGHT, WIDTH = 300, 420
 OUTLINES = [
@@ -54,7 +54,7 @@ def folder(tmp_path_factory):
             "area": 1, "iscrowd": 0, "segmentation": [[value for point in outline for value in point]],
             "keypoints": points, "num_keypoints": 3,
         })  # fmt: skip
-    rle = {"size": [HEIGHT, WIDTH], "counts": encode_mask(classes == 5)["counts"]}
+    rle = {"size": [HEIGHT, WIDTH], "counts": encode_rle(classes == 5)["counts"]}
     annotations[4]["segmentation"] = rle
     (root / "images").mkdir()
     (root / "masks").mkdir()
@@ -243,8 +243,8 @@ def test_mistakes(folder, tmp_path):
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (64, 3)])
 def test_masks_as_run_lengths(size):
     for mask in [np.zeros(size, bool), np.ones(size, bool), np.random.default_rng(0).random(size) > 0.5]:
-        assert np.array_equal(decode_mask(encode_mask(mask)), mask)
+        assert np.array_equal(decode_rle(encode_rle(mask)), mask)
         for top, left in [(0, 0), (3, 4), (6, 2)]:
             whole = np.zeros((size[0] + 6, size[1] + 4), bool)
             whole[top : top + size[0], left : left + size[1]] = mask
-            assert encode_mask(mask, (top, left), whole.shape) == encode_mask(whole)
+            assert encode_rle(mask, (top, left), whole.shape) == encode_rle(whole)

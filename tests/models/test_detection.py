@@ -622,6 +622,26 @@ def test_the_right_boxes_score_one() -> None:
     assert (results["coco/bbox_mAP"], results["coco/segm_mAP"]) == pytest.approx((1, 1))
 
 
+def test_annotations_with_bad_masks_are_left_out_of_the_evaluation(tmp_path: Path) -> None:
+    """The dataset may skip them; pycocotools would crash at a polygon that is not finite."""
+    polygons = [[2.0, 1, 6, 1, 6, 4, 2, 4], [float("nan"), 1, 6, 1, 6, 4], [1e12, 1, 6, 1, 6, 4]]
+    boxes = [
+        dict(id=number, image_id=3, category_id=1, bbox=[2, 1, 4, 3], area=12, iscrowd=0, segmentation=[polygon])
+        for number, polygon in enumerate(polygons, 1)
+    ]
+    categories = [dict(id=number, name=name) for number, name in enumerate(META["classes"], 1)]
+    content = dict(images=[dict(id=3, height=8, width=10)], annotations=boxes, categories=categories)
+    (tmp_path / "ann.json").write_text(json.dumps(content))
+    mask = torch.zeros(1, 8, 10, dtype=torch.uint8)
+    mask[:, 1:4, 2:6] = 1
+    found = DataSample(img_id=3, img_path="a.jpg", ori_shape=(8, 10))
+    found.pred_instances = InstanceData(
+        bboxes=torch.tensor([[2.0, 1, 6, 4]]), labels=torch.zeros(1).long(), scores=torch.ones(1), masks=mask
+    )
+    results = evaluate(CocoMetric(ann_file=str(tmp_path / "ann.json"), metric="segm"), [found])
+    assert results["coco/segm_mAP"] == pytest.approx(1)
+
+
 def short(**changes: Any) -> dict[str, Any]:
     """Return overrides that make a config run in a few seconds, with small images of circles only."""
     loaders = {

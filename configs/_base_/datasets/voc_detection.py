@@ -22,6 +22,7 @@ train_dataloader = dict(
                 data_root=data_root + "VOC2007",
                 ann_file="ImageSets/Main/trainval.txt",
                 filter_cfg=dict(filter_empty_gt=True),
+                bad_annotations="skip",
                 pipeline=train_pipeline,
             ),
             dict(
@@ -29,6 +30,7 @@ train_dataloader = dict(
                 data_root=data_root + "VOC2012",
                 ann_file="ImageSets/Main/trainval.txt",
                 filter_cfg=dict(filter_empty_gt=True),
+                bad_annotations="skip",
                 pipeline=train_pipeline,
             ),
         ],
@@ -45,6 +47,7 @@ val_dataloader = dict(
         type="VOCDataset",
         data_root=data_root + "VOC2007",
         ann_file="ImageSets/Main/test.txt",
+        bad_annotations="skip",
         test_mode=True,
         pipeline=[
             dict(type="LoadImageFromFile"),

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from trainwright.engine.data.loader import build_dataloader, iterate
-from trainwright.engine.data.workers import WorkerDied, batches_from_workers, stop_workers
+from trainwright.engine.data.workers import WorkerDied, batches_from_workers, num_oom_kills, stop_workers
 
 
 class Samples(Dataset[Any]):
@@ -59,7 +60,8 @@ def test_a_worker_dies_in_the_middle_of_sending_a_batch() -> None:
     batches = batches_from_workers(raw)
     time.sleep(0.5)  # a pipe holds 64 KiB, so the worker waits in the middle of its batch
     os.kill(raw._workers[0].pid, signal.SIGKILL)
-    with time_limit(), pytest.raises(WorkerDied, match="exited unexpectedly.*lower num_workers"):
+    pid = raw._workers[0].pid
+    with time_limit(), pytest.raises(WorkerDied, match=f"data worker {pid} was killed by signal 9$"):
         exhaust(batches)
 
 
@@ -102,8 +104,38 @@ def test_a_connection_breaks_before_the_worker_has_ended() -> None:
         raise ConnectionResetError("Connection reset by peer")
 
     raw._data_queue.get = reset
-    with time_limit(), pytest.raises(WorkerDied, match="a data worker died"):
+    with time_limit(), pytest.raises(WorkerDied, match="data worker [0-9]+ was killed by signal 9$"):
         exhaust(batches)
+
+
+@pytest.mark.parametrize(
+    ("end", "problem"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGSEGV), "was killed by signal 11: a library crashed, .*browse-dataset"),
+        (lambda: os.kill(os.getpid(), signal.SIGBUS), "was killed by signal 7: usually the shared memory is full"),
+        (lambda: os._exit(3), "exited with status 3$"),
+    ],
+)
+def test_the_cause_of_a_death_is_named(end: Callable[[], None], problem: str) -> None:
+    raw: Any = iter(DataLoader(Samples(lambda index: end() if index == 7 else index), num_workers=2))
+    with time_limit(), pytest.raises(WorkerDied, match=f"data worker [0-9]+ {problem}"):
+        exhaust(batches_from_workers(raw))
+
+
+def test_only_the_kernel_tells_of_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    kills = iter((2, 3))  # counted before and after the death
+    monkeypatch.setattr("trainwright.engine.data.workers.num_oom_kills", lambda: next(kills))
+    raw: Any = iter(DataLoader(Samples(torch.zeros), num_workers=1))
+    batches = batches_from_workers(raw)
+    os.kill(raw._workers[0].pid, signal.SIGKILL)
+    with time_limit(), pytest.raises(WorkerDied, match="signal 9.*the kernel reports 1 out-of-memory kills: lower num"):
+        exhaust(batches)
+
+
+@pytest.mark.skipif(not Path("/proc/self/cgroup").exists(), reason="Linux only")
+def test_out_of_memory_kills_are_counted() -> None:
+    counts = [num_oom_kills() for _ in range(2)]
+    assert 0 <= counts[0] <= counts[1]
 
 
 def test_a_worker_dies_with_a_lock() -> None:

@@ -67,7 +67,7 @@ def test_coco(tmp_path: Path) -> None:
     assert sample["gt_bboxes_labels"].tolist() == [1, 0]
     assert sample["gt_ignore_flags"].tolist() == [False, True]
     assert (sample["img_id"], Path(sample["img_path"]).name) == (1, "1.png")
-    assert dataset.get_cat_ids(0) == [1, 0]
+    assert dataset.get_cat_ids(0) == [1]  # without the ignored one
     assert list(dataset.check_annotations()) == []
 
 

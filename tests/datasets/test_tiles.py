@@ -234,7 +234,7 @@ def test_mistakes(folder, tmp_path):
     content = json.loads((folder / "ann.json").read_text())
     content["images"][0] |= {"file_name": str(folder / "images/0.png"), "width": 500}
     (tmp_path / "ann.json").write_text(json.dumps(content))
-    dataset = DATASETS.build(dict(type="TiledDataset", tile_size=128, dataset=coco(tmp_path)))
+    dataset = DATASETS.build(dict(type="TiledDataset", tile_size=128, dataset=coco(tmp_path, bad_annotations="skip")))
     with pytest.raises(DataError, match=r"0.png has size \(300, 420\).* row 0 to 128 and column 372 to 500") as caught:
         dataset[4]
     assert "in the tile (top, left, height, width) (0, 372, 128, 128)" in caught.value.__notes__

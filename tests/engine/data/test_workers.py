@@ -85,7 +85,7 @@ def test_the_worker_of_a_stream_dies_in_the_middle_of_sending_a_batch(persistent
             next(positioned)
         time.sleep(0.5)
         os.kill(children()[-1], signal.SIGKILL)
-        with pytest.raises(WorkerDied, match="exited unexpectedly"):
+        with pytest.raises(WorkerDied, match="killed by signal 9"):
             exhaust(positioned)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.samples import describe, samples_of
+from trainwright.engine.images import ImageReader
 from trainwright.engine.inference.images import IMAGE_SUFFIXES
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import DataBatch, Hook
@@ -118,12 +119,11 @@ def _original_image(inputs: Tensor, sample: DataSample) -> np.ndarray[Any, Any]:
     This is the image file or, if there is none, the input resized to the original size. An input that was cropped
     with a ``warp_matrix`` is warped back.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     path, size = sample.get("img_path"), sample.get("ori_shape")
     if path and Path(path).suffix.lower() in IMAGE_SUFFIXES and Path(path).is_file():
-        with Image.open(path) as picture:
-            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+        return ImageReader(apply_exif=sample.get("apply_exif", True)).picture(path)
     image = to_image(inputs)
     if size is None or (image.shape[:2] == tuple(size) and "warp_matrix" not in sample):
         return image

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.engine.config.config import Config
-from trainwright.engine.errors import ConfigError
+from trainwright.engine.errors import ConfigError, DamagedFileError, DataError
 from trainwright.engine.fileio import to_json
-from trainwright.engine.inference.images import IMAGE_SUFFIXES, read_image
+from trainwright.engine.images import ImageReader
+from trainwright.engine.inference.images import IMAGE_SUFFIXES
 from trainwright.engine.parts import setting
 from trainwright.engine.registry import INFERENCERS
 from trainwright.engine.run.environment import make_folder
@@ -49,7 +50,8 @@ def predict(
         found = [path for name in inputs for path in inferencer._inputs_to_list(name)]
     except FileNotFoundError as error:
         raise ConfigError("", str(error)) from error
-    errors = {path: problem for path in found if (problem := _error_of(path))}
+    reader = getattr(inferencer.pipeline, "reader", None) or ImageReader()
+    errors = {path: problem for path in found if (problem := _error_of(path, reader))}
     for path, problem in errors.items():
         print(f"{path}: {problem}", file=sys.stderr)
     paths = [path for path in found if path not in errors]
@@ -76,12 +78,14 @@ def _best_classes(scores: Sequence[float], classes: Sequence[str]) -> str:
     return ", ".join(f"{classes[label] if label < len(classes) else label} {scores[label]:.3f}" for label in best)
 
 
-def _error_of(path: str) -> str | None:
+def _error_of(path: str, reader: ImageReader) -> str | None:
     """Return the reason why an image cannot be read, or None if it can; always None for other files."""
     if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
         return None
     try:
-        read_image(path)
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises any of these for corrupt files
+        reader.read(path)
+    except DamagedFileError as error:
+        return f"cannot be read: {error.reason}"
+    except (DataError, OSError) as error:
         return f"cannot be read: {error}"
     return None

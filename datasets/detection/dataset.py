@@ -101,7 +101,7 @@ class BaseDetDataset(BaseDataset):
             for problem in info.get("problems", info.get("skipped_problems", ())):
                 yield f"{place}: {problem}"
             try:
-                height, width = oriented_size(info["img_path"])
+                height, width = oriented_size(info["img_path"], self.pipeline)
             except FileNotFoundError:
                 yield f"{place} not found: check data_root and data_prefix"
                 continue

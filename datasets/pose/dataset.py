@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from trainwright.datasets.base import BaseDataset, force_full_init
+from trainwright.datasets.transforms import oriented_size
 from trainwright.engine.errors import did_you_mean
 from trainwright.engine.fileio import load
 from trainwright.engine.records.logger import print_log
@@ -119,8 +120,6 @@ class BaseCocoStyleDataset(BaseDataset):
     @force_full_init
     def check_annotations(self) -> Iterator[str]:
         """Yield a line per problem: invalid or suspicious annotations, unreadable images, size mismatches."""
-        from PIL import Image
-
         yield from self._skipped
         checked: set[str] = set()
         for index in range(len(self)):
@@ -132,8 +131,7 @@ class BaseCocoStyleDataset(BaseDataset):
                 continue
             checked.add(path)
             try:
-                with Image.open(path) as picture:
-                    size = picture.size
+                size = oriented_size(path, self.pipeline)[::-1]
             except OSError as error:
                 yield f"sample {index} ({path}): {error}: check data_root and data_prefix"
                 continue

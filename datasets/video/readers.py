@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.errors import MissingExtraError
+from trainwright.engine.images import ImageReader
 from trainwright.engine.inference.images import IMAGE_SUFFIXES
 
 
@@ -172,17 +173,9 @@ def read_images(paths: Sequence[Path]) -> Tensor:
     """Read image files as uint8 RGB of shape (len(paths), 3, H, W); repeated paths are read once.
 
     Raises:
-        OSError: a file is missing or corrupt; a note contains its path.
+        DamagedFileError: a file cannot be decoded.
+        OSError: a file is missing or cannot be accessed.
     """
-    from PIL import Image
-
-    pictures: dict[Path, np.ndarray[Any, Any]] = {}
-    for path in paths:
-        if path not in pictures:
-            try:
-                with Image.open(path) as picture:
-                    pictures[path] = np.array(picture.convert("RGB"))
-            except OSError as error:
-                error.add_note(f"while reading the frame {os.fspath(path)!r}")
-                raise
+    reader = ImageReader()
+    pictures = {path: reader.read(path).permute(1, 2, 0).numpy() for path in dict.fromkeys(paths)}
     return stacked([pictures[path] for path in paths])

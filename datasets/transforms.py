@@ -108,7 +108,7 @@ class LoadImageFromFile:
         return results
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(reader={self.reader}, ignore_empty={self.ignore_empty})"
+        return f"{type(self).__name__}({self.reader.options}, ignore_empty={self.ignore_empty})"
 
 
 def reader_of(pipeline: Any) -> ImageReader:
@@ -224,7 +224,8 @@ class PackInputs:
             if "gt_ignore_flags" in results:
                 ignored = torch.as_tensor(results["gt_ignore_flags"], dtype=torch.bool)
                 sample.ignored_instances = instances[ignored]
-                instances = instances[~ignored]
+                if ignored.any():  # otherwise masks would be copied
+                    instances = instances[~ignored]
             sample.gt_instances = instances
         if "gt_seg_map" in results:
             plane = torch.as_tensor(results["gt_seg_map"]).as_subclass(Tensor).to(torch.int64)

@@ -12,6 +12,7 @@ import torch
 from torchvision.transforms import v2
 from torchvision.tv_tensors import TVTensor, wrap
 
+from trainwright.datasets import resizing  # noqa: F401  # registers its transforms in place of torchvision's
 from trainwright.datasets.base import build_transform
 from trainwright.engine.registry import TRANSFORMS
 

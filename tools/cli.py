@@ -104,13 +104,16 @@ def print_config(arguments: argparse.Namespace) -> int:
 
 
 def browse_dataset(arguments: argparse.Namespace) -> int:
-    """Draw samples as the model sees them, and report problems in the annotations."""
+    """Draw samples as the model sees them, and report problems in the annotations and damaged images."""
     from trainwright.tools import browse
 
     cfg = _read(arguments.config, arguments.cfg_options)
     _check(cfg)
     out_dir = Path(arguments.out_dir or Path("browse", find_named_config(arguments.config).stem, arguments.split))
-    return 1 if browse.browse_dataset(cfg, arguments.split, arguments.number, out_dir, arguments.seed) else 0
+    problems = browse.browse_dataset(
+        cfg, arguments.split, arguments.number, out_dir, arguments.seed, not arguments.no_decode
+    )
+    return 1 if problems else 0
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -210,6 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--number", type=int, default=20, help="number of samples (default: %(default)s)")
     command.add_argument("--out-dir", help="folder for the images (default: browse/CONFIG/SPLIT)")
     command.add_argument("--seed", type=int, default=0, help="seed of the augmentation (default: %(default)s)")
+    command.add_argument("--no-decode", action="store_true", help="do not decode all images in search of damaged files")
     command.set_defaults(run=browse_dataset)
 
     command = commands.add_parser(

@@ -51,7 +51,8 @@ class LoadAnnotations:
                 f"{name} has size {size} (height, width), but its annotation states {annotated}: correct or remove the "
                 "sample"
             )
-        instances = results["instances"]
+        # Removed, because torchvision's transforms would visit every number of every polygon.
+        instances = results.pop("instances")
         problems = list(results.get("problems", ())) or [
             f"annotation {instance.get('id', number)} {problem}"
             for number, instance in enumerate(instances)

@@ -48,6 +48,7 @@ class LoadSegMap:
                 "(`trainwright browse-dataset` lists all such samples)"
             )
         results["gt_seg_map"] = tv_tensors.Mask(torch.from_numpy(as_classes(values, results)))
+        results.pop("label_map", None)  # torchvision's transforms would visit each of its entries
         return results
 
     def __repr__(self) -> str:

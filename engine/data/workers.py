@@ -13,11 +13,12 @@ from typing import Any
 
 from torch.utils.data.dataloader import _DatasetKind
 
-from trainwright.engine.errors import TrainingError
+from trainwright.engine.errors import DataError, TrainingError
 from trainwright.engine.records.logger import get_logger
 
 MAX_RESTARTS = 3
 _RAISED_BY_WORKER = re.compile(r"^Caught .* in DataLoader worker process")
+_DATA_ERROR = re.compile(r"(?ms)^Caught (?:DataError|DamagedFileError) in .*^trainwright\.engine\.\w+: (.*)")
 _DEAD_WORKER = re.compile(r"DataLoader worker .*(exited unexpectedly|is killed by signal)|DataLoader timed out")
 _ADVICE = (
     "The usual cause is lack of memory: lower num_workers or prefetch_factor, or increase the shared memory of the "
@@ -103,7 +104,9 @@ def _with_clear_errors(batches: Any) -> Iterator[Any]:
     except Exception as error:
         text = str(error)
         if _RAISED_BY_WORKER.search(text):
-            raise
+            if (found := _DATA_ERROR.search(text)) is None:
+                raise
+            raise DataError(found[1].strip()) from None  # without the worker's traceback, as without workers
         # If a worker dies after announcing a batch, receiving the batch fails, possibly before the process has ended.
         if not (_DEAD_WORKER.search(text) or wait([worker.sentinel for worker in batches._workers], timeout=1)):
             raise

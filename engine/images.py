@@ -166,7 +166,11 @@ class ImageReader:
         def header(file: BinaryIO) -> tuple[int, int]:
             with Image.open(file) as picture:
                 width, height = picture.size
-                return (width, height) if self._orientation(picture) >= 5 else (height, width)
+                if picture.format == "TIFF":  # Pillow turns these by itself, in some releases already here
+                    tags: Any = picture
+                    width, height = tags.tag_v2[256], tags.tag_v2[257]
+                is_turned = self.apply_exif and _orientation(picture) >= 5
+                return (width, height) if is_turned else (height, width)
 
         return _guarded(path, header)
 
@@ -214,7 +218,7 @@ class ImageReader:
         orientation = 1
         if self.apply_exif and header.has_metadata:
             with Image.open(io.BytesIO(data)) as picture:
-                orientation = self._orientation(picture)
+                orientation = _orientation(picture)
         values = decode(data, header.channels == 1 and self.color_type != "color")
         return None if values is None else _Pixels(_oriented(values, orientation))
 
@@ -230,17 +234,20 @@ class ImageReader:
         file.seek(0)
         data = file.read()
         pixels = _decode_cv2(data) if self.imdecode_backend == "cv2" else _decode_deep_png(data)
-        return pixels._replace(values=_oriented(pixels.values, self._orientation(picture)))
+        return pixels._replace(values=_oriented(pixels.values, _orientation(picture) if self.apply_exif else 1))
 
     def _from_pillow(self, picture: "PILImage.Image", name: str) -> _Pixels:
         """Return the pixels of a PIL image."""
         if picture.format != "MPO" and getattr(picture, "is_animated", False):
             _log_once(name)
-        orientation, type_ = self._orientation(picture), picture.format
         bits = 12 if "I;12" in str(getattr(picture, "tile", "")) else 16
+        stated = _orientation(picture)
         picture.load()
+        orientation = _orientation(picture) if self.apply_exif else 1
+        if picture.format == "TIFF" and not self.apply_exif and stated != _orientation(picture):
+            orientation = {6: 8, 8: 6}.get(stated, stated)  # Pillow has turned it: turn it back
         mode = picture.mode
-        if mode.startswith("I;16") or (mode == "I" and type_ in ("PNG", "PPM")):
+        if mode.startswith("I;16") or (mode == "I" and picture.format in ("PNG", "PPM")):
             pixels = _Pixels(np.array(picture).astype(np.uint16), 2**bits - 1)
         elif mode in ("I", "F"):
             pixels = _Pixels(np.array(picture), None)
@@ -255,18 +262,6 @@ class ImageReader:
         ):
             return "LA" if gray else "RGBA"
         return "L" if gray else "RGB"
-
-    def _orientation(self, picture: "PILImage.Image") -> int:
-        """Return the EXIF orientation to apply: 1 to 8, where 1 is upright."""
-        from PIL import ExifTags
-
-        if not self.apply_exif:
-            return 1
-        try:
-            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-        except Exception:  # the metadata is damaged; the pixels may be intact
-            return 1
-        return orientation if orientation in range(1, 9) else 1
 
     def _finish(self, pixels: _Pixels, name: str) -> Tensor:
         from torchvision.tv_tensors import Image
@@ -446,6 +441,17 @@ def import_cv2() -> Any:
 def _is_reduced(picture: "PILImage.Image") -> bool:
     """Whether a file has more than 8 bits per channel, of which Pillow reads only 8."""
     return not picture.mode.startswith(("I", "F")) and ";16" in str(getattr(picture, "tile", ""))
+
+
+def _orientation(picture: "PILImage.Image") -> int:
+    """Return the EXIF orientation: 1 to 8, where 1 is upright."""
+    from PIL import ExifTags
+
+    try:
+        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # the metadata is damaged; the pixels may be intact
+        return 1
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _oriented(values: Array, orientation: int) -> Array:

@@ -69,8 +69,15 @@ class _Resizer:
         return torch.from_numpy(resized.reshape(height, width, -1)).permute(2, 0, 1)
 
 
+# Within it, operations on a tensor of a subclass cost no more than those on any tensor.
+_plain_tensors = torch._C.DisableTorchFunctionSubclass
+
+
 def _is_image(value: Any) -> bool:
-    return type(value) is tv_tensors.Image and value.ndim == 3 and value.device.type == "cpu"
+    if type(value) is not tv_tensors.Image:
+        return False
+    with _plain_tensors():
+        return value.ndim == 3 and value.device.type == "cpu"
 
 
 def _has_only_image(sample: Any) -> bool:
@@ -125,8 +132,8 @@ class RandomResizedCrop(v2.RandomResizedCrop):
         if len(inputs) > 1 or not _has_only_image(sample):
             return super().forward(*inputs)
         # The same as torchvision does, without the search for other inputs, which takes a tenth of the time.
-        image = sample["img"]
-        return {**sample, "img": self.transform(image, self.make_params([image]))}
+        with _plain_tensors():
+            return {**sample, "img": self.transform(sample["img"], self.make_params([sample["img"]]))}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Return an input cropped and resized."""
@@ -134,6 +141,25 @@ class RandomResizedCrop(v2.RandomResizedCrop):
             return super().transform(inpt, params)
         top, left, height, width = (params[name] for name in ("top", "left", "height", "width"))
         return self._resizer(inpt[:, top : top + height, left : left + width], self.size)
+
+
+@TRANSFORMS.register_module()
+class RandomHorizontalFlip(v2.RandomHorizontalFlip):
+    """Flip an image, its masks and its boxes from left to right, at random.
+
+    Args:
+        p: probability, in [0, 1].
+    """
+
+    def forward(self, *inputs: Any) -> Any:
+        """Return a sample, flipped or not."""
+        sample = inputs[0]
+        if len(inputs) > 1 or not _has_only_image(sample):
+            return super().forward(*inputs)
+        if torch.rand(1).item() >= self.p:
+            return sample
+        with _plain_tensors():
+            return {**sample, "img": sample["img"].flip(-1).as_subclass(tv_tensors.Image)}
 
 
 @TRANSFORMS.register_module()

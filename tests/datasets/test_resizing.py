@@ -9,7 +9,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from trainwright.datasets import PackInputs
-from trainwright.datasets.resizing import RandomResize, RandomResizedCrop, Resize
+from trainwright.datasets.resizing import RandomHorizontalFlip, RandomResize, RandomResizedCrop, Resize
 
 rng = np.random.default_rng(0)
 PIXELS = rng.integers(0, 256, (61, 83, 3), dtype=np.uint8)
@@ -27,6 +27,7 @@ def sample(**more: Any) -> dict[str, Any]:
         (RandomResizedCrop, v2.RandomResizedCrop, {"size": (20, 40), "interpolation": "bicubic", "scale": (0.5, 1)}),
         (Resize, v2.Resize, {"size": 40}),
         (Resize, v2.Resize, {"size": 40, "max_size": 50, "interpolation": "nearest"}),
+        (RandomHorizontalFlip, v2.RandomHorizontalFlip, {"p": 0.6}),
         (RandomResize, v2.RandomResize, {"min_size": 30, "max_size": 90}),
     ],
 )

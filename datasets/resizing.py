@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from trainwright.engine.images import import_cv2
 from trainwright.engine.registry import TRANSFORMS
 
-Interpolation = str | int | InterpolationMode
+Interpolation = str | int | Any  # or a member of InterpolationMode
 Backend = Literal["torchvision", "cv2"]
 
 _PLAIN = (int, float, str)
@@ -59,7 +59,7 @@ class _Resizer:
         else:
             options = {"interpolation": self.interpolation, "max_size": max_size, "antialias": self.antialias}
             resized = functional.resize_image(_dense(plain), size, **options)
-        return resized.as_subclass(tv_tensors.Image)
+        return resized.as_subclass(tv_tensors.Image)  # type: ignore[no-any-return]  # torchvision has no types
 
     def _resize_with_opencv(self, image: Tensor, size: Sequence[int] | None, max_size: int | None) -> Tensor:
         # Of an image without channels, torchvision only computes the size.
@@ -77,7 +77,7 @@ def _is_image(value: Any) -> bool:
     if type(value) is not tv_tensors.Image:
         return False
     with _plain_tensors():
-        return value.ndim == 3 and value.device.type == "cpu"
+        return bool(value.ndim == 3 and value.device.type == "cpu")
 
 
 def _has_only_image(sample: Any) -> bool:

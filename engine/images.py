@@ -184,7 +184,7 @@ class ImageReader:
         return self.color_type == "unchanged" or self.to_float32 or self.value_range is not None
 
     def _decoded(self, path: str | os.PathLike[str]) -> _Pixels:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
 
         def decode(file: BinaryIO) -> _Pixels:
             pixels = self._decode_jpeg(file)
@@ -195,7 +195,7 @@ class ImageReader:
                 with Image.open(file) as picture:
                     deep = self._decode_deep(picture, file, os.fspath(path))
                     return deep or self._from_pillow(picture, os.fspath(path))
-            except Image.UnidentifiedImageError:
+            except UnidentifiedImageError:
                 if self.imdecode_backend != "cv2":
                     raise
                 file.seek(0)
@@ -272,7 +272,8 @@ class ImageReader:
         values = values[:, :, None] if values.ndim == 2 else values
         if self.color_type == "color" and values.shape[2] == 1:
             values = values.repeat(3, axis=2)
-        return torch.from_numpy(values).permute(2, 0, 1).as_subclass(Image)
+        image: Tensor = torch.from_numpy(values).permute(2, 0, 1).as_subclass(Image)
+        return image
 
     def _in_8_bits(self, pixels: _Pixels, name: str) -> Array:
         """Return values from 0 to 255 with the channels that ``color_type`` specifies; gray ones may be (H, W)."""
@@ -318,7 +319,7 @@ def read_indices(path: str | os.PathLike[str]) -> Array:
 
 def _guarded(path: str | os.PathLike[str], read: Callable[[BinaryIO], T]) -> T:
     """Call ``read`` with the open file, and turn any failure to decode it into one kind of error."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     name = os.fspath(path)
     with open(name, "rb") as file:  # noqa: PTH123  # a Path takes 20 µs more
@@ -326,7 +327,7 @@ def _guarded(path: str | os.PathLike[str], read: Callable[[BinaryIO], T]) -> T:
             return read(file)
         except (DataError, MissingExtraError, MemoryError):
             raise
-        except Image.UnidentifiedImageError:
+        except UnidentifiedImageError:
             reason: object = _why_unidentified(file)
         except OSError as error:
             if error.errno is not None:  # from the operating system, not from the decoder
@@ -521,9 +522,8 @@ def _without_alpha(values: Array, name: str) -> Array:
 def _scaled(values: Array, value_range: tuple[float, float], name: str) -> Array:
     """Map a range of values to 0 to 255, as float32, and clip others to it."""
     low, high = value_range
-    scaled: Array = (values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64) - low) * (
-        255 / (high - low)
-    )
+    numbers: Any = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
+    scaled: Array = (numbers - low) * (255 / (high - low))
     if np.isnan(scaled).any():
         raise DataError(
             f"{name} contains NaN: replace these values, or use color_type='unchanged' in LoadImageFromFile"
@@ -545,7 +545,8 @@ def _gray(values: Array) -> Array:
 
     if values.dtype == np.uint8:
         return np.array(Image.fromarray(values).convert("L"))
-    return values @ np.array([0.299, 0.587, 0.114], values.dtype)
+    luma: Array = values @ np.array([0.299, 0.587, 0.114], values.dtype)
+    return luma
 
 
 _logged: set[str] = set()

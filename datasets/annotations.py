@@ -46,9 +46,11 @@ class AnnotationChecker:
         file: the annotation file, for messages.
         folder: the image folder.
         rules: the fields to check in annotations.
+        pipeline: the pipeline that loads the images, for the sizes that the file does not state.
     """
 
-    def __init__(self, file: str, folder: str, rules: Rules) -> None:
+    def __init__(self, file: str, folder: str, rules: Rules, pipeline: Any) -> None:
+        self.pipeline = pipeline
         self.file = file
         self.folder = folder
         self.rules = rules
@@ -296,20 +298,21 @@ class AnnotationChecker:
         print_log(f"{self.file}: reading the sizes of {len(images)} images, which it does not state", "current")
         for image in images:
             try:
-                image["height"], image["width"] = oriented_size(os.path.join(self.folder, image["file_name"]))  # noqa: PTH118
-            except Exception:  # loading the image raises the error
+                path = os.path.join(self.folder, image["file_name"])  # noqa: PTH118  # strings stay short
+                image["height"], image["width"] = oriented_size(path, self.pipeline)
+            except OSError:  # loading the image raises the error
                 continue
 
 
-def image_problem(info: Mapping[str, Any]) -> str | None:
+def image_problem(info: Mapping[str, Any], pipeline: Any) -> str | None:
     """Return what is wrong with the image file of a sample, or None: missing, unreadable, or of another size."""
     path = info["img_path"]
     try:
-        size = oriented_size(path)
+        size = oriented_size(path, pipeline)
     except FileNotFoundError:
         return f"{path} not found: check data_root and data_prefix"
-    except Exception as error:  # whatever the decoder raises
-        return f"{path} cannot be read: {error}: replace the file or remove the sample"
+    except OSError as error:
+        return f"{path} cannot be read: {getattr(error, 'reason', error)}: replace the file or remove the sample"
     stated = (info.get("height"), info.get("width"))
     if None not in stated and size != stated:
         return f"{path} has size {size} (height, width), but its annotation states {stated}: correct one of them"

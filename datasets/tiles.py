@@ -80,7 +80,7 @@ class TiledDataset(IndexedWrapper):
         if "instances" in info:
             info["instances"] = [cut for one in info["instances"] if (cut := self._cut(one, tile)) is not None]
         if "gt_bboxes" in info:
-            size = _size(info)
+            size = _size(info, self._owner(position).pipeline)
             instances = instances_of(info)
             info |= place_instances(instances, size, size, (-tile.top, -tile.left), (tile.height, tile.width))
         info.pop("img_id", None)
@@ -132,7 +132,9 @@ class TiledDataset(IndexedWrapper):
         images, tiles = [], []
         for index in range(len(self.dataset)):
             info = self.dataset.get_data_info(index)
-            found = tiles_of(*_size(info), self.tile_size, self.overlap_ratio)
+            found = tiles_of(
+                *_size(info, innermost(self.dataset, index)[0].pipeline), self.tile_size, self.overlap_ratio
+            )
             if self.filter_empty_gt:
                 found = self._non_empty(found, info)
             images += [index] * len(found)
@@ -197,10 +199,10 @@ def _check_pipeline(dataset: Any) -> None:
         )
 
 
-def _size(info: Mapping[str, Any]) -> tuple[int, int]:
+def _size(info: Mapping[str, Any], pipeline: Any) -> tuple[int, int]:
     """Return (height, width) of an image from its annotation, or else from its file."""
     height, width = info.get("height"), info.get("width")
-    return oriented_size(info["img_path"]) if height is None or width is None else (height, width)
+    return oriented_size(info["img_path"], pipeline) if height is None or width is None else (height, width)
 
 
 def _area(box: Sequence[float]) -> float:

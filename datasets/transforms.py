@@ -8,6 +8,7 @@ The steps in between are usually torchvision's v2 transforms, referenced by name
     gt_score    float (classes,): 1 for classes that are present, 0 for absent, -1 for ignored
     sample_idx  int, index in the dataset
     img         tv_tensors.Image: (C, H, W), RGB or grayscale, uint8 (0 to 255)    set by LoadImageFromFile
+    apply_exif  False if the image is stored in another orientation                set by LoadImageFromFile
     ori_shape   (height, width) of the image file                                  set by LoadImageFromFile
 
 and optionally, for N instances with K keypoints each:
@@ -28,82 +29,92 @@ masks), so other keys may be added freely.
 import functools
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trainwright.engine.errors import DataError, did_you_mean
+from trainwright.engine.errors import DamagedFileError, DataError, did_you_mean
+from trainwright.engine.images import ColorType, ImageReader, ImdecodeBackend
 from trainwright.engine.registry import TRANSFORMS
 from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.pixel_data import PixelData
 from trainwright.engine.structures.sample import DataSample, sample_name
 
 T = TypeVar("T")
-_PIL_MODES = {"color": "RGB", "grayscale": "L"}
 
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile:
     """Read the image file at ``img_path`` and set ``img`` and ``ori_shape``.
 
+    Values of more than 8 bits are converted to 8 bits: integers of 16 bits by the range of their type, as in OpenCV,
+    other numbers by ``value_range``. To keep them, set ``color_type="unchanged"`` or ``to_float32=True``. Of a file
+    with several pages or frames, the first is read.
+
     Args:
-        to_float32: convert to float32 instead of uint8; the values remain in [0, 255].
-        color_type: ``"color"`` for three channels (RGB), ``"grayscale"`` for one channel.
+        to_float32: convert to float32 instead of uint8; the values remain in [0, 255], without being rounded.
+        color_type: ``"color"`` for three channels (RGB), ``"grayscale"`` for one channel, ``"unchanged"`` for the
+            channels and values of the file, as uint8, int32 (for integers of 16 or 32 bits) or float32. For the latter,
+            give the preprocessor a ``mean`` and ``std`` in the range of the values; augmentations of color assume
+            values from 0 to 255. ``"color_ignore_orientation"`` and ``"grayscale_ignore_orientation"`` are mmcv's
+            names for ``apply_exif=False``.
+        imdecode_backend: decoder of JPEG files, with equal pixels: ``"torchvision"``, ``"pillow"`` or ``"cv2"``. All
+            other files are read with Pillow; ``"cv2"`` (OpenCV, ``pip install 'trainwright[cv2]'``) also reads those
+            that Pillow cannot, such as TIFF with more than 8 bits in color.
         ignore_empty: reject samples with unreadable files, so that the dataset returns another sample.
+        apply_exif: turn the image as its EXIF orientation specifies. Set it to False if the annotations refer to the
+            pixels as they are stored.
+        value_range: values of the file that become 0 and 255. Values beyond are clipped to them.
 
     Raises:
-        ValueError: an unknown ``color_type``.
+        ValueError: an unknown ``color_type`` or ``imdecode_backend``, or an invalid ``value_range``.
+        MissingExtraError: OpenCV is not installed.
     """
 
     def __init__(
         self,
         to_float32: bool = False,
-        color_type: Literal["color", "grayscale"] = "color",
+        color_type: ColorType = "color",
+        imdecode_backend: ImdecodeBackend = "torchvision",
+        *,
         ignore_empty: bool = False,
+        apply_exif: bool = True,
+        value_range: Sequence[float] | None = None,
     ) -> None:
-        if color_type not in _PIL_MODES:
-            raise ValueError(f"color_type must be 'color' or 'grayscale', not {color_type!r}")
-        self.to_float32 = to_float32
-        self.color_type = color_type
+        self.reader = ImageReader(color_type, imdecode_backend, apply_exif, value_range, to_float32)
         self.ignore_empty = ignore_empty
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """Return the sample with its image, or None if the file is unreadable and ``ignore_empty`` is set.
 
         Raises:
-            OSError: the file is missing or corrupt; a note contains its path.
+            DamagedFileError: the file cannot be decoded.
+            DataError: its values have no known range.
+            OSError: the file is missing or cannot be accessed.
         """
-        from torchvision.transforms.v2.functional import to_dtype
         from torchvision.tv_tensors import Image
 
-        path = results["img_path"]
         try:
-            image = read_tile(self._read, path, results.get("tile"))
+            image = read_tile(self.reader.read, results["img_path"], results.get("tile"))
         except OSError as error:
             if self.ignore_empty:
                 return None
-            error.add_note(f"while reading the image {os.fspath(path)!r}")
+            if isinstance(error, DamagedFileError):
+                error.add_note(
+                    "replace or remove the file, or skip such samples with LoadImageFromFile(ignore_empty=True) or "
+                    "train_dataloader.skip_bad_samples; `trainwright browse-dataset` lists all damaged files"
+                )
             raise
-        image = Image(image)
-        results["img"] = to_dtype(image, torch.float32) if self.to_float32 else image
+        results["img"] = Image(image)
         results["ori_shape"] = tuple(image.shape[-2:])
+        if not self.reader.apply_exif:
+            results["apply_exif"] = False
         return results
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}(to_float32={self.to_float32}, color_type={self.color_type!r}, "
-            f"ignore_empty={self.ignore_empty})"
-        )
-
-    def _read(self, path: str | os.PathLike[str]) -> Tensor:
-        from PIL import Image, ImageOps
-        from torchvision.transforms.v2.functional import to_image
-
-        with Image.open(path) as picture:
-            image: Tensor = to_image(ImageOps.exif_transpose(picture).convert(_PIL_MODES[self.color_type]))
-        return image
+        return f"{type(self).__name__}({self.reader.options}, ignore_empty={self.ignore_empty})"
 
 
 def read_tile(read: Callable[[Any], T], path: Any, tile: Sequence[int] | None) -> T:
@@ -136,14 +147,17 @@ def _read_recently(read: Callable[[Any], Any], path: Any) -> Any:
     return read(path)
 
 
-def oriented_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Return (height, width) of an image file as :class:`LoadImageFromFile` loads it, without decoding the pixels."""
-    from PIL import ExifTags, Image
+def reader_of(pipeline: Any) -> ImageReader:
+    """Return the reader with which a pipeline loads images, or one with default settings."""
+    for transform in getattr(pipeline, "transforms", ()):
+        if isinstance(reader := getattr(transform, "reader", None), ImageReader):
+            return reader
+    return ImageReader()
 
-    with Image.open(path) as picture:
-        width, height = picture.size
-        is_transposed = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    return (width, height) if is_transposed else (height, width)
+
+def oriented_size(path: str | os.PathLike[str], pipeline: Any = None) -> tuple[int, int]:
+    """Return (height, width) of an image file as a pipeline loads it, without decoding JPEG files."""
+    return reader_of(pipeline).size(path)
 
 
 @TRANSFORMS.register_module()
@@ -173,7 +187,7 @@ class KeepAnnotations:
 
 # Any sample; videos; top-down pose estimation.
 _META_KEYS = (
-    "sample_idx", "img_id", "img_path", "ori_shape", "img_shape", "gt_shape",
+    "sample_idx", "img_id", "img_path", "ori_shape", "img_shape", "gt_shape", "apply_exif",
     "filename", "frame_dir",
     "bbox", "bbox_label", "bbox_score", "warp_matrix",
 )  # fmt: skip
@@ -192,8 +206,8 @@ _INSTANCE_FIELDS = {
 class PackInputs:
     """Pack a sample into model inputs: ``dict(inputs=Tensor, data_samples=DataSample)``.
 
-    ``inputs`` is the image as a plain tensor of shape (C, H, W), with its dtype unchanged. The data sample contains
-    the following fields, if the sample has them:
+    ``inputs`` is the image as a plain, contiguous tensor of shape (C, H, W), with its dtype unchanged. The data sample
+    contains the following fields, if the sample has them:
 
     - ``gt_label``: int64 of shape () for one class, (L,) for a list of classes;
     - ``gt_score``: float32 (classes,);
@@ -263,7 +277,8 @@ class PackInputs:
             if "gt_ignore_flags" in results:
                 ignored = torch.as_tensor(results["gt_ignore_flags"], dtype=torch.bool)
                 sample.ignored_instances = instances[ignored]
-                instances = instances[~ignored]
+                if ignored.any():  # otherwise masks would be copied
+                    instances = instances[~ignored]
             sample.gt_instances = instances
         if "gt_seg_map" in results:
             plane = torch.as_tensor(results["gt_seg_map"]).as_subclass(Tensor).to(torch.int64)
@@ -275,8 +290,11 @@ class PackInputs:
 
 
 def _as_plain_tensor(image: Any) -> Tensor:
-    """Convert a tensor (C, H, W), an array (H, W[, C]) or a PIL image to a plain tensor (C, H, W)."""
-    if isinstance(image, Tensor):
-        return image.as_subclass(Tensor)
-    array = np.asarray(image)
-    return torch.from_numpy(np.ascontiguousarray(np.atleast_3d(array).transpose(2, 0, 1)))
+    """Convert a tensor (C, H, W), an array (H, W[, C]) or a PIL image to a plain, contiguous tensor (C, H, W)."""
+    if not isinstance(image, Tensor):
+        return torch.from_numpy(np.ascontiguousarray(np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)))
+    tensor = image.as_subclass(Tensor)
+    if tensor.is_contiguous() or tensor.device.type != "cpu":
+        return tensor
+    # Images of files are (H, W, C) in memory. NumPy reorders them twice as fast as torch.
+    return torch.from_numpy(np.ascontiguousarray(tensor.numpy()))

@@ -16,6 +16,7 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from trainwright.datasets import resizing  # noqa: F401  # registers its transforms in place of torchvision's
 from trainwright.datasets.base import build_transform
 from trainwright.datasets.instances import instances_of, select_instances
 from trainwright.engine.registry import TRANSFORMS

@@ -2,8 +2,7 @@
 
 import copy
 import sys
-from collections.abc import Mapping
-from itertools import islice
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from trainwright.engine.config.config import Config
 from trainwright.engine.data.seeded import SeededDataset
-from trainwright.engine.errors import ConfigError, DataError
+from trainwright.engine.errors import ConfigError, DamagedFileError, DataError
 from trainwright.engine.parts import DATASET
 from trainwright.engine.registry import DATASETS, default_scope
 from trainwright.engine.run.environment import make_folder
@@ -23,12 +22,13 @@ from trainwright.engine.structures.elements import BaseDataElement
 from trainwright.engine.structures.sample import DataSample
 from trainwright.engine.visualization.inputs import to_image
 from trainwright.engine.visualization.samples import draw_sample
+from trainwright.tools.damaged import damaged_images
 
 _MAX_PROBLEMS = 50
 
 
-def browse_dataset(cfg: Config, split: str, number: int, out_dir: Path, seed: int) -> int:
-    """Draw the first samples of a split, and print the problems in its annotations.
+def browse_dataset(cfg: Config, split: str, number: int, out_dir: Path, seed: int, decode_all: bool = True) -> int:
+    """Draw the first samples of a split, and print the problems in its annotations and image files.
 
     The samples are augmented as in the first epoch of a training with the same seed.
 
@@ -38,9 +38,10 @@ def browse_dataset(cfg: Config, split: str, number: int, out_dir: Path, seed: in
         number: maximum number of samples to draw.
         out_dir: folder for the images.
         seed: seed of the augmentation.
+        decode_all: decode all image files in search of damaged ones, not only those that are drawn.
 
     Returns:
-        The number of problems in the annotations or of samples that cannot be loaded, whichever is greater.
+        The number of problems in the annotations and files or of samples that cannot be loaded, whichever is greater.
 
     Raises:
         ConfigError: the config does not define the split, or its samples cannot be drawn.
@@ -53,6 +54,8 @@ def browse_dataset(cfg: Config, split: str, number: int, out_dir: Path, seed: in
         _skip_bad_annotations(settings)
         dataset = _build_dataset(settings, f"{path}.dataset")
         problems = _print_problems(dataset)
+        if decode_all:
+            problems += _print_lines(damaged_images(dataset))
         meta = getattr(dataset, "metainfo", None) or {}
         samples = SeededDataset(dataset, seed)
         wanted = min(number, len(dataset))
@@ -62,6 +65,8 @@ def browse_dataset(cfg: Config, split: str, number: int, out_dir: Path, seed: in
             try:
                 item = samples[index]
             except Exception as error:
+                if decode_all and isinstance(error, DamagedFileError):
+                    continue  # printed above
                 notes = "".join(f"\n    {note}" for note in getattr(error, "__notes__", ()))
                 print(f"sample {index}: {type(error).__name__}: {error}{notes}", file=sys.stderr)
                 continue
@@ -127,16 +132,21 @@ def _print_problems(dataset: Any) -> int:
     if check is None:
         print(f"{type(dataset).__name__} has no check_annotations(): the annotations are not checked")
         return 0
-    problems = iter(check())
-    shown = list(islice(problems, _MAX_PROBLEMS))
-    for line in shown:
-        print(line, file=sys.stderr)
-    hidden = sum(1 for _ in problems)
-    if hidden:
-        print(f"… and {hidden} more", file=sys.stderr)
-    if not shown:
+    number = _print_lines(check())
+    if not number:
         print(f"no problems found in the annotations of {len(dataset)} samples")
-    return len(shown) + hidden
+    return number
+
+
+def _print_lines(lines: Iterator[str]) -> int:
+    """Print the first of the lines, and return the number of all."""
+    number = 0
+    for number, line in enumerate(lines, 1):
+        if number <= _MAX_PROBLEMS:
+            print(line, file=sys.stderr)
+    if number > _MAX_PROBLEMS:
+        print(f"… and {number - _MAX_PROBLEMS} more", file=sys.stderr)
+    return number
 
 
 def _image_and_sample(item: Any, path: str) -> tuple[np.ndarray, BaseDataElement]:

@@ -111,7 +111,7 @@ def print_config(arguments: argparse.Namespace) -> int:
 
 
 def browse_dataset(arguments: argparse.Namespace) -> int:
-    """Draw samples as the model sees them, and report problems in the annotations; or print statistics."""
+    """Draw samples as the model sees them, and report problems in annotations and images; or print statistics."""
     from trainwright.tools import browse
 
     cfg = _read(arguments.config, arguments.cfg_options)
@@ -120,7 +120,10 @@ def browse_dataset(arguments: argparse.Namespace) -> int:
     if arguments.stats:
         browse.show_stats(cfg, arguments.split, out_dir)
         return 0
-    return 1 if browse.browse_dataset(cfg, arguments.split, arguments.number, out_dir, arguments.seed) else 0
+    problems = browse.browse_dataset(
+        cfg, arguments.split, arguments.number, out_dir, arguments.seed, not arguments.no_decode
+    )
+    return 1 if problems else 0
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -243,6 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--stats", action="store_true", help="instead, count classes, sizes and boxes, and draw them to stats.png"
     )
+    command.add_argument("--no-decode", action="store_true", help="do not decode all images in search of damaged files")
     command.set_defaults(run=browse_dataset)
 
     command = commands.add_parser(

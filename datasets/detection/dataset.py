@@ -77,7 +77,7 @@ class BaseDetDataset(BaseDataset):
         """Return a sample for each good image, with its good instances."""
         samples = super().load_data_list()
         rules = Rules(with_mask=self._loads_masks(), corners=True, names=_NAMES)
-        checker = AnnotationChecker(self.ann_file, "", rules)
+        checker = AnnotationChecker(self.ann_file, "", rules, self.pipeline)
         entries, annotations = [], []
         for index, sample in enumerate(samples):
             entry: dict[str, Any] = _size_of(sample)
@@ -127,7 +127,7 @@ class BaseDetDataset(BaseDataset):
         """Yield a line per problem: bad annotations, missing or corrupt files, size mismatches."""
         yield from map(str, self.problems)
         for index in range(len(self)):
-            if problem := image_problem(self.get_data_info(index)):
+            if problem := image_problem(self.get_data_info(index), self.pipeline):
                 yield f"sample {index}: {problem}"
 
     def _loads_masks(self) -> bool:
@@ -184,7 +184,7 @@ class CocoDataset(BaseDetDataset):
         content = self.read_content()  # may set data_prefix
         folder = self.data_prefix["img_path"]
         rules = Rules(with_mask=self._loads_masks(), names=self._field_names)
-        checker = AnnotationChecker(self._file, folder, rules)
+        checker = AnnotationChecker(self._file, folder, rules, self.pipeline)
         # Test sets are published without annotations.
         required = ("images", "categories") if self.test_mode else ("images", "annotations", "categories")
         entries, annotations, categories = checker.content(content, required)

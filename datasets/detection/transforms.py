@@ -53,7 +53,8 @@ class LoadAnnotations:
                 f"{name} has size {size} (height, width), but its annotation states {annotated}: correct or remove the "
                 "sample"
             )
-        instances = results["instances"]
+        # Removed, because torchvision's transforms would visit every number of every polygon.
+        instances = results.pop("instances")
         boxes = _boxes(instances, size, name)
         results["gt_bboxes"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size)
         results["gt_bboxes_labels"] = torch.tensor([one["bbox_label"] for one in instances], dtype=torch.int64)

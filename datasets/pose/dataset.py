@@ -101,7 +101,9 @@ class BaseCocoStyleDataset(BaseDataset):
     def load_data_list(self) -> list[dict[str, Any]]:
         """Return a dict for each good instance, image or detected box."""
         content = self.read_content()  # may set data_prefix
-        checker = AnnotationChecker(self._file, self.data_prefix.get("img_path", ""), Rules(clip_boxes=True))
+        checker = AnnotationChecker(
+            self._file, self.data_prefix.get("img_path", ""), Rules(clip_boxes=True), self.pipeline
+        )
         # Test sets are published without annotations.
         is_test = self.test_mode or self.bbox_file is not None
         required = ("images", "categories") if is_test else ("images", "annotations", "categories")
@@ -139,7 +141,7 @@ class BaseCocoStyleDataset(BaseDataset):
             info = super().get_data_info(index)
             if "warning" in info:
                 yield f"sample {index} ({info['img_path']}): {info['warning']}"
-            if info["img_path"] not in checked and (problem := image_problem(info)):
+            if info["img_path"] not in checked and (problem := image_problem(info, self.pipeline)):
                 yield f"sample {index}: {problem}"
             checked.add(info["img_path"])
 
@@ -237,7 +239,9 @@ class BaseCocoStyleDataset(BaseDataset):
             )
         ids = [one["category_id"] for one in found if isinstance(one, Mapping) and is_id(one.get("category_id"))]
         chosen = select(file, found, {key: str(key) for key in ids} | dict(names), labels, "detections")
-        checker = AnnotationChecker(file, self.data_prefix.get("img_path", ""), Rules(clip_boxes=True, with_score=True))
+        checker = AnnotationChecker(
+            file, self.data_prefix.get("img_path", ""), Rules(clip_boxes=True, with_score=True), self.pipeline
+        )
         good = checker.annotations(chosen, sizes, labels, kind="detection")
         checker.settle(self.bad_annotations)
         self.problems += checker.problems

@@ -130,7 +130,7 @@ class BaseSegDataset(BaseDataset):
         for index in range(len(self)):
             info = self.get_data_info(index)
             try:
-                size = oriented_size(info["img_path"])
+                size = oriented_size(info["img_path"], self.pipeline)
                 if "seg_map_path" not in info:
                     continue
                 classes = as_classes(read_seg_map(info["seg_map_path"]), info)

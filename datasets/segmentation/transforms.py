@@ -9,6 +9,7 @@ import torch
 
 from trainwright.datasets.transforms import read_tile
 from trainwright.engine.errors import DataError
+from trainwright.engine.images import read_indices
 from trainwright.engine.registry import TRANSFORMS
 
 
@@ -26,7 +27,8 @@ class LoadSegMap:
         """Return the sample with its segmentation map.
 
         Raises:
-            OSError: the file is missing or corrupt; a note contains its path.
+            DamagedFileError: the file cannot be decoded.
+            OSError: the file is missing or cannot be accessed.
             ValueError: the mask differs in size from the image file, has several values per pixel, or contains an
                 unknown class; the message contains the path.
         """
@@ -38,7 +40,7 @@ class LoadSegMap:
         try:
             values = read_tile(read_seg_map, path, results.get("tile"))
         except OSError as error:
-            error.add_note(f"while reading the mask {os.fspath(path)!r} of {results.get('img_path')}")
+            error.add_note(f"while reading the mask of {results.get('img_path')}")
             raise
         expected = results.get("ori_shape")
         if expected is not None and values.shape != tuple(expected):
@@ -48,6 +50,7 @@ class LoadSegMap:
                 "(`trainwright browse-dataset` lists all such samples)"
             )
         results["gt_seg_map"] = tv_tensors.Mask(torch.from_numpy(as_classes(values, results)))
+        results.pop("label_map", None)  # torchvision's transforms would visit each of its entries
         return results
 
     def __repr__(self) -> str:
@@ -58,13 +61,11 @@ def read_seg_map(path: str | os.PathLike[str]) -> np.ndarray:
     """Return the values of a mask file, of shape (H, W); for palette images, the palette indices.
 
     Raises:
-        OSError: the file is missing or corrupt.
+        DamagedFileError: the file cannot be decoded.
+        OSError: the file is missing or cannot be accessed.
         ValueError: the file has several values per pixel.
     """
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        values = np.array(picture)
+    values = read_indices(path)
     if values.ndim != 2:
         raise ValueError(f"{path} has {values.shape[-1]} values per pixel: a mask must be a grayscale or palette image")
     return values.astype(np.uint8) if values.dtype == bool else values

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainwright.engine.errors import DamagedFileError, DataError
+from trainwright.engine.errors import DataError
+from trainwright.engine.images import ImageReader
 from trainwright.engine.inference.images import IMAGE_SUFFIXES
 
 
@@ -77,23 +78,12 @@ def read_images(paths: Sequence[Path]) -> Tensor:
     """Read image files as uint8 RGB of shape (len(paths), 3, H, W); repeated paths are read once.
 
     Raises:
-        FileNotFoundError: a file is missing; a note contains its path.
         DamagedFileError: a file cannot be decoded.
         DataError: the images differ in size.
+        OSError: a file is missing or cannot be accessed.
     """
-    from PIL import Image
-
-    pictures: dict[Path, np.ndarray[Any, Any]] = {}
-    for path in paths:
-        if path not in pictures:
-            try:
-                with Image.open(path) as picture:
-                    pictures[path] = np.array(picture.convert("RGB"))
-            except (FileNotFoundError, PermissionError) as error:
-                error.add_note(f"while reading the frame {os.fspath(path)!r}")
-                raise
-            except Exception as error:
-                raise DamagedFileError(path, error) from error
+    reader = ImageReader()
+    pictures = {path: reader.read(path).permute(1, 2, 0).numpy() for path in dict.fromkeys(paths)}
     if len(sizes := {picture.shape[:2]: path for path, picture in pictures.items()}) > 1:
         named = ", ".join(f"{path}: {width}x{height}" for (height, width), path in sizes.items())
         raise DataError(f"the frames of a video must have one size, not {named}")

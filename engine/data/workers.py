@@ -14,11 +14,12 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from trainwright.engine.errors import TrainingError
+from trainwright.engine.errors import DataError, TrainingError
 from trainwright.engine.records.logger import get_logger
 
 MAX_RESTARTS = 3
 _RAISED_BY_WORKER = re.compile(r"^Caught .* in DataLoader worker process")
+_DATA_ERROR = re.compile(r"(?ms)^Caught (?:DataError|DamagedFileError) in .*^trainwright\.engine\.\w+: (.*)")
 _DEAD_WORKER = re.compile(r"DataLoader worker .*(exited unexpectedly|is killed by signal)|DataLoader timed out")
 _ADVICE = {  # by the name of the signal
     "SIGSEGV": "a library crashed, usually at a damaged file or an invalid annotation: `trainwright browse-dataset` "
@@ -117,6 +118,8 @@ def clear_errors(batches: Any) -> Iterator[None]:
         yield
     except Exception as error:
         text = str(error)
+        if found := _DATA_ERROR.search(text):
+            raise DataError(found[1].strip()) from None  # without the worker's traceback, as without workers
         if batches is None or _RAISED_BY_WORKER.search(text):
             raise
         # If a worker dies after announcing a batch, receiving the batch fails, possibly before the process has ended.

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainwright.engine.images import ColorType, ImageReader
 from trainwright.engine.structures.sample import DataSample
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -29,46 +30,6 @@ def list_images(folder: str | os.PathLike[str]) -> list[str]:
     return paths
 
 
-def read_image(source: Any, channels: int | None = None) -> Any:
-    """Return an image as a ``tv_tensors.Image`` of shape (C, H, W), without changing its values.
-
-    Args:
-        source: path of an image file; a PIL image; an RGB array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); or
-            a tensor of shape (H, W) or (C, H, W).
-        channels: 1 for gray, 3 for RGB; None keeps the channels of the image.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        TypeError: ``source`` has another type.
-        ValueError: an array or tensor has another shape.
-    """
-    from PIL import Image, ImageOps
-    from torchvision.transforms.v2.functional import to_image
-    from torchvision.tv_tensors import Image as ImageTensor
-
-    if isinstance(source, str | os.PathLike):
-        with Image.open(source) as picture:
-            picture.load()
-        source = picture
-    if isinstance(source, Image.Image):
-        source = ImageOps.exif_transpose(source)
-        if channels is not None or source.mode not in ("L", "RGB"):
-            source = source.convert("L" if channels == 1 else "RGB")
-        return to_image(source)
-    if isinstance(source, np.ndarray):
-        if source.ndim == 3:
-            source = source.transpose(2, 0, 1)
-        source = torch.from_numpy(np.ascontiguousarray(source))
-    if not isinstance(source, Tensor):
-        raise TypeError(f"an image must be a path, PIL image, array or tensor, got {type(source).__name__}")
-    tensor = source.as_subclass(Tensor)
-    tensor = tensor.unsqueeze(0) if tensor.ndim == 2 else tensor
-    if tensor.ndim != 3 or tensor.shape[0] not in (1, 3, 4, channels):
-        expected = "(H, W), (H, W, C) as an array or (C, H, W) as a tensor, with 1, 3 or 4 channels"
-        raise ValueError(f"an image must have shape {expected}; got a tensor of shape {tuple(tensor.shape)}")
-    return ImageTensor(_with_channels(tensor, channels))
-
-
 class ImagePipeline:
     """A pipeline that converts an image of any kind to ``dict(inputs=..., data_samples=...)`` for a model.
 
@@ -84,6 +45,9 @@ class ImagePipeline:
         self.shape = None if shape is None else tuple(shape)
         first = transforms[0] if transforms else None
         self.loader = first if type(first).__name__.startswith("Load") else None
+        channels = None if self.shape is None else self.shape[0]
+        color_type: ColorType = "grayscale" if channels == 1 else "color"
+        self.reader: ImageReader = getattr(self.loader, "reader", None) or ImageReader(color_type)
         self.steps = list(transforms[1:] if self.loader is not None else transforms)
 
     @property
@@ -124,11 +88,11 @@ class ImagePipeline:
             if loaded is None:
                 raise ValueError(f"{type(self.loader).__name__} rejected this image: {source}")
             return loaded
-        image = read_image(source, self._channels())
+        image = self._image(source)
         return {**sample, "img": image, "ori_shape": tuple(image.shape[-2:])}
 
-    def transform(self, sample: Any, source: Any = "") -> Any:
-        """Return the transformed sample of an image; ``source`` is named in errors.
+    def transform(self, sample: Any) -> Any:
+        """Return the transformed sample of an image.
 
         Raises:
             ValueError: a step rejects the image.
@@ -141,10 +105,16 @@ class ImagePipeline:
                 raise ValueError(f"{type(step).__name__} rejected this image")
         return sample
 
-    def _channels(self) -> int | None:
+    def _image(self, source: Any) -> Any:
+        """Return an image, converted as the loader would; without a loader, numbers keep their values."""
         if self.loader is not None:
-            return 1 if getattr(self.loader, "color_type", "color") == "grayscale" else 3
-        return None if self.shape is None else self.shape[0]
+            return self.reader.convert(source)
+        if isinstance(source, str | os.PathLike):
+            return self.reader.read(source)
+        if not isinstance(source, np.ndarray | Tensor):
+            return self.reader.convert(source)
+        image = ImageReader("unchanged").convert(source)
+        return image if self.shape is None else _with_channels(image, self.shape[0])
 
     def _resized(self, sample: dict[str, Any]) -> dict[str, Any]:
         from torchvision.transforms.v2.functional import resize
@@ -156,11 +126,11 @@ class ImagePipeline:
         return {"inputs": image.as_subclass(Tensor), "data_samples": DataSample(metainfo=metainfo)}
 
 
-def _with_channels(image: Tensor, channels: int | None) -> Tensor:
-    if channels is None or channels == image.shape[0]:
-        return image
-    if image.shape[0] == 4:
-        image = image[:3]
+def _with_channels(image: Tensor, channels: int) -> Tensor:
+    if image.shape[0] not in (1, 2, 3, 4, channels):
+        raise ValueError(f"an image must have 1 to 4 channels or {channels}, got shape {tuple(image.shape)} (C, H, W)")
+    if image.shape[0] in (2, 4) and channels != image.shape[0]:
+        image = image[:-1]
     if image.shape[0] == 1:
         return image.expand(channels, -1, -1)
     from torchvision.transforms.v2.functional import rgb_to_grayscale

@@ -24,7 +24,8 @@ from trainwright.engine.config.paths import find_named_config, shipped_configs
 from trainwright.engine.distributed import get_device
 from trainwright.engine.errors import CheckpointError, ConfigError, UnknownTypeError, did_you_mean
 from trainwright.engine.evaluation.samples import check_number, samples_of
-from trainwright.engine.inference.images import ImagePipeline, list_images, read_image
+from trainwright.engine.images import ImageReader
+from trainwright.engine.inference.images import ImagePipeline, list_images
 from trainwright.engine.inference.model_index import find_model_index, listed_models, names_of
 from trainwright.engine.inference.results import as_plain
 from trainwright.engine.parts import COLLATE_FN, DATASET, VISUALIZER, setting
@@ -231,8 +232,8 @@ class Inferencer:
         """
         if not self._takes_images:
             raise ValueError("only data samples of images can be drawn")
-        image: np.ndarray[Any, Any] = read_image(source, channels=3).permute(1, 2, 0).cpu().numpy()
-        return image
+        reader: ImageReader = getattr(self.pipeline, "reader", None) or ImageReader()
+        return reader.picture(source)
 
     def postprocess(
         self,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainwright.engine.images import ImageReader
 from trainwright.engine.inference.images import IMAGE_SUFFIXES
 from trainwright.engine.structures.elements import BaseDataElement
 
@@ -59,12 +60,11 @@ def _original_image(inputs: Tensor, sample: BaseDataElement) -> np.ndarray[Any, 
     This is the image file or, if there is none, the input resized to the original size. An input that was cropped
     with a ``warp_matrix`` is warped back.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     path, size = sample.get("img_path"), sample.get("ori_shape")
     if path and Path(path).suffix.lower() in IMAGE_SUFFIXES and Path(path).is_file():
-        with Image.open(path) as picture:
-            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+        return ImageReader(apply_exif=sample.get("apply_exif", True)).picture(path)
     image = to_image(inputs)
     if inputs.dim() > 3 or size is None or (image.shape[:2] == tuple(size) and "warp_matrix" not in sample):
         return image

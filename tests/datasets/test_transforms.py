@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 
 from trainwright.datasets import Compose, KeepAnnotations, LoadImageFromFile, PackInputs, vision_transforms
 from trainwright.datasets.transforms import oriented_size
+from trainwright.engine import DamagedFileError
 from trainwright.engine.errors import DataError
 from trainwright.engine.registry import TRANSFORMS
 
@@ -37,7 +38,7 @@ def test_load_gray_and_float(sample):
     real = LoadImageFromFile(to_float32=True)(dict(sample))["img"]
     assert real.dtype == torch.float32 and isinstance(real, tv_tensors.Image)
     assert np.array_equal(real.numpy(), PIXELS.transpose(2, 0, 1).astype(np.float32))
-    with pytest.raises(ValueError, match="color_type must be 'color' or 'grayscale', not 'bgr'"):
+    with pytest.raises(ValueError, match="color_type must be .*'unchanged'.*, not 'bgr'"):
         LoadImageFromFile(color_type="bgr")
 
 
@@ -54,9 +55,9 @@ def test_corrupt_images_are_named(tmp_path, sample, content):
     path = tmp_path / "bad.png"
     whole = (tmp_path / "a.png").read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if content == "truncated" else content)
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(DamagedFileError, match=str(path)) as caught:
         LoadImageFromFile()({"img_path": str(path)})
-    assert caught.value.__notes__ == [f"while reading the image {str(path)!r}"]
+    assert "ignore_empty" in caught.value.__notes__[0] and "skip_bad_samples" in caught.value.__notes__[0]
     assert LoadImageFromFile(ignore_empty=True)({"img_path": str(path)}) is None
 
 

@@ -46,10 +46,7 @@ def new(task: str | None, data: str, output: str, weights: str | None, force: bo
     print(f"{data}: {found.format}, for {chosen.replace('_', ' ')}")
     for other in dict.fromkeys(one for one in (*found.tasks, *others) if one != chosen):
         print(f"  also possible: trainwright new {other} {data}")
-    if chosen == "video":
-        images = ImageSummary()
-    else:
-        images = summarize_images([sample.path for sample in found.samples])
+    images = summarize_images([] if chosen == "video" else [sample.path for sample in found.samples])
     problems = [*found.problems, *(f"{path}: damaged: {reason}" for path, reason in images.damaged.items())]
     had = set(found.splits)
     _set_splits(found, images, lists, force)
@@ -66,8 +63,8 @@ def _choose(formats: Sequence[Found], task: str | None, place: Path) -> tuple[Fo
     """Return the data to use, and the tasks that other data in the same place is good for."""
     if not formats:
         raise DataError(
-            f"{place}: found no data of a known format. Looked for class folders of images or videos, images/ and masks/,"
-            f" data.yaml or classes.txt (YOLO), JSON of COCO or LabelMe, XML of VOC, and CSV lists; there are "
+            f"{place}: found no data of a known format. Looked for class folders of images or videos, images/ and "
+            f"masks/, data.yaml or classes.txt (YOLO), JSON of COCO or LabelMe, XML of VOC, and CSV lists; there are "
             f"{describe(place)}. See docs/your-data.md for the layout of each"
         )
     fitting = [found for found in formats if task is None or task in found.tasks]
@@ -137,8 +134,8 @@ def _say_what_was_written(out: Path, task: str, weights: Weights | None, data: s
     if weights is None:
         name = CANDIDATES[task][-1][0]
         print(
-            f"Wrote {out}, which trains from scratch: no pretrained weights are at hand. To fine-tune, which needs less "
-            f"data: --weights FILE, or --weights {name}, which are downloaded when the training starts"
+            f"Wrote {out}, which trains from scratch: no pretrained weights are at hand. To fine-tune, which needs "
+            f"less data: --weights FILE, or --weights {name}, which are downloaded when the training starts"
         )
     else:
         origin = "are downloaded when the training starts" if weights.downloads else "are at hand"

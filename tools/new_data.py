@@ -81,7 +81,7 @@ class Found:
 
 
 def split_of(name: str) -> str | None:
-    """Return the split that a file or folder name stands for, such as ``val`` for ``valid`` or ``instances_val2017``."""
+    """Return the split that a file or folder name stands for, such as ``val`` for ``instances_val2017``."""
     words = "".join(letter if letter.isalpha() else " " for letter in name.lower()).split()
     return next((split for split, names in SPLITS.items() if any(word in names for word in words)), None)
 

@@ -377,8 +377,8 @@ def _name_mask_classes(found: Found, place: Path, values: Counter[int], colors: 
     if colors:
         if len(colors) > 64:
             found.problems.append(
-                f"the masks are RGB images with {len(colors)} different colors, so they are not colors of classes (were "
-                "they saved as JPEG, or with smooth edges?): save them as PNG with one value per class"
+                f"the masks are RGB images with {len(colors)} different colors, so they are not colors of classes "
+                "(were they saved as JPEG, or with smooth edges?): save them as PNG with one value per class"
             )
         palette = sorted(colors)
         found.classes = [f"color_{red}_{green}_{blue}" for red, green, blue in palette]
@@ -512,6 +512,8 @@ def _class_folders(place: Path) -> Found | None:
 
 def _by_class(place: Path, suffixes: tuple[str, ...], task: str, name: str) -> Found | None:
     folders = [path for path in sorted(place.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    if {path.name.lower() for path in folders} <= {*_IMAGE_NAMES, *_MASK_NAMES}:
+        return None
     by_split = {split: folder for folder in folders if (split := split_of(folder.name)) and split == _exactly(folder)}
     splits: dict[str, list[Sample]] = {}
     classes: list[str] = []

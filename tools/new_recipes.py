@@ -16,7 +16,7 @@ _IMAGENET = ("[123.675, 116.28, 103.53]", "[58.395, 57.12, 57.375]")
 
 _FRAME = Template("""\
 # $title
-# Written by `trainwright new`; change it as you like. Relative paths start from the folder in which you run trainwright.
+# Written by `trainwright new`; change it as you like. Relative paths start from the folder in which trainwright runs.
 #     trainwright check --data $file
 #     trainwright train $file
 #     trainwright predict $file work_dirs/$stem/$best.pth PICTURES
@@ -66,7 +66,7 @@ _FINE_TUNING = """\
 optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=$rate, weight_decay=1e-2),
     # Layers of the new task learn ten times as fast as the pretrained ones.
-    paramwise_cfg=dict(custom_keys={$layers}),
+    paramwise_cfg=dict(custom_keys={$layers}, needs_pretrained=True),
     clip_grad=dict(max_norm=10),
 )
 param_scheduler = dict(type="CosineAnnealingLR", by_epoch=True, eta_min=0, convert_to_iter_based=True)"""
@@ -98,7 +98,7 @@ def write_config(task: str, found: Found, images: ImageSummary, weights: Weights
     datasets = {
         split: _text({**shared, **found.split_args[split], "pipeline": _Name(f"{name}_pipeline"), **mode}, 1)
         for split, name, mode in (
-            ("train", "train", parts.pop("train_mode", {})), ("val", "test", {"test_mode": True}),
+            ("train", "train", {}), ("val", "test", {"test_mode": True}),
             ("test", "test", {"test_mode": True}),
         )
         if split in found.split_args
@@ -168,7 +168,7 @@ def _classification(task: str, found: Found, images: ImageSummary, weights: Weig
         "batch_size": 16, "val_batch_size": 32, "passes": 4000 if weights else 9000,
         "evaluator": 'dict(type="AveragePrecision")' if multilabel else 'dict(type="Accuracy")',
         "metric": "multi-label/mAP" if multilabel else "accuracy/top1", "rate": "1e-4" if weights else "2e-3",
-        "new_layers": ["backbone.fc", "backbone.classifier"] if weights and "mobilenet" in weights.name else ["backbone.fc"],
+        "new_layers": ["backbone.classifier" if weights and "mobilenet" in weights.name else "backbone.fc"],
     }  # fmt: skip
 
 
@@ -202,7 +202,6 @@ def _detection(task: str, found: Found, images: ImageSummary, weights: Weights |
         "evaluator": f'dict(type="CocoMetric", metric={["segm", "bbox"] if masks else "bbox"!r})'.replace("'", '"'),
         "metric": f"coco/{'segm' if masks else 'bbox'}_mAP_50", "rate": "5e-5" if weights else "3e-3",
         "new_layers": [heads.get(weights.name[:2], "network.head")] if weights else [],
-        "train_mode": {"filter_cfg": {"filter_empty_gt": False}},
     }  # fmt: skip
 
 
@@ -217,7 +216,8 @@ def _small_detector(masks: bool, number: int, found: Found, images: ImageSummary
     strides = "4, 8 and 16" if masks else "8 and 16"
     extra = ""
     if masks:
-        scaled = [float(np.percentile(sides, share)) * side / short for share in (20, 50, 85)]
+        shares = ((20, 0.7), (50, 1), (85, 1.4))
+        scaled = [float(np.percentile(sides, share)) * factor * side / short for share, factor in shares]
         anchors = ", ".join(f"[{max(8, round(size))}]" for size in scaled)
         extra = f"""
         anchor_sizes=[{anchors}],  # sizes of small, medium and large objects in the resized image
@@ -237,7 +237,9 @@ def _small_detector(masks: bool, number: int, found: Found, images: ImageSummary
         backbone=dict(
             type="FeaturePyramid",
             # Strides {strides}. For more data: width_mult=1.0 and out_channels=256.
-            body=dict(type="TorchvisionFeatures", name="mobilenet_v2", width_mult=0.5, layers={_text(levels)}),
+            body=dict(
+                type="TorchvisionFeatures", name="mobilenet_v2", width_mult=0.5, layers={_text(levels)}
+            ),
             out_channels=64,
         ),
         min_size={side},  # images are resized to this shorter side; larger finds smaller objects, but is slower
@@ -326,7 +328,7 @@ def _segmentation(task: str, found: Found, images: ImageSummary, weights: Weight
     largest = 520 if weights else 256
     side = images.short_side
     resize = ""
-    if side > largest or (len({size for size in images.sizes}) > 1 and side > 64):
+    if side > largest or (len(set(images.sizes)) > 1 and side > 64):
         side = min(side, largest)
         resize = f'    dict(type="Resize", size={side}),  # the shorter side\n'
     crop = min(side, 320 if weights else 128) // 16 * 16 or 16
@@ -396,7 +398,8 @@ def _load(images: ImageSummary, gray: bool) -> str:
         arguments += ', color_type="grayscale"'
     if images.deep is not None:
         low, high = images.deep
-        return f"    # Values of more than 8 bits, of which this range becomes 0 to 255.\n    dict({arguments}, value_range=({low:g}, {high:g})),"
+        comment = "    # Values of more than 8 bits, of which this range becomes 0 to 255."
+        return f"{comment}\n    dict({arguments}, value_range=({low:g}, {high:g})),"
     return f"    dict({arguments}),"
 
 

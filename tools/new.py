@@ -43,6 +43,7 @@ def new(task: str | None, data: str, output: str, weights: str | None, force: bo
         raise DataError(f"there is no folder or file {data!r}")
     found, others = _choose(find_formats(place), task, place)
     chosen = task or found.tasks[0]
+    best = choose_weights(chosen, weights)
     print(f"{data}: {found.format}, for {chosen.replace('_', ' ')}")
     for other in dict.fromkeys(one for one in (*found.tasks, *others) if one != chosen):
         print(f"  also possible: trainwright new {other} {data}")
@@ -52,7 +53,6 @@ def new(task: str | None, data: str, output: str, weights: str | None, force: bo
     _set_splits(found, images, lists, force)
     problems += _class_problems(found)
     _report(found, images, had, lists, problems)
-    best = choose_weights(chosen, weights)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(write_config(chosen, found, images, best, out.as_posix()), encoding="utf-8")
     _say_what_was_written(out, chosen, best, data)

@@ -238,7 +238,10 @@ def _small_detector(masks: bool, number: int, found: Found, images: ImageSummary
             type="FeaturePyramid",
             # Strides {strides}. For more data: width_mult=1.0 and out_channels=256.
             body=dict(
-                type="TorchvisionFeatures", name="mobilenet_v2", width_mult=0.5, layers={_text(levels)}
+                type="TorchvisionFeatures",
+                name="mobilenet_v2",
+                width_mult=0.5,
+                layers={_text(levels)},
             ),
             out_channels=64,
         ),

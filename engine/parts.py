@@ -219,7 +219,13 @@ DATALOADER_KEYS = {
 
 RUNNER_ARGUMENT_KEYS = {
     "env_cfg": {
-        "cudnn_benchmark": Key(bool, False, "Let cuDNN choose the fastest algorithms."),
+        "cudnn_benchmark": Key(
+            bool | None, None, "Let cuDNN choose the fastest algorithms; None: if all images have one size."
+        ),
+        "tf32": Key(bool, True, "Round the factors of float32 products to TF32 on CUDA devices that support it."),
+        "channels_last": Key(
+            bool | None, None, "Store the weights of 2-d convolutions channels-last; None: on accelerators, except MPS."
+        ),
         "mp_cfg": Key(Mapping, None, "Multiprocessing settings: `mp_start_method` and `opencv_num_threads`."),
         "dist_cfg": Key(Mapping, None, "Arguments of `init_dist`."),
         "resource_limit": Key(int, 4096, "The minimum limit on open files per process."),

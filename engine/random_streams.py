@@ -10,7 +10,7 @@ as during validation or with another number of workers, do not affect a training
 import os
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -69,8 +69,11 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
 @contextmanager
 def preserve_generators() -> Iterator[None]:
     """Restore the states of all generators on exit."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    with preserve_python_rng(), torch.random.fork_rng(devices):
+    with preserve_python_rng(), torch.random.fork_rng([]), ExitStack() as stack:
+        for module in (torch.cuda, torch.xpu):
+            if module.is_initialized():
+                name = module.__name__.removeprefix("torch.")
+                stack.enter_context(torch.random.fork_rng(range(module.device_count()), device_type=name))
         yield
 
 
@@ -86,10 +89,12 @@ class StepSeeder:
     def __init__(self, seed: int, rank: int, device: torch.device) -> None:
         self._seed, self._rank = seed, rank
         self._training, self._evaluation = mix(mix(seed, rank, 0)), mix(mix(seed, rank, 1))
-        self._generators = [torch.default_generator]
-        if device.type == "cuda":
-            index = device.index if device.index is not None else torch.cuda.current_device()
-            self._generators.append(torch.cuda.default_generators[index])
+        self._generators: list[Any] = [torch.default_generator]
+        if device.type != "cpu":
+            index = torch.empty(0, device=device).get_device()  # allocating initializes the device
+            module = torch.get_device_module(device)
+            has_generators = hasattr(module, "default_generators")  # MPS has only functions of its module
+            self._generators.append(module.default_generators[index] if has_generators else module)
         self._training_streams: dict[str, Any] | None = None
         self.resume_from: dict[str, Any] | None = None
         """States of ``random`` and ``numpy.random`` for the first training step, if they are known."""

@@ -1,6 +1,7 @@
 from trainwright.engine.run.hook import Hook as Hook
 
 from .checkpoint import CheckpointHook as CheckpointHook
+from .cudnn_benchmark import CudnnBenchmarkHook as CudnnBenchmarkHook
 from .decision_boundary import DecisionBoundaryHook as DecisionBoundaryHook
 from .device_monitor import DeviceMonitorHook as DeviceMonitorHook
 from .early_stopping import EarlyStoppingHook as EarlyStoppingHook

@@ -7,6 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from trainwright.engine.accelerator import has_own_memory, overlapping_copies
 from trainwright.engine.registry import MODELS
 from trainwright.engine.structures.elements import BaseDataElement
 
@@ -18,13 +19,15 @@ class BaseDataPreprocessor(nn.Module):
     """Move a batch to the device of the model.
 
     Args:
-        non_blocking: overlap the copy with computation; requires pinned memory.
+        non_blocking: copy the batch during the computation of the previous step; pinned memory makes this faster. On by
+            default for accelerators with their own memory.
     """
 
-    def __init__(self, non_blocking: bool = False) -> None:
+    def __init__(self, non_blocking: bool | None = None) -> None:
         super().__init__()
         self._non_blocking = non_blocking
         self._device = torch.device("cpu")
+        self._overlaps = False
 
     @property
     def device(self) -> torch.device:
@@ -33,22 +36,31 @@ class BaseDataPreprocessor(nn.Module):
 
     def cast_data(self, data: Any) -> Any:
         """Move all tensors and data elements in nested containers to the device."""
+        if not self._overlaps:
+            return self._cast(data, self._move)
+        with overlapping_copies(self._device) as copy:
+            return self._cast(data, copy)
+
+    def _move(self, data: Tensor | BaseDataElement) -> Any:
+        return data.to(self._device, non_blocking=bool(self._non_blocking))
+
+    def _cast(self, data: Any, move: Callable[[Any], Any]) -> Any:
         if isinstance(data, Tensor) and data.device == self._device:
             return data  # cheaper than a no-op `to`
         if isinstance(data, _MOVABLE):
-            return data.to(self._device, non_blocking=self._non_blocking)
+            return move(data)
         if type(data) is list:
             device = self._device
             return [
-                value if isinstance(value, Tensor) and value.device == device else self.cast_data(value)
+                value if isinstance(value, Tensor) and value.device == device else self._cast(value, move)
                 for value in data
             ]
         if isinstance(data, Mapping):
-            return {key: self.cast_data(value) for key, value in data.items()}
+            return {key: self._cast(value, move) for key, value in data.items()}
         if isinstance(data, tuple) and hasattr(data, "_fields"):
-            return type(data)(*(self.cast_data(value) for value in data))
+            return type(data)(*(self._cast(value, move) for value in data))
         if isinstance(data, Sequence) and not isinstance(data, str | bytes):
-            return type(data)(self.cast_data(value) for value in data)  # type: ignore[call-arg]
+            return type(data)(self._cast(value, move) for value in data)  # type: ignore[call-arg]
         return data
 
     def forward(self, data: Any, training: bool = False) -> Any:
@@ -76,6 +88,7 @@ class BaseDataPreprocessor(nn.Module):
         # Every method that moves this module or an enclosing one calls _apply.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._device = fn(torch.empty(0, device=self._device)).device
+        self._overlaps = self._non_blocking is not False and has_own_memory(self._device)
         return self
 
 
@@ -93,7 +106,7 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
         pad_value: value of the padding, after normalization.
         bgr_to_rgb: convert BGR images to RGB.
         rgb_to_bgr: convert RGB images to BGR.
-        non_blocking: overlap the copy with computation; requires pinned memory.
+        non_blocking: see :class:`BaseDataPreprocessor`.
 
     Raises:
         ValueError: only one of ``mean`` and ``std`` is given, either does not have 1 or 3 values, or both
@@ -111,7 +124,7 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
         pad_value: float = 0,
         bgr_to_rgb: bool = False,
         rgb_to_bgr: bool = False,
-        non_blocking: bool = False,
+        non_blocking: bool | None = None,
     ) -> None:
         super().__init__(non_blocking)
         if bgr_to_rgb and rgb_to_bgr:
@@ -141,8 +154,9 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
     def batch_images(self, images: Any) -> Tensor:
         """Return one normalized and padded float tensor of shape (N, C, H, W) on the device."""
         if isinstance(images, list | tuple) and images and all(isinstance(image, Tensor) for image in images):
+            images = self.cast_data(images)
             if any(image.shape != images[0].shape or image.dtype != images[0].dtype for image in images):
-                images = [self._normalize(self.cast_data(image)) for image in images]
+                images = [self._normalize(image) for image in images]
                 return stack_batch(images, self.pad_size_divisor, self.pad_value)
             images = torch.stack(tuple(images))
         if not isinstance(images, Tensor):

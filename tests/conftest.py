@@ -1,11 +1,23 @@
 """Fixtures and settings shared by all tests."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option for the device of tests/gpu."""
+    parser.addoption("--device", help="device of the tests marked gpu (default: the accelerator); cpu tries them out")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide CUDA devices from all other tests, and from the processes that they start."""
+    if "gpu" not in config.getoption("markexpr").replace("not gpu", ""):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture

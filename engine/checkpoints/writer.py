@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from trainwright.engine.accelerator import has_own_memory
 from trainwright.engine.checkpoints import contents
 from trainwright.engine.checkpoints.disk_space import bytes_of, check_space
 from trainwright.engine.checkpoints.files import link_checkpoint, save_checkpoint, write_last_checkpoint
@@ -143,8 +144,8 @@ def _write_files(
 class HostCopier:
     """A copier of tensors to host memory that reuses its buffers: allocating new ones takes ten times as long.
 
-    Copies of tensors that share memory (tied weights, views) share memory too, so the file does not grow. CUDA memory
-    is copied to pinned memory.
+    Copies of tensors that share memory (tied weights, views) share memory too, so the file does not grow. The memory of
+    an accelerator is copied to pinned memory.
     """
 
     def __init__(self) -> None:
@@ -171,7 +172,7 @@ class HostCopier:
         size = storage.nbytes()
         if index < len(self._buffers) and self._buffers[index].nbytes() == size:
             return self._buffers[index]
-        pinned = storage.device.type == "cuda"
+        pinned = has_own_memory(storage.device)
         del self._buffers[index:]
         self._buffers.append(torch.empty(size, dtype=torch.uint8, pin_memory=pinned).untyped_storage())
         return self._buffers[index]

@@ -15,7 +15,7 @@ from trainwright.engine.data import traits
 from trainwright.engine.data.faults import BadSamples, CollateWithReports
 from trainwright.engine.data.seeded import DatasetProxy, PositionedSampler, SeededDataset
 from trainwright.engine.data.streams import SeededStream, StreamLoader
-from trainwright.engine.data.workers import Restarts, batches_from_workers
+from trainwright.engine.data.workers import Restarts, batches_from_workers, clear_errors
 from trainwright.engine.distributed import get_world_size
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.parts import BATCH_SAMPLER, COLLATE_FN, DATALOADER_KEYS, DATASET, SAMPLER, WORKER_INIT_FN
@@ -103,7 +103,9 @@ class PositionedLoader(DataLoader[Any]):
                 self._iterator = None  # the one of dead persistent workers
                 self.order.set_epoch(epoch)
                 self.order.start = first + done * (self.batch_size or 1)
-            return batches_from_workers(DataLoader.__iter__(self))
+            with clear_errors(self._iterator):  # persistent workers may have died since the last pass
+                batches = DataLoader.__iter__(self)
+            return batches_from_workers(batches)
 
         return self._restarts.iterate(start)
 
@@ -114,7 +116,13 @@ class PositionedLoader(DataLoader[Any]):
 
 
 def build_dataloader(
-    cfg: Any, *, seed: int, path: str = "dataloader", training: bool = False, rank_seed: int = 0
+    cfg: Any,
+    *,
+    seed: int,
+    path: str = "dataloader",
+    training: bool = False,
+    rank_seed: int = 0,
+    pin_memory: bool = False,
 ) -> DataLoader[Any]:
     """Build a data loader from a config.
 
@@ -127,6 +135,8 @@ def build_dataloader(
         path: dotted path of ``cfg``, for messages.
         training: whether the default sampler shuffles.
         rank_seed: offset of this rank, added to the seed of its samples and samplers.
+        pin_memory: the default of ``pin_memory`` for loaders with workers. Without workers, there is no thread that
+            could copy batches to pinned memory in the background.
 
     Raises:
         ConfigError: ``dataset`` is missing, or settings contradict each other.
@@ -154,6 +164,8 @@ def build_dataloader(
             origin = origin_of(cfg, "persistent_workers")
             raise ConfigError(f"{path}.persistent_workers", "there are no workers to keep", "set num_workers", origin)
         options.pop("prefetch_factor", None)
+    else:
+        options.setdefault("pin_memory", pin_memory)
     if isinstance(dataset, IterableDataset):
         return _build_stream_loader(cfg, options, dataset, seed + rank_seed, path)
     if options["sampler"] is None:

@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -47,8 +48,9 @@ class Restarts:
         """
         done, restart = 0, False
         while True:
-            batches = start(done, restart)
+            batches: Iterator[Any] | None = None
             try:
+                batches = start(done, restart)
                 for batch in batches:
                     done += 1
                     yield batch
@@ -98,11 +100,22 @@ def stop_workers(dataloader: Any) -> None:
 
 
 def _with_clear_errors(batches: Any) -> Iterator[Any]:
-    try:
+    with clear_errors(batches):
         yield from batches
+
+
+@contextmanager
+def clear_errors(batches: Any) -> Iterator[None]:
+    """Raise a :class:`WorkerDied` in place of an error that follows from the death of a worker.
+
+    Args:
+        batches: PyTorch's iterator with workers; None if they are not started yet.
+    """
+    try:
+        yield
     except Exception as error:
         text = str(error)
-        if _RAISED_BY_WORKER.search(text):
+        if batches is None or _RAISED_BY_WORKER.search(text):
             raise
         # If a worker dies after announcing a batch, receiving the batch fails, possibly before the process has ended.
         if not (_DEAD_WORKER.search(text) or wait([worker.sentinel for worker in batches._workers], timeout=1)):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from trainwright.engine.errors import CheckpointError
@@ -78,6 +79,17 @@ def fit_layout(
         state = _regroup(state, saved_position, own_sizes, own_position)
     groups = [fit_settings(saved, own, optimizer.defaults) for saved, own in zip(state["param_groups"], own_groups)]
     return {**state, "param_groups": groups}
+
+
+def fit_strides(optimizer: Optimizer) -> None:
+    """Give the tensors of a loaded state the memory format of their parameters, such as channels-last.
+
+    Fused steps go through the memory of parameters, gradients and states in parallel.
+    """
+    for param, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == param.shape and value.stride() != param.stride():
+                state[name] = torch.empty_like(param, dtype=value.dtype).copy_(value)
 
 
 def in_own_order(

@@ -18,6 +18,7 @@ from trainwright.engine.optim.state_layout import (
     changed_implementation,
     fit_layout,
     fit_settings,
+    fit_strides,
     in_own_order,
     kept_settings,
     positions,
@@ -297,6 +298,7 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
             base_param_settings = {key: value for key, value in state["param_groups"][0].items() if key != "params"}
         configured = [dict(group) for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(fit_layout(state, saved_order, self.optimizer, self.param_order))
+        fit_strides(self.optimizer)
         if changed := changed_implementation(state["param_groups"][0], configured[0]):
             get_logger().info("optimizer: implementation changed (%s), results may differ in the last bits", changed)
         for line in kept_settings(self.optimizer.param_groups, configured):
@@ -348,7 +350,7 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
             param = params[own_index[saved_position[index]]] if index < len(params) else None
             if param is None or param.shape != grad.shape:
                 raise CheckpointError("the accumulated gradients in this checkpoint belong to other parameters")
-            param.grad = grad.to(param.device, copy=True).mul_(factor)
+            param.grad = torch.empty_like(param).copy_(grad).mul_(factor)
         self._window.load_state_dict(accumulation)
         self._window_is_restored = True
 

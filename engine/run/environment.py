@@ -21,10 +21,10 @@ from trainwright.engine.parts import unknown_settings
 
 
 def setup_environment(env_cfg: Mapping[str, Any], launcher: str) -> None:
-    """Apply ``env_cfg`` and initialize the process group.
+    """Apply ``env_cfg`` and initialize the process group. :class:`DeviceSettings` applies what concerns the device.
 
     Args:
-        env_cfg: ``cudnn_benchmark`` (bool); ``mp_cfg`` with ``mp_start_method`` (fork, spawn, forkserver) and
+        env_cfg: ``mp_cfg`` with ``mp_start_method`` (fork, spawn, forkserver) and
             ``opencv_num_threads``; ``dist_cfg`` with the arguments of ``init_dist``; ``resource_limit``, the
             minimum limit of open files.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
@@ -34,8 +34,6 @@ def setup_environment(env_cfg: Mapping[str, Any], launcher: str) -> None:
     """
     for mistake in unknown_settings("env_cfg", env_cfg):
         raise mistake
-    if env_cfg.get("cudnn_benchmark"):
-        torch.backends.cudnn.benchmark = True
     mp_cfg = env_cfg.get("mp_cfg") or {}
     if "opencv_num_threads" in mp_cfg:
         os.environ["OPENCV_FOR_THREADS_NUM"] = str(mp_cfg["opencv_num_threads"])

@@ -11,7 +11,13 @@ from torch import nn
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.parts import MODEL, MODEL_WRAPPER, setting
 from trainwright.engine.records.logger import get_logger
-from trainwright.engine.run.model_surgery import convert_sync_batchnorm, is_model_wrapper, revert_sync_batchnorm
+from trainwright.engine.run.model_surgery import (
+    contiguous_weights,
+    convert_sync_batchnorm,
+    is_model_wrapper,
+    revert_sync_batchnorm,
+    to_channels_last,
+)
 
 _LONE_SAMPLE = "set drop_last=True to drop an incomplete last batch, or change batch_size (at least 2)"
 _PENDING = "_load_pretrained"
@@ -48,7 +54,9 @@ def _build(model: Any, data_preprocessor: Any) -> nn.Module:
     return MODEL.build({"type": "ModuleWrapper", "module": model}, **runtime)  # type: ignore[no-any-return]
 
 
-def place_model(model: nn.Module, cfg: Mapping[str, Any], device: torch.device, distributed: bool) -> nn.Module:
+def place_model(
+    model: nn.Module, cfg: Mapping[str, Any], device: torch.device, distributed: bool, channels_last: bool = False
+) -> nn.Module:
     """Move a model to its device and, in distributed training, wrap it.
 
     Args:
@@ -56,14 +64,18 @@ def place_model(model: nn.Module, cfg: Mapping[str, Any], device: torch.device, 
         cfg: config keys ``sync_bn``, ``model_wrapper_cfg``, ``find_unused_parameters``.
         device: the device to train on.
         distributed: whether several processes train together.
+        channels_last: store the weights of 2-d convolutions channels-last.
     """
+    model = model.to(device)
+    if channels_last:
+        to_channels_last(model)
     if not distributed:
-        return revert_sync_batchnorm(model).to(device)
+        return revert_sync_batchnorm(model)
     if setting(cfg, "sync_bn"):
         model = convert_sync_batchnorm(model)
     device_ids: dict[str, Any] = {"device_ids": [device.index]} if device.type == "cuda" else {}
     return MODEL_WRAPPER.build(  # type: ignore[no-any-return]
-        setting(cfg, "model_wrapper_cfg"), module=model.to(device),
+        setting(cfg, "model_wrapper_cfg"), module=model,
         find_unused_parameters=setting(cfg, "find_unused_parameters"), **device_ids,
     )  # fmt: skip
 
@@ -153,7 +165,8 @@ def initialize_model(model: nn.Module, missing: Collection[str] | None = None) -
         if hasattr(model, "init_weights") and needs_weights(model):
             _log_init_cfgs(modules)
             before = set(model.parameters())
-            model.init_weights()  # type: ignore[operator]
+            with contiguous_weights(model):
+                model.init_weights()  # type: ignore[operator]
             if new := [name for name, parameter in model.named_parameters() if parameter not in before]:
                 raise ValueError(
                     f"init_weights of {type(model).__name__} created the parameters {', '.join(new)}, which no "

@@ -11,6 +11,7 @@ from torch import nn
 
 from trainwright.engine import distributed
 from trainwright.engine import registry as registries
+from trainwright.engine.accelerator import has_own_memory
 from trainwright.engine.checkpoints import files as checkpoints
 from trainwright.engine.checkpoints.start import StartingPoint
 from trainwright.engine.checkpoints.writer import CheckpointWriter
@@ -28,6 +29,7 @@ from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import RUNNERS
 from trainwright.engine.run import resume, stop
 from trainwright.engine.run.assembly import build_loop, build_optimization, trains_by_epoch
+from trainwright.engine.run.device_settings import DeviceSettings
 from trainwright.engine.run.environment import collect_env, setup_environment
 from trainwright.engine.run.eval_loops import TestLoop, ValLoop
 from trainwright.engine.run.hook import Hook
@@ -83,7 +85,7 @@ class Runner:
         resume: ``"auto"`` to resume from the newest checkpoint in ``work_dir``, if there is one; True for the same, but
             with ``load_from`` if there is none; or the path of a checkpoint to resume from.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
-        env_cfg: settings of the process and its process group.
+        env_cfg: settings of the process, its process group and its device.
         log_processor: formats log lines.
         log_level: the level of the log.
         visualizer: writes scalars, images and the config to its backends.
@@ -161,6 +163,7 @@ class Runner:
         setup_environment(env_cfg or {}, launcher)
         self.rank, self.world_size = distributed.get_dist_info()
         self.device = distributed.get_device(device or None)
+        self._device_settings = DeviceSettings(env_cfg or {}, self.device)
         self.randomness: dict[str, Any] = dict(randomness or {})
         self.set_randomness(**self.randomness)
 
@@ -182,6 +185,8 @@ class Runner:
             )  # fmt: skip
         self.logger.info("Environment:\n%s", "\n".join(f"  {key}: {value}" for key, value in collect_env().items()))
         self.logger.info("Seed: %d, device: %s, work_dir: %s", self.seed, self.device, self.work_dir)
+        if self.device.type != "cpu":
+            self.logger.info("Device settings (env_cfg): %s", self._device_settings.describe())
         if isinstance(model, nn.Module) and not (load_from or resume):
             self.logger.info(
                 "The model was passed as an object: its initial weights were drawn before the run was seeded, so they "
@@ -189,10 +194,13 @@ class Runner:
             )
         with self._as_current():
             built = build_model(model, data_preprocessor, weights_follow=bool(load_from or resume))
-            self.model: Any = place_model(built, self.cfg, self.device, self.distributed)
+            channels_last = self._device_settings.channels_last
+            self.model: Any = place_model(built, self.cfg, self.device, self.distributed, channels_last)
             self._hooks = HookList()
             for path, hook in configured_hooks(default_hooks or {}, custom_hooks or ()):
                 self.register_hook(hook, path=path)
+        if self._device_settings.watches_sizes:
+            self.register_hook({"type": "CudnnBenchmarkHook"})
         self.logger.debug("Hooks at each point, in order:\n%s", self._hooks.table())
         if self.cfg and distributed.is_main_process():
             self._folder.dump(self.cfg)
@@ -404,8 +412,10 @@ class Runner:
 
     def build_dataloader(self, dataloader: Any, mode: str = "train") -> Any:
         """Build a data loader with per-sample seeds; see :func:`trainwright.engine.build_dataloader`."""
-        path, training = f"{mode}_dataloader", mode == "train"
-        return build_dataloader(dataloader, seed=self.seed, rank_seed=self.rank_seed, path=path, training=training)
+        return build_dataloader(
+            dataloader, seed=self.seed, rank_seed=self.rank_seed, path=f"{mode}_dataloader", training=mode == "train",
+            pin_memory=has_own_memory(self.device),
+        )  # fmt: skip
 
     def build_evaluator(self, evaluator: Any, path: str = "evaluator") -> Evaluator:
         """Build an evaluator from one or more metrics, or from its config."""
@@ -484,7 +494,8 @@ class Runner:
             self.state.stop_reason, self.state.complete, self.state.stop_signal = None, False, 0
             if "train" in self._loops:
                 self.train_loop.stop_training = False
-        with self._as_current(), active_run(), deterministic_algorithms(self._deterministic):
+        settings, deterministic = self._device_settings.active(), deterministic_algorithms(self._deterministic)
+        with self._as_current(), active_run(), settings, deterministic:
             outer, self._active = self._active, True
             try:
                 yield
@@ -494,6 +505,8 @@ class Runner:
                     self.call_hook("after_run")
                 if "more than 1 value per channel when training" in str(error):
                     raise lone_sample_error() from error
+                if "view size is not compatible" in str(error) and self._device_settings.channels_last:
+                    error.add_note("the network is channels-last: use reshape, or set env_cfg.channels_last=False")
                 raise
             finally:
                 self._active = outer

@@ -210,7 +210,11 @@ class BaseDataElement:
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Return a new element in which ``to`` is called on all data that has this method."""
-        return self._converted(lambda value: value.to(*args, **kwargs) if hasattr(value, "to") else value)
+        return self.with_data(lambda value: value.to(*args, **kwargs) if hasattr(value, "to") else value)
+
+    def pin_memory(self) -> Self:
+        """Return a new element with its tensors in pinned memory, from which copies to an accelerator can overlap."""
+        return self._with_each("pin_memory", Tensor, lambda tensor: tensor.pin_memory())
 
     def cpu(self) -> Self:
         """Return a new element with its tensors on the CPU."""
@@ -242,7 +246,8 @@ class BaseDataElement:
         body = f"\n\n    META INFORMATION{_indented(self.metainfo)}\n\n    DATA FIELDS{_indented(dict(self.items()))}"
         return f"<{type(self).__name__}({body}\n) at {hex(id(self))}>"
 
-    def _converted(self, convert: Callable[[Any], Any]) -> Self:
+    def with_data(self, convert: Callable[[Any], Any]) -> Self:
+        """Return a new element with ``convert`` applied to all data."""
         converted = self.new()
         for name, value in self.items():
             new_value = convert(value)
@@ -258,7 +263,7 @@ class BaseDataElement:
                 return getattr(value, method)()
             return convert(value) if isinstance(value, kind) else value
 
-        return self._converted(convert_value)
+        return self.with_data(convert_value)
 
 
 def _is_property(cls: type, name: str) -> bool:

@@ -26,7 +26,7 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
         num_classes: number of classes, for the batch augmentations.
         batch_augments: config of a batch augmentation, such as ``dict(type='Mixup', alpha=0.2)``, or a list of them,
             one of which is drawn for each batch. The labels become probabilities of shape (N, C).
-        non_blocking: overlap the copy with computation; requires pinned memory.
+        non_blocking: see :class:`BaseDataPreprocessor`.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
         to_rgb: bool = False,
         num_classes: int | None = None,
         batch_augments: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
-        non_blocking: bool = False,
+        non_blocking: bool | None = None,
     ) -> None:
         super().__init__(mean, std, pad_size_divisor, pad_value, to_rgb, non_blocking=non_blocking)
         self.num_classes = num_classes

@@ -18,7 +18,7 @@ class DetDataPreprocessor(BaseDataPreprocessor):
     to floats in [0, 1] on the device; float images must already be in this range.
 
     Args:
-        non_blocking: overlap the copy with computation; requires pinned memory.
+        non_blocking: see :class:`BaseDataPreprocessor`.
     """
 
     def forward(self, data: Any, training: bool = False) -> Any:

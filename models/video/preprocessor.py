@@ -24,7 +24,7 @@ class ActionDataPreprocessor(BaseDataPreprocessor):
         num_classes: number of classes, for the batch augmentations.
         batch_augments: config of a batch augmentation for training, such as ``dict(type='Mixup', alpha=0.8)``, or a
             list of them, one of which is drawn for each batch. Requires one clip per video.
-        non_blocking: overlap the copy with computation; requires pinned memory.
+        non_blocking: see :class:`BaseDataPreprocessor`.
 
     Raises:
         ValueError: only one of ``mean`` and ``std`` is given, or either does not have 1 or 3 values.
@@ -39,7 +39,7 @@ class ActionDataPreprocessor(BaseDataPreprocessor):
         std: Sequence[float] | None = None,
         num_classes: int | None = None,
         batch_augments: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
-        non_blocking: bool = False,
+        non_blocking: bool | None = None,
     ) -> None:
         super().__init__(non_blocking)
         self._enable_normalize = register_mean_and_std(self, mean, std, (-1, 1, 1, 1))
@@ -79,7 +79,7 @@ class ActionDataPreprocessor(BaseDataPreprocessor):
             shapes = {tuple(clips.shape) for clips in inputs}
             if len(shapes) > 1:
                 raise ValueError(f"clips of different shapes {sorted(shapes)} cannot be batched: crop them to one size")
-            inputs = torch.stack(tuple(inputs))
+            inputs = torch.stack(tuple(self.cast_data(inputs)))
         if not isinstance(inputs, Tensor) or inputs.dim() != 6:
             shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
             raise ValueError(

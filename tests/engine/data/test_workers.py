@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from fake_accelerator import pretend_accelerator
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from trainwright.engine.data.loader import build_dataloader, iterate
-from trainwright.engine.data.workers import WorkerDied, batches_from_workers
+from trainwright.engine.data.workers import WorkerDied, batches_from_workers, stop_workers
 
 
 class Samples(Dataset[Any]):
@@ -85,6 +87,47 @@ def test_a_worker_dies_with_a_lock() -> None:
         exhaust(batches)
     with time_limit():
         raw._shutdown_workers()
+
+
+@pytest.mark.parametrize("moment", ["between batches", "while it sends"])
+def test_a_worker_dies_whose_batches_are_pinned(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    pretend_accelerator(monkeypatch)
+    pinning, go_on = threading.Event(), threading.Event()
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinning.set()
+        go_on.wait()
+        return tensor.clone()
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)  # the thread that pins may end with an error
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.5,))  # 5 s in PyTorch
+    raw: Any = iter(DataLoader(Samples(lambda index: [torch.ones(1), bytes(1 << 20)]), num_workers=2, pin_memory=True))
+    batches = batches_from_workers(raw)
+    if moment == "between batches":
+        go_on.set()
+        next(batches)
+    else:  # the thread is busy, so the other worker has to wait in the middle of its batch
+        pinning.wait()
+        time.sleep(0.3)
+    for worker in raw._workers:
+        os.kill(worker.pid, signal.SIGKILL)
+    time.sleep(0.3)
+    go_on.set()
+    with time_limit(), pytest.raises(WorkerDied):
+        exhaust(batches)
+    with time_limit():
+        raw._shutdown_workers()
+
+
+def test_persistent_workers_that_die_between_passes_are_replaced() -> None:
+    config = dict(dataset=Samples(torch.ones), num_workers=2, persistent_workers=True, batch_size=16, collate_fn=len)
+    loader = build_dataloader(config, seed=0)
+    assert list(iterate(loader)) == [16] * 4
+    os.kill(loader._iterator._workers[0].pid, signal.SIGKILL)  # type: ignore[union-attr]
+    with time_limit():
+        assert list(iterate(loader)) == [16] * 4
+    stop_workers(loader)
 
 
 def test_an_error_of_a_sample_is_not_taken_for_a_death() -> None:

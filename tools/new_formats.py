@@ -316,7 +316,9 @@ def _masks(place: Path) -> Found | None:
     if not pairs:
         return None
     splits: dict[str, list[Sample]] = {}
-    left_out, values, colors, problems = [], Counter[int](), Counter[tuple[int, ...]](), []
+    left_out: list[str] = []
+    problems: list[str] = []
+    values, colors = Counter[int](), Counter[tuple[int, ...]]()
     suffixes: set[str] = set()
     for split, (images, masks) in pairs.items():
         mask_of = {str(Path(path).relative_to(masks).with_suffix("")): Path(path) for path in find_files(masks)}
@@ -331,8 +333,8 @@ def _masks(place: Path) -> Found | None:
             suffixes.add(ending + mask_of[stem + ending].suffix)
             splits[split].append(Sample(Path(path).as_posix(), (), Path(path).relative_to(images).as_posix()))
         for sample in splits[split][:: max(1, len(splits[split]) // _MASKS_READ)]:
-            stem = Path(sample.entry).with_suffix("")
-            mask = next(mask_of[f"{stem}{end}"] for end in endings if f"{stem}{end}" in mask_of)
+            name = str(Path(sample.entry).with_suffix(""))
+            mask = next(mask_of[name + end] for end in endings if name + end in mask_of)
             _read_mask(mask, values, colors, problems)
     if not any(splits.values()):
         return None

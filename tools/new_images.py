@@ -73,9 +73,9 @@ def summarize_images(paths: Sequence[str]) -> ImageSummary:
     sums = []
     for index, path in enumerate(chosen):
         try:
-            with Image.open(path) as picture:
-                picture.load()
-                picture = ImageOps.exif_transpose(picture)
+            with Image.open(path) as opened:
+                opened.load()
+                picture = ImageOps.exif_transpose(opened)
                 summary.sizes.append((picture.height, picture.width))
                 summary.modes[picture.mode] += 1
                 pixels = _pixels(picture) if index % measured_step == 0 or picture.mode[0] in "IF" else None

@@ -70,8 +70,8 @@ def _yolo(place: Path) -> Found | None:
     file = descriptions[0]
     description = yolo.read_description(str(file))
     contents = {split: yolo.read_yolo(str(file), split)[0] for split in description.splits}
-    if not contents:
-        raise DataError(f"{file}: has none of the keys train, val and test, which name the images")
+    if not contents:  # some tools write only the names
+        contents = {"all": yolo.read_yolo(str(file), ".", str(file.parent))[0]}
     pose = description.num_keypoints > 0
     found = _from_contents(
         "YOLO", contents, [description.classes[key] for key in sorted(description.classes)], pose, _sample_of_image

@@ -21,6 +21,9 @@ from .collate import worker_init_fn as worker_init_fn
 from .detection.dataset import BaseDetDataset as BaseDetDataset
 from .detection.dataset import CocoDataset as CocoDataset
 from .detection.dataset import VOCDataset as VOCDataset
+from .detection.mixing import CopyPaste as CopyPaste
+from .detection.mixing import MixUp as MixUp
+from .detection.mixing import Mosaic as Mosaic
 from .detection.text_files import LabelMeDataset as LabelMeDataset
 from .detection.text_files import YOLODataset as YOLODataset
 from .detection.transforms import LoadAnnotations as LoadAnnotations
@@ -48,13 +51,13 @@ from .synthetic.shapes import Shapes as Shapes
 from .synthetic.topdown_shapes import TopdownShapes as TopdownShapes
 from .synthetic.toy import XOR as XOR
 from .synthetic.toy import TwoClouds as TwoClouds
+from .tiles import TiledDataset as TiledDataset
 from .transforms import KeepAnnotations as KeepAnnotations
 from .transforms import LoadImageFromFile as LoadImageFromFile
 from .transforms import PackInputs as PackInputs
 from .video.dataset import RawframeDataset as RawframeDataset
 from .video.dataset import VideoDataset as VideoDataset
 from .video.readers import FrameFolder as FrameFolder
-from .video.readers import VideoFile as VideoFile
 from .video.transforms import ArrayDecode as ArrayDecode
 from .video.transforms import DenseSampleFrames as DenseSampleFrames
 from .video.transforms import FormatShape as FormatShape
@@ -64,6 +67,8 @@ from .video.transforms import RawFrameDecode as RawFrameDecode
 from .video.transforms import SampleFrames as SampleFrames
 from .video.transforms import ThreeCrop as ThreeCrop
 from .video.transforms import UniformSample as UniformSample
+from .video.video_file import VideoFile as VideoFile
 from .wrappers import ClassBalancedDataset as ClassBalancedDataset
 from .wrappers import ConcatDataset as ConcatDataset
+from .wrappers import MultiImageMixDataset as MultiImageMixDataset
 from .wrappers import RepeatDataset as RepeatDataset

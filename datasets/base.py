@@ -12,6 +12,8 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import numpy as np
 from torch.utils.data import Dataset
 
+from trainwright.datasets.renumbering import renumber_labels
+from trainwright.engine.errors import DataError
 from trainwright.engine.fileio import list_from_file, load
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import DATASETS, TRANSFORMS
@@ -227,13 +229,56 @@ class BaseDataset(Dataset[Any]):
             IndexError: ``idx`` is out of range.
         """
         position = position_of(idx, self._num_annotations())
+        data_info = self._stored(position)
+        data_info["sample_idx"] = position
+        return data_info
+
+    @force_full_init
+    def remap_classes(self, classes: Sequence[str]) -> None:
+        """Renumber the classes of all samples, so that they have the numbers of another dataset or a checkpoint.
+
+        The engine calls this for a dataset that has the same classes in another order, or only some of them. The
+        default changes ``gt_label``, ``gt_score``, ``bbox_label`` and ``label`` in the loaded annotations; override it
+        for labels under other names.
+
+        Args:
+            classes: class names in the order of their new numbers, including all classes of this dataset.
+
+        Raises:
+            DataError: the annotations have none of these keys.
+        """
+        infos = [self._stored(position) for position in range(self._num_annotations())]
+        new_labels = self._adopt_classes(classes)
+        changed = [renumber_labels(info, new_labels, len(classes)) for info in infos]
+        if infos and not any(changed):
+            raise DataError(
+                f"{type(self).__name__} has no gt_label, gt_score or instances in its annotations, so its classes "
+                "cannot be renumbered: list them in the same order, or implement remap_classes()"
+            )
+        self._store(infos)
+
+    def _adopt_classes(self, classes: Sequence[str]) -> list[int]:
+        """Change the classes in ``metainfo``, and their palette, and return the new number of each class."""
+        names = [str(name) for name in self._metainfo["classes"]]
+        new_labels = [list(classes).index(name) for name in names]
+        self._metainfo["classes"] = tuple(classes)
+        if (palette := self._metainfo.get("palette")) is not None and len(palette) == len(names):
+            colors = dict(zip(new_labels, palette))
+            self._metainfo["palette"] = [colors.get(label, (0, 0, 0)) for label in range(len(classes))]
+        return new_labels
+
+    def _stored(self, position: int) -> dict[str, Any]:
+        """Return a copy of a loaded annotation."""
         if self.serialize_data:
             start, end = self._byte_range(position)
-            data_info = pickle.loads(self.data_bytes.data[start:end])
-        else:
-            data_info = copy.deepcopy(self.data_list[position])
-        data_info["sample_idx"] = position
-        return data_info  # type: ignore[no-any-return]  # pickled in _serialize_data
+            return pickle.loads(self.data_bytes.data[start:end])  # type: ignore[no-any-return]  # from _serialize_data
+        return copy.deepcopy(self.data_list[position])
+
+    def _store(self, infos: list[dict[str, Any]]) -> None:
+        """Replace the loaded annotations."""
+        self.data_list = infos
+        if self.serialize_data:
+            self.data_bytes, self.data_address = self._serialize_data()
 
     def check_annotations(self) -> Iterator[str]:
         """Yield a line per problem in the annotations: the sample, what is wrong and the remedy.

@@ -116,6 +116,11 @@ class InMemoryDataset(BaseDataset):
         return [int(self.labels[idx])]
 
     @force_full_init
+    def remap_classes(self, classes: Sequence[str]) -> None:
+        """Renumber the classes; see :meth:`BaseDataset.remap_classes`."""
+        self.labels = torch.tensor(self._adopt_classes(classes))[self.labels]
+
+    @force_full_init
     def get_subset_(self, indices: int | Sequence[int]) -> None:
         """Reduce the dataset in place; see :meth:`BaseDataset.get_subset_`."""
         self._set_tensors(self.inputs, self.labels, indices)

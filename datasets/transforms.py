@@ -3,6 +3,7 @@
 The steps in between are usually torchvision's v2 transforms, referenced by name. A sample in a pipeline is a dict:
 
     img_path    str, absolute or relative to the working directory
+    tile        (top, left, height, width) of the part of the file to read, if not the whole    set by TiledDataset
     gt_label    int for single-label classification, list of int for multi-label (may be empty)
     gt_score    float (classes,): 1 for classes that are present, 0 for absent, -1 for ignored
     sample_idx  int, index in the dataset
@@ -24,22 +25,22 @@ Every v2 transform receives the whole dict and transforms values by type (images
 masks), so other keys may be added freely.
 """
 
+import functools
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trainwright.engine.errors import DataError, did_you_mean
 from trainwright.engine.registry import TRANSFORMS
 from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.pixel_data import PixelData
-from trainwright.engine.structures.sample import DataSample
+from trainwright.engine.structures.sample import DataSample, sample_name
 
-if TYPE_CHECKING:
-    from PIL import Image as PILImage
-
+T = TypeVar("T")
 _PIL_MODES = {"color": "RGB", "grayscale": "L"}
 
 
@@ -74,17 +75,18 @@ class LoadImageFromFile:
         Raises:
             OSError: the file is missing or corrupt; a note contains its path.
         """
-        from torchvision.transforms.v2.functional import to_dtype, to_image
+        from torchvision.transforms.v2.functional import to_dtype
+        from torchvision.tv_tensors import Image
 
         path = results["img_path"]
         try:
-            picture = self._read(path)
+            image = read_tile(self._read, path, results.get("tile"))
         except OSError as error:
             if self.ignore_empty:
                 return None
             error.add_note(f"while reading the image {os.fspath(path)!r}")
             raise
-        image = to_image(picture)
+        image = Image(image)
         results["img"] = to_dtype(image, torch.float32) if self.to_float32 else image
         results["ori_shape"] = tuple(image.shape[-2:])
         return results
@@ -95,11 +97,43 @@ class LoadImageFromFile:
             f"ignore_empty={self.ignore_empty})"
         )
 
-    def _read(self, path: str | os.PathLike[str]) -> "PILImage.Image":
+    def _read(self, path: str | os.PathLike[str]) -> Tensor:
         from PIL import Image, ImageOps
+        from torchvision.transforms.v2.functional import to_image
 
         with Image.open(path) as picture:
-            return ImageOps.exif_transpose(picture).convert(_PIL_MODES[self.color_type])
+            image: Tensor = to_image(ImageOps.exif_transpose(picture).convert(_PIL_MODES[self.color_type]))
+        return image
+
+
+def read_tile(read: Callable[[Any], T], path: Any, tile: Sequence[int] | None) -> T:
+    """Return the pixels of a file, or only those of a tile, see :class:`~trainwright.datasets.TiledDataset`.
+
+    Args:
+        read: returns the pixels of a file: an array or tensor of shape (..., H, W).
+        path: path of the file.
+        tile: (top, left, height, width) in pixels, or None for the whole image.
+
+    Raises:
+        DataError: the tile is not inside the image.
+    """
+    if tile is None:
+        return read(path)
+    whole: Any = _read_recently(read, path)
+    top, left, height, width = tile
+    part: Any = whole[..., top : top + height, left : left + width]
+    if tuple(part.shape[-2:]) != (height, width):
+        raise DataError(
+            f"{os.fspath(path)} has size {tuple(whole.shape[-2:])} (height, width), which does not contain the tile "
+            f"from row {top} to {top + height} and column {left} to {left + width}: its annotation states another size"
+        )
+    copied: Any = part.clone() if isinstance(part, Tensor) else part.copy()  # transforms may change it
+    return copied  # type: ignore[no-any-return]
+
+
+@functools.lru_cache(maxsize=2)  # an image and its mask, for consecutive tiles of the same file
+def _read_recently(read: Callable[[Any], Any], path: Any) -> Any:
+    return read(path)
 
 
 def oriented_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -143,6 +177,7 @@ _META_KEYS = (
     "filename", "frame_dir",
     "bbox", "bbox_label", "bbox_score", "warp_matrix",
 )  # fmt: skip
+_OTHER_FIELDS = ("gt_label", "gt_score", "gt_seg_map", "gt_ignore_flags")
 _INSTANCE_FIELDS = {
     "gt_bboxes": "bboxes",
     "gt_bboxes_labels": "labels",
@@ -167,6 +202,9 @@ class PackInputs:
       ``ignored_instances``;
     - ``gt_sem_seg`` with ``sem_seg``: int64 (1, H, W).
 
+    An annotation under another key is an error, since the model would not receive it. A subclass that packs more
+    adds their keys to ``packed_keys``.
+
     Args:
         meta_keys: keys to store as meta information, if the sample has them. Two keys are computed: ``img_shape``,
             (height, width) of the packed image, and, for samples with boxes, ``gt_shape``, (height, width) of the
@@ -177,6 +215,8 @@ class PackInputs:
         KeyError: the sample lacks ``input_key``.
     """
 
+    packed_keys: ClassVar[tuple[str, ...]] = (*_OTHER_FIELDS, *_INSTANCE_FIELDS)
+
     def __init__(
         self,
         meta_keys: Sequence[str] = _META_KEYS,
@@ -186,7 +226,18 @@ class PackInputs:
         self.input_key = input_key
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Return the packed sample."""
+        """Return the packed sample.
+
+        Raises:
+            DataError: an annotation would be lost.
+        """
+        for key in results:
+            if key.startswith("gt_") and key not in self.packed_keys and key not in self.meta_keys:
+                close = did_you_mean(key[3:], [name[3:] for name in self.packed_keys]).replace("'", "'gt_", 1)
+                raise DataError(
+                    f"{sample_name(results)}: {type(self).__name__} does not pack {key!r}: {close and f'{close} '}"
+                    "KeepAnnotations drops it, meta_keys stores it, and a subclass with packed_keys packs it"
+                )
         if self.input_key not in results:
             raise KeyError(
                 f"the sample has no key {self.input_key!r}, only {', '.join(map(repr, results))}: "

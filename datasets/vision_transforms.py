@@ -1,4 +1,7 @@
-"""Registration of all transforms of ``torchvision.transforms.v2`` under their own names.
+"""Registration of all transforms of ``torchvision.transforms.v2`` under their own names, except ``MixUp``.
+
+``MixUp`` is the transform of detection samples, as in MMDetection. torchvision's mixes batches of a classifier: use
+``Mixup`` in ``batch_augments`` of ``ClsDataPreprocessor``.
 
 Transforms whose arguments cannot be written in a config are wrapped: they accept other transforms as configs and data
 types by name.
@@ -9,10 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from PIL import Image
+from torchvision import tv_tensors
 from torchvision.transforms import v2
-from torchvision.tv_tensors import TVTensor, wrap
 
 from trainwright.datasets.base import build_transform
+from trainwright.datasets.instances import instances_of, select_instances
 from trainwright.engine.registry import TRANSFORMS
 
 TransformLike = Mapping[str, Any] | Callable[..., Any]
@@ -127,11 +132,6 @@ class RandomErasing(v2.RandomErasing):
         super().__init__(p, scale, ratio, value, inplace)
 
 
-_INSTANCE_KEYS = (
-    "gt_bboxes_labels", "gt_ignore_flags", "gt_masks", "gt_keypoints", "gt_keypoints_visible", "gt_areas",
-)  # fmt: skip
-
-
 @TRANSFORMS.register_module()
 class SanitizeBoundingBoxes(v2.Transform):
     """Remove instances whose boxes have become too small, for example by cropping.
@@ -158,16 +158,35 @@ class SanitizeBoundingBoxes(v2.Transform):
         """Return the sample with the remaining instances; a sample without boxes is returned unchanged."""
         if "gt_bboxes" not in results:
             return results
-        boxes, kept = v2.functional.sanitize_bounding_boxes(
+        _, kept = v2.functional.sanitize_bounding_boxes(
             results["gt_bboxes"], min_size=self.min_size, min_area=self.min_area
         )
-        results["gt_bboxes"] = boxes
-        for key in _INSTANCE_KEYS:
-            if key in results:
-                value = results[key]
-                selected = torch.as_tensor(value)[kept]
-                results[key] = wrap(selected, like=value) if isinstance(value, TVTensor) else selected
-        return results
+        return {**results, **select_instances(instances_of(results), kept)}
+
+
+_GEOMETRIC = ("ElasticTransform", "Pad", "RandomAffine", "RandomCrop", "RandomPerspective", "RandomRotation",
+              "RandomZoomOut")  # fmt: skip
+
+
+def _with_fill_of_images(member: Any) -> Any:
+    """Return a subclass whose ``fill``, unless it is a dict, only applies to images: masks are filled with 0.
+
+    torchvision fills masks with the same value, so that ``fill=114`` would turn the padding into part of every object.
+    """
+    signature = inspect.signature(member)
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        given = signature.bind(*args, **kwargs).arguments
+        fill = given.get("fill", 0)
+        if not isinstance(fill, Mapping):
+            images = (tv_tensors.Image, tv_tensors.Video, torch.Tensor, Image.Image)
+            given["fill"] = {**dict.fromkeys(images, fill), "others": 0}
+        member.__init__(self, **given)
+
+    name = member.__name__
+    doc = f"``torchvision.transforms.v2.{name}``, whose ``fill`` only applies to images: masks are filled with 0."
+    body = {"__init__": __init__, "__doc__": doc, "__module__": __name__, "__signature__": signature}
+    return type(name, (member,), body)
 
 
 def _dtype(dtype: Any) -> Any:
@@ -181,8 +200,10 @@ def _dtype(dtype: Any) -> Any:
 
 def _register_torchvision_transforms() -> None:
     for name, member in vars(v2).items():
-        if not inspect.isclass(member) or not issubclass(member, v2.Transform) or member is v2.Transform:
+        if not inspect.isclass(member) or not issubclass(member, v2.Transform) or member in (v2.Transform, v2.MixUp):
             continue
+        if name in _GEOMETRIC:
+            globals()[name] = member = _with_fill_of_images(member)  # a global, to be pickled for data workers
         if name not in TRANSFORMS.module_dict:
             TRANSFORMS.register_module(module=member)
 

@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
+import torch
 from torch.utils.data import ConcatDataset as TorchConcatDataset
 from torch.utils.data import Dataset
 
-from trainwright.datasets.base import force_full_init, position_of
+from trainwright.datasets.base import Compose, force_full_init, position_of
+from trainwright.engine.data.faults import note_mixed_sample
+from trainwright.engine.data.names import adopt_numbers, names_of
+from trainwright.engine.errors import did_you_mean
 from trainwright.engine.registry import DATASETS
 
 
@@ -25,9 +29,26 @@ class _Wrapper:
         """A copy of the meta information of the wrapped dataset (the first one if there are several)."""
         return copy.deepcopy(self._metainfo)
 
+    def remap_classes(self, classes: Sequence[str]) -> None:
+        """Renumber the classes of the wrapped datasets; see :meth:`BaseDataset.remap_classes`."""
+        self._remap("classes", classes)
+
+    def remap_keypoints(self, keypoints: Sequence[str]) -> None:
+        """Reorder the keypoints of the wrapped datasets; see :meth:`BaseCocoStyleDataset.remap_keypoints`."""
+        self._remap("keypoints", keypoints)
+
+    def _remap(self, key: str, names: Sequence[str]) -> None:
+        inner = self._wrapped()
+        for number, dataset in enumerate(inner):
+            adopt_numbers(dataset, key, names, f"dataset {number} of {type(self).__name__}", "the reference")
+        self._metainfo = inner[0].metainfo
+
+    def _wrapped(self) -> list[Any]:
+        return getattr(self, "datasets", None) or [self.dataset]  # type: ignore[attr-defined]
+
     def check_annotations(self) -> Iterator[str]:
         """Yield the problems that the wrapped datasets report; indices refer to the wrapped datasets."""
-        inner = getattr(self, "datasets", None) or [self.dataset]  # type: ignore[attr-defined]
+        inner = self._wrapped()
         for number, dataset in enumerate(inner):
             check = getattr(dataset, "check_annotations", tuple)
             yield from (f"dataset {number}: {line}" if len(inner) > 1 else line for line in check())
@@ -48,6 +69,8 @@ class _Wrapper:
 class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
     """A concatenation of datasets.
 
+    Datasets that have the classes of the first one in another order, or only some of them, are renumbered.
+
     Args:
         datasets: at least one dataset or config of a dataset.
         lazy_init: load the annotations on first use.
@@ -56,6 +79,7 @@ class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
     Raises:
         TypeError: an item is neither a dataset nor its config, or the datasets have metainfo of different types.
         ValueError: ``datasets`` is empty, or the datasets have different metainfo.
+        DataError: the datasets have different classes.
     """
 
     def __init__(
@@ -70,6 +94,9 @@ class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
         self.ignore_keys = [ignore_keys] if isinstance(ignore_keys, str) else list(ignore_keys or ())
         self._metainfo = self.datasets[0].metainfo
         for number, dataset in enumerate(self.datasets[1:], 1):
+            for key in ("classes", "keypoints") if not lazy_init else ():
+                if key not in self.ignore_keys and names_of(self._metainfo, key):
+                    adopt_numbers(dataset, key, self._metainfo[key], f"datasets.{number}", "datasets.0")
             self._check_metainfo(number, dataset.metainfo)
         self._fully_initialized = False
         if not lazy_init:
@@ -131,8 +158,8 @@ class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
 _IGNORE_HINT = "; add it to ignore_keys if this is intended"
 
 
-class _IndexedWrapper(_Wrapper, Dataset[Any]):
-    """Base class of datasets that map each index to a sample of one wrapped dataset, possibly repeating samples.
+class IndexedWrapper(_Wrapper, Dataset[Any]):
+    """Base class of datasets that map each index to an index of one wrapped dataset.
 
     Args:
         dataset: a dataset or its config.
@@ -154,6 +181,28 @@ class _IndexedWrapper(_Wrapper, Dataset[Any]):
         self._index()
         self._fully_initialized = True
 
+    @force_full_init
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Return the annotation of a sample; see :meth:`BaseDataset.get_data_info`."""
+        return self.dataset.get_data_info(self._get_ori_dataset_idx(idx))  # type: ignore[no-any-return]
+
+    @force_full_init
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Return the class indices of a sample."""
+        return self.dataset.get_cat_ids(self._get_ori_dataset_idx(idx))  # type: ignore[no-any-return]
+
+    def _index(self) -> None:
+        """Prepare for :meth:`_get_ori_dataset_idx` after the wrapped dataset is initialized."""
+        raise NotImplementedError
+
+    def _get_ori_dataset_idx(self, idx: int) -> int:
+        """Return the index of a sample in the wrapped dataset."""
+        raise NotImplementedError
+
+
+class _RepeatingWrapper(IndexedWrapper):
+    """Base class of datasets that return the samples of one wrapped dataset, possibly repeatedly."""
+
     @property
     def fetches_batches(self) -> bool:
         """Whether ``__getitems__`` returns a whole batch that needs no collation."""
@@ -170,26 +219,8 @@ class _IndexedWrapper(_Wrapper, Dataset[Any]):
         return self._get_batch if self.fetches_batches else None
 
     @force_full_init
-    def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Return the annotation of a sample; see :meth:`BaseDataset.get_data_info`."""
-        return self.dataset.get_data_info(self._get_ori_dataset_idx(idx))  # type: ignore[no-any-return]
-
-    @force_full_init
-    def get_cat_ids(self, idx: int) -> list[int]:
-        """Return the class indices of a sample."""
-        return self.dataset.get_cat_ids(self._get_ori_dataset_idx(idx))  # type: ignore[no-any-return]
-
-    @force_full_init
     def __getitem__(self, idx: int) -> Any:
         return self.dataset[self._get_ori_dataset_idx(idx)]
-
-    def _index(self) -> None:
-        """Prepare for :meth:`_get_ori_dataset_idx` after the wrapped dataset is initialized."""
-        raise NotImplementedError
-
-    def _get_ori_dataset_idx(self, idx: int) -> int:
-        """Return the index of a sample in the wrapped dataset."""
-        raise NotImplementedError
 
     @force_full_init
     def _get_batch(self, indices: Sequence[int]) -> Any:
@@ -197,7 +228,7 @@ class _IndexedWrapper(_Wrapper, Dataset[Any]):
 
 
 @DATASETS.register_module()
-class RepeatDataset(_IndexedWrapper):
+class RepeatDataset(_RepeatingWrapper):
     """A dataset repeated several times: epochs are longer, with fewer pauses between them.
 
     Args:
@@ -228,7 +259,7 @@ class RepeatDataset(_IndexedWrapper):
 
 
 @DATASETS.register_module()
-class ClassBalancedDataset(_IndexedWrapper):
+class ClassBalancedDataset(_RepeatingWrapper):
     """A dataset that repeats samples of rare classes (Gupta, Dollár & Girshick 2019, "LVIS").
 
     A class that occurs in a fraction ``f`` of the samples has the repeat factor ``max(1, sqrt(oversample_thr / f))``.
@@ -261,6 +292,113 @@ class ClassBalancedDataset(_IndexedWrapper):
     @force_full_init
     def _get_ori_dataset_idx(self, idx: int) -> int:
         return self.repeat_indices[idx]
+
+
+@DATASETS.register_module()
+class MultiImageMixDataset(IndexedWrapper):
+    """A dataset whose pipeline may combine several images, by ``Mosaic``, ``MixUp`` or ``CopyPaste``.
+
+    The wrapped dataset loads images and annotations, without packing them; ``pipeline`` does the rest. Before a
+    transform with a method ``get_indices(dataset)`` (or ``get_indexes``), the samples with these indices are stored as
+    ``mix_results``. The other images are chosen with the random stream of the sample, so a sample depends only on the
+    seed, the epoch and its index.
+
+    To train without strong augmentation in the last epochs, change ``skip_type_keys`` by a hook::
+
+        dict(
+            type="SwitchHook", at_epoch=85, target="train_dataloader.dataset.skip_type_keys", value=["Mosaic", "MixUp"]
+        )
+
+    Args:
+        dataset: a dataset or its config.
+        pipeline: transforms or their configs.
+        skip_type_keys: class names of transforms in ``pipeline`` to skip.
+        max_refetch: number of random replacements to try if ``pipeline`` rejects a sample.
+        lazy_init: load the annotations on first use.
+
+    Raises:
+        ValueError: ``pipeline`` has no transform of a name in ``skip_type_keys``.
+    """
+
+    def __init__(
+        self,
+        dataset: Mapping[str, Any] | Any,
+        pipeline: Sequence[Mapping[str, Any] | Callable[..., Any]],
+        skip_type_keys: Sequence[str] | None = None,
+        max_refetch: int = 15,
+        lazy_init: bool = False,
+    ) -> None:
+        self.pipeline = Compose(pipeline)
+        self.skip_type_keys = skip_type_keys
+        self.max_refetch = max_refetch
+        super().__init__(dataset, lazy_init)
+
+    @property
+    def skip_type_keys(self) -> tuple[str, ...]:
+        """Class names of transforms to skip."""
+        return self._skip_type_keys
+
+    @skip_type_keys.setter
+    def skip_type_keys(self, names: Sequence[str] | None) -> None:
+        known = [type(transform).__name__ for transform in self.pipeline.transforms]
+        skipped = (names,) if isinstance(names, str) else tuple(names or ())
+        if unknown := [name for name in skipped if name not in known]:
+            hint = did_you_mean(unknown[0], known) or f"it consists of {', '.join(known)}"
+            raise ValueError(f"skip_type_keys: the pipeline has no transform {unknown[0]!r}: {hint}")
+        self._skip_type_keys = skipped
+
+    @force_full_init
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @force_full_init
+    def __getitem__(self, idx: int) -> Any:
+        """Return a sample transformed by the pipeline.
+
+        Raises:
+            RuntimeError: the pipeline rejects the sample and ``max_refetch`` replacements.
+        """
+        index = self._get_ori_dataset_idx(idx)
+        for _ in range(self.max_refetch + 1):
+            if (sample := self._mixed(index)) is not None:
+                return sample
+            index = int(torch.randint(len(self), ()))
+        raise RuntimeError(
+            f"the pipeline rejected sample {idx} (returned None) and {self.max_refetch} random replacements: check the "
+            "pipeline"
+        )
+
+    def _mixed(self, index: int) -> Any:
+        sample = self.dataset[index]
+        for transform in self.pipeline.transforms:
+            if type(transform).__name__ in self.skip_type_keys:
+                continue
+            choose = getattr(transform, "get_indices", None) or getattr(transform, "get_indexes", None)
+            if choose is not None:
+                others = choose(self.dataset)
+                sample["mix_results"] = [
+                    self._other(index, other) for other in ([others] if isinstance(others, int) else others)
+                ]
+            sample = Compose([transform])(sample)
+            if sample is None:
+                return None
+            if choose is not None:
+                sample.pop("mix_results", None)
+        return sample
+
+    def _other(self, index: int, other: int) -> Any:
+        """Return a sample to combine with the one at ``index``."""
+        try:
+            return self.dataset[other]
+        except Exception as error:
+            note_mixed_sample(error, self.dataset, other, index)
+            raise
+
+    def _index(self) -> None:
+        pass  # indices are those of the wrapped dataset
+
+    def _get_ori_dataset_idx(self, idx: int) -> int:
+        return position_of(idx, len(self))
 
 
 def _build_dataset(dataset: Mapping[str, Any] | Any) -> Any:

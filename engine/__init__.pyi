@@ -42,6 +42,7 @@ from .fileio import (
 )
 from .inference.inferencer import BaseInferencer as BaseInferencer
 from .inference.inferencer import Inferencer as Inferencer
+from .inference.tiled import TiledInferencer as TiledInferencer
 from .optim.amp import AmpOptimWrapper as AmpOptimWrapper
 from .optim.amp import autocast as autocast
 from .optim.constructor import DefaultOptimWrapperConstructor as DefaultOptimWrapperConstructor

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ def build(cfg: Any, registry: "Registry", *args: Any, path: str = "", **runtime:
     arguments = {**runtime, **cfg}
     scope = arguments.pop("_scope_", None)
     if "type" not in arguments:
-        raise ConfigError(path, f"this {registry.name} has no 'type'", f"its keys: {', '.join(map(str, cfg))}")
+        raise missing_type(cfg, registry.name, path)
     type_ = arguments.pop("type")
     with registry.switch_scope(scope) as scoped:
         component = resolve(type_, scoped, path=path, origin=origin_of(cfg, "type"))
@@ -84,9 +85,24 @@ def build_function(cfg: Any, registry: "Registry", *, path: str = "") -> Any:
         return cfg
     arguments = dict(cfg) if isinstance(cfg, Mapping) else {"type": cfg}
     if "type" not in arguments:
-        raise ConfigError(path, f"this {registry.name} has no 'type'", f"its keys: {', '.join(map(str, cfg))}")
+        raise missing_type(cfg, registry.name, path)
     function = resolve(arguments.pop("type"), registry, path=path, origin=origin_of(cfg, "type"))
     return partial(function, **arguments) if arguments else function
+
+
+def missing_type(cfg: Mapping[str, Any], name: str, path: str) -> ConfigError:
+    """Return the error for the config of a part, such as a model, without ``type``."""
+    if key := misspelled_type(cfg):
+        return ConfigError(
+            path, f"this {name} has no 'type'", f"did you mean 'type', not {key!r}?", origin_of(cfg, key)
+        )
+    return ConfigError(path, f"this {name} has no 'type'", f"its keys: {', '.join(map(str, cfg))}")
+
+
+def misspelled_type(cfg: Mapping[str, Any]) -> str | None:
+    """Return a key that resembles ``type``, such as ``typ``, if there is one."""
+    keys = (key for key in cfg if isinstance(key, str) and len(key) <= 5 and key not in ("type", "dtype"))
+    return next((key for key in keys if get_close_matches("type", [key.lower()], cutoff=0.7)), None)
 
 
 def import_object(dotted: str) -> Any:

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 
 from trainwright.engine import parts
 from trainwright.engine import registry as registries
-from trainwright.engine.building import origin_of, resolve
+from trainwright.engine.building import missing_type, misspelled_type, origin_of, resolve
+from trainwright.engine.checking_numbers import mismatched_numbers
 from trainwright.engine.checkpoints import files as checkpoint
 from trainwright.engine.checkpoints.start import AUTO
 from trainwright.engine.config.overrides import COMMAND_LINE
@@ -37,7 +38,8 @@ def check(cfg: Any) -> list[ConfigError]:
     """Return all mistakes in a config that can be found without building anything.
 
     These are unknown names, unknown or missing arguments, values of the wrong type, a data loader, loop or evaluator
-    without the others, schedules that begin after the end of training, and a missing checkpoint.
+    without the others, schedules that begin after the end of training, fewer classes in the model than in the data, and
+    a missing checkpoint.
 
     Args:
         cfg: a whole config.
@@ -69,6 +71,7 @@ class _Check:
             self._evaluators()
             self._hooks()
             self._checkpoint()
+            self.errors += mismatched_numbers(self.top)
         order = {key: index for index, key in enumerate(self.top)}
         return sorted(self.errors, key=lambda error: order.get(error.path.partition(".")[0], len(order)))
 
@@ -130,6 +133,9 @@ class _Check:
                     shuffling = "the sampler shuffles: sampler=dict(type='DefaultSampler', shuffle=True)"
                     hint = shuffling if name == "shuffle" else did_you_mean(name, known)
                     self._error(path, "a dataloader takes no such argument", hint, origin)
+            for name in ("collate_fn", "worker_init_fn"):
+                if isinstance(cfg.get(name), str):
+                    self._resolve(cfg[name], registries.FUNCTIONS, f"{loader}.{name}", origin_of(cfg, name))
             if "dataset" not in cfg:
                 self._error(f"{loader}.dataset", "missing", "dataset=dict(type=...)", origin_of(self.top, loader))
 
@@ -266,7 +272,7 @@ class _Check:
         with registry.switch_scope(cfg.get("_scope_")) as scoped:
             type_ = slot.type_of(cfg)
             if type_ is None:
-                self._error(path, f"this {registry.name} has no 'type'", f"its keys: {', '.join(map(str, cfg))}")
+                self.errors.append(missing_type(cfg, registry.name, path))
                 return
             component = self._resolve(type_, scoped, f"{path}.type", origin_of(cfg, "type"))
             if component is not None:
@@ -286,6 +292,9 @@ class _Check:
                     registry = next(others, registry)
                 self._part(Slot((), registry), value, path)
                 return
+            key = misspelled_type(value)
+            if key is not None and any(registry.get(value[key]) is not None for registry in _named(value[key])):
+                self.errors.append(missing_type(value, "part", path))
             for key, item in value.items():
                 if key not in NOT_PARTS:
                     self._inside(item, CHILD_REGISTRIES.get(key, child), parent, f"{path}.{key}")
@@ -302,7 +311,7 @@ class _Check:
             if key in known:
                 self._value(cfg[key], known[key], f"{path}.{key}", origin)
             elif closed and key not in ("type", "_scope_"):
-                hint = did_you_mean(key, parameters) or f"it takes {', '.join(parameters)}"
+                hint = did_you_mean(key, [*parameters, "type"]) or f"it takes {', '.join(parameters)}"
                 type_origin = origin_of(cfg, "type")
                 if type_origin and type_origin != origin:
                     hint += f" ({name} is set at {type_origin})"
@@ -331,6 +340,11 @@ class _Check:
         annotation = known.type if isinstance(known, Key) else known.annotation
         if not (value is None and known.default is None) and (found := mismatch(value, annotation)):
             self._error(path, *found, origin)
+
+
+def _named(type_: Any) -> Iterable[Registry]:
+    """Return the registries to search for a name; none for another value."""
+    return ROOT_REGISTRIES.values() if isinstance(type_, str) else ()
 
 
 def _class_of(cfg: Mapping[str, Any], registry: Registry) -> Any:

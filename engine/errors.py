@@ -118,15 +118,18 @@ class DamagedFileError(DataError, OSError):
     """An image or a video that exists but cannot be decoded, whatever the decoder raised.
 
     Args:
-        path: path of the file.
+        path: path of the file. If this is the only argument, it is the whole message: PyTorch raises errors of data
+            workers again with their text.
         reason: what the decoder reported.
     """
 
-    def __init__(self, path: str | os.PathLike[str], reason: object) -> None:
-        super().__init__(os.fspath(path), str(reason))
-        self.path, self.reason = self.args
+    def __init__(self, path: str | os.PathLike[str], reason: object = None) -> None:
+        super().__init__(*(os.fspath(path),) if reason is None else (os.fspath(path), str(reason)))
+        self.path, self.reason = os.fspath(path), reason
 
     def __str__(self) -> str:
+        if self.reason is None:
+            return self.path
         return f"{self.path} is damaged or not in a supported format: {self.reason}"
 
 

@@ -339,5 +339,9 @@ VISBACKENDS = _root(
     [f"trainwright.engine.visualization.backends.{file}" for file in ("local", "tensorboard", "wandb", "mlflow")],
 )
 LOG_PROCESSORS = _root("LOG_PROCESSORS", "log_processor", ["trainwright.engine.records.log_processor"])
-INFERENCERS = _root("INFERENCERS", "inferencer", ["trainwright.engine.inference.inferencer", "trainwright.models"])
+INFERENCERS = _root(
+    "INFERENCERS",
+    "inferencer",
+    ["trainwright.engine.inference.inferencer", "trainwright.engine.inference.tiled", "trainwright.models"],
+)
 FUNCTIONS = _root("FUNCTIONS", "function", ["trainwright.datasets"])

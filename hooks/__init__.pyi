@@ -17,6 +17,7 @@ from .nan_guard import NanGuardHook as NanGuardHook
 from .param_scheduler import ParamSchedulerHook as ParamSchedulerHook
 from .profiler import ProfilerHook as ProfilerHook
 from .progress import ProgressHook as ProgressHook
+from .report import ReportHook as ReportHook
 from .runtime_info import RuntimeInfoHook as RuntimeInfoHook
 from .sampler_seed import DistSamplerSeedHook as DistSamplerSeedHook
 from .switch import PipelineSwitchHook as PipelineSwitchHook

@@ -106,7 +106,7 @@ class EMAHook(Hook):
         """Swap the averaged weights into the model."""
         self._swap_in()
 
-    def after_val_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
+    def after_val(self, runner: "Runner") -> None:
         """Restore the trained weights."""
         self._swap_out()
 
@@ -114,8 +114,8 @@ class EMAHook(Hook):
         """Swap the averaged weights into the model."""
         self._swap_in()
 
-    def after_test_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
-        """Restore the trained weights."""
+    def after_test(self, runner: "Runner") -> None:
+        """Restore the trained weights, after the hooks that predict samples for a report."""
         self._swap_out()
 
     def after_run(self, runner: "Runner") -> None:

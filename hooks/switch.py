@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from trainwright.engine.data.proxy import Proxy
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.evaluation.monitor import score_of
 from trainwright.engine.registry import HOOKS, ROOT_REGISTRIES
@@ -96,8 +97,13 @@ class SwitchHook(Hook):
         self.applied = state["applied"]
 
     def before_train(self, runner: "Runner") -> None:
-        """Check that the target exists, and apply the switch again in a resumed run."""
-        _find(runner, self.target)
+        """Check that the target exists and accepts the value, and apply the switch again in a resumed run."""
+        owner, name, current = _find(runner, self.target)
+        while isinstance(owner, Proxy):
+            owner = owner._inner
+        if self.registry is None and isinstance(getattr(type(owner), str(name), None), property):
+            setattr(owner, name, self.value)  # properties may refuse a value: better now than hours later
+            setattr(owner, name, current)
         for begin, end in ((self.at_epoch, runner.max_epochs), (self.at_iter, runner.max_iters)):
             if begin is not None and begin >= end:
                 runner.logger.warning(

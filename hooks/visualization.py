@@ -1,20 +1,16 @@
 """Draw validation and test samples with their predictions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.samples import describe, samples_of
-from trainwright.engine.inference.images import IMAGE_SUFFIXES
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import DataBatch, Hook
 from trainwright.engine.structures.elements import BaseDataElement
 from trainwright.engine.structures.sample import DataSample
+from trainwright.engine.visualization.inputs import image_of_batch
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
@@ -76,12 +72,11 @@ class VisualizationHook(Hook):
     def _draw(self, runner: "Runner", batch_idx: int, data_batch: DataBatch, outputs: Any, mode: str) -> None:
         if self._drawn >= self.max_images or not self.every_n_inner_iters(batch_idx, self.interval):
             return
-        inputs = data_batch["inputs"] if isinstance(data_batch, Mapping) else data_batch[0]
         sample = _first_sample(outputs)
         name = Path(str(sample.get("img_path", ""))).stem or str(batch_idx)
         runner.visualizer.add_datasample(
             f"{mode}_{name}",
-            _original_image(inputs[0], sample),
+            image_of_batch(data_batch, sample),
             sample,
             draw_gt=self.draw_gt,
             draw_pred=self.draw_pred,
@@ -92,48 +87,6 @@ class VisualizationHook(Hook):
 
 NaiveVisualizationHook = VisualizationHook
 """The name in MMEngine."""
-
-
-def to_image(tensor: Tensor) -> np.ndarray[Any, Any]:
-    """Convert a tensor to an image.
-
-    Args:
-        tensor: shape (channels, height, width) with 1 or 3 channels. Values of any dtype other than uint8 are
-            stretched to the range 0 to 255.
-
-    Returns:
-        A uint8 array of shape (height, width, 3).
-    """
-    image = tensor.detach().cpu()
-    if image.dtype != torch.uint8:
-        image = image.float()
-        low, high = image.min(), image.max()
-        image = ((image - low) / (high - low).clamp_min(1e-12) * 255).round().to(torch.uint8)
-    return image.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
-
-
-def _original_image(inputs: Tensor, sample: DataSample) -> np.ndarray[Any, Any]:
-    """Return the image that the predicted coordinates refer to.
-
-    This is the image file or, if there is none, the input resized to the original size. An input that was cropped
-    with a ``warp_matrix`` is warped back.
-    """
-    from PIL import Image, ImageOps
-
-    path, size = sample.get("img_path"), sample.get("ori_shape")
-    if path and Path(path).suffix.lower() in IMAGE_SUFFIXES and Path(path).is_file():
-        with Image.open(path) as picture:
-            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-    image = to_image(inputs)
-    if size is None or (image.shape[:2] == tuple(size) and "warp_matrix" not in sample):
-        return image
-    height, width = size
-    if "warp_matrix" not in sample:
-        return np.array(Image.fromarray(image).resize((width, height)))
-    a, b, x, c, d, y = sample.warp_matrix
-    # Pillow's origin is the corner of the first pixel, the matrix's its center.
-    matrix = (a, b, x + 0.5 - (a + b) / 2, c, d, y + 0.5 - (c + d) / 2)
-    return np.array(Image.fromarray(image).transform((width, height), Image.Transform.AFFINE, matrix))
 
 
 def _first_sample(outputs: Any) -> DataSample:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError, did_you_mean
+from trainwright.engine.model_traits import DECLARED_NUMBERS, declared_number
 from trainwright.engine.registry import MODELS
 from trainwright.engine.structures.sample import DataSample
 from trainwright.models.base import BaseModel
@@ -70,6 +71,10 @@ class MultiTaskModel(BaseModel):
         self.neck: nn.Module | None = None if neck is None else MODELS.build(neck)
         self.necks = nn.ModuleDict({name: MODELS.build(cfg) for name, cfg in (necks or {}).items()})
         self.heads = nn.ModuleDict({name: MODELS.build(cfg) for name, cfg in heads.items()})
+        for attribute in DECLARED_NUMBERS:
+            numbers = {declared_number(head, attribute) for head in self.heads.values()} - {None}
+            if len(numbers) == 1:
+                setattr(self, attribute, numbers.pop())
         self.loss_weights = {name: float((loss_weights or {}).get(name, 1)) for name in heads}
         self._takes_input_size = {
             name: "input_size" in signature(head.predict).parameters  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainwright.engine.accelerator import has_own_memory, overlapping_copies
+from trainwright.engine.errors import DataError
 from trainwright.engine.registry import MODELS
 from trainwright.engine.structures.elements import BaseDataElement
 
@@ -147,7 +148,8 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
 
         Raises:
             TypeError: the inputs are not images.
-            ValueError: the images have the wrong number of dimensions or channels.
+            ValueError: the images have the wrong number of dimensions.
+            DataError: the images have the wrong number of channels.
         """
         return self._convert_batch(data, self.batch_images)
 
@@ -156,8 +158,7 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
         if isinstance(images, list | tuple) and images and all(isinstance(image, Tensor) for image in images):
             images = self.cast_data(images)
             if any(image.shape != images[0].shape or image.dtype != images[0].dtype for image in images):
-                images = [self._normalize(image) for image in images]
-                return stack_batch(images, self.pad_size_divisor, self.pad_value)
+                return self._stack_different(images)
             images = torch.stack(tuple(images))
         if not isinstance(images, Tensor):
             raise TypeError(f"'inputs' must be a tensor or a list of tensors, not {type(images).__name__}")
@@ -170,6 +171,11 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
         padding = (0, width - batch.shape[-1], 0, height - batch.shape[-2])
         return nn.functional.pad(batch, padding, value=self.pad_value)
 
+    def _stack_different(self, images: Sequence[Tensor]) -> Tensor:
+        """Return the batch of images on the device that differ in size or dtype."""
+        images = [self._normalize(image) for image in images]
+        return stack_batch(images, self.pad_size_divisor, self.pad_value)
+
     def _normalize(self, images: Tensor) -> Tensor:
         if self._channel_conversion:
             images = images.flip(-3)
@@ -177,7 +183,10 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
         if not self._enable_normalize:
             return images
         if self.mean.shape[0] == 3 and images.shape[-3] != 3:
-            raise ValueError(f"mean and std have 3 values, but the images have {images.shape[-3]} channels")
+            raise DataError(
+                f"mean and std have 3 values, but the images have {images.shape[-3]} channels: list one value for gray "
+                "images, or load color images (color_type='color')"
+            )
         return (images - self.mean).div_(self.std)
 
 
@@ -219,6 +228,7 @@ def stack_batch(tensor_list: Sequence[Tensor], pad_size_divisor: int = 1, pad_va
 
     Raises:
         ValueError: there are no tensors, or their numbers of dimensions differ.
+        DataError: their sizes in the first dimension, the channels, differ.
     """
     if len({tensor.dim() for tensor in tensor_list}) != 1:
         raise ValueError(
@@ -226,6 +236,11 @@ def stack_batch(tensor_list: Sequence[Tensor], pad_size_divisor: int = 1, pad_va
             f"{[tensor.dim() for tensor in tensor_list]}"
         )
     first = tensor_list[0]
+    if len(channels := {tensor.shape[0] for tensor in tensor_list}) > 1:
+        raise DataError(
+            f"images with {' and '.join(map(str, sorted(channels)))} channels cannot be batched: load all of them with "
+            "the same color_type"
+        )
     sizes = [max(tensor.shape[axis] for tensor in tensor_list) for axis in range(1, first.dim())]
     batch = first.new_full(
         (len(tensor_list), first.shape[0], *(_round_up(size, pad_size_divisor) for size in sizes)), pad_value

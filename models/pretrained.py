@@ -69,6 +69,7 @@ def TorchvisionModel(
         # Without this argument they warn that their initialization will change; this is the fast one.
         kwargs = {"init_weights": False, **kwargs}
     model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **kwargs)
+    model.num_classes = num_classes  # type: ignore[assignment]  # not a tensor or module
     if small_input:
         _adapt_to_small_input(name, model)
     if in_channels != 3:

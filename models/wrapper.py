@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from trainwright.engine.model_traits import declared_number
 from trainwright.engine.registry import MODELS
 from trainwright.models.base import BaseModel
 from trainwright.models.classification.losses import CrossEntropyLoss
@@ -48,6 +49,7 @@ class ModuleWrapper(BaseModel):
             raise TypeError(f"module must be a module or its config, not {module!r}")
         self.loss_module = MODELS.build({"type": "CrossEntropyLoss"} if loss is None else loss)
         self._classifies = isinstance(self.loss_module, CrossEntropyLoss | nn.CrossEntropyLoss)
+        self.num_classes = declared_number(self.network, "num_classes")
         self._takes_targets = _takes_targets(self.network)
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:

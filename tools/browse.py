@@ -19,10 +19,9 @@ from trainwright.engine.registry import default_scope
 from trainwright.engine.run.environment import make_folder
 from trainwright.engine.structures.elements import BaseDataElement
 from trainwright.engine.structures.sample import DataSample
+from trainwright.engine.visualization.inputs import to_image
 from trainwright.engine.visualization.samples import draw_sample
-from trainwright.hooks.visualization import to_image
 
-_MAX_FRAMES = 8
 _MAX_PROBLEMS = 50
 
 
@@ -67,6 +66,32 @@ def browse_dataset(cfg: Config, split: str, number: int, out_dir: Path, seed: in
             drawn += 1
     print(f"Saved {drawn} of {len(dataset)} samples of {type(dataset).__name__} to {out_dir}")
     return max(problems, wanted - drawn)
+
+
+def show_stats(cfg: Config, split: str, out_dir: Path) -> None:
+    """Print what a dataset contains, and draw it to ``stats.png``.
+
+    Args:
+        cfg: config of an experiment.
+        split: ``train``, ``val`` or ``test``.
+        out_dir: folder for the picture.
+
+    Raises:
+        ConfigError: the config does not define the split.
+    """
+    from trainwright.tools import stats
+
+    path = f"{split}_dataloader"
+    if not cfg.get(path):
+        raise ConfigError(path, "missing in the config", "choose another --split")
+    with default_scope(cfg.get("default_scope")):
+        dataset = _build_dataset(cfg[path]["dataset"], f"{path}.dataset")
+        counted = stats.count_dataset(dataset)
+    meta = getattr(dataset, "metainfo", None) or {}
+    stats.print_stats(counted, meta, f"{type(dataset).__name__} ({split})")
+    make_folder(out_dir, "", "choose another --out-dir")
+    if stats.draw_stats(counted, meta, out_dir / "stats.png"):
+        print(f"Saved the charts to {out_dir / 'stats.png'}")
 
 
 def _build_dataset(cfg: Any, path: str) -> Any:
@@ -115,12 +140,7 @@ def _image_and_sample(item: Any, path: str) -> tuple[np.ndarray, BaseDataElement
 
 
 def _as_image(inputs: Tensor, path: str) -> np.ndarray:
-    while inputs.dim() > 4:  # only draw the first of several views
-        inputs = inputs[0]
-    if inputs.dim() == 4:  # draw the frames of a clip side by side
-        frames = inputs if inputs.shape[1] in (1, 3) else inputs.transpose(0, 1)
-        chosen = torch.linspace(0, len(frames) - 1, min(_MAX_FRAMES, len(frames))).round().long()
-        inputs = torch.cat(list(frames[chosen]), dim=-1)
-    if inputs.dim() != 3 or inputs.shape[0] not in (1, 3):
-        raise ConfigError(f"{path}.dataset", f"inputs of shape {tuple(inputs.shape)} are neither an image nor a clip")
-    return to_image(inputs)
+    try:
+        return to_image(inputs)
+    except ValueError as error:
+        raise ConfigError(f"{path}.dataset", str(error)) from error

@@ -75,13 +75,20 @@ def test(arguments: argparse.Namespace) -> int:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Check configs and report all mistakes."""
+    """Check configs and report all mistakes; with --data, also whether data, model and metrics fit together."""
     from trainwright.engine.checking import check
 
     status = 0
     for name in arguments.config:
         cfg = _read(name, arguments.cfg_options)
-        mistakes = check(cfg)
+        mistakes: list[Any] = check(cfg)
+        if not mistakes and arguments.data:
+            from trainwright.engine.run.data_check import check_data
+
+            report = check_data(cfg, arguments.device)
+            mistakes = report.mistakes
+            for line in report.lines:
+                print(line)
         for mistake in mistakes:
             print(mistake, file=sys.stderr)
         status = 2 if mistakes else status
@@ -104,12 +111,15 @@ def print_config(arguments: argparse.Namespace) -> int:
 
 
 def browse_dataset(arguments: argparse.Namespace) -> int:
-    """Draw samples as the model sees them, and report problems in the annotations."""
+    """Draw samples as the model sees them, and report problems in the annotations; or print statistics."""
     from trainwright.tools import browse
 
     cfg = _read(arguments.config, arguments.cfg_options)
     _check(cfg)
     out_dir = Path(arguments.out_dir or Path("browse", find_named_config(arguments.config).stem, arguments.split))
+    if arguments.stats:
+        browse.show_stats(cfg, arguments.split, out_dir)
+        return 0
     return 1 if browse.browse_dataset(cfg, arguments.split, arguments.number, out_dir, arguments.seed) else 0
 
 
@@ -130,10 +140,11 @@ def predict(arguments: argparse.Namespace) -> int:
 
     cfg = _read(arguments.config, arguments.cfg_options)
     out_dir = Path(arguments.out_dir)
-    file, unreadable = predicting.predict(
-        cfg, arguments.checkpoint, arguments.inputs, out_dir, arguments.batch_size, arguments.device
-    )
-    print(f"Saved the predictions to {file}, and images of them to the same folder.")
+    _, unreadable = predicting.predict(
+        cfg, arguments.checkpoint, arguments.inputs, out_dir, arguments.batch_size, arguments.device,
+        arguments.tile_size, _given(arguments, "det_model", "det_weights", "det_cat_ids"),
+        _given(arguments, "bboxes", "bbox_thr", "nms_thr"),
+    )  # fmt: skip
     return 1 if unreadable else 0
 
 
@@ -195,6 +206,12 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("check", parents=[common], help="find mistakes in configs", description=check.__doc__)
     command.add_argument("config", metavar="CONFIG", nargs="+", help=config_help)
+    command.add_argument(
+        "--data",
+        action="store_true",
+        help="build everything, and send one batch of each loader through model and metrics",
+    )
+    command.add_argument("--device", help="device for --data (default: cpu)")
     command.set_defaults(run=check)
 
     command = commands.add_parser(
@@ -205,7 +222,20 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("inputs", metavar="INPUT", nargs="+", help="image, folder of images, or video")
     command.add_argument("--out-dir", default="predictions", help="folder for the output (default: %(default)s)")
     command.add_argument("--batch-size", type=int, default=1, help="inputs per batch (default: %(default)s)")
+    command.add_argument(
+        "--tile-size", type=int, metavar="PIXELS", help="predict on large images in overlapping tiles of this size"
+    )
     command.add_argument("--device", help="cpu, cuda, cuda:1, mps, … (default: the accelerator if there is one)")
+    boxes = command.add_argument_group("boxes for top-down pose models (default: one for the whole image)")
+    boxes.add_argument("--bboxes", metavar="FILE", help="file of boxes, JSON or CSV")
+    boxes.add_argument("--det-model", metavar="CONFIG", help="config of a detector (default: that in --det-weights)")
+    boxes.add_argument("--det-weights", metavar="CHECKPOINT", help="checkpoint of a detector")
+    boxes.add_argument(
+        "--det-cat-ids", nargs="+", type=_label, metavar="CLASS",
+        help="classes whose boxes are used, as names or numbers (default: person if there is such a class, else all)",
+    )  # fmt: skip
+    boxes.add_argument("--bbox-thr", type=float, metavar="SCORE", help="lowest score of a box (default: 0.3)")
+    boxes.add_argument("--nms-thr", type=float, metavar="IOU", help="highest overlap of two boxes (default: 0.3)")
     command.set_defaults(run=predict)
 
     command = commands.add_parser(
@@ -221,6 +251,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--number", type=int, default=20, help="number of samples (default: %(default)s)")
     command.add_argument("--out-dir", help="folder for the images (default: browse/CONFIG/SPLIT)")
     command.add_argument("--seed", type=int, default=0, help="seed of the augmentation (default: %(default)s)")
+    command.add_argument(
+        "--stats", action="store_true", help="instead, count classes, sizes and boxes, and draw them to stats.png"
+    )
     command.set_defaults(run=browse_dataset)
 
     command = commands.add_parser("new", help="write a config for your own data", description=new.__doc__)
@@ -257,6 +290,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=print_config)
     return parser
+
+
+def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return the options that are on the command line."""
+    return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+
+
+def _label(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def _read(name: str, options: dict[str, Any]) -> "Config":

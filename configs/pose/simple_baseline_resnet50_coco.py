@@ -4,6 +4,7 @@
 #     torchrun --nproc_per_node=2 -m trainwright.tools.cli train pose/simple_baseline_resnet50_coco --launcher pytorch
 _base_ = ["../_base_/datasets/coco_keypoints.py", "../_base_/default_runtime.py"]
 
+inferencer_type = "Pose2DInferencer"
 model = dict(
     type="TopdownPoseEstimator",
     backbone=dict(type="TorchvisionFeatures", name="resnet50", layers="layer4", weights="IMAGENET1K_V1"),

@@ -1,6 +1,7 @@
 # Heat maps for the corners of arrows: PCK over 0.9 at a tenth of the box. Trains in two minutes on one CPU core.
 _base_ = ["../_base_/datasets/shapes_pose.py", "../_base_/default_runtime.py"]
 
+inferencer_type = "Pose2DInferencer"
 model = dict(
     type="TopdownPoseEstimator",
     backbone=dict(type="TorchvisionFeatures", name="resnet18", layers="layer2"),

@@ -1,11 +1,12 @@
 """Images in one folder per class, or listed with their labels in a text file."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trainwright.datasets.base import BaseDataset
+from trainwright.datasets.class_folders import class_folders
 from trainwright.datasets.formats.tables import TABLE_SUFFIXES, labeled_files
 from trainwright.engine.inference.images import IMAGE_SUFFIXES
 from trainwright.engine.registry import DATASETS
@@ -21,7 +22,8 @@ class ImageFolder(BaseDataset):
         data_root/split/dog/more/2.jpg
         data_root/split/cat/3.png
 
-    Classes are numbered in the order of ``metainfo["classes"]``, or else of their sorted names. Or a text file lists
+    Classes are numbered in the order of ``metainfo["classes"]``, or else of their sorted names; hidden folders and
+    folders without images are not classes. Or a text file lists
     one ``path label`` per line, where ``label`` is a class index or a name in ``metainfo["classes"]``::
 
         dog/1.jpg 0
@@ -93,15 +95,9 @@ class ImageFolder(BaseDataset):
         return [self.get_data_info(idx)["gt_label"]]
 
     def _from_folders(self, folder: Path) -> list[dict[str, Any]]:
-        if not folder.is_dir():
-            raise FileNotFoundError(f"folder {str(folder)!r} not found: check data_root and split")
-        found = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        label_of = self._label_of_folders(folder, found)
-        return [
-            {"img_path": path, "gt_label": label_of[name]}
-            for name in found
-            for path in sorted(self._image_paths(folder / name))
-        ]
+        images = class_folders(folder, self._image_paths, self._metainfo.get("classes", ()))
+        label_of = self._label_of_folders(folder, list(images))
+        return [{"img_path": path, "gt_label": label_of[name]} for name, paths in images.items() for path in paths]
 
     def _label_of_folders(self, folder: Path, found: list[str]) -> dict[str, int]:
         classes = self._metainfo.setdefault("classes", tuple(found))
@@ -112,9 +108,14 @@ class ImageFolder(BaseDataset):
             )
         return {name: label for label, name in enumerate(classes)}
 
-    def _image_paths(self, folder: Path) -> Iterator[str]:
-        for parent, _, names in os.walk(folder, followlinks=True):
-            yield from (f"{parent}{os.sep}{name}" for name in names if name.lower().endswith(self.extensions))
+    def _image_paths(self, folder: Path) -> list[str]:
+        """Return the sorted paths of the images in a folder, except hidden ones."""
+        return sorted(
+            f"{parent}{os.sep}{name}"
+            for parent, _, names in os.walk(folder, followlinks=True)
+            for name in names
+            if name.lower().endswith(self.extensions) and not name.startswith(".")
+        )
 
     def _from_list(self, folder: Path) -> list[dict[str, Any]]:
         if self.ann_file.endswith(TABLE_SUFFIXES):
@@ -162,7 +163,7 @@ class CustomDataset(ImageFolder):
     def _from_folders(self, folder: Path) -> list[dict[str, Any]]:
         if self.with_label:
             return super()._from_folders(folder)
-        return [{"img_path": path} for path in sorted(self._image_paths(folder))]
+        return [{"img_path": path} for path in self._image_paths(folder)]
 
     def _from_list(self, folder: Path) -> list[dict[str, Any]]:
         if self.with_label:

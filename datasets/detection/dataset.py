@@ -89,8 +89,9 @@ class BaseDetDataset(BaseDataset):
         return [info for info in self.data_list if self._passes_filters(info)]
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Return the class indices of the instances of a sample."""
-        return [instance["bbox_label"] for instance in self.get_data_info(idx)["instances"]]
+        """Return the class indices of the instances of a sample that are not ignored."""
+        instances = self.get_data_info(idx)["instances"]
+        return [instance["bbox_label"] for instance in instances if not instance.get("ignore_flag")]
 
     @force_full_init
     def check_annotations(self) -> Iterator[str]:

@@ -148,6 +148,29 @@ class BaseCocoStyleDataset(BaseDataset):
         """Return the class indices of the instances of a sample."""
         return [instance["label"] for instance in super().get_data_info(idx)["instances"]]
 
+    @force_full_init
+    def remap_keypoints(self, keypoints: Sequence[str]) -> None:
+        """Reorder the keypoints of all samples, and what ``metainfo`` lists for each keypoint.
+
+        Args:
+            keypoints: the names of the keypoints of this dataset in another order.
+        """
+        names = list(self._metainfo["keypoints"])
+        order = [names.index(name) for name in keypoints]
+        infos = [self._stored(position) for position in range(self._num_annotations())]
+        for instance in (instance for info in infos for instance in info["instances"]):
+            points = instance["keypoints"]
+            if len(points) == 3 * len(order):
+                instance["keypoints"] = tuple(value for old in order for value in points[3 * old : 3 * old + 3])
+        self._store(infos)
+        meta = self._metainfo
+        meta["keypoints"] = tuple(keypoints)
+        meta["flip_indices"] = tuple(order.index(meta["flip_indices"][old]) for old in order)
+        if meta.get("sigmas") is not None:
+            meta["sigmas"] = tuple(meta["sigmas"][old] for old in order)
+        links = meta.get("skeleton_links") or ()
+        meta["skeleton_links"] = tuple(tuple(order.index(end) for end in link) for link in links)
+
     def filter_data(self) -> list[dict[str, Any]]:
         """Return all samples; in ``bottomup`` mode, only images with at least ``min_keypoints`` labeled keypoints."""
         minimum = (self.filter_cfg or {}).get("min_keypoints", 0)

@@ -1,7 +1,7 @@
 """Datasets for semantic segmentation: image files and mask files with the class of every pixel."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ class BaseSegDataset(BaseDataset):
         prefix = {"img_path": "images", "seg_map_path": "masks"} if data_prefix is None else data_prefix
         self._selected_labels = self._select_classes(metainfo)
         self._mask_colors = (metainfo or {}).get("palette")
+        self._new_labels: list[int] | None = None
         super().__init__(ann_file=ann_file, metainfo=metainfo, data_root=data_root, data_prefix=prefix, **kwargs)
         if self.label_map is None and self._selected_labels is not None:
             self.label_map = self._selected_labels
@@ -108,13 +109,34 @@ class BaseSegDataset(BaseDataset):
                 reduce_zero_label=self.reduce_zero_label,
                 ignore_index=self.ignore_index,
                 palette=self._mask_colors,
-                num_classes=len(self._metainfo.get("classes", ())) or None,
+                num_classes=len(self._new_labels or self._metainfo.get("classes", ())) or None,
+                new_labels=self._new_labels,
             )
         return info
+
+    def remap_classes(self, classes: Sequence[str]) -> None:
+        """Renumber the classes of the masks; see :meth:`BaseDataset.remap_classes`."""
+        new_labels, before = self._adopt_classes(classes), self._new_labels
+        self._new_labels = new_labels if before is None else [new_labels[label] for label in before]
+
+    def check_labels(self, indices: Iterable[int]) -> Iterator[str]:
+        """Yield a line per problem in the values of the masks of some samples."""
+        present: set[int] = set()
+        for index in indices:
+            info = self.get_data_info(index)
+            if "seg_map_path" in info:
+                try:
+                    present.update(
+                        np.unique(as_classes(read_seg_map(info["seg_map_path"], info.get("palette")), info)).tolist()
+                    )
+                except (OSError, ValueError) as error:
+                    yield f"sample {index}: {error}"
+        yield from self._value_problems(present)
 
     @force_full_init
     def check_annotations(self) -> Iterator[str]:
         """Yield a line per problem: missing or corrupt files, size mismatches, unknown classes, empty masks."""
+        present: set[int] = set()
         for index in range(len(self)):
             info = self.get_data_info(index)
             try:
@@ -127,12 +149,28 @@ class BaseSegDataset(BaseDataset):
                         f"sample {index}: the mask {info['seg_map_path']} has size {classes.shape}, but the image "
                         f"{info['img_path']} has size {size} (height, width): correct or remove the sample"
                     )
-                if np.all(classes == self.ignore_index):
+                values = np.unique(classes).tolist()
+                present.update(values)
+                if values == [self.ignore_index]:
                     yield f"sample {index}: all pixels of {info['seg_map_path']} are ignored: remove the sample"
             except OSError as error:
                 yield f"sample {index}: {error}: check data_root, data_prefix and the suffixes"
             except ValueError as error:
                 yield f"sample {index}: {error}"
+        yield from self._value_problems(present)
+
+    def _value_problems(self, present: set[int]) -> Iterator[str]:
+        """Yield a problem if masks with these values, taken together, have a single class.
+
+        Binary masks often consist of 0 and 255, so that the foreground would be ignored.
+        """
+        if present == {0, self.ignore_index} and len(self._metainfo.get("classes", ())) != 1:
+            other = self.ignore_index
+            yield (
+                f"the masks in {self.data_prefix['seg_map_path']} have no values but 0 and {other}, which is ignored, "
+                f"so all other pixels have the class 0. If {other} is the foreground of binary masks, set "
+                f"label_map={{0: 0, {other}: 1}} for the dataset"
+            )
 
     def _paths(self, name: str) -> dict[str, Any]:
         paths = {"img_path": os.path.join(self.data_prefix["img_path"], name + self.img_suffix)}  # noqa: PTH118  # strings stay short

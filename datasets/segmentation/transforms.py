@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from trainwright.datasets.transforms import read_tile
 from trainwright.engine.errors import DataError
 from trainwright.engine.registry import TRANSFORMS
 
@@ -35,7 +37,8 @@ class LoadSegMap:
         if path is None:
             return results
         try:
-            values = read_seg_map(path, results.get("palette"))
+            read = partial(read_seg_map, palette=results.get("palette"))
+            values = read_tile(read, path, results.get("tile"))
         except OSError as error:
             error.add_note(f"while reading the mask {os.fspath(path)!r} of {results.get('img_path')}")
             raise
@@ -100,10 +103,10 @@ def as_classes(values: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
     Args:
         values: integers of shape (H, W).
         info: a sample with the optional keys ``label_map``, ``reduce_zero_label``, ``ignore_index`` (default 255),
-            ``num_classes``, and ``seg_map_path`` for error messages.
+            ``num_classes``, ``new_labels``, the final label of each class, and ``seg_map_path`` for error messages.
 
     Raises:
-        ValueError: a class index is neither below ``num_classes`` nor ``ignore_index``.
+        DataError: a class index is neither below ``num_classes`` nor ``ignore_index``.
     """
     ignored = info.get("ignore_index", 255)
     label_map = info.get("label_map")
@@ -120,10 +123,15 @@ def as_classes(values: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
         unknown = ((values < 0) | (values >= number)) & (values != ignored)
         if unknown.any():
             classes = ", ".join(map(str, np.unique(values[unknown])[:5]))
-            raise ValueError(
+            raise DataError(
                 f"{info.get('seg_map_path')} contains the unknown class {classes}: expected 0 to {number - 1}, or "
                 f"{ignored} for ignored pixels; add it to label_map or to the classes in metainfo"
             )
+    if (new_labels := info.get("new_labels")) is not None:
+        table = np.full(max(len(new_labels), ignored + 1), ignored, np.int64)
+        table[: len(new_labels)] = new_labels
+        table[ignored] = ignored
+        values = table[values]
     fits = values.size == 0 or (values.min() >= 0 and values.max() <= np.iinfo(np.uint8).max)
     return np.ascontiguousarray(values, dtype=np.uint8 if fits else np.int64)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.datasets.base import BaseDataset, force_full_init
+from trainwright.datasets.class_folders import class_folders
 from trainwright.datasets.formats.tables import TABLE_SUFFIXES, labeled_files
-from trainwright.datasets.video.readers import FrameFolder, VideoFile
-from trainwright.engine.inference.images import IMAGE_SUFFIXES
+from trainwright.datasets.video.readers import FrameFolder, read_images
+from trainwright.datasets.video.video_file import VideoFile
+from trainwright.engine.inference.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from trainwright.engine.registry import DATASETS
-
-_VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v")
 
 
 class _BaseVideoDataset(BaseDataset):
@@ -69,23 +69,25 @@ class _BaseVideoDataset(BaseDataset):
 
     @abstractmethod
     def _check_video(self, info: Mapping[str, Any]) -> str | None:
-        """Return what is wrong with a readable video, or None."""
+        """Return what is wrong with a readable video, or None.
+
+        Raises:
+            OSError: a file is missing or damaged.
+        """
 
     @abstractmethod
     def _parse_line(self, words: list[str]) -> tuple[dict[str, Any], str]:
         """Return the path of a video with further information, and its label, from a line of ``ann_file``."""
 
     def _from_folders(self, root: Path) -> list[dict[str, Any]]:
-        if not root.is_dir():
-            raise FileNotFoundError(f"folder {str(root)!r} not found: check data_root and data_prefix")
-        found = sorted(path.name for path in root.iterdir() if path.is_dir())
+        found = class_folders(root, self._videos_of, self._metainfo.get("classes", ()))
         classes = self._metainfo.setdefault("classes", tuple(found))
         label_of = {name: label for label, name in enumerate(classes)}
         data_list = []
-        for name in found:
+        for name, videos in found.items():
             label = label_of.get(name)
             problem = {} if label is not None else {"problem": f"the class {name!r} is not in metainfo"}
-            data_list += [{self._key: str(path), "gt_label": label, **problem} for path in self._videos_of(root / name)]
+            data_list += [{self._key: str(path), "gt_label": label, **problem} for path in videos]
         return data_list
 
     def _from_list(self, root: Path) -> list[dict[str, Any]]:
@@ -143,7 +145,7 @@ class VideoDataset(_BaseVideoDataset):
         self,
         ann_file: str = "",
         data_prefix: Mapping[str, str] | None = None,
-        extensions: Sequence[str] = _VIDEO_SUFFIXES,
+        extensions: Sequence[str] = VIDEO_SUFFIXES,
         **kwargs: Any,
     ) -> None:
         self.extensions = tuple(extension.lower() for extension in extensions)
@@ -152,7 +154,11 @@ class VideoDataset(_BaseVideoDataset):
         )
 
     def _videos_of(self, folder: Path) -> list[Path]:
-        return sorted(path for path in folder.rglob("*") if path.suffix.lower() in self.extensions)
+        return sorted(
+            path
+            for path in folder.rglob("*")
+            if path.suffix.lower() in self.extensions and not path.name.startswith(".")
+        )
 
     def _parse_line(self, words: list[str]) -> tuple[dict[str, Any], str]:
         if len(words) < 2:
@@ -162,10 +168,10 @@ class VideoDataset(_BaseVideoDataset):
     def _check_video(self, info: Mapping[str, Any]) -> str | None:
         video = VideoFile(info["filename"])
         try:
-            stated, decoded = len(video), video.count()
+            video.count()
         finally:
             video.close()
-        return None if stated == decoded else f"{decoded} of {stated} frames can be decoded: replace the file"
+        return None
 
 
 @DATASETS.register_module()
@@ -220,7 +226,7 @@ class RawframeDataset(_BaseVideoDataset):
         return info | {"filename_tmpl": self.filename_tmpl, "start_index": self.start_index}
 
     def _videos_of(self, folder: Path) -> list[Path]:
-        return sorted(path for path in folder.iterdir() if path.is_dir())
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
     def _parse_line(self, words: list[str]) -> tuple[dict[str, Any], str]:
         if len(words) < 3 or not words[-2].isdecimal():
@@ -233,6 +239,7 @@ class RawframeDataset(_BaseVideoDataset):
             name = self.filename_tmpl.format(index)
             if not Path(info["frame_dir"], name).is_file():
                 return f"the frame {name} is missing, expected {stated} frames: check filename_tmpl and start_index"
+            read_images([Path(info["frame_dir"], name)])
         return None if stated else "it has no frames"
 
 

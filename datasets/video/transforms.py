@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainwright.datasets.video.readers import FrameArray, FrameFolder, VideoFile, read_images, stacked
+from trainwright.datasets.video.readers import FrameArray, FrameFolder, read_images, stacked
+from trainwright.datasets.video.video_file import VideoFile
 from trainwright.engine.registry import TRANSFORMS
 from trainwright.engine.structures.sample import sample_name
 
@@ -31,7 +32,8 @@ class PyAVInit:
         """Return the sample with the opened video.
 
         Raises:
-            OSError: the video cannot be read; the message contains its path.
+            FileNotFoundError: the video is missing.
+            DamagedFileError: the video cannot be read, or has fewer frames than it announces.
         """
         reader: VideoFile | FrameFolder | FrameArray
         if "filename" not in results and "array" in results:
@@ -50,10 +52,17 @@ class PyAVInit:
 
 @TRANSFORMS.register_module()
 class PyAVDecode:
-    """Decode the frames ``frame_inds`` of the opened video, set ``img`` and ``ori_shape``, and close the video."""
+    """Decode the frames ``frame_inds`` of the opened video, set ``img`` and ``ori_shape``, and close the video.
+
+    Only the frames from the last key frame before a wanted one are decoded; see :class:`VideoFile`.
+    """
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Return the sample with its frames."""
+        """Return the sample with its frames.
+
+        Raises:
+            DamagedFileError: a frame cannot be decoded.
+        """
         reader = results.pop("video_reader")
         try:
             return _set_frames(results, reader.frames(_frame_indices(results)))
@@ -76,7 +85,8 @@ class RawFrameDecode:
         """Return the sample with its frames.
 
         Raises:
-            OSError: an image is missing or corrupt; a note contains its path.
+            FileNotFoundError: an image is missing; a note contains its path.
+            DamagedFileError: an image cannot be decoded.
         """
         folder, template = Path(results["frame_dir"]), results["filename_tmpl"]
         start = results.get("start_index", 1)

@@ -79,6 +79,32 @@ def place_of(dataset: Any, index: int) -> str | None:
     return None
 
 
+def note_mixed_sample(error: Exception, dataset: Any, index: int, requested: int) -> None:
+    """Note on an error that it is due to another sample than the requested one, which combines several samples.
+
+    Args:
+        error: the error.
+        dataset: the dataset that contains both samples.
+        index: index of the sample that raised the error.
+        requested: index of the sample being loaded.
+    """
+    error.add_note(f"while combining it with {describe_sample(dataset, index)}")
+    error.mixed_sample = (dataset, index, requested)  # type: ignore[attr-defined]
+
+
+def failed_sample(error: Exception, dataset: Any, index: int) -> tuple[str, int]:
+    """Return the description of the sample that raised an error, and the number that identifies it.
+
+    This is the sample that was being loaded, unless :func:`note_mixed_sample` names another one.
+    """
+    number = innermost(dataset, index)[2]
+    if (mixed := getattr(error, "mixed_sample", None)) is None:
+        return describe_sample(dataset, index), number
+    owner, other, requested = mixed
+    offset = innermost(owner, other)[2] - innermost(owner, requested)[2]
+    return describe_sample(owner, other), number + offset
+
+
 class BatchWithReports(NamedTuple):
     """A batch, and the number and error text of each sample that was skipped while loading it."""
 

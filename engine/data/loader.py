@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from torch import Generator, Tensor
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, TensorDataset
 from torch.utils.data.dataloader import _DatasetKind, _MultiProcessingDataLoaderIter, _SingleProcessDataLoaderIter
 
 from trainwright.engine.building import note_errors, origin_of
@@ -264,6 +264,22 @@ def iterate(dataloader: Any) -> Iterator[Any]:
     if batches._auto_collation and _is_stacked(batches._dataset, batches._collate_fn):
         fetch = StackedTensors(batches._dataset).__getitems__
     return map(fetch, batches._sampler_iter)
+
+
+def batch_of(dataloader: Any, indices: list[int]) -> Any:
+    """Return a batch of the samples at these indices of the dataset, as in the first epoch, fetched in this process."""
+    dataset, collate = dataloader.dataset, dataloader.collate_fn
+    fetch = getattr(dataset, "__getitems__", None)
+    batch = collate([dataset[index] for index in indices] if fetch is None else fetch(indices))
+    return batch[0] if isinstance(collate, CollateWithReports) else batch
+
+
+def is_sequential(dataloader: Any) -> bool:
+    """Return whether a loader yields the samples of its dataset in their order, possibly distributed over the ranks."""
+    batch_sampler, sampler = (getattr(dataloader, name, None) for name in ("batch_sampler", "sampler"))
+    if type(batch_sampler) not in (BatchSampler, type(None)):
+        return False
+    return isinstance(sampler, SequentialSampler) or getattr(sampler, "shuffle", None) is False
 
 
 def _is_stacked(dataset: Any, collate: Any) -> bool:

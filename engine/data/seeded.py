@@ -14,7 +14,7 @@ from typing import Any
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from trainwright.engine.data import traits
-from trainwright.engine.data.faults import BadSamples, describe_sample, innermost
+from trainwright.engine.data.faults import BadSamples, describe_sample, failed_sample
 from trainwright.engine.data.proxy import Proxy
 from trainwright.engine.distributed import get_rank, get_world_size
 from trainwright.engine.errors import TrainingError
@@ -95,8 +95,8 @@ class SeededDataset(DatasetProxy):
                 self._fetch_keys([base + index], by_batch)
                 return base + index
             except Exception as error:
-                text = f"{describe_sample(self._inner, index)}: {type(error).__name__}: {error}"
-                number = innermost(self._inner, index)[2]
+                name, number = failed_sample(error, self._inner, index)
+                text = f"{name}: {type(error).__name__}: {error}"
                 if number in bad and index == first:  # the whole dataset
                     break
                 self._bad_samples.add(number, text)

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from trainwright.engine.data.proxy import Proxy
 from trainwright.engine.data.traits import keeps_position
+from trainwright.engine.data.workers import batches_from_workers
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.random_streams import mix, preserve_python_rng, seed_cpu_generators
 from trainwright.engine.records.message_hub import storable
@@ -142,7 +143,8 @@ class StreamLoader(DataLoader[Any]):
         self.dataset.start(epoch)  # type: ignore[attr-defined]
 
     def __iter__(self) -> Any:
-        return self._batches(super().__iter__())
+        batches = super().__iter__()
+        return self._batches(batches_from_workers(batches) if self.num_workers else batches)
 
     def _batches(self, batches: Iterator[_Batch]) -> Iterator[Any]:
         for content, worker, position in batches:

@@ -4,7 +4,7 @@ Every trait is recognized by its name; there is no base class. The engine looks 
 for samplers, in :class:`~trainwright.engine.data.seeded.PositionedSampler`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch.utils.data import TensorDataset
@@ -31,6 +31,15 @@ class DatasetTraits(Protocol):
 
     def describe_sample(self, index: int) -> str:
         """Return a readable identifier, such as a path. Takes precedence over :meth:`get_data_info` in messages."""
+
+    def remap_classes(self, classes: Sequence[str]) -> None:
+        """Renumber the classes: ``classes`` has all names in ``metainfo["classes"]`` in another order, or more."""
+
+    def remap_keypoints(self, keypoints: Sequence[str]) -> None:
+        """Reorder the keypoints: ``keypoints`` has the names in ``metainfo["keypoints"]`` in another order."""
+
+    def check_labels(self, indices: Iterable[int]) -> Iterator[str]:
+        """Yield a line for each problem in the labels of some samples, such as the values of masks."""
 
     def check_annotations(self) -> Iterator[str]:
         """Yield a line for each problem in the annotations, for ``trainwright browse``."""

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import Any
 
-from torch.utils.data.dataloader import _DatasetKind
-
 from trainwright.engine.errors import TrainingError
 from trainwright.engine.records.logger import get_logger
 
@@ -80,8 +78,7 @@ def batches_from_workers(batches: Any) -> Iterator[Any]:
     _remove_child_signal_handler()
     if not isinstance(batches._workers_done_event, _EndOfWorkers):  # persistent workers keep their iterator
         batches._workers_done_event = _EndOfWorkers(batches._workers_done_event)
-        # Workers of an iterable dataset exit as soon as it ends, so an exit does not mean a death.
-        if batches._dataset_kind == _DatasetKind.Map and sys.platform != "win32":
+        if sys.platform != "win32":
             pipe = os.dup(batches._worker_result_queue._writer.fileno())
             arguments = weakref.ref(batches), list(batches._workers), pipe
             threading.Thread(target=_end_wait_for_dead_worker, args=arguments, daemon=True, name="data workers").start()
@@ -149,8 +146,8 @@ def _end_wait_for_dead_worker(find: Callable[[], Any], workers: list[Any], pipe:
     It is ended by completing the batch with zeros. Reading it then fails, and PyTorch finds the dead workers. Closing
     the pipe instead would have no effect if other processes have inherited it.
     """
-    wait([worker.sentinel for worker in workers])
     try:
+        _wait_for_death(find, {worker.sentinel: number for number, worker in enumerate(workers)})
         if not _is_used(find()):
             return
         for worker in workers:
@@ -164,6 +161,22 @@ def _end_wait_for_dead_worker(find: Callable[[], Any], workers: list[Any], pipe:
         pass
     finally:
         os.close(pipe)
+
+
+def _wait_for_death(find: Callable[[], Any], numbers: dict[Any, int]) -> None:
+    """Return once a worker has exited too early, or all have exited, or the iterator is gone.
+
+    A worker of an iterable dataset exits when its data ends, after the iterator has marked it as unavailable.
+
+    Args:
+        find: returns the iterator, or None.
+        numbers: number of each worker, by its sentinel.
+    """
+    while numbers and _is_used(find()):
+        for sentinel in wait(list(numbers)):
+            number, batches = numbers.pop(sentinel), find()
+            if not _is_used(batches) or batches._workers_status[number]:
+                return
 
 
 def _is_used(batches: Any) -> bool:

@@ -37,6 +37,13 @@ class Evaluator:
         for metric in self.metrics:
             metric.dataset_meta = dataset_meta
 
+    def check_dataset_meta(self) -> None:
+        """Check that every metric agrees with :attr:`dataset_meta`; see :meth:`BaseMetric.check_dataset_meta`."""
+        for metric in self.metrics:
+            check = getattr(metric, "check_dataset_meta", None)  # MMEngine's metrics have none
+            if check is not None:
+                check()
+
     def process(self, data_samples: Any, data_batch: Any = None) -> None:
         """Pass the predictions of one batch to every metric.
 

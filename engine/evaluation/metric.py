@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from trainwright.engine.data.names import names_of
 from trainwright.engine.distributed import (
     broadcast_object_list,
     collect_results,
@@ -16,6 +17,8 @@ from trainwright.engine.distributed import (
     get_world_size,
     is_main_process,
 )
+from trainwright.engine.errors import DataError
+from trainwright.engine.evaluation.report import Section
 from trainwright.engine.evaluation.samples import describe
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.structures.elements import BaseDataElement
@@ -54,12 +57,20 @@ class BaseMetric(ABC):
     default_prefix: str | None = None
     accepts_batches: ClassVar[bool] = False
     """Whether :meth:`process` also accepts a batched sample, as one dictionary."""
+    writes_files: bool = False
+    """Whether :meth:`compute_metrics` writes files, so that ``trainwright check --data`` does not call it."""
     higher_is_better: bool | Mapping[str, bool] | None = None
     """Whether higher results are better: one value for all, or by name without prefix.
 
     If None, it is inferred from words in the name, such as ``acc`` or ``error``. Used by ``save_best`` and early
     stopping.
     """
+
+    reporting: bool = False
+    """Whether to keep the collected items after :meth:`evaluate`, as ``collected``, for :meth:`report`.
+
+    ``ReportHook`` sets it during a test; :meth:`process` may then record more than the results require."""
+    collected: Any = None
 
     def __init__(
         self, collect_device: str = "cpu", prefix: str | None = None, collect_dir: str | Path | None = None
@@ -85,6 +96,21 @@ class BaseMetric(ABC):
     def dataset_meta(self, dataset_meta: dict[str, Any]) -> None:
         self._dataset_meta = dataset_meta
 
+    def check_dataset_meta(self) -> None:
+        """Check before the first batch that this metric and :attr:`dataset_meta` agree.
+
+        The default compares ``num_classes``, if the metric has it, with the number of classes.
+
+        Raises:
+            DataError: they do not agree.
+        """
+        number, classes = getattr(self, "num_classes", None), names_of(self.dataset_meta, "classes")
+        if isinstance(number, int) and number < len(classes):
+            raise DataError(
+                f"{type(self).__name__} has num_classes={number}, but the dataset has {len(classes)} classes: leave "
+                "num_classes out"
+            )
+
     @abstractmethod
     def process(self, data_batch: Any, data_samples: Any) -> None:
         """Process the predictions for one batch, and append items to ``self.results``.
@@ -99,6 +125,18 @@ class BaseMetric(ABC):
     def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
         """Return the results by name, on rank 0 from the gathered items of all ranks."""
 
+    def report(self, results: Any, num_samples: int) -> Sequence[Section]:
+        """Return tables, matrices, curves and samples for the report on a test; none by default.
+
+        Called on rank 0 after :meth:`compute_metrics`, with the same items. A number in it that is also a result must
+        be computed by the same code.
+
+        Args:
+            results: the items that :meth:`compute_metrics` received.
+            num_samples: maximum number of samples in each :class:`~trainwright.engine.evaluation.report.Samples`.
+        """
+        return ()
+
     def evaluate(self, size: int) -> dict[str, Any]:
         """Compute the results for the whole dataset by ``prefix/name``, the same on all ranks, and reset.
 
@@ -112,6 +150,7 @@ class BaseMetric(ABC):
         if is_main_process():
             assert collected is not None
             metrics = [self.with_prefix(self.compute_metrics(collected))]
+            self.collected = collected if self.reporting else None
         broadcast_object_list(metrics)
         self.reset()
         return metrics[0]

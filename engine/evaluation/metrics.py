@@ -33,6 +33,7 @@ class DumpResults(BaseMetric):
     """
 
     default_prefix = "dump"
+    writes_files = True
 
     def __init__(self, out_file_path: str, collect_device: str = "cpu", collect_dir: str | Path | None = None) -> None:
         super().__init__(collect_device, collect_dir=collect_dir)

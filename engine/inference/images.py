@@ -12,6 +12,9 @@ from torch import Tensor
 from trainwright.engine.structures.sample import DataSample
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+VIDEO_SUFFIXES = (
+    ".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"
+)  # fmt: skip
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[str]:
@@ -106,20 +109,36 @@ class ImagePipeline:
             if tuple(numbers.shape) != self.shape:
                 raise ValueError(f"inputs must have shape {self.shape} as in training, got {tuple(numbers.shape)}")
             return {"inputs": numbers, "data_samples": DataSample()}
+        return self.transform({**self.load(source), **(extra or {})}, source)
+
+    def load(self, source: Any) -> dict[str, Any]:
+        """Return the image for a path, PIL image, array or tensor as a sample: ``img``, ``ori_shape`` and the path.
+
+        Raises:
+            ValueError: the loader rejects the image.
+        """
         is_path = isinstance(source, str | os.PathLike)
-        sample: Any = {"img_path": os.fspath(source)} if is_path else {}
+        sample: dict[str, Any] = {"img_path": os.fspath(source)} if is_path else {}
         if self.loader is not None and is_path:
-            sample = self.loader(sample)
-        else:
-            image = read_image(source, self._channels())
-            sample.update(img=image, ori_shape=tuple(image.shape[-2:]))
+            loaded: dict[str, Any] | None = self.loader(sample)
+            if loaded is None:
+                raise ValueError(f"{type(self.loader).__name__} rejected this image: {source}")
+            return loaded
+        image = read_image(source, self._channels())
+        return {**sample, "img": image, "ori_shape": tuple(image.shape[-2:])}
+
+    def transform(self, sample: Any, source: Any = "") -> Any:
+        """Return the transformed sample of an image; ``source`` is named in errors.
+
+        Raises:
+            ValueError: a step rejects the image.
+        """
         if not self.steps:
             return self._resized(sample)
-        sample.update(extra or {})
         for step in self.steps:
             sample = step(sample)
             if sample is None:
-                raise ValueError(f"{type(step).__name__} rejected this image: {source}")
+                raise ValueError(f"{type(step).__name__} rejected this image")
         return sample
 
     def _channels(self) -> int | None:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -123,7 +124,12 @@ class Inferencer:
             self.visualizer = self._init_visualizer(cfg)
 
     def __call__(
-        self, inputs: Any, return_datasamples: bool = False, batch_size: int = 1, **kwargs: Any
+        self,
+        inputs: Any,
+        return_datasamples: bool = False,
+        batch_size: int = 1,
+        errors: dict[int, Exception] | None = None,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """Predict on one or more images.
 
@@ -132,6 +138,8 @@ class Inferencer:
                 values from 0 to 255; or a folder of images; or an array (N, H, W, C) or tensor (N, C, H, W).
             return_datasamples: return predictions as data samples instead of dictionaries.
             batch_size: number of images per batch.
+            errors: a dict for the exceptions of inputs that cannot be read, by their index; these inputs have no
+                prediction. If None, the first exception is raised.
             **kwargs: arguments of the steps; ``out_dir`` is a folder to write pictures of the predictions to, and
                 ``show`` displays them.
 
@@ -146,18 +154,24 @@ class Inferencer:
         """
         for_preprocess, for_forward, for_visualize, for_postprocess = self._dispatch_kwargs(**kwargs)
         items = self._inputs_to_list(inputs)
+        if errors is not None:
+            for_preprocess["errors"] = errors
         batches: Iterable[Any] = self.preprocess(items, batch_size=batch_size, **for_preprocess)
         if self.show_progress:
             from rich.progress import track
 
             batches = track(batches, description="Inference", total=-(-len(items) // batch_size))
         predictions = [sample for batch in batches for sample in self.forward(batch, **for_forward)]
-        pictures = self.visualize(items, predictions, **for_visualize)
+        readable = [item for index, item in enumerate(items) if index not in (errors or {})]
+        pictures = self.visualize(readable, predictions, **for_visualize)
         return self.postprocess(predictions, pictures, return_datasamples, **for_postprocess)
 
-    def preprocess(self, inputs: Sequence[Any], batch_size: int = 1, **kwargs: Any) -> Iterator[Any]:
-        """Yield batches for :meth:`forward`."""
-        for chunk in self._get_chunk_data(map(self.pipeline, inputs), batch_size):
+    def preprocess(
+        self, inputs: Sequence[Any], batch_size: int = 1, errors: dict[int, Exception] | None = None, **kwargs: Any
+    ) -> Iterator[Any]:
+        """Yield batches for :meth:`forward`, without inputs that cannot be read; see :meth:`__call__`."""
+        samples = (readable(partial(self.pipeline, one), index, errors) for index, one in enumerate(inputs))
+        for chunk in self._get_chunk_data((sample for sample in samples if sample is not None), batch_size):
             yield self.collate_fn(chunk)
 
     @torch.no_grad()
@@ -199,13 +213,18 @@ class Inferencer:
         for name, source, sample in zip(_picture_names(inputs), inputs, preds):
             out_file = None if out_dir is None else str(Path(out_dir) / f"{name}.png")
             self.visualizer.add_datasample(
-                name, self.picture_of(source), sample, draw_gt=False, show=show, wait_time=wait_time, out_file=out_file
-            )
+                name, self.picture_of(source, sample), sample, draw_gt=False, show=show, wait_time=wait_time,
+                out_file=out_file,
+            )  # fmt: skip
             pictures.append(self.visualizer.get_image())
         return pictures
 
-    def picture_of(self, source: Any) -> np.ndarray[Any, Any]:
+    def picture_of(self, source: Any, data_sample: Any = None) -> np.ndarray[Any, Any]:
         """Return the image to draw a prediction on, uint8 of shape (H, W, 3).
+
+        Args:
+            source: the input.
+            data_sample: the prediction for it.
 
         Raises:
             ValueError: the input is not an image.
@@ -361,6 +380,23 @@ class Inferencer:
 
 
 BaseInferencer = Inferencer  # MMEngine's name for the base class of inferencers
+
+
+def readable(read: Callable[[], Any], index: int, errors: dict[int, Exception] | None) -> Any:
+    """Return the result of ``read``, or None if the input cannot be read.
+
+    Args:
+        read: reads an input.
+        index: index of the input.
+        errors: receives the exception, by index; None to raise it.
+    """
+    try:
+        return read()
+    except (OSError, ValueError) as error:
+        if errors is None:
+            raise
+        errors[index] = error
+        return None
 
 
 def config_of(checkpoint: Mapping[str, Any], name: str = "the checkpoint") -> Config:

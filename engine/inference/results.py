@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.structures.elements import BaseDataElement
+from trainwright.engine.structures.masks import encode_mask
 from trainwright.engine.structures.pixel_data import PixelData
 
 
@@ -53,7 +54,7 @@ def _segments(pixels: PixelData, classes: Sequence[str]) -> Any:
     for label in np.unique(labels).tolist():
         mask = labels == label
         name = {"class": classes[label]} if 0 <= label < len(classes) else {}
-        segments.append({"label": label, **name, "area": int(mask.sum()), "mask": _run_lengths(mask)})
+        segments.append({"label": label, **name, "area": int(mask.sum()), "mask": encode_mask(mask)})
     return segments
 
 
@@ -61,15 +62,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseDataElement | Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, Tensor) and value.dtype == torch.bool and value.dim() == 3:
-        return [_run_lengths(mask) for mask in value.cpu().numpy()]
+        return [encode_mask(mask) for mask in value.cpu().numpy()]
     if isinstance(value, Tensor | np.ndarray | np.generic):
         return value.tolist()
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _run_lengths(mask: np.ndarray[Any, Any]) -> dict[str, list[int]]:
-    """Return a mask (H, W) in COCO's uncompressed RLE: column-major run lengths, alternating zeros and ones."""
-    flat = mask.ravel(order="F")
-    ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    lengths = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()
-    return {"size": list(mask.shape), "counts": [0, *lengths] if flat.size and flat[0] else lengths}

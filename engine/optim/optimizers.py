@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainwright.engine.building import origin_of, resolve
+from trainwright.engine.building import missing_type, origin_of, resolve
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.parts import OPTIMIZER
 from trainwright.engine.records.logger import get_logger
@@ -73,7 +73,7 @@ def build_optimizer(
     """
     groups = list(params)
     if "type" not in cfg:
-        raise ConfigError(path, "this optimizer has no 'type'", f"its keys: {', '.join(map(str, cfg))}")
+        raise missing_type(cfg, "optimizer", path)
     optimizer_class = optimizer_class_of(cfg, path)
     refuse_unknown_arguments(cfg, optimizer_class, path)
     parameters = inspect.signature(optimizer_class).parameters

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, ParamSpec
 
-from trainwright.engine.building import origin_of, resolve
+from trainwright.engine.building import missing_type, origin_of, resolve
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.optim.param_scheduler import AnyOptimizer, ParamScheduler, Schedule
 from trainwright.engine.optim.rules import (
@@ -294,7 +294,7 @@ def _build_scheduler(
     if not isinstance(cfg, Mapping):
         raise ConfigError(path, f"expected a scheduler config, not {cfg!r}")
     if "type" not in cfg:
-        raise ConfigError(path, "this parameter scheduler has no 'type'", f"its keys: {', '.join(map(str, cfg))}")
+        raise missing_type(cfg, "parameter scheduler", path)
     by_epoch = cfg.get("by_epoch", True)
     runtime: dict[str, Any] = {"optimizer": wrapper}
     if defaults[bool(by_epoch)] is not None:

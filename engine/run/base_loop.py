@@ -2,6 +2,10 @@
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from trainwright.engine.errors import TrainwrightError
+from trainwright.engine.run.agreement import agree_on_data
+from trainwright.engine.run.first_batch import check_labels, explain
+
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
 
@@ -20,12 +24,31 @@ class BaseLoop:
 
     def __init__(self, runner: "Runner", dataloader: Any, mode: str = "train") -> None:
         self._runner = runner
+        self._mode = mode
+        self._is_tried = False
+        self._trial_batch: Any = None
         self.dataloader = runner.build_dataloader(dataloader, mode=mode)
+        agree_on_data(runner, self.dataloader, mode)
 
     @property
     def runner(self) -> "Runner":
         """The run that this loop belongs to."""
         return self._runner
+
+    def _try_batch(self, data_batch: Any) -> None:
+        """Check the labels of the first batch, and keep it until the next, to explain an error that it causes."""
+        if self._trial_batch is None:
+            check_labels(self.runner, self.dataloader, data_batch, self._mode)
+            self._trial_batch = data_batch
+        else:
+            self._end_trial()
+
+    def _end_trial(self) -> None:
+        self._trial_batch, self._is_tried = None, True
+
+    def explain(self, error: Exception) -> TrainwrightError | None:
+        """Return the error to raise instead of one that the first batch caused, or None if its cause is not known."""
+        return None if self._trial_batch is None else explain(error, self._trial_batch, self.runner, self._mode)
 
     def run(self) -> Any:
         """Run the loop."""

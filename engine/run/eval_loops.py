@@ -11,6 +11,7 @@ from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.optim.amp import autocast
 from trainwright.engine.registry import LOOPS
+from trainwright.engine.run.agreement import check_evaluator
 from trainwright.engine.run.base_loop import BaseLoop
 from trainwright.engine.run.model_setup import unwrap
 
@@ -43,6 +44,7 @@ class _EvaluationLoop(BaseLoop):
         if metainfo is not None:
             self.evaluator.dataset_meta = metainfo
             runner.visualizer.dataset_meta = metainfo
+            check_evaluator(runner, self.evaluator, self.mode)
         self.fp16 = fp16
         self.with_loss = with_loss
         self._check_with_loss()
@@ -64,10 +66,13 @@ class _EvaluationLoop(BaseLoop):
             start_at(self.dataloader, 0, 0)
             number = 0
             for number, data_batch in enumerate(iterate(self.dataloader), 1):
+                if not self._is_tried:
+                    self._try_batch(data_batch)
                 self.run_iter(number - 1, data_batch)
                 if runner.state.stop_signal:
                     self.evaluator.reset()
                     return {}
+            self._end_trial()
             metrics = self.evaluator.evaluate(num_unpadded_samples(self.dataloader))
             metrics.update({name: total.item() / number for name, total in self._losses.items()})
             runner.call_hook(f"after_{mode}_epoch", metrics=metrics)

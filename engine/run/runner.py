@@ -29,6 +29,7 @@ from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import RUNNERS
 from trainwright.engine.run import resume, stop
 from trainwright.engine.run.assembly import build_loop, build_optimization, trains_by_epoch
+from trainwright.engine.run.base_loop import BaseLoop
 from trainwright.engine.run.device_settings import DeviceSettings
 from trainwright.engine.run.environment import collect_env, setup_environment
 from trainwright.engine.run.eval_loops import TestLoop, ValLoop
@@ -503,6 +504,9 @@ class Runner:
                 self.logger.debug("The run failed", exc_info=True)
                 with suppress(Exception):  # the first error is the one to report
                     self.call_hook("after_run")
+                for loop in reversed(self._loops.values()):  # the validation loop is inside the training loop
+                    if isinstance(loop, BaseLoop) and (cause := loop.explain(error)) is not None:
+                        raise cause from error
                 if "more than 1 value per channel when training" in str(error):
                     raise lone_sample_error() from error
                 if "view size is not compatible" in str(error) and self._device_settings.channels_last:

@@ -204,7 +204,10 @@ class TrainLoop(BaseLoop):
 
     def _next_batch(self) -> Any:
         try:
-            return self.cursor.next()
+            data_batch = self.cursor.next()
+            if not self._is_tried:
+                self._end_trial() if data_batch is END else self._try_batch(data_batch)
+            return data_batch
         except Exception:
             self._request_save_after_error("the data could not be loaded")
             raise

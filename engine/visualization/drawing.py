@@ -21,6 +21,12 @@ _LETTERS = {
     "b": (0, 0, 255), "g": (0, 128, 0), "r": (255, 0, 0), "c": (0, 191, 191), "m": (191, 0, 191),
     "y": (191, 191, 0), "k": (0, 0, 0), "w": (255, 255, 255),
 }  # fmt: skip
+# Neighbors differ in hue and in lightness.
+_DISTINCT = (
+    (228, 48, 56), (30, 110, 230), (255, 166, 0), (35, 150, 70), (160, 60, 200), (0, 200, 220), (250, 90, 170),
+    (150, 200, 30), (140, 85, 35), (0, 125, 125), (255, 120, 90), (110, 110, 250), (255, 215, 60), (165, 25, 75),
+    (130, 220, 170), (90, 60, 20), (200, 150, 240), (110, 130, 30), (20, 50, 120), (250, 190, 190),
+)  # fmt: skip
 _DASHES = {"-": (), "--": (8, 5), ":": (2, 4), "-.": (8, 4, 2, 4)}
 _ANCHORS = ({"left": "l", "center": "m", "right": "r"}, {"top": "a", "center": "m", "bottom": "d", "baseline": "s"})
 
@@ -43,12 +49,11 @@ def rgb(color: Color) -> tuple[int, int, int]:
 
 
 def palette(number: int) -> list[tuple[int, int, int]]:
-    """Return colors that are distinct from their neighbors."""
+    """Return distinct colors; the first ones of a longer list are the same."""
     golden_ratio = (math.sqrt(5) - 1) / 2
-    hues = (index * golden_ratio % 1 for index in range(number))
-    return [
-        cast(tuple[int, int, int], tuple(int(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.8, 0.95))) for hue in hues
-    ]
+    more = range(number - len(_DISTINCT))
+    hues = (colorsys.hsv_to_rgb(i * golden_ratio % 1, (0.85, 0.55)[i % 2], (0.95, 0.7, 0.85)[i % 3]) for i in more)
+    return [*_DISTINCT[:number], *(cast(tuple[int, int, int], tuple(int(255 * c) for c in color)) for color in hues)]
 
 
 def array(values: Any) -> Array:

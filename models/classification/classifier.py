@@ -6,6 +6,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.model_traits import declared_number
 from trainwright.engine.registry import MODELS
 from trainwright.models.base import BaseModel
 from trainwright.models.classification.samples import add_predictions, gather_labels
@@ -67,6 +68,9 @@ class ImageClassifier(BaseModel):
         self.head: Any = None if head is None else MODELS.build(head)
         if head is None:
             self.loss_module = MODELS.build({"type": "CrossEntropyLoss"} if loss is None else loss)
+        # What the logits come from declares the number of classes; other heads may take any number of features.
+        declared = declared_number(self.backbone if head is None else self.head, "num_classes")
+        self.num_classes = num_classes if declared is None else declared
         self.frozen = tuple(frozen)
         freeze(self, self.frozen)
 

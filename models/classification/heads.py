@@ -43,6 +43,7 @@ class LinearClsHead(BaseModule):
         init_cfg: InitCfg = None,
     ) -> None:
         super().__init__({"type": "Normal", "layer": "Linear", "std": 0.01} if init_cfg is None else init_cfg)
+        self.num_classes = num_classes
         self.fc = nn.Linear(in_channels, num_classes)
         self.loss_module = MODELS.build({"type": "CrossEntropyLoss"} if loss is None else loss)
 

@@ -48,6 +48,8 @@ class KNNClassifier(ImageClassifier):
         ConfigError: the layer does not exist, or ``k`` or ``temperature`` is out of range.
     """
 
+    classes_from_data = True
+
     def __init__(
         self,
         backbone: str | Mapping[str, Any] | nn.Module,

@@ -37,6 +37,7 @@ class LeNet(BaseModule):
         super().__init__(init_cfg)
         if image_size % 4:
             raise ValueError(f"image_size must be a multiple of 4, not {image_size}")
+        self.num_classes = num_classes
         first, second = channels
         self.features = nn.Sequential(
             *_convolution(in_channels, first, batch_norm), *_convolution(first, second, batch_norm)

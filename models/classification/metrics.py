@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trainwright.engine.errors import did_you_mean
 from trainwright.engine.evaluation.metric import BatchMetric, column_of
+from trainwright.engine.evaluation.report import Section
 from trainwright.engine.registry import METRICS
 
 Thresholds = float | None | Sequence[float | None]
@@ -17,8 +18,25 @@ ENDINGS: dict[str | None, str] = {"macro": "", "micro": "_micro", None: "_classw
 """Suffix of the result names for each ``average``."""
 
 
+class _LabelMetric(BatchMetric):
+    """Base class of metrics of single-label classification, which all report the same."""
+
+    def record(self, data_samples: Any, *columns: Tensor) -> None:
+        """Record columns of a batch and, for a report, the labels and scores after them."""
+        if self.reporting:
+            columns += label_columns(data_samples)
+        self.results.append(columns)
+
+    def report(self, results: list[Tensor], num_samples: int) -> list[Section]:
+        """Return the confusion matrix, the results of each class, and the most confident errors."""
+        from trainwright.models.classification.report import single_label_sections
+
+        target, label, score, true_score = results[-4:]
+        return single_label_sections(target, label, score, true_score, self.dataset_meta, num_samples)
+
+
 @METRICS.register_module()
-class Accuracy(BatchMetric):
+class Accuracy(_LabelMetric):
     """Percentage of samples whose true label is among the k classes with the highest scores.
 
     Results are named ``accuracy/top1`` etc., or ``accuracy/top1_thr-0.50`` and ``accuracy/top1_no-thr`` with multiple
@@ -54,7 +72,7 @@ class Accuracy(BatchMetric):
             if self.topk != (1,) or self.thrs != (None,):
                 raise ValueError("Accuracy with topk or thrs requires samples with pred_score")
             label = _predicted_labels(data_samples)
-            self.results.append((label.eq(target.to(label.device)).unsqueeze(1),))
+            self.record(data_samples, label.eq(target.to(label.device)).unsqueeze(1))
             return
         largest = max(self.topk)
         if largest > score.shape[1]:
@@ -66,17 +84,17 @@ class Accuracy(BatchMetric):
             for threshold in self.thrs:
                 counted = hits if threshold is None else hits & (values > threshold)
                 flags.append(counted[:, :k].any(1))
-        self.results.append((torch.stack(flags, 1),))
+        self.record(data_samples, torch.stack(flags, 1))
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
         """Return the accuracies in percent."""
-        (flags,) = results
+        flags = results[0]
         names = [f"top{k}{suffix}" for k in self.topk for suffix in _suffixes(self.thrs)]
         return {name: 100.0 * count / len(flags) for name, count in zip(names, flags.sum(0).tolist())}
 
 
 @METRICS.register_module()
-class SingleLabelMetric(BatchMetric):
+class SingleLabelMetric(_LabelMetric):
     """Precision, recall, F1 score (in percent) and support (in samples) for single-label classification.
 
     Results are named ``single-label/precision`` etc., with the suffix ``_micro`` for ``average="micro"`` and
@@ -121,11 +139,11 @@ class SingleLabelMetric(BatchMetric):
         if score is None:
             if self.thrs != (None,):
                 raise ValueError("SingleLabelMetric with thrs requires samples with pred_score")
-            self.results.append((target, _predicted_labels(data_samples)))
+            self.record(data_samples, target, _predicted_labels(data_samples))
             return
         self.num_classes = self.num_classes or score.shape[1]
         best, label = score.max(1)
-        self.results.append((target, label, best))
+        self.record(data_samples, target, label, best)
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float | list[float]]:
         """Return the selected items for each threshold."""
@@ -135,15 +153,15 @@ class SingleLabelMetric(BatchMetric):
         metrics: dict[str, float | list[float]] = {}
         for threshold, suffix in zip(self.thrs, _suffixes(self.thrs)):
             kept = slice(None) if threshold is None else results[2] > threshold
-            correct = torch.bincount(label[kept][label[kept] == target[kept]], minlength=classes)
-            predicted = torch.bincount(label[kept], minlength=classes)
-            items = precision_recall_f1(correct, predicted, torch.bincount(target, minlength=classes), self.average)
+            matrix = confusion_matrix(target[kept], label[kept], classes)
+            support = torch.bincount(target, minlength=classes)
+            items = precision_recall_f1(matrix.diagonal(), matrix.sum(0), support, self.average)
             metrics.update({f"{name}{suffix}{ending}": items[name].tolist() for name in self.items})
         return metrics
 
 
 @METRICS.register_module()
-class ConfusionMatrix(BatchMetric):
+class ConfusionMatrix(_LabelMetric):
     """Number of samples of each true class (row) that were predicted as each class (column).
 
     The result ``confusion_matrix/result`` is a list of rows.
@@ -167,6 +185,7 @@ class ConfusionMatrix(BatchMetric):
         super().__init__(collect_device, prefix)
         self.num_classes = num_classes
         self.out_file = out_file
+        self.writes_files = out_file is not None
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
         """Record the true and predicted labels."""
@@ -174,15 +193,12 @@ class ConfusionMatrix(BatchMetric):
         if score is not None:
             self.num_classes = self.num_classes or score.shape[1]
         label = _predicted_labels(data_samples) if score is None else score.argmax(1)
-        self.results.append((_true_labels(data_samples), label))
+        self.record(data_samples, _true_labels(data_samples), label)
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, list[list[int]]]:
         """Return the matrix, and draw it to ``out_file`` if given."""
-        target, label = results
-        classes = _checked_num_classes(self, target, label)
-        matrix: list[list[int]] = (
-            torch.bincount(target * classes + label, minlength=classes**2).view(classes, classes).tolist()
-        )
+        target, label = results[:2]
+        matrix: list[list[int]] = confusion_matrix(target, label, _checked_num_classes(self, target, label)).tolist()
         if self.out_file is not None:
             self.plot(matrix, self.out_file, (self.dataset_meta or {}).get("classes"))
         return {"result": matrix}
@@ -190,9 +206,30 @@ class ConfusionMatrix(BatchMetric):
     @staticmethod
     def plot(matrix: Sequence[Sequence[int]], out_file: str | Path, classes: Sequence[str] | None = None) -> None:
         """Draw a confusion matrix, with true classes in rows, to an image file."""
-        from trainwright.models.classification.confusion_matrix import draw_confusion_matrix
+        from trainwright.engine.visualization.charts import matrix_chart
 
-        draw_confusion_matrix(matrix, out_file, classes)
+        names = [str(name) for name in classes or range(len(matrix))]
+        Path(out_file).parent.mkdir(parents=True, exist_ok=True)
+        matrix_chart(matrix, names, names, "Confusion matrix", ("true class", "predicted class")).save(out_file)
+
+
+def confusion_matrix(target: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    """Return the number of samples by true class (row) and predicted class (column)."""
+    return torch.bincount(target * num_classes + label, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def label_columns(data_samples: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return for each sample the true label, the predicted label, its score, and the score of the true label.
+
+    Without ``pred_score``, the scores are NaN.
+    """
+    target, score = _true_labels(data_samples), column_of(data_samples, "pred_score")
+    if score is None:
+        label = _predicted_labels(data_samples)
+        unknown = torch.full(label.shape, torch.nan, device=label.device)
+        return target, label, unknown, unknown
+    best, label = score.max(1)
+    return target, label, best, score.gather(1, target.to(score.device).unsqueeze(1)).squeeze(1)
 
 
 def check_items(items: Sequence[str], average: str | None) -> None:

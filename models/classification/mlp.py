@@ -28,6 +28,7 @@ class MLP(BaseModule):
         init_cfg: InitCfg = None,
     ) -> None:
         super().__init__(init_cfg)
+        self.num_classes = num_classes
         layers: list[nn.Module] = []
         for size, next_size in pairwise((in_features, *hidden_features)):
             layers += [nn.Linear(size, next_size), nn.ReLU(inplace=True)]

@@ -93,6 +93,7 @@ class MultiLabelLinearClsHead(MultiLabelClsHead):
     ) -> None:
         init_cfg = {"type": "Normal", "layer": "Linear", "std": 0.01} if init_cfg is None else init_cfg
         super().__init__(loss, thr, topk, init_cfg)
+        self.num_classes = num_classes
         self.fc = nn.Linear(in_channels, num_classes)
 
     def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.evaluation.metric import BatchMetric
+from trainwright.engine.evaluation.report import Section
 from trainwright.engine.registry import METRICS
 from trainwright.models.classification.metrics import ENDINGS, check_items, precision_recall_f1
 from trainwright.models.classification.multilabel import gather_multi_hot
@@ -30,6 +31,18 @@ class _ScoredMetric(BatchMetric):
         scores = torch.stack([sample["pred_score"] for sample in data_samples])
         truth = gather_multi_hot(data_samples, scores.shape[1]).to(scores.device)
         self.results.append((scores, truth))
+
+    def report(self, results: list[Tensor], num_samples: int) -> list[Section]:
+        """Return the results and F1 curves of each class, and the worst predictions."""
+        from trainwright.models.classification.report import multi_label_sections
+
+        scores, truth = results
+        precisions = _average_precisions(scores, truth)
+        return multi_label_sections(scores, truth, self.predicted(scores), precisions, self.dataset_meta, num_samples)
+
+    def predicted(self, scores: Tensor) -> Tensor:
+        """Return which classes are predicted."""
+        return scores >= 0.5
 
 
 @METRICS.register_module()
@@ -58,8 +71,7 @@ class AveragePrecision(_ScoredMetric):
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float | list[float]]:
         """Return the mean, or the value of each class."""
-        scores, truth = results
-        values = torch.stack([average_precision(score, true) for score, true in zip(scores.T, truth.T)]) * 100
+        values = _average_precisions(*results)
         return {"AP_classwise": values.tolist()} if self.average is None else {"mAP": values.nanmean().item()}
 
 
@@ -104,12 +116,13 @@ class MultiLabelMetric(_ScoredMetric):
         """Return the selected items."""
         scores, truth = results
         positive = truth > 0
-        predicted = self._predicted(scores) & (truth >= 0)
+        predicted = self.predicted(scores) & (truth >= 0)
         correct = (positive & predicted).sum(0)
         values = precision_recall_f1(correct, predicted.sum(0), positive.sum(0), self.average)
         return {f"{name}{self._suffix()}{ENDINGS[self.average]}": values[name].tolist() for name in self.items}
 
-    def _predicted(self, scores: Tensor) -> Tensor:
+    def predicted(self, scores: Tensor) -> Tensor:
+        """Return which classes are predicted."""
         predicted = torch.ones_like(scores, dtype=torch.bool) if self.thr is None else scores >= self.thr
         if self.topk is None:
             return predicted
@@ -119,6 +132,11 @@ class MultiLabelMetric(_ScoredMetric):
     def _suffix(self) -> str:
         suffix = "" if self.thr in (None, 0.5) else f"_thr-{self.thr:.2f}"
         return suffix if self.topk is None else f"{suffix}_top{self.topk}"
+
+
+def _average_precisions(scores: Tensor, truth: Tensor) -> Tensor:
+    """Return the average precision of each class, in percent."""
+    return torch.stack([average_precision(score, true) for score, true in zip(scores.T, truth.T)]) * 100
 
 
 def average_precision(score: Tensor, truth: Tensor) -> Tensor:

@@ -70,6 +70,8 @@ class TorchvisionDetector(BaseModel):
         heads = getattr(self.network, "roi_heads", None)
         checks = (("masks", "has_mask"), ("keypoints", "has_keypoint"))
         self._extra_fields = [field for field, check in checks if heads is not None and getattr(heads, check)()]
+        predictor = getattr(heads, "keypoint_predictor", None)
+        self.num_keypoints = None if predictor is None else int(predictor.kps_score_lowres.out_channels)
         self.mask_thr_binary = mask_thr_binary
 
     def forward(self, inputs: Sequence[Tensor], data_samples: Any = None, mode: str = "tensor") -> Any:

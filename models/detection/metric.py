@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainwright.engine.errors import MissingExtraError, did_you_mean
+from trainwright.engine.data.names import difference, names_of
+from trainwright.engine.errors import DataError, MissingExtraError, did_you_mean
 from trainwright.engine.evaluation.metric import BaseMetric
-from trainwright.engine.fileio import dump
+from trainwright.engine.evaluation.report import Section
+from trainwright.engine.fileio import dump, load
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import METRICS
 
@@ -37,7 +39,8 @@ class CocoMetric(BaseMetric):
 
     Args:
         ann_file: COCO annotation file, to reproduce the official results exactly. The samples need an ``img_id``, and
-            only predicted images are evaluated.
+            only predicted images are evaluated. Its categories and keypoints are matched by name; a class of the
+            dataset that it lacks has no objects.
         metric: any of ``bbox``, ``segm`` (instance masks) and ``keypoints``.
         classwise: return the results of each class too, such as ``coco/car_bbox_mAP``.
         iou_thrs: IoU thresholds to average over; 0.5, 0.55, …, 0.95 if None.
@@ -85,7 +88,59 @@ class CocoMetric(BaseMetric):
         self.max_dets = max_dets
         self.sigmas = None if sigmas is None else tuple(sigmas)
         self.outfile_prefix = outfile_prefix
+        self.writes_files = outfile_prefix is not None
         self.format_only = format_only
+        self._evaluations: dict[str, Evaluation] = {}
+
+    def check_dataset_meta(self) -> None:
+        """Check that ``ann_file`` has the classes and keypoints of the dataset.
+
+        Raises:
+            DataError: it does not, or there are not as many ``sigmas`` as keypoints.
+        """
+        keypoints = names_of(self.dataset_meta, "keypoints")
+        if "keypoints" in self.metrics and self.sigmas is not None and keypoints and len(self.sigmas) != len(keypoints):
+            raise DataError(f"{type(self).__name__} has {len(self.sigmas)} sigmas for {len(keypoints)} keypoints")
+        if self.ann_file is not None and (classes := names_of(self.dataset_meta, "classes")):
+            content = load(self.ann_file)
+            categories = content.get("categories") if isinstance(content, Mapping) else None
+            if not categories:
+                raise DataError(f"{self.ann_file} is not an annotation file in COCO format: it has no categories")
+            self._category_ids(categories, classes)
+            if "keypoints" in self.metrics:
+                self._keypoint_order(categories)
+
+    def _category_ids(self, categories: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> list[int]:
+        """Return the category id of each class; an unused id for a class that the file lacks.
+
+        Raises:
+            DataError: the file lacks a class, and has others instead.
+        """
+        ids = {str(category["name"]): int(category["id"]) for category in categories}
+        if not (set(classes) <= set(ids) or set(ids) <= set(classes)):
+            raise DataError(
+                f"the classes of the dataset and of ann_file {self.ann_file} differ: {difference(classes, list(ids))}"
+            )
+        unused = max(ids.values()) + 1
+        return [ids.get(name, unused + label) for label, name in enumerate(classes)]
+
+    def _keypoint_order(self, categories: Sequence[Mapping[str, Any]]) -> list[int] | None:
+        """Return the index in ``ann_file`` of each keypoint of the dataset, or None if they have the same order.
+
+        Raises:
+            DataError: the keypoints have other names.
+        """
+        names = names_of(self.dataset_meta, "keypoints")
+        listed = next((tuple(map(str, one["keypoints"])) for one in categories if one.get("keypoints")), names)
+        if not names or listed == names:
+            return None
+        if set(listed) != set(names) or len(listed) != len(names):
+            if len(listed) == len(names) and not set(listed) & set(names):
+                return None  # the dataset names them in other words
+            raise DataError(
+                f"the keypoints of the dataset and of ann_file {self.ann_file} differ: {difference(names, listed)}"
+            )
+        return [listed.index(name) for name in names]
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Record the predictions of each sample and, without ``ann_file``, the ground truth, with masks as RLE."""
@@ -109,7 +164,7 @@ class CocoMetric(BaseMetric):
         """Return the results.
 
         Raises:
-            ValueError: a prediction or annotation lacks a field that a metric needs, or ``ann_file`` lacks a class.
+            ValueError: a prediction or annotation lacks a field that a metric needs, or ``ann_file`` has other classes.
         """
         classes = [str(name) for name in (self.dataset_meta or {}).get("classes", ())]
         if not classes:
@@ -117,6 +172,7 @@ class CocoMetric(BaseMetric):
         with redirect_stdout(StringIO()):
             truth, categories, images = self._ground_truth(results, classes)
         metrics: dict[str, float] = {}
+        self._evaluations = {}
         for kind in self.metrics:
             predictions = [
                 annotation
@@ -130,9 +186,18 @@ class CocoMetric(BaseMetric):
                 dump([{key: annotation[key] for key in keys} for annotation in predictions], file)
             if not self.format_only:
                 with redirect_stdout(StringIO()):
-                    precision, recall, areas, thresholds = self._evaluate(truth, predictions, images, categories, kind)
-                metrics |= self._summary(precision, recall, areas, thresholds, classes, kind)
+                    evaluation = self._evaluate(truth, predictions, images, categories, kind)
+                metrics |= self._summary(evaluation, classes, kind)
+                if self.reporting:
+                    self._evaluations[kind] = evaluation
         return metrics
+
+    def report(self, results: list[dict[str, Any]], num_samples: int) -> list[Section]:
+        """Return the results of each class, curves, the confusion matrix, and the worst samples."""
+        from trainwright.models.detection.report import coco_sections
+
+        evaluations, self._evaluations = self._evaluations, {}
+        return coco_sections(evaluations, results, range(len(results)), self.dataset_meta or {}, num_samples)
 
     def _ground_truth(self, results: list[dict[str, Any]], classes: Sequence[str]) -> tuple[Any, list[int], list[Any]]:
         """Return the ground truth as a ``COCO`` object, the category id of each class, and the id of each image."""
@@ -140,11 +205,12 @@ class CocoMetric(BaseMetric):
             from pycocotools.coco import COCO
 
             coco = COCO(self.ann_file)
-            ids = {category["name"]: category["id"] for category in coco.dataset["categories"]}
-            if unknown := [name for name in classes if name not in ids]:
-                hint = did_you_mean(unknown[0], ids) or f"its classes are {', '.join(ids)}"
-                raise ValueError(f"{self.ann_file} has no class {unknown[0]!r}: {hint}")
-            return coco, [ids[name] for name in classes], [result["img_id"] for result in results]
+            listed = coco.dataset["categories"]
+            if "keypoints" in self.metrics and (order := self._keypoint_order(listed)) is not None:
+                for annotation in coco.dataset["annotations"]:
+                    if points := annotation.get("keypoints"):
+                        annotation["keypoints"] = [x for old in order for x in points[3 * old : 3 * old + 3]]
+            return coco, self._category_ids(listed, classes), [result["img_id"] for result in results]
         categories = list(range(1, len(classes) + 1))
         if self.format_only:
             return None, categories, [result["img_id"] for result in results]
@@ -158,11 +224,7 @@ class CocoMetric(BaseMetric):
 
     def _evaluate(
         self, truth: Any, predictions: list[dict[str, Any]], images: list[Any], categories: list[int], kind: str
-    ) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:
-        """Return the precision (T, R, K, A), the recall (T, K, A), the names of the A areas, and the T thresholds.
-
-        There are T IoU thresholds, R recall thresholds, K classes and A area ranges. Values without objects are -1.
-        """
+    ) -> "Evaluation":
         from pycocotools.cocoeval import COCOeval
 
         evaluation = COCOeval(truth, _as_coco(predictions, images, categories), kind)
@@ -178,51 +240,68 @@ class CocoMetric(BaseMetric):
                 parameters.kpt_oks_sigmas = np.array(sigmas)
         evaluation.evaluate()
         evaluation.accumulate()
-        order = {category: index for index, category in enumerate(sorted(categories))}  # pycocotools sorts them
-        columns = [order[category] for category in categories]
-        precision, recall = evaluation.eval["precision"][..., 0], evaluation.eval["recall"][..., 0]
-        return precision[:, :, columns], recall[:, columns], parameters.areaRngLbl, parameters.iouThrs
+        return Evaluation(evaluation, categories, images)
 
-    def _summary(
-        self,
-        precision: np.ndarray,
-        recall: np.ndarray,
-        areas: list[str],
-        thresholds: np.ndarray,
-        classes: Sequence[str],
-        kind: str,
-    ) -> dict[str, float]:
-        def mean(values: np.ndarray) -> float:
-            valid = values[values > -1]
-            return float(valid.mean()) if valid.size else float("nan")
-
-        def select(values: np.ndarray, threshold: float | None, area: str) -> np.ndarray:
-            rows = slice(None) if threshold is None else np.isclose(thresholds, threshold)
-            selected: np.ndarray = values[rows][..., areas.index(area)]
-            return selected
-
-        available = [
-            (suffix, threshold, area)
-            for suffix, threshold, area in _RESULTS
-            if area in areas and (threshold is None or np.isclose(thresholds, threshold).any())
-        ]
-        results = {
-            f"{kind}_mAP{suffix}": mean(select(precision, threshold, area)) for suffix, threshold, area in available
-        }
-        results[f"{kind}_AR"] = mean(select(recall, None, "all"))
+    def _summary(self, evaluation: "Evaluation", classes: Sequence[str], kind: str) -> dict[str, float]:
+        results = {f"{kind}_mAP{suffix}": value for suffix, value in evaluation.average_precisions().items()}
+        results[f"{kind}_AR"] = _mean(evaluation.select(evaluation.recall, None, "all"))
         lines = ["  ".join(f"{name} {value:.3f}" for name, value in results.items())]
         if self.classwise:
             width = max(map(len, classes))
-            lines.append("class".ljust(width) + "".join(f"{'mAP' + suffix:>9}" for suffix, *_ in available))
+            lines.append("class".ljust(width) + "".join(f"{'mAP' + suffix:>9}" for suffix in evaluation.suffixes))
             for index, name in enumerate(classes):
-                class_results = {
-                    f"{name}_{kind}_mAP{suffix}": mean(select(precision, threshold, area)[..., index])
-                    for suffix, threshold, area in available
-                }
-                lines.append(name.ljust(width) + "".join(f"{value:9.3f}" for value in class_results.values()))
-                results |= class_results
+                values = evaluation.average_precisions(index)
+                lines.append(name.ljust(width) + "".join(f"{value:9.3f}" for value in values.values()))
+                results |= {f"{name}_{kind}_mAP{suffix}": value for suffix, value in values.items()}
         print_log("\n".join(lines), logger="current")
         return results
+
+
+class Evaluation:
+    """The results of COCOeval with the classes in the dataset's order.
+
+    Attributes:
+        coco: the ``COCOeval`` object.
+        images: id of the image of each sample.
+        categories: id of each class.
+        precision: shape (T, R, K, A), for T IoU thresholds, R recall thresholds, K classes and A area ranges; -1
+            without objects.
+        recall: shape (T, K, A).
+    """
+
+    def __init__(self, coco: Any, categories: list[int], images: list[Any]) -> None:
+        self.coco, self.categories, self.images = coco, categories, images
+        order = {category: index for index, category in enumerate(sorted(categories))}  # pycocotools sorts them
+        self.columns = [order[category] for category in categories]
+        self.precision = coco.eval["precision"][..., 0][:, :, self.columns]
+        self.recall = coco.eval["recall"][..., 0][:, self.columns]
+
+    @property
+    def suffixes(self) -> list[str]:
+        """The suffixes of the results that the thresholds and area ranges allow."""
+        areas, thresholds = self.coco.params.areaRngLbl, self.coco.params.iouThrs
+        return [
+            suffix
+            for suffix, threshold, area in _RESULTS
+            if area in areas and (threshold is None or np.isclose(thresholds, threshold).any())
+        ]
+
+    def average_precisions(self, label: int | None = None) -> dict[str, float]:
+        """Return the average precision by suffix, of all classes or of one."""
+        precision = self.precision if label is None else self.precision[:, :, [label]]
+        known = self.suffixes
+        return {suffix: _mean(self.select(precision, iou, area)) for suffix, iou, area in _RESULTS if suffix in known}
+
+    def select(self, values: np.ndarray, threshold: float | None, area: str) -> np.ndarray:
+        """Return the values at an IoU threshold (all if None) and an area range."""
+        rows = slice(None) if threshold is None else np.isclose(self.coco.params.iouThrs, threshold)
+        selected: np.ndarray = values[rows][..., self.coco.params.areaRngLbl.index(area)]
+        return selected
+
+
+def _mean(values: np.ndarray) -> float:
+    valid = values[values > -1]
+    return float(valid.mean()) if valid.size else float("nan")
 
 
 def require_pycocotools(purpose: str) -> None:

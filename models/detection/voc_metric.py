@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from trainwright.engine.evaluation.metric import BaseMetric
+from trainwright.engine.evaluation.report import Curves, Section, Table
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import METRICS
 from trainwright.models.detection.metric import require_original_size
@@ -69,12 +71,8 @@ class VOCMetric(BaseMetric):
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
         """Return the results."""
-        classes = [str(name) for name in (self.dataset_meta or {}).get("classes", ())]
-        if not classes:
-            raise ValueError("VOCMetric cannot determine the classes: the dataset's metainfo must contain them")
-        table = torch.stack(
-            [self._precisions(results, label) for label in range(len(classes))]
-        )  # (classes, thresholds)
+        classes = self._classes()
+        table = self._table(results, len(classes))
         names = [f"AP{round(100 * threshold)}" for threshold in self.iou_thrs]
         metrics = {"mAP": table.nanmean().item()}
         metrics |= {name: column.nanmean().item() for name, column in zip(names, table.T)}
@@ -87,8 +85,57 @@ class VOCMetric(BaseMetric):
                 metrics |= {f"{name}_{threshold_name}": value for name, value in zip(classes, column)}
         return metrics
 
+    def report(self, results: list[dict[str, Any]], num_samples: int) -> list[Section]:
+        """Return the results of each class, curves, the confusion matrix, and the worst samples."""
+        from trainwright.models.detection.report import THRESHOLDS, box_sections, f1_over_score, f1_section
+
+        classes = self._classes()
+        matches = [self._matches(results, label) for label in range(len(classes))]
+        table = self._table(results, len(classes))
+        rows: list[list[Any]] = [[name, *row, match[3]] for name, row, match in zip(classes, table.tolist(), matches)]
+        rows.append(["all", *table.nanmean(0).tolist(), sum(match[3] for match in matches)])
+        columns = ["class", *(f"AP{round(100 * threshold)}" for threshold in self.iou_thrs), "objects"]
+        curves, f1 = {}, {}
+        for name, (scores, correct, counted, number) in zip(classes, matches):
+            kept = counted[:, 0]
+            if number:
+                hits = correct[kept, 0].double().cumsum(0)
+                precision = hits / torch.arange(1, len(hits) + 1)
+                curves[name] = ((hits / number).tolist(), precision.tolist())
+                f1[name] = (THRESHOLDS, f1_over_score(scores[kept].numpy(), correct[kept, 0].numpy(), number))
+        at = f"At an IoU of {self.iou_thrs[0]:g}."
+        pairs = [(_as_arrays(result["predicted"]), _as_arrays(result["true"])) for result in results]
+        return [
+            Table("Results per class (boxes)", columns, rows, "Average precision.", digits=3),
+            Curves("Precision and recall (boxes)", curves, ("recall", "precision"), note=at),
+            f1_section(f1, " (boxes)", at),
+            *box_sections(pairs, range(len(pairs)), classes, num_samples),
+        ]
+
+    def _classes(self) -> list[str]:
+        classes = [str(name) for name in (self.dataset_meta or {}).get("classes", ())]
+        if not classes:
+            raise ValueError("VOCMetric cannot determine the classes: the dataset's metainfo must contain them")
+        return classes
+
+    def _table(self, results: list[dict[str, Any]], num_classes: int) -> Tensor:
+        """Return the average precisions, of shape (classes, thresholds)."""
+        return torch.stack([self._precisions(results, label) for label in range(num_classes)])
+
     def _precisions(self, results: list[dict[str, Any]], label: int) -> Tensor:
         """Return the average precision of a class for each threshold; NaN without instances."""
+        _, correct, counted, number = self._matches(results, label)
+        if not number:
+            return torch.full((len(self.iou_thrs),), torch.nan, dtype=torch.float64)
+        return torch.stack(
+            [self._average_precision(correct[counted[:, i], i], number) for i in range(len(self.iou_thrs))]
+        )
+
+    def _matches(self, results: list[dict[str, Any]], label: int) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Return the predictions of a class by decreasing score, and the number of its instances.
+
+        The scores have the shape (N,); whether a prediction is correct, and whether it is counted, (N, thresholds).
+        """
         scores, matches, counts = [], [], []
         num_instances = 0
         for result in results:
@@ -101,13 +148,8 @@ class VOCMetric(BaseMetric):
             matches.append(correct)
             counts.append(counted)
             num_instances += int((~difficult[true_of_class]).sum())
-        if not num_instances:
-            return torch.full((len(self.iou_thrs),), torch.nan, dtype=torch.float64)
         order = torch.cat(scores).argsort(descending=True, stable=True)
-        correct, counted = torch.cat(matches)[order], torch.cat(counts)[order]
-        return torch.stack(
-            [self._average_precision(correct[counted[:, i], i], num_instances) for i in range(len(self.iou_thrs))]
-        )
+        return torch.cat(scores)[order], torch.cat(matches)[order], torch.cat(counts)[order], num_instances
 
     def _match(self, boxes: Tensor, true_boxes: Tensor, difficult: Tensor) -> tuple[Tensor, Tensor]:
         """Return which predictions, sorted by decreasing score, are correct, and which are not ignored.
@@ -145,3 +187,7 @@ class VOCMetric(BaseMetric):
         steps = torch.linspace(0, 1, 11, dtype=torch.float64)
         indices = torch.searchsorted((hits / num_instances).contiguous(), steps - 1e-12)
         return best[indices].mean()
+
+
+def _as_arrays(values: Sequence[Tensor]) -> tuple[np.ndarray[Any, Any], ...]:
+    return tuple(value.double().numpy() for value in values)

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.model_traits import declared_number
 from trainwright.engine.registry import MODELS
 from trainwright.models.base import BaseModel
 from trainwright.models.module import InitCfg
@@ -60,6 +61,11 @@ class TopdownPoseEstimator(BaseModel):
         self.backbone: nn.Module = MODELS.build(backbone)
         self.neck: nn.Module | None = None if neck is None else MODELS.build(neck)
         self.head: Any = MODELS.build(head)
+        self.num_keypoints = declared_number(self.head, "num_keypoints")
+        number = self.num_keypoints
+        if self.flip_indices is not None and number is not None and len(self.flip_indices) != number:
+            message = f"has {len(self.flip_indices)} indices, but the head has {number} keypoints"
+            raise ConfigError("flip_indices", message, "list one index per keypoint")
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
         """Return losses, predictions, or heat maps.

@@ -55,6 +55,7 @@ class HeatmapHead(BaseModule):
                 f"expected one size per item of deconv_out_channels: {len(deconv_out_channels)}, not "
                 f"{len(deconv_kernel_sizes)}",
             )
+        self.num_keypoints = out_channels
         self.codec: MSRAHeatmap = MODELS.build(codec)
         layers: list[nn.Module] = []
         channels = in_channels

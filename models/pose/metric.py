@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.evaluation.metric import BatchMetric
+from trainwright.engine.evaluation.report import Samples, Section, Table, class_names
 from trainwright.engine.registry import METRICS
 
 
@@ -42,8 +43,35 @@ class PCKAccuracy(BatchMetric):
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Count the labeled and the correct keypoints of each sample."""
-        counts = [_count_keypoints(sample, self.thr) for sample in data_samples]
-        self.results.append((torch.stack(counts),))
+        found = [_keypoint_distances(sample) for sample in data_samples]
+        counts = [
+            torch.stack([((distance <= self.thr * length) & labeled).sum(0), labeled.sum(0)]).float()
+            for distance, length, labeled in found
+        ]
+        columns = [torch.stack(counts)]
+        if self.reporting:
+            errors = [(distance / length).where(labeled, 0).sum(0) for distance, length, labeled in found]
+            columns.append(torch.stack(errors))
+        self.results.append(tuple(columns))
+
+    def report(self, results: list[Tensor], num_samples: int) -> list[Section]:
+        """Return the results of each keypoint type, and the samples of the largest mean error."""
+        counts, distances = results
+        correct, labeled = counts.unbind(1)
+        names = class_names(self.dataset_meta, labeled.shape[1], "keypoints")
+        shares, errors = correct.sum(0) / labeled.sum(0), distances.sum(0) / labeled.sum(0)
+        columns = ["keypoint", "PCK", "mean error", "labeled"]
+        rows: list[list[Any]] = [
+            [name, *values]
+            for name, *values in zip(names, shares.tolist(), errors.tolist(), labeled.sum(0).int().tolist())
+        ]
+        rows.append(["mean", shares.nanmean().item(), errors.nanmean().item(), int(labeled.sum())])
+        note = f"PCK at {self.thr:g} of the longer side of the box; errors as fractions of it."
+        sections: list[Section] = [Table("Results per keypoint", columns, rows, note, digits=3)]
+        means = (distances.sum(1) / labeled.sum(1)).nan_to_num(-1)
+        worst = means.argsort(descending=True, stable=True)[:num_samples].tolist()
+        captions = [f"mean error {means[index]:.3f}" for index in worst]
+        return [*sections, Samples("Largest errors", worst, captions, note)] if worst else sections
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
         """Return the results, which are NaN without labeled keypoints."""
@@ -56,8 +84,8 @@ class PCKAccuracy(BatchMetric):
         return metrics
 
 
-def _count_keypoints(sample: Mapping[str, Any], thr: float) -> Tensor:
-    """Return the number of correct and of labeled keypoints of each type, of shape (2, K)."""
+def _keypoint_distances(sample: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the distances of keypoints (N, K), the longer sides of boxes (N, 1), and which are labeled (N, K)."""
     truth, prediction = sample.get("gt_instances"), sample.get("pred_instances")
     name = sample.get("img_path") or f"sample {sample.get('sample_idx', '(without number)')}"
     for field, instances in (("gt_instances", truth), ("pred_instances", prediction)):
@@ -74,7 +102,7 @@ def _count_keypoints(sample: Mapping[str, Any], thr: float) -> Tensor:
         )
     boxes = truth["bboxes"].to(found)
     length = (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True)
-    near = (found - true).norm(dim=-1) <= thr * length
+    distance = (found - true).norm(dim=-1)
     visible = truth.get("keypoints_visible")
-    labeled = torch.ones_like(near) if visible is None else visible.to(found.device) > 0
-    return torch.stack([(near & labeled).sum(0), labeled.sum(0)]).float()
+    labeled = torch.ones_like(distance, dtype=torch.bool) if visible is None else visible.to(found.device) > 0
+    return distance, length, labeled

@@ -5,8 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from trainwright.engine.data.names import names_of
+from trainwright.engine.errors import DataError
+from trainwright.engine.evaluation.report import Section
 from trainwright.engine.registry import METRICS
 from trainwright.models.detection.metric import CocoMetric
+
+_NO_SIGMAS = "CocoKeypointMetric requires sigmas: set metainfo=dict(sigmas=(...)) of the dataset"
 
 Array = np.ndarray[Any, Any]
 
@@ -35,17 +40,23 @@ class CocoKeypointMetric(CocoMetric):
         super().__init__(ann_file, metric="keypoints", **kwargs)
         self.nms_thr = nms_thr
 
+    def check_dataset_meta(self) -> None:
+        """Check that ``ann_file`` has the classes and keypoints of the dataset, and that there are ``sigmas``."""
+        if (
+            self.sigmas is None
+            and names_of(self.dataset_meta, "keypoints")
+            and not (self.dataset_meta or {}).get("sigmas")
+        ):
+            raise DataError(_NO_SIGMAS)
+        super().check_dataset_meta()
+
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
         """Return the results by name.
 
         Raises:
             ValueError: there are no ``sigmas``, or not one per keypoint; or see :class:`CocoMetric`.
         """
-        images: dict[Any, dict[str, Any]] = {}
-        for index, result in enumerate(results):
-            key = ("sample", index) if result["img_id"] is None else result["img_id"]
-            images[key] = _merge(images[key], result) if key in images else result
-        merged = list(images.values())
+        merged = list(_by_image(results).values())
         sigmas = self._sigmas(merged)
         if self.nms_thr is not None:
             merged = [
@@ -54,10 +65,22 @@ class CocoKeypointMetric(CocoMetric):
             ]
         return super().compute_metrics(merged)
 
+    def report(self, results: list[dict[str, Any]], num_samples: int) -> list[Section]:
+        """Return the results of each class and keypoint, curves, and the worst samples."""
+        from trainwright.models.detection.report import coco_sections
+
+        images = _by_image(results)
+        first: dict[Any, int] = {}
+        for index, result in enumerate(results):
+            first.setdefault(_key(result, index), index)
+        evaluations, self._evaluations = self._evaluations, {}
+        samples = [first[key] for key in images]
+        return coco_sections(evaluations, list(images.values()), samples, self.dataset_meta or {}, num_samples)
+
     def _sigmas(self, results: list[dict[str, Any]]) -> Array:
         sigmas = self.sigmas or (self.dataset_meta or {}).get("sigmas")
         if sigmas is None:
-            raise ValueError("CocoKeypointMetric requires sigmas: set metainfo=dict(sigmas=(...)) of the dataset")
+            raise DataError(_NO_SIGMAS)
         numbers = {result["predicted"]["keypoints"].shape[1] for result in results if _count(result["predicted"])}
         if numbers - {len(sigmas)}:
             raise ValueError(f"there are {len(sigmas)} sigmas, but {max(numbers)} predicted keypoints")
@@ -85,6 +108,19 @@ def without_duplicates(found: Mapping[str, Array], sigmas: Array, thr: float) ->
         if not (similarity > thr).any():
             kept.append(index)
     return {name: values[kept] for name, values in found.items()}
+
+
+def _key(result: Mapping[str, Any], index: int) -> Any:
+    return ("sample", index) if result["img_id"] is None else result["img_id"]
+
+
+def _by_image(results: Sequence[Mapping[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """Merge the results of each image."""
+    images: dict[Any, dict[str, Any]] = {}
+    for index, result in enumerate(results):
+        key = _key(result, index)
+        images[key] = _merge(images[key], result) if key in images else dict(result)
+    return images
 
 
 def _merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

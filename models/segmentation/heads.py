@@ -41,6 +41,7 @@ class SegmentationHead(BaseModule):
         init_cfg: InitCfg = None,
     ) -> None:
         super().__init__(init_cfg)
+        self.num_seg_classes = num_classes
         widths = [in_channels] if isinstance(in_channels, int) else in_channels
         self.laterals = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in widths)
         self.classifier = nn.Sequential(

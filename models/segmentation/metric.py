@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainwright.engine.errors import did_you_mean
+from trainwright.engine.distributed import gather_object, get_rank, get_world_size
+from trainwright.engine.errors import DataError, did_you_mean
 from trainwright.engine.evaluation.metric import BatchMetric
+from trainwright.engine.evaluation.report import Matrix, Samples, Section, Table
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import METRICS
 
@@ -65,15 +67,73 @@ class IoUMetric(BatchMetric):
         self.num_classes = num_classes
         self.beta = beta
         self.classwise = classwise
+        self._matrix: Tensor | None = None
+        self._last: Tensor | None = None
+        self._number = 0
+
+    def check_dataset_meta(self) -> None:
+        """Check that ``num_classes`` is not smaller than the number of the dataset's classes."""
+        meta = self.dataset_meta or {}
+        number = len(meta.get("seg_classes") or meta.get("classes") or ())
+        if self.num_classes is not None and self.num_classes < number:
+            raise DataError(
+                f"{type(self).__name__} has num_classes={self.num_classes}, but the dataset has {number} classes: "
+                "leave num_classes out"
+            )
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Count the correct, predicted and true pixels of each sample and class."""
         classes = self._class_names()
-        counts = [
-            pixel_counts(_plane(sample, "pred_sem_seg"), _plane(sample, "gt_sem_seg"), len(classes), self.ignore_index)
-            for sample in data_samples
+        columns = []
+        for sample in data_samples:
+            prediction, truth = _plane(sample, "pred_sem_seg"), _plane(sample, "gt_sem_seg")
+            matrix, outside = pixel_confusions(prediction, truth, len(classes), self.ignore_index)
+            columns.append((torch.stack([matrix.diagonal(), matrix.sum(0), matrix.sum(1)]), outside))
+            if self.reporting:
+                self._matrix = self._matrix + matrix if self._number and self._matrix is not None else matrix
+                self._last = matrix
+                self._number += 1
+        self.results.append(tuple(torch.stack(column) for column in zip(*columns)))
+
+    def collect(self, size: int) -> list[Tensor] | None:
+        """Return the counts of each sample and, for a report, sum up the confusion matrix over the ranks."""
+        if self.reporting:
+            own = self._matrix if self._number else None
+            # The last sample of a rank may be one that the sampler repeated.
+            place = get_rank() + get_world_size() * (self._number - 1)
+            if own is not None and self._last is not None and get_world_size() > 1 and place >= size:
+                own = own - self._last
+            parts = gather_object(None if own is None else own.cpu()) or ()
+            counted = [part for part in parts if part is not None]
+            self._matrix = torch.stack(counted).sum(0) if counted else None
+        return super().collect(size)
+
+    def reset(self) -> None:
+        super().reset()
+        self._last, self._number = None, 0
+
+    def report(self, results: list[Tensor], num_samples: int) -> list[Section]:
+        """Return the results of each class, the confusion matrix of pixels, and the samples of the lowest IoU."""
+        classes = self._class_names()
+        correct, predicted, true = results[0].sum(0).double()
+        columns = self._class_results(correct, predicted, true)
+        rows: list[list[Any]] = [
+            [name, *(values[index].item() for values in columns.values()), 100 * (true[index] / true.sum()).item()]
+            for index, name in enumerate(classes)
         ]
-        self.results.append(tuple(torch.stack(column) for column in zip(*counts)))
+        rows.append(["mean", *(values.nanmean().item() for values in columns.values()), 100.0])
+        sections: list[Section] = [
+            Table("Results per class of pixels", ["class", *columns, "% of the pixels"], rows, "In percent.")
+        ]
+        if self._matrix is not None:
+            note = "Numbers of pixels."
+            sections.append(Matrix("Confusion matrix of pixels", self._matrix.tolist(), classes, classes, note=note))
+        hits, found, wanted = results[0].double().unbind(1)
+        means = (hits / (found + wanted - hits)).nanmean(1)
+        worst = means.nan_to_num(torch.inf).argsort(stable=True)[:num_samples].tolist()
+        captions = [f"mean IoU {100 * means[index]:.1f} %" for index in worst]
+        note = "The mean is over the classes that occur in the sample."
+        return [*sections, Samples("Lowest IoU", worst, captions, note)] if worst else sections
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
         """Return the results in percent.
@@ -123,8 +183,8 @@ class IoUMetric(BatchMetric):
         return [str(name) for name in (names if len(names) == num_classes else range(num_classes))]
 
 
-def pixel_counts(prediction: Tensor, truth: Tensor, num_classes: int, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Count the correct, predicted and true pixels of each class.
+def pixel_confusions(prediction: Tensor, truth: Tensor, num_classes: int, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Count the pixels of each true and predicted class.
 
     Args:
         prediction: classes, of any shape.
@@ -133,8 +193,8 @@ def pixel_counts(prediction: Tensor, truth: Tensor, num_classes: int, ignore_ind
         ignore_index: true label of ignored pixels.
 
     Returns:
-        The counts, int64 of shape (3, num_classes), and the number of pixels with a class out of range, of shape ();
-        both on the device of the prediction.
+        The counts by true class (row) and predicted class (column), int64 of shape (num_classes, num_classes), and the
+        number of pixels with a class out of range, of shape (); both on the device of the prediction.
 
     Raises:
         ValueError: the shapes differ.
@@ -150,8 +210,7 @@ def pixel_counts(prediction: Tensor, truth: Tensor, num_classes: int, ignore_ind
     inside = (truth >= 0) & (truth < num_classes) & (prediction >= 0) & (prediction < num_classes)
     pairs = pairs.where(inside, cells + 1).where(truth != ignore_index, cells)
     count = torch.bincount(pairs.flatten(), minlength=cells + 2)
-    matrix = count[:cells].view(num_classes, num_classes)
-    return torch.stack([matrix.diagonal(), matrix.sum(0), matrix.sum(1)]), count[cells + 1]
+    return count[:cells].view(num_classes, num_classes), count[cells + 1]
 
 
 def _plane(sample: Mapping[str, Any], field: str) -> Tensor:

@@ -55,6 +55,7 @@ def TorchvisionSegmentationModel(
     else:
         kwargs["aux_loss"] = aux_loss
     model: nn.Module = models.get_model(name, weights=None, weights_backbone=None, num_classes=num_classes, **kwargs)
+    model.num_classes = num_classes  # type: ignore[assignment]  # not a tensor or module
     if weights_backbone is not None and weights is None:
         fetch = find_torchvision_weights(name.partition("_")[2], weights_backbone)
         load_pretrained(
@@ -107,6 +108,7 @@ class UNet(BaseModule):
         if depth < 2:
             raise ValueError(f"depth must be at least 2, not {depth}")
         super().__init__({"type": "Kaiming", "layer": "Conv2d"} if init_cfg is None else init_cfg)
+        self.num_classes = num_classes
         widths = [base_channels * 2**level for level in range(depth)]
         self.encoder = nn.ModuleList(
             _double_convolution(width_in, width_out) for width_in, width_out in zip([in_channels, *widths], widths)

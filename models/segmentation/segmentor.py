@@ -6,6 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.inference.tiles import window_starts
+from trainwright.engine.model_traits import declared_number
 from trainwright.engine.registry import MODELS
 from trainwright.models.base import BaseModel
 from trainwright.models.module import InitCfg
@@ -61,6 +63,7 @@ class SemanticSegmentor(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         self.window = _window_size_and_stride(test_cfg or {"mode": "whole"})
         self.network = build_network(network, num_classes, "TorchvisionSegmentationModel")
+        self.num_seg_classes = declared_number(self.network, "num_classes")
         self.losses = SegLosses(loss, ignore_index)
         self.aux_loss_weight = aux_loss_weight
 
@@ -158,8 +161,8 @@ def slide(network: Any, inputs: Tensor, crop_size: Sequence[int], stride: Sequen
     height, width = inputs.shape[-2:]
     total: Tensor | None = None
     count = inputs.new_zeros(height, width)
-    for top in _window_starts(height, crop_size[0], stride[0]):
-        for left in _window_starts(width, crop_size[1], stride[1]):
+    for top in window_starts(height, crop_size[0], stride[0]):
+        for left in window_starts(width, crop_size[1], stride[1]):
             rows, columns = slice(top, top + crop_size[0]), slice(left, left + crop_size[1])
             logits = network(inputs[..., rows, columns])
             if total is None:
@@ -168,11 +171,6 @@ def slide(network: Any, inputs: Tensor, crop_size: Sequence[int], stride: Sequen
             count[rows, columns] += 1
     assert total is not None
     return total / count
-
-
-def _window_starts(length: int, window: int, stride: int) -> list[int]:
-    last = max(length - window, 0)
-    return [*range(0, last, stride), last]
 
 
 def _window_size_and_stride(test_cfg: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[int, int]] | None:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from trainwright.engine.inference.images import VIDEO_SUFFIXES
 from trainwright.engine.inference.inferencer import Inferencer
 from trainwright.engine.registry import INFERENCERS, TRANSFORMS
 from trainwright.engine.structures.elements import BaseDataElement
 
 _FRAMES_SHOWN = 8
-_VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v")
 _DECODERS = ("PyAVDecode", "RawFrameDecode", "ArrayDecode")
 
 
@@ -34,7 +34,7 @@ class ActionRecogInferencer(Inferencer):
             of these.
     """
 
-    def picture_of(self, source: Any) -> np.ndarray[Any, Any]:
+    def picture_of(self, source: Any, data_sample: Any = None) -> np.ndarray[Any, Any]:
         """Return up to 8 frames of a video side by side, of shape (H, W, 3)."""
         reader = _open_video(source)["video_reader"]
         count = min(_FRAMES_SHOWN, len(reader))
@@ -51,7 +51,7 @@ class ActionRecogInferencer(Inferencer):
 
     def _inputs_to_list(self, inputs: Any) -> list[Any]:
         if isinstance(inputs, str | os.PathLike) and Path(inputs).is_dir():
-            videos = sorted(str(path) for path in Path(inputs).iterdir() if path.suffix.lower() in _VIDEO_SUFFIXES)
+            videos = sorted(str(path) for path in Path(inputs).iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
             return videos or [inputs]
         return list(inputs) if isinstance(inputs, list | tuple) else [inputs]
 

@@ -38,6 +38,7 @@ def TorchvisionVideoModel(name: str, num_classes: int = 400, weights: str | None
         hint = did_you_mean(name, known) or f"the networks are {', '.join(known)}"
         raise ConfigError("name", f"torchvision has no video network {name!r}", hint)
     model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **kwargs)
+    model.num_classes = num_classes  # type: ignore[assignment]  # not a tensor or module
     if weights is not None:
         fetch = find_torchvision_weights(name, weights)
         load_pretrained(model, lambda network: load_weights(network, fetch(), weights))
@@ -81,6 +82,7 @@ class SmallC3D(BaseModule):
                 nn.ReLU(inplace=True),
             ]
             channels = width
+        self.num_classes = num_classes
         self.features = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)

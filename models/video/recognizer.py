@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.model_traits import declared_number
 from trainwright.engine.registry import MODELS
 from trainwright.models.base import BaseModel
 from trainwright.models.classification.samples import add_predictions, gather_labels
@@ -67,6 +68,8 @@ class Recognizer3D(BaseModel):
         self.max_testing_views = (test_cfg or {}).get("max_testing_views")
         self.backbone = _build_backbone(backbone, num_classes)
         self.cls_head: nn.Module | None = None if cls_head is None else MODELS.build(cls_head)
+        declared = declared_number(self.backbone if self.cls_head is None else self.cls_head, "num_classes")
+        self.num_classes = num_classes if declared is None else declared
         self.loss_module: nn.Module = MODELS.build({"type": "CrossEntropyLoss"} if loss is None else loss)
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torchvision.transforms import v2
 
 from trainwright.datasets import Compose, KeepAnnotations, LoadImageFromFile, PackInputs, vision_transforms
 from trainwright.datasets.transforms import oriented_size
+from trainwright.engine.errors import DataError
 from trainwright.engine.registry import TRANSFORMS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -122,11 +124,12 @@ def test_every_transform_of_torchvision_is_registered():
     names = {
         name
         for name, member in vars(v2).items()
-        if isinstance(member, type) and issubclass(member, v2.Transform) and member is not v2.Transform
+        if isinstance(member, type) and issubclass(member, v2.Transform) and member not in (v2.Transform, v2.MixUp)
     }
     assert len(names) > 50
     assert names <= TRANSFORMS.module_dict.keys()
-    assert TRANSFORMS.get("RandomCrop") is v2.RandomCrop
+    assert TRANSFORMS.get("RandomResizedCrop") is v2.RandomResizedCrop
+    assert issubclass(TRANSFORMS.get("RandomCrop"), v2.RandomCrop), "with another meaning of fill"
     assert TRANSFORMS.get("Compose") is Compose
 
 
@@ -159,3 +162,24 @@ def test_random_erasing_writes_its_value_into_a_rectangle() -> None:
     assert 0.02 <= inside[0].numel() / 400 <= 0.4
     unchanged = TRANSFORMS.build(dict(type="RandomErasing", p=0.0))({"img": image})["img"]
     assert torch.equal(unchanged, image)
+
+
+def test_annotations_that_would_be_lost_are_named() -> None:
+    sample = {"img": torch.zeros(3, 4, 4), "img_path": "a.png", "gt_depth": torch.ones(4, 4)}
+    with pytest.raises(DataError, match="a.png: PackInputs does not pack 'gt_depth': KeepAnnotations drops it"):
+        PackInputs()(dict(sample))
+    with pytest.raises(DataError, match="'gt_lable': did you mean 'gt_label'"):
+        PackInputs()({"img": sample["img"], "gt_lable": 3})
+
+    class PackDepth(PackInputs):
+        packed_keys = (*PackInputs.packed_keys, "gt_depth")
+
+        def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+            packed = super().__call__(results)
+            packed["data_samples"].gt_depth = results["gt_depth"]
+            return packed
+
+    assert PackDepth()(dict(sample))["data_samples"].gt_depth.sum() == 16
+    assert PackInputs(meta_keys=("gt_depth",))(dict(sample))["data_samples"].gt_depth.sum() == 16
+    kept = KeepAnnotations(())(dict(sample))
+    assert "gt_depth" not in PackInputs()(kept)["data_samples"]

@@ -27,6 +27,7 @@ from trainwright.datasets import (
     VideoDataset,
     VideoFile,
 )
+from trainwright.engine.errors import DamagedFileError
 from trainwright.engine.registry import TRANSFORMS
 
 FRAMES = 12
@@ -102,15 +103,178 @@ def test_files_that_are_not_videos(tmp_path: Path) -> None:
         FrameFolder(tmp_path / "empty")
 
 
-def test_a_file_that_ends_early_gives_its_last_frame(tmp_path: Path) -> None:
-    whole = write_video(tmp_path / "a.avi", codec="rawvideo", pix_fmt="bgr24")
-    content = whole.read_bytes()
-    (tmp_path / "b.avi").write_bytes(content[: int(len(content) * 0.6)])
-    video = VideoFile(tmp_path / "b.avi")
-    real = video.count()
-    assert 2 < real < FRAMES
-    assert numbers(video.frames([1, FRAMES - 1])) == [1, real - 1]
+def encode(path: Path, codec: str, number: int = 30, pix_fmt: str = "yuv420p", first_pts: int = 0, step: Any = lambda index: 1, **options: Any) -> Path:  # fmt: skip
+    """Write a video whose frames are hard to predict from each other; ``step`` is the duration of each frame."""
+    av = pytest.importorskip("av")
+    noise = np.random.default_rng(0)
+    with av.open(str(path), "w", options=options.pop("container_options", {})) as container:
+        stream = container.add_stream(codec, rate=25, options={key: str(value) for key, value in options.items()})
+        stream.width, stream.height, stream.pix_fmt, stream.codec_context.max_b_frames = 48, 32, pix_fmt, int(options.get("bf", 0))  # fmt: skip
+        time = first_pts
+        for index in range(number):
+            content = noise.integers(0, 60, (32, 48, 3)) + frame(index % 14)[:1, :1]
+            picture = av.VideoFrame.from_ndarray(content.clip(0, 255).astype(np.uint8), format="rgb24")
+            picture.pts = time
+            time += step(index)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    return path
+
+
+def decoded_in_order(path: Path) -> list[np.ndarray[Any, Any]]:
+    av = pytest.importorskip("av")
+    with av.open(str(path)) as container:
+        return [picture.to_ndarray(format="rgb24") for picture in container.decode(video=0)]
+
+
+OPEN_GOP = dict(g=6, bf=3, **{"x264-params": "open-gop=1:scenecut=0"})
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mp4", "libx264", dict(g=1)),
+        ("a.mp4", "libx264", dict(g=6, bf=0)),
+        ("a.mp4", "libx264", dict(g=250, bf=3)),
+        ("a.mp4", "libx264", OPEN_GOP),
+        ("a.mkv", "libx264", OPEN_GOP),
+        ("a.ts", "libx264", OPEN_GOP),
+        ("a.avi", "libx264", OPEN_GOP),
+        ("a.mp4", "libx265", {"x265-params": "keyint=6:bframes=3:open-gop=1:log-level=none"}),
+        ("a.mp4", "libx264", dict(g=6, bf=3, container_options={"movflags": "frag_keyframe+empty_moov"})),
+        ("late.mp4", "libx264", dict(g=6, bf=3, first_pts=200)),
+        ("variable.mp4", "libx264", dict(g=6, bf=2, step=lambda index: 1 + index % 5 * 3)),
+        ("variable.mkv", "libx264", dict(g=6, bf=2, step=lambda index: 1 + index % 5 * 3)),
+        ("a.mpg", "mpeg2video", dict(g=6, bf=2)),
+        ("a.avi", "mpeg4", dict(g=6, bf=2)),
+        ("a.avi", "mjpeg", dict(pix_fmt="yuvj420p")),
+        ("a.webm", "libvpx-vp9", dict(g=6, deadline="realtime", **{"cpu-used": 8})),
+        ("a.gif", "gif", dict(pix_fmt="rgb8")),
+    ],
+)
+def test_any_frames_are_those_of_decoding_in_order(tmp_path: Path, name: str, codec: str, options: Any) -> None:
+    path = encode(tmp_path / name, codec, **options)
+    expected = decoded_in_order(path)
+    video = VideoFile(path)
+    assert len(video) == video.count() == len(expected) == 30
+    clips = [[index] for index in range(30)] + [[0, 4, 8, 12], [17, 18, 19], [29, 3, 3, 11], list(range(30))]
+    for clip in clips:
+        frames = video.frames(clip).permute(0, 2, 3, 1).numpy()
+        assert np.array_equal(frames, np.stack([expected[index] for index in clip])), clip
     video.close()
+
+
+def test_only_the_frames_after_the_last_key_frame_are_decoded(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", "libx264", number=100, g=10, sc_threshold=0)
+    video = VideoFile(path)
+    sent, decode = [], video._decoded
+
+    def counting(*args: Any) -> Any:
+        for time, picture in decode(*args):
+            sent.append(time)
+            yield time, picture
+
+    video._decoded = counting
+    video.frames([95, 97])
+    assert len(sent) == 8  # 90 to 97
+    sent.clear()
+    video.frames([3, 52])
+    assert len(sent) == 4 + 3
+    video.close()
+
+
+def test_rotated_videos_are_upright(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    plain = encode(tmp_path / "a.mp4", "libx264", number=3)
+    with av.open(str(plain)) as source, av.open(str(tmp_path / "b.mp4"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        stream.set_display_rotation(90)
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    video = VideoFile(tmp_path / "b.mp4")
+    turns = {1: 1, 3: -1}[round(next(av.open(video.path).decode(video=0)).rotation / 90) % 4]
+    assert np.array_equal(video.frames([2])[0].permute(1, 2, 0), np.rot90(decoded_in_order(plain)[2], turns))
+
+
+def test_names_and_metadata_in_any_encoding(tmp_path: Path) -> None:
+    path = encode(tmp_path / "2021-01-01T10:00 %d.mkv", "libx264", number=4, g=2)
+    av = pytest.importorskip("av")
+    with av.open(f"file:{path}") as source, av.open(str(tmp_path / "b.mkv"), "w") as target:
+        target.metadata["title"] = "cafe crema"
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    content = (tmp_path / "b.mkv").read_bytes()
+    assert b"cafe crema" in content
+    (tmp_path / "b.mkv").write_bytes(content.replace(b"cafe crema", b"caf\xe9 cr\xe8ma"))
+    with pytest.raises(UnicodeDecodeError):
+        av.open(str(tmp_path / "b.mkv"))
+    for name in (path, tmp_path / "b.mkv"):
+        video = VideoFile(name)
+        assert (len(video), video.frames([3]).shape) == (4, (1, 3, 32, 48))
+
+
+def test_the_number_of_frames_is_that_in_the_file(tmp_path: Path) -> None:
+    content = bytearray(write_video(tmp_path / "a.avi", codec="rawvideo", pix_fmt="bgr24").read_bytes())
+    for announced in (0, 5, 500):
+        for offset in (content.index(b"avih") + 24, content.index(b"strh") + 40):
+            content[offset : offset + 4] = announced.to_bytes(4, "little")
+        (tmp_path / "b.avi").write_bytes(content)
+        video = VideoFile(tmp_path / "b.avi")
+        assert len(video) == FRAMES
+        assert numbers(video.frames([1, FRAMES - 1])) == [1, FRAMES - 1]
+        video.close()
+
+
+def flip(content: bytes) -> bytes:
+    """Overwrite the middle third of a file."""
+    third = len(content) // 3
+    return content[:third] + bytes(255 - value for value in content[third : 2 * third]) + content[2 * third :]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "damage", "message"),
+    [
+        ("a.avi", "mjpeg", lambda content: content[: len(content) * 6 // 10], "copy or download it again|incomplete"),
+        ("a.mkv", "ffv1", lambda content: content[: len(content) * 6 // 10], "seconds are in the file"),
+        ("a.mp4", "mpeg4", lambda content: content[: len(content) * 6 // 10], "Invalid data"),
+        ("fast.mp4", "mpeg4", lambda content: content[: len(content) * 6 // 10], r"it ends after \d+ of \d+ bytes"),
+        ("fast.mp4", "libx264", flip, "fast.mp4"),
+        ("a.mp4", "mpeg4", lambda content: b"", "Invalid data"),
+        ("a.mp4", "mpeg4", lambda content: b"no video" * 99, "Invalid data"),
+    ],
+)
+def test_a_damaged_file_is_named_wherever_it_is_read(tmp_path: Path, name: str, codec: str, damage: Any, message: str) -> None:  # fmt: skip
+    options = {"container_options": {"movflags": "faststart"}} if name == "fast.mp4" else {}
+    formats = {"mjpeg": "yuvj420p", "ffv1": "yuv420p"}
+    path = encode(tmp_path / name, codec, pix_fmt=formats.get(codec, "yuv420p"), **options)
+    path.write_bytes(damage(path.read_bytes()))
+    (tmp_path / "list.txt").write_text(f"{name} 0\n")
+    steps = [dict(type="PyAVInit"), dict(type="UniformSample", clip_len=30), dict(type="PyAVDecode")]
+    dataset = VideoDataset(data_root=tmp_path, ann_file="list.txt", pipeline=steps)
+    (problem,) = dataset.check_annotations()
+    assert str(path) in problem and "is damaged" in problem
+    with pytest.raises(DamagedFileError, match=message) as caught:
+        dataset[0]
+    assert caught.value.path == str(path)
+
+
+def test_a_file_without_video_is_refused(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    with pytest.raises(DamagedFileError, match="it has no video stream"):
+        VideoFile(tmp_path / "a.mp4")
+    with pytest.raises(FileNotFoundError, match="gone.mp4"):
+        VideoFile(tmp_path / "gone.mp4")
 
 
 def test_every_source_gives_the_same_clip(tmp_path: Path) -> None:
@@ -317,9 +481,9 @@ def test_bad_videos_are_named_by_the_check_and_in_training(tmp_path: Path) -> No
     )
     problems = list(dataset.check_annotations())
     expected = [
-        ("sample 1", "gone.mkv"), ("sample 2", "corrupt.mp4 cannot be read as a video"),
+        ("sample 1", "gone.mkv"), ("sample 2", "corrupt.mp4 is damaged"),
         ("sample 3", "the label '7' in line 4 of"), ("sample 4", "the label 'dance' in line 5 of"),
-        ("sample 5", "short.avi", "of 12 frames can be decoded"),
+        ("sample 5", "short.avi", "is damaged"),
     ]  # fmt: skip
     assert len(problems) == len(expected)
     for problem, words in zip(problems, expected):
@@ -329,6 +493,7 @@ def test_bad_videos_are_named_by_the_check_and_in_training(tmp_path: Path) -> No
         (2, OSError, "corrupt.mp4"),
         (3, ValueError, "sample 3"),
         (4, ValueError, "sample 4"),
+        (5, DamagedFileError, "short.avi"),
     ):
         with pytest.raises(error, match=name):
             dataset[index]

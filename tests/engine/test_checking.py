@@ -57,6 +57,12 @@ def test_a_good_config_has_no_mistakes(mistakes: Any) -> None:
     ("old", "new", "expected"),
     [
         ("'LeNet'", "'LeNett'", "my.py:3: model.backbone.type: 'LeNett' is not registered as a model\n    did you mean 'LeNet'"),
+        ("type='ImageClassifier'", "typ='ImageClassifier'", "my.py:2: model: this model has no 'type'\n    did you mean 'type', not 'typ'"),
+        ("dict(type='LeNet', num", "dict(tpye='LeNet', num", "my.py:3: model.backbone: this part has no 'type'\n    did you mean 'type', not 'tpye'"),
+        ("dict(type='EMAHook'", "dict(types='EMAHook'", "my.py:17: custom_hooks.0: this hook has no 'type'\n    did you mean 'type', not 'types'"),
+        ("val_cfg = dict()", "val_cfg = dict(typ='ValLoop')", "my.py:14: val_cfg.typ: ValLoop takes no such argument\n    did you mean 'type'"),
+        ("batch_size=4,", "batch_size=4, collate_fn='pseudo_colate',", "my.py:6: train_dataloader.collate_fn: 'pseudo_colate' is not registered as a function\n    did you mean 'pseudo_collate'"),
+        ("batch_size=4,", "batch_size=4, worker_init_fn='numpy.random.sed',", "my.py:6: train_dataloader.worker_init_fn: 'numpy.random.sed' is not registered"),
         ("num_classes=10", "num_clases=10", "my.py:3: model.backbone.num_clases: LeNet takes no such argument\n    did you mean 'num_classes'"),
         ("'ImageClassifier',", "'ImageClassifier', bakbone=1,", "my.py:2: model.bakbone: ImageClassifier takes no such argument\n    did you mean 'backbone'"),
         ("'FashionMNISTSubset', split='train'", "'FashionMNISTSubset', spit='train'", "my.py:7: train_dataloader.dataset.spit: FashionMNISTSubset takes no such argument\n    did you mean 'split'"),
@@ -279,3 +285,24 @@ def test_a_hook_whose_module_cannot_be_imported_is_reported(in_tmp: Path, monkey
     monkeypatch.syspath_prepend(str(in_tmp))
     [mistake] = check(Config(dict(model=dict(type="torch.nn.Identity"), custom_hooks=[dict(type="broken_hooks.Mine")])))
     assert mistake.path == "custom_hooks.0.type" and "cannot be imported" in mistake.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ([("num_classes=10", "num_classes=9")], ["my.py:3: model.backbone.num_classes: 9, but train_dataloader.dataset has 10"]),
+        ([("num_classes=10", "num_classes=11")], []),
+        ([("split='test'", "split='test', metainfo=dict(classes=('Bag', 'Boot'))")], ["val_dataloader.dataset.metainfo.classes: has other classes than train_dataloader"]),
+        ([("split='test'", "split='test', metainfo=dict(classes=('Bag', 'Coat'))")], []),
+        ([("split='train'", "split='train', metainfo=dict(keypoints=('a', 'b'), flip_indices=(0, 0))")], ["train_dataloader.dataset.metainfo: metainfo['flip_indices'] must"]),
+    ],
+)  # fmt: skip
+def test_numbers_that_contradict_each_other(mistakes: Any, changes: Any, expected: list[str]) -> None:
+    found = mistakes(*changes)
+    assert len(found) == len(expected)
+    assert all(each in message for each, message in zip(expected, found)), found
+
+
+def test_ambiguous_numbers_are_not_compared(mistakes: Any) -> None:
+    two = "dict(type='LeNet', num_classes=10), head=dict(type='LinearClsHead', num_classes=5, in_channels=10)"
+    assert mistakes(("dict(type='LeNet', num_classes=10)", two)) == []

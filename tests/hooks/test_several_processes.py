@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from distributed_workers import run_processes
+from report_runs import SEGMENTED, run_test
 from tiny_runs import files_in, runs_in_several_processes
 
 pytestmark = pytest.mark.long
@@ -43,3 +44,16 @@ def test_the_clock_of_rank_0_decides_for_all(results: list[dict[str, Any]]) -> N
 
 def test_only_one_rank_writes_checkpoints(folder: Path, results: list[dict[str, Any]]) -> None:
     assert files_in(folder / "saved") == ["best_acc_epoch_2.pth", "epoch_3.pth"]
+
+
+def test_the_report_is_that_of_one_process(tmp_path: Path, results: list[dict[str, Any]]) -> None:
+    """Eleven samples on two ranks: the sampler repeats the first one, which does not count."""
+    (together, log_dir), (other, _) = (result["report"] for result in results)
+    alone, alone_dir = run_test(str(tmp_path), **SEGMENTED)
+    assert together == other == alone
+    files = sorted(path.name for path in Path(log_dir, "test_report").iterdir())
+    assert files == sorted(path.name for path in Path(alone_dir, "test_report").iterdir())
+    for name in ("confusion_matrix_of_pixels.csv", "results_per_class_of_pixels.csv", "confusion_matrix.csv",
+                 "lowest_iou.png", "most_confident_errors.png"):  # fmt: skip
+        first, second = (Path(folder, "test_report", name).read_bytes() for folder in (log_dir, alone_dir))
+        assert first == second, name

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.structures.sample import DataSample
-from trainwright.hooks.visualization import VisualizationHook, to_image
+from trainwright.engine.visualization.inputs import to_image
+from trainwright.hooks.visualization import VisualizationHook
 
 
 class Images(list[Any]):
@@ -69,15 +70,15 @@ def drawn(tmp_path: Path, as_dict: bool, **options: Any) -> dict[str, np.ndarray
 def test_samples_with_paths(tmp_path: Path) -> None:
     pictures = drawn(tmp_path, as_dict=True)
     assert list(pictures) == ["test_0_0.png", "test_2_0.png", "test_4_0.png", "test_6_0.png"]
-    assert all(picture.shape == (230, 460, 3) for picture in pictures.values())  # annotation next to prediction
-    assert (pictures["test_0_0.png"][:, :230] != pictures["test_0_0.png"][:, 230:]).any()
-    assert (pictures["test_0_0.png"][207:, 0:23] == 90).all()  # the pixel at (0, 9)
+    # The annotation next to the prediction, each below a caption of three lines.
+    assert all(picture.shape == (64 + 230, 230 + 4 + 230, 3) for picture in pictures.values())
+    assert (pictures["test_0_0.png"][64 + 207 :, 0:23] == 90).all()  # the pixel at (0, 9)
 
 
 def test_batched_samples_and_options(tmp_path: Path) -> None:
     pictures = drawn(tmp_path, as_dict=False, interval=2, draw_gt=False)
     assert list(pictures) == ["test_1_0.png", "test_3_0.png"]
-    assert all(picture.shape == (230, 230, 3) for picture in pictures.values())
+    assert all(picture.shape == (64 + 230, 230, 3) for picture in pictures.values())
 
 
 def test_number_of_images_is_limited(tmp_path: Path) -> None:

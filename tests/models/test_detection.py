@@ -479,7 +479,10 @@ def test_an_annotation_file_gives_the_same_as_the_samples(tmp_path: Path) -> Non
     written = json.loads((tmp_path / "out/results.bbox.json").read_text())
     assert written[2] == dict(image_id=5, category_id=4, score=pytest.approx(0.7), bbox=[0, 0, 10, 6])
     assert evaluate(CocoMetric(**settings, format_only=True), samples) == {}
-    with pytest.raises(ValueError, match="has no class 'doge': did you mean 'dog'"):
+    with pytest.raises(
+        ValueError,
+        match=r"ann.json differ: only the former has 'doge' \(did you mean 'dog'\?\); only the latter has 'dog', 'hat'",
+    ):
         evaluate(CocoMetric(**settings), samples, dict(classes=("cat", "doge")))
 
 

@@ -341,7 +341,7 @@ def test_the_annotation_file_has_the_truth(tmp_path: Path) -> None:
     samples = [DataSample(metainfo={"img_id": 1}, pred_instances=found(points, 0.5))]
     metric = CocoKeypointMetric(ann_file=str(tmp_path / "ann.json"))
     assert evaluate(metric, samples, META)["coco/keypoints_mAP"] == pytest.approx(1)  # only predicted images count
-    with pytest.raises(ValueError, match="has no class 'cat'"):
+    with pytest.raises(ValueError, match="ann.json differ: only the former has 'cat'; only the latter has 'thing'"):
         evaluate(metric, samples, {**META, "classes": ("cat",)})
 
 

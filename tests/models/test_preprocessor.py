@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainwright.engine.errors import DataError
 from trainwright.engine.structures.sample import DataSample
 from trainwright.models import BaseDataPreprocessor, ClsDataPreprocessor, ImgDataPreprocessor, stack_batch
 
@@ -122,8 +123,9 @@ def test_stack_batch_pads_every_axis_but_the_first() -> None:
         stack_batch([torch.ones(1), torch.ones(1, 1)])
 
 
-def test_labels_of_a_list_are_moved_together(images: list[Tensor]) -> None:
+def test_labels_of_a_list_are_moved_together() -> None:
     preprocessor = ClsDataPreprocessor()
+    images = [torch.zeros(3, 4, 5)] * 3
     samples = [DataSample(gt_label=torch.tensor([label])) for label in (2, 0, 1)]
     in_training = preprocessor({"inputs": images, "data_samples": samples}, training=True)["data_samples"]
     assert in_training.gt_label.tolist() == [2, 0, 1]
@@ -143,3 +145,23 @@ def test_batch_augments_only_in_training() -> None:
         torch.testing.assert_close(soft.sum(1), torch.ones(4))
         assert torch.equal(plain_images, images)
         assert torch.equal(hard, labels)
+
+
+def test_images_of_different_sizes_are_not_padded_for_classification() -> None:
+    images = [torch.zeros(3, 8, 8), torch.zeros(3, 8, 8), torch.zeros(3, 6, 8)]
+    samples = [DataSample(gt_label=torch.tensor(0), metainfo={"img_path": f"{number}.png"}) for number in range(3)]
+    for training in (True, False):
+        for batch, names in (({"inputs": images, "data_samples": samples}, ("0.png", "2.png")), ([images], ("image 0", "image 2"))):  # fmt: skip
+            with pytest.raises(
+                DataError, match=rf"\(8, 8\), {names[0]}.*, and \(6, 8\), {names[1]}.*RandomResizedCrop"
+            ):
+                ClsDataPreprocessor()(batch, training)
+        assert ImgDataPreprocessor()({"inputs": images}, training)["inputs"].shape == (3, 3, 8, 8)
+    padded = ClsDataPreprocessor(pad_size_divisor=16)({"inputs": images[:2]})
+    assert padded["inputs"].shape == (2, 3, 16, 16)
+    assert ClsDataPreprocessor()({"inputs": [images[0], images[0].byte()]})["inputs"].shape == (2, 3, 8, 8)
+
+
+def test_images_with_different_channels_cannot_be_batched() -> None:
+    with pytest.raises(DataError, match="images with 1 and 3 channels"):
+        ImgDataPreprocessor()({"inputs": [torch.zeros(3, 8, 8), torch.zeros(1, 8, 8)]})

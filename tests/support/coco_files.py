@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.transforms.v2.functional import to_pil_image
 
 from trainwright.datasets import Shapes
-from trainwright.engine.inference.results import _run_lengths
+from trainwright.engine.structures.masks import encode_mask
 
 
 def write_coco_shapes(folder: Path, size: int = 64, numbers: tuple[int, int] = (4, 2)) -> None:
@@ -37,7 +37,7 @@ def write_coco_shapes(folder: Path, size: int = 64, numbers: tuple[int, int] = (
                         iscrowd=0,
                         area=int(mask.sum()),
                         bbox=[box[0], box[1], box[2] - box[0], box[3] - box[1]],
-                        segmentation=_run_lengths(plane.numpy()),
+                        segmentation=encode_mask(plane.numpy()),
                     )
                 )
         categories = [dict(id=label + 1, name=name) for label, name in enumerate(shapes.kinds)]

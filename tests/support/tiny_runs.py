@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from report_runs import SEGMENTED, run_test
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -208,4 +209,5 @@ def runs_in_several_processes(folder: str) -> dict[str, Any]:
     metric = Scripted(acc=[1, 3, 2])
     options = {"interval": 1, "max_keep_ckpts": 1, "save_best": "acc"}
     make_runner(Path(folder, "saved"), model=ParallelLine(), checkpoint=options, metric=metric).train()
+    results["report"] = run_test(str(Path(folder, "together")), **SEGMENTED)
     return results

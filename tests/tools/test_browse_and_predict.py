@@ -24,7 +24,7 @@ def test_images_of_the_samples_are_written(in_tmp: Path, capsys: pytest.CaptureF
     assert main(["browse-dataset", "shapes.py", "--number", "2", "--out-dir", "seen"]) == 0
     pictures = sorted(Path("seen").iterdir())
     assert [picture.name for picture in pictures] == ["000000.png", "000001.png"]
-    assert Image.open(pictures[0]).size == (224, 224)  # enlarged to make texts legible
+    assert Image.open(pictures[0]).size == (224, 248)  # enlarged, with a caption above
     assert "2 of 3 samples of Shapes to seen" in capsys.readouterr().out
     before = np.array(Image.open(pictures[0]))
     assert main(["browse-dataset", "shapes.py", "--number", "2", "--out-dir", "again"]) == 0
@@ -97,7 +97,7 @@ def test_predictions_are_written_as_json_and_as_images(in_tmp: Path, capsys: pyt
     assert ["error" in entry for entry in entries] == [False, False, True]
     assert [entry["input"] for entry in entries] == [f"pictures/{name}.png" for name in ("a", "b", "broken")]
     assert main(["predict", config, "run/epoch_1.pth", "pictures/broken.png"]) == 2
-    assert "none of the images can be read" in capsys.readouterr().err
+    assert "none of the inputs can be read" in capsys.readouterr().err
 
 
 def test_a_sample_that_cannot_be_loaded_is_named_and_the_others_are_drawn(

@@ -1,5 +1,6 @@
 """Data workers that die at any point: an error while waiting for a batch, never an endless wait."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from fake_accelerator import pretend_accelerator
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from trainwright.engine.data.loader import build_dataloader, iterate
@@ -60,6 +61,35 @@ def test_a_worker_dies_in_the_middle_of_sending_a_batch() -> None:
     os.kill(raw._workers[0].pid, signal.SIGKILL)
     with time_limit(), pytest.raises(WorkerDied, match="exited unexpectedly.*lower num_workers"):
         exhaust(batches)
+
+
+class Stream(IterableDataset[Any]):
+    """A short stream in the first worker, a long one in the others."""
+
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        assert info is not None
+        yield from (bytes(1 << 20) for _ in range(2 if info.id == 0 else 20))
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_the_worker_of_a_stream_dies_in_the_middle_of_sending_a_batch(persistent: bool) -> None:
+    cfg = dict(dataset=Stream(), num_workers=2, persistent_workers=persistent, batch_size=1)
+    loader: Any = build_dataloader(cfg, seed=0)
+    with time_limit():
+        assert len(list(iterate(loader))) == 22  # the end of a worker's data is not a death
+        positioned = iter(iterate(loader))
+        for _ in range(8):  # the first worker is done
+            next(positioned)
+        time.sleep(0.5)
+        os.kill(children()[-1], signal.SIGKILL)
+        with pytest.raises(WorkerDied, match="exited unexpectedly"):
+            exhaust(positioned)
+
+
+def children() -> list[int]:
+    """Return the process IDs of the data workers that are alive, oldest first."""
+    return sorted(child.pid for child in multiprocessing.active_children() if child.pid is not None)
 
 
 def test_a_connection_breaks_before_the_worker_has_ended() -> None:

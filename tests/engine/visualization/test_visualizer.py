@@ -14,6 +14,7 @@ from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.pixel_data import PixelData
 from trainwright.engine.structures.sample import DataSample
+from trainwright.engine.visualization import drawing
 from trainwright.engine.visualization import visualizer as visualizer_module
 from trainwright.engine.visualization.backends.local import LocalVisBackend
 from trainwright.engine.visualization.visualizer import Visualizer
@@ -23,6 +24,9 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 255)
 
 def blank(height: int = 40, width: int = 60) -> np.ndarray:
     return np.full((height, width, 3), 255, dtype=np.uint8)
+
+
+KEYPOINT = drawing.palette(1)[0]
 
 
 def pixel(visualizer: Visualizer, x: int, y: int) -> tuple[int, ...]:
@@ -216,12 +220,13 @@ def test_classified_sample(tmp_path: Path) -> None:
     gray = np.full((28, 28), 200)
     visualizer.add_datasample("both", gray, sample, step=2)
     both = picture(tmp_path, "both_2.png")
-    assert both.shape == (224, 448, 3)
-    left, right = both[:, :224], both[:, 224:]
-    assert (left != 200).any() and (right != 200).any() and (left != right).any()
-    assert (both[100:] == 200).all()
+    assert both.shape == (64 + 224, 224 + 4 + 224, 3)  # a caption of three lines; a gap between the two
+    left, right = both[:, :224], both[:, 228:]
+    assert (left[64:] == 200).all() and (right[64:] == 200).all()
+    assert (left[:64] != right[:64]).any()
+    assert (right[:22] == (255, 138, 128)).all(-1).any()  # a wrong prediction, in red
     visualizer.add_datasample("gt", gray, sample, draw_pred=False)
-    np.testing.assert_array_equal(picture(tmp_path, "gt_0.png"), left)
+    np.testing.assert_array_equal(picture(tmp_path, "gt_0.png"), np.concatenate([left[:24], left[64:]]))
     visualizer.add_datasample("none", gray, sample, draw_gt=False, draw_pred=False)
     assert (picture(tmp_path, "none_0.png") == 200).all()
 
@@ -250,7 +255,7 @@ def test_sample_with_instances(tmp_path: Path) -> None:
     assert drawn.shape == (240, 300, 3)
     assert drawn[149, 20].tolist() == [255, 0, 0]  # the edge of the box
     assert drawn[145, 25].tolist() == [255, 128, 128]  # the mask
-    assert (drawn[107:114, 27:34] == RED).all(-1).any()  # a keypoint
+    assert drawn[110, 30].tolist() == list(KEYPOINT)
     assert (drawn[:, 150:] == 255).all()  # score below the threshold
     visualizer.add_datasample("y", blank(240, 300), sample, pred_score_thr=0.05)
     assert (visualizer.get_image()[:, 150:] != 255).any()
@@ -262,12 +267,12 @@ def test_keypoints_below_the_threshold_are_left_out() -> None:
         keypoints=torch.tensor([[[40.0, 120], [200, 120]]]), keypoint_scores=torch.tensor([[0.9, 0.1]])
     )
     visualizer.add_datasample("x", blank(240, 300), DataSample(pred_instances=instances))
-    drawn = (visualizer.get_image() == RED).all(-1)
+    drawn = (visualizer.get_image() == KEYPOINT).all(-1)
     assert drawn[120, 40]
     assert not drawn[:, 150:].any()
     truth = InstanceData(keypoints=instances.keypoints, keypoints_visible=torch.tensor([[0.0, 1.0]]))
     visualizer.add_datasample("y", blank(240, 300), DataSample(gt_instances=truth))
-    drawn = (visualizer.get_image() == RED).all(-1)
+    drawn = (visualizer.get_image() == drawing.palette(2)[1]).all(-1)
     assert drawn[120, 200]
     assert not drawn[:, :150].any()
 

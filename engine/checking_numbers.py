@@ -1,0 +1,83 @@
+"""Checking that the numbers and names of classes in a config agree, as far as the config states them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from trainwright.engine.building import origin_of, resolve
+from trainwright.engine.data.names import difference, names_of
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.parts import MODES
+from trainwright.engine.registry import DATASETS
+from trainwright.engine.run.agreement import keypoint_problems
+
+_NOT_HEADS = ("data_preprocessor", "loss", "init_cfg", "memory")
+
+
+def mismatched_numbers(cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
+    """Yield an error for each contradiction between the classes of the datasets and of the model in a whole config."""
+    stated: dict[str, tuple[str, ...]] = {}
+    for loader, *_ in MODES.values():
+        path, dataset = _innermost_dataset(cfg, loader)
+        metainfo = _stated_metainfo(dataset)
+        for problem in keypoint_problems(metainfo):
+            yield ConfigError(f"{path}.metainfo", problem, origin=origin_of(dataset, "metainfo"))
+        classes = names_of(metainfo, "classes")
+        if classes and "seg_classes" not in metainfo:
+            reference, there = next(iter(stated.items()), (loader, classes))
+            if not set(classes) <= set(there):
+                message = f"has other classes than {reference}: {difference(classes, there)}"
+                hint = "use the same classes in both"
+                yield ConfigError(f"{path}.metainfo.classes", message, hint, origin_of(dataset, "metainfo"))
+            stated.setdefault(loader, classes)
+    heads = list(_shallowest_numbers(cfg.get("model")))
+    if not stated or len({number for _, _, number in heads}) != 1:
+        return
+    loader, classes = next(iter(stated.items()))
+    path, owner, number = heads[0]
+    if number < len(classes) and (number, len(classes)) != (1, 2):  # one output can tell two classes apart
+        message = f"{number}, but {loader}.dataset has {len(classes)} classes: {', '.join(classes[:10])}"
+        hint = f"set it to {len(classes)}, or correct metainfo['classes']"
+        yield ConfigError(path, message, hint, origin_of(owner, "num_classes"))
+
+
+def _innermost_dataset(cfg: Mapping[str, Any], loader: str) -> tuple[str, Mapping[str, Any]]:
+    """Return the path and config of a dataset inside wrappers (the first of several); an empty config without one."""
+    options = cfg.get(loader)
+    path, dataset = f"{loader}.dataset", options.get("dataset") if isinstance(options, Mapping) else None
+    while isinstance(dataset, Mapping):
+        if dataset.get("dataset") is not None:
+            path, dataset = f"{path}.dataset", dataset["dataset"]
+        elif isinstance(several := dataset.get("datasets"), list | tuple) and several:
+            path, dataset = f"{path}.datasets.0", several[0]
+        else:
+            return path, dataset
+    return path, {}
+
+
+def _stated_metainfo(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the meta information that the config or the class of a dataset states."""
+    component: Any = None
+    with suppress(ConfigError, ImportError), DATASETS.switch_scope(dataset.get("_scope_")) as registry:
+        component = resolve(dataset.get("type"), registry)
+    known, given = getattr(component, "METAINFO", None), dataset.get("metainfo")
+    return {**(known if isinstance(known, Mapping) else {}), **(given if isinstance(given, Mapping) else {})}
+
+
+def _shallowest_numbers(model: Any) -> Iterator[tuple[str, Mapping[str, Any], int]]:
+    """Yield the path, owner and value of each ``num_classes`` on the first level of a model's config that has any."""
+    level: list[tuple[str, Any]] = [("model", model)]
+    while level:
+        owners = [
+            (path, cfg) for path, cfg in level if isinstance(cfg, Mapping) and isinstance(cfg.get("num_classes"), int)
+        ]
+        if owners:
+            yield from ((f"{path}.num_classes", cfg, cfg["num_classes"]) for path, cfg in owners)
+            return
+        level = [
+            (f"{path}.{key}", value)
+            for path, cfg in level
+            if isinstance(cfg, Mapping)
+            for key, value in cfg.items()
+            if key not in _NOT_HEADS
+        ]

@@ -1,0 +1,144 @@
+"""Whether the model, the data, the metrics and the checkpoint of a run agree, checked before the first step.
+
+Names are compared by name: a dataset that has the same classes in another order is renumbered. The reference is the
+training data, or else the data that the weights in the checkpoint were trained on.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from trainwright.engine.config.compare import origin_of_path
+from trainwright.engine.data.names import adopt_numbers, difference, names_of
+from trainwright.engine.data.traits import metainfo_of
+from trainwright.engine.errors import ConfigError, DataError
+from trainwright.engine.model_traits import DECLARED_NUMBERS, declared_number
+from trainwright.engine.run.model_setup import unwrap
+
+if TYPE_CHECKING:
+    from trainwright.engine.run.runner import Runner
+
+_NAMES = ("classes", "seg_classes", "keypoints")
+
+
+def agree_on_data(runner: "Runner", dataloader: Any, mode: str) -> None:
+    """Renumber the classes of a loader's dataset like those of the reference, and compare them with the model.
+
+    Args:
+        runner: the run; its training loop, if already built, and the checkpoint that it starts from are the reference.
+        dataloader: the loader, whose dataset may be renumbered.
+        mode: ``train``, ``val`` or ``test``.
+
+    Raises:
+        DataError: the dataset has other classes than the reference.
+        ConfigError: the model has too few outputs, or the numbers in ``metainfo`` contradict each other.
+    """
+    place = _place(runner, f"{mode}_dataloader.dataset")
+    for key in _NAMES:
+        reference, source = _reference(runner, key, metainfo_of(dataloader), mode)
+        dataset = getattr(dataloader, "dataset", None)
+        if reference and (change := adopt_numbers(dataset, key, reference, place, source)):
+            runner.logger.info("%s", change)
+    for problem in keypoint_problems(metainfo_of(dataloader) or {}):
+        raise DataError(f"{place}: {problem}")
+    _compare_numbers(runner, metainfo_of(dataloader) or {}, mode)
+
+
+def check_evaluator(runner: "Runner", evaluator: Any, mode: str) -> None:
+    """Check that the metrics agree with the dataset whose ``metainfo`` they have.
+
+    Raises:
+        DataError: they do not agree.
+    """
+    check = getattr(evaluator, "check_dataset_meta", None)
+    try:
+        if check is not None:
+            check()
+    except DataError as error:
+        raise DataError(f"{_place(runner, f'{mode}_evaluator')}: {error}") from error
+
+
+def keypoint_problems(metainfo: Mapping[str, Any]) -> list[str]:
+    """Return the contradictions between the keypoints of a dataset and what its ``metainfo`` says about them."""
+    number = len(names_of(metainfo, "keypoints"))
+    flips, links, sigmas = (metainfo.get(key) for key in ("flip_indices", "skeleton_links", "sigmas"))
+    problems = []
+    if number and flips is not None and not _is_mirror(flips, number):
+        problems.append(
+            f"metainfo['flip_indices'] must contain the index of each of the {number} keypoints once, and swap pairs, "
+            f"not {list(flips)}"
+        )
+    if number and sigmas is not None and len(sigmas) != number:
+        problems.append(f"metainfo['sigmas'] has {len(sigmas)} values for {number} keypoints: list one per keypoint")
+    links = list(links or ())
+    if number and any(not 0 <= end < number for link in links for end in link):
+        problems.append(f"metainfo['skeleton_links'] must contain indices from 0 to {number - 1}, not {links}")
+    return problems
+
+
+def _is_mirror(indices: Sequence[int], number: int) -> bool:
+    return sorted(indices) == list(range(number)) and all(
+        indices[other] == index for index, other in enumerate(indices)
+    )
+
+
+def _reference(
+    runner: "Runner", key: str, metainfo: Mapping[str, Any] | None, mode: str
+) -> tuple[tuple[str, ...], str]:
+    """Return the names that a dataset has to adopt, and their source; no names if it may have any."""
+    if mode != "train" and (names := names_of(runner.dataset_meta, key)):
+        return names, "train_dataloader.dataset"
+    start, model = runner.start, unwrap(runner.model)
+    saved = names_of((start.contents.get("meta") or {}).get("dataset_meta"), key)
+    own = names_of(metainfo, key)
+    source = f"the checkpoint {start.path}"
+    if not saved or not own or own == saved or (mode != "train" and getattr(model, "classes_from_data", False)):
+        return (), source
+    if start.resumes:
+        return saved, source
+    number = next((declared_number(model, name) for name, keys in DECLARED_NUMBERS.items() if key == keys[0]), None)
+    if number not in (None, len(saved)):  # the last layers are new
+        if mode == "test":
+            message = f"the model has {number} {key}, but {source} has {len(saved)}"
+            raise ConfigError("model", message, "test with the config that the checkpoint was trained with")
+        return (), source
+    if mode != "train" or set(own) == set(saved) or (number is not None and set(own) <= set(saved)):
+        return saved, source
+    if len(own) == len(saved):
+        runner.logger.warning(
+            "The %s of train_dataloader.dataset are not those of %s (%s). If the last layers are loaded from it, their "
+            "outputs stood for other %s.",
+            key, source, difference(own, saved), key,
+        )  # fmt: skip
+    return (), source
+
+
+def _compare_numbers(runner: "Runner", metainfo: Mapping[str, Any], mode: str) -> None:
+    model = unwrap(runner.model)
+    for attribute, keys in DECLARED_NUMBERS.items():
+        number = declared_number(model, attribute)
+        key = next((key for key in keys if names_of(metainfo, key)), "")
+        names = names_of(metainfo, key)
+        if number is None or not names or number == len(names) or (number == 1 and len(names) == 2):
+            continue  # one output can tell two classes apart
+        what = f"{type(model).__name__} has {number} {'keypoints' if key == 'keypoints' else 'classes'}"
+        message = f"{what}, but {mode}_dataloader.dataset has {len(names)} {key}: {_shortened(names)}"
+        if number < len(names) or key == "keypoints":
+            hint = f"set the model's number to {len(names)}, or correct metainfo[{key!r}]"
+            raise ConfigError("model", message, hint, origin_of_path(runner.cfg, "model"))
+        if mode == "train":
+            runner.logger.warning("%s. The other outputs of the model have no use.", message)
+    flips, own = getattr(model, "flip_indices", None), metainfo.get("flip_indices")
+    if flips is not None and own is not None and list(flips) != list(own):
+        message = f"{list(flips)} differ from those of {mode}_dataloader.dataset, {list(own)}"
+        hint = "copy them from the metainfo of the dataset"
+        raise ConfigError("model.flip_indices", message, hint, origin_of_path(runner.cfg, "model.flip_indices"))
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])}, …"
+
+
+def _place(runner: "Runner", path: str) -> str:
+    """Return a path in the config, with the file and line that set it."""
+    origin = origin_of_path(runner.cfg, path)
+    return f"{origin}: {path}" if origin else path

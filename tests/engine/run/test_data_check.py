@@ -1,0 +1,144 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainwright.engine.config.config import Config
+from trainwright.engine.run.data_check import check_data
+from trainwright.tools.cli import main
+
+CONFIG = """\
+pipeline = [dict(type="LoadImageFromFile"), dict(type="PackInputs")]
+model = dict(
+    type="ImageClassifier",
+    backbone=dict(type="LeNet", num_classes=2, in_channels=3, image_size=8, channels=(2, 2), hidden_features=4),
+)
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=2,
+    persistent_workers=True,
+    dataset=dict(type="ImageFolder", data_root="data", split="train", pipeline=pipeline),
+)
+train_cfg = dict(max_epochs=1)
+optim_wrapper = dict(optimizer=dict(type="SGD", lr=0.1))
+val_dataloader = dict(batch_size=8, dataset=dict(type="ImageFolder", data_root="data", split="val", pipeline=pipeline))
+val_cfg = dict()
+val_evaluator = [dict(type="Accuracy"), dict(type="ConfusionMatrix", out_file="matrix.png")]
+default_hooks = dict(progress=None)
+"""
+
+
+@pytest.fixture
+def folder(in_tmp: Path) -> Path:
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            path = in_tmp / "data" / split / name
+            path.mkdir(parents=True)
+            for number in range(3):
+                Image.new("RGB", (8, 8), (number, 0, 0)).save(path / f"{number}.png")
+    (in_tmp / "my.py").write_text(CONFIG)
+    return in_tmp
+
+
+def found_in(text: str = CONFIG, **options: Any) -> list[str]:
+    Path("my.py").write_text(text)
+    cfg = Config.fromfile("my.py")
+    cfg.merge_from_dict(options)
+    return check_data(cfg).mistakes
+
+
+def test_nothing_is_written(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = sorted(folder.rglob("*"))
+    assert main(["check", "--data", "my.py"]) == 0
+    assert capfd.readouterr().out.splitlines() == [
+        "train: 6 samples of ImageFolder, 2 classes (cat, dog); inputs (3, 8, 8) uint8; losses loss",
+        "val: 6 samples of ImageFolder, 2 classes (cat, dog); inputs (3, 8, 8) uint8; metrics accuracy/top1",
+        "my.py: no mistakes found",
+    ]
+    assert sorted(folder.rglob("*")) == before
+    assert main(["train", "my.py", "--work-dir", "out"]) == 0
+
+
+WRONG = {
+    "channels": ("in_channels=3", "in_channels=1", r"model: its first convolution takes 1 channels, but the images of train_dataloader\.dataset have 3"),
+    "not packed": (', dict(type="PackInputs")', "", r"train_dataloader\.dataset\.pipeline: the samples are not packed: they have img_path, gt_label"),
+    "classes": ("num_classes=2", "num_classes=1", r"model: it has no output for the label 1 in train_dataloader\.dataset"),
+    "mean": ("model = dict(", "model = dict(data_preprocessor=dict(mean=[0.0] * 3, std=[1.0] * 3),", r"mean and std have 3 values, but the images have 1 channels"),
+    "metric": ('dict(type="Accuracy")', 'dict(type="ConfusionMatrix", num_classes=1)', r"val_evaluator: ConfusionMatrix has num_classes=1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ["channels", "not packed", "classes", "mean", "metric"])
+def test_mistakes_are_named_by_check_and_by_train(folder: Path, case: str, capfd: pytest.CaptureFixture[str]) -> None:
+    old, new, expected = WRONG[case]
+    assert old in CONFIG
+    text = CONFIG.replace(old, new)
+    if case == "mean":
+        text = text.replace('"LoadImageFromFile"', '"LoadImageFromFile", color_type="grayscale"')
+    (folder / "my.py").write_text(text)
+    for command in (["check", "--data", "my.py"], ["train", "my.py", "--work-dir", "out"]):
+        assert main(command) == 2
+        output = capfd.readouterr().err
+        assert re.search(expected, output), output
+        assert "Traceback" not in output
+
+
+def test_all_mistakes_are_reported_together(folder: Path) -> None:
+    Image.new("RGB", (9, 8)).save(folder / "data/val/cat/1.png")
+    (folder / "data/train/cat/2.png").write_bytes(b"no image")
+    for number in (0, 1):
+        (folder / f"data/train/cat/{number}.png").write_bytes(b"no image")
+    (first, second) = found_in()
+    assert "data/train/cat" in first
+    assert (
+        "the images of a batch have different sizes (height, width): (8, 8), data/val/cat/0.png, and (8, 9)" in second
+    )
+
+
+def test_labels_are_checked_without_loading_images(folder: Path) -> None:
+    lines = [f"cat/{number}.png {number % 2}" for number in range(3)] * 9 + ["cat/0.png 5"]
+    (folder / "data/list.txt").write_text("\n".join(lines))
+    listed = {"train_dataloader.dataset.ann_file": "list.txt"}
+    assert found_in(**listed) == ["train_dataloader.dataset: sample 27 has the label 5, but labels must be from 0 to 1"]
+
+
+def test_an_error_in_a_users_component(folder: Path) -> None:
+    (folder / "my_parts.py").write_text(
+        "from trainwright.engine import TRANSFORMS\n\n\n"
+        "@TRANSFORMS.register_module()\ndef broken_step():\n    return lambda sample: sample['imgg']\n"
+    )
+    text = CONFIG.replace('dict(type="PackInputs")', 'dict(type="broken_step"), dict(type="PackInputs")')
+    mistakes = found_in(f"custom_imports = dict(imports=['my_parts'])\n{text}")
+    assert len(mistakes) == 2
+    for mode, mistake in zip(("train", "val"), mistakes):
+        assert mistake.startswith(f"{mode}_dataloader: KeyError: 'imgg'")
+        assert "my_parts.py:6" in mistake and "while loading" in mistake
+
+
+@pytest.mark.parametrize("value", [255, 7])
+def test_masks(in_tmp: Path, value: int) -> None:
+    for name in ("images", "masks"):
+        (in_tmp / "data" / name).mkdir(parents=True)
+        for number in range(4):
+            image = np.zeros((16, 16, 3), np.uint8) if name == "images" else np.full((16, 16), value, np.uint8)
+            image[:8] = 0
+            Image.fromarray(image).save(in_tmp / "data" / name / f"{number}.png")
+    text = """\
+pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadSegMap"), dict(type="PackInputs")]
+model = dict(type="SemanticSegmentor", network=dict(type="UNet", num_classes=2, base_channels=2, depth=2))
+train_dataloader = dict(
+    batch_size=2,
+    dataset=dict(type="BaseSegDataset", data_root="data", img_suffix=".png", pipeline=pipeline),
+)
+train_cfg = dict(max_epochs=1)
+optim_wrapper = dict(optimizer=dict(type="SGD", lr=0.1))
+"""
+    expected = "no values but 0 and 255" if value == 255 else "has the value 7, but there are 2 classes"
+    (mistake,) = found_in(text)
+    assert mistake.startswith("train_dataloader.dataset: ") and expected in mistake
+    assert main(["train", "my.py", "--work-dir", "out"]) == 2
+    options = {"train_dataloader.dataset.label_map": {0: 0, value: 1}}
+    assert found_in(text, **options) == []

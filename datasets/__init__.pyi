@@ -23,11 +23,15 @@ from .detection.dataset import CocoDataset as CocoDataset
 from .detection.mixing import CopyPaste as CopyPaste
 from .detection.mixing import MixUp as MixUp
 from .detection.mixing import Mosaic as Mosaic
+from .detection.text_files import LabelMeDataset as LabelMeDataset
+from .detection.text_files import YOLODataset as YOLODataset
 from .detection.transforms import LoadAnnotations as LoadAnnotations
 from .detection.voc import VOCDataset as VOCDataset
 from .in_memory import InMemoryDataset as InMemoryDataset
 from .pose.dataset import BaseCocoStyleDataset as BaseCocoStyleDataset
 from .pose.dataset import CocoKeypointDataset as CocoKeypointDataset
+from .pose.text_files import LabelMePoseDataset as LabelMePoseDataset
+from .pose.text_files import YOLOPoseDataset as YOLOPoseDataset
 from .pose.transforms import GetBBoxCenterScale as GetBBoxCenterScale
 from .pose.transforms import RandomBBoxTransform as RandomBBoxTransform
 from .pose.transforms import RandomFlip as RandomFlip

@@ -117,20 +117,21 @@ class LoadImageFromFile:
         return f"{type(self).__name__}({self.reader.options}, ignore_empty={self.ignore_empty})"
 
 
-def read_tile(read: Callable[[Any], T], path: Any, tile: Sequence[int] | None) -> T:
+def read_tile(read: Callable[..., T], path: Any, tile: Sequence[int] | None, *options: Any) -> T:
     """Return the pixels of a file, or only those of a tile, see :class:`~trainwright.datasets.TiledDataset`.
 
     Args:
         read: returns the pixels of a file: an array or tensor of shape (..., H, W).
         path: path of the file.
         tile: (top, left, height, width) in pixels, or None for the whole image.
+        *options: further arguments of ``read``; hashable.
 
     Raises:
         DataError: the tile is not inside the image.
     """
     if tile is None:
-        return read(path)
-    whole: Any = _read_recently(read, path)
+        return read(path, *options)
+    whole: Any = _read_recently(read, path, *options)
     top, left, height, width = tile
     part: Any = whole[..., top : top + height, left : left + width]
     if tuple(part.shape[-2:]) != (height, width):
@@ -143,8 +144,8 @@ def read_tile(read: Callable[[Any], T], path: Any, tile: Sequence[int] | None) -
 
 
 @functools.lru_cache(maxsize=2)  # an image and its mask, for consecutive tiles of the same file
-def _read_recently(read: Callable[[Any], Any], path: Any) -> Any:
-    return read(path)
+def _read_recently(read: Callable[..., Any], path: Any, *options: Any) -> Any:
+    return read(path, *options)
 
 
 def reader_of(pipeline: Any) -> ImageReader:

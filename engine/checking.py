@@ -24,6 +24,7 @@ from trainwright.engine.optim.constructor import (
     several_without_constructor,
     wrappers_by_name,
 )
+from trainwright.engine.optim.fine_tuning import missing_weights
 from trainwright.engine.optim.schedulers import beyond_end
 from trainwright.engine.parts import CHILD_REGISTRIES, NOT_PARTS, Key, Slot
 from trainwright.engine.registry import ROOT_REGISTRIES, Registry
@@ -65,6 +66,8 @@ class _Check:
                     self._part(slot, cfg, path)
             self._loop_and_schedules()
             self._optimizer()
+            if self.top.get("train_dataloader") and (mistake := missing_weights(self.top)):
+                self.errors.append(mistake)
             self._evaluators()
             self._hooks()
             self._checkpoint()

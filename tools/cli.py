@@ -126,6 +126,17 @@ def browse_dataset(arguments: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def new(arguments: argparse.Namespace) -> int:
+    """Look at data, report what it is, and write a config that trains on it."""
+    from trainwright.tools.new import new
+
+    *task, data = arguments.data
+    if len(task) > 1:
+        raise ConfigError("DATA", f"expected [TASK] DATA, got {len(arguments.data)} arguments")
+    problems = new(task[0] if task else None, data, arguments.output, arguments.weights, arguments.force)
+    return 1 if problems else 0
+
+
 def predict(arguments: argparse.Namespace) -> int:
     """Predict for images (or other inputs of the model), and save the predictions as JSON and as images."""
     from trainwright.tools import predict as predicting
@@ -248,6 +259,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--no-decode", action="store_true", help="do not decode all images in search of damaged files")
     command.set_defaults(run=browse_dataset)
+
+    command = commands.add_parser("new", help="write a config for your own data", description=new.__doc__)
+    command.add_argument(
+        "data", metavar="[TASK] DATA", nargs="+",
+        help="task (by default inferred: classification, multilabel, detection, instance_segmentation, pose, "
+        "segmentation or video) and folder or file: class folders, images and masks, YOLO, COCO, LabelMe, VOC, CSV",
+    )  # fmt: skip
+    command.add_argument("-o", "--output", required=True, metavar="CONFIG.py", help="config to write")
+    command.add_argument(
+        "--weights", metavar="FILE|NAME|none",
+        help="pretrained weights to fine-tune: a file; a network of torchvision, whose weights are downloaded when the "
+        "training starts; or none (default: weights in torch's cache, if there are any)",
+    )  # fmt: skip
+    command.add_argument("--force", action="store_true", help="overwrite the config and its lists")
+    command.set_defaults(run=new)
 
     command = commands.add_parser(
         "list", help="list components and shipped configs", description=list_components.__doc__

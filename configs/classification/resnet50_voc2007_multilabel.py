@@ -16,7 +16,7 @@ test_cfg = dict()
 optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=1e-4, weight_decay=0.05),
     # The last layer is trained from scratch.
-    paramwise_cfg=dict(custom_keys={"backbone.fc": dict(lr_mult=10)}),
+    paramwise_cfg=dict(custom_keys={"backbone.fc": dict(lr_mult=10)}, needs_pretrained=True),
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=True, end=1, convert_to_iter_based=True),

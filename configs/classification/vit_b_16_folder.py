@@ -1,6 +1,7 @@
 # torchvision's pretrained ViT-B/16, fine-tuned on your own images with layer-wise learning rates. Put the images into
 # data/my_images/{train,val}/<class>/, and set num_classes:
 #     trainwright train classification/vit_b_16_folder --amp --cfg-options model.num_classes=5
+# The recipe is for pretrained weights only. `trainwright new` writes one for your images that works without.
 _base_ = ["../_base_/datasets/imagenet.py", "../_base_/recipes/finetune.py", "../_base_/default_runtime.py"]
 
 model = dict(

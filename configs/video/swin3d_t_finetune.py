@@ -55,7 +55,10 @@ test_cfg = dict()
 optim_wrapper = dict(
     type="AmpOptimWrapper",
     optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
-    paramwise_cfg=dict(custom_keys={"backbone": dict(lr_mult=0.1), "backbone.head": dict(lr_mult=1)}),
+    paramwise_cfg=dict(
+        custom_keys={"backbone": dict(lr_mult=0.1), "backbone.head": dict(lr_mult=1)},
+        needs_pretrained=True,  # a config without weights is refused
+    ),
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=True, begin=0, end=2, convert_to_iter_based=True),

@@ -7,6 +7,7 @@ from typing import Any
 
 from trainwright.datasets.base import BaseDataset
 from trainwright.datasets.class_folders import class_folders
+from trainwright.datasets.formats.tables import TABLE_SUFFIXES, labeled_files
 from trainwright.engine.inference.images import IMAGE_SUFFIXES
 from trainwright.engine.registry import DATASETS
 
@@ -27,6 +28,9 @@ class ImageFolder(BaseDataset):
 
         dog/1.jpg 0
         cat/3.png 1
+
+    A list that ends with ``.csv`` or ``.tsv`` is a table, with or without a header (``path,label``); its labels are
+    class indices or names, and the classes are its sorted labels unless ``metainfo`` sets them.
 
     Samples start as ``dict(img_path=str, gt_label=int)``, sorted by path or in the order of the list.
 
@@ -114,6 +118,8 @@ class ImageFolder(BaseDataset):
         )
 
     def _from_list(self, folder: Path) -> list[dict[str, Any]]:
+        if self.ann_file.endswith(TABLE_SUFFIXES):
+            return labeled_files(self.ann_file, folder, "img_path", self._metainfo)
         label_of = {str(name): label for label, name in enumerate(self._metainfo.get("classes", ()))}
         data_list = []
         for number, line in enumerate(Path(self.ann_file).read_text(encoding="utf-8").splitlines(), 1):

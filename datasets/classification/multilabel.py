@@ -9,6 +9,7 @@ import numpy as np
 
 from trainwright.datasets.base import BaseDataset
 from trainwright.datasets.detection.voc import VOCDataset
+from trainwright.datasets.formats.tables import TABLE_SUFFIXES, labeled_files
 from trainwright.engine.errors import did_you_mean
 from trainwright.engine.registry import DATASETS, TRANSFORMS
 
@@ -25,7 +26,14 @@ class MultiLabelDataset(BaseDataset):
         {"metainfo": {"classes": ["cat", "dog", "tree"]},
          "data_list": [{"img_path": "1.jpg", "gt_label": [0, 2]}, {"img_path": "2.jpg", "gt_label": []}]}
 
-    Samples start as ``dict(img_path=str, gt_label=list[int])``.
+    Or it is a table (``.csv`` or ``.tsv``) with a column for each class, or with several labels per image; see
+    :func:`~trainwright.datasets.formats.tables.read_table`::
+
+        path,cat,dog,tree
+        1.jpg,1,0,1
+        2.jpg,0,0,0
+
+    Samples start as ``dict(img_path=str, gt_label=list[int])``, and with ``gt_score`` if the table has -1, for unknown.
 
     Args:
         **kwargs: arguments of :class:`BaseDataset`.
@@ -37,6 +45,9 @@ class MultiLabelDataset(BaseDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Return the path and class indices of every image."""
+        if self.ann_file.endswith(TABLE_SUFFIXES):
+            folder = Path(self.data_prefix["img_path"])
+            return labeled_files(self.ann_file, folder, "img_path", self._metainfo, multilabel=True)
         self._problems: list[str] = []
         data_list = super().load_data_list()
         if self._problems:

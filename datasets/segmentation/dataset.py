@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainwright.datasets.base import BaseDataset, force_full_init
+from trainwright.datasets.formats.content import find_files
 from trainwright.datasets.segmentation.transforms import as_classes, read_seg_map
 from trainwright.datasets.transforms import oriented_size
 from trainwright.engine.fileio import list_from_file
@@ -24,17 +25,18 @@ class BaseSegDataset(BaseDataset):
         data_root/images/a/2.jpg      data_root/masks/a/2.png
 
     with ``data_prefix=dict(img_path="images", seg_map_path="masks")``, which is the default. A mask is a grayscale or
-    palette image whose values are class indices. Samples start as ``dict(img_path=str, seg_map_path=str, ...)``, sorted
-    by name or in the order of ``ann_file``; ``LoadSegMap`` reads the mask. If ``data_prefix`` lacks ``seg_map_path``,
-    samples have no masks.
+    palette image whose values are class indices; or, if ``metainfo`` sets ``palette``, an RGB image in the colors of
+    the classes. Samples start as ``dict(img_path=str, seg_map_path=str, ...)``, sorted by name or in the order of
+    ``ann_file``; ``LoadSegMap`` reads the mask. If ``data_prefix`` lacks ``seg_map_path``, samples have no masks.
 
     If ``metainfo=dict(classes=(...))`` is a subset of the classes in :attr:`METAINFO`, these classes are numbered in
     the order of ``metainfo``, and the pixels of all other classes are ignored.
 
     Args:
-        img_suffix: suffix of image file names.
-        seg_map_suffix: suffix of mask file names, which replaces ``img_suffix``.
-        ann_file: text file with one sample name per line, without ``data_prefix`` and suffix; all images if empty.
+        img_suffix: suffix of image file names; if empty, all image files are used, whatever their suffix.
+        seg_map_suffix: suffix of mask file names, which replaces that of the image.
+        ann_file: text file with one sample name per line, without ``data_prefix`` and ``img_suffix``; all images if
+            empty.
         label_map: maps mask values to class indices; values that are not in it are ignored. Takes precedence over the
             mapping implied by ``metainfo["classes"]``.
         reduce_zero_label: ignore mask value 0 and decrease all other values by one. Excludes ``label_map``.
@@ -69,6 +71,8 @@ class BaseSegDataset(BaseDataset):
         self.label_map = None if label_map is None else dict(label_map)
         prefix = {"img_path": "images", "seg_map_path": "masks"} if data_prefix is None else data_prefix
         self._selected_labels = self._select_classes(metainfo)
+        palette = (metainfo or {}).get("palette")
+        self._mask_colors = None if palette is None else tuple(map(tuple, palette))
         self._new_labels: list[int] | None = None
         super().__init__(ann_file=ann_file, metainfo=metainfo, data_root=data_root, data_prefix=prefix, **kwargs)
         if self.label_map is None and self._selected_labels is not None:
@@ -85,7 +89,11 @@ class BaseSegDataset(BaseDataset):
         if self.ann_file:
             names = [line.strip() for line in list_from_file(self.ann_file) if line.strip()]
         else:
-            found = (path for path in images.rglob(f"*{self.img_suffix}") if path.is_file())
+            found = (
+                [path for path in images.rglob(f"*{self.img_suffix}") if path.is_file()]
+                if self.img_suffix
+                else map(Path, find_files(images))
+            )
             names = sorted(str(path.relative_to(images)).removesuffix(self.img_suffix) for path in found)
         if not names:
             if self.ann_file:
@@ -101,6 +109,7 @@ class BaseSegDataset(BaseDataset):
                 label_map=self.label_map,
                 reduce_zero_label=self.reduce_zero_label,
                 ignore_index=self.ignore_index,
+                palette=self._mask_colors,
                 num_classes=len(self._new_labels or self._metainfo.get("classes", ())) or None,
                 new_labels=self._new_labels,
             )
@@ -118,7 +127,9 @@ class BaseSegDataset(BaseDataset):
             info = self.get_data_info(index)
             if "seg_map_path" in info:
                 try:
-                    present.update(np.unique(as_classes(read_seg_map(info["seg_map_path"]), info)).tolist())
+                    present.update(
+                        np.unique(as_classes(read_seg_map(info["seg_map_path"], info.get("palette")), info)).tolist()
+                    )
                 except (OSError, ValueError) as error:
                     yield f"sample {index}: {error}"
         yield from self._value_problems(present)
@@ -133,7 +144,7 @@ class BaseSegDataset(BaseDataset):
                 size = oriented_size(info["img_path"], self.pipeline)
                 if "seg_map_path" not in info:
                     continue
-                classes = as_classes(read_seg_map(info["seg_map_path"]), info)
+                classes = as_classes(read_seg_map(info["seg_map_path"], info.get("palette")), info)
                 if classes.shape != size:
                     yield (
                         f"sample {index}: the mask {info['seg_map_path']} has size {classes.shape}, but the image "
@@ -165,7 +176,8 @@ class BaseSegDataset(BaseDataset):
     def _paths(self, name: str) -> dict[str, Any]:
         paths = {"img_path": os.path.join(self.data_prefix["img_path"], name + self.img_suffix)}  # noqa: PTH118  # strings stay short
         if "seg_map_path" in self.data_prefix:
-            paths["seg_map_path"] = os.path.join(self.data_prefix["seg_map_path"], name + self.seg_map_suffix)  # noqa: PTH118
+            stem = name if self.img_suffix else os.path.splitext(name)[0]  # noqa: PTH122
+            paths["seg_map_path"] = os.path.join(self.data_prefix["seg_map_path"], stem + self.seg_map_suffix)  # noqa: PTH118
         return paths
 
     def _select_classes(self, metainfo: Mapping[str, Any] | None) -> dict[int, int] | None:

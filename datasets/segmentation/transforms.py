@@ -38,7 +38,7 @@ class LoadSegMap:
         if path is None:
             return results
         try:
-            values = read_tile(read_seg_map, path, results.get("tile"))
+            values = read_tile(read_seg_map, path, results.get("tile"), results.get("palette"))
         except OSError as error:
             error.add_note(f"while reading the mask of {results.get('img_path')}")
             raise
@@ -57,18 +57,43 @@ class LoadSegMap:
         return f"{type(self).__name__}()"
 
 
-def read_seg_map(path: str | os.PathLike[str]) -> np.ndarray:
+def read_seg_map(path: str | os.PathLike[str], palette: Sequence[Sequence[int]] | None = None) -> np.ndarray:
     """Return the values of a mask file, of shape (H, W); for palette images, the palette indices.
+
+    Args:
+        path: the file.
+        palette: the color of each value in an RGB mask, from 0 to 255; without it, RGB masks are refused.
 
     Raises:
         DamagedFileError: the file cannot be decoded.
         OSError: the file is missing or cannot be accessed.
-        ValueError: the file has several values per pixel.
+        DataError: the file has several values per pixel and there is no palette, or a color is not in the palette.
     """
     values = read_indices(path)
+    if values.ndim == 3 and palette is not None:
+        return _values_of_colors(values, palette, path)
     if values.ndim != 2:
-        raise ValueError(f"{path} has {values.shape[-1]} values per pixel: a mask must be a grayscale or palette image")
+        raise DataError(
+            f"{path} has {values.shape[-1]} values per pixel: a mask must be a grayscale or palette image. If its "
+            "colors are classes, set metainfo=dict(classes=(...), palette=[(red, green, blue), ...]) for the dataset"
+        )
     return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def _values_of_colors(pixels: np.ndarray, palette: Sequence[Sequence[int]], path: str | os.PathLike[str]) -> np.ndarray:
+    """Return the position of each pixel's color in the palette, of shape (H, W); alpha is not used."""
+    codes = pixels[..., :3].astype(np.int32) @ np.array([65536, 256, 1], np.int32)
+    values = np.full(codes.shape, -1, np.int16)
+    for index, (red, green, blue) in enumerate(palette):
+        values[codes == 65536 * red + 256 * green + blue] = index
+    if (values < 0).any():
+        unknown = np.unique(codes[values < 0])
+        colors = ", ".join(str((int(code) >> 16, int(code) >> 8 & 255, int(code) & 255)) for code in unknown[:5])
+        raise DataError(
+            f"{path} has {len(unknown)} colors that are not in the palette, such as {colors}: add them to the palette "
+            "in metainfo (masks must be saved without loss, as PNG)"
+        )
+    return values
 
 
 def as_classes(values: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 
 from trainwright.datasets.base import BaseDataset, force_full_init
 from trainwright.datasets.class_folders import class_folders
+from trainwright.datasets.formats.tables import TABLE_SUFFIXES, labeled_files
 from trainwright.datasets.video.readers import FrameFolder, read_images
 from trainwright.datasets.video.video_file import VideoFile
 from trainwright.engine.inference.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
@@ -90,6 +91,8 @@ class _BaseVideoDataset(BaseDataset):
         return data_list
 
     def _from_list(self, root: Path) -> list[dict[str, Any]]:
+        if self.ann_file.endswith(TABLE_SUFFIXES):
+            return labeled_files(self.ann_file, root, self._key, self._metainfo)
         classes = [str(name) for name in self._metainfo.get("classes", ())]
         data_list = []
         for number, line in enumerate(Path(self.ann_file).read_text(encoding="utf-8").splitlines(), 1):
@@ -119,8 +122,9 @@ class VideoDataset(_BaseVideoDataset):
 
     with ``data_prefix=dict(filename="train")``; classes are numbered in the order of ``metainfo["classes"]``, or else
     of their sorted names. Or a text file lists one ``path label`` per line, where ``label`` is a class index, or a
-    class name without spaces. Samples start as ``dict(filename=str, gt_label=int)``; the pipeline starts with
-    :class:`PyAVInit`.
+    class name without spaces. A list that ends with ``.csv`` or ``.tsv`` is a table with or without a header
+    (``path,label``), in which names may contain spaces. Samples start as ``dict(filename=str, gt_label=int)``; the
+    pipeline starts with :class:`PyAVInit`.
 
     Args:
         ann_file: text file with one ``path label`` per line, relative to ``data_root``; if empty, folders are classes.
@@ -179,8 +183,9 @@ class RawframeDataset(_BaseVideoDataset):
         data_root/train/archery/-1q7jA3DXQM/img_00001.jpg
 
     with ``data_prefix=dict(frame_dir="train")``, or a text file lists one ``path frames label`` per line, as in
-    MMAction2. Samples start as ``dict(frame_dir=str, total_frames=int, gt_label=int, filename_tmpl=str,
-    start_index=int)``; :class:`RawFrameDecode` reads the frames.
+    MMAction2, or a table (``.csv`` or ``.tsv``) has the columns ``path`` and ``label``. Samples start as
+    ``dict(frame_dir=str, total_frames=int, gt_label=int, filename_tmpl=str, start_index=int)``; :class:`RawFrameDecode`
+    reads the frames.
 
     Args:
         ann_file: text file with one ``path frames label`` per line, relative to ``data_root``; if empty, folders are

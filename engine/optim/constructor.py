@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from trainwright.engine.building import origin_of, resolve
 from trainwright.engine.errors import ConfigError, did_you_mean
+from trainwright.engine.optim.fine_tuning import NEEDS_PRETRAINED
 from trainwright.engine.optim.layer_depth import layer_depths
 from trainwright.engine.optim.optimizers import build_optimizer, optimizer_class_of, refuse_unknown_arguments
 from trainwright.engine.optim.wrapper import AnyOptimWrapper, OptimWrapper, OptimWrapperDict
@@ -100,6 +101,7 @@ class DefaultOptimWrapperConstructor:
     - ``dwconv_decay_mult``: depth-wise convolutions.
     - ``flat_decay_mult``: all other one-dimensional parameters.
     - ``dcn_offset_lr_mult``: the offset layers of deformable convolutions, including biases.
+    - ``needs_pretrained``: the other settings are for fine-tuning: refuse a config that loads no pretrained weights.
     - ``bypass_duplicate``: use a parameter that several modules share once, instead of raising an error.
 
     Frozen parameters are left out. Parameters with equal settings form one group; groups are ordered by their first
@@ -116,7 +118,7 @@ class DefaultOptimWrapperConstructor:
 
     paramwise_keys: ClassVar[frozenset[str]] = frozenset([
         "custom_keys", "bias_lr_mult", "bias_decay_mult", "norm_decay_mult", "dwconv_decay_mult", "flat_decay_mult",
-        "dcn_offset_lr_mult", "bypass_duplicate",
+        "dcn_offset_lr_mult", "bypass_duplicate", NEEDS_PRETRAINED,
     ])  # fmt: skip
     path = "optim_wrapper"
 
@@ -312,7 +314,8 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     ``paramwise_cfg`` has two keys in addition to those of :class:`DefaultOptimWrapperConstructor`:
 
-    - ``decay_rate`` (or ``layer_decay_rate``): in (0, 1].
+    - ``decay_rate`` (or ``layer_decay_rate``): in (0, 1]. Below 1, the default of ``needs_pretrained`` is True: with
+      random weights, the first layers would hardly learn.
     - ``num_layers``: number of depths, instead of counting them. Larger depths are clipped to the last.
 
     Args:

@@ -1,5 +1,6 @@
 # Fine-tuning of a pretrained transformer or ConvNeXt, for any dataset and training length. The modern recipe with
-# layer-wise learning rates: the closer a layer is to the input, the lower its rate.
+# layer-wise learning rates: the closer a layer is to the input, the lower its rate. Without pretrained weights it would
+# learn nothing, and is refused.
 _base_ = "modern.py"
 
 optim_wrapper = dict(

@@ -1,0 +1,282 @@
+"""``trainwright new``: data of every format becomes a config without mistakes."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from trainwright.engine.checking import check
+from trainwright.engine.config.config import Config
+from trainwright.engine.run.runner import Runner
+from trainwright.tools.cli import main
+from trainwright.tools.new_data import Sample, make_split
+
+BOXES = {"circle": (4, 4, 16, 14), "square": (20, 6, 34, 18)}
+SIZE = (40, 24)
+
+
+def draw(path: Path, *kinds: str, mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("RGB", SIZE, (30, 60, 30))
+    for kind in kinds:
+        figure = ImageDraw.Draw(image)
+        (figure.ellipse if kind == "circle" else figure.rectangle)(BOXES[kind], fill=(200, 100, 50))
+    image.convert(mode).save(path)
+    return path
+
+
+def kinds_of(index: int) -> tuple[str, ...]:
+    return tuple(BOXES)[: 1 + index // 3] if index % 2 else tuple(BOXES)[1:]
+
+
+def class_folders(root: Path) -> None:
+    for index in range(6):
+        kind = tuple(BOXES)[index % 2]
+        draw(root / kind / f"{index}.png", kind, mode="L")
+
+
+def table(root: Path) -> None:
+    class_folders(root / "pictures")
+    lines = [f"{index},{tuple(BOXES)[index % 2]}\n" for index in range(6)]
+    (root / "list.csv").write_text("id,species\n" + "".join(lines))
+
+
+def several_labels(root: Path) -> None:
+    rows = []
+    for index in range(6):
+        draw(root / f"{index}.png", *kinds_of(index))
+        rows.append(f"{index}.png,{','.join(str(int(kind in kinds_of(index))) for kind in BOXES)}\n")
+    (root / "list.csv").write_text("image,circle,square\n" + "".join(rows))
+
+
+def yolo(root: Path, polygons: bool = False) -> None:
+    for index in range(6):
+        draw(root / f"images/{index}.png", *kinds_of(index))
+        lines = []
+        for kind in kinds_of(index):
+            left, top, right, bottom = np.array(BOXES[kind]) / (*SIZE, *SIZE)
+            values = (left, top, right, top, right, bottom, left, bottom)
+            if not polygons:
+                values = ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
+            lines.append(f"{tuple(BOXES).index(kind)} {' '.join(map(str, values))}\n")
+        (root / "labels").mkdir(exist_ok=True)
+        (root / f"labels/{index}.txt").write_text("".join(lines))
+    (root / "data.yaml").write_text("train: images\nnames: [circle, square]\n")
+
+
+def yolo_poses(root: Path) -> None:
+    for index in range(6):
+        draw(root / f"images/{index}.png", "square")
+        (root / "labels").mkdir(exist_ok=True)
+        (root / f"labels/{index}.txt").write_text("0 0.675 0.5 0.35 0.5 0.5 0.25 0.85 0.25\n")
+    names = "train: images\nnames: [square]\nkpt_shape: [2, 2]\nflip_idx: [1, 0]\n"
+    (root / "data.yaml").write_text(names)
+
+
+def labelme(root: Path) -> None:
+    for index in range(6):
+        draw(root / f"{index}.png", *kinds_of(index))
+        shapes = [
+            dict(label=kind, shape_type="rectangle", points=[BOXES[kind][:2], BOXES[kind][2:]])
+            for kind in kinds_of(index)
+        ]
+        content = dict(shapes=shapes, imagePath=f"{index}.png", imageData=None, imageHeight=SIZE[1], imageWidth=SIZE[0])
+        (root / f"{index}.json").write_text(json.dumps(content))
+
+
+def coco(root: Path) -> None:
+    content: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
+    content["categories"] = [{"id": 5 + number, "name": kind} for number, kind in enumerate(BOXES)]
+    for index in range(6):
+        draw(root / f"photos/{index}.png", *kinds_of(index))
+        content["images"].append(dict(id=index, file_name=f"{index}.png", width=SIZE[0], height=SIZE[1]))
+        for kind in kinds_of(index):
+            left, top, right, bottom = BOXES[kind]
+            box = dict(bbox=[left, top, right - left, bottom - top], area=1, iscrowd=0)
+            ids = dict(id=len(content["annotations"]), image_id=index, category_id=5 + tuple(BOXES).index(kind))
+            content["annotations"].append({**box, **ids})
+    (root / "annotations.json").write_text(json.dumps(content))
+
+
+def masks(root: Path) -> None:
+    for index in range(6):
+        draw(root / f"images/{index}.jpg", *kinds_of(index))
+        mask = Image.new("L", SIZE)
+        ImageDraw.Draw(mask).rectangle(BOXES["square"], fill=255)
+        (root / "masks").mkdir(exist_ok=True)
+        mask.save(root / f"masks/{index}.png")
+
+
+def videos(root: Path) -> None:
+    av = pytest.importorskip("av")
+    for index in range(4):
+        path = root / ("left", "right")[index % 2] / f"{index}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("mpeg4", rate=5)
+            stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+            for step in range(8):
+                pixels = np.zeros((32, 32, 3), np.uint8)
+                pixels[8:16, 3 * step : 3 * step + 6] = 200
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(stream.encode())
+
+
+FORMATS: dict[str, tuple[Callable[[Path], None], str, str]] = {
+    "class folders": (class_folders, "classification", "CustomDataset"),
+    "table": (table, "classification", "CustomDataset"),
+    "several labels": (several_labels, "multilabel", "MultiLabelDataset"),
+    "YOLO boxes": (yolo, "detection", "YOLODataset"),
+    "YOLO polygons": (lambda root: yolo(root, polygons=True), "instance segmentation", "YOLODataset"),
+    "YOLO poses": (yolo_poses, "pose", "YOLOPoseDataset"),
+    "LabelMe": (labelme, "instance segmentation", "LabelMeDataset"),
+    "COCO": (coco, "detection", "CocoDataset"),
+    "masks": (masks, "segmentation", "BaseSegDataset"),
+    "videos": (videos, "video", "VideoDataset"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no_weights"))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_config_for_every_format(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write, task, dataset = FORMATS[name]
+    write(tmp_path / "data")
+    assert main(["new", "data", "-o", "my.py"]) == 0
+    printed = capsys.readouterr().out
+    assert f", for {task}" in printed.splitlines()[0]
+    total = 4 if name == "videos" else 6
+    assert f"samples: {total - 2} train, 2 val" in printed or f"samples: {total - 1} train, 1 val" in printed
+    cfg = Config.fromfile("my.py")
+    assert check(cfg) == []
+    assert cfg.train_dataloader.dataset.type == dataset
+    text = Path("my.py").read_text()
+    assert 40 <= len(text.splitlines()) <= 100
+    assert max(map(len, text.splitlines())) <= 120
+    runner = Runner.from_cfg({**cfg.to_dict(), "work_dir": "runs", "visualizer": dict(vis_backends=[])})
+    loaders = [runner.train_dataloader, runner.val_dataloader]
+    seen = [set(_paths(loader.dataset)) for loader in loaders]
+    assert not seen[0] & seen[1]
+    assert len(seen[0] | seen[1]) == total
+    with torch.no_grad():
+        batch = runner.model.data_preprocessor(next(iter(loaders[0])), True)
+        losses = runner.model(batch["inputs"], batch["data_samples"], mode="loss")
+    assert all(torch.isfinite(torch.as_tensor(loss)).all() for loss in losses.values())
+
+
+def _paths(dataset: Any) -> list[str]:
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    return [info.get("img_path") or info["filename"] for info in infos]
+
+
+def test_a_split_is_stratified_and_does_not_depend_on_the_order() -> None:
+    samples = [Sample(f"{index}.png", ("rare" if index < 5 else "common",)) for index in range(55)]
+    train, val = make_split(samples)
+    assert [sum(sample.labels == (label,) for sample in val) for label in ("rare", "common")] == [1, 10]
+    assert len(train) == 44
+    again = make_split(samples[::-1])[1]
+    assert {sample.path for sample in again} == {sample.path for sample in val}
+
+
+def test_own_splits_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "valid", "test"):
+        class_folders(tmp_path / "data" / split)
+    draw(tmp_path / "data/valid/triangle/1.png", "square")
+    assert main(["new", "data", "-o", "my.py"]) == 1
+    printed = capsys.readouterr().out
+    assert "samples: 6 train, 7 val, 6 test\n" in printed
+    assert "the class 'triangle' occurs in val, but not in train" in printed
+    cfg = Config.fromfile("my.py")
+    assert cfg.val_dataloader.dataset.data_prefix.img_path == "data/valid"
+    assert cfg.test_dataloader.dataset.data_prefix.img_path == "data/test"
+    assert not Path("my_split").exists()
+
+
+def test_damaged_and_bad_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    yolo(tmp_path / "data")
+    Image.effect_noise(SIZE, 60).save(tmp_path / "data/images/0.png")
+    (tmp_path / "data/images/0.png").write_bytes((tmp_path / "data/images/0.png").read_bytes()[:300])
+    (tmp_path / "data/labels/1.txt").write_text("9 0.5 0.5 0.1 0.1\n")
+    assert main(["new", "data", "-o", "my.py"]) == 1
+    printed = capsys.readouterr().out
+    assert "problem: data/images/0.png: " in printed
+    assert "problem: data/labels/1.txt:1: unknown class 9" in printed
+    assert "0.png" not in Path("my_split/train.txt").read_text() + Path("my_split/val.txt").read_text()
+
+
+def test_files_are_only_overwritten_by_force(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class_folders(tmp_path / "data")
+    Path("my.py").write_text("mine = 1\n")
+    assert main(["new", "data", "-o", "my.py"]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert Path("my.py").read_text() == "mine = 1\n"
+    assert main(["new", "data", "-o", "my.py", "--force"]) == 0
+    assert "CustomDataset" in Path("my.py").read_text()
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class_folders(tmp_path / "data")
+    for arguments, message in (
+        (["detektion", "data"], "did you mean 'detection'"),
+        (["detection", "data"], "no data for detection, but this: images in one folder per class"),
+        (["nowhere"], "no folder or file 'nowhere'"),
+        (["data", "--weights", "resnet5O"], "did you mean 'resnet50'"),
+    ):
+        assert main(["new", *arguments, "-o", "my.py"]) == 2
+        assert message in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/notes.docx").write_text("")
+    assert main(["new", "other", "-o", "my.py"]) == 2
+    assert "1 .docx" in capsys.readouterr().err
+
+
+def test_weights_at_hand_are_fine_tuned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from torchvision.models import resnet18
+
+    class_folders(tmp_path / "data")
+    cache = tmp_path / "no_weights/hub/checkpoints"
+    cache.mkdir(parents=True)
+    torch.save(resnet18().state_dict(), cache / "resnet18-f37072fd.pth")
+    assert main(["new", "data", "-o", "cached.py"]) == 0
+    assert "fine-tunes resnet18" in capsys.readouterr().out
+    file = str(cache / "resnet18-f37072fd.pth")
+    assert main(["new", "data", "-o", "file.py", "--weights", file]) == 0
+    assert main(["new", "data", "-o", "named.py", "--weights", "resnet34"]) == 0
+    assert "are downloaded when the training starts" in capsys.readouterr().out
+    for name, weights in (("cached", "IMAGENET1K_V1"), ("file", file), ("named", "IMAGENET1K_V1")):
+        cfg = Config.fromfile(f"{name}.py")
+        assert check(cfg) == []
+        assert cfg.model.backbone.weights == weights
+        cfg.model.backbone.weights = None
+        (mistake,) = check(cfg)
+        assert mistake.path == "optim_wrapper.paramwise_cfg.needs_pretrained"
+
+
+@pytest.mark.parametrize("name", ["classification/vit_b_16_folder", "video/swin3d_t_finetune"])
+def test_fine_tuning_without_weights_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", name]) == 0
+    assert main(["check", name, "--cfg-options", "model.backbone.weights=None"]) == 2
+    assert "loads no pretrained weights" in capsys.readouterr().err
+    Path("a.pth").touch()
+    assert main(["check", name, "--cfg-options", "model.backbone.weights=None", "load_from=a.pth"]) == 0
+
+
+def test_the_config_in_the_docs_works(tmp_path: Path) -> None:
+    yolo(tmp_path / "photos")
+    assert main(["new", "photos", "-o", "my.py", "--weights", "none"]) == 0
+    page = (Path(__file__).parents[2] / "docs/your-data.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    Path("my.py").write_text(block)
+    assert check(Config.fromfile("my.py")) == []
+    runner = Runner.from_cfg({**Config.fromfile("my.py").to_dict(), "work_dir": "runs"})
+    assert len(runner.train_dataloader.dataset) + len(runner.val_dataloader.dataset) == 6

@@ -1,5 +1,6 @@
 """Change a part of a run while it is running."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -98,12 +99,11 @@ class SwitchHook(Hook):
 
     def before_train(self, runner: "Runner") -> None:
         """Check that the target exists and accepts the value, and apply the switch again in a resumed run."""
-        owner, name, current = _find(runner, self.target)
+        owner, name, _ = _find(runner, self.target)
         while isinstance(owner, Proxy):
             owner = owner._inner
         if self.registry is None and isinstance(getattr(type(owner), str(name), None), property):
-            setattr(owner, name, self.value)  # properties may refuse a value: better now than hours later
-            setattr(owner, name, current)
+            setattr(copy.copy(owner), name, self.value)  # it may refuse the value: better now than hours later
         for begin, end in ((self.at_epoch, runner.max_epochs), (self.at_iter, runner.max_iters)):
             if begin is not None and begin >= end:
                 runner.logger.warning(

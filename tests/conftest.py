@@ -1,10 +1,13 @@
 """Fixtures and settings shared by all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from trainwright.engine.records.logger import MMLogger
 
 torch.set_num_threads(1)
 
@@ -25,3 +28,12 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Change to an empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Record what is logged to the current logger."""
+    logger = MMLogger(name="test", logger_name="test")
+    logger.addHandler(caplog.handler)
+    with MMLogger.set_current(logger):
+        yield caplog

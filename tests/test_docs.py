@@ -19,7 +19,7 @@ def test_names_and_links_of_a_page_exist(page: Path) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", text):
         assert (DOCS / target).exists(), target
     for name in re.findall(
-        r"^    trainwright (?:train|test|check|predict|browse-dataset|print-config) (\S+)", text, re.M
+        r"^    trainwright (?:train|test|check|predict|browse-dataset|print-config)(?: --data)? (\S+)", text, re.M
     ):
         assert OWN.search(name) or find_named_config(name).is_relative_to(DOCS.parent / "configs"), name
     for block in re.findall(r"```python\n(.*?)```", text, re.S):

@@ -103,14 +103,14 @@ def show_stats(cfg: Config, split: str, out_dir: Path) -> None:
         print(f"Saved the charts to {out_dir / 'stats.png'}")
 
 
-def _skip_bad_annotations(cfg: Any) -> None:
+def _skip_bad_annotations(settings: Any) -> None:
     """Set ``bad_annotations="skip"`` where it exists, so that all bad annotations are listed and the rest is drawn."""
-    if isinstance(cfg, Mapping):
-        dataset = DATASETS.get(cfg["type"]) if isinstance(cfg.get("type"), str) else cfg.get("type")
+    if isinstance(settings, Mapping):
+        dataset = DATASETS.get(settings["type"]) if isinstance(settings.get("type"), str) else settings.get("type")
         if dataset is not None and "bad_annotations" in parameters_of(dataset)[0]:
-            cfg["bad_annotations"] = "skip"  # type: ignore[index]
-    values = cfg.values() if isinstance(cfg, Mapping) else cfg if isinstance(cfg, list | tuple) else ()
-    for value in values:
+            settings["bad_annotations"] = "skip"  # type: ignore[index]
+        settings = list(settings.values())
+    for value in settings if isinstance(settings, list | tuple) else ():
         _skip_bad_annotations(value)
 
 

@@ -13,10 +13,9 @@ from trainwright.datasets.formats.content import Content, find_files
 from trainwright.datasets.formats.labelme import is_labelme, point_labels, read_labelme
 from trainwright.datasets.pose.dataset import mirror_images
 from trainwright.engine.errors import DataError
-from trainwright.engine.inference.images import IMAGE_SUFFIXES
+from trainwright.engine.inference.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from trainwright.tools.new_data import Found, Sample, split_of, write_lines, write_table
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v")
 _TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 _MASK_NAMES = (
     "masks",

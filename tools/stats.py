@@ -11,7 +11,8 @@ import torch
 
 from trainwright.datasets.segmentation.transforms import as_classes, read_seg_map
 from trainwright.datasets.transforms import oriented_size
-from trainwright.datasets.video.readers import FrameFolder, VideoFile
+from trainwright.datasets.video.readers import FrameFolder
+from trainwright.datasets.video.video_file import VideoFile
 
 # Large datasets are sampled evenly: annotations are cheap to read, drawn images, file headers and masks are not.
 _MAX_ANNOTATIONS, _MAX_DRAWN, _MAX_HEADERS, _MAX_MASKS, _MAX_VIDEOS = 200_000, 2_000, 10_000, 300, 300

@@ -72,7 +72,7 @@ class BaseSegDataset(BaseDataset):
         prefix = {"img_path": "images", "seg_map_path": "masks"} if data_prefix is None else data_prefix
         self._selected_labels = self._select_classes(metainfo)
         palette = (metainfo or {}).get("palette")
-        self._mask_colors = None if palette is None else tuple(map(tuple, palette))
+        self._mask_colors = tuple(map(tuple, palette)) if isinstance(palette, list | tuple) else None
         self._new_labels: list[int] | None = None
         super().__init__(ann_file=ann_file, metainfo=metainfo, data_root=data_root, data_prefix=prefix, **kwargs)
         if self.label_map is None and self._selected_labels is not None:

@@ -241,7 +241,7 @@ def _wait_for_death(find: Callable[[], Any], numbers: dict[Any, int]) -> int | N
 
 
 def _should_run(batches: Any, number: int) -> bool:
-    return _is_used(batches) and batches._workers_status[number]  # type: ignore[no-any-return]
+    return _is_used(batches) and batches._workers_status[number]
 
 
 def _is_used(batches: Any) -> bool:

@@ -91,8 +91,8 @@ class ImagePipeline:
         image = self._image(source)
         return {**sample, "img": image, "ori_shape": tuple(image.shape[-2:])}
 
-    def transform(self, sample: Any) -> Any:
-        """Return the transformed sample of an image.
+    def transform(self, sample: Any, source: Any = "") -> Any:
+        """Return the transformed sample of an image; ``source`` is named in errors.
 
         Raises:
             ValueError: a step rejects the image.
@@ -102,7 +102,7 @@ class ImagePipeline:
         for step in self.steps:
             sample = step(sample)
             if sample is None:
-                raise ValueError(f"{type(step).__name__} rejected this image")
+                raise ValueError(f"{type(step).__name__} rejected this image: {source}")
         return sample
 
     def _image(self, source: Any) -> Any:

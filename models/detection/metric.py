@@ -112,19 +112,25 @@ class CocoMetric(BaseMetric):
             if "keypoints" in self.metrics:
                 self._keypoint_order(categories)
 
-    def _category_ids(self, categories: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> list[int]:
+    def _category_ids(self, categories: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> list[Any]:
         """Return the category id of each class; an unused id for a class that the file lacks.
 
         Raises:
-            DataError: the file lacks a class, and has others instead.
+            DataError: the file has none of the classes, or one is spelled differently.
         """
-        ids = {str(category["name"]): int(category["id"]) for category in categories}
-        if not (set(classes) <= set(ids) or set(ids) <= set(classes)):
+        ids = {str(category["name"]): category["id"] for category in categories}
+        others = [name for name in ids if name not in classes]
+        missing = [name for name in classes if name not in ids]
+        if len(missing) == len(classes) or any(did_you_mean(name, others) for name in missing):
             raise DataError(
                 f"the classes of the dataset and of ann_file {self.ann_file} differ: {difference(classes, list(ids))}"
             )
-        unused = max(ids.values()) + 1
-        return [ids.get(name, unused + label) for label, name in enumerate(classes)]
+        are_numbers = all(isinstance(number, int) for number in ids.values())
+        unused = {
+            name: max(ids.values()) + 1 + index if are_numbers else f"no category {index}"
+            for index, name in enumerate(missing)
+        }
+        return [(ids | unused)[name] for name in classes]
 
     def _keypoint_order(self, categories: Sequence[Mapping[str, Any]]) -> list[int] | None:
         """Return the index in ``ann_file`` of each keypoint of the dataset, or None if they have the same order.

@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from trainwright.datasets import BaseDetDataset, CocoDataset, LoadAnnotations, Shapes, VOCDataset
+from trainwright.datasets import BaseDetDataset, CocoDataset, Compose, LoadAnnotations, Shapes, VOCDataset
 from trainwright.engine.errors import DataError
-from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.registry import TRANSFORMS
 from trainwright.engine.structures.masks import decode_mask
 
@@ -43,14 +42,6 @@ def write_coco(
     content = dict(images=entries, annotations=annotations, categories=CATEGORIES)
     (folder / "ann.json").write_text(json.dumps(content))
     return dict(data_root=folder, ann_file="ann.json", data_prefix=dict(img="pictures"))
-
-
-@pytest.fixture
-def log(caplog: pytest.LogCaptureFixture) -> Any:
-    logger = MMLogger(name="detection", logger_name="detection")
-    logger.addHandler(caplog.handler)
-    with MMLogger.set_current(logger):
-        yield caplog
 
 
 # ---------------------------------------------------------------------------------------------------------------- COCO
@@ -268,7 +259,7 @@ def test_a_bad_mask_is_refused_where_masks_are_loaded(tmp_path: Path, name: str)
     boxes_only = CocoDataset(**place, pipeline=LOAD)  # the boxes are good
     assert len(boxes_only[0]["gt_bboxes"]) == 1
     with pytest.raises(ValueError, match=r"1\.png: annotation 1"):  # pycocotools never sees it
-        LoadAnnotations(with_mask=True)(boxes_only[0])
+        Compose(LOAD_MASKS)(boxes_only.get_data_info(0))
 
 
 IMAGES = {

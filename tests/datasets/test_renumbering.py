@@ -165,7 +165,7 @@ def test_wrappers_renumber_what_they_wrap(folder: Path) -> None:
         ConcatDataset([ImageFolder(folder), ImageFolder(folder, metainfo={"classes": ("b", "c", "d")})])
 
 
-def test_hidden_and_empty_folders_are_not_classes(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_hidden_and_empty_folders_are_not_classes(folder: Path, log: pytest.LogCaptureFixture) -> None:
     for name in (".ipynb_checkpoints", "a", "__MACOSX"):
         (folder / name).mkdir()
     Image.new("RGB", (4, 4)).save(folder / ".ipynb_checkpoints/1.png")
@@ -173,6 +173,6 @@ def test_hidden_and_empty_folders_are_not_classes(folder: Path, capfd: pytest.Ca
     dataset = ImageFolder(folder)
     assert dataset.metainfo["classes"] == ("b", "c")
     assert len(dataset) == 3
-    assert "not classes, since hidden or without files: .ipynb_checkpoints, __MACOSX, a" in capfd.readouterr().err
+    assert "not classes, since hidden or without files: .ipynb_checkpoints, __MACOSX, a" in log.text
     assert ImageFolder(folder, metainfo={"classes": ("a", "b", "c")}).get_cat_ids(2) == [2]
     assert torch.equal(torch.tensor(labels_of(dataset)), torch.tensor([[0], [0], [1]]))

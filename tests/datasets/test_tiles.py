@@ -13,7 +13,6 @@ from trainwright.datasets import (
     ClassBalancedDataset,
     CocoDataset,
     ConcatDataset,
-    LoadImageFromFile,
     MultiImageMixDataset,
     Shapes,
     TiledDataset,
@@ -22,6 +21,7 @@ from trainwright.datasets import transforms as transforms_module
 from trainwright.datasets.tiles import _clip_polygon
 from trainwright.engine.data.faults import describe_sample
 from trainwright.engine.errors import DataError
+from trainwright.engine.images import ImageReader
 from trainwright.engine.inference.tiles import tiles_of
 from trainwright.engine.registry import DATASETS
 from trainwright.engine.structures.masks import decode_mask as rasterize
@@ -199,8 +199,8 @@ def test_keypoints(folder):
 
 def test_consecutive_tiles_decode_a_file_once(folder, monkeypatch):
     decoded = []
-    read = LoadImageFromFile._read
-    monkeypatch.setattr(LoadImageFromFile, "_read", lambda self, path: decoded.append(path) or read(self, path))
+    read = ImageReader.read
+    monkeypatch.setattr(ImageReader, "read", lambda self, path: decoded.append(path) or read(self, path))
     transforms_module._read_recently.cache_clear()
     dataset = TiledDataset(coco(folder), tile_size=128)
     first = dataset[0]["img"].clone()

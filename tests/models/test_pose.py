@@ -411,7 +411,7 @@ def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_pa
     visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
     results = train("pose/topdown_shapes.py", tmp_path, **SHORT | {"custom_hooks": hooks, "visualizer": visualizer})
     assert results["pose/PCK"] > 0.4  # box center: 0
-    assert Image.open(next(tmp_path.glob("*/vis_data/vis_image/test_*.png"))).size[0] == 2 * 288
+    assert Image.open(next(tmp_path.glob("*/vis_data/vis_image/test_*.png"))).size[0] == 2 * 288 + 4  # and a gap
     (checkpoint,) = tmp_path.glob("best_pose_PCK_*.pth")
     inferencer = Pose2DInferencer(checkpoint, show_progress=False)
     image = torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8)

@@ -246,7 +246,7 @@ def test_strips_of_clips_are_browsed(in_tmp: Path) -> None:
     command = ["browse-dataset", "video/c3d_moving_shapes", "--out-dir", "seen", "--cfg-options", *options]
     assert main(command) == 0
     width, height = Image.open("seen/000000.png").size
-    assert width == 8 * height
+    assert (width, height) == (8 * 252, 252 + 36)  # eight frames, and a caption
 
 
 @pytest.mark.slow

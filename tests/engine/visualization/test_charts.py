@@ -71,13 +71,12 @@ def test_texts_are_shortened_in_the_middle() -> None:
 
 
 def test_a_text_without_a_font_is_drawn_with_a_warning(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(text, "_SYSTEM_FONTS", ("no-such-font.ttf",))
     text.font_for.cache_clear()
     canvas = Image.new("RGB", (200, 40))
     charts.ImageDraw.Draw(canvas).text((0, 0), "猫", (255, 255, 255), text.font_for("猫", 12))
     text.font_for("猫", 14)
-    output = capsys.readouterr()
-    assert (output.out + output.err).count("no installed font has all letters of '猫'") == 1
+    assert log.text.count("no installed font has all letters of '猫'") == 1
     assert canvas.getbbox() is not None

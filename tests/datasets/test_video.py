@@ -140,7 +140,6 @@ OPEN_GOP = dict(g=6, bf=3, **{"x264-params": "open-gop=1:scenecut=0"})
         ("a.mkv", "libx264", OPEN_GOP),
         ("a.ts", "libx264", OPEN_GOP),
         ("a.avi", "libx264", OPEN_GOP),
-        ("a.mp4", "libx265", {"x265-params": "keyint=6:bframes=3:open-gop=1:log-level=none"}),
         ("a.mp4", "libx264", dict(g=6, bf=3, container_options={"movflags": "frag_keyframe+empty_moov"})),
         ("late.mp4", "libx264", dict(g=6, bf=3, first_pts=200)),
         ("variable.mp4", "libx264", dict(g=6, bf=2, step=lambda index: 1 + index % 5 * 3)),

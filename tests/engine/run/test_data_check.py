@@ -106,16 +106,16 @@ def test_labels_are_checked_without_loading_images(folder: Path) -> None:
 
 
 def test_an_error_in_a_users_component(folder: Path) -> None:
-    (folder / "my_parts.py").write_text(
+    (folder / "parts_to_check.py").write_text(
         "from trainwright.engine import TRANSFORMS\n\n\n"
         "@TRANSFORMS.register_module()\ndef broken_step():\n    return lambda sample: sample['imgg']\n"
     )
     text = CONFIG.replace('dict(type="PackInputs")', 'dict(type="broken_step"), dict(type="PackInputs")')
-    mistakes = found_in(f"custom_imports = dict(imports=['my_parts'])\n{text}")
+    mistakes = found_in(f"custom_imports = dict(imports=['parts_to_check'])\n{text}")
     assert len(mistakes) == 2
     for mode, mistake in zip(("train", "val"), mistakes):
         assert mistake.startswith(f"{mode}_dataloader: KeyError: 'imgg'")
-        assert "my_parts.py:6" in mistake and "while loading" in mistake
+        assert "parts_to_check.py:6" in mistake and "while loading" in mistake
 
 
 @pytest.mark.parametrize("value", [255, 7])

@@ -144,7 +144,7 @@ def _classification(task: str, found: Found, images: ImageSummary, weights: Weig
     num_classes={number},{head}
 )'''
     else:
-        size = next((size for limit, size in ((80, 64), (160, 96)) if images.short_side <= limit), 128)
+        size = next((size for limit, size in ((32, 48), (80, 64), (160, 96)) if images.short_side <= limit), 128)
         head = "MultiLabelLinearClsHead" if multilabel else "LinearClsHead"
         model = f'''model = dict(
     type="ImageClassifier",
@@ -165,7 +165,7 @@ def _classification(task: str, found: Found, images: ImageSummary, weights: Weig
         "test_pipeline": f'''{load}
     dict(type="Resize", size=[{size}, {size}]),
     dict(type="PackInputs"),''',
-        "batch_size": 16, "val_batch_size": 32, "passes": 4000 if weights else 9000,
+        "batch_size": 16, "val_batch_size": 32, "passes": 4000 if weights else 5000,
         "evaluator": 'dict(type="AveragePrecision")' if multilabel else 'dict(type="Accuracy")',
         "metric": "multi-label/mAP" if multilabel else "accuracy/top1", "rate": "1e-4" if weights else "2e-3",
         "new_layers": ["backbone.classifier" if weights and "mobilenet" in weights.name else "backbone.fc"],
@@ -299,7 +299,7 @@ data_preprocessor = dict(type="PoseDataPreprocessor", mean={mean}, std={std})"""
     dict(type="GetBBoxCenterScale"),
     dict(type="TopdownAffine", input_size=input_size),
     dict(type="PackInputs"),''',
-        "batch_size": 16, "val_batch_size": 32, "passes": 2500 if weights else 8000,
+        "batch_size": 16, "val_batch_size": 32, "passes": 2500 if weights else 5000,
         "evaluator": 'dict(type="PCKAccuracy", thr=0.1)  # within a tenth of the longer side of the box',
         "metric": "pose/PCK", "rate": "1e-4" if weights else "2e-3", "new_layers": ["head"],
     }  # fmt: skip

@@ -333,7 +333,7 @@ def _segmentation(task: str, found: Found, images: ImageSummary, weights: Weight
     if side > largest or (len(set(images.sizes)) > 1 and side > 64):
         side = min(side, largest)
         resize = f'    dict(type="Resize", size={side}),  # the shorter side\n'
-    crop = min(side, 320 if weights else 128) // 16 * 16 or 16
+    crop = min(side, 320 if weights else 96) // 16 * 16 or 16
     load = _load(images, gray)
     return {
         "model": model,
@@ -345,7 +345,7 @@ def _segmentation(task: str, found: Found, images: ImageSummary, weights: Weight
         "test_pipeline": f'''{load}
 {resize}    dict(type="LoadSegMap"),  # after a resize: predictions are measured at the size of the files
     dict(type="PackInputs"),''',
-        "batch_size": 8, "val_batch_size": 1 if resize else 8, "passes": 2000 if weights else 4000,
+        "batch_size": 8, "val_batch_size": 1 if resize else 8, "passes": 2000 if weights else 3000,
         "evaluator": 'dict(type="IoUMetric")', "metric": "seg/mIoU", "rate": "1e-4" if weights else "5e-3",
         "new_layers": ["classifier"],
     }  # fmt: skip

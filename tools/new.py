@@ -6,7 +6,7 @@ from pathlib import Path
 from trainwright.engine.errors import ConfigError, DataError, did_you_mean
 from trainwright.tools.new_data import TASKS, Found, count_labels, make_split
 from trainwright.tools.new_formats import describe, find_formats
-from trainwright.tools.new_images import ImageSummary, summarize_images
+from trainwright.tools.new_images import ImageSummary, find_damaged_videos, summarize_images
 from trainwright.tools.new_recipes import write_config
 from trainwright.tools.new_weights import CANDIDATES, Weights, choose_weights
 
@@ -47,7 +47,8 @@ def new(task: str | None, data: str, output: str, weights: str | None, force: bo
     print(f"{data}: {found.format}, for {chosen.replace('_', ' ')}")
     for other in dict.fromkeys(one for one in (*found.tasks, *others) if one != chosen):
         print(f"  also possible: trainwright new {other} {data}")
-    images = summarize_images([] if chosen == "video" else [sample.path for sample in found.samples])
+    paths = [sample.path for sample in found.samples]
+    images = ImageSummary(damaged=find_damaged_videos(paths)) if chosen == "video" else summarize_images(paths)
     problems = [*found.problems, *(f"{path}: damaged: {reason}" for path, reason in images.damaged.items())]
     had = set(found.splits)
     _set_splits(found, images, lists, force)

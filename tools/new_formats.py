@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from trainwright.datasets.detection.voc import VOCDataset
 from trainwright.datasets.formats import tables, yolo
 from trainwright.datasets.formats.content import Content, find_files
 from trainwright.datasets.formats.labelme import is_labelme, point_labels, read_labelme
@@ -207,7 +208,8 @@ def _voc(place: Path) -> Found | None:
     if not files:
         return None
     ann_folder = Path(*_common(file.parent for file in files))
-    content, classes, entries = Content(), set(), {}
+    content, classes, entries = Content(), set[str](), {}
+    one_based = True  # as in VOC itself: the other tools that write this format measure from the edge of the image
     images = {Path(path).stem: path for path in find_files(place)}
     for file in files:
         name = file.relative_to(ann_folder).with_suffix("").as_posix()
@@ -231,6 +233,7 @@ def _voc(place: Path) -> Found | None:
                 content.add_annotation(image, source, problem="bndbox: missing or not numbers")
                 continue
             classes.add(label)
+            one_based = one_based and min(left, top) >= 1
             content.add_annotation(image, source, category_id=label, bbox=[left, top, right - left, bottom - top])
     content.categories = [{"id": name, "name": name} for name in sorted(classes)]
     found = _from_contents(
@@ -240,7 +243,10 @@ def _voc(place: Path) -> Found | None:
     found.dataset = {
         "type": "VOCDataset", "data_root": "", "ann_folder": ann_folder.as_posix(),
         "data_prefix": {"img_path": folder.as_posix()},
+        "one_based": one_based and classes <= set(VOCDataset.METAINFO["classes"]),
     }  # fmt: skip
+    if not found.dataset["one_based"]:
+        found.notes.append("the boxes are taken as they are; if pixels are counted from 1, set one_based=True")
     if any(
         sample.path != (folder / f"{entries[sample.path]}{Path(sample.path).suffix}").as_posix()
         for sample in found.samples

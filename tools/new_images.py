@@ -7,6 +7,8 @@ from statistics import median
 
 import numpy as np
 
+from trainwright.engine.errors import DamagedFileError
+
 _MAX_DECODED = 2000
 _MAX_MEASURED = 200
 
@@ -22,7 +24,7 @@ class ImageSummary:
         deep: largest range of values among images of more than 8 bits; None if there are none.
         mean: mean of each channel, from 0 to 255.
         std: standard deviation of each channel.
-        damaged: path and reason of each image that cannot be decoded.
+        damaged: path and reason of each image or video that cannot be decoded.
         total: number of images, of which ``len(sizes) + len(damaged)`` were opened.
     """
 
@@ -92,6 +94,19 @@ def summarize_images(paths: Sequence[str]) -> ImageSummary:
             sums.append([flat.mean(0), (flat**2).mean(0)])
     _set_statistics(summary, sums)
     return summary
+
+
+def find_damaged_videos(paths: Sequence[str]) -> dict[str, str]:
+    """Open videos without decoding them, and return the path and reason of each that is damaged."""
+    from trainwright.datasets.video.video_file import VideoFile
+
+    damaged = {}
+    for path in paths:
+        try:
+            VideoFile(path).close()
+        except DamagedFileError as error:
+            damaged[path] = str(error.reason)
+    return damaged
 
 
 def _pixels(picture: "Image.Image") -> np.ndarray:  # type: ignore[name-defined]  # noqa: F821

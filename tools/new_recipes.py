@@ -19,7 +19,7 @@ _FRAME = Template("""\
 # Written by `trainwright new`; change it as you like. Relative paths start from the folder in which trainwright runs.
 #     trainwright check --data $file
 #     trainwright train $file
-#     trainwright predict $file work_dirs/$stem/$best.pth PICTURES
+#     trainwright predict $file work_dirs/$stem/epoch_$epochs.pth PICTURES
 _base_ = ["trainwright::_base_/default_runtime.py"]  # logs and checkpoints, and a test of the best one at the end
 
 $classes
@@ -122,10 +122,9 @@ def write_config(task: str, found: Found, images: ImageSummary, weights: Weights
     optimization = Template(_FINE_TUNING if weights else _FROM_SCRATCH).substitute(
         rate=parts.pop("rate"), layers=", ".join(f'"{name}": dict(lr_mult=10)' for name in parts.pop("new_layers"))
     )
-    metric = parts["metric"]
     return _FRAME.substitute(
         title=f"{task.replace('_', ' ').capitalize()}: {len(found.classes)} classes, {number} training samples.",
-        file=file, stem=stem, best=f"best_{metric.replace('/', '_')}_epoch_{epochs}", classes=classes, purpose=purpose,
+        file=file, stem=stem, classes=classes, purpose=purpose,
         num_workers=workers, persistent=workers > 0, train_dataset=datasets["train"], val_dataset=datasets["val"],
         test_dataloader=test, epochs=epochs, interval=interval, optimization=optimization, **parts,
     )  # fmt: skip
@@ -144,7 +143,7 @@ def _classification(task: str, found: Found, images: ImageSummary, weights: Weig
     num_classes={number},{head}
 )'''
     else:
-        size = next((size for limit, size in ((80, 64), (160, 96)) if images.short_side <= limit), 128)
+        size = next((size for limit, size in ((32, 48), (128, 64), (224, 96)) if images.short_side <= limit), 128)
         head = "MultiLabelLinearClsHead" if multilabel else "LinearClsHead"
         model = f'''model = dict(
     type="ImageClassifier",
@@ -165,7 +164,7 @@ def _classification(task: str, found: Found, images: ImageSummary, weights: Weig
         "test_pipeline": f'''{load}
     dict(type="Resize", size=[{size}, {size}]),
     dict(type="PackInputs"),''',
-        "batch_size": 16, "val_batch_size": 32, "passes": 4000 if weights else 9000,
+        "batch_size": 16, "val_batch_size": 32, "passes": 4000 if weights else 5000,
         "evaluator": 'dict(type="AveragePrecision")' if multilabel else 'dict(type="Accuracy")',
         "metric": "multi-label/mAP" if multilabel else "accuracy/top1", "rate": "1e-4" if weights else "2e-3",
         "new_layers": ["backbone.classifier" if weights and "mobilenet" in weights.name else "backbone.fc"],
@@ -198,7 +197,7 @@ def _detection(task: str, found: Found, images: ImageSummary, weights: Weights |
     # dict(type="RandomVerticalFlip"),  # for images without up and down, such as those from the air
     dict(type="PackInputs"),''',
         "test_pipeline": f'{load}\n    dict(type="PackInputs"),',
-        "batch_size": 4 if weights else 8, "val_batch_size": 8, "passes": 3000 if weights else 6000,
+        "batch_size": 4 if weights else 8, "val_batch_size": 8, "passes": 3000 if weights else 4000,
         "evaluator": f'dict(type="CocoMetric", metric={["segm", "bbox"] if masks else "bbox"!r})'.replace("'", '"'),
         "metric": f"coco/{'segm' if masks else 'bbox'}_mAP_50", "rate": "5e-5" if weights else "3e-3",
         "new_layers": [heads.get(weights.name[:2], "network.head")] if weights else [],
@@ -299,7 +298,7 @@ data_preprocessor = dict(type="PoseDataPreprocessor", mean={mean}, std={std})"""
     dict(type="GetBBoxCenterScale"),
     dict(type="TopdownAffine", input_size=input_size),
     dict(type="PackInputs"),''',
-        "batch_size": 16, "val_batch_size": 32, "passes": 2500 if weights else 8000,
+        "batch_size": 16, "val_batch_size": 32, "passes": 2500 if weights else 5000,
         "evaluator": 'dict(type="PCKAccuracy", thr=0.1)  # within a tenth of the longer side of the box',
         "metric": "pose/PCK", "rate": "1e-4" if weights else "2e-3", "new_layers": ["head"],
     }  # fmt: skip
@@ -334,7 +333,7 @@ def _segmentation(task: str, found: Found, images: ImageSummary, weights: Weight
     if side > largest or (len(set(images.sizes)) > 1 and side > 64):
         side = min(side, largest)
         resize = f'    dict(type="Resize", size={side}),  # the shorter side\n'
-    crop = min(side, 320 if weights else 128) // 16 * 16 or 16
+    crop = min(side, 320 if weights else 96) // 16 * 16 or 16
     load = _load(images, gray)
     return {
         "model": model,
@@ -346,7 +345,7 @@ def _segmentation(task: str, found: Found, images: ImageSummary, weights: Weight
         "test_pipeline": f'''{load}
 {resize}    dict(type="LoadSegMap"),  # after a resize: predictions are measured at the size of the files
     dict(type="PackInputs"),''',
-        "batch_size": 8, "val_batch_size": 1 if resize else 8, "passes": 2000 if weights else 4000,
+        "batch_size": 8, "val_batch_size": 1 if resize else 8, "passes": 2000 if weights else 3000,
         "evaluator": 'dict(type="IoUMetric")', "metric": "seg/mIoU", "rate": "1e-4" if weights else "5e-3",
         "new_layers": ["classifier"],
     }  # fmt: skip

@@ -79,6 +79,20 @@ def yolo_poses(root: Path) -> None:
     (root / "data.yaml").write_text(names)
 
 
+def voc(root: Path, first: int = 0) -> None:
+    for index in range(6):
+        draw(root / f"JPEGImages/{index}.png", *kinds_of(index))
+        objects = "".join(
+            f"<object><name>{kind}</name><bndbox><xmin>{left + first}</xmin><ymin>{top + first}</ymin>"
+            f"<xmax>{right}</xmax><ymax>{bottom}</ymax></bndbox></object>"
+            for kind in kinds_of(index)
+            for left, top, right, bottom in [BOXES[kind]]
+        )
+        (root / "Annotations").mkdir(exist_ok=True)
+        text = f"<annotation><filename>{index}.png</filename>{objects}</annotation>"
+        (root / f"Annotations/{index}.xml").write_text(text)
+
+
 def labelme(root: Path) -> None:
     for index in range(6):
         draw(root / f"{index}.png", *kinds_of(index))
@@ -135,6 +149,7 @@ FORMATS: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "YOLO boxes": (yolo, "detection", "YOLODataset"),
     "YOLO polygons": (lambda root: yolo(root, polygons=True), "instance segmentation", "YOLODataset"),
     "YOLO poses": (yolo_poses, "pose", "YOLOPoseDataset"),
+    "VOC": (voc, "detection", "VOCDataset"),
     "LabelMe": (labelme, "instance segmentation", "LabelMeDataset"),
     "COCO": (coco, "detection", "CocoDataset"),
     "masks": (masks, "segmentation", "BaseSegDataset"),
@@ -212,6 +227,33 @@ def test_damaged_and_bad_files_are_named(tmp_path: Path, capsys: pytest.CaptureF
     assert "problem: data/images/0.png: " in printed
     assert "problem: data/labels/1.txt:1: unknown class 9" in printed
     assert "0.png" not in Path("my_split/train.txt").read_text() + Path("my_split/val.txt").read_text()
+
+
+@pytest.mark.parametrize(("kind", "first"), [("square", 0), ("car", 0), ("car", 1)])
+def test_boxes_of_voc_begin_where_the_tool_counts_from(
+    kind: str, first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only Pascal VOC itself counts pixels from 1, and then no box begins at 0."""
+    monkeypatch.setitem(BOXES, kind, (0, 4, 12, 14))
+    monkeypatch.delitem(BOXES, "circle")
+    if kind != "square":
+        monkeypatch.delitem(BOXES, "square")
+    monkeypatch.setattr(f"{__name__}.kinds_of", lambda index: tuple(BOXES))
+    voc(tmp_path / "data", first)
+    assert main(["new", "data", "-o", "my.py"]) == 0
+    cfg = Config.fromfile("my.py").to_dict()
+    assert cfg["train_dataloader"]["dataset"]["one_based"] is (first == 1)
+    dataset = Runner.from_cfg({**cfg, "work_dir": "runs"}).train_dataloader.dataset
+    assert dataset.get_data_info(0)["instances"][0]["bbox"] == [0, 4, 12, 14]
+
+
+def test_damaged_videos_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    videos(tmp_path / "data")
+    damaged = tmp_path / "data/left/2.mp4"
+    damaged.write_bytes(damaged.read_bytes()[:-200])
+    assert main(["new", "data", "-o", "my.py"]) == 1
+    assert "problem: data/left/2.mp4: damaged: " in capsys.readouterr().out
+    assert "2.mp4" not in Path("my_split/train.csv").read_text() + Path("my_split/val.csv").read_text()
 
 
 def test_files_are_only_overwritten_by_force(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -120,8 +121,9 @@ class TiledInferencer(Inferencer):
         merged = DataSample(metainfo={key: whole[key] for key in ("img_path", "ori_shape") if key in whole})
         instances: list[InstanceData] = []
         classes: Tensor | None = None
-        for number, chunk in enumerate(self._get_chunk_data(samples, batch_size)):
-            for tile, sample in zip(tiles[number * batch_size :], self.forward(self.collate_fn(chunk), **options)):
+        begins = iter(zip(tiles, _middle_of_overlaps(tiles)))
+        for chunk in self._get_chunk_data(samples, batch_size):
+            for sample, (tile, (top, left)) in zip(self.forward(self.collate_fn(chunk), **options), begins):
                 found, plane = sample.get("pred_instances"), sample.get("pred_sem_seg")
                 if found is None and plane is None:
                     raise ValueError("only models that predict instances or classes of pixels can predict in tiles")
@@ -130,7 +132,6 @@ class TiledInferencer(Inferencer):
                 if plane is not None:
                     values = plane.sem_seg.to("cpu")
                     classes = values.new_zeros(1, height, width) if classes is None else classes
-                    top, left = _middle_of_overlaps(tile, tiles)
                     classes[:, top : tile.bottom, left : tile.right] = values[:, top - tile.top :, left - tile.left :]
         if instances:
             merged.pred_instances = merge_instances(instances, tiles, (height, width), self.merge_iou_thr)
@@ -254,13 +255,13 @@ def _matching_pairs(
     is_fragment = torch.cat(
         [_touches_inner_edge(boxes[chosen], tile, image_size) for chosen, tile in zip(of_tile, tiles)]
     )
+    corners = np.array([(tile.top, tile.left) for tile in tiles])
     for first, one in enumerate(tiles):
-        for second in range(first + 1, len(tiles)):
+        is_near = (np.abs(corners[first + 1 :] - corners[first]) < (one.height, one.width)).all(1)
+        for second in (first + 1 + np.flatnonzero(is_near)).tolist() if len(of_tile[first]) else ():
             other = tiles[second]
             low = (max(one.left, other.left), max(one.top, other.top))
             high = (min(one.right, other.right), min(one.bottom, other.bottom))
-            if low[0] >= high[0] or low[1] >= high[1]:
-                continue
             limits = [boxes.new_tensor(values) for values in (low, high)]
             a, b = (_restricted(boxes, of_tile[number], *limits) for number in (first, second))
             if not len(a[0]) or not len(b[0]):
@@ -297,8 +298,14 @@ def _groups(number: int, pairs: Sequence[tuple[float, int, int]], owners: Sequen
     return [group for index, group in enumerate(group_of) if group[0] == index]
 
 
-def _middle_of_overlaps(tile: Tile, tiles: Sequence[Tile]) -> tuple[int, int]:
-    """Return where the part of a tile begins, (top, left): in the middle of its overlap with the tiles before."""
-    above = max((other.bottom for other in tiles if other.top < tile.top), default=tile.top)
-    before = max((other.right for other in tiles if other.left < tile.left), default=tile.left)
-    return tile.top + max(0, above - tile.top) // 2, tile.left + max(0, before - tile.left) // 2
+def _middle_of_overlaps(tiles: Sequence[Tile]) -> list[tuple[int, int]]:
+    """Return where the part of each tile begins, (top, left): in the middle of its overlap with the tiles before."""
+    tops = _middles({tile.top for tile in tiles}, tiles[0].height)
+    lefts = _middles({tile.left for tile in tiles}, tiles[0].width)
+    return [(tops[tile.top], lefts[tile.left]) for tile in tiles]
+
+
+def _middles(starts: set[int], length: int) -> dict[int, int]:
+    ordered = sorted(starts)
+    middles = {start: start + max(0, before + length - start) // 2 for before, start in pairwise(ordered)}
+    return {ordered[0]: ordered[0], **middles}

@@ -35,3 +35,21 @@ def decode_rle(rle: Mapping[str, Any]) -> np.ndarray[Any, Any]:
     """Return the mask of an uncompressed RLE, bool (H, W)."""
     counts = rle["counts"]
     return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(rle["size"], order="F")
+
+
+def decode_columns(rle: Mapping[str, Any]) -> tuple[np.ndarray[Any, Any], int]:
+    """Return the columns of the mask that have ones, with a margin of one column, and the number of the first.
+
+    They take much less memory and time than the mask if that is a small object in a large image.
+    """
+    height, width = rle["size"]
+    counts = np.asarray(rle["counts"], np.int64)
+    ends = counts.cumsum()
+    ones = np.flatnonzero(counts[1::2]) * 2 + 1
+    if not ones.size:
+        return np.zeros((height, 0), bool), 0
+    first = max(0, int(ends[ones[0] - 1]) // height - 1)
+    last = min(width, (int(ends[ones[-1]]) - 1) // height + 2)
+    inside = np.diff(ends[ones[0] - 1 : ones[-1] + 1], prepend=first * height, append=last * height)
+    flat = np.repeat(np.arange(len(inside)) % 2 == 1, inside)
+    return flat.reshape((height, last - first), order="F"), first

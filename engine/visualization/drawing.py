@@ -165,11 +165,13 @@ def draw_masks(image: Array, masks: Any, colors: Colors, alphas: Any) -> Array:
     if planes.dtype != np.bool_ or planes.shape[1:] != image.shape[:2]:
         expected = f"bool of (N, {image.shape[0]}, {image.shape[1]})"
         raise ValueError(f"masks must be {expected}, not {planes.dtype} of {planes.shape}")
-    drawn = image.astype(np.float32)
+    drawn = image.copy()
     all_alphas = for_each(alphas, len(planes), "alphas")
     for plane, color, alpha in zip(planes, for_each(colors, len(planes), "colors"), all_alphas):
-        drawn[plane] = (1 - alpha) * drawn[plane] + alpha * np.array(rgb(color), dtype=np.float32)
-    return drawn.round().astype(np.uint8)
+        for channel, value in enumerate(rgb(color)):
+            blended = ((1 - alpha) * np.arange(256) + alpha * value).round().astype(np.uint8)  # of each old value
+            np.copyto(drawn[..., channel], blended[drawn[..., channel]], where=plane)
+    return drawn
 
 
 def draw_featmap(

@@ -8,7 +8,7 @@ import numpy as np
 
 from trainwright.engine.structures.elements import BaseDataElement
 from trainwright.engine.structures.instance_data import InstanceData
-from trainwright.engine.structures.rle import decode_rle
+from trainwright.engine.structures.rle import decode_columns
 from trainwright.engine.visualization import drawing, text
 from trainwright.engine.visualization.drawing import Array, array
 from trainwright.engine.visualization.text import Rgb
@@ -149,9 +149,23 @@ def _draw_sem_seg(image: Array, labels: Array, meta: Mapping[str, Any]) -> Array
 
 def _middle(mask: Array) -> tuple[float, float]:
     """Return (x, y) of the pixel of a mask nearest to the median of its pixels."""
-    points = np.argwhere(mask)
-    row, column = points[np.abs(points - np.median(points, axis=0)).sum(1).argmin()].tolist()
-    return column, row
+    center = [_median(mask.sum(1)), _median(mask.sum(0))]
+    reach = 8
+    while True:
+        top, left = (max(0, int(value) - reach) for value in center)
+        bottom, right = (int(value) + reach + 2 for value in center)
+        points = np.argwhere(mask[top:bottom, left:right]) + np.array((top, left))
+        distances = np.abs(points - center).sum(1)
+        if len(points) and distances.min() <= reach:  # no pixel outside of this window is nearer
+            row, column = points[distances.argmin()].tolist()
+            return column, row
+        reach *= 2
+
+
+def _median(counts: Array) -> float:
+    """Return the median of a coordinate, given the number of pixels at each of its values."""
+    below, number = counts.cumsum(), int(counts.sum())
+    return float(np.searchsorted(below, [(number + 1) // 2, number // 2 + 1]).mean())
 
 
 def _draw_instances(
@@ -208,19 +222,19 @@ def _draw_boxes(
 def _draw_masks(image: Array, masks: Any, colors: Sequence[Rgb], factor: int, width: int) -> Array:
     """Draw masks, then their outlines: the pixels that are nearer to an edge than the width of a line.
 
-    Masks given as RLE, those of a large image, are decoded one after the other, since all would not fit into memory.
+    Masks given as RLE, those of a large image, are decoded around their pixels only.
     """
-    encoded, drawn = isinstance(masks, list), image.copy()
-    planes = masks if encoded else array(masks).astype(bool)
+    drawn = image.copy()
+    planes = masks if isinstance(masks, list) else array(masks).astype(bool)
     for with_outline in (False, True):
         for mask, color in zip(planes, colors):
-            plane = decode_rle(mask) if encoded else mask
+            plane, first = decode_columns(mask) if isinstance(mask, Mapping) else (mask, 0)
             rows, columns = np.flatnonzero(plane.any(1)), np.flatnonzero(plane.any(0))
             if not rows.size:
                 continue
             top, left = max(rows[0] - 1, 0), max(columns[0] - 1, 0)  # with a margin, unless it ends at the border
             part = plane[top : rows[-1] + 2, left : columns[-1] + 2].repeat(factor, axis=0).repeat(factor, axis=1)
-            place = np.s_[top * factor :, left * factor :]
+            place = np.s_[top * factor :, (first + left) * factor :]
             inside = drawn[place][: part.shape[0], : part.shape[1]]
             if not with_outline:
                 inside[...] = drawing.draw_masks(inside, part, [color], 0.5)

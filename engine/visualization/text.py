@@ -116,19 +116,21 @@ def place_labels(
     """
     all_boxes = np.array(boxes, dtype=np.float64).reshape(-1, 4)
     edges = _edges(all_boxes, width)
-    placed = np.zeros((0, 4))
+    placed = np.zeros((len(all_boxes), 4))
     places: list[Box] = []
     for index, (box, (w, h)) in enumerate(zip(all_boxes, sizes)):
-        others = np.delete(edges, np.s_[4 * index : 4 * index + 4], axis=0)
         candidates = _candidates(box, w, h, canvas, width)
+        own, every = edges[4 * index : 4 * index + 4], np.array(candidates)
+        region = np.concatenate([every[:, :2].min(0), every[:, 2:].max(0)])
+        labels, lines = _touching(region, placed[:index]), _touching(region, edges)
         costs = [
-            10 * _overlap(candidate, placed) + 5 * _overlap(candidate, edges[4 * index : 4 * index + 4])
-            + _overlap(candidate, others) + 0.02 * w * h * rank
+            10 * _overlap(candidate, labels) + 4 * _overlap(candidate, own) + _overlap(candidate, lines)
+            + 0.02 * w * h * rank
             for rank, candidate in enumerate(candidates)
         ]  # fmt: skip
         best = candidates[int(np.argmin(costs))]
         places.append(best)
-        placed = np.concatenate([placed, np.array([best])])
+        placed[index] = best
     return places
 
 
@@ -162,6 +164,11 @@ def _overlap(place: Box, others: Any) -> float:
     widths = np.minimum(place[2], others[:, 2]) - np.maximum(place[0], others[:, 0])
     heights = np.minimum(place[3], others[:, 3]) - np.maximum(place[1], others[:, 1])
     return float((widths.clip(min=0) * heights.clip(min=0)).sum())
+
+
+def _touching(region: Any, others: Any) -> Any:
+    """Return the boxes that share pixels with a region, (x1, y1, x2, y2)."""
+    return others[(others[:, :2] < region[2:]).all(1) & (others[:, 2:] > region[:2]).all(1)]
 
 
 def _padding(size: float) -> int:

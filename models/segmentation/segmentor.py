@@ -170,7 +170,8 @@ def slide(network: Any, inputs: Tensor, crop_size: Sequence[int], stride: Sequen
             total[..., rows, columns] += logits
             count[rows, columns] += 1
     assert total is not None
-    return total / count
+    total /= count
+    return total
 
 
 def _window_size_and_stride(test_cfg: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[int, int]] | None:

@@ -756,6 +756,11 @@ def test_the_shipped_fcos_reaches_its_score(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_shipped_fcos_with_mosaic_reaches_its_score(tmp_path: Path) -> None:
+    assert train("detection/fcos_mobilenet_v2_mosaic_shapes.py", tmp_path)["coco/bbox_mAP_50"] > 0.75
+
+
+@pytest.mark.slow
 def test_the_shipped_mask_rcnn_reaches_its_score(tmp_path: Path) -> None:
     results = train("instance_segmentation/mask_rcnn_mobilenet_v2_shapes.py", tmp_path)
     assert results["coco/segm_mAP_50"] > 0.8

@@ -13,8 +13,9 @@ from PIL import Image
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.pixel_data import PixelData
+from trainwright.engine.structures.rle import decode_columns, decode_rle, encode_rle
 from trainwright.engine.structures.sample import DataSample
-from trainwright.engine.visualization import drawing
+from trainwright.engine.visualization import drawing, samples
 from trainwright.engine.visualization import visualizer as visualizer_module
 from trainwright.engine.visualization.backends.local import LocalVisBackend
 from trainwright.engine.visualization.visualizer import Visualizer
@@ -346,3 +347,45 @@ def test_settings_of_mmengine_without_effect_log_a_warning(tmp_path: Path) -> No
     text = (tmp_path / "a.log").read_text()
     assert text.count("has no effect") == 3
     assert all(word in text for word in ("fig_save_cfg={'dpi': 300}", "wait_time=1.0", "backend='cv2'"))
+
+
+def test_masks_in_rle_are_drawn_like_others() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (120, 90, 3), np.uint8)
+    masks = np.zeros((6, 120, 90), bool)
+    for mask, (top, left) in zip(masks[:4], [(0, 0), (100, 3), (40, 80), (30, 30)]):
+        mask[top : top + 20, left : left + 10] = rng.random((min(20, 120 - top), min(10, 90 - left))) < 0.8
+    masks[4] = True  # and the last one is empty
+    boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0]] * 6)
+    drawn = []
+    for given in (torch.from_numpy(masks), [encode_rle(mask) for mask in masks]):
+        instances = InstanceData(bboxes=boxes, labels=torch.arange(6), masks=given)
+        drawn.append(samples.draw_sample(image, DataSample(pred_instances=instances), {}))
+    assert np.array_equal(*drawn) and (drawn[0] != image.repeat(3, 0).repeat(3, 1)).any()
+
+
+def test_columns_of_a_mask_are_decoded_alone() -> None:
+    rng = np.random.default_rng(1)
+    for density in (0, 0.02, 0.5, 1):
+        for _ in range(30):
+            mask = rng.random(rng.integers(1, 9, 2)) < density
+            columns = np.flatnonzero(mask.any(0))
+            found, first = decode_columns(encode_rle(mask))
+            if not columns.size:
+                assert found.size == 0
+                continue
+            assert first == max(0, columns[0] - 1)
+            assert np.array_equal(found, mask[:, first : columns[-1] + 2])
+    large = {"size": [2**20, 2**20], "counts": [2**38 + 5, 7, 2**40 - 2**38 - 12]}
+    assert decode_columns(large)[0].shape == (2**20, 3) and decode_columns(large)[0].sum() == 7
+    assert np.array_equal(decode_rle(encode_rle(mask)), mask)
+
+
+def test_a_region_is_named_at_its_pixel_nearest_to_the_median() -> None:
+    rng = np.random.default_rng(2)
+    for density in (0.001, 0.01, 0.3, 1):
+        mask = rng.random((90, 70)) < density
+        mask[80, 3] = True
+        points = np.argwhere(mask)
+        row, column = points[np.abs(points - np.median(points, axis=0)).sum(1).argmin()]
+        assert samples._middle(mask) == (column, row)

@@ -40,13 +40,14 @@ def check_labels(runner: "Runner", dataloader: Any, batch: Any, mode: str) -> No
     model, meta = unwrap(runner.model), metainfo_of(dataloader) or {}
     place = f"{mode}_dataloader.dataset"
     number = number_of_classes(model, meta, "num_classes")
-    for name, labels in _labels(batch):
+    labels_of_samples = list(_labels(batch))
+    for name, labels in labels_of_samples:
         if number and labels.numel() and int(labels.max()) >= number:
             raise DataError(
                 f"{place}: {name} has the label {int(labels.max())}, but there are {number} classes, from 0"
             )
     number = number_of_classes(model, meta, "num_seg_classes")
-    if number is None and declared_number(model, "num_seg_classes") is None:
+    if number is None and not labels_of_samples:  # else the model's num_classes is that of those labels
         number = declared_number(model, "num_classes")
     ignored = getattr(model, "ignore_index", IGNORED)
     present: set[int] = set()

@@ -1,13 +1,21 @@
 import re
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from trainwright.engine.config.config import Config
+from trainwright.engine.errors import DataError
 from trainwright.engine.run.data_check import check_data
+from trainwright.engine.run.first_batch import check_labels
+from trainwright.engine.run.runner import Runner
+from trainwright.engine.structures.instance_data import InstanceData
+from trainwright.engine.structures.pixel_data import PixelData
+from trainwright.engine.structures.sample import DataSample
 from trainwright.tools.cli import main
 
 CONFIG = """\
@@ -142,3 +150,18 @@ optim_wrapper = dict(optimizer=dict(type="SGD", lr=0.1))
     assert main(["train", "my.py", "--work-dir", "out"]) == 2
     options = {"train_dataloader.dataset.label_map": {0: 0, value: 1}}
     assert found_in(text, **options) == []
+
+
+def test_maps_beside_boxes_have_classes_of_their_own() -> None:
+    model = torch.nn.Identity()
+    model.num_classes = 3  # type: ignore[assignment]
+    sample = DataSample()
+    sample.gt_sem_seg = PixelData(sem_seg=torch.tensor([[[0, 3]]]))
+    run, batch = cast(Runner, SimpleNamespace(model=model)), {"data_samples": [sample]}
+    with pytest.raises(DataError, match="has the value 3, but there are 3 classes"):
+        check_labels(run, [], batch, "train")
+    sample.gt_instances = InstanceData(labels=torch.tensor([2]))
+    check_labels(run, [], batch, "train")
+    sample.gt_instances = InstanceData(labels=torch.tensor([3]))
+    with pytest.raises(DataError, match="has the label 3, but there are 3 classes"):
+        check_labels(run, [], batch, "train")

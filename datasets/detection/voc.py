@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 from trainwright.datasets.detection.dataset import CocoDataset
 from trainwright.engine.errors import DataError, did_you_mean
 from trainwright.engine.fileio import list_from_file
+from trainwright.engine.inference.images import IMAGE_SUFFIXES
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import DATASETS
 
@@ -39,7 +40,8 @@ class VOCDataset(CocoDataset):
         ann_file: text file with the sample names of a split, relative to ``data_root``; if empty, all XML files in
             ``ann_folder`` and its subfolders are used.
         ann_folder: folder of the XML files, relative to ``data_root``; may be that of the images.
-        img_suffix: suffix of image file names; by default that of ``<filename>`` in the XML file, or ``.jpg``.
+        img_suffix: suffix of image file names; by default that of ``<filename>`` in the XML file or, if there is no
+            such file, any that an image of this name has.
         data_prefix: ``dict(img_path=folder)``: the image folder, relative to ``data_root``.
         one_based: coordinates are 1-based and inclusive pixel indices, as in VOC: they are converted to coordinates
             from the left edge of the first pixel to the right edge of the last one. If false, they are taken as they
@@ -148,12 +150,11 @@ class VOCDataset(CocoDataset):
         path = Path(stated.replace("\\", "/"))
         if self.img_suffix:
             return f"{name}{self.img_suffix}"
-        usual = f"{name}{path.suffix or '.jpg'}"
-        if not stated or path.stem == Path(name).name:
-            return usual
         folder = Path(self.data_prefix["img_path"])
-        other = Path(name).with_name(path.name).as_posix()
-        return other if not (folder / usual).is_file() and (folder / other).is_file() else usual
+        usual = f"{name}{path.suffix or '.jpg'}"
+        names = [usual, *([Path(name).with_name(path.name).as_posix()] if path.name else [])]
+        names += [f"{name}{suffix}" for base in IMAGE_SUFFIXES for suffix in (base, base.upper())]  # were converted
+        return next((one for one in names if (folder / one).is_file()), usual)
 
     def _object(self, element: ElementTree.Element, name: str, source: str) -> dict[str, Any]:
         """Return an object as an annotation."""

@@ -62,7 +62,8 @@ def read_table(file: str) -> Table:
     The columns are separated by commas, tabs or semicolons. With a header, one column is named ``path`` (or ``file``,
     ``filename``, ``image``, ``id``, …), and the labels are in
 
-    - a column named ``label`` (or ``class``, ``category``, ``target``, …), one label each;
+    - a column named ``label`` (or ``class``, ``category``, ``target``, …; or another, if it is the only one, not
+      of 0 and 1, and its values occur twice on average), one label each;
     - a column named ``labels``, ``classes``, ``categories``, ``targets`` or ``tags``, several labels each, separated by
       ``;``, ``|``, a comma or a space;
     - several columns ``label1``, ``label2``, …, which may be empty;
@@ -77,7 +78,7 @@ def read_table(file: str) -> Table:
     try:
         text = Path(file).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not text in UTF-8: {error}") from error
+        raise DataError(f"{file} is not UTF-8: save it in that encoding ({error})") from error
     first = next((line for line in text.splitlines() if line.strip()), None)
     if first is None:
         raise DataError(f"{file} is empty")
@@ -162,7 +163,10 @@ def _without_header(file: str, lines: Sequence[tuple[int, list[str]]]) -> Table:
     for number, words in lines:
         labels = tuple(word for word in words[1:] if word)
         if len(words) < 2 or not words[0]:
-            raise DataError(f"{file}:{number}: expected a path and a label, got {', '.join(words)!r}")
+            raise DataError(
+                f"{file}:{number}: expected a path and a label, separated by a comma, tab or semicolon, got "
+                f"{', '.join(words)!r}"
+            )
         table.rows.append(Row(words[0], labels, f"{file}:{number}"))
     table.multilabel = any(len(row.labels) != 1 for row in table.rows)
     return table
@@ -173,8 +177,8 @@ def _with_header(file: str, lines: Sequence[tuple[int, list[str]]]) -> Table:
     lowered = [name.lower() for name in names]
     path_column = min((lowered.index(name) for name in _PATH_NAMES if name in lowered), default=0)
     split_column = next((lowered.index(name) for name in _SPLIT_NAMES if name in lowered), None)
-    label_column = next((lowered.index(name) for name in _LABEL_NAMES if name in lowered), None)
     others = [index for index, name in enumerate(names) if index not in (path_column, split_column) and name]
+    label_column = next((lowered.index(name) for name in _LABEL_NAMES if name in lowered), None)
     numbered = [index for index in others if lowered[index].rstrip("0123456789_") in ("label", "class", "tag")]
     table = Table()
     rows = []
@@ -185,6 +189,10 @@ def _with_header(file: str, lines: Sequence[tuple[int, list[str]]]) -> Table:
             raise DataError(f"{file}:{number}: the column {names[path_column]!r} is empty")
         split = "" if split_column is None else words[split_column]
         rows.append((Row(words[path_column], (), f"{file}:{number}", split), words))
+    if label_column is None and len(others) == 1:
+        values = {words[others[0]].lower() for _, words in rows}
+        if 2 * len(values) <= len(rows) and not values <= _FLAGS.keys():  # a number for each file is not a class
+            label_column = others[0]
     if label_column is not None and len(numbered) < 2:
         several = lowered[label_column] in ("labels", "classes", "categories", "targets", "tags")
         separator = _separator(words[label_column] for _, words in rows) if several else ""

@@ -208,7 +208,9 @@ def _images_of(place: str, folders: Sequence[Path], name: str) -> list[str]:
     tried = [Path(os.path.normpath(folder / variant)) for variant in variants for folder in folders]
     found = next((path for path in tried if path.exists()), None)
     if found is None:
-        raise DataError(f"{name}: {place!r} not found: tried {', '.join(map(str, dict.fromkeys(tried)))}")
+        raise DataError(
+            f"{name}: {place!r} not found: tried {', '.join(map(str, dict.fromkeys(tried)))}. Correct the path there"
+        )
     if found.is_file():
         lines = found.read_text(encoding="utf-8").splitlines()
         images = [_listed_image(line.strip(), found.parent, folders) for line in lines if line.strip()]

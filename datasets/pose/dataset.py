@@ -190,7 +190,7 @@ class BaseCocoStyleDataset(BaseDataset):
             if not sources:
                 raise DataError(f"{self._file}: no category has keypoint names: set metainfo=dict(keypoints=(...))")
             for source in sources:
-                if problem := _keypoint_names_problem(source):
+                if problem := keypoint_names_problem(source):
                     raise DataError(f"{self._file}: category {source['id']!r}: {problem}")
                 if list(source["keypoints"]) != list(sources[0]["keypoints"]):
                     raise DataError(
@@ -389,7 +389,7 @@ def _num_labeled(keypoints: Sequence[float]) -> int:
     return sum(visible > 0 for visible in keypoints[2::3])
 
 
-def _keypoint_names_problem(category: Mapping[str, Any]) -> str | None:
+def keypoint_names_problem(category: Mapping[str, Any]) -> str | None:
     """Return what is wrong with the keypoint names and the skeleton of a category, or None."""
     names, links = category["keypoints"], category.get("skeleton") or ()
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):

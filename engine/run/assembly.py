@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from trainwright.engine.building import origin_of, resolve
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.optim.constructor import build_optim_wrapper
+from trainwright.engine.optim.fine_tuning import missing_weights
 from trainwright.engine.optim.rules import OneCycleParamScheduler
 from trainwright.engine.optim.schedulers import build_param_scheduler
 from trainwright.engine.optim.wrapper import OptimWrapper
@@ -57,8 +58,13 @@ def build_optimization(runner: "Runner", arguments: RunnerArguments) -> tuple[An
 
     Returns:
         The wrapper, and a list of schedulers (a dict of lists for several optimizers).
+
+    Raises:
+        ConfigError: the settings are for fine-tuning, but no weights are loaded.
     """
     wrapper = arguments["optim_wrapper"]
+    if runner.start.path is None and (mistake := missing_weights({**runner.cfg, "resume": False})):
+        raise mistake
     if isinstance(wrapper, Optimizer):
         wrapper = OptimWrapper(wrapper)
     elif isinstance(wrapper, Mapping):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from trainwright.engine.errors import ConfigError, DataError, did_you_mean
 from trainwright.tools.new.config import write_config
-from trainwright.tools.new.data import TASKS, Found, count_labels, make_split
-from trainwright.tools.new.formats.finding import describe, find_formats
+from trainwright.tools.new.data import TASKS, Found, count_labels, make_split, use_split_folders
+from trainwright.tools.new.formats.finding import find_formats
 from trainwright.tools.new.images import ImageSummary, find_damaged_videos, summarize_images
 from trainwright.tools.new.weights import CANDIDATES, Weights, choose_weights
 
@@ -41,7 +41,7 @@ def new(task: str | None, data: str, output: str, weights: str | None, force: bo
             raise ConfigError("--output", f"{path} exists", "choose another name, or overwrite it with --force")
     if not place.exists():
         raise DataError(f"there is no folder or file {data!r}")
-    found, others = _choose(find_formats(place), task, place)
+    found, others = _choose(*find_formats(place), task, place)
     chosen = task or found.tasks[0]
     best = choose_weights(chosen, weights)
     print(f"{data}: {found.format}, for {chosen.replace('_', ' ')}")
@@ -50,60 +50,70 @@ def new(task: str | None, data: str, output: str, weights: str | None, force: bo
     paths = [sample.path for sample in found.samples]
     images = ImageSummary(damaged=find_damaged_videos(paths)) if chosen == "video" else summarize_images(paths)
     problems = [*found.problems, *(f"{path}: damaged: {reason}" for path, reason in images.damaged.items())]
+    use_split_folders(found, place)
     had = set(found.splits)
-    _set_splits(found, images, lists, force)
-    problems += _class_problems(found)
-    _report(found, images, had, lists, problems)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(write_config(chosen, found, images, best, out.as_posix()), encoding="utf-8")
+    try:
+        _set_splits(found, images, lists)
+        problems += _split_problems(found)
+        _report(found, images, had, lists, problems)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(write_config(chosen, found, images, best, out.as_posix()), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError("--output", f"{error.filename or out} cannot be written: {error.strerror}") from error
     _say_what_was_written(out, chosen, best, data)
     return len(problems)
 
 
-def _choose(formats: Sequence[Found], task: str | None, place: Path) -> tuple[Found, list[str]]:
+def _choose(formats: Sequence[Found], errors: Sequence[str], task: str | None, place: Path) -> tuple[Found, list[str]]:
     """Return the data to use, and the tasks that other data in the same place is good for."""
-    if not formats:
-        raise DataError(
-            f"{place}: found no data of a known format. Looked for class folders of images or videos, images/ and "
-            f"masks/, data.yaml or classes.txt (YOLO), JSON of COCO or LabelMe, XML of VOC, and CSV lists; there are "
-            f"{describe(place)}. See docs/your-data.md for the layout of each"
-        )
     fitting = [found for found in formats if task is None or task in found.tasks]
     if not fitting:
         listed = "; ".join(f"{found.format}, for {' or '.join(found.tasks)}" for found in formats)
-        raise DataError(f"{place}: no data for {task}, but this: {listed}")
+        raise DataError("\n".join([f"{place}: no data for {task}, but this: {listed}", *errors]))
     return fitting[0], [one for found in formats if found is not fitting[0] for one in found.tasks]
 
 
-def _set_splits(found: Found, images: ImageSummary, lists: Path, force: bool) -> None:
+def _set_splits(found: Found, images: ImageSummary, lists: Path) -> None:
     """Give the data a training and a validation split, in lists of files if it has none, without damaged images."""
-    source = "all" if "all" in found.splits else "train"
-    if "val" in found.splits and "train" in found.splits:
-        return
-    if source not in found.splits:
-        raise DataError(f"there is only the split {' and '.join(found.splits)}: training needs another one")
-    usable = [sample for sample in found.splits.pop(source) if sample.path not in images.damaged]
-    if len(usable) < 2:
-        raise DataError(f"{len(usable)} usable samples are too few: training and validation need at least one each")
-    found.splits["train"], found.splits["val"] = make_split(usable)
-    found.split_args.pop("all", None)
-    lists.mkdir(parents=True, exist_ok=force)
-    for split in ("train", "val"):
+    if not {"train", "val"} <= found.splits.keys():
+        source = "all" if "all" in found.splits else "train"
+        if source not in found.splits:
+            raise DataError(f"there is only the split {' and '.join(found.splits)}: training needs another one")
+        usable = [sample for sample in found.splits.pop(source) if sample.path not in images.damaged]
+        if len(usable) < 2:
+            damage = next((f". The first damaged file: {': '.join(one)}" for one in images.damaged.items()), "")
+            raise DataError(
+                f"{len(usable)} usable samples are too few: training and validation need at least one each{damage}"
+            )
+        found.splits["train"], found.splits["val"] = make_split(usable)
+        found.split_args = {key: value for key, value in found.split_args.items() if key == "test"}
+    missing = found.splits.keys() - found.split_args.keys()
+    if missing:
+        lists.mkdir(parents=True, exist_ok=True)
+    for split in missing:
         found.split_args[split] = found.write_list(lists / split, found.splits[split])
-    if "test" in found.splits and "test" not in found.split_args:
-        found.split_args["test"] = found.write_list(lists / "test", found.splits["test"])
 
 
-def _class_problems(found: Found) -> list[str]:
-    """Return problems with the classes of the splits, and with data that cannot be learned."""
+def _split_problems(found: Found) -> list[str]:
+    """Return what is wrong with the splits: common files, classes that cannot be learned, or that are not measured."""
+    problems = []
+    for first, second in (("train", "val"), ("train", "test")):
+        common = {one.path for one in found.splits[first]} & {one.path for one in found.splits.get(second, ())}
+        if common:
+            problems.append(
+                f"{len(common)} files are in {first} and in {second}, such as {min(common)}: scores on what was "
+                f"learned by heart say nothing. Remove them from one of the two; if there is only {first}, leave out "
+                f"{second}, and a split is made"
+            )
     train = found.labels_of("train")
-    problems = [
-        f"the class {name!r} occurs in {split}, but not in train: it cannot be learned"
-        for split in ("val", "test")
-        for name in found.classes
-        if name not in train and found.labels_of(split)[name]
-    ]
-    if len(found.classes) < 2 and found.dataset["type"] in ("CustomDataset", "VideoDataset"):
+    for split in ("val", "test"):
+        labels = found.labels_of(split)
+        for name in found.classes:
+            if name not in train and labels[name]:
+                problems.append(f"the class {name!r} occurs in {split}, but not in train: it cannot be learned")
+            elif name in train and split in found.splits and not labels[name]:
+                found.notes.append(f"the class {name!r} does not occur in {split}: its score is unknown there")
+    if len(found.classes) < 2 and found.dataset["type"] in ("CustomDataset", "VideoDataset", "BaseSegDataset"):
         problems.append("there is only one class, so that there is nothing to distinguish")
     return problems
 

@@ -47,7 +47,7 @@ class Found:
         problems: bad samples and annotations, which a dataset refuses.
         left_out: valid samples that are not used, with the reason.
         notes: anything else to report.
-        counts: number of instances of each class; of samples if None.
+        counts: number of instances of each class, or of masks in which it occurs; of samples if None.
         box_sizes: width and height of each box as fractions of its image.
         keypoints: names of the keypoints.
         flip_indices: for each keypoint, its index in a mirrored image.
@@ -84,6 +84,26 @@ def split_of(name: str) -> str | None:
     """Return the split that a file or folder name stands for, such as ``val`` for ``instances_val2017``."""
     words = "".join(letter if letter.isalpha() else " " for letter in name.lower()).split()
     return next((split for split, names in SPLITS.items() if any(word in names for word in words)), None)
+
+
+def split_of_folder(name: str) -> str | None:
+    """Return the split if the whole name of a folder is that of a split: a class may be named train-station."""
+    return split_of(name) if name.rstrip("0123456789").isalpha() else None
+
+
+def use_split_folders(found: Found, place: Path) -> None:
+    """Divide samples without splits by folders that are named like splits, if all samples lie in such folders."""
+    root = place if place.is_dir() else place.parent
+    if found.splits.keys() != {"all"}:
+        return
+    splits: dict[str | None, list[Sample]] = {}
+    for sample in found.splits["all"]:
+        path = Path(sample.path)
+        parts = path.relative_to(root).parts[:-1] if path.is_relative_to(root) else ()
+        splits.setdefault(next(filter(None, map(split_of_folder, parts)), None), []).append(sample)
+    if "train" in splits and len(splits) > 1 and None not in splits:
+        found.splits = {split: samples for split, samples in splits.items() if split}
+        found.split_args.pop("all", None)
 
 
 def make_split(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,108 @@ def test_own_splits_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert not Path("my_split").exists()
 
 
+def test_splits_by_folders_are_kept_whatever_the_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in exports of Roboflow: XML files beside the images, in train, valid and test."""
+    voc(tmp_path / "all")
+    for split, numbers in (("train", (0, 1, 2)), ("valid", (3, 4)), ("test", (5,))):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        for number in numbers:
+            for file in (f"JPEGImages/{number}.png", f"Annotations/{number}.xml"):
+                (tmp_path / "all" / file).rename(tmp_path / "data" / split / Path(file).name)
+    assert main(["new", "data", "-o", "my.py"]) == 0
+    assert "samples: 3 train, 2 val, 1 test\n" in capsys.readouterr().out
+    assert Path("my_split/val.txt").read_text() == "valid/3\nvalid/4\n"
+    assert check(Config.fromfile("my.py")) == []
+
+
+def test_a_split_column_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The only column beside it has the labels, whatever its name."""
+    class_folders(tmp_path / "data")
+    rows = [f"{index},{tuple(BOXES)[index % 2]},{('train', 'train', 'val')[index // 2]}\n" for index in range(6)]
+    (tmp_path / "data/list.csv").write_text("id,kind of figure,split\n" + "".join(rows))
+    assert main(["new", "data/list.csv", "-o", "my.py"]) == 0
+    printed = capsys.readouterr().out
+    assert "classes (2): circle 3, square 3" in printed
+    assert "samples: 4 train, 2 val\n" in printed
+    assert Path("my_split/val.csv").read_text().count("\n") == 3
+    assert check(Config.fromfile("my.py")) == []
+
+
+def test_files_in_two_splits_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    yolo(tmp_path / "data")
+    (tmp_path / "data/data.yaml").write_text("path: /gone\ntrain: images\nval: images\nnames: [circle, square]\n")
+    assert main(["new", "data", "-o", "my.py"]) == 1
+    printed = capsys.readouterr().out
+    assert "problem: 6 files are in train and in val, such as data/images/0.png" in printed
+    assert "note: data/data.yaml: path: /gone not found" in printed
+
+
+def test_images_of_voc_that_were_converted_are_found(tmp_path: Path) -> None:
+    voc(tmp_path / "data")
+    for file in (tmp_path / "data/Annotations").iterdir():
+        file.write_text(file.read_text().replace(".png", ".tif"))
+    assert main(["new", "data", "-o", "my.py"]) == 0
+    dataset = Runner.from_cfg({**Config.fromfile("my.py").to_dict(), "work_dir": "runs"}).train_dataloader.dataset
+    assert all(Path(path).is_file() for path in _paths(dataset))
+
+
+def test_bad_annotations_of_coco_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coco(tmp_path / "data")
+    content = json.loads(Path("data/annotations.json").read_text())
+    content["annotations"][0]["category_id"] = 99
+    content["annotations"][1]["bbox"][2] = float("nan")
+    content["images"][5]["file_name"] = "gone.png"
+    content["images"][4] = None
+    Path("data/annotations.json").write_text(json.dumps(content))
+    assert main(["new", "data", "-o", "my.py"]) == 1
+    printed = capsys.readouterr().out
+    for problem in (
+        "annotation 0 (data/photos/0.png): category_id: no category has the id 99", "is not finite: [4, 4, nan, 10]",
+        "images[4]: must be a dict, got None", "image 5: data/photos/gone.png not found",
+    ):  # fmt: skip
+        assert problem in printed
+    assert "samples: 3 train, 1 val" in printed
+    assert "bad_annotations" in printed
+
+
+def test_images_of_other_data_are_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coco(tmp_path / "one")
+    coco(tmp_path / "two")
+    shutil.rmtree(tmp_path / "one/photos")
+    assert main(["new", "one", "-o", "my.py"]) == 2
+    assert "none of the 6 annotated images was found" in capsys.readouterr().err
+
+
+def test_masks_are_counted_and_compared_with_their_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    masks(tmp_path / "data")
+    file = tmp_path / "data/masks/0.png"
+    Image.new("L", (SIZE[0] // 2, SIZE[1]), 3).save(file)
+    assert main(["new", "data", "-o", "my.py"]) == 1
+    printed = capsys.readouterr().out
+    assert "classes (2): background 5, foreground 5" in printed
+    assert "problem: data/masks/0.png: the mask has the size (24, 20) (height, width)" in printed
+    assert "samples: 4 train, 1 val" in printed
+    for path in (tmp_path / "data/masks").iterdir():
+        Image.effect_noise(SIZE, 60).convert("RGB").save(path)
+    assert main(["new", "data", "-o", "my.py", "--force"]) == 2
+    assert "different colors, so they are not colors of classes" in capsys.readouterr().err
+
+
+def test_errors_in_likelier_data_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class_folders(tmp_path / "data")
+    (tmp_path / "data/annotations.json").write_text('{"images": [], "annotations": [')
+    assert main(["new", "data", "-o", "my.py"]) == 0
+    assert "left out: data/annotations.json is not valid JSON" in capsys.readouterr().out
+    assert main(["new", "detection", "data", "-o", "other.py"]) == 2
+    assert "data/annotations.json is not valid JSON" in capsys.readouterr().err
+
+
+def test_a_folder_in_a_folder_is_entered(tmp_path: Path) -> None:
+    class_folders(tmp_path / "data/archive")
+    assert main(["new", "data", "-o", "my.py"]) == 0
+    assert "data/archive/circle" in Path("my_split/train.csv").read_text()
+
+
 def test_damaged_and_bad_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     yolo(tmp_path / "data")
     Image.effect_noise(SIZE, 60).save(tmp_path / "data/images/0.png")
@@ -225,7 +328,7 @@ def test_damaged_and_bad_files_are_named(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["new", "data", "-o", "my.py"]) == 1
     printed = capsys.readouterr().out
     assert "problem: data/images/0.png: " in printed
-    assert "problem: data/labels/1.txt:1: unknown class 9" in printed
+    assert "problem: data/labels/1.txt:1 (data/images/1.png): unknown class 9" in printed
     assert "0.png" not in Path("my_split/train.txt").read_text() + Path("my_split/val.txt").read_text()
 
 
@@ -268,13 +371,15 @@ def test_files_are_only_overwritten_by_force(tmp_path: Path, capsys: pytest.Capt
 
 def test_what_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class_folders(tmp_path / "data")
+    Path("list.csv").touch()
     for arguments, message in (
         (["detektion", "data"], "did you mean 'detection'"),
         (["detection", "data"], "no data for detection, but this: images in one folder per class"),
         (["nowhere"], "no folder or file 'nowhere'"),
+        (["data", "-o", "list.csv/my.py"], "list.csv"),
         (["data", "--weights", "resnet5O"], "did you mean 'resnet50'"),
     ):
-        assert main(["new", *arguments, "-o", "my.py"]) == 2
+        assert main(["new", "-o", "my.py", *arguments]) == 2
         assert message in capsys.readouterr().err
     (tmp_path / "other").mkdir()
     (tmp_path / "other/notes.docx").write_text("")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from trainwright.datasets.formats.content import find_files
 from trainwright.engine.inference.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from trainwright.tools.new.data import Found, Sample, split_of
+from trainwright.tools.new.data import Found, Sample, split_of_folder
 from trainwright.tools.new.formats.masks import IMAGE_FOLDERS, MASK_FOLDERS
 from trainwright.tools.new.formats.tables import use_tables
 
@@ -23,7 +23,7 @@ def _by_class(place: Path, suffixes: tuple[str, ...], task: str, name: str) -> F
     folders = [path for path in sorted(place.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     if {path.name.lower() for path in folders} <= {*IMAGE_FOLDERS, *MASK_FOLDERS}:
         return None
-    by_split = {split: folder for folder in folders if (split := split_of(folder.name)) and split == _exactly(folder)}
+    by_split = {split: folder for folder in folders if (split := split_of_folder(folder.name))}
     splits: dict[str, list[Sample]] = {}
     classes: list[str] = []
     left_out = []
@@ -46,8 +46,3 @@ def _by_class(place: Path, suffixes: tuple[str, ...], task: str, name: str) -> F
         key = "filename" if task == "video" else "img_path"
         found.split_args = {split: {"data_prefix": {key: by_split[split].as_posix()}} for split in splits}
     return found
-
-
-def _exactly(folder: Path) -> str | None:
-    """Return the split if the whole name of a folder is that of a split: a class may be named train-station."""
-    return split_of(folder.name) if folder.name.isalpha() else None

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from trainwright.engine.errors import DataError
 from trainwright.tools.new.data import Found
 from trainwright.tools.new.formats.class_folders import find_class_folders, find_videos
 from trainwright.tools.new.formats.coco import find_coco
@@ -14,11 +15,11 @@ from trainwright.tools.new.formats.voc import find_voc
 from trainwright.tools.new.formats.yolo import find_yolo
 
 
-def find_formats(place: Path) -> list[Found]:
-    """Return all data that is found in a folder or file, the likeliest first.
+def find_formats(place: Path) -> tuple[list[Found], list[str]]:
+    """Return all data that is found in a folder or file, the likeliest first, and the errors in other data.
 
     Raises:
-        DataError: a file of a known format is invalid.
+        DataError: there is no data of a known format.
     """
     if place.is_file():
         kinds: Mapping[str, Callable[[Path], Found | None]] = {
@@ -30,10 +31,32 @@ def find_formats(place: Path) -> list[Found]:
         readers = [
             find_yolo, find_coco, find_labelme, find_voc, find_masks, find_videos, find_table, find_class_folders,
         ]  # fmt: skip
-    return [found for reader in readers if (found := reader(place)) is not None]
+    formats, errors = [], []
+    for reader in readers:
+        try:
+            found = reader(place)
+        except DataError as error:
+            errors.append(str(error))
+            continue
+        if found is not None:
+            found.left_out[:0] = errors  # of likelier formats
+            formats.append(found)
+    if formats:
+        return formats, errors
+    if errors:
+        raise DataError("\n".join(errors))
+    inner = [path for path in place.iterdir() if not path.name.startswith(".")] if place.is_dir() else []
+    if len(inner) == 1 and inner[0].is_dir() and any(path.is_dir() for path in inner[0].iterdir()):
+        return find_formats(inner[0])  # as in many archives
+    raise DataError(
+        f"{place}: found no data of a known format. Looked for class folders of images or videos, images/ and masks/, "
+        f"data.yaml or classes.txt (YOLO), JSON of COCO or LabelMe, XML of VOC, and CSV lists; there are "
+        f"{_describe(place)}. Images alone are not enough: sort them into two or more class folders, or annotate them. "
+        "See docs/your-data.md for the layouts"
+    )
 
 
-def describe(place: Path) -> str:
+def _describe(place: Path) -> str:
     """Return what a folder or file contains, for the message that nothing was recognized."""
     if place.is_file():
         return f"a file of type {place.suffix or 'unknown'}"

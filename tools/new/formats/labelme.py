@@ -4,8 +4,7 @@ from pathlib import Path
 
 from trainwright.datasets.formats.content import find_files
 from trainwright.datasets.formats.labelme import is_labelme, point_labels, read_labelme
-from trainwright.datasets.pose.dataset import mirror_images
-from trainwright.tools.new.data import Found, split_of, write_lines
+from trainwright.tools.new.data import Found, write_lines
 from trainwright.tools.new.formats.contents import found_in_contents
 from trainwright.tools.new.formats.files import load_json, looks_like
 
@@ -17,20 +16,13 @@ def find_labelme(place: Path) -> Found | None:
     if not files:
         return None
     points = point_labels(files)
-    by_split: dict[str, list[str]] = {}
-    for file in files:
-        parts = Path(file).relative_to(place).parts[:-1]
-        by_split.setdefault((split_of(parts[0]) if parts else None) or "all", []).append(file)
-    if "all" in by_split:
-        by_split = {"all": files}
-    classes = [one["name"] for one in read_labelme(files, None, points or None).categories]
-    contents = {split: read_labelme(some, classes, points or None) for split, some in by_split.items()}
-    found = found_in_contents("LabelMe JSON", contents, classes, bool(points), lambda image: image["source"])
-    found.dataset = {"type": "LabelMePoseDataset" if points else "LabelMeDataset", "data_root": ""}
-    if points:
-        found.keypoints, found.flip_indices = points, list(mirror_images(points))
-    if "all" not in by_split:
-        folders = {split: place / Path(some[0]).relative_to(place).parts[0] for split, some in by_split.items()}
-        found.split_args = {split: {"data_root": folder.as_posix()} for split, folder in folders.items()}
+    content = read_labelme(files, None, points or None)
+    kind = "LabelMePoseDataset" if points else "LabelMeDataset"
+    json_files = {image["id"]: image["source"] for image in content.images}
+    found = found_in_contents(
+        "LabelMe JSON", {"all": content.as_dict()}, {"type": kind, "data_root": ""},
+        lambda image, _: Path(json_files[image["id"]]).as_posix(),
+    )  # fmt: skip
+    found.left_out += content.left_out
     found.write_list = lambda path, samples: {"ann_file": write_lines(path, samples)}
     return found

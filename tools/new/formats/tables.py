@@ -36,9 +36,7 @@ def find_table(place: Path) -> Found | None:
             else:
                 splits.setdefault(split or "all", []).append(Sample(path, row.labels))
     if not splits:
-        if place.is_file():
-            raise DataError(f"{place}: none of its files was found. The first: {problems[0]}")
-        return None
+        raise DataError(f"{place}: none of its {len(problems)} files was found. The first: {problems[0]}")
     if not any(table.classes for table in parsed.values()):
         numbers = all(name.isdecimal() for name in classes)
         classes = sorted(classes, key=int) if numbers else sorted(classes)

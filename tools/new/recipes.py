@@ -27,7 +27,9 @@ def _classification(task: str, found: Found, images: ImageSummary, weights: Weig
     num_classes={number},{head}
 )'''
     else:
-        size = next((size for limit, size in ((32, 48), (128, 64), (224, 96)) if images.short_side <= limit), 128)
+        # Objects that are only a part of the image need more pixels than an image that is one object.
+        steps = ((32, 48), (64, 64), (128, 96), (224, 128)) if multilabel else ((32, 48), (128, 64), (224, 96))
+        size = next((size for limit, size in steps if images.short_side <= limit), 160 if multilabel else 128)
         head = "MultiLabelLinearClsHead" if multilabel else "LinearClsHead"
         model = f'''model = dict(
     type="ImageClassifier",
@@ -38,17 +40,19 @@ def _classification(task: str, found: Found, images: ImageSummary, weights: Weig
 )'''
     model += f'\ndata_preprocessor = dict(type="ClsDataPreprocessor", mean={mean}, std={std})'
     load = _load(images, gray)
-    scale = "(0.5, 1.0)" if weights or multilabel else "(0.6, 1.0)"
+    scale = "(0.8, 1.0)" if multilabel else "(0.5, 1.0)" if weights else "(0.6, 1.0)"
+    crop = "  # smaller crops would lose objects" if multilabel else ""
     return {
         "model": model,
         "train_pipeline": f'''{load}
-    dict(type="RandomResizedCrop", size={size}, scale={scale}, antialias=True),
+    dict(type="RandomResizedCrop", size={size}, scale={scale}, antialias=True),{crop}
     dict(type="RandomHorizontalFlip"),  # remove it if a mirrored image has another class, such as a digit
     dict(type="PackInputs"),''',
         "test_pipeline": f'''{load}
     dict(type="Resize", size=[{size}, {size}]),
     dict(type="PackInputs"),''',
-        "batch_size": 16, "val_batch_size": 32, "passes": 4000 if weights else 5000,
+        "batch_size": 16, "val_batch_size": 32,
+        "passes": 4000 if weights else 7500 if multilabel else 5000,
         "evaluator": 'dict(type="AveragePrecision")' if multilabel else 'dict(type="Accuracy")',
         "metric": "multi-label/mAP" if multilabel else "accuracy/top1", "rate": "1e-4" if weights else "2e-3",
         "new_layers": ["backbone.classifier" if weights and "mobilenet" in weights.name else "backbone.fc"],

@@ -164,7 +164,12 @@ def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no_weights"))
 
 
-@pytest.mark.parametrize("name", FORMATS)
+QUICK = ("class folders", "YOLO boxes", "masks")
+
+
+@pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(one, marks=pytest.mark.long) for one in FORMATS if one not in QUICK)]
+)
 def test_a_config_for_every_format(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write, task, dataset = FORMATS[name]
     write(tmp_path / "data")
@@ -174,20 +179,25 @@ def test_a_config_for_every_format(name: str, tmp_path: Path, capsys: pytest.Cap
     total = 4 if name == "videos" else 6
     assert f"samples: {total - 2} train, 2 val" in printed or f"samples: {total - 1} train, 1 val" in printed
     cfg = Config.fromfile("my.py")
-    assert check(cfg) == []
     assert cfg.train_dataloader.dataset.type == dataset
     text = Path("my.py").read_text()
     assert 40 <= len(text.splitlines()) <= 100
     assert max(map(len, text.splitlines())) <= 120
-    runner = Runner.from_cfg({**cfg.to_dict(), "work_dir": "runs", "visualizer": dict(vis_backends=[])})
-    loaders = [runner.train_dataloader, runner.val_dataloader]
-    seen = [set(_paths(loader.dataset)) for loader in loaders]
+    runner = _train_on_one_batch(cfg)
+    seen = [set(_paths(loader.dataset)) for loader in (runner.train_dataloader, runner.val_dataloader)]
     assert not seen[0] & seen[1]
     assert len(seen[0] | seen[1]) == total
+
+
+def _train_on_one_batch(cfg: Config) -> Runner:
+    """Return the runner of a config that has no mistakes and whose losses are finite."""
+    assert check(cfg) == []
+    runner = Runner.from_cfg({**cfg.to_dict(), "work_dir": "runs", "visualizer": dict(vis_backends=[])})
     with torch.no_grad():
-        batch = runner.model.data_preprocessor(next(iter(loaders[0])), True)
+        batch = runner.model.data_preprocessor(next(iter(runner.train_dataloader)), True)
         losses = runner.model(batch["inputs"], batch["data_samples"], mode="loss")
     assert all(torch.isfinite(torch.as_tensor(loss)).all() for loss in losses.values())
+    return runner
 
 
 def _paths(dataset: Any) -> list[str]:
@@ -418,12 +428,21 @@ def test_fine_tuning_without_weights_is_refused(name: str, capsys: pytest.Captur
     assert main(["check", name, "--cfg-options", "model.backbone.weights=None", "load_from=a.pth"]) == 0
 
 
-def test_the_config_in_the_docs_works(tmp_path: Path) -> None:
-    yolo(tmp_path / "photos")
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("Classification", "class folders"), ("Multi-label classification", "several labels"), ("Detection", "COCO"),
+        ("Instance segmentation", "YOLO polygons"), ("Pose", "YOLO poses"), ("Semantic segmentation", "masks"),
+        ("Video classification", "videos"),
+    ],
+)  # fmt: skip
+def test_the_configs_in_the_docs_work(task: str, name: str, tmp_path: Path) -> None:
+    FORMATS[name][0](tmp_path / "photos")
     assert main(["new", "photos", "-o", "my.py", "--weights", "none"]) == 0
-    page = (Path(__file__).parents[3] / "docs/your-data.md").read_text()
-    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    Path("my.py").write_text(block)
-    assert check(Config.fromfile("my.py")) == []
-    runner = Runner.from_cfg({**Config.fromfile("my.py").to_dict(), "work_dir": "runs"})
-    assert len(runner.train_dataloader.dataset) + len(runner.val_dataloader.dataset) == 6
+    page = (Path(__file__).parents[3] / "docs/your-configs.md").read_text()
+    (block,) = re.findall(rf"^## {task}$.*?```python\n(.*?)```", page, re.DOTALL | re.MULTILINE)
+    assert block.splitlines()[5:8] == Path("my.py").read_text().splitlines()[5:8]
+    Path("my.py").write_text(block.replace("num_workers=2", "num_workers=0").replace("_workers=True", "_workers=False"))
+    runner = _train_on_one_batch(Config.fromfile("my.py"))
+    assert len(runner.train_dataloader.dataset) + len(runner.val_dataloader.dataset) == (4 if name == "videos" else 6)

@@ -10,8 +10,7 @@ from PIL import Image, ImageDraw
 
 from trainwright.tools.cli import main
 
-SIZE = 96
-CLASSES = ("disk", "square")
+SIZE = 64
 
 
 def scenes(root: Path, rng: np.random.Generator) -> Iterator[tuple[int, Image.Image, list[tuple[int, np.ndarray]]]]:
@@ -21,11 +20,11 @@ def scenes(root: Path, rng: np.random.Generator) -> Iterator[tuple[int, Image.Im
         image = Image.fromarray(rng.integers(20, 110, (SIZE, SIZE, 3), np.uint8))
         mask = Image.new("L", (SIZE, SIZE))
         figures = []
-        for left in rng.permutation([4, 50])[: rng.integers(1, 3)]:
-            side = int(rng.integers(22, 40))
-            corner = np.array([left, rng.integers(4, SIZE - side - 4)])
+        for left in rng.permutation([3, 34])[: rng.integers(1, 3)]:
+            side = int(rng.integers(14, 27))
+            corner = np.array([left, rng.integers(3, SIZE - side - 3)])
             kind, box = int(rng.integers(2)), np.concatenate([corner, corner + side])
-            for canvas, fill in ((image, tuple(rng.integers(140, 256, 3).tolist())), (mask, 255)):
+            for canvas, fill in ((image, tuple(rng.integers(140, 256, 3).tolist())), (mask, 1 + kind)):
                 drawn = ImageDraw.Draw(canvas)
                 (drawn.rectangle if kind else drawn.ellipse)(box.tolist(), fill=fill)
             figures.append((kind, box))

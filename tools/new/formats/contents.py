@@ -50,6 +50,7 @@ def found_in_contents(
         sound = [one for one in annotations if isinstance(one, Mapping) and "problem" not in one]
         given = sum(not is_absent(one.get("segmentation")) for one in sound)
         checker.rules.num_keypoints = len(found.keypoints) or None
+        checker.rules.clip_boxes = bool(found.keypoints)  # as the datasets of poses do
         checker.rules.with_mask = given == len(sound) and not found.keypoints
         good = checker.annotations(annotations, sizes, known)
         found.problems += [f"{prefix}{problem}" for problem in checker.problems]

@@ -118,10 +118,12 @@ class VOCDataset(CocoDataset):
             return names
         names = []
         for line in list_from_file(self.ann_file):
-            # The lists of single classes, such as car_train.txt, have a second column: 1, 0 (difficult) or -1 (absent).
-            name = re.sub(r"\s+-?[01]$", "", line.strip())
+            name = line.strip()
             if not name:
                 continue
+            if not (folder / f"{name}.xml").is_file():
+                # The lists of single classes, such as car_train.txt, have a second column: 1, 0 (difficult) or -1.
+                name = re.sub(r"\s+-?[01]$", "", name)
             stem = str(Path(name).with_suffix(""))
             if not (folder / f"{name}.xml").is_file() and (folder / f"{stem}.xml").is_file():
                 name = stem  # the list contains file names

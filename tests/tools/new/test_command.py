@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from trainwright.engine.checking import check
 from trainwright.engine.config.config import Config
+from trainwright.engine.registry import DATASETS
 from trainwright.engine.run.runner import Runner
 from trainwright.tools.cli import main
 from trainwright.tools.new.data import Sample, make_split
@@ -242,6 +243,22 @@ def test_splits_by_folders_are_kept_whatever_the_format(tmp_path: Path, capsys: 
     assert check(Config.fromfile("my.py")) == []
 
 
+@pytest.mark.parametrize("write", [coco, masks])
+def test_a_test_split_stays_apart(write: Callable[[Path], None], tmp_path: Path) -> None:
+    """It comes before ``train`` in the alphabet, and its files have the same names."""
+    write(tmp_path / "data/train")
+    write(tmp_path / "data/test")
+    assert main(["new", "data", "-o", "my.py"]) == 0
+    cfg = Config.fromfile("my.py")
+    seen = {}
+    for split in ("train", "val", "test"):
+        dataset = DATASETS.build({**cfg[f"{split}_dataloader"].dataset.to_dict(), "pipeline": []})
+        seen[split] = _paths(dataset)
+    assert {path.split("/")[1] for path in seen["train"] + seen["val"]} == {"train"}
+    assert {path.split("/")[1] for path in seen["test"]} == {"test"}
+    assert len(set(seen["train"] + seen["val"])) == len(seen["test"]) == 6
+
+
 def test_a_split_column_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The only column beside it has the labels, whatever its name."""
     class_folders(tmp_path / "data")
@@ -264,10 +281,13 @@ def test_files_in_two_splits_are_reported(tmp_path: Path, capsys: pytest.Capture
     assert "note: data/data.yaml: path: /gone not found" in printed
 
 
-def test_images_of_voc_that_were_converted_are_found(tmp_path: Path) -> None:
+def test_images_of_voc_that_were_converted_or_renamed_are_found(tmp_path: Path) -> None:
     voc(tmp_path / "data")
-    for file in (tmp_path / "data/Annotations").iterdir():
+    for file in list((tmp_path / "data/Annotations").iterdir()):
         file.write_text(file.read_text().replace(".png", ".tif"))
+        file.rename(file.with_stem(f"größte {file.stem}"))  # " 1" at the end of a line may also be a column of VOC
+        image = tmp_path / f"data/JPEGImages/{file.stem}.png"
+        image.rename(image.with_stem(f"größte {image.stem}"))
     assert main(["new", "data", "-o", "my.py"]) == 0
     dataset = Runner.from_cfg({**Config.fromfile("my.py").to_dict(), "work_dir": "runs"}).train_dataloader.dataset
     assert all(Path(path).is_file() for path in _paths(dataset))

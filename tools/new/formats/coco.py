@@ -37,7 +37,8 @@ def find_coco(place: Path) -> Found | None:
         split: {"ann_file": file.as_posix(), "data_prefix": {"img_path": folder.as_posix()}}
         for split, (file, folder) in sources.items()
     }
-    found.write_list = lambda path, samples: _write_coco(path, samples, *next(iter(sources.values())))
+    divided = sources.get("train") or next(iter(sources.values()))
+    found.write_list = lambda path, samples: _write_coco(path, samples, *divided)
     return found
 
 

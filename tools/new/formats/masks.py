@@ -50,7 +50,7 @@ def find_masks(place: Path) -> Found | None:
         return None
     if len(suffixes) > 1:
         raise DataError(f"{place}: the masks have different endings ({', '.join(sorted(suffixes))}): rename them alike")
-    images, folder = next(iter(pairs.values()))
+    images, folder = pairs.get("train") or next(iter(pairs.values()))
     found.dataset = {"type": "BaseSegDataset", "img_suffix": "", "seg_map_suffix": suffixes.pop()}
     found.split_args = {
         split: {"data_prefix": {"img_path": one.as_posix(), "seg_map_path": two.as_posix()}}

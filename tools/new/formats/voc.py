@@ -49,7 +49,7 @@ def _use_lists(found: Found, place: Path) -> None:
         return
     everything = found.splits.pop("all")
     for split, file in lists.items():
-        wanted = set(file.read_text(encoding="utf-8").split())
+        wanted = {line.strip() for line in file.read_text(encoding="utf-8").splitlines()}
         found.splits[split] = [sample for sample in everything if sample.entry in wanted]
         found.split_args[split] = {"ann_file": file.as_posix()}
     unused = len(everything) - sum(map(len, found.splits.values()))

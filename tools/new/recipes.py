@@ -51,8 +51,7 @@ def _classification(task: str, found: Found, images: ImageSummary, weights: Weig
         "test_pipeline": f'''{load}
     dict(type="Resize", size=[{size}, {size}]),
     dict(type="PackInputs"),''',
-        "batch_size": 16, "val_batch_size": 32,
-        "passes": 4000 if weights else 7500 if multilabel else 5000,
+        "batch_size": 16, "val_batch_size": 32, "passes": 4000 if weights else 5000,
         "evaluator": 'dict(type="AveragePrecision")' if multilabel else 'dict(type="Accuracy")',
         "metric": "multi-label/mAP" if multilabel else "accuracy/top1", "rate": "1e-4" if weights else "2e-3",
         "new_layers": ["backbone.classifier" if weights and "mobilenet" in weights.name else "backbone.fc"],

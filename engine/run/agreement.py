@@ -11,7 +11,7 @@ from trainwright.engine.config.compare import origin_of_path
 from trainwright.engine.data.names import adopt_numbers, difference, names_of
 from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError, DataError
-from trainwright.engine.model_traits import DECLARED_NUMBERS, declared_number
+from trainwright.engine.model_traits import DECLARED_NUMBERS, declared_number, labeled_dataset_of
 from trainwright.engine.run.model_setup import unwrap
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ _NAMES = ("classes", "seg_classes", "keypoints")
 def agree_on_data(runner: "Runner", dataloader: Any, mode: str) -> None:
     """Renumber the classes of a loader's dataset like those of the reference, and compare them with the model.
 
+    For a model that predicts the labels of a dataset, that dataset is renumbered too.
+
     Args:
         runner: the run; its training loop, if already built, and the checkpoint that it starts from are the reference.
         dataloader: the loader, whose dataset may be renumbered.
@@ -33,11 +35,13 @@ def agree_on_data(runner: "Runner", dataloader: Any, mode: str) -> None:
         ConfigError: the model has too few outputs, or the numbers in ``metainfo`` contradict each other.
     """
     place = _place(runner, f"{mode}_dataloader.dataset")
+    labeled = None if mode == "train" else labeled_dataset_of(unwrap(runner.model))
     for key in _NAMES:
-        reference, source = _reference(runner, key, metainfo_of(dataloader), mode)
-        dataset = getattr(dataloader, "dataset", None)
-        if reference and (change := adopt_numbers(dataset, key, reference, place, source)):
-            runner.logger.info("%s", change)
+        if labeled is None:
+            reference, source = _reference(runner, key, metainfo_of(dataloader), mode)
+        else:
+            reference, source = _adopted_by_labeled(runner, key, labeled)
+        _adopt(runner, getattr(dataloader, "dataset", None), key, reference, place, source)
     for problem in keypoint_problems(metainfo_of(dataloader) or {}):
         raise DataError(f"{place}: {problem}")
     _compare_numbers(runner, metainfo_of(dataloader) or {}, mode)
@@ -81,19 +85,42 @@ def _is_mirror(indices: Sequence[int], number: int) -> bool:
     )
 
 
+def _adopt(runner: "Runner", dataset: Any, key: str, reference: Sequence[str], place: str, source: str) -> None:
+    if reference and (change := adopt_numbers(dataset, key, reference, place, source)):
+        runner.logger.info("%s", change)
+
+
+def _adopted_by_labeled(runner: "Runner", key: str, labeled: Any) -> tuple[tuple[str, ...], str]:
+    """Renumber the dataset whose labels the model predicts, and return the names that other data has to adopt."""
+    name = f"the labeled dataset of {type(unwrap(runner.model)).__name__}"
+    own = names_of(getattr(labeled, "metainfo", None), key)
+    reference, source = names_of(runner.dataset_meta, key), "train_dataloader.dataset"
+    if not reference:
+        saved, source = _saved(runner, key)
+        reference = saved if set(own) <= set(saved) else ()  # the weights may be those for other classes
+    _adopt(runner, labeled, key, reference, f"{_place(runner, 'model')}: {name}", source)
+    return (reference, source) if reference else (own, name)
+
+
+def _saved(runner: "Runner", key: str) -> tuple[tuple[str, ...], str]:
+    """Return the names in the checkpoint that the run starts from, and how to call it."""
+    start = runner.start
+    names = names_of((start.contents.get("meta") or {}).get("dataset_meta"), key)
+    return names, f"the checkpoint {start.path}"
+
+
 def _reference(
     runner: "Runner", key: str, metainfo: Mapping[str, Any] | None, mode: str
 ) -> tuple[tuple[str, ...], str]:
     """Return the names that a dataset has to adopt, and their source; no names if it may have any."""
     if mode != "train" and (names := names_of(runner.dataset_meta, key)):
         return names, "train_dataloader.dataset"
-    start, model = runner.start, unwrap(runner.model)
-    saved = names_of((start.contents.get("meta") or {}).get("dataset_meta"), key)
+    model = unwrap(runner.model)
+    saved, source = _saved(runner, key)
     own = names_of(metainfo, key)
-    source = f"the checkpoint {start.path}"
-    if not saved or not own or own == saved or (mode != "train" and getattr(model, "classes_from_data", False)):
+    if not saved or not own or own == saved:
         return (), source
-    if start.resumes:
+    if runner.start.resumes:
         return saved, source
     number = next((declared_number(model, name) for name, keys in DECLARED_NUMBERS.items() if key == keys[0]), None)
     if number not in (None, len(saved)):  # the last layers are new

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainwright.engine.data.loader import build_dataloader, num_unpadded_samples
+from trainwright.engine.data.loader import build_dataloader, num_unpadded_samples, start_at
 from trainwright.engine.distributed import all_gather, get_world_size
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.records.logger import print_log
@@ -26,7 +26,8 @@ class KNNClassifier(ImageClassifier):
     without training. Training is the same as for ImageClassifier; validation then tracks the quality of the features.
 
     At the first batch of a validation or test, the features of all training images are computed, split across
-    processes, gathered, and kept on the device.
+    processes, gathered, and kept on the device. Validation and test data have to have the same classes as the labeled
+    images, by name: datasets that list them in another order are renumbered.
 
     Example:
         >>> KNNClassifier(
@@ -48,8 +49,6 @@ class KNNClassifier(ImageClassifier):
         ConfigError: the layer does not exist, or ``k`` or ``temperature`` is out of range.
     """
 
-    classes_from_data = True
-
     def __init__(
         self,
         backbone: str | Mapping[str, Any] | nn.Module,
@@ -66,6 +65,7 @@ class KNNClassifier(ImageClassifier):
         self.k = k
         self.temperature = temperature
         self.layer = layer
+        self._memory_loader: Any = None
         self._layer_output: Any = None
         self._bank: tuple[Tensor, Tensor] | None = None
         if layer is not None:
@@ -81,12 +81,20 @@ class KNNClassifier(ImageClassifier):
             self._bank = None
         return super().train(mode)
 
+    def labeled_dataset(self) -> Any:
+        """Return the labeled training images, built on the first call."""
+        if self._memory_loader is None:
+            sampler = {"type": "DefaultSampler", "shuffle": False}
+            self._memory_loader = build_dataloader({"sampler": sampler, **self.memory}, seed=0, path="model.memory")
+        return self._memory_loader.dataset
+
     @torch.no_grad()
     def bank(self) -> tuple[Tensor, Tensor]:
         """Return unit-length features (M, D) and labels (M,) of the training images, computed on the first call."""
         if self._bank is None:
-            sampler = {"type": "DefaultSampler", "shuffle": False}
-            loader = build_dataloader({"sampler": sampler, **self.memory}, seed=0, path="model.memory")
+            self.labeled_dataset()
+            loader = self._memory_loader
+            start_at(loader, 0, 0)
             local_features: list[Tensor] = []
             local_labels: list[Tensor] = []
             for batch in loader:

@@ -111,12 +111,6 @@ def test_a_checkpoint_of_other_classes_cannot_be_tested(tmp_path: Path, checkpoi
         runner_of(tmp_path / "test", test="ab", module=Declaring(2), load_from=checkpoint).test()
 
 
-def test_a_model_whose_classes_come_from_data_is_tested_on_any(tmp_path: Path, checkpoint: str) -> None:
-    runner = runner_of(tmp_path / "test", test="bad", load_from=checkpoint)
-    runner.model.classes_from_data = True
-    assert runner.test()["accuracy/top1"] < 100
-
-
 def test_resuming_with_other_classes(tmp_path: Path, checkpoint: str) -> None:
     more = {"max_epochs": 31, "val_interval": 31}
     resumed = runner_of(tmp_path / "more", "cba", val="acb", resume=checkpoint)

@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from trainwright.engine.images import import_cv2
+from trainwright.engine.images.decoders import import_cv2
 from trainwright.engine.registry import TRANSFORMS
 
 Interpolation = str | int | Any  # or a member of InterpolationMode

@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.errors import DamagedFileError, DataError, did_you_mean
-from trainwright.engine.images import ColorType, ImageReader, ImdecodeBackend
+from trainwright.engine.images.reader import ColorType, ImageReader, ImdecodeBackend
 from trainwright.engine.registry import TRANSFORMS
 from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.pixel_data import PixelData

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.errors import DataError
-from trainwright.engine.images import ImageReader
+from trainwright.engine.images.reader import ImageReader
 from trainwright.engine.inference.images import IMAGE_SUFFIXES
 
 

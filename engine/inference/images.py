@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainwright.engine.images import ColorType, ImageReader
+from trainwright.engine.images.reader import ColorType, ImageReader
 from trainwright.engine.structures.sample import DataSample
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")

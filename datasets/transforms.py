@@ -107,7 +107,7 @@ class LoadImageFromFile:
                     "train_dataloader.skip_bad_samples; `trainwright browse-dataset` lists all damaged files"
                 )
             raise
-        results["img"] = Image(image)
+        results["img"] = image.as_subclass(Image)
         results["ori_shape"] = tuple(image.shape[-2:])
         if not self.reader.apply_exif:
             results["apply_exif"] = False

@@ -33,26 +33,29 @@ def read_indices(path: str | os.PathLike[str]) -> Array:
 
 def decode_file(path: str | os.PathLike[str], read: Callable[[BinaryIO], T]) -> T:
     """Call ``read`` with the open file, and turn any failure to decode it into one kind of error."""
-    from PIL import Image, UnidentifiedImageError
-
     name = os.fspath(path)
     with open(name, "rb") as file:  # noqa: PTH123  # a Path takes 20 µs more
         try:
             return read(file)
         except (DataError, MissingExtraError, MemoryError):
             raise
-        except UnidentifiedImageError:
-            reason: object = _why_unidentified(file)
-        except OSError as error:
-            if error.errno is not None:  # from the operating system, not from the decoder
-                error.filename = error.filename or name
-                raise
-            reason = error
-        except Image.DecompressionBombError as error:
-            reason = f"{error} (for files that you trust, set PIL.Image.MAX_IMAGE_PIXELS = None)"
         except Exception as error:  # decoders raise almost anything for damaged files
-            reason = str(error) or type(error).__name__
+            reason = _reason(error, file)
     raise DamagedFileError(name, reason)
+
+
+def _reason(error: Exception, file: BinaryIO) -> object:
+    """Return why a file could not be decoded, or raise the error if it is not from the decoder."""
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return _why_unidentified(file)
+    if isinstance(error, OSError) and error.errno is not None:  # from the operating system
+        error.filename = error.filename or file.name
+        raise error
+    if isinstance(error, Image.DecompressionBombError):
+        return f"{error} (for files that you trust, set PIL.Image.MAX_IMAGE_PIXELS = None)"
+    return str(error) or type(error).__name__
 
 
 def _why_unidentified(file: BinaryIO) -> str:

@@ -189,12 +189,13 @@ class ImageReader:
         return self.color_type == "unchanged" or self.to_float32 or self.value_range is not None
 
     def _decoded(self, path: str | os.PathLike[str]) -> Pixels:
-        from PIL import Image, UnidentifiedImageError
-
         def decode(file: BinaryIO) -> Pixels:
             pixels = self._decode_jpeg(file)
             if pixels is not None:
                 return pixels
+
+            from PIL import Image, UnidentifiedImageError
+
             file.seek(0)
             try:
                 with Image.open(file) as picture:

@@ -2,6 +2,7 @@
 
 import io
 import random
+import struct
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -113,6 +114,96 @@ def test_files_of_ffmpeg_are_read_exactly(tmp_path: Path, suffix: str, codec: st
     real = ImageReader(to_float32=True).read(path)[: expected.shape[2]].permute(1, 2, 0).numpy()
     maximum = 65535 if pixels.dtype == np.uint16 else 255
     assert real.dtype == np.float32 and np.allclose(real, pixels.reshape(expected.shape) * (255 / maximum))
+
+
+def deep_file(folder: Path, kind: str) -> tuple[Path, np.ndarray]:
+    """Write an image of more than 8 bits per channel that Pillow reduces or scales, and return its values."""
+    path = folder / f"a.{kind.split()[0]}"
+    twelve = GRAY16 >> 4
+    if kind == "png":
+        return encoded_by_ffmpeg(path, "png", RGB16, "rgb48be", "rgb48be"), RGB16
+    if kind == "tif":
+        return encoded_by_ffmpeg(path, "tiff", RGB16, "rgb48le", "rgb48le"), RGB16
+    if kind == "ppm":
+        path.write_bytes(b"P6 30 22 65535\n" + RGB16.astype(">u2").tobytes())
+        return path, RGB16
+    if kind == "sgi":
+        header = struct.pack(">hBBHHHH", 474, 0, 2, 3, WIDTH, HEIGHT, 3).ljust(512, b"\0")
+        path.write_bytes(header + RGB16[::-1].transpose(2, 0, 1).astype(">u2").tobytes())
+        return path, RGB16
+    if kind == "jp2 color":
+        encoded_by_ffmpeg(path, "jpeg2000", np.kron(RGB16, np.ones((4, 4, 1), np.uint16)), "rgb48le", "rgb48le")
+        return path, RGB16
+    if kind == "jp2 gray":  # by Pillow, without loss
+        Image.fromarray(np.kron(GRAY16, np.ones((4, 4), np.uint16))).save(path)
+        return path, np.kron(GRAY16, np.ones((4, 4), np.uint16))
+    assert kind == "pgm 12 bits"
+    path.write_bytes(b"P5 30 22 4095\n" + twelve.astype(">u2").tobytes())
+    return path, twelve
+
+
+@pytest.mark.parametrize("kind", ["png", "tif", "ppm", "sgi", "jp2 color", "jp2 gray", "pgm 12 bits"])
+def test_depth_is_kept_or_refused(tmp_path: Path, kind: str) -> None:
+    path, values = deep_file(tmp_path, kind)
+    reader, is_refused = ImageReader("unchanged"), kind in ("tif", "ppm", "sgi", "jp2 color")
+
+    def refused_with(source: Any, message: str) -> None:
+        for option in (reader, ImageReader(to_float32=True), ImageReader(value_range=(0, 4095))):
+            with pytest.raises(DataError, match=message):
+                option.convert(source) if isinstance(source, Image.Image) else option.read(source)
+
+    if is_refused:
+        refused_with(path, rf"{path.name} has more than 8 bits.*imdecode_backend='cv2'")
+        refused_with(Image.open(path), "the image has more than 8 bits.*imdecode_backend='cv2'")
+    else:
+        opened = Image.open(path)
+        for found in (reader.read(path), reader.convert(opened), reader.convert(opened)):
+            assert (found.permute(1, 2, 0).numpy() == values.reshape(found.permute(1, 2, 0).shape)).all()
+        assert np.asarray(opened).shape[:2] == values.shape[:2]  # its file has not been moved
+    loaded = Image.open(path)
+    loaded.load()
+    if kind in ("jp2 gray", "pgm 12 bits"):
+        assert (reader.convert(loaded)[0].numpy() == values).all()
+    else:
+        refused_with(loaded, "the image had more than 8 bits.*pass the path")
+    assert ImageReader().convert(loaded).dtype == torch.uint8
+    assert ImageReader("unchanged").convert(loaded.convert("RGB")).dtype == torch.uint8  # another image
+
+
+def test_values_of_fewer_bits(tmp_path: Path) -> None:
+    """Pillow scales them; masks must not be scaled."""
+    encoded_by_ffmpeg(
+        tmp_path / "a.j2k", "jpeg2000", np.kron(GRAY16, np.ones((4, 4), np.uint16)), "gray16le", "gray12le"
+    )
+    found = ImageReader("unchanged").read(tmp_path / "a.j2k")
+    assert 3900 < found.max() < 4096
+    bright = ImageReader("grayscale", to_float32=True).read(tmp_path / "a.j2k")
+    torch.testing.assert_close(bright.as_subclass(torch.Tensor), found.as_subclass(torch.Tensor) * (255 / 4095))
+    classes = (GRAY // 16).astype(np.uint8)
+    (tmp_path / "mask.pgm").write_bytes(b"P5 30 22 20\n" + classes.tobytes())
+    assert (read_indices(tmp_path / "mask.pgm") == classes).all()
+    assert (ImageReader("unchanged").read(tmp_path / "mask.pgm")[0].numpy() == classes).all()
+    assert (ImageReader("grayscale").read(tmp_path / "mask.pgm")[0].numpy() == np.rint(classes * 12.75)).all()
+
+
+def test_tiff_files_of_12_bits(tmp_path: Path) -> None:
+    twelve = (GRAY16 >> 4).reshape(-1, 2)
+    packed = np.stack([twelve[:, 0] >> 4, (twelve[:, 0] & 15) << 4 | twelve[:, 1] >> 8, twelve[:, 1] & 255], 1)
+    tags = {256: WIDTH, 257: HEIGHT, 258: 12, 259: 1, 262: 1, 273: 122, 277: 1, 278: HEIGHT, 279: packed.size}
+    entries = b"".join(struct.pack("<HHII", tag, 4 if tag == 273 else 3, 1, value) for tag, value in tags.items())
+    path = tmp_path / "a.tif"
+    path.write_bytes(
+        b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + packed.astype(np.uint8).tobytes()
+    )
+    loaded = Image.open(path)
+    loaded.load()
+    for read, source in (
+        (ImageReader.read, path),
+        (ImageReader.convert, Image.open(path)),
+        (ImageReader.convert, loaded),
+    ):
+        assert (read(ImageReader("unchanged"), source)[0].numpy() == GRAY16 >> 4).all()
+        assert (read(ImageReader("grayscale"), source)[0].numpy() == GRAY16 >> 8).all()
 
 
 def test_opencv_reads_what_pillow_cannot(tmp_path: Path) -> None:

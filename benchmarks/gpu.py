@@ -101,7 +101,7 @@ class Clock:
 
 
 class Tick(Hook):
-    """Tell a clock about each step."""
+    """Call a clock before each step."""
 
     priority = "VERY_HIGH"
 

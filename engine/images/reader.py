@@ -141,7 +141,7 @@ class ImageReader:
         return self._finish(pixels, "the image")
 
     def picture(self, source: Any) -> Array:
-        """Return an image as uint8 RGB of shape (H, W, 3) to look at: values of another type are stretch to 0 to 255.
+        """Return an image as uint8 RGB of shape (H, W, 3) to look at: values of another type are stretched to 0 to 255.
 
         Args:
             source: path of an image file, or an image as in :meth:`convert`.
@@ -173,7 +173,7 @@ class ImageReader:
         def header(file: BinaryIO) -> tuple[int, int]:
             with Image.open(file) as picture:
                 width, height = picture.size
-                if picture.format == "TIFF":  # Pillow turns these by itself, in some releases already here
+                if picture.format == "TIFF":  # Pillow turns these automatically, in some releases already at this point
                     tags: Any = picture
                     width, height = tags.tag_v2[256], tags.tag_v2[257]
                 is_turned = self.apply_exif and read_orientation(picture) >= 5
@@ -211,7 +211,7 @@ class ImageReader:
         return decode_file(path, decode)
 
     def _decode_jpeg(self, file: BinaryIO) -> Pixels | None:
-        """Return the pixels of a usual JPEG file, or None for the file to be read, or refused, by Pillow."""
+        """Return the pixels of an ordinary JPEG file, or None if Pillow is to read or refuse it."""
         from PIL import Image
 
         decode = jpeg_decoder(self.imdecode_backend)

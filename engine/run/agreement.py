@@ -103,7 +103,7 @@ def _adopted_by_labeled(runner: "Runner", key: str, labeled: Any) -> tuple[tuple
 
 
 def _saved(runner: "Runner", key: str) -> tuple[tuple[str, ...], str]:
-    """Return the names in the checkpoint that the run starts from, and how to call it."""
+    """Return the names in the checkpoint that the run starts from, and a name for it in messages."""
     start = runner.start
     names = names_of((start.contents.get("meta") or {}).get("dataset_meta"), key)
     return names, f"the checkpoint {start.path}"
@@ -133,7 +133,7 @@ def _reference(
     if len(own) == len(saved):
         runner.logger.warning(
             "The %s of train_dataloader.dataset are not those of %s (%s). If the last layers are loaded from it, their "
-            "outputs stood for other %s.",
+            "outputs were trained for other %s.",
             key, source, difference(own, saved), key,
         )  # fmt: skip
     return (), source
@@ -153,7 +153,7 @@ def _compare_numbers(runner: "Runner", metainfo: Mapping[str, Any], mode: str) -
             hint = f"set the model's number to {len(names)}, or correct metainfo[{key!r}]"
             raise ConfigError("model", message, hint, origin_of_path(runner.cfg, "model"))
         if mode == "train":
-            runner.logger.warning("%s. The other outputs of the model have no use.", message)
+            runner.logger.warning("%s. The remaining outputs of the model are unused.", message)
     flips, own = getattr(model, "flip_indices", None), metainfo.get("flip_indices")
     if flips is not None and own is not None and list(flips) != list(own):
         message = f"{list(flips)} differ from those of {mode}_dataloader.dataset, {list(own)}"

@@ -70,7 +70,7 @@ def _prepared(cfg: Config, folder: str, device: str) -> Config:
     """Return a copy of a config that writes to a temporary folder, with small batches and without workers."""
     cfg = copy.deepcopy(cfg)
     cfg.work_dir, cfg.device, cfg.launcher, cfg.log_level = folder, device, "none", "WARNING"
-    cfg.resume = "auto"  # there is nothing to resume in the folder, but pretrained weights wait for it
+    cfg.resume = "auto"  # nothing to resume, but it defers the loading of pretrained weights
     for key in ("visualizer", "compile", "experiment_name"):
         cfg.pop(key, None)
     if "://" in str(cfg.get("load_from")):

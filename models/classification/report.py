@@ -108,7 +108,7 @@ def multi_label_sections(
         wrong = int(distance[index].argmax())
         captions.append("\n".join([*lines, f"{names[wrong]} {scores[index, wrong]:.2f}"]))
     if worst:
-        note = "Samples in the order of their most wrong score, which is in the last line."
+        note = "Samples by descending error of their worst score, which is in the last line."
         sections.append(Samples("Worst predictions", worst, captions, note))
     return sections
 

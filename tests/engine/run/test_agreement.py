@@ -137,10 +137,10 @@ def test_fine_tuning(tmp_path: Path, checkpoint: str) -> None:
     assert classes(reordered) == ("a", "b", "c")
     others = tuned("others", "abd")
     assert classes(others) == ("a", "b", "d")
-    assert "outputs stood for other classes" in log_of(others)
+    assert "outputs were trained for other classes" in log_of(others)
     fewer = tuned("fewer", "cb", Declaring(2))  # a new last layer
     assert classes(fewer) == ("c", "b")
-    assert "outputs stood" not in log_of(fewer)
+    assert "outputs were trained" not in log_of(fewer)
     some = tuned("some", "cb")  # the same last layer
     assert classes(some) == ("a", "b", "c")
 
@@ -150,7 +150,7 @@ def test_the_number_of_classes(tmp_path: Path) -> None:
         runner_of(tmp_path, module=Declaring(2)).train()
     runner = runner_of(tmp_path, module=Declaring(4))
     runner.train()
-    assert "has 4 classes, but train_dataloader.dataset has 3 classes: a, b, c. The other outputs" in log_of(runner)
+    assert "has 4 classes, but train_dataloader.dataset has 3 classes: a, b, c. The remaining outputs" in log_of(runner)
     with pytest.raises(DataError, match=r"test_evaluator: ConfusionMatrix has num_classes=2, but the dataset has 3"):
         metric = {"type": "ConfusionMatrix", "num_classes": 2}
         runner_of(tmp_path, test="abc", test_evaluator=metric).test()

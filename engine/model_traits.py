@@ -37,6 +37,11 @@ DECLARED_NUMBERS = {
 """The attributes that declare a number, and the keys of ``metainfo`` whose first one must have this length."""
 
 
+def are_enough(number: int, num_classes: int) -> bool:
+    """Return whether a number of outputs distinguishes the classes; a single output distinguishes two."""
+    return number >= num_classes or (number, num_classes) == (1, 2)
+
+
 def labeled_dataset_of(model: Any) -> Any:
     """Return the dataset whose labels a model predicts, or None if it predicts what its weights were trained for."""
     method = getattr(model, "labeled_dataset", None)

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.config.compare import origin_of_path
-from trainwright.engine.data.names import adopt_numbers, difference, names_of
+from trainwright.engine.data.names import adopt_numbers, difference, keypoint_problems, names_of, shortened
 from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError, DataError
-from trainwright.engine.model_traits import DECLARED_NUMBERS, declared_number, labeled_dataset_of
+from trainwright.engine.model_traits import DECLARED_NUMBERS, are_enough, declared_number, labeled_dataset_of
 from trainwright.engine.run.model_setup import unwrap
 
 if TYPE_CHECKING:
@@ -59,30 +59,6 @@ def check_evaluator(runner: "Runner", evaluator: Any, mode: str) -> None:
             check()
     except DataError as error:
         raise DataError(f"{_place(runner, f'{mode}_evaluator')}: {error}") from error
-
-
-def keypoint_problems(metainfo: Mapping[str, Any]) -> list[str]:
-    """Return the contradictions between the keypoints of a dataset and what its ``metainfo`` says about them."""
-    number = len(names_of(metainfo, "keypoints"))
-    flips, links, sigmas = (metainfo.get(key) for key in ("flip_indices", "skeleton_links", "sigmas"))
-    problems = []
-    if number and flips is not None and not _is_mirror(flips, number):
-        problems.append(
-            f"metainfo['flip_indices'] must contain the index of each of the {number} keypoints once, and swap pairs, "
-            f"not {list(flips)}"
-        )
-    if number and sigmas is not None and len(sigmas) != number:
-        problems.append(f"metainfo['sigmas'] has {len(sigmas)} values for {number} keypoints: list one per keypoint")
-    links = list(links or ())
-    if number and any(not 0 <= end < number for link in links for end in link):
-        problems.append(f"metainfo['skeleton_links'] must contain indices from 0 to {number - 1}, not {links}")
-    return problems
-
-
-def _is_mirror(indices: Sequence[int], number: int) -> bool:
-    return sorted(indices) == list(range(number)) and all(
-        indices[other] == index for index, other in enumerate(indices)
-    )
 
 
 def _adopt(runner: "Runner", dataset: Any, key: str, reference: Sequence[str], place: str, source: str) -> None:
@@ -145,24 +121,20 @@ def _compare_numbers(runner: "Runner", metainfo: Mapping[str, Any], mode: str) -
         number = declared_number(model, attribute)
         key = next((key for key in keys if names_of(metainfo, key)), "")
         names = names_of(metainfo, key)
-        if number is None or not names or number == len(names) or (number == 1 and len(names) == 2):
-            continue  # one output can tell two classes apart
+        if number is None or not names or number == len(names):
+            continue
         what = f"{type(model).__name__} has {number} {'keypoints' if key == 'keypoints' else 'classes'}"
-        message = f"{what}, but {mode}_dataloader.dataset has {len(names)} {key}: {_shortened(names)}"
-        if number < len(names) or key == "keypoints":
+        message = f"{what}, but {mode}_dataloader.dataset has {len(names)} {key}: {shortened(names)}"
+        if key == "keypoints" or not are_enough(number, len(names)):
             hint = f"set the model's number to {len(names)}, or correct metainfo[{key!r}]"
             raise ConfigError("model", message, hint, origin_of_path(runner.cfg, "model"))
-        if mode == "train":
+        if mode == "train" and number > len(names):
             runner.logger.warning("%s. The remaining outputs of the model are unused.", message)
     flips, own = getattr(model, "flip_indices", None), metainfo.get("flip_indices")
     if flips is not None and own is not None and list(flips) != list(own):
         message = f"{list(flips)} differ from those of {mode}_dataloader.dataset, {list(own)}"
         hint = "copy them from the metainfo of the dataset"
         raise ConfigError("model.flip_indices", message, hint, origin_of_path(runner.cfg, "model.flip_indices"))
-
-
-def _shortened(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])}, …"
 
 
 def _place(runner: "Runner", path: str) -> str:

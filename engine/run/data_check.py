@@ -3,7 +3,7 @@
 import copy
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ from trainwright.engine.building import resolve
 from trainwright.engine.checkpoints.start import StartingPoint
 from trainwright.engine.config.config import Config
 from trainwright.engine.data.loader import iterate, start_at
-from trainwright.engine.data.names import names_of
+from trainwright.engine.data.names import names_of, shortened
 from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError, TrainwrightError
 from trainwright.engine.parts import MODES, setting
@@ -33,7 +33,6 @@ from trainwright.engine.run.model_setup import unwrap
 _BATCH_SIZE = 4
 _MASKS = 32
 _LABELS = 5000
-_SHOWN = 5
 
 
 @dataclass
@@ -136,7 +135,7 @@ class _Trial:
         runner.optim_wrapper.initialize_count_status(runner.model, 0, runner.max_iters)
         runner.model.train()
         losses = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
-        return f"losses {_shortened(list(losses))}" if isinstance(losses, Mapping) else "no losses"
+        return f"losses {shortened(list(losses))}" if isinstance(losses, Mapping) else "no losses"
 
     @torch.no_grad()
     def _evaluation_step(self, loop: Any, batch: Any, mode: str) -> str:
@@ -145,7 +144,7 @@ class _Trial:
         loop.evaluator.process(data_samples=step(batch), data_batch=batch)
         silent = [metric for metric in loop.evaluator.metrics if not getattr(metric, "writes_files", False)]
         names = [name for metric in silent for name in metric.evaluate(_BATCH_SIZE)]
-        return f"metrics {_shortened(names)}"
+        return f"metrics {shortened(names)}"
 
     @contextmanager
     def _reported(self, place: str, explained: Callable[[Exception], Any] = lambda error: None) -> Iterator[None]:
@@ -170,16 +169,12 @@ def _described(error: Exception, place: str) -> str:
     return f"{place}: {type(error).__name__}: {error}{notes}\n    in {frame.name}, {frame.filename}:{frame.lineno}"
 
 
-def _shortened(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
-
-
 def _describe_data(dataloader: Any) -> str:
     dataset = getattr(dataloader, "dataset", None)
     kind = getattr(dataset, "_inner", dataset)
     size = len(dataset) if hasattr(dataset, "__len__") else "?"  # type: ignore[arg-type]  # checked by hasattr
     classes = names_of(metainfo_of(dataloader), "classes")
-    described = f", {len(classes)} classes ({_shortened(classes)})" if classes else ""
+    described = f", {len(classes)} classes ({shortened(classes)})" if classes else ""
     return f"{size} samples of {type(kind).__name__}{described}"
 
 

@@ -7,8 +7,8 @@ from tiny_runs import log_of
 from torch import nn
 from torch.utils.data import Dataset
 
+from trainwright.engine.data.names import keypoint_problems
 from trainwright.engine.errors import ConfigError, DataError
-from trainwright.engine.run.agreement import keypoint_problems
 from trainwright.engine.run.runner import Runner
 
 EVALUATORS = {"type": "Accuracy"}
@@ -197,6 +197,12 @@ def test_the_number_and_the_mirror_image_of_keypoints(tmp_path: Path) -> None:
             setattr(runner.model, name, value)
         with pytest.raises(ConfigError, match=expected):
             runner.train()
+
+
+def test_one_output_distinguishes_two_classes_but_not_two_keypoints(tmp_path: Path) -> None:
+    runner_of(tmp_path, "ab", module=Declaring(2, num_classes=1)).train()
+    with pytest.raises(ConfigError, match="has 1 keypoints, but train_dataloader.dataset has 2 keypoints"):
+        runner_of(tmp_path, Named(keypoints=("nose", "ear")), module=Declaring(num_keypoints=1)).train()
 
 
 def test_a_batch_that_is_not_stacked_is_explained(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainwright.engine.data.loader import build_dataloader, num_unpadded_samples, start_at
+from trainwright.engine.data.names import names_of
 from trainwright.engine.distributed import all_gather, get_world_size
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.records.logger import print_log
@@ -68,6 +69,7 @@ class KNNClassifier(ImageClassifier):
         self._memory_loader: Any = None
         self._layer_output: Any = None
         self._bank: tuple[Tensor, Tensor] | None = None
+        self._num_named = 0  # classes that the dataset names
         if layer is not None:
             known = [name for name, _ in self.named_modules() if name.startswith(("backbone.", "neck."))]
             if layer not in known:
@@ -107,25 +109,28 @@ class KNNClassifier(ImageClassifier):
             by_rank = [torch.stack(all_gather(torch.cat(column)), 1) for column in (local_features, local_labels)]
             features, labels = (parts.flatten(0, 1)[:size] for parts in by_rank)
             self._bank = features, labels
+            self._num_named = len(names_of(getattr(loader.dataset, "metainfo", None), "classes"))
             print_log(f"Computed the features of {len(features)} training images", logger="current")
         return self._bank
 
-    def votes(self, queries: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-        """Return the share of votes for each class, of shape (N, C), where C is the largest label plus 1.
+    def votes(self, queries: Tensor, features: Tensor, labels: Tensor, num_classes: int = 0) -> Tensor:
+        """Return the share of votes for each class, of shape (N, C).
 
         Args:
             queries: unit-length features, of shape (N, D).
             features: unit-length features of the training images, of shape (M, D).
             labels: classes of the training images, of shape (M,).
+            num_classes: C, if it is more than the largest label plus 1.
         """
         similarity, nearest = (queries @ features.T).topk(min(self.k, len(features)))
         weights = (similarity / self.temperature).softmax(1)
-        votes = queries.new_zeros(len(queries), int(labels.max()) + 1)
+        votes = queries.new_zeros(len(queries), max(int(labels.max()) + 1, num_classes))
         return votes.scatter_add_(1, labels[nearest], weights)
 
     def _predictions(self, features: Any, data_samples: Any) -> Any:
         queries = self._embed(features).detach()
-        return add_predictions(self.votes(queries, *self.bank()).log(), data_samples)
+        features, labels = self.bank()
+        return add_predictions(self.votes(queries, features, labels, self._num_named).log(), data_samples)
 
     def _embed(self, features: Any) -> Tensor:
         """Return unit-length features (N, D), given the latest output of ``extract_feat``."""

@@ -155,7 +155,7 @@ def runner_of(folder: Path, memory: str, test: str, train: str = "abc", **option
     def loader(data: str) -> dict[str, Any]:
         return {"dataset": Halves(data, 0.1), "batch_size": 4, "collate_fn": {"type": "default_collate"}}
 
-    head = {"type": "LinearClsHead", "num_classes": len(memory), "in_channels": 4}
+    head = {"type": "LinearClsHead", "num_classes": 3, "in_channels": 4}
     backbone = torch.nn.Linear(4, 4)
     torch.nn.init.eye_(backbone.weight)
     model = KNNClassifier(backbone, loader(memory), k=1, head=head, data_preprocessor=PLAIN)
@@ -179,6 +179,16 @@ def test_the_classes_of_memory_are_those_of_the_data_by_name(tmp_path: Path, mem
     alone = runner_of(tmp_path / "test", memory, test)
     assert alone.test()["accuracy/top1"] == 100
     assert alone.test_loop.evaluator.dataset_meta["classes"] == tuple(memory)
+
+
+def test_classes_without_labeled_images_have_a_score_of_zero(tmp_path: Path) -> None:
+    metrics = [{"type": "Accuracy", "topk": (1, 3)}, {"type": "ConfusionMatrix"}]
+    runner = runner_of(tmp_path, "ba", "abc")
+    runner._given["val_evaluator"] = metrics
+    runner.train()
+    scores = runner.val()
+    assert scores["accuracy/top1"] == pytest.approx(200 / 3) and scores["accuracy/top3"] == 100
+    assert [row[2] for row in scores["confusion_matrix/result"]] == [0, 0, 0]
 
 
 def test_weights_of_other_classes_are_evaluated_but_other_data_is_refused(tmp_path: Path) -> None:

@@ -244,10 +244,11 @@ class ImageReader:
                 f"{name} had more than 8 bits per channel in its {picture.format} file, of which Pillow has read only "
                 "8: pass the path of the file, or an array"
             )
-        if self.imdecode_backend != "cv2" and picture.format != "PNG":
+        if picture.format == "SGI" or (self.imdecode_backend != "cv2" and picture.format != "PNG"):
+            hint = "" if picture.format == "SGI" else "set imdecode_backend='cv2' in LoadImageFromFile, or "
             raise DataError(
-                f"{name} has more than 8 bits per channel, but Pillow reads only 8 bits of a {picture.format} file in "
-                "color: set imdecode_backend='cv2' in LoadImageFromFile, or convert the file to PNG"
+                f"{name} has more than 8 bits per channel, but Pillow reads only 8 bits of this kind of "
+                f"{picture.format} file: {hint}convert it to PNG"
             )
         position, largest = file.tell(), largest_value(picture)
         file.seek(0)

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from trainwright.engine import DamagedFileError, DataError
 from trainwright.engine.images import reader as module
@@ -132,8 +132,8 @@ def deep_file(folder: Path, kind: str) -> tuple[Path, np.ndarray]:
         path.write_bytes(header + RGB16[::-1].transpose(2, 0, 1).astype(">u2").tobytes())
         return path, RGB16
     if kind == "jp2 color":
-        encoded_by_ffmpeg(path, "jpeg2000", np.kron(RGB16, np.ones((4, 4, 1), np.uint16)), "rgb48le", "rgb48le")
-        return path, RGB16
+        enlarged = np.kron(RGB16, np.ones((4, 4, 1), np.uint16))
+        return encoded_by_ffmpeg(path, "jpeg2000", enlarged, "rgb48le", "rgb48le"), enlarged
     if kind == "jp2 gray":  # by Pillow, without loss
         Image.fromarray(np.kron(GRAY16, np.ones((4, 4), np.uint16))).save(path)
         return path, np.kron(GRAY16, np.ones((4, 4), np.uint16))
@@ -153,8 +153,9 @@ def test_depth_is_kept_or_refused(tmp_path: Path, kind: str) -> None:
                 option.convert(source) if isinstance(source, Image.Image) else option.read(source)
 
     if is_refused:
-        refused_with(path, rf"{path.name} has more than 8 bits.*imdecode_backend='cv2'")
-        refused_with(Image.open(path), "the image has more than 8 bits.*imdecode_backend='cv2'")
+        hint = "file: convert it to PNG" if kind == "sgi" else "imdecode_backend='cv2'.*PNG"
+        refused_with(path, rf"{path.name} has more than 8 bits.*{hint}")
+        refused_with(Image.open(path), f"the image has more than 8 bits.*{hint}")
     else:
         opened = Image.open(path)
         for found in (reader.read(path), reader.convert(opened), reader.convert(opened)):
@@ -211,6 +212,19 @@ def test_opencv_reads_what_pillow_cannot(tmp_path: Path) -> None:
     reader = ImageReader("unchanged", "cv2")
     path = encoded_by_ffmpeg(tmp_path / "a.tif", "tiff", RGB16, "rgb48le", "rgb48le")
     assert (reader.read(path).permute(1, 2, 0).numpy() == RGB16).all()
+    for kind in ("png", "ppm", "jp2 color", "sgi"):
+        path, values = deep_file(tmp_path, kind)
+        if kind == "sgi":
+            with pytest.raises(DataError, match=r"a\.sgi has more than 8 bits.*convert it to PNG"):
+                reader.read(path)
+        for found in () if kind == "sgi" else (reader.read(path), reader.convert(Image.open(path))):
+            found = found.permute(1, 2, 0).numpy()
+            assert np.abs(found - values).max() <= (1000 if kind == "jp2 color" else 0)  # with losses
+    if features.check("avif"):
+        cv2.imwrite(str(tmp_path / "a.avif"), RGB16 >> 6, [cv2.IMWRITE_AVIF_DEPTH, 10])
+        assert 240 < ImageReader("color", "cv2", to_float32=True).read(tmp_path / "a.avif").max() <= 255
+        with pytest.raises(DataError, match=r"a\.avif has more than 8 bits"):
+            ImageReader("unchanged").read(tmp_path / "a.avif")
     real = RGB16.astype(np.float32) / 7
     cv2.imwrite(str(tmp_path / "b.tif"), real[:, :, ::-1])
     assert (reader.read(tmp_path / "b.tif").permute(1, 2, 0).numpy() == real).all()

@@ -73,7 +73,7 @@ def _adopted_by_labeled(runner: "Runner", key: str, labeled: Any) -> tuple[tuple
     reference, source = names_of(runner.dataset_meta, key), "train_dataloader.dataset"
     if not reference:
         saved, source = _saved(runner, key)
-        reference = saved if set(own) <= set(saved) else ()  # the weights may be those for other classes
+        reference = saved if own and set(own) <= set(saved) else ()  # the weights may be those for other classes
     _adopt(runner, labeled, key, reference, f"{_place(runner, 'model')}: {name}", source)
     return (reference, source) if reference else (own, name)
 

@@ -195,6 +195,9 @@ def test_weights_of_other_classes_are_evaluated_but_other_data_is_refused(tmp_pa
     runner_of(tmp_path / "train", "abd", "abd", train="abd").train()
     checkpoint = str(tmp_path / "train/epoch_1.pth")
     assert runner_of(tmp_path / "other", "cab", "ba", load_from=checkpoint).test()["accuracy/top1"] == 100
+    unnamed = runner_of(tmp_path / "unnamed", "abc", "abc", load_from=checkpoint)
+    unnamed.model.memory["dataset"].metainfo = {}
+    assert unnamed.test()["accuracy/top1"] == 100
     with pytest.raises(DataError, match=r"the labeled dataset of KNNClassifier and train_dataloader.* has 'c'"):
         runner_of(tmp_path / "memory", "cab", "ab", train="abd").train()
     with pytest.raises(DataError, match=r"test_dataloader\.dataset and the labeled dataset of KNN.* has 'd'"):

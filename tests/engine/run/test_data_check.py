@@ -73,13 +73,14 @@ def test_nothing_is_written(folder: Path, capfd: pytest.CaptureFixture[str]) -> 
 WRONG = {
     "channels": ("in_channels=3", "in_channels=1", r"model: its first convolution takes 1 channels, but the images of train_dataloader\.dataset have 3"),
     "not packed": (', dict(type="PackInputs")', "", r"train_dataloader\.dataset\.pipeline: the samples are not packed: they have img_path, gt_label"),
+    "not loaded": ('[dict(type="LoadImageFromFile"), ', '[dict(type="Resize", size=8), ', r"data/train/\w+/\d\.png has not been loaded: begin the pipeline"),
     "classes": ("num_classes=2", "num_classes=1", r"model: it has no output for the label 1 in train_dataloader\.dataset"),
     "mean": ("model = dict(", "model = dict(data_preprocessor=dict(mean=[0.0] * 3, std=[1.0] * 3),", r"mean and std have 3 values, but the images have 1 channels"),
     "metric": ('dict(type="Accuracy")', 'dict(type="ConfusionMatrix", num_classes=1)', r"val_evaluator: ConfusionMatrix has num_classes=1"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", ["channels", "not packed", "classes", "mean", "metric"])
+@pytest.mark.parametrize("case", ["channels", "not packed", "not loaded", "classes", "mean", "metric"])
 def test_mistakes_are_named_by_check_and_by_train(folder: Path, case: str, capfd: pytest.CaptureFixture[str]) -> None:
     old, new, expected = WRONG[case]
     assert old in CONFIG

@@ -14,6 +14,7 @@ import torch
 from trainwright.engine.building import resolve
 from trainwright.engine.checkpoints.start import StartingPoint
 from trainwright.engine.config.config import Config
+from trainwright.engine.config.config_dict import ConfigDict
 from trainwright.engine.data.loader import iterate, start_at
 from trainwright.engine.data.names import names_of, shortened
 from trainwright.engine.data.traits import metainfo_of
@@ -76,13 +77,16 @@ def _prepared(cfg: Config, folder: str, device: str) -> Config:
         cfg.pop(key, None)
     if "://" in str(cfg.get("load_from")):
         cfg.pop("load_from")
-    for loader, *_ in MODES.values():
-        if isinstance(cfg.get(loader), Mapping):
-            options: Any = cfg[loader]
+    model: Any = cfg.get("model")
+    memory = model.get("memory") if isinstance(model, Mapping) else None  # that of a k-NN classifier
+    for options in (*(cfg.get(loader) for loader, *_ in MODES.values()), memory):
+        if isinstance(options, ConfigDict):
             options.batch_size = min(options.get("batch_size", 1), _BATCH_SIZE)
             options.num_workers = 0
             for key in ("persistent_workers", "prefetch_factor", "timeout", "num_batch_per_epoch", "pin_memory"):
                 options.pop(key, None)
+    if isinstance(memory, ConfigDict):
+        memory.num_batch_per_epoch = 1
     return cfg
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainwright.engine.errors import DamagedFileError, MissingExtraError
+from trainwright.engine.errors import DamagedFileError, MissingExtraError, MissingFileError
 
 _MAX_REORDER = 16  # H.264 and H.265 move a frame by at most 16 places
 _SHORT_OF_DURATION = 0.5  # seconds
@@ -63,7 +63,7 @@ class VideoFile:
             raise MissingExtraError("av", "video", "reading video files") from error
         self.path = os.fspath(path)
         if not Path(self.path).is_file():
-            raise FileNotFoundError(f"video file {self.path!r} not found")
+            raise MissingFileError(f"video file {self.path!r} not found")
         with self._damage():
             self._open()
             entries = self._stream.index_entries
@@ -152,7 +152,7 @@ class VideoFile:
             raise
         except Exception as error:
             reason = getattr(error, "strerror", None) or error
-            if log := getattr(error, "log", None):  # FFmpeg's last words, if it had any
+            if log := getattr(error, "log", None):  # the last message of FFmpeg, if any
                 reason = f"{reason} ({log[2]})"
             raise DamagedFileError(self.path, reason) from error
 

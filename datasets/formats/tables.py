@@ -190,8 +190,8 @@ def _with_header(file: str, lines: Sequence[tuple[int, list[str]]]) -> Table:
         split = "" if split_column is None else words[split_column]
         rows.append((Row(words[path_column], (), f"{file}:{number}", split), words))
     if label_column is None and len(others) == 1:
-        values = {words[others[0]].lower() for _, words in rows}
-        if 2 * len(values) <= len(rows) and not values <= _FLAGS.keys():  # a number for each file is not a class
+        distinct = {words[others[0]].lower() for _, words in rows}
+        if 2 * len(distinct) <= len(rows) and not distinct <= _FLAGS.keys():  # a number for each file is not a class
             label_column = others[0]
     if label_column is not None and len(numbered) < 2:
         several = lowered[label_column] in ("labels", "classes", "categories", "targets", "tags")

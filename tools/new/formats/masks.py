@@ -8,7 +8,7 @@ import numpy as np
 from trainwright.datasets.formats.content import find_files
 from trainwright.datasets.transforms import oriented_size
 from trainwright.engine.errors import DataError
-from trainwright.engine.images import read_indices
+from trainwright.engine.images.files import read_indices
 from trainwright.engine.inference.images import IMAGE_SUFFIXES
 from trainwright.tools.new.data import Found, Sample, split_of, write_lines
 

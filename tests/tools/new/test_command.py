@@ -367,10 +367,7 @@ def test_boxes_of_voc_begin_where_the_tool_counts_from(
     kind: str, first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only Pascal VOC itself counts pixels from 1, and then no box begins at 0."""
-    monkeypatch.setitem(BOXES, kind, (0, 4, 12, 14))
-    monkeypatch.delitem(BOXES, "circle")
-    if kind != "square":
-        monkeypatch.delitem(BOXES, "square")
+    monkeypatch.setattr(f"{__name__}.BOXES", {kind: (0, 4, 12, 14)})
     monkeypatch.setattr(f"{__name__}.kinds_of", lambda index: tuple(BOXES))
     voc(tmp_path / "data", first)
     assert main(["new", "data", "-o", "my.py"]) == 0

@@ -1,6 +1,6 @@
 """Prediction on large images in overlapping tiles."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -28,12 +28,13 @@ class TiledInferencer(Inferencer):
     Works with any model that predicts ``pred_instances`` or ``pred_sem_seg``. Each tile is processed like an image file
     of its size, so use tiles of about the size that the model was trained on.
 
-    Detections in two tiles are the same object if they agree where the tiles overlap: the parts of their boxes in the
-    overlap have an IoU of at least ``merge_iou_thr`` and the same class, or one box is a fragment, cut by the edge of
-    its tile, most of which is in the other box. The detection of the tile that contains the object completely is kept.
-    If no tile does, boxes and masks are united, so objects may be larger than the tiles. Masks are in COCO's
-    uncompressed RLE, since those of many objects at the size of the image would not fit into memory. Class maps are
-    joined in the middle of the overlaps.
+    A detection that ends at the edge of its tile is left out if a neighbor shows its place away from the edges: that
+    tile sees the whole object, and fragments are often taken for other objects. Detections in two tiles are the same
+    object if they agree where the tiles overlap: the parts of their boxes in the overlap have an IoU of at least
+    ``merge_iou_thr`` and the same class, or one box is a fragment, most of which is in the other box. The detection of
+    the tile that contains the object completely is kept. If no tile does, boxes and masks are united, so objects may be
+    larger than the tiles. Masks are in COCO's uncompressed RLE, since those of many objects at the size of the image
+    would not fit into memory. Class maps are joined in the middle of the overlaps.
 
     Example:
         >>> inferencer = TiledInferencer("work_dirs/faster_rcnn/best_coco_bbox_mAP_epoch_26.pth", tile_size=800)
@@ -42,7 +43,8 @@ class TiledInferencer(Inferencer):
     Args:
         *args: arguments of :class:`Inferencer`.
         tile_size: (height, width) of the tiles, or one number for both; smaller images are a single tile.
-        overlap_ratio: overlap of neighboring tiles as a fraction of their size, in (0, 1).
+        overlap_ratio: overlap of neighboring tiles as a fraction of their size, in (0, 1). Objects that are not larger
+            than the overlap are complete in at least one tile.
         merge_iou_thr: minimum agreement of detections that are merged, in (0, 1].
         **kwargs: arguments of :class:`Inferencer`.
 
@@ -158,8 +160,9 @@ def merge_instances(
         image_size: (height, width) of the image.
         merge_iou_thr: minimum agreement of instances that are merged.
     """
-    owners = torch.tensor([number for number, each in enumerate(instances) for _ in range(len(each))])
-    everything = InstanceData.cat(list(instances))
+    whole = [each[~is_redundant] for each, is_redundant in zip(instances, _redundant(instances, tiles, image_size))]
+    owners = torch.tensor([number for number, each in enumerate(whole) for _ in range(len(each))])
+    everything = InstanceData.cat(whole)
     if not len(everything):
         return everything
     boxes = everything.bboxes.double()
@@ -239,6 +242,22 @@ def _touches_inner_edge(boxes: Tensor, tile: Tile, image_size: tuple[int, int]) 
         if end < length:
             touches |= boxes[:, axis + 2] > end - near
     return touches
+
+
+def _redundant(
+    instances: Sequence[InstanceData], tiles: Sequence[Tile], image_size: tuple[int, int]
+) -> Iterator[Tensor]:
+    """Yield for each tile which of its boxes it cuts, but another tile shows away from its edges, bool (N,)."""
+    corners = np.array([(tile.top, tile.left) for tile in tiles])
+    for number, (tile, boxes) in enumerate(zip(tiles, (each.bboxes for each in instances))):
+        is_cut = _touches_inner_edge(boxes, tile, image_size)
+        is_complete = torch.zeros_like(is_cut)
+        for neighbor in np.flatnonzero((np.abs(corners - corners[number]) < (tile.height, tile.width)).all(1)).tolist():
+            other = tiles[neighbor]
+            limits = boxes.new_tensor([other.left, other.top, other.right, other.bottom])
+            is_inside = ((boxes[:, :2] >= limits[:2]) & (boxes[:, 2:] <= limits[2:])).all(1)
+            is_complete |= is_inside & ~_touches_inner_edge(boxes, other, image_size)
+        yield is_cut & is_complete
 
 
 def _matching_pairs(

@@ -144,7 +144,7 @@ def test_detections_of_one_tile_are_never_merged():
         return InstanceData(bboxes=torch.tensor(boxes).float().view(-1, 4), labels=torch.zeros(len(boxes)).long(),
                             scores=torch.linspace(0.9, 0.8, len(boxes)))  # fmt: skip
 
-    twins = [[82, 10, 99, 40], [83, 10, 98, 40]]
+    twins = [[83, 10, 97, 40], [84, 10, 96, 40]]
     assert len(merge_instances([found(*twins), found()], tiles, (100, 180), 0.5)) == 2
     assert len(merge_instances([found(*twins), found(*twins)], tiles, (100, 180), 0.5)) == 2
     sliver = [[80, 12, 84, 40]]  # of the object at the left, cut by the second tile
@@ -152,6 +152,21 @@ def test_detections_of_one_tile_are_never_merged():
     assert merged.bboxes.tolist() == [[20, 10, 86, 42]]
     different = merge_instances([found([70, 10, 86, 42]), found([82, 60, 120, 90])], tiles, (100, 180), 0.5)
     assert len(different) == 2
+
+
+def test_a_fragment_is_left_out_if_another_tile_shows_the_whole():
+    tiles, size = tiles_of(100, 180, 100, 0.4), (100, 180)
+    assert tiles == [Tile(0, 0, 100, 100), Tile(0, 60, 100, 100), Tile(0, 80, 100, 100)]
+
+    def found(*boxes):  # (left, right, label)
+        return InstanceData(bboxes=torch.tensor([[left, 10, right, 40] for left, right, _ in boxes]).float(),
+                            labels=torch.tensor([label for *_, label in boxes]), scores=torch.ones(len(boxes)))  # fmt: skip
+
+    fragments = found((85, 100, 1), (50, 100, 1), (20, 100, 1))  # the first one is complete in the second tile
+    merged = merge_instances([fragments, found((85, 125, 0)), found((80, 125, 2))], tiles, size, 0.5)
+    assert sorted(zip(merged.bboxes[:, 0].tolist(), merged.labels.tolist())) == [(20, 1), (50, 1), (85, 0)]
+    at_the_border = found((150, 180, 1))  # of the image
+    assert len(merge_instances([fragments[:0], fragments[:0], at_the_border], tiles, size, 0.5)) == 1
 
 
 def test_mistakes():

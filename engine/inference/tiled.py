@@ -1,6 +1,6 @@
 """Prediction on large images in overlapping tiles."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -26,7 +26,8 @@ class TiledInferencer(Inferencer):
     """Predict on large images in overlapping tiles, and merge the predictions.
 
     Works with any model that predicts ``pred_instances`` or ``pred_sem_seg``. Each tile is processed like an image file
-    of its size, so use tiles of about the size that the model was trained on.
+    of its size, so use tiles of the size that the model was trained on: larger ones are shrunk by models that resize
+    their inputs. ``batch_size`` of a call is the number of tiles.
 
     A detection that ends at the edge of its tile is left out if a neighbor shows its place away from the edges: that
     tile sees the whole object, and fragments are often taken for other objects. Detections in two tiles are the same
@@ -71,44 +72,18 @@ class TiledInferencer(Inferencer):
         self.merge_iou_thr = merge_iou_thr
         super().__init__(*args, **kwargs)
 
-    def __call__(
+    def _predictions(
         self,
-        inputs: Any,
-        return_datasamples: bool = False,
-        batch_size: int = 1,
-        errors: dict[int, Exception] | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Predict on one or more images.
-
-        Args:
-            inputs: see :class:`Inferencer`.
-            return_datasamples: return predictions as data samples instead of dictionaries.
-            batch_size: number of tiles per batch.
-            errors: see :class:`Inferencer`.
-            **kwargs: see :class:`Inferencer`.
-
-        Returns:
-            The same as :class:`Inferencer`: one prediction per image, in coordinates of the whole image.
-
-        Raises:
-            ValueError: the inputs are not images, or the model predicts neither instances nor classes of pixels.
-        """
-        _, for_forward, for_visualize, for_postprocess = self._dispatch_kwargs(**kwargs)
-        items = self._inputs_to_list(inputs)
-        images: Iterable[Any] = items
-        if self.show_progress:
-            from rich.progress import track
-
-            images = track(items, description="Inference")
-        predictions = []
-        for index, image in enumerate(images):
+        items: Sequence[Any],
+        batch_size: int,
+        errors: dict[int, Exception] | None,
+        for_forward: Mapping[str, Any],
+        **for_preprocess: Any,
+    ) -> Iterator[Any]:
+        for index, image in enumerate(items):
             whole = readable(partial(self._load, image), index, errors)
             if whole is not None:
-                predictions.append(self._predict(whole, batch_size, for_forward))
-        read = [item for index, item in enumerate(items) if index not in (errors or {})]
-        pictures = self.visualize(read, predictions, **for_visualize)
-        return self.postprocess(predictions, pictures, return_datasamples, **for_postprocess)
+                yield self._predict(whole, batch_size, for_forward)
 
     def _load(self, source: Any) -> dict[str, Any]:
         if not isinstance(self.pipeline, ImagePipeline) or not self.pipeline.takes_images:

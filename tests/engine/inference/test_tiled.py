@@ -169,6 +169,24 @@ def test_a_fragment_is_left_out_if_another_tile_shows_the_whole():
     assert len(merge_instances([fragments[:0], fragments[:0], at_the_border], tiles, size, 0.5)) == 1
 
 
+def test_a_stream_writes_each_picture_before_the_next_prediction(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(scene(0, (130, 140), 5)[0]).save(tmp_path / folder / "same.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    inputs = [str(tmp_path / name) for name in ("broken.png", "a/same.png", "b/same.png")]
+    for predictor in (inferencer(64), Inferencer(config(), show_progress=False, device="cpu")):
+        out, errors = tmp_path / type(predictor).__name__, {}
+        stream = predictor.stream(inputs, batch_size=1, errors=errors, out_dir=out)
+        index, first = next(stream)
+        assert index == 1 and list(errors) == [0] and [path.name for path in out.iterdir()] == ["same.png"]
+        (index, second), *rest = stream
+        assert index == 2 and not rest and {**second, "img_path": inputs[1]} == first
+        assert sorted(path.name for path in out.iterdir()) == ["same.png", "same_00000002.png"]
+        answer = predictor(inputs[1:], return_datasamples=True)["predictions"]
+        assert [predictor.pred2dict(sample) for sample in answer] == [first, second]
+
+
 def test_mistakes():
     for options in (dict(tile_size=0), dict(overlap_ratio=0.0), dict(merge_iou_thr=2)):
         with pytest.raises(ValueError, match="overlap_ratio"):
@@ -195,6 +213,34 @@ def test_predict_on_the_command_line(tmp_path, capsys):
     assert len(entry["pred_instances"]["bboxes"]) == len(objects)
     drawn = np.array(Image.open(tmp_path / "out/large.png"))
     assert drawn.shape == image.shape and (drawn != image).any()
+    assert main([*arguments, "--tile-overlap", "1.5"]) == 2
+    assert "--tile-overlap" in capsys.readouterr().err
+    assert main([*arguments[:-2], "--tile-overlap", "0.3"]) == 2  # without --tile-size
+    assert "--tile-overlap requires --tile-size" in capsys.readouterr().err
     (tmp_path / "cfg.json").write_text(json.dumps({**cfg, "inferencer_type": "VideoInferencer"}))
     assert main(arguments) == 2
     assert "inferencer_type: VideoInferencer does not predict in tiles" in capsys.readouterr().err
+
+
+def test_an_interrupted_prediction_keeps_what_is_done(tmp_path, monkeypatch, capsys):
+    (tmp_path / "images").mkdir()
+    for index in range(4):
+        Image.new("RGB", (20, 20), (9, 200, 0)).save(tmp_path / f"images/{index}.png")
+    (tmp_path / "images/1.png").write_bytes(b"no image")
+    (tmp_path / "cfg.json").write_text(json.dumps(config()))
+    torch.save({"state_dict": ColorDetector().state_dict()}, tmp_path / "model.pth")
+    forward, calls = ColorDetector.forward, []
+
+    def interrupted(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return forward(self, *arguments, **options)
+
+    monkeypatch.setattr(ColorDetector, "forward", interrupted)
+    arguments = ["predict", str(tmp_path / "cfg.json"), str(tmp_path / "model.pth"), str(tmp_path / "images"),
+                 "--out-dir", str(tmp_path / "out"), "--device", "cpu"]  # fmt: skip
+    assert main(arguments) == 130
+    entries = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert ["error" in entry for entry in entries] == [False, True, False]
+    assert "Stopped after 3 of 4 inputs" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -228,6 +228,28 @@ def box_problem(box: Any, size: tuple[float, float], rules: Rules) -> str | None
         return f"is too small: {shape}"
     exceeds = min(left, top) < -_TOLERANCE or right > inner_right + _TOLERANCE or bottom > inner_bottom + _TOLERANCE
     return f"is partly outside {where}: {shape}" if exceeds and not rules.clip_boxes else None
+
+
+def are_fractions(annotations: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether all boxes of good annotations seem to be fractions of the image instead of pixels."""
+    if any(max(annotation["bbox"]) > 1 for annotation in annotations):
+        return False
+    return any(value % 1 for annotation in annotations for value in annotation["bbox"])
+
+
+def are_corners(annotations: Sequence[Any], sizes: Sizes, rules: Rules) -> bool:
+    """Return whether all boxes are valid if they are read as left, top, right and bottom, which they should not be."""
+    corners = replace(rules, corners=True)
+    return not rules.corners and all(
+        box_problem(annotation["bbox"], sizes[annotation["image_id"]], corners) is None
+        for annotation in annotations
+        if isinstance(annotation, Mapping) and "bbox" in annotation and _is_known(annotation, sizes)
+    )
+
+
+def _is_known(annotation: Mapping[str, Any], sizes: Sizes) -> bool:
+    key = annotation.get("image_id")
+    return is_id(key) and key in sizes
 
 
 def _given(value: Any, default: Any) -> Any:

@@ -2,11 +2,21 @@
 
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from trainwright.datasets.annotation_fields import Rules, Sizes, are_good, find_problem, is_id, is_whole
+from trainwright.datasets.annotation_fields import (
+    Rules,
+    Sizes,
+    are_corners,
+    are_fractions,
+    are_good,
+    find_problem,
+    is_id,
+    is_whole,
+)
 from trainwright.datasets.transforms import oriented_size
 from trainwright.engine.errors import DataError, did_you_mean
 from trainwright.engine.records.logger import print_log
@@ -15,6 +25,7 @@ from trainwright.engine.structures.masks import shown
 BAD_ANNOTATIONS = ("error", "skip", "raise")  # "raise" is an older name of "error"
 _CHUNK = 4096  # annotations that are checked together
 _NAMED = 10
+_OUTSIDE = re.compile("^bbox: is (partly )?outside")
 
 
 class Problem(NamedTuple):
@@ -56,6 +67,7 @@ class AnnotationChecker:
         self.rules = rules
         self.problems: list[Problem] = []
         self._num_settled = 0
+        self._hint = ""
         self._numbers: Counter[str] = Counter()
         self._left_out: dict[str, set[Any]] = {"image": set(), "category": set()}
 
@@ -167,9 +179,12 @@ class AnnotationChecker:
             images: the images that they may refer to, by id.
             categories: the categories that they may refer to, by id.
             kind: ``annotation`` or ``detection``, for messages.
+
+        Raises:
+            DataError: all boxes are fractions of the image.
         """
         self._numbers[kind] += len(entries)
-        sizes = Sizes(images)
+        sizes, num_problems = Sizes(images), len(self.problems)
         good: list[Any] = []
         for start in range(0, len(entries), _CHUNK):
             chunk = entries[start : start + _CHUNK]
@@ -183,6 +198,17 @@ class AnnotationChecker:
                     good.append(annotation)
                 else:
                     self._add(kind, f"{kind}s", number, annotation, reason, images)
+        if are_fractions(good):
+            raise DataError(
+                f"{self.file}: all boxes are fractions of the image, such as {shown(good[0]['bbox'])}, but must be in "
+                "pixels: multiply them by the width and height of their image"
+            )
+        outside = [problem for problem in self.problems[num_problems:] if _OUTSIDE.search(problem.reason)]
+        if outside and are_corners(entries, sizes, self.rules):
+            self._hint = (
+                "All boxes fit into their images if they are (left, top, right, bottom), but COCO's are (left, top, "
+                "width, height).\n"
+            )
         return self._without_repeated_ids(good, kind, images)
 
     def settle(self, bad_annotations: str) -> None:
@@ -209,11 +235,12 @@ class AnnotationChecker:
         listed = "\n".join(lines)
         if bad_annotations == "skip":
             message = f"{self.file}: skipped {bad}, which are bad (`trainwright browse-dataset` lists all)\n{listed}"
+            message += f"\n{self._hint}".rstrip()
             print_log(message, "current", logging.WARNING)
             return
         raise DataError(
-            f"{self.file}: {bad} are bad\n{listed}\nCorrect them, or set bad_annotations='skip' in the dataset to "
-            "leave them out (`trainwright browse-dataset` lists all)"
+            f"{self.file}: {bad} are bad\n{listed}\n{self._hint}Correct them, or set bad_annotations='skip' in the "
+            "dataset to leave them out (`trainwright browse-dataset` lists all)"
         )
 
     def _checked(

@@ -44,6 +44,9 @@ class Compose:
             try:
                 data = transform(data)
             except Exception as error:
+                if _lacks_image(data) and (isinstance(error, TypeError) or "'img'" in str(error)):
+                    remedy = "begin the pipeline with dict(type='LoadImageFromFile')"
+                    raise DataError(f"{data['img_path']} has not been loaded: {remedy}") from error
                 error.add_note(f"in transform {transform}")
                 raise
             if data is None:
@@ -53,6 +56,10 @@ class Compose:
     def __repr__(self) -> str:
         lines = "".join(f"\n    {transform}" for transform in self.transforms)
         return f"{type(self).__name__}({lines}\n)"
+
+
+def _lacks_image(sample: Any) -> bool:
+    return isinstance(sample, Mapping) and "img_path" in sample and "img" not in sample
 
 
 def build_transform(transform: Mapping[str, Any] | Callable[..., Any]) -> Callable[..., Any]:

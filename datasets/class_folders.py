@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainwright.engine.errors import MissingFileError
 from trainwright.engine.records.logger import print_log
 
 
@@ -23,7 +24,7 @@ def class_folders(
         FileNotFoundError: ``root`` is missing.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"folder {str(root)!r} not found: check data_root and the folder of the split")
+        raise MissingFileError(f"folder {str(root)!r} not found: check data_root and the folder of the split")
     names = sorted(path.name for path in root.iterdir() if path.is_dir())
     files = {name: files_of(root / name) for name in names if name in known or not name.startswith(".")}
     left_out = [name for name in names if name not in known and not files.get(name)]

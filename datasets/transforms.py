@@ -35,8 +35,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainwright.engine.errors import DamagedFileError, DataError, did_you_mean
-from trainwright.engine.images import ColorType, ImageReader, ImdecodeBackend
+from trainwright.engine.errors import DamagedFileError, DataError, MissingFileError, did_you_mean
+from trainwright.engine.images.reader import ColorType, ImageReader, ImdecodeBackend
 from trainwright.engine.registry import TRANSFORMS
 from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.pixel_data import PixelData
@@ -101,13 +101,15 @@ class LoadImageFromFile:
         except OSError as error:
             if self.ignore_empty:
                 return None
-            if isinstance(error, DamagedFileError):
+            if isinstance(error, DamagedFileError | MissingFileError):
+                is_missing = isinstance(error, MissingFileError)
+                remedy = "check data_root and data_prefix, remove" if is_missing else "replace the file, remove"
                 error.add_note(
-                    "replace or remove the file, or skip such samples with LoadImageFromFile(ignore_empty=True) or "
-                    "train_dataloader.skip_bad_samples; `trainwright browse-dataset` lists all damaged files"
+                    f"{remedy} the sample, or skip such samples with LoadImageFromFile(ignore_empty=True) or "
+                    "train_dataloader.skip_bad_samples; `trainwright browse-dataset` lists all"
                 )
             raise
-        results["img"] = Image(image)
+        results["img"] = image.as_subclass(Image)
         results["ori_shape"] = tuple(image.shape[-2:])
         if not self.reader.apply_exif:
             results["apply_exif"] = False

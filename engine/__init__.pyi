@@ -21,6 +21,7 @@ from .errors import DamagedFileError as DamagedFileError
 from .errors import DataError as DataError
 from .errors import HookPointError as HookPointError
 from .errors import MissingExtraError as MissingExtraError
+from .errors import MissingFileError as MissingFileError
 from .errors import Origin as Origin
 from .errors import TrainingError as TrainingError
 from .errors import TrainwrightError as TrainwrightError

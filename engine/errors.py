@@ -8,7 +8,8 @@ TrainwrightError
 ├── ConfigErrors (ValueError)           all mistakes found by `check`
 ├── CheckpointError (RuntimeError)      a checkpoint that is missing, corrupt, unsafe or incompatible
 ├── DataError (ValueError)              data that is wrong: annotations, labels, classes that do not match
-│   └── DamagedFileError (OSError)      an image or a video that cannot be decoded
+│   ├── DamagedFileError (OSError)      a file that cannot be decoded
+│   └── MissingFileError (FileNotFoundError)  a file or folder that does not exist
 ├── MissingExtraError (ImportError)     an optional package that is not installed
 └── TrainingError (RuntimeError)        a run that cannot continue
 """
@@ -16,8 +17,12 @@ TrainwrightError
 import difflib
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
+
+_MANY = 5000  # names in a folder that are compared with a missing one
 
 
 class Origin(NamedTuple):
@@ -115,7 +120,7 @@ class DataError(TrainwrightError, ValueError):
 
 
 class DamagedFileError(DataError, OSError):
-    """An image or a video that exists but cannot be decoded, whatever the decoder raised.
+    """A file that exists but cannot be decoded, whatever the decoder raised.
 
     Args:
         path: path of the file. If this is the only argument, it is the whole message: PyTorch raises errors of data
@@ -131,6 +136,24 @@ class DamagedFileError(DataError, OSError):
         if self.reason is None:
             return self.path
         return f"{self.path} is damaged or not in a supported format: {self.reason}"
+
+
+class MissingFileError(DataError, FileNotFoundError):
+    """A file or folder of the data that does not exist."""
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str]) -> "MissingFileError":
+        """Return the error for a path, which names the first part of it that does not exist, and similar names."""
+        whole = Path(path)
+        parts = [*reversed(whole.parents), whole]
+        number = next((number for number, part in enumerate(parts) if not part.exists()), len(parts) - 1)
+        missing, folder = parts[number], parts[number - 1] if number else Path()
+        with suppress(OSError):
+            hint = did_you_mean(missing.name, [entry.name for entry in islice(os.scandir(folder), _MANY)])
+            reason = f": there is no {str(missing)!r}" if missing != whole else ""
+            where = "" if whole.is_absolute() else f" in {Path.cwd()}"
+            return cls(f"{path} does not exist{reason}{where}{hint and f'; {hint}'}")
+        return cls(f"{path} does not exist")
 
 
 class TrainingError(TrainwrightError, RuntimeError):

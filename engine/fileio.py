@@ -5,13 +5,13 @@ import json
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import torch
 import yaml
 
-from trainwright.engine.errors import did_you_mean
+from trainwright.engine.errors import DamagedFileError, MissingFileError, did_you_mean
 
 _FORMATS = {"json": "json", "yaml": "yaml", "yml": "yaml", "pkl": "pickle", "pickle": "pickle"}
 _SAFE_GLOBALS = {
@@ -30,7 +30,7 @@ _SAFE_GLOBALS = {
 
 
 def load(file: str | Path | IO[Any], file_format: str | None = None, *, trusted: bool = False, **kwargs: Any) -> Any:
-    """Load an object from a file.
+    """Load an object from a file. Text is in UTF-8, or begins with a byte order mark.
 
     Args:
         file: a path or an open file.
@@ -41,13 +41,48 @@ def load(file: str | Path | IO[Any], file_format: str | None = None, *, trusted:
 
     Raises:
         TypeError: the format is unknown.
+        MissingFileError: there is no file at the path.
+        DamagedFileError: the file at the path is not in this format.
         pickle.UnpicklingError: an untrusted pickle contains anything else.
     """
     kind = _kind(file, file_format)
-    if isinstance(file, str | Path):
-        with Path(file).open("rb") as stream:
+    if not isinstance(file, str | Path):
+        return _load(file, kind, trusted, kwargs)
+    with _open(file) as stream:
+        try:
             return _load(stream, kind, trusted, kwargs)
-    return _load(file, kind, trusted, kwargs)
+        except (ValueError, EOFError, LookupError, yaml.YAMLError) as error:
+            reason = "it is empty" if not Path(file).stat().st_size else str(error) or type(error).__name__
+            raise DamagedFileError(file, reason) from error
+
+
+def read_text(file: str | Path, encoding: str = "utf-8") -> str:
+    """Return the text in a file.
+
+    Args:
+        file: the path.
+        encoding: the encoding, unless a byte order mark at the beginning states another.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DamagedFileError: it is not text in this encoding.
+    """
+    with _open(file) as stream:
+        content = stream.read()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encoding = "utf-16"
+    try:
+        text = content.decode(encoding).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise DamagedFileError(file, f"{error}: save it as text in {encoding.upper()}") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _open(file: str | Path) -> BinaryIO:
+    try:
+        return Path(file).open("rb")
+    except FileNotFoundError as error:
+        raise MissingFileError.of(file) from error
 
 
 def dump(obj: Any, file: str | Path | IO[Any] | None = None, file_format: str | None = None, **kwargs: Any) -> Any:
@@ -107,8 +142,8 @@ def list_from_file(
         max_num: maximum number of lines; all if 0.
         encoding: the encoding of the file.
     """
-    with Path(filename).open(encoding=encoding) as stream:
-        lines = [prefix + line.rstrip("\r\n") for line in stream]
+    text = read_text(filename, encoding).removesuffix("\n")
+    lines = [prefix + line for line in text.split("\n")] if text else []
     return lines[offset : offset + max_num] if max_num > 0 else lines[offset:]
 
 

@@ -14,12 +14,17 @@ if TYPE_CHECKING:
 class FinalTestHook(Hook):
     """Run the test loop on the final weights, unless the training was interrupted.
 
-    It is also run after an early stop, once the last checkpoint is written.
+    It is also run after an early stop, once the last checkpoint is written. The test data is already read before the
+    first step, so that a mistake in it is found then.
 
     Cost per step: none.
     """
 
     priority = "LOWEST"
+
+    def before_train(self, runner: "Runner") -> None:
+        """Build the test loop."""
+        _ = runner.test_loop
 
     def after_train(self, runner: "Runner") -> None:
         """Run the test loop."""

@@ -128,7 +128,7 @@ def browse_dataset(arguments: argparse.Namespace) -> int:
 
 def new(arguments: argparse.Namespace) -> int:
     """Look at data, report what it is, and write a config that trains on it."""
-    from trainwright.tools.new import new
+    from trainwright.tools.new.command import new
 
     *task, data = arguments.data
     if len(task) > 1:

@@ -11,7 +11,7 @@ from rich.progress import track
 from trainwright.datasets.transforms import reader_of
 from trainwright.engine.data.faults import innermost
 from trainwright.engine.errors import DataError
-from trainwright.engine.images import ImageReader
+from trainwright.engine.images.reader import ImageReader
 
 _FILES_AT_A_TIME = 200
 

@@ -8,6 +8,8 @@ from typing import Any
 from trainwright.datasets.base import BaseDataset
 from trainwright.datasets.class_folders import class_folders
 from trainwright.datasets.formats.tables import TABLE_SUFFIXES, labeled_files
+from trainwright.engine.errors import MissingFileError
+from trainwright.engine.fileio import read_text
 from trainwright.engine.inference.images import IMAGE_SUFFIXES
 from trainwright.engine.registry import DATASETS
 
@@ -85,7 +87,7 @@ class ImageFolder(BaseDataset):
         folder = Path(self.data_prefix["img_path"])
         data_list = self._from_list(folder) if self.ann_file else self._from_folders(folder)
         if not data_list:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"no images found in {self.ann_file or folder} (extensions: {', '.join(self.extensions)})"
             )
         return data_list
@@ -122,7 +124,7 @@ class ImageFolder(BaseDataset):
             return labeled_files(self.ann_file, folder, "img_path", self._metainfo)
         label_of = {str(name): label for label, name in enumerate(self._metainfo.get("classes", ()))}
         data_list = []
-        for number, line in enumerate(Path(self.ann_file).read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(read_text(self.ann_file).splitlines(), 1):
             if line.strip():
                 try:
                     path, label = _path_and_label(line.strip(), label_of)
@@ -168,7 +170,7 @@ class CustomDataset(ImageFolder):
     def _from_list(self, folder: Path) -> list[dict[str, Any]]:
         if self.with_label:
             return super()._from_list(folder)
-        lines = Path(self.ann_file).read_text(encoding="utf-8").splitlines()
+        lines = read_text(self.ann_file).splitlines()
         return [{"img_path": str(folder / line.strip())} for line in lines if line.strip()]
 
 

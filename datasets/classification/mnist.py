@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trainwright.datasets.classification.torchvision_files import TorchvisionDataset
+from trainwright.engine.errors import MissingFileError
 from trainwright.engine.registry import DATASETS
 
 _FILE_PREFIX = {"train": "train", "test": "t10k"}
@@ -106,7 +107,7 @@ class FashionMNISTSubset(FashionMNIST):
     def load_tensors(self) -> tuple[Tensor, Tensor]:
         """Return the images (N, 1, 28, 28), uint8, and the labels (N,), int64."""
         if not _idx_files(self.root, self.split):
-            raise FileNotFoundError(f"{self.root} does not contain the IDX files of the split {self.split!r}")
+            raise MissingFileError(f"{self.root} does not contain the IDX files of the split {self.split!r}")
         return super().load_tensors()
 
 

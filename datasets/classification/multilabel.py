@@ -11,6 +11,7 @@ from trainwright.datasets.base import BaseDataset
 from trainwright.datasets.detection.voc import VOCDataset
 from trainwright.datasets.formats.tables import TABLE_SUFFIXES, labeled_files
 from trainwright.engine.errors import did_you_mean
+from trainwright.engine.fileio import read_text
 from trainwright.engine.registry import DATASETS, TRANSFORMS
 
 _MAX_PROBLEMS_SHOWN = 20
@@ -170,7 +171,7 @@ def _class_index(label: Any, classes: Sequence[str]) -> int:
 
 def _read_flags(file: Path) -> dict[str, int]:
     flags = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(file).splitlines(), 1):
         words = line.split()
         if words:
             if len(words) != 2 or words[1] not in ("1", "0", "-1"):

@@ -10,7 +10,7 @@ from torch import Tensor
 from trainwright.datasets.annotation_fields import Rules, box_problem
 from trainwright.engine.errors import DataError
 from trainwright.engine.registry import TRANSFORMS
-from trainwright.engine.structures.masks import decode_mask
+from trainwright.engine.structures.masks import decode_masks, mask_problem
 
 _CORNERS = Rules(corners=True)
 
@@ -96,13 +96,12 @@ def _masks(instances: Sequence[Mapping[str, Any]], size: tuple[int, int], name: 
     Raises:
         DataError: a mask is missing or bad.
     """
-    masks = np.zeros((len(instances), *size), np.uint8)
+    masks = []
     for number, instance in enumerate(instances):
         annotation = f"{name}: annotation {instance.get('id', number)}"
         if "mask" not in instance:
             raise DataError(f"{annotation} has no mask: set with_mask=False or remove the annotation")
-        try:
-            masks[number] = decode_mask(instance["mask"], size[0], size[1], is_checked)
-        except ValueError as error:
-            raise DataError(f"{annotation}: segmentation: {error}: correct or remove the annotation") from error
-    return masks
+        if not is_checked and (problem := mask_problem(instance["mask"], size)):
+            raise DataError(f"{annotation}: segmentation: {problem}: correct or remove the annotation")
+        masks.append(instance["mask"])
+    return decode_masks(masks, *size)

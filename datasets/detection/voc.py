@@ -10,7 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from trainwright.datasets.detection.dataset import CocoDataset
-from trainwright.engine.errors import DataError, did_you_mean
+from trainwright.engine.errors import DataError, MissingFileError, did_you_mean
 from trainwright.engine.fileio import list_from_file
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import DATASETS
@@ -125,7 +125,7 @@ class VOCDataset(CocoDataset):
                 name = stem  # the list contains file names
             if not (folder / f"{name}.xml").is_file():
                 message = f"{folder / name}.xml not found, but {self.ann_file} lists it: check data_root and ann_folder"
-                raise FileNotFoundError(message)
+                raise MissingFileError(message)
             names.append(name)
         return names
 

@@ -11,6 +11,7 @@ from trainwright.datasets.base import BaseDataset, force_full_init
 from trainwright.datasets.formats.content import find_files
 from trainwright.datasets.segmentation.transforms import as_classes, read_seg_map
 from trainwright.datasets.transforms import oriented_size
+from trainwright.engine.errors import MissingFileError
 from trainwright.engine.fileio import list_from_file
 from trainwright.engine.registry import DATASETS
 
@@ -85,7 +86,7 @@ class BaseSegDataset(BaseDataset):
         """Return the image and mask paths of every sample."""
         images = Path(self.data_prefix.get("img_path", ""))
         if not images.is_dir():
-            raise FileNotFoundError(f"image folder {str(images)!r} not found: check data_root and data_prefix")
+            raise MissingFileError(f"image folder {str(images)!r} not found: check data_root and data_prefix")
         if self.ann_file:
             names = [line.strip() for line in list_from_file(self.ann_file) if line.strip()]
         else:
@@ -97,8 +98,8 @@ class BaseSegDataset(BaseDataset):
             names = sorted(str(path.relative_to(images)).removesuffix(self.img_suffix) for path in found)
         if not names:
             if self.ann_file:
-                raise FileNotFoundError(f"{self.ann_file} is empty: it must contain one sample name per line")
-            raise FileNotFoundError(f"no files *{self.img_suffix} in {images}: check data_prefix and img_suffix")
+                raise MissingFileError(f"{self.ann_file} is empty: it must contain one sample name per line")
+            raise MissingFileError(f"no files *{self.img_suffix} in {images}: check data_prefix and img_suffix")
         return [self._paths(name) for name in names]
 
     def get_data_info(self, idx: int) -> dict[str, Any]:

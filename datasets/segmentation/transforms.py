@@ -9,7 +9,7 @@ import torch
 
 from trainwright.datasets.transforms import read_tile
 from trainwright.engine.errors import DataError
-from trainwright.engine.images import read_indices
+from trainwright.engine.images.files import read_indices
 from trainwright.engine.registry import TRANSFORMS
 
 

@@ -11,6 +11,8 @@ from trainwright.datasets.class_folders import class_folders
 from trainwright.datasets.formats.tables import TABLE_SUFFIXES, labeled_files
 from trainwright.datasets.video.readers import FrameFolder, read_images
 from trainwright.datasets.video.video_file import VideoFile
+from trainwright.engine.errors import MissingFileError
+from trainwright.engine.fileio import read_text
 from trainwright.engine.inference.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from trainwright.engine.registry import DATASETS
 
@@ -26,7 +28,7 @@ class _BaseVideoDataset(BaseDataset):
         root = Path(self.data_prefix[self._key])
         data_list = self._from_list(root) if self.ann_file else self._from_folders(root)
         if not data_list:
-            raise FileNotFoundError(f"no videos found in {self.ann_file or root}: {self._remedy}")
+            raise MissingFileError(f"no videos found in {self.ann_file or root}: {self._remedy}")
         return data_list
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
@@ -95,7 +97,7 @@ class _BaseVideoDataset(BaseDataset):
             return labeled_files(self.ann_file, root, self._key, self._metainfo)
         classes = [str(name) for name in self._metainfo.get("classes", ())]
         data_list = []
-        for number, line in enumerate(Path(self.ann_file).read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(read_text(self.ann_file).splitlines(), 1):
             if not line.strip():
                 continue
             try:

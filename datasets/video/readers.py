@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainwright.engine.errors import DataError
-from trainwright.engine.images import ImageReader
+from trainwright.engine.errors import DataError, MissingFileError
+from trainwright.engine.images.reader import ImageReader
 from trainwright.engine.inference.images import IMAGE_SUFFIXES
 
 
@@ -28,7 +28,7 @@ class FrameFolder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if not Path(path).is_dir():
-            raise FileNotFoundError(f"frame folder {os.fspath(path)!r} not found")
+            raise MissingFileError(f"frame folder {os.fspath(path)!r} not found")
         self._paths = sorted(file for file in Path(path).iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
         if not self._paths:
             raise OSError(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainwright.engine.errors import DamagedFileError, MissingExtraError
+from trainwright.engine.errors import DamagedFileError, MissingExtraError, MissingFileError
 
 _MAX_REORDER = 16  # H.264 and H.265 move a frame by at most 16 places
 _SHORT_OF_DURATION = 0.5  # seconds
@@ -63,7 +63,7 @@ class VideoFile:
             raise MissingExtraError("av", "video", "reading video files") from error
         self.path = os.fspath(path)
         if not Path(self.path).is_file():
-            raise FileNotFoundError(f"video file {self.path!r} not found")
+            raise MissingFileError(f"video file {self.path!r} not found")
         with self._damage():
             self._open()
             entries = self._stream.index_entries

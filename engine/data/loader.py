@@ -109,6 +109,11 @@ class PositionedLoader(DataLoader[Any]):
 
         return self._restarts.iterate(start)
 
+    @property
+    def skips_bad_samples(self) -> bool:
+        """Whether samples that cannot be loaded are replaced by others."""
+        return self._bad_samples is not None
+
     def _collected(self, batches: Iterator[Any], bad_samples: BadSamples) -> Iterator[Any]:
         for content, reports in batches:
             bad_samples.collect(reports)

@@ -19,7 +19,7 @@ from trainwright.engine.records.logger import get_logger
 
 MAX_RESTARTS = 3
 _RAISED_BY_WORKER = re.compile(r"^Caught .* in DataLoader worker process")
-_DATA_ERROR = re.compile(r"(?ms)^Caught (?:DataError|DamagedFileError) in .*^trainwright\.engine\.\w+: (.*)")
+_DATA_ERROR = re.compile(r"(?ms)^Caught (?:Data|\w+File)Error in .*^trainwright\.engine\.\w+: (.*)")
 _DEAD_WORKER = re.compile(r"DataLoader worker .*(exited unexpectedly|is killed by signal)|DataLoader timed out")
 _ADVICE = {  # by the name of the signal
     "SIGSEGV": "a library crashed, usually at a damaged file or an invalid annotation: `trainwright browse-dataset` "

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainwright.engine.images import ColorType, ImageReader
+from trainwright.engine.errors import MissingFileError
+from trainwright.engine.images.reader import ColorType, ImageReader
 from trainwright.engine.structures.sample import DataSample
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -26,7 +27,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[str]:
     """
     paths = sorted(str(path) for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
-        raise FileNotFoundError(f"no images in {folder}: supported extensions are {', '.join(IMAGE_SUFFIXES)}")
+        raise MissingFileError(f"no images in {folder}: supported extensions are {', '.join(IMAGE_SUFFIXES)}")
     return paths
 
 

@@ -24,7 +24,7 @@ from trainwright.engine.config.paths import find_named_config, shipped_configs
 from trainwright.engine.distributed import get_device
 from trainwright.engine.errors import CheckpointError, ConfigError, UnknownTypeError, did_you_mean
 from trainwright.engine.evaluation.samples import check_number, samples_of
-from trainwright.engine.images import ImageReader
+from trainwright.engine.images.reader import ImageReader
 from trainwright.engine.inference.images import ImagePipeline, list_images
 from trainwright.engine.inference.model_index import find_model_index, listed_models, names_of
 from trainwright.engine.inference.results import as_plain

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainwright.engine.errors import TrainwrightError
 from trainwright.engine.run.agreement import agree_on_data
-from trainwright.engine.run.first_batch import check_labels, explain
+from trainwright.engine.run.first_batch import check_files, check_labels, explain
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
@@ -29,6 +29,7 @@ class BaseLoop:
         self._trial_batch: Any = None
         self.dataloader = runner.build_dataloader(dataloader, mode=mode)
         agree_on_data(runner, self.dataloader, mode)
+        check_files(self.dataloader, mode)
 
     @property
     def runner(self) -> "Runner":

@@ -1,6 +1,7 @@
 """Trying out the data of a config: one batch of each loader through the model, the loss and the metrics."""
 
 import copy
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from trainwright.engine.parts import MODES, setting
 from trainwright.engine.registry import RUNNERS, default_scope
 from trainwright.engine.run.assembly import build_optimization
 from trainwright.engine.run.first_batch import (
+    check_files,
     check_labels,
     evenly_spaced,
     explain,
@@ -115,6 +117,8 @@ class _Trial:
             return
         summary = [f"{mode}: {_describe_data(loop.dataloader)}"]
         before = len(self.report.mistakes)
+        with self._reported(f"{mode}_dataloader"):
+            check_files(loop.dataloader, mode, number=sys.maxsize)
         batch: Any = None
         with self._reported(f"{mode}_dataloader"):
             for problem in _label_problems(loop.dataloader, self.runner):

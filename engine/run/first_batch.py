@@ -1,15 +1,17 @@
 """Checking the labels of the first batch of a loader, and explaining errors that a batch causes in the model."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
+from trainwright.engine.data.files import missing_files
 from trainwright.engine.data.names import names_of
 from trainwright.engine.data.traits import metainfo_of
-from trainwright.engine.errors import ConfigError, DataError, TrainwrightError
+from trainwright.engine.errors import ConfigError, DataError, MissingFileError, TrainwrightError
 from trainwright.engine.model_traits import DECLARED_NUMBERS, declared_number
 from trainwright.engine.run.model_setup import unwrap
 from trainwright.engine.structures.elements import BaseDataElement
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 IGNORED = 255
 """The label of ignored pixels in segmentation maps."""
 _SPOT_CHECKS = 16
+_SHOWN = 5
 _RAW_KEYS = frozenset(["img_path", "img", "filename", "frame_dir", "gt_label", "sample_idx", "img_id"])
 _CHANNELS = re.compile(r"expected input\[[\d, ]+\] to have (\d+) channels, but got (\d+) channels")
 _TARGET = re.compile(r"Target (-?\d+) is out of bounds")
@@ -61,6 +64,39 @@ def check_labels(runner: "Runner", dataloader: Any, batch: Any, mode: str) -> No
             )
     if present == {0, ignored} and (problem := next(spot_check(dataloader, _SPOT_CHECKS), None)):
         raise DataError(f"{place}: {problem}")
+
+
+def check_files(dataloader: Any, mode: str, number: int = 1000) -> None:
+    """Check that the files of evenly spaced samples exist, unless the loader may skip bad samples.
+
+    Args:
+        dataloader: a loader.
+        mode: ``train``, ``val`` or ``test``.
+        number: maximum number of samples to look at.
+
+    Raises:
+        MissingFileError: files are missing.
+    """
+    dataset = getattr(dataloader, "dataset", None)
+    if (
+        isinstance(dataset, IterableDataset)
+        or not isinstance(dataset, Sized)
+        or getattr(dataloader, "skips_bad_samples", False)
+    ):
+        return
+    indices = evenly_spaced(len(dataset), number)
+    missing = list(missing_files(dataset, indices))
+    if not missing:
+        return
+    lines = [f"    sample {index}: {MissingFileError.of(path)}" for index, path in missing[:_SHOWN]]
+    if len(missing) > _SHOWN:
+        lines.append(f"    … and {len(missing) - _SHOWN} more")
+    listed = "\n".join(lines)
+    raise MissingFileError(
+        f"{mode}_dataloader.dataset names files that do not exist, {len(missing)} in {len(indices)} samples\n{listed}\n"
+        "Check data_root and data_prefix, remove these samples, or skip them with "
+        "LoadImageFromFile(ignore_empty=True) or train_dataloader.skip_bad_samples"
+    )
 
 
 def spot_check(dataloader: Any, number: int) -> Iterator[str]:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from trainwright.engine.errors import MissingExtraError
+from trainwright.engine.structures.rle import decode_part, expand_counts, parse_counts
 
 _SEQUENCES = (list, tuple, np.ndarray)
-_MAX_CHARACTERS = 7  # of one number in a compressed RLE: 35 bits
 _FARTHEST = 1e6  # largest coordinate, in pixels, if the size of the image is unknown
 
 
@@ -34,48 +34,62 @@ def all_numbers(values: Iterable[Any]) -> bool:
     )
 
 
-def decode_mask(
-    mask: Sequence[Sequence[float]] | Mapping[str, Any], height: int, width: int, is_checked: bool = False
-) -> np.ndarray:
-    """Decode a mask to pixels with pycocotools: uint8 of shape (height, width), 0 or 1.
-
-    Args:
-        mask: a list of polygons ``[x0, y0, x1, y1, …]``, or an RLE ``dict(size=(height, width), counts=...)``, whose
-            ``counts`` are a list or a compressed string.
-        height: height of the image.
-        width: width of the image.
-        is_checked: the mask is known to be valid; checking an RLE may take longer than decoding it.
+def decode_mask(mask: Sequence[Sequence[float]] | Mapping[str, Any], height: int, width: int) -> np.ndarray:
+    """Check a mask, and decode it to pixels: uint8 of shape (height, width), 0 or 1; see :func:`decode_masks`.
 
     Raises:
-        MissingExtraError: pycocotools is not installed.
+        MissingExtraError: the mask consists of polygons, and pycocotools is not installed.
         ValueError: the mask is invalid; see :func:`mask_problem`.
     """
+    if problem := mask_problem(mask, (height, width)):
+        raise ValueError(problem)
+    pixels: np.ndarray = decode_masks([mask], height, width)[0]
+    return pixels
+
+
+def decode_masks(masks: Sequence[Sequence[Sequence[float]] | Mapping[str, Any]], height: int, width: int) -> np.ndarray:
+    """Decode masks to pixels: uint8 of shape (N, height, width), 0 or 1.
+
+    The pixels of a polygon are those that pycocotools computes, but only the part of the image with the mask is
+    decoded, which takes a tenth of the time for a small object.
+
+    Args:
+        masks: N valid masks: each a list of polygons ``[x0, y0, x1, y1, …]``, or an RLE
+            ``dict(size=(height, width), counts=...)``, whose ``counts`` are a list or a compressed string.
+        height: height of the image.
+        width: width of the image.
+
+    Raises:
+        MissingExtraError: a mask consists of polygons, and pycocotools is not installed.
+    """
+    pixels = np.zeros((len(masks), height, width), np.uint8)
+    counts = [mask["counts"] if isinstance(mask, Mapping) else _rasterized(mask, height, width) for mask in masks]
+    compressed = [number for number, value in enumerate(counts) if isinstance(value, str | bytes)]
+    for number, expanded in zip(compressed, expand_counts([counts[number] for number in compressed])):
+        counts[number] = expanded
+    for image, runs in zip(pixels, counts):
+        part, top, left = decode_part({"size": (height, width), "counts": runs})
+        image[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return pixels
+
+
+def _rasterized(polygons: Sequence[Sequence[float]], height: int, width: int) -> bytes:
+    """Return the counts of the compressed RLE of polygons."""
     try:
         from pycocotools import mask as coco_mask
     except ModuleNotFoundError as error:
         raise MissingExtraError("pycocotools", "coco", "loading masks") from error
 
-    if not is_checked and (
-        problem := mask_problem(mask, (height, width))
-    ):  # pycocotools crashes, or returns uninitialized memory
-        raise ValueError(problem)
-    if not isinstance(mask, Mapping):
-        encoded = coco_mask.merge(coco_mask.frPyObjects([list(polygon) for polygon in mask], height, width))
-    elif isinstance(mask["counts"], str | bytes):
-        encoded = {"size": [height, width], "counts": mask["counts"]}
-    else:
-        encoded = coco_mask.frPyObjects(
-            {"size": [height, width], "counts": [int(count) for count in mask["counts"]]}, height, width
-        )
-    pixels: np.ndarray = coco_mask.decode(encoded)
-    return pixels
+    encoded = coco_mask.merge(coco_mask.frPyObjects([list(polygon) for polygon in polygons], height, width))
+    counts: bytes = encoded["counts"]
+    return counts
 
 
 def mask_problem(mask: Any, size: tuple[float, float]) -> str | None:
     """Return what is wrong with a mask, or None.
 
     Args:
-        mask: polygons or an RLE, see :func:`decode_mask`.
+        mask: polygons or an RLE, see :func:`decode_masks`.
         size: height and width of the image; infinite if unknown.
     """
     if isinstance(mask, Mapping):
@@ -216,40 +230,11 @@ def _rle_problem(rle: Mapping[str, Any], image_size: tuple[float, float]) -> str
 def _fill(strings: Sequence[str | bytes], areas: Sequence[int]) -> np.ndarray:
     """Return which compressed RLEs are valid and fill their image exactly.
 
-    A character has 6 bits: 5 of a number, and whether more follow. From the fourth number on, they are differences
-    from the number before the previous one; see https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c.
-
     Args:
         strings: N compressed RLEs.
         areas: number of pixels of each image.
     """
-    encoded = [text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text for text in strings]
-    encoded = [text or b" " for text in encoded]  # a space is as invalid as an empty text
-    lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-    codes = np.frombuffer(b"".join(encoded), np.uint8).astype(np.int64) - 48
-    text_ends = np.cumsum(lengths)
-    text_starts = text_ends - lengths
-    valid = np.minimum.reduceat(codes, text_starts) >= 0
-    valid &= np.maximum.reduceat(codes, text_starts) < 64
-    last = (codes & 32) == 0
-    valid &= last[text_ends - 1]
-    last[text_ends - 1] = True
-    ends = np.flatnonzero(last)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    sizes = ends - starts + 1  # characters of each number
-    owners = np.searchsorted(text_ends, ends, side="right")
-    np.logical_and.at(valid, owners[sizes > _MAX_CHARACTERS], False)
-    shifts = np.minimum(np.arange(len(codes)) - np.repeat(starts, sizes), _MAX_CHARACTERS) * 5
-    numbers = np.add.reduceat((codes & 31) << shifts, starts)
-    numbers -= np.where(codes[ends] & 16, 1 << (np.minimum(sizes, _MAX_CHARACTERS) * 5), 0)  # the sign
-    firsts = np.searchsorted(owners, np.arange(len(encoded)))
-    positions = np.arange(len(numbers)) - firsts[owners]
-    counts = np.zeros_like(numbers)
-    for chosen in (positions % 2 == 1, (positions % 2 == 0) & (positions > 0)):
-        sums = np.cumsum(np.where(chosen, numbers, 0))
-        before = np.concatenate([[0], sums])[firsts]
-        counts = np.where(chosen, sums - before[owners], counts)
-    counts = np.where(positions == 0, numbers, counts)
+    counts, firsts, valid = parse_counts(strings)
     valid &= np.minimum.reduceat(counts, firsts) >= 0
     result: np.ndarray = valid & (np.add.reduceat(counts, firsts) == np.asarray(areas))
     return result

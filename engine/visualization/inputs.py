@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainwright.engine.images import ImageReader
+from trainwright.engine.images.reader import ImageReader
 from trainwright.engine.inference.images import IMAGE_SUFFIXES
 from trainwright.engine.structures.elements import BaseDataElement
 

@@ -1,6 +1,7 @@
 """Boxes of instances for top-down inference: read from a file, or found by a detector."""
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.errors import ConfigError, DataError, did_you_mean
+from trainwright.engine.fileio import read_text
 
 _COLUMNS = ("file_name", "x1", "y1", "x2", "y2")
 _FORMS = (
@@ -80,8 +82,8 @@ def read_boxes(path: str | os.PathLike[str], cat_ids: Sequence[Any] | None = Non
         rows: list[tuple[str, list[float] | None, Any]] = list(_csv_rows(name))
     else:
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
+            content = json.loads(read_text(name))
+        except json.JSONDecodeError as error:
             raise DataError(f"{name} is not a JSON file: {error}; {_FORMS}") from error
         if isinstance(content, dict) and all(isinstance(value, list) for value in content.values()):
             return {key: as_boxes(value, f"{name}: {key}") for key, value in content.items()}
@@ -185,15 +187,14 @@ def _json_rows(entry: Mapping[str, Any], place: str) -> Iterator[tuple[str, list
 
 
 def _csv_rows(path: str) -> Iterator[tuple[str, list[float] | None, Any]]:
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or ()
-        if missing := [column for column in _COLUMNS if column not in columns]:
-            hint = did_you_mean(missing[0], columns)
-            raise DataError(f"{path}: the column {missing[0]!r} is missing{f'; {hint}' if hint else ''}; {_FORMS}")
-        wanted = [*_COLUMNS[1:], *(["score"] if "score" in columns else [])]
-        for row in reader:
-            try:
-                yield row["file_name"], [float(row[column]) for column in wanted], None
-            except (TypeError, ValueError) as error:
-                raise DataError(f"{path}:{reader.line_num}: {', '.join(wanted)} must be numbers: {error}") from error
+    reader = csv.DictReader(io.StringIO(read_text(path)))
+    columns = reader.fieldnames or ()
+    if missing := [column for column in _COLUMNS if column not in columns]:
+        hint = did_you_mean(missing[0], columns)
+        raise DataError(f"{path}: the column {missing[0]!r} is missing{f'; {hint}' if hint else ''}; {_FORMS}")
+    wanted = [*_COLUMNS[1:], *(["score"] if "score" in columns else [])]
+    for row in reader:
+        try:
+            yield row["file_name"], [float(row[column]) for column in wanted], None
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{path}:{reader.line_num}: {', '.join(wanted)} must be numbers: {error}") from error

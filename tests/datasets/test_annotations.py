@@ -14,7 +14,8 @@ from trainwright.datasets import BaseCocoStyleDataset, CocoDataset, LoadAnnotati
 from trainwright.datasets.annotation_fields import Rules, Sizes, are_good, find_problem
 from trainwright.datasets.annotations import Problem
 from trainwright.engine.errors import DataError
-from trainwright.engine.structures.masks import are_masks, decode_mask, mask_problem
+from trainwright.engine.structures.masks import are_masks, decode_mask, decode_masks, mask_problem
+from trainwright.engine.structures.rle import encode_rle
 
 HEIGHT, WIDTH = 8, 10
 POLYGON = [[2, 1, 6, 1, 6, 4, 2, 4]]
@@ -187,6 +188,27 @@ def test_masks_are_refused_or_decoded_exactly(mask: Any) -> None:
         pixels = decode_mask(mask, HEIGHT, WIDTH)
     assert pixels.shape == (HEIGHT, WIDTH) and set(np.unique(pixels)) <= {0, 1}
     assert np.array_equal(pixels, decode_mask(mask, HEIGHT, WIDTH))
+
+
+COORDINATES = st.floats(-60, 90) | st.integers(-600, 900).map(lambda tenths: tenths / 10)
+OUTLINES = st.lists(st.tuples(COORDINATES, COORDINATES), min_size=3, max_size=12).map(lambda points: sum(points, ()))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(
+    masks=st.lists(st.lists(OUTLINES, min_size=1, max_size=3), max_size=4),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+)
+def test_masks_are_those_of_pycocotools(masks: list[list[tuple[float, ...]]], size: tuple[int, int]) -> None:
+    from pycocotools import mask as coco_mask
+
+    encoded = [coco_mask.merge(coco_mask.frPyObjects([list(one) for one in mask], *size)) for mask in masks]
+    expected = [coco_mask.decode(rle) for rle in encoded]
+    lists = [encode_rle(plane > 0) for plane in expected]
+    for form in (masks, encoded, lists, [{**rle, "counts": rle["counts"].decode()} for rle in encoded]):
+        found = decode_masks(form, *size)  # type: ignore[arg-type]
+        assert found.dtype == np.uint8 and found.shape == (len(masks), *size)
+        assert all(map(np.array_equal, found, expected))
 
 
 def test_compressed_masks_are_recognized_in_any_number() -> None:

@@ -220,6 +220,26 @@ BAD_MASKS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", [{}, {"bad_annotations": "skip"}])
+def test_boxes_that_are_not_in_pixels(tmp_path: Path, name: dict[str, Any]) -> None:
+    place = write_coco(tmp_path, [annotation(1, 1, 3, [0.5, 0.25, 0.5, 0.5]), annotation(2, 2, 3, [0, 0, 1, 0.5])])
+    with pytest.raises(
+        DataError, match=r"ann.json: all boxes are fractions of the image, such as \[0.5, 0.25, 0.5, 0.5\]"
+    ):
+        CocoDataset(**place, **name)
+    assert len(CocoDataset(**write_coco(tmp_path, [annotation(1, 1, 3, [0, 0, 1, 1])]))) == 2  # a single pixel
+
+
+def test_boxes_in_another_format(tmp_path: Path) -> None:
+    hint = r"All boxes fit into their images if they are \(left, top, right, bottom\)"
+    boxes = [annotation(1, 1, 3, [1, 2, 9, 8]), annotation(2, 2, 3, [3, 3, 4, 4])]
+    with pytest.raises(DataError, match=f"(?s)1 of 2 annotations are bad.*{hint}"):
+        CocoDataset(**write_coco(tmp_path, boxes))
+    with pytest.raises(DataError) as error:
+        CocoDataset(**write_coco(tmp_path, [*boxes, annotation(3, 2, 3, [5, 3, 4, 4])]))
+    assert "right, bottom" not in str(error.value)
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_annotation_is_refused_or_skipped_by_name(tmp_path: Path, name: str, log: Any) -> None:
     settings, problem = BAD[name]

@@ -21,7 +21,7 @@ from trainwright.datasets import transforms as transforms_module
 from trainwright.datasets.tiles import _clip_polygon
 from trainwright.engine.data.faults import describe_sample
 from trainwright.engine.errors import DataError
-from trainwright.engine.images import ImageReader
+from trainwright.engine.images.reader import ImageReader
 from trainwright.engine.inference.tiles import tiles_of
 from trainwright.engine.registry import DATASETS
 from trainwright.engine.structures.masks import decode_mask as rasterize

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from trainwright.engine.errors import DamagedFileError
 from trainwright.engine.fileio import dump, list_from_file, load
 
 DATA = {"a": [1, 2.5, None, True], "b": {"text": "ä"}}
@@ -122,6 +123,41 @@ def test_lists_from_text_files(tmp_path: Path):
     file.write_bytes(b"0 cat\r\n1 dog\n2 big bird\n")
     assert list_from_file(file) == ["0 cat", "1 dog", "2 big bird"]
     assert list_from_file(file, prefix="> ", offset=1, max_num=1) == ["> 1 dog"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_text_of_other_programs(tmp_path: Path, encoding: str):
+    (tmp_path / "x.txt").write_bytes("Bär\r\nElch\r\n".encode(encoding))
+    assert list_from_file(tmp_path / "x.txt") == ["Bär", "Elch"]
+    (tmp_path / "x.json").write_bytes('["Bär"]'.encode(encoding))
+    assert load(tmp_path / "x.json") == ["Bär"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("x.json", b'{"a": [1, 2', "line 1 column"),
+        ("x.json", b"", "it is empty"),
+        ("x.yaml", b"a: [1", "line 1, column"),
+        ("x.pkl", b"", "it is empty"),
+        ("x.txt", "Bär".encode("latin-1"), "save it as text in UTF-8"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path: Path, name: str, content: bytes, reason: str):
+    file = tmp_path / name
+    file.write_bytes(content)
+    read = list_from_file if name == "x.txt" else load
+    with pytest.raises(DamagedFileError, match=f"(?s){name} is damaged or not in a supported format: .*{reason}"):
+        read(file)
+
+
+def test_missing_files_are_named(in_tmp: Path):
+    (in_tmp / "data" / "train").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError) as error:
+        load("data/trian/annotations/x.json")
+    assert str(error.value) == (
+        f"data/trian/annotations/x.json does not exist: there is no 'data/trian' in {in_tmp}; did you mean 'train'?"
+    )
 
 
 def test_json_has_null_for_what_json_cannot_say() -> None:

@@ -73,13 +73,14 @@ def test_nothing_is_written(folder: Path, capfd: pytest.CaptureFixture[str]) -> 
 WRONG = {
     "channels": ("in_channels=3", "in_channels=1", r"model: its first convolution takes 1 channels, but the images of train_dataloader\.dataset have 3"),
     "not packed": (', dict(type="PackInputs")', "", r"train_dataloader\.dataset\.pipeline: the samples are not packed: they have img_path, gt_label"),
+    "not loaded": ('[dict(type="LoadImageFromFile"), ', '[dict(type="Resize", size=8), ', r"data/train/\w+/\d\.png has not been loaded: begin the pipeline"),
     "classes": ("num_classes=2", "num_classes=1", r"model: it has no output for the label 1 in train_dataloader\.dataset"),
     "mean": ("model = dict(", "model = dict(data_preprocessor=dict(mean=[0.0] * 3, std=[1.0] * 3),", r"mean and std have 3 values, but the images have 1 channels"),
     "metric": ('dict(type="Accuracy")', 'dict(type="ConfusionMatrix", num_classes=1)', r"val_evaluator: ConfusionMatrix has num_classes=1"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", ["channels", "not packed", "classes", "mean", "metric"])
+@pytest.mark.parametrize("case", ["channels", "not packed", "not loaded", "classes", "mean", "metric"])
 def test_mistakes_are_named_by_check_and_by_train(folder: Path, case: str, capfd: pytest.CaptureFixture[str]) -> None:
     old, new, expected = WRONG[case]
     assert old in CONFIG
@@ -111,6 +112,38 @@ def test_labels_are_checked_without_loading_images(folder: Path) -> None:
     (folder / "data/list.txt").write_text("\n".join(lines))
     listed = {"train_dataloader.dataset.ann_file": "list.txt"}
     assert found_in(**listed) == ["train_dataloader.dataset: sample 27 has the label 5, but labels must be from 0 to 1"]
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_missing_files_are_found_before_the_first_step(folder: Path, split: str, capfd: Any) -> None:
+    """Also those of the test that follows the training."""
+    (folder / "data/list.txt").write_text("train/cat/0.png 0\ntrain/cat/7.png 0\n")
+    listed = 'dict(batch_size=8, dataset=dict(type="ImageFolder", data_root="data", ann_file="list.txt", pipeline=pipeline, metainfo=dict(classes=["cat", "dog"])))'
+    test = "test_dataloader, test_cfg, test_evaluator = val_dataloader, dict(), val_evaluator[:1]\n"
+    test += 'custom_hooks = [dict(type="FinalTestHook")]\n'
+    (folder / "my.py").write_text(f"{CONFIG}{test}{split}_dataloader = {listed}\n")
+    for command in (["check", "--data", "my.py"], ["train", "my.py", "--work-dir", "out"]):
+        assert main(command) == 2
+        error = capfd.readouterr().err
+        assert f"{split}_dataloader.dataset names files that do not exist, 1 in 2 samples" in error
+        assert "sample 1: data/train/cat/7.png does not exist" in error
+    assert not list(folder.glob("out/*.pth"))
+    if split == "train":
+        assert main(["train", "my.py", "--cfg-options", "train_dataloader.skip_bad_samples=1"]) == 0
+
+
+def test_paths_that_are_not_of_files_are_left_to_the_pipeline(folder: Path) -> None:
+    (folder / "remote_images.py").write_text(
+        "import torch\nfrom trainwright.engine import TRANSFORMS\n\n\n"
+        "@TRANSFORMS.register_module()\ndef load_from_store():\n"
+        "    return lambda sample: {**sample, 'img': torch.zeros(3, 8, 8, dtype=torch.uint8)}\n"
+    )
+    (folder / "data/list.txt").write_text("s3://bucket/0.png 0\ns3://bucket/1.png 0\n")
+    text = f"custom_imports = dict(imports=['remote_images'])\n{CONFIG}".replace(
+        '"LoadImageFromFile"', '"load_from_store"'
+    )
+    listed = {"train_dataloader.dataset.ann_file": "list.txt"}
+    assert found_in(text, **listed) == []
 
 
 def test_an_error_in_a_users_component(folder: Path) -> None:

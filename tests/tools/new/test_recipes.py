@@ -1,7 +1,7 @@
 """``trainwright new``: the recipes learn, as written, on a few hundred small images that other code has drawn."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,39 +14,36 @@ SIZE = 96
 CLASSES = ("disk", "square")
 
 
-def scene(rng: np.random.Generator) -> tuple[Image.Image, Image.Image, list[tuple[int, np.ndarray]]]:
-    """Return an image of one or two figures on noise, its mask, and the class and box of each figure."""
-    image = Image.fromarray(rng.integers(20, 110, (SIZE, SIZE, 3), np.uint8))
-    mask = Image.new("L", (SIZE, SIZE))
-    figures = []
-    for left in rng.permutation([4, 50])[: rng.integers(1, 3)]:
-        side = int(rng.integers(22, 40))
-        corner = np.array([left, rng.integers(4, SIZE - side - 4)])
-        kind, box = int(rng.integers(2)), np.concatenate([corner, corner + side])
-        for canvas, fill in ((image, tuple(rng.integers(140, 256, 3).tolist())), (mask, 255)):
-            drawn = ImageDraw.Draw(canvas)
-            (drawn.rectangle if kind else drawn.ellipse)(box.tolist(), fill=fill)
-        figures.append((kind, box))
-    return image, mask, figures
+def scenes(root: Path, rng: np.random.Generator) -> Iterator[tuple[int, Image.Image, list[tuple[int, np.ndarray]]]]:
+    """Save images of one or two figures on noise; yield the number, the mask, and the class and box of each figure."""
+    (root / "images").mkdir(parents=True)
+    for index in range(200):
+        image = Image.fromarray(rng.integers(20, 110, (SIZE, SIZE, 3), np.uint8))
+        mask = Image.new("L", (SIZE, SIZE))
+        figures = []
+        for left in rng.permutation([4, 50])[: rng.integers(1, 3)]:
+            side = int(rng.integers(22, 40))
+            corner = np.array([left, rng.integers(4, SIZE - side - 4)])
+            kind, box = int(rng.integers(2)), np.concatenate([corner, corner + side])
+            for canvas, fill in ((image, tuple(rng.integers(140, 256, 3).tolist())), (mask, 255)):
+                drawn = ImageDraw.Draw(canvas)
+                (drawn.rectangle if kind else drawn.ellipse)(box.tolist(), fill=fill)
+            figures.append((kind, box))
+        image.save(root / f"images/{index}.png")
+        yield index, mask, figures
 
 
 def yolo_boxes(root: Path, rng: np.random.Generator) -> None:
-    for folder in ("images", "labels"):
-        (root / folder).mkdir(parents=True)
-    for index in range(200):
-        image, _, figures = scene(rng)
-        image.save(root / f"images/{index}.png")
+    (root / "labels").mkdir(parents=True)
+    for index, _, figures in scenes(root, rng):
         values = [(kind, *((box[:2] + box[2:]) / 2 / SIZE), *((box[2:] - box[:2]) / SIZE)) for kind, box in figures]
         (root / f"labels/{index}.txt").write_text("".join(f"{' '.join(map(str, one))}\n" for one in values))
     (root / "data.yaml").write_text("train: images\nnames: [disk, square]\n")
 
 
 def masks(root: Path, rng: np.random.Generator) -> None:
-    for folder in ("images", "masks"):
-        (root / folder).mkdir(parents=True)
-    for index in range(200):
-        image, mask, _ = scene(rng)
-        image.save(root / f"images/{index}.png")
+    (root / "masks").mkdir(parents=True)
+    for index, mask, _ in scenes(root, rng):
         mask.save(root / f"masks/{index}.png")
 
 

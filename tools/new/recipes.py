@@ -1,133 +1,17 @@
-"""The configs that ``trainwright new`` writes: one recipe per task, for a few hundred images and few minutes."""
+"""One recipe per task, for a few hundred images and few minutes."""
 
-import json
 import math
-from collections.abc import Mapping
-from string import Template
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from trainwright.tools.new_data import Found
-from trainwright.tools.new_images import ImageSummary
-from trainwright.tools.new_weights import Weights
+from trainwright.tools.new.data import Found
+from trainwright.tools.new.images import ImageSummary
+from trainwright.tools.new.python_text import Name, python_text
+from trainwright.tools.new.weights import Weights
 
 _IMAGENET = ("[123.675, 116.28, 103.53]", "[58.395, 57.12, 57.375]")
-
-_FRAME = Template("""\
-# $title
-# Written by `trainwright new`; change it as you like. Relative paths start from the folder in which trainwright runs.
-#     trainwright check --data $file
-#     trainwright train $file
-#     trainwright predict $file work_dirs/$stem/epoch_$epochs.pth PICTURES
-_base_ = ["trainwright::_base_/default_runtime.py"]  # logs and checkpoints, and a test of the best one at the end
-
-$classes
-# $purpose
-$model
-train_pipeline = [
-$train_pipeline
-]
-test_pipeline = [
-$test_pipeline
-]
-train_dataloader = dict(
-    batch_size=$batch_size,  # less if memory is short
-    num_workers=$num_workers,  # processes that load data; about as many as there are CPU cores
-    persistent_workers=$persistent,
-    dataset=$train_dataset,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    collate_fn=dict(type="pseudo_collate"),
-)
-val_dataloader = dict(
-    batch_size=$val_batch_size,
-    num_workers=$num_workers,
-    persistent_workers=$persistent,
-    dataset=$val_dataset,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    collate_fn=dict(type="pseudo_collate"),
-)
-$test_dataloader
-val_evaluator = $evaluator
-test_evaluator = val_evaluator
-
-max_epochs = $epochs  # more if the scores still rise at the end
-train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=$interval)
-val_cfg = dict()
-test_cfg = dict()
-$optimization
-default_hooks = dict(checkpoint=dict(interval=$interval, save_best="$metric"))
-""")
-
-_FROM_SCRATCH = """\
-optim_wrapper = dict(optimizer=dict(type="AdamW", lr=1e-3, weight_decay=1e-2), clip_grad=dict(max_norm=10))
-param_scheduler = dict(type="OneCycleLR", eta_max=$rate, total_steps=max_epochs, convert_to_iter_based=True)"""
-_FINE_TUNING = """\
-optim_wrapper = dict(
-    optimizer=dict(type="AdamW", lr=$rate, weight_decay=1e-2),
-    # Layers of the new task learn ten times as fast as the pretrained ones.
-    paramwise_cfg=dict(custom_keys={$layers}, needs_pretrained=True),
-    clip_grad=dict(max_norm=10),
-)
-param_scheduler = dict(type="CosineAnnealingLR", by_epoch=True, eta_min=0, convert_to_iter_based=True)"""
-
-
-def write_config(task: str, found: Found, images: ImageSummary, weights: Weights | None, file: str) -> str:
-    """Return the text of a config.
-
-    Args:
-        task: the task.
-        found: the data, with arguments for the datasets of the splits ``train`` and ``val``, and perhaps ``test``.
-        images: sizes and colors.
-        weights: weights to fine-tune; None to train from scratch.
-        file: path of the config, for its comments.
-    """
-    number = len(found.splits["train"])
-    parts = {
-        "classification": _classification, "multilabel": _classification, "detection": _detection,
-        "instance_segmentation": _detection, "pose": _pose, "segmentation": _segmentation, "video": _video,
-    }[task](task, found, images, weights)  # fmt: skip
-    stem = file.rpartition("/")[2].removesuffix(".py")
-    epochs = min(max(math.ceil(parts.pop("passes") / max(number, 1)), 10), 200)
-    interval = max(1, epochs // 10)
-    epochs = math.ceil(epochs / interval) * interval
-    metainfo = {"classes": _Name("classes"), **found.metainfo}
-    if task == "pose":
-        metainfo["keypoints"] = _Name("keypoints")
-    shared = {**found.dataset, "metainfo": metainfo}
-    datasets = {
-        split: _text({**shared, **found.split_args[split], "pipeline": _Name(f"{name}_pipeline"), **mode}, 1)
-        for split, name, mode in (
-            ("train", "train", {}), ("val", "test", {"test_mode": True}),
-            ("test", "test", {"test_mode": True}),
-        )
-        if split in found.split_args
-    }  # fmt: skip
-    test = "test_dataloader = val_dataloader"
-    if "test" in datasets:
-        test = f"test_dataloader = dict(\n    batch_size={parts['val_batch_size']},\n    dataset={datasets['test']},\n"
-        test += (
-            '    sampler=dict(type="DefaultSampler", shuffle=False),\n    collate_fn=dict(type="pseudo_collate"),\n)'
-        )
-    workers = 2 if number > 100 else 0
-    classes = f"classes = {_text(found.classes, 0)}"
-    if task == "pose":
-        classes += f"\nkeypoints = {_text(found.keypoints, 0)}"
-        classes += f"\nflip_indices = {_text(found.flip_indices, 0)}  # the keypoint in a mirrored image"
-    purpose = (
-        f"Fine-tuning of pretrained weights{', which are downloaded' if weights and weights.downloads else ''}."
-        if weights
-        else "Training from scratch, since there are no pretrained weights at hand (trainwright new --weights)."
-    )
-    optimization = Template(_FINE_TUNING if weights else _FROM_SCRATCH).substitute(
-        rate=parts.pop("rate"), layers=", ".join(f'"{name}": dict(lr_mult=10)' for name in parts.pop("new_layers"))
-    )
-    return _FRAME.substitute(
-        title=f"{task.replace('_', ' ').capitalize()}: {len(found.classes)} classes, {number} training samples.",
-        file=file, stem=stem, classes=classes, purpose=purpose,
-        num_workers=workers, persistent=workers > 0, train_dataset=datasets["train"], val_dataset=datasets["val"],
-        test_dataloader=test, epochs=epochs, interval=interval, optimization=optimization, **parts,
-    )  # fmt: skip
 
 
 def _classification(task: str, found: Found, images: ImageSummary, weights: Weights | None) -> dict[str, Any]:
@@ -139,7 +23,7 @@ def _classification(task: str, found: Found, images: ImageSummary, weights: Weig
         head = '\n    head=dict(type="MultiLabelClsHead"),' if multilabel else ""
         model = f'''model = dict(
     type="ImageClassifier",
-    backbone=dict(type="TorchvisionModel", name="{weights.name}", weights={_text(weights.weights)}),
+    backbone=dict(type="TorchvisionModel", name="{weights.name}", weights={python_text(weights.weights)}),
     num_classes={number},{head}
 )'''
     else:
@@ -176,16 +60,9 @@ def _detection(task: str, found: Found, images: ImageSummary, weights: Weights |
     with_mask = ", with_mask=True" if masks else ""
     number = len(found.classes)
     if weights:
-        model = f'''model = dict(
-    type="TorchvisionDetector",
-    network=dict(
-        type="TorchvisionDetectionModel",
-        name="{weights.name}",
-        num_classes={number},
-        weights={_text(weights.weights)},
-        min_size={min(max(images.short_side, 320), 800)},  # images are resized to this shorter side
-    ),
-)'''
+        side = min(max(images.short_side, 320), 800)
+        size = f"\n        min_size={side},  # images are resized to this shorter side"
+        model = _pretrained("TorchvisionDetector", "TorchvisionDetectionModel", number, weights, size)
     else:
         model = _small_detector(masks, number, found, images)
     load = f'{_load(images, False)}\n    dict(type="LoadAnnotations"{with_mask}),'
@@ -240,7 +117,7 @@ def _small_detector(masks: bool, number: int, found: Found, images: ImageSummary
                 type="TorchvisionFeatures",
                 name="mobilenet_v2",
                 width_mult=0.5,
-                layers={_text(levels)},
+                layers={python_text(levels)},
             ),
             out_channels=64,
         ),
@@ -262,7 +139,7 @@ def _pose(task: str, found: Found, images: ImageSummary, weights: Weights | None
     sigma = 2 if weights else 1
     if weights:
         channels = 512 if weights.name == "resnet18" else 2048
-        backbone = f'name="{weights.name}", layers="layer4", weights={_text(weights.weights)}'
+        backbone = f'name="{weights.name}", layers="layer4", weights={python_text(weights.weights)}'
         deconv = ""
     else:
         channels, backbone = 128, 'name="resnet18", layers="layer2"'
@@ -286,7 +163,7 @@ model = dict(
     flip_indices=flip_indices,
 )
 data_preprocessor = dict(type="PoseDataPreprocessor", mean={mean}, std={std})"""
-    found.metainfo["flip_indices"] = _Name("flip_indices")
+    found.metainfo["flip_indices"] = Name("flip_indices")
     return {
         "model": model,
         "train_pipeline": f'''{_load(images, False)}
@@ -309,15 +186,7 @@ def _segmentation(task: str, found: Found, images: ImageSummary, weights: Weight
     mean, std = _statistics(images, weights)
     number = len(found.classes)
     if weights:
-        model = f'''model = dict(
-    type="SemanticSegmentor",
-    network=dict(
-        type="TorchvisionSegmentationModel",
-        name="{weights.name}",
-        num_classes={number},
-        weights={_text(weights.weights)},
-    ),
-)'''
+        model = _pretrained("SemanticSegmentor", "TorchvisionSegmentationModel", number, weights)
     else:
         channels = ", in_channels=1" if gray else ""
         model = f"""model = dict(
@@ -355,7 +224,7 @@ def _video(task: str, found: Found, images: ImageSummary, weights: Weights | Non
     number = len(found.classes)
     if weights:
         mean, std = "[110.201, 100.640, 95.995]", "[58.148, 56.470, 55.332]"
-        name = f'type="TorchvisionVideoModel", name="{weights.name}", weights={_text(weights.weights)}'
+        name = f'type="TorchvisionVideoModel", name="{weights.name}", weights={python_text(weights.weights)}'
         resize, crop, length = (128, 171), 112, 16
     else:
         mean, std = "[114, 114, 114]", "[57, 57, 57]"
@@ -386,12 +255,24 @@ inferencer_type = "ActionRecogInferencer"'''
     }  # fmt: skip
 
 
+def _pretrained(kind: str, network: str, number: int, weights: Weights, extra: str = "") -> str:
+    return f'''model = dict(
+    type="{kind}",
+    network=dict(
+        type="{network}",
+        name="{weights.name}",
+        num_classes={number},
+        weights={python_text(weights.weights)},{extra}
+    ),
+)'''
+
+
 def _statistics(images: ImageSummary, weights: Weights | None, gray: bool = True) -> tuple[str, str]:
     """Return mean and standard deviation of the channels, as text: of ImageNet for pretrained weights."""
     if weights or not images.mean:
         return _IMAGENET
     repeat = 3 if images.gray and not gray else 1
-    return _text(images.mean * repeat), _text(images.std * repeat)
+    return python_text(images.mean * repeat), python_text(images.std * repeat)
 
 
 def _load(images: ImageSummary, gray: bool) -> str:
@@ -405,37 +286,7 @@ def _load(images: ImageSummary, gray: bool) -> str:
     return f"    dict({arguments}),"
 
 
-class _Name(str):
-    """A variable of the config."""
-
-
-def _text(value: Any, depth: int = 0) -> str:
-    """Return the Python text of a value; dicts and long lists with one item per line, indented by ``depth``."""
-    if isinstance(value, _Name):
-        return str(value)
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("{{", "{\\x7b")
-    if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
-            return "{" + ", ".join(f"{_text(key)}: {_text(item)}" for key, item in value.items()) + "}"
-        items = [f"{key}={_text(item, depth + 1)}" for key, item in value.items()]
-        flat = f"dict({', '.join(items)})"
-        if len(flat) < 70 and "\n" not in flat:
-            return flat
-        inner = "".join(f"{'    ' * (depth + 1)}{item},\n" for item in items)
-        return f"dict(\n{inner}{'    ' * depth})"
-    if isinstance(value, list | tuple):
-        texts = [_text(item) for item in value]
-        opening, closing = "[]" if isinstance(value, list) else "()"
-        flat = f"{opening}{', '.join(texts)}{',' if isinstance(value, tuple) and len(texts) == 1 else ''}{closing}"
-        if len(flat) <= 90:
-            return flat
-        lines, line = [], "    " * (depth + 1)
-        for text in texts:
-            if len(line) + len(text) > 105:
-                lines.append(line.rstrip())
-                line = "    " * (depth + 1)
-            line += f"{text}, "
-        lines.append(line.rstrip())
-        return opening + "\n" + "\n".join(lines) + f"\n{'    ' * depth}{closing}"
-    return repr(value)
+RECIPES: dict[str, Callable[[str, Found, ImageSummary, Weights | None], dict[str, Any]]] = {
+    "classification": _classification, "multilabel": _classification, "detection": _detection,
+    "instance_segmentation": _detection, "pose": _pose, "segmentation": _segmentation, "video": _video,
+}  # fmt: skip

@@ -15,7 +15,7 @@ from trainwright.engine.checking import check
 from trainwright.engine.config.config import Config
 from trainwright.engine.run.runner import Runner
 from trainwright.tools.cli import main
-from trainwright.tools.new_data import Sample, make_split
+from trainwright.tools.new.data import Sample, make_split
 
 BOXES = {"circle": (4, 4, 16, 14), "square": (20, 6, 34, 18)}
 SIZE = (40, 24)
@@ -316,7 +316,7 @@ def test_fine_tuning_without_weights_is_refused(name: str, capsys: pytest.Captur
 def test_the_config_in_the_docs_works(tmp_path: Path) -> None:
     yolo(tmp_path / "photos")
     assert main(["new", "photos", "-o", "my.py", "--weights", "none"]) == 0
-    page = (Path(__file__).parents[2] / "docs/your-data.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/your-data.md").read_text()
     (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     Path("my.py").write_text(block)
     assert check(Config.fromfile("my.py")) == []

@@ -14,8 +14,10 @@ import torch
 from PIL import Image, ImageOps
 
 from trainwright.engine import DamagedFileError, DataError
-from trainwright.engine import images as module
-from trainwright.engine.images import ImageReader, read_indices
+from trainwright.engine.images import reader as module
+from trainwright.engine.images.decoders import jpeg_decoder
+from trainwright.engine.images.files import read_indices
+from trainwright.engine.images.reader import ImageReader
 
 HEIGHT, WIDTH = 22, 30
 ROWS, COLUMNS = np.mgrid[:HEIGHT, :WIDTH]
@@ -150,7 +152,7 @@ def test_decoders_give_equal_pixels_and_orientation(tmp_path: Path, backend: Any
     if backend == "cv2":
         pytest.importorskip("cv2")
     else:
-        assert (module._jpeg_decoder(backend) is None) == (backend == "pillow")
+        assert (jpeg_decoder(backend) is None) == (backend == "pillow")
     smooth = Image.fromarray(RGB).resize((157, 91))
     for quality, subsampling, progressive in ((30, 0, False), (75, 2, False), (90, 1, True), (95, 2, True)):
         path = tmp_path / "a.jpg"

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainwright.engine.errors import ConfigError, DataError, did_you_mean
-from trainwright.tools.new_data import TASKS, Found, count_labels, make_split
-from trainwright.tools.new_formats import describe, find_formats
-from trainwright.tools.new_images import ImageSummary, find_damaged_videos, summarize_images
-from trainwright.tools.new_recipes import write_config
-from trainwright.tools.new_weights import CANDIDATES, Weights, choose_weights
+from trainwright.tools.new.config import write_config
+from trainwright.tools.new.data import TASKS, Found, count_labels, make_split
+from trainwright.tools.new.formats.finding import describe, find_formats
+from trainwright.tools.new.images import ImageSummary, find_damaged_videos, summarize_images
+from trainwright.tools.new.weights import CANDIDATES, Weights, choose_weights
 
 _SHOWN = 10
 

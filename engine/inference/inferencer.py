@@ -516,8 +516,10 @@ def _shape_of_inputs(dataset: Mapping[str, Any] | None) -> tuple[int, ...]:
 
 def _picture_names(inputs: Sequence[Any]) -> list[str]:
     """Return a unique name for each picture: the name of its file, or its number."""
-    names: dict[str, None] = {}
+    names: list[str] = []
+    taken: set[str] = set()
     for index, source in enumerate(inputs):
         name = Path(source).stem if isinstance(source, str | os.PathLike) else f"{index:08d}"
-        names[name if name not in names else f"{name}_{index:08d}"] = None
-    return list(names)
+        names.append(name if name not in taken else f"{name}_{index:08d}")
+        taken.add(names[-1])
+    return names

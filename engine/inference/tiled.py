@@ -135,7 +135,8 @@ def merge_instances(
         image_size: (height, width) of the image.
         merge_iou_thr: minimum agreement of instances that are merged.
     """
-    whole = [each[~is_redundant] for each, is_redundant in zip(instances, _redundant(instances, tiles, image_size))]
+    redundant = _redundant(instances, tiles, image_size)
+    whole: list[InstanceData] = [each[~is_redundant] for each, is_redundant in zip(instances, redundant)]
     owners = torch.tensor([number for number, each in enumerate(whole) for _ in range(len(each))])
     everything = InstanceData.cat(whole)
     if not len(everything):

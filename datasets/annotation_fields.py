@@ -76,7 +76,7 @@ def is_whole(value: Any) -> bool:
 
 
 def is_absent(mask: Any) -> bool:
-    """Return whether the value of ``segmentation`` says that there is no mask."""
+    """Return whether the value of ``segmentation`` means that there is no mask."""
     return mask is None or (isinstance(mask, (*_LISTS, Mapping)) and len(mask) == 0)
 
 

@@ -33,6 +33,10 @@ class _Wrapper:
         """Renumber the classes of the wrapped datasets; see :meth:`BaseDataset.remap_classes`."""
         self._remap("classes", classes)
 
+    def remap_seg_classes(self, classes: Sequence[str]) -> None:
+        """Renumber the classes of pixels of wrapped datasets that support it."""
+        self._remap("seg_classes", classes)
+
     def remap_keypoints(self, keypoints: Sequence[str]) -> None:
         """Reorder the keypoints of the wrapped datasets; see :meth:`BaseCocoStyleDataset.remap_keypoints`."""
         self._remap("keypoints", keypoints)
@@ -94,7 +98,7 @@ class ConcatDataset(_Wrapper, TorchConcatDataset[Any]):
         self.ignore_keys = [ignore_keys] if isinstance(ignore_keys, str) else list(ignore_keys or ())
         self._metainfo = self.datasets[0].metainfo
         for number, dataset in enumerate(self.datasets[1:], 1):
-            for key in ("classes", "keypoints") if not lazy_init else ():
+            for key in ("classes", "seg_classes", "keypoints") if not lazy_init else ():
                 if key not in self.ignore_keys and names_of(self._metainfo, key):
                     adopt_numbers(dataset, key, self._metainfo[key], f"datasets.{number}", "datasets.0")
             self._check_metainfo(number, dataset.metainfo)

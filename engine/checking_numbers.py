@@ -5,11 +5,11 @@ from contextlib import suppress
 from typing import Any
 
 from trainwright.engine.building import origin_of, resolve
-from trainwright.engine.data.names import difference, names_of
+from trainwright.engine.data.names import difference, keypoint_problems, names_of, shortened
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.model_traits import are_enough
 from trainwright.engine.parts import MODES
 from trainwright.engine.registry import DATASETS
-from trainwright.engine.run.agreement import keypoint_problems
 
 _NOT_HEADS = ("data_preprocessor", "loss", "init_cfg", "memory")
 
@@ -35,8 +35,8 @@ def mismatched_numbers(cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
         return
     loader, classes = next(iter(stated.items()))
     path, owner, number = heads[0]
-    if number < len(classes) and (number, len(classes)) != (1, 2):  # one output can tell two classes apart
-        message = f"{number}, but {loader}.dataset has {len(classes)} classes: {', '.join(classes[:10])}"
+    if not are_enough(number, len(classes)):
+        message = f"{number}, but {loader}.dataset has {len(classes)} classes: {shortened(classes)}"
         hint = f"set it to {len(classes)}, or correct metainfo['classes']"
         yield ConfigError(path, message, hint, origin_of(owner, "num_classes"))
 

@@ -15,15 +15,18 @@ class ModelTraits(Protocol):
         num_seg_classes: the same for semantic segmentation: ``metainfo["seg_classes"]``, or else ``classes``.
         num_keypoints: number of keypoints that the model predicts.
         flip_indices: for a flip test, the keypoint that each keypoint becomes in the mirror image.
-        classes_from_data: the classes of predictions are those of other data, as in k-NN classification, and not those
-            that the weights in a checkpoint were trained for.
     """
 
     num_classes: int | None
     num_seg_classes: int | None
     num_keypoints: int | None
     flip_indices: Sequence[int] | None
-    classes_from_data: bool
+
+    def labeled_dataset(self) -> Any:
+        """Return the dataset whose labels the model predicts, as in k-NN classification.
+
+        The classes of predictions are then those of this dataset, not those that the weights were trained for.
+        """
 
 
 DECLARED_NUMBERS = {
@@ -32,6 +35,17 @@ DECLARED_NUMBERS = {
     "num_keypoints": ("keypoints",),
 }
 """The attributes that declare a number, and the keys of ``metainfo`` whose first one must have this length."""
+
+
+def are_enough(number: int, num_classes: int) -> bool:
+    """Return whether a number of outputs distinguishes the classes; a single output distinguishes two."""
+    return number >= num_classes or (number, num_classes) == (1, 2)
+
+
+def labeled_dataset_of(model: Any) -> Any:
+    """Return the dataset whose labels a model predicts, or None if it predicts what its weights were trained for."""
+    method = getattr(model, "labeled_dataset", None)
+    return None if method is None else method()
 
 
 def declared_number(module: Any, attribute: str) -> int | None:

@@ -1,4 +1,4 @@
-"""Transforms that combine several images to one, for :class:`~trainwright.datasets.MultiImageMixDataset`."""
+"""Transforms that combine several images into one, for :class:`~trainwright.datasets.MultiImageMixDataset`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

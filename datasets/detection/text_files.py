@@ -22,7 +22,7 @@ class YOLODataset(CocoDataset):
         labels/train/2.txt            class x1 y1 x2 y2 x3 y3 …: a polygon
 
     All coordinates are fractions of the width and height of the image. The label file of an image has the same path,
-    with ``labels`` instead of ``images``, or lies beside the image. Images with an empty label file or without one are
+    with ``labels`` instead of ``images``, or is next to the image. Images with an empty label file or without one are
     background images.
 
     Args:
@@ -59,7 +59,7 @@ class LabelMeDataset(CocoDataset):
 
     Rectangles, polygons, circles and masks are instances with a box and a mask. Points and lines, which have no area,
     are left out, and their number is logged. The image of a file is the one that its ``imagePath`` names, relative to
-    the file, or else one with the same name beside it.
+    the file, or else one with the same name next to it.
 
     Args:
         data_root: folder of the JSON files; subfolders are included.

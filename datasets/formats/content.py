@@ -58,7 +58,7 @@ class Content:
 
 
 def find_files(folder: str | os.PathLike[str], suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[str]:
-    """Return the sorted paths of the files in a folder and its subfolders, by default of images; no hidden ones."""
+    """Return the sorted paths of the files in a folder and its subfolders, by default of images, except hidden ones."""
     found = []
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -130,7 +130,7 @@ def _without_image(file: str, content: Content, problem: str) -> dict[str, Any]:
 
 
 def _image_of(file: str, stated: Any) -> Path | None:
-    """Return the image of a JSON file: the one that it names, or else one beside it with the same name."""
+    """Return the image of a JSON file: the one that it names, or else one next to it with the same name."""
     name = str(stated or "").replace("\\", "/")
     beside = Path(file)
     candidates = [beside.parent / name, beside.with_name(Path(name).name)] if name else []

@@ -203,7 +203,7 @@ def _flip_indices(file: str, keys: Mapping[str, Any], number: int) -> tuple[int,
 
 def _images_of(place: str, folders: Sequence[Path], name: str) -> list[str]:
     """Return the image files of an entry of a split: a folder, or a text file with one path per line."""
-    # Some exports start paths with ../ although the folders lie beside the data.yaml.
+    # Some exports start paths with ../ although the folders are next to the data.yaml.
     variants = [place, *([place.removeprefix("../")] if place.startswith("../") else [])]
     tried = [Path(os.path.normpath(folder / variant)) for variant in variants for folder in folders]
     found = next((path for path in tried if path.exists()), None)

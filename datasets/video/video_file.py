@@ -152,7 +152,7 @@ class VideoFile:
             raise
         except Exception as error:
             reason = getattr(error, "strerror", None) or error
-            if log := getattr(error, "log", None):  # FFmpeg's last words, if it had any
+            if log := getattr(error, "log", None):  # the last message of FFmpeg, if any
                 reason = f"{reason} ({log[2]})"
             raise DamagedFileError(self.path, reason) from error
 

@@ -1,4 +1,4 @@
-"""Comparing the names in ``metainfo``, such as classes, of datasets and checkpoints, and adopting the same numbers."""
+"""Names in ``metainfo``, such as classes: comparing those of datasets and checkpoints, adopting the same numbers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -64,6 +64,35 @@ def difference(names: Sequence[str], reference: Sequence[str]) -> str:
     if only_there:
         parts.append(f"only the latter has {_listed(list(map(repr, only_there)))}")
     return "; ".join(parts)
+
+
+def keypoint_problems(metainfo: Mapping[str, Any]) -> list[str]:
+    """Return the contradictions between the keypoints of a dataset and what its ``metainfo`` says about them."""
+    number = len(names_of(metainfo, "keypoints"))
+    flips, links, sigmas = (metainfo.get(key) for key in ("flip_indices", "skeleton_links", "sigmas"))
+    problems = []
+    if number and flips is not None and not _is_mirror(flips, number):
+        problems.append(
+            f"metainfo['flip_indices'] must contain the index of each of the {number} keypoints once, and swap pairs, "
+            f"not {list(flips)}"
+        )
+    if number and sigmas is not None and len(sigmas) != number:
+        problems.append(f"metainfo['sigmas'] has {len(sigmas)} values for {number} keypoints: list one per keypoint")
+    links = list(links or ())
+    if number and any(not 0 <= end < number for link in links for end in link):
+        problems.append(f"metainfo['skeleton_links'] must contain indices from 0 to {number - 1}, not {links}")
+    return problems
+
+
+def shortened(names: Sequence[str]) -> str:
+    """Return the first few names, for a message in which the others do not matter."""
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+
+
+def _is_mirror(indices: Sequence[int], number: int) -> bool:
+    return sorted(indices) == list(range(number)) and all(
+        indices[other] == index for index, other in enumerate(indices)
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -35,6 +35,9 @@ class DatasetTraits(Protocol):
     def remap_classes(self, classes: Sequence[str]) -> None:
         """Renumber the classes: ``classes`` has all names in ``metainfo["classes"]`` in another order, or more."""
 
+    def remap_seg_classes(self, classes: Sequence[str]) -> None:
+        """Renumber the classes of pixels, for a dataset that lists them separately, in ``metainfo["seg_classes"]``."""
+
     def remap_keypoints(self, keypoints: Sequence[str]) -> None:
         """Reorder the keypoints: ``keypoints`` has the names in ``metainfo["keypoints"]`` in another order."""
 

@@ -1,17 +1,14 @@
-"""Decoders of JPEG files, and of images whose depth Pillow would reduce."""
+"""Decoders other than Pillow: of JPEG files, and of images whose depth Pillow would reduce."""
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from trainwright.engine.errors import MissingExtraError
 from trainwright.engine.images.pixels import Array, Pixels
-
-if TYPE_CHECKING:
-    from PIL import Image as PILImage
 
 
 class _JpegHeader(NamedTuple):
@@ -100,8 +97,3 @@ def import_cv2() -> Any:
     except ModuleNotFoundError as error:
         raise MissingExtraError("opencv-python-headless", "cv2", "the backend 'cv2'") from error
     return cv2
-
-
-def is_reduced(picture: "PILImage.Image") -> bool:
-    """Whether a file has more than 8 bits per channel, of which Pillow reads only 8."""
-    return not picture.mode.startswith(("I", "F")) and ";16" in str(getattr(picture, "tile", ""))

@@ -7,6 +7,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 
 from trainwright.engine.errors import DamagedFileError, DataError, MissingExtraError, MissingFileError
+from trainwright.engine.images.depth import largest_value, undo_scaling
 from trainwright.engine.images.pixels import Array
 
 T = TypeVar("T")
@@ -26,7 +27,8 @@ def read_indices(path: str | os.PathLike[str]) -> Array:
 
     def decode(file: BinaryIO) -> Array:
         with Image.open(file) as picture:
-            return np.array(picture)
+            largest = largest_value(picture)
+            return undo_scaling(np.array(picture), picture, largest)
 
     return decode_file(path, decode)
 

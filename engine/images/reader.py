@@ -15,10 +15,10 @@ from trainwright.engine.images.decoders import (
     decode_cv2,
     decode_deep_png,
     import_cv2,
-    is_reduced,
     jpeg_decoder,
     jpeg_header,
 )
+from trainwright.engine.images.depth import is_reduced, largest_value, undo_scaling
 from trainwright.engine.images.files import decode_file
 from trainwright.engine.images.orientation import make_upright, read_orientation
 from trainwright.engine.images.pixels import (
@@ -122,7 +122,9 @@ class ImageReader:
 
         Args:
             source: a PIL image; an RGB or gray array of shape (H, W) or (H, W, C); or a tensor of shape (H, W) or
-                (C, H, W). Floating-point numbers from 0 to 255 are kept as such; ``value_range`` converts others.
+                (C, H, W). Floating-point numbers from 0 to 255 are kept as such; ``value_range`` converts others. A
+                PIL image in color keeps more than 8 bits per channel only before it is loaded; a loaded one is
+                refused, or has 8 bits if it was read from an open file.
 
         Raises:
             TypeError: ``source`` has another type.
@@ -132,14 +134,14 @@ class ImageReader:
         from PIL import Image
 
         if isinstance(source, Image.Image):
-            return self._finish(self._from_pillow(source, "the image"), "the image")
+            return self._finish(self._from_picture(source, "the image"), "the image")
         pixels = Pixels(to_array(source)).with_maximum()
         if pixels.maximum is None and self.color_type != "unchanged" and self.value_range is None:
             pixels = Pixels(to_8_bit_range(pixels.values))
         return self._finish(pixels, "the image")
 
     def picture(self, source: Any) -> Array:
-        """Return an image as uint8 RGB of shape (H, W, 3) to look at: values of another type are stretch to 0 to 255.
+        """Return an image as uint8 RGB of shape (H, W, 3) to look at: values of another type are stretched to 0 to 255.
 
         Args:
             source: path of an image file, or an image as in :meth:`convert`.
@@ -171,7 +173,7 @@ class ImageReader:
         def header(file: BinaryIO) -> tuple[int, int]:
             with Image.open(file) as picture:
                 width, height = picture.size
-                if picture.format == "TIFF":  # Pillow turns these by itself, in some releases already here
+                if picture.format == "TIFF":  # Pillow turns these automatically, in some releases already at this point
                     tags: Any = picture
                     width, height = tags.tag_v2[256], tags.tag_v2[257]
                 is_turned = self.apply_exif and read_orientation(picture) >= 5
@@ -199,8 +201,7 @@ class ImageReader:
             file.seek(0)
             try:
                 with Image.open(file) as picture:
-                    deep = self._decode_deep(picture, file, os.fspath(path))
-                    return deep or self._from_pillow(picture, os.fspath(path))
+                    return self._from_picture(picture, os.fspath(path))
             except UnidentifiedImageError:
                 if self.imdecode_backend != "cv2":
                     raise
@@ -210,7 +211,7 @@ class ImageReader:
         return decode_file(path, decode)
 
     def _decode_jpeg(self, file: BinaryIO) -> Pixels | None:
-        """Return the pixels of a usual JPEG file, or None for the file to be read, or refused, by Pillow."""
+        """Return the pixels of an ordinary JPEG file, or None if Pillow is to read or refuse it."""
         from PIL import Image
 
         decode = jpeg_decoder(self.imdecode_backend)
@@ -228,25 +229,41 @@ class ImageReader:
         values = decode(data, header.channels == 1 and self.color_type != "color")
         return None if values is None else Pixels(make_upright(values, orientation))
 
-    def _decode_deep(self, picture: "PILImage.Image", file: BinaryIO, name: str) -> Pixels | None:
-        """Return the pixels of an image whose depth Pillow would reduce to 8 bits, if the depth is needed."""
-        if not self._keeps_depth or picture.mode in ("1", "P") or not is_reduced(picture):
-            return None
-        if self.imdecode_backend != "cv2" and picture.format != "PNG":
+    def _from_picture(self, picture: "PILImage.Image", name: str) -> Pixels:
+        """Return the pixels of a PIL image, in their full depth if it is needed."""
+        needs_depth = self._keeps_depth and is_reduced(picture)
+        return self._decode_deep(picture, name) if needs_depth else self._from_pillow(picture, name)
+
+    def _decode_deep(self, picture: "PILImage.Image", name: str) -> Pixels:
+        """Return the pixels of an image whose depth Pillow would reduce, or has reduced, to 8 bits."""
+        from PIL import Image
+
+        file: Any = getattr(picture, "fp", None)
+        if file is None or picture.tell():
             raise DataError(
-                f"{name} has more than 8 bits per channel, but Pillow reads only 8 bits of a {picture.format} file in "
-                "color: set imdecode_backend='cv2' in LoadImageFromFile"
+                f"{name} had more than 8 bits per channel in its {picture.format} file, of which Pillow has read only "
+                "8: pass the path of the file, or an array"
             )
+        if picture.format == "SGI" or (self.imdecode_backend != "cv2" and picture.format != "PNG"):
+            hint = "" if picture.format == "SGI" else "set imdecode_backend='cv2' in LoadImageFromFile, or "
+            raise DataError(
+                f"{name} has more than 8 bits per channel, but Pillow reads only 8 bits of this kind of "
+                f"{picture.format} file: {hint}convert it to PNG"
+            )
+        position, largest = file.tell(), largest_value(picture)
         file.seek(0)
         data = file.read()
+        file.seek(position)
         pixels = decode_cv2(data) if self.imdecode_backend == "cv2" else decode_deep_png(data)
-        return pixels._replace(values=make_upright(pixels.values, read_orientation(picture) if self.apply_exif else 1))
+        with Image.open(io.BytesIO(data)) as copy:  # reading the EXIF data of a PNG file loads its pixels
+            values = make_upright(pixels.values, read_orientation(copy) if self.apply_exif else 1)
+        return Pixels(values, largest if values.dtype == np.uint16 else pixels.maximum)
 
     def _from_pillow(self, picture: "PILImage.Image", name: str) -> Pixels:
-        """Return the pixels of a PIL image."""
+        """Return the pixels of a PIL image as Pillow reads them."""
         if picture.format != "MPO" and getattr(picture, "is_animated", False):
             _log_once(name)
-        bits = 12 if "I;12" in str(getattr(picture, "tile", "")) else 16
+        largest = largest_value(picture) if self._keeps_depth or picture.mode.startswith("I") else 255
         stated = read_orientation(picture)
         picture.load()
         orientation = read_orientation(picture) if self.apply_exif else 1
@@ -254,11 +271,16 @@ class ImageReader:
             orientation = {6: 8, 8: 6}.get(stated, stated)  # Pillow has turned it: turn it back
         mode = picture.mode
         if mode.startswith("I;16") or (mode == "I" and picture.format in ("PNG", "PPM")):
-            pixels = Pixels(np.array(picture).astype(np.uint16), 2**bits - 1)
+            maximum = 65535 if largest == 255 or picture.format == "PPM" else largest
+            pixels = Pixels(np.array(picture).astype(np.uint16), maximum)
+            if picture.format == "JPEG2000":  # Pillow has scaled the values to 16 bits
+                pixels = pixels._replace(values=pixels.values >> (16 - maximum.bit_length()))
         elif mode in ("I", "F"):
             pixels = Pixels(np.array(picture), None)
         else:
             pixels = Pixels(np.array(picture.convert(self._target_mode(picture))))
+        if self.color_type == "unchanged" or self.value_range is not None:
+            pixels = pixels._replace(values=undo_scaling(pixels.values, picture, largest))
         return pixels._replace(values=make_upright(pixels.values, orientation))
 
     def _target_mode(self, picture: "PILImage.Image") -> str:

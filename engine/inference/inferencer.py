@@ -28,6 +28,7 @@ from trainwright.engine.images.reader import ImageReader
 from trainwright.engine.inference.images import ImagePipeline, list_images
 from trainwright.engine.inference.model_index import find_model_index, listed_models, names_of
 from trainwright.engine.inference.results import as_plain
+from trainwright.engine.model_traits import labeled_dataset_of
 from trainwright.engine.parts import COLLATE_FN, DATASET, VISUALIZER, setting
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import DATASETS, INFERENCERS, ROOT_SCOPE, TRANSFORMS, default_scope, untrusted
@@ -403,7 +404,12 @@ class Inferencer:
             print_log(f"the checkpoint does not match the model completely:\n{fit}", "current", logging.WARNING)
 
     def _dataset_meta(self, cfg: ConfigLike, checkpoint: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Return the meta information on the dataset from the checkpoint, or else from the test dataset's class."""
+        """Return the meta information on the dataset from the checkpoint, or else from the test dataset's class.
+
+        For a model that predicts the labels of a dataset, it is that of this dataset.
+        """
+        if labeled := getattr(labeled_dataset_of(self.model), "metainfo", None):
+            return dict(labeled)
         if checkpoint is not None and (saved := (checkpoint.get("meta") or {}).get("dataset_meta")):
             return dict(saved)
         dataset = _test_dataset(cfg)

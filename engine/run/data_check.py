@@ -4,7 +4,7 @@ import copy
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +14,9 @@ import torch
 from trainwright.engine.building import resolve
 from trainwright.engine.checkpoints.start import StartingPoint
 from trainwright.engine.config.config import Config
+from trainwright.engine.config.config_dict import ConfigDict
 from trainwright.engine.data.loader import iterate, start_at
-from trainwright.engine.data.names import names_of
+from trainwright.engine.data.names import names_of, shortened
 from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError, TrainwrightError
 from trainwright.engine.parts import MODES, setting
@@ -35,7 +36,6 @@ from trainwright.engine.run.model_setup import unwrap
 _BATCH_SIZE = 4
 _MASKS = 32
 _LABELS = 5000
-_SHOWN = 5
 
 
 @dataclass
@@ -72,18 +72,21 @@ def _prepared(cfg: Config, folder: str, device: str) -> Config:
     """Return a copy of a config that writes to a temporary folder, with small batches and without workers."""
     cfg = copy.deepcopy(cfg)
     cfg.work_dir, cfg.device, cfg.launcher, cfg.log_level = folder, device, "none", "WARNING"
-    cfg.resume = "auto"  # there is nothing to resume in the folder, but pretrained weights wait for it
+    cfg.resume = "auto"  # nothing to resume, but it defers the loading of pretrained weights
     for key in ("visualizer", "compile", "experiment_name"):
         cfg.pop(key, None)
     if "://" in str(cfg.get("load_from")):
         cfg.pop("load_from")
-    for loader, *_ in MODES.values():
-        if isinstance(cfg.get(loader), Mapping):
-            options: Any = cfg[loader]
+    model: Any = cfg.get("model")
+    memory = model.get("memory") if isinstance(model, Mapping) else None  # that of a k-NN classifier
+    for options in (*(cfg.get(loader) for loader, *_ in MODES.values()), memory):
+        if isinstance(options, ConfigDict):
             options.batch_size = min(options.get("batch_size", 1), _BATCH_SIZE)
             options.num_workers = 0
             for key in ("persistent_workers", "prefetch_factor", "timeout", "num_batch_per_epoch", "pin_memory"):
                 options.pop(key, None)
+    if isinstance(memory, ConfigDict):
+        memory.num_batch_per_epoch = 1
     return cfg
 
 
@@ -140,7 +143,7 @@ class _Trial:
         runner.optim_wrapper.initialize_count_status(runner.model, 0, runner.max_iters)
         runner.model.train()
         losses = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
-        return f"losses {_shortened(list(losses))}" if isinstance(losses, Mapping) else "no losses"
+        return f"losses {shortened(list(losses))}" if isinstance(losses, Mapping) else "no losses"
 
     @torch.no_grad()
     def _evaluation_step(self, loop: Any, batch: Any, mode: str) -> str:
@@ -149,7 +152,7 @@ class _Trial:
         loop.evaluator.process(data_samples=step(batch), data_batch=batch)
         silent = [metric for metric in loop.evaluator.metrics if not getattr(metric, "writes_files", False)]
         names = [name for metric in silent for name in metric.evaluate(_BATCH_SIZE)]
-        return f"metrics {_shortened(names)}"
+        return f"metrics {shortened(names)}"
 
     @contextmanager
     def _reported(self, place: str, explained: Callable[[Exception], Any] = lambda error: None) -> Iterator[None]:
@@ -174,16 +177,12 @@ def _described(error: Exception, place: str) -> str:
     return f"{place}: {type(error).__name__}: {error}{notes}\n    in {frame.name}, {frame.filename}:{frame.lineno}"
 
 
-def _shortened(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
-
-
 def _describe_data(dataloader: Any) -> str:
     dataset = getattr(dataloader, "dataset", None)
     kind = getattr(dataset, "_inner", dataset)
     size = len(dataset) if hasattr(dataset, "__len__") else "?"  # type: ignore[arg-type]  # checked by hasattr
     classes = names_of(metainfo_of(dataloader), "classes")
-    described = f", {len(classes)} classes ({_shortened(classes)})" if classes else ""
+    described = f", {len(classes)} classes ({shortened(classes)})" if classes else ""
     return f"{size} samples of {type(kind).__name__}{described}"
 
 

@@ -182,7 +182,7 @@ def number_of_classes(model: Any, meta: Mapping[str, Any], attribute: str) -> in
     """Return the number of classes that the model declares, or else that of the dataset."""
     names = next(filter(None, (names_of(meta, key) for key in DECLARED_NUMBERS[attribute])), ())
     declared = declared_number(model, attribute)
-    if declared is None or (declared == 1 and len(names) == 2):  # one output can tell two classes apart
+    if declared is None or (declared == 1 and len(names) == 2):  # a single output distinguishes two classes
         return len(names) or None
     return declared
 

@@ -108,7 +108,7 @@ def mask_problem(mask: Any, size: tuple[float, float]) -> str | None:
 def are_masks(masks: Sequence[Any], sizes: np.ndarray) -> np.ndarray:
     """Return which masks are certainly valid: bool of shape (N,).
 
-    For the others, :func:`mask_problem` tells what is wrong, if anything. This is much faster for many masks.
+    For the others, :func:`mask_problem` returns what is wrong, if anything. This is much faster for many masks.
 
     Args:
         masks: N masks.

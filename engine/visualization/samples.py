@@ -247,7 +247,7 @@ def _draw_masks(image: Array, masks: Any, colors: Sequence[Rgb], factor: int, wi
 
 
 def _shrunk(plane: Array) -> Array:
-    """Return a mask without the pixels that have a neighbor outside of it; the image's border is no neighbor."""
+    """Return a mask without the pixels at its edge; the border of the image does not count as an edge."""
     padded = np.pad(plane, 1, constant_values=True)
     inner: Array = plane & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return inner

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainwright.engine.data.loader import build_dataloader, num_unpadded_samples
+from trainwright.engine.data.loader import build_dataloader, num_unpadded_samples, start_at
+from trainwright.engine.data.names import names_of
 from trainwright.engine.distributed import all_gather, get_world_size
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.records.logger import print_log
@@ -26,7 +27,8 @@ class KNNClassifier(ImageClassifier):
     without training. Training is the same as for ImageClassifier; validation then tracks the quality of the features.
 
     At the first batch of a validation or test, the features of all training images are computed, split across
-    processes, gathered, and kept on the device.
+    processes, gathered, and kept on the device. Validation and test data have to have the same classes as the labeled
+    images, by name: datasets that list them in another order are renumbered.
 
     Example:
         >>> KNNClassifier(
@@ -48,8 +50,6 @@ class KNNClassifier(ImageClassifier):
         ConfigError: the layer does not exist, or ``k`` or ``temperature`` is out of range.
     """
 
-    classes_from_data = True
-
     def __init__(
         self,
         backbone: str | Mapping[str, Any] | nn.Module,
@@ -66,8 +66,10 @@ class KNNClassifier(ImageClassifier):
         self.k = k
         self.temperature = temperature
         self.layer = layer
+        self._memory_loader: Any = None
         self._layer_output: Any = None
         self._bank: tuple[Tensor, Tensor] | None = None
+        self._num_named = 0  # classes that the dataset names
         if layer is not None:
             known = [name for name, _ in self.named_modules() if name.startswith(("backbone.", "neck."))]
             if layer not in known:
@@ -81,12 +83,20 @@ class KNNClassifier(ImageClassifier):
             self._bank = None
         return super().train(mode)
 
+    def labeled_dataset(self) -> Any:
+        """Return the labeled training images, built on the first call."""
+        if self._memory_loader is None:
+            sampler = {"type": "DefaultSampler", "shuffle": False}
+            self._memory_loader = build_dataloader({"sampler": sampler, **self.memory}, seed=0, path="model.memory")
+        return self._memory_loader.dataset
+
     @torch.no_grad()
     def bank(self) -> tuple[Tensor, Tensor]:
         """Return unit-length features (M, D) and labels (M,) of the training images, computed on the first call."""
         if self._bank is None:
-            sampler = {"type": "DefaultSampler", "shuffle": False}
-            loader = build_dataloader({"sampler": sampler, **self.memory}, seed=0, path="model.memory")
+            self.labeled_dataset()
+            loader = self._memory_loader
+            start_at(loader, 0, 0)
             local_features: list[Tensor] = []
             local_labels: list[Tensor] = []
             for batch in loader:
@@ -99,25 +109,28 @@ class KNNClassifier(ImageClassifier):
             by_rank = [torch.stack(all_gather(torch.cat(column)), 1) for column in (local_features, local_labels)]
             features, labels = (parts.flatten(0, 1)[:size] for parts in by_rank)
             self._bank = features, labels
+            self._num_named = len(names_of(getattr(loader.dataset, "metainfo", None), "classes"))
             print_log(f"Computed the features of {len(features)} training images", logger="current")
         return self._bank
 
-    def votes(self, queries: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-        """Return the share of votes for each class, of shape (N, C), where C is the largest label plus 1.
+    def votes(self, queries: Tensor, features: Tensor, labels: Tensor, num_classes: int = 0) -> Tensor:
+        """Return the share of votes for each class, of shape (N, C).
 
         Args:
             queries: unit-length features, of shape (N, D).
             features: unit-length features of the training images, of shape (M, D).
             labels: classes of the training images, of shape (M,).
+            num_classes: C, if it is more than the largest label plus 1.
         """
         similarity, nearest = (queries @ features.T).topk(min(self.k, len(features)))
         weights = (similarity / self.temperature).softmax(1)
-        votes = queries.new_zeros(len(queries), int(labels.max()) + 1)
+        votes = queries.new_zeros(len(queries), max(int(labels.max()) + 1, num_classes))
         return votes.scatter_add_(1, labels[nearest], weights)
 
     def _predictions(self, features: Any, data_samples: Any) -> Any:
         queries = self._embed(features).detach()
-        return add_predictions(self.votes(queries, *self.bank()).log(), data_samples)
+        features, labels = self.bank()
+        return add_predictions(self.votes(queries, features, labels, self._num_named).log(), data_samples)
 
     def _embed(self, features: Any) -> Tensor:
         """Return unit-length features (N, D), given the latest output of ``extract_feat``."""

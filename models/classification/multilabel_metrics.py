@@ -33,7 +33,7 @@ class _ScoredMetric(BatchMetric):
         self.results.append((scores, truth))
 
     def report(self, results: list[Tensor], num_samples: int) -> list[Section]:
-        """Return the results and F1 curves of each class, and the worst predictions."""
+        """Return the results, precision-recall and F1 curves of each class, and the worst predictions."""
         from trainwright.models.classification.report import multi_label_sections
 
         scores, truth = results
@@ -146,6 +146,18 @@ def average_precision(score: Tensor, truth: Tensor) -> Tensor:
         score: shape (N,).
         truth: shape (N,): 1 for positive samples, 0 for negative samples, below 0 for ignored samples.
     """
+    found, precision, total = hits_and_precision(score, truth)
+    gained = found.diff(prepend=found.new_zeros(1))
+    return (precision * gained).sum() / total
+
+
+def hits_and_precision(score: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the true positives and the precision of a class at each distinct score, and its number of positives.
+
+    Args:
+        score: shape (N,).
+        truth: as in :func:`average_precision`.
+    """
     counted = truth >= 0
     order = score[counted].argsort(descending=True)
     score, true = score[counted][order], truth[counted][order].double()
@@ -153,5 +165,4 @@ def average_precision(score: Tensor, truth: Tensor) -> Tensor:
     # Keep the last sample of each distinct score.
     last = torch.cat([score[1:] != score[:-1], score.new_ones(1, dtype=torch.bool)])
     found, number = found[last], torch.arange(1, len(score) + 1)[last]
-    gained = found.diff(prepend=found.new_zeros(1))
-    return (found / number * gained).sum() / true.sum()
+    return found, found / number, true.sum()

@@ -1,6 +1,6 @@
 """Reports on classification."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,9 @@ from torch import Tensor
 
 from trainwright.engine.evaluation.report import Curves, Matrix, Samples, Section, Table, class_names
 from trainwright.models.classification.metrics import confusion_matrix, precision_recall_f1
+from trainwright.models.classification.multilabel_metrics import hits_and_precision
 
+_HUNDREDTHS = torch.linspace(0, 1, 101)
 _MAX_CONFUSIONS = 20
 _ITEMS = ("precision", "recall", "f1-score", "support")
 
@@ -80,15 +82,17 @@ def multi_label_sections(
     names = class_names(meta, number)
     positive, predicted = truth > 0, predicted & (truth >= 0)
     items = precision_recall_f1((positive & predicted).sum(0), predicted.sum(0), positive.sum(0), None)
-    f1 = {name: _f1_over_score(scores[:, i], truth[:, i]) for i, name in enumerate(names)}
-    thresholds = torch.linspace(0, 1, 101)
-    mean = torch.stack(list(f1.values())).nanmean(0)
-    curves = {"mean": mean, **f1} if number > 1 else f1
     sections: list[Section] = [
         _class_table(names, {"AP": precisions, **items}),
         Curves(
+            "Precision and recall",
+            _curves(_precision_over_recall, names, scores, truth),
+            ("recall", "precision"),
+            note="The precision at the highest threshold that reaches a recall.",
+        ),
+        Curves(
             "F1 score over threshold",
-            {name: (thresholds.tolist(), values.tolist()) for name, values in curves.items()},
+            _curves(_f1_over_score, names, scores, truth),
             ("score threshold", "F1 score"),
         ),
     ]
@@ -104,7 +108,7 @@ def multi_label_sections(
         wrong = int(distance[index].argmax())
         captions.append("\n".join([*lines, f"{names[wrong]} {scores[index, wrong]:.2f}"]))
     if worst:
-        note = "Samples in the order of their most wrong score, which is in the last line."
+        note = "Samples by descending error of their worst score, which is in the last line."
         sections.append(Samples("Worst predictions", worst, captions, note))
     return sections
 
@@ -117,17 +121,31 @@ def _class_table(names: Sequence[str], items: Mapping[str, Tensor]) -> Table:
     return Table("Results per class", ["class", *columns], [*rows, ["mean", *total]], "In percent; support in samples.")
 
 
+def _curves(
+    curve: Callable[[Tensor, Tensor], Tensor], names: Sequence[str], scores: Tensor, truth: Tensor
+) -> dict[str, tuple[list[float], list[float]]]:
+    """Return x and y of the curve of each class that occurs, after their mean if there are several."""
+    found = {name: curve(scores[:, i], truth[:, i]) for i, name in enumerate(names) if (truth[:, i] > 0).any()}
+    mean = {"mean": torch.stack(list(found.values())).mean(0)} if len(found) > 1 else {}
+    return {name: (_HUNDREDTHS.tolist(), values.tolist()) for name, values in {**mean, **found}.items()}
+
+
+def _precision_over_recall(score: Tensor, truth: Tensor) -> Tensor:
+    """Return the precision of a class for the recalls 0, 0.01, …, 1."""
+    found, precision, total = hits_and_precision(score, truth)
+    return precision[torch.searchsorted(found, _HUNDREDTHS.double() * total - 1e-6)]
+
+
 def _f1_over_score(score: Tensor, truth: Tensor) -> Tensor:
     """Return the F1 score of a class, in [0, 1], for the thresholds 0, 0.01, …, 1."""
     counted = truth >= 0
     score, true = score[counted], truth[counted] > 0
-    thresholds = torch.linspace(0, 1, 101)
     order = score.argsort()
-    first = torch.searchsorted(score[order].contiguous(), thresholds.to(score.dtype))
+    first = torch.searchsorted(score[order].contiguous(), _HUNDREDTHS.to(score.dtype))
     hits = torch.cat([true[order].flip(0).cumsum(0).flip(0), true.new_zeros(1, dtype=torch.int64)])[first]
     items = precision_recall_f1(hits, len(score) - first, true.sum().expand(101), None)
     f1: Tensor = items["f1-score"] / 100
-    return f1.where(true.any(), torch.nan)
+    return f1
 
 
 def _largest(values: Tensor, number: int) -> list[int]:

@@ -98,7 +98,7 @@ class CocoMetric(BaseMetric):
         """Check that ``ann_file`` has the classes and keypoints of the dataset.
 
         Raises:
-            DataError: it does not, or there are not as many ``sigmas`` as keypoints.
+            DataError: it does not, or the number of ``sigmas`` differs from that of the keypoints.
         """
         keypoints = names_of(self.dataset_meta, "keypoints")
         if "keypoints" in self.metrics and self.sigmas is not None and keypoints and len(self.sigmas) != len(keypoints):

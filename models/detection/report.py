@@ -117,10 +117,10 @@ def box_sections(
     at = f"Predictions with scores of at least {SCORE_THR} and boxes that overlap by an IoU of at least {_IOU_THR}."
     names, others = [*classes, "background"], [*classes, "missed"]
     sections: list[Section] = [Matrix("Confusion matrix of boxes", matrix.tolist(), names, others, note=at)]
-    note = "In the order of the sum of the scores of wrong predictions: of another class, duplicate, or of no object."
+    note = "Sorted by the total score of their wrong predictions: of another class, duplicate, or of no object."
     for title, values, text in (
         ("Most false positives", false, note),
-        ("Most missed objects", missed, "In the order of the number of missed objects."),
+        ("Most missed objects", missed, "Sorted by the number of missed objects."),
     ):
         chosen = [i for i in np.argsort(-values, kind="stable")[:num_samples].tolist() if values[i] > 0]
         if chosen:

@@ -149,7 +149,7 @@ def test_any_mistake_is_refused_or_skipped_by_name(kind: str, given: dict[str, A
     if kind != "topdown":
         assert len(dataset) + bad["image"] == len(given["images"])
     if kind != "topdown" or "skipped" not in "".join(dataset.check_annotations()):
-        unlabeled = kind == "topdown"  # crowds and instances without labeled keypoints are no samples
+        unlabeled = kind == "topdown"  # crowds and instances without labeled keypoints are not samples
         assert unlabeled or kept + bad["annotation"] == len(given["annotations"])
     fields = [field for names in FIELDS.values() for field in names]
     for problem in problems:

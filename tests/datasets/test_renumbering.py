@@ -20,6 +20,7 @@ from trainwright.datasets import (
     MultiLabelDataset,
     RepeatDataset,
 )
+from trainwright.engine.data.names import adopt_numbers
 from trainwright.engine.errors import DataError
 
 
@@ -163,6 +164,33 @@ def test_wrappers_renumber_what_they_wrap(folder: Path) -> None:
     assert repeated.metainfo["classes"] == ("a", "c", "b")
     with pytest.raises(DataError, match=r"datasets\.1 and datasets\.0 .* only the former has 'd'"):
         ConcatDataset([ImageFolder(folder), ImageFolder(folder, metainfo={"classes": ("b", "c", "d")})])
+
+
+class Scenes(BaseDataset):
+    """Images of one pixel each, with classes of pixels besides those of instances."""
+
+    def __init__(self, *seg_classes: str) -> None:
+        self.values = list(range(len(seg_classes)))
+        super().__init__(metainfo={"classes": ("car",), "seg_classes": seg_classes}, serialize_data=False)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        return [{"value": value} for value in self.values]
+
+    def remap_seg_classes(self, classes: tuple[str, ...]) -> None:
+        for info in self.data_list:
+            info["value"] = classes.index(self._metainfo["seg_classes"][info["value"]])
+        self._metainfo["seg_classes"] = tuple(classes)
+
+
+def test_classes_of_pixels_are_renumbered_by_datasets_that_can(tmp_path: Path) -> None:
+    both = RepeatDataset(ConcatDataset([Scenes("sky", "road"), Scenes("road", "sky")]), times=1)
+    assert [both[index]["value"] for index in range(4)] == [0, 1, 1, 0]
+    adopt_numbers(both, "seg_classes", ("road", "sky"), "val", "train")
+    assert [both[index]["value"] for index in range(4)] == [1, 0, 0, 1]
+    assert both.metainfo["seg_classes"] == ("road", "sky")
+    with pytest.raises(DataError, match=r"val has its seg_classes in another order.* no method remap_seg_classes\(\)"):
+        fixed = BaseDataset(metainfo={"seg_classes": ("sky", "road")}, lazy_init=True)
+        adopt_numbers(fixed, "seg_classes", ("road", "sky"), "val", "train")
 
 
 def test_hidden_and_empty_folders_are_not_classes(folder: Path, log: pytest.LogCaptureFixture) -> None:

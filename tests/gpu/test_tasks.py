@@ -67,8 +67,12 @@ def build(name: str, folder: Path, device: torch.device, load_from: Path | None)
 def test_losses_and_metrics_are_those_of_a_cpu(
     name: str, device: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    randperm = torch.randperm  # draws the samples of proposals; from the generator of the CPU for both
-    monkeypatch.setattr(torch, "randperm", lambda number, *, device=None: randperm(number).to(device))
+    randperm = torch.randperm
+
+    def permutation_drawn_on_the_cpu(number: int, *, device: Any = None, **options: Any) -> Tensor:
+        return randperm(number, **options).to(device)
+
+    monkeypatch.setattr(torch, "randperm", permutation_drawn_on_the_cpu)  # draws the samples of proposals
     first, _ = build(name, tmp_path / "first", torch.device("cpu"), None)
     first.val()  # which initializes the weights
     start = tmp_path / "start.pth"

@@ -91,7 +91,26 @@ def test_several_labels(tmp_path: Path) -> None:
     for index, name in enumerate(("circle", "square", "triangle")):
         assert float(table[name][0]) == pytest.approx(results["multi-label/AP_classwise"][index], abs=1e-4)
         assert float(table[name][3]) == results["multi-label/f1-score_classwise"][index]
-    assert "f1_score_over_threshold.png" in files_of(log_dir) and "worst_predictions.png" in files_of(log_dir)
+    pictures = {"precision_and_recall.png", "f1_score_over_threshold.png", "worst_predictions.png"}
+    assert pictures <= set(files_of(log_dir))
+
+
+def test_precision_over_recall_of_several_labels(tmp_path: Path) -> None:
+    from trainwright.models.classification.report import multi_label_sections
+
+    scores = torch.tensor([[0.9, 0.1, 0.5], [0.8, 0.3, 0.5], [0.8, 0.9, 0.5], [0.2, 0.9, 0.5]])
+    truth = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 1, 0], [1, -1, 0]])
+    meta = {"classes": ("cat", "dog", "cow")}
+    _, curves, *_ = multi_label_sections(scores, truth, scores >= 0.5, torch.zeros(3), meta, 0)
+    assert curves.title == "Precision and recall" and list(curves.curves) == ["mean", "cat", "dog"]
+    assert curves.curves["cat"][0] == pytest.approx([index / 100 for index in range(101)])
+    cat = {recall: curves.curves["cat"][1][recall] for recall in (0, 33, 34, 66, 67, 100)}
+    assert cat == pytest.approx({0: 1, 33: 1, 34: 2 / 3, 66: 2 / 3, 67: 3 / 4, 100: 3 / 4})
+    assert curves.curves["dog"][1] == [1.0] * 101  # the last sample is ignored
+    assert curves.curves["mean"][1][100] == pytest.approx(7 / 8)
+    empty = multi_label_sections(scores, torch.zeros(4, 3), scores >= 0.5, torch.zeros(3), meta, 0)
+    assert [section.curves for section in empty[1:]] == [{}, {}]
+    write_report(tmp_path, "Test", {}, empty, {})
 
 
 @NEEDS_COCO

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import torch
 from distributed_workers import nearest_neighbours, run_processes
+from PIL import Image
 from torch.nn import functional as F
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
+from trainwright.engine import Inferencer
 from trainwright.engine.config.config import Config
-from trainwright.engine.errors import ConfigError
+from trainwright.engine.errors import ConfigError, DataError
 from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.run.runner import Runner
 from trainwright.models import ImageClassifier, KNNClassifier
@@ -129,6 +131,101 @@ def test_shipped_configs_judge_the_features_of_a_short_training(tmp_path: Path) 
     for name, value in linear.model.backbone.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert linear.test()["accuracy/top1"] > 70
+
+
+class Halves(Dataset[Any]):
+    """One vector per class, in its own direction."""
+
+    def __init__(self, classes: str, shift: float = 0.0) -> None:
+        self.metainfo = {"classes": tuple(classes)}
+        self.names, self.labels, self.shift = classes, list(range(len(classes))), shift
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.eye(4)["abcd".index(self.names[index])] + self.shift, self.labels[index]
+
+    def remap_classes(self, classes: tuple[str, ...]) -> None:
+        self.labels = [classes.index(self.metainfo["classes"][label]) for label in self.labels]
+        self.metainfo["classes"] = tuple(classes)
+
+
+def runner_of(folder: Path, memory: str, test: str, train: str = "abc", **options: Any) -> Runner:
+    def loader(data: str) -> dict[str, Any]:
+        return {"dataset": Halves(data, 0.1), "batch_size": 4, "collate_fn": {"type": "default_collate"}}
+
+    head = {"type": "LinearClsHead", "num_classes": 3, "in_channels": 4}
+    backbone = torch.nn.Linear(4, 4)
+    torch.nn.init.eye_(backbone.weight)
+    model = KNNClassifier(backbone, loader(memory), k=1, head=head, data_preprocessor=PLAIN)
+    evaluation = {f"{mode}_{part}": value for mode in ("val", "test") for part, value in {
+        "dataloader": loader(test), "cfg": {}, "evaluator": {"type": "Accuracy", "topk": 1},
+    }.items()}  # fmt: skip
+    return Runner(
+        model=model, work_dir=str(folder), train_dataloader=loader(train), train_cfg={"max_epochs": 1},
+        optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.0}}, **evaluation, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("memory", "test"), [("abc", "abc"), ("cab", "abc"), ("abc", "bca"), ("cab", "b")])
+def test_the_classes_of_memory_are_those_of_the_data_by_name(tmp_path: Path, memory: str, test: str) -> None:
+    trained = runner_of(tmp_path / "train", memory, test)
+    trained.train()
+    assert trained.val()["accuracy/top1"] == 100
+    assert trained.model.labeled_dataset().metainfo["classes"] == ("a", "b", "c")
+    checkpoint = str(tmp_path / "train/epoch_1.pth")
+    assert runner_of(tmp_path / "numbers", memory, test, load_from=checkpoint).test()["accuracy/top1"] == 100
+    alone = runner_of(tmp_path / "test", memory, test)
+    assert alone.test()["accuracy/top1"] == 100
+    assert alone.test_loop.evaluator.dataset_meta["classes"] == tuple(memory)
+
+
+def test_classes_without_labeled_images_have_a_score_of_zero(tmp_path: Path) -> None:
+    metrics = [{"type": "Accuracy", "topk": (1, 3)}, {"type": "ConfusionMatrix"}]
+    runner = runner_of(tmp_path, "ba", "abc")
+    runner._given["val_evaluator"] = metrics
+    runner.train()
+    scores = runner.val()
+    assert scores["accuracy/top1"] == pytest.approx(200 / 3) and scores["accuracy/top3"] == 100
+    assert [row[2] for row in scores["confusion_matrix/result"]] == [0, 0, 0]
+
+
+def test_weights_of_other_classes_are_evaluated_but_other_data_is_refused(tmp_path: Path) -> None:
+    runner_of(tmp_path / "train", "abd", "abd", train="abd").train()
+    checkpoint = str(tmp_path / "train/epoch_1.pth")
+    assert runner_of(tmp_path / "other", "cab", "ba", load_from=checkpoint).test()["accuracy/top1"] == 100
+    unnamed = runner_of(tmp_path / "unnamed", "abc", "abc", load_from=checkpoint)
+    unnamed.model.memory["dataset"].metainfo = {}
+    assert unnamed.test()["accuracy/top1"] == 100
+    with pytest.raises(DataError, match=r"the labeled dataset of KNNClassifier and train_dataloader.* has 'c'"):
+        runner_of(tmp_path / "memory", "cab", "ab", train="abd").train()
+    with pytest.raises(DataError, match=r"test_dataloader\.dataset and the labeled dataset of KNN.* has 'd'"):
+        runner_of(tmp_path / "test", "cab", "abd").test()
+
+
+def test_predictions_are_named_by_the_classes_of_memory(tmp_path: Path) -> None:
+    images = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+    for name, color in images.items():
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), color).save(tmp_path / "data" / name / "0.png")
+    folder = {
+        "type": "ImageFolder",
+        "data_root": str(tmp_path / "data"),
+        "metainfo": {"classes": ("red", "green", "blue")},
+    }
+    folder["pipeline"] = [{"type": "LoadImageFromFile"}, {"type": "PackInputs"}]
+    cfg = {
+        "model": {
+            "type": "KNNClassifier", "backbone": {"type": "torch.nn.Flatten"}, "k": 1,
+            "memory": {"dataset": folder, "collate_fn": {"type": "pseudo_collate"}},
+            "data_preprocessor": {"type": "ImgDataPreprocessor"},
+        },
+        "test_dataloader": {"dataset": {**folder, "metainfo": {"classes": tuple(images)}}},
+    }  # fmt: skip
+    inferencer = Inferencer(cfg, device="cpu")
+    named = inferencer([str(tmp_path / "data" / name / "0.png") for name in images])["predictions"]
+    assert [prediction["pred_class"] for prediction in named] == list(images)
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ from tiny_runs import log_of
 from torch import nn
 from torch.utils.data import Dataset
 
+from trainwright.engine.data.names import keypoint_problems
 from trainwright.engine.errors import ConfigError, DataError
-from trainwright.engine.run.agreement import keypoint_problems
 from trainwright.engine.run.runner import Runner
 
 EVALUATORS = {"type": "Accuracy"}
@@ -111,12 +111,6 @@ def test_a_checkpoint_of_other_classes_cannot_be_tested(tmp_path: Path, checkpoi
         runner_of(tmp_path / "test", test="ab", module=Declaring(2), load_from=checkpoint).test()
 
 
-def test_a_model_whose_classes_come_from_data_is_tested_on_any(tmp_path: Path, checkpoint: str) -> None:
-    runner = runner_of(tmp_path / "test", test="bad", load_from=checkpoint)
-    runner.model.classes_from_data = True
-    assert runner.test()["accuracy/top1"] < 100
-
-
 def test_resuming_with_other_classes(tmp_path: Path, checkpoint: str) -> None:
     more = {"max_epochs": 31, "val_interval": 31}
     resumed = runner_of(tmp_path / "more", "cba", val="acb", resume=checkpoint)
@@ -143,10 +137,10 @@ def test_fine_tuning(tmp_path: Path, checkpoint: str) -> None:
     assert classes(reordered) == ("a", "b", "c")
     others = tuned("others", "abd")
     assert classes(others) == ("a", "b", "d")
-    assert "outputs stood for other classes" in log_of(others)
+    assert "outputs were trained for other classes" in log_of(others)
     fewer = tuned("fewer", "cb", Declaring(2))  # a new last layer
     assert classes(fewer) == ("c", "b")
-    assert "outputs stood" not in log_of(fewer)
+    assert "outputs were trained" not in log_of(fewer)
     some = tuned("some", "cb")  # the same last layer
     assert classes(some) == ("a", "b", "c")
 
@@ -156,7 +150,7 @@ def test_the_number_of_classes(tmp_path: Path) -> None:
         runner_of(tmp_path, module=Declaring(2)).train()
     runner = runner_of(tmp_path, module=Declaring(4))
     runner.train()
-    assert "has 4 classes, but train_dataloader.dataset has 3 classes: a, b, c. The other outputs" in log_of(runner)
+    assert "has 4 classes, but train_dataloader.dataset has 3 classes: a, b, c. The remaining outputs" in log_of(runner)
     with pytest.raises(DataError, match=r"test_evaluator: ConfusionMatrix has num_classes=2, but the dataset has 3"):
         metric = {"type": "ConfusionMatrix", "num_classes": 2}
         runner_of(tmp_path, test="abc", test_evaluator=metric).test()
@@ -203,6 +197,14 @@ def test_the_number_and_the_mirror_image_of_keypoints(tmp_path: Path) -> None:
             setattr(runner.model, name, value)
         with pytest.raises(ConfigError, match=expected):
             runner.train()
+
+
+def test_one_output_distinguishes_two_classes_but_not_two_keypoints(tmp_path: Path) -> None:
+    runner_of(tmp_path, "ab", module=Declaring(2, num_classes=1)).train()
+    runner = runner_of(tmp_path, Named(keypoints=("nose", "ear")))
+    runner.model.num_keypoints = 1
+    with pytest.raises(ConfigError, match=r"has 1 keypoints, but train_dataloader\.dataset has 2 keypoints"):
+        runner.train()
 
 
 def test_a_batch_that_is_not_stacked_is_explained(tmp_path: Path) -> None:

@@ -96,7 +96,8 @@ def predict(
                     print(f"{entry['input']}: {_best_classes(entry['pred_scores'], classes)}")
                 is_drawn |= any(f"pred_{kind}" in entry for kind in KINDS)
         except BaseException:
-            print(f"Stopped after {written} of {len(found)} inputs, which are in {file}", file=sys.stderr)
+            if written:
+                print(f"Stopped after {written} of {len(found)} inputs, which are in {file}", file=sys.stderr)
             raise
         finally:
             stream.write("\n]\n" if written else "[]\n")

@@ -12,8 +12,8 @@ from trainwright.engine import Inferencer, InstanceData, TiledInferencer
 from trainwright.engine.inference.tiled import merge_instances
 from trainwright.engine.inference.tiles import Tile, tiles_of
 from trainwright.engine.registry import MODELS
+from trainwright.engine.structures.masks import decode_mask
 from trainwright.engine.structures.pixel_data import PixelData
-from trainwright.engine.structures.rle import decode_rle
 from trainwright.models import BaseModel
 from trainwright.tools.cli import main
 
@@ -96,7 +96,7 @@ def test_every_object_is_found_once(seed):
     for box, label, score, mask in zip(instances.bboxes, instances.labels, instances.scores, instances.masks):
         color = next(color for color in objects if color[1] == round(float(score) * 255))
         assert box.tolist() == objects[color] and label == color[0] % 3
-        assert np.array_equal(decode_rle(mask), (image == color).all(-1))
+        assert np.array_equal(decode_mask(mask, *mask["size"]) > 0, (image == color).all(-1))
     assert torch.equal(found.pred_sem_seg.sem_seg[0], torch.tensor(image[..., 2] > 128).long())
     assert found.ori_shape == (240, 330)
 

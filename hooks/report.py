@@ -35,8 +35,8 @@ class ReportHook(Hook):
     most wrong, which are predicted once more to be drawn. An error in the report is logged and does not affect the
     results.
 
-    Cost per step: none in training. A test records a few more numbers per sample. The report takes a second, and the
-    time to predict its samples one by one.
+    Cost per step: none in training. A test records a few more numbers per sample. The report takes up to two seconds
+    and the time to predict its samples one by one, however large the test is.
 
     Args:
         num_samples: maximum number of samples in each picture of samples; 0 for none.

@@ -145,7 +145,7 @@ def predict(arguments: argparse.Namespace) -> int:
     out_dir = Path(arguments.out_dir)
     _, unreadable = predicting.predict(
         cfg, arguments.checkpoint, arguments.inputs, out_dir, arguments.batch_size, arguments.device,
-        arguments.tile_size, _given(arguments, "det_model", "det_weights", "det_cat_ids"),
+        arguments.tile_size, arguments.tile_overlap, _given(arguments, "det_model", "det_weights", "det_cat_ids"),
         _given(arguments, "bboxes", "bbox_thr", "nms_thr"),
     )  # fmt: skip
     return 1 if unreadable else 0
@@ -228,6 +228,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--tile-size", type=int, metavar="PIXELS", help="predict on large images in overlapping tiles of this size"
     )
+    command.add_argument(
+        "--tile-overlap", type=float, metavar="RATIO",
+        help="overlap of tiles as a fraction of their size, so that most objects are complete in one (default: 0.2)",
+    )  # fmt: skip
     command.add_argument("--device", help="cpu, cuda, cuda:1, mps, … (default: the accelerator if there is one)")
     boxes = command.add_argument_group("boxes for top-down pose models (default: one for the whole image)")
     boxes.add_argument("--bboxes", metavar="FILE", help="file of boxes, JSON or CSV")

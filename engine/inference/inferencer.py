@@ -117,6 +117,7 @@ class Inferencer:
         self.cfg = cfg
         self.scope = scope or cfg.get("default_scope")
         self.show_progress = show_progress
+        self._names: list[str] | None = None  # of pictures, if they belong to a stream
         self.dataset_meta: dict[str, Any] = {}
         with default_scope(self.scope), nullcontext() if trusted else _untrusted_file(weights):
             self.model: Any = self._init_model(cfg, checkpoint, get_device(device))
@@ -156,17 +157,74 @@ class Inferencer:
         """
         for_preprocess, for_forward, for_visualize, for_postprocess = self._dispatch_kwargs(**kwargs)
         items = self._inputs_to_list(inputs)
-        if errors is not None:
-            for_preprocess["errors"] = errors
-        batches: Iterable[Any] = self.preprocess(items, batch_size=batch_size, **for_preprocess)
-        if self.show_progress:
-            from rich.progress import track
-
-            batches = track(batches, description="Inference", total=-(-len(items) // batch_size))
-        predictions = [sample for batch in batches for sample in self.forward(batch, **for_forward)]
+        predictions = list(
+            self._tracked(self._predictions(items, batch_size, errors, for_forward, **for_preprocess), items)
+        )
         readable = [item for index, item in enumerate(items) if index not in (errors or {})]
         pictures = self.visualize(readable, predictions, **for_visualize)
         return self.postprocess(predictions, pictures, return_datasamples, **for_postprocess)
+
+    def stream(
+        self,
+        inputs: Any,
+        return_datasamples: bool = False,
+        batch_size: int = 1,
+        errors: dict[int, Exception] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[tuple[int, Any]]:
+        """Predict on any number of images, keeping neither predictions nor pictures in memory.
+
+        Args:
+            inputs: see :meth:`__call__`.
+            return_datasamples: yield predictions as data samples instead of dictionaries.
+            batch_size: number of images per batch.
+            errors: see :meth:`__call__`.
+            **kwargs: see :meth:`__call__`.
+
+        Yields:
+            The index of an input and the prediction for it, in order, after its picture is shown or written.
+
+        Raises:
+            ValueError: an unknown argument.
+        """
+        for_preprocess, for_forward, for_visualize, for_postprocess = self._dispatch_kwargs(**kwargs)
+        items = self._inputs_to_list(inputs)
+        names = _picture_names(items)
+        predictions = self._predictions(items, batch_size, errors, for_forward, **for_preprocess)
+        index = -1
+        for prediction in self._tracked(predictions, items):
+            index += 1
+            while index in (errors or {}):
+                index += 1
+            self._names = names[index : index + 1]
+            try:
+                pictures = self.visualize(items[index : index + 1], [prediction], **for_visualize)
+            finally:
+                self._names = None
+            answer = self.postprocess([prediction], pictures, return_datasamples, **for_postprocess)
+            yield index, answer["predictions"][0]
+
+    def _predictions(
+        self,
+        items: Sequence[Any],
+        batch_size: int,
+        errors: dict[int, Exception] | None,
+        for_forward: Mapping[str, Any],
+        **for_preprocess: Any,
+    ) -> Iterator[Any]:
+        """Yield the prediction for each input that can be read, in order; ``errors`` has the others before it."""
+        if errors is not None:
+            for_preprocess["errors"] = errors
+        for batch in self.preprocess(items, batch_size=batch_size, **for_preprocess):
+            yield from self.forward(batch, **for_forward)
+
+    def _tracked(self, predictions: Iterator[Any], items: Sequence[Any]) -> Iterable[Any]:
+        """Return the predictions, with a progress bar if wanted."""
+        if not self.show_progress:
+            return predictions
+        from rich.progress import track
+
+        return track(predictions, description="Inference", total=len(items))
 
     def preprocess(
         self, inputs: Sequence[Any], batch_size: int = 1, errors: dict[int, Exception] | None = None, **kwargs: Any
@@ -212,7 +270,7 @@ class Inferencer:
         if not all(isinstance(sample, BaseDataElement) for sample in preds):
             raise ValueError("only data samples can be drawn")
         pictures = []
-        for name, source, sample in zip(_picture_names(inputs), inputs, preds):
+        for name, source, sample in zip(self._names or _picture_names(inputs), inputs, preds):
             out_file = None if out_dir is None else str(Path(out_dir) / f"{name}.png")
             self.visualizer.add_datasample(
                 name, self.picture_of(source, sample), sample, draw_gt=False, show=show, wait_time=wait_time,
@@ -465,7 +523,9 @@ def _shape_of_inputs(dataset: Mapping[str, Any] | None) -> tuple[int, ...]:
 def _picture_names(inputs: Sequence[Any]) -> list[str]:
     """Return a unique name for each picture: the name of its file, or its number."""
     names: list[str] = []
+    taken: set[str] = set()
     for index, source in enumerate(inputs):
         name = Path(source).stem if isinstance(source, str | os.PathLike) else f"{index:08d}"
-        names.append(name if name not in names else f"{name}_{index:08d}")
+        names.append(name if name not in taken else f"{name}_{index:08d}")
+        taken.add(names[-1])
     return names

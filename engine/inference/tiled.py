@@ -1,6 +1,6 @@
 """Prediction on large images in overlapping tiles."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -26,14 +26,16 @@ class TiledInferencer(Inferencer):
     """Predict on large images in overlapping tiles, and merge the predictions.
 
     Works with any model that predicts ``pred_instances`` or ``pred_sem_seg``. Each tile is processed like an image file
-    of its size, so use tiles of about the size that the model was trained on.
+    of its size, so use tiles of the size that the model was trained on: larger ones are shrunk by models that resize
+    their inputs. ``batch_size`` of a call is the number of tiles.
 
-    Detections in two tiles are the same object if they agree where the tiles overlap: the parts of their boxes in the
-    overlap have an IoU of at least ``merge_iou_thr`` and the same class, or one box is a fragment, cut by the edge of
-    its tile, most of which is in the other box. The detection of the tile that contains the object completely is kept.
-    If no tile does, boxes and masks are united, so objects may be larger than the tiles. Masks are in COCO's
-    uncompressed RLE, since those of many objects at the size of the image would not fit into memory. Class maps are
-    joined in the middle of the overlaps.
+    A detection that ends at the edge of its tile is left out if a neighbor shows its place away from the edges: that
+    tile sees the whole object, and fragments are often taken for other objects. Detections in two tiles are the same
+    object if they agree where the tiles overlap: the parts of their boxes in the overlap have an IoU of at least
+    ``merge_iou_thr`` and the same class, or one box is a fragment, most of which is in the other box. The detection of
+    the tile that contains the object completely is kept. If no tile does, boxes and masks are united, so objects may be
+    larger than the tiles. Masks are in COCO's uncompressed RLE, since those of many objects at the size of the image
+    would not fit into memory. Class maps are joined in the middle of the overlaps.
 
     Example:
         >>> inferencer = TiledInferencer("work_dirs/faster_rcnn/best_coco_bbox_mAP_epoch_26.pth", tile_size=800)
@@ -42,7 +44,8 @@ class TiledInferencer(Inferencer):
     Args:
         *args: arguments of :class:`Inferencer`.
         tile_size: (height, width) of the tiles, or one number for both; smaller images are a single tile.
-        overlap_ratio: overlap of neighboring tiles as a fraction of their size, in (0, 1).
+        overlap_ratio: overlap of neighboring tiles as a fraction of their size, in (0, 1). Objects that are not larger
+            than the overlap are complete in at least one tile.
         merge_iou_thr: minimum agreement of detections that are merged, in (0, 1].
         **kwargs: arguments of :class:`Inferencer`.
 
@@ -69,44 +72,18 @@ class TiledInferencer(Inferencer):
         self.merge_iou_thr = merge_iou_thr
         super().__init__(*args, **kwargs)
 
-    def __call__(
+    def _predictions(
         self,
-        inputs: Any,
-        return_datasamples: bool = False,
-        batch_size: int = 1,
-        errors: dict[int, Exception] | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Predict on one or more images.
-
-        Args:
-            inputs: see :class:`Inferencer`.
-            return_datasamples: return predictions as data samples instead of dictionaries.
-            batch_size: number of tiles per batch.
-            errors: see :class:`Inferencer`.
-            **kwargs: see :class:`Inferencer`.
-
-        Returns:
-            The same as :class:`Inferencer`: one prediction per image, in coordinates of the whole image.
-
-        Raises:
-            ValueError: the inputs are not images, or the model predicts neither instances nor classes of pixels.
-        """
-        _, for_forward, for_visualize, for_postprocess = self._dispatch_kwargs(**kwargs)
-        items = self._inputs_to_list(inputs)
-        images: Iterable[Any] = items
-        if self.show_progress:
-            from rich.progress import track
-
-            images = track(items, description="Inference")
-        predictions = []
-        for index, image in enumerate(images):
+        items: Sequence[Any],
+        batch_size: int,
+        errors: dict[int, Exception] | None,
+        for_forward: Mapping[str, Any],
+        **for_preprocess: Any,
+    ) -> Iterator[Any]:
+        for index, image in enumerate(items):
             whole = readable(partial(self._load, image), index, errors)
             if whole is not None:
-                predictions.append(self._predict(whole, batch_size, for_forward))
-        read = [item for index, item in enumerate(items) if index not in (errors or {})]
-        pictures = self.visualize(read, predictions, **for_visualize)
-        return self.postprocess(predictions, pictures, return_datasamples, **for_postprocess)
+                yield self._predict(whole, batch_size, for_forward)
 
     def _load(self, source: Any) -> dict[str, Any]:
         if not isinstance(self.pipeline, ImagePipeline) or not self.pipeline.takes_images:
@@ -158,8 +135,10 @@ def merge_instances(
         image_size: (height, width) of the image.
         merge_iou_thr: minimum agreement of instances that are merged.
     """
-    owners = torch.tensor([number for number, each in enumerate(instances) for _ in range(len(each))])
-    everything = InstanceData.cat(list(instances))
+    redundant = _redundant(instances, tiles, image_size)
+    whole: list[InstanceData] = [each[~is_redundant] for each, is_redundant in zip(instances, redundant)]
+    owners = torch.tensor([number for number, each in enumerate(whole) for _ in range(len(each))])
+    everything = InstanceData.cat(whole)
     if not len(everything):
         return everything
     boxes = everything.bboxes.double()
@@ -239,6 +218,22 @@ def _touches_inner_edge(boxes: Tensor, tile: Tile, image_size: tuple[int, int]) 
         if end < length:
             touches |= boxes[:, axis + 2] > end - near
     return touches
+
+
+def _redundant(
+    instances: Sequence[InstanceData], tiles: Sequence[Tile], image_size: tuple[int, int]
+) -> Iterator[Tensor]:
+    """Yield for each tile which of its boxes it cuts, but another tile shows away from its edges, bool (N,)."""
+    corners = np.array([(tile.top, tile.left) for tile in tiles])
+    for number, (tile, boxes) in enumerate(zip(tiles, (each.bboxes for each in instances))):
+        is_cut = _touches_inner_edge(boxes, tile, image_size)
+        is_complete = torch.zeros_like(is_cut)
+        for neighbor in np.flatnonzero((np.abs(corners - corners[number]) < (tile.height, tile.width)).all(1)).tolist():
+            other = tiles[neighbor]
+            limits = boxes.new_tensor([other.left, other.top, other.right, other.bottom])
+            is_inside = ((boxes[:, :2] >= limits[:2]) & (boxes[:, 2:] <= limits[2:])).all(1)
+            is_complete |= is_inside & ~_touches_inner_edge(boxes, other, image_size)
+        yield is_cut & is_complete
 
 
 def _matching_pairs(

@@ -33,12 +33,6 @@ def encode_rle(
     return {"size": [height, width], "counts": [0, *lengths] if starts_with_one else lengths}
 
 
-def decode_rle(rle: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-    """Return the mask of an uncompressed RLE, bool (H, W)."""
-    counts = rle["counts"]
-    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(rle["size"], order="F")
-
-
 def decode_columns(rle: Mapping[str, Any]) -> tuple[np.ndarray[Any, Any], int]:
     """Return the columns of the mask that have ones, with a margin of one column, and the number of the first.
 

@@ -11,6 +11,7 @@ from typing import Any
 from trainwright.engine.evaluation.report import Cell, Curves, Matrix, Section, Table
 
 _MAX_ROWS = 300
+_UNDECODABLE = "backslashreplace"  # file names may have bytes that are not UTF-8, as surrogates
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #202124; max-width: 1150px; margin: 2em auto; padding: 0 1em }
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin: 2.2em 0 .4em } p { margin: .3em 0; color: #5f6368 }
@@ -49,7 +50,8 @@ def write_report(
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
     page = folder / "index.html"
     body = "\n".join([f"<h1>{escape(title)}</h1>", *parts])
-    page.write_text(f"<!DOCTYPE html>\n<html><head>{head}</head>\n<body>\n{body}\n</body></html>\n", encoding="utf-8")
+    text = f"<!DOCTYPE html>\n<html><head>{head}</head>\n<body>\n{body}\n</body></html>\n"
+    page.write_text(text, encoding="utf-8", errors=_UNDECODABLE)
     return page
 
 
@@ -78,7 +80,7 @@ def _write_section(folder: Path, section: Section, pictures: Mapping[int, tuple[
             return _html_table(["sample", ""], [[index, caption] for index, caption in listed])
         images, captions = [image for image, *_ in shown], [f"{caption}\n{name}" for _, name, caption in shown]
         image = charts.sheet(images, captions, section.title)
-    image.save(folder / f"{name}.png")
+    image.save(folder / f"{name}.png", compress_level=1)  # a third of the time, and 15% larger
     return f'<img src="{name}.png" alt="{escape(section.title)}">'
 
 
@@ -95,5 +97,5 @@ def _text(cell: Any, digits: int) -> str:
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors=_UNDECODABLE) as file:
         csv.writer(file).writerows([columns, *rows])

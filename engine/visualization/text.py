@@ -24,13 +24,14 @@ _SYSTEM_FONTS = (
     "NotoSansThai-Regular.ttf", "Nirmala.ttf",
 )  # fmt: skip
 _NO_GLYPH = "\uffff"
+_LETTERS_WARNED_OF: set[str] = set()
 
 
 @functools.lru_cache(maxsize=256)
 def font_for(text: str, size: float) -> Any:
     """Return a font that has all letters of a text: Pillow's, or else one of the system.
 
-    If there is none, the warning names the text once, and missing letters are drawn as boxes.
+    If there is none, missing letters are drawn as boxes, and a warning names each of them once.
     """
     from PIL import ImageFont
 
@@ -44,23 +45,30 @@ def font_for(text: str, size: float) -> Any:
             continue
         if _covers(font, text):
             return font
-    _warn_of_missing_letters(text)
+    _warn_of_missing_letters(text, _missing_letters(default, text))
     return default
 
 
-@functools.cache
-def _warn_of_missing_letters(text: str) -> None:
+def _warn_of_missing_letters(text: str, letters: set[str]) -> None:
+    if letters <= _LETTERS_WARNED_OF:
+        return
+    _LETTERS_WARNED_OF.update(letters)
     print_log(
-        f"no installed font has all letters of {text!r}, so some are drawn as boxes: install a font such as Noto Sans",
+        f"no installed font has all letters of {text[:80]!r}, so some are drawn as boxes: install a font such as Noto "
+        "Sans",
         "current",
         logging.WARNING,
     )
 
 
 def _covers(font: Any, text: str) -> bool:
+    return not _missing_letters(font, text)
+
+
+def _missing_letters(font: Any, text: str) -> set[str]:
     missing = _bitmap(font, _NO_GLYPH)
-    visible = (letter for letter in text if not unicodedata.combining(letter) and not letter.isspace())
-    return all(_bitmap(font, letter) != missing for letter in visible)
+    visible = {letter for letter in text if not unicodedata.combining(letter) and not letter.isspace()}
+    return {letter for letter in visible if _bitmap(font, letter) == missing}
 
 
 def _bitmap(font: Any, letter: str) -> bytes:

@@ -37,8 +37,22 @@ class Pose2DInferencer(Inferencer):
         det_cat_ids: the classes whose boxes are used, as labels or names of the detector's classes, or as category ids
             of a file of boxes; one or a list. By default ``person`` if the detector has that class, else all classes.
 
+    A call takes these arguments as well:
+
+    - ``bboxes``: for each image, its boxes as left, top, right, bottom in pixels, of shape (N, 4), or (N, 5) with
+      scores; for a single image the outer list is optional. Or a dict of them by file name, or a file: see
+      :func:`~trainwright.models.pose.boxes.read_boxes`. If None, the boxes are from the detector, or each whole image
+      is one box.
+    - ``bbox_thr``: lowest score of boxes with scores (0.3).
+    - ``nms_thr``: of boxes with scores whose intersection over union is higher, only the best is kept (0.3).
+
+    There is one prediction per image, whose ``pred_instances`` are in the order of its boxes (with scores, from high to
+    low).
+
     Raises:
         ConfigError: the detector has no such class.
+        ValueError: in a call, the number of lists of boxes differs from the number of images.
+        DataError: in a call, the file of boxes is wrong, or has no boxes for these images.
     """
 
     preprocess_kwargs: ClassVar[set[str]] = {"bboxes", "bbox_thr", "nms_thr"}
@@ -51,58 +65,40 @@ class Pose2DInferencer(Inferencer):
         self.detector: Inferencer | None = None
         if det_model is not None or det_weights is not None:
             device = next(self.model.parameters()).device
-            self.detector = Inferencer(det_model, det_weights, device, show_progress=self.show_progress)
+            self.detector = Inferencer(det_model, det_weights, device, show_progress=False)
             self._labels = category_labels(det_cat_ids, list(self.detector.dataset_meta.get("classes") or ()))
 
-    def __call__(
+    def _predictions(
         self,
-        inputs: Any,
-        return_datasamples: bool = False,
-        batch_size: int = 1,
-        errors: dict[int, Exception] | None = None,
+        items: Sequence[Any],
+        batch_size: int,
+        errors: dict[int, Exception] | None,
+        for_forward: Mapping[str, Any],
         bboxes: Any = None,
         bbox_thr: float = 0.3,
         nms_thr: float = 0.3,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Predict the keypoints of one or more images.
-
-        Args:
-            inputs: see :class:`Inferencer`.
-            return_datasamples: return predictions as data samples instead of dictionaries.
-            batch_size: number of boxes per batch.
-            errors: see :class:`Inferencer`.
-            bboxes: for each image, its boxes as left, top, right, bottom in pixels, of shape (N, 4), or (N, 5) with
-                scores; for a single image the outer list is optional. Or a dict of them by file name, or a file: see
-                :func:`~trainwright.models.pose.boxes.read_boxes`. If None, the boxes are from the detector, or each
-                whole image is one box.
-            bbox_thr: lowest score of boxes with scores.
-            nms_thr: of boxes with scores whose intersection over union is higher, only the best is kept.
-            **kwargs: see :class:`Inferencer`.
-
-        Returns:
-            The same as :class:`Inferencer`: one prediction per image, whose ``pred_instances`` are in the order of its
-            boxes (with scores, from high to low).
-
-        Raises:
-            ValueError: the number of lists of boxes differs from the number of images.
-            DataError: the file of boxes is wrong, or has no boxes for these images.
-        """
-        _, forward_kwargs, visualize_kwargs, postprocess_kwargs = self._dispatch_kwargs(**kwargs)
-        images = self._inputs_to_list(inputs)
-        failed: dict[int, Exception] = {} if errors is None else errors
-        found = self._boxes(bboxes, images, batch_size, None if errors is None else failed)
-        boxes = None if found is None else [one.filtered(bbox_thr, nms_thr) for one in found]
-        if boxes is not None:
-            _report(boxes, images, failed)
-        crops = [(image, None if boxes is None else boxes[index]) for index, image in enumerate(images)]
-        counts: dict[int, int] = {}
-        batches = self.preprocess(crops, batch_size=batch_size, errors=errors, counts=counts)
-        samples = iter([sample for batch in batches for sample in self.forward(batch, **forward_kwargs)])
-        read = [index for index in range(len(images)) if index not in failed]
-        predictions = [_merge_instances(list(islice(samples, counts[index])), images[index]) for index in read]
-        pictures = self.visualize([images[index] for index in read], predictions, **visualize_kwargs)
-        return self.postprocess(predictions, pictures, return_datasamples, **postprocess_kwargs)
+        **for_preprocess: Any,
+    ) -> Iterator[Any]:
+        """Yield the predictions for images, ``batch_size`` images at a time."""
+        given = self._given_boxes(bboxes, items)
+        bare: list[Any] = []
+        for start in range(0, len(items), batch_size):
+            images = items[start : start + batch_size]
+            failed: dict[int, Exception] = {}
+            recorded = None if errors is None else failed
+            found = self._detected(images, batch_size, recorded) if given is None else given[start : start + batch_size]
+            boxes = None if found is None else [one.filtered(bbox_thr, nms_thr) for one in found]
+            crops = [(image, None if boxes is None else boxes[index]) for index, image in enumerate(images)]
+            counts: dict[int, int] = {}
+            batches = self.preprocess(crops, batch_size=batch_size, errors=recorded, counts=counts)
+            samples = iter([sample for batch in batches for sample in self.forward(batch, **for_forward)])
+            if errors is not None:
+                errors.update({start + index: error for index, error in failed.items()})
+            read = [index for index in range(len(images)) if index not in failed]
+            bare += [images[index] for index in read if not counts[index]]
+            for index in read:
+                yield _merge_instances(list(islice(samples, counts[index])), images[index])
+        _report(bare, len(items))
 
     def preprocess(
         self,
@@ -133,12 +129,10 @@ class Pose2DInferencer(Inferencer):
         for chunk in self._get_chunk_data(crops(), batch_size):
             yield self.collate_fn(chunk)
 
-    def _boxes(
-        self, bboxes: Any, images: Sequence[Any], batch_size: int, errors: dict[int, Exception] | None
-    ) -> list[Boxes] | None:
-        """Return the boxes of each image; None for whole images."""
+    def _given_boxes(self, bboxes: Any, images: Sequence[Any]) -> list[Boxes] | None:
+        """Return the boxes of each image; None if none are given."""
         if bboxes is None:
-            return None if self.detector is None else self._detected(images, batch_size, errors)
+            return None
         if self.detector is not None:
             raise ConfigError("bboxes", "the boxes are given, but there is also a detector", "use only one of them")
         if isinstance(bboxes, str | os.PathLike):
@@ -157,9 +151,15 @@ class Pose2DInferencer(Inferencer):
             return None
         return list(given) if isinstance(given, list | tuple) else [given]
 
-    def _detected(self, images: Sequence[Any], batch_size: int, errors: dict[int, Exception] | None) -> list[Boxes]:
-        """Return the boxes that the detector finds, of the wanted classes; none for unreadable images."""
-        assert self.detector is not None
+    def _detected(
+        self, images: Sequence[Any], batch_size: int, errors: dict[int, Exception] | None
+    ) -> list[Boxes] | None:
+        """Return the boxes that the detector finds, of the wanted classes; none for unreadable images.
+
+        Without a detector, return None, for whole images.
+        """
+        if self.detector is None:
+            return None
         answer = self.detector(list(images), return_datasamples=True, batch_size=batch_size, errors=errors)
         predictions = iter(answer["predictions"])
         detected = []
@@ -194,15 +194,14 @@ class Pose2DInferencer(Inferencer):
         return crops
 
 
-def _report(boxes: Sequence[Boxes], images: Sequence[Any], failed: Mapping[int, Exception]) -> None:
+def _report(bare: Sequence[Any], number: int) -> None:
     """Log the images without boxes."""
-    bare = [image for index, image in enumerate(images) if index not in failed and not len(boxes[index].boxes)]
     if bare:
         names = ", ".join(
             str(image) if isinstance(image, str | os.PathLike) else "an array" for image in bare[:_MAX_NAMED]
         )
         more = ", …" if len(bare) > _MAX_NAMED else ""
-        print_log(f"{len(bare)} of {len(images)} images have no boxes: {names}{more}", "current", logging.WARNING)
+        print_log(f"{len(bare)} of {number} images have no boxes: {names}{more}", "current", logging.WARNING)
 
 
 def _merge_instances(samples: list[DataSample], image: Any) -> DataSample:

@@ -13,6 +13,7 @@ from tiny_runs import Scripted, log_of, make_runner
 
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.metric import BaseMetric
+from trainwright.engine.evaluation.report import Samples, Table
 from trainwright.engine.registry import METRICS
 from trainwright.engine.visualization.report_page import write_report
 from trainwright.hooks import ReportHook
@@ -58,6 +59,18 @@ def test_errors_are_sorted_by_score() -> None:
     *_, confident, worst = single_label_sections(target, label, score, true_score, {"classes": ("cat", "dog")}, 2)
     assert (confident.indices, worst.indices) == ([2, 3], [3, 2])
     assert confident.captions[0] == "cat 0.80\ntrue: dog 0.05"
+
+
+def test_any_name_of_a_class_or_file_can_be_written(tmp_path: Path) -> None:
+    names = ["\ud83d/../<b>&\x00", "a very long name " * 30, ""]  # a lone surrogate: a byte that is not UTF-8
+    table = Table("per class", ["class", "recall"], [[name, 0.5] for name in names])
+    samples = Samples("worst", [0, 1, 2], names)
+    picture = np.zeros((20, 30, 3), np.uint8)
+    page = write_report(
+        tmp_path / "report", names[0], {}, [table, samples], {0: (picture, names[0]), 1: (picture, "b")}
+    )
+    assert page.read_text().count("\\ud83d/../&lt;b&gt;&amp;") == 3
+    assert sorted(path.name for path in page.parent.iterdir()) == ["index.html", "per_class.csv", "worst.png"]
 
 
 def test_labels_without_scores(tmp_path: Path) -> None:

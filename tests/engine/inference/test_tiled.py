@@ -12,8 +12,8 @@ from trainwright.engine import Inferencer, InstanceData, TiledInferencer
 from trainwright.engine.inference.tiled import merge_instances
 from trainwright.engine.inference.tiles import Tile, tiles_of
 from trainwright.engine.registry import MODELS
+from trainwright.engine.structures.masks import decode_mask
 from trainwright.engine.structures.pixel_data import PixelData
-from trainwright.engine.structures.rle import decode_rle
 from trainwright.models import BaseModel
 from trainwright.tools.cli import main
 
@@ -96,7 +96,7 @@ def test_every_object_is_found_once(seed):
     for box, label, score, mask in zip(instances.bboxes, instances.labels, instances.scores, instances.masks):
         color = next(color for color in objects if color[1] == round(float(score) * 255))
         assert box.tolist() == objects[color] and label == color[0] % 3
-        assert np.array_equal(decode_rle(mask), (image == color).all(-1))
+        assert np.array_equal(decode_mask(mask, *mask["size"]) > 0, (image == color).all(-1))
     assert torch.equal(found.pred_sem_seg.sem_seg[0], torch.tensor(image[..., 2] > 128).long())
     assert found.ori_shape == (240, 330)
 
@@ -144,7 +144,7 @@ def test_detections_of_one_tile_are_never_merged():
         return InstanceData(bboxes=torch.tensor(boxes).float().view(-1, 4), labels=torch.zeros(len(boxes)).long(),
                             scores=torch.linspace(0.9, 0.8, len(boxes)))  # fmt: skip
 
-    twins = [[82, 10, 99, 40], [83, 10, 98, 40]]
+    twins = [[83, 10, 97, 40], [84, 10, 96, 40]]
     assert len(merge_instances([found(*twins), found()], tiles, (100, 180), 0.5)) == 2
     assert len(merge_instances([found(*twins), found(*twins)], tiles, (100, 180), 0.5)) == 2
     sliver = [[80, 12, 84, 40]]  # of the object at the left, cut by the second tile
@@ -152,6 +152,39 @@ def test_detections_of_one_tile_are_never_merged():
     assert merged.bboxes.tolist() == [[20, 10, 86, 42]]
     different = merge_instances([found([70, 10, 86, 42]), found([82, 60, 120, 90])], tiles, (100, 180), 0.5)
     assert len(different) == 2
+
+
+def test_a_fragment_is_left_out_if_another_tile_shows_the_whole():
+    tiles, size = tiles_of(100, 180, 100, 0.4), (100, 180)
+    assert tiles == [Tile(0, 0, 100, 100), Tile(0, 60, 100, 100), Tile(0, 80, 100, 100)]
+
+    def found(*boxes):  # (left, right, label)
+        return InstanceData(bboxes=torch.tensor([[left, 10, right, 40] for left, right, _ in boxes]).float(),
+                            labels=torch.tensor([label for *_, label in boxes]), scores=torch.ones(len(boxes)))  # fmt: skip
+
+    fragments = found((85, 100, 1), (50, 100, 1), (20, 100, 1))  # the first one is complete in the second tile
+    merged = merge_instances([fragments, found((85, 125, 0)), found((80, 125, 2))], tiles, size, 0.5)
+    assert sorted(zip(merged.bboxes[:, 0].tolist(), merged.labels.tolist())) == [(20, 1), (50, 1), (85, 0)]
+    at_the_border = found((150, 180, 1))  # of the image
+    assert len(merge_instances([fragments[:0], fragments[:0], at_the_border], tiles, size, 0.5)) == 1
+
+
+def test_a_stream_writes_each_picture_before_the_next_prediction(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(scene(0, (130, 140), 5)[0]).save(tmp_path / folder / "same.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    inputs = [str(tmp_path / name) for name in ("broken.png", "a/same.png", "b/same.png")]
+    for predictor in (inferencer(64), Inferencer(config(), show_progress=False, device="cpu")):
+        out, errors = tmp_path / type(predictor).__name__, {}
+        stream = predictor.stream(inputs, batch_size=1, errors=errors, out_dir=out)
+        index, first = next(stream)
+        assert index == 1 and list(errors) == [0] and [path.name for path in out.iterdir()] == ["same.png"]
+        (index, second), *rest = stream
+        assert index == 2 and not rest and {**second, "img_path": inputs[1]} == first
+        assert sorted(path.name for path in out.iterdir()) == ["same.png", "same_00000002.png"]
+        answer = predictor(inputs[1:], return_datasamples=True)["predictions"]
+        assert [predictor.pred2dict(sample) for sample in answer] == [first, second]
 
 
 def test_mistakes():
@@ -180,6 +213,34 @@ def test_predict_on_the_command_line(tmp_path, capsys):
     assert len(entry["pred_instances"]["bboxes"]) == len(objects)
     drawn = np.array(Image.open(tmp_path / "out/large.png"))
     assert drawn.shape == image.shape and (drawn != image).any()
+    assert main([*arguments, "--tile-overlap", "1.5"]) == 2
+    assert "--tile-overlap" in capsys.readouterr().err
+    assert main([*arguments[:-2], "--tile-overlap", "0.3"]) == 2  # without --tile-size
+    assert "--tile-overlap requires --tile-size" in capsys.readouterr().err
     (tmp_path / "cfg.json").write_text(json.dumps({**cfg, "inferencer_type": "VideoInferencer"}))
     assert main(arguments) == 2
     assert "inferencer_type: VideoInferencer does not predict in tiles" in capsys.readouterr().err
+
+
+def test_an_interrupted_prediction_keeps_what_is_done(tmp_path, monkeypatch, capsys):
+    (tmp_path / "images").mkdir()
+    for index in range(4):
+        Image.new("RGB", (20, 20), (9, 200, 0)).save(tmp_path / f"images/{index}.png")
+    (tmp_path / "images/1.png").write_bytes(b"no image")
+    (tmp_path / "cfg.json").write_text(json.dumps(config()))
+    torch.save({"state_dict": ColorDetector().state_dict()}, tmp_path / "model.pth")
+    forward, calls = ColorDetector.forward, []
+
+    def interrupted(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return forward(self, *arguments, **options)
+
+    monkeypatch.setattr(ColorDetector, "forward", interrupted)
+    arguments = ["predict", str(tmp_path / "cfg.json"), str(tmp_path / "model.pth"), str(tmp_path / "images"),
+                 "--out-dir", str(tmp_path / "out"), "--device", "cpu"]  # fmt: skip
+    assert main(arguments) == 130
+    entries = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert ["error" in entry for entry in entries] == [False, True, False]
+    assert "Stopped after 3 of 4 inputs" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """The visualization backends."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +124,7 @@ def test_a_missing_package_is_named(
     def absent(name: str) -> None:
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr(sys.modules[backend.__module__], "import_module", absent)
+    monkeypatch.setitem(backend.add_scalar.__globals__, "import_module", absent)
     with pytest.raises(MissingExtraError, match=rf"pip install 'trainwright\[{extra}\]'"):
         backend(str(tmp_path)).add_scalar("loss", 1.0)
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from trainwright.datasets.formats.content import Content, box_around, find_files, polygon_area
-from trainwright.engine.errors import DataError
+from trainwright.engine.errors import DamagedFileError, DataError
+from trainwright.engine.fileio import read_text
 from trainwright.engine.inference.images import IMAGE_SUFFIXES
 
 _NUM_POINTS = {"rectangle": 2, "circle": 2, "mask": 2, "polygon": 3, "line": 2, "linestrip": 2, "point": 1, "points": 1}
@@ -37,7 +38,7 @@ def labelme_files(place: str, listed: str = "") -> list[str]:
         DataError: there are none.
     """
     if listed:
-        lines = Path(listed).read_text(encoding="utf-8").splitlines()
+        lines = read_text(listed).splitlines()
         files = [str(Path(place, line.strip()).with_suffix(".json")) for line in lines if line.strip()]
     else:
         files = find_files(place, (".json",))
@@ -95,10 +96,10 @@ def _labels(shapes_of: Sequence[tuple[Any, Sequence[Mapping[str, Any]]]], keypoi
 def _read_file(file: str, content: Content) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Add the image of a file, and return its entry and the valid shapes, each with its ``source``."""
     try:
-        annotation = json.loads(Path(file).read_text(encoding="utf-8"))
+        annotation = json.loads(read_text(file))
     except FileNotFoundError:
         return _without_image(file, content, "not found"), []
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (DamagedFileError, json.JSONDecodeError) as error:
         return _without_image(file, content, f"not valid JSON: {error}"), []
     if not is_labelme(annotation) or not isinstance(annotation["shapes"], list):
         return _without_image(file, content, "not an annotation of LabelMe: it needs 'shapes' and 'imagePath'"), []

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.engine.errors import DataError
+from trainwright.engine.fileio import read_text
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 _PATH_NAMES = (
@@ -75,10 +76,7 @@ def read_table(file: str) -> Table:
     Raises:
         DataError: the file is empty, the columns cannot be told apart, or a row is wrong; the message names the line.
     """
-    try:
-        text = Path(file).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not UTF-8: save it in that encoding ({error})") from error
+    text = read_text(file)
     first = next((line for line in text.splitlines() if line.strip()), None)
     if first is None:
         raise DataError(f"{file} is empty")

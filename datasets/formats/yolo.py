@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.datasets.formats.content import Content, box_around, find_files, polygon_area
-from trainwright.engine.errors import DataError, did_you_mean
+from trainwright.engine.errors import DamagedFileError, DataError, did_you_mean
+from trainwright.engine.fileio import read_text
 
 # Coordinates that exceed [0, 1] by rounding are clipped.
 _TOLERANCE = 0.01
@@ -100,8 +101,8 @@ def read_description(file: str) -> YoloDescription:
     import yaml
 
     try:
-        keys = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        keys = yaml.safe_load(read_text(file))
+    except yaml.YAMLError as error:
         raise DataError(f"{file} is not valid YAML: {error}") from error
     if not isinstance(keys, dict):
         raise DataError(f"{file}: expected keys such as 'names' and 'train', got a {type(keys).__name__}")
@@ -212,7 +213,7 @@ def _images_of(place: str, folders: Sequence[Path], name: str) -> list[str]:
             f"{name}: {place!r} not found: tried {', '.join(map(str, dict.fromkeys(tried)))}. Correct the path there"
         )
     if found.is_file():
-        lines = found.read_text(encoding="utf-8").splitlines()
+        lines = read_text(found).splitlines()
         images = [_listed_image(line.strip(), found.parent, folders) for line in lines if line.strip()]
     else:
         images = find_files(found)
@@ -230,8 +231,8 @@ def _listed_image(line: str, parent: Path, folders: Sequence[Path]) -> str:
 
 def _read_labels(file: Path, image: dict[str, Any], content: Content, description: YoloDescription) -> None:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
+        lines = read_text(file).splitlines()
+    except DamagedFileError:
         content.add_annotation(image, str(file), problem="not a text file")
         return
     seen: dict[tuple[float, ...], int] = {}

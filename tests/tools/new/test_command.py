@@ -339,9 +339,9 @@ def test_errors_in_likelier_data_are_reported(tmp_path: Path, capsys: pytest.Cap
     class_folders(tmp_path / "data")
     (tmp_path / "data/annotations.json").write_text('{"images": [], "annotations": [')
     assert main(["new", "data", "-o", "my.py"]) == 0
-    assert "left out: data/annotations.json is not valid JSON" in capsys.readouterr().out
+    assert "left out: data/annotations.json is damaged or not in a supported format" in capsys.readouterr().out
     assert main(["new", "detection", "data", "-o", "other.py"]) == 2
-    assert "data/annotations.json is not valid JSON" in capsys.readouterr().err
+    assert "data/annotations.json is damaged or not in a supported format" in capsys.readouterr().err
 
 
 def test_a_folder_in_a_folder_is_entered(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 from trainwright.datasets.annotation_fields import is_id
 from trainwright.datasets.formats.content import find_files
 from trainwright.engine.errors import DataError
+from trainwright.engine.fileio import load
 from trainwright.tools.new.data import Found, Sample, split_of
 from trainwright.tools.new.formats.contents import found_in_contents
-from trainwright.tools.new.formats.files import load_json, looks_like
+from trainwright.tools.new.formats.files import looks_like
 
 
 def find_coco(place: Path) -> Found | None:
@@ -19,7 +20,7 @@ def find_coco(place: Path) -> Found | None:
     contents: dict[str, Any] = {}
     sources: dict[str, tuple[Path, Path]] = {}
     for file in files:
-        loaded = load_json(file) if place.is_file() or looks_like(file, b'"annotations"') else None
+        loaded = load(file, "json") if place.is_file() or looks_like(file, b'"annotations"') else None
         if not isinstance(loaded, dict) or not {"images", "annotations", "categories"} <= loaded.keys():
             continue
         split = split_of(file.stem) or split_of(file.parent.name) or "all"
@@ -43,7 +44,7 @@ def find_coco(place: Path) -> Found | None:
 
 
 def _write_coco(path: Path, samples: Sequence[Sample], file: Path, folder: Path) -> dict[str, Any]:
-    loaded = load_json(file)
+    loaded = load(file, "json")
     chosen = {Path(sample.path) for sample in samples}
     named = [one for one in loaded["images"] if isinstance(one, dict) and isinstance(one.get("file_name"), str)]
     images = [one for one in named if is_id(one.get("id")) and folder / one["file_name"] in chosen]

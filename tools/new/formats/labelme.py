@@ -4,15 +4,16 @@ from pathlib import Path
 
 from trainwright.datasets.formats.content import find_files
 from trainwright.datasets.formats.labelme import is_labelme, point_labels, read_labelme
+from trainwright.engine.fileio import load
 from trainwright.tools.new.data import Found, write_lines
 from trainwright.tools.new.formats.contents import found_in_contents
-from trainwright.tools.new.formats.files import load_json, looks_like
+from trainwright.tools.new.formats.files import looks_like
 
 
 def find_labelme(place: Path) -> Found | None:
     """Return data with JSON files of LabelMe, or None."""
     files = [file for file in find_files(place, (".json",)) if looks_like(Path(file), b'"shapes"')]
-    files = [file for file in files if is_labelme(load_json(Path(file)))]
+    files = [file for file in files if is_labelme(load(file, "json"))]
     if not files:
         return None
     points = point_labels(files)

@@ -8,6 +8,7 @@ import numpy as np
 from trainwright.datasets.formats.content import find_files
 from trainwright.datasets.transforms import oriented_size
 from trainwright.engine.errors import DataError
+from trainwright.engine.fileio import read_text
 from trainwright.engine.images.files import read_indices
 from trainwright.engine.inference.images import IMAGE_SUFFIXES
 from trainwright.tools.new.data import Found, Sample, split_of, write_lines
@@ -125,7 +126,7 @@ def _use_colors(found: Found, place: Path, colors: Counter[tuple[int, ...]]) -> 
 def _use_values(found: Found, place: Path, values: Counter[int]) -> None:
     """Set the classes, and how the values of masks become classes."""
     file = next((place / name for name in ("classes.txt", "labels.txt") if (place / name).is_file()), None)
-    given = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()] if file else []
+    given = [line.strip() for line in read_text(file).splitlines() if line.strip()] if file else []
     present = sorted(values)
     regular = [value for value in present if value != 255]
     if set(present) <= {0, 1} or (len(present) == 2 and (not given or 255 in present)):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from trainwright.datasets.formats import tables
 from trainwright.engine.errors import DataError
+from trainwright.engine.fileio import read_text
 from trainwright.engine.inference.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from trainwright.tools.new.data import Found, Sample, split_of, write_table
 
@@ -57,7 +58,7 @@ def use_tables(found: Found, task: str) -> None:
 
 def _text_list(file: Path) -> tables.Table:
     """Return a list with a path and a label per line, separated by a space, or by a comma or tab."""
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in read_text(file).splitlines() if line.strip()]
     if any("," in line or "\t" in line for line in lines):
         return tables.read_table(str(file))
     table = tables.Table()

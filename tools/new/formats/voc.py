@@ -6,6 +6,7 @@ from pathlib import Path
 
 from trainwright.datasets.detection.voc import VOCDataset
 from trainwright.datasets.formats.content import find_files
+from trainwright.engine.fileio import read_text
 from trainwright.tools.new.data import Found, split_of, write_lines
 from trainwright.tools.new.formats.contents import found_in_contents
 from trainwright.tools.new.formats.files import looks_like
@@ -49,7 +50,7 @@ def _use_lists(found: Found, place: Path) -> None:
         return
     everything = found.splits.pop("all")
     for split, file in lists.items():
-        wanted = {line.strip() for line in file.read_text(encoding="utf-8").splitlines()}
+        wanted = {line.strip() for line in read_text(file).splitlines()}
         found.splits[split] = [sample for sample in everything if sample.entry in wanted]
         found.split_args[split] = {"ann_file": file.as_posix()}
     unused = len(everything) - sum(map(len, found.splits.values()))

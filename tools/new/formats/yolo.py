@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from trainwright.datasets.formats import yolo
+from trainwright.engine.fileio import read_text
 from trainwright.tools.new.data import Found, write_lines
 from trainwright.tools.new.formats.contents import found_in_contents
 
@@ -41,7 +42,7 @@ def _find_without_description(place: Path) -> Found | None:
         names = next(iter(sorted(place.glob("*/classes.txt"))), None)
     if names is None:
         return None
-    classes = [line.strip() for line in names.read_text(encoding="utf-8").splitlines() if line.strip()]
+    classes = [line.strip() for line in read_text(names).splitlines() if line.strip()]
     content, _ = yolo.read_yolo("", place.as_posix(), "", classes)
     found = found_in_contents("YOLO", {"all": content.as_dict()}, {"type": "YOLODataset"})
     found.write_list = lambda path, samples: {"split": write_lines(path, samples)}

@@ -84,7 +84,11 @@ WARM_UP = {"param_scheduler.0.end": 1, "param_scheduler.1.begin": 1}
     [
         ("resnet50_imagenet.py", {**NETWORK, **LISTED}, "accuracy/top5"),
         ("resnet50_imagenet_v2.py", {**NETWORK, **LISTED, **WARM_UP, "custom_hooks.0.begin_epoch": 1}, "accuracy/top1"),
-        ("vit_b_16_folder.py", {**NETWORK, **WARM_UP, "model.num_classes": 2}, "accuracy/top1"),
+        (
+            "vit_b_16_folder.py",
+            {**NETWORK, **WARM_UP, "model.num_classes": 2, "optim_wrapper.paramwise_cfg.needs_pretrained": False},
+            "accuracy/top1",
+        ),
         (
             "resnet50_linear_imagenet.py",
             {"model.backbone.name": "resnet18", "model.head.in_channels": 512, **LISTED}, "accuracy/top1",

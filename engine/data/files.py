@@ -14,8 +14,8 @@ _KEYS = ("img_path", "seg_map_path", "filename", "frame_dir")
 def missing_files(dataset: Any, indices: Iterable[int]) -> Iterator[tuple[int, str]]:
     """Yield the index of a sample and the path of a file of it that does not exist, once for each path.
 
-    Only datasets with ``get_data_info`` are searched. If the first of these samples can be loaded nevertheless, none is
-    yielded: its paths are not those of files, or the pipeline has another sample loaded.
+    Only datasets with ``get_data_info`` whose samples name files are searched. If the first sample without its file can
+    be loaded nevertheless, none is yielded: its paths are not those of files, or the pipeline has another one loaded.
 
     Args:
         dataset: a map-style dataset.
@@ -24,13 +24,17 @@ def missing_files(dataset: Any, indices: Iterable[int]) -> Iterator[tuple[int, s
     while isinstance(dataset, Proxy):
         dataset = dataset._inner
     seen: set[str] = set()
+    without_files: set[int] = set()  # datasets whose first sample names no file, such as those in memory
     is_confirmed = False
     for index in indices:
         owner, position, _ = innermost(dataset, index)
-        if not hasattr(owner, "get_data_info"):
-            return
-        info = owner.get_data_info(position)
-        for path in (info[key] for key in _KEYS if isinstance(info.get(key), str)):
+        if id(owner) in without_files:
+            continue
+        info = owner.get_data_info(position) if hasattr(owner, "get_data_info") else {}
+        paths = [info[key] for key in _KEYS if isinstance(info.get(key), str)]
+        if not paths:
+            without_files.add(id(owner))
+        for path in paths:
             if path in seen or os.path.exists(path):  # noqa: PTH110  # a Path takes longer
                 continue
             seen.add(path)

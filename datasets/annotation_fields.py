@@ -144,10 +144,10 @@ def _are_good(annotations: Sequence[Any], sizes: Sizes, categories: Mapping[Any,
     places, extents = sizes.of(images)
     good &= places >= 0
     good &= _good_boxes(_numbers([annotation["bbox"] for annotation in annotations], 4), extents, rules)
-    areas = _numbers([[_given(annotation.get("area"), 0)] for annotation in annotations], 1)[:, 0]
+    areas = _column([_given(annotation.get("area"), 0) for annotation in annotations])
     good &= (areas >= 0) & np.isfinite(areas)
     if rules.with_score:
-        good &= np.isfinite(_numbers([[annotation["score"]] for annotation in annotations], 1)[:, 0])
+        good &= np.isfinite(_column([annotation["score"] for annotation in annotations]))
     if rules.num_keypoints is not None:
         good &= _good_keypoints(annotations, rules.num_keypoints)
     if rules.with_mask:
@@ -166,6 +166,17 @@ def _numbers(rows: Sequence[Any], columns: int) -> np.ndarray:
     if not all_numbers(chain.from_iterable(rows)):
         raise TypeError
     return np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * columns).reshape(-1, columns)
+
+
+def _column(values: Sequence[Any]) -> np.ndarray:
+    """Return numbers as an array of shape (N,), without a list for each, which the garbage collector would count.
+
+    Raises:
+        TypeError: a value is not a number.
+    """
+    if not all_numbers(values):
+        raise TypeError
+    return np.fromiter(values, np.float64, len(values))
 
 
 def _good_boxes(boxes: np.ndarray, extents: np.ndarray, rules: Rules) -> np.ndarray:

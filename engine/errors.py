@@ -149,11 +149,18 @@ class MissingFileError(DataError, FileNotFoundError):
         number = next((number for number, part in enumerate(parts) if not part.exists()), len(parts) - 1)
         missing, folder = parts[number], parts[number - 1] if number else Path()
         with suppress(OSError):
-            hint = did_you_mean(missing.name, [entry.name for entry in islice(os.scandir(folder), _MANY)])
+            names = [entry.name for entry in islice(os.scandir(folder), _MANY)]
+            if missing.suffix:  # the file with another number is another file
+                names = [name for name in names if _without_digits(name) != _without_digits(missing.name)]
+            hint = did_you_mean(missing.name, names)
             reason = f": there is no {str(missing)!r}" if missing != whole else ""
             where = "" if whole.is_absolute() else f" in {Path.cwd()}"
             return cls(f"{path} does not exist{reason}{where}{hint and f'; {hint}'}")
         return cls(f"{path} does not exist")
+
+
+def _without_digits(name: str) -> str:
+    return "".join(letter for letter in name if not letter.isdigit())
 
 
 class TrainingError(TrainwrightError, RuntimeError):

@@ -62,7 +62,7 @@ def found_in_contents(
             part = "" if split == "all" else f" of {split}"
             found.notes.append(f"{background} images{part} have no annotations: background")
     if found.problems and not found.counts:
-        raise DataError(f"there is no good annotation, but {len(found.problems)} bad ones: {found.problems[0]}")
+        raise DataError(f"all {len(found.problems)} annotations are bad, such as {found.problems[0]}")
     if found.problems:
         found.notes.append(
             'bad annotations stop a run: correct them, or leave them out by bad_annotations="skip" in the datasets'

@@ -48,11 +48,13 @@ def get_rank(group: "dist.ProcessGroup | None" = None) -> int:
 
 def get_world_size(group: "dist.ProcessGroup | None" = None) -> int:
     """Return the number of processes in the group."""
-    return dist.get_world_size(group) if is_distributed() and _alone_as is None else 1
+    return dist.get_world_size(group) if is_distributed() else 1
 
 
 def continue_alone(as_main: bool) -> None:
-    """Make the collectives of this module no-ops, because another rank has failed: the rest of the run is to save.
+    """Make the collectives of this module act as in a single process, because another rank has failed.
+
+    Only saving the run remains to be done. The world size stays the same, since it is part of what is saved.
 
     Args:
         as_main: whether this process becomes the main process; that of rank 0 is anyway.
@@ -60,6 +62,11 @@ def continue_alone(as_main: bool) -> None:
     global _alone_as
     if _alone_as is None:
         _alone_as = 0 if as_main else get_rank()
+
+
+def has_peers(group: "dist.ProcessGroup | None" = None) -> bool:
+    """Return whether collectives exchange anything: there are several processes, and none has failed."""
+    return get_world_size(group) > 1 and _alone_as is None
 
 
 def get_dist_info(group: "dist.ProcessGroup | None" = None) -> tuple[int, int]:
@@ -129,7 +136,7 @@ def _checked_device(device: "str | torch.device") -> torch.device:
 
 def barrier(group: "dist.ProcessGroup | None" = None) -> None:
     """Wait until all processes have reached this point."""
-    if get_world_size(group) > 1:
+    if has_peers(group):
         dist.barrier(group)
 
 
@@ -147,7 +154,7 @@ def all_reduce(data: Tensor, op: str = "sum", group: "dist.ProcessGroup | None" 
     """
     reduce_op = _reduce_op(op)
     world_size = get_world_size(group)
-    if world_size == 1:
+    if not has_peers(group):
         return
     moved = data.to(_comm_device(data.device, group)).contiguous()
     dist.all_reduce(moved, reduce_op, group)
@@ -160,7 +167,7 @@ def all_reduce(data: Tensor, op: str = "sum", group: "dist.ProcessGroup | None" 
 def all_gather(data: Tensor, group: "dist.ProcessGroup | None" = None) -> list[Tensor]:
     """Return the tensors of all processes, ordered by rank. All must have the same shape."""
     world_size = get_world_size(group)
-    if world_size == 1:
+    if not has_peers(group):
         return [data]
     moved = data.to(_comm_device(data.device, group)).contiguous()
     gathered = [torch.empty_like(moved) for _ in range(world_size)]
@@ -171,7 +178,7 @@ def all_gather(data: Tensor, group: "dist.ProcessGroup | None" = None) -> list[T
 def gather(data: Tensor, dst: int = 0, group: "dist.ProcessGroup | None" = None) -> list[Tensor]:
     """Return the tensors of all processes, ordered by rank, on rank ``dst``; an empty list elsewhere."""
     world_size = get_world_size(group)
-    if world_size == 1:
+    if not has_peers(group):
         return [data]
     moved = data.to(_comm_device(data.device, group)).contiguous()
     here = get_rank(group) == dst
@@ -182,7 +189,7 @@ def gather(data: Tensor, dst: int = 0, group: "dist.ProcessGroup | None" = None)
 
 def broadcast(data: Tensor, src: int = 0, group: "dist.ProcessGroup | None" = None) -> None:
     """Overwrite a tensor with that of rank ``src``, in place."""
-    if get_world_size(group) == 1:
+    if not has_peers(group):
         return
     moved = data.to(_comm_device(data.device, group)).contiguous()
     dist.broadcast(moved, group=group, group_src=src)
@@ -212,7 +219,7 @@ def all_reduce_params(
         group: the participating processes; all if None.
     """
     _reduce_op(op)
-    if get_world_size(group) == 1:
+    if not has_peers(group):
         return
     tensors = [param.detach() for param in params]
     if not coalesce:
@@ -228,7 +235,7 @@ def all_reduce_params(
 
 def broadcast_parameters(module: torch.nn.Module, src: int = 0, group: "dist.ProcessGroup | None" = None) -> None:
     """Overwrite parameters and buffers with those of rank ``src``, in place."""
-    if get_world_size(group) == 1:
+    if not has_peers(group):
         return
     for tensor in itertools.chain(module.parameters(), module.buffers()):
         broadcast(tensor.detach(), src, group)
@@ -236,7 +243,7 @@ def broadcast_parameters(module: torch.nn.Module, src: int = 0, group: "dist.Pro
 
 def broadcast_object_list(data: list[Any], src: int = 0, group: "dist.ProcessGroup | None" = None) -> None:
     """Overwrite the items of a list with those of rank ``src``. They can be any picklable objects."""
-    if get_world_size(group) > 1:
+    if has_peers(group):
         dist.broadcast_object_list(data, group=group, group_src=src)
 
 
@@ -250,7 +257,7 @@ def value_of_main_process(value: Any) -> Any:
 def all_gather_object(data: Any, group: "dist.ProcessGroup | None" = None) -> list[Any]:
     """Return the objects of all processes, ordered by rank."""
     world_size = get_world_size(group)
-    if world_size == 1:
+    if not has_peers(group):
         return [data]
     gathered: list[Any] = [None] * world_size
     dist.all_gather_object(gathered, data, group)
@@ -265,7 +272,7 @@ def mean_of_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
     Args:
         numbers: finite or not, by name.
     """
-    if get_world_size() == 1:
+    if not has_peers():
         return dict(numbers)
     message = torch.zeros(_NUMBERS_PER_MESSAGE, dtype=torch.float64)
     names = zlib.crc32("\n".join(numbers).encode()) if len(numbers) < _NUMBERS_PER_MESSAGE else -1
@@ -289,7 +296,7 @@ def _mean(values: list[float]) -> float:
 def gather_object(data: Any, dst: int = 0, group: "dist.ProcessGroup | None" = None) -> list[Any] | None:
     """Return the objects of all processes, ordered by rank, on rank ``dst``; None elsewhere."""
     world_size = get_world_size(group)
-    if world_size == 1:
+    if not has_peers(group):
         return [data]
     gathered: list[Any] | None = [None] * world_size if get_rank(group) == dst else None
     dist.gather_object(data, gathered, group=group, group_dst=dst)
@@ -319,7 +326,7 @@ def collect_results(
         raise ValueError(f"device must be 'cpu' or 'gpu', not {device!r}")
     if device == "gpu" and tmpdir is not None:
         raise ValueError("tmpdir requires device='cpu'")
-    if get_world_size() == 1:
+    if not has_peers():
         return results
     parts = gather_object(results) if tmpdir is None else _gather_through_files(results, Path(tmpdir))
     if parts is None:

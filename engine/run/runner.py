@@ -23,8 +23,8 @@ from trainwright.engine.data.workers import stop_workers
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.parts import EVALUATOR, LOG_PROCESSOR, VISUALIZER, mismatched_parts, setting
-from trainwright.engine.ranks import failures
 from trainwright.engine.random_streams import StepSeeder, deterministic_algorithms, preserve_generators, seed_all
+from trainwright.engine.ranks import failures
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import RUNNERS

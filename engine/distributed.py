@@ -29,6 +29,7 @@ _REDUCE_OPS = {
 _LAUNCHERS = ("pytorch", "slurm", "mpi")
 _DEFAULT_PORT = "29500"
 _ABSENT = object()
+_data_ranks: tuple[int, int] | None = None
 
 
 def is_distributed() -> bool:
@@ -49,6 +50,27 @@ def get_world_size(group: "dist.ProcessGroup | None" = None) -> int:
 def get_dist_info(group: "dist.ProcessGroup | None" = None) -> tuple[int, int]:
     """Return rank and world size."""
     return get_rank(group), get_world_size(group)
+
+
+def get_data_rank() -> int:
+    """Return the position of this process among those that train on different data, as set by the strategy."""
+    return get_rank() if _data_ranks is None else _data_ranks[0]
+
+
+def get_data_size() -> int:
+    """Return the number of processes that train on different data, as set by the strategy."""
+    return get_world_size() if _data_ranks is None else _data_ranks[1]
+
+
+def set_data_ranks(rank: int, size: int) -> None:
+    """Set :func:`get_data_rank` and :func:`get_data_size`; consecutive processes share a data rank."""
+    global _data_ranks
+    _data_ranks = rank, size
+
+
+def one_per_data_rank(parts: list[Any]) -> list[Any]:
+    """Return the items of the processes with different data, given one item of each process by rank."""
+    return parts[:: max(1, len(parts) // get_data_size())]
 
 
 def get_local_rank() -> int:
@@ -139,6 +161,8 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
         ValueError: the launcher is unknown.
         RuntimeError: environment variables that the launcher should have set are missing.
     """
+    global _data_ranks
+    _data_ranks = None  # of an earlier group
     if launcher not in _LAUNCHERS:
         raise ValueError(f"unknown launcher {launcher!r}: use one of {', '.join(_LAUNCHERS)}")
     if launcher == "slurm":
@@ -169,6 +193,8 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
 
 def close_dist() -> None:
     """Leave the process group, if there is one, once all processes have finished."""
+    global _data_ranks
+    _data_ranks = None
     if is_distributed():
         dist.barrier()  # some releases of gloo hang if a peer has already left
         dist.destroy_process_group()
@@ -319,7 +345,7 @@ def collect_results(
 ) -> list[Any] | None:
     """Return the results of all samples, in the order of the dataset, on rank 0; None elsewhere.
 
-    Rank ``r`` of ``w`` is assumed to have the samples ``r``, ``r + w``, ``r + 2 w``, …: our samplers distribute
+    Data rank ``r`` of ``w`` is assumed to have the samples ``r``, ``r + w``, ``r + 2 w``, …: our samplers distribute
     round-robin.
 
     Args:
@@ -342,7 +368,8 @@ def collect_results(
     parts = gather_object(results) if tmpdir is None else _gather_through_files(results, Path(tmpdir))
     if parts is None:
         return None
-    ordered = itertools.chain.from_iterable(itertools.zip_longest(*parts, fillvalue=_ABSENT))
+    shares = one_per_data_rank(parts)
+    ordered = itertools.chain.from_iterable(itertools.zip_longest(*shares, fillvalue=_ABSENT))
     return [result for result in ordered if result is not _ABSENT][:size]
 
 

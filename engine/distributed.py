@@ -32,6 +32,7 @@ _NUMBERS_PER_MESSAGE = 32
 _ABSENT = object()
 _alone_as: int | None = None
 """The rank of this process after it has lost the others; None before."""
+_data_ranks: tuple[Any, int, int] | None = None
 
 
 def is_distributed() -> bool:
@@ -72,6 +73,32 @@ def has_peers(group: "dist.ProcessGroup | None" = None) -> bool:
 def get_dist_info(group: "dist.ProcessGroup | None" = None) -> tuple[int, int]:
     """Return rank and world size."""
     return get_rank(group), get_world_size(group)
+
+
+def get_data_rank() -> int:
+    """Return the position of this process among those that train on different data, as set by the strategy."""
+    return get_rank() if _data_ranks is None or _data_ranks[0] is not _group() else _data_ranks[1]
+
+
+def get_data_size() -> int:
+    """Return the number of processes that train on different data, as set by the strategy."""
+    return get_world_size() if _data_ranks is None or _data_ranks[0] is not _group() else _data_ranks[2]
+
+
+def set_data_ranks(rank: int, size: int) -> None:
+    """Set :func:`get_data_rank` and :func:`get_data_size`; consecutive processes share a data rank."""
+    global _data_ranks
+    _data_ranks = _group(), rank, size
+
+
+def _group() -> Any:
+    """Return the default group, for settings that end with it."""
+    return dist.group.WORLD if is_distributed() else None
+
+
+def one_per_data_rank(parts: list[Any]) -> list[Any]:
+    """Return the items of the processes with different data, given one item of each process by rank."""
+    return parts[:: max(1, len(parts) // get_data_size())]
 
 
 def get_local_rank() -> int:
@@ -308,7 +335,7 @@ def collect_results(
 ) -> list[Any] | None:
     """Return the results of all samples, in the order of the dataset, on rank 0; None elsewhere.
 
-    Rank ``r`` of ``w`` is assumed to have the samples ``r``, ``r + w``, ``r + 2 w``, …: our samplers distribute
+    Data rank ``r`` of ``w`` is assumed to have the samples ``r``, ``r + w``, ``r + 2 w``, …: our samplers distribute
     round-robin.
 
     Args:
@@ -331,7 +358,8 @@ def collect_results(
     parts = gather_object(results) if tmpdir is None else _gather_through_files(results, Path(tmpdir))
     if parts is None:
         return None
-    ordered = itertools.chain.from_iterable(itertools.zip_longest(*parts, fillvalue=_ABSENT))
+    shares = one_per_data_rank(parts)
+    ordered = itertools.chain.from_iterable(itertools.zip_longest(*shares, fillvalue=_ABSENT))
     return [result for result in ordered if result is not _ABSENT][:size]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from trainwright.engine.data.loader import PositionedLoader, is_endless, iterate, start_at
 from trainwright.engine.data.streams import StreamLoader
 from trainwright.engine.data.traits import keeps_position
-from trainwright.engine.distributed import get_world_size
+from trainwright.engine.distributed import get_data_size
 from trainwright.engine.errors import CheckpointError, TrainingError
 from trainwright.engine.records.log_processor import num_batches
 from trainwright.engine.records.logger import get_logger
@@ -85,7 +85,7 @@ class DataCursor:
         """The current division of the data into batches."""
         loader = self.dataloader
         size = loader.batch_size if isinstance(loader, PositionedLoader | StreamLoader) else None
-        return Batching(self._by_epoch, None if size is None else size * get_world_size(), self.length)
+        return Batching(self._by_epoch, None if size is None else size * get_data_size(), self.length)
 
     def position(self, iteration: int) -> tuple[int, int]:
         """Return the pass and the batch in it of a 0-based iteration; batches before the current epoch are negative."""

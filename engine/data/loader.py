@@ -16,7 +16,7 @@ from trainwright.engine.data.faults import BadSamples, CollateWithReports
 from trainwright.engine.data.seeded import DatasetProxy, PositionedSampler, SeededDataset
 from trainwright.engine.data.streams import SeededStream, StreamLoader
 from trainwright.engine.data.workers import Restarts, batches_from_workers, clear_errors
-from trainwright.engine.distributed import get_world_size
+from trainwright.engine.distributed import get_data_size
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.parts import BATCH_SAMPLER, COLLATE_FN, DATALOADER_KEYS, DATASET, SAMPLER, WORKER_INIT_FN
 from trainwright.engine.random_streams import mix
@@ -191,7 +191,7 @@ def _build_dataset(cfg: Mapping[str, Any], options: dict[str, Any], path: str) -
             message = "an IterableDataset cannot be limited by index"
             hint = "end the dataset's own __iter__, or use train_cfg=dict(by_epoch=False, max_iters=...)"
             raise ConfigError(f"{path}.num_batch_per_epoch", message, hint, origin_of(cfg, "num_batch_per_epoch"))
-        dataset = FirstSamples(dataset, num_batch_per_epoch * options["batch_size"] * get_world_size())
+        dataset = FirstSamples(dataset, num_batch_per_epoch * options["batch_size"] * get_data_size())
     return dataset
 
 
@@ -311,4 +311,4 @@ def num_unpadded_samples(dataloader: Any) -> int:
     if total is None or type(batch_sampler) not in (BatchSampler, type(None)):
         return sys.maxsize
     size = len(sampler.dataset)  # type: ignore[union-attr]  # it has a total_size, so it is a sampler
-    return size if total - size < get_world_size() else sys.maxsize
+    return size if total - size < get_data_size() else sys.maxsize

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Sampler, get_worker_info
 from trainwright.engine.data import traits
 from trainwright.engine.data.faults import BadSamples, describe_sample, failed_sample
 from trainwright.engine.data.proxy import Proxy
-from trainwright.engine.distributed import get_rank, get_world_size
+from trainwright.engine.distributed import get_data_rank, get_data_size
 from trainwright.engine.errors import TrainingError
 from trainwright.engine.random_streams import extend_mix, mix, preserve_python_rng, seed_cpu_generators
 
@@ -162,7 +162,7 @@ class PositionedSampler(Proxy, Sampler[Any]):
         if traits.is_deterministic(self._dataset):  # then an index is a sufficient key
             return items
         if self.endless:  # passes take the place of epochs
-            pass_length = len(self._inner) / get_world_size()
+            pass_length = len(self._inner) / get_data_size()
             return (pack_key(index, int(place / pass_length)) for place, index in enumerate(items, start))
         if self.repeats:
             return (self._keys_of_visit(item, place) for place, item in enumerate(items, start))
@@ -172,7 +172,7 @@ class PositionedSampler(Proxy, Sampler[Any]):
     def _keys_of_visit(self, item: Any, place: int) -> Any:
         """Return the key of an index, or the keys of a batch, at position ``place`` of this rank."""
         if isinstance(item, int):
-            return pack_key(item, self.epoch, place * get_world_size() + get_rank())
+            return pack_key(item, self.epoch, place * get_data_size() + get_data_rank())
         places = enumerate(item, place << _OFFSET_BITS)
         return [self._keys_of_visit(index, place_of_index) for place_of_index, index in places]
 

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -15,6 +16,7 @@ from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.parts import OPTIMIZER
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import OPTIMIZERS
+from trainwright.engine.strategy.shards import is_sharded
 
 IMPLEMENTATION = ("fused", "foreach", "capturable", "differentiable")
 """Settings that select the implementation of a step, but not its result."""
@@ -79,9 +81,12 @@ def build_optimizer(
     parameters = inspect.signature(optimizer_class).parameters
     runtime: dict[str, Any] = {}
     chosen = any(key in cfg for key in IMPLEMENTATION)
+    sharded = [param for param in _tensors_of(groups) if is_sharded(param)]
     is_sgd = isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.SGD)
-    if allow_fused and "fused" in parameters and not chosen and not is_sgd:
-        settings = {key: value for key, value in cfg.items() if key not in ("type", "_scope_")}
+    settings = {key: value for key, value in cfg.items() if key not in ("type", "_scope_")}
+    if sharded and not chosen:
+        runtime = _sharded_implementation(optimizer_class, settings, parameters, sharded)
+    elif allow_fused and "fused" in parameters and not chosen and not is_sgd:
         kinds = {(param.device, param.dtype) for param in _tensors_of(groups)}
         if all(_fused_works(optimizer_class, settings, *kind) for kind in kinds):
             runtime["fused"] = True
@@ -129,6 +134,23 @@ def _tensors_of(groups: Iterable[Any]) -> Iterator[Tensor]:
             yield from _tensors_of([params] if isinstance(params, Tensor) else params)
         else:
             yield item[1] if isinstance(item, tuple) else item
+
+
+def _sharded_implementation(
+    optimizer_class: Any, settings: Mapping[str, Any], parameters: Iterable[str], params: Iterable[Tensor]
+) -> dict[str, Any]:
+    """Return the fastest implementation that PyTorch has for sharded parameters, by trying it on small ones."""
+    if "foreach" not in parameters:
+        return {}
+    kinds = {(param.device_mesh, param.placements, param.dtype): param for param in params}  # type: ignore[attr-defined]
+    for choice in ({"foreach": True}, {"foreach": False}):
+        tried = [torch.zeros_like(param, requires_grad=param.requires_grad) for param in kinds.values()]
+        for param in tried:
+            param.grad = torch.zeros_like(param)
+        with suppress(Exception):  # wrong settings raise when the optimizer itself is built
+            optimizer_class(tried, **settings, **choice).step()
+            return choice
+    return {}
 
 
 def _fused_works(optimizer_class: Any, settings: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> bool:

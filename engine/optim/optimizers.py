@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -81,12 +80,14 @@ def build_optimizer(
     parameters = inspect.signature(optimizer_class).parameters
     runtime: dict[str, Any] = {}
     chosen = any(key in cfg for key in IMPLEMENTATION)
-    sharded = [param for param in _tensors_of(groups) if is_sharded(param)]
     is_sgd = isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.SGD)
+    may_fuse = allow_fused and "fused" in parameters and not chosen and not is_sgd
     settings = {key: value for key, value in cfg.items() if key not in ("type", "_scope_")}
-    if sharded and not chosen:
-        runtime = _sharded_implementation(optimizer_class, settings, parameters, sharded)
-    elif allow_fused and "fused" in parameters and not chosen and not is_sgd:
+    if sharded := [param for param in _tensors_of(groups) if is_sharded(param)]:
+        choices = [{"fused": True}] if may_fuse else []
+        choices += [{}] if chosen or "foreach" not in parameters else [{"foreach": True}, {"foreach": False}]
+        runtime = _sharded_implementation(optimizer_class, settings, choices, sharded)
+    elif may_fuse:
         kinds = {(param.device, param.dtype) for param in _tensors_of(groups)}
         if all(_fused_works(optimizer_class, settings, *kind) for kind in kinds):
             runtime["fused"] = True
@@ -137,20 +138,32 @@ def _tensors_of(groups: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def _sharded_implementation(
-    optimizer_class: Any, settings: Mapping[str, Any], parameters: Iterable[str], params: Iterable[Tensor]
+    optimizer_class: Any, settings: Mapping[str, Any], choices: Iterable[dict[str, Any]], params: Iterable[Tensor]
 ) -> dict[str, Any]:
-    """Return the fastest implementation that PyTorch has for sharded parameters, by trying it on small ones."""
-    if "foreach" not in parameters:
-        return {}
-    kinds = {(param.device_mesh, param.placements, param.dtype): param for param in params}  # type: ignore[attr-defined]
-    for choice in ({"foreach": True}, {"foreach": False}):
+    """Return the first choice of an implementation that PyTorch has for sharded parameters, by trying them.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    kinds = {(p.device_mesh, p.placements, p.dtype, p.ndim): p for p in params}  # type: ignore[attr-defined]
+    problem: Exception | None = None
+    for choice in choices:
         tried = [torch.zeros_like(param, requires_grad=param.requires_grad) for param in kinds.values()]
         for param in tried:
             param.grad = torch.zeros_like(param)
-        with suppress(Exception):  # wrong settings raise when the optimizer itself is built
-            optimizer_class(tried, **settings, **choice).step()
+        try:
+            optimizer = optimizer_class(tried, **settings, **choice)
+        except Exception:  # raised again when the optimizer itself is built
+            return {}
+        try:
+            optimizer.step()
+        except Exception as error:
+            problem = error
+        else:
             return choice
-    return {}
+    name = getattr(optimizer_class, "__name__", str(optimizer_class))
+    message = f"{name} does not work with the sharded parameters of the strategy: {str(problem).splitlines()[0]}"
+    raise ConfigError("optim_wrapper.optimizer", message, "use another optimizer or strategy") from problem
 
 
 def _fused_works(optimizer_class: Any, settings: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> bool:

@@ -14,6 +14,7 @@ from trainwright.engine.registry import LOOPS
 from trainwright.engine.run.agreement import check_evaluator
 from trainwright.engine.run.base_loop import BaseLoop
 from trainwright.engine.run.model_setup import unwrap
+from trainwright.engine.strategy.shards import reshard
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
@@ -73,6 +74,8 @@ class _EvaluationLoop(BaseLoop):
                     self.evaluator.reset()
                     return {}
             self._end_trial()
+            if runner.strategy.is_sharded:
+                reshard(runner.model)  # a forward pass without a backward pass leaves whole weights in place
             metrics = self.evaluator.evaluate(num_unpadded_samples(self.dataloader))
             metrics.update({name: total.item() / number for name, total in self._losses.items()})
             runner.call_hook(f"after_{mode}_epoch", metrics=metrics)

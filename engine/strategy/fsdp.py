@@ -46,8 +46,10 @@ class FSDP2(Strategy):
             ``reduce_dtype``, ``output_dtype`` and ``cast_forward_inputs``. With the former, gradients are reduced in
             float32.
         cpu_offload: keep weights, gradients and optimizer state in host memory.
-        meta: build the model without memory for its parameters, and initialize it part by part, in full only what
-            has an ``init_cfg``. The initial weights follow from the seed, but differ from those without ``meta``.
+        meta: build the model without memory for its parameters, and allocate only the shards. The initial weights are
+            the same, drawn layer by layer with ``reset_parameters``. If there is an ``init_cfg``, the whole model is
+            gathered for it. A model whose constructor initializes weights in another way must have an ``init_cfg`` for
+            them, or load a checkpoint.
         tensor_parallel: ``size``, the number of consecutive processes that share layers, and ``plan``, a dict of
             patterns of module names and styles: ``"colwise"``, ``"rowwise"`` or ``"sequence"``, or a dict of ``style``
             and its layouts, ``input`` and ``output`` (``"replicate"`` or the dimension that is split), or ``dim`` of
@@ -116,6 +118,7 @@ class FSDP2(Strategy):
 
     def construction(self) -> AbstractContextManager[Any]:
         """Return the context in which the model is built."""
+        self._generator = torch.get_rng_state()
         return meta_init.parameters_on_meta() if self._meta else nullcontext()
 
     def place(self, model: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
@@ -131,6 +134,7 @@ class FSDP2(Strategy):
             model = with_synced_batchnorm(model, self._sync_bn, device)
         elif self.data_size == 1:
             model = revert_sync_batchnorm(model)
+        self._meta = self._meta and any(param.is_meta for param in model.parameters())  # not if passed as an object
         if self._meta:
             self._unknown = meta_init.own_initialization(model)
         used = {name: size for name, size in self._sizes.items() if size > 1 or name == "shard"}
@@ -162,7 +166,7 @@ class FSDP2(Strategy):
         """Return the context in which weights are initialized, as whole plain tensors."""
         gathers = True
         if self._meta:
-            meta_init.initialize(model, missing, self._unknown)
+            meta_init.initialize(model, missing, self._unknown, self._generator)
             gathers = meta_init.has_initializers(model)
         if gathers:
             with whole_weights(model), super().initializing(model, missing):

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import is_lazy
 
-from trainwright.engine.distributed import all_gather_object, broadcast_parameters
+from trainwright.engine.distributed import all_gather_object, value_of_main_process
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.run.model_setup import PENDING
 from trainwright.engine.strategy.shards import local, whole_weights
@@ -53,28 +53,32 @@ def allocate(model: nn.Module, device: torch.device) -> None:
     model._apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor)
 
 
-def initialize(model: nn.Module, missing: Collection[str] | None, unknown: Collection[str]) -> None:
-    """Initialize the parameters of a model by ``reset_parameters`` of its modules, gathering one of them at a time.
+def initialize(
+    model: nn.Module, missing: Collection[str] | None, unknown: Collection[str], state: torch.Tensor
+) -> None:
+    """Initialize the parameters of a model by ``reset_parameters`` of its modules, one of them in memory at a time.
 
     Args:
-        model: the model.
+        model: the sharded model.
         missing: names of the tensors to initialize; all if None.
-        unknown: names of parameters that this does not initialize as configured; they are set to NaN.
+        unknown: names of parameters that this does not initialize as their constructor does; they are set to NaN.
+        state: the state of the CPU's random generator before the construction; that of rank 0 is used.
     """
-    names = {module: name for name, module in model.named_modules()}
     lacking = None if missing is None else {name.rpartition(".")[0] for name in missing}
-    for module in _in_construction_order(model):
-        prefix = f"{names[module]}." if names[module] else ""
-        reset = _reset_of(module)
-        if (reset is None and not module._parameters) or (lacking is not None and names[module] not in lacking):
-            continue
-        with whole_weights(module):
-            if reset is not None:
-                reset()
-            for name, param in module.named_parameters():
-                if prefix + name in unknown:
-                    nn.init.constant_(param, torch.nan)
-            broadcast_parameters(module)
+    names = {module: name for name, module in model.named_modules()}
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(value_of_main_process(state))
+        for module in _in_construction_order(model):
+            reset = _reset_of(module)
+            if reset is None and not module._parameters:
+                continue
+            prefix = f"{names[module]}." if names[module] else ""
+            with whole_weights(module, empty=True, keep=lacking is None or names[module] in lacking):
+                if reset is not None:
+                    reset()
+                for name, param in module.named_parameters():
+                    if prefix + name in unknown:
+                        nn.init.constant_(param, torch.nan)
 
 
 def refuse_uninitialized(model: nn.Module, names: Collection[str]) -> None:

@@ -103,10 +103,15 @@ def reshard(module: nn.Module) -> None:
 
 
 @contextmanager
-def whole_weights(module: nn.Module) -> Iterator[None]:
+def whole_weights(module: nn.Module, *, empty: bool = False, keep: bool = True) -> Iterator[None]:
     """Replace the sharded parameters of a module by whole plain ones in this context, in a collective call.
 
-    Changes are kept. They must be the same in all processes.
+    Changes must be the same in all processes.
+
+    Args:
+        module: the module.
+        empty: provide uninitialized parameters in CPU memory instead, without communication.
+        keep: whether to keep the changes.
     """
     reshard(module)
     plain: dict[int, nn.Parameter] = {}
@@ -115,7 +120,8 @@ def whole_weights(module: nn.Module) -> Iterator[None]:
         for name, param in part._parameters.items():
             if param is not None and is_sharded(param):
                 if id(param) not in plain:
-                    plain[id(param)] = nn.Parameter(whole(param.detach()), param.requires_grad)
+                    data = torch.empty(param.shape, dtype=param.dtype) if empty else whole(param.detach())
+                    plain[id(param)] = nn.Parameter(data, param.requires_grad)
                 replaced.append((part._parameters, name, param))
     for owner, name, param in replaced:
         owner[name] = plain[id(param)]
@@ -124,7 +130,8 @@ def whole_weights(module: nn.Module) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for owner, name, param in replaced:
-                local(param).copy_(local(shard_like(owner[name].detach(), param)))
+                if keep:
+                    local(param).copy_(local(shard_like(owner[name].detach(), param)))
                 owner[name] = param
 
 

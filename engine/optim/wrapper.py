@@ -189,8 +189,9 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
         A sharded model is told instead whether to exchange the gradients of the next backward passes.
         """
         syncs = self.should_sync()
-        if self._window.size > 1 and hasattr(model, "set_requires_gradient_sync"):
-            model.set_requires_gradient_sync(syncs)
+        set_sync: Any = getattr(model, "set_requires_gradient_sync", None) if self._window.size > 1 else None
+        if set_sync is not None:
+            set_sync(syncs)
             return NO_CONTEXT
         if syncs:
             return NO_CONTEXT

@@ -177,15 +177,14 @@ class FSDP2(Strategy):
 
     def exchange_gradients(self, model: nn.Module) -> None:
         """Exchange the gradients of an accumulation window so far, which PyTorch accumulates outside of ``grad``."""
-        for module in model.modules():
-            if hasattr(module, "_get_fsdp_state"):
-                state = module._get_fsdp_state()
-                groups = getattr(state, "_fsdp_param_groups", None) or [state._fsdp_param_group]
-                for group in [group for group in groups if group is not None]:
-                    exchanges, group.reduce_grads = group.reduce_grads, True
-                    group.post_backward()  # idempotent: it reduces gradients that were not reduced
-                    group.finalize_backward()
-                    group.reduce_grads = exchanges
+        modules: list[Any] = [module for module in model.modules() if hasattr(module, "_get_fsdp_state")]
+        for module in modules:
+            state = module._get_fsdp_state()
+            groups = getattr(state, "_fsdp_param_groups", None) or [state._fsdp_param_group]
+            module.set_requires_gradient_sync(True, recurse=False)
+            for group in [group for group in groups if group is not None]:
+                group.post_backward()  # idempotent: it reduces gradients that were not reduced
+                group.finalize_backward()
 
     def _units(self, model: nn.Module) -> list[nn.Module]:
         """Return the modules to shard, inner ones first, the model last."""
@@ -225,7 +224,9 @@ def _precision(given: str | Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the arguments of PyTorch's ``MixedPrecisionPolicy``."""
     if given is None:
         return {}
-    options = {"param_dtype": given, "reduce_dtype": "float32"} if isinstance(given, str) else dict(given)
+    options: dict[str, Any] = (
+        {"param_dtype": given, "reduce_dtype": "float32"} if isinstance(given, str) else dict(given)
+    )
     for key, value in options.items():
         if key not in _PRECISION:
             raise ConfigError(f"strategy.mixed_precision.{key}", "unknown setting", did_you_mean(key, _PRECISION))

@@ -50,7 +50,8 @@ def own_initialization(model: nn.Module) -> frozenset[str]:
 
 def allocate(model: nn.Module, device: torch.device) -> None:
     """Allocate the parameters of a sharded model, uninitialized."""
-    model._apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor)
+    apply: Any = model._apply
+    apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor)
 
 
 def initialize(

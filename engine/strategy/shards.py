@@ -29,12 +29,12 @@ def has_shards(module: nn.Module) -> bool:
 
 def local(tensor: Tensor) -> Tensor:
     """Return the part of a tensor in this process, sharing its memory; the tensor itself if it is not sharded."""
-    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined,no-any-return]
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def whole(tensor: Tensor) -> Tensor:
     """Return the value of a sharded tensor as a plain tensor, in a collective call; other tensors unchanged."""
-    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined,no-any-return]
+    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def device_type_of(tensor: Tensor) -> str:
@@ -98,8 +98,8 @@ def gather_whole(state: Any) -> Any:
 def reshard(module: nn.Module) -> None:
     """Put the sharded parameters of a module in place if a forward pass without a backward pass left whole ones."""
     for part in module.modules():
-        if hasattr(part, "reshard"):
-            part.reshard()
+        if callable(to_shards := getattr(part, "reshard", None)):
+            to_shards()
 
 
 @contextmanager
@@ -117,12 +117,13 @@ def whole_weights(module: nn.Module, *, empty: bool = False, keep: bool = True) 
     plain: dict[int, nn.Parameter] = {}
     replaced: list[tuple[dict[str, Any], str, Tensor]] = []
     for part in module.modules():
-        for name, param in part._parameters.items():
-            if param is not None and is_sharded(param):
+        owned: dict[str, Any] = part._parameters
+        for name, param in owned.items():
+            if is_sharded(param):
                 if id(param) not in plain:
                     data = torch.empty(param.shape, dtype=param.dtype) if empty else whole(param.detach())
                     plain[id(param)] = nn.Parameter(data, param.requires_grad)
-                replaced.append((part._parameters, name, param))
+                replaced.append((owned, name, param))
     for owner, name, param in replaced:
         owner[name] = plain[id(param)]
     try:
@@ -183,7 +184,7 @@ def clip_grad_norm_(
         whole(get_total_norm([p.grad for p in group if p.grad is not None], norm_type, False, foreach))
         for group in groups
     ]
-    total = torch.linalg.vector_norm(torch.stack(norms), norm_type)
+    total: Tensor = torch.linalg.vector_norm(torch.stack(norms), norm_type)
     if error_if_nonfinite and not total.isfinite():
         raise RuntimeError(
             f"the gradient norm of order {norm_type} is not finite, so it cannot be clipped: "

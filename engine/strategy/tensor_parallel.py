@@ -93,7 +93,7 @@ def _style(options: Mapping[str, Any]) -> Any:
 
     if options["style"] == "sequence":
         return SequenceParallel(sequence_dim=options.get("dim", 1))
-    layouts = {
+    layouts: dict[str, Any] = {
         f"{key}_layouts": Replicate() if options[key] == "replicate" else Shard(options[key])
         for key in _LAYOUTS
         if key in options

@@ -29,7 +29,7 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 
     metainfo = ()
 
-    def __init__(self, length: int = SAMPLES) -> None:
+    def __init__(self, length: int = SAMPLES, pipeline: Any = ()) -> None:
         generator = torch.Generator().manual_seed(7)
         self.inputs = torch.randn(length, WIDTH, generator=generator)
         self.labels = torch.randint(0, CLASSES, (length,), generator=generator)

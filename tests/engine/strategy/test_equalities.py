@@ -1,20 +1,29 @@
 """Every feature under every strategy gives the weights of one process with the same global batch."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from strategy_runs import (
     KeepMetrics,
     Net,
     Samples,
     Scores,
+    Shifted,
     TwoOptimizers,
     TwoParts,
+    config,
     difference,
     last_checkpoint,
+    run_ranks,
     train_all,
 )
+from tiny_runs import StopAt
+from torch import Tensor
+
+from trainwright.hooks.tta import build_runner_with_tta
 
 PLAN = {"blocks.*.fc1": "colwise", "blocks.*.fc2": "rowwise"}
 SHARDED = {"type": "FSDP2", "wrap": "Block"}
@@ -107,6 +116,68 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_selection_of_features(tmp_path: Path) -> None:
+    """Test combinations that cover most of the code, for every run of the tests."""
+    cases = {
+        "accumulation, clip, EMA": {
+            **optimizer(ADAM, accumulative_counts=5, clip_grad={"max_norm": 0.1}),
+            "custom_hooks": [{"type": "EMAHook", "momentum": 0.1}, {"type": KeepMetrics}],
+            **VALIDATION,
+        },
+        "NaN guard, init_cfg": {**FEATURES["SGD, NaN guard"][0], "default_hooks": {"checkpoint": {"async_save": True}}},
+    }
+    assert not train_all(tmp_path / "one", "auto", 1, 1, cases)
+    for layout, name in zip(("FSDP2 2", "TP 2"), cases):
+        assert not train_all(tmp_path / layout, *LAYOUTS[layout], {name: cases[name]})
+        expected, found = last_checkpoint(tmp_path / "one" / name), last_checkpoint(tmp_path / layout / name)
+        assert difference(expected, found) < 1e-6
+        assert numbers(found) == pytest.approx(numbers(expected), abs=1e-5)
+        assert all(type(value) is torch.Tensor for value in found["state_dict"].values())
+
+
+WHOLE = {
+    **optimizer(ADAM, accumulative_counts=5, clip_grad={"max_norm": 1.0}),
+    "custom_hooks": [
+        {"type": "EMAHook", "momentum": 0.1},
+        {"type": "NanGuardHook", "action": "rollback", "interval": 3, "snapshot_interval": 3},
+    ],
+}
+STOPPED = {**WHOLE, "custom_hooks": [*WHOLE["custom_hooks"], {"type": StopAt, "done": 7}]}
+
+
+def resume_all(folder: Path, layout: tuple[Any, int, int], sources: dict[str, Path], expected: Path) -> list[str]:
+    """Resume a copy of the run in each source, and return those that end with other weights."""
+    for name, source in sources.items():
+        shutil.copytree(source, folder / name)
+    errors = train_all(folder, *layout, {name: {**WHOLE, "resume": True} for name in sources})
+    for name in sources:
+        if name not in errors:
+            names = ["state_dict", "ema_state_dict"]
+            largest = difference(last_checkpoint(expected), last_checkpoint(folder / name), names)
+            print(f"{name:16} -> {folder.name:16} {largest:.1e}")
+            if largest > 1e-6:
+                errors[name] = f"{largest:.1e}"
+    return [f"{name} -> {folder.name}: {error}" for name, error in errors.items()]
+
+
+def test_a_run_is_resumed_within_an_accumulation_window_under_another_strategy(tmp_path: Path) -> None:
+    assert not train_all(tmp_path / "whole", "auto", 1, 1, {"": WHOLE})
+    assert not train_all(tmp_path / "stopped", *LAYOUTS["FSDP2 2"], {"": STOPPED})
+    assert len(last_checkpoint(tmp_path / "stopped")["optimizer"]["accumulation"]["grads"]) == 18
+    assert not resume_all(tmp_path / "resumed", LAYOUTS["TP 2"], {"run": tmp_path / "stopped"}, tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_runs_are_resumed_under_every_other_strategy(tmp_path: Path) -> None:
+    layouts = {"one process": ("auto", 1, 1), **LAYOUTS}
+    assert not train_all(tmp_path / "whole", *layouts["one process"], {"": WHOLE})
+    for name, layout in layouts.items():
+        assert not train_all(tmp_path / "stopped" / name, *layout, {"": STOPPED})
+    sources = {name: tmp_path / "stopped" / name for name in layouts}
+    wrong = [resume_all(tmp_path / name, layout, sources, tmp_path / "whole") for name, layout in layouts.items()]
+    assert not any(wrong), "\n".join(line for lines in wrong for line in lines)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_features(layout: str, one: Path, tmp_path: Path) -> None:
@@ -126,3 +197,23 @@ def test_features(layout: str, one: Path, tmp_path: Path) -> None:
         if largest > tolerance or numbers(found) != pytest.approx(numbers(expected), abs=1e-5):
             wrong.append(f"{name}: {largest:.1e}, {numbers(found)}, {numbers(expected)}")
     assert not wrong, "\n".join(wrong)
+
+
+def two_views(samples: list[tuple[Tensor, Tensor]]) -> list[list[Tensor]]:
+    """Return a batch of two views of each sample."""
+    inputs, labels = (torch.stack(column) for column in zip(*samples))
+    return [[inputs, inputs + 1], [labels, labels]]
+
+
+def test_predictions_of_views_are_merged_in_all_processes(tmp_path: Path) -> None:
+    changes = {
+        "test_dataloader": {"dataset": {"type": Samples, "length": 8}, "batch_size": 2, "collate_fn": two_views},
+        "test_cfg": {}, "test_evaluator": {"type": Scores}, "tta_model": {"type": Shifted}, "tta_pipeline": [],
+    }  # fmt: skip
+
+    def test(launcher: str) -> dict[str, Any]:
+        return build_runner_with_tta({**config(tmp_path, SHARDED, **changes), "launcher": launcher}).test()
+
+    expected = test("none")
+    for found in run_ranks(2, lambda: test("pytorch"), tmp_path / "ranks"):
+        assert found == pytest.approx(expected, abs=1e-5)

@@ -15,7 +15,7 @@ from trainwright.engine.errors import CheckpointError, ConfigError, ConfigErrors
 if TYPE_CHECKING:
     from trainwright.engine.config.config import Config
 
-LISTED = ("hooks", "models", "datasets", "transforms", "metrics", "schedulers", "optimizers", "configs")
+LISTED = ("hooks", "models", "datasets", "transforms", "metrics", "schedulers", "optimizers", "strategies", "configs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

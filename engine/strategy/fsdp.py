@@ -43,8 +43,8 @@ class FSDP2(Strategy):
         reshard_after_forward: free whole weights between the forward and the backward pass. By default, all units do
             but the model itself.
         mixed_precision: dtype of the gathered weights, such as ``"bfloat16"``, or a dict of ``param_dtype``,
-            ``reduce_dtype``, ``output_dtype`` and ``cast_forward_inputs``. With the former, gradients are reduced in
-            float32.
+            ``reduce_dtype``, ``output_dtype`` and ``cast_forward_inputs``. With a dtype alone, gradients are
+            reduced in float32.
         cpu_offload: keep weights, gradients and optimizer state in host memory.
         meta: build the model without memory for its parameters, and allocate only the shards. The initial weights are
             the same, drawn layer by layer with ``reset_parameters``. If there is an ``init_cfg``, the whole model is

@@ -65,14 +65,11 @@ def parallelize(model: nn.Module, mesh: Any, styles: Mapping[str, Mapping[str, A
             raise ConfigError(path, "no module of the model has such a name", did_you_mean(pattern, names))
         for name in matching:
             layer = model.get_submodule(name)
-            self_split = options["style"] == "sequence"
             for param_name, param in layer.named_parameters(recurse=False):
                 dim = _split_dim(options["style"], layer, param_name)
-                if not self_split and dim is not None and param.shape[dim] % mesh.size():
-                    message = (
-                        f"{name}.{param_name} has {param.shape[dim]} rows or columns, not a multiple of {mesh.size()}"
-                    )
-                    raise ConfigError(path, message, "choose another size or another layer")
+                if dim is not None and param.shape[dim] % mesh.size():
+                    what = f"{name}.{param_name} has {param.shape[dim]} {'columns' if dim else 'rows'}"
+                    raise ConfigError(path, f"{what}, not a multiple of {mesh.size()}", "choose other layers")
             try:
                 parallelize_module(model, mesh, {name: _style(options)})
             except NotImplementedError as error:

@@ -86,6 +86,21 @@ class Net(BaseModel):
         return scores
 
 
+class SequenceNet(BaseModel):
+    """The residual blocks of :class:`Net` over sequences of four numbers."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stem = nn.Linear(4, WIDTH)
+        self.blocks = nn.Sequential(Block(), Block())
+        self.norm = nn.LayerNorm(WIDTH)
+        self.head = nn.Linear(WIDTH, 6)
+
+    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
+        scores = self.head(self.norm(self.blocks(self.stem(inputs.view(-1, 4, 4))))).mean(1)
+        return {"loss": nn.functional.cross_entropy(scores, data_samples)} if mode == "loss" else scores
+
+
 class TwoParts(Net):
     """A model whose parts have separate optimizers."""
 

@@ -11,6 +11,7 @@ from strategy_runs import (
     Net,
     Samples,
     Scores,
+    SequenceNet,
     Shifted,
     TwoOptimizers,
     TwoParts,
@@ -197,6 +198,28 @@ def test_features(layout: str, one: Path, tmp_path: Path) -> None:
         if largest > tolerance or numbers(found) != pytest.approx(numbers(expected), abs=1e-5):
             wrong.append(f"{name}: {largest:.1e}, {numbers(found)}, {numbers(expected)}")
     assert not wrong, "\n".join(wrong)
+
+
+SEQUENCE_PLAN = {
+    "stem": {"style": "rowwise", "input": "replicate", "output": 1},
+    "*norm": "sequence",
+    "blocks.*.fc1": {"style": "colwise", "input": 1},
+    "blocks.*.fc2": {"style": "rowwise", "output": 1},
+    "head": {"style": "colwise", "input": 1, "output": "replicate"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("world_size", "data_size", "replicate"), [(2, 1, 1), (4, 2, 1), (8, 4, 2)])
+def test_activations_are_split_along_the_sequence(
+    tmp_path: Path, world_size: int, data_size: int, replicate: int
+) -> None:
+    cases = {"run": {"model": {"type": SequenceNet}, **optimizer(ADAM, clip_grad={"max_norm": 0.1})}}
+    strategy = {**SHARDED, "replicate": replicate, "tensor_parallel": {"size": 2, "plan": SEQUENCE_PLAN}}
+    assert not train_all(tmp_path / "one", "auto", 1, 1, cases)
+    assert not train_all(tmp_path / "many", strategy, world_size, data_size, cases)
+    one, many = last_checkpoint(tmp_path / "one" / "run"), last_checkpoint(tmp_path / "many" / "run")
+    assert difference(one, many) < 1e-6
 
 
 def two_views(samples: list[tuple[Tensor, Tensor]]) -> list[list[Tensor]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from trainwright.engine.optim.optimizers import build_optimizer
 from trainwright.engine.run.runner import Runner
 from trainwright.engine.strategy import shards
 from trainwright.engine.strategy.fsdp import FSDP2
+from trainwright.engine.strategy.tensor_parallel import parallelize
 from trainwright.models.averaging import ExponentialMovingAverage
 
 CPU = torch.device("cpu")
@@ -81,6 +83,12 @@ def test_wrong_settings_are_refused(options: dict[str, Any], message: str) -> No
     model.parts = nn.ModuleList()
     with pytest.raises(ConfigError, match=message):
         placed(model, **options)
+
+
+def test_layers_that_cannot_be_split_evenly_are_refused() -> None:
+    mesh = SimpleNamespace(size=lambda: 3)
+    with pytest.raises(ConfigError, match=r"plan.head: head.weight has 16 columns, not a multiple of 3"):
+        parallelize(Net(), mesh, {"head": {"style": "rowwise"}})
 
 
 def test_a_parameter_of_two_units_is_refused() -> None:

@@ -22,11 +22,8 @@ from trainwright.engine.parts import BATCH_SAMPLER, COLLATE_FN, DATALOADER_KEYS,
 from trainwright.engine.random_streams import mix
 from trainwright.engine.records.logger import get_logger
 
-# For tensors, both functions only stack the samples.
-_STACKING_FUNCTIONS = (
-    "torch.utils.data._utils.collate.default_collate",
-    "trainwright.datasets.collate.default_collate",
-)
+# Modules with a function default_collate that, for tensors, only stacks the samples.
+_STACKING_MODULES = ("torch.utils.data._utils.collate", "trainwright.datasets")
 
 
 class FirstSamples(DatasetProxy):
@@ -291,7 +288,8 @@ def _is_stacked(dataset: Any, collate: Any) -> bool:
     """Return whether a batch equals plain tensors indexed with the indices of its samples."""
     return (
         type(dataset) is TensorDataset
-        and f"{getattr(collate, '__module__', '')}.{getattr(collate, '__name__', '')}" in _STACKING_FUNCTIONS
+        and getattr(collate, "__name__", "") == "default_collate"
+        and getattr(collate, "__module__", "") in _STACKING_MODULES
         and all(type(tensor) is Tensor and tensor.is_cpu and tensor.is_contiguous() for tensor in dataset.tensors)
     )
 

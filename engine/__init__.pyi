@@ -131,6 +131,7 @@ from .run.train_loops import IterBasedTrainLoop as IterBasedTrainLoop
 from .strategy.base import Single as Single
 from .strategy.base import Strategy as Strategy
 from .strategy.ddp import DDP as DDP
+from .strategy.fsdp import FSDP2 as FSDP2
 from .structures.elements import BaseDataElement as BaseDataElement
 from .structures.instance_data import InstanceData as InstanceData
 from .structures.label_data import LabelData as LabelData

@@ -310,7 +310,9 @@ OPTIM_WRAPPER_CONSTRUCTOR = Slot(
     ("optim_wrapper.constructor",), registries.OPTIM_WRAPPER_CONSTRUCTORS, "DefaultOptimWrapperConstructor",
     runtime=("optim_wrapper_cfg", "paramwise_cfg"),
 )  # fmt: skip
-OPTIMIZER = Slot(("optim_wrapper.optimizer",), registries.OPTIMIZERS, positional=("params",), runtime=("fused",))
+OPTIMIZER = Slot(
+    ("optim_wrapper.optimizer",), registries.OPTIMIZERS, positional=("params",), runtime=("fused", "foreach")
+)
 HOOK = Slot(
     ("custom_hooks", "default_hooks"), registries.HOOKS, runtime=("name",), many=True,
     keys={

@@ -55,14 +55,14 @@ class MMDistributedDataParallel(DistributedDataParallel):
             detect_anomalous_params(loss, self)
         return log_vars
 
-    def no_sync(self) -> AbstractContextManager[Any]:
+    def no_sync(self) -> AbstractContextManager[Any]:  # type: ignore[override]
         """Return a context without the exchange of gradients.
 
         With ``static_graph``, the first iteration exchanges them all the same, because it records the graph.
         """
         if self.static_graph and not self._has_exchanged:
             return nullcontext()
-        return super().no_sync()  # type: ignore[no-any-return]
+        return super().no_sync()
 
     def val_step(self, data: Any, **kwargs: Any) -> Any:
         """Predict a validation batch; see :meth:`BaseModel.val_step`."""

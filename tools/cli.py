@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trainwright.engine.config.config import Config
 
 _PATIENCE = 3.0
-LISTED = ("hooks", "models", "datasets", "transforms", "metrics", "schedulers", "optimizers", "configs")
+LISTED = ("hooks", "models", "datasets", "transforms", "metrics", "schedulers", "optimizers", "strategies", "configs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

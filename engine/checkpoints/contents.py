@@ -69,6 +69,7 @@ def collect_state(
     The arguments are those of :meth:`CheckpointWriter.write`.
     """
     counters = runner.state.state_dict()
+    runner.strategy.exchange_gradients(unwrap(runner.model))
     checkpoint: dict[str, Any] = {
         "meta": {
             "epoch": counters["epoch"],

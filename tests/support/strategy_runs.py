@@ -2,17 +2,24 @@
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.fsdp  # here, and not again in each forked process
+import torch.distributed.tensor.parallel
 from forked import Process
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from trainwright.engine.evaluation.metric import BaseMetric
+from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.run.hook import Hook
 from trainwright.engine.run.runner import Runner
 from trainwright.models.base import BaseModel
+from trainwright.models.tta import BaseTTAModel
 
 WIDTH, CLASSES, SAMPLES, GLOBAL_BATCH = 16, 5, 48, 8
 
@@ -22,7 +29,7 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 
     metainfo = ()
 
-    def __init__(self, length: int = SAMPLES) -> None:
+    def __init__(self, length: int = SAMPLES, pipeline: Any = ()) -> None:
         generator = torch.Generator().manual_seed(7)
         self.inputs = torch.randn(length, WIDTH, generator=generator)
         self.labels = torch.randint(0, CLASSES, (length,), generator=generator)
@@ -48,23 +55,117 @@ class Block(nn.Module):
 
 
 class Net(BaseModel):
-    """Residual blocks and a head whose size no number of processes divides."""
+    """Residual blocks, a convolution, and a head whose size no number of processes divides.
 
-    def __init__(self, freeze: bool = False, **kwargs: Any) -> None:
+    Args:
+        freeze: freeze the first layer.
+        bad_at: 1-based training step whose loss is not finite; none if 0.
+        **kwargs: arguments of the base class.
+    """
+
+    def __init__(self, freeze: bool = False, bad_at: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.stem = nn.Linear(WIDTH, WIDTH)
+        self.conv = nn.Conv1d(1, 1, 3, padding=1)
         self.blocks = nn.Sequential(Block(), Block())
         self.head = nn.Linear(WIDTH, CLASSES)
+        self.bad_at, self.steps = bad_at, 0
         if freeze:
             self.stem.requires_grad_(False)
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
-        scores = self.head(self.blocks(self.stem(inputs)))
+        features = self.conv(self.stem(inputs).unsqueeze(1)).squeeze(1)
+        scores = self.head(self.blocks(features))
         if mode == "loss":
-            return {"loss": nn.functional.cross_entropy(scores, data_samples)}
+            loss = nn.functional.cross_entropy(scores, data_samples)
+            if self.bad_at:
+                self.steps += 1
+            return {"loss": loss * torch.nan if self.bad_at and self.steps == self.bad_at else loss}
         if mode == "predict":
-            return {"pred_score": scores.softmax(1), "gt_label": data_samples}
+            return [{"score": score, "label": label} for score, label in zip(scores.softmax(1), data_samples)]
         return scores
+
+
+class SequenceNet(BaseModel):
+    """The residual blocks of :class:`Net` over sequences of four numbers."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stem = nn.Linear(4, WIDTH)
+        self.blocks = nn.Sequential(Block(), Block())
+        self.norm = nn.LayerNorm(WIDTH)
+        self.head = nn.Linear(WIDTH, 6)
+
+    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
+        scores = self.head(self.norm(self.blocks(self.stem(inputs.view(-1, 4, 4))))).mean(1)
+        return {"loss": nn.functional.cross_entropy(scores, data_samples)} if mode == "loss" else scores
+
+
+class TwoParts(Net):
+    """A model whose parts have separate optimizers."""
+
+    def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
+        optimizers = list(optim_wrapper.values())
+        inputs, labels = self.data_preprocessor(data, True)
+        with optimizers[0].optim_context(self), optimizers[1].optim_context(self):
+            loss = self(inputs, labels, mode="loss")["loss"]
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        return {"loss": loss}
+
+
+class TwoOptimizers:
+    """A constructor of one optimizer for the blocks and one for the rest."""
+
+    def __init__(self, optim_wrapper_cfg: Any, paramwise_cfg: Any = None) -> None:
+        pass
+
+    def __call__(self, model: Any) -> OptimWrapperDict:
+        model = getattr(model, "module", model)
+        inner = list(model.blocks.parameters())
+        outer = [param for name, param in model.named_parameters() if not name.startswith("blocks.")]
+        return OptimWrapperDict(
+            inner=OptimWrapper(torch.optim.SGD(inner, 0.1, foreach=False)),
+            outer=OptimWrapper(torch.optim.SGD(outer, 0.05, foreach=False)),
+        )
+
+
+class Shifted(BaseTTAModel):
+    """The mean of the predictions of all views."""
+
+    def merge_preds(self, data_samples_list: list[list[Any]]) -> list[Any]:
+        return [{**views[0], "score": sum(view["score"] for view in views)} for views in data_samples_list]
+
+
+class Scores(BaseMetric):
+    """The sum of the scores of the true classes, and the number of samples."""
+
+    default_prefix = "scores"
+    higher_is_better = True
+
+    def process(self, data_batch: Any, data_samples: Any) -> None:
+        self.results += [float(sample["score"][sample["label"]]) for sample in data_samples]
+
+    def compute_metrics(self, results: list[float]) -> dict[str, Any]:
+        return {"sum": sum(results), "number": len(results)}
+
+
+class KeepMetrics(Hook):
+    """Keep the metrics of each validation in the checkpoints."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, float]] = []
+
+    def after_val_epoch(self, runner: Any, metrics: Any = None) -> None:
+        self.seen.append(dict(metrics))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": list(self.seen)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seen = state["seen"]
 
 
 def config(folder: Path, strategy: Any = "auto", share: int = 1, **changes: Any) -> dict[str, Any]:
@@ -133,6 +234,26 @@ def last_checkpoint(folder: Path) -> dict[str, Any]:
     """Return the contents of the newest checkpoint in a folder."""
     name = (folder / "last_checkpoint").read_text().strip()
     return torch.load(folder / Path(name).name, weights_only=True)  # type: ignore[no-any-return]
+
+
+def train_all(
+    folder: Path, strategy: Any, world_size: int, data_size: int, cases: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """Train several runs in the same processes, each in ``folder/name``, and return the errors by name."""
+
+    def each() -> dict[str, str]:
+        errors = {}
+        for name, changes in cases.items():
+            try:
+                train(config(folder / name, strategy, data_size, **changes))
+            except Exception:
+                errors[name] = traceback.format_exc()
+        return errors
+
+    if world_size == 1:
+        return each()
+    results = run_ranks(world_size, each, folder / "ranks", timeout=60 + 10 * len(cases))
+    return {name: error for result in results for name, error in result.items()}
 
 
 def train_in(

@@ -18,8 +18,7 @@ ACCUMULATION = {"optim_wrapper": {"accumulative_counts": 2}}
     ("strategy", "changes"),
     [
         ("auto", {"find_unused_parameters": True}),
-        ({"type": "DDP", "static_graph": True}, ACCUMULATION),
-        ({"type": "DDP", "gradient_as_bucket_view": True}, ACCUMULATION),
+        ({"type": "DDP", "static_graph": True, "gradient_as_bucket_view": True}, ACCUMULATION),
     ],
 )
 def test_data_parallel_training_equals_that_of_one_process(
@@ -29,6 +28,7 @@ def test_data_parallel_training_equals_that_of_one_process(
     assert difference(train_in(tmp_path / "two", strategy, 2, **changes), one) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hook", "tolerance"),
     [

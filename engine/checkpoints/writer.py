@@ -12,7 +12,8 @@ from trainwright.engine.accelerator import has_own_memory
 from trainwright.engine.checkpoints import contents
 from trainwright.engine.checkpoints.disk_space import bytes_of, check_space
 from trainwright.engine.checkpoints.files import link_checkpoint, save_checkpoint, write_last_checkpoint
-from trainwright.engine.distributed import is_main_process
+from trainwright.engine.distributed import is_main_process, value_of_main_process
+from trainwright.engine.errors import CheckpointError
 from trainwright.engine.trees import map_tensors
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class CheckpointWriter:
     """A writer that saves the checkpoints of a run one at a time, inline or in the background.
 
-    All ranks make the same calls; only rank 0 writes.
+    All ranks make the same calls, and learn whether the file was written; only rank 0 writes it.
     """
 
     def __init__(self, runner: "Runner") -> None:
@@ -58,8 +59,9 @@ class CheckpointWriter:
         background: bool = False,
         then: Callable[[], None] | None = None,
         done: Callable[[OSError | None], None] | None = None,
+        alone: bool = False,
     ) -> None:
-        """Write the state of the run and flush it to disk. Call :meth:`prepare` first.
+        """Write the state of the run and flush it to disk. Call :meth:`prepare` first, unless ``alone``.
 
         Args:
             paths: the file, and additional names for it.
@@ -71,15 +73,18 @@ class CheckpointWriter:
             then: called after the file is on disk, on the thread that wrote it.
             done: called on the calling thread after writing, at the latest by :meth:`wait`, with the ``OSError`` if it
                 failed.
+            alone: this rank writes its own state, without a collective call, because another rank has failed. The
+                checkpoint lacks what only the other ranks know, and says so when it is resumed.
 
         Raises:
             OSError: the disk is full or not writable, and ``done`` is None.
         """
         runner = self._runner
         counters = runner.state.state_dict()
-        if is_main_process():
-            state = contents.collect_state(runner, optimizer=optimizer, schedulers=schedulers, meta=meta)
-            runner.call_hook("before_save_checkpoint", checkpoint=state)
+        state = contents.collect_state(
+            runner, optimizer=optimizer, schedulers=schedulers, meta=meta, alone=alone and runner.distributed
+        )
+        if is_main_process() or alone:
             state = map_tensors(state, self._copier.begin() if background else lambda tensor: tensor.detach().cpu())
             work_dir = runner.work_dir if newest else None
             job = (state, paths, work_dir, then)
@@ -90,10 +95,13 @@ class CheckpointWriter:
                 self._run(*job)
         self._finish = lambda: self._settle(counters if optimizer and schedulers else None, done)
         if not background:
-            self.wait()
+            self.wait(alone=alone)
 
-    def wait(self) -> None:
+    def wait(self, *, alone: bool = False) -> None:
         """Wait for the checkpoint that is being written.
+
+        Args:
+            alone: do not wait for other ranks, which may have failed; ranks other than 0 do not learn of an error.
 
         Raises:
             Exception: the error of writing it, or of its ``done``.
@@ -103,6 +111,8 @@ class CheckpointWriter:
             self._thread = None
         finish, self._finish = self._finish, None
         if finish is not None:
+            if not alone:
+                self._error = _error_of_main_process(self._error)
             finish()
 
     def _run(self, *job: Any) -> None:
@@ -119,6 +129,15 @@ class CheckpointWriter:
             self._saved = counters
         if done is not None:
             done(error)
+
+
+def _error_of_main_process(error: BaseException | None) -> BaseException | None:
+    """Return the error of rank 0 in every rank, so that all of them do the same next."""
+    text = None if error is None else f"rank 0: {error}"
+    is_of_disk, text = value_of_main_process((isinstance(error, OSError), text))
+    if text is None or is_main_process():
+        return error
+    return OSError(text) if is_of_disk else CheckpointError(text)
 
 
 def _write_files(

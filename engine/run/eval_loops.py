@@ -10,6 +10,7 @@ from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.optim.amp import autocast
+from trainwright.engine.ranks.buffers import averaged_buffers
 from trainwright.engine.registry import LOOPS
 from trainwright.engine.run.agreement import check_evaluator
 from trainwright.engine.run.base_loop import BaseLoop
@@ -65,13 +66,14 @@ class _EvaluationLoop(BaseLoop):
             self._losses = {}
             start_at(self.dataloader, 0, 0)
             number = 0
-            for number, data_batch in enumerate(iterate(self.dataloader), 1):
-                if not self._is_tried:
-                    self._try_batch(data_batch)
-                self.run_iter(number - 1, data_batch)
-                if runner.state.stop_signal:
-                    self.evaluator.reset()
-                    return {}
+            with averaged_buffers(runner.model):
+                for number, data_batch in enumerate(iterate(self.dataloader), 1):
+                    if not self._is_tried:
+                        self._try_batch(data_batch)
+                    self.run_iter(number - 1, data_batch)
+                    if runner.state.stop_signal:
+                        self.evaluator.reset()
+                        return {}
             self._end_trial()
             metrics = self.evaluator.evaluate(num_unpadded_samples(self.dataloader))
             metrics.update({name: total.item() / number for name, total in self._losses.items()})

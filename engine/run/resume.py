@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from trainwright.engine.checkpoints import contents
 from trainwright.engine.checkpoints import files as checkpoints
 from trainwright.engine.config.compare import what_changed
-from trainwright.engine.distributed import broadcast_parameters
+from trainwright.engine.distributed import broadcast_parameters, value_of_main_process
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.parts import setting
 from trainwright.engine.random_streams import mix, preserve_python_rng, seed_all
+from trainwright.engine.ranks.state import take_own
 from trainwright.engine.run.model_setup import initialize_model, unwrap
 from trainwright.engine.run.model_surgery import turn_on_activation_checkpointing
 
@@ -28,6 +29,8 @@ def set_up_weights(runner: "Runner") -> None:
         CheckpointError: the checkpoint does not match the model.
     """
     start, model = runner.start, unwrap(runner.model)
+    if start.resumes:
+        take_own(runner, start.contents)
     if start.path is None:
         _initialize(runner)
     else:
@@ -51,10 +54,15 @@ def restore_run(runner: "Runner") -> None:
         raise CheckpointError(f"{start.path}: {error}") from error
     _report_changes(runner, start.contents)
     runner.logger.info("Resumed from %s: epoch %d, iteration %d", start.path, runner.epoch, runner.iter)
+    if value_of_main_process(_is_newest(runner, start.path)):
+        runner.checkpoint_writer.mark_saved()
+
+
+def _is_newest(runner: "Runner", path: str | None) -> bool:
     with suppress(CheckpointError):  # a corrupt last_checkpoint file
         last = checkpoints.read_last_checkpoint(runner.work_dir)
-        if last is not None and start.path is not None and last.absolute() == Path(start.path).absolute():
-            runner.checkpoint_writer.mark_saved()
+        return last is not None and path is not None and last.absolute() == Path(path).absolute()
+    return False
 
 
 def load_weights(

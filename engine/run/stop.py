@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainwright.engine.checkpoints.files import find_latest_checkpoint
+from trainwright.engine.distributed import is_main_process
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.run.train_loops import EpochBasedTrainLoop
 
@@ -19,33 +20,39 @@ def train_and_save(runner: "Runner", loop: "TrainLoop") -> None:
         loop.run()
     except Exception:
         if getattr(loop, "save_after_error", False):
-            save_if_stopped(runner)
+            if is_main_process():
+                save_if_stopped(runner, alone=runner.distributed)
             _report_stop(runner)
         raise
     save_if_stopped(runner)
     _report_stop(runner)
 
 
-def save_if_stopped(runner: "Runner") -> None:
+def save_if_stopped(runner: "Runner", *, alone: bool = False) -> None:
     """Save a stopped run, unless its state is already saved.
 
     If a hook saves checkpoints, it writes and later rotates this one; otherwise it is written to the work dir.
+
+    Args:
+        runner: the run.
+        alone: write what this rank knows to the work dir, without waiting for the other ranks.
     """
     state = runner.state
     if state.stop_reason is None:
         return
     writer = runner.checkpoint_writer
     with suppress(CheckpointError):  # if this fails, the next save reports it
-        writer.wait()
+        writer.wait(alone=alone)
     if writer.is_saved:
         return
     meta = {"stopped": state.stop_reason}
-    if any(hook.save_stopped(runner, meta) for hook in runner.hooks):
+    if not alone and any(hook.save_stopped(runner, meta) for hook in runner.hooks):
         return
     name = f"epoch_{state.epoch}.pth" if stopped_at_epoch(runner) else f"iter_{state.iter}.pth"
     try:
-        writer.prepare()
-        writer.write([Path(runner.work_dir, name)], meta=meta)
+        if not alone:
+            writer.prepare()
+        writer.write([Path(runner.work_dir, name)], meta=meta, alone=alone)
     except OSError as error:
         newest, _ = find_latest_checkpoint(runner.work_dir)
         lost = f"training since {newest} is lost" if newest else "there is no earlier checkpoint either"

@@ -1,15 +1,13 @@
-"""Ranks, collectives and launchers for training in several processes. In a single process, collectives are no-ops."""
+"""Ranks and collectives for training in several processes. In a single process, collectives are no-ops."""
 
 import functools
 import itertools
 import os
 import pickle
 import shutil
-import subprocess
 import tempfile
-import warnings
+import zlib
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -18,6 +16,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.ranks.start import close_dist as close_dist
+from trainwright.engine.ranks.start import control_group
+from trainwright.engine.ranks.start import infer_launcher as infer_launcher
+from trainwright.engine.ranks.start import init_dist as init_dist
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,9 +28,10 @@ _REDUCE_OPS = {
     "sum": "SUM", "mean": "SUM", "product": "PRODUCT", "min": "MIN", "max": "MAX", "band": "BAND",
     "bor": "BOR", "bxor": "BXOR",
 }  # fmt: skip
-_LAUNCHERS = ("pytorch", "slurm", "mpi")
-_DEFAULT_PORT = "29500"
+_NUMBERS_PER_MESSAGE = 32
 _ABSENT = object()
+_alone_as: int | None = None
+"""The rank of this process after it has lost the others; None before."""
 
 
 def is_distributed() -> bool:
@@ -38,12 +41,30 @@ def is_distributed() -> bool:
 
 def get_rank(group: "dist.ProcessGroup | None" = None) -> int:
     """Return the rank of this process in the group."""
+    if _alone_as is not None:
+        return _alone_as
     return dist.get_rank(group) if is_distributed() else 0
 
 
 def get_world_size(group: "dist.ProcessGroup | None" = None) -> int:
     """Return the number of processes in the group."""
-    return dist.get_world_size(group) if is_distributed() else 1
+    return dist.get_world_size(group) if is_distributed() and _alone_as is None else 1
+
+
+def continue_alone(as_main: bool) -> None:
+    """Make the collectives of this module no-ops, because another rank has failed: the rest of the run is to save.
+
+    Args:
+        as_main: whether this process becomes the main process; that of rank 0 is anyway.
+    """
+    global _alone_as
+    if _alone_as is None:
+        _alone_as = 0 if as_main else get_rank()
+
+
+def is_alone() -> bool:
+    """Return whether this process has lost the others; see :func:`continue_alone`."""
+    return _alone_as is not None
 
 
 def get_dist_info(group: "dist.ProcessGroup | None" = None) -> tuple[int, int]:
@@ -109,69 +130,6 @@ def _checked_device(device: "str | torch.device") -> torch.device:
     if (wanted.index or 0) >= count:
         raise ConfigError("device", f"device {str(wanted)!r} not found", f"there are {count}, numbered from 0")
     return wanted
-
-
-def infer_launcher() -> str:
-    """Return the launcher that started this process, inferred from the environment: pytorch, slurm, mpi or none."""
-    if "WORLD_SIZE" in os.environ:
-        return "pytorch"
-    if "SLURM_NTASKS" in os.environ:
-        return "slurm"
-    if "OMPI_COMM_WORLD_LOCAL_RANK" in os.environ:
-        return "mpi"
-    return "none"
-
-
-def init_dist(launcher: str, backend: str | None = None, timeout: float | None = None, **kwargs: Any) -> None:
-    """Initialize the default process group.
-
-    Each process uses the accelerator with the index of its local rank, if there is one. The default backend exchanges
-    both CPU and accelerator tensors.
-
-    Args:
-        launcher: ``"pytorch"`` (torchrun), ``"slurm"`` or ``"mpi"`` (Open MPI).
-        backend: a backend of ``torch.distributed``; by default gloo for the CPU and PyTorch's default for the
-            accelerator (nccl for CUDA).
-        timeout: timeout of collectives in seconds; PyTorch's default if None.
-        **kwargs: further arguments of :func:`torch.distributed.init_process_group`.
-
-    Raises:
-        ValueError: the launcher is unknown.
-        RuntimeError: environment variables that the launcher should have set are missing.
-    """
-    if launcher not in _LAUNCHERS:
-        raise ValueError(f"unknown launcher {launcher!r}: use one of {', '.join(_LAUNCHERS)}")
-    if launcher == "slurm":
-        _set_environment(RANK="SLURM_PROCID", WORLD_SIZE="SLURM_NTASKS", LOCAL_RANK="SLURM_LOCALID")
-        os.environ.setdefault("MASTER_ADDR", _first_slurm_host())
-        os.environ.setdefault("MASTER_PORT", _DEFAULT_PORT)
-    elif launcher == "mpi":
-        prefix = "OMPI_COMM_WORLD_"
-        _set_environment(RANK=f"{prefix}RANK", WORLD_SIZE=f"{prefix}SIZE", LOCAL_RANK=f"{prefix}LOCAL_RANK")
-        os.environ.setdefault("MASTER_PORT", _DEFAULT_PORT)
-    needed = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-    if missing := [name for name in needed if name not in os.environ]:
-        raise RuntimeError(
-            f"the launcher {launcher!r} did not set {', '.join(missing)}: start the processes with it, "
-            "or set the variables yourself"
-        )
-    if torch.accelerator.is_available():
-        torch.accelerator.set_device_index(get_local_rank() % torch.accelerator.device_count())
-    elif backend == "nccl":
-        warnings.warn("no GPU found: using the backend 'gloo' instead of 'nccl'", stacklevel=2)
-        backend = "gloo"
-    if backend is None:
-        backend = _default_backend()
-    if timeout is not None:
-        kwargs["timeout"] = timedelta(seconds=timeout)
-    dist.init_process_group(backend, **kwargs)
-
-
-def close_dist() -> None:
-    """Leave the process group, if there is one, once all processes have finished."""
-    if is_distributed():
-        dist.barrier()  # some releases of gloo hang if a peer has already left
-        dist.destroy_process_group()
 
 
 def barrier(group: "dist.ProcessGroup | None" = None) -> None:
@@ -304,6 +262,35 @@ def all_gather_object(data: Any, group: "dist.ProcessGroup | None" = None) -> li
     return gathered
 
 
+def mean_of_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Return the mean of each number over the ranks that have it; a number that is the same on all keeps its bits.
+
+    The usual case, the same few names on all ranks, takes one small message.
+
+    Args:
+        numbers: finite or not, by name.
+    """
+    if get_world_size() == 1:
+        return dict(numbers)
+    message = torch.zeros(_NUMBERS_PER_MESSAGE, dtype=torch.float64)
+    names = zlib.crc32("\n".join(numbers).encode()) if len(numbers) < _NUMBERS_PER_MESSAGE else -1
+    message[0] = names
+    if names >= 0:
+        message[1 : len(numbers) + 1] = torch.tensor(list(numbers.values()), dtype=torch.float64)
+    gathered = torch.stack(all_gather(message, control_group()))
+    parts: list[Mapping[str, float]]
+    if names >= 0 and bool((gathered[:, 0] == names).all()):
+        parts = [dict(zip(numbers, row)) for row in gathered[:, 1:].tolist()]
+    else:
+        parts = all_gather_object(dict(numbers), control_group())
+    return {name: _mean([part[name] for part in parts if name in part]) for name in numbers}
+
+
+def _mean(values: list[float]) -> float:
+    first = values[0]
+    return first if all(value == first for value in values) else sum(values) / len(values)
+
+
 def gather_object(data: Any, dst: int = 0, group: "dist.ProcessGroup | None" = None) -> list[Any] | None:
     """Return the objects of all processes, ordered by rank, on rank ``dst``; None elsewhere."""
     world_size = get_world_size(group)
@@ -351,29 +338,6 @@ def sync_random_seed(group: "dist.ProcessGroup | None" = None) -> int:
     seed = [int.from_bytes(os.urandom(4), "little") >> 1]
     broadcast_object_list(seed, group=group)
     return seed[0]
-
-
-def _set_environment(**sources: str) -> None:
-    """Copy environment variables of a launcher to the names that PyTorch reads."""
-    for name, source in sources.items():
-        if source in os.environ:
-            os.environ[name] = os.environ[source]
-
-
-def _first_slurm_host() -> str:
-    node_list = os.environ.get("SLURM_NODELIST") or os.environ.get("SLURM_JOB_NODELIST", "")
-    if shutil.which("scontrol") is None:
-        return os.environ.get("SLURM_LAUNCH_NODE_IPADDR", node_list)
-    command = ["scontrol", "show", "hostnames", node_list]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
-
-
-def _default_backend() -> str:
-    if not torch.accelerator.is_available():
-        return "gloo"
-    accelerator = torch.accelerator.current_accelerator()
-    assert accelerator is not None
-    return f"cpu:gloo,{accelerator.type}:{dist.get_default_backend_for_device(accelerator)}"
 
 
 def _reduce_op(op: str) -> Any:

@@ -184,3 +184,7 @@ def with_article(noun: str) -> str:
 for _member in list(vars().values()):  # tracebacks have the public path
     if isinstance(_member, type) and issubclass(_member, TrainwrightError):
         _member.__module__ = "trainwright.engine"
+
+
+USER_ERRORS = (ConfigError, ConfigErrors, CheckpointError, DataError)
+"""Errors whose message is enough for a user, so that the command line prints it without a traceback."""

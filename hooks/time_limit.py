@@ -5,9 +5,6 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from trainwright.engine.distributed import broadcast
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import DataBatch, Hook
@@ -25,23 +22,18 @@ class TimeLimitHook(Hook):
     The run stops after an iteration and saves a checkpoint. The limit is that of a single job: the time is
     measured from the start of training in this process, also after a resume.
 
-    Cost per step: 0.3 µs to read the clock. With several processes, rank 0 decides, which takes a small
-    broadcast every ``interval`` iterations.
+    Cost per step: 0.3 µs to read the clock.
 
     Args:
         max_time: ``"03:00:00"`` (hours, minutes, seconds), ``"1-12:00:00"`` (with days), a number of seconds or a
             ``datetime.timedelta``. Allow some time for saving the last checkpoint.
-        interval: number of iterations between checks of the clock, with several processes.
 
     Raises:
-        ConfigError: ``max_time`` has another format or is not positive, or ``interval`` is below 1.
+        ConfigError: ``max_time`` has another format or is not positive.
     """
 
-    def __init__(self, max_time: str | float | timedelta, interval: int = 10) -> None:
+    def __init__(self, max_time: str | float | timedelta) -> None:
         self.max_seconds = _seconds(max_time)
-        if interval < 1:
-            raise ConfigError("TimeLimitHook.interval", f"must be at least 1, but is {interval}")
-        self.interval = interval
         self._deadline = float("inf")
 
     def before_train(self, runner: "Runner") -> None:
@@ -56,14 +48,7 @@ class TimeLimitHook(Hook):
         outputs: dict[str, Any] | None = None,
     ) -> None:
         """Request a stop if the time limit is reached."""
-        over = time.monotonic() >= self._deadline
-        if runner.world_size > 1:
-            if not self.every_n_train_iters(runner, self.interval):
-                return
-            decision = torch.tensor(over)
-            broadcast(decision)
-            over = bool(decision)
-        if over:
+        if time.monotonic() >= self._deadline:
             self._deadline = float("inf")
             runner.request_stop(f"the time limit of {timedelta(seconds=self.max_seconds)} is reached")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.config.overrides import COMMAND_LINE, DictAction
 from trainwright.engine.config.paths import find_named_config
-from trainwright.engine.errors import CheckpointError, ConfigError, ConfigErrors, DataError
+from trainwright.engine.errors import USER_ERRORS, ConfigError, ConfigErrors
 
 if TYPE_CHECKING:
     from trainwright.engine.config.config import Config
@@ -34,10 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parser().parse_args(argv)
         return int(arguments.run(arguments))
-    except (ConfigError, ConfigErrors, CheckpointError, DataError) as error:
-        print(error, file=sys.stderr)
-        for note in getattr(error, "__notes__", ()):
-            print(f"    {note}", file=sys.stderr)
+    except USER_ERRORS as error:
+        _report(error)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -345,6 +343,19 @@ def _load(arguments: argparse.Namespace) -> "Config":
 
         cfg.launcher = infer_launcher()
     return cfg
+
+
+def _report(error: Exception) -> None:
+    """Print an error, by one rank in full if there are several."""
+    failures: Any = sys.modules.get("trainwright.engine.ranks.failures")  # imported, if there are several
+    if failures is not None and failures.report(error):
+        return
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0:  # before the ranks have found each other
+        print(f"rank {os.environ.get('RANK')}: {type(error).__name__}, as on local rank 0", file=sys.stderr)
+        return
+    print(error, file=sys.stderr)
+    for note in getattr(error, "__notes__", ()):
+        print(f"    {note}", file=sys.stderr)
 
 
 def _check(cfg: "Config") -> None:

@@ -9,6 +9,7 @@ import torch
 
 from trainwright.engine.config.dump import plain_data
 from trainwright.engine.config.literals import parse_literals
+from trainwright.engine.distributed import is_alone
 from trainwright.engine.errors import CheckpointError, ConfigFileError
 from trainwright.engine.optim.scheduler_resume import resume_param_schedulers
 from trainwright.engine.ranks.state import add_ranks
@@ -64,12 +65,11 @@ def collect_state(
     optimizer: bool = True,
     schedulers: bool = True,
     meta: Mapping[str, Any] | None = None,
-    alone: bool = False,
 ) -> dict[str, Any]:
     """Return the state of a run under MMEngine's keys, and under ``trainwright`` for state that MMEngine does not save.
 
-    All ranks collect it together, and only that of rank 0 is complete. The arguments are those of
-    :meth:`CheckpointWriter.write`.
+    All ranks collect it together, and only that of rank 0 is complete. A rank that has lost the others collects what it
+    knows, and ``alone`` in ``meta`` says so. The arguments are those of :meth:`CheckpointWriter.write`.
     """
     counters = runner.state.state_dict()
     checkpoint: dict[str, Any] = {
@@ -84,7 +84,7 @@ def collect_state(
             "trainwright_version": package_version("trainwright"),
             "torch_version": torch.__version__.split("+")[0],
             **({"dataset_meta": safe_to_load(runner.dataset_meta)} if runner.dataset_meta else {}),
-            **({"alone": {"rank": runner.rank, "world_size": runner.world_size}} if alone else {}),
+            **({"alone": {"rank": runner.rank, "world_size": runner.world_size}} if is_alone() else {}),
             **(meta or {}),
         },
         "state_dict": unwrap(runner.model).state_dict(),
@@ -99,8 +99,7 @@ def collect_state(
             owner = owner[key]
         owner[part.place[-1]] = state
     runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)
-    if not alone:
-        add_ranks(runner, checkpoint)
+    add_ranks(runner, checkpoint)
     return checkpoint
 
 

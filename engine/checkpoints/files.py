@@ -186,12 +186,18 @@ def read_last_checkpoint(work_dir: str | os.PathLike[str]) -> Path | None:
         raise CheckpointError(f"it does not name a file ({error.strerror})") from error
 
 
-def find_latest_checkpoint(work_dir: str | os.PathLike[str]) -> tuple[Path | None, list[str]]:
+def find_latest_checkpoint(
+    work_dir: str | os.PathLike[str], since: Path | None = None
+) -> tuple[Path | None, list[str]]:
     """Find the newest intact checkpoint of a run.
 
     Tried are the one that ``last_checkpoint`` names, then all others in ``work_dir`` and in the folder of that one,
     newest first. Files not named ``epoch_*.pth`` or ``iter_*.pth``, such as ``best_*.pth``, are considered only if
     there is a ``last_checkpoint`` and they contain optimizer state.
+
+    Args:
+        work_dir: folder of the run.
+        since: a file; checkpoints older than it are ignored.
 
     Returns:
         The file, or None; and a line for each skipped file with the reason.
@@ -206,7 +212,10 @@ def find_latest_checkpoint(work_dir: str | os.PathLike[str]) -> tuple[Path | Non
     is_run = (folder / LAST).exists()
     found = (path for place in {folder, named.parent if named else folder} for path in place.glob("*.pth"))
     others = [path for path in found if path.is_file() and (is_run or _REGULAR.fullmatch(path.name))]
+    oldest = since.stat().st_mtime_ns if since is not None and since.exists() else 0
     for path in dict.fromkeys([*([named] if named else []), *sorted(others, key=_age, reverse=True)]):
+        if oldest and path.exists() and path.stat().st_mtime_ns < oldest:
+            continue
         problem = verify(path)
         if problem is None and path != named and not _REGULAR.fullmatch(path.name):
             problem = _why_not_resumable(path)

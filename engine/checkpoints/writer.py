@@ -59,9 +59,8 @@ class CheckpointWriter:
         background: bool = False,
         then: Callable[[], None] | None = None,
         done: Callable[[OSError | None], None] | None = None,
-        alone: bool = False,
     ) -> None:
-        """Write the state of the run and flush it to disk. Call :meth:`prepare` first, unless ``alone``.
+        """Write the state of the run and flush it to disk. Call :meth:`prepare` first.
 
         Args:
             paths: the file, and additional names for it.
@@ -73,18 +72,14 @@ class CheckpointWriter:
             then: called after the file is on disk, on the thread that wrote it.
             done: called on the calling thread after writing, at the latest by :meth:`wait`, with the ``OSError`` if it
                 failed.
-            alone: this rank writes its own state, without a collective call, because another rank has failed. The
-                checkpoint lacks what only the other ranks know, and says so when it is resumed.
 
         Raises:
             OSError: the disk is full or not writable, and ``done`` is None.
         """
         runner = self._runner
         counters = runner.state.state_dict()
-        state = contents.collect_state(
-            runner, optimizer=optimizer, schedulers=schedulers, meta=meta, alone=alone and runner.distributed
-        )
-        if is_main_process() or alone:
+        state = contents.collect_state(runner, optimizer=optimizer, schedulers=schedulers, meta=meta)
+        if is_main_process():
             state = map_tensors(state, self._copier.begin() if background else lambda tensor: tensor.detach().cpu())
             work_dir = runner.work_dir if newest else None
             job = (state, paths, work_dir, then)
@@ -95,13 +90,13 @@ class CheckpointWriter:
                 self._run(*job)
         self._finish = lambda: self._settle(counters if optimizer and schedulers else None, done)
         if not background:
-            self.wait(alone=alone)
+            self.wait()
 
-    def wait(self, *, alone: bool = False) -> None:
+    def wait(self, *, together: bool = True) -> None:
         """Wait for the checkpoint that is being written.
 
         Args:
-            alone: do not wait for other ranks, which may have failed; ranks other than 0 do not learn of an error.
+            together: all ranks wait, and learn of an error. Set to false after another error, when some may have ended.
 
         Raises:
             Exception: the error of writing it, or of its ``done``.
@@ -111,7 +106,7 @@ class CheckpointWriter:
             self._thread = None
         finish, self._finish = self._finish, None
         if finish is not None:
-            if not alone:
+            if together:
                 self._error = _error_of_main_process(self._error)
             finish()
 

@@ -1,6 +1,6 @@
 """Splitting batched predictions into samples."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,15 @@ def samples_of(predictions: Any, data_batch: Any = None) -> list[Any]:
 def is_batch(predictions: Any) -> bool:
     """Return whether predictions are a mapping or a named tuple for a whole batch."""
     return isinstance(predictions, Mapping) or hasattr(predictions, "_fields")
+
+
+def number_of(predictions: Any) -> int:
+    """Return the number of samples in the predictions for a batch; see :func:`samples_of`."""
+    if isinstance(predictions, DataSample):
+        predictions = predictions.to_dict()
+    if is_batch(predictions):
+        return size_of_batch(predictions)
+    return len(predictions) if isinstance(predictions, Sized) else len(samples_of(predictions))
 
 
 def split_batch(predictions: Any) -> list[dict[str, Any]]:

@@ -1,1 +1,1 @@
-"""Several processes that train together: what each rank has of its own, and what all of them agree on."""
+"""Several processes: starting them, what they agree on, what each one has of its own, and what happens if one fails."""

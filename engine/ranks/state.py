@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
-from trainwright.engine.distributed import get_dist_info
+from trainwright.engine.distributed import get_dist_info, get_world_size
 from trainwright.engine.ranks.buffers import float_buffers, mean_over_ranks
 from trainwright.engine.run.model_setup import unwrap
 from trainwright.engine.trees import map_tensors
@@ -18,13 +18,13 @@ _PREFIXES = {"state_dict": "", "ema_state_dict": "module."}
 
 
 def add_ranks(runner: "Runner", checkpoint: dict[str, Any]) -> None:
-    """Complete a checkpoint that every rank has collected for itself; a no-op in a single process.
+    """Complete a checkpoint that every rank has collected for itself; a no-op in a single or the last process.
 
     Buffers become their means over all ranks, so that the saved model is the validated one. On rank 0, ``ranks`` under
     ``trainwright`` receives what the means and the state of rank 0 do not tell: the buffers of each rank, and of the
     other ranks their host random streams, accumulated gradients and data loader.
     """
-    if runner.world_size == 1:
+    if get_world_size() == 1:
         return
     own: dict[str, Any] = {"buffers": _average_buffers(runner, checkpoint)}
     if runner.rank > 0:  # those of rank 0 are in their usual places
@@ -34,7 +34,7 @@ def add_ranks(runner: "Runner", checkpoint: dict[str, Any]) -> None:
         own.update({"loader": position["loader"]} if "loader" in position else {})
     states = _gather_in_turn(map_tensors(own, lambda tensor: tensor.detach().cpu()))
     if states:
-        checkpoint[_OURS]["ranks"] = {"world_size": runner.world_size, "states": states}
+        checkpoint[_OURS]["ranks"] = {"world_size": get_world_size(), "states": states}
 
 
 def take_own(runner: "Runner", checkpoint: dict[str, Any]) -> None:

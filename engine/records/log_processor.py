@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from trainwright.engine.distributed import mean_of_numbers
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.records.history import HistoryBuffer
 from trainwright.engine.registry import LOG_PROCESSORS
@@ -62,11 +63,15 @@ class LogProcessor:
     def get_log_after_iter(self, runner: "Runner", batch_idx: int, mode: str) -> tuple[Tag, str]:
         """Return the values for backends and the log line after an iteration.
 
+        Numbers of the training are means over the ranks.
+
         ``batch_idx`` is the 0-based index of the batch in its epoch, and ``mode`` is ``train``, ``val`` or ``test``.
         """
         seen = batch_idx + 1
         length = num_batches(getattr(runner, f"{mode}_dataloader"))
         shown = self._collect(runner, mode, self.custom_cfg, seen, length)
+        if mode == "train":  # the ranks have as many training batches
+            shown |= mean_of_numbers({key: value for key, value in shown.items() if isinstance(value, float)})
         tag = self._with_prefix(shown, mode)
 
         line = self._header(runner, mode, seen, length)

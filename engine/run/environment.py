@@ -18,6 +18,7 @@ import torch
 from trainwright.engine.distributed import init_dist, is_distributed
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.parts import unknown_settings
+from trainwright.engine.ranks.start import control_group
 
 
 def setup_environment(env_cfg: Mapping[str, Any], launcher: str) -> None:
@@ -42,6 +43,8 @@ def setup_environment(env_cfg: Mapping[str, Any], launcher: str) -> None:
         multiprocessing.set_start_method(method, force=True)
     if launcher != "none" and not is_distributed():
         init_dist(launcher, **(env_cfg.get("dist_cfg") or {}))
+    if is_distributed():
+        control_group()  # now, since all ranks must create it together
     _raise_file_limit(int(env_cfg.get("resource_limit", 4096)))
 
 

@@ -1,16 +1,22 @@
 """The validation and test loops."""
 
 from inspect import signature
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
+from trainwright.engine.data.cursor import END
 from trainwright.engine.data.loader import is_endless, iterate, num_unpadded_samples, start_at
 from trainwright.engine.data.traits import metainfo_of
+from trainwright.engine.distributed import all_gather_object, value_of_main_process
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
+from trainwright.engine.evaluation.samples import number_of
 from trainwright.engine.optim.amp import autocast
 from trainwright.engine.ranks.buffers import averaged_buffers
+from trainwright.engine.ranks.consensus import Consensus
 from trainwright.engine.registry import LOOPS
 from trainwright.engine.run.agreement import check_evaluator
 from trainwright.engine.run.base_loop import BaseLoop
@@ -28,7 +34,7 @@ class _EvaluationLoop(BaseLoop):
         dataloader: a data loader, or its config.
         evaluator: an :class:`Evaluator`, or the config of one or several metrics.
         fp16: use mixed precision.
-        with_loss: also compute the losses, averaged over the batches, as metrics ``loss`` and ``loss_*``.
+        with_loss: also compute the losses, averaged over the samples, as metrics ``loss`` and ``loss_*``.
     """
 
     mode = "val"
@@ -49,7 +55,8 @@ class _EvaluationLoop(BaseLoop):
         self.fp16 = fp16
         self.with_loss = with_loss
         self._check_with_loss()
-        self._losses: dict[str, torch.Tensor] = {}
+        self._losses: dict[str, Tensor | float] = {}
+        self._loss_samples = 0
 
     def run(self) -> dict[str, Any]:
         """Run the evaluation.
@@ -63,25 +70,42 @@ class _EvaluationLoop(BaseLoop):
             runner.call_hook(f"before_{mode}_epoch")
             self._check_with_loss()  # a hook may have wrapped the model
             runner.model.eval()
-            self._losses = {}
+            self._losses, self._loss_samples = {}, 0
             start_at(self.dataloader, 0, 0)
-            number = 0
             with averaged_buffers(runner.model):
-                for number, data_batch in enumerate(iterate(self.dataloader), 1):
-                    if not self._is_tried:
-                        self._try_batch(data_batch)
-                    self.run_iter(number - 1, data_batch)
-                    if runner.state.stop_signal:
-                        self.evaluator.reset()
-                        return {}
+                is_complete = self._run_batches()
+            if not is_complete:
+                self.evaluator.reset()
+                return {}
             self._end_trial()
             metrics = self.evaluator.evaluate(num_unpadded_samples(self.dataloader))
-            metrics.update({name: total.item() / number for name, total in self._losses.items()})
+            metrics = value_of_main_process({**metrics, **self._mean_losses()})  # whatever decides, decides alike
             runner.call_hook(f"after_{mode}_epoch", metrics=metrics)
             if mode == "val":
                 runner.state.validated_at = runner.state.iter
             runner.call_hook(f"after_{mode}")
             return metrics
+
+    def _run_batches(self) -> bool:
+        """Run all batches, and return whether the evaluation was not interrupted.
+
+        A rank may have fewer batches than others; it then waits for them, since any may receive a signal.
+        """
+        state, consensus = self.runner.state, Consensus(self.runner.state)
+        batches = iter(iterate(self.dataloader))
+        for idx in count():
+            data_batch = next(batches, END)
+            consensus.begin(more=data_batch is not END)
+            if data_batch is not END:
+                if not self._is_tried:
+                    self._try_batch(data_batch)
+                self.run_iter(idx, data_batch)
+            agreed = consensus.end()
+            if state.stop_signal:
+                return False
+            if data_batch is END and not (state.shared and agreed.more):
+                break
+        return True
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: Any) -> None:
@@ -97,12 +121,24 @@ class _EvaluationLoop(BaseLoop):
         with autocast(device_type=runner.device.type, enabled=self.fp16):
             if self.with_loss:
                 outputs, losses = step(data_batch, with_loss=True)
+                size = number_of(outputs)
+                self._loss_samples += size
                 for name, value in losses.items():
-                    self._losses[name] = self._losses.get(name, 0.0) + value.detach()
+                    self._losses[name] = self._losses.get(name, 0.0) + value.detach() * size
             else:
                 outputs = step(data_batch)
         self.evaluator.process(data_samples=outputs, data_batch=data_batch)
         runner.call_hook(f"after_{mode}_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs)
+
+    def _mean_losses(self) -> dict[str, float]:
+        """Return the losses, averaged over the samples of all ranks."""
+        if not self.with_loss:
+            return {}
+        totals = {name: float(total) for name, total in self._losses.items()}
+        parts = all_gather_object((totals, self._loss_samples))
+        number = sum(size for _, size in parts)
+        names = dict.fromkeys(name for part, _ in parts for name in part)
+        return {name: sum(part.get(name, 0.0) for part, _ in parts) / number for name in names}
 
     def _check_with_loss(self) -> None:
         """Raise a ``ConfigError`` if losses are requested but the model's step does not compute them."""

@@ -23,6 +23,7 @@ from trainwright.engine.data.workers import stop_workers
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.parts import EVALUATOR, LOG_PROCESSOR, VISUALIZER, mismatched_parts, setting
+from trainwright.engine.ranks import failures
 from trainwright.engine.random_streams import StepSeeder, deterministic_algorithms, preserve_generators, seed_all
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.records.message_hub import MessageHub
@@ -159,10 +160,10 @@ class Runner:
         self._loops: dict[str, Any] = {}
         self.optim_wrapper: Any = None
         self.param_schedulers: Any = []
-        self.state = RunState()
 
         setup_environment(env_cfg or {}, launcher)
         self.rank, self.world_size = distributed.get_dist_info()
+        self.state = RunState(shared=self.world_size > 1)
         self.device = distributed.get_device(device or None)
         self._device_settings = DeviceSettings(env_cfg or {}, self.device)
         self.randomness: dict[str, Any] = dict(randomness or {})
@@ -331,7 +332,7 @@ class Runner:
                 self.logger.info("The training is complete (iteration %d): nothing left to do.", self.iter)
             stop.train_and_save(self, loop)
             self.seed_step.resume_from = self.seed_step.python_rng_state()  # in case it is trained further
-        raise_for_signal(self.state.stop_signal)
+        raise_for_signal(self.state)
         return self.model  # type: ignore[no-any-return]
 
     def val(self) -> dict[str, Any]:
@@ -388,12 +389,13 @@ class Runner:
     def request_stop(self, reason: str, *, complete: bool = False) -> None:
         """Stop the training at the next iteration boundary, and save a checkpoint. Only the first request counts.
 
+        With several ranks, one of them is enough, and all stop together, up to 20 ms or one iteration later.
+
         Args:
             reason: stated in the log.
             complete: the training is complete rather than interrupted, so there is nothing to resume.
         """
-        if self.state.stop_reason is None:
-            self.state.stop_reason, self.state.complete = reason, complete
+        self.state.request_stop(reason, complete=complete)
 
     def set_randomness(
         self, seed: int | None = None, deterministic: bool = False, diff_rank_seed: bool = False
@@ -492,7 +494,7 @@ class Runner:
         """Context manager around every run: sets the current objects, calls ``after_run``, and logs errors."""
         if not self._active:
             # left by a previous run
-            self.state.stop_reason, self.state.complete, self.state.stop_signal = None, False, 0
+            self.state.clear_stop()
             if "train" in self._loops:
                 self.train_loop.stop_training = False
         settings, deterministic = self._device_settings.active(), deterministic_algorithms(self._deterministic)
@@ -501,22 +503,30 @@ class Runner:
             try:
                 yield
             except Exception as error:
+                cause = self._explanation_of(error)
+                failures.report(cause or error)
                 self.logger.debug("The run failed", exc_info=True)
                 with suppress(Exception):  # the first error is the one to report
                     self.call_hook("after_run")
-                for loop in reversed(self._loops.values()):  # the validation loop is inside the training loop
-                    if isinstance(loop, BaseLoop) and (cause := loop.explain(error)) is not None:
-                        raise cause from error
-                if "more than 1 value per channel when training" in str(error):
-                    raise lone_sample_error() from error
-                if "view size is not compatible" in str(error) and self._device_settings.channels_last:
-                    error.add_note("the network is channels-last: use reshape, or set env_cfg.channels_last=False")
+                if cause is not None:
+                    raise cause from error
                 raise
             finally:
                 self._active = outer
                 for loop in self._loops.values():
                     stop_workers(getattr(loop, "dataloader", None))
             self.call_hook("after_run")
+
+    def _explanation_of(self, error: Exception) -> Exception | None:
+        """Return an error that names the cause of another one, or None; possibly add a note to the other one."""
+        for loop in reversed(self._loops.values()):  # the validation loop is inside the training loop
+            if isinstance(loop, BaseLoop) and (cause := loop.explain(error)) is not None:
+                return cause
+        if "more than 1 value per channel when training" in str(error):
+            return lone_sample_error()
+        if "view size is not compatible" in str(error) and self._device_settings.channels_last:
+            error.add_note("the network is channels-last: use reshape, or set env_cfg.channels_last=False")
+        return None
 
     def _begin(self) -> None:
         """Find the starting point of the run, once, before anything that depends on its seed is built."""

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from trainwright.engine.random_streams import preserve_generators
 from trainwright.engine.records.logger import get_logger
@@ -34,6 +34,20 @@ def active_run() -> Iterator[None]:
             _running.remove(me)
 
 
+class StopRequest(NamedTuple):
+    """A request to stop a run.
+
+    Args:
+        reason: stated in the log.
+        complete: the stop completes the training rather than interrupting it.
+        signal: number of the signal that requested it, or 0.
+    """
+
+    reason: str
+    complete: bool = False
+    signal: int = 0
+
+
 @dataclass
 class RunState:
     """The counters of a run, written by the loop and read by all other parts.
@@ -49,6 +63,10 @@ class RunState:
         stop_reason: why the run should stop after the current iteration or epoch, or None.
         complete: the stop completes the training (early stopping) rather than interrupting it.
         stop_signal: number of the signal that requested the stop, or 0.
+        request: a stop that was requested in this process. It becomes the decision, in the last three, at once, or if
+            the run is ``shared`` by several ranks, when all of them know of it; see
+            :class:`~trainwright.engine.ranks.consensus.Consensus`.
+        shared: whether all ranks must agree on a stop.
     """
 
     epoch: int = 0
@@ -61,6 +79,25 @@ class RunState:
     stop_reason: str | None = None
     complete: bool = False
     stop_signal: int = 0
+    request: StopRequest | None = None
+    shared: bool = False
+
+    def request_stop(self, reason: str, *, complete: bool = False, signal: int = 0) -> None:
+        """Request a stop. Only the first request counts, or else the first one by a signal."""
+        if self.request is None or (signal and not self.request.signal):
+            self.request = StopRequest(reason, complete, signal)
+            if not self.shared:
+                self.decide(self.request)
+
+    def decide(self, request: StopRequest) -> None:
+        """Stop after the current iteration or epoch."""
+        if self.stop_reason is None:
+            self.complete = request.complete
+        self.stop_reason, self.stop_signal = request.reason, request.signal
+
+    def clear_stop(self) -> None:
+        """Forget the stop of a previous run."""
+        self.request, self.stop_reason, self.complete, self.stop_signal = None, None, False, 0
 
     @property
     def interrupted(self) -> bool:

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainwright.engine.checkpoints.files import find_latest_checkpoint
-from trainwright.engine.distributed import is_main_process
+from trainwright.engine.distributed import continue_alone
 from trainwright.engine.errors import CheckpointError
+from trainwright.engine.ranks import failures
+from trainwright.engine.ranks.consensus import Consensus
 from trainwright.engine.run.train_loops import EpochBasedTrainLoop
 
 if TYPE_CHECKING:
@@ -18,41 +20,42 @@ def train_and_save(runner: "Runner", loop: "TrainLoop") -> None:
     """Train, and save the run if it stops early, also after an error that left its state consistent."""
     try:
         loop.run()
-    except Exception:
+        consensus = Consensus(runner.state)  # a signal may have arrived in a loop that does not ask for it
+        consensus.begin()
+        consensus.end()
+    except Exception as error:
+        failures.report(error)
         if getattr(loop, "save_after_error", False):
-            if is_main_process():
-                save_if_stopped(runner, alone=runner.distributed)
+            if runner.state.shared:  # the others have failed, or wait for this rank
+                continue_alone(as_main=all(failures.is_gone(rank) for rank in range(runner.rank)))
+            with failures.busy():
+                save_if_stopped(runner)
             _report_stop(runner)
         raise
     save_if_stopped(runner)
     _report_stop(runner)
 
 
-def save_if_stopped(runner: "Runner", *, alone: bool = False) -> None:
+def save_if_stopped(runner: "Runner") -> None:
     """Save a stopped run, unless its state is already saved.
 
     If a hook saves checkpoints, it writes and later rotates this one; otherwise it is written to the work dir.
-
-    Args:
-        runner: the run.
-        alone: write what this rank knows to the work dir, without waiting for the other ranks.
     """
     state = runner.state
     if state.stop_reason is None:
         return
     writer = runner.checkpoint_writer
     with suppress(CheckpointError):  # if this fails, the next save reports it
-        writer.wait(alone=alone)
+        writer.wait()
     if writer.is_saved:
         return
     meta = {"stopped": state.stop_reason}
-    if not alone and any(hook.save_stopped(runner, meta) for hook in runner.hooks):
+    if any(hook.save_stopped(runner, meta) for hook in runner.hooks):
         return
     name = f"epoch_{state.epoch}.pth" if stopped_at_epoch(runner) else f"iter_{state.iter}.pth"
     try:
-        if not alone:
-            writer.prepare()
-        writer.write([Path(runner.work_dir, name)], meta=meta, alone=alone)
+        writer.prepare()
+        writer.write([Path(runner.work_dir, name)], meta=meta)
     except OSError as error:
         newest, _ = find_latest_checkpoint(runner.work_dir)
         lost = f"training since {newest} is lost" if newest else "there is no earlier checkpoint either"

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainwright.engine.data.cursor import END, DataCursor
-from trainwright.engine.data.loader import is_endless
+from trainwright.engine.data.loader import PositionedLoader, is_endless
 from trainwright.engine.data.traits import keeps_position
+from trainwright.engine.distributed import get_rank
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.ranks.consensus import Consensus
+from trainwright.engine.ranks.failures import first_failure
+from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import LOOPS
 from trainwright.engine.run.base_loop import BaseLoop
 from trainwright.engine.run.micro_batches import OUT_OF_MEMORY_ADVICE, MicroBatches, is_out_of_memory
@@ -57,9 +61,11 @@ class TrainLoop(BaseLoop):
         )
         self.stop_training = False
         self._state = runner.state
+        self._consensus = Consensus(runner.state)
         self._micro_batches = MicroBatches(runner) if halve_batch_on_oom else None
         self._first_iter = 0
         self.save_after_error = False
+        self._warned_of_surplus = False
 
     @property
     def dataloader(self) -> Any:
@@ -148,10 +154,43 @@ class TrainLoop(BaseLoop):
                 error.add_note(f"in iteration {state.iter + 1}: {OUT_OF_MEMORY_ADVICE}")
                 if runner.optim_wrapper.has_completed(state.iter):  # this iteration has not changed the weights
                     self._request_save_after_error("out of memory")
+            elif self._ended_by_other_rank(error) and runner.optim_wrapper.has_completed(state.iter):
+                self._request_save_after_error("another rank failed")
             raise
         runner.call_hook("after_train_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs)
         state.iter += 1
         state.inner_iter += 1
+
+    def _settle(self) -> None:
+        """Agree with the other ranks on whether to stop, where all of them are at the same point."""
+        self._consensus.begin(quits=self.stop_training, always=True)
+        self._conclude()
+
+    def _conclude(self) -> None:
+        """Agree with the other ranks on whether to stop, at the end of an iteration."""
+        try:
+            self.stop_training = self._consensus.end().quits or self.stop_training
+        except RuntimeError as error:
+            if self._ended_by_other_rank(error):
+                self._request_save_after_error("another rank failed")
+            raise
+
+    @property
+    def _may_end_apart(self) -> bool:
+        """Whether the data of another rank may end at an earlier batch, which only the data itself shows."""
+        return self._state.shared and not isinstance(self.dataloader, PositionedLoader)
+
+    def _warn_of_surplus(self, data_batch: Any) -> None:
+        if data_batch is not END and not self._warned_of_surplus:
+            self._warned_of_surplus = True
+            get_logger().warning(
+                "Rank %d still has data at the end of epoch %d, but another rank has none: the rest is skipped. Give "
+                "all ranks the same number of batches to train on every sample.",
+                get_rank(), self.epoch + 1,
+            )  # fmt: skip
+
+    def _ended_by_other_rank(self, error: Exception) -> bool:
+        return self._state.shared and first_failure(error) is not None
 
     def _decide_current_val_interval(self) -> None:
         if len(self._intervals) > 1:
@@ -174,6 +213,7 @@ class TrainLoop(BaseLoop):
             self._request_save_after_error("the validation failed")
             raise
         self._runner.model.train()
+        self._settle()
 
     def load_position(self, saved: Mapping[str, Any]) -> str | None:
         """Restore a saved state of the cursor, and renumber epochs and iterations if the batching has changed.
@@ -267,11 +307,13 @@ class EpochBasedTrainLoop(TrainLoop):
         self.runner.call_hook("before_train")
         self._decide_current_val_interval()
         self.runner.seed_step.start_training(self._state.iter)  # a repeated validation may save them
+        self._settle()
         if self._state.inner_iter == 0:
             self._validate_if_due()
         while self._epoch < self._max_epochs and not self.stopping:
             self.cursor.seek()  # for an overridden run_epoch that iterates over the loader
             self.run_epoch()
+            self._settle()
             if self._state.inner_iter:  # stopped in the middle
                 break
             self._decide_current_val_interval()
@@ -287,9 +329,14 @@ class EpochBasedTrainLoop(TrainLoop):
         self.cursor.open()
         for idx in count(state.inner_iter):
             data_batch = self._next_batch()
+            if self._may_end_apart and not self._consensus.everyone(data_batch is not END):
+                self._warn_of_surplus(data_batch)
+                data_batch = END
             if data_batch is END:
                 break
+            self._consensus.begin(quits=self.stop_training)
             self.run_iter(idx, data_batch)
+            self._conclude()
             if state.stop_reason is not None:
                 # The length of a stateful stream may be an estimate; only resuming it shows whether it has ended.
                 if idx + 1 < len(self.dataloader) or keeps_position(self.dataloader):
@@ -346,13 +393,17 @@ class IterBasedTrainLoop(TrainLoop):
         runner.call_hook("before_train")
         self._decide_current_val_interval()
         runner.seed_step.start_training(state.iter)
+        self._settle()
         self._validate_if_due()
         if state.epoch == 0 and not self.stopping:
             runner.call_hook("before_train_epoch")
             runner.model.train()
             self.cursor.open()
             while self._iter < self._max_iters and not self.stopping:
-                self.run_iter(self._next_batch())
+                data_batch = self._next_batch()
+                self._consensus.begin(quits=self.stop_training)
+                self.run_iter(data_batch)
+                self._conclude()
                 self._decide_current_val_interval()
                 self._validate_if_due()
             if state.stop_reason is None:

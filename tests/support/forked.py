@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,17 +32,21 @@ class Process:
     def wait(self, timeout: float = 60) -> int:
         """Wait for the process to exit, and return its status like ``subprocess``: negative after a signal."""
         end = time.monotonic() + timeout
-        while self._status is None:
+        while (status := self.poll()) is None:
+            if time.monotonic() > end:
+                self.kill()
+                raise TimeoutError(f"the process did not end within {timeout} s:\n{self.printed}")
+            time.sleep(0.002)
+        return status
+
+    def poll(self) -> int | None:
+        """Return the status as :meth:`wait` does, or None if the process is still running."""
+        if self._status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self._status = os.waitstatus_to_exitcode(status)
                 self.seconds = time.monotonic() - self.began
                 self._end_group()
-            elif time.monotonic() > end:
-                self.kill()
-                raise TimeoutError(f"the process did not end within {timeout} s:\n{self.printed}")
-            else:
-                time.sleep(0.002)
         return self._status
 
     def kill(self, number: int = signal.SIGKILL) -> None:
@@ -86,7 +89,7 @@ def _run(action: Callable[[], Any], output: Path) -> NoReturn:
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else 1
         except BaseException:
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]  # there is an exception
         sys.stdout.flush()
         sys.stderr.flush()
     finally:

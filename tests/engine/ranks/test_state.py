@@ -11,7 +11,7 @@ from tiny_runs import ParallelLine, Points, StopAt, log_of, make_runner
 from torch import Tensor
 
 from trainwright.engine.checkpoints.files import load_checkpoint_file
-from trainwright.engine.distributed import get_rank
+from trainwright.engine.distributed import continue_alone, get_rank
 from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
 from trainwright.engine.run.hook import Hook
 from trainwright.engine.run.model_setup import unwrap
@@ -126,13 +126,14 @@ def test_another_number_of_ranks_continues_with_the_means(tmp_path: Path) -> Non
 
 
 def test_a_survivor_saves_alone(tmp_path: Path) -> None:
-    """The other rank makes no call, and the checkpoint that is resumed says what it lacks."""
+    """The other rank makes no call, and a run that resumes from the checkpoint logs what it lacks."""
 
     def in_rank() -> Any:
         runner = make_runner(tmp_path / "run", [StopAt(4)], model=Noisy(), checkpoint=dict(interval=-1), **ACCUMULATION)
         runner.train()
         if get_rank() == 1:
-            runner.checkpoint_writer.write([tmp_path / "run" / "iter_4.pth"], alone=True)
+            continue_alone(as_main=True)
+            runner.checkpoint_writer.write([tmp_path / "run" / "iter_4.pth"])
         return state_of(runner)
 
     ranks = values_of_ranks(in_rank, tmp_path, 2)

@@ -55,10 +55,10 @@ def values_of_ranks(function: Callable[[], Any], folder: Path, world_size: int) 
     """Run ``function`` in every rank of an initialized group, and return its results by rank."""
 
     def action() -> None:
-        from trainwright.engine.distributed import close_dist, get_rank, init_dist
+        from trainwright.engine.distributed import close_dist, init_dist
 
         init_dist("pytorch", "gloo", timeout=TIMEOUT)
-        torch.save(function(), folder / f"value{get_rank()}.pt")
+        torch.save(function(), folder / f"value{os.environ['RANK']}.pt")
         close_dist()
 
     run_ranks(action, folder, world_size)

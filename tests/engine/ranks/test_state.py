@@ -1,5 +1,6 @@
 """The state of each rank in checkpoints: resumed to the bits on the same number of processes, averaged on another."""
 
+import contextlib
 import random
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from rank_groups import values_of_ranks
-from tiny_runs import ParallelLine, Points, StopAt, log_of, make_runner
+from tiny_runs import ParallelLine, Points, log_of, make_runner
 from torch import Tensor
 
 from trainwright.engine.checkpoints.files import load_checkpoint_file
@@ -17,7 +18,10 @@ from trainwright.engine.run.hook import Hook
 from trainwright.engine.run.model_setup import unwrap
 from trainwright.engine.run.runner import Runner
 
-ACCUMULATION = dict(optim_wrapper=dict(accumulative_counts=3), batch_size=2, dataset=Points(16))
+ACCUMULATION = dict(
+    optim_wrapper=dict(accumulative_counts=3), batch_size=2, dataset=Points(16),
+    checkpoint=dict(by_epoch=False, interval=5, save_last=False),
+)  # fmt: skip
 
 
 class Noisy(ParallelLine):
@@ -62,8 +66,8 @@ def test_every_rank_continues_to_the_bits(tmp_path: Path) -> None:
     def in_rank() -> Any:
         ended = make_runner(tmp_path / "whole", model=Noisy(), **ACCUMULATION)
         ended.train()
-        make_runner(tmp_path / "cut", [StopAt(5)], model=Noisy(), **ACCUMULATION).train()
-        resumed = make_runner(tmp_path / "cut", model=Noisy(), resume=True, **ACCUMULATION)
+        path = str(tmp_path / "whole" / "iter_5.pth")
+        resumed = make_runner(tmp_path / "resumed", model=Noisy(), resume=path, **ACCUMULATION)
         resumed.train()
         return state_of(ended), state_of(resumed)
 
@@ -71,18 +75,19 @@ def test_every_rank_continues_to_the_bits(tmp_path: Path) -> None:
     for ended, resumed in ranks:
         assert all(torch.equal(ended[name], resumed[name]) for name in ended)
     assert not torch.equal(ranks[0][0]["module.norm.running_mean"], ranks[1][0]["module.norm.running_mean"])
-    saved = load_checkpoint_file(tmp_path / "cut" / "iter_5.pth")["trainwright"]["ranks"]
+    saved = load_checkpoint_file(tmp_path / "whole" / "iter_5.pth")["trainwright"]["ranks"]
     assert saved["world_size"] == 2 and set(saved["states"][0]) == {"buffers"}
 
 
 class Kept(Hook):
-    """Keeps the gradients and buffers with which the training begins and ends."""
+    """Keeps the gradients and buffers with which the training begins, and those after five iterations."""
 
     def before_train(self, runner: Runner) -> None:
         self.begin = self.copied(runner)
 
-    def after_train(self, runner: Runner) -> None:
-        self.end = self.copied(runner)
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if runner.iter == 4:
+            self.saved = self.copied(runner)
 
     def copied(self, runner: Runner) -> Any:
         model = unwrap(runner.model)
@@ -93,29 +98,30 @@ class Kept(Hook):
 def test_every_optimizer_of_several_continues_with_the_gradients_of_its_rank(tmp_path: Path) -> None:
     def in_rank() -> Any:
         kept = []
-        for hooks in ([StopAt(7), Kept()], [StopAt(9), Kept()]):
-            options = dict(ACCUMULATION, optim_wrapper=None, resume=bool(kept))
-            runner = make_runner(tmp_path / "run", hooks, model=Two(), **options)
+        for resume in (False, str(tmp_path / "run" / "iter_5.pth")):
+            kept.append(Kept())
+            options = dict(ACCUMULATION, optim_wrapper=None, resume=resume)
+            runner = make_runner(tmp_path / "run", kept[-1:], model=Two(), **options)
             runner.model.train_step = unwrap(runner.model).train_step
             make_two(runner).train()
-            kept.append(hooks[1])
-        return kept[0].end, kept[1].begin
+        return kept[0].saved, kept[1].begin
 
     ranks = values_of_ranks(in_rank, tmp_path, 2)
-    for (cut, _), (resumed, _) in ranks:
-        assert all(torch.equal(before, after) for before, after in zip(cut, resumed)) and len(cut) == 4
+    for (saved, _), (resumed, _) in ranks:
+        assert all(torch.equal(before, after) for before, after in zip(saved, resumed)) and len(saved) == 4
     assert not torch.equal(ranks[0][0][0][0], ranks[1][0][0][0])
 
 
 def test_another_number_of_ranks_continues_with_the_means(tmp_path: Path) -> None:
     def in_rank() -> Any:
         keep = Kept()
-        make_runner(tmp_path / "run", [StopAt(5), keep], model=Noisy(), **ACCUMULATION).train()
-        return keep.end
+        make_runner(tmp_path / "run", [keep], model=Noisy(), **ACCUMULATION).train()
+        return keep.saved
 
     ranks = values_of_ranks(in_rank, tmp_path, 2)
     keep = Kept()
-    runner = make_runner(tmp_path / "run", [keep], model=Noisy(), resume=True, **ACCUMULATION)
+    path = str(tmp_path / "run" / "iter_5.pth")
+    runner = make_runner(tmp_path / "resumed", [keep], model=Noisy(), resume=path, **ACCUMULATION)
     runner.train()
     for kind in (0, 1):
         for mean, first, second in zip(keep.begin[kind], ranks[0][kind], ranks[1][kind]):
@@ -128,18 +134,26 @@ def test_another_number_of_ranks_continues_with_the_means(tmp_path: Path) -> Non
 def test_a_survivor_saves_alone(tmp_path: Path) -> None:
     """The other rank makes no call, and a run that resumes from the checkpoint logs what it lacks."""
 
-    def in_rank() -> Any:
-        runner = make_runner(tmp_path / "run", [StopAt(4)], model=Noisy(), checkpoint=dict(interval=-1), **ACCUMULATION)
-        runner.train()
-        if get_rank() == 1:
-            continue_alone(as_main=True)
-            runner.checkpoint_writer.write([tmp_path / "run" / "iter_4.pth"])
-        return state_of(runner)
+    class Survivor(Hook):
+        def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+            if runner.iter == 3 and get_rank() == 1:
+                self.mean = unwrap(runner.model).norm.running_mean.clone()
+                continue_alone(as_main=True)
+                runner.checkpoint_writer.write([tmp_path / "run" / "iter_4.pth"])
+            if runner.iter == 3:
+                raise SystemExit
 
-    ranks = values_of_ranks(in_rank, tmp_path, 2)
+    def in_rank() -> Any:
+        survivor = Survivor()
+        runner = make_runner(tmp_path / "run", [survivor], model=Noisy(), **ACCUMULATION)
+        with contextlib.suppress(SystemExit):
+            runner.train()
+        return getattr(survivor, "mean", None)
+
+    mean = values_of_ranks(in_rank, tmp_path, 2)[1]
     saved = load_checkpoint_file(tmp_path / "run" / "iter_4.pth")
     assert saved["meta"]["alone"] == {"rank": 1, "world_size": 2}
-    assert torch.equal(saved["state_dict"]["norm.running_mean"], ranks[1]["module.norm.running_mean"])
+    assert torch.equal(saved["state_dict"]["norm.running_mean"], mean)
 
     def resume() -> Any:
         runner = make_runner(tmp_path / "run", model=Noisy(), resume=True, **ACCUMULATION)

@@ -78,8 +78,8 @@ class DataCursor:
     In an epoch-based loop, a pass is an epoch, and the cursor yields one pass at a time. In an iteration-based loop,
     passes follow each other, and the cursor stores by how many batches the data is ahead of the iterations after a
     resume with different batches. Checkpoints contain the number of samples over all ranks (or the number of batches,
-    if the batch size is unknown), so that a run can resume with another batch size or world size. The rest of the pass is
-    then divided anew, and its last batch keeps its number, so that the pass has its usual length.
+    if the batch size is unknown), so that a run can resume with another batch size or world size. The rest of the pass
+    is then divided anew, and its last batch keeps its number, so that the pass has its usual length.
 
     The position is derived from the counters of the run, so custom loops only have to update those.
     """
@@ -300,7 +300,7 @@ class DataCursor:
         return of_rank // size if loader.drop_last else -(-of_rank // size)
 
     def _continue_at_batch(self, state: Mapping[str, Any], before: Batching) -> tuple[int, int, int]:
-        """Continue with the batch of the next sample: return its pass, its number, and the samples that are repeated."""
+        """Continue with the batch of the next sample; return its pass, its number, and the samples it repeats."""
         now = self.batching
         data_pass, batch, repeated = state["pass"], state["taken"] // (before.samples or 1), 0
         if not before.by_epoch or is_endless(self.dataloader):

@@ -339,7 +339,7 @@ def num_unpadded_samples(dataloader: Any) -> int:
 
 
 def num_padding(dataloader: Any) -> int:
-    """Return the number of samples per epoch, over all ranks, that a sampler repeats so that all get the same number."""
+    """Return how many samples per epoch, over all ranks, a sampler repeats so that all ranks get the same number."""
     size = num_unpadded_samples(dataloader)
     return 0 if size == sys.maxsize else max(0, dataloader.sampler.total_size - size)
 

@@ -78,8 +78,8 @@ def share_of(dataset: Any, path: str, batch_size: int | None, pads: bool) -> Sha
     if sharded is None and world_size > 1:
         get_logger().warning(
             "%s: %s does not declare how its samples are divided among %d processes. Each process reads all that it "
-            "yields and keeps one sample of %d. Set its attribute `sharded` to True if it yields only the samples of its "
-            "rank and data worker, or to False if it yields all samples in every process.",
+            "yields and keeps one sample in %d. Set its attribute `sharded` to True if it yields only the samples of "
+            "its rank and data worker, or to False if it yields all samples in every process.",
             path, type(dataset).__name__, world_size, world_size,
         )  # fmt: skip
     return Share(sharded, rank, world_size, batch_size or 1, pads and world_size > 1 and not sharded)

@@ -12,7 +12,6 @@ from trainwright.engine.data.proxy import Proxy
 from trainwright.engine.data.sharing import Share
 from trainwright.engine.data.traits import keeps_position
 from trainwright.engine.data.workers import batches_from_workers
-from trainwright.engine.distributed import get_world_size
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.random_streams import mix, preserve_python_rng, seed_cpu_generators
 from trainwright.engine.records.message_hub import storable
@@ -175,7 +174,7 @@ class StreamLoader(DataLoader[Any]):
             "num_workers": self.num_workers,
             "next_worker": self._next_worker,
             "positions": copy.deepcopy(self._positions),
-            "world_size": get_world_size(),
+            "world_size": self.dataset.share.world_size,  # type: ignore[attr-defined]
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -186,27 +185,27 @@ class StreamLoader(DataLoader[Any]):
         """
         share: Share = self.dataset.share  # type: ignore[attr-defined]
         positions, next_worker = copy.deepcopy(dict(state["positions"])), int(state["next_worker"])
-        ranks, now = state.get("world_size", 1), get_world_size()
+        ranks = state.get("world_size", 1)
         if state["num_workers"] != self.num_workers and positions:
             saved = state["num_workers"]
             message = f"a stream read with num_workers={saved} cannot continue with num_workers={self.num_workers}"
             raise ConfigError("train_dataloader.num_workers", message, f"set it to {saved}")
-        if ranks != now and positions:
+        if ranks != share.world_size and positions:
             if share.sharded:
                 message = (
-                    f"each process reads its own part of this stream, so a pass of {ranks} cannot continue on {now}"
+                    f"each process reads its own part of this stream, so a pass of {ranks} processes cannot continue "
+                    f"on {share.world_size}"
                 )
-                raise ConfigError(
-                    "train_dataloader.dataset", message, f"start {ranks} processes, or resume from the end of an epoch"
-                )
-            positions = _divided_anew(positions, share, ranks)
+                hint = f"start {ranks} processes, or resume from the end of an epoch"
+                raise ConfigError("train_dataloader.dataset", message, hint)
+            positions = _divided_anew(positions, share, ranks, max(1, self.num_workers))
             next_worker = 0 if share.by_worker else next_worker
         self.epoch = int(state["epoch"])
         self._positions, self._next_worker = positions, next_worker
         self.dataset.start(self.epoch, positions, next_worker)  # type: ignore[attr-defined]
 
 
-def _divided_anew(positions: dict[int, Any], share: Share, world_size: int) -> dict[int, Any]:
+def _divided_anew(positions: dict[int, Any], share: Share, world_size: int, num_workers: int) -> dict[int, Any]:
     """Return positions after all samples that a number of ranks have taken, given those of one of these ranks."""
     before = share._replace(world_size=world_size)
     moved = {}
@@ -216,7 +215,7 @@ def _divided_anew(positions: dict[int, Any], share: Share, world_size: int) -> d
     if share.by_worker:  # all of them read the same samples
         present = [position for position in moved.values() if not position.get("over")]
         furthest = max(present, key=lambda position: position["base"])
-        moved = {worker: copy.deepcopy(furthest) for worker in moved}
+        moved = {worker: copy.deepcopy(furthest) for worker in range(num_workers)}
     return moved
 
 

@@ -53,6 +53,7 @@ def restore_run(runner: "Runner") -> None:
     except CheckpointError as error:
         raise CheckpointError(f"{start.path}: {error}") from error
     _report_changes(runner, start.contents)
+    _report_batch_size(runner, start.contents)
     runner.logger.info("Resumed from %s: epoch %d, iteration %d", start.path, runner.epoch, runner.iter)
     if value_of_main_process(_is_newest(runner, start.path)):
         runner.checkpoint_writer.mark_saved()
@@ -135,3 +136,29 @@ def _report_changes(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
     if saved and runner.cfg and (changes := what_changed(saved, runner.cfg)):
         lines = "\n".join(f"  {line}" for line in changes)
         runner.logger.warning("The config differs from that of the checkpoint:\n%s", lines)
+
+
+def _report_batch_size(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
+    """Log a changed number of samples per update, and how to keep the previous one."""
+    cursor = getattr(runner.train_loop, "cursor", None)
+    position = (checkpoint.get("trainwright") or {}).get("position") or {}
+    before, now = position.get("samples"), None if cursor is None else cursor.batching.samples
+    wrapper = runner.optim_wrapper
+    if not before or not now or len(wrapper.optim_wrappers) > 1:
+        return
+    with suppress(CheckpointError):
+        saved = (contents.saved_config(checkpoint) or {}).get("optim_wrapper")
+        counts = saved.get("accumulative_counts", 1) if isinstance(saved, Mapping) else wrapper.accumulative_counts
+        old, new = before * counts, now * wrapper.accumulative_counts
+        if old == new:
+            return
+        limit = f"max_epochs={runner.max_epochs}" if runner.train_loop.by_epoch else f"max_iters={runner.max_iters}"
+        advice = (
+            f"optim_wrapper.accumulative_counts={old // now} keeps {old} per update"
+            if old % now == 0
+            else f"no accumulative_counts keeps {old} per update: an iteration takes {now} samples"
+        )
+        runner.logger.warning(
+            "An update takes %d samples (before: %d). The learning rate and %s remain as configured; %s.",
+            new, old, limit, advice,
+        )  # fmt: skip

@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+from torch.utils.data import IterableDataset
 
 from trainwright.datasets import samplers
 from trainwright.engine import distributed
@@ -15,6 +16,8 @@ from trainwright.engine.data import loader as loaders
 from trainwright.engine.data import seeded, sharing, streams
 from trainwright.engine.data.cursor import END, DataCursor
 from trainwright.engine.data.loader import build_dataloader
+from trainwright.engine.data.traits import is_sharded
+from trainwright.engine.errors import ConfigError
 from trainwright.engine.run.state import RunState
 
 RANK = [0, 1]
@@ -112,3 +115,97 @@ def test_no_sample_is_lost_or_repeated_on_another_number_of_ranks(size: int, sam
             seen = run.seen[data_pass]
             assert len(seen) == size, case
             assert seen.total() - size < run.ended_by[data_pass], case  # its own padding at most
+
+
+class Numbers(IterableDataset[int]):
+    """A stream of numbers that can resume.
+
+    Args:
+        size: number of samples.
+        sharded: as the dataset declares it.
+    """
+
+    def __init__(self, size: int, sharded: bool | None) -> None:
+        self.size, self.done = size, 0
+        if sharded is not None:
+            self.sharded = sharded
+
+    def __iter__(self) -> Iterator[int]:
+        while self.done < self.size:
+            self.done += 1
+            yield self.done - 1
+        self.done = 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def state_dict(self) -> dict[str, int]:
+        return {"done": self.done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.done = state["done"]
+
+
+def stream_of(rank: int, world_size: int, sharded: bool | None, training: bool = False, workers: int = 0) -> Any:
+    RANK[:] = [rank, world_size]
+    cfg = dict(dataset=Numbers(13, sharded), batch_size=2, collate_fn=list, num_workers=workers)
+    return build_dataloader(cfg, seed=3, training=training)
+
+
+@pytest.mark.parametrize(("sharded", "workers"), [(None, 0), (False, 0), (False, 2)])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_a_stream_is_shared_out(sharded: bool | None, workers: int, world_size: int) -> None:
+    for rank in range(world_size):
+        loader = stream_of(rank, world_size, sharded, workers=workers)
+        samples = [number for batch in loader for number in batch]
+        assert samples == list(range(13))[rank::world_size]
+        assert len(loader) == -(-len(samples) // 2)
+        padded = [number for batch in stream_of(rank, world_size, sharded, True, workers) for number in batch]
+        assert padded == [*samples, 12][: -(-13 // world_size)]
+
+
+@pytest.mark.parametrize(("sharded", "workers"), [(None, 0), (False, 0), (False, 2)])
+@pytest.mark.parametrize(("before", "after"), [(2, 2), (2, 1), (1, 3), (3, 2)])
+def test_a_stream_continues_on_any_number_of_ranks(sharded: bool | None, workers: int, before: int, after: int) -> None:
+    for taken in (1, 2):
+        states, seen = [], []
+        for rank in range(before):
+            loader = stream_of(rank, before, sharded, True, workers)
+            batches = iter(loader)
+            seen += [number for _ in range(taken) for number in next(batches)]
+            states.append(loader.state_dict())
+        assert sorted(seen) == list(range(2 * taken * before))
+        rest = []
+        for rank in range(after):
+            loader = stream_of(rank, after, sharded, True, workers)
+            loader.load_state_dict(states[rank if before == after else 0])
+            rest.append([number for batch in loader for number in batch])
+        assert len({len(part) for part in rest}) == 1
+        due = list(range(2 * taken * before, 13))
+        assert rest == [[*due[rank::after], 12][: -(-len(due) // after)] for rank in range(after)]
+
+
+def test_a_stream_of_which_each_process_reads_its_own_part_is_not_divided_anew() -> None:
+    loader = stream_of(0, 2, True)
+    assert [number for batch in loader for number in batch] == list(range(13))  # as its dataset yields them
+    batches = iter(stream := stream_of(0, 2, True))
+    next(batches)
+    with pytest.raises(ConfigError, match="a pass of 2 processes cannot continue on 3"):
+        stream_of(0, 3, True).load_state_dict(stream.state_dict())
+
+
+def test_datasets_that_are_split_by_node_are_recognized() -> None:
+    class Dataset(Numbers):
+        def __init__(self) -> None:
+            super().__init__(1, None)
+
+    def split_by_node() -> None:
+        pass
+
+    dataset: Any = Dataset()
+    dataset._distributed, dataset.pipeline = object(), [split_by_node]
+    assert is_sharded(dataset) is None
+    for module in ("datasets.iterable_dataset", "webdataset.compat"):
+        Dataset.__module__ = module
+        assert is_sharded(dataset) is True
+        assert is_sharded(Dataset()) is None

@@ -1,9 +1,9 @@
 """Samplers, which determine the order in which each rank visits the samples of a dataset.
 
 Every order is a pure function of (seed, epoch), or of (seed, pass) for infinite samplers, so each sampler can start at
-any position. ``iter_from(start)`` skips the first ``start`` indices of this rank. With ``skip``, the first ``skip`` indices
-of all ranks together are skipped before, and only the rest of the order is divided among the ranks: the ranks of an
-earlier run, of which there may have been another number, have had them.
+any position. ``iter_from(start, skip=done)`` leaves out the first ``done`` indices of all ranks together, divides only
+the rest of the order among the ranks, and skips the first ``start`` of the indices of this rank. So a run can continue
+on another number of ranks.
 """
 
 from collections.abc import Iterator, Sequence, Sized

@@ -9,8 +9,10 @@ import torch
 
 from trainwright.engine.config.dump import plain_data
 from trainwright.engine.config.literals import parse_literals
+from trainwright.engine.distributed import is_alone
 from trainwright.engine.errors import CheckpointError, ConfigFileError
 from trainwright.engine.optim.scheduler_resume import resume_param_schedulers
+from trainwright.engine.ranks.state import add_ranks
 from trainwright.engine.run.environment import package_version
 from trainwright.engine.run.hook import has_state
 from trainwright.engine.run.model_setup import unwrap
@@ -66,7 +68,8 @@ def collect_state(
 ) -> dict[str, Any]:
     """Return the state of a run under MMEngine's keys, and under ``trainwright`` for state that MMEngine does not save.
 
-    The arguments are those of :meth:`CheckpointWriter.write`.
+    All ranks collect it together, and only that of rank 0 is complete. A rank that has lost the others collects what it
+    knows, and ``alone`` in ``meta`` says so. The arguments are those of :meth:`CheckpointWriter.write`.
     """
     counters = runner.state.state_dict()
     runner.strategy.exchange_gradients(unwrap(runner.model))
@@ -82,6 +85,7 @@ def collect_state(
             "trainwright_version": package_version("trainwright"),
             "torch_version": torch.__version__.split("+")[0],
             **({"dataset_meta": safe_to_load(runner.dataset_meta)} if runner.dataset_meta else {}),
+            **({"alone": {"rank": runner.rank, "world_size": runner.world_size}} if is_alone() else {}),
             **(meta or {}),
         },
         "state_dict": unwrap(runner.model).state_dict(),
@@ -95,6 +99,8 @@ def collect_state(
         for key in part.place[:-1]:
             owner = owner[key]
         owner[part.place[-1]] = state
+    runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)
+    add_ranks(runner, checkpoint)
     return checkpoint
 
 
@@ -191,8 +197,7 @@ def _position_of_0_1(ours: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _load_python_rng(runner: "Runner", state: Any) -> None:
-    if runner.rank == 0:
-        runner.seed_step.resume_from = state
+    runner.seed_step.resume_from = state
 
 
 def _load_if_saved(part: Any, state: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainwright.engine.data.cursor import END, DataCursor
-from trainwright.engine.data.loader import PositionedLoader, is_endless
+from trainwright.engine.data.loader import PositionedLoader, is_endless, refuse_unequal_lengths
 from trainwright.engine.data.traits import keeps_position
 from trainwright.engine.distributed import get_rank
 from trainwright.engine.errors import ConfigError
@@ -54,6 +54,7 @@ class TrainLoop(BaseLoop):
         if self.epoch_length == 0:
             cause = "the dataset is empty, or smaller than one batch with drop_last"
             raise ConfigError("train_dataloader", "the loader has no batches", cause)
+        refuse_unequal_lengths(self.dataloader)
         self.val_begin = val_begin
         self._val_interval = val_interval
         self._intervals = sorted(

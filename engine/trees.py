@@ -5,6 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
+Place = tuple[Any, ...]
+"""The keys and indices that lead to a leaf of nested containers."""
+
 
 def map_leaves(value: Any, function: Callable[[Any], Any]) -> Any:
     """Return nested containers with each leaf replaced by ``function(leaf)``.
@@ -17,6 +20,16 @@ def map_leaves(value: Any, function: Callable[[Any], Any]) -> Any:
         items = [map_leaves(item, function) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return function(value)
+
+
+def map_leaves_at(value: Any, function: Callable[[Any, Place], Any], place: Place = ()) -> Any:
+    """Return nested containers like :func:`map_leaves`, for a function of each leaf and its place."""
+    if isinstance(value, Mapping):
+        return {key: map_leaves_at(item, function, (*place, key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [map_leaves_at(item, function, (*place, index)) for index, item in enumerate(value)]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return function(value, place)
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:

@@ -9,15 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainwright.engine.checkpoints.disk_space import bytes_of, human_bytes
-from trainwright.engine.checkpoints.files import (
-    load_checkpoint_file,
-    remove_leftovers,
-    save_checkpoint,
-    sync_folder,
-    temporary_path,
-)
+from trainwright.engine.checkpoints.durable import remove_leftovers, sync_folder, temporary_path
+from trainwright.engine.checkpoints.files import load_checkpoint_file, save_checkpoint
 from trainwright.engine.checkpoints.folder import CheckpointFolder, best_name, is_file_name
-from trainwright.engine.distributed import broadcast_object_list, is_main_process
+from trainwright.engine.checkpoints.folder_reader import SUFFIX
+from trainwright.engine.distributed import broadcast_object_list, is_alone, is_main_process
 from trainwright.engine.errors import CheckpointError, ConfigError
 from trainwright.engine.evaluation.monitor import Monitor, check_rules, make_monitors, metrics_of, score_of
 from trainwright.engine.registry import HOOKS
@@ -62,7 +58,7 @@ class CheckpointHook(Hook):
         less_keys: parts of metric names for which less is better; overrides ``higher_is_better`` of the metric.
         file_client_args: accepted for compatibility; only the local disk is supported.
         filename_tmpl: file name of regular checkpoints, with one ``{}`` for the number of completed epochs or
-            iterations. Default: ``epoch_{}.pth`` or ``iter_{}.pth``.
+            iterations. Default: ``epoch_{}.pth`` or ``iter_{}.pth``, ending in ``.dist`` if ``sharded``.
         backend_args: same as ``file_client_args``.
         published_keys: when the training is complete, write copies of the last and the best checkpoints with
             only these keys, as ``{name}-{first 8 digits of its SHA-256}.pth``; ``["meta", "state_dict"]`` for
@@ -71,6 +67,8 @@ class CheckpointHook(Hook):
         async_save: write in the background. The training only waits for the previous save and for copying the
             state to host memory, where the copy stays allocated.
         on_save_error: ``"warn"``, or ``"raise"`` to end the run if a checkpoint cannot be written.
+        sharded: write each checkpoint as a folder, to which every process writes its own part, instead of gathering
+            it in one process. All processes need the same file system.
 
     Raises:
         ConfigError: a setting is invalid or, before the first step, a rule cannot be inferred.
@@ -99,6 +97,7 @@ class CheckpointHook(Hook):
         save_begin: int = 0,
         async_save: bool = False,
         on_save_error: Literal["warn", "raise"] = "warn",
+        sharded: bool = False,
     ) -> None:
         _reject_remote("file_client_args", file_client_args)
         _reject_remote("backend_args", backend_args)
@@ -110,7 +109,11 @@ class CheckpointHook(Hook):
         self.save_param_scheduler = save_param_scheduler
         self.out_dir = out_dir
         self.save_last = save_last
-        self.filename_tmpl = filename_tmpl or ("epoch_{}.pth" if by_epoch else "iter_{}.pth")
+        self._suffix = SUFFIX if sharded else ".pth"
+        self.filename_tmpl = filename_tmpl or f"{'epoch' if by_epoch else 'iter'}_{{}}{self._suffix}"
+        if self.filename_tmpl.endswith(SUFFIX) != sharded:
+            message = f"{self.filename_tmpl!r} must end in {SUFFIX} if the checkpoints are sharded, and only then"
+            raise ConfigError("CheckpointHook.filename_tmpl", message, "remove it, or change `sharded`")
         if self.filename_tmpl.count("{}") != 1:
             raise ConfigError("CheckpointHook.filename_tmpl", f"{filename_tmpl!r} must contain exactly one {{}}")
         if not is_file_name(self.filename_tmpl):
@@ -158,6 +161,9 @@ class CheckpointHook(Hook):
         folder = self.folder
         folder.path = self._folder_path(runner)
         runner.logger.info(f"Checkpoints will be saved to {folder.path}.")
+        if is_main_process():
+            for name in remove_leftovers(folder.path):
+                runner.logger.info(f"Removed {name}, which a killed run left behind.")
         if not (folder.best_scores or folder.regular):
             self._load_mmengine_state(runner.message_hub)
         self._forget_stale_best(runner)
@@ -170,8 +176,6 @@ class CheckpointHook(Hook):
         self._update_hub(runner)  # the folder may have moved, and metrics may have been removed
         folder.drop_surplus()
         if is_main_process():
-            for name in remove_leftovers(folder.path):
-                runner.logger.info(f"Removed {name}, an incomplete file from a killed run.")
             self._check_space(runner, folder.path)
             folder.remove_obsolete(self._files_of_other_hooks(runner))
             self._report_unremoved(runner)
@@ -399,8 +403,11 @@ class CheckpointHook(Hook):
     def _stop_name(self, runner: "Runner") -> str:
         """Return the file name for a stopped run, which may be in the middle of an epoch."""
         if self.by_epoch and not stopped_at_epoch(runner):
-            return f"iter_{_progress(runner)[1]}.pth"
-        return self._regular_name(runner)
+            name = f"iter_{_progress(runner)[1]}{self._suffix}"
+        else:
+            name = self._regular_name(runner)
+        # a rank that has lost the others cannot write a folder
+        return f"{name.removesuffix(SUFFIX)}.pth" if is_alone() and name.endswith(SUFFIX) else name
 
     def _load_mmengine_state(self, hub: "MessageHub") -> None:
         """Load the best scores and file names from the message hub of a checkpoint written by MMEngine."""

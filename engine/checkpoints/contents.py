@@ -65,11 +65,13 @@ def collect_state(
     optimizer: bool = True,
     schedulers: bool = True,
     meta: Mapping[str, Any] | None = None,
+    gather: bool = True,
 ) -> dict[str, Any]:
     """Return the state of a run under MMEngine's keys, and under ``trainwright`` for state that MMEngine does not save.
 
     All ranks collect it together, and only that of rank 0 is complete. A rank that has lost the others collects what it
-    knows, and ``alone`` in ``meta`` says so. The arguments are those of :meth:`CheckpointWriter.write`.
+    knows, and ``alone`` in ``meta`` says so. Without ``gather``, the state that each rank has of its own stays there.
+    The other arguments are those of :meth:`CheckpointWriter.write`.
     """
     counters = runner.state.state_dict()
     runner.strategy.exchange_gradients(unwrap(runner.model))
@@ -100,7 +102,7 @@ def collect_state(
             owner = owner[key]
         owner[part.place[-1]] = state
     runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)
-    add_ranks(runner, checkpoint)
+    add_ranks(runner, checkpoint, gather)
     return checkpoint
 
 

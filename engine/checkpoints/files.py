@@ -1,17 +1,14 @@
-"""Checkpoint files: atomic writes, verification, and safe loading."""
+"""Checkpoint files: atomic writes, verification, and safe loading; sharded checkpoints where those are read."""
 
 import os
 import pickle
 import re
-import shutil
-import sys
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
-from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -20,14 +17,15 @@ import numpy as np
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
+from trainwright.engine.checkpoints import folder_reader
+from trainwright.engine.checkpoints.durable import disk_errors, replacing
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.strategy.shards import shard_all_like
 
 LAST = "last_checkpoint"
 REVISE_KEYS: tuple[tuple[str, str], ...] = ((r"^module\.", ""),)
-_temporary_numbers = count()
 _IS_FOLDER = 0x10  # PyTorch returns uninitialized memory for entries with this bit set
-_REGULAR = re.compile(r"(epoch|iter)_\d+\.pth")
+_REGULAR = re.compile(r"(epoch|iter)_\d+\.(pth|dist)")
 
 
 def save_checkpoint(checkpoint: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
@@ -45,87 +43,11 @@ def save_checkpoint(checkpoint: Mapping[str, Any], path: str | os.PathLike[str])
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    outer = sys.exc_info()[1]
-    try:
-        with _replacing(target) as temporary, temporary.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-    except RuntimeError as error:  # PyTorch's writer hides the OSError
-        cause = error.__context__
-        if isinstance(cause, OSError) and cause is not outer:
-            raise cause from error
-        if "write" in str(error):
-            raise OSError(f"cannot write {target}: {error}") from error
-        raise
+    with disk_errors(target), replacing(target) as temporary, temporary.open("wb") as file:
+        torch.save(checkpoint, file)
+        file.flush()
+        os.fsync(file.fileno())
     return target
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """Yield a temporary path; its file replaces ``target`` if no error occurs."""
-    temporary = temporary_path(target)
-    try:
-        yield temporary
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(target.parent)
-
-
-def temporary_path(target: Path) -> Path:
-    """Return a path next to ``target`` that no other writer uses."""
-    return target.with_name(f".{target.name}.{next(_temporary_numbers)}.{os.getpid()}.tmp")
-
-
-def remove_leftovers(folder: Path) -> list[str]:
-    """Remove temporary files that killed processes left in a folder of checkpoints, and return their names.
-
-    Call it before this process saves anything there: files with its own process id are assumed to be left over too,
-    since in a container a program gets the same id each time.
-    """
-    removed = []
-    for path in folder.glob(".*.tmp"):
-        found = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
-        if found and (int(found.group(1)) == os.getpid() or not _is_alive(int(found.group(1)))):
-            with suppress(OSError):  # harmless if left behind
-                path.unlink(missing_ok=True)
-                removed.append(path.name)
-    return removed
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # a process of another user
-        pass
-    return True
-
-
-def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Flush the entries of a folder to disk; a no-op on systems other than POSIX."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def link_checkpoint(source: Path, target: Path) -> None:
-    """Atomically give a checkpoint a second name; falls back to a copy if the disk does not support hard links."""
-    with _replacing(target) as temporary:
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copy2(source, temporary)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-    temporary.unlink(missing_ok=True)  # left by the rename if the target was already a link to the source
 
 
 def write_last_checkpoint(work_dir: str | os.PathLike[str], name: str | os.PathLike[str]) -> None:
@@ -136,7 +58,7 @@ def write_last_checkpoint(work_dir: str | os.PathLike[str], name: str | os.PathL
     folder = Path(work_dir).absolute()
     target = Path(name) if Path(name).is_absolute() else folder / name
     text = str(target.relative_to(folder)) if target.is_relative_to(folder) else str(target)
-    with _replacing(folder / LAST) as temporary, temporary.open("w") as file:
+    with replacing(folder / LAST) as temporary, temporary.open("w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -144,6 +66,8 @@ def write_last_checkpoint(work_dir: str | os.PathLike[str], name: str | os.PathL
 
 def verify(path: str | os.PathLike[str]) -> str | None:
     """Return why a checkpoint is unusable, or None if every checksum matches and PyTorch can read it."""
+    if Path(path).is_dir():
+        return folder_reader.verify_folder(Path(path))
     try:
         with zipfile.ZipFile(path) as archive:
             if not any(name.endswith("data.pkl") for name in archive.namelist()):
@@ -193,15 +117,16 @@ def find_latest_checkpoint(
     """Find the newest intact checkpoint of a run.
 
     Tried are the one that ``last_checkpoint`` names, then all others in ``work_dir`` and in the folder of that one,
-    newest first. Files not named ``epoch_*.pth`` or ``iter_*.pth``, such as ``best_*.pth``, are considered only if
-    there is a ``last_checkpoint`` and they contain optimizer state.
+    newest first: files and, ending in ``.dist`` instead of ``.pth``, sharded checkpoints. Those not named
+    ``epoch_*.pth`` or ``iter_*.pth``, such as ``best_*.pth``, are considered only if there is a ``last_checkpoint`` and
+    they contain optimizer state.
 
     Args:
         work_dir: folder of the run.
         since: a file; checkpoints older than it are ignored.
 
     Returns:
-        The file, or None; and a line for each skipped file with the reason.
+        The file or folder, or None; and a line for each that was skipped, with the reason.
     """
     folder = Path(work_dir)
     skipped: list[str] = []
@@ -211,8 +136,10 @@ def find_latest_checkpoint(
     except CheckpointError as error:
         skipped.append(f"{folder / LAST}: {error}")
     is_run = (folder / LAST).exists()
-    found = (path for place in {folder, named.parent if named else folder} for path in place.glob("*.pth"))
-    others = [path for path in found if path.is_file() and (is_run or _REGULAR.fullmatch(path.name))]
+    places = {folder, named.parent if named else folder}
+    found = [path for place in places for path in place.glob("*.pth") if path.is_file()]
+    found += [path for place in places for path in place.glob(f"*{folder_reader.SUFFIX}") if path.is_dir()]
+    others = [path for path in found if is_run or _REGULAR.fullmatch(path.name)]
     oldest = since.stat().st_mtime_ns if since is not None and since.exists() else 0
     for path in dict.fromkeys([*([named] if named else []), *sorted(others, key=_age, reverse=True)]):
         if oldest and path.exists() and path.stat().st_mtime_ns < oldest:
@@ -234,7 +161,8 @@ def _age(path: Path) -> tuple[int, int, str]:
 
 def _why_not_resumable(path: Path) -> str | None:
     try:
-        return None if "optimizer" in load_checkpoint_file(path) else "it has no optimizer state"
+        contents = folder_reader.read_run(path) if path.is_dir() else load_checkpoint_file(path)
+        return None if "optimizer" in contents else "it has no optimizer state"
     except CheckpointError as error:
         return str(error)
 
@@ -258,7 +186,10 @@ def downloading(url: str, what: str = "") -> Iterator[None]:
 
 
 def load_checkpoint_file(
-    path: str | os.PathLike[str], map_location: Any = "cpu", trusted: bool = False
+    path: str | os.PathLike[str],
+    map_location: Any = "cpu",
+    trusted: bool = False,
+    like: torch.nn.Module | None = None,
 ) -> dict[str, Any]:
     """Load a checkpoint without executing code in it.
 
@@ -266,9 +197,11 @@ def load_checkpoint_file(
     without MMEngine: the few classes in them are replaced by plain stand-ins.
 
     Args:
-        path: a file; or ``http(s)://…``, downloaded once to torch's cache; or ``torchvision://resnet18``.
+        path: a file, or the folder of a sharded checkpoint, from which whole tensors are loaded; or ``http(s)://…``,
+            downloaded once to torch's cache; or ``torchvision://resnet18``.
         map_location: device for the tensors, as in ``torch.load``.
         trusted: allow the file to execute code. Only for files from a source you trust.
+        like: a sharded model; of a sharded checkpoint, only the parts of this rank are loaded.
 
     Raises:
         CheckpointError: the file is missing, corrupt, or contains classes that are not allowed.
@@ -280,6 +213,8 @@ def load_checkpoint_file(
         with downloading(text):
             return dict(torch.hub.load_state_dict_from_url(text, map_location=map_location, weights_only=not trusted))
     file = Path(path)
+    if file.is_dir():
+        return folder_reader.load_folder(file, map_location, like=like)
     if not file.is_file():
         raise CheckpointError(f"checkpoint not found: {file}")
     try:

@@ -5,7 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from trainwright.engine.checkpoints.files import link_checkpoint
+from trainwright.engine.checkpoints.durable import link_checkpoint, remove
+from trainwright.engine.checkpoints.folder_reader import SUFFIX
 
 
 class CheckpointFolder:
@@ -75,7 +76,7 @@ class CheckpointFolder:
     def missing(self, beside: Path | None = None) -> set[str]:
         """Return the names of missing files, after linking or copying missing best checkpoints from ``beside``."""
         for name in self.best.values():
-            if beside is not None and (beside / name).is_file() and not self.file(name).exists():
+            if beside is not None and (beside / name).exists() and not self.file(name).exists():
                 with suppress(OSError):  # the file stays missing
                     self.file(name).parent.mkdir(parents=True, exist_ok=True)
                     link_checkpoint(beside / name, self.file(name))
@@ -91,8 +92,9 @@ class CheckpointFolder:
     def remove_obsolete(self, in_use: Collection[str] = ()) -> None:
         """Remove obsolete files except those ``in_use`` by other hooks; files that cannot be removed stay obsolete."""
         for name in [name for name in self.obsolete if name not in in_use and name not in self.names]:
+            path = self.file(name)
             try:
-                self.file(name).unlink(missing_ok=True)
+                remove(path) if path.suffix == SUFFIX else path.unlink(missing_ok=True)
             except OSError as error:
                 self.unremoved[name] = error
             else:

@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainwright.engine.checkpoints.files import find_latest_checkpoint, load_checkpoint_file
+from torch import nn
+
+from trainwright.engine.checkpoints.files import find_latest_checkpoint, load_checkpoint_file, verify
+from trainwright.engine.checkpoints.folder_reader import load_folder
 from trainwright.engine.distributed import is_main_process, value_of_main_process
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.ranks.start import may_restart, restarts
@@ -31,7 +34,9 @@ class StartingPoint:
     resumes: bool = False
 
     @classmethod
-    def find(cls, work_dir: str | Path, load_from: str | None, resume: bool | str) -> "StartingPoint":
+    def find(
+        cls, work_dir: str | Path, load_from: str | None, resume: bool | str, like: nn.Module | None = None
+    ) -> "StartingPoint":
         """Choose and load the checkpoint that a run starts from. Rank 0 chooses for all ranks.
 
         When resuming, the run's own checkpoints take precedence over ``load_from``, which is used only if there are
@@ -44,12 +49,17 @@ class StartingPoint:
             resume: ``"auto"`` to resume from the newest checkpoint in ``work_dir``, or else to start a new run; True
                 for the same, but without a checkpoint ``load_from`` is resumed, as in MMEngine; a path to resume from
                 that checkpoint.
+            like: a sharded model; of a sharded checkpoint, only the parts of this rank are loaded.
 
         Raises:
             CheckpointError: the file is missing or corrupt.
         """
         path, resumes = _decided_by_main(lambda: _choose(Path(work_dir), load_from, resume))
-        return cls() if path is None else cls(path, load_checkpoint_file(path), resumes)
+        if path is None:
+            return cls()
+        if Path(path).is_dir():
+            return cls(path, load_folder(Path(path), like=like, verified=True), resumes)
+        return cls(path, load_checkpoint_file(path), resumes)
 
     @property
     def seed(self) -> int | None:
@@ -72,7 +82,9 @@ def _decided_by_main(choose: Callable[[], tuple[str | None, bool]]) -> tuple[str
     choice: Any = None
     if is_main_process():
         try:
-            choice = choose()
+            choice = path, _ = choose()
+            if path is not None and Path(path).is_dir() and (problem := verify(path)) is not None:
+                raise CheckpointError(f"{path} cannot be read: {problem}")
         except CheckpointError as error:
             choice = error
     choice = value_of_main_process(choice)

@@ -2,17 +2,22 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from trainwright.engine.accelerator import has_own_memory
 from trainwright.engine.checkpoints import contents
 from trainwright.engine.checkpoints.disk_space import bytes_of, check_space
-from trainwright.engine.checkpoints.files import link_checkpoint, save_checkpoint, write_last_checkpoint
-from trainwright.engine.distributed import is_main_process, value_of_main_process
+from trainwright.engine.checkpoints.durable import link_checkpoint
+from trainwright.engine.checkpoints.files import save_checkpoint, write_last_checkpoint
+from trainwright.engine.checkpoints.folder_reader import SUFFIX
+from trainwright.engine.checkpoints.folder_writer import write_folders
+from trainwright.engine.distributed import is_alone, is_distributed, is_main_process, value_of_main_process
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.strategy.shards import gather_whole
 from trainwright.engine.trees import map_tensors
@@ -24,7 +29,8 @@ if TYPE_CHECKING:
 class CheckpointWriter:
     """A writer that saves the checkpoints of a run one at a time, inline or in the background.
 
-    All ranks make the same calls, and learn whether the file was written; only rank 0 writes it.
+    All ranks make the same calls, and learn whether the checkpoint was written. Only rank 0 writes a file; all of them
+    write a folder.
     """
 
     def __init__(self, runner: "Runner") -> None:
@@ -34,6 +40,7 @@ class CheckpointWriter:
         self._error: BaseException | None = None
         self._finish: Callable[[], None] | None = None
         self._saved: dict[str, int] | None = None
+        self._group: Any = None
 
     @property
     def is_saved(self) -> bool:
@@ -64,7 +71,8 @@ class CheckpointWriter:
         """Write the state of the run and flush it to disk. Call :meth:`prepare` first.
 
         Args:
-            paths: the file, and additional names for it.
+            paths: the file, and additional names for it. If they end in ``.dist``, it is a folder to which every rank
+                writes its own part.
             optimizer: include the state of the optimizer.
             schedulers: include the state of the schedulers.
             meta: additional entries of the checkpoint's ``meta``.
@@ -79,18 +87,24 @@ class CheckpointWriter:
         """
         runner = self._runner
         counters = runner.state.state_dict()
-        state = contents.collect_state(runner, optimizer=optimizer, schedulers=schedulers, meta=meta)
-        if runner.strategy.is_sharded:
+        is_folder = paths[0].suffix == SUFFIX
+        write: Callable[..., None] = _write_files
+        if is_folder:
+            write = partial(write_folders, group=self._folder_group())
+        state = contents.collect_state(
+            runner, optimizer=optimizer, schedulers=schedulers, meta=meta, gather=not is_folder
+        )
+        if runner.strategy.is_sharded and not is_folder:
             state = gather_whole(state)
-        if is_main_process():
+        if is_folder or is_main_process():
             state = map_tensors(state, self._copier.begin() if background else lambda tensor: tensor.detach().cpu())
             work_dir = runner.work_dir if newest else None
-            job = (state, paths, work_dir, then)
+            job = partial(write, state, paths, work_dir, then)
             if background:
-                self._thread = threading.Thread(target=self._run, args=job, name="checkpoint", daemon=True)
+                self._thread = threading.Thread(target=self._run, args=[job], name="checkpoint", daemon=True)
                 self._thread.start()
             else:
-                self._run(*job)
+                self._run(job)
         self._finish = lambda: self._settle(counters if optimizer and schedulers else None, done)
         if not background:
             self.wait()
@@ -113,14 +127,22 @@ class CheckpointWriter:
                 self._error = _error_of_main_process(self._error)
             finish()
 
-    def _run(self, *job: Any) -> None:
+    def _folder_group(self) -> Any:
+        """Return a group for folders that are written in the background; the first call creates it."""
+        if self._group is None and is_distributed():
+            self._group = dist.new_group(backend="gloo")
+        return self._group
+
+    def _run(self, job: Callable[[], None]) -> None:
         try:
-            _write_files(*job)
+            job()
         except BaseException as error:  # re-raised by wait()
             self._error = error
 
     def _settle(self, counters: dict[str, int] | None, done: Callable[[OSError | None], None] | None) -> None:
         error, self._error = self._error, None
+        if error is not None and is_alone():
+            error = OSError(f"another rank has failed while it was written ({error})")
         if error is not None and (done is None or not isinstance(error, OSError)):
             raise error
         if error is None and counters is not None:
@@ -133,9 +155,11 @@ def _error_of_main_process(error: BaseException | None) -> BaseException | None:
     """Return the error of rank 0 in every rank, so that all of them do the same next."""
     text = None if error is None else f"rank 0: {error}"
     is_of_disk, text = value_of_main_process((isinstance(error, OSError), text))
-    if text is None or is_main_process():
+    if is_main_process():
         return error
-    return OSError(text) if is_of_disk else CheckpointError(text)
+    if text is None:
+        return None
+    return error or (OSError(text) if is_of_disk else CheckpointError(text))
 
 
 def _write_files(

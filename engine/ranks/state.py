@@ -18,12 +18,13 @@ _OURS = "trainwright"
 _PREFIXES = {"state_dict": "", "ema_state_dict": "module."}
 
 
-def add_ranks(runner: "Runner", checkpoint: dict[str, Any]) -> None:
+def add_ranks(runner: "Runner", checkpoint: dict[str, Any], gather: bool) -> None:
     """Complete a checkpoint that every rank has collected for itself; a no-op in a single or the last process.
 
     Buffers become their means over all ranks, so that the saved model is the validated one. On rank 0, ``ranks`` under
     ``trainwright`` receives what the means and the state of rank 0 do not tell: the buffers of each rank, and of the
-    other ranks their host random streams, accumulated gradients and data loader.
+    other ranks their host random streams, accumulated gradients and data loader. Without ``gather``, every rank
+    receives its own part of it alone.
     """
     if not has_peers():
         return
@@ -33,7 +34,8 @@ def add_ranks(runner: "Runner", checkpoint: dict[str, Any]) -> None:
         own["host_streams"] = checkpoint[_OURS].get("host_streams")
         own["gradients"] = {name: state["grads"] for name, state in _accumulations(checkpoint) if "grads" in state}
         own.update({"loader": position["loader"]} if "loader" in position else {})
-    states = _gather_in_turn(map_tensors(own, lambda tensor: tensor.detach().cpu()))
+    own = map_tensors(own, lambda tensor: tensor.detach().cpu())
+    states: Any = _gather_in_turn(own) if gather else {runner.rank: own}
     if states:
         checkpoint[_OURS]["ranks"] = {"world_size": get_world_size(), "states": states}
 

@@ -441,7 +441,9 @@ class Runner:
         meta: Mapping[str, Any] | None = None,
         by_epoch: bool = True,
     ) -> Path:
-        """Save the state of the run, durably. Only rank 0 writes, and ``last_checkpoint`` is not changed.
+        """Save the state of the run, durably. All ranks call it; ``last_checkpoint`` is not changed.
+
+        Rank 0 writes a file. If the name ends in ``.dist``, all ranks write a folder.
 
         Args:
             out_dir: the folder.
@@ -471,7 +473,7 @@ class Runner:
         """Load the weights in a checkpoint into the model, and report mismatches.
 
         Args:
-            filename: a file, ``http(s)://…`` or ``torchvision://resnet18``.
+            filename: a file, the folder of a sharded checkpoint, ``http(s)://…`` or ``torchvision://resnet18``.
             map_location: the device to load tensors to.
             strict: raise an error on mismatches.
             revise_keys: pairs of (regular expression, replacement) applied to the names.
@@ -479,7 +481,8 @@ class Runner:
         Returns:
             The checkpoint.
         """
-        checkpoint = checkpoints.load_checkpoint_file(filename, map_location)
+        like = unwrap(self.model) if self.strategy.is_sharded else None
+        checkpoint = checkpoints.load_checkpoint_file(filename, map_location, like=like)
         resume.load_weights(self, checkpoint, str(filename), strict, revise_keys)
         return checkpoint
 
@@ -537,7 +540,8 @@ class Runner:
         if self._started:
             return
         load_from, resume_from = self._sources
-        self.start = StartingPoint.find(self.work_dir, load_from, resume_from)
+        like = unwrap(self.model) if self.strategy.is_sharded else None
+        self.start = StartingPoint.find(self.work_dir, load_from, resume_from, like)
         if self.start.seed is not None and self.start.seed != self.seed:
             self.set_randomness(**{**self.randomness, "seed": self.start.seed})
 

@@ -25,6 +25,12 @@ def train_and_save(runner: "Runner", loop: "TrainLoop") -> None:
         consensus.end()
     except Exception as error:
         saves = getattr(loop, "save_after_error", False)
+        if saves and runner.strategy.is_sharded and runner.state.shared:
+            saves = False
+            runner.logger.warning(
+                "The run cannot be saved after the error: each process has only a part of the model. The newest "
+                "checkpoint remains."
+            )
         failures.report(error, saves)
         if saves:
             if runner.state.shared:  # the others have failed, or wait for this rank

@@ -15,7 +15,8 @@ from torch import nn
 
 from trainwright.engine import CheckpointError, MMLogger, Runner
 from trainwright.engine.checkpoints.disk_space import bytes_of
-from trainwright.engine.checkpoints.files import load_checkpoint_file, remove_leftovers, verify
+from trainwright.engine.checkpoints.durable import remove_leftovers
+from trainwright.engine.checkpoints.files import load_checkpoint_file, verify
 from trainwright.engine.checkpoints.writer import HostCopier
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.run.hook import Hook

@@ -15,7 +15,8 @@ from trainwright.engine.ranks import failures
 _LAUNCHERS = ("pytorch", "slurm", "mpi")
 _DEFAULT_PORT = "29500"
 _NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-_control_group: "dist.ProcessGroup | None" = None
+_control_group: tuple[Any, Any] = (None, None)
+"""The default group, and the group for small messages that was created for it."""
 
 
 def infer_launcher() -> str:
@@ -101,8 +102,8 @@ def close_dist() -> None:
     if dist.is_available() and dist.is_initialized():
         failures.unwatch()
         dist.barrier(control_group())  # some releases of gloo hang if a peer has already left
+        _control_group = (None, None)
         dist.destroy_process_group()
-        _control_group = None
 
 
 def control_group() -> "dist.ProcessGroup":
@@ -111,10 +112,9 @@ def control_group() -> "dist.ProcessGroup":
     The first call, by all ranks together, creates it.
     """
     global _control_group
-    if _control_group is None:
-        group: Any = dist.new_group(backend="gloo")
-        _control_group = group
-    return _control_group
+    if _control_group[0] is not dist.group.WORLD:
+        _control_group = dist.group.WORLD, dist.new_group(backend="gloo")
+    return _control_group[1]  # type: ignore[no-any-return]
 
 
 def _store(rank: int, timeout: timedelta | None) -> Any:

@@ -15,7 +15,8 @@ from trainwright.engine.ranks import failures
 _LAUNCHERS = ("pytorch", "slurm", "mpi")
 _DEFAULT_PORT = "29500"
 _NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-_control_group: "dist.ProcessGroup | None" = None
+_control_group: tuple[Any, Any] = (None, None)
+"""The default group, and the group for small messages that was created for it."""
 
 
 def infer_launcher() -> str:
@@ -86,11 +87,13 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
         kwargs |= {"store": _store(rank, kwargs.get("timeout")), "rank": rank, "world_size": world_size}
     dist.init_process_group(backend, **kwargs)
     control_group()
-    if isinstance(store := kwargs.get("store"), dist.Store) and dist.get_world_size() > 1:
+    if (store := kwargs.get("store")) is not None and dist.get_world_size() > 1:
+        from torch.distributed.distributed_c10d import PrefixStore
+
         processes = [""] * dist.get_world_size()
         dist.all_gather_object(processes, failures.this_process(), control_group())
         hosts_store = dist.get_rank() == 0 and not _by_torchrun()
-        failures.watch(dist.PrefixStore("failures", store), dist.get_rank(), processes, hosts_store)
+        failures.watch(PrefixStore("failures", store), dist.get_rank(), processes, hosts_store)
 
 
 def close_dist() -> None:
@@ -99,8 +102,8 @@ def close_dist() -> None:
     if dist.is_available() and dist.is_initialized():
         failures.unwatch()
         dist.barrier(control_group())  # some releases of gloo hang if a peer has already left
+        _control_group = (None, None)
         dist.destroy_process_group()
-        _control_group = None
 
 
 def control_group() -> "dist.ProcessGroup":
@@ -109,23 +112,26 @@ def control_group() -> "dist.ProcessGroup":
     The first call, by all ranks together, creates it.
     """
     global _control_group
-    if _control_group is None:
-        _control_group = dist.new_group(backend="gloo")
-    return _control_group
+    if _control_group[0] is not dist.group.WORLD:
+        _control_group = dist.group.WORLD, dist.new_group(backend="gloo")
+    return _control_group[1]  # type: ignore[no-any-return]
 
 
-def _store(rank: int, timeout: timedelta | None) -> "dist.Store":
+def _store(rank: int, timeout: timedelta | None) -> Any:
     """Connect to the store through which the ranks find each other.
 
     With torchrun, the store can outlive the processes. Keys of a previous attempt would make the ranks connect to
     processes that no longer exist, so each attempt has its own.
     """
-    options = {} if timeout is None else {"timeout": timeout}
-    store = dist.TCPStore(
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # not in its __all__
+    from torch.distributed.distributed_c10d import PrefixStore
+
+    options: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+    store = TCPStore(
         os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=rank == 0 and not _by_torchrun(),
         wait_for_workers=False, multi_tenant=True, **options,
     )  # fmt: skip
-    return dist.PrefixStore(f"trainwright/{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{restarts()}", store)
+    return PrefixStore(f"trainwright/{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{restarts()}", store)
 
 
 def _by_torchrun() -> bool:

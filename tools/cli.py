@@ -87,6 +87,14 @@ def launch(arguments: argparse.Namespace) -> int:
     )  # fmt: skip
 
 
+def consolidate(arguments: argparse.Namespace) -> int:
+    """Convert a sharded checkpoint (a folder) to a file, or a file to a folder; all of it is loaded into memory."""
+    from trainwright.tools.consolidate import consolidate
+
+    consolidate(arguments.source, arguments.target)
+    return 0
+
+
 def check(arguments: argparse.Namespace) -> int:
     """Check configs and report all mistakes; with --data, also whether data, model and metrics fit together."""
     from trainwright.engine.checking import check
@@ -291,6 +299,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--no-decode", action="store_true", help="do not decode all images in search of damaged files")
     command.set_defaults(run=browse_dataset)
+
+    command = commands.add_parser(
+        "consolidate", help="convert a sharded checkpoint to a file, or back", description=consolidate.__doc__
+    )
+    command.add_argument("source", metavar="SOURCE", help="folder, e.g. epoch_8.dist, or file, e.g. epoch_8.pth")
+    command.add_argument("target", metavar="TARGET", help="file or folder to write")
+    command.set_defaults(run=consolidate)
 
     command = commands.add_parser("new", help="write a config for your own data", description=new.__doc__)
     command.add_argument(

@@ -10,6 +10,7 @@ A sharded checkpoint is a folder, to which every rank has written its part::
 """
 
 import json
+import pickle
 import zlib
 from collections.abc import Mapping
 from itertools import count
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.strategy.shards import is_sharded, reshard
@@ -129,6 +131,9 @@ def load_folder(
 def _load(file: Path) -> Any:
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        what = ", ".join(get_unsafe_globals_in_checkpoint(file)) or str(error).splitlines()[0]
+        raise CheckpointError(f"{file} was not loaded: it contains {what}, which could execute code") from error
     except Exception as error:  # a corrupt file can raise almost anything
         raise CheckpointError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
 

@@ -16,6 +16,7 @@ from trainwright.engine.checkpoints.disk_space import bytes_of, check_space
 from trainwright.engine.checkpoints.durable import link_checkpoint, remove, replace, sync_folder, temporary_path
 from trainwright.engine.checkpoints.files import save_checkpoint, write_last_checkpoint
 from trainwright.engine.checkpoints.folder_reader import FILES, RANK, RUN, fingerprint, tensor_name
+from trainwright.engine.distributed import all_gather_object, is_main_process, value_of_main_process
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.strategy.shards import is_sharded
 from trainwright.engine.trees import Place, map_leaves_at
@@ -57,6 +58,28 @@ def write_folders(
         raise
     if then is not None and ranks.rank == 0:
         then()
+
+
+def check_shared(folder: Path) -> None:
+    """Check that all ranks see the files of rank 0 in a folder. All ranks call it together.
+
+    Raises:
+        CheckpointError: one of them does not.
+    """
+    probe = temporary_path(folder / "shared")
+    if is_main_process():
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+    probe = value_of_main_process(probe)
+    seen = all_gather_object(probe.exists())
+    if is_main_process():
+        probe.unlink()
+    if not all(seen):
+        blind = ", ".join(str(rank) for rank, sees in enumerate(seen) if not sees)
+        raise CheckpointError(
+            f"rank {blind} does not see the files of rank 0 in {folder}, so the checkpoints cannot be sharded: choose "
+            "an out_dir on a file system that all of them share, or sharded=False"
+        )
 
 
 def _name(paths: Sequence[Path], work_dir: str | None) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from trainwright.engine.checkpoints.folder_reader import SUFFIX
 from trainwright.engine.checkpoints.folder_writer import write_folders
 from trainwright.engine.distributed import is_alone, is_distributed, is_main_process, value_of_main_process
 from trainwright.engine.errors import CheckpointError
+from trainwright.engine.ranks import failures
 from trainwright.engine.strategy.shards import gather_whole
 from trainwright.engine.trees import map_tensors
 
@@ -38,7 +40,7 @@ class CheckpointWriter:
         self._copier = HostCopier()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
-        self._finish: Callable[[], None] | None = None
+        self._finish: Callable[[BaseException | None], None] | None = None
         self._saved: dict[str, int] | None = None
         self._group: Any = None
 
@@ -105,7 +107,7 @@ class CheckpointWriter:
                 self._thread.start()
             else:
                 self._run(job)
-        self._finish = lambda: self._settle(counters if optimizer and schedulers else None, done)
+        self._finish = partial(self._settle, counters if optimizer and schedulers else None, done)
         if not background:
             self.wait()
 
@@ -122,10 +124,17 @@ class CheckpointWriter:
             self._thread.join()
             self._thread = None
         finish, self._finish = self._finish, None
-        if finish is not None:
+        error, self._error = self._error, None
+        if finish is None:
+            return
+        try:
             if together:
-                self._error = _error_of_main_process(self._error)
-            finish()
+                error = _error_of_main_process(error)
+        except RuntimeError as lost:
+            with suppress(Exception):  # the lost connection is the one to report
+                finish(OSError(f"another rank has failed ({lost})"))
+            raise
+        finish(error)
 
     def _folder_group(self) -> Any:
         """Return a group for folders that are written in the background; the first call creates it."""
@@ -139,9 +148,13 @@ class CheckpointWriter:
         except BaseException as error:  # re-raised by wait()
             self._error = error
 
-    def _settle(self, counters: dict[str, int] | None, done: Callable[[OSError | None], None] | None) -> None:
-        error, self._error = self._error, None
-        if error is not None and is_alone():
+    def _settle(
+        self,
+        counters: dict[str, int] | None,
+        done: Callable[[OSError | None], None] | None,
+        error: BaseException | None,
+    ) -> None:
+        if error is not None and is_alone() and failures.is_lost_connection(error):
             error = OSError(f"another rank has failed while it was written ({error})")
         if error is not None and (done is None or not isinstance(error, OSError)):
             raise error

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from trainwright.engine.checkpoints.files import LAST
+from trainwright.engine.checkpoints.folder_reader import FILES
 
 HALF = 20_000
 """About half the size of the checkpoints of :mod:`fault_runs`, in bytes."""
@@ -54,7 +55,8 @@ def watch(act: Callable[[str], Any]) -> None:
     """Call ``act`` before each disk operation of a save, with its name: ``"fsync iter_8.pth"``.
 
     The operations are ``open`` (after opening), ``half`` (halfway through writing), ``fsync``, ``replace``, ``link`` and ``unlink``, of
-    checkpoints and of ``last_checkpoint``, and ``fsync folder``. A temporary file is reported under its final name.
+    checkpoints, of the files of sharded ones and of ``last_checkpoint``, and ``fsync folder``. A temporary file is
+    reported under its final name.
     """
 
     def watched(function: Callable[..., Any], operation: str, which: int = 0) -> Callable[..., Any]:
@@ -162,4 +164,4 @@ def _name_of(what: Any) -> str | None:
         if os.path.isdir(what):  # noqa: PTH112
             return "folder"
     name = re.sub(r"^\.(.+?)\.\d+\.\d+\.tmp$", r"\1", os.path.basename(what))  # noqa: PTH119
-    return name if name.endswith(".pth") or name == LAST else None
+    return name if name.endswith((".pth", ".dist", ".distcp")) or name in (LAST, FILES, ".metadata.tmp") else None

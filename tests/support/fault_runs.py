@@ -265,7 +265,9 @@ def notes_of(work_dir: Path) -> str:
 
 def files_of(work_dir: Path) -> list[str]:
     """Return the names of the checkpoints and hidden files in a folder."""
-    return sorted(path.name for path in work_dir.iterdir() if path.suffix == ".pth" or path.name.startswith("."))
+    return sorted(
+        path.name for path in work_dir.iterdir() if path.suffix in (".pth", ".dist") or path.name.startswith(".")
+    )
 
 
 def differences(work_dir: Path, reference: Path) -> list[str]:

@@ -13,6 +13,7 @@ from trainwright.engine.checkpoints.durable import remove_leftovers, sync_folder
 from trainwright.engine.checkpoints.files import load_checkpoint_file, save_checkpoint
 from trainwright.engine.checkpoints.folder import CheckpointFolder, best_name, is_file_name
 from trainwright.engine.checkpoints.folder_reader import SUFFIX
+from trainwright.engine.checkpoints.folder_writer import check_shared
 from trainwright.engine.distributed import broadcast_object_list, is_alone, is_main_process
 from trainwright.engine.errors import CheckpointError, ConfigError
 from trainwright.engine.evaluation.monitor import Monitor, check_rules, make_monitors, metrics_of, score_of
@@ -161,6 +162,8 @@ class CheckpointHook(Hook):
         folder = self.folder
         folder.path = self._folder_path(runner)
         runner.logger.info(f"Checkpoints will be saved to {folder.path}.")
+        if self._suffix == SUFFIX:
+            check_shared(folder.path)
         if is_main_process():
             for name in remove_leftovers(folder.path):
                 runner.logger.info(f"Removed {name}, which a killed run left behind.")

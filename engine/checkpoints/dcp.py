@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint import filesystem, metadata, state_dict_loader
+from torch.distributed.checkpoint import filesystem, metadata, state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
 
 from trainwright.engine.checkpoints.durable import disk_errors
@@ -47,7 +46,7 @@ def save_tensors(tensors: Mapping[str, Tensor], folder: Path, group: "dist.Proce
         with warnings.catch_warnings():
             if group is None:
                 warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
-            dcp.save(dict(tensors), storage_writer=_Writer(folder), process_group=group)
+            state_dict_saver.save(dict(tensors), storage_writer=_Writer(folder), process_group=group)
     except CheckpointException as error:
         failures = {rank: failure for rank, (failure, _) in error.failures.items()}
         text = "; ".join(f"rank {rank}: {failure}" for rank, failure in failures.items())
@@ -67,7 +66,7 @@ def load_tensors(tensors: Mapping[str, Tensor], folder: Path) -> None:
         if not isinstance(found, metadata.TensorStorageMetadata) or found.size != tensor.shape:
             raise CheckpointError(f"{folder} has no tensor {name} of shape {tuple(tensor.shape)}")
     try:
-        # the function behind dcp.load, which could not read without collectives before PyTorch 2.9
+        # the function behind dcp.load, which in older releases of PyTorch cannot read without collectives
         state_dict_loader._load_state_dict(dict(tensors), reader, no_dist=True)
     except CheckpointException as error:
         failure, _ = next(iter(error.failures.values()))
@@ -98,13 +97,13 @@ def read_metadata(folder: Path) -> Any:
     return found
 
 
-class _Writer(dcp.FileSystemWriter):
+class _Writer(filesystem.FileSystemWriter):
     def write_data(self, plan: Any, planner: Any) -> Any:
         with disk_errors(Path(self.path)):
             return super().write_data(plan, planner)
 
 
-class _Reader(dcp.FileSystemReader):
+class _Reader(filesystem.FileSystemReader):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.metadata = read_metadata(folder)

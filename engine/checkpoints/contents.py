@@ -15,6 +15,7 @@ from trainwright.engine.run.environment import package_version
 from trainwright.engine.run.hook import has_state
 from trainwright.engine.run.model_setup import unwrap
 from trainwright.engine.run.train_loops import TrainLoop
+from trainwright.engine.strategy.shards import gather_whole
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
@@ -66,7 +67,8 @@ def collect_state(
 ) -> dict[str, Any]:
     """Return the state of a run under MMEngine's keys, and under ``trainwright`` for state that MMEngine does not save.
 
-    The arguments are those of :meth:`CheckpointWriter.write`.
+    All processes collect it together, and that of rank 0 is complete. The arguments are those of
+    :meth:`CheckpointWriter.write`.
     """
     counters = runner.state.state_dict()
     runner.strategy.exchange_gradients(unwrap(runner.model))
@@ -95,6 +97,9 @@ def collect_state(
         for key in part.place[:-1]:
             owner = owner[key]
         owner[part.place[-1]] = state
+    runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)
+    if runner.strategy.is_sharded:
+        checkpoint = gather_whole(checkpoint)
     return checkpoint
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.data.cursor import END
-from trainwright.engine.data.loader import is_endless, iterate, num_unpadded_samples, start_at
+from trainwright.engine.data.loader import batch_of, is_endless, iterate, num_unpadded_samples, start_at
 from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.distributed import all_gather_object, value_of_main_process
 from trainwright.engine.errors import ConfigError
@@ -89,10 +89,12 @@ class _EvaluationLoop(BaseLoop):
     def _run_batches(self) -> bool:
         """Run all batches, and return whether the evaluation was not interrupted.
 
-        A rank may have fewer batches than others; it then waits for them, since any may receive a signal.
+        A rank may have fewer batches than others; it then waits for them, since any may receive a signal. If a forward
+        pass needs all ranks, it repeats a batch and discards the outputs.
         """
         state, consensus = self.runner.state, Consensus(self.runner.state)
         batches = iter(iterate(self.dataloader))
+        repeated: Any = END
         for idx in count():
             data_batch = next(batches, END)
             consensus.begin(more=data_batch is not END)
@@ -100,6 +102,10 @@ class _EvaluationLoop(BaseLoop):
                 if not self._is_tried:
                     self._try_batch(data_batch)
                 self.run_iter(idx, data_batch)
+                repeated = data_batch
+            elif self.runner.strategy.forward_is_collective:
+                repeated = batch_of(self.dataloader, [0]) if repeated is END else repeated
+                self._step(repeated)
             agreed = consensus.end()
             if state.stop_signal:
                 return False
@@ -117,18 +123,23 @@ class _EvaluationLoop(BaseLoop):
         """
         runner, mode = self.runner, self.mode
         runner.call_hook(f"before_{mode}_iter", batch_idx=idx, data_batch=data_batch)
-        step = runner.model.val_step if mode == "val" else runner.model.test_step
-        with autocast(device_type=runner.device.type, enabled=self.fp16):
-            if self.with_loss:
-                outputs, losses = step(data_batch, with_loss=True)
-                size = number_of(outputs)
-                self._loss_samples += size
-                for name, value in losses.items():
-                    self._losses[name] = self._losses.get(name, 0.0) + value.detach() * size
-            else:
-                outputs = step(data_batch)
+        outputs = self._step(data_batch)
+        if self.with_loss:
+            outputs, losses = outputs
+            size = number_of(outputs)
+            self._loss_samples += size
+            for name, value in losses.items():
+                self._losses[name] = self._losses.get(name, 0.0) + value.detach() * size
         self.evaluator.process(data_samples=outputs, data_batch=data_batch)
         runner.call_hook(f"after_{mode}_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs)
+
+    @torch.no_grad()
+    def _step(self, data_batch: Any) -> Any:
+        """Return the model's predictions for a batch, or with ``with_loss`` a tuple of these and the losses."""
+        runner = self.runner
+        step = runner.model.val_step if self.mode == "val" else runner.model.test_step
+        with autocast(device_type=runner.device.type, enabled=self.fp16):
+            return step(data_batch, with_loss=True) if self.with_loss else step(data_batch)
 
     def _mean_losses(self) -> dict[str, float]:
         """Return the losses, averaged over the samples of all ranks."""

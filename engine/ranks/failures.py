@@ -251,12 +251,14 @@ class Watch:
         try:
             if self._store.add(_NUMBER, 1) > 1:
                 failure = Failure(**json.loads(self._store.get(_FIRST)))
+                announce = False
             else:
                 self._store.set(_FIRST, json.dumps(asdict(failure)))
-                if announce:
-                    self._print(f"{self._name(failure.rank)} failed: {failure.text}")
         except RuntimeError:  # the store was in a process that has ended
+            announce = announce and len(self.vanished()) == self._rank  # once, if it was that of rank 0
             failure = self._known or failure
+        if announce:
+            self._print(f"{self._name(failure.rank)} failed: {failure.text}")
         self._known = failure
         return failure
 

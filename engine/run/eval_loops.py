@@ -89,27 +89,28 @@ class _EvaluationLoop(BaseLoop):
     def _run_batches(self) -> bool:
         """Run all batches, and return whether the evaluation was not interrupted.
 
-        A rank may have fewer batches than others; it then waits for them, since any may receive a signal. If a forward
-        pass needs all ranks, it repeats a batch and discards the outputs.
+        A rank may have fewer batches than others. It then waits for them, since any may receive a signal, and if a
+        forward pass takes all ranks, it repeats its last batch, whose predictions do not count.
         """
         state, consensus = self.runner.state, Consensus(self.runner.state)
-        batches = iter(iterate(self.dataloader))
-        repeated: Any = END
+        together = self.runner.strategy.forward_is_collective
+        batches, last = iter(iterate(self.dataloader)), None
         for idx in count():
             data_batch = next(batches, END)
-            consensus.begin(more=data_batch is not END)
+            consensus.begin(more=data_batch is not END, always=together)
             if data_batch is not END:
                 if not self._is_tried:
                     self._try_batch(data_batch)
                 self.run_iter(idx, data_batch)
-                repeated = data_batch
-            elif self.runner.strategy.forward_is_collective:
-                repeated = batch_of(self.dataloader, [0]) if repeated is END else repeated
-                self._step(repeated)
+                last = data_batch if together else None
             agreed = consensus.end()
+            others_continue = state.shared and agreed.more
+            if data_batch is END and together and others_continue:
+                last = batch_of(self.dataloader, [0]) if last is None else last
+                self._predict(last)
             if state.stop_signal:
                 return False
-            if data_batch is END and not (state.shared and agreed.more):
+            if data_batch is END and not others_continue:
                 break
         return True
 
@@ -123,9 +124,8 @@ class _EvaluationLoop(BaseLoop):
         """
         runner, mode = self.runner, self.mode
         runner.call_hook(f"before_{mode}_iter", batch_idx=idx, data_batch=data_batch)
-        outputs = self._step(data_batch)
-        if self.with_loss:
-            outputs, losses = outputs
+        outputs, losses = self._predict(data_batch)
+        if losses:
             size = number_of(outputs)
             self._loss_samples += size
             for name, value in losses.items():
@@ -134,12 +134,12 @@ class _EvaluationLoop(BaseLoop):
         runner.call_hook(f"after_{mode}_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs)
 
     @torch.no_grad()
-    def _step(self, data_batch: Any) -> Any:
-        """Return the model's predictions for a batch, or with ``with_loss`` a tuple of these and the losses."""
-        runner = self.runner
-        step = runner.model.val_step if self.mode == "val" else runner.model.test_step
-        with autocast(device_type=runner.device.type, enabled=self.fp16):
-            return step(data_batch, with_loss=True) if self.with_loss else step(data_batch)
+    def _predict(self, data_batch: Any) -> tuple[Any, dict[str, Tensor]]:
+        """Return the predictions for a batch, and its losses if they are computed."""
+        model = self.runner.model
+        step = model.val_step if self.mode == "val" else model.test_step
+        with autocast(device_type=self.runner.device.type, enabled=self.fp16):
+            return step(data_batch, with_loss=True) if self.with_loss else (step(data_batch), {})
 
     def _mean_losses(self) -> dict[str, float]:
         """Return the losses, averaged over the samples of all ranks."""

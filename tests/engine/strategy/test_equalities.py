@@ -204,18 +204,21 @@ def test_features(layout: str, one: Path, tmp_path: Path) -> None:
 
 
 def test_processes_with_fewer_batches_take_part_in_those_of_others(tmp_path: Path) -> None:
-    """Evaluate three samples on two processes: the second one has one batch fewer."""
-    loader = {**VALIDATION["val_dataloader"], "dataset": Samples(3), "batch_size": 1}
-    loader["sampler"] = {"type": "DefaultSampler", "shuffle": False, "round_up": False}
-    changes = {**VALIDATION, "val_dataloader": loader}
+    """Evaluate three samples on two processes, of which the second has one batch fewer, and then a single one."""
 
-    def validate(launcher: str) -> dict[str, Any]:
-        return Runner.from_cfg({**config(tmp_path, SHARDED, **changes), "launcher": launcher}).val()
+    def validate(launcher: str) -> list[dict[str, Any]]:
+        results = []
+        for number in (3, 1):
+            loader = {**VALIDATION["val_dataloader"], "dataset": Samples(number), "batch_size": 1}
+            loader["sampler"] = {"type": "DefaultSampler", "shuffle": False, "round_up": False}
+            cfg = config(tmp_path, SHARDED, **{**VALIDATION, "val_dataloader": loader})
+            results.append(Runner.from_cfg({**cfg, "launcher": launcher}).val())
+        return results
 
     expected = validate("none")
-    assert expected["scores/number"] == 3
+    assert [metrics["scores/number"] for metrics in expected] == [3, 1]
     for found in run_ranks(2, lambda: validate("pytorch"), tmp_path / "ranks"):
-        assert found == pytest.approx(expected, abs=1e-5)
+        assert found == [pytest.approx(metrics, abs=1e-5) for metrics in expected]
 
 
 SEQUENCE_PLAN = {

@@ -183,6 +183,30 @@ def test_runs_are_resumed_under_every_other_strategy(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"meta": True}, {"cpu_offload": True}, {"reshard_after_forward": False}])
+def test_missing_weights_of_a_checkpoint_are_initialized(options: dict[str, Any], tmp_path: Path) -> None:
+    assert not train_all(tmp_path, "auto", 1, 1, {"source": {}})
+    checkpoint = last_checkpoint(tmp_path / "source")
+    weights = {name: value for name, value in checkpoint["state_dict"].items() if not name.startswith("head.")}
+    torch.save({"state_dict": weights}, tmp_path / "without_head.pth")
+    init_cfg = {"type": "Xavier", "layer": ["Linear", "Conv1d"]}
+    cases = {
+        "all": {"load_from": str(tmp_path / "source" / "epoch_1.pth")},
+        "without head": {"load_from": str(tmp_path / "without_head.pth")},
+        "head by init_cfg": {
+            "load_from": str(tmp_path / "without_head.pth"), "model": {"type": Net, "init_cfg": init_cfg},
+            **optimizer({"type": "SGD", "lr": 0.01}),
+        },
+    }  # fmt: skip
+    assert not train_all(tmp_path / "one", "auto", 1, 1, cases)
+    for strategy in (SHARDED, TENSOR):
+        folder = tmp_path / ("tensor" if strategy is TENSOR else "sharded")
+        assert not train_all(folder, {**strategy, **options}, 2, 1 if strategy is TENSOR else 2, cases)
+        for name in cases:
+            assert difference(last_checkpoint(tmp_path / "one" / name), last_checkpoint(folder / name)) < 1e-6
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_features(layout: str, one: Path, tmp_path: Path) -> None:
     features = dict(FEATURES)

@@ -116,6 +116,8 @@ def test_a_parameter_shared_within_a_unit_stays_shared() -> None:
         ({"env_cfg": {"channels_last": True}}, "env_cfg.channels_last"),
         ({"optim_wrapper": {"optimizer": {"type": "LBFGS"}}}, "optim_wrapper.optimizer.type"),
         ({"strategy": {"type": "FSDP2", "warp": "Block"}}, "strategy.warp"),
+        ({"strategy": {"type": "FSDP2", "mixed_precision": "half"}}, "strategy.mixed_precision.param_dtype"),
+        ({"strategy": {"type": "FSDP2", "tensor_parallel": {"size": 2}}}, "strategy.tensor_parallel.plan"),
     ],
 )
 def test_settings_without_effect_are_found_by_check(tmp_path: Path, changes: dict[str, Any], place: str) -> None:

@@ -1,7 +1,9 @@
 """Samplers, which determine the order in which each rank visits the samples of a dataset.
 
 Every order is a pure function of (seed, epoch), or of (seed, pass) for infinite samplers, so each sampler can start at
-any position: ``iter_from(start)`` skips the first ``start`` indices of an iteration.
+any position. ``iter_from(start, skip=done)`` leaves out the first ``done`` indices of all ranks together, divides only
+the rest of the order among the ranks, and skips the first ``start`` of the indices of this rank. So a run can continue
+on another number of ranks.
 """
 
 from collections.abc import Iterator, Sequence, Sized
@@ -29,9 +31,20 @@ class _EpochSampler(Sampler[int]):
     def __len__(self) -> int:
         return self.num_samples
 
-    def iter_from(self, start: int) -> Iterator[int]:
-        """Return this rank's indices of the current epoch, starting at position ``start``."""
-        return islice(iter(self), start, None)
+    def __iter__(self) -> Iterator[int]:
+        return self._share(0)
+
+    def iter_from(self, start: int, skip: int = 0) -> Iterator[int]:
+        """Return this rank's indices of the current epoch after the first ``skip`` of all ranks, from ``start`` on."""
+        return islice(self._share(skip) if skip else iter(self), start, None)
+
+    def _share(self, skip: int) -> Iterator[int]:
+        """Return this rank's indices of the current epoch, of which the first ``skip`` are not divided."""
+        raise NotImplementedError
+
+    def _end(self, skip: int) -> int:
+        """Return the length of the order with padding, so that its rest is divided evenly."""
+        return skip + -(-max(0, len(self.dataset) - skip) // self.world_size) * self.world_size
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration."""
@@ -61,12 +74,12 @@ class DefaultSampler(_EpochSampler):
             self.num_samples = -(-(len(dataset) - self.rank) // self.world_size)
         self.total_size = self.num_samples * self.world_size if round_up else len(dataset)
 
-    def __iter__(self) -> Iterator[int]:
+    def _share(self, skip: int) -> Iterator[int]:
         size = len(self.dataset)
         order = _permutation(size, self.seed + self.epoch) if self.shuffle else torch.arange(size)
-        if self.round_up:
-            order = order.repeat(-(-self.total_size // size))
-        return iter(order[self.rank : self.total_size : self.world_size].tolist())
+        end = self._end(skip) if self.round_up else size
+        order = order.repeat(-(-end // size))
+        return iter(order[skip + self.rank : end : self.world_size].tolist())
 
 
 @DATA_SAMPLERS.register_module()
@@ -103,9 +116,9 @@ class InfiniteSampler(Sampler[int]):
         """Return the length of one pass over the dataset by all ranks together."""
         return self.size
 
-    def iter_from(self, start: int) -> Iterator[int]:
-        """Yield this rank's part of the stream, starting at its position ``start``."""
-        position = self.rank + start * self.world_size
+    def iter_from(self, start: int, skip: int = 0) -> Iterator[int]:
+        """Yield this rank's part of the stream after the first ``skip`` indices of all ranks, from ``start`` on."""
+        position = skip + self.rank + start * self.world_size
         while True:
             pass_index, offset = divmod(position, self.size)
             order = _permutation(self.size, self.seed + pass_index) if self.shuffle else torch.arange(self.size)
@@ -144,10 +157,9 @@ class ClassAwareSampler(_EpochSampler):
         self.num_sample_class = num_sample_class
         self.members = _members_by_class(dataset)
 
-    def __iter__(self) -> Iterator[int]:
+    def _share(self, skip: int) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        total = self.num_samples * self.world_size
-        return islice(self._stream(generator), self.rank, total, self.world_size)
+        return islice(self._stream(generator), skip + self.rank, self._end(skip), self.world_size)
 
     def _stream(self, generator: torch.Generator) -> Iterator[int]:
         members = {label: _random_cycle(indices, generator) for label, indices in self.members.items()}
@@ -182,13 +194,13 @@ class RepeatAugSampler(_EpochSampler):
         self.shuffle = shuffle
         self.num_repeats = num_repeats
 
-    def __iter__(self) -> Iterator[int]:
+    def _share(self, skip: int) -> Iterator[int]:
         size = len(self.dataset)
         order = _permutation(size, self.seed + self.epoch) if self.shuffle else torch.arange(size)
-        total = self.num_samples * self.world_size
+        total = self._end(skip)
         visits = order[: -(-total // self.num_repeats)].repeat_interleave(self.num_repeats)
         visits = visits.repeat(-(-total // len(visits)))  # if there are more ranks than visits
-        return iter(visits[self.rank : total : self.world_size].tolist())
+        return iter(visits[skip + self.rank : total : self.world_size].tolist())
 
 
 def _size_of(dataset: Sized) -> int:

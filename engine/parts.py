@@ -275,7 +275,9 @@ VISUALIZER = Slot(
     ("visualizer",), registries.VISUALIZERS, "Visualizer", runtime=("name", "save_dir", "vis_backends")
 )  # fmt: skip
 DATASET = Slot(_in_every_mode("{}_dataloader.dataset"), registries.DATASETS)
-SAMPLER = Slot(_in_every_mode("{}_dataloader.sampler"), registries.DATA_SAMPLERS, runtime=("dataset", "seed"))
+SAMPLER = Slot(
+    _in_every_mode("{}_dataloader.sampler"), registries.DATA_SAMPLERS, runtime=("dataset", "seed", "round_up")
+)  # fmt: skip
 BATCH_SAMPLER = Slot(
     _in_every_mode("{}_dataloader.batch_sampler"), registries.DATA_SAMPLERS,
     runtime=("sampler", "batch_size", "drop_last"),

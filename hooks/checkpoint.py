@@ -241,7 +241,7 @@ class CheckpointHook(Hook):
 
     def after_run(self, runner: "Runner") -> None:
         """Wait for a save in progress, even if an exception ended the training."""
-        runner.checkpoint_writer.wait()
+        runner.checkpoint_writer.wait(together=False)
         self.folder.path = None
 
     def save_stopped(self, runner: "Runner", meta: Mapping[str, Any]) -> bool:

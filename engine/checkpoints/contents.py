@@ -9,8 +9,10 @@ import torch
 
 from trainwright.engine.config.dump import plain_data
 from trainwright.engine.config.literals import parse_literals
+from trainwright.engine.distributed import is_alone
 from trainwright.engine.errors import CheckpointError, ConfigFileError
 from trainwright.engine.optim.scheduler_resume import resume_param_schedulers
+from trainwright.engine.ranks.state import add_ranks
 from trainwright.engine.run.environment import package_version
 from trainwright.engine.run.hook import has_state
 from trainwright.engine.run.model_setup import unwrap
@@ -67,8 +69,8 @@ def collect_state(
 ) -> dict[str, Any]:
     """Return the state of a run under MMEngine's keys, and under ``trainwright`` for state that MMEngine does not save.
 
-    All processes collect it together, and that of rank 0 is complete. The arguments are those of
-    :meth:`CheckpointWriter.write`.
+    All ranks collect it together, and only that of rank 0 is complete. A rank that has lost the others collects what it
+    knows, and ``alone`` in ``meta`` says so. The arguments are those of :meth:`CheckpointWriter.write`.
     """
     counters = runner.state.state_dict()
     runner.strategy.exchange_gradients(unwrap(runner.model))
@@ -84,6 +86,7 @@ def collect_state(
             "trainwright_version": package_version("trainwright"),
             "torch_version": torch.__version__.split("+")[0],
             **({"dataset_meta": safe_to_load(runner.dataset_meta)} if runner.dataset_meta else {}),
+            **({"alone": {"rank": runner.rank, "world_size": runner.world_size}} if is_alone() else {}),
             **(meta or {}),
         },
         "state_dict": unwrap(runner.model).state_dict(),
@@ -100,6 +103,7 @@ def collect_state(
     runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)
     if runner.strategy.is_sharded:
         checkpoint = gather_whole(checkpoint)
+    add_ranks(runner, checkpoint)
     return checkpoint
 
 
@@ -196,8 +200,7 @@ def _position_of_0_1(ours: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _load_python_rng(runner: "Runner", state: Any) -> None:
-    if runner.rank == 0:
-        runner.seed_step.resume_from = state
+    runner.seed_step.resume_from = state
 
 
 def _load_if_saved(part: Any, state: Any) -> None:

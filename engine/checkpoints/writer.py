@@ -12,7 +12,8 @@ from trainwright.engine.accelerator import has_own_memory
 from trainwright.engine.checkpoints import contents
 from trainwright.engine.checkpoints.disk_space import bytes_of, check_space
 from trainwright.engine.checkpoints.files import link_checkpoint, save_checkpoint, write_last_checkpoint
-from trainwright.engine.distributed import is_main_process
+from trainwright.engine.distributed import is_main_process, value_of_main_process
+from trainwright.engine.errors import CheckpointError
 from trainwright.engine.trees import map_tensors
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class CheckpointWriter:
     """A writer that saves the checkpoints of a run one at a time, inline or in the background.
 
-    All ranks make the same calls; only rank 0 writes.
+    All ranks make the same calls, and learn whether the file was written; only rank 0 writes it.
     """
 
     def __init__(self, runner: "Runner") -> None:
@@ -91,8 +92,11 @@ class CheckpointWriter:
         if not background:
             self.wait()
 
-    def wait(self) -> None:
+    def wait(self, *, together: bool = True) -> None:
         """Wait for the checkpoint that is being written.
+
+        Args:
+            together: all ranks wait, and learn of an error. Set to false after another error, when some may have ended.
 
         Raises:
             Exception: the error of writing it, or of its ``done``.
@@ -102,6 +106,8 @@ class CheckpointWriter:
             self._thread = None
         finish, self._finish = self._finish, None
         if finish is not None:
+            if together:
+                self._error = _error_of_main_process(self._error)
             finish()
 
     def _run(self, *job: Any) -> None:
@@ -118,6 +124,15 @@ class CheckpointWriter:
             self._saved = counters
         if done is not None:
             done(error)
+
+
+def _error_of_main_process(error: BaseException | None) -> BaseException | None:
+    """Return the error of rank 0 in every rank, so that all of them do the same next."""
+    text = None if error is None else f"rank 0: {error}"
+    is_of_disk, text = value_of_main_process((isinstance(error, OSError), text))
+    if text is None or is_main_process():
+        return error
+    return OSError(text) if is_of_disk else CheckpointError(text)
 
 
 def _write_files(

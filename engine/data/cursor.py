@@ -26,15 +26,17 @@ class Batching(NamedTuple):
         by_epoch: whether the loop counts epochs.
         samples: samples per iteration, over all ranks; None if unknown.
         batches: batches per pass; None if unknown.
+        world_size: number of ranks.
     """
 
     by_epoch: bool
     samples: int | None
     batches: int | None
+    world_size: int = 1
 
     def changes(self, other: "Batching") -> str:
         """Describe the differences to another batching, for messages."""
-        names = ("epoch-based training", "samples per iteration", "iterations per epoch")
+        names = ("epoch-based training", "samples per iteration", "iterations per epoch", "processes")
         return ", ".join(f"{name}: {a} → {b}" for name, a, b in zip(names, self, other) if a != b)
 
 
@@ -54,13 +56,30 @@ class Move(NamedTuple):
     repeated: int
 
 
+class _Rest(NamedTuple):
+    """The rest of a pass whose beginning was divided among other ranks or into other batches.
+
+    Args:
+        data_pass: number of the pass.
+        skip: number of its samples, over all ranks, that are done.
+        first: the iteration with its first batch: in an epoch-based loop its number in the epoch.
+        batches: number of its batches; None if it is endless.
+    """
+
+    data_pass: int
+    skip: int
+    first: int
+    batches: int | None
+
+
 class DataCursor:
     """The position of a training run in its data: the pass, and the number of samples already used in it.
 
     In an epoch-based loop, a pass is an epoch, and the cursor yields one pass at a time. In an iteration-based loop,
     passes follow each other, and the cursor stores by how many batches the data is ahead of the iterations after a
     resume with different batches. Checkpoints contain the number of samples over all ranks (or the number of batches,
-    if the batch size is unknown), so that a run can resume with another batch size or world size.
+    if the batch size is unknown), so that a run can resume with another batch size or world size. The rest of the pass
+    is then divided anew, and its last batch keeps its number, so that the pass has its usual length.
 
     The position is derived from the counters of the run, so custom loops only have to update those.
     """
@@ -71,7 +90,8 @@ class DataCursor:
         self._by_epoch = by_epoch
         self._ahead = 0
         self._batches: Iterator[Any] | None = None
-        self._pass = self._batch = 0  # of the next batch to fetch
+        self._rest: _Rest | None = None
+        self._place = (0, 0, 0)  # of the next batch to fetch
         self._restored = False  # the loader has restored its own position
         self._after_end = False  # the restored position may be the end of the previous pass
 
@@ -85,26 +105,44 @@ class DataCursor:
         """The current division of the data into batches."""
         loader = self.dataloader
         size = loader.batch_size if isinstance(loader, PositionedLoader | StreamLoader) else None
-        return Batching(self._by_epoch, None if size is None else size * get_data_size(), self.length)
+        ranks = get_data_size()
+        return Batching(self._by_epoch, None if size is None else size * ranks, self.length, ranks)
 
-    def position(self, iteration: int) -> tuple[int, int]:
-        """Return the pass and the batch in it of a 0-based iteration; batches before the current epoch are negative."""
-        counters = self._counters
+    @property
+    def _pass_size(self) -> int | None:
+        """Number of samples in a pass of all ranks, if the loader can divide the rest of it."""
+        return self.dataloader.order.pass_size if isinstance(self.dataloader, PositionedLoader) else None
+
+    def position(self, iteration: int) -> tuple[int, int, int]:
+        """Return the pass of a 0-based iteration, its batch in it, and the samples of all ranks before the first batch.
+
+        Batches before the current epoch, or before the rest of the pass, are negative.
+        """
+        counters, rest = self._counters, self._rest
         if self._by_epoch:
-            return counters.epoch, counters.inner_iter + iteration - counters.iter
-        return self._divided(iteration + self._ahead, self.length)
+            batch = counters.inner_iter + iteration - counters.iter
+            if rest is not None and rest.data_pass == counters.epoch:
+                return rest.data_pass, batch - rest.first, rest.skip
+            return counters.epoch, batch, 0
+        if rest is None:
+            return (*self._divided(iteration + self._ahead), 0)
+        batch = iteration - rest.first
+        if rest.batches is None or batch < rest.batches:
+            return rest.data_pass, batch, rest.skip
+        data_pass, batch = self._divided(batch - rest.batches)
+        return rest.data_pass + 1 + data_pass, batch, 0
 
-    def _divided(self, batch: int, length: int | None) -> tuple[int, int]:
-        return (0, batch) if length is None or is_endless(self.dataloader) else divmod(batch, length)
+    def _divided(self, batch: int) -> tuple[int, int]:
+        return (0, batch) if self.length is None or is_endless(self.dataloader) else divmod(batch, self.length)
 
     def indices(self, iteration: int) -> list[int] | None:
         """Return the dataset indices in this rank's batch of an iteration; None if they cannot be determined."""
-        data_pass, batch = self.position(iteration)
+        data_pass, batch, skip = self.position(iteration)
         loader = self.dataloader
         if not isinstance(loader, PositionedLoader) or loader.order.epoch != data_pass or batch < 0:
             return None
         size = loader.batch_size or 1
-        items = islice(loader.order.items_from(batch * size), size)
+        items = islice(loader.order.items_from(batch * size, skip), size)
         return [index for item in items for index in ([item] if isinstance(item, int) else item)]
 
     def seek(self) -> None:
@@ -122,7 +160,7 @@ class DataCursor:
         if self._batches is None:
             return
         if keeps_position(loader) or isinstance(loader, PositionedLoader):
-            self._open(self._pass, self._batch)
+            self._open(*self._place)
         elif getattr(loader, "num_workers", 0):
             get_logger().warning(
                 "The dataset has changed, but the data workers have copies of the old one, and this data loader cannot "
@@ -143,26 +181,30 @@ class DataCursor:
         batch = next(self._batches, END)
         if batch is END and (self._after_end or not self._by_epoch):
             self._batches = None
-            batch = next(self._open(self._pass + 1 - self._after_end, 0), END)
+            batch = next(self._open(self._place[0] + 1 - self._after_end, 0), END)
             if batch is END and not self._by_epoch:
                 raise TrainingError("the training data loader does not yield any batch")
         if batch is END:
             self._batches = None
-        self._batch += 1
+        data_pass, number, skip = self._place
+        self._place = data_pass, number + 1, skip
         self._after_end = False
         return batch
 
-    def _open(self, data_pass: int, batch: int) -> Iterator[Any]:
+    def _open(self, data_pass: int, batch: int, skip: int = 0) -> Iterator[Any]:
         """Start fetching at the given batch of a pass, or at the restored position of the loader itself."""
         loader = self.dataloader
         if self._batches is not None and keeps_position(loader):  # in the middle of a pass
             loader.load_state_dict(loader.state_dict())
             self._restored = True
         left = None
-        self._pass, self._batch, self._after_end = data_pass, batch, self._restored and batch == 0
+        self._place, self._after_end = (data_pass, batch, skip), self._restored and batch == 0
         if self._restored:
             self._restored = False
-        elif not start_at(loader, data_pass, batch):
+        elif skip and self._rest is not None and self._rest.batches is not None:
+            start_at(loader, data_pass, batch, skip)
+            left = max(0, self._rest.batches - batch)
+        elif not start_at(loader, data_pass, batch, skip):
             if keeps_position(loader):
                 raise CheckpointError(
                     "the checkpoint was written in the middle of an epoch without the state of the data loader, which "
@@ -177,19 +219,22 @@ class DataCursor:
                     "" if left is None else ", and the same number at the end of the epoch is skipped",
                 )
         if isinstance(loader, StreamLoader) and not self._by_epoch:  # its length may be an estimate, but not its pass
-            self._pass, self._after_end = loader.epoch, False
+            self._place, self._after_end = (loader.epoch, batch, 0), False
         self._batches = islice(iterate(loader), left) if left != 0 else iter(())
         return self._batches
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the last finished iteration, and the batching that it refers to."""
         finished = self._counters.state_dict()
-        if self._by_epoch:
-            data_pass, batch = finished["epoch"], finished["inner_iter"]
-        else:
-            data_pass, batch = self.position(finished["iter"])
+        data_pass, batch, skip = self.position(finished["iter"])
+        if (
+            finished["epoch"] != self._counters.epoch and self._by_epoch
+        ):  # an epoch that is finished but not yet counted
+            data_pass, batch, skip = finished["epoch"], finished["inner_iter"], 0
         batching = self.batching
-        state = {"pass": data_pass, "taken": batch * (batching.samples or 1), **batching._asdict()}
+        state = {"pass": data_pass, "taken": skip + batch * (batching.samples or 1), **batching._asdict()}
+        if not is_endless(self.dataloader) and self._pass_size is not None:
+            state["size"] = self._pass_size
         if keeps_position(self.dataloader):
             state["loader"] = dict(self.dataloader.state_dict())
         return state
@@ -203,20 +248,67 @@ class DataCursor:
         Raises:
             CheckpointError: the checkpoint contains data loader state, but this run's loader is stateless.
         """
-        if "loader" in state:
+        now = self.batching
+        before = Batching(
+            state["by_epoch"], state["samples"], state["batches"], state.get("world_size", now.world_size)
+        )
+        if "loader" in state and (state["taken"] or before.world_size == now.world_size):
             if not keeps_position(self.dataloader):
                 raise CheckpointError("the checkpoint contains data loader state, but this run's loader is stateless")
             self.dataloader.load_state_dict(state["loader"])
             self._restored = True
+        if before.samples and now.samples and self._pass_size is not None:
+            data_pass, batch, repeated = *self._continue(state, before), 0
+        else:
+            data_pass, batch, repeated = self._continue_at_batch(state, before)
+        return Move(data_pass, batch, before, 0 if self._restored else repeated) if before != now else None
+
+    def _continue(self, state: Mapping[str, Any], before: Batching) -> tuple[int, int]:
+        """Continue with the next sample, and return the pass and the number of its next batch."""
+        now, size = self.batching, self._pass_size
+        assert size is not None and now.samples is not None
+        data_pass, taken, iteration = state["pass"], state["taken"], self._counters.iter
+        was_endless = not before.by_epoch and state.get("size") is None
+        if is_endless(self.dataloader):
+            taken = data_pass * size + (taken if was_endless else min(taken, state.get("size", taken)))
+            batch, odd = divmod(taken, now.samples)
+            self._ahead, self._rest = batch - iteration, _Rest(0, taken, iteration, None) if odd else None
+            return 0, batch
+        if was_endless:
+            data_pass, taken = data_pass + taken // size, taken % size
+        elif taken >= size and not before.by_epoch:
+            data_pass, taken = data_pass + 1, 0
+        assert now.batches is not None
+        batch, odd = divmod(taken, now.samples)
+        if odd:
+            left = self._batches_of(max(0, size - taken))
+            batch = now.batches - left
+            self._rest = _Rest(data_pass, taken, batch if self._by_epoch else iteration, left)
+        else:
+            batch, self._rest = min(batch, now.batches), None
+        self._ahead = data_pass * now.batches + batch - iteration
+        return data_pass, batch
+
+    def _batches_of(self, samples: int) -> int:
+        """Return the number of batches of each rank in the rest of a pass."""
+        loader, ranks = self.dataloader, get_data_size()
+        pads = getattr(loader.order, "round_up", True)
+        of_rank = -(-samples // ranks) if pads else samples // ranks
+        size: int = loader.batch_size
+        return of_rank // size if loader.drop_last else -(-of_rank // size)
+
+    def _continue_at_batch(self, state: Mapping[str, Any], before: Batching) -> tuple[int, int, int]:
+        """Continue with the batch of the next sample; return its pass, its number, and the samples it repeats."""
         now = self.batching
-        before = Batching(*(state[name] for name in Batching._fields))
         data_pass, batch, repeated = state["pass"], state["taken"] // (before.samples or 1), 0
         if not before.by_epoch or is_endless(self.dataloader):
-            data_pass, batch = self._divided(data_pass * (before.batches or 0) + batch, before.batches)
+            batch += data_pass * (before.batches or 0)
+            finite = before.batches is not None and not is_endless(self.dataloader)
+            data_pass, batch = divmod(batch, before.batches) if finite else (0, batch)
         if before.samples and now.samples:
             batch, repeated = divmod(batch * before.samples, now.samples)
         if before != now and now.batches is not None and batch >= now.batches and not is_endless(self.dataloader):
             batch, repeated = now.batches, 0
         if not self._by_epoch:
             self._ahead = data_pass * (now.batches or 0) + batch - self._counters.iter
-        return Move(data_pass, batch, before, 0 if self._restored else repeated) if before != now else None
+        return data_pass, batch, repeated

@@ -10,17 +10,20 @@ from torch import Generator, Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, TensorDataset
 from torch.utils.data.dataloader import _DatasetKind, _MultiProcessingDataLoaderIter, _SingleProcessDataLoaderIter
 
-from trainwright.engine.building import note_errors, origin_of
+from trainwright.engine.building import note_errors, origin_of, resolve
 from trainwright.engine.data import traits
 from trainwright.engine.data.faults import BadSamples, CollateWithReports
 from trainwright.engine.data.seeded import DatasetProxy, PositionedSampler, SeededDataset
+from trainwright.engine.data.sharing import share_of
 from trainwright.engine.data.streams import SeededStream, StreamLoader
 from trainwright.engine.data.workers import Restarts, batches_from_workers, clear_errors
-from trainwright.engine.distributed import get_data_size
+from trainwright.engine.distributed import all_gather_object, get_data_size
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.parts import BATCH_SAMPLER, COLLATE_FN, DATALOADER_KEYS, DATASET, SAMPLER, WORKER_INIT_FN
 from trainwright.engine.random_streams import mix
+from trainwright.engine.records.log_processor import num_batches
 from trainwright.engine.records.logger import get_logger
+from trainwright.engine.signatures import parameters_of
 
 # Modules with a function default_collate that, for tensors, only stacks the samples.
 _STACKING_MODULES = ("torch.utils.data._utils.collate", "trainwright.datasets")
@@ -76,10 +79,10 @@ class PositionedLoader(DataLoader[Any]):
         self._bad_samples = bad_samples
         self._restarts = Restarts()
 
-    def start(self, epoch: int, batch: int = 0) -> None:
-        """Make the next iteration begin with the given batch of an epoch."""
+    def start(self, epoch: int, batch: int = 0, skip: int = 0) -> None:
+        """Make the next iteration begin with the given batch of an epoch, after ``skip`` samples of all ranks."""
         self.order.set_epoch(epoch)
-        self.order.start = batch * (self.batch_size or 1)
+        self.order.start, self.order.skip = batch * (self.batch_size or 1), skip
 
     def __iter__(self) -> Any:
         batches: Iterator[Any]
@@ -93,13 +96,13 @@ class PositionedLoader(DataLoader[Any]):
         return batches if self._bad_samples is None else self._collected(batches, self._bad_samples)
 
     def _from_workers(self) -> Iterator[Any]:
-        epoch, first = self.order.epoch, self.order.start
+        epoch, first, skip = self.order.epoch, self.order.start, self.order.skip
 
         def start(done: int, restart: bool) -> Iterator[Any]:
             if restart:
                 self._iterator = None  # the one of dead persistent workers
                 self.order.set_epoch(epoch)
-                self.order.start = first + done * (self.batch_size or 1)
+                self.order.start, self.order.skip = first + done * (self.batch_size or 1), skip
             with clear_errors(self._iterator):  # persistent workers may have died since the last pass
                 batches = DataLoader.__iter__(self)
             return batches_from_workers(batches)
@@ -135,8 +138,9 @@ def build_dataloader(
             none), and any argument of ``torch.utils.data.DataLoader``; or a data loader, returned unchanged.
         seed: seed of the run.
         path: dotted path of ``cfg``, for messages.
-        training: whether the default sampler shuffles.
-        rank_seed: offset of this rank, added to the seed of its samples and samplers.
+        training: whether the default sampler shuffles, and samplers and iterable datasets pad the samples of the ranks
+            to the same number.
+        rank_seed: offset of this rank, added to the seed of its samples. Samplers have the same seed on all ranks.
         pin_memory: the default of ``pin_memory`` for loaders with workers. Without workers, there is no thread that
             could copy batches to pinned memory in the background.
 
@@ -169,10 +173,11 @@ def build_dataloader(
     else:
         options.setdefault("pin_memory", pin_memory)
     if isinstance(dataset, IterableDataset):
-        return _build_stream_loader(cfg, options, dataset, seed + rank_seed, path)
+        return _build_stream_loader(cfg, options, dataset, path, training, seed, rank_seed)
     if options["sampler"] is None:
         options["sampler"] = dict(type="DefaultSampler", shuffle=training)
-    return _build_positioned_loader(options, dataset, seed + rank_seed, path)
+    order = _build_sampler(options.pop("sampler"), dataset, seed, path, training)
+    return _build_positioned_loader(options, dataset, order, seed + rank_seed, path)
 
 
 def _build_dataset(cfg: Mapping[str, Any], options: dict[str, Any], path: str) -> Any:
@@ -193,7 +198,13 @@ def _build_dataset(cfg: Mapping[str, Any], options: dict[str, Any], path: str) -
 
 
 def _build_stream_loader(
-    cfg: Mapping[str, Any], options: dict[str, Any], dataset: IterableDataset[Any], seed: int, path: str
+    cfg: Mapping[str, Any],
+    options: dict[str, Any],
+    dataset: IterableDataset[Any],
+    path: str,
+    training: bool,
+    seed: int,
+    rank_seed: int,
 ) -> StreamLoader:
     if options.pop("sampler") or options.pop("batch_sampler"):
         raise ConfigError(path, "an IterableDataset determines its own order", "remove sampler and batch_sampler")
@@ -201,11 +212,24 @@ def _build_stream_loader(
         message = "an IterableDataset cannot replace a bad sample by another one"
         hint = "skip bad samples in the dataset's own __iter__"
         raise ConfigError(f"{path}.skip_bad_samples", message, hint, origin_of(cfg, "skip_bad_samples"))
-    return StreamLoader(SeededStream(dataset, seed), **options)
+    share = share_of(dataset, f"{path}.dataset", batch_size=options["batch_size"], pads=training)
+    # Processes that read the same samples must draw the same random numbers.
+    return StreamLoader(SeededStream(dataset, seed if share.is_part else seed + rank_seed, share), **options)
 
 
-def _build_positioned_loader(options: dict[str, Any], dataset: Any, seed: int, path: str) -> PositionedLoader:
-    order = SAMPLER.build(options.pop("sampler"), path=f"{path}.sampler", dataset=dataset, seed=seed)
+def _build_sampler(cfg: Any, dataset: Any, seed: int, path: str, training: bool) -> Any:
+    runtime: dict[str, Any] = {"dataset": dataset, "seed": seed}
+    if not training and isinstance(cfg, Mapping):
+        with SAMPLER.registry.switch_scope(cfg.get("_scope_")) as registry:
+            sampler = resolve(cfg.get("type"), registry, path=f"{path}.sampler", origin=origin_of(cfg, "type"))
+        if "round_up" in parameters_of(sampler)[0]:
+            runtime["round_up"] = False
+    return SAMPLER.build(cfg, path=f"{path}.sampler", **runtime)
+
+
+def _build_positioned_loader(
+    options: dict[str, Any], dataset: Any, order: Any, seed: int, path: str
+) -> PositionedLoader:
     if (batch_sampler_cfg := options.pop("batch_sampler")) is not None:
         drop_last = {"drop_last": True} if options.pop("drop_last", False) else {}
         order = BATCH_SAMPLER.build(
@@ -233,14 +257,14 @@ def is_endless(dataloader: Any) -> bool:
     return isinstance(dataloader, PositionedLoader) and dataloader.order.endless
 
 
-def start_at(dataloader: Any, epoch: int, batch: int) -> bool:
-    """Make the next iteration over a loader begin with the given batch of an epoch.
+def start_at(dataloader: Any, epoch: int, batch: int, skip: int = 0) -> bool:
+    """Make the next iteration over a loader begin with the given batch of an epoch, after ``skip`` of all samples.
 
     Returns:
         Whether the loader supports this; other loaders can only start at the first batch.
     """
     if isinstance(dataloader, PositionedLoader):
-        dataloader.start(epoch, batch)
+        dataloader.start(epoch, batch, skip)
         return True
     if isinstance(dataloader, StreamLoader):
         dataloader.start(epoch)
@@ -310,3 +334,26 @@ def num_unpadded_samples(dataloader: Any) -> int:
         return sys.maxsize
     size = len(sampler.dataset)  # type: ignore[union-attr]  # it has a total_size, so it is a sampler
     return size if total - size < get_data_size() else sys.maxsize
+
+
+def num_padding(dataloader: Any) -> int:
+    """Return how many samples per epoch, over all ranks, a sampler repeats so that all ranks get the same number."""
+    size = num_unpadded_samples(dataloader)
+    return 0 if size == sys.maxsize else max(0, dataloader.sampler.total_size - size)
+
+
+def refuse_unequal_lengths(dataloader: Any) -> None:
+    """Raise an error on every rank if the ranks would train on different numbers of batches per epoch.
+
+    Raises:
+        ConfigError: the lengths of the loaders differ.
+    """
+    lengths = all_gather_object(num_batches(dataloader))
+    if len(set(lengths)) == 1:
+        return
+    listed = ", ".join(f"rank {rank} has {length}" for rank, length in enumerate(lengths))
+    if isinstance(dataloader, StreamLoader):
+        hint = "let __len__ of the dataset return the same on all ranks, such as the smallest of their numbers"
+    else:
+        hint = "set round_up=True in the sampler (the default of DefaultSampler), or drop_last=True in the data loader"
+    raise ConfigError("train_dataloader", f"the ranks have different numbers of batches per epoch: {listed}", hint)

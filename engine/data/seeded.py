@@ -134,15 +134,17 @@ class SeededDataset(DatasetProxy):
 class PositionedSampler(Proxy, Sampler[Any]):
     """A wrapper of a sampler or batch sampler that can start in the middle of an epoch, and yields keys.
 
-    Items before the start are skipped without loading samples. Custom samplers may have the attributes and methods in
+    Items before the start are skipped without loading samples, and so are the first ``skip`` of all ranks; see
+    :mod:`trainwright.datasets.samplers`. Custom samplers may have the attributes and methods in
     :class:`~trainwright.engine.data.traits.SamplerTraits`.
     """
 
     epoch: int
     start: int
+    skip: int
 
     def __init__(self, sampler: Any, dataset: Any) -> None:
-        super().__init__(sampler, _dataset=dataset, epoch=0, start=0)
+        super().__init__(sampler, _dataset=dataset, epoch=0, start=0, skip=0)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration."""
@@ -157,24 +159,30 @@ class PositionedSampler(Proxy, Sampler[Any]):
         yield from self._keys()
 
     def _keys(self) -> Iterator[Any]:
-        start, self.start = self.start, 0
-        items = self.items_from(start)
+        start, skip, self.start, self.skip = self.start, self.skip, 0, 0
+        items = self.items_from(start, skip)
         if traits.is_deterministic(self._dataset):  # then an index is a sufficient key
             return items
+        first, step = skip + get_data_rank(), get_data_size()
         if self.endless:  # passes take the place of epochs
-            pass_length = len(self._inner) / get_data_size()
-            return (pack_key(index, int(place / pass_length)) for place, index in enumerate(items, start))
+            length = len(self._inner)
+            return (pack_key(index, (first + place * step) // length) for place, index in enumerate(items, start))
         if self.repeats:
-            return (self._keys_of_visit(item, place) for place, item in enumerate(items, start))
+            return (self._keys_of_visit(item, first, place) for place, item in enumerate(items, start))
         base = pack_key(0, self.epoch)
         return (base + item if isinstance(item, int) else [base + index for index in item] for item in items)
 
-    def _keys_of_visit(self, item: Any, place: int) -> Any:
-        """Return the key of an index, or the keys of a batch, at position ``place`` of this rank."""
+    def _keys_of_visit(self, item: Any, first: int, place: int) -> Any:
+        """Return the key of an index, or the keys of a batch, at position ``place`` of this rank after ``first``."""
         if isinstance(item, int):
-            return pack_key(item, self.epoch, place * get_data_size() + get_data_rank())
+            return pack_key(item, self.epoch, first + place * get_data_size())
         places = enumerate(item, place << _OFFSET_BITS)
-        return [self._keys_of_visit(index, place_of_index) for place_of_index, index in places]
+        return [self._keys_of_visit(index, first, place_of_index) for place_of_index, index in places]
+
+    @property
+    def pass_size(self) -> int | None:
+        """Number of samples in a pass of all ranks, without padding; None if the sampler has no ``skip``."""
+        return len(self._dataset) if traits.can_skip(self._inner) else None
 
     @property
     def endless(self) -> bool:
@@ -187,8 +195,10 @@ class PositionedSampler(Proxy, Sampler[Any]):
         inner = getattr(self._inner, "sampler", None)
         return bool(getattr(self._inner, "repeats", False) or getattr(inner, "repeats", False))
 
-    def items_from(self, start: int) -> Iterator[Any]:
-        """Return an iterator over the inner sampler's items in the current epoch, from position ``start``."""
+    def items_from(self, start: int, skip: int = 0) -> Iterator[Any]:
+        """Return the inner sampler's items in the current epoch after ``skip`` of all ranks, from ``start`` on."""
+        if skip:
+            return iter(self._inner.iter_from(start, skip=skip))
         if hasattr(self._inner, "iter_from"):
             return iter(self._inner.iter_from(start))
         return islice(iter(self._inner), start, None)

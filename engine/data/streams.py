@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from trainwright.engine.data.proxy import Proxy
+from trainwright.engine.data.sharing import Share
 from trainwright.engine.data.traits import keeps_position
 from trainwright.engine.data.workers import batches_from_workers
 from trainwright.engine.errors import ConfigError
@@ -32,6 +33,11 @@ class SeededStream(Proxy, IterableDataset[Any]):
     The random stream of a sample is derived from (seed, epoch, data worker, position). Resuming requires that the
     dataset has ``state_dict`` and ``load_state_dict``: after loading a state, its next iteration must continue with the
     next sample.
+
+    Args:
+        dataset: the dataset.
+        seed: seed of the run.
+        share: the samples of the dataset that this process keeps.
     """
 
     has_state: bool
@@ -40,9 +46,10 @@ class SeededStream(Proxy, IterableDataset[Any]):
     _positions: dict[int, Any]
     _first_worker: int
     _count: int
+    share: Share
 
-    def __init__(self, dataset: IterableDataset[Any], seed: int) -> None:
-        super().__init__(dataset, has_state=keeps_position(dataset), _seed=seed, _process=None)
+    def __init__(self, dataset: IterableDataset[Any], seed: int, share: Share = Share()) -> None:  # noqa: B008  # constant
+        super().__init__(dataset, has_state=keeps_position(dataset), _seed=seed, _process=None, share=share)
         self.start(0)
 
     def start(self, epoch: int, positions: Mapping[int, Any] | None = None, first_worker: int = 0) -> None:
@@ -55,7 +62,7 @@ class SeededStream(Proxy, IterableDataset[Any]):
         """
         self.__dict__.update(
             _epoch=epoch, _passes=0, _positions=dict(positions or {}), _first_worker=first_worker,
-            _worker=0, _count=0, _ended=False,
+            _worker=0, _count=0, _base=0, _ended=False,
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[Any]:
@@ -69,7 +76,7 @@ class SeededStream(Proxy, IterableDataset[Any]):
         epoch = self._epoch + self._passes
         position = self._positions.get(self._worker)
         self._passes, self._positions, self._first_worker = self._passes + 1, {}, 0
-        self._count, self._ended = 0, False
+        self._count, self._base, self._ended = 0, 0, False
         if position is not None and position.get("over"):
             self._inner.load_state_dict(position["dataset"])
             deque(() if position["ended"] else self._inner, maxlen=0)
@@ -77,29 +84,36 @@ class SeededStream(Proxy, IterableDataset[Any]):
         if hasattr(self._inner, "set_epoch"):
             self._inner.set_epoch(epoch)
         if position is not None:
-            self._count = position["count"]
+            self._count, self._base = position["count"], position.get("base", 0)
             self._inner.load_state_dict(position["dataset"])
             if position["ended"]:  # already exhausted, in a last partial batch; iterating might start from scratch
                 return
         keep = preserve_python_rng if info is None else nullcontext
+        share, stream = self.share, 0 if self.share.by_worker else self._worker
         samples: Iterator[Any] | None = None
+        sample = None
         while True:
             with keep():
-                seed_cpu_generators(mix(self._seed, epoch, self._worker, self._count))
+                seed_cpu_generators(mix(self._seed, epoch, stream, self._count))
                 try:
                     samples = iter(self._inner) if samples is None else samples
                     sample = next(samples)
                 except StopIteration:
                     self._ended = True
+                    if share.is_part and sample is not None and share.lacks_last(self._count - self._base):
+                        yield sample
                     return
                 except Exception as error:
                     error.add_note(f"while loading sample {self._count} of {type(self._inner).__name__}")
                     raise
             self._count += 1
-            yield sample
+            number = self._count - 1 - self._base
+            if number >= 0 and (not share.is_part or share.contains(number)):
+                yield sample
 
     def __len__(self) -> int:
-        return len(self._inner)  # raises for datasets without a length
+        length = len(self._inner)  # raises for datasets without a length
+        return self.share.length(length) if self.share.is_part else length
 
     def position(self) -> tuple[int, Any]:
         """Return the number of this data worker and its position, None for a dataset without state.
@@ -113,7 +127,8 @@ class SeededStream(Proxy, IterableDataset[Any]):
             state = storable(self._inner.state_dict())
         except TypeError as error:
             raise ConfigError("train_dataloader.dataset", f"{type(self._inner).__name__}: {error}", _PLAIN) from error
-        return self._worker, {"count": self._count, "ended": self._ended, "dataset": state}
+        base = {"base": self._base} if self._base else {}
+        return self._worker, {"count": self._count, "ended": self._ended, "dataset": state, **base}
 
 
 class StreamLoader(DataLoader[Any]):
@@ -159,22 +174,49 @@ class StreamLoader(DataLoader[Any]):
             "num_workers": self.num_workers,
             "next_worker": self._next_worker,
             "positions": copy.deepcopy(self._positions),
+            "world_size": self.dataset.share.world_size,  # type: ignore[attr-defined]
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration continue at a saved position.
 
         Raises:
-            ConfigError: the number of data workers has changed; each reads its own part of the stream.
+            ConfigError: the number of data workers or ranks has changed, and each reads its own part of the stream.
         """
-        if state["num_workers"] != self.num_workers and state["positions"]:
+        share: Share = self.dataset.share  # type: ignore[attr-defined]
+        positions, next_worker = copy.deepcopy(dict(state["positions"])), int(state["next_worker"])
+        ranks = state.get("world_size", 1)
+        if state["num_workers"] != self.num_workers and positions:
             saved = state["num_workers"]
             message = f"a stream read with num_workers={saved} cannot continue with num_workers={self.num_workers}"
             raise ConfigError("train_dataloader.num_workers", message, f"set it to {saved}")
+        if ranks != share.world_size and positions:
+            if share.sharded:
+                message = (
+                    f"each process reads its own part of this stream, so a pass of {ranks} processes cannot continue "
+                    f"on {share.world_size}"
+                )
+                hint = f"start {ranks} processes, or resume from the end of an epoch"
+                raise ConfigError("train_dataloader.dataset", message, hint)
+            positions = _divided_anew(positions, share, ranks, max(1, self.num_workers))
+            next_worker = 0 if share.by_worker else next_worker
         self.epoch = int(state["epoch"])
-        self._positions = copy.deepcopy(dict(state["positions"]))
-        self._next_worker = int(state["next_worker"])
-        self.dataset.start(self.epoch, self._positions, self._next_worker)  # type: ignore[attr-defined]
+        self._positions, self._next_worker = positions, next_worker
+        self.dataset.start(self.epoch, positions, next_worker)  # type: ignore[attr-defined]
+
+
+def _divided_anew(positions: dict[int, Any], share: Share, world_size: int, num_workers: int) -> dict[int, Any]:
+    """Return positions after all samples that a number of ranks have taken, given those of one of these ranks."""
+    before = share._replace(world_size=world_size)
+    moved = {}
+    for worker, position in positions.items():
+        base = position.get("base", 0)
+        moved[worker] = {**position, "base": base + before.end_of_round(position["count"] - base)}
+    if share.by_worker:  # all of them read the same samples
+        present = [position for position in moved.values() if not position.get("over")]
+        furthest = max(present, key=lambda position: position["base"])
+        moved = {worker: copy.deepcopy(furthest) for worker in range(num_workers)}
+    return moved
 
 
 class _CollateWithPosition:

@@ -5,6 +5,7 @@ for samplers, in :class:`~trainwright.engine.data.seeded.PositionedSampler`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from inspect import signature
 from typing import Any, Protocol
 
 from torch.utils.data import TensorDataset
@@ -65,8 +66,28 @@ class SamplerTraits(Protocol):
     endless: bool
     repeats: bool
 
-    def iter_from(self, start: int) -> Iterator[Any]:
-        """Return an iterator like ``iter(self)`` that skips the first ``start`` items without computing them."""
+    def iter_from(self, start: int, skip: int = 0) -> Iterator[Any]:
+        """Return an iterator like ``iter(self)`` that skips the first ``start`` items without computing them.
+
+        The argument ``skip`` is optional: the number of indices of all ranks that are skipped before the rest of the
+        order is divided among the ranks. With it, a run continues exactly on another number of ranks. The order must
+        have the length of the dataset.
+        """
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of the next iteration."""
+
+
+class StreamTraits(Protocol):
+    """Optional attributes and methods of an iterable dataset.
+
+    Attributes:
+        sharded: True if each process, of every rank and data worker, yields only its own part; the length is then that
+            of this rank. False if every process yields all samples: each keeps its share of them, and a validation
+            covers each sample once, in order. If not set, each rank keeps its share of what its data workers yield.
+    """
+
+    sharded: bool
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration."""
@@ -86,6 +107,33 @@ class PositionTraits(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration continue at a saved position."""
+
+
+def is_sharded(dataset: Any) -> bool | None:
+    """Return whether each process yields its own part of an iterable dataset; None if that is not known.
+
+    Datasets of Hugging Face and webdataset that are split by node are recognized.
+    """
+    declared = getattr(dataset, "sharded", None)
+    if declared is not None:
+        return bool(declared)
+    package = type(dataset).__module__.partition(".")[0]
+    if package == "datasets" and getattr(dataset, "_distributed", None) is not None:  # by split_dataset_by_node()
+        return True
+    stages = getattr(dataset, "pipeline", None) if package == "webdataset" else None
+    if any(getattr(stage, "__name__", None) == "split_by_node" for stage in stages or ()):
+        return True
+    return None
+
+
+def can_skip(sampler: Any) -> bool:
+    """Return whether ``iter_from`` of a sampler has the argument ``skip``, and follows its order."""
+    for cls in type(sampler).__mro__:
+        if "iter_from" in vars(cls):
+            return "skip" in signature(vars(cls)["iter_from"]).parameters
+        if "__iter__" in vars(cls):  # an overridden order
+            return False
+    return False
 
 
 def is_deterministic(dataset: Any) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trainwright.engine.data.names import names_of
 from trainwright.engine.distributed import (
+    all_gather_object,
     broadcast_object_list,
     collect_results,
     gather_object,
@@ -144,7 +145,8 @@ class BaseMetric(ABC):
         Args:
             size: number of samples in distributed runs; see :func:`~trainwright.engine.distributed.collect_results`.
         """
-        if not self.results:
+        is_empty = not any(all_gather_object(bool(self.results)))  # a rank may have no samples
+        if is_empty:
             self._warn("has no results: its process() appended nothing to self.results")
         collected = self.collect(size)
         metrics: list[dict[str, Any]] = [{}]

@@ -266,7 +266,8 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
         - ``param_order``, if groups were merged: the position of each parameter in module order;
         - ``param_names``, if known, in module order;
         - ``accumulation``: the counts, and within a window its ``counts``, its ``length`` (shorter at the end of
-          a run) and ``grads``, the accumulated gradients by parameter index (of the saving rank, in distributed runs).
+          a run) and ``grads``, the gradients that this rank has accumulated, by parameter index. (A checkpoint of
+          several processes has those of all ranks: see :mod:`trainwright.engine.ranks.state`.)
         """
         state: dict[str, Any] = self.optimizer.state_dict()
         state["class_name"] = type(self.optimizer).__name__

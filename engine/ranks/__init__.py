@@ -1,1 +1,1 @@
-"""Several processes: starting them, what they agree on, and what happens when one of them fails."""
+"""Several processes: starting them, what they agree on, what each one has of its own, and what happens if one fails."""

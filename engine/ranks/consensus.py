@@ -82,7 +82,11 @@ class Consensus:
         self._work = self._group.allreduce([self._vector], self._options)
 
     def end(self) -> Agreed:
-        """Wait until the requests of all ranks have arrived, and decide."""
+        """Wait until the requests of all ranks have arrived, and decide.
+
+        Returns:
+            What they have agreed on; without an exchange in this iteration, whether any rank had more at the last one.
+        """
         if self._work is None:
             return self._agreed
         self._work.wait()
@@ -91,8 +95,8 @@ class Consensus:
         self._wait = found[_INTERVAL]
         if found[_REQUESTER]:
             self._decide(get_world_size() - found[_REQUESTER], found[_SIGNAL])
-        self._agreed = Agreed(bool(found[_MORE]), bool(found[_QUITS]))
-        return self._agreed
+        self._agreed = Agreed(bool(found[_MORE]))  # a request to quit is not repeated
+        return Agreed(bool(found[_MORE]), bool(found[_QUITS]))
 
     def everyone(self, condition: bool) -> bool:
         """Return whether a condition holds on all ranks."""

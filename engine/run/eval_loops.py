@@ -8,13 +8,21 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.data.cursor import END
-from trainwright.engine.data.loader import batch_of, is_endless, iterate, num_unpadded_samples, start_at
+from trainwright.engine.data.loader import (
+    batch_of,
+    is_endless,
+    iterate,
+    num_padding,
+    num_unpadded_samples,
+    start_at,
+)
 from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.distributed import all_gather_object, value_of_main_process
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.evaluation.samples import number_of
 from trainwright.engine.optim.amp import autocast
+from trainwright.engine.ranks.buffers import averaged_buffers
 from trainwright.engine.ranks.consensus import Consensus
 from trainwright.engine.registry import LOOPS
 from trainwright.engine.run.agreement import check_evaluator
@@ -55,6 +63,11 @@ class _EvaluationLoop(BaseLoop):
         self.fp16 = fp16
         self.with_loss = with_loss
         self._check_with_loss()
+        if with_loss and (repeated := num_padding(self.dataloader)):
+            runner.logger.warning(
+                "%s_cfg.with_loss: the losses count %d samples twice, which the sampler repeats so that all processes "
+                "get the same number. Set round_up=False in the sampler, or leave it out.", self.mode, repeated,
+            )  # fmt: skip
         self._losses: dict[str, Tensor | float] = {}
         self._loss_samples = 0
 
@@ -72,7 +85,9 @@ class _EvaluationLoop(BaseLoop):
             runner.model.eval()
             self._losses, self._loss_samples = {}, 0
             start_at(self.dataloader, 0, 0)
-            if not self._run_batches():
+            with averaged_buffers(runner.model):
+                is_complete = self._run_batches()
+            if not is_complete:
                 self.evaluator.reset()
                 return {}
             self._end_trial()

@@ -121,7 +121,10 @@ class Hook:
         """Run in every process before the state of the run is collected for a checkpoint; may change the state."""
 
     def before_save_checkpoint(self, runner: "Runner", checkpoint: dict[str, Any]) -> None:
-        """Run with a checkpoint before it is written; may change it."""
+        """Run with a checkpoint before it is written; may change it.
+
+        Runs in every process, so that it may call collectives; rank 0 writes its checkpoint.
+        """
 
     def after_load_checkpoint(self, runner: "Runner", checkpoint: dict[str, Any]) -> None:
         """Run with a checkpoint after it is read and before it is used; may change it."""

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from trainwright.engine.checkpoints import contents
 from trainwright.engine.checkpoints import files as checkpoints
 from trainwright.engine.config.compare import what_changed
+from trainwright.engine.distributed import value_of_main_process
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.parts import setting
 from trainwright.engine.random_streams import mix, preserve_python_rng, seed_all
+from trainwright.engine.ranks.state import take_own
 from trainwright.engine.run.model_setup import initialize_model, unwrap
 from trainwright.engine.run.model_surgery import turn_on_activation_checkpointing
 
@@ -27,6 +29,8 @@ def set_up_weights(runner: "Runner") -> None:
         CheckpointError: the checkpoint does not match the model.
     """
     start, model = runner.start, unwrap(runner.model)
+    if start.resumes:
+        take_own(runner, start.contents)
     if start.path is None:
         _initialize(runner)
     else:
@@ -49,11 +53,17 @@ def restore_run(runner: "Runner") -> None:
     except CheckpointError as error:
         raise CheckpointError(f"{start.path}: {error}") from error
     _report_changes(runner, start.contents)
+    _report_batch_size(runner, start.contents)
     runner.logger.info("Resumed from %s: epoch %d, iteration %d", start.path, runner.epoch, runner.iter)
+    if value_of_main_process(_is_newest(runner, start.path)):
+        runner.checkpoint_writer.mark_saved()
+
+
+def _is_newest(runner: "Runner", path: str | None) -> bool:
     with suppress(CheckpointError):  # a corrupt last_checkpoint file
         last = checkpoints.read_last_checkpoint(runner.work_dir)
-        if last is not None and start.path is not None and last.absolute() == Path(start.path).absolute():
-            runner.checkpoint_writer.mark_saved()
+        return last is not None and path is not None and last.absolute() == Path(path).absolute()
+    return False
 
 
 def load_weights(
@@ -126,3 +136,29 @@ def _report_changes(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
     if saved and runner.cfg and (changes := what_changed(saved, runner.cfg)):
         lines = "\n".join(f"  {line}" for line in changes)
         runner.logger.warning("The config differs from that of the checkpoint:\n%s", lines)
+
+
+def _report_batch_size(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
+    """Log a changed number of samples per update, and how to keep the previous one."""
+    cursor = getattr(runner.train_loop, "cursor", None)
+    position = (checkpoint.get("trainwright") or {}).get("position") or {}
+    before, now = position.get("samples"), None if cursor is None else cursor.batching.samples
+    wrapper = runner.optim_wrapper
+    if not before or not now or len(wrapper.optim_wrappers) > 1:
+        return
+    with suppress(CheckpointError):
+        saved = (contents.saved_config(checkpoint) or {}).get("optim_wrapper")
+        counts = saved.get("accumulative_counts", 1) if isinstance(saved, Mapping) else wrapper.accumulative_counts
+        old, new = before * counts, now * wrapper.accumulative_counts
+        if old == new:
+            return
+        limit = f"max_epochs={runner.max_epochs}" if runner.train_loop.by_epoch else f"max_iters={runner.max_iters}"
+        advice = (
+            f"optim_wrapper.accumulative_counts={old // now} keeps {old} per update"
+            if old % now == 0
+            else f"no accumulative_counts keeps {old} per update: an iteration takes {now} samples"
+        )
+        runner.logger.warning(
+            "An update takes %d samples (before: %d). The learning rate and %s remain as configured; %s.",
+            new, old, limit, advice,
+        )  # fmt: skip

@@ -195,6 +195,8 @@ class Twice(torch.utils.data.Sampler[list[int]]):
 class Stream(torch.utils.data.IterableDataset[int]):
     """An iterable dataset of five numbers without a length; each process has different ones."""
 
+    sharded = True
+
     def __iter__(self) -> Iterator[int]:
         from trainwright.engine.distributed import get_rank, get_world_size
 

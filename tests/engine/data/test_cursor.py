@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SequentialSampler
 
 from trainwright.engine.data.cursor import END, DataCursor
 from trainwright.engine.data.loader import build_dataloader
@@ -88,11 +88,37 @@ def test_a_position_is_a_number_of_samples(sampler: str, done: int) -> None:
     assert move.before.changes(after.batching) == "samples per iteration: 4 → 2, iterations per epoch: 5 → 10"
     before.open(), after.open()
     assert take(before, 1) == [[*first, *second] for first, second in [take(after, 2)]]
-    assert after.position(done) == move[:2] or endless
+    assert after.position(done) == (*move[:2], 0) or endless
 
 
-def test_a_batch_that_does_not_fit_is_begun_again() -> None:
-    before, after = make_cursor(4), make_cursor(6)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_rest_of_a_pass_is_divided_into_batches_of_another_size(workers: int) -> None:
+    before, after = make_cursor(4), make_cursor(6, num_workers=workers)
+    count(before, 2)
+    move = after.load_state_dict(before.state_dict())
+    assert (move.data_pass, move.batch, move.repeated) == (0, 2, 0)  # the last one is the fourth, as usual
+    count(after, 2)
+    before.open(), after.open()
+    rest = [index for batch in take(before, 3) for index in batch]
+    assert take(after, 1) == [rest[:6]]
+    assert after.indices(3) == rest[6:] and after.indices(1) is None
+    again = make_cursor(6)
+    count(again, 3)
+    assert again.load_state_dict(after.state_dict()) is None
+    after.reopen(), again.open()
+    assert take(again, 1) == take(after, 1) == [rest[6:]]
+    assert after.next() is again.next() is END
+    assert after.state_dict()["taken"] == 20  # not a whole number of batches
+    after._counters.epoch, after._counters.inner_iter = 1, 0
+    before._counters.epoch, before._counters.inner_iter = 1, 0
+    before.open(), after.open()
+    whole = [[index for batch in take(cursor, cursor.length) for index in batch] for cursor in (after, before)]
+    assert whole[0] == whole[1]
+
+
+def test_a_sampler_of_the_user_repeats_the_samples_of_a_batch_that_does_not_fit() -> None:
+    sampler = dict(type=lambda dataset, seed: SequentialSampler(dataset))
+    before, after = make_cursor(4, sampler=sampler), make_cursor(6, sampler=sampler)
     count(before, 2)
     move = after.load_state_dict(before.state_dict())
     assert (move.data_pass, move.batch, move.repeated) == (0, 1, 2)
@@ -114,5 +140,5 @@ def test_a_loader_without_batches_is_an_error() -> None:
 
 def test_a_loader_of_the_user_says_neither_samples_nor_indices() -> None:
     cursor = make_cursor(loader=DataLoader(list(range(20)), batch_size=4))
-    assert cursor.batching == (True, None, 5)
+    assert cursor.batching == (True, None, 5, 1)
     assert cursor.indices(0) is None

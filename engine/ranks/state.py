@@ -1,0 +1,154 @@
+"""The state that each rank has of its own, in checkpoints: gathered when one is written, and given back on resuming."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch.distributed as dist
+
+from trainwright.engine.distributed import get_dist_info, get_world_size, has_peers
+from trainwright.engine.ranks.buffers import float_buffers, mean_over_ranks
+from trainwright.engine.ranks.start import control_group
+from trainwright.engine.run.model_setup import unwrap
+from trainwright.engine.trees import map_tensors
+
+if TYPE_CHECKING:
+    from trainwright.engine.run.runner import Runner
+
+_OURS = "trainwright"
+_PREFIXES = {"state_dict": "", "ema_state_dict": "module."}
+
+
+def add_ranks(runner: "Runner", checkpoint: dict[str, Any]) -> None:
+    """Complete a checkpoint that every rank has collected for itself; a no-op in a single or the last process.
+
+    Buffers become their means over all ranks, so that the saved model is the validated one. On rank 0, ``ranks`` under
+    ``trainwright`` receives what the means and the state of rank 0 do not tell: the buffers of each rank, and of the
+    other ranks their host random streams, accumulated gradients and data loader.
+    """
+    if not has_peers():
+        return
+    own: dict[str, Any] = {"buffers": _average_buffers(runner, checkpoint)}
+    if runner.rank > 0:  # those of rank 0 are in their usual places
+        position = checkpoint[_OURS].get("position", {})
+        own["host_streams"] = checkpoint[_OURS].get("host_streams")
+        accumulations = [] if runner.strategy.is_sharded else _accumulations(checkpoint)  # gathered: those of all
+        own["gradients"] = {name: state["grads"] for name, state in accumulations if "grads" in state}
+        own.update({"loader": position["loader"]} if "loader" in position else {})
+    states = _gather_in_turn(map_tensors(own, lambda tensor: tensor.detach().cpu()))
+    if states:
+        checkpoint[_OURS]["ranks"] = {"world_size": get_world_size(), "states": states}
+
+
+def take_own(runner: "Runner", checkpoint: dict[str, Any]) -> None:
+    """Turn a checkpoint to resume from into that of this rank, before any of it is loaded, and log what is missing.
+
+    With another number of processes, accumulated gradients are their means over the saved ranks, buffers remain the
+    means, and ranks other than 0 derive their host random streams from the seed. Of a sharded model, every rank gets
+    the same mean gradients, from which it takes its part.
+    """
+    ours = checkpoint.get(_OURS)
+    if ours is None:
+        return
+    ranks = ours.pop("ranks", None)
+    alone = (checkpoint.get("meta") or {}).get("alone")
+    restored = ranks is not None and ranks["world_size"] == runner.world_size
+    if ranks is not None and (runner.strategy.is_sharded or not restored):
+        _average_gradients(checkpoint, ranks)
+    if ranks is not None and restored:
+        _overlay(checkpoint, ranks["states"][runner.rank])
+    own_streams = 0 if alone is None else alone["rank"]
+    if not restored and runner.rank != own_streams and "host_streams" in ours:
+        ours["host_streams"] = None
+    _log_missing(runner, checkpoint, ranks, alone)
+
+
+def _average_buffers(runner: "Runner", checkpoint: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Replace the buffers in a checkpoint by their means, and return this rank's own where they differ, by place."""
+    names, own = list(float_buffers(unwrap(runner.model))), {}
+    for key, prefix in _PREFIXES.items():
+        weights = checkpoint.get(key, {})
+        buffers = {prefix + name: weights[prefix + name] for name in names if prefix + name in weights}
+        means = mean_over_ranks(buffers)
+        if means:
+            own[key] = {name: buffers[name] for name in means}
+            checkpoint[key] = {**weights, **means}
+    return own
+
+
+def _overlay(checkpoint: dict[str, Any], own: Mapping[str, Any]) -> None:
+    """Replace the state of rank 0 in a checkpoint by that of another rank, and the means of buffers by its own."""
+    ours = checkpoint[_OURS]
+    for key, buffers in own["buffers"].items():
+        checkpoint[key] = {**checkpoint[key], **buffers}
+    if "gradients" not in own:  # rank 0
+        return
+    ours["host_streams"] = own["host_streams"]
+    for name, accumulation in _accumulations(checkpoint):
+        if name in own["gradients"]:
+            accumulation["grads"] = own["gradients"][name]
+    if "loader" in own:
+        ours["position"]["loader"] = own["loader"]
+
+
+def _average_gradients(checkpoint: Mapping[str, Any], ranks: Mapping[str, Any]) -> None:
+    for name, accumulation in _accumulations(checkpoint):
+        if "grads" not in accumulation:
+            continue
+        sums = {index: grad.clone() for index, grad in accumulation["grads"].items()}
+        # None of a sharded model, whose gradients are those of all ranks; removed, since rank 0 now has the mean.
+        others = [state["gradients"].pop(name) for state in ranks["states"][1:] if name in state["gradients"]]
+        for grads in others:
+            for index, grad in grads.items():
+                sums[index] = sums[index] + grad if index in sums else grad
+        accumulation["grads"] = {index: total / (1 + len(others)) for index, total in sums.items()}
+
+
+def _accumulations(checkpoint: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name of each optimizer wrapper, empty for a single one, and the state of its accumulation window."""
+    optimizer = checkpoint.get("optimizer") or {}
+    states = {"": optimizer} if "param_groups" in optimizer else optimizer
+    for name, state in states.items():
+        if isinstance(state, Mapping) and "accumulation" in state:
+            yield name, state["accumulation"]
+
+
+def _gather_in_turn(own: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the states of all ranks on rank 0, received one after the other; an empty list elsewhere."""
+    rank, world_size = get_dist_info()
+    if rank > 0:
+        dist.send_object_list([own], dst=0, group=control_group())
+        return []
+    states = [own]
+    for source in range(1, world_size):
+        received: list[Any] = [None]
+        dist.recv_object_list(received, src=source, group=control_group())
+        states.append(received[0])
+    return states
+
+
+def _log_missing(
+    runner: "Runner", checkpoint: Mapping[str, Any], ranks: Mapping[str, Any] | None, alone: Mapping[str, Any] | None
+) -> None:
+    gathered = any("grads" in accumulation for _, accumulation in _accumulations(checkpoint))
+    if alone is not None:
+        lacking = ["their random and numpy.random streams, which are derived from the seed"]
+        if float_buffers(unwrap(runner.model)):
+            lacking.append("their buffers, such as batch-norm statistics")
+        if gathered:
+            lacking.append("their gradients of the accumulation window in progress")
+        runner.logger.warning(
+            "Rank %d of %d saved this checkpoint alone, after another process had failed. Of the other ranks it lacks "
+            "%s; all ranks continue with those of rank %d.",
+            alone["rank"], alone["world_size"], ", and ".join(lacking), alone["rank"],
+        )  # fmt: skip
+    elif ranks is not None and ranks["world_size"] != runner.world_size:
+        averaged = [
+            *(["the buffers that differ between ranks"] if any(state["buffers"] for state in ranks["states"]) else []),
+            *(["the gradients of the accumulation window in progress"] if gathered else []),
+        ]
+        means = f" Continuing with the means over the saved ranks of {' and '.join(averaged)}." if averaged else ""
+        runner.logger.warning(
+            "The checkpoint is from %d processes, and this run has %d.%s Ranks other than 0 derive their random and "
+            "numpy.random streams from the seed.",
+            ranks["world_size"], runner.world_size, means,
+        )  # fmt: skip

@@ -34,7 +34,7 @@ class FSDP2(Strategy):
     methods of a submodule, or its weights directly, that submodule must not be a unit.
 
     Checkpoints contain whole tensors and are the same as those of the other strategies. A run with one process and
-    without a process group trains as ``Single``.
+    without a process group trains as ``Single``. Weights are not stored channels-last.
 
     Args:
         wrap: units by class name (``"TransformerBlock"``) or by module name, with wildcards (``"backbone.layers.*"``).

@@ -31,7 +31,8 @@ def add_ranks(runner: "Runner", checkpoint: dict[str, Any]) -> None:
     if runner.rank > 0:  # those of rank 0 are in their usual places
         position = checkpoint[_OURS].get("position", {})
         own["host_streams"] = checkpoint[_OURS].get("host_streams")
-        own["gradients"] = {name: state["grads"] for name, state in _accumulations(checkpoint) if "grads" in state}
+        accumulations = [] if runner.strategy.is_sharded else _accumulations(checkpoint)  # gathered: those of all
+        own["gradients"] = {name: state["grads"] for name, state in accumulations if "grads" in state}
         own.update({"loader": position["loader"]} if "loader" in position else {})
     states = _gather_in_turn(map_tensors(own, lambda tensor: tensor.detach().cpu()))
     if states:
@@ -42,19 +43,20 @@ def take_own(runner: "Runner", checkpoint: dict[str, Any]) -> None:
     """Turn a checkpoint to resume from into that of this rank, before any of it is loaded, and log what is missing.
 
     With another number of processes, accumulated gradients are their means over the saved ranks, buffers remain the
-    means, and ranks other than 0 derive their host random streams from the seed.
+    means, and ranks other than 0 derive their host random streams from the seed. Of a sharded model, every rank gets
+    the same mean gradients, from which it takes its part.
     """
     ours = checkpoint.get(_OURS)
     if ours is None:
         return
     ranks = ours.pop("ranks", None)
     alone = (checkpoint.get("meta") or {}).get("alone")
-    if ranks is not None and ranks["world_size"] == runner.world_size:
-        _overlay(checkpoint, ranks["states"][runner.rank])
-    elif ranks is not None:
-        _average_gradients(checkpoint, ranks)
-    own_streams = 0 if alone is None else alone["rank"]
     restored = ranks is not None and ranks["world_size"] == runner.world_size
+    if ranks is not None and (runner.strategy.is_sharded or not restored):
+        _average_gradients(checkpoint, ranks)
+    if ranks is not None and restored:
+        _overlay(checkpoint, ranks["states"][runner.rank])
+    own_streams = 0 if alone is None else alone["rank"]
     if not restored and runner.rank != own_streams and "host_streams" in ours:
         ours["host_streams"] = None
     _log_missing(runner, checkpoint, ranks, alone)
@@ -93,10 +95,12 @@ def _average_gradients(checkpoint: Mapping[str, Any], ranks: Mapping[str, Any]) 
         if "grads" not in accumulation:
             continue
         sums = {index: grad.clone() for index, grad in accumulation["grads"].items()}
-        for state in ranks["states"][1:]:
-            for index, grad in state["gradients"].get(name, {}).items():
+        # None of a sharded model, whose gradients are those of all ranks; removed, since rank 0 now has the mean.
+        others = [state["gradients"].pop(name) for state in ranks["states"][1:] if name in state["gradients"]]
+        for grads in others:
+            for index, grad in grads.items():
                 sums[index] = sums[index] + grad if index in sums else grad
-        accumulation["grads"] = {index: total / ranks["world_size"] for index, total in sums.items()}
+        accumulation["grads"] = {index: total / (1 + len(others)) for index, total in sums.items()}
 
 
 def _accumulations(checkpoint: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -25,6 +25,12 @@ def train_and_save(runner: "Runner", loop: "TrainLoop") -> None:
         consensus.end()
     except Exception as error:
         saves = getattr(loop, "save_after_error", False)
+        if saves and runner.state.shared and runner.strategy.is_sharded:
+            saves = False
+            runner.logger.error(
+                "Iteration %d was NOT saved: each process has only a part of the weights, and not all can take part.",
+                runner.state.iter,
+            )
         failures.report(error, saves)
         if saves:
             if runner.state.shared:  # the others have failed, or wait for this rank

@@ -8,7 +8,7 @@ from torch import nn
 
 from trainwright.engine.building import origin_of, resolve
 from trainwright.engine.errors import ConfigError, did_you_mean
-from trainwright.engine.parts import MODEL_WRAPPER, setting
+from trainwright.engine.parts import MODEL_WRAPPER, setting, strategy_cfg
 from trainwright.engine.registry import MODEL_WRAPPERS, STRATEGIES
 from trainwright.engine.run.model_surgery import revert_sync_batchnorm
 from trainwright.engine.strategy.base import Strategy, on_device, with_synced_batchnorm
@@ -58,7 +58,12 @@ class DDP(Strategy):
 
     @classmethod
     def mistakes(cls, cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
-        """Yield an error if the model wrapper has no ``train_step``."""
+        """Yield an error if the communication hook is unknown, or the model wrapper has no ``train_step``."""
+        try:
+            _comm_hook(strategy_cfg(cfg, several=True).get("comm_hook"))
+        except ConfigError as error:
+            error.origin = origin_of(strategy_cfg(cfg, several=True), "comm_hook")
+            yield error
         wrapper_cfg = setting(cfg, "model_wrapper_cfg")
         if not isinstance(wrapper_cfg, Mapping) or wrapper_cfg.get("type") is None:
             return

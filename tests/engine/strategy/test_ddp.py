@@ -70,6 +70,7 @@ def test_single_is_refused_in_several_processes(tmp_path: Path) -> None:
     [
         ({"strategy": "DPP"}, r"strategy.type: 'DPP' is not registered"),
         ({"strategy": {"type": "DDP", "static_grahp": True}}, r"strategy.static_grahp: .*\n.*static_graph"),
+        ({"strategy": {"type": "DDP", "comm_hook": "fp16"}}, r"strategy.comm_hook: .* 'fp16'"),
         ({"model_wrapper_cfg": {"type": "DistributedDataParallel"}}, r"model_wrapper_cfg.type: .* train_step"),
     ],
 )

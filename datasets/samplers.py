@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import Sampler
 
-from trainwright.engine.distributed import get_rank, get_world_size, sync_random_seed
+from trainwright.engine.distributed import get_data_rank, get_data_size, sync_random_seed
 from trainwright.engine.registry import DATA_SAMPLERS
 
 
@@ -21,8 +21,8 @@ class _EpochSampler(Sampler[int]):
     """Base class of samplers that divide each epoch among the ranks."""
 
     def __init__(self, dataset: Any, seed: int | None) -> None:
-        self.rank = get_rank()
-        self.world_size = get_world_size()
+        self.rank = get_data_rank()
+        self.world_size = get_data_size()
         self.dataset = dataset
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
@@ -102,8 +102,8 @@ class InfiniteSampler(Sampler[int]):
     endless = True
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:
-        self.rank = get_rank()
-        self.world_size = get_world_size()
+        self.rank = get_data_rank()
+        self.world_size = get_data_size()
         self.dataset = dataset
         self.shuffle = shuffle
         self.seed = sync_random_seed() if seed is None else seed

@@ -111,6 +111,7 @@ from .registry import OPTIMIZERS as OPTIMIZERS
 from .registry import PARAM_SCHEDULERS as PARAM_SCHEDULERS
 from .registry import RUNNER_CONSTRUCTORS as RUNNER_CONSTRUCTORS
 from .registry import RUNNERS as RUNNERS
+from .registry import STRATEGIES as STRATEGIES
 from .registry import TASK_UTILS as TASK_UTILS
 from .registry import TRANSFORMS as TRANSFORMS
 from .registry import VISBACKENDS as VISBACKENDS
@@ -127,6 +128,10 @@ from .run.hook import get_priority as get_priority
 from .run.runner import Runner as Runner
 from .run.train_loops import EpochBasedTrainLoop as EpochBasedTrainLoop
 from .run.train_loops import IterBasedTrainLoop as IterBasedTrainLoop
+from .strategy.base import Single as Single
+from .strategy.base import Strategy as Strategy
+from .strategy.ddp import DDP as DDP
+from .strategy.fsdp import FSDP2 as FSDP2
 from .structures.elements import BaseDataElement as BaseDataElement
 from .structures.instance_data import InstanceData as InstanceData
 from .structures.label_data import LabelData as LabelData

@@ -64,6 +64,7 @@ class _Check:
             for slot in parts.FIXED_SLOTS:
                 for path, cfg in slot.find(self.top):
                     self._part(slot, cfg, path)
+            self._strategy()
             self._loop_and_schedules()
             self._optimizer()
             if self.top.get("train_dataloader") and (mistake := missing_weights(self.top)):
@@ -138,6 +139,13 @@ class _Check:
                     self._resolve(cfg[name], registries.FUNCTIONS, f"{loader}.{name}", origin_of(cfg, name))
             if "dataset" not in cfg:
                 self._error(f"{loader}.dataset", "missing", "dataset=dict(type=...)", origin_of(self.top, loader))
+
+    def _strategy(self) -> None:
+        cfg = parts.strategy_cfg(self.top, several=True)
+        self._part(parts.STRATEGY, cfg, "strategy", descend=False)
+        strategy = _class_of(cfg, registries.STRATEGIES)
+        if strategy is not None:
+            self.errors += strategy.mistakes(self.top)
 
     def _loop_and_schedules(self) -> None:
         train_cfg = self.top.get("train_cfg") or {}

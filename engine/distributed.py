@@ -32,6 +32,7 @@ _NUMBERS_PER_MESSAGE = 32
 _ABSENT = object()
 _alone_as: int | None = None
 """The rank of this process after it has lost the others; None before."""
+_data_ranks: tuple[Any, int, int] | None = None
 
 
 def is_distributed() -> bool:
@@ -48,11 +49,13 @@ def get_rank(group: "dist.ProcessGroup | None" = None) -> int:
 
 def get_world_size(group: "dist.ProcessGroup | None" = None) -> int:
     """Return the number of processes in the group."""
-    return dist.get_world_size(group) if is_distributed() and _alone_as is None else 1
+    return dist.get_world_size(group) if is_distributed() else 1
 
 
 def continue_alone(as_main: bool) -> None:
-    """Make the collectives of this module no-ops, because another rank has failed: the rest of the run is to save.
+    """Make the collectives of this module act as in a single process, because another rank has failed.
+
+    Only saving the run remains to be done. The world size stays the same, since it is part of what is saved.
 
     Args:
         as_main: whether this process becomes the main process; that of rank 0 is anyway.
@@ -62,14 +65,40 @@ def continue_alone(as_main: bool) -> None:
         _alone_as = 0 if as_main else get_rank()
 
 
-def is_alone() -> bool:
-    """Return whether this process has lost the others; see :func:`continue_alone`."""
-    return _alone_as is not None
+def has_peers(group: "dist.ProcessGroup | None" = None) -> bool:
+    """Return whether collectives exchange anything: there are several processes, and none has failed."""
+    return get_world_size(group) > 1 and _alone_as is None
 
 
 def get_dist_info(group: "dist.ProcessGroup | None" = None) -> tuple[int, int]:
     """Return rank and world size."""
     return get_rank(group), get_world_size(group)
+
+
+def get_data_rank() -> int:
+    """Return the position of this process among those that train on different data, as set by the strategy."""
+    return get_rank() if _data_ranks is None or _data_ranks[0] is not _group() else _data_ranks[1]
+
+
+def get_data_size() -> int:
+    """Return the number of processes that train on different data, as set by the strategy."""
+    return get_world_size() if _data_ranks is None or _data_ranks[0] is not _group() else _data_ranks[2]
+
+
+def set_data_ranks(rank: int, size: int) -> None:
+    """Set :func:`get_data_rank` and :func:`get_data_size`; consecutive processes share a data rank."""
+    global _data_ranks
+    _data_ranks = _group(), rank, size
+
+
+def _group() -> Any:
+    """Return the default group, for settings that end with it."""
+    return dist.group.WORLD if is_distributed() else None
+
+
+def one_per_data_rank(parts: list[Any]) -> list[Any]:
+    """Return the items of the processes with different data, given one item of each process by rank."""
+    return parts[:: max(1, len(parts) // get_data_size())]
 
 
 def get_local_rank() -> int:
@@ -134,7 +163,7 @@ def _checked_device(device: "str | torch.device") -> torch.device:
 
 def barrier(group: "dist.ProcessGroup | None" = None) -> None:
     """Wait until all processes have reached this point."""
-    if get_world_size(group) > 1:
+    if has_peers(group):
         dist.barrier(group)
 
 
@@ -152,7 +181,7 @@ def all_reduce(data: Tensor, op: str = "sum", group: "dist.ProcessGroup | None" 
     """
     reduce_op = _reduce_op(op)
     world_size = get_world_size(group)
-    if world_size == 1:
+    if not has_peers(group):
         return
     moved = data.to(_comm_device(data.device, group)).contiguous()
     dist.all_reduce(moved, reduce_op, group)
@@ -165,7 +194,7 @@ def all_reduce(data: Tensor, op: str = "sum", group: "dist.ProcessGroup | None" 
 def all_gather(data: Tensor, group: "dist.ProcessGroup | None" = None) -> list[Tensor]:
     """Return the tensors of all processes, ordered by rank. All must have the same shape."""
     world_size = get_world_size(group)
-    if world_size == 1:
+    if not has_peers(group):
         return [data]
     moved = data.to(_comm_device(data.device, group)).contiguous()
     gathered = [torch.empty_like(moved) for _ in range(world_size)]
@@ -176,7 +205,7 @@ def all_gather(data: Tensor, group: "dist.ProcessGroup | None" = None) -> list[T
 def gather(data: Tensor, dst: int = 0, group: "dist.ProcessGroup | None" = None) -> list[Tensor]:
     """Return the tensors of all processes, ordered by rank, on rank ``dst``; an empty list elsewhere."""
     world_size = get_world_size(group)
-    if world_size == 1:
+    if not has_peers(group):
         return [data]
     moved = data.to(_comm_device(data.device, group)).contiguous()
     here = get_rank(group) == dst
@@ -187,7 +216,7 @@ def gather(data: Tensor, dst: int = 0, group: "dist.ProcessGroup | None" = None)
 
 def broadcast(data: Tensor, src: int = 0, group: "dist.ProcessGroup | None" = None) -> None:
     """Overwrite a tensor with that of rank ``src``, in place."""
-    if get_world_size(group) == 1:
+    if not has_peers(group):
         return
     moved = data.to(_comm_device(data.device, group)).contiguous()
     dist.broadcast(moved, group=group, group_src=src)
@@ -217,7 +246,7 @@ def all_reduce_params(
         group: the participating processes; all if None.
     """
     _reduce_op(op)
-    if get_world_size(group) == 1:
+    if not has_peers(group):
         return
     tensors = [param.detach() for param in params]
     if not coalesce:
@@ -233,7 +262,7 @@ def all_reduce_params(
 
 def broadcast_parameters(module: torch.nn.Module, src: int = 0, group: "dist.ProcessGroup | None" = None) -> None:
     """Overwrite parameters and buffers with those of rank ``src``, in place."""
-    if get_world_size(group) == 1:
+    if not has_peers(group):
         return
     for tensor in itertools.chain(module.parameters(), module.buffers()):
         broadcast(tensor.detach(), src, group)
@@ -241,7 +270,7 @@ def broadcast_parameters(module: torch.nn.Module, src: int = 0, group: "dist.Pro
 
 def broadcast_object_list(data: list[Any], src: int = 0, group: "dist.ProcessGroup | None" = None) -> None:
     """Overwrite the items of a list with those of rank ``src``. They can be any picklable objects."""
-    if get_world_size(group) > 1:
+    if has_peers(group):
         dist.broadcast_object_list(data, group=group, group_src=src)
 
 
@@ -255,7 +284,7 @@ def value_of_main_process(value: Any) -> Any:
 def all_gather_object(data: Any, group: "dist.ProcessGroup | None" = None) -> list[Any]:
     """Return the objects of all processes, ordered by rank."""
     world_size = get_world_size(group)
-    if world_size == 1:
+    if not has_peers(group):
         return [data]
     gathered: list[Any] = [None] * world_size
     dist.all_gather_object(gathered, data, group)
@@ -270,7 +299,7 @@ def mean_of_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
     Args:
         numbers: finite or not, by name.
     """
-    if get_world_size() == 1:
+    if not has_peers():
         return dict(numbers)
     message = torch.zeros(_NUMBERS_PER_MESSAGE, dtype=torch.float64)
     names = zlib.crc32("\n".join(numbers).encode()) if len(numbers) < _NUMBERS_PER_MESSAGE else -1
@@ -294,7 +323,7 @@ def _mean(values: list[float]) -> float:
 def gather_object(data: Any, dst: int = 0, group: "dist.ProcessGroup | None" = None) -> list[Any] | None:
     """Return the objects of all processes, ordered by rank, on rank ``dst``; None elsewhere."""
     world_size = get_world_size(group)
-    if world_size == 1:
+    if not has_peers(group):
         return [data]
     gathered: list[Any] | None = [None] * world_size if get_rank(group) == dst else None
     dist.gather_object(data, gathered, group=group, group_dst=dst)
@@ -306,7 +335,7 @@ def collect_results(
 ) -> list[Any] | None:
     """Return the results of all samples, in the order of the dataset, on rank 0; None elsewhere.
 
-    Rank ``r`` of ``w`` is assumed to have the samples ``r``, ``r + w``, ``r + 2 w``, …: our samplers distribute
+    Data rank ``r`` of ``w`` is assumed to have the samples ``r``, ``r + w``, ``r + 2 w``, …: our samplers distribute
     round-robin.
 
     Args:
@@ -324,12 +353,13 @@ def collect_results(
         raise ValueError(f"device must be 'cpu' or 'gpu', not {device!r}")
     if device == "gpu" and tmpdir is not None:
         raise ValueError("tmpdir requires device='cpu'")
-    if get_world_size() == 1:
+    if not has_peers():
         return results
     parts = gather_object(results) if tmpdir is None else _gather_through_files(results, Path(tmpdir))
     if parts is None:
         return None
-    ordered = itertools.chain.from_iterable(itertools.zip_longest(*parts, fillvalue=_ABSENT))
+    shares = one_per_data_rank(parts)
+    ordered = itertools.chain.from_iterable(itertools.zip_longest(*shares, fillvalue=_ABSENT))
     return [result for result in ordered if result is not _ABSENT][:size]
 
 

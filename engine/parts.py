@@ -153,6 +153,19 @@ def setting(cfg: Mapping[str, Any], key: str) -> Any:
     return TOP_LEVEL_KEYS[key].default if value is None else value
 
 
+def strategy_cfg(cfg: Mapping[str, Any], several: bool) -> Mapping[str, Any]:
+    """Return the config of the strategy in a whole config, with its ``type``.
+
+    Args:
+        cfg: the whole config.
+        several: whether there are several processes, for ``auto``.
+    """
+    given = setting(cfg, "strategy")
+    if isinstance(given, Mapping):
+        return given
+    return {"type": given if given != "auto" else "DDP" if several else "Single"}
+
+
 def _in_every_mode(place: str) -> tuple[str, ...]:
     return tuple(place.format(mode) for mode in MODES)
 
@@ -177,6 +190,11 @@ TOP_LEVEL_KEYS = {
     "inferencer_type": Key(str | type, "Inferencer", "The inferencer class of `trainwright predict`."),
     "model_wrapper_cfg": Key(Mapping, {"broadcast_buffers": False}, "The model wrapper in distributed training."),
     "runner_type": Key(str | type, "Runner", "The runner class."),
+    "strategy": Key(
+        str | Mapping,
+        "auto",
+        "How processes share the training: a strategy with its arguments, its name, or `auto`: `DDP` if several.",
+    ),
     "sync_bn": Key(bool | str, None, "Replace batch norm with `SyncBatchNorm` in distributed training."),
     "test_pipeline": Key(Sequence, None, "The transforms of an `Inferencer`; those of the test dataset by default."),
     "tta_model": Key(Mapping, None, "The model that merges predictions in test-time augmentation (`test --tta`)."),
@@ -246,7 +264,10 @@ MODEL = Slot(("model",), registries.MODELS, runtime=("data_preprocessor",))
 DATA_PREPROCESSOR = Slot(("data_preprocessor",), registries.MODELS)
 MODEL_WRAPPER = Slot(
     ("model_wrapper_cfg",), registries.MODEL_WRAPPERS, "MMDistributedDataParallel",
-    runtime=("module", "find_unused_parameters", "device_ids"),
+    runtime=("module", "find_unused_parameters", "device_ids", "static_graph", "gradient_as_bucket_view"),
+)  # fmt: skip
+STRATEGY = Slot(
+    ("strategy",), registries.STRATEGIES, runtime=("model_wrapper_cfg", "find_unused_parameters", "sync_bn")
 )  # fmt: skip
 TTA_MODEL = Slot(("tta_model",), registries.MODELS, runtime=("module",))
 LOG_PROCESSOR = Slot(("log_processor",), registries.LOG_PROCESSORS, "LogProcessor", runtime=("by_epoch",))
@@ -291,7 +312,9 @@ OPTIM_WRAPPER_CONSTRUCTOR = Slot(
     ("optim_wrapper.constructor",), registries.OPTIM_WRAPPER_CONSTRUCTORS, "DefaultOptimWrapperConstructor",
     runtime=("optim_wrapper_cfg", "paramwise_cfg"),
 )  # fmt: skip
-OPTIMIZER = Slot(("optim_wrapper.optimizer",), registries.OPTIMIZERS, positional=("params",), runtime=("fused",))
+OPTIMIZER = Slot(
+    ("optim_wrapper.optimizer",), registries.OPTIMIZERS, positional=("params",), runtime=("fused", "foreach")
+)
 HOOK = Slot(
     ("custom_hooks", "default_hooks"), registries.HOOKS, runtime=("name",), many=True,
     keys={

@@ -319,6 +319,9 @@ DATA_SAMPLERS = _root("DATA_SAMPLERS", "data sampler", ["trainwright.datasets"])
 TRANSFORMS = _root("TRANSFORMS", "transform", ["trainwright.datasets", "trainwright.datasets.vision_transforms"])
 MODELS = _root("MODELS", "model", ["trainwright.models"])
 MODEL_WRAPPERS = _root("MODEL_WRAPPERS", "model_wrapper", ["trainwright.models"])
+STRATEGIES = _root(
+    "STRATEGIES", "strategy", [f"trainwright.engine.strategy.{file}" for file in ("base", "ddp", "fsdp")]
+)
 WEIGHT_INITIALIZERS = _root("WEIGHT_INITIALIZERS", "weight initializer", ["trainwright.models.initializers"])
 OPTIMIZERS = _root("OPTIMIZERS", "optimizer", ["trainwright.engine.optim.optimizers"])
 OPTIM_WRAPPERS = _root(

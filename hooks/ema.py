@@ -11,6 +11,7 @@ from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import HOOKS, MODELS
 from trainwright.engine.run.hook import DataBatch, Hook
 from trainwright.engine.run.model_setup import unwrap
+from trainwright.engine.strategy.shards import local, reshard
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
@@ -168,6 +169,7 @@ class EMAHook(Hook):
     @torch.no_grad()
     def _swap_weights(self) -> None:
         """Swap the weights of the model and of the average in place."""
+        reshard(self.src_model)
         averaged, source = self._tensors(self.ema_model.module), self._tensors(self.src_model)
         copies = [tensor.clone() for tensor in averaged]
         torch._foreach_copy_(averaged, source)
@@ -175,7 +177,7 @@ class EMAHook(Hook):
 
     def _tensors(self, module: nn.Module) -> list[Tensor]:
         buffers = module.buffers() if self.ema_model.update_buffers else ()
-        return [*module.parameters(), *buffers]
+        return [local(tensor) for tensor in (*module.parameters(), *buffers)]
 
 
 def _swap_state_dicts(checkpoint: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from trainwright.engine.errors import ConfigError, TrainingError, did_you_mean
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import DataBatch, Hook
 from trainwright.engine.run.model_setup import unwrap
+from trainwright.engine.strategy.shards import local, shard_all_like
 from trainwright.engine.trees import map_tensors
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ class NanGuardHook(Hook):
         done = runner.state.state_dict()["iter"]
         losses, self._losses = self._losses, []
         if self._undo_until_regular_check and self._snapshot is not None:
-            self._restore(done, regular)
+            self._restore(runner, done, regular)
             if regular:
                 iteration = self._snapshot.iteration
                 runner.logger.warning(
@@ -190,15 +191,16 @@ class NanGuardHook(Hook):
                 f"{problem}\nThe maximum number of rollbacks ({self.max_rollbacks}) is reached.\n{_REMEDY}"
             )
         self.rollbacks += 1
-        self._restore(done, regular)
+        self._restore(runner, done, regular)
         runner.logger.warning(
             f"{problem}\nROLLED BACK to the state after {self._snapshot.iteration} iterations "
             f"({self.rollbacks} of at most {self.max_rollbacks}); training continues with the next batches."
         )
         return False
 
-    def _restore(self, done: int, regular: bool) -> None:
+    def _restore(self, runner: "Runner", done: int, regular: bool) -> None:
         assert self._snapshot is not None
+        runner.strategy.exchange_gradients(unwrap(runner.model))  # so that restoring clears them
         self._snapshot.restore()
         self._weights_checked_at = self._restored_at = done
         self._undo_until_regular_check = not regular
@@ -270,7 +272,7 @@ class _Snapshot:
             for name in ("modules", "optimizers")
         )
         if matches:
-            self.contents = contents
+            self.contents = {**contents, "modules": shard_all_like(contents["modules"], self.contents["modules"])}
         return matches
 
     def restore(self) -> None:
@@ -289,7 +291,7 @@ def _in_train_hooks(runner: "Runner") -> bool:
 
 
 def _all_finite(tensors: Iterable[Tensor]) -> bool:
-    flags = [torch.isfinite(tensor).all() for tensor in tensors]
+    flags = [torch.isfinite(local(tensor)).all() for tensor in tensors]
     return not flags or bool(torch.stack(flags).all())
 
 

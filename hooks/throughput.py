@@ -76,7 +76,7 @@ class ThroughputHook(Hook):
 
     def _measure(self, runner: "Runner") -> None:
         elapsed = time.perf_counter() - self._start
-        samples_per_second = self._samples * runner.world_size / elapsed
+        samples_per_second = self._samples * runner.strategy.data_size / elapsed
         runner.message_hub.update_scalar("train/throughput", samples_per_second)
         runner.message_hub.update_scalar("train/batches_per_second", self._batches / elapsed)
         if self.flops_per_sample is not None and self.peak_flops is not None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import MODELS
+from trainwright.engine.strategy.shards import copy_weights, is_sharded, local
 
 
 class _TensorRef(NamedTuple):
@@ -26,6 +27,15 @@ class _TensorPairs(NamedTuple):
 
     averaged: list[_TensorRef]
     source: list[_TensorRef]
+    sharded: bool
+
+    def get(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the tensors, or their parts in this process."""
+        averaged = [ref.get() for ref in self.averaged]
+        source = [ref.get() for ref in self.source]
+        if self.sharded:
+            return [local(tensor) for tensor in averaged], [local(tensor) for tensor in source]
+        return averaged, source
 
 
 class BaseAveragedModel(nn.Module):
@@ -57,7 +67,7 @@ class BaseAveragedModel(nn.Module):
         super().__init__()
         if interval < 1:
             raise ValueError(f"interval must be at least 1, not {interval}")
-        self.module = deepcopy(model).requires_grad_(False)
+        self.module = copy_weights(model).requires_grad_(False)
         if device is not None:
             self.module = self.module.to(device)
         self.interval = interval
@@ -275,20 +285,21 @@ def _group_by_device_and_dtype(
     groups: dict[Any, _TensorPairs] = {}
     for name, ref in averaged.items():
         tensor, other = ref.get(), source[name].get()
-        pairs = groups.setdefault((tensor.device, tensor.dtype, other.device, other.dtype), _TensorPairs([], []))
+        sharded = is_sharded(tensor)
+        key = (tensor.device, tensor.dtype, other.device, other.dtype, sharded)
+        pairs = groups.setdefault(key, _TensorPairs([], [], sharded))
         pairs.averaged.append(ref)
         pairs.source.append(source[name])
     return list(groups.values())
 
 
 def _tensors_on_one_device(pairs: _TensorPairs) -> tuple[list[Tensor], list[Tensor]]:
-    averaged = [ref.get() for ref in pairs.averaged]
-    source = [ref.get() for ref in pairs.source]
+    averaged, source = pairs.get()
     if averaged[0].device != source[0].device:
         source = [tensor.to(averaged[0].device) for tensor in source]
     return averaged, source
 
 
 def _copy(pairs: _TensorPairs) -> None:
-    averaged = [ref.get() for ref in pairs.averaged]
-    torch._foreach_copy_(averaged, [ref.get() for ref in pairs.source])
+    averaged, source = pairs.get()
+    torch._foreach_copy_(averaged, source)

@@ -1,6 +1,7 @@
 """Wrappers for distributed training."""
 
 import inspect
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor
@@ -38,6 +39,7 @@ class MMDistributedDataParallel(DistributedDataParallel):
             kwargs.setdefault("forward_sync_buffers", kwargs.pop("broadcast_buffers", True))
         super().__init__(module=module, **kwargs)
         self.detect_anomalous_params = detect_anomalous_params
+        self._has_exchanged = False
 
     def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
         """Run one training step; see :meth:`BaseModel.train_step`."""
@@ -48,9 +50,19 @@ class MMDistributedDataParallel(DistributedDataParallel):
         log_vars: dict[str, Tensor]
         loss, log_vars = self.module.parse_losses(losses)
         update_params(loss, optim_wrapper, self.module)
+        self._has_exchanged = True
         if self.detect_anomalous_params:
             detect_anomalous_params(loss, self)
         return log_vars
+
+    def no_sync(self) -> AbstractContextManager[Any]:  # type: ignore[override]
+        """Return a context without the exchange of gradients.
+
+        With ``static_graph``, the first iteration exchanges them all the same, because it records the graph.
+        """
+        if self.static_graph and not self._has_exchanged:
+            return nullcontext()
+        return super().no_sync()
 
     def val_step(self, data: Any, **kwargs: Any) -> Any:
         """Predict a validation batch; see :meth:`BaseModel.val_step`."""

@@ -4,6 +4,7 @@ import argparse
 import io
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ from trainwright.engine.errors import USER_ERRORS, ConfigError, ConfigErrors
 if TYPE_CHECKING:
     from trainwright.engine.config.config import Config
 
-LISTED = ("hooks", "models", "datasets", "transforms", "metrics", "schedulers", "optimizers", "configs")
+_PATIENCE = 3.0
+LISTED = ("hooks", "models", "datasets", "transforms", "metrics", "schedulers", "optimizers", "strategies", "configs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,6 +72,19 @@ def test(arguments: argparse.Namespace) -> int:
         return 0
     _run(cfg, "test")
     return 0
+
+
+def launch(arguments: argparse.Namespace) -> int:
+    """Train or test in several processes, with torchrun."""
+    words = arguments.words
+    words = words if words[:1] in (["train"], ["test"]) else ["train", *words]
+    _parser().parse_args(words)  # mistakes are reported once, not by each process
+    from trainwright.tools.launch import launch
+
+    return launch(
+        words, arguments.nproc, arguments.nnodes, arguments.node_rank, arguments.master_addr, arguments.master_port,
+        arguments.max_restarts,
+    )  # fmt: skip
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -204,6 +219,21 @@ def _parser() -> argparse.ArgumentParser:
         "--tta", action="store_true", help="use test-time augmentation, with tta_model and tta_pipeline of the config"
     )
     command.set_defaults(run=test)
+
+    command = commands.add_parser("launch", help="train or test in several processes", description=launch.__doc__)
+    command.add_argument("--nproc", type=int, help="number of processes on this machine (default: one per accelerator)")
+    command.add_argument("--nnodes", default="1", help="number of machines, or MIN:MAX (default: %(default)s)")
+    command.add_argument(
+        "--node-rank", type=int, default=0, help="number of this machine, from 0 (default: %(default)s)"
+    )
+    command.add_argument("--master-addr", help="address of machine 0, for several machines")
+    command.add_argument("--master-port", type=int, help="a free port of machine 0")
+    command.add_argument(
+        "--max-restarts", type=int, default=0,
+        help="how often to start all processes again, from the newest checkpoint, if one fails (default: %(default)s)",
+    )  # fmt: skip
+    command.add_argument("words", metavar="[train|test] CONFIG ...", nargs=argparse.REMAINDER, help="command to run")
+    command.set_defaults(run=launch)
 
     command = commands.add_parser("check", parents=[common], help="find mistakes in configs", description=check.__doc__)
     command.add_argument("config", metavar="CONFIG", nargs="+", help=config_help)
@@ -351,6 +381,7 @@ def _report(error: Exception) -> None:
     if failures is not None and failures.report(error):
         return
     if int(os.environ.get("LOCAL_RANK", "0")) > 0:  # before the ranks have found each other
+        time.sleep(_PATIENCE)  # otherwise, the launcher ends local rank 0 before it has printed the error
         print(f"rank {os.environ.get('RANK')}: {type(error).__name__}, as on local rank 0", file=sys.stderr)
         return
     print(error, file=sys.stderr)

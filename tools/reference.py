@@ -28,6 +28,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "metrics": ("METRICS",),
     "schedulers": ("PARAM_SCHEDULERS",),
     "optimizers": ("OPTIMIZERS", "OPTIM_WRAPPERS", "OPTIM_WRAPPER_CONSTRUCTORS"),
+    "strategies": ("STRATEGIES",),
 }
 """Registries that contain the components of each kind."""
 
@@ -56,6 +57,10 @@ Metrics are set in `val_evaluator` and `test_evaluator`, as a `dict(type=...)` o
 Schedulers are set in `param_scheduler`, as a `dict(type=...)` or a list of them, which are applied in order. Most come
 in three versions: `...LR` schedules the learning rate, `...Momentum` the momentum (for Adam and its variants, the first
 beta), and `...ParamScheduler` any entry of the parameter groups, named by `param_name`.""",
+    "strategies": """\
+The strategy of a run is set in `strategy`, by name or as `dict(type=..., **arguments)`: how its processes share the
+training. By default, `auto`, it is `DDP` in several processes. Checkpoints are the same under all strategies, so a run
+can be resumed under another one.""",
 }
 """The introduction of each page."""
 

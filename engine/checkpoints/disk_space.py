@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from trainwright.engine.strategy.shards import is_sharded
 from trainwright.engine.trees import tensors_in
 
 _OVERHEAD_PER_TENSOR = 256
@@ -17,7 +18,7 @@ def bytes_of(checkpoint: Any) -> int:
     sizes: dict[int, int] = {}
     tensors = list(tensors_in(checkpoint))
     for tensor in tensors:
-        if tensor.layout == torch.strided:
+        if tensor.layout == torch.strided and not is_sharded(tensor):
             sizes[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
         else:
             sizes[id(tensor)] = tensor.numel() * tensor.itemsize

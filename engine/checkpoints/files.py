@@ -21,6 +21,7 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from trainwright.engine.errors import CheckpointError
+from trainwright.engine.strategy.shards import shard_all_like
 
 LAST = "last_checkpoint"
 REVISE_KEYS: tuple[tuple[str, str], ...] = ((r"^module\.", ""),)
@@ -351,6 +352,7 @@ def load_state_dict(
         if isinstance(value, torch.Tensor) and isinstance(mine, torch.Tensor) and value.shape != mine.shape:
             wrong_shape[key] = f"{tuple(value.shape)} in the file, {tuple(mine.shape)} in the model"
     fitting = {key: value for key, value in state_dict.items() if key not in wrong_shape}
+    fitting = shard_all_like(fitting, own)
     result = module.load_state_dict(fitting, strict=False)
     missing = [key for key in result.missing_keys if key not in wrong_shape and not key.endswith("num_batches_tracked")]
     parts = []

@@ -14,6 +14,7 @@ from trainwright.engine.checkpoints.disk_space import bytes_of, check_space
 from trainwright.engine.checkpoints.files import link_checkpoint, save_checkpoint, write_last_checkpoint
 from trainwright.engine.distributed import is_main_process, value_of_main_process
 from trainwright.engine.errors import CheckpointError
+from trainwright.engine.strategy.shards import gather_whole
 from trainwright.engine.trees import map_tensors
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ class CheckpointWriter:
         runner = self._runner
         counters = runner.state.state_dict()
         state = contents.collect_state(runner, optimizer=optimizer, schedulers=schedulers, meta=meta)
+        if runner.strategy.is_sharded:
+            state = gather_whole(state)
         if is_main_process():
             state = map_tensors(state, self._copier.begin() if background else lambda tensor: tensor.detach().cpu())
             work_dir = runner.work_dir if newest else None

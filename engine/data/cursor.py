@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from trainwright.engine.data.loader import PositionedLoader, is_endless, iterate, start_at
 from trainwright.engine.data.streams import StreamLoader
 from trainwright.engine.data.traits import keeps_position
-from trainwright.engine.distributed import get_world_size
+from trainwright.engine.distributed import get_data_size
 from trainwright.engine.errors import CheckpointError, TrainingError
 from trainwright.engine.records.log_processor import num_batches
 from trainwright.engine.records.logger import get_logger
@@ -26,7 +26,7 @@ class Batching(NamedTuple):
         by_epoch: whether the loop counts epochs.
         samples: samples per iteration, over all ranks; None if unknown.
         batches: batches per pass; None if unknown.
-        world_size: number of ranks.
+        world_size: number of ranks with different data.
     """
 
     by_epoch: bool
@@ -104,11 +104,9 @@ class DataCursor:
     def batching(self) -> Batching:
         """The current division of the data into batches."""
         loader = self.dataloader
-        size, world_size = (
-            loader.batch_size if isinstance(loader, PositionedLoader | StreamLoader) else None,
-            get_world_size(),
-        )
-        return Batching(self._by_epoch, None if size is None else size * world_size, self.length, world_size)
+        size = loader.batch_size if isinstance(loader, PositionedLoader | StreamLoader) else None
+        ranks = get_data_size()
+        return Batching(self._by_epoch, None if size is None else size * ranks, self.length, ranks)
 
     @property
     def _pass_size(self) -> int | None:
@@ -293,9 +291,9 @@ class DataCursor:
 
     def _batches_of(self, samples: int) -> int:
         """Return the number of batches of each rank in the rest of a pass."""
-        loader, world_size = self.dataloader, get_world_size()
+        loader, ranks = self.dataloader, get_data_size()
         pads = getattr(loader.order, "round_up", True)
-        of_rank = -(-samples // world_size) if pads else samples // world_size
+        of_rank = -(-samples // ranks) if pads else samples // ranks
         size: int = loader.batch_size
         return of_rank // size if loader.drop_last else -(-of_rank // size)
 

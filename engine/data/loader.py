@@ -17,7 +17,7 @@ from trainwright.engine.data.seeded import DatasetProxy, PositionedSampler, Seed
 from trainwright.engine.data.sharing import share_of
 from trainwright.engine.data.streams import SeededStream, StreamLoader
 from trainwright.engine.data.workers import Restarts, batches_from_workers, clear_errors
-from trainwright.engine.distributed import all_gather_object, get_world_size
+from trainwright.engine.distributed import all_gather_object, get_data_size
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.parts import BATCH_SAMPLER, COLLATE_FN, DATALOADER_KEYS, DATASET, SAMPLER, WORKER_INIT_FN
 from trainwright.engine.random_streams import mix
@@ -25,11 +25,8 @@ from trainwright.engine.records.log_processor import num_batches
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.signatures import parameters_of
 
-# For tensors, both functions only stack the samples.
-_STACKING_FUNCTIONS = (
-    "torch.utils.data._utils.collate.default_collate",
-    "trainwright.datasets.collate.default_collate",
-)
+# Modules with a function default_collate that, for tensors, only stacks the samples.
+_STACKING_MODULES = ("torch.utils.data._utils.collate", "trainwright.datasets")
 
 
 class FirstSamples(DatasetProxy):
@@ -196,7 +193,7 @@ def _build_dataset(cfg: Mapping[str, Any], options: dict[str, Any], path: str) -
             message = "an IterableDataset cannot be limited by index"
             hint = "end the dataset's own __iter__, or use train_cfg=dict(by_epoch=False, max_iters=...)"
             raise ConfigError(f"{path}.num_batch_per_epoch", message, hint, origin_of(cfg, "num_batch_per_epoch"))
-        dataset = FirstSamples(dataset, num_batch_per_epoch * options["batch_size"] * get_world_size())
+        dataset = FirstSamples(dataset, num_batch_per_epoch * options["batch_size"] * get_data_size())
     return dataset
 
 
@@ -315,7 +312,8 @@ def _is_stacked(dataset: Any, collate: Any) -> bool:
     """Return whether a batch equals plain tensors indexed with the indices of its samples."""
     return (
         type(dataset) is TensorDataset
-        and f"{getattr(collate, '__module__', '')}.{getattr(collate, '__name__', '')}" in _STACKING_FUNCTIONS
+        and getattr(collate, "__name__", "") == "default_collate"
+        and getattr(collate, "__module__", "") in _STACKING_MODULES
         and all(type(tensor) is Tensor and tensor.is_cpu and tensor.is_contiguous() for tensor in dataset.tensors)
     )
 
@@ -335,7 +333,7 @@ def num_unpadded_samples(dataloader: Any) -> int:
     if total is None or type(batch_sampler) not in (BatchSampler, type(None)):
         return sys.maxsize
     size = len(sampler.dataset)  # type: ignore[union-attr]  # it has a total_size, so it is a sampler
-    return size if total - size < get_world_size() else sys.maxsize
+    return size if total - size < get_data_size() else sys.maxsize
 
 
 def num_padding(dataloader: Any) -> int:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Sampler, get_worker_info
 from trainwright.engine.data import traits
 from trainwright.engine.data.faults import BadSamples, describe_sample, failed_sample
 from trainwright.engine.data.proxy import Proxy
-from trainwright.engine.distributed import get_rank, get_world_size
+from trainwright.engine.distributed import get_data_rank, get_data_size
 from trainwright.engine.errors import TrainingError
 from trainwright.engine.random_streams import extend_mix, mix, preserve_python_rng, seed_cpu_generators
 
@@ -163,7 +163,7 @@ class PositionedSampler(Proxy, Sampler[Any]):
         items = self.items_from(start, skip)
         if traits.is_deterministic(self._dataset):  # then an index is a sufficient key
             return items
-        first, step = skip + get_rank(), get_world_size()
+        first, step = skip + get_data_rank(), get_data_size()
         if self.endless:  # passes take the place of epochs
             length = len(self._inner)
             return (pack_key(index, (first + place * step) // length) for place, index in enumerate(items, start))
@@ -175,7 +175,7 @@ class PositionedSampler(Proxy, Sampler[Any]):
     def _keys_of_visit(self, item: Any, first: int, place: int) -> Any:
         """Return the key of an index, or the keys of a batch, at position ``place`` of this rank after ``first``."""
         if isinstance(item, int):
-            return pack_key(item, self.epoch, first + place * get_world_size())
+            return pack_key(item, self.epoch, first + place * get_data_size())
         places = enumerate(item, place << _OFFSET_BITS)
         return [self._keys_of_visit(index, first, place_of_index) for place_of_index, index in places]
 

@@ -17,6 +17,7 @@ from trainwright.engine.distributed import (
     gather_object,
     get_world_size,
     is_main_process,
+    one_per_data_rank,
 )
 from trainwright.engine.errors import DataError
 from trainwright.engine.evaluation.report import Section
@@ -199,7 +200,7 @@ class BatchMetric(BaseMetric):
         parts = gather_object([torch.cat(column).cpu() for column in zip(*self.results)])
         if parts is None:
             return None
-        filled = [part for part in parts if part]
+        filled = [part for part in one_per_data_rank(parts) if part]
         if not filled:
             raise ValueError(f"{type(self).__name__} has processed no samples: the data loader yielded no batches")
         return [_interleave(rows)[: size if get_world_size() > 1 else None] for rows in zip(*filled)]

@@ -12,6 +12,7 @@ from trainwright.engine.optim.optimizers import has_unsafe_fused_momentum
 from trainwright.engine.optim.wrapper import NO_CONTEXT, OptimWrapper
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import OPTIM_WRAPPERS
+from trainwright.engine.strategy.shards import device_type_of
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -75,7 +76,7 @@ class AmpOptimWrapper(OptimWrapper):
         super().__init__(optimizer, accumulative_counts, clip_grad)
         if self._needs_closure:
             raise ValueError(f"{type(optimizer).__name__} needs a closure, which loss scaling does not support")
-        self.device_type = next(self._params()).device.type
+        self.device_type = device_type_of(next(self._params()))
         self.cast_dtype = _resolve_dtype(dtype)
         self._static_scale: float | None = None
         scaled = (self.cast_dtype or torch.get_autocast_dtype(self.device_type)) is torch.float16

@@ -15,6 +15,7 @@ from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.parts import OPTIMIZER
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import OPTIMIZERS
+from trainwright.engine.strategy.shards import is_sharded
 
 IMPLEMENTATION = ("fused", "foreach", "capturable", "differentiable")
 """Settings that select the implementation of a step, but not its result."""
@@ -80,8 +81,13 @@ def build_optimizer(
     runtime: dict[str, Any] = {}
     chosen = any(key in cfg for key in IMPLEMENTATION)
     is_sgd = isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.SGD)
-    if allow_fused and "fused" in parameters and not chosen and not is_sgd:
-        settings = {key: value for key, value in cfg.items() if key not in ("type", "_scope_")}
+    may_fuse = allow_fused and "fused" in parameters and not chosen and not is_sgd
+    settings = {key: value for key, value in cfg.items() if key not in ("type", "_scope_")}
+    if sharded := [param for param in _tensors_of(groups) if is_sharded(param)]:
+        choices = [{"fused": True}] if may_fuse else []
+        choices += [{}] if chosen or "foreach" not in parameters else [{"foreach": True}, {"foreach": False}]
+        runtime = _sharded_implementation(optimizer_class, settings, choices, sharded)
+    elif may_fuse:
         kinds = {(param.device, param.dtype) for param in _tensors_of(groups)}
         if all(_fused_works(optimizer_class, settings, *kind) for kind in kinds):
             runtime["fused"] = True
@@ -129,6 +135,35 @@ def _tensors_of(groups: Iterable[Any]) -> Iterator[Tensor]:
             yield from _tensors_of([params] if isinstance(params, Tensor) else params)
         else:
             yield item[1] if isinstance(item, tuple) else item
+
+
+def _sharded_implementation(
+    optimizer_class: Any, settings: Mapping[str, Any], choices: Iterable[dict[str, Any]], params: Iterable[Tensor]
+) -> dict[str, Any]:
+    """Return the first choice of an implementation that PyTorch has for sharded parameters, by trying them.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    kinds = {(p.device_mesh, p.placements, p.dtype, p.ndim): p for p in params}  # type: ignore[attr-defined]
+    problem: Exception | None = None
+    for choice in choices:
+        tried = [torch.zeros_like(param, requires_grad=param.requires_grad) for param in kinds.values()]
+        for param in tried:
+            param.grad = torch.zeros_like(param)
+        try:
+            optimizer = optimizer_class(tried, **settings, **choice)
+        except Exception:  # raised again when the optimizer itself is built
+            return {}
+        try:
+            optimizer.step()
+        except Exception as error:
+            problem = error
+        else:
+            return choice
+    name = getattr(optimizer_class, "__name__", str(optimizer_class))
+    message = f"{name} does not work with the sharded parameters of the strategy: {str(problem).splitlines()[0]}"
+    raise ConfigError("optim_wrapper.optimizer", message, "use another optimizer or strategy") from problem
 
 
 def _fused_works(optimizer_class: Any, settings: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> bool:

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.optim.optimizers import IMPLEMENTATION
+from trainwright.engine.strategy.shards import is_sharded, shard_like
 
 _NOT_SETTINGS = ("params", "param_names", *IMPLEMENTATION)
 _LATER_SETTINGS = ("maximize", "decoupled_weight_decay")  # not saved by older versions of PyTorch
@@ -81,14 +82,18 @@ def fit_layout(
     return {**state, "param_groups": groups}
 
 
-def fit_strides(optimizer: Optimizer) -> None:
-    """Give the tensors of a loaded state the memory format of their parameters, such as channels-last.
+def fit_storage(optimizer: Optimizer) -> None:
+    """Distribute the tensors of a loaded state like their parameters, and give them the same memory format.
 
     Fused steps go through the memory of parameters, gradients and states in parallel.
     """
     for param, state in optimizer.state.items():
         for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == param.shape and value.stride() != param.stride():
+            if not isinstance(value, Tensor):
+                continue
+            if is_sharded(param):
+                state[name] = shard_like(value, param) if value.ndim else value
+            elif value.shape == param.shape and value.stride() != param.stride():
                 state[name] = torch.empty_like(param, dtype=value.dtype).copy_(value)
 
 

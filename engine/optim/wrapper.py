@@ -18,7 +18,7 @@ from trainwright.engine.optim.state_layout import (
     changed_implementation,
     fit_layout,
     fit_settings,
-    fit_strides,
+    fit_storage,
     in_own_order,
     kept_settings,
     positions,
@@ -28,9 +28,11 @@ from trainwright.engine.optim.window import AccumulationWindow
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import OPTIM_WRAPPERS
+from trainwright.engine.strategy import shards
 
 NO_CONTEXT: AbstractContextManager[None] = nullcontext()
 _CLIP_FUNCTIONS = {"norm": torch.nn.utils.clip_grad_norm_, "value": torch.nn.utils.clip_grad_value_}
+_CLIP_SHARDED = {"norm": shards.clip_grad_norm_, "value": shards.clip_grad_value_}
 
 
 def _in_window(name: str) -> Any:
@@ -72,7 +74,8 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
             clip_type = self.clip_grad_kwargs.pop("type", "norm")
             if clip_type not in _CLIP_FUNCTIONS:
                 raise ValueError(f"the type of clip_grad must be 'norm' or 'value', not {clip_type!r}")
-            self.clip_func: Any = _CLIP_FUNCTIONS[clip_type]
+            is_sharded = any(shards.is_sharded(param) for param in self._params())
+            self.clip_func: Any = (_CLIP_SHARDED if is_sharded else _CLIP_FUNCTIONS)[clip_type]
             self.grad_name = f"grad_{clip_type}"
             _check_clip_arguments(self.clip_func, self.clip_grad_kwargs)
         self.base_param_settings: dict[str, Any] | None = None
@@ -181,8 +184,16 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
                 param.grad = None
 
     def optim_context(self, model: nn.Module) -> AbstractContextManager[Any]:
-        """Return a context for forward and backward; within a window, ``no_sync`` of the model, if it has one."""
-        if self.should_sync():
+        """Return a context for forward and backward; within a window, ``no_sync`` of the model, if it has one.
+
+        A sharded model is told instead whether to exchange the gradients of the next backward passes.
+        """
+        syncs = self.should_sync()
+        set_sync: Any = getattr(model, "set_requires_gradient_sync", None) if self._window.size > 1 else None
+        if set_sync is not None:
+            set_sync(syncs)
+            return NO_CONTEXT
+        if syncs:
             return NO_CONTEXT
         no_sync: Any = getattr(model, "no_sync", nullcontext)
         return no_sync()  # type: ignore[no-any-return]
@@ -299,7 +310,7 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
             base_param_settings = {key: value for key, value in state["param_groups"][0].items() if key != "params"}
         configured = [dict(group) for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(fit_layout(state, saved_order, self.optimizer, self.param_order))
-        fit_strides(self.optimizer)
+        fit_storage(self.optimizer)
         if changed := changed_implementation(state["param_groups"][0], configured[0]):
             get_logger().info("optimizer: implementation changed (%s), results may differ in the last bits", changed)
         for line in kept_settings(self.optimizer.param_groups, configured):
@@ -351,7 +362,7 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
             param = params[own_index[saved_position[index]]] if index < len(params) else None
             if param is None or param.shape != grad.shape:
                 raise CheckpointError("the accumulated gradients in this checkpoint belong to other parameters")
-            param.grad = torch.empty_like(param).copy_(grad).mul_(factor)
+            param.grad = torch.empty_like(param).copy_(shards.shard_like(grad, param)).mul_(factor)
         self._window.load_state_dict(accumulation)
         self._window_is_restored = True
 

@@ -15,9 +15,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -30,7 +31,7 @@ _POLL = 0.5
 _PATIENCE = 2.0
 """Seconds in which a rank with a lost connection waits for the message of the one that failed."""
 _GRACE = 10.0
-"""Seconds that a rank has to end by itself after another one has failed."""
+"""Seconds that a rank has to end by itself after another one has failed, a third of it if a rank hangs."""
 _SLOW_STOP = 15.0
 """Seconds after SIGTERM or SIGINT at which a rank that has not stopped prints its stack; torchrun kills it after 30."""
 _LOST = re.compile(
@@ -49,24 +50,25 @@ class Failure:
         rank: the rank that failed, or that waited in vain for another one.
         text: what happened, in one line.
         hang: a rank waited in vain for another one, which is still running.
+        saves: the rank saves the run before it ends.
     """
 
     rank: int
     text: str
     hang: bool = False
+    saves: bool = False
 
 
-def watch(store: "dist.Store", rank: int, world_size: int) -> None:
-    """Start to watch for failures of the ranks.
-
-    Args:
-        store: reached by all ranks; keys are written without a prefix.
-        rank: rank of this process.
-        world_size: number of processes.
-    """
+def watch(store: "dist.Store", rank: int, processes: Sequence[str], hosts_store: bool) -> None:
+    """Start to watch for failures of the ranks; see :class:`Watch`."""
     global _watch
     unwatch()
-    _watch = Watch(store, rank, world_size)
+    _watch = Watch(store, rank, processes, hosts_store)
+
+
+def this_process() -> str:
+    """Return a name for this process by which others on the same machine can tell whether it is running."""
+    return f"{os.getpid()} {_machine()}"
 
 
 def unwatch() -> None:
@@ -77,17 +79,21 @@ def unwatch() -> None:
         _watch = None
 
 
-def report(error: BaseException) -> bool:
+def report(error: BaseException, saves: bool = False) -> bool:
     """Report an error that ends this rank, unless it is already reported.
 
     Errors in the config, the data or a checkpoint are printed without a traceback.
+
+    Args:
+        error: the error.
+        saves: whether this rank will save the run before it ends.
 
     Returns:
         Whether it is reported; False in a single process, where the caller prints it as usual.
     """
     if _watch is None:
         return False
-    _watch.report(error)
+    _watch.report(error, saves)
     return True
 
 
@@ -96,9 +102,15 @@ def first_failure(error: BaseException) -> Failure | None:
     return None if _watch is None or not is_lost_connection(error) else _watch.cause_of(error)
 
 
-def is_gone(rank: int) -> bool:
-    """Return whether a rank of this machine has ended."""
-    return _watch is not None and rank in _watch.vanished()
+def has_lost(rank: int) -> bool:
+    """Return whether a rank cannot save the run, because it has ended or failed."""
+    return _watch is not None and _watch.has_lost(rank)
+
+
+def say(text: str) -> None:
+    """Print a line about this rank, even if it does not log to the console."""
+    if _watch is not None:
+        _watch.say(text)
 
 
 @contextmanager
@@ -145,18 +157,18 @@ class Watch:
     """The part of one rank in reporting failures, with the thread that waits for those of others.
 
     Args:
-        store: reached by all ranks.
+        store: reached by all ranks; keys are written without a prefix.
         rank: rank of this process.
-        world_size: number of processes.
+        processes: the names of all processes, by rank; see :func:`this_process`.
+        hosts_store: whether the store is in this process, and ends with it.
     """
 
-    def __init__(self, store: "dist.Store", rank: int, world_size: int) -> None:
-        self._store, self._rank, self._world_size = store, rank, world_size
+    def __init__(self, store: "dist.Store", rank: int, processes: Sequence[str], hosts_store: bool) -> None:
+        self._store, self._rank, self._processes, self._hosts_store = store, rank, processes, hosts_store
+        self._known: Failure | None = None
         self._reported: list[BaseException] = []
-        self._neighbors: dict[int, int] | None = None
         self.lock, self.tasks = threading.Lock(), 0
         self.signaled_at: float | None = None
-        store.set(f"process/{rank}", f"{os.getpid()} {_machine()}")
         self._end, self.wakeup = socket.socketpair()
         for end in (self._end, self.wakeup):
             end.setblocking(False)
@@ -175,42 +187,32 @@ class Watch:
             self._thread.join()
         sys.excepthook = self._outer_hook
 
-    def report(self, error: BaseException) -> None:
+    def report(self, error: BaseException, saves: bool) -> None:
         """Print an error: in full if it is the first of all ranks, or else in one line."""
         if any(error is reported for reported in self._reported):
             return
         self._reported.append(error)
-        own = Failure(self._rank, _summary(error))
-        first = self.cause_of(error) if is_lost_connection(error) else self._declare(own)
-        if first.rank != self._rank:
-            if is_lost_connection(error):
-                self._print(f"{self._name(self._rank)} ended, because {self._name(first.rank)} failed: {first.text}")
-            else:
-                self._print(f"{self._name(self._rank)}: {'the same' if first.text == own.text else own.text}")
-            return
-        if isinstance(error, USER_ERRORS):
-            notes = "".join(f"\n    {note}" for note in getattr(error, "__notes__", ()))
-            self._print(f"{self._name(self._rank)} failed: {error}{notes}")
+        own = Failure(self._rank, _summary(error), saves=saves)
+        lost = is_lost_connection(error)
+        first = self.cause_of(error) if lost else self._declare(own)
+        if first.rank != self._rank and lost:
+            self._print(f"{self._name(self._rank)} ended, because {self._name(first.rank)} failed: {first.text}")
+        elif first.rank != self._rank:
+            self.say("the same" if first.text == own.text else own.text)
         else:
-            trace = "".join(traceback.format_exception(error))
-            self._print(f"{self._name(self._rank)} failed: {first.text}\n{trace}", end="")
-        with suppress(Exception):  # for the summary of torchrun
-            from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
-            get_error_handler().record_exception(error)
+            self._print_in_full(error, first)
+        if self._hosts_store:
+            time.sleep(2 * _POLL)  # the others still have to read it
 
     def cause_of(self, error: BaseException) -> Failure:
         """Return the first failure, after an error of communication of this rank."""
         end = time.monotonic() + _PATIENCE
         while time.monotonic() < end:
-            try:
-                if (first := self._first()) is not None:
-                    return first
-                for rank in self.vanished():
-                    text = "its process has ended without an error, probably killed (out of memory, or by a user)"
-                    return self._declare(Failure(rank, text), announce=True)
-            except RuntimeError:  # the store was in a process that has ended
-                return Failure(0, "its process, which connects the others, has ended")
+            if (first := self._first()) is not None:
+                return first
+            for rank in self.vanished():
+                text = "its process has ended without an error, probably killed (out of memory, or by a user)"
+                return self._declare(Failure(rank, text), announce=True)
             time.sleep(0.05)
         if _TIMEOUT.search(str(error)):
             text = "it has waited in vain for another rank, which may hang; the stacks of all ranks follow"
@@ -219,36 +221,62 @@ class Watch:
 
     def vanished(self) -> list[int]:
         """Return the ranks on this machine whose processes have ended."""
-        if self._neighbors is None:
-            self._neighbors = {}
-            machine = _machine()
-            for rank in range(self._world_size):
-                key = f"process/{rank}"
-                if rank != self._rank and self._store.check([key]):
-                    pid, _, place = self._store.get(key).decode().partition(" ")
-                    if place == machine:
-                        self._neighbors[rank] = int(pid)
-        return [rank for rank, pid in self._neighbors.items() if not _is_running(pid)]
+        machine = _machine()
+        found = []
+        for rank, process in enumerate(self._processes):
+            pid, _, place = process.partition(" ")
+            if rank != self._rank and place == machine and not _is_running(int(pid)):
+                found.append(rank)
+        return found
+
+    def has_lost(self, rank: int) -> bool:
+        """Return whether a rank cannot save the run, because it has ended or failed."""
+        first = self._first()
+        return rank in self.vanished() or (first is not None and first.rank == rank and not first.saves)
+
+    def say(self, text: str) -> None:
+        """Print a line about this rank."""
+        self._print(f"{self._name(self._rank)}: {text}")
 
     def _first(self) -> Failure | None:
-        if not self._store.check([_FIRST]):
-            return None
-        return Failure(**json.loads(self._store.get(_FIRST)))
+        """Return the first failure, if there is one."""
+        if self._known is None:
+            with suppress(RuntimeError):  # the store was in a process that has ended
+                if self._store.check([_FIRST]):
+                    self._known = Failure(**json.loads(self._store.get(_FIRST)))
+        return self._known
 
     def _declare(self, failure: Failure, announce: bool = False) -> Failure:
         """Make a failure the first one, unless there is one already, and return the first."""
         try:
-            if self._store.add(_NUMBER, 1) == 1:
+            if self._store.add(_NUMBER, 1) > 1:
+                failure = Failure(**json.loads(self._store.get(_FIRST)))
+                announce = False
+            else:
                 self._store.set(_FIRST, json.dumps(asdict(failure)))
-                if announce:
-                    self._print(f"{self._name(failure.rank)} failed: {failure.text}")
-                return failure
-            return Failure(**json.loads(self._store.get(_FIRST)))
         except RuntimeError:  # the store was in a process that has ended
-            return failure
+            announce = announce and len(self.vanished()) == self._rank  # once, if it was that of rank 0
+            failure = self._known or failure
+        if announce:
+            self._print(f"{self._name(failure.rank)} failed: {failure.text}")
+        self._known = failure
+        return failure
+
+    def _print_in_full(self, error: BaseException, failure: Failure) -> None:
+        if isinstance(error, USER_ERRORS):
+            notes = "".join(f"\n    {note}" for note in getattr(error, "__notes__", ()))
+            self._print(f"{self._name(self._rank)} failed: {error}{notes}")
+        else:
+            trace = "".join(traceback.format_exception(error))
+            self._print(f"{self._name(self._rank)} failed: {failure.text}\n{trace}", end="")
+        with suppress(Exception):  # for the summary of torchrun
+            from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+            get_error_handler().record_exception(error)
 
     def _wait_for_failures(self) -> None:
-        ends_at = None
+        first: Failure | None = None
+        ends_at = 0.0
         while not self._closed:
             with suppress(OSError, ValueError):
                 if select.select([self._end], [], [], _POLL)[0]:
@@ -261,17 +289,15 @@ class Watch:
             if self.signaled_at is not None and now > self.signaled_at + _SLOW_STOP and not self.tasks:
                 self.signaled_at = None
                 self._print_stack(f"has not stopped {_SLOW_STOP:.0f} s after a signal; it is here")
-            if ends_at is None:
-                try:
-                    first = self._first()
-                except RuntimeError:
-                    first = Failure(0, "its process, which connects the others, has ended")
+            if first is None:
+                first = self._first()
                 if first is not None:
-                    ends_at = now + _GRACE
+                    ends_at = now + (_GRACE / 3 if first.hang else _GRACE)
                     if first.hang and first.rank != self._rank:
                         self._print_stack("is here")
             elif now > ends_at and not self.tasks:
-                self._print_stack(f"is still running {_GRACE:.0f} s after the failure, and is ended here")
+                if not first.hang:
+                    self._print_stack(f"is still running {_GRACE:.0f} s after the failure, and is ended here")
                 os._exit(1)
 
     def _print_stack(self, what: str) -> None:
@@ -282,12 +308,12 @@ class Watch:
 
     def _print_exception(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
         if isinstance(error, Exception):
-            self.report(error)
+            self.report(error, saves=False)
         else:
             self._outer_hook(kind, error, trace)
 
     def _name(self, rank: int) -> str:
-        return f"Rank {rank} of {self._world_size}"
+        return f"Rank {rank} of {len(self._processes)}"
 
     def _print(self, text: str, end: str = "\n") -> None:
         with suppress(OSError, ValueError):
@@ -302,16 +328,15 @@ def _summary(error: BaseException) -> str:
 
 def _machine() -> str:
     """Return a name for this machine and, in a container, its process numbers."""
-    namespace = "/proc/self/ns/pid"
-    return f"{socket.gethostname()} {os.readlink(namespace) if os.path.exists(namespace) else ''}".rstrip()
+    namespace = Path("/proc/self/ns/pid")
+    return f"{socket.gethostname()} {namespace.readlink() if namespace.exists() else ''}".rstrip()
 
 
 def _is_running(pid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
-        if os.path.exists("/proc/self/stat"):
+        if Path("/proc/self/stat").exists():
             return False
     except OSError:
         return True

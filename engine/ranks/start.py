@@ -87,7 +87,10 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
     dist.init_process_group(backend, **kwargs)
     control_group()
     if isinstance(store := kwargs.get("store"), dist.Store) and dist.get_world_size() > 1:
-        failures.watch(dist.PrefixStore("failures", store), dist.get_rank(), dist.get_world_size())
+        processes = [""] * dist.get_world_size()
+        dist.all_gather_object(processes, failures.this_process(), control_group())
+        hosts_store = dist.get_rank() == 0 and not _by_torchrun()
+        failures.watch(dist.PrefixStore("failures", store), dist.get_rank(), processes, hosts_store)
 
 
 def close_dist() -> None:
@@ -117,13 +120,17 @@ def _store(rank: int, timeout: timedelta | None) -> "dist.Store":
     With torchrun, the store can outlive the processes. Keys of a previous attempt would make the ranks connect to
     processes that no longer exist, so each attempt has its own.
     """
-    by_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     options = {} if timeout is None else {"timeout": timeout}
     store = dist.TCPStore(
-        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=rank == 0 and not by_torchrun,
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=rank == 0 and not _by_torchrun(),
         wait_for_workers=False, multi_tenant=True, **options,
     )  # fmt: skip
     return dist.PrefixStore(f"trainwright/{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{restarts()}", store)
+
+
+def _by_torchrun() -> bool:
+    """Return whether the store is in a process of torchrun."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def _set_environment(**sources: str) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
-from trainwright.engine.distributed import get_dist_info, get_world_size
+from trainwright.engine.distributed import get_dist_info, has_peers
 from trainwright.engine.ranks.buffers import float_buffers, mean_over_ranks
 from trainwright.engine.run.model_setup import unwrap
 from trainwright.engine.trees import map_tensors
@@ -24,17 +24,18 @@ def add_ranks(runner: "Runner", checkpoint: dict[str, Any]) -> None:
     ``trainwright`` receives what the means and the state of rank 0 do not tell: the buffers of each rank, and of the
     other ranks their host random streams, accumulated gradients and data loader.
     """
-    if get_world_size() == 1:
+    if not has_peers():
         return
     own: dict[str, Any] = {"buffers": _average_buffers(runner, checkpoint)}
     if runner.rank > 0:  # those of rank 0 are in their usual places
         position = checkpoint[_OURS].get("position", {})
         own["host_streams"] = checkpoint[_OURS].get("host_streams")
-        own["gradients"] = {name: state["grads"] for name, state in _accumulations(checkpoint) if "grads" in state}
+        if not runner.strategy.is_sharded:  # otherwise all ranks have a part of the same
+            own["gradients"] = {name: state["grads"] for name, state in _accumulations(checkpoint) if "grads" in state}
         own.update({"loader": position["loader"]} if "loader" in position else {})
     states = _gather_in_turn(map_tensors(own, lambda tensor: tensor.detach().cpu()))
     if states:
-        checkpoint[_OURS]["ranks"] = {"world_size": get_world_size(), "states": states}
+        checkpoint[_OURS]["ranks"] = {"world_size": runner.world_size, "states": states}
 
 
 def take_own(runner: "Runner", checkpoint: dict[str, Any]) -> None:
@@ -48,10 +49,10 @@ def take_own(runner: "Runner", checkpoint: dict[str, Any]) -> None:
         return
     ranks = ours.pop("ranks", None)
     alone = (checkpoint.get("meta") or {}).get("alone")
-    if ranks is not None and ranks["world_size"] == runner.world_size:
-        _overlay(checkpoint, ranks["states"][runner.rank])
-    elif ranks is not None:
+    if ranks is not None and (ranks["world_size"] != runner.world_size or runner.strategy.is_sharded):
         _average_gradients(checkpoint, ranks)
+    if ranks is not None and ranks["world_size"] == runner.world_size:
+        _overlay(checkpoint, ranks["states"][runner.rank], own_gradients=not runner.strategy.is_sharded)
     own_streams = 0 if alone is None else alone["rank"]
     restored = ranks is not None and ranks["world_size"] == runner.world_size
     if not restored and runner.rank != own_streams and "host_streams" in ours:
@@ -72,28 +73,28 @@ def _average_buffers(runner: "Runner", checkpoint: dict[str, Any]) -> dict[str, 
     return own
 
 
-def _overlay(checkpoint: dict[str, Any], own: Mapping[str, Any]) -> None:
+def _overlay(checkpoint: dict[str, Any], own: Mapping[str, Any], own_gradients: bool) -> None:
     """Replace the state of rank 0 in a checkpoint by that of another rank, and the means of buffers by its own."""
     ours = checkpoint[_OURS]
     for key, buffers in own["buffers"].items():
         checkpoint[key] = {**checkpoint[key], **buffers}
-    if "gradients" not in own:  # rank 0
-        return
-    ours["host_streams"] = own["host_streams"]
+    if "host_streams" in own:
+        ours["host_streams"] = own["host_streams"]
     for name, accumulation in _accumulations(checkpoint):
-        if name in own["gradients"]:
+        if own_gradients and name in own.get("gradients", {}):
             accumulation["grads"] = own["gradients"][name]
     if "loader" in own:
         ours["position"]["loader"] = own["loader"]
 
 
 def _average_gradients(checkpoint: Mapping[str, Any], ranks: Mapping[str, Any]) -> None:
+    others = [state["gradients"] for state in ranks["states"] if "gradients" in state]
     for name, accumulation in _accumulations(checkpoint):
-        if "grads" not in accumulation:
+        if not others or "grads" not in accumulation:  # they were exchanged before they were saved
             continue
-        sums = {index: grad.clone() for index, grad in accumulation["grads"].items()}
-        for state in ranks["states"][1:]:
-            for index, grad in state["gradients"].get(name, {}).items():
+        sums = dict(accumulation["grads"])
+        for gradients in others:
+            for index, grad in gradients.get(name, {}).items():
                 sums[index] = sums[index] + grad if index in sums else grad
         accumulation["grads"] = {index: total / ranks["world_size"] for index, total in sums.items()}
 

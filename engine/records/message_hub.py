@@ -12,6 +12,7 @@ from trainwright.engine.errors import did_you_mean
 from trainwright.engine.records.current import CurrentMixin
 from trainwright.engine.records.history import HistoryBuffer, Number, Series, read_history
 from trainwright.engine.records.logger import get_logger
+from trainwright.engine.strategy.shards import whole
 
 
 class MessageHub(CurrentMixin):
@@ -200,6 +201,8 @@ def _resumed_changed(key: str, resumed: bool) -> ValueError:
 def _checked(key: str, value: Any) -> Any:
     """Return a value as a detached tensor or a number."""
     if isinstance(value, Tensor):
+        if type(value) is not Tensor:
+            value = whole(value)
         if value.numel() != 1:
             raise ValueError(f"{key} must have one element, got shape {tuple(value.shape)}: reduce it first")
         return value.detach() if value.requires_grad else value

@@ -95,7 +95,7 @@ def _scale_lr(runner: "Runner", wrapper: Any, options: Mapping[str, Any]) -> Non
     own = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)  # a batch sampler decides itself
     if own is None:
         raise ConfigError("auto_scale_lr.enable", f"{type(loader.batch_sampler).__name__} has no attribute batch_size")
-    batch_size = own * runner.world_size
+    batch_size = own * runner.strategy.data_size
     for group in chain(*(single.param_groups for single in wrapper.optim_wrappers.values())):
         group["lr"] *= batch_size / base
     message = "Scaled the learning rates by %g: batch size %d instead of %d"

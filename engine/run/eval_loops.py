@@ -21,6 +21,7 @@ from trainwright.engine.registry import LOOPS
 from trainwright.engine.run.agreement import check_evaluator
 from trainwright.engine.run.base_loop import BaseLoop
 from trainwright.engine.run.model_setup import unwrap
+from trainwright.engine.strategy.shards import reshard
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
@@ -83,6 +84,8 @@ class _EvaluationLoop(BaseLoop):
                 self.evaluator.reset()
                 return {}
             self._end_trial()
+            if runner.strategy.is_sharded:
+                reshard(runner.model)  # a forward pass without a backward pass leaves whole weights in place
             metrics = self.evaluator.evaluate(num_unpadded_samples(self.dataloader))
             metrics = value_of_main_process({**metrics, **self._mean_losses()})  # whatever decides, decides alike
             runner.call_hook(f"after_{mode}_epoch", metrics=metrics)
@@ -94,22 +97,27 @@ class _EvaluationLoop(BaseLoop):
     def _run_batches(self) -> bool:
         """Run all batches, and return whether the evaluation was not interrupted.
 
-        A rank may have fewer batches than others; it then waits for them, since any may receive a signal.
+        A rank may have fewer batches than others. It then waits for them, since any may receive a signal, and if a
+        forward pass takes all ranks, it repeats its last batch, whose predictions do not count.
         """
         state, consensus = self.runner.state, Consensus(self.runner.state)
-        batches = iter(iterate(self.dataloader))
+        together = self.runner.strategy.forward_is_collective
+        batches, last = iter(iterate(self.dataloader)), None
         for idx in count():
             data_batch = next(batches, END)
-            consensus.begin(more=data_batch is not END)
+            consensus.begin(more=data_batch is not END, always=together)
             if data_batch is not END:
                 if not self._is_tried:
                     self._try_batch(data_batch)
                 self.run_iter(idx, data_batch)
+                last = data_batch if together else None
             agreed = consensus.end()
             if state.stop_signal:
                 return False
             if data_batch is END and not (state.shared and agreed.more):
                 break
+            if data_batch is END and together:
+                self._predict(last)
         return True
 
     @torch.no_grad()
@@ -122,18 +130,22 @@ class _EvaluationLoop(BaseLoop):
         """
         runner, mode = self.runner, self.mode
         runner.call_hook(f"before_{mode}_iter", batch_idx=idx, data_batch=data_batch)
-        step = runner.model.val_step if mode == "val" else runner.model.test_step
-        with autocast(device_type=runner.device.type, enabled=self.fp16):
-            if self.with_loss:
-                outputs, losses = step(data_batch, with_loss=True)
-                size = number_of(outputs)
-                self._loss_samples += size
-                for name, value in losses.items():
-                    self._losses[name] = self._losses.get(name, 0.0) + value.detach() * size
-            else:
-                outputs = step(data_batch)
+        outputs, losses = self._predict(data_batch)
+        if losses:
+            size = number_of(outputs)
+            self._loss_samples += size
+            for name, value in losses.items():
+                self._losses[name] = self._losses.get(name, 0.0) + value.detach() * size
         self.evaluator.process(data_samples=outputs, data_batch=data_batch)
         runner.call_hook(f"after_{mode}_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs)
+
+    @torch.no_grad()
+    def _predict(self, data_batch: Any) -> tuple[Any, dict[str, Tensor]]:
+        """Return the predictions for a batch, and its losses if they are computed."""
+        model = self.runner.model
+        step = model.val_step if self.mode == "val" else model.test_step
+        with autocast(device_type=self.runner.device.type, enabled=self.fp16):
+            return step(data_batch, with_loss=True) if self.with_loss else (step(data_batch), {})
 
     def _mean_losses(self) -> dict[str, float]:
         """Return the losses, averaged over the samples of all ranks."""

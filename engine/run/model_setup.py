@@ -1,26 +1,21 @@
-"""From the config of a model to a trainable module: built, moved to its device, wrapped, initialized, compiled."""
+"""From the config of a model to a trainable module: built, initialized, compiled. The strategy places it."""
 
 from collections.abc import Callable, Collection, Mapping, Sized
 from contextvars import ContextVar
 from logging import Logger
 from typing import Any
 
-import torch
 from torch import nn
 
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.parts import MODEL, MODEL_WRAPPER, setting
+from trainwright.engine.parts import MODEL
 from trainwright.engine.records.logger import get_logger
-from trainwright.engine.run.model_surgery import (
-    contiguous_weights,
-    convert_sync_batchnorm,
-    is_model_wrapper,
-    revert_sync_batchnorm,
-    to_channels_last,
-)
+from trainwright.engine.run.model_surgery import contiguous_weights, is_model_wrapper
 
 _LONE_SAMPLE = "set drop_last=True to drop an incomplete last batch, or change batch_size (at least 2)"
-_PENDING = "_load_pretrained"
+PENDING = "_load_pretrained"
+"""The attribute of a module that holds the function that loads its pretrained weights."""
+
 _deferred: ContextVar[bool] = ContextVar("deferred", default=False)
 _lacking: ContextVar[frozenset[int] | None] = ContextVar("lacking", default=None)
 
@@ -52,32 +47,6 @@ def _build(model: Any, data_preprocessor: Any) -> nn.Module:
     if hasattr(model, "train_step"):
         return model
     return MODEL.build({"type": "ModuleWrapper", "module": model}, **runtime)  # type: ignore[no-any-return]
-
-
-def place_model(
-    model: nn.Module, cfg: Mapping[str, Any], device: torch.device, distributed: bool, channels_last: bool = False
-) -> nn.Module:
-    """Move a model to its device and, in distributed training, wrap it.
-
-    Args:
-        model: the model.
-        cfg: config keys ``sync_bn``, ``model_wrapper_cfg``, ``find_unused_parameters``.
-        device: the device to train on.
-        distributed: whether several processes train together.
-        channels_last: store the weights of 2-d convolutions channels-last.
-    """
-    model = model.to(device)
-    if channels_last:
-        to_channels_last(model)
-    if not distributed:
-        return revert_sync_batchnorm(model)
-    if setting(cfg, "sync_bn"):
-        model = convert_sync_batchnorm(model)
-    device_ids: dict[str, Any] = {"device_ids": [device.index]} if device.type == "cuda" else {}
-    return MODEL_WRAPPER.build(  # type: ignore[no-any-return]
-        setting(cfg, "model_wrapper_cfg"), module=model,
-        find_unused_parameters=setting(cfg, "find_unused_parameters"), **device_ids,
-    )  # fmt: skip
 
 
 def warn_of_lone_sample(model: nn.Module, loader: Any, logger: Logger) -> None:
@@ -126,7 +95,7 @@ def load_pretrained(module: nn.Module, load: Callable[[nn.Module], Any]) -> None
         load: a function that loads the weights into the network (or into a copy of it).
     """
     if _deferred.get():
-        object.__setattr__(module, _PENDING, load)
+        object.__setattr__(module, PENDING, load)
     else:
         load(module)
 
@@ -159,7 +128,7 @@ def initialize_model(model: nn.Module, missing: Collection[str] | None = None) -
     token = _lacking.set(None if missing is None else frozenset(lacking))
     try:
         for module in modules.values():
-            load = module.__dict__.pop(_PENDING, None)
+            load = module.__dict__.pop(PENDING, None)
             if load is not None and needs_weights(module):
                 load(module)
         if hasattr(model, "init_weights") and needs_weights(model):

@@ -1,14 +1,14 @@
 """Loading the initial weights, and restoring the state of a resumed run."""
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.checkpoints import contents
 from trainwright.engine.checkpoints import files as checkpoints
 from trainwright.engine.config.compare import what_changed
-from trainwright.engine.distributed import broadcast_parameters, value_of_main_process
+from trainwright.engine.distributed import value_of_main_process
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.parts import setting
 from trainwright.engine.random_streams import mix, preserve_python_rng, seed_all
@@ -108,11 +108,11 @@ def load_weights(
 
 def _initialize(runner: "Runner", missing: Collection[str] | None = None) -> None:
     """Initialize the model, or only its missing tensors, with a separate random stream."""
+    model = unwrap(runner.model)
     with preserve_python_rng():
         seed_all(mix(runner.seed, runner.rank_seed, _INITIALIZATION))
-        initialize_model(unwrap(runner.model), missing)
-    if missing is None or missing:
-        broadcast_parameters(unwrap(runner.model))
+        with runner.strategy.initializing(model, missing) if missing is None or missing else nullcontext():
+            initialize_model(model, missing)
 
 
 def _drop_average(runner: "Runner", checkpoint: dict[str, Any]) -> None:

@@ -23,8 +23,8 @@ from trainwright.engine.data.workers import stop_workers
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.parts import EVALUATOR, LOG_PROCESSOR, VISUALIZER, mismatched_parts, setting
-from trainwright.engine.ranks import failures
 from trainwright.engine.random_streams import StepSeeder, deterministic_algorithms, preserve_generators, seed_all
+from trainwright.engine.ranks import failures
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import RUNNERS
@@ -41,13 +41,13 @@ from trainwright.engine.run.model_setup import (
     build_model,
     compile_forward,
     lone_sample_error,
-    place_model,
     unwrap,
     warn_of_lone_sample,
 )
 from trainwright.engine.run.state import RunState, active_run, in_run
 from trainwright.engine.run.train_loops import TrainLoop
 from trainwright.engine.run.work_dir import WorkDir
+from trainwright.engine.strategy.base import build_strategy
 from trainwright.engine.visualization.visualizer import Visualizer
 
 Cfg = Mapping[str, Any]
@@ -94,8 +94,8 @@ class Runner:
         default_scope: the registry scope in which names are looked up first.
         randomness: ``seed`` (random if None), ``deterministic``, ``diff_rank_seed``.
         experiment_name: by default, the file name of the config; a timestamp is appended.
-        cfg: the whole config; also switches such as ``compile``, ``sync_bn``, ``activation_checkpointing``,
-            ``model_wrapper_cfg``, ``find_unused_parameters``.
+        cfg: the whole config; also switches such as ``strategy``, ``compile``, ``activation_checkpointing``,
+            ``sync_bn``, ``model_wrapper_cfg``, ``find_unused_parameters``.
         device: the device to train on; by default the accelerator, if there is one.
 
     Raises:
@@ -164,6 +164,8 @@ class Runner:
         setup_environment(env_cfg or {}, launcher)
         self.rank, self.world_size = distributed.get_dist_info()
         self.state = RunState(shared=self.world_size > 1)
+        with registries.default_scope(default_scope):
+            self.strategy = build_strategy(self.cfg)
         self.device = distributed.get_device(device or None)
         self._device_settings = DeviceSettings(env_cfg or {}, self.device)
         self.randomness: dict[str, Any] = dict(randomness or {})
@@ -187,6 +189,8 @@ class Runner:
             )  # fmt: skip
         self.logger.info("Environment:\n%s", "\n".join(f"  {key}: {value}" for key, value in collect_env().items()))
         self.logger.info("Seed: %d, device: %s, work_dir: %s", self.seed, self.device, self.work_dir)
+        if (configured := setting(self.cfg, "strategy")) != "auto":
+            self.logger.info("Strategy: %s, configured: %s", type(self.strategy).__name__, configured)
         if self.device.type != "cpu":
             self.logger.info("Device settings (env_cfg): %s", self._device_settings.describe())
         if isinstance(model, nn.Module) and not (load_from or resume):
@@ -195,9 +199,9 @@ class Runner:
                 "do not depend on the seed. (Those of a model that is passed as a config do.)"
             )
         with self._as_current():
-            built = build_model(model, data_preprocessor, weights_follow=bool(load_from or resume))
-            channels_last = self._device_settings.channels_last
-            self.model: Any = place_model(built, self.cfg, self.device, self.distributed, channels_last)
+            with self.strategy.construction():
+                built = build_model(model, data_preprocessor, weights_follow=bool(load_from or resume))
+            self.model: Any = self.strategy.place(built, self.device, self._device_settings.channels_last)
             self._hooks = HookList()
             for path, hook in configured_hooks(default_hooks or {}, custom_hooks or ()):
                 self.register_hook(hook, path=path)
@@ -389,7 +393,7 @@ class Runner:
     def request_stop(self, reason: str, *, complete: bool = False) -> None:
         """Stop the training at the next iteration boundary, and save a checkpoint. Only the first request counts.
 
-        With several ranks, one of them is enough, and all stop together, up to 20 ms or one iteration later.
+        With several ranks, one of them is enough, and all stop together, up to 50 ms or one iteration later.
 
         Args:
             reason: stated in the log.
@@ -408,10 +412,10 @@ class Runner:
             diff_rank_seed: use a different seed on each rank, also for initial weights and samples.
         """
         self.seed = distributed.sync_random_seed() if seed is None else int(seed)
-        self.rank_seed = self.rank if diff_rank_seed else 0
+        self.rank_seed = self.strategy.data_rank if diff_rank_seed else 0
         self._deterministic = deterministic
         seed_all(self.seed + self.rank_seed)
-        self.seed_step = StepSeeder(self.seed, self.rank, self.device)
+        self.seed_step = StepSeeder(self.seed, self.strategy.data_rank, self.device)
 
     def build_dataloader(self, dataloader: Any, mode: str = "train") -> Any:
         """Build a data loader with per-sample seeds; see :func:`trainwright.engine.build_dataloader`."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainwright.engine.checkpoints.files import find_latest_checkpoint
-from trainwright.engine.distributed import continue_alone
+from trainwright.engine.distributed import continue_alone, is_main_process
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.ranks import failures
 from trainwright.engine.ranks.consensus import Consensus
@@ -24,13 +24,16 @@ def train_and_save(runner: "Runner", loop: "TrainLoop") -> None:
         consensus.begin()
         consensus.end()
     except Exception as error:
-        failures.report(error)
-        if getattr(loop, "save_after_error", False):
+        saves = getattr(loop, "save_after_error", False)
+        failures.report(error, saves)
+        if saves:
             if runner.state.shared:  # the others have failed, or wait for this rank
-                continue_alone(as_main=all(failures.is_gone(rank) for rank in range(runner.rank)))
+                continue_alone(as_main=all(failures.has_lost(rank) for rank in range(runner.rank)))
             with failures.busy():
                 save_if_stopped(runner)
             _report_stop(runner)
+            if runner.rank > 0 and is_main_process():
+                failures.say(f"saved the run after iteration {runner.iter}")
         raise
     save_if_stopped(runner)
     _report_stop(runner)

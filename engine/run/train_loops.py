@@ -191,7 +191,11 @@ class TrainLoop(BaseLoop):
             )  # fmt: skip
 
     def _ended_by_other_rank(self, error: Exception) -> bool:
-        return self._state.shared and first_failure(error) is not None
+        """Return whether another rank has caused an error, and the state of this one is known to be intact.
+
+        On an accelerator, steps may still be waiting for data of that rank.
+        """
+        return self._state.shared and self._runner.device.type == "cpu" and first_failure(error) is not None
 
     def _decide_current_val_interval(self) -> None:
         if len(self._intervals) > 1:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainwright.engine.distributed import gather_object, get_rank, get_world_size
+from trainwright.engine.distributed import gather_object, get_data_rank, get_data_size, one_per_data_rank
 from trainwright.engine.errors import DataError, did_you_mean
 from trainwright.engine.evaluation.metric import BatchMetric
 from trainwright.engine.evaluation.report import Matrix, Samples, Section, Table
@@ -100,11 +100,11 @@ class IoUMetric(BatchMetric):
         if self.reporting:
             own = self._matrix if self._number else None
             # The last sample of a rank may be one that the sampler repeated.
-            place = get_rank() + get_world_size() * (self._number - 1)
-            if own is not None and self._last is not None and get_world_size() > 1 and place >= size:
+            place = get_data_rank() + get_data_size() * (self._number - 1)
+            if own is not None and self._last is not None and get_data_size() > 1 and place >= size:
                 own = own - self._last
-            parts = gather_object(None if own is None else own.cpu()) or ()
-            counted = [part for part in parts if part is not None]
+            parts = gather_object(None if own is None else own.cpu()) or []
+            counted = [part for part in one_per_data_rank(parts) if part is not None]
             self._matrix = torch.stack(counted).sum(0) if counted else None
         return super().collect(size)
 

@@ -100,8 +100,3 @@ def test_formats_of_the_limit(written: Any, seconds: float) -> None:
 def test_invalid_limits_are_refused(written: Any) -> None:
     with pytest.raises(ConfigError, match="TimeLimitHook.max_time"):
         TimeLimitHook(written)
-
-
-def test_the_interval_must_be_positive() -> None:
-    with pytest.raises(ConfigError, match="at least 1"):
-        TimeLimitHook(60, interval=0)

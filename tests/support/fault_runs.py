@@ -51,6 +51,19 @@ class NoisyNet(nn.Module):
         return output
 
 
+@MODELS.register_module()
+class SteadyNet(NoisyNet):
+    """A classifier without any state of a single rank: neither batch norms nor random numbers of Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers[2] = nn.LayerNorm(24)
+
+    def forward(self, images: Tensor) -> Tensor:
+        output: Tensor = self.layers(images)
+        return output
+
+
 @DATASETS.register_module()
 class NoisyImages(Dataset[tuple[Tensor, int]]):
     """Images of three classes, 4 x 4, augmented by all three random generators.
@@ -85,7 +98,8 @@ class Notes(Hook):
         self._file = -1
 
     def before_train(self, runner: Runner) -> None:
-        self._file = os.open(f"{runner.work_dir}{NOTES}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        name = f"{NOTES}.{runner.rank}" if runner.rank else NOTES
+        self._file = os.open(f"{runner.work_dir}{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.write(self._file, f"begin {runner.iter}\n".encode())
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
@@ -187,14 +201,19 @@ def train(
 def at_forward(training: bool, number: int, act: Callable[[], Any]) -> None:
     """Make this process call a function during the n-th training step, or the n-th validation batch."""
     seen = count(1)
-    forward = NoisyNet.forward
 
-    def watched(self: NoisyNet, images: Tensor) -> Any:
-        output = forward(self, images)
-        changed = act() if self.training == training and next(seen) == number else None
-        return output if changed is None else output * changed
+    def watch(net: type[NoisyNet]) -> None:
+        forward = net.forward
 
-    NoisyNet.forward = watched  # type: ignore[method-assign]
+        def watched(self: NoisyNet, images: Tensor) -> Any:
+            output = forward(self, images)
+            changed = act() if self.training == training and next(seen) == number else None
+            return output if changed is None else output * changed
+
+        net.forward = watched  # type: ignore[method-assign]
+
+    watch(NoisyNet)
+    watch(SteadyNet)
 
 
 def at_sample(index: int, act: Callable[[], Any]) -> None:

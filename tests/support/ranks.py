@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # DDP imports it, which takes seconds
 from forked import Process
 
 from trainwright.tools.cli import main

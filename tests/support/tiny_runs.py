@@ -202,7 +202,7 @@ def runs_in_several_processes(folder: str) -> dict[str, Any]:
     results["rollback"] = {"times": guard.rollbacks, "weight": runner.model.module.fc.weight.detach().clone()}
 
     limit = 1e-9 if get_rank() == 0 else 1e9
-    runner = make_runner(Path(folder, "limit"), [TimeLimitHook(limit, interval=3)], model=ParallelLine(), batch_size=2)
+    runner = make_runner(Path(folder, "limit"), [TimeLimitHook(limit)], model=ParallelLine(), batch_size=2)
     runner.train()
     results["limit"] = runner.iter
 

@@ -27,9 +27,8 @@ RANK = [0, 1]
 def any_rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the code take this process for the rank of a group that is in ``RANK``."""
     functions = {
-        "get_rank": lambda group=None: RANK[0],
-        "get_world_size": lambda group=None: RANK[1],
-        "get_dist_info": lambda group=None: tuple(RANK),
+        "get_data_rank": lambda: RANK[0],
+        "get_data_size": lambda: RANK[1],
     }
     for module, (name, function) in product(
         (samplers, distributed, cursors, loaders, seeded, sharing, streams), functions.items()

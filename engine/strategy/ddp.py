@@ -1,0 +1,106 @@
+"""Data parallel training: every process has the whole model."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from trainwright.engine.building import origin_of, resolve
+from trainwright.engine.errors import ConfigError, did_you_mean
+from trainwright.engine.parts import MODEL_WRAPPER, setting
+from trainwright.engine.registry import MODEL_WRAPPERS, STRATEGIES
+from trainwright.engine.run.model_surgery import revert_sync_batchnorm
+from trainwright.engine.strategy.base import Strategy, on_device, with_synced_batchnorm
+
+_COMM_HOOKS = ("fp16_compress", "bf16_compress", "powerSGD")
+
+
+@STRATEGIES.register_module()
+class DDP(Strategy):
+    """Train with PyTorch's ``DistributedDataParallel``, which averages the gradients of all processes in each update.
+
+    With gradient accumulation, gradients are exchanged once per window. In a single process, the model is not wrapped.
+
+    Args:
+        find_unused_parameters: look for parameters without a gradient in every iteration. Required if there are any.
+        static_graph: the graph of the model is the same in all iterations, which allows for optimizations.
+        gradient_as_bucket_view: let gradients share the memory of the buffers in which they are exchanged.
+        comm_hook: how gradients are exchanged: ``"fp16_compress"`` or ``"bf16_compress"`` in half precision,
+            ``"powerSGD"`` compressed (Vogels et al. 2019, https://arxiv.org/abs/1905.13727), or a dict with this name
+            as ``type`` and the arguments of PyTorch's ``PowerSGDState``. Its error feedback is not part of checkpoints.
+        sync_bn: replace batch norms by synchronized ones, on accelerators.
+        model_wrapper_cfg: ``type`` of the wrapper, ``MMDistributedDataParallel`` by default, and further arguments.
+
+    Raises:
+        ConfigError: ``comm_hook`` is unknown.
+    """
+
+    top_level_keys: ClassVar = ("model_wrapper_cfg", "find_unused_parameters", "sync_bn")
+
+    def __init__(
+        self,
+        find_unused_parameters: bool = False,
+        static_graph: bool = False,
+        gradient_as_bucket_view: bool = False,
+        comm_hook: str | Mapping[str, Any] | None = None,
+        sync_bn: bool | str | None = None,
+        model_wrapper_cfg: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self._options: dict[str, Any] = {"find_unused_parameters": find_unused_parameters}
+        for name, value in (("static_graph", static_graph), ("gradient_as_bucket_view", gradient_as_bucket_view)):
+            if value:  # wrappers of other libraries may not have these arguments
+                self._options[name] = value
+        self._comm_hook = _comm_hook(comm_hook)
+        self._sync_bn = sync_bn
+        self._wrapper_cfg = {} if model_wrapper_cfg is None else model_wrapper_cfg
+
+    @classmethod
+    def mistakes(cls, cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
+        """Yield an error if the model wrapper has no ``train_step``."""
+        wrapper_cfg = setting(cfg, "model_wrapper_cfg")
+        if not isinstance(wrapper_cfg, Mapping) or wrapper_cfg.get("type") is None:
+            return
+        with MODEL_WRAPPERS.switch_scope(wrapper_cfg.get("_scope_")) as registry:
+            try:
+                wrapper: Any = resolve(wrapper_cfg["type"], registry, path="model_wrapper_cfg")
+            except (ConfigError, ImportError):  # reported by others
+                return
+        if isinstance(wrapper, type) and not hasattr(wrapper, "train_step"):
+            message, hint = f"{wrapper.__name__} has no train_step", "use 'MMDistributedDataParallel'"
+            yield ConfigError("model_wrapper_cfg.type", message, hint, origin_of(wrapper_cfg, "type"))
+
+    def place(self, model: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
+        """Move a model to its device, and wrap it if there are several processes."""
+        model = on_device(model, device, channels_last)
+        if self.data_size == 1:
+            return revert_sync_batchnorm(model)
+        model = with_synced_batchnorm(model, self._sync_bn, device)
+        device_ids: dict[str, Any] = {"device_ids": [device.index]} if device.type == "cuda" else {}
+        wrapped: Any = MODEL_WRAPPER.build(self._wrapper_cfg, module=model, **self._options, **device_ids)
+        if self._comm_hook is not None:
+            if not hasattr(wrapped, "register_comm_hook"):
+                hint = "use 'MMDistributedDataParallel'"
+                raise ConfigError("strategy.comm_hook", f"{type(wrapped).__name__} has no communication hooks", hint)
+            wrapped.register_comm_hook(*self._comm_hook)
+        return wrapped  # type: ignore[no-any-return]
+
+
+def _comm_hook(cfg: str | Mapping[str, Any] | None) -> tuple[Any, Any] | None:
+    """Return the state and function of a communication hook."""
+    if cfg is None:
+        return None
+    options = {"type": cfg} if isinstance(cfg, str) else dict(cfg)
+    name = options.pop("type", None)
+    if name not in _COMM_HOOKS or (options and name != "powerSGD"):
+        hint = did_you_mean(str(name), _COMM_HOOKS) or f"one of {', '.join(_COMM_HOOKS)}; only powerSGD has arguments"
+        raise ConfigError("strategy.comm_hook", f"unknown communication hook {cfg!r}", hint)
+    from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
+
+    if name == "powerSGD":
+        try:
+            return powerSGD_hook.PowerSGDState(None, **options), powerSGD_hook.powerSGD_hook
+        except TypeError as error:
+            raise ConfigError("strategy.comm_hook", str(error), "see PowerSGDState in PyTorch") from error
+    return None, getattr(default_hooks, f"{name}_hook")

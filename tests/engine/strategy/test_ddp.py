@@ -1,0 +1,86 @@
+"""The choice of a strategy, and data parallel training."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from strategy_runs import config, difference, run_ranks, train, train_in
+
+from trainwright.engine.checking import check
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.run.runner import Runner
+from trainwright.engine.strategy.ddp import DDP
+
+ACCUMULATION = {"optim_wrapper": {"accumulative_counts": 2}}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "changes"),
+    [
+        ("auto", {"find_unused_parameters": True}),
+        ({"type": "DDP", "static_graph": True, "gradient_as_bucket_view": True}, ACCUMULATION),
+    ],
+)
+def test_data_parallel_training_equals_that_of_one_process(
+    tmp_path: Path, strategy: Any, changes: dict[str, Any]
+) -> None:
+    one = train_in(tmp_path / "one", "auto", 1, **changes)
+    assert difference(train_in(tmp_path / "two", strategy, 2, **changes), one) < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("hook", "tolerance"),
+    [
+        ("bf16_compress", 1e-2),
+        ("fp16_compress", 2e-3),
+        ({"type": "powerSGD", "start_powerSGD_iter": 3, "matrix_approximation_rank": 2}, 0.5),
+    ],
+)
+def test_communication_hooks_lose_some_precision(tmp_path: Path, hook: Any, tolerance: float) -> None:
+    one = train_in(tmp_path / "one", "auto", 1)
+    two = train_in(tmp_path / "two", {"type": "DDP", "comm_hook": hook}, 2)
+    assert 1e-6 < difference(one, two) < tolerance
+
+
+def test_a_run_knows_its_strategy_and_its_share_of_the_data(tmp_path: Path) -> None:
+    runner = Runner.from_cfg(config(tmp_path, "DDP"))  # a single process
+    assert type(runner.strategy).__name__ == "Single"
+    assert (runner.strategy.data_rank, runner.strategy.data_size) == (0, 1)
+
+    def facts() -> Any:
+        runner = Runner.from_cfg({**config(tmp_path / "two"), "launcher": "pytorch"})
+        sampler = runner.train_dataloader.sampler
+        return type(runner.strategy).__name__, runner.strategy.data_rank, runner.strategy.data_size, len(sampler)
+
+    assert run_ranks(2, facts, tmp_path / "ranks") == [("DDP", 0, 2, 24), ("DDP", 1, 2, 24)]
+
+
+def test_single_is_refused_in_several_processes(tmp_path: Path) -> None:
+    def error() -> str:
+        with pytest.raises(ConfigError) as info:
+            train(config(tmp_path, "Single"))
+        return str(info.value)
+
+    assert all("'Single'" in text and "2 processes" in text for text in run_ranks(2, error, tmp_path / "ranks"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"strategy": "DPP"}, r"strategy.type: 'DPP' is not registered"),
+        ({"strategy": {"type": "DDP", "static_grahp": True}}, r"strategy.static_grahp: .*\n.*static_graph"),
+        ({"model_wrapper_cfg": {"type": "DistributedDataParallel"}}, r"model_wrapper_cfg.type: .* train_step"),
+    ],
+)
+def test_mistakes_are_found_by_check(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    errors = check(config(tmp_path, **changes))
+    assert len(errors) == 1
+    with pytest.raises(ConfigError, match=message):
+        raise errors[0]
+
+
+@pytest.mark.parametrize("hook", ["fp16", {"type": "fp16_compress", "rank": 2}, {"type": "powerSGD", "rank": 2}])
+def test_an_unknown_communication_hook_is_refused(hook: Any) -> None:
+    with pytest.raises(ConfigError, match="strategy.comm_hook"):
+        DDP(comm_hook=hook)

@@ -70,6 +70,11 @@ def has_peers(group: "dist.ProcessGroup | None" = None) -> bool:
     return get_world_size(group) > 1 and _alone_as is None
 
 
+def is_alone() -> bool:
+    """Return whether this process has lost the others; see :func:`continue_alone`."""
+    return _alone_as is not None
+
+
 def get_dist_info(group: "dist.ProcessGroup | None" = None) -> tuple[int, int]:
     """Return rank and world size."""
     return get_rank(group), get_world_size(group)

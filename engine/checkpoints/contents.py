@@ -9,7 +9,7 @@ import torch
 
 from trainwright.engine.config.dump import plain_data
 from trainwright.engine.config.literals import parse_literals
-from trainwright.engine.distributed import has_peers
+from trainwright.engine.distributed import is_alone
 from trainwright.engine.errors import CheckpointError, ConfigFileError
 from trainwright.engine.optim.scheduler_resume import resume_param_schedulers
 from trainwright.engine.ranks.state import add_ranks
@@ -72,7 +72,6 @@ def collect_state(
     knows, and ``alone`` in ``meta`` says so. The arguments are those of :meth:`CheckpointWriter.write`.
     """
     counters = runner.state.state_dict()
-    is_alone = runner.distributed and not has_peers()
     runner.strategy.exchange_gradients(unwrap(runner.model))
     checkpoint: dict[str, Any] = {
         "meta": {
@@ -86,7 +85,7 @@ def collect_state(
             "trainwright_version": package_version("trainwright"),
             "torch_version": torch.__version__.split("+")[0],
             **({"dataset_meta": safe_to_load(runner.dataset_meta)} if runner.dataset_meta else {}),
-            **({"alone": {"rank": runner.rank, "world_size": runner.world_size}} if is_alone else {}),
+            **({"alone": {"rank": runner.rank, "world_size": runner.world_size}} if is_alone() else {}),
             **(meta or {}),
         },
         "state_dict": unwrap(runner.model).state_dict(),

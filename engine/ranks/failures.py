@@ -97,6 +97,11 @@ def report(error: BaseException, saves: bool = False) -> bool:
     return True
 
 
+def is_ending() -> bool:
+    """Return whether this rank has reported an error that ends it."""
+    return _watch is not None and _watch.is_ending
+
+
 def first_failure(error: BaseException) -> Failure | None:
     """Return the failure of another rank that caused an error of this one, or None if the error is its own."""
     return None if _watch is None or not is_lost_connection(error) else _watch.cause_of(error)
@@ -233,6 +238,11 @@ class Watch:
         """Return whether a rank cannot save the run, because it has ended or failed."""
         first = self._first()
         return rank in self.vanished() or (first is not None and first.rank == rank and not first.saves)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether this rank has reported an error."""
+        return bool(self._reported)
 
     def say(self, text: str) -> None:
         """Print a line about this rank."""

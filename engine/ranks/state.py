@@ -7,6 +7,7 @@ import torch.distributed as dist
 
 from trainwright.engine.distributed import get_dist_info, has_peers
 from trainwright.engine.ranks.buffers import float_buffers, mean_over_ranks
+from trainwright.engine.ranks.start import control_group
 from trainwright.engine.run.model_setup import unwrap
 from trainwright.engine.trees import map_tensors
 
@@ -112,12 +113,12 @@ def _gather_in_turn(own: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the states of all ranks on rank 0, received one after the other; an empty list elsewhere."""
     rank, world_size = get_dist_info()
     if rank > 0:
-        dist.send_object_list([own], dst=0)
+        dist.send_object_list([own], dst=0, group=control_group())
         return []
     states = [own]
     for source in range(1, world_size):
         received: list[Any] = [None]
-        dist.recv_object_list(received, src=source)
+        dist.recv_object_list(received, src=source, group=control_group())
         states.append(received[0])
     return states
 

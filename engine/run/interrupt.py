@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from trainwright.engine.ranks.failures import noticing_signals
+from trainwright.engine.ranks import failures
 from trainwright.engine.ranks.start import close_dist
 from trainwright.engine.run.state import RunState
 
@@ -46,11 +46,12 @@ def stop_on_signals(state: RunState) -> Iterator[None]:
     # A handler installed outside of Python, such as by MPI, is None here and cannot be restored.
     previous = {number: signal.signal(number, handle) or signal.SIG_DFL for number in SIGNALS}
     try:
-        with noticing_signals():
+        with failures.noticing_signals():
             yield
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            # After a failure, the launcher sends a signal to a rank that is about to end with a status of its own.
+            signal.signal(number, signal.SIG_IGN if failures.is_ending() else handler)
 
 
 def raise_for_signal(state: RunState) -> None:

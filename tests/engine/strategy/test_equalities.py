@@ -24,6 +24,7 @@ from strategy_runs import (
 from tiny_runs import StopAt
 from torch import Tensor
 
+from trainwright.engine.ranks import consensus
 from trainwright.hooks.tta import build_runner_with_tta
 
 PLAN = {"blocks.*.fc1": "colwise", "blocks.*.fc2": "rowwise"}
@@ -161,7 +162,10 @@ def resume_all(folder: Path, layout: tuple[Any, int, int], sources: dict[str, Pa
     return [f"{name} -> {folder.name}: {error}" for name, error in errors.items()]
 
 
-def test_a_run_is_resumed_within_an_accumulation_window_under_another_strategy(tmp_path: Path) -> None:
+def test_a_run_is_resumed_within_an_accumulation_window_under_another_strategy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consensus, "_MIN_SECONDS", 0)  # stop one iteration after the request, not several
     assert not train_all(tmp_path / "whole", "auto", 1, 1, {"": WHOLE})
     assert not train_all(tmp_path / "stopped", *LAYOUTS["FSDP2 2"], {"": STOPPED})
     assert len(last_checkpoint(tmp_path / "stopped")["optimizer"]["accumulation"]["grads"]) == 18

@@ -58,7 +58,8 @@ class DDP(Strategy):
 
     @classmethod
     def mistakes(cls, cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
-        """Yield an error if the model wrapper has no ``train_step``."""
+        """Yield an error if the model wrapper has no ``train_step``, and those of all strategies."""
+        yield from super().mistakes(cfg)
         wrapper_cfg = setting(cfg, "model_wrapper_cfg")
         if not isinstance(wrapper_cfg, Mapping) or wrapper_cfg.get("type") is None:
             return

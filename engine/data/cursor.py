@@ -252,16 +252,28 @@ class DataCursor:
         before = Batching(
             state["by_epoch"], state["samples"], state["batches"], state.get("world_size", now.world_size)
         )
-        if "loader" in state and (state["taken"] or before.world_size == now.world_size):
-            if not keeps_position(self.dataloader):
-                raise CheckpointError("the checkpoint contains data loader state, but this run's loader is stateless")
-            self.dataloader.load_state_dict(state["loader"])
-            self._restored = True
+        if "loader" in state:
+            self._restore_loader(state, before.world_size == now.world_size)
         if before.samples and now.samples and self._pass_size is not None:
             data_pass, batch, repeated = *self._continue(state, before), 0
         else:
             data_pass, batch, repeated = self._continue_at_batch(state, before)
         return Move(data_pass, batch, before, 0 if self._restored else repeated) if before != now else None
+
+    def _restore_loader(self, state: Mapping[str, Any], same_ranks: bool) -> None:
+        loader = self.dataloader
+        if not keeps_position(loader):
+            raise CheckpointError("the checkpoint contains data loader state, but this run's loader is stateless")
+        is_own = loader.is_own(state["loader"]) if isinstance(loader, StreamLoader) else same_ranks
+        if not is_own and not state["taken"]:
+            return  # a new pass begins
+        if not is_own and not isinstance(loader, StreamLoader):
+            get_logger().warning(
+                "The data loader continues on all ranks with its position on rank 0 of the checkpoint, which is from "
+                "another number of processes: samples may be lost or repeated."
+            )
+        loader.load_state_dict(state["loader"])
+        self._restored = True
 
     def _continue(self, state: Mapping[str, Any], before: Batching) -> tuple[int, int]:
         """Continue with the next sample, and return the pass and the number of its next batch."""

@@ -128,15 +128,15 @@ def _log_missing(
 ) -> None:
     gathered = any("grads" in accumulation for _, accumulation in _accumulations(checkpoint))
     if alone is not None:
-        lacking = ["their random and numpy.random streams, which are derived from the seed"]
-        if float_buffers(unwrap(runner.model)):
-            lacking.append("their buffers, such as batch-norm statistics")
-        if gathered:
-            lacking.append("their gradients of the accumulation window in progress")
+        own = [
+            *(["buffers, such as batch-norm statistics"] if float_buffers(unwrap(runner.model)) else []),
+            *(["gradients of the accumulation window in progress"] if gathered else []),
+        ]
+        lacking = f", and continue with its {' and its '.join(own)}" if own else ""
         runner.logger.warning(
-            "Rank %d of %d saved this checkpoint alone, after another process had failed. Of the other ranks it lacks "
-            "%s; all ranks continue with those of rank %d.",
-            alone["rank"], alone["world_size"], ", and ".join(lacking), alone["rank"],
+            "Rank %d of %d saved this checkpoint alone, after another process had failed. The other ranks derive their "
+            "random and numpy.random streams from the seed%s.",
+            alone["rank"], alone["world_size"], lacking,
         )  # fmt: skip
     elif ranks is not None and ranks["world_size"] != runner.world_size:
         averaged = [

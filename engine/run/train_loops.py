@@ -242,6 +242,8 @@ class TrainLoop(BaseLoop):
         text = f"The checkpoint was written with different batches ({changes})."
         if (state.epoch, state.iter) != old:
             text += f" Epoch {old[0]}, iteration {old[1]} is now epoch {state.epoch}, iteration {state.iter}."
+        if move.before.samples is None or self.cursor.batching.samples is None:
+            return f"{text} Training continues at the same batch: its samples are not known, so some may be repeated."
         text += " Training continues with the next unseen sample"
         if move.repeated:
             text += f"; {move.repeated} samples are repeated, because training must continue at a batch boundary"

@@ -297,7 +297,7 @@ def all_gather_object(data: Any, group: "dist.ProcessGroup | None" = None) -> li
 
 
 def mean_of_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Return the mean of each number over the ranks that have it; a number that is the same on all keeps its bits.
+    """Return the mean of each number over the ranks that have it.
 
     The usual case, the same few names on all ranks, takes one small message.
 
@@ -306,23 +306,17 @@ def mean_of_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
     """
     if not has_peers():
         return dict(numbers)
+    size = get_world_size()
+    names = zlib.crc32("\n".join(numbers).encode()) >> 12 if len(numbers) + 2 <= _NUMBERS_PER_MESSAGE else 0
     message = torch.zeros(_NUMBERS_PER_MESSAGE, dtype=torch.float64)
-    names = zlib.crc32("\n".join(numbers).encode()) if len(numbers) < _NUMBERS_PER_MESSAGE else -1
-    message[0] = names
-    if names >= 0:
-        message[1 : len(numbers) + 1] = torch.tensor(list(numbers.values()), dtype=torch.float64)
-    gathered = torch.stack(all_gather(message, control_group()))
-    parts: list[Mapping[str, float]]
-    if names >= 0 and bool((gathered[:, 0] == names).all()):
-        parts = [dict(zip(numbers, row)) for row in gathered[:, 1:].tolist()]
-    else:
-        parts = all_gather_object(dict(numbers), control_group())
-    return {name: _mean([part[name] for part in parts if name in part]) for name in numbers}
-
-
-def _mean(values: list[float]) -> float:
-    first = values[0]
-    return first if all(value == first for value in values) else sum(values) / len(values)
+    values = message.numpy()  # shares its memory
+    values[: len(numbers) + 2] = (names, names**2, *numbers.values()) if names else 0
+    control_group().allreduce([message]).wait()
+    # If the names differ, so does the mean of the squares from the square of the mean; sums below 2**53 are exact.
+    if names and values[0] == names * size and values[1] == float(names**2) * size:
+        return dict(zip(numbers, (values[2 : len(numbers) + 2] / size).tolist()))
+    parts = all_gather_object(dict(numbers), control_group())
+    return {name: sum(shares) / len(shares) for name in numbers if (shares := [p[name] for p in parts if name in p])}
 
 
 def gather_object(data: Any, dst: int = 0, group: "dist.ProcessGroup | None" = None) -> list[Any] | None:

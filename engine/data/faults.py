@@ -10,7 +10,7 @@ from torch.utils.data import ConcatDataset, Subset, get_worker_info
 
 from trainwright.engine.data.proxy import Proxy
 from trainwright.engine.errors import TrainingError
-from trainwright.engine.records.logger import get_logger
+from trainwright.engine.records.logger import OF_RANK, get_logger
 from trainwright.engine.records.message_hub import MessageHub
 
 _PATH_KEYS = ("img_path", "filename", "video_path", "path", "file_name")
@@ -151,7 +151,7 @@ class BadSamples:
         known = set(hub.get_info(self.key) or ())
         for number, text in reports:
             if number not in known:
-                get_logger().warning("Skipped %s", text)
+                get_logger().warning("Skipped %s", text, extra=OF_RANK)
             known.add(number)
             self._texts[number] = text
         hub.update_info(self.key, sorted(known))

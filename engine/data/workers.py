@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.engine.errors import DataError, TrainingError
-from trainwright.engine.records.logger import get_logger
+from trainwright.engine.records.logger import OF_RANK, get_logger
 
 MAX_RESTARTS = 3
 _RAISED_BY_WORKER = re.compile(r"^Caught .* in DataLoader worker process")
@@ -68,7 +68,7 @@ class Restarts:
         if self._number > MAX_RESTARTS:
             raise TrainingError(f"data workers died {self._number} times, most recently: {error}") from error
         message = "%s. Restarting the data workers at the same batch (restart %d of at most %d)."
-        get_logger().warning(message, error, self._number, MAX_RESTARTS)
+        get_logger().warning(message, error, self._number, MAX_RESTARTS, extra=OF_RANK)
 
 
 def batches_from_workers(batches: Any) -> Iterator[Any]:

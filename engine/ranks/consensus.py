@@ -10,7 +10,7 @@ from trainwright.engine.distributed import get_rank, get_world_size
 from trainwright.engine.ranks.start import control_group
 from trainwright.engine.run.state import RunState, StopRequest
 
-_MIN_SECONDS = 0.05
+_MIN_SECONDS = 0.1
 _REQUESTER, _SIGNAL, _QUITS, _MORE, _INTERVAL = range(5)
 
 
@@ -32,7 +32,7 @@ class Consensus:
     A signal may reach one rank only, or several at different iterations, and a hook may request a stop on one rank. If
     that rank stopped alone, the others would wait for it. Therefore a request takes effect once all ranks know of it:
     each iteration begins with an asynchronous all-reduce of five integers, on a group of its own, and ends when it has
-    arrived. If iterations are shorter than 50 ms, only every n-th one does this. In a single process, all methods
+    arrived. If iterations are shorter than 100 ms, only every n-th one does this. In a single process, all methods
     return at once.
 
     Args:
@@ -59,7 +59,7 @@ class Consensus:
         Args:
             more: whether this rank has a batch for this iteration.
             quits: whether its training loop is to end after the current epoch.
-            always: do so even if the last exchange was less than 50 ms ago; all ranks must pass the same.
+            always: do so even if the last exchange was less than 100 ms ago; all ranks must pass the same.
         """
         state = self._state
         if not state.shared:
@@ -82,7 +82,11 @@ class Consensus:
         self._work = self._group.allreduce([self._vector], self._options)
 
     def end(self) -> Agreed:
-        """Wait until the requests of all ranks have arrived, and decide."""
+        """Wait until the requests of all ranks have arrived, and decide.
+
+        Returns:
+            What they have agreed on; without an exchange in this iteration, whether any rank had more at the last one.
+        """
         if self._work is None:
             return self._agreed
         self._work.wait()
@@ -91,8 +95,8 @@ class Consensus:
         self._wait = found[_INTERVAL]
         if found[_REQUESTER]:
             self._decide(get_world_size() - found[_REQUESTER], found[_SIGNAL])
-        self._agreed = Agreed(bool(found[_MORE]), bool(found[_QUITS]))
-        return self._agreed
+        self._agreed = Agreed(bool(found[_MORE]))  # a request to quit is not repeated
+        return Agreed(bool(found[_MORE]), bool(found[_QUITS]))
 
     def everyone(self, condition: bool) -> bool:
         """Return whether a condition holds on all ranks."""

@@ -20,11 +20,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
 from trainwright.engine.errors import USER_ERRORS
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
 
 _FIRST, _NUMBER = "first", "number"
 _POLL = 0.5
@@ -59,7 +62,7 @@ class Failure:
     saves: bool = False
 
 
-def watch(store: "dist.Store", rank: int, processes: Sequence[str], hosts_store: bool) -> None:
+def watch(store: "Store", rank: int, processes: Sequence[str], hosts_store: bool) -> None:
     """Start to watch for failures of the ranks; see :class:`Watch`."""
     global _watch
     unwatch()
@@ -168,7 +171,7 @@ class Watch:
         hosts_store: whether the store is in this process, and ends with it.
     """
 
-    def __init__(self, store: "dist.Store", rank: int, processes: Sequence[str], hosts_store: bool) -> None:
+    def __init__(self, store: "Store", rank: int, processes: Sequence[str], hosts_store: bool) -> None:
         self._store, self._rank, self._processes, self._hosts_store = store, rank, processes, hosts_store
         self._known: Failure | None = None
         self._reported: list[BaseException] = []

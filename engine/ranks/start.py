@@ -86,11 +86,13 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
         kwargs |= {"store": _store(rank, kwargs.get("timeout")), "rank": rank, "world_size": world_size}
     dist.init_process_group(backend, **kwargs)
     control_group()
-    if isinstance(store := kwargs.get("store"), dist.Store) and dist.get_world_size() > 1:
+    if (store := kwargs.get("store")) is not None and dist.get_world_size() > 1:
+        from torch.distributed.distributed_c10d import PrefixStore
+
         processes = [""] * dist.get_world_size()
         dist.all_gather_object(processes, failures.this_process(), control_group())
         hosts_store = dist.get_rank() == 0 and not _by_torchrun()
-        failures.watch(dist.PrefixStore("failures", store), dist.get_rank(), processes, hosts_store)
+        failures.watch(PrefixStore("failures", store), dist.get_rank(), processes, hosts_store)
 
 
 def close_dist() -> None:
@@ -110,22 +112,26 @@ def control_group() -> "dist.ProcessGroup":
     """
     global _control_group
     if _control_group is None:
-        _control_group = dist.new_group(backend="gloo")
+        group: Any = dist.new_group(backend="gloo")
+        _control_group = group
     return _control_group
 
 
-def _store(rank: int, timeout: timedelta | None) -> "dist.Store":
+def _store(rank: int, timeout: timedelta | None) -> Any:
     """Connect to the store through which the ranks find each other.
 
     With torchrun, the store can outlive the processes. Keys of a previous attempt would make the ranks connect to
     processes that no longer exist, so each attempt has its own.
     """
-    options = {} if timeout is None else {"timeout": timeout}
-    store = dist.TCPStore(
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # not in its __all__
+    from torch.distributed.distributed_c10d import PrefixStore
+
+    options: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+    store = TCPStore(
         os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=rank == 0 and not _by_torchrun(),
         wait_for_workers=False, multi_tenant=True, **options,
     )  # fmt: skip
-    return dist.PrefixStore(f"trainwright/{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{restarts()}", store)
+    return PrefixStore(f"trainwright/{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{restarts()}", store)
 
 
 def _by_torchrun() -> bool:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Tag = dict[str, Any]
 
 _ENTRY_KEYS = ("data_src", "method_name", "log_name")
+_OF_RANK = ("lr", "momentum", "time")
 _EPOCH_MEANS = [{"data_src": key, "method_name": "mean", "window_size": "epoch"} for key in ("time", "data_time")]
 
 
@@ -36,7 +37,8 @@ class LogProcessor:
             default ``data_src``, whose value is then replaced.
         num_digits: decimals of the numbers in the lines.
         log_with_hierarchy: whether the values for backends keep their prefix, as in ``train/loss``.
-        mean_pattern: regular expression for the names of scalars to smooth; others are shown unchanged.
+        mean_pattern: regular expression for the names of scalars to smooth; others are shown unchanged, and so are the
+            results of a validation or test.
 
     Raises:
         ConfigError: an entry of ``custom_cfg`` is invalid.
@@ -63,7 +65,7 @@ class LogProcessor:
     def get_log_after_iter(self, runner: "Runner", batch_idx: int, mode: str) -> tuple[Tag, str]:
         """Return the values for backends and the log line after an iteration.
 
-        Numbers of the training are means over the ranks.
+        Numbers of the training are means over the ranks, except for times and learning rates.
 
         ``batch_idx`` is the 0-based index of the batch in its epoch, and ``mode`` is ``train``, ``val`` or ``test``.
         """
@@ -71,7 +73,8 @@ class LogProcessor:
         length = num_batches(getattr(runner, f"{mode}_dataloader"))
         shown = self._collect(runner, mode, self.custom_cfg, seen, length)
         if mode == "train":  # the ranks have as many training batches
-            shown |= mean_of_numbers({key: value for key, value in shown.items() if isinstance(value, float)})
+            numbers = {key: value for key, value in shown.items() if isinstance(value, float)}
+            shown |= mean_of_numbers({key: numbers[key] for key in numbers if not key.endswith(_OF_RANK)})
         tag = self._with_prefix(shown, mode)
 
         line = self._header(runner, mode, seen, length)
@@ -135,7 +138,9 @@ class LogProcessor:
                 name = key if self.log_with_hierarchy else bare
                 if name not in self._smoothed:
                     self._smoothed[name] = self.mean_pattern.search(name) is not None
-                tag[bare] = history.mean(self.window_size) if self._smoothed[name] else history.current()
+                is_result = mode != "train" and bare not in ("time", "data_time")
+                is_smoothed = self._smoothed[name] and not is_result
+                tag[bare] = history.mean(self.window_size) if is_smoothed else history.current()
         for entry in entries:
             arguments = dict(entry)
             source = _bare(arguments.pop("data_src"), mode)

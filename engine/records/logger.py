@@ -45,19 +45,31 @@ class LogFormatter(logging.Formatter):
         return self._for_errors.format(record) if record.levelno >= logging.ERROR else super().format(record)
 
 
-class ConsoleHandler(logging.Handler):
-    """A handler for a rich console: colored and above any progress bar in a terminal, plain when piped."""
+OF_RANK = {"of_rank": True}
+"""Pass this as ``extra`` with a warning that concerns one rank only, so that it is shown if that is not rank 0."""
 
-    def __init__(self, console: Console) -> None:
+
+class ConsoleHandler(logging.Handler):
+    """A handler for a rich console: colored and above any progress bar in a terminal, plain when piped.
+
+    Args:
+        console: the console.
+        rank: rank of this process. Others than 0 show errors, and what concerns only them (see :data:`OF_RANK`).
+    """
+
+    def __init__(self, console: Console, rank: int = 0) -> None:
         super().__init__()
         self.console = console
+        self._rank = rank
         self._in_terminal = console.is_terminal  # cached, since it reads environment variables
         self.setFormatter(LogFormatter("%m/%d %H:%M:%S"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record."""
+        if self._rank and record.levelno < logging.ERROR and not getattr(record, "of_rank", False):
+            return
         try:
-            line = self.format(record)
+            line = f"rank {self._rank}: {self.format(record)}" if self._rank else self.format(record)
             if self._in_terminal:
                 text = Text(line)
                 text.highlight_words([f"- {record.levelname} -"], _LEVEL_STYLES.get(record.levelname, ""))
@@ -126,8 +138,7 @@ class MMLogger(logging.Logger, CurrentMixin):
         rank, world_size = _rank_and_world_size()
         self.addFilter(DuplicateWarningFilter())
         self.console = Console(file=stream)
-        console_handler = ConsoleHandler(self.console)
-        console_handler.setLevel(logging.NOTSET if rank == 0 else logging.ERROR)
+        console_handler = ConsoleHandler(self.console, rank)
         self.addHandler(console_handler)
 
         every_rank = world_size > 1 and (distributed or self.level <= logging.DEBUG)

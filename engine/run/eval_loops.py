@@ -86,8 +86,8 @@ class _EvaluationLoop(BaseLoop):
             self._end_trial()
             if runner.strategy.is_sharded:
                 reshard(runner.model)  # a forward pass without a backward pass leaves whole weights in place
-            metrics = self.evaluator.evaluate(num_unpadded_samples(self.dataloader))
-            metrics = value_of_main_process({**metrics, **self._mean_losses()})  # whatever decides, decides alike
+            found = {**self.evaluator.evaluate(num_unpadded_samples(self.dataloader)), **self._mean_losses()}
+            metrics: dict[str, Any] = value_of_main_process(found)  # so that whatever decides, decides alike
             runner.call_hook(f"after_{mode}_epoch", metrics=metrics)
             if mode == "val":
                 runner.state.validated_at = runner.state.iter

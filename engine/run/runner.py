@@ -393,7 +393,7 @@ class Runner:
     def request_stop(self, reason: str, *, complete: bool = False) -> None:
         """Stop the training at the next iteration boundary, and save a checkpoint. Only the first request counts.
 
-        With several ranks, one of them is enough, and all stop together, up to 50 ms or one iteration later.
+        With several ranks, one of them is enough, and all stop together, up to 100 ms or one iteration later.
 
         Args:
             reason: stated in the log.

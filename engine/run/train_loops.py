@@ -11,11 +11,10 @@ import torch
 from trainwright.engine.data.cursor import END, DataCursor
 from trainwright.engine.data.loader import PositionedLoader, is_endless, refuse_unequal_lengths
 from trainwright.engine.data.traits import keeps_position
-from trainwright.engine.distributed import get_rank
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.ranks.consensus import Consensus
 from trainwright.engine.ranks.failures import first_failure
-from trainwright.engine.records.logger import get_logger
+from trainwright.engine.records.logger import OF_RANK, get_logger
 from trainwright.engine.registry import LOOPS
 from trainwright.engine.run.base_loop import BaseLoop
 from trainwright.engine.run.micro_batches import OUT_OF_MEMORY_ADVICE, MicroBatches, is_out_of_memory
@@ -185,9 +184,9 @@ class TrainLoop(BaseLoop):
         if data_batch is not END and not self._warned_of_surplus:
             self._warned_of_surplus = True
             get_logger().warning(
-                "Rank %d still has data at the end of epoch %d, but another rank has none: the rest is skipped. Give "
-                "all ranks the same number of batches to train on every sample.",
-                get_rank(), self.epoch + 1,
+                "There is still data at the end of epoch %d, but another rank has none: the rest is skipped. Give all "
+                "ranks the same number of batches to train on every sample.",
+                self.epoch + 1, extra=OF_RANK,
             )  # fmt: skip
 
     def _ended_by_other_rank(self, error: Exception) -> bool:

@@ -87,7 +87,7 @@ def test_annotations_are_short(annotation: Any, text: str) -> None:
 def test_every_kind_is_listed(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", kind]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) > 10
+    assert len(lines) >= 3
     without_summary = [line for line in lines if len(line.split()) < 2]
     assert not without_summary, "start the docstring with a summary, or the config with a comment that is one"
 

@@ -151,8 +151,10 @@ def stream_of(rank: int, world_size: int, sharded: bool | None, training: bool =
     return build_dataloader(cfg, seed=3, training=training)
 
 
-@pytest.mark.parametrize(("sharded", "workers"), [(None, 0), (False, 0), (False, 2)])
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("sharded", "workers", "world_size"),
+    [*product((None, False), (0,), (1, 2, 3, 4)), (False, 2, 3)],
+)
 def test_a_stream_is_shared_out(sharded: bool | None, workers: int, world_size: int) -> None:
     for rank in range(world_size):
         loader = stream_of(rank, world_size, sharded, workers=workers)
@@ -163,8 +165,17 @@ def test_a_stream_is_shared_out(sharded: bool | None, workers: int, world_size: 
         assert padded == [*samples, 12][: -(-13 // world_size)]
 
 
-@pytest.mark.parametrize(("sharded", "workers"), [(None, 0), (False, 0), (False, 2)])
-@pytest.mark.parametrize(("before", "after", "source"), [(2, 2, None), (2, 2, 0), (2, 1, 1), (1, 3, 0), (3, 2, 0)])
+RESUMED_ON = [(2, 2, None), (2, 2, 0), (2, 1, 1), (1, 3, 0), (3, 2, 0)]
+
+
+@pytest.mark.parametrize(
+    ("sharded", "workers", "before", "after", "source"),
+    [
+        *((sharded, 0, *ranks) for sharded in (None, False) for ranks in RESUMED_ON),
+        (False, 2, 3, 2, 0),
+        (False, 2, 2, 2, None),
+    ],
+)
 def test_a_stream_continues_on_any_number_of_ranks(
     sharded: bool | None, workers: int, before: int, after: int, source: int | None
 ) -> None:

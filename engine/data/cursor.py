@@ -79,7 +79,7 @@ class DataCursor:
     passes follow each other, and the cursor stores by how many batches the data is ahead of the iterations after a
     resume with different batches. Checkpoints contain the number of samples over all ranks (or the number of batches,
     if the batch size is unknown), so that a run can resume with another batch size or world size. The rest of the pass
-    is then divided anew, and its last batch keeps its number, so that the pass has its usual length.
+    is then divided again, and its last batch keeps its number, so that the pass has its usual length.
 
     The position is derived from the counters of the run, so custom loops only have to update those.
     """
@@ -109,7 +109,7 @@ class DataCursor:
         return Batching(self._by_epoch, None if size is None else size * ranks, self.length, ranks)
 
     @property
-    def _pass_size(self) -> int | None:
+    def pass_size(self) -> int | None:
         """Number of samples in a pass of all ranks, if the loader can divide the rest of it."""
         return self.dataloader.order.pass_size if isinstance(self.dataloader, PositionedLoader) else None
 
@@ -226,15 +226,14 @@ class DataCursor:
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the last finished iteration, and the batching that it refers to."""
         finished = self._counters.state_dict()
-        data_pass, batch, skip = self.position(finished["iter"])
-        if (
-            finished["epoch"] != self._counters.epoch and self._by_epoch
-        ):  # an epoch that is finished but not yet counted
-            data_pass, batch, skip = finished["epoch"], finished["inner_iter"], 0
+        if self._by_epoch and self._counters.epoch_done:
+            data_pass, batch, skip = finished["epoch"], 0, 0
+        else:
+            data_pass, batch, skip = self.position(finished["iter"])
         batching = self.batching
         state = {"pass": data_pass, "taken": skip + batch * (batching.samples or 1), **batching._asdict()}
-        if not is_endless(self.dataloader) and self._pass_size is not None:
-            state["size"] = self._pass_size
+        if not is_endless(self.dataloader) and self.pass_size is not None:
+            state["size"] = self.pass_size
         if keeps_position(self.dataloader):
             state["loader"] = dict(self.dataloader.state_dict())
         return state
@@ -254,7 +253,7 @@ class DataCursor:
         )
         if "loader" in state:
             self._restore_loader(state, before.world_size == now.world_size)
-        if before.samples and now.samples and self._pass_size is not None:
+        if before.samples and now.samples and self.pass_size is not None:
             data_pass, batch, repeated = *self._continue(state, before), 0
         else:
             data_pass, batch, repeated = self._continue_at_batch(state, before)
@@ -277,7 +276,7 @@ class DataCursor:
 
     def _continue(self, state: Mapping[str, Any], before: Batching) -> tuple[int, int]:
         """Continue with the next sample, and return the pass and the number of its next batch."""
-        now, size = self.batching, self._pass_size
+        now, size = self.batching, self.pass_size
         assert size is not None and now.samples is not None
         data_pass, taken, iteration = state["pass"], state["taken"], self._counters.iter
         was_endless = not before.by_epoch and state.get("size") is None

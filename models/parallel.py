@@ -20,11 +20,10 @@ __all__ = [
     "is_model_wrapper",
 ]
 
-MODEL_WRAPPERS.register_module(module=DistributedDataParallel)
 MODEL_WRAPPERS.register_module(module=DataParallel)
 
 
-@MODEL_WRAPPERS.register_module()
+@MODEL_WRAPPERS.register_module(name=["MMDistributedDataParallel", "DistributedDataParallel"])
 class MMDistributedDataParallel(DistributedDataParallel):
     """:class:`torch.nn.parallel.DistributedDataParallel` with the steps of a model.
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
-from trainwright.engine.distributed import get_dist_info, get_world_size, has_peers
+from trainwright.engine.distributed import get_dist_info, has_peers
 from trainwright.engine.ranks.buffers import float_buffers, mean_over_ranks
 from trainwright.engine.ranks.start import control_group
 from trainwright.engine.run.model_setup import unwrap
@@ -31,32 +31,31 @@ def add_ranks(runner: "Runner", checkpoint: dict[str, Any]) -> None:
     if runner.rank > 0:  # those of rank 0 are in their usual places
         position = checkpoint[_OURS].get("position", {})
         own["host_streams"] = checkpoint[_OURS].get("host_streams")
-        accumulations = [] if runner.strategy.is_sharded else _accumulations(checkpoint)  # gathered: those of all
-        own["gradients"] = {name: state["grads"] for name, state in accumulations if "grads" in state}
+        if not runner.strategy.is_sharded:  # otherwise all ranks have a part of the same
+            own["gradients"] = {name: state["grads"] for name, state in _accumulations(checkpoint) if "grads" in state}
         own.update({"loader": position["loader"]} if "loader" in position else {})
     states = _gather_in_turn(map_tensors(own, lambda tensor: tensor.detach().cpu()))
     if states:
-        checkpoint[_OURS]["ranks"] = {"world_size": get_world_size(), "states": states}
+        checkpoint[_OURS]["ranks"] = {"world_size": runner.world_size, "states": states}
 
 
 def take_own(runner: "Runner", checkpoint: dict[str, Any]) -> None:
     """Turn a checkpoint to resume from into that of this rank, before any of it is loaded, and log what is missing.
 
     With another number of processes, accumulated gradients are their means over the saved ranks, buffers remain the
-    means, and ranks other than 0 derive their host random streams from the seed. Of a sharded model, every rank gets
-    the same mean gradients, from which it takes its part.
+    means, and ranks other than 0 derive their host random streams from the seed.
     """
     ours = checkpoint.get(_OURS)
     if ours is None:
         return
     ranks = ours.pop("ranks", None)
     alone = (checkpoint.get("meta") or {}).get("alone")
-    restored = ranks is not None and ranks["world_size"] == runner.world_size
-    if ranks is not None and (runner.strategy.is_sharded or not restored):
+    if ranks is not None and (ranks["world_size"] != runner.world_size or runner.strategy.is_sharded):
         _average_gradients(checkpoint, ranks)
-    if ranks is not None and restored:
-        _overlay(checkpoint, ranks["states"][runner.rank])
+    if ranks is not None and ranks["world_size"] == runner.world_size:
+        _overlay(checkpoint, ranks["states"][runner.rank], own_gradients=not runner.strategy.is_sharded)
     own_streams = 0 if alone is None else alone["rank"]
+    restored = ranks is not None and ranks["world_size"] == runner.world_size
     if not restored and runner.rank != own_streams and "host_streams" in ours:
         ours["host_streams"] = None
     _log_missing(runner, checkpoint, ranks, alone)
@@ -75,32 +74,30 @@ def _average_buffers(runner: "Runner", checkpoint: dict[str, Any]) -> dict[str, 
     return own
 
 
-def _overlay(checkpoint: dict[str, Any], own: Mapping[str, Any]) -> None:
+def _overlay(checkpoint: dict[str, Any], own: Mapping[str, Any], own_gradients: bool) -> None:
     """Replace the state of rank 0 in a checkpoint by that of another rank, and the means of buffers by its own."""
     ours = checkpoint[_OURS]
     for key, buffers in own["buffers"].items():
         checkpoint[key] = {**checkpoint[key], **buffers}
-    if "gradients" not in own:  # rank 0
-        return
-    ours["host_streams"] = own["host_streams"]
+    if "host_streams" in own:
+        ours["host_streams"] = own["host_streams"]
     for name, accumulation in _accumulations(checkpoint):
-        if name in own["gradients"]:
+        if own_gradients and name in own.get("gradients", {}):
             accumulation["grads"] = own["gradients"][name]
     if "loader" in own:
         ours["position"]["loader"] = own["loader"]
 
 
 def _average_gradients(checkpoint: Mapping[str, Any], ranks: Mapping[str, Any]) -> None:
+    others = [state["gradients"] for state in ranks["states"] if "gradients" in state]
     for name, accumulation in _accumulations(checkpoint):
-        if "grads" not in accumulation:
+        if not others or "grads" not in accumulation:  # they were exchanged before they were saved
             continue
-        sums = {index: grad.clone() for index, grad in accumulation["grads"].items()}
-        # None of a sharded model, whose gradients are those of all ranks; removed, since rank 0 now has the mean.
-        others = [state["gradients"].pop(name) for state in ranks["states"][1:] if name in state["gradients"]]
-        for grads in others:
-            for index, grad in grads.items():
+        sums = dict(accumulation["grads"])
+        for gradients in others:
+            for index, grad in gradients.get(name, {}).items():
                 sums[index] = sums[index] + grad if index in sums else grad
-        accumulation["grads"] = {index: total / (1 + len(others)) for index, total in sums.items()}
+        accumulation["grads"] = {index: total / ranks["world_size"] for index, total in sums.items()}
 
 
 def _accumulations(checkpoint: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -131,15 +128,15 @@ def _log_missing(
 ) -> None:
     gathered = any("grads" in accumulation for _, accumulation in _accumulations(checkpoint))
     if alone is not None:
-        lacking = ["their random and numpy.random streams, which are derived from the seed"]
-        if float_buffers(unwrap(runner.model)):
-            lacking.append("their buffers, such as batch-norm statistics")
-        if gathered:
-            lacking.append("their gradients of the accumulation window in progress")
+        own = [
+            *(["buffers, such as batch-norm statistics"] if float_buffers(unwrap(runner.model)) else []),
+            *(["gradients of the accumulation window in progress"] if gathered else []),
+        ]
+        lacking = f", and continue with its {' and its '.join(own)}" if own else ""
         runner.logger.warning(
-            "Rank %d of %d saved this checkpoint alone, after another process had failed. Of the other ranks it lacks "
-            "%s; all ranks continue with those of rank %d.",
-            alone["rank"], alone["world_size"], ", and ".join(lacking), alone["rank"],
+            "Rank %d of %d saved this checkpoint alone, after another process had failed. The other ranks derive their "
+            "random and numpy.random streams from the seed%s.",
+            alone["rank"], alone["world_size"], lacking,
         )  # fmt: skip
     elif ranks is not None and ranks["world_size"] != runner.world_size:
         averaged = [

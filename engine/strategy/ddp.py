@@ -58,7 +58,8 @@ class DDP(Strategy):
 
     @classmethod
     def mistakes(cls, cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
-        """Yield an error if the communication hook is unknown, or the model wrapper has no ``train_step``."""
+        """Yield an error for an unknown communication hook, a model wrapper without ``train_step``, and as the base."""
+        yield from super().mistakes(cfg)
         try:
             _comm_hook(strategy_cfg(cfg, several=True).get("comm_hook"))
         except ConfigError as error:

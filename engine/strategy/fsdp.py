@@ -101,6 +101,7 @@ class FSDP2(Strategy):
     @classmethod
     def mistakes(cls, cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
         """Yield an error for each setting of a whole config that does not work with sharded parameters."""
+        yield from super().mistakes(cfg)
         for key, remedy in (
             ("find_unused_parameters", "remove it: parameters without a gradient are allowed if all processes agree"),
             ("model_wrapper_cfg", "remove it, or use the strategy 'DDP'"),

@@ -93,6 +93,7 @@ def build_strategy(cfg: Mapping[str, Any]) -> Strategy:
         "model_wrapper_cfg": setting(cfg, "model_wrapper_cfg"),
         "find_unused_parameters": setting(cfg, "find_unused_parameters"),
         "sync_bn": setting(cfg, "sync_bn"),
+        "randomness": cfg.get("randomness"),
     }
     return STRATEGY.build(options, **{key: values[key] for key in cls.top_level_keys})  # type: ignore[no-any-return]
 

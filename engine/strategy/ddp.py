@@ -31,12 +31,14 @@ class DDP(Strategy):
             as ``type`` and the arguments of PyTorch's ``PowerSGDState``. Its error feedback is not part of checkpoints.
         sync_bn: replace batch norms by synchronized ones, on accelerators.
         model_wrapper_cfg: ``type`` of the wrapper, ``MMDistributedDataParallel`` by default, and further arguments.
+        randomness: if it has ``deterministic=True``, or on a CPU, the buckets of gradients are not rearranged after the
+            first iteration, so that a resumed run has the same bits.
 
     Raises:
         ConfigError: ``comm_hook`` is unknown.
     """
 
-    top_level_keys: ClassVar = ("model_wrapper_cfg", "find_unused_parameters", "sync_bn")
+    top_level_keys: ClassVar = ("model_wrapper_cfg", "find_unused_parameters", "sync_bn", "randomness")
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class DDP(Strategy):
         comm_hook: str | Mapping[str, Any] | None = None,
         sync_bn: bool | str | None = None,
         model_wrapper_cfg: Mapping[str, Any] | None = None,
+        randomness: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self._options: dict[str, Any] = {"find_unused_parameters": find_unused_parameters}
@@ -54,6 +57,7 @@ class DDP(Strategy):
                 self._options[name] = value
         self._comm_hook = _comm_hook(comm_hook)
         self._sync_bn = sync_bn
+        self._deterministic = bool((randomness or {}).get("deterministic"))
         self._wrapper_cfg = {} if model_wrapper_cfg is None else model_wrapper_cfg
 
     @classmethod
@@ -85,6 +89,9 @@ class DDP(Strategy):
         model = with_synced_batchnorm(model, self._sync_bn, device)
         device_ids: dict[str, Any] = {"device_ids": [device.index]} if device.type == "cuda" else {}
         wrapped: Any = MODEL_WRAPPER.build(self._wrapper_cfg, module=model, **self._options, **device_ids)
+        exact = device.type == "cpu" or self._deterministic  # where everything else is
+        if exact and self.data_size > 2 and hasattr(wrapped, "keep_buckets"):
+            wrapped.keep_buckets()
         if self._comm_hook is not None:
             if not hasattr(wrapped, "register_comm_hook"):
                 hint = "use 'MMDistributedDataParallel'"

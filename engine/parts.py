@@ -267,7 +267,8 @@ MODEL_WRAPPER = Slot(
     runtime=("module", "find_unused_parameters", "device_ids", "static_graph", "gradient_as_bucket_view"),
 )  # fmt: skip
 STRATEGY = Slot(
-    ("strategy",), registries.STRATEGIES, runtime=("model_wrapper_cfg", "find_unused_parameters", "sync_bn")
+    ("strategy",), registries.STRATEGIES,
+    runtime=("model_wrapper_cfg", "find_unused_parameters", "sync_bn", "randomness"),
 )  # fmt: skip
 TTA_MODEL = Slot(("tta_model",), registries.MODELS, runtime=("module",))
 LOG_PROCESSOR = Slot(("log_processor",), registries.LOG_PROCESSORS, "LogProcessor", runtime=("by_epoch",))

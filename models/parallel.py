@@ -20,11 +20,10 @@ __all__ = [
     "is_model_wrapper",
 ]
 
-MODEL_WRAPPERS.register_module(module=DistributedDataParallel)
 MODEL_WRAPPERS.register_module(module=DataParallel)
 
 
-@MODEL_WRAPPERS.register_module()
+@MODEL_WRAPPERS.register_module(name=["MMDistributedDataParallel", "DistributedDataParallel"])
 class MMDistributedDataParallel(DistributedDataParallel):
     """:class:`torch.nn.parallel.DistributedDataParallel` with the steps of a model.
 
@@ -40,6 +39,21 @@ class MMDistributedDataParallel(DistributedDataParallel):
         super().__init__(module=module, **kwargs)
         self.detect_anomalous_params = detect_anomalous_params
         self._has_exchanged = False
+
+    def keep_buckets(self) -> None:
+        """Exchange gradients in the same buckets from the first iteration on.
+
+        PyTorch rearranges them after the first iteration of a process, which changes the order of the sums over three
+        or more processes. A resumed run would therefore differ in the last bits from an uninterrupted one.
+        """
+        if not self.static_graph:
+            self.reducer: Any = _FixedBuckets(self.reducer)
+
+    def register_comm_hook(self, state: Any, hook: Any) -> None:
+        """Register how gradients are exchanged, as in PyTorch."""
+        reducer, self.reducer = self.reducer, getattr(self.reducer, "inner", self.reducer)
+        super().register_comm_hook(state, hook)
+        self.reducer = reducer
 
     def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
         """Run one training step; see :meth:`BaseModel.train_step`."""
@@ -74,6 +88,19 @@ class MMDistributedDataParallel(DistributedDataParallel):
 
     def _run_forward(self, data: Any, mode: str) -> Any:
         return self(**data, mode=mode) if isinstance(data, dict) else self(*data, mode=mode)
+
+
+class _FixedBuckets:
+    """A reducer of ``DistributedDataParallel`` that does not rearrange its buckets."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def _rebuild_buckets(self) -> bool:
+        return False
 
 
 def detect_anomalous_params(loss: Tensor, model: Any) -> list[str]:

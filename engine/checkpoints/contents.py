@@ -17,6 +17,7 @@ from trainwright.engine.run.environment import package_version
 from trainwright.engine.run.hook import has_state
 from trainwright.engine.run.model_setup import unwrap
 from trainwright.engine.run.train_loops import TrainLoop
+from trainwright.engine.strategy.shards import gather_whole
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
@@ -102,6 +103,8 @@ def collect_state(
             owner = owner[key]
         owner[part.place[-1]] = state
     runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)
+    if runner.strategy.is_sharded and gather:
+        checkpoint = gather_whole(checkpoint)
     add_ranks(runner, checkpoint, gather)
     return checkpoint
 

@@ -21,7 +21,6 @@ from trainwright.engine.checkpoints.folder_writer import write_folders
 from trainwright.engine.distributed import is_alone, is_distributed, is_main_process, value_of_main_process
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.ranks import failures
-from trainwright.engine.strategy.shards import gather_whole
 from trainwright.engine.trees import map_tensors
 
 if TYPE_CHECKING:
@@ -96,8 +95,6 @@ class CheckpointWriter:
         state = contents.collect_state(
             runner, optimizer=optimizer, schedulers=schedulers, meta=meta, gather=not is_folder
         )
-        if runner.strategy.is_sharded and not is_folder:
-            state = gather_whole(state)
         if is_folder or is_main_process():
             state = map_tensors(state, self._copier.begin() if background else lambda tensor: tensor.detach().cpu())
             work_dir = runner.work_dir if newest else None

@@ -26,7 +26,7 @@ class Batching(NamedTuple):
         by_epoch: whether the loop counts epochs.
         samples: samples per iteration, over all ranks; None if unknown.
         batches: batches per pass; None if unknown.
-        world_size: number of ranks.
+        world_size: number of ranks with different data.
     """
 
     by_epoch: bool
@@ -79,7 +79,7 @@ class DataCursor:
     passes follow each other, and the cursor stores by how many batches the data is ahead of the iterations after a
     resume with different batches. Checkpoints contain the number of samples over all ranks (or the number of batches,
     if the batch size is unknown), so that a run can resume with another batch size or world size. The rest of the pass
-    is then divided anew, and its last batch keeps its number, so that the pass has its usual length.
+    is then divided again, and its last batch keeps its number, so that the pass has its usual length.
 
     The position is derived from the counters of the run, so custom loops only have to update those.
     """
@@ -109,7 +109,7 @@ class DataCursor:
         return Batching(self._by_epoch, None if size is None else size * ranks, self.length, ranks)
 
     @property
-    def _pass_size(self) -> int | None:
+    def pass_size(self) -> int | None:
         """Number of samples in a pass of all ranks, if the loader can divide the rest of it."""
         return self.dataloader.order.pass_size if isinstance(self.dataloader, PositionedLoader) else None
 
@@ -226,15 +226,14 @@ class DataCursor:
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the last finished iteration, and the batching that it refers to."""
         finished = self._counters.state_dict()
-        data_pass, batch, skip = self.position(finished["iter"])
-        if (
-            finished["epoch"] != self._counters.epoch and self._by_epoch
-        ):  # an epoch that is finished but not yet counted
-            data_pass, batch, skip = finished["epoch"], finished["inner_iter"], 0
+        if self._by_epoch and self._counters.epoch_done:
+            data_pass, batch, skip = finished["epoch"], 0, 0
+        else:
+            data_pass, batch, skip = self.position(finished["iter"])
         batching = self.batching
         state = {"pass": data_pass, "taken": skip + batch * (batching.samples or 1), **batching._asdict()}
-        if not is_endless(self.dataloader) and self._pass_size is not None:
-            state["size"] = self._pass_size
+        if not is_endless(self.dataloader) and self.pass_size is not None:
+            state["size"] = self.pass_size
         if keeps_position(self.dataloader):
             state["loader"] = dict(self.dataloader.state_dict())
         return state
@@ -252,20 +251,32 @@ class DataCursor:
         before = Batching(
             state["by_epoch"], state["samples"], state["batches"], state.get("world_size", now.world_size)
         )
-        if "loader" in state and (state["taken"] or before.world_size == now.world_size):
-            if not keeps_position(self.dataloader):
-                raise CheckpointError("the checkpoint contains data loader state, but this run's loader is stateless")
-            self.dataloader.load_state_dict(state["loader"])
-            self._restored = True
-        if before.samples and now.samples and self._pass_size is not None:
+        if "loader" in state:
+            self._restore_loader(state, before.world_size == now.world_size)
+        if before.samples and now.samples and self.pass_size is not None:
             data_pass, batch, repeated = *self._continue(state, before), 0
         else:
             data_pass, batch, repeated = self._continue_at_batch(state, before)
         return Move(data_pass, batch, before, 0 if self._restored else repeated) if before != now else None
 
+    def _restore_loader(self, state: Mapping[str, Any], same_ranks: bool) -> None:
+        loader = self.dataloader
+        if not keeps_position(loader):
+            raise CheckpointError("the checkpoint contains data loader state, but this run's loader is stateless")
+        is_own = loader.is_own(state["loader"]) if isinstance(loader, StreamLoader) else same_ranks
+        if not is_own and not state["taken"]:
+            return  # a new pass begins
+        if not is_own and not isinstance(loader, StreamLoader):
+            get_logger().warning(
+                "The data loader continues on all ranks with its position on rank 0 of the checkpoint, which is from "
+                "another number of processes: samples may be lost or repeated."
+            )
+        loader.load_state_dict(state["loader"])
+        self._restored = True
+
     def _continue(self, state: Mapping[str, Any], before: Batching) -> tuple[int, int]:
         """Continue with the next sample, and return the pass and the number of its next batch."""
-        now, size = self.batching, self._pass_size
+        now, size = self.batching, self.pass_size
         assert size is not None and now.samples is not None
         data_pass, taken, iteration = state["pass"], state["taken"], self._counters.iter
         was_endless = not before.by_epoch and state.get("size") is None

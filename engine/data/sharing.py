@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from torch.utils.data import get_worker_info
 
 from trainwright.engine.data.traits import is_sharded
-from trainwright.engine.distributed import get_dist_info
+from trainwright.engine.distributed import get_data_rank, get_data_size
 from trainwright.engine.records.logger import get_logger
 
 
@@ -74,7 +74,7 @@ def share_of(dataset: Any, path: str, batch_size: int | None, pads: bool) -> Sha
         pads: whether all ranks need the same number of samples, as in training.
     """
     sharded = is_sharded(dataset)
-    rank, world_size = get_dist_info()
+    rank, world_size = get_data_rank(), get_data_size()
     if sharded is None and world_size > 1:
         get_logger().warning(
             "%s: %s does not declare how its samples are divided among %d processes. Each process reads all that it "

@@ -148,6 +148,10 @@ class StreamLoader(DataLoader[Any]):
         """Whether the dataset can resume in the middle of an epoch."""
         return self.dataset.has_state  # type: ignore[attr-defined, no-any-return]
 
+    @property
+    def _share(self) -> Share:
+        return self.dataset.share  # type: ignore[attr-defined, no-any-return]
+
     def start(self, epoch: int) -> None:
         """Make the next iteration begin with the first batch of an epoch."""
         self.epoch = epoch
@@ -174,31 +178,40 @@ class StreamLoader(DataLoader[Any]):
             "num_workers": self.num_workers,
             "next_worker": self._next_worker,
             "positions": copy.deepcopy(self._positions),
-            "world_size": self.dataset.share.world_size,  # type: ignore[attr-defined]
+            "rank": self._share.rank,
+            "world_size": self._share.world_size,
         }
+
+    def is_own(self, state: Mapping[str, Any]) -> bool:
+        """Return whether a state is that of the same rank of the same number of ranks."""
+        share = self._share
+        return (state.get("rank", 0), state.get("world_size", 1)) == (share.rank, share.world_size)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration continue at a saved position.
 
+        If it is that of another rank, or of one among another number of ranks, this rank continues after all samples
+        that those ranks have taken.
+
         Raises:
-            ConfigError: the number of data workers or ranks has changed, and each reads its own part of the stream.
+            ConfigError: the number of data workers or the rank differs, and each reads its own part of the stream.
         """
-        share: Share = self.dataset.share  # type: ignore[attr-defined]
+        share = self._share
         positions, next_worker = copy.deepcopy(dict(state["positions"])), int(state["next_worker"])
-        ranks = state.get("world_size", 1)
         if state["num_workers"] != self.num_workers and positions:
             saved = state["num_workers"]
             message = f"a stream read with num_workers={saved} cannot continue with num_workers={self.num_workers}"
             raise ConfigError("train_dataloader.num_workers", message, f"set it to {saved}")
-        if ranks != share.world_size and positions:
+        if positions and not self.is_own(state):
+            rank, world_size = state.get("rank", 0), state.get("world_size", 1)
             if share.sharded:
                 message = (
-                    f"each process reads its own part of this stream, so a pass of {ranks} processes cannot continue "
-                    f"on {share.world_size}"
+                    f"each process reads its own part of this stream, so rank {share.rank} of {share.world_size} "
+                    f"cannot continue at the position of rank {rank} of {world_size}"
                 )
-                hint = f"start {ranks} processes, or resume from the end of an epoch"
+                hint = f"start {world_size} processes, or resume from a checkpoint at the end of an epoch"
                 raise ConfigError("train_dataloader.dataset", message, hint)
-            positions = _divided_anew(positions, share, ranks, max(1, self.num_workers))
+            positions = _divided_anew(positions, share, world_size, max(1, self.num_workers))
             next_worker = 0 if share.by_worker else next_worker
         self.epoch = int(state["epoch"])
         self._positions, self._next_worker = positions, next_worker

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from trainwright.engine.distributed import all_reduce, broadcast, get_world_size
+from trainwright.engine.distributed import all_reduce, broadcast, get_world_size, has_peers
 
 
 def float_buffers(module: nn.Module) -> dict[str, Tensor]:
@@ -32,8 +32,7 @@ def mean_over_ranks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Args:
         tensors: floating-point tensors, the same names and shapes in every rank.
     """
-    world_size = get_world_size()
-    if world_size == 1 or not tensors:
+    if not has_peers() or not tensors:
         return {}
     own = torch.cat([tensor.detach().to("cpu", torch.float64).reshape(-1) for tensor in tensors.values()])
     first = own.clone()
@@ -48,7 +47,7 @@ def mean_over_ranks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         part = slice(start, start + tensor.numel())
         start = part.stop
         if both[1, part].any():
-            mean = first[part] + both[0, part] / world_size
+            mean = first[part] + both[0, part] / get_world_size()
             means[name] = mean.view(tensor.shape).to(tensor.device, tensor.dtype)
     return means
 

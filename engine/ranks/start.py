@@ -6,6 +6,7 @@ import subprocess
 import warnings
 from datetime import timedelta
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -15,8 +16,8 @@ from trainwright.engine.ranks import failures
 _LAUNCHERS = ("pytorch", "slurm", "mpi")
 _DEFAULT_PORT = "29500"
 _NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-_control_group: tuple[Any, Any] = (None, None)
-"""The default group, and the group for small messages that was created for it."""
+_control_groups: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""The group for small messages by the default group that it was created for, with which it ends."""
 
 
 def infer_launcher() -> str:
@@ -98,11 +99,9 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
 
 def close_dist() -> None:
     """Leave the process group, if there is one, once all processes have finished."""
-    global _control_group
     if dist.is_available() and dist.is_initialized():
         failures.unwatch()
         dist.barrier(control_group())  # some releases of gloo hang if a peer has already left
-        _control_group = (None, None)
         dist.destroy_process_group()
 
 
@@ -111,10 +110,9 @@ def control_group() -> "dist.ProcessGroup":
 
     The first call, by all ranks together, creates it.
     """
-    global _control_group
-    if _control_group[0] is not dist.group.WORLD:
-        _control_group = dist.group.WORLD, dist.new_group(backend="gloo")
-    return _control_group[1]  # type: ignore[no-any-return]
+    if (world := dist.group.WORLD) not in _control_groups:
+        _control_groups[world] = dist.new_group(backend="gloo")
+    return _control_groups[world]  # type: ignore[no-any-return]
 
 
 def _store(rank: int, timeout: timedelta | None) -> Any:

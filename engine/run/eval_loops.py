@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from trainwright.engine.data.cursor import END
-from trainwright.engine.data.loader import is_endless, iterate, num_padding, num_unpadded_samples, start_at
+from trainwright.engine.data.loader import (
+    batch_of,
+    is_endless,
+    iterate,
+    num_padding,
+    num_unpadded_samples,
+    start_at,
+)
 from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.distributed import all_gather_object, value_of_main_process
 from trainwright.engine.errors import ConfigError
@@ -112,12 +119,14 @@ class _EvaluationLoop(BaseLoop):
                 self.run_iter(idx, data_batch)
                 last = data_batch if together else None
             agreed = consensus.end()
+            others_continue = state.shared and agreed.more
+            if data_batch is END and together and others_continue:
+                last = batch_of(self.dataloader, [0]) if last is None else last
+                self._predict(last)
             if state.stop_signal:
                 return False
-            if data_batch is END and not (state.shared and agreed.more):
+            if data_batch is END and not others_continue:
                 break
-            if data_batch is END and together:
-                self._predict(last)
         return True
 
     @torch.no_grad()

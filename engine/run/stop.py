@@ -25,11 +25,11 @@ def train_and_save(runner: "Runner", loop: "TrainLoop") -> None:
         consensus.end()
     except Exception as error:
         saves = getattr(loop, "save_after_error", False)
-        if saves and runner.strategy.is_sharded and runner.state.shared:
+        if saves and runner.state.shared and runner.strategy.is_sharded:
             saves = False
-            runner.logger.warning(
-                "The run cannot be saved after the error: each process has only a part of the model. The newest "
-                "checkpoint remains."
+            runner.logger.error(
+                "Iteration %d was NOT saved: each process has only a part of the weights, and not all can take part.",
+                runner.state.iter,
             )
         failures.report(error, saves)
         if saves:

@@ -241,6 +241,14 @@ class TrainLoop(BaseLoop):
         text = f"The checkpoint was written with different batches ({changes})."
         if (state.epoch, state.iter) != old:
             text += f" Epoch {old[0]}, iteration {old[1]} is now epoch {state.epoch}, iteration {state.iter}."
+        if move.before.samples is None or self.cursor.batching.samples is None:
+            return f"{text} Training continues at the same batch: its samples are not known, so some may be repeated."
+        size = self.cursor.pass_size
+        if saved["taken"] and saved.get("size", size) != size:
+            return (
+                f"{text} The dataset has {size} samples (before: {saved['size']}), so the rest of this pass has "
+                "another order: samples may be lost or repeated."
+            )
         text += " Training continues with the next unseen sample"
         if move.repeated:
             text += f"; {move.repeated} samples are repeated, because training must continue at a batch boundary"

@@ -9,7 +9,7 @@ from torch import nn
 
 from trainwright.engine import distributed
 from trainwright.engine.building import origin_of, resolve
-from trainwright.engine.errors import ConfigError
+from trainwright.engine.errors import ConfigError, Origin
 from trainwright.engine.parts import STRATEGY, setting, strategy_cfg
 from trainwright.engine.registry import STRATEGIES
 from trainwright.engine.run.model_surgery import convert_sync_batchnorm, revert_sync_batchnorm, to_channels_last
@@ -40,7 +40,12 @@ class Strategy:
     @classmethod
     def mistakes(cls, cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
         """Yield an error for each setting of a whole config that does not work with this strategy."""
-        yield from ()
+        options = setting(cfg, "strategy")
+        own = options.get("sync_bn") if isinstance(options, Mapping) else None
+        sync_bn, device = own or setting(cfg, "sync_bn"), cfg.get("device")
+        on_cpu = str(device).startswith("cpu") if device else not torch.accelerator.is_available()
+        if sync_bn in (True, "torch") and on_cpu and cfg.get("launcher", "none") != "none":
+            yield _no_synced_batchnorm(origin_of(options, "sync_bn") if own else origin_of(cfg, "sync_bn"))
 
     def construction(self) -> AbstractContextManager[Any]:
         """Return the context in which the model is built."""
@@ -88,6 +93,7 @@ def build_strategy(cfg: Mapping[str, Any]) -> Strategy:
         "model_wrapper_cfg": setting(cfg, "model_wrapper_cfg"),
         "find_unused_parameters": setting(cfg, "find_unused_parameters"),
         "sync_bn": setting(cfg, "sync_bn"),
+        "randomness": cfg.get("randomness"),
     }
     return STRATEGY.build(options, **{key: values[key] for key in cls.top_level_keys})  # type: ignore[no-any-return]
 
@@ -128,6 +134,10 @@ def with_synced_batchnorm(model: nn.Module, sync_bn: bool | str | None, device: 
     if not sync_bn:
         return model
     if device.type == "cpu" and sync_bn in (True, "torch"):
-        hint = "remove sync_bn (--cfg-options sync_bn=None), or train on an accelerator"
-        raise ConfigError("sync_bn", "PyTorch has no synchronized batch norm for the CPU", hint)
+        raise _no_synced_batchnorm()
     return convert_sync_batchnorm(model, "torch" if sync_bn is True else sync_bn)
+
+
+def _no_synced_batchnorm(origin: Origin | None = None) -> ConfigError:
+    hint = "remove sync_bn (--cfg-options sync_bn=None), or train on an accelerator"
+    return ConfigError("sync_bn", "PyTorch has no synchronized batch norm for the CPU", hint, origin)

@@ -8,7 +8,7 @@ from torch import nn
 
 from trainwright.engine.building import origin_of, resolve
 from trainwright.engine.errors import ConfigError, did_you_mean
-from trainwright.engine.parts import MODEL_WRAPPER, setting
+from trainwright.engine.parts import MODEL_WRAPPER, setting, strategy_cfg
 from trainwright.engine.registry import MODEL_WRAPPERS, STRATEGIES
 from trainwright.engine.run.model_surgery import revert_sync_batchnorm
 from trainwright.engine.strategy.base import Strategy, on_device, with_synced_batchnorm
@@ -31,12 +31,14 @@ class DDP(Strategy):
             as ``type`` and the arguments of PyTorch's ``PowerSGDState``. Its error feedback is not part of checkpoints.
         sync_bn: replace batch norms by synchronized ones, on accelerators.
         model_wrapper_cfg: ``type`` of the wrapper, ``MMDistributedDataParallel`` by default, and further arguments.
+        randomness: if it has ``deterministic=True``, or on a CPU, the buckets of gradients are not rearranged after the
+            first iteration, so that a resumed run has the same bits.
 
     Raises:
         ConfigError: ``comm_hook`` is unknown.
     """
 
-    top_level_keys: ClassVar = ("model_wrapper_cfg", "find_unused_parameters", "sync_bn")
+    top_level_keys: ClassVar = ("model_wrapper_cfg", "find_unused_parameters", "sync_bn", "randomness")
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class DDP(Strategy):
         comm_hook: str | Mapping[str, Any] | None = None,
         sync_bn: bool | str | None = None,
         model_wrapper_cfg: Mapping[str, Any] | None = None,
+        randomness: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self._options: dict[str, Any] = {"find_unused_parameters": find_unused_parameters}
@@ -54,11 +57,18 @@ class DDP(Strategy):
                 self._options[name] = value
         self._comm_hook = _comm_hook(comm_hook)
         self._sync_bn = sync_bn
+        self._deterministic = bool((randomness or {}).get("deterministic"))
         self._wrapper_cfg = {} if model_wrapper_cfg is None else model_wrapper_cfg
 
     @classmethod
     def mistakes(cls, cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
-        """Yield an error if the model wrapper has no ``train_step``."""
+        """Yield an error for an unknown communication hook, a model wrapper without ``train_step``, and as the base."""
+        yield from super().mistakes(cfg)
+        try:
+            _comm_hook(strategy_cfg(cfg, several=True).get("comm_hook"))
+        except ConfigError as error:
+            error.origin = origin_of(strategy_cfg(cfg, several=True), "comm_hook")
+            yield error
         wrapper_cfg = setting(cfg, "model_wrapper_cfg")
         if not isinstance(wrapper_cfg, Mapping) or wrapper_cfg.get("type") is None:
             return
@@ -79,6 +89,9 @@ class DDP(Strategy):
         model = with_synced_batchnorm(model, self._sync_bn, device)
         device_ids: dict[str, Any] = {"device_ids": [device.index]} if device.type == "cuda" else {}
         wrapped: Any = MODEL_WRAPPER.build(self._wrapper_cfg, module=model, **self._options, **device_ids)
+        exact = device.type == "cpu" or self._deterministic  # where everything else is
+        if exact and self.data_size > 2 and hasattr(wrapped, "keep_buckets"):
+            wrapped.keep_buckets()
         if self._comm_hook is not None:
             if not hasattr(wrapped, "register_comm_hook"):
                 hint = "use 'MMDistributedDataParallel'"

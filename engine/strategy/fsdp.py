@@ -11,6 +11,7 @@ from torch import nn
 from trainwright.engine import distributed
 from trainwright.engine.building import origin_of
 from trainwright.engine.errors import ConfigError, did_you_mean
+from trainwright.engine.parts import strategy_cfg
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import STRATEGIES
 from trainwright.engine.run.model_surgery import revert_sync_batchnorm
@@ -33,7 +34,7 @@ class FSDP2(Strategy):
     methods of a submodule, or its weights directly, that submodule must not be a unit.
 
     Checkpoints contain whole tensors and are the same as those of the other strategies. A run with one process and
-    without a process group trains as ``Single``.
+    without a process group trains as ``Single``. Weights are not stored channels-last.
 
     Args:
         wrap: units by class name (``"TransformerBlock"``) or by module name, with wildcards (``"backbone.layers.*"``).
@@ -100,6 +101,7 @@ class FSDP2(Strategy):
     @classmethod
     def mistakes(cls, cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
         """Yield an error for each setting of a whole config that does not work with sharded parameters."""
+        yield from super().mistakes(cfg)
         for key, remedy in (
             ("find_unused_parameters", "remove it: parameters without a gradient are allowed if all processes agree"),
             ("model_wrapper_cfg", "remove it, or use the strategy 'DDP'"),
@@ -115,6 +117,14 @@ class FSDP2(Strategy):
         if isinstance(optimizer, Mapping) and optimizer.get("type") == "LBFGS":
             message = "LBFGS needs whole parameters, which are sharded by the strategy 'FSDP2'"
             yield ConfigError("optim_wrapper.optimizer.type", message, origin=origin_of(optimizer, "type"))
+        options = strategy_cfg(cfg, several=True)
+        for key, check_value in (("tensor_parallel", check_tensor_parallel), ("mixed_precision", _precision)):
+            try:
+                if options.get(key) is not None:
+                    check_value(options[key])
+            except ConfigError as error:
+                error.origin = origin_of(options, key)
+                yield error
 
     def construction(self) -> AbstractContextManager[Any]:
         """Return the context in which the model is built."""
@@ -173,6 +183,8 @@ class FSDP2(Strategy):
                 yield
         else:
             yield
+            for buffer in model.buffers():
+                distributed.broadcast(buffer)
         meta_init.refuse_uninitialized(model, self._unknown.intersection(missing or self._unknown))
 
     def exchange_gradients(self, model: nn.Module) -> None:

@@ -34,7 +34,10 @@ def local(tensor: Tensor) -> Tensor:
 
 def whole(tensor: Tensor) -> Tensor:
     """Return the value of a sharded tensor as a plain tensor, in a collective call; other tensors unchanged."""
-    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    if not is_sharded(tensor):
+        return tensor
+    on_device: Any = tensor.to(device_type_of(tensor))  # tensors in host memory (CPU offload) cannot be gathered
+    return on_device.full_tensor()  # type: ignore[no-any-return]
 
 
 def device_type_of(tensor: Tensor) -> str:
@@ -60,7 +63,8 @@ def shard_like(value: Tensor, like: Tensor) -> Tensor:
     copied = DTensor.from_local(value.to(local(like).device), mesh, everywhere, run_check=False)
     if value.shape != like.shape:
         return copied
-    return copied.redistribute(placements=like.placements).clone()  # type: ignore[attr-defined]  # not a view of all
+    shard = copied.redistribute(placements=like.placements).clone()  # type: ignore[attr-defined]  # not a view of all
+    return shard.to(local(like).device)  # host memory with CPU offload
 
 
 def shard_all_like(value: Any, like: Any) -> Any:

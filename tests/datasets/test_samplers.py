@@ -35,8 +35,8 @@ def as_rank(monkeypatch):
     """Return a function that builds a sampler as on the given rank of several."""
 
     def build(make, rank, world_size):
-        monkeypatch.setattr(samplers, "get_rank", lambda: rank)
-        monkeypatch.setattr(samplers, "get_world_size", lambda: world_size)
+        monkeypatch.setattr(samplers, "get_data_rank", lambda: rank)
+        monkeypatch.setattr(samplers, "get_data_size", lambda: world_size)
         return make()
 
     return build
@@ -113,6 +113,31 @@ def test_every_sampler_starts_anywhere(as_rank, make, world_size):
     whole = list(islice(sampler, 40))
     for start in (0, 1, 3, len(whole)):
         assert list(islice(sampler.iter_from(start), len(whole) - start)) == whole[start:]
+
+
+@pytest.mark.parametrize("skip", [1, 6, 13])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: DefaultSampler(range(13), seed=7),
+        lambda: InfiniteSampler(range(13), seed=7),
+        lambda: ClassAwareSampler(Labeled(), seed=7),
+        lambda: RepeatAugSampler(range(13), seed=7),
+    ],
+)
+def test_every_sampler_divides_the_rest_of_an_epoch(as_rank, make, skip):
+    """Whatever the number of ranks that have begun it."""
+    whole = list(islice(as_rank(make, 0, 1), 30))
+    for world_size in (1, 2, 3):
+        shares = [
+            list(islice(as_rank(make, rank, world_size).iter_from(0, skip=skip), 5)) for rank in range(world_size)
+        ]
+        assert len({len(share) for share in shares}) == 1
+        rest = [index for indices in zip(*shares, strict=True) for index in indices]
+        due = whole[skip : skip + len(rest)]
+        assert rest[: len(due)] == due and len(rest) - len(due) < world_size
+        later = as_rank(make, 0, world_size).iter_from(1, skip=skip)
+        assert list(islice(later, 4)) == shares[0][1:]
 
 
 def test_iter_from_follows_an_overridden_order():

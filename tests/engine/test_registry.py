@@ -17,8 +17,8 @@ def animals() -> Registry:
     return Registry("animal", scope="zoo")
 
 
-def test_there_are_22_root_registries() -> None:
-    assert len(ROOT_REGISTRIES) == 22
+def test_there_are_23_root_registries() -> None:
+    assert len(ROOT_REGISTRIES) == 23
     assert all(registry.scope == "trainwright" for registry in ROOT_REGISTRIES.values())
 
 

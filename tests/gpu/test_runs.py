@@ -69,7 +69,7 @@ class Spy(Hook):
         self.pinned.append(data_batch["inputs"].is_pinned())
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self.losses.append(outputs["loss"].detach())
+        self.losses.append(outputs["loss"].detach().cpu())
         if runner.device.type == "cuda":
             self.memory.append(torch.cuda.memory_allocated(runner.device))
 

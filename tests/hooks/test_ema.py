@@ -121,8 +121,7 @@ class StopInValidation(Hook):
     """Stop the run in the middle of a validation, as a signal does."""
 
     def before_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        runner.state.stop_signal = 15
-        runner.request_stop("signal")
+        runner.state.request_stop("signal SIGTERM", signal=15)
 
 
 def test_a_run_stopped_in_a_validation_saves_the_same_file(tmp_path: Path) -> None:

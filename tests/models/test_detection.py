@@ -672,7 +672,7 @@ def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_pa
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_short_training_of_masks_learns_and_its_checkpoint_predicts(tmp_path: Path) -> None:
     changes = short(**{
         "train_dataloader.dataset.num_samples": 320, "max_epochs": 3, "train_cfg.max_epochs": 3,

@@ -405,7 +405,7 @@ SHORT = {
 }  # fmt: skip
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_path: Path) -> None:
     hooks = [dict(type="VisualizationHook", max_images=2)]
     visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])

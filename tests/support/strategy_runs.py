@@ -1,7 +1,9 @@
 """Tiny runs under every strategy, in forked processes."""
 
+import functools
 import os
 import socket
+import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -220,6 +222,24 @@ def run_ranks(world_size: int, action: Callable[[], Any], folder: Path, timeout:
     outputs = "\n".join(f"rank {rank}:\n{process.printed}" for rank, process in enumerate(processes))
     assert statuses == [0] * world_size, outputs
     return [torch.load(folder / f"result_{rank}.pt", weights_only=False) for rank in range(world_size)]
+
+
+def in_group(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test in a forked process that is the only one of a group.
+
+    Gloo's threads do not survive a fork: after a group in the process of the tests, other tests could not fork.
+    """
+
+    @functools.wraps(test)
+    def forked(**fixtures: Any) -> None:
+        def run() -> None:
+            torch.distributed.init_process_group("gloo")
+            test(**fixtures)
+
+        with tempfile.TemporaryDirectory() as folder:
+            run_ranks(1, run, Path(folder))
+
+    return forked
 
 
 def train(cfg: dict[str, Any]) -> dict[str, Any]:

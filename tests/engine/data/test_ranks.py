@@ -27,9 +27,8 @@ RANK = [0, 1]
 def any_rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the code take this process for the rank of a group that is in ``RANK``."""
     functions = {
-        "get_rank": lambda group=None: RANK[0],
-        "get_world_size": lambda group=None: RANK[1],
-        "get_dist_info": lambda group=None: tuple(RANK),
+        "get_data_rank": lambda: RANK[0],
+        "get_data_size": lambda: RANK[1],
     }
     for module, (name, function) in product(
         (samplers, distributed, cursors, loaders, seeded, sharing, streams), functions.items()
@@ -152,8 +151,10 @@ def stream_of(rank: int, world_size: int, sharded: bool | None, training: bool =
     return build_dataloader(cfg, seed=3, training=training)
 
 
-@pytest.mark.parametrize(("sharded", "workers"), [(None, 0), (False, 0), (False, 2)])
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("sharded", "workers", "world_size"),
+    [*product((None, False), (0,), (1, 2, 3, 4)), (False, 2, 3)],
+)
 def test_a_stream_is_shared_out(sharded: bool | None, workers: int, world_size: int) -> None:
     for rank in range(world_size):
         loader = stream_of(rank, world_size, sharded, workers=workers)
@@ -164,9 +165,20 @@ def test_a_stream_is_shared_out(sharded: bool | None, workers: int, world_size: 
         assert padded == [*samples, 12][: -(-13 // world_size)]
 
 
-@pytest.mark.parametrize(("sharded", "workers"), [(None, 0), (False, 0), (False, 2)])
-@pytest.mark.parametrize(("before", "after"), [(2, 2), (2, 1), (1, 3), (3, 2)])
-def test_a_stream_continues_on_any_number_of_ranks(sharded: bool | None, workers: int, before: int, after: int) -> None:
+RESUMED_ON = [(2, 2, None), (2, 2, 0), (2, 1, 1), (1, 3, 0), (3, 2, 0)]
+
+
+@pytest.mark.parametrize(
+    ("sharded", "workers", "before", "after", "source"),
+    [
+        *((sharded, 0, *ranks) for sharded in (None, False) for ranks in RESUMED_ON),
+        (False, 2, 3, 2, 0),
+        (False, 2, 2, 2, None),
+    ],
+)
+def test_a_stream_continues_on_any_number_of_ranks(
+    sharded: bool | None, workers: int, before: int, after: int, source: int | None
+) -> None:
     for taken in (1, 2):
         states, seen = [], []
         for rank in range(before):
@@ -178,7 +190,7 @@ def test_a_stream_continues_on_any_number_of_ranks(sharded: bool | None, workers
         rest = []
         for rank in range(after):
             loader = stream_of(rank, after, sharded, True, workers)
-            loader.load_state_dict(states[rank if before == after else 0])
+            loader.load_state_dict(states[rank if source is None else source])
             rest.append([number for batch in loader for number in batch])
         assert len({len(part) for part in rest}) == 1
         due = list(range(2 * taken * before, 13))
@@ -190,7 +202,7 @@ def test_a_stream_of_which_each_process_reads_its_own_part_is_not_divided_anew()
     assert [number for batch in loader for number in batch] == list(range(13))  # as its dataset yields them
     batches = iter(stream := stream_of(0, 2, True))
     next(batches)
-    with pytest.raises(ConfigError, match="a pass of 2 processes cannot continue on 3"):
+    with pytest.raises(ConfigError, match="rank 0 of 3 cannot continue at the position of rank 0 of 2"):
         stream_of(0, 3, True).load_state_dict(stream.state_dict())
 
 

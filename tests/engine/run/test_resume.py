@@ -43,15 +43,14 @@ def test_an_epoch_goes_on_with_the_sample_that_is_due_in_batches_of_another_size
     cut = 24 // before + 4  # in the second epoch, after 4 batches
     first, second = cut_and_go_on(tmp_path, dict(by_epoch=True, max_epochs=2), cut, before, after)
     position = 4 * before
-    repeated = position % after
     whole = make_runner(tmp_path / "whole", dataset=Points(24), train_cfg=dict(max_epochs=2), batch_size=after)
     whole.train()
     assert seen(first)[24:] == seen(whole)[24 : 24 + position]
-    assert seen(second) == seen(whole)[24 + position - repeated :]
+    assert seen(second) == seen(whole)[24 + position :]  # also if no batch of the other size begins there
     assert second.iter == second.max_iters == 2 * 24 // after
     assert second.epoch == 2
     assert "Training continues with the next unseen sample" in log_of(second)
-    assert (f"; {repeated} samples are repeated" in log_of(second)) == bool(repeated)
+    assert "repeated" not in log_of(second)
 
 
 @pytest.mark.parametrize("sampler", ["DefaultSampler", "InfiniteSampler"])

@@ -18,6 +18,7 @@ ACCUMULATION = {"optim_wrapper": {"accumulative_counts": 2}}
     ("strategy", "changes"),
     [
         ("auto", {"find_unused_parameters": True}),
+        ("auto", {"model_wrapper_cfg": {"type": "DistributedDataParallel"}}),
         ({"type": "DDP", "static_graph": True, "gradient_as_bucket_view": True}, ACCUMULATION),
     ],
 )
@@ -70,7 +71,10 @@ def test_single_is_refused_in_several_processes(tmp_path: Path) -> None:
     [
         ({"strategy": "DPP"}, r"strategy.type: 'DPP' is not registered"),
         ({"strategy": {"type": "DDP", "static_grahp": True}}, r"strategy.static_grahp: .*\n.*static_graph"),
-        ({"model_wrapper_cfg": {"type": "DistributedDataParallel"}}, r"model_wrapper_cfg.type: .* train_step"),
+        ({"strategy": {"type": "DDP", "comm_hook": "fp16"}}, r"strategy.comm_hook: .* 'fp16'"),
+        ({"model_wrapper_cfg": {"type": "DataParallel"}}, r"model_wrapper_cfg.type: .* train_step"),
+        ({"launcher": "pytorch", "device": "cpu", "sync_bn": True}, r"sync_bn: .* for the CPU"),
+        ({"launcher": "pytorch", "device": "cpu", "strategy": {"type": "DDP", "sync_bn": "torch"}}, r"sync_bn: .* CPU"),
     ],
 )
 def test_mistakes_are_found_by_check(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

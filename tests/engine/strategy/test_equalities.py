@@ -21,9 +21,9 @@ from strategy_runs import (
     run_ranks,
     train_all,
 )
-from tiny_runs import StopAt
 from torch import Tensor
 
+from trainwright.engine.run.runner import Runner
 from trainwright.hooks.tta import build_runner_with_tta
 
 PLAN = {"blocks.*.fc1": "colwise", "blocks.*.fc2": "rowwise"}
@@ -143,7 +143,10 @@ WHOLE = {
         {"type": "NanGuardHook", "action": "rollback", "interval": 3, "snapshot_interval": 3},
     ],
 }
-STOPPED = {**WHOLE, "custom_hooks": [*WHOLE["custom_hooks"], {"type": StopAt, "done": 7}]}
+SAVED_WITHIN_WINDOW = {
+    **WHOLE,
+    "default_hooks": {"checkpoint": {"type": "CheckpointHook", "interval": 7, "by_epoch": False, "save_last": False}},
+}
 
 
 def resume_all(folder: Path, layout: tuple[Any, int, int], sources: dict[str, Path], expected: Path) -> list[str]:
@@ -163,9 +166,9 @@ def resume_all(folder: Path, layout: tuple[Any, int, int], sources: dict[str, Pa
 
 def test_a_run_is_resumed_within_an_accumulation_window_under_another_strategy(tmp_path: Path) -> None:
     assert not train_all(tmp_path / "whole", "auto", 1, 1, {"": WHOLE})
-    assert not train_all(tmp_path / "stopped", *LAYOUTS["FSDP2 2"], {"": STOPPED})
-    assert len(last_checkpoint(tmp_path / "stopped")["optimizer"]["accumulation"]["grads"]) == 18
-    assert not resume_all(tmp_path / "resumed", LAYOUTS["TP 2"], {"run": tmp_path / "stopped"}, tmp_path / "whole")
+    assert not train_all(tmp_path / "saved", *LAYOUTS["FSDP2 2"], {"": SAVED_WITHIN_WINDOW})
+    assert len(last_checkpoint(tmp_path / "saved")["optimizer"]["accumulation"]["grads"]) == 18
+    assert not resume_all(tmp_path / "resumed", LAYOUTS["TP 2"], {"run": tmp_path / "saved"}, tmp_path / "whole")
 
 
 @pytest.mark.slow
@@ -173,10 +176,34 @@ def test_runs_are_resumed_under_every_other_strategy(tmp_path: Path) -> None:
     layouts = {"one process": ("auto", 1, 1), **LAYOUTS}
     assert not train_all(tmp_path / "whole", *layouts["one process"], {"": WHOLE})
     for name, layout in layouts.items():
-        assert not train_all(tmp_path / "stopped" / name, *layout, {"": STOPPED})
-    sources = {name: tmp_path / "stopped" / name for name in layouts}
+        assert not train_all(tmp_path / "saved" / name, *layout, {"": SAVED_WITHIN_WINDOW})
+    sources = {name: tmp_path / "saved" / name for name in layouts}
     wrong = [resume_all(tmp_path / name, layout, sources, tmp_path / "whole") for name, layout in layouts.items()]
     assert not any(wrong), "\n".join(line for lines in wrong for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"meta": True}, {"cpu_offload": True}, {"reshard_after_forward": False}])
+def test_missing_weights_of_a_checkpoint_are_initialized(options: dict[str, Any], tmp_path: Path) -> None:
+    assert not train_all(tmp_path, "auto", 1, 1, {"source": {}})
+    checkpoint = last_checkpoint(tmp_path / "source")
+    weights = {name: value for name, value in checkpoint["state_dict"].items() if not name.startswith("head.")}
+    torch.save({"state_dict": weights}, tmp_path / "without_head.pth")
+    init_cfg = {"type": "Xavier", "layer": ["Linear", "Conv1d"]}
+    cases = {
+        "all": {"load_from": str(tmp_path / "source" / "epoch_1.pth")},
+        "without head": {"load_from": str(tmp_path / "without_head.pth")},
+        "head by init_cfg": {
+            "load_from": str(tmp_path / "without_head.pth"), "model": {"type": Net, "init_cfg": init_cfg},
+            **optimizer({"type": "SGD", "lr": 0.01}),
+        },
+    }  # fmt: skip
+    assert not train_all(tmp_path / "one", "auto", 1, 1, cases)
+    for strategy in (SHARDED, TENSOR):
+        folder = tmp_path / ("tensor" if strategy is TENSOR else "sharded")
+        assert not train_all(folder, {**strategy, **options}, 2, 1 if strategy is TENSOR else 2, cases)
+        for name in cases:
+            assert difference(last_checkpoint(tmp_path / "one" / name), last_checkpoint(folder / name)) < 1e-6
 
 
 @pytest.mark.slow
@@ -198,6 +225,24 @@ def test_features(layout: str, one: Path, tmp_path: Path) -> None:
         if largest > tolerance or numbers(found) != pytest.approx(numbers(expected), abs=1e-5):
             wrong.append(f"{name}: {largest:.1e}, {numbers(found)}, {numbers(expected)}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_processes_with_fewer_batches_take_part_in_those_of_others(tmp_path: Path) -> None:
+    """Evaluate three samples on two processes, of which the second has one batch fewer, and then a single one."""
+
+    def validate(launcher: str) -> list[dict[str, Any]]:
+        results = []
+        for number in (3, 1):
+            loader = {**VALIDATION["val_dataloader"], "dataset": Samples(number), "batch_size": 1}
+            loader["sampler"] = {"type": "DefaultSampler", "shuffle": False, "round_up": False}
+            cfg = config(tmp_path, SHARDED, **{**VALIDATION, "val_dataloader": loader})
+            results.append(Runner.from_cfg({**cfg, "launcher": launcher}).val())
+        return results
+
+    expected = validate("none")
+    assert [metrics["scores/number"] for metrics in expected] == [3, 1]
+    for found in run_ranks(2, lambda: validate("pytorch"), tmp_path / "ranks"):
+        assert found == [pytest.approx(metrics, abs=1e-5) for metrics in expected]
 
 
 SEQUENCE_PLAN = {

@@ -1,14 +1,13 @@
 """Sharded models: their units, their initialization, and settings that are refused. Here mostly in one process."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from strategy_runs import Net, Samples, config
-from torch import Tensor, distributed, nn
+from strategy_runs import Net, Samples, config, in_group
+from torch import Tensor, nn
 
 from trainwright.engine.checking import check
 from trainwright.engine.errors import ConfigError
@@ -22,13 +21,6 @@ from trainwright.models.averaging import ExponentialMovingAverage
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def process_group(tmp_path: Path) -> Iterator[None]:
-    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    yield
-    distributed.destroy_process_group()
-
-
 def placed(model: nn.Module, **options: Any) -> nn.Module:
     return FSDP2(**options).place(model, CPU, False)
 
@@ -37,52 +29,56 @@ def units(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if hasattr(module, "unshard")]
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({}, [""]),
-        ({"wrap": "Block"}, ["", "blocks.0", "blocks.1"]),
-        ({"wrap": ["blocks.1", "he*d"]}, ["", "blocks.1", "head"]),
-        ({"min_params": 600}, ["", "blocks.0", "blocks.1"]),
-        ({"min_params": 500}, ["", "blocks.0.fc1", "blocks.0.fc2", "blocks.1.fc1", "blocks.1.fc2"]),
-    ],
-)
-def test_units_are_chosen_by_class_name_or_size(options: dict[str, Any], expected: list[str]) -> None:
-    model = placed(Net(), **options)
-    assert units(model) == expected
-    assert all(shards.is_sharded(param) for param in model.parameters())
+UNITS: list[tuple[dict[str, Any], list[str]]] = [
+    ({}, [""]),
+    ({"wrap": "Block"}, ["", "blocks.0", "blocks.1"]),
+    ({"wrap": ["blocks.1", "he*d"]}, ["", "blocks.1", "head"]),
+    ({"min_params": 600}, ["", "blocks.0", "blocks.1"]),
+    ({"min_params": 500}, ["", "blocks.0.fc1", "blocks.0.fc2", "blocks.1.fc1", "blocks.1.fc2"]),
+]
 
 
-def test_attention_is_not_divided_because_it_uses_weights_of_its_layers_directly() -> None:
+@in_group
+def test_units_are_chosen_by_class_name_or_size() -> None:
+    for options, expected in UNITS:
+        model = placed(Net(), **options)
+        assert units(model) == expected
+        assert all(shards.is_sharded(param) for param in model.parameters())
+    # attention uses the weights of its layers directly, so it is not divided
     model = nn.Sequential(nn.MultiheadAttention(16, 2), nn.Linear(16, 16))
     assert units(placed(model, min_params=200)) == ["", "0", "1"]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"wrap": "Blok"}, r"strategy.wrap: the model has no module 'Blok'\n.*'Block'"),
-        ({"wrap": "parts"}, r"strategy.wrap: parts \(ModuleList\).*\n.*'parts.\*'"),
-        ({"replicate": 2}, r"strategy.replicate: 2 .* 1 processes"),
-        ({"mixed_precision": "half"}, r"mixed_precision.param_dtype: 'half'"),
-        ({"mixed_precision": {"parm_dtype": "bfloat16"}}, r"mixed_precision.parm_dtype: .*\n.*param_dtype"),
-        ({"tensor_parallel": {"size": 2, "plan": {"*": "colwise"}}}, r"tensor_parallel.size: 2 .* 1 processes"),
-        ({"tensor_parallel": {"size": 1}}, r"tensor_parallel.plan: missing"),
-        ({"tensor_parallel": {"sise": 1}}, r"tensor_parallel.sise: .*\n.*size"),
-        ({"tensor_parallel": {"size": 1, "plan": {"*.fc": "colwise"}}}, r"plan.\*.fc: no module"),
-        ({"tensor_parallel": {"size": 1, "plan": {"head": "columns"}}}, r"plan.head: unknown style 'columns'"),
-        ({"tensor_parallel": {"size": 1, "plan": {"conv": "colwise"}}}, r"plan.conv: conv \(Conv1d\)"),
-        (
-            {"tensor_parallel": {"size": 1, "plan": {"head": {"style": "colwise", "input": "shard"}}}},
-            r"plan.head.input: must be 'replicate' or a dimension",
-        ),
-    ],
-)
-def test_wrong_settings_are_refused(options: dict[str, Any], message: str) -> None:
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"wrap": "Blok"}, r"strategy.wrap: the model has no module 'Blok'\n.*'Block'"),
+    ({"wrap": "parts"}, r"strategy.wrap: parts \(ModuleList\).*\n.*'parts.\*'"),
+    ({"replicate": 2}, r"strategy.replicate: 2 .* 1 processes"),
+    ({"mixed_precision": "half"}, r"mixed_precision.param_dtype: 'half'"),
+    ({"mixed_precision": {"parm_dtype": "bfloat16"}}, r"mixed_precision.parm_dtype: .*\n.*param_dtype"),
+    ({"tensor_parallel": {"size": 2, "plan": {"*": "colwise"}}}, r"tensor_parallel.size: 2 .* 1 processes"),
+    ({"tensor_parallel": {"size": 1}}, r"tensor_parallel.plan: missing"),
+    ({"tensor_parallel": {"sise": 1}}, r"tensor_parallel.sise: .*\n.*size"),
+    ({"tensor_parallel": {"size": 1, "plan": {"*.fc": "colwise"}}}, r"plan.\*.fc: no module"),
+    ({"tensor_parallel": {"size": 1, "plan": {"head": "columns"}}}, r"plan.head: unknown style 'columns'"),
+    ({"tensor_parallel": {"size": 1, "plan": {"conv": "colwise"}}}, r"plan.conv: conv \(Conv1d\)"),
+    (
+        {"tensor_parallel": {"size": 1, "plan": {"head": {"style": "colwise", "input": "shard"}}}},
+        r"plan.head.input: must be 'replicate' or a dimension",
+    ),
+]
+
+
+@in_group
+def test_wrong_settings_are_refused() -> None:
+    for options, message in REFUSED:
+        model = Net()
+        model.parts = nn.ModuleList()
+        with pytest.raises(ConfigError, match=message):
+            placed(model, **options)
     model = Net()
-    model.parts = nn.ModuleList()
-    with pytest.raises(ConfigError, match=message):
-        placed(model, **options)
+    model.blocks[1].fc1.weight = model.blocks[0].fc1.weight
+    with pytest.raises(ConfigError, match=r"blocks.0.fc1.weight is also blocks.1.fc1.weight"):
+        placed(model, wrap="Block")
 
 
 def test_layers_that_cannot_be_split_evenly_are_refused() -> None:
@@ -91,13 +87,8 @@ def test_layers_that_cannot_be_split_evenly_are_refused() -> None:
         parallelize(Net(), mesh, {"head": {"style": "rowwise"}})
 
 
-def test_a_parameter_of_two_units_is_refused() -> None:
-    model = Net()
-    model.blocks[1].fc1.weight = model.blocks[0].fc1.weight
-    with pytest.raises(ConfigError, match=r"blocks.0.fc1.weight is also blocks.1.fc1.weight"):
-        placed(model, wrap="Block")
-
-
+@pytest.mark.slow
+@in_group
 def test_a_parameter_shared_within_a_unit_stays_shared() -> None:
     model = Net()
     model.blocks[1].fc1.weight = model.blocks[0].fc1.weight
@@ -116,6 +107,8 @@ def test_a_parameter_shared_within_a_unit_stays_shared() -> None:
         ({"env_cfg": {"channels_last": True}}, "env_cfg.channels_last"),
         ({"optim_wrapper": {"optimizer": {"type": "LBFGS"}}}, "optim_wrapper.optimizer.type"),
         ({"strategy": {"type": "FSDP2", "warp": "Block"}}, "strategy.warp"),
+        ({"strategy": {"type": "FSDP2", "mixed_precision": "half"}}, "strategy.mixed_precision.param_dtype"),
+        ({"strategy": {"type": "FSDP2", "tensor_parallel": {"size": 2}}}, "strategy.tensor_parallel.plan"),
     ],
 )
 def test_settings_without_effect_are_found_by_check(tmp_path: Path, changes: dict[str, Any], place: str) -> None:
@@ -124,6 +117,7 @@ def test_settings_without_effect_are_found_by_check(tmp_path: Path, changes: dic
     assert not check(config(tmp_path, {"type": "FSDP2", "wrap": "Block", "cpu_offload": True}))
 
 
+@in_group
 def test_optimizers_without_a_sharded_step_are_refused() -> None:
     params = list(placed(Net()).parameters())
     assert build_optimizer(params, {"type": "AdamW"}).defaults["fused"]
@@ -145,6 +139,7 @@ class OwnInitialization(Net):
         self.register_buffer("mean", torch.arange(3.0))
 
 
+@in_group
 def test_parameters_on_meta_get_the_weights_of_an_ordinary_initialization(tmp_path: Path) -> None:
     weights = []
     for meta in (False, True):
@@ -156,6 +151,7 @@ def test_parameters_on_meta_get_the_weights_of_an_ordinary_initialization(tmp_pa
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@in_group
 def test_an_initialization_that_cannot_be_repeated_is_refused(tmp_path: Path) -> None:
     strategy = {"type": "FSDP2", "meta": True}
     cfg = config(tmp_path, strategy, model={"type": OwnInitialization})
@@ -167,6 +163,8 @@ def test_an_initialization_that_cannot_be_repeated_is_refused(tmp_path: Path) ->
     assert Runner.from_cfg(cfg).model.mean.tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
+@in_group
 def test_gradients_are_clipped_by_the_norm_over_all_meshes() -> None:
     model, same = Net(), Net()
     same.load_state_dict(model.state_dict())
@@ -188,6 +186,8 @@ def test_gradients_are_clipped_by_the_norm_over_all_meshes() -> None:
     assert max(float(shards.local(param.grad).nan_to_num().abs().max()) for param in model.parameters()) <= 1.1e-3
 
 
+@pytest.mark.slow
+@in_group
 def test_the_average_of_a_sharded_model_has_its_names_and_cannot_be_called() -> None:
     model = placed(Net())
     average = ExponentialMovingAverage(model, momentum=0.5)

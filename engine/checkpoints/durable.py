@@ -70,7 +70,7 @@ def remove_leftovers(folder: Path) -> list[str]:
             with suppress(OSError):  # harmless if left behind
                 remove(path)
                 removed.append(path.name)
-    for path in folder.glob(f"{_REPLACED}*"):
+    for path in folder.glob(f"{_REPLACED}*.dist"):
         target = path.with_name(path.name.removeprefix(_REPLACED))
         with suppress(OSError):
             if target.exists():

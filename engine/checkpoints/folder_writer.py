@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -64,13 +65,18 @@ def check_shared(folder: Path) -> None:
     """Check that all ranks see the files of rank 0 in a folder. All ranks call it together.
 
     Raises:
-        CheckpointError: one of them does not.
+        CheckpointError: one of them does not, or rank 0 cannot write there.
     """
-    probe = temporary_path(folder / "shared")
+    probe, error = temporary_path(folder / "shared"), ""
     if is_main_process():
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-    probe = value_of_main_process(probe)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+        except OSError as caught:
+            error = str(caught)
+    probe, error = value_of_main_process((probe, error))
+    if error:
+        raise CheckpointError(f"cannot write checkpoints to {folder}: {error}")
     seen = all_gather_object(probe.exists())
     if is_main_process():
         probe.unlink()
@@ -114,8 +120,7 @@ def _write_folder(state: Mapping[str, Any], target: Path, ranks: "_Ranks") -> No
         ranks.on_first(partial(_finish, temporary, target, files))
     except BaseException:
         if temporary != target:
-            with suppress(OSError):
-                remove(temporary)
+            shutil.rmtree(temporary, ignore_errors=True)  # all ranks at once, since some may have failed
         raise
 
 

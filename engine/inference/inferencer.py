@@ -37,7 +37,7 @@ from trainwright.engine.structures.elements import BaseDataElement
 
 ConfigLike = Config | ConfigDict | Mapping[str, Any]
 
-_CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt")
+_CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".dist")
 
 
 @INFERENCERS.register_module()

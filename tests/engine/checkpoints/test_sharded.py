@@ -158,6 +158,17 @@ def test_a_rank_reads_only_its_own_part(run: Path, tmp_path: Path) -> None:
     assert len(first) == 18 and all(equal for _, _, equal in first + second)
 
 
+def test_a_folder_is_loaded_like_a_file(run: Path, tmp_path: Path) -> None:
+    runner = Runner.from_cfg(config(tmp_path, load_from=str(run / "epoch_2.dist"), **VALIDATION))
+    runner.val()
+    weights = load_checkpoint_file(run / "epoch_2.dist")["state_dict"]
+    assert same(dict(runner.model.state_dict()), weights)
+    runner.load_checkpoint(run / "epoch_1.dist")
+    assert not same(dict(runner.model.state_dict()), weights)
+    runner.save_checkpoint(tmp_path, "now_{}.dist")
+    assert verify(tmp_path / "now_0.dist") is None
+
+
 def test_files_and_folders_are_converted_without_a_change(run: Path, tmp_path: Path) -> None:
     folder, file, back = run / "epoch_2.dist", tmp_path / "one.pth", tmp_path / "two.dist"
     assert main(["consolidate", str(folder), str(file)]) == 0

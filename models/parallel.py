@@ -27,6 +27,8 @@ MODEL_WRAPPERS.register_module(module=DataParallel)
 class MMDistributedDataParallel(DistributedDataParallel):
     """:class:`torch.nn.parallel.DistributedDataParallel` with the steps of a model.
 
+    Other attributes are those of the model, so that ``runner.model.head`` works in one process and in several.
+
     Args:
         module: the model.
         detect_anomalous_params: log every parameter that does not contribute to the loss. Slow; for debugging.
@@ -39,6 +41,14 @@ class MMDistributedDataParallel(DistributedDataParallel):
         super().__init__(module=module, **kwargs)
         self.detect_anomalous_params = detect_anomalous_params
         self._has_exchanged = False
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "module":
+                raise
+            return getattr(self.module, name)
 
     def keep_buckets(self) -> None:
         """Exchange gradients in the same buckets from the first iteration on.

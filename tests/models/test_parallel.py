@@ -44,6 +44,8 @@ def test_the_steps_are_those_of_the_model() -> None:
     predictions, losses = wrapped.val_step([inputs, labels], with_loss=True)
     assert predictions.pred_label.shape == (8,)
     assert losses["loss"].shape == ()
+    assert wrapped.network is model.network  # hooks find the parts of a model where they are in one process
+    assert not hasattr(wrapped, "netwrok")
 
 
 @pytest.mark.usefixtures("process_group")

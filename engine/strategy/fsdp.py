@@ -33,8 +33,9 @@ class FSDP2(Strategy):
     and ``min_params`` make smaller ones, which save memory. A unit must be called as a module: if a model uses other
     methods of a submodule, or its weights directly, that submodule must not be a unit.
 
-    Checkpoints contain whole tensors and are the same as those of the other strategies. A run with one process and
-    without a process group trains as ``Single``. Weights are not stored channels-last.
+    Checkpoints contain whole tensors and are the same as those of the other strategies, unless ``CheckpointHook`` has
+    ``sharded=True``. A run with one process and without a process group trains as ``Single``. Weights are not stored
+    channels-last.
 
     Args:
         wrap: units by class name (``"TransformerBlock"``) or by module name, with wildcards (``"backbone.layers.*"``).

@@ -14,6 +14,9 @@ from trainwright.models.freezing import freeze, keep_frozen
 from trainwright.models.module import InitCfg
 
 
+_PREDICT_WITH_LOSS = "predict with loss"
+
+
 @MODELS.register_module()
 class ImageClassifier(BaseModel):
     """An image classifier: a backbone that returns logits, or a backbone, an optional neck and a head.
@@ -98,6 +101,9 @@ class ImageClassifier(BaseModel):
             return self._losses(features, data_samples)
         if mode == "predict":
             return self._predictions(features, data_samples)
+        if mode == _PREDICT_WITH_LOSS:
+            losses = self._losses(features, data_samples)
+            return self._predictions(features, data_samples), losses
         if mode == "tensor":
             return features if self.head is None else self.head(features)
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
@@ -117,11 +123,9 @@ class ImageClassifier(BaseModel):
         """Predict a batch, see :meth:`BaseModel.val_step`; the losses need no second forward pass."""
         if not with_loss:
             return super().val_step(data)
-        data = self.data_preprocessor(data, False)
-        inputs, data_samples = (data["inputs"], data["data_samples"]) if isinstance(data, dict) else data
-        features = self.extract_feat(inputs)
-        losses = self.parse_losses(self._losses(features, data_samples))[1]
-        return self._predictions(features, data_samples), losses
+        # By `forward`, which gathers the weights of a sharded model.
+        predictions, losses = self._run_forward(self.data_preprocessor(data, False), _PREDICT_WITH_LOSS)
+        return predictions, self.parse_losses(losses)[1]
 
     def compile_forward(self, **options: Any) -> None:
         """Compile the backbone and neck; the rest handles data samples and would not benefit.

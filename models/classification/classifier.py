@@ -13,7 +13,6 @@ from trainwright.models.classification.samples import add_predictions, gather_la
 from trainwright.models.freezing import freeze, keep_frozen
 from trainwright.models.module import InitCfg
 
-
 _PREDICT_WITH_LOSS = "predict with loss"
 
 

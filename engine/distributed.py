@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.ranks import failures
 from trainwright.engine.ranks.start import close_dist as close_dist
 from trainwright.engine.ranks.start import control_group
 from trainwright.engine.ranks.start import infer_launcher as infer_launcher
@@ -303,6 +304,9 @@ def mean_of_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
 
     Args:
         numbers: finite or not, by name.
+
+    Returns:
+        The means, or the numbers themselves if another rank has failed.
     """
     if not has_peers():
         return dict(numbers)
@@ -311,7 +315,12 @@ def mean_of_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
     message = torch.zeros(_NUMBERS_PER_MESSAGE, dtype=torch.float64)
     values = message.numpy()  # shares its memory
     values[: len(numbers) + 2] = (names, names**2, *numbers.values()) if names else 0
-    control_group().allreduce([message]).wait()
+    try:
+        control_group().allreduce([message]).wait()
+    except RuntimeError as error:
+        if not failures.is_lost_connection(error):
+            raise
+        return dict(numbers)  # the next step fails, too, and saves the run
     # If the names differ, so does the mean of the squares from the square of the mean; sums below 2**53 are exact.
     if names and values[0] == names * size and values[1] == float(names**2) * size:
         return dict(zip(numbers, (values[2 : len(numbers) + 2] / size).tolist()))

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from trainwright.engine.data.loader import build_dataloader, num_unpadded_samples, start_at
 from trainwright.engine.data.names import names_of
-from trainwright.engine.distributed import all_gather, get_world_size, one_per_data_rank
+from trainwright.engine.distributed import all_gather, all_gather_object, get_world_size, one_per_data_rank
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import MODELS
@@ -105,8 +105,11 @@ class KNNClassifier(ImageClassifier):
                 local_features.append(self._embed(self.extract_feat(inputs)))
                 local_labels.append(gather_labels(samples).to(inputs.device))
             size = num_unpadded_samples(loader) if get_world_size() > 1 else None
-            # Samplers distribute round-robin and pad with the first samples.
-            columns = [one_per_data_rank(all_gather(torch.cat(column))) for column in (local_features, local_labels)]
+            # Samplers distribute round-robin, so that some ranks may have one sample less, or pad with the first samples.
+            own = [torch.cat(column) for column in (local_features, local_labels)]
+            longest = max(all_gather_object(len(own[0])))
+            padded = [torch.cat([column, column[: longest - len(column)]]) for column in own]
+            columns = [one_per_data_rank(all_gather(column)) for column in padded]
             by_rank = [torch.stack(parts, 1) for parts in columns]
             features, labels = (parts.flatten(0, 1)[:size] for parts in by_rank)
             self._bank = features, labels

@@ -1,6 +1,7 @@
 """A run in one of many processes, without the others and without memory for its tensors."""
 
 import functools
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -42,6 +43,16 @@ def fake_group(world_size: int, rank: int = 0) -> Iterator[None]:
         yield
     finally:
         close_dist()
+        _forget_groups()
+
+
+def _forget_groups() -> None:
+    """Clear the caches of DTensor, which refer to the groups of meshes."""
+    module: Any = sys.modules.get("torch.distributed.tensor._api")
+    if module is not None:
+        module.DTensor._op_dispatcher.sharding_propagator.propagate_op_sharding.cache_clear()
+        clear = getattr(torch._C, "_clear_DTensor_sharding_propagator_cache", lambda: None)  # not in older releases
+        clear()
 
 
 class FakeMeter(Meter):

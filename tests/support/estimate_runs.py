@@ -13,8 +13,8 @@ from trainwright.engine.estimate.meter import Collective, Meter
 from trainwright.engine.run.hook import Hook
 from trainwright.engine.run.runner import Runner
 
-MEASURED = 3
-"""0-based iteration that is measured; a multiple of the accumulation lengths in the tests ends with it."""
+MEASURED = 4
+"""0-based iteration that is measured: not one in which a snapshot is replaced."""
 
 
 class Measure(Hook):
@@ -53,6 +53,7 @@ class Measure(Hook):
             "averaged weights and snapshots": _nbytes(copies),
             "collectives": summed(self.meter.use.collectives),
             "flops": self.meter.use.flops,
+            "before": self.before,
             "extra": sum(block.nbytes for block in self.meter.peak) - self.before,
         }
         self.handle.remove()
@@ -114,5 +115,3 @@ def _nbytes(tensors: Iterable[Any]) -> int:
         storage = (tensor.to_local() if hasattr(tensor, "to_local") else tensor).untyped_storage()
         storages[storage._cdata] = storage.nbytes()
     return sum(storages.values())
-
-

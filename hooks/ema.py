@@ -45,6 +45,7 @@ class EMAHook(Hook):
     """
 
     exclusive = "averages the weights"
+    holds_memory = True
 
     def __init__(
         self,

@@ -69,6 +69,7 @@ class NanGuardHook(Hook):
             if value < 1:
                 raise ConfigError(f"NanGuardHook.{name}", f"must be at least 1, but is {value}")
         self.action = action
+        self.holds_memory = action == "rollback"
         self.interval = interval
         self.monitor = monitor
         self.max_rollbacks = max_rollbacks

@@ -118,6 +118,23 @@ def check(arguments: argparse.Namespace) -> int:
     return status
 
 
+def estimate(arguments: argparse.Namespace) -> int:
+    """Estimate memory, communication and time of training on many processes, by tracing a step without them.
+
+    The exit status is 1 if the run does not fit into --device-memory.
+    """
+    from trainwright.tools import estimate as estimating
+
+    cfg = _read(arguments.config, arguments.cfg_options)
+    estimating.with_strategy(cfg, arguments.strategy)
+    _check(cfg)
+    hardware = estimating.hardware(
+        arguments.tflops, arguments.intra_link, arguments.inter_link, arguments.gpus_per_node, arguments.device_memory
+    )
+    sizes = estimating.world_sizes(arguments.world_size)
+    return estimating.estimate(cfg, sizes, hardware, estimating.shape(arguments.input_shape), arguments.json)
+
+
 def print_config(arguments: argparse.Namespace) -> int:
     """Print a config with all inherited values."""
     cfg = _read(arguments.config, arguments.cfg_options)
@@ -252,6 +269,42 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--device", help="device for --data (default: cpu)")
     command.set_defaults(run=check)
+
+    command = commands.add_parser(
+        "estimate", parents=[common], help="estimate memory and time on many processes", description=estimate.__doc__
+    )
+    command.add_argument("config", metavar="CONFIG", help=config_help)
+    command.add_argument(
+        "--world-size", type=int, nargs="+", default=[1], metavar="N",
+        help="number of processes; several are compared (default: 1)",
+    )  # fmt: skip
+    command.add_argument("--strategy", metavar="NAME", help="strategy, such as FSDP2 (default: set in the config)")
+    command.add_argument(
+        "--input-shape", metavar="SHAPE",
+        help="shape of the input of a sample, such as 3,224,224 or 1024:int64, to estimate without data",
+    )  # fmt: skip
+    command.add_argument(
+        "--device-memory", metavar="SIZE", help="memory of an accelerator, such as 80GB: report what would make it fit"
+    )
+    command.add_argument(
+        "--gpus-per-node", type=int, default=8, metavar="N", help="accelerators per machine (default: %(default)s)"
+    )
+    command.add_argument(
+        "--intra-link", default="450GB/s", metavar="SPEED",
+        help="speed at which an accelerator sends within its machine (default: %(default)s, NVLink 4 in one direction, "
+        "by its data sheet)",
+    )  # fmt: skip
+    command.add_argument(
+        "--inter-link", default="50GB/s", metavar="SPEED",
+        help="speed at which an accelerator sends to other machines (default: %(default)s, 400 Gb/s for each)",
+    )  # fmt: skip
+    command.add_argument(
+        "--tflops", type=float, default=400.0, metavar="N",
+        help="sustained 10^12 operations per second of an accelerator (default: %(default)g, an assumption: 40 %% of "
+        "the dense bfloat16 peak in the data sheet of an H100 SXM)",
+    )  # fmt: skip
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=estimate)
 
     command = commands.add_parser(
         "predict", parents=[common], help="predict with a checkpoint", description=predict.__doc__

@@ -97,6 +97,20 @@ def init_dist(launcher: str, backend: str | None = None, timeout: float | None =
         failures.watch(PrefixStore("failures", store), dist.get_rank(), processes, hosts_store)
 
 
+def init_fake(world_size: int, rank: int = 0) -> None:
+    """Initialize a process group without other processes, whose collectives return at once without communication.
+
+    Args:
+        world_size: the number of processes that there seem to be.
+        rank: the rank of this process.
+    """
+    global _control_group
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world_size)
+    _control_group = dist.group.WORLD
+
+
 def close_dist() -> None:
     """Leave the process group, if there is one, once all processes have finished."""
     if dist.is_available() and dist.is_initialized():

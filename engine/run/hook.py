@@ -72,6 +72,10 @@ class Hook:
     exclusive: ClassVar[str | None] = None
     """What only one hook of a run may do, as a verb phrase; a second hook with the same text is rejected."""
 
+    holds_memory: bool = False
+    """Whether it keeps copies of weights or other large tensors, which ``trainwright estimate`` then counts: it calls
+    ``before_run``, ``before_train`` and ``after_train_iter`` of the hook."""
+
     stages: ClassVar[tuple[str, ...]] = (
         "before_run", "after_load_checkpoint", "before_train", "before_train_epoch", "before_train_iter",
         "after_train_iter", "after_train_epoch", "before_val", "before_val_epoch", "before_val_iter", "after_val_iter",

@@ -23,6 +23,7 @@ class Strategy:
         data_size: the number of processes that train on different data.
         is_sharded: whether the parameters are ``DTensor`` objects, of which a process has only a part. Reading whole
             ones is then a collective call, and so is the collection of a checkpoint.
+        offloads: whether weights, gradients and optimizer state are kept in host memory.
         forward_is_collective: whether all processes must run the same number of forward passes.
         top_level_keys: keys of the whole config that are also arguments; those of the strategy take precedence.
     """
@@ -31,6 +32,7 @@ class Strategy:
     data_size: int
     top_level_keys: ClassVar[tuple[str, ...]] = ()
     is_sharded = False
+    offloads = False
     forward_is_collective = False
 
     def __init__(self) -> None:

@@ -83,7 +83,7 @@ class FSDP2(Strategy):
         self._min_params = min_params
         self._reshard_after_forward = reshard_after_forward
         self._precision = _precision(mixed_precision)
-        self._cpu_offload = cpu_offload
+        self.offloads = cpu_offload
         self._meta = meta
         self._unknown: frozenset[str] = frozenset()
         self._sync_bn = sync_bn
@@ -161,12 +161,12 @@ class FSDP2(Strategy):
             "reshard_after_forward": self._reshard_after_forward,
             "mp_policy": precision(**self._precision),
         }
-        if self._cpu_offload:
+        if self.offloads:
             options["offload_policy"] = offload(pin_memory=device.type != "cpu")
         for unit in units:
             fully_shard(unit, **options)
         if self._meta:
-            meta_init.allocate(model, torch.device("cpu") if self._cpu_offload else device)
+            meta_init.allocate(model, torch.device("cpu") if self.offloads else device)
         number = sum(param.numel() for param in model.parameters())
         sizes = ", ".join(f"{name} {size}" for name, size in used.items())
         get_logger().info("FSDP2: %d parameters in %d units on a mesh of %s", number, len(units), sizes)

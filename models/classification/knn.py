@@ -105,7 +105,7 @@ class KNNClassifier(ImageClassifier):
                 local_features.append(self._embed(self.extract_feat(inputs)))
                 local_labels.append(gather_labels(samples).to(inputs.device))
             size = num_unpadded_samples(loader) if get_world_size() > 1 else None
-            # Samplers distribute round-robin: some ranks may have one sample less, or are padded with the first samples.
+            # Samplers distribute round-robin: some ranks may have one sample less, or be padded with the first ones.
             own = [torch.cat(column) for column in (local_features, local_labels)]
             longest = max(all_gather_object(len(own[0])))
             padded = [torch.cat([column, column[: longest - len(column)]]) for column in own]

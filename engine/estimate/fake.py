@@ -55,7 +55,7 @@ def _forget_groups() -> None:
         clear()
 
 
-class FakeMeter(Meter):
+class FakeMeter(Meter):  # type: ignore[no-untyped-call]
     """A meter of fake tensors, in whose context new tensors are fake.
 
     Fake tensors have no values. Values that a model reads are replaced by 0, and results whose size depends on values
@@ -152,7 +152,7 @@ def _replacements() -> Iterator[AbstractContextManager[Any]]:
     yield patch("torch.distributed.device_mesh.init_device_mesh", _with_real_tensors(init_device_mesh))
     # Compares the shapes of parameters of all ranks, and agrees with them on the order of gradients.
     yield patch("torch.nn.parallel.distributed._verify_param_shape_across_processes")
-    yield patch.object(dist.Reducer, "_rebuild_buckets", lambda reducer: False)
+    yield patch.object(dist.Reducer, "_rebuild_buckets", lambda reducer: False)  # type: ignore[attr-defined]
     yield patch("torch.distributed.all_gather_object", _all_gather_object)
     yield patch("torch.distributed.broadcast_object_list")
     yield patch("torch.utils.swap_tensors", _swap_tensors)
@@ -195,7 +195,7 @@ def _all_gather_object(object_list: list[Any], obj: Any, *args: Any, **kwargs: A
 def _swap_tensors(one: Tensor, other: Tensor) -> None:
     """Swap tensors unless they differ in their values alone, which fake ones do not have."""
     if (one.shape, one.dtype, one.device) != (other.shape, other.dtype, other.device):
-        swap_tensors(one, other)
+        swap_tensors(one, other)  # type: ignore[no-untyped-call]
 
 
 def _scalar(func: Any, tensor: Tensor) -> Any:
@@ -207,7 +207,7 @@ def _nonzero(func: Any, tensor: Tensor) -> Tensor:
 
 
 def _masked_select(func: Any, tensor: Tensor, mask: Tensor) -> Tensor:
-    return tensor.new_empty(torch.broadcast_shapes(tensor.shape, mask.shape).numel())
+    return tensor.new_empty(torch.broadcast_shapes(tensor.shape, mask.shape).numel())  # type: ignore[no-untyped-call]
 
 
 def _index(func: Any, tensor: Tensor, indices: Any) -> Any:

@@ -110,7 +110,7 @@ class Use:
     flops: int = 0
 
 
-class Meter(TorchDispatchMode):
+class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A context that records allocated memory, collectives and operations of this process, below autograd.
 
     Attributes:
@@ -120,7 +120,7 @@ class Meter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.use = Use()
         self.blocks: list[Block] = []
         self.made_up: set[str] = set()
@@ -178,13 +178,13 @@ class Meter(TorchDispatchMode):
             self._resize: Any = torch.UntypedStorage.resize_
             torch.UntypedStorage.resize_ = self._recording_resize()  # type: ignore[method-assign]
         self._depth += 1
-        return super().__enter__()
+        return super().__enter__()  # type: ignore[no-any-return,no-untyped-call]
 
     def __exit__(self, *args: Any) -> None:
         self._depth -= 1
         if self._depth == 0:
             torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
-        super().__exit__(*args)
+        super().__exit__(*args)  # type: ignore[no-untyped-call]
 
     def _record(self, tensor: Tensor) -> Block:
         storage = tensor.untyped_storage()
@@ -233,7 +233,7 @@ class Meter(TorchDispatchMode):
         self.use.collectives.append(Collective(kind, nbytes, self._ranks_of(args[group_at])))
 
     def _ranks_of(self, group: Any) -> tuple[int, ...]:
-        from torch.distributed.distributed_c10d import _resolve_process_group
+        from torch.distributed.distributed_c10d import _resolve_process_group  # type: ignore[attr-defined]
 
         if isinstance(group, str):
             group = _resolve_process_group(group)  # type: ignore[arg-type]  # a plain string in older releases

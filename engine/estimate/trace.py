@@ -115,7 +115,7 @@ def trace(cfg: Config, world_size: int, batch: Any, rank: int = 0) -> Trace:
 def _build_runner(cfg: Config, model: nn.Module, batch: Any, folder: str) -> Any:
     runner_class: Any = resolve(setting(cfg, "runner_type"), RUNNERS, path="runner_type")
     arguments = {name: cfg.get(name) for name in _PASSED_ON if cfg.get(name) is not None}
-    loader = DataLoader([batch], batch_size=None)  # type: ignore[arg-type]  # a list is a dataset
+    loader: Any = DataLoader([batch], batch_size=None)  # type: ignore[arg-type]  # a list is a dataset
     return runner_class(
         model=model, work_dir=folder, train_dataloader=loader, randomness={"seed": 0}, log_level="ERROR",
         device="cpu", cfg=cfg, **arguments,

@@ -104,11 +104,9 @@ def init_fake(world_size: int, rank: int = 0) -> None:
         world_size: the number of processes that there seem to be.
         rank: the rank of this process.
     """
-    global _control_group
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world_size)
-    _control_group = dist.group.WORLD
 
 
 def close_dist() -> None:
@@ -124,7 +122,10 @@ def control_group() -> "dist.ProcessGroup":
 
     The first call, by all ranks together, creates it.
     """
-    if (world := dist.group.WORLD) not in _control_groups:
+    world: Any = dist.group.WORLD
+    if world not in _control_groups:
+        if dist.get_backend(world) == "fake":
+            return world  # type: ignore[no-any-return]
         _control_groups[world] = dist.new_group(backend="gloo")
     return _control_groups[world]  # type: ignore[no-any-return]
 

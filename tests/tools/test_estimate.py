@@ -30,7 +30,7 @@ def _run(words: Sequence[str], folder: Path) -> tuple[int, str]:
 @pytest.mark.long
 def test_json_has_memory_communication_and_time_of_each_size_and_what_would_fit(tmp_path: Path) -> None:
     sizes = ["--world-size", "16", "1", "--gpus-per-node", "8", "--input-shape", "1,28,28"]
-    speeds = ["--tflops", "1", "--inter-link", "1GB/s", "--device-memory", "3MB", "--json"]
+    speeds = ["--tflops", "1", "--inter-link", "1GB/s", "--device-memory", "8MB", "--json"]
     status, printed = _run([LENET, *sizes, *speeds], tmp_path)
     found = json.loads(printed[printed.index("{") :])
     one, many = found["estimates"]
@@ -45,10 +45,10 @@ def test_json_has_memory_communication_and_time_of_each_size_and_what_would_fit(
     assert many["seconds"]["communication"] == pytest.approx(row["sent"] / 1e9)
     assert many["seconds"]["compute"] == many["flops"] / 1e12 > 0
     assert many["memory"]["peak"] == one["memory"]["peak"] + weights  # the buckets of DDP
-    assert [remedy["change"] for remedy in many["remedies"]][0] == "--strategy FSDP2"
+    assert next(remedy["change"] for remedy in many["remedies"]) == "--strategy FSDP2"
     smaller = one["remedies"][-1]
     assert smaller["change"].startswith("train_dataloader.batch_size=") and smaller["fits"]
-    assert smaller["peak"] <= 3e6 < one["memory"]["peak"]
+    assert smaller["peak"] <= 8e6 < one["memory"]["peak"]
 
 
 def test_mistakes_are_reported_before_anything_is_built(tmp_path: Path, capsys: Any) -> None:
@@ -56,7 +56,7 @@ def test_mistakes_are_reported_before_anything_is_built(tmp_path: Path, capsys: 
     for words, expected in (
         (["--world-size", "0"], "--world-size"),
         (["--device-memory", "much"], "--device-memory"),
-        (["--intra-link", "-1GB/s"], "--intra-link"),
+        (["--intra-link", "0GB/s"], "--intra-link"),
         (["--tflops", "0"], "--tflops"),
         (["--input-shape", "3x4"], "--input-shape"),
         (["--strategy", "FSDP3"], "FSDP2"),

@@ -145,11 +145,14 @@ def _completed(tensors: Any) -> Any:
 def _replacements() -> Iterator[AbstractContextManager[Any]]:
     """Yield replacements of PyTorch's functions that read the values of tensors."""
     from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import _sharding_prop
 
     for name in ("__init__", "__getitem__", "_concatenate", "_flatten", "_unflatten"):
         if name in vars(DeviceMesh):
             yield patch.object(DeviceMesh, name, _with_real_tensors(vars(DeviceMesh)[name]))
     yield patch("torch.distributed.device_mesh.init_device_mesh", _with_real_tensors(init_device_mesh))
+    if hasattr(_sharding_prop, "detect_fake_mode"):  # older releases compute shapes in a mode of their own
+        yield patch.object(_sharding_prop, "detect_fake_mode", lambda: None)
     # Compares the shapes of parameters of all ranks, and agrees with them on the order of gradients.
     yield patch("torch.nn.parallel.distributed._verify_param_shape_across_processes")
     yield patch.object(dist.Reducer, "_rebuild_buckets", lambda reducer: False)  # type: ignore[attr-defined]

@@ -143,14 +143,14 @@ def measure(runner: Any, batch: Any, meter: Meter) -> Trace:
     runner.optim_wrapper.initialize_count_status(runner.model, 0, 1000 * _TRACED)
     runner.model.train()
     traced = min(accumulation, _TRACED)
-    hooks = [hook for hook in runner.hooks if hook.holds_memory]
     with _gradients_of(wrappers, meter) as gradients:
         for iteration in range(traced):
-            _train(runner, batch, iteration, meter)
+            _train(runner, batch, iteration)
         before = {id(block) for block in meter.in_use}
         for point in ("before_run", "before_train"):
-            for hook in hooks:
-                getattr(hook, point)(runner)
+            for hook in runner.hooks:
+                if hook.holds_memory:
+                    getattr(hook, point)(runner)
         gc.collect()
         meter.made_up.clear()
         copies = {block for block in meter.in_use if id(block) not in before}
@@ -167,7 +167,7 @@ def measure(runner: Any, batch: Any, meter: Meter) -> Trace:
         flops = 0
         for iteration in range(traced, 2 * traced):
             began, flops_before = len(meter.use.collectives), meter.use.flops
-            _train(runner, batch, iteration, meter, hooks)
+            _train(runner, batch, iteration)
             repeated = 1 if iteration == 2 * traced - 1 else accumulation - traced + 1
             collectives += meter.use.collectives[began:] * repeated
             flops += (meter.use.flops - flops_before) * repeated
@@ -189,14 +189,9 @@ def measure(runner: Any, batch: Any, meter: Meter) -> Trace:
     )  # fmt: skip
 
 
-def _train(runner: Any, batch: Any, iteration: int, meter: Meter, hooks: Iterable[Any] = ()) -> None:
+def _train(runner: Any, batch: Any, iteration: int) -> None:
     runner.state.iter = iteration
-    outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
-    made_up = set(meter.made_up)
-    for hook in hooks:
-        hook.after_train_iter(runner, batch_idx=iteration, data_batch=batch, outputs=outputs)
-    meter.made_up &= made_up
-    del outputs
+    runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
     gc.collect()
 
 

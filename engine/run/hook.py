@@ -73,8 +73,8 @@ class Hook:
     """What only one hook of a run may do, as a verb phrase; a second hook with the same text is rejected."""
 
     holds_memory: bool = False
-    """Whether it keeps copies of weights or other large tensors, which ``trainwright estimate`` then counts: it calls
-    ``before_run``, ``before_train`` and ``after_train_iter`` of the hook."""
+    """Whether ``before_run`` or ``before_train`` copies weights or creates other large tensors, which
+    ``trainwright estimate`` then counts by calling them."""
 
     stages: ClassVar[tuple[str, ...]] = (
         "before_run", "after_load_checkpoint", "before_train", "before_train_epoch", "before_train_iter",

@@ -53,7 +53,6 @@ class Measure(Hook):
             "averaged weights and snapshots": _nbytes(copies),
             "collectives": summed(self.meter.use.collectives),
             "flops": self.meter.use.flops,
-            "before": self.before,
             "extra": sum(block.nbytes for block in self.meter.peak) - self.before,
         }
         self.handle.remove()

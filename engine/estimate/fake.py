@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -73,6 +74,8 @@ class FakeMeter(Meter):  # type: ignore[no-untyped-call]
         with ExitStack() as stack:
             for replaced in _replacements():
                 stack.enter_context(replaced)
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # by deepcopy
             stack.enter_context(self.mode)
             stack.enter_context(self)
             yield
@@ -156,7 +159,6 @@ def _replacements() -> Iterator[AbstractContextManager[Any]]:
     yield patch("torch.distributed.all_gather_object", _all_gather_object)
     yield patch("torch.distributed.broadcast_object_list")
     yield patch("torch.utils.swap_tensors", _swap_tensors)
-    yield patch.object(FakeTensor, "__deepcopy__", _deepcopy)
     yield patch("torch.distributed.fsdp._fully_shard._fsdp_param._chunk_with_empty", _Chunks)
 
 
@@ -197,15 +199,6 @@ def _swap_tensors(one: Tensor, other: Tensor) -> None:
     """Swap tensors unless they differ in their values alone, which fake ones do not have."""
     if (one.shape, one.dtype, one.device) != (other.shape, other.dtype, other.device):
         swap_tensors(one, other)  # type: ignore[no-untyped-call]
-
-
-def _deepcopy(tensor: FakeTensor, memo: dict[int, Any]) -> Any:
-    if id(tensor) not in memo:
-        copied: Any = tensor.detach().clone()
-        if isinstance(tensor, nn.Parameter):  # by a flag: its class is that of fake tensors
-            copied = nn.Parameter(copied, tensor.requires_grad)
-        memo[id(tensor)] = copied
-    return memo[id(tensor)]
 
 
 def _scalar(func: Any, tensor: Tensor) -> Any:

@@ -99,7 +99,8 @@ def trace(cfg: Config, world_size: int, batch: Any, rank: int = 0) -> Trace:
     meter = FakeMeter()
     with fake_group(world_size, rank), default_scope(cfg.get("default_scope")), TemporaryDirectory() as folder:
         build_strategy(cfg)  # reports mistakes before anything else is built
-        model = build_without_weights(cfg)
+        with parameters_on_meta():
+            model = build_model(cfg.model, cfg.get("data_preprocessor"), weights_follow=True)
         meter.make_fake(model)
         batch = meter.fake_batch(batch)
         with meter.active():
@@ -108,20 +109,7 @@ def trace(cfg: Config, world_size: int, batch: Any, rank: int = 0) -> Trace:
                 runner._loop("train")  # for hooks that ask for its length
             with runner._as_current():
                 exchange_by_futures(runner.model)
-                try:
-                    return measure(runner, batch, meter)
-                except Exception as error:
-                    error.add_note("in a step with fake tensors, which have no values and lack some operators")
-                    raise
-
-
-def build_without_weights(cfg: Config) -> nn.Module:
-    """Build the model of a config without memory for its parameters, unless its constructor computes with them."""
-    try:
-        with parameters_on_meta():
-            return build_model(cfg.model, cfg.get("data_preprocessor"), weights_follow=True)
-    except Exception:  # raised again below, if it is a mistake
-        return build_model(cfg.model, cfg.get("data_preprocessor"), weights_follow=True)
+                return measure(runner, batch, meter)
 
 
 def _build_runner(cfg: Config, model: nn.Module, batch: Any, folder: str) -> Any:

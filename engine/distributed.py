@@ -297,8 +297,8 @@ def all_gather_object(data: Any, group: "dist.ProcessGroup | None" = None) -> li
     return gathered
 
 
-def mean_of_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Return the mean of each number over the ranks that have it.
+def start_mean_of_numbers(numbers: Mapping[str, float]) -> Callable[[], dict[str, float]]:
+    """Start to average numbers over the ranks, while the caller computes something else.
 
     The usual case, the same few names on all ranks, takes one small message.
 
@@ -306,26 +306,44 @@ def mean_of_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
         numbers: finite or not, by name.
 
     Returns:
-        The means, or the numbers themselves if another rank has failed.
+        A function that waits for the other ranks and returns the mean of each number over those that have it, or the
+        numbers themselves if another rank has failed. All ranks must call it at the same point.
     """
+    own = dict(numbers)
     if not has_peers():
-        return dict(numbers)
-    size = get_world_size()
-    names = zlib.crc32("\n".join(numbers).encode()) >> 12 if len(numbers) + 2 <= _NUMBERS_PER_MESSAGE else 0
+        return lambda: own
+    names = zlib.crc32("\n".join(own).encode()) >> 12 if len(own) + 2 <= _NUMBERS_PER_MESSAGE else 0
     message = torch.zeros(_NUMBERS_PER_MESSAGE, dtype=torch.float64)
     values = message.numpy()  # shares its memory
-    values[: len(numbers) + 2] = (names, names**2, *numbers.values()) if names else 0
+    values[: len(own) + 2] = (names, names**2, *own.values()) if names else 0
     try:
-        control_group().allreduce([message]).wait()
+        work = control_group().allreduce([message])
     except RuntimeError as error:
-        if not failures.is_lost_connection(error):
-            raise
-        return dict(numbers)  # the next step fails, too, and saves the run
-    # If the names differ, so does the mean of the squares from the square of the mean; sums below 2**53 are exact.
-    if names and values[0] == names * size and values[1] == float(names**2) * size:
-        return dict(zip(numbers, (values[2 : len(numbers) + 2] / size).tolist()))
-    parts = all_gather_object(dict(numbers), control_group())
-    return {name: sum(shares) / len(shares) for name in numbers if (shares := [p[name] for p in parts if name in p])}
+        _raise_unless_lost(error)
+        return lambda: own
+
+    def finish() -> dict[str, float]:
+        if not has_peers() and not work.is_completed():
+            return own
+        size = get_world_size()
+        try:
+            work.wait()
+            # If the names differ, the mean of the squares is not the square of the mean; sums below 2**53 are exact.
+            if names and values[0] == names * size and values[1] == float(names**2) * size:
+                return dict(zip(own, (values[2 : len(own) + 2] / size).tolist()))
+            parts = all_gather_object(own, control_group()) if has_peers() else [own]
+        except RuntimeError as error:
+            _raise_unless_lost(error)
+            return own
+        return {name: sum(shares) / len(shares) for name in own if (shares := [p[name] for p in parts if name in p])}
+
+    return finish
+
+
+def _raise_unless_lost(error: RuntimeError) -> None:
+    """Raise an error, unless another rank has failed: then the next step fails, too, and saves the run."""
+    if not failures.is_lost_connection(error):
+        raise error
 
 
 def gather_object(data: Any, dst: int = 0, group: "dist.ProcessGroup | None" = None) -> list[Any] | None:

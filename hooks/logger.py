@@ -1,14 +1,14 @@
 """Log progress and results, also to the visualization backends."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.distributed import is_main_process
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.fileio import to_json
-from trainwright.engine.records.log_processor import num_batches
+from trainwright.engine.records.log_processor import LogProcessor, Tag, num_batches
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import DataBatch, Hook
 from trainwright.engine.visualization.backends.local import to_plain
@@ -24,6 +24,8 @@ class LoggerHook(Hook):
     The numbers are also sent to the visualization backends.
 
     Cost per step: less than 1 µs. Each log line waits once for the device; there is no synchronization between lines.
+    With several ranks and iterations of less than 100 ms, a line is written at the end of the next iteration, so that
+    it does not wait for the other ranks.
 
     Args:
         interval: number of iterations between log lines; restarts with each epoch.
@@ -67,6 +69,7 @@ class LoggerHook(Hook):
         self.json_log_path: str | None = None
         self._last_batch: int | None = None
         self._evaluated_batches = 0
+        self._unfinished: tuple[int, Callable[[], tuple[Tag, str]]] | None = None
 
     def before_run(self, runner: "Runner") -> None:
         """Set the name of the file for the test results."""
@@ -85,14 +88,29 @@ class LoggerHook(Hook):
         outputs: dict[str, Any] | None = None,
     ) -> None:
         """Log the progress if this iteration is due."""
+        self._finish(runner)
         done = batch_idx + 1
         at_end = done == self._last_batch
         if at_end or (runner.iter + 1) % self.interval_exp_name == 0:
             runner.logger.info(f"Exp name: {runner.experiment_name}")
         if done % self.interval == 0 or (at_end and not (self.ignore_last and done > self.interval)):
-            tag, line = runner.log_processor.get_log_after_iter(runner, batch_idx, "train")
-            runner.logger.info(line)
-            runner.visualizer.add_scalars(tag, step=runner.iter + 1)
+            step, processor = runner.iter + 1, runner.log_processor
+            if runner.state.short_iterations and _is_divided(processor):
+                self._unfinished = step, processor.start_log_after_iter(runner, batch_idx, "train")
+            else:
+                self._write(runner, step, processor.get_log_after_iter(runner, batch_idx, "train"))
+
+    def after_train_epoch(self, runner: "Runner") -> None:
+        """Write a line that is still waiting for other ranks."""
+        self._finish(runner)
+
+    def before_val_epoch(self, runner: "Runner") -> None:
+        """Write a line that is still waiting for other ranks."""
+        self._finish(runner)
+
+    def after_train(self, runner: "Runner") -> None:
+        """Write a line that is still waiting for other ranks."""
+        self._finish(runner)
 
     def after_val_iter(
         self,
@@ -136,6 +154,7 @@ class LoggerHook(Hook):
 
     def after_run(self, runner: "Runner") -> None:
         """Close the backends, and copy the logs to ``out_dir``."""
+        self._finish(runner)
         runner.visualizer.close()
         if self.out_dir is None or not is_main_process():
             return
@@ -156,8 +175,24 @@ class LoggerHook(Hook):
             if not self.keep_local:
                 path.unlink()
 
+    def _finish(self, runner: "Runner") -> None:
+        if self._unfinished is not None:
+            step, finish = self._unfinished
+            self._unfinished = None
+            self._write(runner, step, finish())
+
+    def _write(self, runner: "Runner", step: int, log: "tuple[Tag, str]") -> None:
+        tag, line = log
+        runner.logger.info(line)
+        runner.visualizer.add_scalars(tag, step=step)
+
     def _log_progress(self, runner: "Runner", batch_idx: int, mode: str) -> None:
         self._evaluated_batches = batch_idx + 1  # the length of the data loader may be unknown
         if (batch_idx + 1) % self.interval == 0:
             _, line = runner.log_processor.get_log_after_iter(runner, batch_idx, mode)
             runner.logger.info(line)
+
+
+def _is_divided(processor: Any) -> bool:
+    """Return whether the lines are those of :class:`LogProcessor`, which can start a line and finish it later."""
+    return getattr(type(processor), "get_log_after_iter", None) is LogProcessor.get_log_after_iter

@@ -11,7 +11,8 @@ from trainwright.engine.ranks.start import control_group
 from trainwright.engine.run.state import RunState, StopRequest
 
 _MIN_SECONDS = 0.1
-_REQUESTER, _SIGNAL, _QUITS, _MORE, _INTERVAL = range(5)
+_MAX_ITERATIONS = 32
+_REQUESTER, _SIGNAL, _QUITS, _MORE, _SKIPPED = range(5)
 
 
 class Agreed(NamedTuple):
@@ -32,8 +33,8 @@ class Consensus:
     A signal may reach one rank only, or several at different iterations, and a hook may request a stop on one rank. If
     that rank stopped alone, the others would wait for it. Therefore a request takes effect once all ranks know of it:
     each iteration begins with an asynchronous all-reduce of five integers, on a group of its own, and ends when it has
-    arrived. If iterations are shorter than 100 ms, only every n-th one does this. In a single process, all methods
-    return at once.
+    arrived. If iterations are shorter than 100 ms, only every n-th one does this, at least one in 32. In a single
+    process, all methods return at once.
 
     Args:
         state: the state of the run, to which the decision is written.
@@ -46,7 +47,7 @@ class Consensus:
         self._values = self._vector.numpy()  # shares its memory
         self._agreed = Agreed()
         self._wait = 0
-        self._begun_at = 0.0
+        self._begun_at: float | None = None
         self._iterations = 1
         if state.shared:
             self._group = control_group()
@@ -59,7 +60,8 @@ class Consensus:
         Args:
             more: whether this rank has a batch for this iteration.
             quits: whether its training loop is to end after the current epoch.
-            always: do so even if the last exchange was less than 100 ms ago; all ranks must pass the same.
+            always: do so between iterations, even if the last exchange was less than 100 ms ago; all ranks must pass
+                the same.
         """
         state = self._state
         if not state.shared:
@@ -68,16 +70,18 @@ class Consensus:
             self._wait -= 1
             self._iterations += 1
             return
-        now = time.monotonic()
-        seconds = (now - self._begun_at) / self._iterations  # of an iteration
-        self._begun_at, self._iterations = now, 1
+        skipped, now = 0, time.monotonic()
+        if self._begun_at is not None and not always:
+            seconds = (now - self._begun_at) / self._iterations  # of an iteration
+            skipped = int(min(_MIN_SECONDS / max(seconds, 1e-5), _MAX_ITERATIONS - 1))
+        self._begun_at, self._iterations = None if always else now, 1
         request = state.request
         self._values[:] = (
             0 if request is None else get_world_size() - get_rank(),
             0 if request is None else request.signal,
             quits,
             more,
-            int(_MIN_SECONDS / max(seconds, 1e-5)),
+            skipped,
         )
         self._work = self._group.allreduce([self._vector], self._options)
 
@@ -92,7 +96,8 @@ class Consensus:
         self._work.wait()
         self._work = None
         found = self._vector.tolist()
-        self._wait = found[_INTERVAL]
+        self._wait = found[_SKIPPED]
+        self._state.short_iterations = self._wait > 0
         if found[_REQUESTER]:
             self._decide(get_world_size() - found[_REQUESTER], found[_SIGNAL])
         self._agreed = Agreed(bool(found[_MORE]))  # a request to quit is not repeated

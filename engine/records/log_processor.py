@@ -2,14 +2,14 @@
 
 import datetime
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from trainwright.engine.distributed import mean_of_numbers
+from trainwright.engine.distributed import start_mean_of_numbers
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.records.history import HistoryBuffer
 from trainwright.engine.registry import LOG_PROCESSORS
@@ -69,30 +69,39 @@ class LogProcessor:
 
         ``batch_idx`` is the 0-based index of the batch in its epoch, and ``mode`` is ``train``, ``val`` or ``test``.
         """
+        return self.start_log_after_iter(runner, batch_idx, mode)()
+
+    def start_log_after_iter(self, runner: "Runner", batch_idx: int, mode: str) -> Callable[[], tuple[Tag, str]]:
+        """Collect what :meth:`get_log_after_iter` returns, and return a function that waits for the other ranks."""
         seen = batch_idx + 1
         length = num_batches(getattr(runner, f"{mode}_dataloader"))
         shown = self._collect(runner, mode, self.custom_cfg, seen, length)
+        shared: Tag = {}
         if mode == "train":  # the ranks have as many training batches
             numbers = {key: value for key, value in shown.items() if isinstance(value, float)}
-            shown |= mean_of_numbers({key: numbers[key] for key in numbers if not key.endswith(_OF_RANK)})
-        tag = self._with_prefix(shown, mode)
+            shared = {key: numbers[key] for key in numbers if not key.endswith(_OF_RANK)}
+        means = start_mean_of_numbers(shared)
+        header = self._header(runner, mode, seen, length)
+        counts = {"epoch": _epoch(runner, mode)} if mode != "test" and self.by_epoch else {}
+        counts["iter"] = runner.iter + 1 if _trains(runner) else 0
+        eta, memory = runner.message_hub.get_info("eta"), _peak_memory(runner.device)
 
-        line = self._header(runner, mode, seen, length)
-        rates = [key for key in shown if key.endswith("lr")]
-        line += " ".join(f"{key}: {shown.pop(key):.{self.num_digits}e}" for key in rates) + "  "
-        if mode != "test" and self.by_epoch:
-            tag["epoch"] = _epoch(runner, mode)
-        tag["iter"] = runner.iter + 1 if _trains(runner) else 0
-        eta = runner.message_hub.get_info("eta")
-        if eta is not None and "time" in shown and "data_time" in shown:
-            line += f"eta: {datetime.timedelta(seconds=int(eta))}  "
-            line += "".join(f"{key}: {self._text(shown.pop(key))}  " for key in ("time", "data_time"))
-        if (memory := _peak_memory(runner.device)) is not None:
-            line += f"memory: {memory}  "
-            tag["memory"] = memory
-        if mode == "train":
-            line += self._items(shown)
-        return tag, line
+        def finish() -> tuple[Tag, str]:
+            values = shown | means()
+            tag = self._with_prefix(values, mode) | counts
+            rates = [key for key in values if key.endswith("lr")]
+            line = header + " ".join(f"{key}: {values.pop(key):.{self.num_digits}e}" for key in rates) + "  "
+            if eta is not None and "time" in values and "data_time" in values:
+                line += f"eta: {datetime.timedelta(seconds=int(eta))}  "
+                line += "".join(f"{key}: {self._text(values.pop(key))}  " for key in ("time", "data_time"))
+            if memory is not None:
+                line += f"memory: {memory}  "
+                tag["memory"] = memory
+            if mode == "train":
+                line += self._items(values)
+            return tag, line
+
+        return finish
 
     def get_log_after_epoch(
         self, runner: "Runner", batch_idx: int, mode: str, with_non_scalar: bool = False

@@ -1,0 +1,141 @@
+"""Log lines of training on several ranks: the means over them, and lines that are written an iteration later."""
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rank_groups import start_ranks, values_of_ranks
+from tiny_runs import Points, log_of, make_runner
+from torch import Tensor, nn
+
+from trainwright.engine.distributed import get_rank, init_dist
+from trainwright.engine.records.log_processor import LogProcessor
+from trainwright.engine.run.hook import Hook
+from trainwright.engine.run.runner import Runner
+from trainwright.hooks.logger import LoggerHook
+from trainwright.models import BaseModel
+
+LAST = 24
+
+
+class Losses(BaseModel):
+    """A model whose losses are rank, iteration and names of our choice.
+
+    Args:
+        kind: ``same`` losses on both ranks, ``other`` names on each, or ``many`` losses.
+        fails_at: 0-based iteration that raises an error on rank 1.
+        seconds: duration of an iteration.
+    """
+
+    def __init__(self, kind: str = "same", fails_at: int = -1, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.kind, self.fails_at, self.seconds, self.calls = kind, fails_at, seconds, -1
+
+    def forward(self, inputs: Tensor, targets: Tensor, mode: str = "tensor") -> Any:
+        self.calls += 1
+        time.sleep(self.seconds)
+        if self.calls == self.fails_at and get_rank() == 1:
+            raise ValueError("of rank 1")
+        loss = self.weight.sum() * (10 * get_rank() + self.calls)
+        extra = {"other": [f"loss_{get_rank()}"], "many": [f"loss_{number}" for number in range(40)]}
+        return {"loss_main": loss, **{name: loss.detach() for name in extra.get(self.kind, [])}}
+
+
+class Stepwise(Hook):
+    """Notes after each iteration how many lines are in the log."""
+
+    priority = "LOWEST"
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        self.counts.append(len(lines_of(runner)))
+
+
+class Loud(LogProcessor):
+    """A processor of a user."""
+
+    def get_log_after_iter(self, runner: Runner, batch_idx: int, mode: str) -> tuple[dict[str, Any], str]:
+        tag, line = super().get_log_after_iter(runner, batch_idx, mode)
+        return tag, line + " !"
+
+
+def lines_of(runner: Runner) -> list[str]:
+    return [line for line in log_of(runner).splitlines() if "(train)" in line] if get_rank() == 0 else []
+
+
+def train(name: str, processor: type[LogProcessor] = LogProcessor, **options: Any) -> dict[str, Any]:
+    keep = Stepwise()
+    runner = make_runner(
+        Path(name, str(get_rank())), [keep], model=Losses(**options), dataset=Points(LAST * 2), batch_size=1, lr=0.0,
+        train_cfg={"by_epoch": False, "max_iters": LAST}, launcher="pytorch", log_processor={"type": processor,
+        "by_epoch": False, "window_size": 1},
+        visualizer={"vis_backends": [{"type": "LocalVisBackend"}]},
+    )  # fmt: skip
+    next(hook for hook in runner.hooks if isinstance(hook, LoggerHook)).interval = 6
+    runner.train()
+    backend = Path(runner.log_dir, "vis_data", "scalars.json")
+    shown = [json.loads(line) for line in backend.read_text().splitlines()] if backend.exists() else []
+    return {"lines": lines_of(runner), "counts": keep.counts, "shown": shown}
+
+
+def several_runs() -> dict[str, Any]:
+    return {
+        "same": train("same"),
+        "other": train("other", kind="other"),
+        "many": train("many", kind="many"),
+        "slow": train("slow", seconds=0.11),
+        "loud": train("loud", Loud),
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    first, _ = values_of_ranks(several_runs, tmp_path_factory.mktemp("runs"), 2)
+    return dict(first)
+
+
+def numbers(run: dict[str, Any], name: str = "loss_main") -> list[float]:
+    return [float(match) for line in run["lines"] for match in re.findall(rf"\b{name}: ([\d.]+)", line)]
+
+
+MEANS = [10.0, 16.0, 22.0, 28.0]
+"""Of 0-based iterations 5, 11, 17 and 23, on which rank 1 has 10 more than rank 0."""
+
+
+def test_losses_are_means_also_of_names_that_differ(runs: dict[str, Any]) -> None:
+    assert numbers(runs["same"]) == MEANS
+    assert [scalars["loss_main"] for scalars in runs["same"]["shown"]] == MEANS
+    assert [scalars["step"] for scalars in runs["same"]["shown"]] == [6, 12, 18, 24]
+    assert numbers(runs["other"]) == MEANS
+    assert numbers(runs["other"], "loss_0") == [5.0, 11.0, 17.0, 23.0]  # only rank 0 has it
+    assert numbers(runs["many"], "loss_39") == MEANS
+
+
+def test_a_line_does_not_wait_for_other_ranks_if_iterations_are_short(runs: dict[str, Any]) -> None:
+    short, slow = (runs[name]["counts"] for name in ("same", "slow"))
+    assert short[6::6] == [1, 2, 3] and len(runs["same"]["lines"]) == 4
+    assert short[5::6] != [1, 2, 3, 4]  # written with the next iteration, unless this machine is too busy
+    assert slow[5::6] == [1, 2, 3, 4]
+
+
+def test_a_processor_with_its_own_lines_is_used(runs: dict[str, Any]) -> None:
+    assert all(line.endswith(" !") for line in runs["loud"]["lines"])
+    assert numbers(runs["loud"]) == MEANS and runs["loud"]["counts"][5::6] == [1, 2, 3, 4]
+
+
+def test_the_line_before_a_failure_is_written(tmp_path: Path) -> None:
+    def fail() -> None:
+        init_dist("pytorch", "gloo", timeout=60)
+        train("failed", fails_at=12)
+
+    ranks = start_ranks(fail, tmp_path, 2)
+    assert [rank.wait(60) for rank in ranks] == [1, 1]
+    log = next(tmp_path.glob("failed/0/*/*.log")).read_text()
+    assert re.findall(r"\(train\) \[ *(\d+)/24\].* loss_main: ([\d.]+)", log) == [("6", "10.0000"), ("12", "16.0000")]

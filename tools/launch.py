@@ -1,9 +1,9 @@
 """Starting a command in several processes with torchrun."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch.distributed import run as torchrun
@@ -57,14 +57,18 @@ def launch(
     try:
         torchrun.main([*options, "-m", "trainwright.tools.cli", *words])
     except ChildFailedError as error:  # the process has printed why
-        _, failure = error.get_first_failure()
-        return _status(failure.exitcode)
+        return _status([failure.exitcode for failure in error.failures.values()])
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0
 
 
-def _status(exit_code: Any) -> int:
-    """Return the exit status of a shell for an exit code, which is negative after a signal."""
-    print(f"a process ended with status {exit_code}", file=sys.stderr)
-    return 128 - exit_code if exit_code < 0 else int(exit_code)
+def _status(exit_codes: Sequence[int]) -> int:
+    """Return the exit status of a shell for the exit codes of processes that failed, negative after a signal.
+
+    After a failure, torchrun ends the other processes by SIGTERM, so another code than that is the one that counts.
+    """
+    by_torchrun = (-signal.SIGTERM, 128 + signal.SIGTERM)
+    code = next((code for code in exit_codes if code not in by_torchrun), exit_codes[0])
+    print(f"a process ended with status {code}", file=sys.stderr)
+    return 128 - code if code < 0 else int(code)

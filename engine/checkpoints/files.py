@@ -1,30 +1,26 @@
 """Checkpoint files: atomic writes, verification, and safe loading; sharded checkpoints where those are read."""
 
 import os
-import pickle
 import re
-import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-import numpy as np
 import torch
-from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from trainwright.engine.checkpoints import folder_reader
 from trainwright.engine.checkpoints.durable import disk_errors, replacing
+from trainwright.engine.checkpoints.safe_load import damage_of, load_file
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.strategy.shards import shard_all_like
 
 LAST = "last_checkpoint"
 REVISE_KEYS: tuple[tuple[str, str], ...] = ((r"^module\.", ""),)
-_IS_FOLDER = 0x10  # PyTorch returns uninitialized memory for entries with this bit set
 _REGULAR = re.compile(r"(epoch|iter)_\d+\.(pth|dist)")
 
 
@@ -68,21 +64,7 @@ def verify(path: str | os.PathLike[str]) -> str | None:
     """Return why a checkpoint is unusable, or None if every checksum matches and PyTorch can read it."""
     if Path(path).is_dir():
         return folder_reader.verify_folder(Path(path))
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if not any(name.endswith("data.pkl") for name in archive.namelist()):
-                return "it is not a PyTorch file"
-            folders = (info.filename for info in archive.infolist() if info.external_attr & _IS_FOLDER)
-            corrupt = next(folders, None) or archive.testzip()
-        if corrupt:
-            return f"its entry {corrupt} is corrupt"
-        with suppress(pickle.UnpicklingError):  # unknown classes do not mean corruption
-            torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        return None
-    except FileNotFoundError:
-        return "it does not exist"
-    except Exception as error:  # a corrupt archive can raise almost anything: BadZipFile, zlib.error, RuntimeError, …
-        return f"it is incomplete or corrupt ({str(error).partition('. ')[0]})"
+    return damage_of(Path(path))
 
 
 def read_last_checkpoint(work_dir: str | os.PathLike[str]) -> Path | None:
@@ -215,19 +197,7 @@ def load_checkpoint_file(
     file = Path(path)
     if file.is_dir():
         return folder_reader.load_folder(file, map_location, like=like)
-    if not file.is_file():
-        raise CheckpointError(f"checkpoint not found: {file}")
-    try:
-        with torch.serialization.safe_globals(_safe_globals()):
-            loaded = torch.load(file, map_location=map_location, weights_only=not trusted)
-    except pickle.UnpicklingError as error:
-        what = ", ".join(get_unsafe_globals_in_checkpoint(file)) or str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{file} was not loaded: it contains {what}, which could execute code. If you trust its source, load it "
-            "with load_checkpoint_file(path, trusted=True) and save only its weights to a new file"
-        ) from error
-    except (RuntimeError, EOFError, OSError, KeyError) as error:
-        raise CheckpointError(f"{file} cannot be read: {verify(file) or error}") from error
+    loaded = load_file(file, map_location=map_location, trusted=trusted)
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{file} contains a {type(loaded).__name__}, not a checkpoint")
     return loaded
@@ -323,31 +293,3 @@ def _load_torchvision(name: str) -> dict[str, Any]:
         raise CheckpointError(f"torchvision has no weights for {name!r}: {error}") from error
     with downloading(weights.url, f"torchvision://{name}"):
         return dict(weights.get_state_dict(progress=False, weights_only=True))
-
-
-class StandIn:
-    """A replacement for a pickled object of another framework that only has its attributes."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.args = args
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
-
-def _safe_globals() -> list[Any]:
-    """Return replacements for the classes in files of MMEngine; none of them executes code when created."""
-    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray  # type: ignore[attr-defined]
-    names = [
-        "mmengine.logging.history_buffer.HistoryBuffer",
-        "mmengine.logging.message_hub.HistoryBuffer",
-        "mmengine.config.config.ConfigDict",
-    ]
-    stand_ins: list[Any] = [(lambda owner, name: name, "builtins.getattr")]  # a HistoryBuffer contains its own methods
-    stand_ins += [(type(name.rpartition(".")[2], (StandIn,), {}), name) for name in names]
-    arrays: list[Any] = [np.ndarray, np.dtype, multiarray.scalar]
-    arrays += [type(np.dtype(code)) for code in ("f8", "f4", "i8", "i4", "u1", "?")]
-    for core in ("numpy._core", "numpy.core"):
-        arrays.append((multiarray._reconstruct, f"{core}.multiarray._reconstruct"))
-        arrays.append((multiarray.scalar, f"{core}.multiarray.scalar"))
-    return stand_ins + arrays

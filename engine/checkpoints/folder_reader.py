@@ -10,7 +10,6 @@ A sharded checkpoint is a folder, to which every rank has written its part::
 """
 
 import json
-import pickle
 import zlib
 from collections.abc import Mapping
 from itertools import count
@@ -19,8 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.serialization import get_unsafe_globals_in_checkpoint
 
+from trainwright.engine.checkpoints.safe_load import load_file
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.strategy.shards import is_sharded, reshard
 from trainwright.engine.trees import Place, map_leaves_at
@@ -77,7 +76,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, corrupt, or contains classes that are not allowed.
     """
-    run = _load(folder / RUN)
+    run = load_file(folder / RUN, mmap=True)
     if not isinstance(run, dict):
         raise CheckpointError(f"{folder / RUN} contains a {type(run).__name__}, not a checkpoint")
     return run
@@ -124,18 +123,8 @@ def load_folder(
     load_tensors(tensors, folder)
     if "ranks" in (ours := checkpoint.get(_OURS, {})):
         files = [folder / RANK.format(rank) for rank in range(ours["ranks"]["world_size"])]
-        ours["ranks"] = {**ours["ranks"], "states": [_load(file) for file in files]}
+        ours["ranks"] = {**ours["ranks"], "states": [load_file(file, mmap=True) for file in files]}
     return checkpoint
-
-
-def _load(file: Path) -> Any:
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        what = ", ".join(get_unsafe_globals_in_checkpoint(file)) or str(error).splitlines()[0]
-        raise CheckpointError(f"{file} was not loaded: it contains {what}, which could execute code") from error
-    except Exception as error:  # a corrupt file can raise almost anything
-        raise CheckpointError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def _shards_of(model: nn.Module) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """``trainwright launch``: the options of torchrun, and the exit status."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +54,18 @@ def test_mistakes_are_found_before_any_process_starts(
     assert not asked
 
 
-@pytest.mark.parametrize(("exit_code", "status"), [(143, 143), (-9, 137), (2, 2)])
-def test_the_status_is_that_of_the_process_that_failed_first(
-    exit_code: int, status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("exit_codes", "status"),
+    [([143], 143), ([-9], 137), ([2], 2), ([-15, 2], 2), ([143, -9, 143], 137), ([143, -15], 143)],
+)
+def test_the_status_is_that_of_the_process_that_failed_and_not_of_one_that_torchrun_ended(
+    exit_codes: list[int], status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def fail(words: list[str]) -> Any:
-        failure = ProcessFailure(0, 1, exit_code, str(tmp_path / "error"))
-        failure.timestamp = int(time.time())
-        raise ChildFailedError("train", {0: failure})
+        failures = {
+            rank: ProcessFailure(rank, 1, code, str(tmp_path / "error")) for rank, code in enumerate(exit_codes)
+        }
+        raise ChildFailedError("train", failures)
 
     monkeypatch.setattr(torchrun, "main", fail)
     assert main(["launch", "--nproc", "2", "net.py"]) == status

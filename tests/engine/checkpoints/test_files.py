@@ -1,5 +1,7 @@
+import gzip
 import os
 import pickle
+import random
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,43 @@ def test_a_truncated_file_is_detected(tmp_path: Path, kept: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: kept if isinstance(kept, int) else int(len(data) * kept)])
     assert verify(path) is not None
-    with pytest.raises(CheckpointError, match=r"epoch_1\.pth cannot be read: .* corrupt"):
+    with pytest.raises(CheckpointError, match=r"epoch_1\.pth cannot be read: .* (corrupt|empty)"):
+        load_checkpoint_file(path)
+
+
+class Model:
+    """A class that an old checkpoint contains."""
+
+
+OTHER_FILES = {
+    "random": (random.Random(0).randbytes(5000), "incomplete or corrupt"),
+    "a byte": (b"\x80", "incomplete or corrupt"),
+    "a pickle": (pickle.dumps({"state_dict": {}}), "incomplete or corrupt"),
+    "compressed": (gzip.compress(b"weights"), "incomplete or corrupt"),
+    "an image": (b"\x89PNG\r\n\x1a\n" + bytes(100), "incomplete or corrupt"),
+    "a page": (b"\n<!DOCTYPE html><html>404</html>", "it is a web page: the download has failed"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\n", "fetch the file itself with `git lfs pull`"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_FILES)
+def test_a_file_of_another_kind_is_named(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "weights.pth"
+    content, expected = OTHER_FILES[kind]
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"weights\.pth cannot be read: .*{expected}"):
+        load_checkpoint_file(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_class_in_a_file_is_named_also_in_the_format_before_pytorch_1_6(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({"model": Model()}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=rf"was not loaded: it contains {__name__}\.Model, which could execute"):
+        load_checkpoint_file(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(CheckpointError, match="cannot be read"):
         load_checkpoint_file(path)
 
 

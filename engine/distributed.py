@@ -266,6 +266,26 @@ def all_reduce_params(
         torch._foreach_copy_(bucket, [piece.view_as(tensor) for piece, tensor in zip(pieces, bucket)])
 
 
+def average_gradients(params: Iterable[Tensor]) -> None:
+    """Average the gradients of parameters over all processes, in place.
+
+    A parameter with a gradient in some processes only gets one in all of them, as if the others had zeros.
+
+    Args:
+        params: the parameters, in the same order in every process.
+    """
+    if not has_peers():
+        return
+    trainable = [param for param in params if param.requires_grad]
+    present = torch.tensor([param.grad is not None for param in trainable], dtype=torch.uint8)
+    dist.all_reduce(present, dist.ReduceOp.MAX, control_group())  # host memory: the device is not waited for
+    chosen = [param for param, is_present in zip(trainable, present.tolist()) if is_present]
+    for param in chosen:
+        if param.grad is None:
+            param.grad = torch.zeros_like(param)
+    all_reduce_params([param.grad for param in chosen if param.grad is not None], bucket_size_mb=64, op="mean")
+
+
 def broadcast_parameters(module: torch.nn.Module, src: int = 0, group: "dist.ProcessGroup | None" = None) -> None:
     """Overwrite parameters and buffers with those of rank ``src``, in place."""
     if not has_peers(group):

@@ -60,6 +60,7 @@ from .multitask import MultiTaskModel as MultiTaskModel
 from .parallel import DataParallel as DataParallel
 from .parallel import DistributedDataParallel as DistributedDataParallel
 from .parallel import MMDistributedDataParallel as MMDistributedDataParallel
+from .parallel import MMSeparateDistributedDataParallel as MMSeparateDistributedDataParallel
 from .parallel import detect_anomalous_params as detect_anomalous_params
 from .parallel import is_model_wrapper as is_model_wrapper
 from .pose.codec import MSRAHeatmap as MSRAHeatmap

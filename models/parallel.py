@@ -4,18 +4,21 @@ import inspect
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from trainwright.engine.distributed import average_gradients, broadcast
+from trainwright.engine.errors import ConfigError
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import MODEL_WRAPPERS
 from trainwright.engine.run.model_surgery import is_model_wrapper
-from trainwright.models.base import update_params
+from trainwright.models.base import BaseModel, update_params
 
 __all__ = [
     "DataParallel",
     "DistributedDataParallel",
     "MMDistributedDataParallel",
+    "MMSeparateDistributedDataParallel",
     "detect_anomalous_params",
     "is_model_wrapper",
 ]
@@ -33,9 +36,15 @@ class MMDistributedDataParallel(DistributedDataParallel):
         module: the model.
         detect_anomalous_params: log every parameter that does not contribute to the loss. Slow; for debugging.
         **kwargs: arguments of ``DistributedDataParallel``.
+
+    Raises:
+        ConfigError: the model has its own ``train_step``, which would not be called.
     """
 
     def __init__(self, module: Any, detect_anomalous_params: bool = False, **kwargs: Any) -> None:
+        if not self.can_train(module):
+            message = f"{type(module).__name__} has its own train_step, which {type(self).__name__} would not call"
+            raise ConfigError("model_wrapper_cfg.type", message, "use 'MMSeparateDistributedDataParallel'")
         if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:  # renamed in newer PyTorch
             kwargs.setdefault("forward_sync_buffers", kwargs.pop("broadcast_buffers", True))
         super().__init__(module=module, **kwargs)
@@ -49,6 +58,11 @@ class MMDistributedDataParallel(DistributedDataParallel):
             if name == "module":
                 raise
             return getattr(self.module, name)
+
+    @staticmethod
+    def can_train(model: Any) -> bool:
+        """Return whether the step of this class is that of the model."""
+        return getattr(type(model), "train_step", BaseModel.train_step) is BaseModel.train_step
 
     def keep_buckets(self) -> None:
         """Exchange gradients in the same buckets from the first iteration on.
@@ -98,6 +112,63 @@ class MMDistributedDataParallel(DistributedDataParallel):
 
     def _run_forward(self, data: Any, mode: str) -> Any:
         return self(**data, mode=mode) if isinstance(data, dict) else self(*data, mode=mode)
+
+
+@MODEL_WRAPPERS.register_module()
+class MMSeparateDistributedDataParallel(nn.Module):
+    """A wrapper for models with their own ``train_step``, such as GANs with several optimizers.
+
+    The gradients of an optimizer are averaged over all processes in ``step`` or ``update_params`` of its wrapper, no
+    matter how they were computed. (MMEngine's class wraps each child in ``DistributedDataParallel`` instead, which
+    exchanges gradients during the backward pass, but fails for parameters outside of children and for methods of a
+    child other than ``forward``.) A step must not call the optimizers themselves.
+
+    Args:
+        module: the model.
+        broadcast_buffers: copy the buffers of rank 0 to all processes before each step.
+        find_unused_parameters: has no effect, since parameters without a gradient are always allowed.
+        device_ids: has no effect; the model is already on its device.
+    """
+
+    def __init__(
+        self,
+        module: Any,
+        broadcast_buffers: bool = False,
+        find_unused_parameters: bool = False,
+        device_ids: Any = None,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.broadcast_buffers = broadcast_buffers
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "module":
+                raise
+            return getattr(self.module, name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the model."""
+        return self.module(*args, **kwargs)
+
+    def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
+        """Run the training step of the model."""
+        for wrapper in optim_wrapper.optim_wrappers.values():
+            wrapper.exchange_gradients = average_gradients
+        if self.broadcast_buffers:
+            for buffer in self.module.buffers():
+                broadcast(buffer)
+        return self.module.train_step(data, optim_wrapper=optim_wrapper)  # type: ignore[no-any-return]
+
+    def val_step(self, data: Any, **kwargs: Any) -> Any:
+        """Predict a validation batch; see :meth:`BaseModel.val_step`."""
+        return self.module.val_step(data, **kwargs)
+
+    def test_step(self, data: Any, **kwargs: Any) -> Any:
+        """Predict a test batch; see :meth:`BaseModel.test_step`."""
+        return self.module.test_step(data, **kwargs)
 
 
 class _FixedBuckets:

@@ -110,6 +110,7 @@ class AmpOptimWrapper(OptimWrapper):
 
     def step(self, **kwargs: Any) -> None:
         """Unscale and clip the gradients, update the parameters unless gradients overflowed, and adapt the scale."""
+        self._exchange()
         if self.loss_scaler.is_enabled() and all(param.grad is None for param in self._params()):
             return  # nothing to update; the scaler would raise
         if self.clip_grad_kwargs:

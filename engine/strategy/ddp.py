@@ -9,10 +9,12 @@ from torch import nn
 from trainwright.engine.building import origin_of, resolve
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.parts import MODEL_WRAPPER, setting, strategy_cfg
+from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import MODEL_WRAPPERS, STRATEGIES
 from trainwright.engine.run.model_surgery import revert_sync_batchnorm
 from trainwright.engine.strategy.base import Strategy, on_device, with_synced_batchnorm
 
+_DEFAULT, _SEPARATE = "MMDistributedDataParallel", "MMSeparateDistributedDataParallel"
 _COMM_HOOKS = ("fp16_compress", "bf16_compress", "powerSGD")
 
 
@@ -21,6 +23,7 @@ class DDP(Strategy):
     """Train with PyTorch's ``DistributedDataParallel``, which averages the gradients of all processes in each update.
 
     With gradient accumulation, gradients are exchanged once per window. In a single process, the model is not wrapped.
+    A model with its own ``train_step``, such as a GAN, is wrapped in ``MMSeparateDistributedDataParallel`` by default.
 
     Args:
         find_unused_parameters: look for parameters without a gradient in every iteration. Required if there are any.
@@ -78,7 +81,7 @@ class DDP(Strategy):
             except (ConfigError, ImportError):  # reported by others
                 return
         if isinstance(wrapper, type) and not hasattr(wrapper, "train_step"):
-            message, hint = f"{wrapper.__name__} has no train_step", "use 'MMDistributedDataParallel'"
+            message, hint = f"{wrapper.__name__} has no train_step", f"use {_DEFAULT!r}"
             yield ConfigError("model_wrapper_cfg.type", message, hint, origin_of(wrapper_cfg, "type"))
 
     def place(self, model: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
@@ -88,16 +91,27 @@ class DDP(Strategy):
             return revert_sync_batchnorm(model)
         model = with_synced_batchnorm(model, self._sync_bn, device)
         device_ids: dict[str, Any] = {"device_ids": [device.index]} if device.type == "cuda" else {}
-        wrapped: Any = MODEL_WRAPPER.build(self._wrapper_cfg, module=model, **self._options, **device_ids)
+        wrapper_cfg = self._wrapper_cfg
+        if wrapper_cfg.get("type") is None and not MODEL_WRAPPERS.get(_DEFAULT).can_train(model):
+            wrapper_cfg = {**wrapper_cfg, "type": _SEPARATE}
+            self._refuse_options(f"{type(model).__name__} has its own train_step, and is wrapped in {_SEPARATE}")
+        wrapped: Any = MODEL_WRAPPER.build(wrapper_cfg, module=model, **self._options, **device_ids)
         exact = device.type == "cpu" or self._deterministic  # where everything else is
         if exact and self.data_size > 2 and hasattr(wrapped, "keep_buckets"):
             wrapped.keep_buckets()
         if self._comm_hook is not None:
             if not hasattr(wrapped, "register_comm_hook"):
-                hint = "use 'MMDistributedDataParallel'"
+                hint = f"use {_DEFAULT!r}"
                 raise ConfigError("strategy.comm_hook", f"{type(wrapped).__name__} has no communication hooks", hint)
             wrapped.register_comm_hook(*self._comm_hook)
         return wrapped  # type: ignore[no-any-return]
+
+    def _refuse_options(self, reason: str) -> None:
+        """Raise a ``ConfigError`` if a setting of ``DistributedDataParallel`` has no effect."""
+        own = [name for name in self._options if name != "find_unused_parameters"]
+        for name in [*own, *(["comm_hook"] if self._comm_hook is not None else [])]:
+            raise ConfigError(f"strategy.{name}", f"has no effect: {reason}", "remove it")
+        get_logger().info("%s: gradients are averaged at each update.", reason)
 
 
 def _comm_hook(cfg: str | Mapping[str, Any] | None) -> tuple[Any, Any] | None:

@@ -118,6 +118,56 @@ class TwoParts(Net):
         return {"loss": loss}
 
 
+class Adversarial(BaseModel):
+    """A generator and a discriminator with their own optimizers, and a learned scale outside of both.
+
+    The discriminator steps twice before the generator steps, and is called by a method other than ``forward``. A part
+    of it has a gradient only for samples with label 0.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator, self.discriminator = Block(), Block()
+        self.rare = nn.Linear(WIDTH, 1)
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
+        return self.generator(inputs) * self.scale
+
+    def scores(self, inputs: Tensor) -> Tensor:
+        hidden = self.discriminator.fc1(inputs)
+        return self.discriminator.fc2(hidden.tanh()).mean(1)  # type: ignore[no-any-return]
+
+    def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
+        inputs, labels = self.data_preprocessor(data, True)
+        judge, maker = optim_wrapper["discriminator"], optim_wrapper["generator"]
+        for _ in range(2):
+            with judge.optim_context(self.discriminator):
+                loss = (self.scores(inputs) - 1).square().mean() + self.scores(self(inputs).detach()).square().mean()
+                if (labels == 0).any():
+                    loss = loss + self.rare(inputs)[labels == 0].square().sum() / len(inputs)
+            judge.update_params(loss)
+        made = (self.scores(self(inputs)) - 1).square().mean()
+        maker.update_params(made)
+        return {"loss": made, "loss_judge": loss}
+
+
+class AdversarialOptimizers:
+    """A constructor of optimizers: the generator's clips gradients, the discriminator's accumulates."""
+
+    def __init__(self, optim_wrapper_cfg: Any, paramwise_cfg: Any = None) -> None:
+        pass
+
+    def __call__(self, model: Any) -> OptimWrapperDict:
+        model = getattr(model, "module", model)
+        maker = [*model.generator.parameters(), model.scale]
+        judge = [*model.discriminator.parameters(), *model.rare.parameters()]
+        return OptimWrapperDict(
+            generator=OptimWrapper(torch.optim.SGD(maker, 0.1, foreach=False), clip_grad={"max_norm": 0.01}),
+            discriminator=OptimWrapper(torch.optim.AdamW(judge, 1e-3, foreach=False), accumulative_counts=2),
+        )
+
+
 class TwoOptimizers:
     """A constructor of one optimizer for the blocks and one for the rest."""
 

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from strategy_runs import config, difference, run_ranks, train, train_in
+from strategy_runs import Adversarial, AdversarialOptimizers, Net, config, difference, run_ranks, train, train_in
+from torch import Tensor
 
 from trainwright.engine.checking import check
 from trainwright.engine.errors import ConfigError
@@ -27,6 +28,54 @@ def test_data_parallel_training_equals_that_of_one_process(
 ) -> None:
     one = train_in(tmp_path / "one", "auto", 1, **changes)
     assert difference(train_in(tmp_path / "two", strategy, 2, **changes), one) < 1e-6
+
+
+ADVERSARIAL = {
+    "model": {"type": Adversarial},
+    "optim_wrapper": {"optimizer": None, "constructor": AdversarialOptimizers},
+}
+
+
+class OwnStep(Net):
+    """A model that changes its losses in its own step."""
+
+    def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
+        losses = super().train_step(data, optim_wrapper)
+        return {**losses, "loss_twice": losses["loss"] * 2}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ADVERSARIAL,
+        {"model": {"type": OwnStep}, "find_unused_parameters": True, "optim_wrapper": {"accumulative_counts": 2}},
+        {"model": {"type": OwnStep}, "optim_wrapper": {"type": "AmpOptimWrapper", "clip_grad": {"max_norm": 0.1}}},
+    ],
+)
+def test_a_model_with_its_own_step_trains_as_in_one_process(tmp_path: Path, changes: dict[str, Any]) -> None:
+    one = train_in(tmp_path / "one", "auto", 1, **changes)
+    two = train_in(tmp_path / "two", "DDP", 2, **changes)
+    assert two["state_dict"].keys() == one["state_dict"].keys()
+    assert difference(two, one) < (2e-2 if "Amp" in str(changes) else 1e-6)
+
+
+def test_settings_without_effect_on_a_model_with_its_own_step_are_refused(tmp_path: Path) -> None:
+    settings: list[dict[str, Any]] = [
+        {"strategy": {"type": "DDP", "static_graph": True}},
+        {"strategy": {"type": "DDP", "comm_hook": "fp16_compress"}},
+        {"model_wrapper_cfg": {"type": "MMDistributedDataParallel"}},
+    ]
+
+    def errors() -> list[str]:
+        found = []
+        for number, changes in enumerate(settings):
+            with pytest.raises(ConfigError, match="has its own train_step") as info:
+                train(config(tmp_path / str(number), **{"model": {"type": OwnStep}, "strategy": "DDP", **changes}))
+            found.append(str(info.value).partition(":")[0])
+        return found
+
+    expected = ["strategy.static_graph", "strategy.comm_hook", "model_wrapper_cfg.type"]
+    assert run_ranks(2, errors, tmp_path / "ranks") == [expected, expected]
 
 
 @pytest.mark.slow

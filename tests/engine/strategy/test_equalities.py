@@ -209,12 +209,9 @@ def test_missing_weights_of_a_checkpoint_are_initialized(options: dict[str, Any]
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_features(layout: str, one: Path, tmp_path: Path) -> None:
-    features = dict(FEATURES)
-    if layout.startswith("DDP"):
-        del features["two optimizers"]  # DDP's wrapper has a train_step of its own, for one optimizer
-    errors = train_all(tmp_path, *LAYOUTS[layout], {name: changes for name, (changes, _) in features.items()})
+    errors = train_all(tmp_path, *LAYOUTS[layout], {name: changes for name, (changes, _) in FEATURES.items()})
     wrong = []
-    for name, (_, tolerance) in features.items():
+    for name, (_, tolerance) in FEATURES.items():
         if name in errors:
             wrong.append(f"{name}:\n{errors[name]}")
             continue

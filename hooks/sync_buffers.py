@@ -20,19 +20,16 @@ class SyncBuffersHook(Hook):
     Cost per step: none.
     """
 
-    def __init__(self) -> None:
-        self._in_sync = False
+    priority = "ABOVE_NORMAL"  # before EMAHook replaces the buffers by averaged ones for a validation
 
     def after_train_epoch(self, runner: "Runner") -> None:
         """Average the buffers at the end of an epoch."""
         self._average(runner)
-        self._in_sync = True
 
     def before_val_epoch(self, runner: "Runner") -> None:
         """Average the buffers unless this was done at the end of the epoch."""
-        if not self._in_sync:
+        if runner.state.inner_iter > 0:
             self._average(runner)
-        self._in_sync = False
 
     def _average(self, runner: "Runner") -> None:
         if runner.distributed:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from rank_groups import values_of_ranks
-from tiny_runs import ParallelLine, Points, log_of, make_runner
+from tiny_runs import ParallelLine, Points, Scripted, log_of, make_runner
 from torch import Tensor
 
 from trainwright.engine.checkpoints.files import load_checkpoint_file
@@ -79,6 +79,26 @@ def test_every_rank_continues_to_the_bits(tmp_path: Path) -> None:
     assert saved["world_size"] == 2 and set(saved["states"][0]) == {"buffers"}
 
 
+def test_a_validation_that_is_repeated_on_resuming_does_not_change_the_averaged_weights(tmp_path: Path) -> None:
+    """Each rank has its own averaged statistics; SyncBuffersHook must not average these."""
+    options: dict[str, Any] = {
+        "hooks": [{"type": "EMAHook", "momentum": 0.1, "update_buffers": True}, {"type": "SyncBuffersHook"}],
+        "dataset": Points(16), "batch_size": 2, "checkpoint": {},
+    }  # fmt: skip
+
+    def in_rank() -> Any:
+        metric = Scripted(acc=[0] * 6)
+        make_runner(tmp_path / "whole", model=Noisy(), metric=metric, **options).train()
+        one_epoch = {"train_cfg": {"max_epochs": 1}}  # without its validation
+        make_runner(tmp_path / "stopped", model=Noisy(), **one_epoch, **options).train()
+        make_runner(tmp_path / "stopped", model=Noisy(), metric=metric, resume=True, **options).train()
+        return [load_checkpoint_file(tmp_path / name / "epoch_3.pth") for name in ("whole", "stopped")]
+
+    for ended, resumed in values_of_ranks(in_rank, tmp_path, 2):
+        for key in ("state_dict", "ema_state_dict"):
+            assert all(torch.equal(value, resumed[key][name]) for name, value in ended[key].items())
+
+
 class Kept(Hook):
     """Keeps the gradients and buffers with which the training begins, and those after five iterations."""
 
@@ -102,7 +122,6 @@ def test_every_optimizer_of_several_continues_with_the_gradients_of_its_rank(tmp
             kept.append(Kept())
             options = dict(ACCUMULATION, optim_wrapper=None, resume=resume)
             runner = make_runner(tmp_path / "run", kept[-1:], model=Two(), **options)
-            runner.model.train_step = unwrap(runner.model).train_step
             make_two(runner).train()
         return kept[0].saved, kept[1].begin
 

@@ -71,7 +71,7 @@ def collect_state(
     """Return the state of a run under MMEngine's keys, and under ``trainwright`` for state that MMEngine does not save.
 
     All ranks collect it together, and only that of rank 0 is complete. A rank that has lost the others collects what it
-    knows, and ``alone`` in ``meta`` says so. Without ``gather``, the state that each rank has of its own stays there.
+    knows, which ``alone`` in ``meta`` records. Without ``gather``, the state that each rank has of its own stays there.
     The other arguments are those of :meth:`CheckpointWriter.write`.
     """
     counters = runner.state.state_dict()

@@ -71,7 +71,7 @@ def verify_folder(folder: Path, *, checksums: bool = True) -> str | None:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """Load all of a sharded checkpoint that is no tensor.
+    """Load everything of a sharded checkpoint except the tensors.
 
     Raises:
         CheckpointError: the file is missing, corrupt, or contains classes that are not allowed.

@@ -211,14 +211,14 @@ class StreamLoader(DataLoader[Any]):
                 )
                 hint = f"start {world_size} processes, or resume from a checkpoint at the end of an epoch"
                 raise ConfigError("train_dataloader.dataset", message, hint)
-            positions = _divided_anew(positions, share, world_size, max(1, self.num_workers))
+            positions = _redistributed(positions, share, world_size, max(1, self.num_workers))
             next_worker = 0 if share.by_worker else next_worker
         self.epoch = int(state["epoch"])
         self._positions, self._next_worker = positions, next_worker
         self.dataset.start(self.epoch, positions, next_worker)  # type: ignore[attr-defined]
 
 
-def _divided_anew(positions: dict[int, Any], share: Share, world_size: int, num_workers: int) -> dict[int, Any]:
+def _redistributed(positions: dict[int, Any], share: Share, world_size: int, num_workers: int) -> dict[int, Any]:
     """Return positions after all samples that a number of ranks have taken, given those of one of these ranks."""
     before = share._replace(world_size=world_size)
     moved = {}

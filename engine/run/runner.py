@@ -533,6 +533,11 @@ class Runner:
             return lone_sample_error()
         if "view size is not compatible" in str(error) and self._device_settings.channels_last:
             error.add_note("the network is channels-last: use reshape, or set env_cfg.channels_last=False")
+        if "mixed torch.Tensor and DTensor" in str(error) and self.strategy.is_sharded:
+            error.add_note(
+                "a layer was used whose unit was not called as a module: add the modules that train_step calls to "
+                "strategy.wrap, and call them instead of their methods and layers"
+            )
         return None
 
     def _begin(self) -> None:

@@ -59,6 +59,16 @@ def test_a_model_with_its_own_step_trains_as_in_one_process(tmp_path: Path, chan
     assert difference(two, one) < (2e-2 if "Amp" in str(changes) else 1e-6)
 
 
+def test_a_layer_outside_of_its_sharded_unit_is_explained(tmp_path: Path) -> None:
+    def notes() -> list[str]:
+        with pytest.raises(RuntimeError, match="DTensor") as info:
+            train(config(tmp_path / "run", "FSDP2", **ADVERSARIAL))
+        return list(info.value.__notes__)
+
+    for found in run_ranks(2, notes, tmp_path / "ranks"):
+        assert "add the modules that train_step calls to strategy.wrap" in found[-1]
+
+
 def test_settings_without_effect_on_a_model_with_its_own_step_are_refused(tmp_path: Path) -> None:
     settings: list[dict[str, Any]] = [
         {"strategy": {"type": "DDP", "static_graph": True}},

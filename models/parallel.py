@@ -1,14 +1,16 @@
 """Wrappers for distributed training."""
 
 import inspect
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim import Optimizer
 
 from trainwright.engine.distributed import average_gradients, broadcast
-from trainwright.engine.errors import ConfigError
+from trainwright.engine.errors import ConfigError, TrainingError
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import MODEL_WRAPPERS
 from trainwright.engine.run.model_surgery import is_model_wrapper
@@ -26,8 +28,30 @@ __all__ = [
 MODEL_WRAPPERS.register_module(module=DataParallel)
 
 
+class _WrapsModel(nn.Module):
+    """A module whose attribute ``module`` is the model; other attributes are those of the model."""
+
+    module: Any
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "module":
+                raise
+            return getattr(self.module, name)
+
+    def val_step(self, data: Any, **kwargs: Any) -> Any:
+        """Predict a validation batch; see :meth:`BaseModel.val_step`."""
+        return self.module.val_step(data, **kwargs)
+
+    def test_step(self, data: Any, **kwargs: Any) -> Any:
+        """Predict a test batch; see :meth:`BaseModel.test_step`."""
+        return self.module.test_step(data, **kwargs)
+
+
 @MODEL_WRAPPERS.register_module(name=["MMDistributedDataParallel", "DistributedDataParallel"])
-class MMDistributedDataParallel(DistributedDataParallel):
+class MMDistributedDataParallel(_WrapsModel, DistributedDataParallel):
     """:class:`torch.nn.parallel.DistributedDataParallel` with the steps of a model.
 
     Other attributes are those of the model, so that ``runner.model.head`` works in one process and in several.
@@ -50,14 +74,6 @@ class MMDistributedDataParallel(DistributedDataParallel):
         super().__init__(module=module, **kwargs)
         self.detect_anomalous_params = detect_anomalous_params
         self._has_exchanged = False
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "module":
-                raise
-            return getattr(self.module, name)
 
     @staticmethod
     def can_train(model: Any) -> bool:
@@ -102,26 +118,18 @@ class MMDistributedDataParallel(DistributedDataParallel):
             return nullcontext()
         return super().no_sync()
 
-    def val_step(self, data: Any, **kwargs: Any) -> Any:
-        """Predict a validation batch; see :meth:`BaseModel.val_step`."""
-        return self.module.val_step(data, **kwargs)
-
-    def test_step(self, data: Any, **kwargs: Any) -> Any:
-        """Predict a test batch; see :meth:`BaseModel.test_step`."""
-        return self.module.test_step(data, **kwargs)
-
     def _run_forward(self, data: Any, mode: str) -> Any:
         return self(**data, mode=mode) if isinstance(data, dict) else self(*data, mode=mode)
 
 
 @MODEL_WRAPPERS.register_module()
-class MMSeparateDistributedDataParallel(nn.Module):
+class MMSeparateDistributedDataParallel(_WrapsModel):
     """A wrapper for models with their own ``train_step``, such as GANs with several optimizers.
 
     The gradients of an optimizer are averaged over all processes in ``step`` or ``update_params`` of its wrapper, no
     matter how they were computed. (MMEngine's class wraps each child in ``DistributedDataParallel`` instead, which
     exchanges gradients during the backward pass, but fails for parameters outside of children and for methods of a
-    child other than ``forward``.) A step must not call the optimizers themselves.
+    child other than ``forward``.)
 
     Args:
         module: the model.
@@ -141,34 +149,43 @@ class MMSeparateDistributedDataParallel(nn.Module):
         self.module = module
         self.broadcast_buffers = broadcast_buffers
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "module":
-                raise
-            return getattr(self.module, name)
-
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the model."""
         return self.module(*args, **kwargs)
 
     def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
-        """Run the training step of the model."""
+        """Run the training step of the model.
+
+        Raises:
+            TrainingError: it calls ``step`` of an optimizer instead of that of its wrapper.
+        """
         for wrapper in optim_wrapper.optim_wrappers.values():
-            wrapper.exchange_gradients = average_gradients
+            if wrapper.exchange_gradients is None:
+                wrapper.exchange_gradients = _Exchange(wrapper.optimizer)
         if self.broadcast_buffers:
             for buffer in self.module.buffers():
                 broadcast(buffer)
         return self.module.train_step(data, optim_wrapper=optim_wrapper)  # type: ignore[no-any-return]
 
-    def val_step(self, data: Any, **kwargs: Any) -> Any:
-        """Predict a validation batch; see :meth:`BaseModel.val_step`."""
-        return self.module.val_step(data, **kwargs)
 
-    def test_step(self, data: Any, **kwargs: Any) -> Any:
-        """Predict a test batch; see :meth:`BaseModel.test_step`."""
-        return self.module.test_step(data, **kwargs)
+class _Exchange:
+    """The averaging of gradients before each update of an optimizer, without which it refuses to step."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._is_done = False
+        optimizer.register_step_pre_hook(self._check)
+
+    def __call__(self, params: Iterable[Tensor]) -> None:
+        average_gradients(params)
+        self._is_done = True
+
+    def _check(self, optimizer: Optimizer, *arguments: Any) -> None:
+        if not self._is_done:
+            raise TrainingError(
+                f"train_step called {type(optimizer).__name__}.step itself, with the gradients of this process only: "
+                "call step or update_params of the optimizer wrapper"
+            )
+        self._is_done = False
 
 
 class _FixedBuckets:

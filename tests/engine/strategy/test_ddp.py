@@ -8,7 +8,7 @@ from strategy_runs import Adversarial, AdversarialOptimizers, Net, config, diffe
 from torch import Tensor
 
 from trainwright.engine.checking import check
-from trainwright.engine.errors import ConfigError
+from trainwright.engine.errors import ConfigError, TrainingError
 from trainwright.engine.run.runner import Runner
 from trainwright.engine.strategy.ddp import DDP
 
@@ -57,6 +57,25 @@ def test_a_model_with_its_own_step_trains_as_in_one_process(tmp_path: Path, chan
     two = train_in(tmp_path / "two", "DDP", 2, **changes)
     assert two["state_dict"].keys() == one["state_dict"].keys()
     assert difference(two, one) < (2e-2 if "Amp" in str(changes) else 1e-6)
+
+
+class OwnUpdate(Net):
+    """A model that updates its weights without the wrapper of the optimizer."""
+
+    def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
+        loss = self(*data, mode="loss")["loss"]
+        loss.backward()
+        optim_wrapper.optimizer.step()
+        return {"loss": loss}
+
+
+def test_an_update_with_the_gradients_of_one_rank_is_refused(tmp_path: Path) -> None:
+    def error() -> str:
+        with pytest.raises(TrainingError) as info:
+            train(config(tmp_path / "run", "DDP", model={"type": OwnUpdate}))
+        return str(info.value)
+
+    assert all("called SGD.step itself" in text for text in run_ranks(2, error, tmp_path / "ranks"))
 
 
 def test_a_layer_outside_of_its_sharded_unit_is_explained(tmp_path: Path) -> None:

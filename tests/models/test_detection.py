@@ -654,7 +654,7 @@ def short(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_short_training_beats_chance_by_far_and_its_checkpoint_predicts(tmp_path: Path) -> None:
     changes = short(**{
         "train_dataloader.dataset.num_samples": 480, "max_epochs": 3, "train_cfg.max_epochs": 3,

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from distributed_workers import evaluate_instances, run_processes
 from PIL import Image
+from ranks import evaluate_on_ranks
 from torch import Tensor
 
 from trainwright.datasets import CocoKeypointDataset, Shapes, pseudo_collate
@@ -368,7 +368,7 @@ def test_nothing_predicted_is_a_score_of_zero() -> None:
 
 
 @pytest.mark.long
-def test_several_processes_give_what_one_gives() -> None:
+def test_several_processes_give_what_one_gives(tmp_path: Path) -> None:
     pytest.importorskip("pycocotools")
     generator = torch.Generator().manual_seed(0)
     truth = torch.rand(5, 2, 2, generator=generator) * 40
@@ -378,8 +378,7 @@ def test_several_processes_give_what_one_gives() -> None:
     metrics = [dict(type="CocoKeypointMetric"), dict(type="PCKAccuracy")]
     alone = evaluate(metrics, samples, META)
     assert 0 < alone["coco/keypoints_mAP"] < 1
-    together = run_processes(evaluate_instances, metrics, samples, META)
-    for results in together:
+    for results in evaluate_on_ranks(metrics, samples, tmp_path, META):
         assert {key: value for key, value in results.items() if value == value} == {
             key: value for key, value in alone.items() if value == value
         }

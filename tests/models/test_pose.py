@@ -464,7 +464,7 @@ def test_keypoint_rcnn_overfits_two_images() -> None:
     shapes = Shapes(2, 48, kinds=("arrow",), max_shapes=1, radius=(0.3, 0.4), pipeline=[dict(type="PackInputs")])
     batch = pseudo_collate([shapes[0], shapes[1]])
     wrapper = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-3), clip_grad=dict(max_norm=35))
-    for _ in range(100):
+    for _ in range(80):
         model.train_step(dict(batch), wrapper)
     with torch.no_grad():
         samples = model.eval().test_step(dict(batch))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import Process
 
 from trainwright.engine.records.logger import MMLogger
 
@@ -21,6 +22,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """Hide CUDA devices from all other tests, and from the processes that they start."""
     if "gpu" not in config.getoption("markexpr").replace("not gpu", ""):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """End the processes that a test has started, also if it fails before it waits for them."""
+    yield
+    for process in list(Process.running):
+        process.end()
 
 
 @pytest.fixture

@@ -1,17 +1,74 @@
 """Ranks and collectives: in one process, and in two real ones."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from distributed_workers import collectives, run_processes
+from ranks import run_group
 
 from trainwright.engine import distributed as d
 
 
+def collectives(folder: str) -> dict[str, Any]:
+    """Call every collective once, and return the results in this process by name."""
+    rank = d.get_rank()
+    base = torch.tensor([1.0, 2.0]) * (rank + 1)
+    out: dict[str, Any] = {
+        "info": d.get_dist_info(),
+        "main": d.is_main_process(),
+        "launcher": d.infer_launcher(),
+    }
+    out["local"] = (d.get_local_rank(), d.is_distributed())
+    out["master_only"] = d.master_only(lambda: "ran")()
+    for op in ("sum", "mean", "product", "min", "max"):
+        reduced = base.clone()
+        d.all_reduce(reduced, op)
+        out[op] = reduced.tolist()
+    column = torch.zeros(2, 2)
+    column[:, 1] = base
+    d.all_reduce(column[:, 1])
+    out["strided"] = column.tolist()
+    integers = torch.tensor([3, 4]) + rank
+    d.all_reduce(integers, "mean")
+    out["integer mean"] = integers.tolist()
+    out["all_gather"] = [tensor.tolist() for tensor in d.all_gather(base)]
+    out["gather"] = [tensor.tolist() for tensor in d.gather(base, dst=1)]
+    sent = base.clone()
+    d.broadcast(sent, src=1)
+    out["broadcast"] = sent.tolist()
+    scalars = {"a": torch.tensor(1.0 + rank), "b": torch.tensor([2 + rank])}
+    d.all_reduce_dict(dict(sorted(scalars.items(), reverse=bool(rank))), "sum")
+    out["dict"] = {name: tensor.tolist() for name, tensor in scalars.items()}
+    for name, options in {
+        "flat": {},
+        "buckets": {"bucket_size_mb": 8 / 2**20},
+        "single": {"coalesce": False},
+    }.items():
+        params = [torch.nn.Parameter(base.clone()), torch.tensor(rank), torch.full((2, 1), float(rank))]
+        d.all_reduce_params(iter(params), op="sum", **options)
+        out[name] = [param.tolist() for param in params]
+    objects = [{"rank": rank}, rank]
+    d.broadcast_object_list(objects, src=1)
+    out["objects"] = objects
+    out["all_gather_object"] = d.all_gather_object({"rank": rank})
+    out["gather_object"] = d.gather_object(str(rank), dst=1)
+    out["seed"] = d.sync_random_seed()
+    part = [("a", None), ("b",)][rank]
+    out["collect"] = d.collect_results(list(part), 3)
+    out["collect one less"] = d.collect_results([rank, rank + 10], 3, device="gpu")
+    out["collect by files"] = d.collect_results([rank, rank + 10], 4, tmpdir=folder)
+    module = torch.nn.BatchNorm1d(1)
+    torch.nn.init.constant_(module.weight, float(rank))
+    d.broadcast_parameters(module, src=1)
+    out["parameters"] = module.weight.tolist()
+    d.barrier()
+    return out
+
+
 @pytest.mark.long
 def test_two_processes(tmp_path: Path):
-    first, second = run_processes(collectives, str(tmp_path / "shared"))
+    first, second = run_group(2, lambda: collectives(str(tmp_path / "shared")), tmp_path)
     assert first["info"] == (0, 2) and second["info"] == (1, 2)
     assert first["main"] and not second["main"]
     assert first["launcher"] == "pytorch" and second["local"] == (1, True)

@@ -13,7 +13,7 @@ from forked import Process
 
 from trainwright.engine.checkpoints.files import LAST, verify
 
-KILLS = 30
+KILLS, FAST_KILLS = 30, 16
 AT_ONCE = 4
 """Number of concurrent runs: they mostly wait for the disk."""
 
@@ -37,17 +37,21 @@ def kill_after(process: Process, seconds: float) -> bool:
     return process.wait() == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("number", range(KILLS))
+@pytest.mark.parametrize(
+    "number",
+    [*range(FAST_KILLS), *(pytest.param(number, marks=pytest.mark.slow) for number in range(FAST_KILLS, KILLS))],
+)
 def test_killed_at_a_random_moment(
     number: int, tmp_path: Path, references: dict[bool, Reference], tally: Tally
 ) -> None:
-    """Kills are spread over the duration of a run; every other run is killed again after resuming."""
+    """Kills, also the fast ones alone, are spread over the duration of a run; half of the runs are killed again."""
     chance = random.Random(number)
     by_epoch, async_save, workers = bool(number % 2), number // 2 % 2 == 1, 2 * (number % 5 == 4)
     reference = references[by_epoch]
     config = configured(tmp_path, by_epoch, async_save, workers)
     work_dir = tmp_path / "run"
-    faults = int(kill_after(train(config, work_dir), reference.seconds * (number + chance.random()) / KILLS))
+    moment = reference.seconds * (7 * number % KILLS + chance.random()) / KILLS
+    faults = int(kill_after(train(config, work_dir), moment))
     if number // 4 % 2:
         again = train(config, work_dir, resume=True)
         faults += kill_after(again, reference.seconds * chance.random())

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from checkpoint_bits import different_bits
 from disk_faults import fail_at, kill_at
-from fault_runs import INTERVAL, Tally, at_forward, lost_iterations, send, write_config
-from ranks import Ranks
+from fault_runs import INTERVAL, Tally, at_forward, lost_iterations, on, send, train_on_ranks, write_config
 
 from trainwright.engine.checkpoints.files import find_latest_checkpoint, verify
 
@@ -38,16 +37,6 @@ def configure(folder: Path, strategy: str, *, async_save: bool) -> Path:
     )
 
 
-def train(config: Path, work_dir: Path, *, resume: bool = False, before: Callable[[int], Any] | None = None) -> Ranks:
-    words = ["train", str(config), "--work-dir", str(work_dir), "--launcher", "pytorch"]
-    return Ranks([*words, *(["--resume"] if resume else [])], work_dir.with_name(f"{work_dir.name}.out"), before=before)
-
-
-def on(rank: int, fault: Callable[[], Any]) -> Callable[[int], None]:
-    """Return the preparation of a fault on one rank."""
-    return lambda own: fault() if own == rank else None
-
-
 @pytest.fixture(scope="module")
 def references(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], tuple[Path, Path]]:
     """Return a function for the config and the folder of an uninterrupted run."""
@@ -57,7 +46,7 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool]
         config, work_dir = folder / f"{strategy}_{async_save}", folder / strategy
         file = configure(config, strategy, async_save=async_save)
         if not work_dir.exists():
-            ranks = train(file, work_dir)
+            ranks = train_on_ranks(file, work_dir)
             assert ranks.wait() == [0, 0], ranks.printed
         return file, work_dir
 
@@ -76,7 +65,7 @@ def resume(config: Path, work_dir: Path, reference: Path, tally: Tally, kind: st
     """Resume a run after a fault, and compare it with the uninterrupted one."""
     newest, _ = find_latest_checkpoint(work_dir)
     assert newest is None or verify(newest) is None
-    resumed = train(config, work_dir, resume=True)
+    resumed = train_on_ranks(config, work_dir, resume=True)
     assert resumed.wait() == [0, 0], resumed.printed
     lost, identical = lost_iterations(work_dir), same_training(work_dir, reference)
     tally.note(kind, faults=1, resumed=1, identical=identical)
@@ -118,7 +107,7 @@ def test_a_rank_is_killed_while_all_save(
 ) -> None:  # fmt: skip
     config, reference = references(strategy, async_save)
     work_dir = tmp_path / "run"
-    ranks = train(config, work_dir, before=on(rank, partial(kill_at, operation, number)))
+    ranks = train_on_ranks(config, work_dir, before=on(rank, partial(kill_at, operation, number)))
     statuses = ranks.wait(40)
     assert statuses[rank] == -signal.SIGKILL, ranks.printed
     assert statuses[1 - rank] == 1, ranks.printed
@@ -163,7 +152,7 @@ def test_the_disk_of_one_rank_is_full(
 ) -> None:  # fmt: skip
     config, reference = references(strategy, async_save)
     work_dir = tmp_path / "run"
-    ranks = train(config, work_dir, before=on(rank, DISKS[operation]))
+    ranks = train_on_ranks(config, work_dir, before=on(rank, DISKS[operation]))
     assert ranks.wait() == [0, 0], ranks.printed
     (line, *_) = (line for line in ranks.printed.splitlines() if "NOT saved" in line)
     assert f"rank {rank}: " in line and "Training continues" in line
@@ -182,7 +171,7 @@ def test_a_failed_rank_and_the_survivor(
     """A survivor has the whole state with DDP, and saves a file; with FSDP2 it has a part, and says so."""
     config, reference = references(strategy, False)
     work_dir = tmp_path / "run"
-    ranks = train(
+    ranks = train_on_ranks(
         config,
         work_dir,
         before=on(1, partial(at_forward, False, 3 if strategy == "FSDP2" else 2, partial(send, signal.SIGKILL))),

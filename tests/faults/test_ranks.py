@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import torch
 from disk_faults import kill_at, send_at
-from fault_runs import NOTES, Tally, at_forward, differences, send, write_config
-from ranks import Ranks
+from fault_runs import NOTES, Tally, at_forward, differences, on, send, train_on_ranks, write_config
 
 from trainwright.engine.checkpoints.files import find_latest_checkpoint, load_checkpoint_file
 
@@ -37,7 +36,7 @@ class Reference:
             folder / "configs" / name, **{"env_cfg": {"dist_cfg": {"timeout": TIMEOUT}}, **changes}
         )
         self.work_dir = folder / name
-        ranks = train(self.config, self.work_dir)
+        ranks = train_on_ranks(self.config, self.work_dir)
         assert ranks.wait() == [0, 0], ranks.printed
         self.seconds = min(process.seconds for process in ranks.processes)
 
@@ -57,28 +56,6 @@ def noisy(folder: Path) -> Reference:
 def steady(folder: Path) -> Reference:
     """No rank has state of its own between two iterations."""
     return Reference(folder, "steady", model__backbone__type="SteadyNet", optim_wrapper__accumulative_counts=1)
-
-
-def train(
-    config: Path,
-    work_dir: Path,
-    *words: str,
-    resume: bool = False,
-    before: Callable[[int], Any] | None = None,
-    **environment: str,
-) -> Ranks:
-    words = ("train", str(config), "--work-dir", str(work_dir), "--launcher", "pytorch", *words)
-    return Ranks(
-        [*words, *(["--resume"] if resume else [])],
-        work_dir.with_name(f"{work_dir.name}.out"),
-        before=before,
-        **environment,
-    )
-
-
-def on(rank: int, fault: Callable[[], Any]) -> Callable[[int], None]:
-    """Return the preparation of a fault on one rank."""
-    return lambda own: fault() if own == rank else None
 
 
 def same_training(work_dir: Path, reference: Path) -> bool:
@@ -124,10 +101,10 @@ def test_a_signal_to_one_rank_stops_all(
     rank: int, place: str, number: signal.Signals, noisy: Reference, tmp_path: Path, tally: Tally
 ) -> None:
     work_dir = tmp_path / "run"
-    ranks = train(noisy.config, work_dir, before=on(rank, partial(PLACES[place], number)))
+    ranks = train_on_ranks(noisy.config, work_dir, before=on(rank, partial(PLACES[place], number)))
     assert ranks.wait() == [{signal.SIGINT: 130}.get(number, 128 + number)] * 2, ranks.printed
     assert f"(signal {number.name})" in ranks.printed
-    resumed = train(noisy.config, work_dir, resume=True)
+    resumed = train_on_ranks(noisy.config, work_dir, resume=True)
     assert resumed.wait() == [0, 0], resumed.printed
     tally.compare(f"{number.name} to one rank", work_dir, noisy.work_dir, most_lost=0)
 
@@ -136,7 +113,7 @@ def test_a_signal_to_one_rank_stops_all(
 def test_signals_to_all_ranks_one_after_the_other(number: int, noisy: Reference, tmp_path: Path, tally: Tally) -> None:
     chance = random.Random(number)
     work_dir = tmp_path / "run"
-    ranks = train(noisy.config, work_dir)
+    ranks = train_on_ranks(noisy.config, work_dir)
     began = work_dir.with_name(f"{work_dir.name}{NOTES}")
     ranks.processes[0].wait_until(began.exists)
     time.sleep(noisy.seconds / 3 * chance.random())
@@ -148,7 +125,7 @@ def test_signals_to_all_ranks_one_after_the_other(number: int, noisy: Reference,
     ended = [0, 0], [-signal.SIGTERM] * 2, [0, -signal.SIGTERM], [-signal.SIGTERM, 0]  # training was complete
     assert statuses == [143, 143] or statuses in ended, ranks.printed
     if statuses == [143, 143]:
-        resumed = train(noisy.config, work_dir, resume=True)
+        resumed = train_on_ranks(noisy.config, work_dir, resume=True)
         assert resumed.wait() == [0, 0], resumed.printed
     tally.compare("SIGTERM to all ranks", work_dir, noisy.work_dir, faults=2, most_lost=0)
 
@@ -156,15 +133,12 @@ def test_signals_to_all_ranks_one_after_the_other(number: int, noisy: Reference,
 def test_four_ranks_stop_and_resume(tmp_path: Path, tally: Tally) -> None:
     """The order in which three or more gradients are added is the same after resuming."""
     config, reference, work_dir = write_config(tmp_path / "config"), tmp_path / "reference", tmp_path / "run"
-    words = ["train", str(config), "--launcher", "pytorch", "--work-dir"]
     stop = on(2, partial(at_forward, True, 2, partial(send, signal.SIGTERM)))
-    whole, stopped = (
-        Ranks([*words, str(reference)], tmp_path / "0", 4),
-        Ranks([*words, str(work_dir)], tmp_path / "1", 4, stop),
-    )
+    whole = train_on_ranks(config, reference, world_size=4)
+    stopped = train_on_ranks(config, work_dir, world_size=4, before=stop)
     assert whole.wait() == [0] * 4, whole.printed
     assert stopped.wait() == [143] * 4, stopped.printed
-    resumed = Ranks([*words, str(work_dir), "--resume"], tmp_path / "2", 4)
+    resumed = train_on_ranks(config, work_dir, world_size=4, resume=True)
     assert resumed.wait() == [0] * 4, resumed.printed
     tally.compare("SIGTERM to one of four ranks", work_dir, reference, most_lost=0)
 
@@ -195,7 +169,7 @@ def test_a_failed_rank_is_named_and_nothing_is_lost(
 ) -> None:
     fault, reason = FAULTS[kind]
     work_dir = tmp_path / "run"
-    ranks = train(steady.config, work_dir, before=on(rank, partial(at_forward, True, 7, fault)))
+    ranks = train_on_ranks(steady.config, work_dir, before=on(rank, partial(at_forward, True, 7, fault)))
     statuses = ranks.wait(30)
     assert statuses[1 - rank] == 1, ranks.printed
     assert statuses[rank] == (-signal.SIGKILL if kind == "SIGKILL" else 1)
@@ -204,7 +178,7 @@ def test_a_failed_rank_is_named_and_nothing_is_lost(
     assert reason in line
     assert f"Rank {1 - rank} of 2 ended, because Rank {rank} of 2 failed: " in ranks.printed
     assert ranks.printed.count("Traceback") == (kind != "SIGKILL"), ranks.printed
-    resumed = train(steady.config, work_dir, resume=True)
+    resumed = train_on_ranks(steady.config, work_dir, resume=True)
     assert resumed.wait() == [0, 0], resumed.printed
     assert "iteration 6" in next(line for line in resumed.printed.splitlines() if "Resumed from" in line)
     tally.note(f"{kind} of one rank", faults=1, resumed=1, identical=same_training(work_dir, steady.work_dir))
@@ -216,7 +190,9 @@ def test_a_rank_that_hangs_is_found(steady: Reference, tmp_path: Path) -> None:
         tmp_path / "config", env_cfg={"dist_cfg": {"timeout": 3}}, model__backbone__type="SteadyNet",
         optim_wrapper__accumulative_counts=1,
     )  # fmt: skip
-    ranks = train(config, tmp_path / "run", before=on(1, partial(at_forward, True, 6, partial(time.sleep, 1000))))
+    ranks = train_on_ranks(
+        config, tmp_path / "run", before=on(1, partial(at_forward, True, 6, partial(time.sleep, 1000)))
+    )
     assert ranks.wait(20) == [1, 1], ranks.printed
     first, second = (process.printed for process in ranks.processes)
     assert "Rank 0 of 2 failed: it has waited in vain for another rank" in first
@@ -232,9 +208,11 @@ def test_a_rank_that_hangs_is_found(steady: Reference, tmp_path: Path) -> None:
 )
 def test_rank_0_is_killed_while_it_saves(operation: str, noisy: Reference, tmp_path: Path, tally: Tally) -> None:
     work_dir = tmp_path / "run"
-    ranks = train(noisy.config, work_dir, before=on(0, partial(kill_at, operation, 2 if "last" in operation else 1)))
+    ranks = train_on_ranks(
+        noisy.config, work_dir, before=on(0, partial(kill_at, operation, 2 if "last" in operation else 1))
+    )
     assert ranks.wait() == [-signal.SIGKILL, 1], ranks.printed
-    resumed = train(noisy.config, work_dir, resume=True)
+    resumed = train_on_ranks(noisy.config, work_dir, resume=True)
     assert resumed.wait() == [0, 0], resumed.printed
     tally.note("SIGKILL while saving", faults=1, resumed=1, identical=not differences(work_dir, noisy.work_dir))
 
@@ -243,14 +221,14 @@ def test_rank_0_is_killed_while_it_saves(operation: str, noisy: Reference, tmp_p
 def test_a_rank_is_killed_at_a_random_moment(number: int, steady: Reference, tmp_path: Path, tally: Tally) -> None:
     chance = random.Random(number)
     work_dir = tmp_path / "run"
-    ranks = train(steady.config, work_dir)
+    ranks = train_on_ranks(steady.config, work_dir)
     time.sleep(steady.seconds * chance.random())
     victim = ranks.processes[chance.randrange(2)]
     if victim.poll() is None:
         victim.kill()
     statuses = ranks.wait(40)
     assert statuses in ([0, 0], [-9, 1], [1, -9], [-9, 0], [0, -9]) or -15 in statuses, ranks.printed
-    resumed = train(steady.config, work_dir, resume=True)
+    resumed = train_on_ranks(steady.config, work_dir, resume=True)
     assert resumed.wait() == [0, 0], resumed.printed
     tally.note("SIGKILL at a random moment", faults=1, resumed=1, identical=same_training(work_dir, steady.work_dir))
     assert same_training(work_dir, steady.work_dir)
@@ -260,20 +238,20 @@ def test_a_restarted_job_resumes_from_its_own_checkpoints(steady: Reference, tmp
     """Torchrun starts the same command again; a checkpoint of an earlier job in the same folder does not count."""
     work_dir = tmp_path / "run"
     job = {"TORCHELASTIC_MAX_RESTARTS": "2"}
-    earlier = train(steady.config, work_dir)
+    earlier = train_on_ranks(steady.config, work_dir)
     assert earlier.wait() == [0, 0], earlier.printed
-    first = train(
+    first = train_on_ranks(
         steady.config, work_dir, before=on(1, partial(at_forward, True, 2, partial(send, signal.SIGKILL))), **job
     )
     assert first.wait() == [1, -signal.SIGKILL], first.printed
     (work_dir / "iter_1.pth").unlink()  # as if it had not been possible to save it
-    second = train(
+    second = train_on_ranks(
         steady.config, work_dir, before=on(1, partial(at_forward, True, 6, partial(send, signal.SIGKILL))),
         TORCHELASTIC_RESTART_COUNT="1", **job,
     )  # fmt: skip
     assert second.wait() == [1, -signal.SIGKILL], second.printed
     assert "there is no checkpoint of this job yet" in second.printed
-    third = train(steady.config, work_dir, TORCHELASTIC_RESTART_COUNT="2", **job)
+    third = train_on_ranks(steady.config, work_dir, TORCHELASTIC_RESTART_COUNT="2", **job)
     assert third.wait() == [0, 0], third.printed
     assert "Restart 2: resuming from" in third.printed
     assert "iteration 5" in next(line for line in third.printed.splitlines() if "Resumed from" in line)
@@ -282,7 +260,7 @@ def test_a_restarted_job_resumes_from_its_own_checkpoints(steady: Reference, tmp
 
 def test_a_mistake_of_all_ranks_is_printed_once(steady: Reference, tmp_path: Path) -> None:
     """An error for users is printed once, without a traceback."""
-    ranks = train(steady.config, tmp_path / "run", "--load-from", str(tmp_path / "missing.pth"))
+    ranks = train_on_ranks(steady.config, tmp_path / "run", "--load-from", str(tmp_path / "missing.pth"))
     assert ranks.wait() in ([2, 2], [2, -signal.SIGTERM]), ranks.printed  # the launcher ends the other
     lines = list(chain.from_iterable(process.printed.splitlines() for process in ranks.processes))
     assert sum("there is no file" in line for line in lines) == 1, ranks.printed

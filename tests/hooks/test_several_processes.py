@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from distributed_workers import run_processes
+from ranks import run_group
 from report_runs import SEGMENTED, run_test
 from tiny_runs import files_in, runs_in_several_processes
 
@@ -19,7 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(folder: Path) -> list[dict[str, Any]]:
-    return run_processes(runs_in_several_processes, str(folder))
+    return run_group(2, lambda: runs_in_several_processes(str(folder)), folder)
 
 
 def test_sync_buffers_sets_the_mean_on_all_ranks(results: list[dict[str, Any]]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from coco_files import write_coco_shapes
-from distributed_workers import evaluate_instances, run_processes
+from ranks import evaluate_on_ranks
 from torch import Tensor, nn
 
 from trainwright.datasets import Shapes
@@ -584,7 +584,7 @@ def test_annotations_in_another_size_than_they_are_measured_or_trained_in(fcos: 
 
 
 @pytest.mark.long
-def test_several_processes_give_what_one_gives() -> None:
+def test_several_processes_give_what_one_gives(tmp_path: Path) -> None:
     samples = samples_of_a_metric()
     metrics = [dict(type="CocoMetric", metric=["bbox", "segm"]), dict(type="VOCMetric")]
     evaluator = Evaluator(metrics)
@@ -592,7 +592,7 @@ def test_several_processes_give_what_one_gives() -> None:
     evaluator.process(samples)
     alone = evaluator.evaluate(3)
     assert alone["coco/bbox_mAP_50"] > 0.5
-    for results in run_processes(evaluate_instances, metrics, samples, META):
+    for results in evaluate_on_ranks(metrics, samples, tmp_path, META):
         assert results == pytest.approx(alone, nan_ok=True)
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from distributed_workers import nearest_neighbours, run_processes
 from PIL import Image
+from ranks import run_group
 from torch.nn import functional as F
 from torch.utils.data import Dataset, TensorDataset
 
@@ -71,10 +71,16 @@ def test_mistakes_are_named() -> None:
 
 
 @pytest.mark.long
-def test_several_processes_have_the_features_of_one() -> None:
+def test_several_processes_have_the_features_of_one(tmp_path: Path) -> None:
     features, labels = torch.rand(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1])
     expected = [F.normalize(features, dim=1).tolist(), labels.tolist()]
-    assert run_processes(nearest_neighbours, features, labels) == [expected, expected]
+
+    def memory() -> list[Any]:
+        settings = dict(dataset=TensorDataset(features, labels), batch_size=2, collate_fn="default_collate")
+        model = KNNClassifier(torch.nn.Identity(), memory=settings, data_preprocessor=PLAIN)
+        return [column.tolist() for column in model.eval().bank()]
+
+    assert run_group(2, memory, tmp_path) == [expected, expected]
 
 
 def frozen_classifier(frozen: list[str]) -> ImageClassifier:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from distributed_workers import evaluate_scores, run_processes
+from ranks import evaluate_on_ranks
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -249,11 +249,12 @@ def test_other_thresholds_and_topk_have_separate_names() -> None:
 
 
 @pytest.mark.long
-def test_several_processes_give_what_one_gives() -> None:
+def test_several_processes_give_what_one_gives(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     scores, truth = torch.rand(7, 3, generator=generator), (torch.rand(7, 3, generator=generator) < 0.5).float()
     alone = {**evaluate(AveragePrecision(), scores, truth), **evaluate(MultiLabelMetric(), scores, truth)}
-    assert run_processes(evaluate_scores, scores, truth) == [alone, alone]
+    samples = [DataSample(pred_score=score, gt_score=labels) for score, labels in zip(scores, truth)]
+    assert evaluate_on_ranks([AveragePrecision(), MultiLabelMetric()], samples, tmp_path) == [alone, alone]
 
 
 # ------------------------------------------------------------------------------------------------------------ training

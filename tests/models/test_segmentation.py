@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from distributed_workers import evaluate_seg_maps, run_processes
+from ranks import evaluate_on_ranks
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -409,11 +409,16 @@ def test_mistakes_of_the_metric() -> None:
 
 
 @pytest.mark.long
-def test_several_processes_give_what_one_gives() -> None:
+def test_several_processes_give_what_one_gives(tmp_path: Path) -> None:
     truth, guess = classes(5, 6, 6, seed=1), classes(5, 6, 6, seed=2)
     truth[0, 0] = 255
     alone = evaluate(IoUMetric(["mIoU", "mDice"], num_classes=3), list(zip(truth, guess)))
-    assert run_processes(evaluate_seg_maps, truth, guess) == [alone, alone]
+    samples = [
+        DataSample(gt_sem_seg=PixelData(sem_seg=one[None]), pred_sem_seg=PixelData(sem_seg=other[None]))
+        for one, other in zip(truth, guess)
+    ]
+    metric = IoUMetric(["mIoU", "mDice"], num_classes=3)
+    assert evaluate_on_ranks(metric, samples, tmp_path) == [alone, alone]
 
 
 # ------------------------------------------------------------------------------------------------- training, prediction

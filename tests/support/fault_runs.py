@@ -9,7 +9,7 @@ import os
 import random
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from checkpoint_bits import different_bits
 from forked import Process
+from ranks import Ranks
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -186,16 +187,40 @@ def train(
         before: called first in the new process, to set up faults.
         resume: resume from the newest checkpoint.
     """
-
-    def action() -> int:
-        if before is not None:
-            before()
-        words = ["train", str(config), "--work-dir", str(work_dir), *(["--resume"] if resume else []), *arguments]
-        return main(words)
-
+    action = _training(config, work_dir, arguments, before, resume)
     work_dir.mkdir(parents=True, exist_ok=True)
     number = len(list(work_dir.parent.glob(f"{work_dir.name}.out.*")))
     return Process(action, work_dir.parent / f"{work_dir.name}.out.{number}")
+
+
+def train_on_ranks(
+    config: Path,
+    work_dir: Path,
+    *arguments: str,
+    world_size: int = 2,
+    before: Callable[[], Any] | None = None,
+    resume: bool = False,
+    **environment: str,
+) -> Ranks:
+    """Start ``trainwright train`` like :func:`train` in several ranks, with additional environment variables."""
+    action = _training(config, work_dir, ("--launcher", "pytorch", *arguments), before, resume)
+    return Ranks(world_size, action, work_dir.with_name(f"{work_dir.name}.out"), **environment)
+
+
+def on(rank: int, fault: Callable[[], Any]) -> Callable[[], Any]:
+    """Return the preparation of a fault on one rank."""
+    return lambda: fault() if os.environ["RANK"] == str(rank) else None
+
+
+def _training(
+    config: Path, work_dir: Path, arguments: Sequence[str], before: Callable[[], Any] | None, resume: bool
+) -> Callable[[], int]:
+    def action() -> int:
+        if before is not None:
+            before()
+        return main(["train", str(config), "--work-dir", str(work_dir), *(["--resume"] if resume else []), *arguments])
+
+    return action
 
 
 def at_forward(training: bool, number: int, act: Callable[[], Any]) -> None:

@@ -1,13 +1,14 @@
 """Processes forked from that of the tests, which can be signaled and killed without importing PyTorch again."""
 
 import contextlib
+import faulthandler
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from trainwright.tools.cli import main
 
@@ -20,6 +21,9 @@ class Process:
         output: file for its output.
     """
 
+    running: ClassVar[set["Process"]] = set()
+    """Those that have not ended, as far as is known: ``tests/conftest.py`` ends them after each test."""
+
     def __init__(self, action: Callable[[], Any], output: Path) -> None:
         self.output = output
         self._status: int | None = None
@@ -28,16 +32,19 @@ class Process:
         self.pid = os.fork()
         if self.pid == 0:
             _run(action, output)
+        self.running.add(self)
 
     def wait(self, timeout: float = 60) -> int:
-        """Wait for the process to exit, and return its status like ``subprocess``: negative after a signal."""
-        end = time.monotonic() + timeout
-        while (status := self.poll()) is None:
-            if time.monotonic() > end:
-                self.kill()
-                raise TimeoutError(f"the process did not end within {timeout} s:\n{self.printed}")
-            time.sleep(0.002)
-        return status
+        """Wait for the process to exit, and return its status like ``subprocess``: negative after a signal.
+
+        Raises:
+            TimeoutError: it does not exit within ``timeout`` seconds. The message has its output and its stacks.
+        """
+        self.wait_until(lambda: self.poll() is not None, timeout)
+        if self._status is None:
+            self.abort()
+            raise TimeoutError(f"the process did not end within {timeout} s:\n{self.printed}")
+        return self._status
 
     def poll(self) -> int | None:
         """Return the status as :meth:`wait` does, or None if the process is still running."""
@@ -46,7 +53,9 @@ class Process:
             if pid:
                 self._status = os.waitstatus_to_exitcode(status)
                 self.seconds = time.monotonic() - self.began
-                self._end_group()
+                self.running.discard(self)
+                with contextlib.suppress(ProcessLookupError):  # data workers may not have noticed that it is dead
+                    self.kill_group(signal.SIGKILL)
         return self._status
 
     def kill(self, number: int = signal.SIGKILL) -> None:
@@ -56,6 +65,19 @@ class Process:
     def kill_group(self, number: int) -> None:
         """Send a signal to the process and its children."""
         os.killpg(self.pid, number)
+
+    def end(self) -> None:
+        """Kill the process and its children, if it is still running."""
+        if self.poll() is None:
+            self.kill()
+            self.wait()
+
+    def abort(self) -> None:
+        """End the process, if it is still running, after it has added the stacks of its threads to its output."""
+        if self.poll() is None:
+            self.kill(signal.SIGABRT)
+            self.wait_until(lambda: self.poll() is not None, 5)
+            self.end()
 
     def wait_until(self, condition: Callable[[], bool], timeout: float = 60) -> None:
         """Wait until a condition holds, or until a timeout."""
@@ -68,11 +90,6 @@ class Process:
         """The output so far."""
         return self.output.read_text() if self.output.exists() else ""
 
-    def _end_group(self) -> None:
-        """Kill data workers that have not yet noticed that their parent is dead."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-
 
 def _run(action: Callable[[], Any], output: Path) -> NoReturn:
     """Run the action in this new process, and exit like the interpreter does."""
@@ -84,6 +101,7 @@ def _run(action: Callable[[], Any], output: Path) -> NoReturn:
         os.dup2(file, 2)
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+        faulthandler.enable()  # SIGABRT prints the stacks of all threads
         try:
             status = action() or 0
         except SystemExit as error:

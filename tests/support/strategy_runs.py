@@ -1,18 +1,15 @@
 """Tiny runs under every strategy, in forked processes."""
 
-import functools
 import os
-import socket
-import tempfile
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed.fsdp  # here, and not again in each forked process
 import torch.distributed.tensor.parallel
-from forked import Process
+from ranks import run_ranks
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -244,52 +241,6 @@ def config(folder: Path, strategy: Any = "auto", share: int = 1, **changes: Any)
     for key, value in changes.items():
         cfg[key] = {**cfg[key], **value} if isinstance(value, dict) and isinstance(cfg.get(key), dict) else value
     return cfg
-
-
-def run_ranks(world_size: int, action: Callable[[], Any], folder: Path, timeout: float = 60) -> list[Any]:
-    """Call a function in several processes with the environment of a launcher, and return the results by rank."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-
-    def of_rank(rank: int) -> Callable[[], None]:
-        def run() -> None:
-            torch.set_num_threads(1)
-            places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
-            os.environ.update({name: str(value) for name, value in places.items()}, MASTER_ADDR="127.0.0.1")
-            torch.save(action(), folder / f"result_{rank}.pt")
-
-        return run
-
-    processes = [Process(of_rank(rank), folder / f"out_{rank}.txt") for rank in range(world_size)]
-    try:
-        statuses = [process.wait(timeout) for process in processes]
-    finally:
-        for process in processes:
-            if process._status is None:
-                process.kill()
-    outputs = "\n".join(f"rank {rank}:\n{process.printed}" for rank, process in enumerate(processes))
-    assert statuses == [0] * world_size, outputs
-    return [torch.load(folder / f"result_{rank}.pt", weights_only=False) for rank in range(world_size)]
-
-
-def in_group(test: Callable[..., None]) -> Callable[..., None]:
-    """Run a test in a forked process that is the only one of a group.
-
-    Gloo's threads do not survive a fork: after a group in the process of the tests, other tests could not fork.
-    """
-
-    @functools.wraps(test)
-    def forked(**fixtures: Any) -> None:
-        def run() -> None:
-            torch.distributed.init_process_group("gloo")
-            test(**fixtures)
-
-        with tempfile.TemporaryDirectory() as folder:
-            run_ranks(1, run, Path(folder))
-
-    return forked
 
 
 def train(cfg: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from strategy_runs import Samples, Scores, config, difference, run_ranks, train_all
+from ranks import run_ranks
+from strategy_runs import Samples, Scores, config, difference, train_all
 from torch.distributed.tensor import DTensor
 
 from trainwright.engine.checkpoints.dcp import read_metadata

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from rank_groups import values_of_ranks
+from ranks import run_group
 from tiny_runs import ParallelLine, Points, make_runner
 from torch import Tensor, nn
 
@@ -37,7 +37,7 @@ def test_the_mean_of_equal_values_has_their_bits_and_an_error_restores_the_buffe
             raise RuntimeError
         return means, inside, list(module.buffers())
 
-    for rank, (means, inside, after) in enumerate(values_of_ranks(in_rank, tmp_path, 3)):
+    for rank, (means, inside, after) in enumerate(run_group(3, in_rank, tmp_path)):
         assert set(means) == {"short", "own"}
         assert torch.equal(means["own"], torch.tensor([[2.0, 0.3]]))
         assert torch.equal(means["short"], torch.tensor([1.1], dtype=torch.float16))
@@ -111,7 +111,7 @@ def test_the_validated_statistics_are_the_saved_ones(tmp_path: Path) -> None:
             seen[name] = keeper.metrics, keeper.during, keeper.after
         return seen
 
-    first, second = values_of_ranks(in_rank, tmp_path, 2)
+    first, second = run_group(2, in_rank, tmp_path)
     for name in AVERAGES:
         metrics, during, after = first[name]
         assert metrics == second[name][0] and metrics["mean/number"] == 4

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from rank_groups import values_of_ranks
+from ranks import run_group
 
 from trainwright.engine.distributed import get_rank
 from trainwright.engine.ranks.consensus import Consensus
@@ -36,7 +36,7 @@ def test_a_stop_takes_effect_within_100_ms_or_at_the_next_iteration(tmp_path: Pa
             iterations_to_stop(100, [0.0] * 1000),
         ]
 
-    first, second = values_of_ranks(in_rank, tmp_path, 2)
+    first, second = run_group(2, in_rank, tmp_path)
     assert first == second
     assert first[:2] == [(1, False), (4, False)]
     assert 50 < first[2][0] <= 82

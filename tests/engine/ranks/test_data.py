@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from rank_groups import values_of_ranks
+from ranks import run_group
 from tiny_runs import ParallelLine, Points, log_of, make_runner
 from torch.utils.data import DistributedSampler, IterableDataset
 
@@ -92,7 +92,7 @@ def test_validation_does_not_repeat_samples(tmp_path: Path) -> None:
         padded = evaluate(tmp_path, 13, sampler=dict(type="DefaultSampler", shuffle=False, round_up=True))
         return few, padded
 
-    ranks = values_of_ranks(in_rank, tmp_path, 4)
+    ranks = run_group(4, in_rank, tmp_path)
     few, padded = ranks[0]
     assert [metrics for metrics, _ in few] == [{"count/n": size, "rows/n": size} for size in (1, 3, 13)]
     assert not any("has no results" in log for _, log in few)
@@ -118,7 +118,7 @@ def test_a_loss_over_padded_samples_is_warned_of(tmp_path: Path) -> None:
         runner.val()
         return log_of(runner) if get_rank() == 0 else ""
 
-    assert "val_cfg.with_loss: the losses count 1 samples twice" in values_of_ranks(in_rank, tmp_path, 2)[0]
+    assert "val_cfg.with_loss: the losses count 1 samples twice" in run_group(2, in_rank, tmp_path)[0]
 
 
 def test_ranks_with_different_numbers_of_batches_are_refused(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_ranks_with_different_numbers_of_batches_are_refused(tmp_path: Path) -> 
             runner.train()
         return str(caught.value)
 
-    for text in values_of_ranks(in_rank, tmp_path, 2):
+    for text in run_group(2, in_rank, tmp_path):
         assert "different numbers of batches per epoch: rank 0 has 2, rank 1 has 1" in text and "round_up=True" in text
 
 
@@ -145,7 +145,7 @@ def test_every_rank_of_a_sharded_stream_continues_where_it_was(tmp_path: Path) -
         make_runner(tmp_path / "resumed", [rest], model=ParallelLine(), resume=path, **options).train()
         return whole.samples, rest.samples
 
-    for rank, (whole, rest) in enumerate(values_of_ranks(in_rank, tmp_path, 2)):
+    for rank, (whole, rest) in enumerate(run_group(2, in_rank, tmp_path)):
         assert whole == [[rank + start, rank + start + 2] for start in (0, 4, 8, 12)] * 3
         assert rest == whole[3:]
 
@@ -160,7 +160,7 @@ def test_a_different_seed_per_rank_does_not_reach_the_sampler(tmp_path: Path) ->
         runner.train()
         return [index for samples in all_gather_object(trained.samples) for batch in samples for index in batch]
 
-    assert sorted(values_of_ranks(in_rank, tmp_path, 2)[0]) == list(range(SIZE))
+    assert sorted(run_group(2, in_rank, tmp_path)[0]) == list(range(SIZE))
 
 
 def test_another_number_of_ranks_is_reported(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_another_number_of_ranks_is_reported(tmp_path: Path) -> None:
         assert runner.iter == runner.max_iters == 9
         return trained.samples, log_of(runner) if get_rank() == 0 else ""
 
-    ranks = values_of_ranks(in_rank, tmp_path, 3)
+    ranks = run_group(3, in_rank, tmp_path)
     rest = [index for samples, _ in ranks for batch in samples[:2] for index in batch]  # the 10 other samples, and 2
     assert {index for batch in one.samples[:3] for index in batch} | set(rest) == set(range(SIZE)) and len(rest) == 12
     log = ranks[0][1]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from rank_groups import start_ranks, values_of_ranks
+from ranks import Ranks, run_group
 from tiny_runs import Points, log_of, make_runner
 from torch import Tensor, nn
 
@@ -97,7 +97,7 @@ def several_runs() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    first, _ = values_of_ranks(several_runs, tmp_path_factory.mktemp("runs"), 2)
+    first, _ = run_group(2, several_runs, tmp_path_factory.mktemp("runs"))
     return dict(first)
 
 
@@ -135,7 +135,7 @@ def test_the_line_before_a_failure_is_written(tmp_path: Path) -> None:
         init_dist("pytorch", "gloo", timeout=60)
         train("failed", fails_at=12)
 
-    ranks = start_ranks(fail, tmp_path, 2)
-    assert [rank.wait(60) for rank in ranks] == [1, 1]
+    ranks = Ranks(2, fail, tmp_path)
+    assert [process.wait() for process in ranks.processes] == [1, 1]
     log = next(tmp_path.glob("failed/0/*/*.log")).read_text()
     assert re.findall(r"\(train\) \[ *(\d+)/24\].* loss_main: ([\d.]+)", log) == [("6", "10.0000"), ("12", "16.0000")]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from rank_groups import values_of_ranks
+from ranks import run_group
 from tiny_runs import ParallelLine, Points, Scripted, log_of, make_runner
 from torch import Tensor
 
@@ -71,7 +71,7 @@ def test_every_rank_continues_to_the_bits(tmp_path: Path) -> None:
         resumed.train()
         return state_of(ended), state_of(resumed)
 
-    ranks = values_of_ranks(in_rank, tmp_path, 2)
+    ranks = run_group(2, in_rank, tmp_path)
     for ended, resumed in ranks:
         assert all(torch.equal(ended[name], resumed[name]) for name in ended)
     assert not torch.equal(ranks[0][0]["module.norm.running_mean"], ranks[1][0]["module.norm.running_mean"])
@@ -94,7 +94,7 @@ def test_a_validation_that_is_repeated_on_resuming_does_not_change_the_averaged_
         make_runner(tmp_path / "stopped", model=Noisy(), metric=metric, resume=True, **options).train()
         return [load_checkpoint_file(tmp_path / name / "epoch_3.pth") for name in ("whole", "stopped")]
 
-    for ended, resumed in values_of_ranks(in_rank, tmp_path, 2):
+    for ended, resumed in run_group(2, in_rank, tmp_path):
         for key in ("state_dict", "ema_state_dict"):
             assert all(torch.equal(value, resumed[key][name]) for name, value in ended[key].items())
 
@@ -125,7 +125,7 @@ def test_every_optimizer_of_several_continues_with_the_gradients_of_its_rank(tmp
             make_two(runner).train()
         return kept[0].saved, kept[1].begin
 
-    ranks = values_of_ranks(in_rank, tmp_path, 2)
+    ranks = run_group(2, in_rank, tmp_path)
     for (saved, _), (resumed, _) in ranks:
         assert all(torch.equal(before, after) for before, after in zip(saved, resumed)) and len(saved) == 4
     assert not torch.equal(ranks[0][0][0][0], ranks[1][0][0][0])
@@ -137,7 +137,7 @@ def test_another_number_of_ranks_continues_with_the_means(tmp_path: Path) -> Non
         make_runner(tmp_path / "run", [keep], model=Noisy(), **ACCUMULATION).train()
         return keep.saved
 
-    ranks = values_of_ranks(in_rank, tmp_path, 2)
+    ranks = run_group(2, in_rank, tmp_path)
     keep = Kept()
     path = str(tmp_path / "run" / "iter_5.pth")
     runner = make_runner(tmp_path / "resumed", [keep], model=Noisy(), resume=path, **ACCUMULATION)
@@ -169,7 +169,7 @@ def test_a_survivor_saves_alone(tmp_path: Path) -> None:
             runner.train()
         return getattr(survivor, "mean", None)
 
-    mean = values_of_ranks(in_rank, tmp_path, 2)[1]
+    mean = run_group(2, in_rank, tmp_path)[1]
     saved = load_checkpoint_file(tmp_path / "run" / "iter_4.pth")
     assert saved["meta"]["alone"] == {"rank": 1, "world_size": 2}
     assert torch.equal(saved["state_dict"]["norm.running_mean"], mean)
@@ -179,7 +179,7 @@ def test_a_survivor_saves_alone(tmp_path: Path) -> None:
         runner.train()
         return log_of(runner) if get_rank() == 0 else None
 
-    text = values_of_ranks(resume, tmp_path, 2)[0]
+    text = run_group(2, resume, tmp_path)[0]
     assert "Rank 1 of 2 saved this checkpoint alone" in text
     for lacking in ("random and numpy.random streams", "batch-norm statistics", "gradients of the accumulation window"):
         assert lacking in text
@@ -199,4 +199,4 @@ def test_every_rank_learns_that_a_checkpoint_was_not_written(tmp_path: Path) -> 
             runner.checkpoint_writer.wait()
         return [isinstance(error, OSError) for error in errors], runner.checkpoint_writer.is_saved
 
-    assert values_of_ranks(in_rank, tmp_path, 2) == [([True, True], False)] * 2
+    assert run_group(2, in_rank, tmp_path) == [([True, True], False)] * 2

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from strategy_runs import Adversarial, AdversarialOptimizers, Net, config, difference, run_ranks, train, train_in
+from ranks import run_ranks
+from strategy_runs import Adversarial, AdversarialOptimizers, Net, config, difference, train, train_in
 from torch import Tensor
 
 from trainwright.engine.checking import check

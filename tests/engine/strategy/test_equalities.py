@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from ranks import run_ranks
 from strategy_runs import (
     KeepMetrics,
     Net,
@@ -18,7 +19,6 @@ from strategy_runs import (
     config,
     difference,
     last_checkpoint,
-    run_ranks,
     train_all,
 )
 from torch import Tensor

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from strategy_runs import Net, Samples, config, in_group
+from ranks import in_group
+from strategy_runs import Net, Samples, config
 from torch import Tensor, nn
 
 from trainwright.engine.checking import check

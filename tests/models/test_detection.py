@@ -10,8 +10,9 @@ import torch
 from coco_files import write_coco_shapes
 from ranks import evaluate_on_ranks
 from torch import Tensor, nn
+from torchvision.ops import box_iou
 
-from trainwright.datasets import Shapes
+from trainwright.datasets import Shapes, pseudo_collate
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
@@ -652,6 +653,27 @@ def short(**changes: Any) -> dict[str, Any]:
     return {
         **loaders, "model.network.num_classes": 1, "model.network.min_size": 64, "visualizer.vis_backends": [], **changes
     }  # fmt: skip
+
+
+@pytest.mark.long
+def test_fcos_overfits_two_images() -> None:
+    """Training to generalize takes longer: see the slow test."""
+    cfg = Config.fromfile(CONFIGS / "detection/fcos_mobilenet_v2_shapes.py")
+    cfg.merge_from_dict({"model.network.num_classes": 1, "model.network.min_size": 64})
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model).train()
+    options: dict[str, Any] = {"kinds": ("circle",), "max_shapes": 1, "radius": (0.2, 0.3)}
+    shapes = Shapes(2, 64, pipeline=[dict(type="PackInputs")], **options)
+    batch = pseudo_collate([shapes[0], shapes[1]])
+    wrapper = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-3), clip_grad=dict(max_norm=35))
+    for _ in range(60):
+        model.train_step(dict(batch), wrapper)
+    with torch.no_grad():
+        samples = model.eval().test_step(dict(batch))
+    for one in samples:
+        best = one.pred_instances[0]
+        assert best.scores[0] > 0.7
+        assert box_iou(best.bboxes, one.gt_instances.bboxes)[0, 0] > 0.6
 
 
 @pytest.mark.slow

@@ -66,7 +66,6 @@ def collectives(folder: str) -> dict[str, Any]:
     return out
 
 
-@pytest.mark.long
 def test_two_processes(tmp_path: Path):
     first, second = run_group(2, lambda: collectives(str(tmp_path / "shared")), tmp_path)
     assert first["info"] == (0, 2) and second["info"] == (1, 2)

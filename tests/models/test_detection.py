@@ -584,7 +584,6 @@ def test_annotations_in_another_size_than_they_are_measured_or_trained_in(fcos: 
         fcos([torch.rand(3, 24, 24)], [made], mode="loss")
 
 
-@pytest.mark.long
 def test_several_processes_give_what_one_gives(tmp_path: Path) -> None:
     samples = samples_of_a_metric()
     metrics = [dict(type="CocoMetric", metric=["bbox", "segm"]), dict(type="VOCMetric")]

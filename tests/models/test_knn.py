@@ -70,7 +70,6 @@ def test_mistakes_are_named() -> None:
         KNNClassifier(dict(type="LeNet"), memory={}, k=0)
 
 
-@pytest.mark.long
 def test_several_processes_have_the_features_of_one(tmp_path: Path) -> None:
     features, labels = torch.rand(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1])
     expected = [F.normalize(features, dim=1).tolist(), labels.tolist()]

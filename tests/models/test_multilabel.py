@@ -248,7 +248,6 @@ def test_other_thresholds_and_topk_have_separate_names() -> None:
         Evaluator(MultiLabelMetric()).process([DataSample(gt_score=TRUTH[0])])
 
 
-@pytest.mark.long
 def test_several_processes_give_what_one_gives(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     scores, truth = torch.rand(7, 3, generator=generator), (torch.rand(7, 3, generator=generator) < 0.5).float()

@@ -367,7 +367,6 @@ def test_nothing_predicted_is_a_score_of_zero() -> None:
     assert evaluate(CocoKeypointMetric(), [nothing], META)["coco/keypoints_mAP"] == 0
 
 
-@pytest.mark.long
 def test_several_processes_give_what_one_gives(tmp_path: Path) -> None:
     pytest.importorskip("pycocotools")
     generator = torch.Generator().manual_seed(0)

@@ -408,7 +408,6 @@ def test_mistakes_of_the_metric() -> None:
         evaluator.process([DataSample(pred_sem_seg=PixelData(sem_seg=torch.zeros(1, 1, 1)))])
 
 
-@pytest.mark.long
 def test_several_processes_give_what_one_gives(tmp_path: Path) -> None:
     truth, guess = classes(5, 6, 6, seed=1), classes(5, 6, 6, seed=2)
     truth[0, 0] = 255

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from ranks import run_group
 from torch.utils.data import DataLoader, DistributedSampler
@@ -16,8 +15,6 @@ from trainwright.engine.evaluation.metric import BaseMetric
 from trainwright.engine.run.runner import Runner
 from trainwright.engine.structures.sample import DataSample
 from trainwright.models.base import BaseModel
-
-pytestmark = pytest.mark.long
 
 METRICS: list[dict[str, Any]] = [
     {"type": "Accuracy", "topk": (1, 2, 3)},

@@ -9,13 +9,13 @@ from torch import nn
 
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.estimate.fake import FakeMeter
 from trainwright.engine.estimate.speed import Hardware
 from trainwright.engine.estimate.trace import Trace, trace
 from trainwright.engine.parts import setting, strategy_cfg
 from trainwright.engine.registry import default_scope
 from trainwright.engine.run.micro_batches import num_samples, slice_batch
 from trainwright.engine.run.model_setup import build_model
-from trainwright.engine.strategy.meta_init import parameters_on_meta
 
 _DOUBLINGS = 4
 
@@ -99,7 +99,7 @@ def _more_processes(cfg: Config, found: Trace, batch: Any, hardware: Hardware) -
 
 def _repeated_blocks(cfg: Config) -> list[str]:
     """Return the names of the blocks of a model: modules of several layers, in a list or sequence of their kind."""
-    with default_scope(cfg.get("default_scope")), parameters_on_meta():
+    with default_scope(cfg.get("default_scope")), FakeMeter().fake_parameters():
         model = build_model(cfg.model, cfg.get("data_preprocessor"), weights_follow=True)
     names: list[str] = []
     for name, module in model.named_modules():

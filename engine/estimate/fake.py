@@ -1,8 +1,8 @@
 """A run in one of many processes, without the others and without memory for its tensors."""
 
+import copy
 import functools
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -13,7 +13,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.distributed.device_mesh import init_device_mesh
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parameter import is_lazy
 from torch.utils import swap_tensors
 
 from trainwright.engine.distributed import close_dist, is_distributed
@@ -58,8 +60,8 @@ def _forget_groups() -> None:
 class FakeMeter(Meter):  # type: ignore[no-untyped-call]
     """A meter of fake tensors, in whose context new tensors are fake.
 
-    Fake tensors have no values. Values that a model reads are replaced by 0, and results whose size depends on values
-    have their largest size.
+    Fake tensors have no values. Where a model reads them, they are made up: a number is 0, a check of data (``all``,
+    ``isfinite``, ``equal``) succeeds, and results whose size depends on values have their largest size.
     """
 
     def __init__(self) -> None:
@@ -74,8 +76,6 @@ class FakeMeter(Meter):  # type: ignore[no-untyped-call]
         with ExitStack() as stack:
             for replaced in _replacements():
                 stack.enter_context(replaced)
-            stack.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # by deepcopy
             stack.enter_context(self.mode)
             stack.enter_context(self)
             yield
@@ -87,12 +87,49 @@ class FakeMeter(Meter):  # type: ignore[no-untyped-call]
         if func is aten._local_scalar_dense.default and not isinstance(args[0], FakeTensor):
             with unset_fake_temporarily():
                 return func(*args)
-        if (make_up := _MADE_UP.get(func)) is not None and any(isinstance(arg, FakeTensor) for arg in args[:1]):
+        name = str(func._overloadpacket)
+        if (make_up := _MADE_UP.get(name)) is not None and any(isinstance(arg, FakeTensor) for arg in args[:1]):
             made_up = make_up(func, *args, **kwargs)
             if made_up is not NotImplemented:
-                self.made_up.add(str(func._overloadpacket).removeprefix("aten."))
+                self.made_up.add(name.partition(".")[2])
                 return made_up
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if name == "aten.all" or (name == "aten.mul" and result.dtype is torch.bool):  # the latter is of isfinite
+            result.is_true = True
+        return result
+
+    @contextmanager
+    def fake_parameters(self) -> Iterator[None]:
+        """Make parameters fake as they are registered, so that a model is built without memory for them.
+
+        Other tensors are real, so that a constructor can read them, except results of computing with parameters.
+        """
+        handle = register_module_parameter_registration_hook(self._fake_parameter)
+        try:
+            with patch.object(Tensor, "__deepcopy__", _deepcopy):
+                yield
+        finally:
+            handle.remove()
+
+    def _fake_parameter(self, module: nn.Module, name: str, param: Any) -> Any:
+        if param is None or isinstance(param, FakeTensor):
+            return None
+        if is_lazy(param):
+            message = f"{type(module).__name__}.{name} gets its shape from the first batch"
+            raise ConfigError("model", message, "an estimate needs a layer whose sizes are given")
+        with self.mode:
+            data = torch.empty_strided(param.size(), param.stride(), dtype=param.dtype)
+        fake = nn.Parameter(data, param.requires_grad)
+        fake.__dict__.update(param.__dict__)
+        return fake
+
+    def fake_buffers(self, model: nn.Module) -> None:
+        """Replace the buffers of a model by fake tensors."""
+        replaced: dict[int, Tensor] = {}
+        for module in model.modules():
+            for name, buffer in module._buffers.items():
+                if buffer is not None and not isinstance(buffer, FakeTensor):
+                    module._buffers[name] = replaced.setdefault(id(buffer), self.mode.from_tensor(buffer))
 
     def fake_batch(self, batch: Any) -> Any:
         """Return a batch with a fake tensor in place of each tensor."""
@@ -103,23 +140,6 @@ class FakeMeter(Meter):  # type: ignore[no-untyped-call]
             return value.with_data(fake) if isinstance(value, BaseDataElement) else value
 
         return map_leaves(batch, fake)
-
-    def make_fake(self, model: nn.Module) -> None:
-        """Replace parameters, which may be on the meta device, and buffers of a model by fake tensors."""
-        replaced: dict[int, Any] = {}
-        for module in model.modules():
-            for name, param in module._parameters.items():
-                if param is not None:
-                    if id(param) not in replaced:
-                        with self.mode:
-                            data = torch.empty_strided(param.size(), param.stride(), dtype=param.dtype)
-                        replaced[id(param)] = nn.Parameter(data, param.requires_grad)
-                        replaced[id(param)].__dict__.update(param.__dict__)
-                    module._parameters[name] = replaced[id(param)]
-            for name, buffer in module._buffers.items():
-                if buffer is not None:
-                    replaced.setdefault(id(buffer), self.mode.from_tensor(buffer))
-                    module._buffers[name] = replaced[id(buffer)]
 
 
 def exchange_by_futures(model: Any) -> None:
@@ -159,7 +179,24 @@ def _replacements() -> Iterator[AbstractContextManager[Any]]:
     yield patch("torch.distributed.all_gather_object", _all_gather_object)
     yield patch("torch.distributed.broadcast_object_list")
     yield patch("torch.utils.swap_tensors", _swap_tensors)
+    yield patch.object(Tensor, "__deepcopy__", _deepcopy)
     yield patch("torch.distributed.fsdp._fully_shard._fsdp_param._chunk_with_empty", _Chunks)
+
+
+_deepcopy_real = Tensor.__deepcopy__
+
+
+def _deepcopy(tensor: Any, memo: dict[int, Any]) -> Any:
+    """Copy a fake tensor without its storage, and a real one, such as a constant in a module, as a real one."""
+    if not isinstance(tensor, FakeTensor):
+        with unset_fake_temporarily():
+            return _deepcopy_real(tensor, memo)
+    if id(tensor) not in memo:
+        copied: Any = tensor.detach().clone()
+        if isinstance(tensor, nn.Parameter):  # by a flag: its class is that of fake tensors
+            copied = nn.Parameter(copied, tensor.requires_grad)
+        memo[id(tensor)] = copied
+    return memo[id(tensor)]
 
 
 class _Chunks(Sequence[Tensor]):
@@ -202,7 +239,7 @@ def _swap_tensors(one: Tensor, other: Tensor) -> None:
 
 
 def _scalar(func: Any, tensor: Tensor) -> Any:
-    return False if tensor.dtype is torch.bool else 0.0 if tensor.is_floating_point() else 0
+    return hasattr(tensor, "is_true") if tensor.dtype is torch.bool else 0.0 if tensor.is_floating_point() else 0
 
 
 def _nonzero(func: Any, tensor: Tensor) -> Tensor:
@@ -230,10 +267,21 @@ def _unique(func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
     return values, numbers.view(tensor.shape), numbers.clone()
 
 
-_MADE_UP: dict[Any, Callable[..., Any]] = {
-    aten._local_scalar_dense.default: _scalar,
-    aten.nonzero.default: _nonzero,
-    aten.masked_select.default: _masked_select,
-    aten.index.Tensor: _index,
-    aten._unique2.default: _unique,
+def _true(func: Any, *args: Any, **kwargs: Any) -> bool:
+    return True
+
+
+def _nms(func: Any, boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    return boxes.new_empty(len(boxes), dtype=torch.int64)
+
+
+_MADE_UP: dict[str, Callable[..., Any]] = {
+    "aten._local_scalar_dense": _scalar,
+    "aten.allclose": _true,
+    "aten.equal": _true,
+    "aten.nonzero": _nonzero,
+    "aten.masked_select": _masked_select,
+    "aten.index": _index,
+    "aten._unique2": _unique,
+    "torchvision.nms": _nms,
 }

@@ -26,7 +26,6 @@ from trainwright.engine.run.micro_batches import num_samples
 from trainwright.engine.run.model_setup import build_model, unwrap
 from trainwright.engine.run.model_surgery import turn_on_activation_checkpointing
 from trainwright.engine.strategy.base import build_strategy
-from trainwright.engine.strategy.meta_init import parameters_on_meta
 from trainwright.engine.trees import tensors_in
 
 KINDS = (
@@ -99,9 +98,9 @@ def trace(cfg: Config, world_size: int, batch: Any, rank: int = 0) -> Trace:
     meter = FakeMeter()
     with fake_group(world_size, rank), default_scope(cfg.get("default_scope")), TemporaryDirectory() as folder:
         build_strategy(cfg)  # reports mistakes before anything else is built
-        with parameters_on_meta():
+        with meter.fake_parameters():
             model = build_model(cfg.model, cfg.get("data_preprocessor"), weights_follow=True)
-        meter.make_fake(model)
+        meter.fake_buffers(model)
         batch = meter.fake_batch(batch)
         with meter.active():
             runner = _build_runner(cfg, model, batch, folder)

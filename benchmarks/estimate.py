@@ -20,6 +20,7 @@ from trainwright.engine.config.paths import find_named_config
 from trainwright.engine.distributed import get_device
 from trainwright.engine.estimate.batch import made_batches
 from trainwright.engine.estimate.meter import Meter
+from trainwright.engine.estimate.mistakes import StepError
 from trainwright.engine.estimate.trace import measure, trace
 from trainwright.engine.run.assembly import build_optimization
 from trainwright.engine.run.runner import Runner
@@ -110,10 +111,10 @@ def compare(name: str, cfg: Config, text: str, steps: int, tflops: float) -> Non
     """Print the estimate of a config and what a real run needs."""
     sizes = shape(text)
     assert sizes is not None
-    for batch in made_batches(cfg, *sizes):
+    for _, batch in made_batches(cfg, *sizes):
         try:
             found = trace(cfg, 1, batch)
-        except Exception:  # annotations of another task
+        except StepError:  # annotations of another task
             continue
         peak, reserved, seconds = _measured(cfg, batch, steps)
         print(

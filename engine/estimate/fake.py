@@ -1,6 +1,5 @@
 """A run in one of many processes, without the others and without memory for its tensors."""
 
-import copy
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 from torch.utils import swap_tensors
+from torch.utils._pytree import tree_leaves
 
 from trainwright.engine.distributed import close_dist, is_distributed
 from trainwright.engine.errors import ConfigError
@@ -89,13 +89,13 @@ class FakeMeter(Meter):  # type: ignore[no-untyped-call]
                 return func(*args)
         name = str(func._overloadpacket)
         if (make_up := _MADE_UP.get(name)) is not None and any(isinstance(arg, FakeTensor) for arg in args[:1]):
-            made_up = make_up(func, *args, **kwargs)
+            assumption, function = make_up
+            made_up = function(func, *args, **kwargs)
             if made_up is not NotImplemented:
-                self.made_up.add(name.partition(".")[2])
+                self.assumptions.add(assumption)
                 return made_up
         result = func(*args, **kwargs)
-        if name == "aten.all" or (name == "aten.mul" and result.dtype is torch.bool):  # the latter is of isfinite
-            result.is_true = True
+        _note_values(name, args, result)
         return result
 
     @contextmanager
@@ -106,7 +106,7 @@ class FakeMeter(Meter):  # type: ignore[no-untyped-call]
         """
         handle = register_module_parameter_registration_hook(self._fake_parameter)
         try:
-            with patch.object(Tensor, "__deepcopy__", _deepcopy):
+            with patch.object(Tensor, "__deepcopy__", _deepcopy), self:  # initializers may read values
                 yield
         finally:
             handle.remove()
@@ -181,6 +181,8 @@ def _replacements() -> Iterator[AbstractContextManager[Any]]:
     yield patch("torch.utils.swap_tensors", _swap_tensors)
     yield patch.object(Tensor, "__deepcopy__", _deepcopy)
     yield patch("torch.distributed.fsdp._fully_shard._fsdp_param._chunk_with_empty", _Chunks)
+    if (boxes := sys.modules.get("torchvision.ops.boxes")) is not None:  # on CPUs, a loop over all classes
+        yield patch.object(boxes, "_batched_nms_vanilla", boxes._batched_nms_coordinate_trick)
 
 
 _deepcopy_real = Tensor.__deepcopy__
@@ -238,12 +240,47 @@ def _swap_tensors(one: Tensor, other: Tensor) -> None:
         swap_tensors(one, other)  # type: ignore[no-untyped-call]
 
 
+def _note_values(operator: str, args: Any, result: Any) -> None:
+    """Note what is assumed or known about the values of a result, as attributes.
+
+    ``is_true`` marks a successful check. ``most_true`` is the largest number of true values in a mask that was made by
+    setting some values of zeros, by which detectors select samples. It is forgotten once something else is done with
+    the mask.
+    """
+    if operator == "aten.all" or (operator == "aten.mul" and result.dtype is torch.bool):  # the latter by isfinite
+        result.is_true = True
+    elif operator in ("aten.zeros", "aten.zeros_like", "aten.new_zeros"):
+        result.most_true = 0
+    elif not operator.startswith("prim."):  # attributes of tensors
+        tensors = [arg for arg in tree_leaves(args) if isinstance(arg, FakeTensor)]
+        known = [tensor for tensor in tensors if hasattr(tensor, "most_true")]
+        if not known:
+            return
+        if operator in ("aten.bitwise_or", "aten.cat") and len(known) == len(tensors):
+            result.most_true = sum(tensor.most_true for tensor in known)
+        elif operator == "aten.index_put_" and known == tensors[:1] and _is_indexed_by_numbers(*args[:2]):
+            known[0].most_true += torch.broadcast_shapes(*(index.shape for index in args[1])).numel()
+        else:
+            for tensor in known:
+                del tensor.most_true
+
+
+def _is_indexed_by_numbers(tensor: Tensor, indices: Any) -> bool:
+    """Return whether each index selects single elements of a tensor."""
+    return len(indices) == tensor.dim() and all(index is not None and index.dtype is torch.int64 for index in indices)
+
+
+def _num_true(mask: Tensor) -> int:
+    """Return the largest possible number of true values."""
+    return min(mask.numel(), getattr(mask, "most_true", mask.numel()))
+
+
 def _scalar(func: Any, tensor: Tensor) -> Any:
     return hasattr(tensor, "is_true") if tensor.dtype is torch.bool else 0.0 if tensor.is_floating_point() else 0
 
 
 def _nonzero(func: Any, tensor: Tensor) -> Tensor:
-    return tensor.new_empty((tensor.numel(), tensor.dim()), dtype=torch.int64)
+    return tensor.new_empty((_num_true(tensor), tensor.dim()), dtype=torch.int64)
 
 
 def _masked_select(func: Any, tensor: Tensor, mask: Tensor) -> Tensor:
@@ -256,7 +293,7 @@ def _index(func: Any, tensor: Tensor, indices: Any) -> Any:
     chosen: list[Tensor | None] = []
     for index in indices:
         if index is not None and index.dtype in (torch.bool, torch.uint8):
-            chosen += [index.new_empty(index.numel(), dtype=torch.int64) for _ in range(index.dim())]
+            chosen += [index.new_empty(_num_true(index), dtype=torch.int64) for _ in range(index.dim())]
         else:
             chosen.append(index)
     return func(tensor, chosen)
@@ -275,13 +312,16 @@ def _nms(func: Any, boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tens
     return boxes.new_empty(len(boxes), dtype=torch.int64)
 
 
-_MADE_UP: dict[str, Callable[..., Any]] = {
-    "aten._local_scalar_dense": _scalar,
-    "aten.allclose": _true,
-    "aten.equal": _true,
-    "aten.nonzero": _nonzero,
-    "aten.masked_select": _masked_select,
-    "aten.index": _index,
-    "aten._unique2": _unique,
-    "torchvision.nms": _nms,
+_SELECTED = "selections by value keep as much as possible: an upper bound"
+_READ = "numbers that the step reads from tensors are 0, and its checks of data pass"
+_MADE_UP: dict[str, tuple[str, Callable[..., Any]]] = {
+    # operator: what is assumed, function that makes up the result
+    "aten._local_scalar_dense": (_READ, _scalar),
+    "aten.allclose": (_READ, _true),
+    "aten.equal": (_READ, _true),
+    "aten.nonzero": (_SELECTED, _nonzero),
+    "aten.masked_select": (_SELECTED, _masked_select),
+    "aten.index": (_SELECTED, _index),
+    "aten._unique2": (_SELECTED, _unique),
+    "torchvision.nms": ("non-maximum suppression keeps all boxes: an upper bound", _nms),
 }

@@ -13,7 +13,7 @@ from trainwright.engine.estimate.advice import Remedy, remedies
 from trainwright.engine.estimate.batch import made_batches, read_batch
 from trainwright.engine.estimate.mistakes import StepError
 from trainwright.engine.estimate.speed import Hardware, report
-from trainwright.engine.estimate.trace import KINDS, Trace, trace
+from trainwright.engine.estimate.trace import KINDS, Trace, require_training, trace
 from trainwright.engine.parts import setting
 
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -96,6 +96,7 @@ def estimate(cfg: Config, world_sizes: Sequence[int], hardware: Hardware, shape:
     Returns:
         1 if one of them does not fit into the memory of the device, else 0.
     """
+    require_training(cfg)
     traces: list[Trace] = []
     batch = read_batch(cfg) if shape is None else None
     for world_size in world_sizes:
@@ -121,14 +122,15 @@ def estimate(cfg: Config, world_sizes: Sequence[int], hardware: Hardware, shape:
 
 def _with_made_batch(cfg: Config, world_size: int, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Any, Trace]:
     """Return the first made-up batch that suits the model, and its trace."""
-    failures: list[str] = []
+    failures: dict[str, list[str]] = {}
     for annotations, batch in made_batches(cfg, shape, dtype):
         try:
             return batch, trace(cfg, world_size, batch)
         except StepError as error:  # annotations of another task
-            failures.append(f"with {annotations}, {error.message}")
+            failures.setdefault(error.message, []).append(annotations)
     hint = "give the shape of one sample, or estimate with data"
-    raise ConfigError("--input-shape", "\n    ".join(["no made-up batch suits the model", *failures]), hint)
+    lines = (f"\n    with {' or '.join(annotations)}: {message}" for message, annotations in failures.items())
+    raise ConfigError("--input-shape", "no made-up batch suits the model" + "".join(lines), hint)
 
 
 def _print(reports: Sequence[dict[str, Any]], tried: Mapping[int, Sequence[Remedy]], hardware: Hardware) -> None:
@@ -137,7 +139,9 @@ def _print(reports: Sequence[dict[str, Any]], tried: Mapping[int, Sequence[Remed
     console = Console()
     for each in reports:
         _print_one(console, each, hardware)
-        for remedy in tried.get(each["world_size"], ()):
+        if remedies_of_size := tried.get(each["world_size"]):
+            console.print("Tried instead:", highlight=False)
+        for remedy in remedies_of_size or ():
             verdict = "fits" if remedy.fits else "does not fit"
             console.print(f"  {remedy.change}: {_size(remedy.peak)} per rank, {verdict}", markup=False, highlight=False)
     if len(reports) > 1:

@@ -1,6 +1,7 @@
 """A run in one of many processes, without the others and without memory for its tensors."""
 
 import functools
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -106,7 +107,7 @@ class FakeMeter(Meter):  # type: ignore[no-untyped-call]
         """
         handle = register_module_parameter_registration_hook(self._fake_parameter)
         try:
-            with patch.object(Tensor, "__deepcopy__", _deepcopy), self:  # initializers may read values
+            with patch.object(Tensor, "__deepcopy__", _deepcopy), _quiet(), self:  # initializers may read values
                 yield
         finally:
             handle.remove()
@@ -180,9 +181,15 @@ def _replacements() -> Iterator[AbstractContextManager[Any]]:
     yield patch("torch.distributed.broadcast_object_list")
     yield patch("torch.utils.swap_tensors", _swap_tensors)
     yield patch.object(Tensor, "__deepcopy__", _deepcopy)
+    yield _quiet()
     yield patch("torch.distributed.fsdp._fully_shard._fsdp_param._chunk_with_empty", _Chunks)
     if (boxes := sys.modules.get("torchvision.ops.boxes")) is not None:  # on CPUs, a loop over all classes
         yield patch.object(boxes, "_batched_nms_vanilla", boxes._batched_nms_coordinate_trick)
+
+
+def _quiet() -> AbstractContextManager[Any]:
+    """Suppress the tracebacks that PyTorch logs before it raises an error."""
+    return patch.object(logging.getLogger(FakeTensor.__module__), "disabled", True)
 
 
 _deepcopy_real = Tensor.__deepcopy__

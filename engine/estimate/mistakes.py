@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from trainwright.engine.errors import USER_ERRORS, ConfigError
+from trainwright.engine.errors import USER_ERRORS, ConfigError, DataError
 
 _NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), copy.__file__)
 
@@ -32,7 +32,8 @@ def as_config_error(path: str, what: str, hint: str, error_type: type[ConfigErro
     except Exception as error:
         is_explained = isinstance(error, USER_ERRORS)
         if is_explained and error_type is ConfigError:
-            error.add_note(hint)
+            if isinstance(error, DataError):
+                error.add_note(hint)
             raise
         cause = str(error) if is_explained else f"{type(error).__name__}: {error}{_place(error)}"
         raised = error_type(path, f"{what}: {cause}")

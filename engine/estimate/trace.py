@@ -82,6 +82,13 @@ class Trace:
         return sum(self.at_peak.values())
 
 
+def require_training(cfg: Config) -> None:
+    """Raise a ``ConfigError`` if a config lacks a part of the training."""
+    for key in _NEEDED:
+        if cfg.get(key) is None:
+            raise ConfigError(key, "missing, so there is no training to estimate")
+
+
 def trace(cfg: Config, world_size: int, batch: Any, rank: int = 0) -> Trace:
     """Trace an update of one of ``world_size`` ranks, without memory for its tensors and without other ranks.
 
@@ -95,9 +102,7 @@ def trace(cfg: Config, world_size: int, batch: Any, rank: int = 0) -> Trace:
         ConfigError: the strategy does not fit the number of processes or the model, or parts are missing.
         StepError: a step fails, for instance because it needs the values of tensors.
     """
-    for key in _NEEDED:
-        if cfg.get(key) is None:
-            raise ConfigError(key, "missing, so there is no training to estimate")
+    require_training(cfg)
     meter = FakeMeter()
     with fake_group(world_size, rank), default_scope(cfg.get("default_scope")), TemporaryDirectory() as folder:
         build_strategy(cfg)  # reports mistakes before anything else is built

@@ -3,7 +3,7 @@
 import functools
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -199,7 +199,7 @@ def _deepcopy(tensor: Any, memo: dict[int, Any]) -> Any:
     """Copy a fake tensor without its storage, and a real one, such as a constant in a module, as a real one."""
     if not isinstance(tensor, FakeTensor):
         with unset_fake_temporarily():
-            return _deepcopy_real(tensor, memo)
+            return _deepcopy_real(tensor, memo)  # type: ignore[no-untyped-call]
     if id(tensor) not in memo:
         copied: Any = tensor.detach().clone()
         if isinstance(tensor, nn.Parameter):  # by a flag: its class is that of fake tensors
@@ -266,10 +266,16 @@ def _note_values(operator: str, args: Any, result: Any) -> None:
         if operator in ("aten.bitwise_or", "aten.cat") and len(known) == len(tensors):
             result.most_true = sum(tensor.most_true for tensor in known)
         elif operator == "aten.index_put_" and known == tensors[:1] and _is_indexed_by_numbers(*args[:2]):
-            known[0].most_true += torch.broadcast_shapes(*(index.shape for index in args[1])).numel()
+            known[0].most_true += _size_of_all(args[1])
         else:
             for tensor in known:
                 del tensor.most_true
+
+
+def _size_of_all(tensors: Iterable[Tensor]) -> int:
+    """Return the number of elements of tensors that are broadcast together."""
+    shape: torch.Size = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))  # type: ignore[no-untyped-call]
+    return shape.numel()
 
 
 def _is_indexed_by_numbers(tensor: Tensor, indices: Any) -> bool:
@@ -291,7 +297,7 @@ def _nonzero(func: Any, tensor: Tensor) -> Tensor:
 
 
 def _masked_select(func: Any, tensor: Tensor, mask: Tensor) -> Tensor:
-    return tensor.new_empty(torch.broadcast_shapes(tensor.shape, mask.shape).numel())  # type: ignore[no-untyped-call]
+    return tensor.new_empty(_size_of_all([tensor, mask]))
 
 
 def _index(func: Any, tensor: Tensor, indices: Any) -> Any:

@@ -23,6 +23,7 @@ from trainwright.engine.estimate.meter import Meter
 from trainwright.engine.estimate.mistakes import StepError
 from trainwright.engine.estimate.trace import measure, trace
 from trainwright.engine.run.assembly import build_optimization
+from trainwright.engine.run.model_setup import build_model
 from trainwright.engine.run.runner import Runner
 from trainwright.models.base import BaseModel
 from trainwright.tools.estimate import shape
@@ -74,10 +75,11 @@ def _transformer() -> Config:
 
 
 def _build(cfg: Config, batch: Any, folder: str) -> Any:
+    model = build_model(cfg.model, cfg.get("data_preprocessor"), weights_follow=True)  # without pretrained weights
     loader: Any = torch.utils.data.DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
     return Runner(
-        model=cfg.model, work_dir=folder, train_dataloader=loader, train_cfg=cfg.train_cfg,
-        optim_wrapper=cfg.optim_wrapper, data_preprocessor=cfg.get("data_preprocessor"), custom_hooks=[],
+        model=model, work_dir=folder, train_dataloader=loader, train_cfg=cfg.train_cfg,
+        optim_wrapper=cfg.optim_wrapper, custom_hooks=[],
         default_scope=cfg.get("default_scope"), randomness={"seed": 0}, log_level="ERROR",
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ import torch
 
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.estimate.advice import Remedy, remedies
+from trainwright.engine.estimate.advice import PATIENCE, Remedy, remedies
 from trainwright.engine.estimate.batch import made_batches, read_batch
 from trainwright.engine.estimate.mistakes import StepError
 from trainwright.engine.estimate.speed import Hardware, report
@@ -140,7 +140,7 @@ def _print(reports: Sequence[dict[str, Any]], tried: Mapping[int, Sequence[Remed
     for each in reports:
         _print_one(console, each, hardware)
         if remedies_of_size := tried.get(each["world_size"]):
-            console.print("Tried instead:", highlight=False)
+            console.print(f"Tried instead, starting none after {PATIENCE:.0f} seconds:", highlight=False)
         for remedy in remedies_of_size or ():
             verdict = "fits" if remedy.fits else "does not fit"
             console.print(f"  {remedy.change}: {_size(remedy.peak)} per rank, {verdict}", markup=False, highlight=False)

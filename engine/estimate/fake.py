@@ -96,7 +96,7 @@ class FakeMeter(Meter):  # type: ignore[no-untyped-call]
                 self.assumptions.add(assumption)
                 return made_up
         result = func(*args, **kwargs)
-        _note_values(name, args, result)
+        _note_values(name, (args, kwargs), result)
         return result
 
     @contextmanager
@@ -247,26 +247,31 @@ def _swap_tensors(one: Tensor, other: Tensor) -> None:
         swap_tensors(one, other)  # type: ignore[no-untyped-call]
 
 
-def _note_values(operator: str, args: Any, result: Any) -> None:
+def _note_values(operator: str, arguments: tuple[Any, Any], result: Any) -> None:
     """Note what is assumed or known about the values of a result, as attributes.
 
     ``is_true`` marks a successful check. ``most_true`` is the largest number of true values in a mask that was made by
     setting some values of zeros, by which detectors select samples. It is forgotten once something else is done with
     the mask.
+
+    Args:
+        operator: name of the operator.
+        arguments: its positional and keyword arguments.
+        result: its result.
     """
     if operator == "aten.all" or (operator == "aten.mul" and result.dtype is torch.bool):  # the latter by isfinite
         result.is_true = True
     elif operator in ("aten.zeros", "aten.zeros_like", "aten.new_zeros"):
         result.most_true = 0
     elif not operator.startswith("prim."):  # attributes of tensors
-        tensors = [arg for arg in tree_leaves(args) if isinstance(arg, FakeTensor)]
+        tensors = [arg for arg in tree_leaves(arguments) if isinstance(arg, FakeTensor)]
         known = [tensor for tensor in tensors if hasattr(tensor, "most_true")]
         if not known:
             return
         if operator in ("aten.bitwise_or", "aten.cat") and len(known) == len(tensors):
             result.most_true = sum(tensor.most_true for tensor in known)
-        elif operator == "aten.index_put_" and known == tensors[:1] and _is_indexed_by_numbers(*args[:2]):
-            known[0].most_true += _size_of_all(args[1])
+        elif operator == "aten.index_put_" and known == tensors[:1] and _is_indexed_by_numbers(*arguments[0][:2]):
+            known[0].most_true += _size_of_all(arguments[0][1])
         else:
             for tensor in known:
                 del tensor.most_true

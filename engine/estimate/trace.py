@@ -41,7 +41,10 @@ _PASSED_ON = (
     "train_cfg", "optim_wrapper", "default_hooks", "custom_hooks", "data_preprocessor", "env_cfg", "default_scope",
 )  # fmt: skip
 _TRACED = 2
-_HINT = "if `trainwright check --data` finds no mistake, the model needs values of tensors, and cannot be estimated"
+_HINT = (
+    "if `trainwright check --data` finds no mistake, the model needs values of tensors, which an estimate lacks, or "
+    "does not suit the strategy"
+)
 
 
 @dataclass

@@ -20,8 +20,10 @@ from trainwright.engine.config.paths import find_named_config
 from trainwright.engine.distributed import get_device
 from trainwright.engine.estimate.batch import made_batches
 from trainwright.engine.estimate.meter import Meter
+from trainwright.engine.estimate.mistakes import StepError
 from trainwright.engine.estimate.trace import measure, trace
 from trainwright.engine.run.assembly import build_optimization
+from trainwright.engine.run.model_setup import build_model
 from trainwright.engine.run.runner import Runner
 from trainwright.models.base import BaseModel
 from trainwright.tools.estimate import shape
@@ -73,10 +75,11 @@ def _transformer() -> Config:
 
 
 def _build(cfg: Config, batch: Any, folder: str) -> Any:
+    model = build_model(cfg.model, cfg.get("data_preprocessor"), weights_follow=True)  # without pretrained weights
     loader: Any = torch.utils.data.DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
     return Runner(
-        model=cfg.model, work_dir=folder, train_dataloader=loader, train_cfg=cfg.train_cfg,
-        optim_wrapper=cfg.optim_wrapper, data_preprocessor=cfg.get("data_preprocessor"), custom_hooks=[],
+        model=model, work_dir=folder, train_dataloader=loader, train_cfg=cfg.train_cfg,
+        optim_wrapper=cfg.optim_wrapper, custom_hooks=[],
         default_scope=cfg.get("default_scope"), randomness={"seed": 0}, log_level="ERROR",
     )  # fmt: skip
 
@@ -110,10 +113,10 @@ def compare(name: str, cfg: Config, text: str, steps: int, tflops: float) -> Non
     """Print the estimate of a config and what a real run needs."""
     sizes = shape(text)
     assert sizes is not None
-    for batch in made_batches(cfg, *sizes):
+    for _, batch in made_batches(cfg, *sizes):
         try:
             found = trace(cfg, 1, batch)
-        except Exception:  # annotations of another task
+        except StepError:  # annotations of another task
             continue
         peak, reserved, seconds = _measured(cfg, batch, steps)
         print(

@@ -9,10 +9,11 @@ import torch
 
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.estimate.advice import Remedy, remedies
+from trainwright.engine.estimate.advice import PATIENCE, Remedy, remedies
 from trainwright.engine.estimate.batch import made_batches, read_batch
+from trainwright.engine.estimate.mistakes import StepError
 from trainwright.engine.estimate.speed import Hardware, report
-from trainwright.engine.estimate.trace import KINDS, Trace, trace
+from trainwright.engine.estimate.trace import KINDS, Trace, require_training, trace
 from trainwright.engine.parts import setting
 
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -21,7 +22,7 @@ _NOT_COUNTED = (
     "memory: fragmentation and rounding of the allocator, the CUDA context, workspaces of cuDNN and cuBLAS, buffers of "
     "NCCL, and what validation needs",
     "operations: only products, convolutions and attention; time: latency, kernels bound by memory, and loading data",
-    "traced with the operators of a CPU; `compile` is not applied",
+    "what `compile` changes, and differences between the operators of a CPU and those of an accelerator",
 )
 
 
@@ -95,6 +96,7 @@ def estimate(cfg: Config, world_sizes: Sequence[int], hardware: Hardware, shape:
     Returns:
         1 if one of them does not fit into the memory of the device, else 0.
     """
+    require_training(cfg)
     traces: list[Trace] = []
     batch = read_batch(cfg) if shape is None else None
     for world_size in world_sizes:
@@ -120,16 +122,15 @@ def estimate(cfg: Config, world_sizes: Sequence[int], hardware: Hardware, shape:
 
 def _with_made_batch(cfg: Config, world_size: int, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Any, Trace]:
     """Return the first made-up batch that suits the model, and its trace."""
-    first: Exception | None = None
-    for batch in made_batches(cfg, shape, dtype):
+    failures: dict[str, list[str]] = {}
+    for annotations, batch in made_batches(cfg, shape, dtype):
         try:
             return batch, trace(cfg, world_size, batch)
-        except ConfigError:
-            raise
-        except Exception as error:  # annotations of another task
-            first = first or error
-    message = f"a training step fails with inputs of this shape: {type(first).__name__}: {first}"
-    raise ConfigError("--input-shape", message, "give the shape of one sample, or estimate with data") from first
+        except StepError as error:  # annotations of another task
+            failures.setdefault(error.message, []).append(annotations)
+    hint = "give the shape of one sample, or estimate with data"
+    lines = (f"\n    with {' or '.join(annotations)}: {message}" for message, annotations in failures.items())
+    raise ConfigError("--input-shape", "no made-up batch suits the model" + "".join(lines), hint)
 
 
 def _print(reports: Sequence[dict[str, Any]], tried: Mapping[int, Sequence[Remedy]], hardware: Hardware) -> None:
@@ -138,7 +139,9 @@ def _print(reports: Sequence[dict[str, Any]], tried: Mapping[int, Sequence[Remed
     console = Console()
     for each in reports:
         _print_one(console, each, hardware)
-        for remedy in tried.get(each["world_size"], ()):
+        if remedies_of_size := tried.get(each["world_size"]):
+            console.print(f"Tried instead, starting none after {PATIENCE:.0f} seconds:", highlight=False)
+        for remedy in remedies_of_size or ():
             verdict = "fits" if remedy.fits else "does not fit"
             console.print(f"  {remedy.change}: {_size(remedy.peak)} per rank, {verdict}", markup=False, highlight=False)
     if len(reports) > 1:
@@ -149,7 +152,7 @@ def _print(reports: Sequence[dict[str, Any]], tried: Mapping[int, Sequence[Remed
         highlight=False,
     )
     for line in _NOT_COUNTED:
-        console.print(f"Not counted: {line}" if not line.startswith("traced") else line.capitalize(), highlight=False)
+        console.print(f"Not counted: {line}", markup=False, highlight=False)
 
 
 def _print_one(console: Any, each: Mapping[str, Any], hardware: Hardware) -> None:
@@ -189,12 +192,8 @@ def _print_one(console: Any, each: Mapping[str, Any], hardware: Hardware) -> Non
         f"with computation, {_time(seconds['sequential'])} if none does",
         highlight=False,
     )
-    if each["made_up"]:
-        console.print(
-            f"The step depends on values ({', '.join(each['made_up'])}), which fake tensors do not have: it was traced "
-            "with zeros and the largest possible sizes, so this is an upper bound of a kind",
-            highlight=False,
-        )
+    for line in each["assumptions"]:
+        console.print(f"Assumed, since an estimate has no values: {line}", highlight=False)
 
 
 def _print_scaling(console: Any, reports: Sequence[Mapping[str, Any]]) -> None:

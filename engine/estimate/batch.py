@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.utils.data import Dataset
 from trainwright.engine.config.config import Config
 from trainwright.engine.data.loader import build_dataloader, iterate, start_at
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.estimate.mistakes import as_config_error
 from trainwright.engine.registry import default_scope
 from trainwright.engine.run.micro_batches import num_samples
 from trainwright.engine.structures.instance_data import InstanceData
@@ -30,35 +32,39 @@ def read_batch(cfg: Config) -> Any:
     if cfg.get("train_dataloader") is None:
         raise ConfigError("train_dataloader", "missing", _HINT)
     size = cfg.train_dataloader.get("batch_size")
-    try:
+    batch = None
+    with as_config_error("train_dataloader", "a batch cannot be read", _HINT), suppress(StopIteration):
         batch = _first_batch(cfg, {})
-    except (OSError, ValueError) as error:
-        error.add_note(_HINT)
-        raise
-    except StopIteration:
-        batch = None
     if size is not None and num_samples(batch) < size:
         message = f"the dataset has {num_samples(batch)} samples for a batch of {size}"
         raise ConfigError("train_dataloader", message, _HINT)
     return batch
 
 
-def made_batches(cfg: Config, shape: Sequence[int], dtype: torch.dtype) -> Iterator[Any]:
+def made_batches(cfg: Config, shape: Sequence[int], dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
     """Yield batches of zeros with the annotations of common tasks, one of which may suit the model.
 
     Args:
         cfg: the whole config, for the batch size and the collate function.
         shape: shape of the input of one sample.
         dtype: dtype of the input.
+
+    Yields:
+        The kind of annotations, and a batch.
     """
     inputs = torch.zeros(*shape, dtype=dtype)
-    sample = {"inputs": inputs, "data_samples": _annotated(inputs)}
+    samples: dict[str, Any] = {
+        "a data sample": {"inputs": inputs, "data_samples": _annotated(inputs)},
+        "a label": (inputs, 0),
+        "a label for each position": (inputs, torch.zeros(*shape[:1], dtype=torch.int64)),
+    }
     no_data = {"sampler": None, "batch_sampler": None}
-    for item in (sample, (inputs, 0), (inputs, torch.zeros(*shape[:1], dtype=torch.int64))):
+    for annotations, sample in samples.items():
         try:
-            yield _first_batch(cfg, {**no_data, "dataset": _Repeated(item)})
+            batch = _first_batch(cfg, {**no_data, "dataset": _Repeated(sample)})
         except (TypeError, ValueError, AttributeError, KeyError, RuntimeError):  # not what the collate function expects
             continue
+        yield annotations, batch
 
 
 def _first_batch(cfg: Config, changes: dict[str, Any]) -> Any:
@@ -78,8 +84,9 @@ def _annotated(inputs: Tensor) -> DataSample:
         sample.set_metainfo({"img_shape": (height, width), "ori_shape": (height, width), "scale_factor": (1.0, 1.0)})
         sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, height, width, dtype=torch.int64))
         sample.gt_instances = InstanceData(
-            bboxes=torch.tensor([[0.0, 0.0, width, height]]), labels=torch.zeros(1, dtype=torch.int64)
-        )
+            bboxes=torch.tensor([[0.0, 0.0, width, height]]), labels=torch.zeros(1, dtype=torch.int64),
+            masks=torch.zeros(1, height, width, dtype=torch.uint8),
+        )  # fmt: skip
     return sample
 
 

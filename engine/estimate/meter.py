@@ -116,14 +116,14 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Attributes:
         use: collectives and operations since :meth:`restart`.
         blocks: memory that was in use at any time since :meth:`restart`.
-        made_up: operators whose results were made up, because they depend on the values of fake tensors.
+        assumptions: what was assumed about values that fake tensors do not have.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.use = Use()
         self.blocks: list[Block] = []
-        self.made_up: set[str] = set()
+        self.assumptions: set[str] = set()
         self._alive: dict[int, tuple[weakref.ref[Any], Block]] = {}
         self._clock = self._nbytes = self._peak = self._peak_at = 0
         self._ranks: dict[str, tuple[int, ...]] = {}

@@ -81,5 +81,5 @@ def report(trace: Trace, hardware: Hardware) -> dict[str, Any]:
         "seconds": seconds,
         "samples_per_second": {end: batch / seconds[end] if seconds[end] else None for end in ends},
         "efficiency": {end: compute / seconds[end] if seconds[end] else None for end in ends},
-        "made_up": list(trace.made_up),
+        "assumptions": list(trace.assumptions),
     }  # fmt: skip

@@ -19,6 +19,7 @@ from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.estimate.fake import FakeMeter, exchange_by_futures, fake_group
 from trainwright.engine.estimate.meter import Block, Collective, Meter
+from trainwright.engine.estimate.mistakes import StepError, as_config_error
 from trainwright.engine.parts import setting
 from trainwright.engine.registry import RUNNERS, default_scope
 from trainwright.engine.run.assembly import build_optimization
@@ -26,7 +27,6 @@ from trainwright.engine.run.micro_batches import num_samples
 from trainwright.engine.run.model_setup import build_model, unwrap
 from trainwright.engine.run.model_surgery import turn_on_activation_checkpointing
 from trainwright.engine.strategy.base import build_strategy
-from trainwright.engine.strategy.meta_init import parameters_on_meta
 from trainwright.engine.trees import tensors_in
 
 KINDS = (
@@ -41,6 +41,10 @@ _PASSED_ON = (
     "train_cfg", "optim_wrapper", "default_hooks", "custom_hooks", "data_preprocessor", "env_cfg", "default_scope",
 )  # fmt: skip
 _TRACED = 2
+_HINT = (
+    "if `trainwright check --data` finds no mistake, the model needs values of tensors, which an estimate lacks, or "
+    "does not suit the strategy"
+)
 
 
 @dataclass
@@ -59,7 +63,7 @@ class Trace:
         samples: samples of this rank, over all iterations of the update.
         accumulation: iterations per update.
         trainable: number of trainable parameters of the model, as a whole.
-        made_up: operators whose results depend on values, and were made up.
+        assumptions: what was assumed about the values of tensors.
     """
 
     world_size: int
@@ -73,12 +77,19 @@ class Trace:
     samples: int
     accumulation: int
     trainable: int
-    made_up: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
 
     @property
     def peak(self) -> int:
         """The memory needed on the device."""
         return sum(self.at_peak.values())
+
+
+def require_training(cfg: Config) -> None:
+    """Raise a ``ConfigError`` if a config lacks a part of the training."""
+    for key in _NEEDED:
+        if cfg.get(key) is None:
+            raise ConfigError(key, "missing, so there is no training to estimate")
 
 
 def trace(cfg: Config, world_size: int, batch: Any, rank: int = 0) -> Trace:
@@ -92,22 +103,29 @@ def trace(cfg: Config, world_size: int, batch: Any, rank: int = 0) -> Trace:
 
     Raises:
         ConfigError: the strategy does not fit the number of processes or the model, or parts are missing.
+        StepError: a step fails, for instance because it needs the values of tensors.
     """
-    for key in _NEEDED:
-        if cfg.get(key) is None:
-            raise ConfigError(key, "missing, so there is no training to estimate")
+    require_training(cfg)
     meter = FakeMeter()
+    gc.freeze()  # collecting what a step leaves then takes milliseconds
+    try:
+        return _trace(cfg, world_size, batch, rank, meter)
+    finally:
+        gc.unfreeze()
+
+
+def _trace(cfg: Config, world_size: int, batch: Any, rank: int, meter: FakeMeter) -> Trace:
     with fake_group(world_size, rank), default_scope(cfg.get("default_scope")), TemporaryDirectory() as folder:
         build_strategy(cfg)  # reports mistakes before anything else is built
-        with parameters_on_meta():
+        with as_config_error("model", "cannot be built without its weights", _HINT), meter.fake_parameters():
             model = build_model(cfg.model, cfg.get("data_preprocessor"), weights_follow=True)
-        meter.make_fake(model)
+        meter.fake_buffers(model)
         batch = meter.fake_batch(batch)
         with meter.active():
             runner = _build_runner(cfg, model, batch, folder)
             with unset_fake_temporarily():
                 runner._loop("train")  # for hooks that ask for its length
-            with runner._as_current():
+            with runner._as_current(), as_config_error("model", "a step without values fails", _HINT, StepError):
                 exchange_by_futures(runner.model)
                 return measure(runner, batch, meter)
 
@@ -152,7 +170,7 @@ def measure(runner: Any, batch: Any, meter: Meter) -> Trace:
                 if hook.holds_memory:
                     getattr(hook, point)(runner)
         gc.collect()
-        meter.made_up.clear()
+        meter.assumptions.clear()
         copies = {block for block in meter.in_use if id(block) not in before}
         meter.restart()
         at_start = set(meter.in_use)
@@ -174,7 +192,8 @@ def measure(runner: Any, batch: Any, meter: Meter) -> Trace:
             if iteration < 2 * traced - 1:  # accumulated outside of the parameters
                 gradients |= set(meter.in_use) - at_start
     owned["gradients"] = gradients
-    owned["communication buffers"] = set(meter.in_use)
+    if runner.world_size > 1:
+        owned["communication buffers"] = set(meter.in_use)
     owned["gathered weights"] = {block for block in meter.blocks if block.is_gathered}
     at_peak, largest = _by_kind(meter, owned)
     host = 0
@@ -185,7 +204,7 @@ def measure(runner: Any, batch: Any, meter: Meter) -> Trace:
     return Trace(
         runner.world_size, runner.strategy.data_size, type(runner.strategy).__name__, largest, at_peak, host,
         collectives, flops, num_samples(batch) * accumulation, accumulation,
-        sum(param.numel() for param in model.parameters() if param.requires_grad), tuple(sorted(meter.made_up)),
+        sum(param.numel() for param in model.parameters() if param.requires_grad), tuple(sorted(meter.assumptions)),
     )  # fmt: skip
 
 

@@ -5,14 +5,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from strategy_runs import config, run_ranks
+from strategy_runs import run_ranks
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from trainwright.engine.config.config import Config
+from trainwright.engine.config.paths import find_named_config
 from trainwright.engine.estimate.meter import Collective, Meter
 from trainwright.engine.run.hook import Hook
 from trainwright.engine.run.runner import Runner
 
+PARTS = ("dataloader", "cfg", "evaluator")
 MEASURED = 4
 """0-based iteration that is measured: not one in which a snapshot is replaced."""
 
@@ -62,27 +65,37 @@ class Measure(Hook):
         self.gradients = _nbytes(param.grad for param in params if param.grad is not None)
 
 
+def shipped(name: str, folder: Path) -> dict[str, Any]:
+    """Return a shipped config with batches of 4 and without validation, as a dict."""
+    cfg = Config.fromfile(find_named_config(name))
+    cfg.train_dataloader.batch_size, cfg.train_dataloader.num_workers = 4, 0
+    cfg.train_dataloader.pop("persistent_workers", None)
+    unused = {"param_scheduler", *(f"{mode}_{part}" for mode in ("val", "test") for part in PARTS)}
+    return {key: value for key, value in cfg.items() if key not in unused} | {
+        "work_dir": str(folder), "log_level": "WARNING", "randomness": {"seed": 3},
+    }  # fmt: skip
+
+
 def measure_all(
-    folder: Path, world_size: int, cases: Mapping[str, tuple[Any, int, Mapping[str, Any]]]
+    folder: Path, world_size: int, cfgs: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Train each case in real processes, and return the measurements of each rank by name."""
+    """Train with each config in real processes, and return the measurements of each rank by name."""
 
     def each() -> dict[str, Any]:
         found = {}
-        for name, (strategy, data_size, changes) in cases.items():
+        for name, cfg in cfgs.items():
             meter = Meter()
             with meter:
-                cfg = config(folder / name, strategy, data_size, **changes)
-                del cfg["default_hooks"]
+                kept = {key: value for key, value in cfg.items() if key not in ("default_hooks", "auto_scale_lr")}
                 launch = {"launcher": "pytorch", "env_cfg": {"dist_cfg": {"timeout": 50}}}
-                runner = Runner.from_cfg({**cfg, **launch, "train_cfg": {"by_epoch": False, "max_iters": 6}})
+                runner = Runner.from_cfg({**kept, **launch, "train_cfg": {"by_epoch": False, "max_iters": 6}})
                 hook = runner.register_hook(Measure(meter))
                 runner.train()
             found[name] = hook.found
         return found
 
-    results = run_ranks(world_size, each, folder / "ranks", timeout=60 + 10 * len(cases))
-    return {name: [result[name] for result in results] for name in cases}
+    results = run_ranks(world_size, each, folder / "ranks", timeout=60 + 10 * len(cfgs))
+    return {name: [result[name] for result in results] for name in cfgs}
 
 
 def summed(collectives: Iterable[Collective]) -> dict[tuple[str, tuple[int, ...]], int]:

@@ -11,6 +11,7 @@ from forked import trainwright
 from strategy_runs import Samples, config
 
 from trainwright.engine import Config, ConfigError
+from trainwright.engine.config.paths import shipped_configs
 from trainwright.engine.estimate.batch import read_batch
 from trainwright.engine.estimate.meter import Collective
 from trainwright.engine.estimate.speed import Hardware, report
@@ -24,7 +25,7 @@ LENET = "classification/lenet_fashion_mnist"
 def _run(words: Sequence[str], folder: Path) -> tuple[int, str]:
     """Run the command in a separate process, since the threads of autograd would prevent further forks of this one."""
     process = trainwright(["estimate", *words], folder)
-    return process.wait(120), process.printed
+    return process.wait(300), process.printed
 
 
 @pytest.mark.long
@@ -68,6 +69,31 @@ def test_mistakes_are_reported_before_anything_is_built(tmp_path: Path, capsys: 
         assert main(["estimate", LENET, *words]) == 2
         assert expected in capsys.readouterr().err
     assert "RANK" not in os.environ and not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_estimated_ends_with_one_message(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("no_training.py").write_text("model = dict(type='LeNet')")
+    wrong_size = [
+        "--cfg-options",
+        "model.backbone={'type': 'torch.nn.Linear', '_delete_': True, 'in_features': 7, 'out_features': 10}",
+    ]
+    for words, expected in (
+        (["no_training.py"], "optim_wrapper: missing"),
+        (["missing.py"], "missing.py"),
+        (["classification/resnet50_imagenet"], "--input-shape"),
+        ([LENET, "--input-shape", "1,2"], "--input-shape: no made-up batch suits the model"),
+        ([LENET, *wrong_size], "model: a step without values fails: RuntimeError"),
+    ):
+        assert main(["estimate", *words]) == 2
+        assert expected in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_every_shipped_config_is_estimated_or_asks_for_its_data(tmp_path: Path) -> None:
+    for name in shipped_configs():
+        status, printed = _run([name], tmp_path)
+        assert status == 0 or (status == 2 and "--input-shape" in printed), f"{name}: {printed}"
 
 
 def test_strategy_by_name_keeps_its_arguments() -> None:

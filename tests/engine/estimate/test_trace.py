@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from estimate_runs import measure_all, summed
+from estimate_runs import measure_all, shipped, summed
 from strategy_runs import config, run_ranks
 
 from trainwright.engine import Config
@@ -48,14 +48,33 @@ CASES: dict[str, tuple[int, Any, int, dict[str, Any]]] = {
 }
 
 
+SHIPPED: dict[str, tuple[Any, str]] = {
+    "lenet_modern, DDP": ("DDP", "classification/lenet_modern_fashion_mnist"),
+    "lenet_modern, FSDP2": ({"type": "FSDP2", "min_params": 500}, "classification/lenet_modern_fashion_mnist"),
+    "fcos, DDP": ("DDP", "detection/fcos_mobilenet_v2_shapes"),
+    "fcos, FSDP2": (
+        {"type": "FSDP2", "wrap": ["network.backbone", "network.head"]},
+        "detection/fcos_mobilenet_v2_shapes",
+    ),
+}
+
+
+def _config(name: str, folder: Path) -> dict[str, Any]:
+    if name in SHIPPED:
+        strategy, file = SHIPPED[name]
+        return shipped(file, folder / name) | {"strategy": strategy}
+    _, strategy, data_size, changes = CASES[name]
+    return config(folder / name, strategy, data_size, **changes)
+
+
 def _compare(tmp_path: Path, world_size: int, names: list[str]) -> list[str]:
     """Return the deviations of the estimates from real runs of the cases."""
 
     def estimate() -> dict[str, list[Trace]]:
-        return {name: _estimates(tmp_path, name) for name in names}
+        return {name: _estimates(Config(_config(name, tmp_path / "estimates")), world_size) for name in names}
 
-    measured = measure_all(tmp_path / "real", world_size, {name: CASES[name][1:] for name in names})
-    estimates = run_ranks(1, estimate, tmp_path / "estimate")[0]  # the threads of autograd would prevent further forks
+    measured = measure_all(tmp_path / "real", world_size, {name: _config(name, tmp_path / "real") for name in names})
+    estimates = run_ranks(1, estimate, tmp_path / "estimate", timeout=300)[0]  # autograd's threads prevent later forks
     deviations = []
     for name in names:
         for rank, (real, found) in enumerate(zip(measured[name], estimates[name], strict=True)):
@@ -68,7 +87,7 @@ def _compare(tmp_path: Path, world_size: int, names: list[str]) -> list[str]:
             ]
             assert found.largest["parameters"] > 0 and found.flops > 0
             transient = found.peak - sum(found.largest[kind] for kind in BEFORE_A_STEP)
-            if isinstance(CASES[name][1], dict) and CASES[name][1].get("gradient_as_bucket_view"):
+            if name == "DDP, bucket views":
                 transient -= found.largest["gradients"]  # views of the buckets
             scattered = [each.nbytes for each in found.collectives if each.kind == "reduce-scatter"]
             copied = max(scattered, default=0)  # gloo reduces a copy, which other backends do not need
@@ -77,10 +96,8 @@ def _compare(tmp_path: Path, world_size: int, names: list[str]) -> list[str]:
     return deviations
 
 
-def _estimates(folder: Path, name: str) -> list[Trace]:
+def _estimates(cfg: Config, world_size: int) -> list[Trace]:
     """Return the estimates of all ranks."""
-    world_size, strategy, data_size, changes = CASES[name]
-    cfg = Config(config(folder / "estimates", strategy, data_size, **changes))
     batch = read_batch(cfg)
     return [trace(cfg, world_size, batch, rank) for rank in range(world_size)]
 
@@ -94,3 +111,8 @@ def test_estimates_equal_what_two_processes_keep_and_exchange(tmp_path: Path) ->
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_estimates_equal_real_processes_for_all_strategies(tmp_path: Path, world_size: int) -> None:
     assert not _compare(tmp_path, world_size, [name for name, case in CASES.items() if case[0] == world_size])
+
+
+@pytest.mark.slow
+def test_estimates_equal_real_processes_for_shipped_configs(tmp_path: Path) -> None:
+    assert not _compare(tmp_path, 2, list(SHIPPED))

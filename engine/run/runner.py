@@ -535,8 +535,8 @@ class Runner:
             error.add_note("the network is channels-last: use reshape, or set env_cfg.channels_last=False")
         if "mixed torch.Tensor and DTensor" in str(error) and self.strategy.is_sharded:
             error.add_note(
-                "a layer was used whose unit was not called as a module: add the modules that train_step calls to "
-                "strategy.wrap, and call them instead of their methods and layers"
+                "a layer was used whose unit was not called as a module: add the modules that are called to "
+                "strategy.wrap, instead of min_params, and do not use their methods and layers directly"
             )
         return None
 

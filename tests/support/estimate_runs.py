@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from strategy_runs import run_ranks
+from ranks import run_ranks
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 

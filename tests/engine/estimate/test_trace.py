@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from estimate_runs import measure_all, shipped, summed
-from strategy_runs import config, run_ranks
+from ranks import run_ranks
+from strategy_runs import config
 
 from trainwright.engine import Config
 from trainwright.engine.estimate.batch import read_batch

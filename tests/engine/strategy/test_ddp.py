@@ -86,7 +86,7 @@ def test_a_layer_outside_of_its_sharded_unit_is_explained(tmp_path: Path) -> Non
         return list(info.value.__notes__)
 
     for found in run_ranks(2, notes, tmp_path / "ranks"):
-        assert "add the modules that train_step calls to strategy.wrap" in found[-1]
+        assert "add the modules that are called to strategy.wrap" in found[-1]
 
 
 def test_settings_without_effect_on_a_model_with_its_own_step_are_refused(tmp_path: Path) -> None:

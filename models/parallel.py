@@ -66,7 +66,7 @@ class MMDistributedDataParallel(_WrapsModel, DistributedDataParallel):
     """
 
     def __init__(self, module: Any, detect_anomalous_params: bool = False, **kwargs: Any) -> None:
-        if not self.can_train(module):
+        if not self.can_train(type(module)):
             message = f"{type(module).__name__} has its own train_step, which {type(self).__name__} would not call"
             raise ConfigError("model_wrapper_cfg.type", message, "use 'MMSeparateDistributedDataParallel'")
         if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:  # renamed in newer PyTorch
@@ -76,9 +76,9 @@ class MMDistributedDataParallel(_WrapsModel, DistributedDataParallel):
         self._has_exchanged = False
 
     @staticmethod
-    def can_train(model: Any) -> bool:
-        """Return whether the step of this class is that of the model."""
-        return getattr(type(model), "train_step", BaseModel.train_step) is BaseModel.train_step
+    def can_train(model: type) -> bool:
+        """Return whether the step of this class does what that of a class of models does."""
+        return getattr(model, "train_step", BaseModel.train_step) is BaseModel.train_step
 
     def keep_buckets(self) -> None:
         """Exchange gradients in the same buckets from the first iteration on.

@@ -10,7 +10,7 @@ from trainwright.engine.building import origin_of, resolve
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.parts import MODEL_WRAPPER, setting, strategy_cfg
 from trainwright.engine.records.logger import get_logger
-from trainwright.engine.registry import MODEL_WRAPPERS, STRATEGIES
+from trainwright.engine.registry import MODEL_WRAPPERS, MODELS, STRATEGIES, Registry
 from trainwright.engine.run.model_surgery import revert_sync_batchnorm
 from trainwright.engine.strategy.base import Strategy, on_device, with_synced_batchnorm
 
@@ -65,24 +65,23 @@ class DDP(Strategy):
 
     @classmethod
     def mistakes(cls, cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
-        """Yield an error for an unknown communication hook, a model wrapper without ``train_step``, and as the base."""
+        """Yield an error for wrong settings of the exchange of gradients or of the model wrapper, and as the base."""
         yield from super().mistakes(cfg)
+        options = strategy_cfg(cfg, several=True)
         try:
-            _comm_hook(strategy_cfg(cfg, several=True).get("comm_hook"))
+            _comm_hook(options.get("comm_hook"))
         except ConfigError as error:
-            error.origin = origin_of(strategy_cfg(cfg, several=True), "comm_hook")
+            error.origin = origin_of(options, "comm_hook")
             yield error
         wrapper_cfg = setting(cfg, "model_wrapper_cfg")
-        if not isinstance(wrapper_cfg, Mapping) or wrapper_cfg.get("type") is None:
-            return
-        with MODEL_WRAPPERS.switch_scope(wrapper_cfg.get("_scope_")) as registry:
-            try:
-                wrapper: Any = resolve(wrapper_cfg["type"], registry, path="model_wrapper_cfg")
-            except (ConfigError, ImportError):  # reported by others
-                return
-        if isinstance(wrapper, type) and not hasattr(wrapper, "train_step"):
+        wrapper = _class_of(wrapper_cfg, MODEL_WRAPPERS)
+        if wrapper is not None and not hasattr(wrapper, "train_step"):
             message, hint = f"{wrapper.__name__} has no train_step", f"use {_DEFAULT!r}"
             yield ConfigError("model_wrapper_cfg.type", message, hint, origin_of(wrapper_cfg, "type"))
+        if wrapper is None and (model := _class_of(cfg.get("model"), MODELS)) is not None:
+            for mistake in _without_effect(options, model):
+                mistake.origin = origin_of(options, mistake.path.rpartition(".")[2])
+                yield mistake
 
     def place(self, model: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
         """Move a model to its device, and wrap it if there are several processes."""
@@ -92,9 +91,12 @@ class DDP(Strategy):
         model = with_synced_batchnorm(model, self._sync_bn, device)
         device_ids: dict[str, Any] = {"device_ids": [device.index]} if device.type == "cuda" else {}
         wrapper_cfg = self._wrapper_cfg
-        if wrapper_cfg.get("type") is None and not MODEL_WRAPPERS.get(_DEFAULT).can_train(model):
+        if wrapper_cfg.get("type") is None and not MODEL_WRAPPERS.get(_DEFAULT).can_train(type(model)):
+            for error in _without_effect({**self._options, "comm_hook": self._comm_hook}, type(model)):
+                raise error
             wrapper_cfg = {**wrapper_cfg, "type": _SEPARATE}
-            self._refuse_options(f"{type(model).__name__} has its own train_step, and is wrapped in {_SEPARATE}")
+            name = type(model).__name__
+            get_logger().info("%s has its own train_step: gradients are averaged at each update.", name)
         wrapped: Any = MODEL_WRAPPER.build(wrapper_cfg, module=model, **self._options, **device_ids)
         exact = device.type == "cpu" or self._deterministic  # where everything else is
         if exact and self.data_size > 2 and hasattr(wrapped, "keep_buckets"):
@@ -106,12 +108,27 @@ class DDP(Strategy):
             wrapped.register_comm_hook(*self._comm_hook)
         return wrapped  # type: ignore[no-any-return]
 
-    def _refuse_options(self, reason: str) -> None:
-        """Raise a ``ConfigError`` if a setting of ``DistributedDataParallel`` has no effect."""
-        own = [name for name in self._options if name != "find_unused_parameters"]
-        for name in [*own, *(["comm_hook"] if self._comm_hook is not None else [])]:
-            raise ConfigError(f"strategy.{name}", f"has no effect: {reason}", "remove it")
-        get_logger().info("%s: gradients are averaged at each update.", reason)
+
+def _without_effect(options: Mapping[str, Any], model: type) -> Iterator[ConfigError]:
+    """Yield an error for each option that has no effect, since a model has its own step."""
+    if MODEL_WRAPPERS.get(_DEFAULT).can_train(model):
+        return
+    reason = f"{model.__name__} has its own train_step, and is wrapped in {_SEPARATE}"
+    for name in ("static_graph", "gradient_as_bucket_view", "comm_hook"):
+        if options.get(name):
+            yield ConfigError(f"strategy.{name}", f"has no effect: {reason}", "remove it")
+
+
+def _class_of(cfg: Any, registry: Registry) -> type[Any] | None:
+    """Return the class that a config names, or None if there is none, or other checks report it."""
+    if not isinstance(cfg, Mapping) or cfg.get("type") is None:
+        return None
+    with registry.switch_scope(cfg.get("_scope_")) as scoped:
+        try:
+            found: Any = resolve(cfg["type"], scoped, path="")
+        except (ConfigError, ImportError):
+            return None
+    return found if isinstance(found, type) else None
 
 
 def _comm_hook(cfg: str | Mapping[str, Any] | None) -> tuple[Any, Any] | None:

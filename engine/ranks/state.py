@@ -23,8 +23,8 @@ def add_ranks(runner: "Runner", checkpoint: dict[str, Any], gather: bool) -> Non
 
     Buffers become their means over all ranks, so that the saved model is the validated one. On rank 0, ``ranks`` under
     ``trainwright`` receives what the means and the state of rank 0 do not tell: the buffers of each rank, and of the
-    other ranks their host random streams, accumulated gradients and data loader. Without ``gather``, every rank
-    receives its own part of it alone.
+    other ranks their host random streams, accumulated gradients, data loader and the buffers in snapshots of hooks.
+    Without ``gather``, every rank receives its own part of it alone.
     """
     if not has_peers():
         return
@@ -35,6 +35,7 @@ def add_ranks(runner: "Runner", checkpoint: dict[str, Any], gather: bool) -> Non
         if not runner.strategy.is_sharded:  # otherwise all ranks have a part of the same
             own["gradients"] = {name: state["grads"] for name, state in _accumulations(checkpoint) if "grads" in state}
         own.update({"loader": position["loader"]} if "loader" in position else {})
+        own["snapshots"] = _buffers_of_snapshots(runner, checkpoint)
     own = map_tensors(own, lambda tensor: tensor.detach().cpu())
     states: Any = _gather_in_turn(own) if gather else {runner.rank: own}
     if states:
@@ -76,6 +77,17 @@ def _average_buffers(runner: "Runner", checkpoint: dict[str, Any]) -> dict[str, 
     return own
 
 
+def _buffers_of_snapshots(runner: "Runner", checkpoint: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return the buffers of each module in the snapshots of hooks such as ``NanGuardHook``, by name of the hook."""
+    modules = [unwrap(runner.model), *(module for hook in runner.hooks for module in hook.extra_modules())]
+    names = [list(float_buffers(module)) for module in modules]
+    return {
+        hook: [{name: weights[name] for name in own} for own, weights in zip(names, state["snapshot"]["modules"])]
+        for hook, state in checkpoint[_OURS]["hooks"].items()
+        if isinstance(state, Mapping) and "snapshot" in state
+    }
+
+
 def _overlay(checkpoint: dict[str, Any], own: Mapping[str, Any], own_gradients: bool) -> None:
     """Replace the state of rank 0 in a checkpoint by that of another rank, and the means of buffers by its own."""
     ours = checkpoint[_OURS]
@@ -88,6 +100,9 @@ def _overlay(checkpoint: dict[str, Any], own: Mapping[str, Any], own_gradients: 
             accumulation["grads"] = own["gradients"][name]
     if "loader" in own:
         ours["position"]["loader"] = own["loader"]
+    for hook, buffers in own.get("snapshots", {}).items():
+        snapshot = ours["hooks"][hook]["snapshot"]
+        snapshot["modules"] = [{**weights, **part} for weights, part in zip(snapshot["modules"], buffers)]
 
 
 def _average_gradients(checkpoint: Mapping[str, Any], ranks: Mapping[str, Any]) -> None:

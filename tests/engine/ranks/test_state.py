@@ -79,6 +79,28 @@ def test_every_rank_continues_to_the_bits(tmp_path: Path) -> None:
     assert saved["world_size"] == 2 and set(saved["states"][0]) == {"buffers"}
 
 
+def test_every_rank_rolls_back_to_its_own_snapshot_after_resuming(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "dataset": Points(16, bad=[13]), "batch_size": 2, "checkpoint": {"interval": 3, "by_epoch": False},
+        "train_dataloader": {"sampler": {"type": "DefaultSampler", "shuffle": False}}, "train_cfg": {"max_epochs": 1},
+        "hooks": [{"type": "NanGuardHook", "action": "rollback", "interval": 1, "snapshot_interval": 2}],
+    }  # fmt: skip
+
+    def in_rank() -> Any:
+        ended = make_runner(tmp_path / "whole", model=Noisy(), **options)
+        ended.train()
+        path = str(tmp_path / "whole" / "iter_3.pth")
+        resumed = make_runner(tmp_path / "resumed", model=Noisy(), resume=path, **options)
+        resumed.train()
+        return state_of(ended), state_of(resumed), "ROLLED BACK to the state after 2" in log_of(resumed)
+
+    first, second = run_group(2, in_rank, tmp_path)
+    for ended, resumed, _ in (first, second):
+        assert all(torch.equal(ended[name], resumed[name]) for name in ended)
+    assert not torch.equal(first[0]["module.norm.running_mean"], second[0]["module.norm.running_mean"])
+    assert first[2]
+
+
 def test_a_validation_that_is_repeated_on_resuming_does_not_change_the_averaged_weights(tmp_path: Path) -> None:
     """Each rank has its own averaged statistics; SyncBuffersHook must not average these."""
     options: dict[str, Any] = {

@@ -270,7 +270,7 @@ def _note_values(operator: str, arguments: tuple[Any, Any], result: Any) -> None
             return
         if operator in ("aten.bitwise_or", "aten.cat") and len(known) == len(tensors):
             result.most_true = sum(tensor.most_true for tensor in known)
-        elif operator == "aten.index_put_" and known == tensors[:1] and _is_indexed_by_numbers(*arguments[0][:2]):
+        elif operator == "aten.index_put_" and known[0] is tensors[0] and _is_indexed_by_numbers(*arguments[0][:2]):
             known[0].most_true += _size_of_all(arguments[0][1])
         else:
             for tensor in known:

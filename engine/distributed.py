@@ -7,6 +7,7 @@ import pickle
 import shutil
 import tempfile
 import zlib
+from array import array
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -333,11 +334,10 @@ def start_mean_of_numbers(numbers: Mapping[str, float]) -> Callable[[], dict[str
     if not has_peers():
         return lambda: own
     names = zlib.crc32("\n".join(own).encode()) >> 12 if len(own) + 2 <= _NUMBERS_PER_MESSAGE else 0
-    message = torch.zeros(_NUMBERS_PER_MESSAGE, dtype=torch.float64)
-    values = message.numpy()  # shares its memory
-    values[: len(own) + 2] = (names, names**2, *own.values()) if names else 0
+    content = [names, names**2, *own.values()] if names else []
+    values = array("d", content + [0.0] * (_NUMBERS_PER_MESSAGE - len(content)))
     try:
-        work = control_group().allreduce([message])
+        work = control_group().allreduce([torch.frombuffer(values, dtype=torch.float64)])  # shares its memory
     except RuntimeError as error:
         _raise_unless_lost(error)
         return lambda: own
@@ -350,7 +350,7 @@ def start_mean_of_numbers(numbers: Mapping[str, float]) -> Callable[[], dict[str
             work.wait()
             # If the names differ, the mean of the squares is not the square of the mean; sums below 2**53 are exact.
             if names and values[0] == names * size and values[1] == float(names**2) * size:
-                return dict(zip(own, (values[2 : len(own) + 2] / size).tolist()))
+                return {name: total / size for name, total in zip(own, values[2:])}
             parts = all_gather_object(own, control_group()) if has_peers() else [own]
         except RuntimeError as error:
             _raise_unless_lost(error)

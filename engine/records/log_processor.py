@@ -76,10 +76,9 @@ class LogProcessor:
         seen = batch_idx + 1
         length = num_batches(getattr(runner, f"{mode}_dataloader"))
         shown = self._collect(runner, mode, self.custom_cfg, seen, length)
-        shared: Tag = {}
-        if mode == "train":  # the ranks have as many training batches
-            numbers = {key: value for key, value in shown.items() if isinstance(value, float)}
-            shared = {key: numbers[key] for key in numbers if not key.endswith(_OF_RANK)}
+        shared = {} if mode != "train" else {  # the ranks have as many training batches
+            key: value for key, value in shown.items() if isinstance(value, float) and not key.endswith(_OF_RANK)
+        }  # fmt: skip
         means = start_mean_of_numbers(shared)
         header = self._header(runner, mode, seen, length)
         counts = {"epoch": _epoch(runner, mode)} if mode != "test" and self.by_epoch else {}

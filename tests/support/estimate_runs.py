@@ -1,5 +1,6 @@
 """Real runs whose memory and communication are measured, to compare them with estimates."""
 
+import gc
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -33,12 +34,15 @@ class Measure(Hook):
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         if runner.iter == MEASURED:
+            gc.collect()
+            gc.disable()  # else it may or may not free the cycles in a step before the peak
             self.meter.restart()
             self.before = sum(block.nbytes for block in self.meter.in_use)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if runner.iter != MEASURED:
             return
+        gc.enable()
         model = getattr(runner.model, "module", runner.model)
         wrappers = runner.optim_wrapper.optim_wrappers.values()
         states = [state for wrapper in wrappers for state in wrapper.optimizer.state.values()]

@@ -178,8 +178,14 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
         self.optimizer.step(**kwargs)
 
     def _exchange(self) -> None:
-        if self.exchange_gradients is not None:
+        if self.exchange_gradients is None:
+            return
+        try:
             self.exchange_gradients(self._params())
+        except RuntimeError:  # of another rank: the loss has not changed any weights
+            if self._window.size == 1:
+                self._window.done -= 1
+            raise
 
     def zero_grad(self, **kwargs: Any) -> None:
         """Clear the gradients, like :meth:`torch.optim.Optimizer.zero_grad`."""

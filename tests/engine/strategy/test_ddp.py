@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ranks import run_ranks
-from strategy_runs import Adversarial, AdversarialOptimizers, Net, config, difference, train, train_in
+from ranks import Ranks, run_ranks
+from strategy_runs import Adversarial, AdversarialOptimizers, Net, config, difference, last_checkpoint, train, train_in
 from torch import Tensor
 
 from trainwright.engine.checking import check
+from trainwright.engine.distributed import get_rank
 from trainwright.engine.errors import ConfigError, TrainingError
 from trainwright.engine.run.runner import Runner
 from trainwright.engine.strategy.ddp import DDP
@@ -58,6 +59,24 @@ def test_a_model_with_its_own_step_trains_as_in_one_process(tmp_path: Path, chan
     two = train_in(tmp_path / "two", "DDP", 2, **changes)
     assert two["state_dict"].keys() == one["state_dict"].keys()
     assert difference(two, one) < (2e-2 if "Amp" in str(changes) else 1e-6)
+
+
+class Failing(OwnStep):
+    """A model that fails in the fourth iteration of rank 1."""
+
+    calls = 0
+
+    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
+        self.calls += 1
+        if self.calls == 4 and get_rank() == 1:
+            raise ValueError("of rank 1")
+        return super().forward(inputs, data_samples, mode)
+
+
+def test_finished_iterations_of_a_model_with_its_own_step_are_saved_if_a_rank_fails(tmp_path: Path) -> None:
+    cfg = config(tmp_path / "run", "DDP", 2, model={"type": Failing})
+    assert Ranks(2, lambda: train(cfg), tmp_path / "ranks").wait() == [1, 1]
+    assert last_checkpoint(tmp_path / "run")["meta"]["iter"] == 3
 
 
 class OwnUpdate(Net):

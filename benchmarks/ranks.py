@@ -9,6 +9,7 @@ import os
 import socket
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from itertools import chain, repeat
 from pathlib import Path
@@ -176,6 +177,8 @@ def in_ranks(arguments: argparse.Namespace, width: int) -> tuple[list[tuple[floa
                     if rank == 0:
                         torch.save(times, Path(folder, "times"))
                     status = 0
+                except BaseException:
+                    traceback.print_exc()
                 finally:
                     os._exit(status)
             children.append(child)

@@ -125,7 +125,7 @@ def import_object(dotted: str) -> Any:
 def import_if_there(module: str) -> Any:
     """Import a module, or return None if it does not exist."""
     try:
-        return import_module(module)
+        return import_module(module) if module.partition(".")[0] else None
     except ModuleNotFoundError as error:
         if is_absent(module, error):
             return None

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, overload
 from rich.console import Console
 from rich.table import Table
 
-from trainwright.engine.building import build, import_object
+from trainwright.engine.building import build, import_if_there, import_object
 from trainwright.engine.errors import did_you_mean
 
 ROOT_SCOPE = "trainwright"
@@ -256,11 +256,17 @@ class Registry:
         root = self.root
         if scope == root.scope:
             return root
-        if scope not in root.children and _trusted.get() and scope.isidentifier() and find_spec(scope) is not None:
-            registry_module = f"{scope}.registry"
-            if find_spec(registry_module) is not None:
-                import_module(registry_module)
+        if scope not in root.children and _trusted.get() and _is_package(scope):
+            import_if_there(f"{scope}.registry")
         return root.children.get(scope)
+
+
+def _is_package(name: str) -> bool:
+    try:
+        spec = find_spec(name) if name.isidentifier() else None
+    except ValueError:  # __main__, or another module without an import
+        return False
+    return spec is not None and spec.submodule_search_locations is not None
 
 
 def _full_name(member: Any) -> str:

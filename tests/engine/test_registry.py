@@ -4,6 +4,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -103,6 +104,30 @@ def test_a_full_dotted_path_needs_no_registration() -> None:
     assert MODELS.get("torch.nn.Linear.forward") is torch.nn.Linear.forward
     assert MODELS.get("torch.nn.Linnear") is None
     assert MODELS.get("no_such_package.Linear") is None
+
+
+@pytest.mark.parametrize("packaged", [False, True])
+def test_a_full_dotted_path_may_name_a_file_or_a_package_of_a_project(
+    packaged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"project_models_{packaged}"
+    file = tmp_path / name / "__init__.py" if packaged else tmp_path / f"{name}.py"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("class Net: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert MODELS.get(f"{name}.Net").__name__ == "Net"
+
+
+def test_a_full_dotted_path_may_name_a_class_of_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = ModuleType("__main__")  # without the __spec__ of an imported module, as if Python ran a file
+    script.Net = dict  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    assert MODELS.get("__main__.Net") is dict
+
+
+@pytest.mark.parametrize("name", [".", "..Net", "a..Net", "torch..nn", "torch.", " .Net"])
+def test_a_malformed_path_names_nothing(name: str) -> None:
+    assert MODELS.get(name) is None
 
 
 def test_a_module_that_fails_while_it_is_imported_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import zlib
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -30,7 +30,7 @@ _REDUCE_OPS = {
     "sum": "SUM", "mean": "SUM", "product": "PRODUCT", "min": "MIN", "max": "MAX", "band": "BAND",
     "bor": "BOR", "bxor": "BXOR",
 }  # fmt: skip
-_NUMBERS_PER_MESSAGE = 32
+_NUMBERS_PER_PART = 32
 _ABSENT = object()
 _alone_as: int | None = None
 """The rank of this process after it has lost the others; None before."""
@@ -318,46 +318,54 @@ def all_gather_object(data: Any, group: "dist.ProcessGroup | None" = None) -> li
     return gathered
 
 
-def start_mean_of_numbers(numbers: Mapping[str, float]) -> Callable[[], dict[str, float]]:
+def start_means(parts: Sequence[Mapping[str, float]]) -> Callable[[], list[dict[str, float]]]:
     """Start to average numbers over the ranks, while the caller computes something else.
 
     The usual case, the same few names on all ranks, takes one small message.
 
     Args:
-        numbers: finite or not, by name.
+        parts: numbers, finite or not, by name; the number of parts must be the same on all ranks.
 
     Returns:
-        A function that waits for the other ranks and returns the mean of each number over those that have it, or the
-        numbers themselves if another rank has failed. All ranks must call it at the same point.
+        A function that waits for the other ranks and returns the parts with the mean of each number over the ranks that
+        have it, or the numbers themselves if another rank has failed. All ranks must call it at the same point.
     """
-    own = dict(numbers)
+    own = [dict(part) for part in parts]
     if not has_peers():
         return lambda: own
-    names = zlib.crc32("\n".join(own).encode()) >> 12 if len(own) + 2 <= _NUMBERS_PER_MESSAGE else 0
-    content = [names, names**2, *own.values()] if names else []
-    values = array("d", content + [0.0] * (_NUMBERS_PER_MESSAGE - len(content)))
+    size = _NUMBERS_PER_PART * len(own)
+    content = [number for part in own for number in part.values()]
+    names = zlib.crc32("\n".join(map(" ".join, own)).encode()) >> 12 if len(content) + 2 <= size else 0
+    content = [names, names**2, *content] if names else []
+    values = array("d", content + [0.0] * (size - len(content)))
     try:
         work = control_group().allreduce([torch.frombuffer(values, dtype=torch.float64)])  # shares its memory
     except RuntimeError as error:
         _raise_unless_lost(error)
         return lambda: own
 
-    def finish() -> dict[str, float]:
+    def finish() -> list[dict[str, float]]:
         if not has_peers() and not work.is_completed():
             return own
-        size = get_world_size()
+        ranks = get_world_size()
         try:
             work.wait()
             # If the names differ, the mean of the squares is not the square of the mean; sums below 2**53 are exact.
-            if names and values[0] == names * size and values[1] == float(names**2) * size:
-                return {name: total / size for name, total in zip(own, values[2:])}
-            parts = all_gather_object(own, control_group()) if has_peers() else [own]
+            if names and values[0] == names * ranks and values[1] == float(names**2) * ranks:
+                totals = iter(values[2:])
+                return [{name: next(totals) / ranks for name in part} for part in own]
+            gathered = all_gather_object(own, control_group()) if has_peers() else [own]
         except RuntimeError as error:
             _raise_unless_lost(error)
             return own
-        return {name: sum(shares) / len(shares) for name in own if (shares := [p[name] for p in parts if name in p])}
+        return [_mean_of_those_present(part, others) for part, others in zip(own, zip(*gathered))]
 
     return finish
+
+
+def _mean_of_those_present(part: Mapping[str, float], others: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    shares = {name: [other[name] for other in others if name in other] for name in part}
+    return {name: sum(numbers) / len(numbers) for name, numbers in shares.items()}
 
 
 def _raise_unless_lost(error: RuntimeError) -> None:

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainwright.engine.distributed import is_main_process
+from trainwright.engine.distributed import is_main_process, start_means
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.fileio import to_json
-from trainwright.engine.records.log_processor import LogProcessor, Tag, num_batches
+from trainwright.engine.records.log_processor import LogProcessor, Tag, UnfinishedLine, num_batches
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import DataBatch, Hook
 from trainwright.engine.visualization.backends.local import to_plain
@@ -24,8 +24,8 @@ class LoggerHook(Hook):
     The numbers are also sent to the visualization backends.
 
     Cost per step: less than 1 µs. Each log line waits once for the device; there is no synchronization between lines.
-    With several ranks and iterations of less than 100 ms, a line is written at the end of the next iteration, so that
-    it does not wait for the other ranks.
+    With several ranks and iterations of less than 100 ms, lines are written up to 100 ms later: their numbers are
+    averaged over the ranks together, while the next iteration computes.
 
     Args:
         interval: number of iterations between log lines; restarts with each epoch.
@@ -69,7 +69,8 @@ class LoggerHook(Hook):
         self.json_log_path: str | None = None
         self._last_batch: int | None = None
         self._evaluated_batches = 0
-        self._unfinished: tuple[int, Callable[[], tuple[Tag, str]]] | None = None
+        self._unfinished: list[tuple[int, UnfinishedLine]] = []
+        self._means: Callable[[], list[dict[str, float]]] | None = None  # of the unfinished lines
 
     def before_run(self, runner: "Runner") -> None:
         """Set the name of the file for the test results."""
@@ -88,7 +89,8 @@ class LoggerHook(Hook):
         outputs: dict[str, Any] | None = None,
     ) -> None:
         """Log the progress if this iteration is due."""
-        self._finish(runner)
+        if self._unfinished:
+            self._go_on(runner)
         done = batch_idx + 1
         at_end = done == self._last_batch
         if at_end or (runner.iter + 1) % self.interval_exp_name == 0:
@@ -96,20 +98,21 @@ class LoggerHook(Hook):
         if done % self.interval == 0 or (at_end and not (self.ignore_last and done > self.interval)):
             step, processor = runner.iter + 1, runner.log_processor
             if runner.state.short_iterations and _is_divided(processor):
-                self._unfinished = step, processor.start_log_after_iter(runner, batch_idx, "train")
+                self._unfinished.append((step, processor.start_log_after_iter(runner, batch_idx, "train")))
             else:
+                self._finish(runner)
                 self._write(runner, step, processor.get_log_after_iter(runner, batch_idx, "train"))
 
     def after_train_epoch(self, runner: "Runner") -> None:
-        """Write a line that is still waiting for other ranks."""
+        """Write the unfinished lines."""
         self._finish(runner)
 
     def before_val_epoch(self, runner: "Runner") -> None:
-        """Write a line that is still waiting for other ranks."""
+        """Write the unfinished lines."""
         self._finish(runner)
 
     def after_train(self, runner: "Runner") -> None:
-        """Write a line that is still waiting for other ranks."""
+        """Write the unfinished lines."""
         self._finish(runner)
 
     def after_val_iter(
@@ -154,6 +157,9 @@ class LoggerHook(Hook):
 
     def after_run(self, runner: "Runner") -> None:
         """Close the backends, and copy the logs to ``out_dir``."""
+        if self._unfinished and self._means is None:  # the run has failed, so other ranks may be elsewhere
+            runner.logger.warning("The numbers in the next log lines are those of this rank, not means over the ranks.")
+            self._means = lambda: [line.numbers for _, line in self._unfinished]
         self._finish(runner)
         runner.visualizer.close()
         if self.out_dir is None or not is_main_process():
@@ -175,11 +181,25 @@ class LoggerHook(Hook):
             if not self.keep_local:
                 path.unlink()
 
+    def _go_on(self, runner: "Runner") -> None:
+        """Start to average the unfinished lines once they cover 100 ms, and write them an iteration later."""
+        if self._means is not None:
+            self._finish(runner)
+        elif runner.iter - self._unfinished[0][0] >= runner.state.short_iterations:
+            self._start_means()
+
+    def _start_means(self) -> None:
+        self._means = start_means([line.numbers for _, line in self._unfinished])
+
     def _finish(self, runner: "Runner") -> None:
-        if self._unfinished is not None:
-            step, finish = self._unfinished
-            self._unfinished = None
-            self._write(runner, step, finish())
+        """Write the unfinished lines; all ranks must do so at the same point."""
+        if self._unfinished and self._means is None:
+            self._start_means()
+        if self._means is not None:
+            lines, means = self._unfinished, self._means()
+            self._unfinished, self._means = [], None
+            for (step, line), mean in zip(lines, means):
+                self._write(runner, step, line.finish(mean))
 
     def _write(self, runner: "Runner", step: int, log: "tuple[Tag, str]") -> None:
         tag, line = log

@@ -96,8 +96,7 @@ class Consensus:
         self._work.wait()
         self._work = None
         found = self._vector.tolist()
-        self._wait = found[_SKIPPED]
-        self._state.short_iterations = self._wait > 0
+        self._wait = self._state.short_iterations = found[_SKIPPED]
         if found[_REQUESTER]:
             self._decide(get_world_size() - found[_REQUESTER], found[_SIGNAL])
         self._agreed = Agreed(bool(found[_MORE]))  # a request to quit is not repeated

@@ -4,12 +4,12 @@ import datetime
 import re
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
-from trainwright.engine.distributed import start_mean_of_numbers
+from trainwright.engine.distributed import start_means
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.records.history import HistoryBuffer
 from trainwright.engine.registry import LOG_PROCESSORS
@@ -22,6 +22,18 @@ Tag = dict[str, Any]
 _ENTRY_KEYS = ("data_src", "method_name", "log_name")
 _OF_RANK = ("lr", "momentum", "time")
 _EPOCH_MEANS = [{"data_src": key, "method_name": "mean", "window_size": "epoch"} for key in ("time", "data_time")]
+
+
+class UnfinishedLine(NamedTuple):
+    """A log line without the means over the ranks.
+
+    Args:
+        numbers: the numbers of this rank that are to be averaged, by name.
+        finish: returns the values for backends and the line, given the means.
+    """
+
+    numbers: dict[str, float]
+    finish: Callable[[dict[str, float]], tuple[Tag, str]]
 
 
 @LOG_PROCESSORS.register_module()
@@ -69,24 +81,24 @@ class LogProcessor:
 
         ``batch_idx`` is the 0-based index of the batch in its epoch, and ``mode`` is ``train``, ``val`` or ``test``.
         """
-        return self.start_log_after_iter(runner, batch_idx, mode)()
+        line = self.start_log_after_iter(runner, batch_idx, mode)
+        return line.finish(*start_means([line.numbers])())
 
-    def start_log_after_iter(self, runner: "Runner", batch_idx: int, mode: str) -> Callable[[], tuple[Tag, str]]:
-        """Collect what :meth:`get_log_after_iter` returns, and return a function that waits for the other ranks."""
+    def start_log_after_iter(self, runner: "Runner", batch_idx: int, mode: str) -> UnfinishedLine:
+        """Collect what :meth:`get_log_after_iter` returns, except for the means over the ranks."""
         seen = batch_idx + 1
         length = num_batches(getattr(runner, f"{mode}_dataloader"))
         shown = self._collect(runner, mode, self.custom_cfg, seen, length)
         shared = {} if mode != "train" else {  # the ranks have as many training batches
             key: value for key, value in shown.items() if isinstance(value, float) and not key.endswith(_OF_RANK)
         }  # fmt: skip
-        means = start_mean_of_numbers(shared)
         header = self._header(runner, mode, seen, length)
         counts = {"epoch": _epoch(runner, mode)} if mode != "test" and self.by_epoch else {}
         counts["iter"] = runner.iter + 1 if _trains(runner) else 0
         eta, memory = runner.message_hub.get_info("eta"), _peak_memory(runner.device)
 
-        def finish() -> tuple[Tag, str]:
-            values = shown | means()
+        def finish(means: dict[str, float]) -> tuple[Tag, str]:
+            values = shown | means
             tag = self._with_prefix(values, mode) | counts
             rates = [key for key in values if key.endswith("lr")]
             line = header + " ".join(f"{key}: {values.pop(key):.{self.num_digits}e}" for key in rates) + "  "
@@ -100,7 +112,7 @@ class LogProcessor:
                 line += self._items(values)
             return tag, line
 
-        return finish
+        return UnfinishedLine(shared, finish)
 
     def get_log_after_epoch(
         self, runner: "Runner", batch_idx: int, mode: str, with_non_scalar: bool = False

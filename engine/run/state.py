@@ -67,7 +67,8 @@ class RunState:
             the run is ``shared`` by several ranks, when all of them know of it; see
             :class:`~trainwright.engine.ranks.consensus.Consensus`.
         shared: whether all ranks must agree on a stop.
-        short_iterations: whether the ranks have agreed that an iteration takes less than 100 ms; False in one process.
+        short_iterations: number of further iterations in 100 ms, at most 31, on which the ranks have agreed; 0 in one
+            process.
     """
 
     epoch: int = 0
@@ -82,7 +83,7 @@ class RunState:
     stop_signal: int = 0
     request: StopRequest | None = None
     shared: bool = False
-    short_iterations: bool = False
+    short_iterations: int = 0
 
     def request_stop(self, reason: str, *, complete: bool = False, signal: int = 0) -> None:
         """Request a stop. Only the first request counts, or else the first one by a signal."""

@@ -1,10 +1,11 @@
-"""Log lines of training on several ranks: the means over them, and lines that are written an iteration later."""
+"""Log lines of training on several ranks: the means over them, and lines that are averaged together."""
 
 import json
 import re
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from tiny_runs import Points, log_of, make_runner
 from torch import Tensor, nn
 
 from trainwright.engine.distributed import get_rank, init_dist
+from trainwright.engine.ranks import consensus
 from trainwright.engine.records.log_processor import LogProcessor
 from trainwright.engine.run.hook import Hook
 from trainwright.engine.run.runner import Runner
@@ -86,8 +88,10 @@ def train(name: str, processor: type[LogProcessor] = LogProcessor, **options: An
 
 
 def several_runs() -> dict[str, Any]:
+    with patch.multiple(consensus, _MIN_SECONDS=100.0, _MAX_ITERATIONS=10):
+        together = train("same")
     return {
-        "same": train("same"),
+        "same": together,
         "other": train("other", kind="other"),
         "many": train("many", kind="many"),
         "slow": train("slow", seconds=0.11),
@@ -118,11 +122,11 @@ def test_losses_are_means_also_of_names_that_differ(runs: dict[str, Any]) -> Non
     assert numbers(runs["many"], "loss_39") == MEANS
 
 
-def test_a_line_does_not_wait_for_other_ranks_if_iterations_are_short(runs: dict[str, Any]) -> None:
-    short, slow = (runs[name]["counts"] for name in ("same", "slow"))
-    assert short[6::6] == [1, 2, 3] and len(runs["same"]["lines"]) == 4
-    assert short[5::6] != [1, 2, 3, 4]  # written with the next iteration, unless this machine is too busy
-    assert slow[5::6] == [1, 2, 3, 4]
+def test_lines_of_short_iterations_are_written_together(runs: dict[str, Any]) -> None:
+    counts = runs["same"]["counts"]
+    assert counts == [0] * 16 + [2] * 8  # nine iterations after the first line, the means of both are exchanged
+    assert len(runs["same"]["lines"]) == 4
+    assert runs["slow"]["counts"][5::6] == [1, 2, 3, 4]
 
 
 def test_a_processor_with_its_own_lines_is_used(runs: dict[str, Any]) -> None:
@@ -130,12 +134,15 @@ def test_a_processor_with_its_own_lines_is_used(runs: dict[str, Any]) -> None:
     assert numbers(runs["loud"]) == MEANS and runs["loud"]["counts"][5::6] == [1, 2, 3, 4]
 
 
-def test_the_line_before_a_failure_is_written(tmp_path: Path) -> None:
+def test_the_lines_before_a_failure_are_written(tmp_path: Path) -> None:
     def fail() -> None:
         init_dist("pytorch", "gloo", timeout=60)
-        train("failed", fails_at=12)
+        with patch.multiple(consensus, _MIN_SECONDS=100.0, _MAX_ITERATIONS=10):
+            train("failed", fails_at=20)
 
     ranks = Ranks(2, fail, tmp_path)
     assert [process.wait() for process in ranks.processes] == [1, 1]
     log = next(tmp_path.glob("failed/0/*/*.log")).read_text()
-    assert re.findall(r"\(train\) \[ *(\d+)/24\].* loss_main: ([\d.]+)", log) == [("6", "10.0000"), ("12", "16.0000")]
+    shown = re.findall(r"\(train\) \[ *(\d+)/24\].* loss_main: ([\d.]+)", log)
+    assert shown == [("6", "10.0000"), ("12", "16.0000"), ("18", "17.0000")]
+    assert re.search(r"WARNING.*of this rank, not means.*\n.*\[18/24\]", log)

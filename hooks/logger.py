@@ -70,7 +70,7 @@ class LoggerHook(Hook):
         self._last_batch: int | None = None
         self._evaluated_batches = 0
         self._unfinished: list[tuple[int, UnfinishedLine]] = []
-        self._means: Callable[[], list[dict[str, float]]] | None = None  # of the unfinished lines
+        self._averaging: tuple[list[tuple[int, UnfinishedLine]], Callable[[], list[dict[str, float]]]] | None = None
 
     def before_run(self, runner: "Runner") -> None:
         """Set the name of the file for the test results."""
@@ -89,7 +89,7 @@ class LoggerHook(Hook):
         outputs: dict[str, Any] | None = None,
     ) -> None:
         """Log the progress if this iteration is due."""
-        if self._unfinished:
+        if self._averaging or self._unfinished:
             self._go_on(runner)
         done = batch_idx + 1
         at_end = done == self._last_batch
@@ -157,10 +157,12 @@ class LoggerHook(Hook):
 
     def after_run(self, runner: "Runner") -> None:
         """Close the backends, and copy the logs to ``out_dir``."""
-        if self._unfinished and self._means is None:  # the run has failed, so other ranks may be elsewhere
+        self._write_averaged(runner)
+        if self._unfinished:  # the run has failed, and other ranks may be elsewhere
             runner.logger.warning("The numbers in the next log lines are those of this rank, not means over the ranks.")
-            self._means = lambda: [line.numbers for _, line in self._unfinished]
-        self._finish(runner)
+            for step, line in self._unfinished:
+                self._write(runner, step, line.finish(line.numbers))
+            self._unfinished = []
         runner.visualizer.close()
         if self.out_dir is None or not is_main_process():
             return
@@ -183,22 +185,26 @@ class LoggerHook(Hook):
 
     def _go_on(self, runner: "Runner") -> None:
         """Start to average the unfinished lines once they cover 100 ms, and write them an iteration later."""
-        if self._means is not None:
-            self._finish(runner)
+        if self._averaging:
+            self._write_averaged(runner)
         elif runner.iter - self._unfinished[0][0] >= runner.state.short_iterations:
-            self._start_means()
-
-    def _start_means(self) -> None:
-        self._means = start_means([line.numbers for _, line in self._unfinished])
+            self._average()
 
     def _finish(self, runner: "Runner") -> None:
-        """Write the unfinished lines; all ranks must do so at the same point."""
-        if self._unfinished and self._means is None:
-            self._start_means()
-        if self._means is not None:
-            lines, means = self._unfinished, self._means()
-            self._unfinished, self._means = [], None
-            for (step, line), mean in zip(lines, means):
+        """Write all lines; all ranks must do so at the same point."""
+        self._write_averaged(runner)
+        if self._unfinished:
+            self._average()
+            self._write_averaged(runner)
+
+    def _average(self) -> None:
+        lines, self._unfinished = self._unfinished, []
+        self._averaging = lines, start_means([line.numbers for _, line in lines])
+
+    def _write_averaged(self, runner: "Runner") -> None:
+        if self._averaging:
+            (lines, means), self._averaging = self._averaging, None
+            for (step, line), mean in zip(lines, means(), strict=True):
                 self._write(runner, step, line.finish(mean))
 
     def _write(self, runner: "Runner", step: int, log: "tuple[Tag, str]") -> None:

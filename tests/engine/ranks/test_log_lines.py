@@ -72,7 +72,7 @@ def lines_of(runner: Runner) -> list[str]:
     return [line for line in log_of(runner).splitlines() if "(train)" in line] if get_rank() == 0 else []
 
 
-def train(name: str, processor: type[LogProcessor] = LogProcessor, **options: Any) -> dict[str, Any]:
+def train(name: str, processor: type[LogProcessor] = LogProcessor, interval: int = 6, **options: Any) -> dict[str, Any]:
     keep = Stepwise()
     runner = make_runner(
         Path(name, str(get_rank())), [keep], model=Losses(**options), dataset=Points(LAST * 2), batch_size=1, lr=0.0,
@@ -80,7 +80,7 @@ def train(name: str, processor: type[LogProcessor] = LogProcessor, **options: An
         "by_epoch": False, "window_size": 1},
         visualizer={"vis_backends": [{"type": "LocalVisBackend"}]},
     )  # fmt: skip
-    next(hook for hook in runner.hooks if isinstance(hook, LoggerHook)).interval = 6
+    next(hook for hook in runner.hooks if isinstance(hook, LoggerHook)).interval = interval
     runner.train()
     backend = Path(runner.log_dir, "vis_data", "scalars.json")
     shown = [json.loads(line) for line in backend.read_text().splitlines()] if backend.exists() else []
@@ -90,7 +90,9 @@ def train(name: str, processor: type[LogProcessor] = LogProcessor, **options: An
 def several_runs() -> dict[str, Any]:
     with patch.multiple(consensus, _MIN_SECONDS=100.0, _MAX_ITERATIONS=10):
         together = train("same")
+        steps = {interval: train(f"every_{interval}", interval=interval)["shown"] for interval in (1, 2, 5)}
     return {
+        "steps": steps,
         "same": together,
         "other": train("other", kind="other"),
         "many": train("many", kind="many"),
@@ -127,6 +129,12 @@ def test_lines_of_short_iterations_are_written_together(runs: dict[str, Any]) ->
     assert counts == [0] * 16 + [2] * 8  # nine iterations after the first line, the means of both are exchanged
     assert len(runs["same"]["lines"]) == 4
     assert runs["slow"]["counts"][5::6] == [1, 2, 3, 4]
+
+
+def test_no_line_is_lost_if_it_is_due_while_others_are_averaged(runs: dict[str, Any]) -> None:
+    for interval, shown in runs["steps"].items():
+        due = range(interval, LAST + 1, interval)
+        assert [(scalars["step"], scalars["loss_main"]) for scalars in shown] == [(step, step + 4.0) for step in due]
 
 
 def test_a_processor_with_its_own_lines_is_used(runs: dict[str, Any]) -> None:

@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.distributed as dist
 
 from trainwright.engine.distributed import get_dist_info, has_peers
 from trainwright.engine.ranks.buffers import float_buffers, mean_over_ranks
 from trainwright.engine.ranks.start import control_group
+from trainwright.engine.records.log_processor import is_shared
 from trainwright.engine.run.model_setup import unwrap
 from trainwright.engine.trees import map_tensors
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
 
 _OURS = "trainwright"
+_NEWEST = 100  # values of each scalar, more than most windows of log lines
 _PREFIXES = {"state_dict": "", "ema_state_dict": "module."}
 
 
@@ -23,8 +26,8 @@ def add_ranks(runner: "Runner", checkpoint: dict[str, Any], gather: bool) -> Non
 
     Buffers become their means over all ranks, so that the saved model is the validated one. On rank 0, ``ranks`` under
     ``trainwright`` receives what the means and the state of rank 0 do not tell: the buffers of each rank, and of the
-    other ranks their host random streams, accumulated gradients, data loader and the buffers in snapshots of hooks.
-    Without ``gather``, every rank receives its own part of it alone.
+    other ranks their host random streams, accumulated gradients, data loader, the buffers in snapshots of hooks, and
+    the newest values and the totals of logged losses. Without ``gather``, every rank receives its own part alone.
     """
     if not has_peers():
         return
@@ -36,6 +39,7 @@ def add_ranks(runner: "Runner", checkpoint: dict[str, Any], gather: bool) -> Non
             own["gradients"] = {name: state["grads"] for name, state in _accumulations(checkpoint) if "grads" in state}
         own.update({"loader": position["loader"]} if "loader" in position else {})
         own["snapshots"] = _buffers_of_snapshots(runner, checkpoint)
+        own["histories"] = _newest_values(checkpoint)
     own = map_tensors(own, lambda tensor: tensor.detach().cpu())
     states: Any = _gather_in_turn(own) if gather else {runner.rank: own}
     if states:
@@ -88,6 +92,20 @@ def _buffers_of_snapshots(runner: "Runner", checkpoint: Mapping[str, Any]) -> di
     }
 
 
+def _newest_values(checkpoint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the histories that log lines average over the ranks, with few values, since there are many ranks."""
+    return {
+        key: {**state, "values": state["values"][-_NEWEST:].clone(), "counts": state["counts"][-_NEWEST:].clone()}
+        for key, state in _histories(checkpoint).items()
+        if key.startswith("train/") and is_shared(key)
+    }
+
+
+def _histories(checkpoint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = checkpoint.get("message_hub", {}).get("log_scalars", {})  # a hook may remove it
+    return found
+
+
 def _overlay(checkpoint: dict[str, Any], own: Mapping[str, Any], own_gradients: bool) -> None:
     """Replace the state of rank 0 in a checkpoint by that of another rank, and the means of buffers by its own."""
     ours = checkpoint[_OURS]
@@ -103,6 +121,11 @@ def _overlay(checkpoint: dict[str, Any], own: Mapping[str, Any], own_gradients: 
     for hook, buffers in own.get("snapshots", {}).items():
         snapshot = ours["hooks"][hook]["snapshot"]
         snapshot["modules"] = [{**weights, **part} for weights, part in zip(snapshot["modules"], buffers)]
+    histories = _histories(checkpoint)
+    for key, state in own.get("histories", {}).items():
+        of_rank_0 = histories.get(key, state)
+        older = {name: of_rank_0[name][:-_NEWEST] for name in ("values", "counts")}
+        histories[key] = {**state, **{name: torch.cat([part, state[name]]) for name, part in older.items()}}
 
 
 def _average_gradients(checkpoint: Mapping[str, Any], ranks: Mapping[str, Any]) -> None:

@@ -90,7 +90,7 @@ class LogProcessor:
         length = num_batches(getattr(runner, f"{mode}_dataloader"))
         shown = self._collect(runner, mode, self.custom_cfg, seen, length)
         shared = {} if mode != "train" else {  # the ranks have as many training batches
-            key: value for key, value in shown.items() if isinstance(value, float) and not key.endswith(_OF_RANK)
+            key: value for key, value in shown.items() if isinstance(value, float) and is_shared(key)
         }  # fmt: skip
         header = self._header(runner, mode, seen, length)
         counts = {"epoch": _epoch(runner, mode)} if mode != "test" and self.by_epoch else {}
@@ -234,6 +234,11 @@ def _trains(runner: "Runner") -> bool:
 
 def _epoch(runner: "Runner", mode: str) -> int:
     return runner.epoch + 1 if mode == "train" else runner.epoch
+
+
+def is_shared(name: str) -> bool:
+    """Return whether a scalar of the training is averaged over the ranks in log lines."""
+    return not name.endswith(_OF_RANK)
 
 
 def num_batches(dataloader: Any) -> int | None:

@@ -30,13 +30,14 @@ class Losses(BaseModel):
     Args:
         kind: ``same`` losses on both ranks, ``other`` names on each, or ``many`` losses.
         fails_at: 0-based iteration that raises an error on rank 1.
+        first: 0-based iteration at which the training starts.
         seconds: duration of an iteration.
     """
 
-    def __init__(self, kind: str = "same", fails_at: int = -1, seconds: float = 0.0) -> None:
+    def __init__(self, kind: str = "same", fails_at: int = -1, seconds: float = 0.0, first: int = 0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
-        self.kind, self.fails_at, self.seconds, self.calls = kind, fails_at, seconds, -1
+        self.kind, self.fails_at, self.seconds, self.calls = kind, fails_at, seconds, first - 1
 
     def forward(self, inputs: Tensor, targets: Tensor, mode: str = "tensor") -> Any:
         self.calls += 1
@@ -72,12 +73,15 @@ def lines_of(runner: Runner) -> list[str]:
     return [line for line in log_of(runner).splitlines() if "(train)" in line] if get_rank() == 0 else []
 
 
-def train(name: str, processor: type[LogProcessor] = LogProcessor, interval: int = 6, **options: Any) -> dict[str, Any]:
+def train(
+    name: str, processor: type[LogProcessor] = LogProcessor, interval: int = 6, window_size: int = 1, end: int = LAST,
+    resume: bool = False, **options: Any,
+) -> dict[str, Any]:  # fmt: skip
     keep = Stepwise()
     runner = make_runner(
         Path(name, str(get_rank())), [keep], model=Losses(**options), dataset=Points(LAST * 2), batch_size=1, lr=0.0,
-        train_cfg={"by_epoch": False, "max_iters": LAST}, launcher="pytorch", log_processor={"type": processor,
-        "by_epoch": False, "window_size": 1},
+        train_cfg={"by_epoch": False, "max_iters": end}, launcher="pytorch", log_processor={"type": processor,
+        "by_epoch": False, "window_size": window_size}, resume=resume, checkpoint={"by_epoch": False, "interval": 12},
         visualizer={"vis_backends": [{"type": "LocalVisBackend"}]},
     )  # fmt: skip
     next(hook for hook in runner.hooks if isinstance(hook, LoggerHook)).interval = interval
@@ -96,6 +100,9 @@ def several_runs() -> dict[str, Any]:
         "same": together,
         "other": train("other", kind="other"),
         "many": train("many", kind="many"),
+        "whole": train("whole", interval=1, window_size=5),
+        "halves": train("halves", interval=1, window_size=5, end=12)
+        and train("halves", interval=1, window_size=5, resume=True, first=12),
         "slow": train("slow", seconds=0.11),
         "loud": train("loud", Loud),
     }
@@ -135,6 +142,14 @@ def test_no_line_is_lost_if_it_is_due_while_others_are_averaged(runs: dict[str, 
     for interval, shown in runs["steps"].items():
         due = range(interval, LAST + 1, interval)
         assert [(scalars["step"], scalars["loss_main"]) for scalars in shown] == [(step, step + 4.0) for step in due]
+
+
+def test_means_over_a_window_go_on_where_a_resumed_run_left_off(runs: dict[str, Any]) -> None:
+    whole, resumed = (
+        {shown["step"]: shown["loss_main"] for shown in runs[name]["shown"]} for name in ("whole", "halves")
+    )
+    assert whole[13] == 15.0  # of iterations 8 to 12, on which rank 1 has 10 more than rank 0
+    assert [resumed[step] for step in range(13, LAST + 1)] == [whole[step] for step in range(13, LAST + 1)]
 
 
 def test_a_processor_with_its_own_lines_is_used(runs: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from zipfile import ZipFile
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("engine", "models", "datasets", "hooks", "configs", "tools")
+FOLDERS = ("engine", "models", "datasets", "hooks", "compat", "configs", "tools")
 GUARDED = ("engine", "models", "datasets", "hooks")
 
 

@@ -1,0 +1,1 @@
+"""The doorway for OpenMMLab's libraries, which run on this engine unmodified."""

@@ -406,10 +406,10 @@ def _label(text: str) -> int | str:
 
 
 def _read(name: str, options: dict[str, Any]) -> "Config":
-    from trainwright.engine.config.config import Config
+    from trainwright.compat import read_config
     from trainwright.engine.config.custom_imports import KEY, import_custom_modules
 
-    cfg = Config.fromfile(find_named_config(name))
+    cfg = read_config(find_named_config(name))
     cfg.merge_from_dict(options, origin=COMMAND_LINE)
     if any(path.partition(".")[0] == KEY for path in options):
         import_custom_modules(cfg._cfg_dict, [])

@@ -14,11 +14,12 @@ def main() -> None:
         "python -m trainwright.compat",
         description="Run a script or module that uses MMEngine or a library built on it, on Trainwright.",
     )
+    parser.add_argument("--fidelity", action="store_true", help="reproduce MMEngine's randomness and arithmetic")
     parser.add_argument("-m", dest="module", action="store_true", help="run a module instead of a script")
     parser.add_argument("program", metavar="SCRIPT|MODULE")
     parser.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="arguments of the program")
     given = parser.parse_args()
-    install()
+    install(given.fidelity)
     sys.argv = [given.program, *given.arguments]
     if given.module:
         sys.path.insert(0, "")

@@ -7,22 +7,33 @@ from typing import Any
 from trainwright.compat import finder, libraries
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.fidelity import reproduce_mmengine
 from trainwright.engine.records.logger import get_logger
 
 _PACKAGES = {"mmengine", "mmcv", *libraries.LIBRARIES}
 
 
-def install() -> None:
+def install(fidelity: bool = False) -> None:
     """Let OpenMMLab's libraries run on this engine, in this process. Calling it again changes nothing.
 
     Call it before the first import of ``mmengine`` or of a library that uses it. A real MMEngine is neither needed nor
     loaded.
+
+    Args:
+        fidelity: reproduce MMEngine's randomness and arithmetic, see :mod:`trainwright.engine.fidelity`. Runs can then
+            only be resumed exactly at the end of an epoch, and only without randomness in the data.
 
     Raises:
         ImportError: the real MMEngine was imported before.
     """
     finder.install()
     libraries.install()
+    if fidelity:
+        reproduce_mmengine()
+        get_logger().warning(
+            "With fidelity, random numbers are drawn as in MMEngine: a run that is resumed differs from one that was "
+            "not interrupted."
+        )
 
 
 def read_config(file: str | Path) -> Config:

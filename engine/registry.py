@@ -38,7 +38,7 @@ def get_default_scope() -> str | None:
 
 
 def set_default_scope(scope: str | None) -> None:
-    """Look up names in the registries of ``scope`` first from now on; a run with its own ``default_scope`` uses that."""
+    """Look up names in the registries of ``scope`` first from now on. A run uses its own ``default_scope``."""
     _default_scope.set(scope)
 
 

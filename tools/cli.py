@@ -224,6 +224,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=["none", "pytorch", "slurm", "mpi"],
         help="launcher of distributed training (default: set in the config, or detected)",
     )
+    running.add_argument(
+        "--fidelity", action="store_true", help="reproduce MMEngine's randomness and arithmetic, without exact resume"
+    )
     running.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
 
     config_help = "config file, or name of a shipped config"
@@ -418,6 +421,10 @@ def _read(name: str, options: dict[str, Any]) -> "Config":
 
 def _load(arguments: argparse.Namespace) -> "Config":
     """Read the config and apply the options common to train and test."""
+    if arguments.fidelity:
+        from trainwright.compat import install
+
+        install(fidelity=True)
     cfg = _read(arguments.config, arguments.cfg_options)
     if arguments.work_dir is not None:
         cfg.work_dir = arguments.work_dir

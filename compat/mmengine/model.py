@@ -1,5 +1,6 @@
 """``mmengine.model``."""
 
+from trainwright.engine.run.model_surgery import _BatchNormXd, convert_sync_batchnorm, revert_sync_batchnorm
 from trainwright.models import (
     BaseAveragedModel,
     BaseDataPreprocessor,
@@ -39,4 +40,3 @@ from trainwright.models import (
     xavier_init,
 )
 from trainwright.models.initializers import trunc_normal_
-from trainwright.engine.run.model_surgery import _BatchNormXd, convert_sync_batchnorm, revert_sync_batchnorm

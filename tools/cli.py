@@ -189,6 +189,13 @@ def predict(arguments: argparse.Namespace) -> int:
     return 1 if unreadable else 0
 
 
+def migrate(arguments: argparse.Namespace) -> int:
+    """Rewrite the imports of a project from mmengine to Trainwright, and list what could not be placed."""
+    from trainwright.tools.migrate import migrate_project
+
+    return 1 if migrate_project(Path(arguments.path), arguments.write) else 0
+
+
 def list_components(arguments: argparse.Namespace) -> int:
     """List the components that a config can use or the shipped configs, or describe one of them."""
     from trainwright.tools import reference
@@ -377,6 +384,13 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument("--force", action="store_true", help="overwrite the config and its lists")
     command.set_defaults(run=new)
+
+    command = commands.add_parser(
+        "migrate", help="move a project from MMEngine to Trainwright", description=migrate.__doc__
+    )
+    command.add_argument("path", metavar="PATH", help="Python file, or folder of a project")
+    command.add_argument("--write", action="store_true", help="change the files (default: print the changes)")
+    command.set_defaults(run=migrate)
 
     command = commands.add_parser(
         "list", help="list components and shipped configs", description=list_components.__doc__

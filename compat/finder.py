@@ -95,8 +95,8 @@ class _Module(ModuleType):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         inner = f"{self.__name__}.{name}".partition(".")[2]
         for room in self._modules():
-            if hasattr(room, name):
-                value = getattr(room, name)
+            value = getattr(room, name, None)
+            if hasattr(room, name) and not isinstance(value, ModuleType):  # one that the room imports for its own use
                 break
         else:
             if inner not in ROOMS:

@@ -14,8 +14,11 @@ import yaml
 from trainwright.engine.errors import DamagedFileError, MissingFileError, did_you_mean
 
 _FORMATS = {"json": "json", "yaml": "yaml", "yml": "yaml", "pkl": "pickle", "pickle": "pickle"}
+_SAFE_BUILTINS = {"set", "frozenset", "slice", "range", "complex", "bytearray"}
 _SAFE_GLOBALS = {
-    "builtins": {"set", "frozenset", "slice", "range", "complex", "bytearray"},
+    "builtins": _SAFE_BUILTINS,
+    "__builtin__": {*_SAFE_BUILTINS, "xrange"},  # its name in pickles of protocol 2 and below
+    "_codecs": {"encode"},  # for bytes in these
     "collections": {"OrderedDict", "defaultdict", "deque"},
     "datetime": {"date", "datetime", "time", "timedelta", "timezone"},
     "pathlib": {"Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"},
@@ -122,7 +125,7 @@ def to_json(obj: Any, *, default: Callable[[Any], Any] | None = None, **kwargs: 
     Raises:
         TypeError: a value cannot be converted.
     """
-    default = _plain if default is None else default
+    default = to_plain if default is None else default
     try:
         return json.dumps(obj, **{"default": default, "allow_nan": False, **kwargs})
     except ValueError:
@@ -163,11 +166,13 @@ def _load(stream: IO[Any], kind: str, trusted: bool, kwargs: Mapping[str, Any]) 
         return json.load(stream, **kwargs)
     if kind == "yaml":
         return yaml.load(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return (pickle.Unpickler if trusted else _SafeUnpickler)(stream, **kwargs).load()
+    return (pickle.Unpickler if trusted else SafeUnpickler)(stream, **kwargs).load()
 
 
-class _SafeUnpickler(pickle.Unpickler):
+class SafeUnpickler(pickle.Unpickler):
     """An unpickler for plain data, arrays and tensors, which rejects everything that could run code."""
+
+    remedy = "load it with trusted=True"
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("torch.storage", "_load_from_bytes"):
@@ -175,13 +180,12 @@ class _SafeUnpickler(pickle.Unpickler):
         if name in _SAFE_GLOBALS.get(module, ()):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(
-            f"this pickle contains {module}.{name}, which could run code; "
-            "if you trust its source, load it with trusted=True"
+            f"this pickle contains {module}.{name}, which could run code; if you trust its source, {self.remedy}"
         )
 
 
-def _plain(value: Any) -> Any:
-    """Convert a value that JSON does not support."""
+def to_plain(value: Any) -> Any:
+    """Convert a value that JSON does not support: arrays, tensors, sets and ranges become lists."""
     if isinstance(value, set | range):
         return list(value)
     if isinstance(value, np.ndarray | torch.Tensor):
@@ -192,7 +196,7 @@ def _plain(value: Any) -> Any:
 
 
 _DUMPERS: dict[str, Callable[[Any, Mapping[str, Any]], Any]] = {
-    "json": lambda obj, kwargs: to_json(obj, **{"default": _plain, **kwargs}),
+    "json": lambda obj, kwargs: to_json(obj, **{"default": to_plain, **kwargs}),
     "yaml": lambda obj, kwargs: yaml.dump(obj, **{"sort_keys": False, "allow_unicode": True, **kwargs}),
     "pickle": lambda obj, kwargs: pickle.dumps(obj, **kwargs),
 }

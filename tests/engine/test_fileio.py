@@ -53,20 +53,22 @@ def test_yaml_keeps_the_order():
     assert dump({"b": 1, "a": 2}, file_format="yaml") == "b: 1\na: 2\n"
 
 
-def test_a_pickle_holds_arrays_and_tensors(tmp_path: Path):
+@pytest.mark.parametrize("protocol", [2, 4])  # MMEngine writes 2
+def test_a_pickle_holds_arrays_and_tensors(tmp_path: Path, protocol: int):
     file = tmp_path / "x.pkl"
     data = OrderedDict(
         array=np.array([[1.5]]), number=np.int64(3), tensor=torch.arange(3),
         bf16=torch.ones(1, dtype=torch.bfloat16), parameter=torch.nn.Parameter(torch.ones(2)),
-        size=torch.Size([1]), path=Path("a"), set={1}, none=None,
+        size=torch.Size([1]), path=Path("a"), set={1}, range=range(3), bytes=b"a", none=None,
     )  # fmt: skip
-    dump(data, file)
+    dump(data, file, protocol=protocol)
     loaded = load(file)
     assert list(loaded) == list(data)
     assert np.array_equal(loaded["array"], data["array"]) and loaded["number"] == 3
     for name in ("tensor", "bf16", "parameter"):
         assert torch.equal(loaded[name], data[name]) and loaded[name].dtype == data[name].dtype
     assert loaded["path"] == Path("a") and loaded["set"] == {1} and loaded["size"] == (1,)
+    assert loaded["range"] == range(3) and loaded["bytes"] == b"a"
 
 
 class Attack:

@@ -1,1 +1,2 @@
 from .installation import install as install
+from .installation import read_config as read_config

@@ -144,16 +144,20 @@ class OperatorFinder(MetaPathFinder, Loader):
         module.__getattr__ = lambda name: getattr(operators, name)  # type: ignore[method-assign]
 
 
+def is_installed() -> bool:
+    """Return whether the finders are active."""
+    return any(isinstance(finder, MMEngineFinder) for finder in sys.meta_path)
+
+
 def install() -> None:
     """Add the finders.
 
     Raises:
         ImportError: the real MMEngine was imported before.
     """
-    loaded = sys.modules.get("mmengine")
-    if isinstance(loaded, _Module):
+    if is_installed():
         return
-    if loaded is not None:
+    if (loaded := sys.modules.get("mmengine")) is not None:
         place = getattr(loaded, "__file__", "an unknown place")
         raise ImportError(
             f"mmengine was already imported from {place}: call trainwright.compat.install() before importing mmengine "

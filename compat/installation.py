@@ -1,16 +1,81 @@
 """Switching the doorway on."""
 
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
 from trainwright.compat import finder, libraries
+from trainwright.engine.config.config import Config
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.fidelity import reproduce_mmengine
+from trainwright.engine.records.logger import get_logger
+
+_PACKAGES = {"mmengine", "mmcv", *libraries.LIBRARIES}
 
 
-def install() -> None:
+def install(fidelity: bool = False) -> None:
     """Let OpenMMLab's libraries run on this engine, in this process. Calling it again changes nothing.
 
     Call it before the first import of ``mmengine`` or of a library that uses it. A real MMEngine is neither needed nor
     loaded.
+
+    Args:
+        fidelity: reproduce MMEngine's randomness and arithmetic, see :mod:`trainwright.engine.fidelity`. Runs can then
+            only be resumed exactly at the end of an epoch, and only without randomness in the data.
 
     Raises:
         ImportError: the real MMEngine was imported before.
     """
     finder.install()
     libraries.install()
+    if fidelity:
+        reproduce_mmengine()
+        get_logger().warning(
+            "With fidelity, random numbers are drawn as in MMEngine: a run that is resumed differs from one that was "
+            "not interrupted."
+        )
+
+
+def read_config(file: str | Path) -> Config:
+    """Read a config, and call :func:`install` if it, or a module in its ``custom_imports``, uses an OpenMMLab library.
+
+    Args:
+        file: the path of the config.
+
+    Raises:
+        ConfigFileError: the file, or one of its bases, is missing or invalid.
+        ConfigError: the config does not fit its bases, or a module in ``custom_imports`` cannot be imported.
+    """
+    cfg = Config.fromfile(file, import_custom_modules=False)
+    used = next((name for name in _packages_of(cfg.to_dict()) if name in _PACKAGES), None)
+    if used is not None:
+        _install_for(f"the config uses {used}")
+    if "custom_imports" not in cfg:
+        return cfg
+    try:
+        return Config.fromfile(file)
+    except ConfigError as error:
+        missing = getattr(error.__cause__, "name", None) or ""
+        if used is not None or missing.partition(".")[0] not in _PACKAGES:
+            raise
+        _install_for(f"a module in custom_imports imports {missing}")
+        return Config.fromfile(file)
+
+
+def _install_for(reason: str) -> None:
+    if not finder.is_installed():
+        get_logger().info("OpenMMLab's libraries run on this engine (trainwright.compat), since %s", reason)
+    install()
+
+
+def _packages_of(value: Any) -> Iterator[str]:
+    """Yield the scopes, and the first parts of the dotted types, in a config."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key in ("type", "_scope_", "default_scope") and isinstance(inner, str):
+                yield inner.partition(".")[0]
+            else:
+                yield from _packages_of(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _packages_of(inner)

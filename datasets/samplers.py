@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import Sampler
 
 from trainwright.engine.distributed import get_data_rank, get_data_size, sync_random_seed
+from trainwright.engine.fidelity import reproduces_mmengine
 from trainwright.engine.registry import DATA_SAMPLERS
 
 
@@ -118,6 +119,8 @@ class InfiniteSampler(Sampler[int]):
 
     def iter_from(self, start: int, skip: int = 0) -> Iterator[int]:
         """Yield this rank's part of the stream after the first ``skip`` indices of all ranks, from ``start`` on."""
+        if reproduces_mmengine():
+            yield from islice(self._carried(), self.rank, None, self.world_size)
         position = skip + self.rank + start * self.world_size
         while True:
             pass_index, offset = divmod(position, self.size)
@@ -125,6 +128,13 @@ class InfiniteSampler(Sampler[int]):
             indices = order[offset :: self.world_size].tolist()
             yield from indices
             position += len(indices) * self.world_size
+
+    def _carried(self) -> Iterator[int]:
+        """Yield the stream of all ranks, in which each pass is shuffled by the generator of the one before."""
+        generator = torch.Generator().manual_seed(self.seed)
+        while True:
+            order = torch.randperm(self.size, generator=generator) if self.shuffle else torch.arange(self.size)
+            yield from order.tolist()
 
     def set_epoch(self, epoch: int) -> None:
         """Do nothing, because the stream is not divided into epochs."""

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainwright.engine.fidelity import reproduces_mmengine
+
 _MASK = (1 << 64) - 1
 
 
@@ -101,6 +103,8 @@ class StepSeeder:
 
     def start_training(self, iteration: int) -> None:
         """Set ``random`` and ``numpy.random`` for the first training step: to ``resume_from``, or else seed them."""
+        if reproduces_mmengine():
+            return
         if self.resume_from is not None:
             set_python_rng_state(self.resume_from)
             self.resume_from = None
@@ -109,6 +113,8 @@ class StepSeeder:
 
     def __call__(self, iteration: int) -> None:
         """Seed PyTorch's generators for one training step."""
+        if reproduces_mmengine():
+            return
         stream = extend_mix(self._training, iteration)
         for generator in self._generators:
             generator.manual_seed(stream)
@@ -116,6 +122,9 @@ class StepSeeder:
     @contextmanager
     def evaluation(self, iteration: int) -> Iterator[None]:
         """Use separate random streams for a validation or test after ``iteration``, and restore the others on exit."""
+        if reproduces_mmengine():
+            yield
+            return
         stream = extend_mix(self._evaluation, iteration)
         outer, self._training_streams = self._training_streams, self.python_rng_state()
         try:

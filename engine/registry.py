@@ -32,6 +32,16 @@ def default_scope(scope: str | None) -> Iterator[None]:
         _default_scope.reset(token)
 
 
+def get_default_scope() -> str | None:
+    """Return the scope in which names are looked up first."""
+    return _default_scope.get()
+
+
+def set_default_scope(scope: str | None) -> None:
+    """Look up names in the registries of ``scope`` first from now on. A run uses its own ``default_scope``."""
+    _default_scope.set(scope)
+
+
 class Registry:
     """A mapping from names to classes or functions of one kind.
 

@@ -4,10 +4,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from trainwright.engine.checkpoints.files import get_state_dict, load_checkpoint_file, load_state_dict
 from trainwright.engine.errors import CheckpointError, ConfigError, did_you_mean
+from trainwright.engine.fidelity import reproduces_mmengine
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import WEIGHT_INITIALIZERS
 from trainwright.engine.run.model_setup import needs_weights
@@ -38,7 +40,17 @@ def normal_init(module: nn.Module, mean: float = 0, std: float = 1, bias: float 
 
 def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> Tensor:
     """Fill a tensor in place from a normal distribution truncated to ``[a, b]``."""
+    if reproduces_mmengine():
+        return _trunc_normal_by_inverse(tensor, mean, std, a, b)
     return nn.init.trunc_normal_(tensor, mean, std, a, b)
+
+
+@torch.no_grad()
+def _trunc_normal_by_inverse(tensor: Tensor, mean: float, std: float, a: float, b: float) -> Tensor:
+    """Draw by the inverse of the cumulative distribution function, as MMEngine and PyTorch before 2.14 do."""
+    low, high = (1 + math.erf((bound - mean) / std / math.sqrt(2)) - 1 for bound in (a, b))  # rounded as there
+    tensor.uniform_(low, high).erfinv_().mul_(std * math.sqrt(2)).add_(mean)
+    return tensor.clamp_(a, b)
 
 
 def trunc_normal_init(

@@ -189,6 +189,13 @@ def predict(arguments: argparse.Namespace) -> int:
     return 1 if unreadable else 0
 
 
+def migrate(arguments: argparse.Namespace) -> int:
+    """Rewrite the imports of a project from mmengine to Trainwright, and list what could not be placed."""
+    from trainwright.tools.migrate import migrate_project
+
+    return 1 if migrate_project(Path(arguments.path), arguments.write) else 0
+
+
 def list_components(arguments: argparse.Namespace) -> int:
     """List the components that a config can use or the shipped configs, or describe one of them."""
     from trainwright.tools import reference
@@ -223,6 +230,9 @@ def _parser() -> argparse.ArgumentParser:
         "--launcher",
         choices=["none", "pytorch", "slurm", "mpi"],
         help="launcher of distributed training (default: set in the config, or detected)",
+    )
+    running.add_argument(
+        "--fidelity", action="store_true", help="reproduce MMEngine's randomness and arithmetic, without exact resume"
     )
     running.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
 
@@ -376,6 +386,13 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=new)
 
     command = commands.add_parser(
+        "migrate", help="move a project from MMEngine to Trainwright", description=migrate.__doc__
+    )
+    command.add_argument("path", metavar="PATH", help="Python file, or folder of a project")
+    command.add_argument("--write", action="store_true", help="change the files (default: print the changes)")
+    command.set_defaults(run=migrate)
+
+    command = commands.add_parser(
         "list", help="list components and shipped configs", description=list_components.__doc__
     )
     command.add_argument("kind", metavar="KIND", choices=LISTED, help=f"one of {', '.join(LISTED)}")
@@ -406,10 +423,10 @@ def _label(text: str) -> int | str:
 
 
 def _read(name: str, options: dict[str, Any]) -> "Config":
-    from trainwright.engine.config.config import Config
+    from trainwright.compat import read_config
     from trainwright.engine.config.custom_imports import KEY, import_custom_modules
 
-    cfg = Config.fromfile(find_named_config(name))
+    cfg = read_config(find_named_config(name))
     cfg.merge_from_dict(options, origin=COMMAND_LINE)
     if any(path.partition(".")[0] == KEY for path in options):
         import_custom_modules(cfg._cfg_dict, [])
@@ -418,6 +435,10 @@ def _read(name: str, options: dict[str, Any]) -> "Config":
 
 def _load(arguments: argparse.Namespace) -> "Config":
     """Read the config and apply the options common to train and test."""
+    if arguments.fidelity:
+        from trainwright.compat import install
+
+        install(fidelity=True)
     cfg = _read(arguments.config, arguments.cfg_options)
     if arguments.work_dir is not None:
         cfg.work_dir = arguments.work_dir

@@ -90,6 +90,7 @@ class DataCursor:
         self._by_epoch = by_epoch
         self._ahead = 0
         self._batches: Iterator[Any] | None = None
+        self._early: Iterator[Any] | None = None
         self._rest: _Rest | None = None
         self._place = (0, 0, 0)  # of the next batch to fetch
         self._restored = False  # the loader has restored its own position
@@ -153,6 +154,10 @@ class DataCursor:
     def open(self) -> None:
         """Start fetching at the next batch."""
         self._open(*self.position(self._counters.iter))
+
+    def open_early(self) -> None:
+        """Start an iterator over the loader now, and use it at the next start at the beginning of a pass."""
+        self._early = iterate(self.dataloader)
 
     def reopen(self) -> None:
         """Discard prefetched batches and fetch them again, because data workers have copies of the old dataset."""
@@ -220,7 +225,9 @@ class DataCursor:
                 )
         if isinstance(loader, StreamLoader) and not self._by_epoch:  # its length may be an estimate, but not its pass
             self._place, self._after_end = (loader.epoch, batch, 0), False
-        self._batches = islice(iterate(loader), left) if left != 0 else iter(())
+        batches = iterate(loader) if self._early is None else self._early
+        self._early = None
+        self._batches = islice(batches, left) if left != 0 else iter(())
         return self._batches
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, TensorDataset
 from torch.utils.data.dataloader import _DatasetKind, _MultiProcessingDataLoaderIter, _SingleProcessDataLoaderIter
 
+from trainwright.engine import registry as registries
 from trainwright.engine.building import note_errors, origin_of, resolve
 from trainwright.engine.data import traits
 from trainwright.engine.data.faults import BadSamples, CollateWithReports
@@ -17,8 +18,9 @@ from trainwright.engine.data.seeded import DatasetProxy, PositionedSampler, Seed
 from trainwright.engine.data.sharing import share_of
 from trainwright.engine.data.streams import SeededStream, StreamLoader
 from trainwright.engine.data.workers import Restarts, batches_from_workers, clear_errors
-from trainwright.engine.distributed import all_gather_object, get_data_size
+from trainwright.engine.distributed import all_gather_object, get_data_size, get_rank
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.fidelity import reproduces_mmengine
 from trainwright.engine.parts import BATCH_SAMPLER, COLLATE_FN, DATALOADER_KEYS, DATASET, SAMPLER, WORKER_INIT_FN
 from trainwright.engine.random_streams import mix
 from trainwright.engine.records.log_processor import num_batches
@@ -172,6 +174,8 @@ def build_dataloader(
         options.pop("prefetch_factor", None)
     else:
         options.setdefault("pin_memory", pin_memory)
+    if reproduces_mmengine():
+        return _build_plain_loader(options, dataset, user_function, seed, rank_seed, path)
     if isinstance(dataset, IterableDataset):
         return _build_stream_loader(cfg, options, dataset, path, training, seed, rank_seed)
     if options["sampler"] is None:
@@ -243,6 +247,32 @@ def _build_positioned_loader(
         bad_samples = BadSamples(limit, f"skipped_samples{mode}")
     seeded = SeededDataset(dataset, seed, bad_samples)
     return PositionedLoader(seeded, PositionedSampler(order, seeded), bad_samples=bad_samples, **options)
+
+
+def _build_plain_loader(
+    options: dict[str, Any], dataset: Any, user_function: Any, seed: int, rank_seed: int, path: str
+) -> DataLoader[Any]:
+    """Build a loader whose samples draw from the generators of their process, as in MMEngine."""
+    if options.pop("skip_bad_samples"):
+        raise ConfigError(f"{path}.skip_bad_samples", "a bad sample cannot be replaced with fidelity=True")
+    del options["generator"]
+    sampler, batch_sampler = options.pop("sampler"), options.pop("batch_sampler")
+    if not isinstance(dataset, IterableDataset):
+        sampler = SAMPLER.build(
+            dict(type="DefaultSampler") if sampler is None else sampler, path=f"{path}.sampler",
+            dataset=dataset, seed=None if rank_seed else seed,
+        )  # fmt: skip
+    if batch_sampler is not None:
+        given = {"sampler": sampler, "batch_size": options.pop("batch_size")}
+        batch_sampler = BATCH_SAMPLER.build(batch_sampler, path=f"{path}.batch_sampler", **given)
+        sampler = None
+    if user_function is None:
+        user_function = partial(
+            registries.FUNCTIONS.get("worker_init_fn"), num_workers=options.get("num_workers", 0), rank=get_rank(),
+            seed=seed,
+        )  # fmt: skip
+    options["worker_init_fn"] = partial(initialize_worker, user_function=user_function)
+    return DataLoader(dataset, sampler=sampler, batch_sampler=batch_sampler, **options)
 
 
 def initialize_worker(worker_id: int, user_function: Callable[[int], None] | None = None) -> None:

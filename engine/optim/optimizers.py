@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from trainwright.engine.building import missing_type, origin_of, resolve
 from trainwright.engine.errors import ConfigError, did_you_mean
+from trainwright.engine.fidelity import reproduces_mmengine
 from trainwright.engine.parts import OPTIMIZER
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import OPTIMIZERS
@@ -81,7 +82,7 @@ def build_optimizer(
     runtime: dict[str, Any] = {}
     chosen = any(key in cfg for key in IMPLEMENTATION)
     is_sgd = isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.SGD)
-    may_fuse = allow_fused and "fused" in parameters and not chosen and not is_sgd
+    may_fuse = allow_fused and "fused" in parameters and not chosen and not is_sgd and not reproduces_mmengine()
     settings = {key: value for key, value in cfg.items() if key not in ("type", "_scope_")}
     if sharded := [param for param in _tensors_of(groups) if is_sharded(param)]:
         choices = [{"fused": True}] if may_fuse else []

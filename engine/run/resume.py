@@ -10,6 +10,7 @@ from trainwright.engine.checkpoints import files as checkpoints
 from trainwright.engine.config.compare import what_changed
 from trainwright.engine.distributed import value_of_main_process
 from trainwright.engine.errors import CheckpointError
+from trainwright.engine.fidelity import reproduces_mmengine
 from trainwright.engine.parts import setting
 from trainwright.engine.random_streams import mix, preserve_python_rng, seed_all
 from trainwright.engine.ranks.state import take_own
@@ -29,6 +30,8 @@ def set_up_weights(runner: "Runner") -> None:
         CheckpointError: the checkpoint does not match the model.
     """
     start, model = runner.start, unwrap(runner.model)
+    if reproduces_mmengine() and start.path is not None:
+        _initialize(runner)
     if start.resumes:
         take_own(runner, start.contents)
     if start.path is None:
@@ -109,6 +112,11 @@ def load_weights(
 def _initialize(runner: "Runner", missing: Collection[str] | None = None) -> None:
     """Initialize the model, or only its missing tensors, with a separate random stream."""
     model = unwrap(runner.model)
+    if reproduces_mmengine():
+        if missing is None:
+            with runner.strategy.initializing(model, missing):
+                initialize_model(model)
+        return
     with preserve_python_rng():
         seed_all(mix(runner.seed, runner.rank_seed, _INITIALIZATION))
         with runner.strategy.initializing(model, missing) if missing is None or missing else nullcontext():

@@ -12,6 +12,7 @@ from trainwright.engine.data.cursor import END, DataCursor
 from trainwright.engine.data.loader import PositionedLoader, is_endless, refuse_unequal_lengths
 from trainwright.engine.data.traits import keeps_position
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.fidelity import reproduces_mmengine
 from trainwright.engine.ranks.consensus import Consensus
 from trainwright.engine.ranks.failures import first_failure
 from trainwright.engine.records.logger import OF_RANK, get_logger
@@ -209,6 +210,8 @@ class TrainLoop(BaseLoop):
         due = progress >= self.val_begin and progress > 0 and (progress % self.val_interval == 0 or progress == end)
         if not due or self._state.validated_at == self._state.iter:
             return
+        if self._first_iter == self._state.iter and reproduces_mmengine():
+            return
         if self._state.stop_reason is not None:  # save the checkpoint first; the resumed run validates
             return
         try:
@@ -393,6 +396,8 @@ class IterBasedTrainLoop(TrainLoop):
             raise ConfigError("train_cfg.max_iters", f"must be an integer, not {max_iters}")
         super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals, halve_batch_on_oom)
         self._max_epochs, self._max_iters = 1, int(max_iters)
+        if reproduces_mmengine():
+            self.cursor.open_early()
 
     def run(self) -> torch.nn.Module:
         """Train to the end, or until a stop is requested."""

@@ -1,0 +1,19 @@
+"""``mmengine.hooks``."""
+
+from trainwright.engine import Hook
+from trainwright.hooks import (
+    CheckpointHook,
+    DistSamplerSeedHook,
+    EarlyStoppingHook,
+    EMAHook,
+    EmptyCacheHook,
+    IterTimerHook,
+    LoggerHook,
+    NaiveVisualizationHook,
+    ParamSchedulerHook,
+    PrepareTTAHook,
+    ProfilerHook,
+    RuntimeInfoHook,
+    SyncBuffersHook,
+    build_runner_with_tta,
+)

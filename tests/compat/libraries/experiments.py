@@ -1,0 +1,99 @@
+"""Configs that the libraries ship, with nothing changed but paths of data, sizes and the length of training."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+_CPU = {
+    "env_cfg.dist_cfg.backend": "gloo",
+    "default_hooks.logger.interval": 1,
+}
+CLASSES = [f"class_{label}" for label in range(4)]
+
+
+class Experiment(NamedTuple):
+    """A shipped config and its changes.
+
+    Args:
+        library: the package.
+        config: path of the config in the package's ``.mim/configs``.
+        data: the dataset that it needs, a name in ``data.py``.
+        options: changed values by dotted path.
+    """
+
+    library: str
+    config: str
+    data: str
+    options: Mapping[str, Any]
+
+
+def _loaders(batch_size: int, workers: int = 0, root: str | None = None) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    for mode in ("train", "val", "test"):
+        changed[f"{mode}_dataloader.batch_size"] = batch_size if mode == "train" else 2
+        changed[f"{mode}_dataloader.num_workers"] = workers
+        changed[f"{mode}_dataloader.persistent_workers"] = workers > 0
+        if root is not None:
+            changed[f"{mode}_dataloader.dataset.data_root"] = root
+    return changed
+
+
+_CLASSIFY = {
+    **_CPU,
+    **_loaders(8, root="imagenet"),
+    **{f"{mode}_dataloader.dataset.metainfo": dict(classes=CLASSES) for mode in ("train", "val", "test")},
+    "model.head.num_classes": 4,
+    "model.head.topk": (1,),
+    "val_evaluator.topk": (1,),
+    "test_evaluator.topk": (1,),
+    "train_dataloader.dataset.pipeline.1.scale": 32,
+    **{f"{mode}_dataloader.dataset.pipeline.1.scale": 36 for mode in ("val", "test")},
+    **{f"{mode}_dataloader.dataset.pipeline.2.crop_size": 32 for mode in ("val", "test")},
+    "train_cfg.max_epochs": 2,
+}
+_DETECT = {
+    **_CPU,
+    **_loaders(2, root="coco/"),
+    **{f"{mode}_evaluator.ann_file": "coco/annotations/instances_val2017.json" for mode in ("val", "test")},
+    "train_dataloader.dataset.pipeline.2.scale": (160, 96),
+    **{f"{mode}_dataloader.dataset.pipeline.1.scale": (160, 96) for mode in ("val", "test")},
+    "model.backbone.init_cfg": None,
+    "train_cfg.max_epochs": 2,
+}
+_SEGMENT = {
+    **_CPU,
+    **_loaders(2, root="cityscapes"),
+    "train_dataloader.dataset.pipeline.2.scale": (128, 64),
+    "train_dataloader.dataset.pipeline.3.crop_size": (64, 64),
+    **{f"{mode}_dataloader.dataset.pipeline.1.scale": (128, 64) for mode in ("val", "test")},
+    "model.data_preprocessor.size": (64, 64),
+    "model.test_cfg.crop_size": (64, 64),
+    "model.test_cfg.stride": (42, 42),
+    "train_cfg.max_iters": 6,
+    "train_cfg.val_interval": 3,
+    "default_hooks.checkpoint.interval": 3,
+}
+_POSE = {
+    **_CPU,
+    **_loaders(4, root="coco/"),
+    **{f"{mode}_evaluator.ann_file": "coco/annotations/person_keypoints_val2017.json" for mode in ("val", "test")},
+    **{f"{mode}_dataloader.dataset.bbox_file": None for mode in ("val", "test")},
+    "model.backbone.init_cfg": None,
+    "model.backbone.depth": 18,
+    "model.head.in_channels": 512,
+    "train_cfg.max_epochs": 2,
+    "train_cfg.val_interval": 1,
+    "default_hooks.checkpoint.interval": 1,
+}
+
+EXPERIMENTS = {
+    "resnet": Experiment("mmpretrain", "resnet/resnet18_8xb32_in1k.py", "imagenet", _CLASSIFY),
+    "retinanet": Experiment("mmdet", "retinanet/retinanet_r18_fpn_1x_coco.py", "coco", _DETECT),
+    "faster_rcnn": Experiment("mmdet", "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", "coco", _DETECT),
+    "unet": Experiment("mmseg", "unet/unet-s5-d16_fcn_4xb4-160k_cityscapes-512x1024.py", "cityscapes", _SEGMENT),
+    "heatmap": Experiment(
+        "mmpose",
+        "body_2d_keypoint/topdown_heatmap/coco/td-hm_res50_8xb64-210e_coco-256x192.py",
+        "person",
+        _POSE,
+    ),
+}

@@ -1,0 +1,109 @@
+"""Run a stage of an experiment, on this engine or on the real MMEngine, and print what came out as JSON.
+
+    python -m trainwright.compat run.py resnet FOLDER            # this engine
+    python run.py --real resnet FOLDER                           # the real one, if it is installed
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import data
+from experiments import EXPERIMENTS, Experiment
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("experiment", choices=EXPERIMENTS)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--real", action="store_true")
+    parser.add_argument("--stage", default="train", choices=["train", "test", "resume"])
+    parser.add_argument("--option", nargs=2, action="append", default=[], metavar=("PATH", "JSON"))
+    given = parser.parse_args()
+    experiment = EXPERIMENTS[given.experiment]
+    if given.real:
+        _adapt_real()
+    draw(experiment, given.folder)
+    work_dir = given.folder.resolve() / ("real" if given.real else "ours") / given.experiment
+    os.chdir(given.folder)
+
+    import torch
+    from mmengine.config import Config
+    from mmengine.hooks import Hook
+    from mmengine.runner import Runner
+
+    torch.set_num_threads(1)
+    losses: list[float] = []
+
+    class Recorder(Hook):
+        def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+            losses.append(float(outputs["loss"]))
+
+    cfg = Config.fromfile(config_file(experiment))
+    cfg.merge_from_dict({**experiment.options, **{path: json.loads(value) for path, value in given.option}})
+    cfg.work_dir = str(work_dir)
+    cfg.randomness = dict(seed=0)
+    if given.stage == "resume":
+        cfg.resume = True
+    if given.stage == "test":
+        cfg.load_from = (work_dir / "last_checkpoint").read_text()
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(Recorder())
+    metrics: Any = runner.test() if given.stage == "test" else runner.train() and {}
+    weights = hashlib.sha256()
+    for name, value in sorted(runner.model.state_dict().items()):
+        weights.update(name.encode() + value.cpu().numpy().tobytes())
+    result = dict(
+        engine=Runner.__module__, losses=losses, digest=weights.hexdigest()[:16],
+        metrics={key: float(value) for key, value in metrics.items()},
+    )  # fmt: skip
+    print(json.dumps(result))
+
+
+def draw(experiment: Experiment, folder: Path) -> None:
+    """Draw the data of an experiment, unless it is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if experiment.data == "imagenet" and not (folder / "imagenet").exists():
+        data.draw_imagenet(folder / "imagenet")
+    if experiment.data == "coco" and not (folder / "coco").exists():
+        data.draw_coco(folder / "coco", ["person", "bicycle", "car"])
+    if experiment.data == "person" and not (folder / "coco").exists():
+        data.draw_coco(folder / "coco", ["person"], keypoints=17)
+    if experiment.data == "cityscapes" and not (folder / "cityscapes").exists():
+        data.draw_cityscapes(folder / "cityscapes")
+
+
+def config_file(experiment: Experiment) -> str:
+    """Return the config in the installed package, without importing it."""
+    from importlib.util import find_spec
+
+    spec = find_spec(experiment.library)
+    assert spec is not None and spec.origin is not None, f"{experiment.library} is not installed"
+    return str(Path(spec.origin).parent / ".mim" / "configs" / experiment.config)
+
+
+def _adapt_real() -> None:
+    """Let the real MMEngine run beside mmcv-lite: our operators, an accepted version, checkpoints that it can load."""
+    import types
+    from importlib import import_module
+    from importlib.machinery import ModuleSpec
+
+    os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
+    operators = import_module(os.environ.get("OPERATORS", "trainwright.compat.mmcv_ops"))
+    module: Any = types.ModuleType("mmcv._ext")
+    module.__spec__ = ModuleSpec("mmcv._ext", None)
+    module.__getattr__ = lambda name: getattr(operators, name)
+    import mmcv.version
+
+    mmcv.version.__version__ = mmcv.__version__ = "2.0.1"
+    sys.modules["mmcv._ext"] = module
+
+
+if __name__ == "__main__":
+    main()

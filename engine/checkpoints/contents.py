@@ -1,7 +1,7 @@
 """The contents of a checkpoint: collecting the state of a run, and restoring it."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -109,8 +109,13 @@ def collect_state(
     return checkpoint
 
 
-def restore_state(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
+def restore_state(runner: "Runner", checkpoint: Mapping[str, Any], left_out: Collection[str] = ()) -> None:
     """Restore the state of a run, with all its parts built, from a checkpoint of Trainwright or MMEngine.
+
+    Args:
+        runner: the run.
+        checkpoint: the contents of the file.
+        left_out: keys of parts that are not restored: ``optimizer``, ``param_schedulers``.
 
     Raises:
         CheckpointError: the state of a part is missing or does not match, or a newer version wrote the checkpoint.
@@ -122,8 +127,8 @@ def restore_state(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
             f"this checkpoint was written by trainwright {meta.get('trainwright_version')}: please upgrade"
         )
     load_counters(runner, checkpoint)
-    present = {part.place: part for part in parts(runner)}
-    saved = dict(_states(checkpoint))
+    present = {part.place: part for part in parts(runner) if part.place[0] not in left_out}
+    saved = {place: state for place, state in _states(checkpoint) if place[0] not in left_out}
     for place, part in present.items():
         part.load(saved.get(place))
     if ours is None:  # MMEngine saves less

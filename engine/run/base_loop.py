@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from trainwright.engine.errors import TrainwrightError
 from trainwright.engine.run.agreement import agree_on_data
 from trainwright.engine.run.first_batch import check_files, check_labels, explain
+from trainwright.engine.signatures import accepted
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
@@ -27,7 +28,11 @@ class BaseLoop:
         self._mode = mode
         self._is_tried = False
         self._trial_batch: Any = None
-        self.dataloader = runner.build_dataloader(dataloader, mode=mode)
+        build = runner.build_dataloader
+        diff_rank_seed = runner._randomness_cfg["diff_rank_seed"]
+        self.dataloader = build(
+            dataloader, seed=runner.seed, diff_rank_seed=diff_rank_seed, **accepted(build, mode=mode)
+        )
         agree_on_data(runner, self.dataloader, mode)
         check_files(self.dataloader, mode)
 

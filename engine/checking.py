@@ -34,10 +34,6 @@ from trainwright.engine.run.hook_list import configured_hooks, excluded, same_na
 from trainwright.engine.run.runner import Runner
 from trainwright.engine.signatures import mismatch, parameters_of
 
-_TYPO = 0.75
-"""Least similarity, from 0 to 1, at which an unknown name is taken for a misspelled one."""
-
-
 def check(cfg: Any) -> list[ConfigError]:
     """Return all mistakes in a config that can be found without building anything.
 
@@ -72,7 +68,8 @@ class _Check:
             self._strategy()
             self._loop_and_schedules()
             self._optimizer()
-            if self.top.get("train_dataloader") and (mistake := missing_weights(self.top)):
+            own_model = not _is_foreign(self._model_class(), registries.MODELS)
+            if own_model and self.top.get("train_dataloader") and (mistake := missing_weights(self.top)):
                 self.errors.append(mistake)
             self._evaluators()
             self._hooks()
@@ -278,10 +275,11 @@ class _Check:
 
     def _is_completed_by_model(self, cfg: Mapping[str, Any]) -> bool:
         """Return whether the class of the model, from another library, sets the type of its preprocessor."""
+        return "type" not in cfg and not misspelled_type(cfg) and _is_foreign(self._model_class(), registries.MODELS)
+
+    def _model_class(self) -> Any:
         model = self.top.get("model")
-        if "type" in cfg or misspelled_type(cfg) or not isinstance(model, Mapping):
-            return False
-        return _is_foreign(_class_of(model, registries.MODELS), registries.MODELS)
+        return _class_of(model, registries.MODELS) if isinstance(model, Mapping) else None
 
     def _part(
         self, slot: Slot, cfg: Mapping[str, Any], path: str, *, descend: bool = True, in_foreign: bool = False
@@ -316,9 +314,8 @@ class _Check:
         elsewhere = {member for module in map(import_if_there, parts.FOREIGN_MODULES) for member in dir(module)}
         if name in elsewhere:
             return
-        close = get_close_matches(name, {*registry.names(), *elsewhere}, cutoff=_TYPO)
-        if close:
-            hint = f"did you mean {' or '.join(map(repr, close))}?"
+        if close := _misspelled(name, {*registry.names(), *elsewhere}):
+            hint = f"did you mean {close!r}?"
             message = f"{name!r} is not registered as {with_article(registry.name)}"
             self.errors.append(UnknownTypeError(path, message, hint, origin))
 
@@ -362,7 +359,7 @@ class _Check:
             if key in known:
                 if not is_foreign or _is_quoted_number(cfg[key]):  # annotations of other libraries are often too narrow
                     self._value(cfg[key], known[key], f"{path}.{key}", origin)
-            elif in_foreign and not get_close_matches(key, [name for name in parameters if name not in cfg], 1, _TYPO):
+            elif in_foreign and not _misspelled(key, (name for name in parameters if name not in cfg)):
                 continue
             elif closed and key not in ("type", "_scope_"):
                 hint = did_you_mean(key, [*parameters, "type"]) or f"it takes {', '.join(parameters)}"
@@ -397,7 +394,9 @@ class _Check:
 
 
 def _is_foreign(component: Any, registry: Registry) -> bool:
-    """Return whether a class is registered by another library, in a registry of its own."""
+    """Return whether a class is from another library: in a package of OpenMMLab, or registered in a child registry."""
+    if str(getattr(component, "__module__", "")).partition(".")[0] in registries.LIBRARIES:
+        return True
     pending = list(registry.root.children.values())
     while component is not None and pending:
         child = pending.pop()
@@ -405,6 +404,12 @@ def _is_foreign(component: Any, registry: Registry) -> bool:
             return True
         pending += child.children.values()
     return False
+
+
+def _misspelled(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name of which ``name`` is a misspelling, with a letter or two wrong, or None."""
+    close = get_close_matches(name, [other for other in known if abs(len(other) - len(name)) <= 1], 1, cutoff=0.75)
+    return close[0] if close else None
 
 
 def _is_quoted_number(value: Any) -> bool:

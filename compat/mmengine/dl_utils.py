@@ -31,6 +31,7 @@ from trainwright.compat.finder import VERSION
 from trainwright.compat.mmengine.device import is_cuda_available, is_musa_available
 from trainwright.compat.mmengine.utils import digit_version, is_tuple_of, mkdir_or_exist
 from trainwright.engine import MODELS, MMLogger, OptimWrapper, Runner, load_checkpoint_file, master_only, print_log
+from trainwright.hooks import RuntimeInfoHook
 from trainwright.models import BaseModel
 
 TORCH_VERSION = torch.__version__
@@ -326,6 +327,18 @@ class ToyModel(BaseModel):
         return {"loss": torch.tensor(0.0)}
 
 
+def update_params_step(self: OptimWrapper, loss: Tensor) -> None:
+    """Do nothing with a loss."""
+
+
+def runtimeinfo_step(self: Any, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+    """Record the learning rate and momentum of a step."""
+    runner.message_hub.update_info("iter", runner.iter)
+    for found in (runner.optim_wrapper.get_lr(), runner.optim_wrapper.get_momentum()):
+        for name, values in found.items():
+            runner.message_hub.update_scalar(f"train/{name}", values[0])
+
+
 def fake_run(cfg: Any) -> None:
     """Run the training of a config without a model, to see its schedules in TensorBoard, in the folder ``temp_dir``."""
     backends = [{"type": "TensorboardVisBackend", "save_dir": "temp_dir"}]
@@ -334,5 +347,8 @@ def fake_run(cfg: Any) -> None:
         cfg.pop(name, None)
     cfg.model = {"type": ToyModel}
     cfg.visualizer = {"type": "Visualizer", "vis_backends": backends}
-    with patch.object(OptimWrapper, "update_params", lambda *args, **kwargs: None):
+    with (
+        patch.object(OptimWrapper, "update_params", update_params_step),
+        patch.object(RuntimeInfoHook, "before_train_iter", runtimeinfo_step),
+    ):
         Runner.from_cfg(cfg).train()

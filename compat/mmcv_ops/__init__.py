@@ -1,7 +1,7 @@
 """The compiled operators of mmcv, on torchvision and plain PyTorch: what ``mmcv._ext`` resolves to.
 
-Functions have the names, arguments and conventions of mmcv 2.2, as ``mmcv.ops`` calls them: most write into tensors that
-are passed for their results.
+Functions have the names, arguments and conventions of mmcv 2.2, as ``mmcv.ops`` calls them: most write into tensors
+that are passed for their results.
 """
 
 # ruff: noqa: F401  # the names are what mmcv looks up here

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.weak import WeakIdKeyDictionary
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from trainwright.compat.mmcv_ops.sampling import gradients, native
 
-_SIZES: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_SIZES: MutableMapping[Tensor, tuple[int, list[tuple[int, int]]]] = WeakTensorKeyDictionary()
 """Sizes of the levels as numbers, of each tensor that holds them: layers share it, and reading it waits for the GPU."""
 
 
@@ -55,7 +57,7 @@ def ms_deform_attn_backward(
     """Compute the gradients of ``ms_deform_attn_forward`` for values, places and weights."""
     sizes = _level_sizes(spatial_shapes)
     grads = gradients(
-        lambda *inputs: _attend(*inputs, sizes),
+        lambda x, places, weights: _attend(x, places, weights, sizes),
         [native(value), native(sampling_loc), native(attn_weight)],
         native(grad_output),
     )
@@ -68,8 +70,7 @@ def _level_sizes(shapes: Tensor) -> list[tuple[int, int]]:
     if known is None or known[0] != shapes._version:
         known = (shapes._version, [(height, width) for height, width in shapes.tolist()])
         _SIZES[shapes] = known
-    sizes: list[tuple[int, int]] = known[1]
-    return sizes
+    return known[1]
 
 
 def _attend(value: Tensor, places: Tensor, weights: Tensor, sizes: list[tuple[int, int]]) -> Tensor:

@@ -29,14 +29,14 @@ def contour_expand(
     Returns:
         Rows of the map of instances.
     """
-    labels = _padded(internal_kernel_label.cpu().numpy().astype(np.int64))
+    labels = _padded(internal_kernel_label)
     areas = np.bincount(labels.ravel())
     labels[areas[labels] < min_kernel_area] = 0
     width = labels.shape[1]
     flat = labels.ravel()
     front = np.flatnonzero(flat)
     neighbors = np.array([-width, width, -1, 1])
-    for mask in kernel_mask.cpu().numpy()[-2::-1]:
+    for mask in kernel_mask[:-1].flip(0):
         front = _grow(flat, front, _padded(mask).ravel() != 0, neighbors)
     result: list[list[int]] = labels[1:-1, 1:-1].tolist()
     return result
@@ -68,7 +68,7 @@ def pixel_group(
     Returns:
         For each instance, the background first and empty: mean score, number of pixels, and x and y of each.
     """
-    labels = _padded(kernel_label.cpu().numpy().astype(np.int64))
+    labels = _padded(kernel_label)
     vectors = np.pad(embedding.detach().cpu().float().numpy(), ((1, 1), (1, 1), (0, 0))).reshape(labels.size, -1)
     flat, width = labels.ravel(), labels.shape[1]
     inside = flat > 0
@@ -81,8 +81,8 @@ def pixel_group(
         squares: npt.NDArray[np.float32] = np.square(vectors[pixels] - means[instances]).sum(1)
         return squares < distance_threshold**2
 
-    front = np.flatnonzero(inside & (_padded(kernel_contour.cpu().numpy()).ravel() != 0))
-    allowed = _padded(mask.cpu().numpy()).ravel() != 0
+    front = np.flatnonzero(inside & (_padded(kernel_contour).ravel() != 0))
+    allowed = _padded(mask).ravel() != 0
     _grow(flat, front, allowed, np.array([-1, 1, -width, width]), alike)
     final = torch.from_numpy(labels[1:-1, 1:-1].copy())
     scores = score.detach().cpu().float()
@@ -94,9 +94,9 @@ def pixel_group(
     return result
 
 
-def _padded(image: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def _padded(image: Tensor) -> Ints:
     """Return a map with a border of zeros, so that each pixel has four neighbors."""
-    return np.pad(image, 1)
+    return np.pad(image.cpu().numpy().astype(np.int64), 1)
 
 
 def _grow(

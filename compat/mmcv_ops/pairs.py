@@ -55,14 +55,12 @@ def first_true(mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
         Their indices in ascending order, shape (..., count), zero beyond those that there are; and their number in
         each row, shape (...).
     """
-    shape = mask.shape[:-1]
-    row, column = mask.reshape(shape.numel(), mask.shape[-1]).nonzero(as_tuple=True)
-    found = torch.bincount(row, minlength=shape.numel())
-    rank = ranks(row, found)
-    keep = rank < count
-    index = row.new_zeros(shape.numel(), count)
-    index[row[keep], rank[keep]] = column[keep]
-    return index.view(*shape, count), found.clamp(max=count).view(shape)
+    size = mask.shape[-1]
+    candidates = torch.where(mask, torch.arange(size, dtype=torch.int32, device=mask.device), size)
+    first = candidates.topk(min(count, size), largest=False).values.long()
+    first = torch.nn.functional.pad(first, (0, count - first.shape[-1]), value=size)
+    exists = first < size
+    return torch.where(exists, first, 0), exists.sum(-1)
 
 
 def unique_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -36,7 +36,9 @@ def load_checkpoint(
     return _load_checkpoint_to_model(model, _load_checkpoint(filename, map_location), strict, logger, revise_keys)
 
 
-def load_state_dict(module: nn.Module, state_dict: Mapping[str, Any], strict: bool = False, logger: Any = None) -> None:
+def load_state_dict(
+    module: nn.Module, state_dict: Mapping[str, Any], strict: bool = False, logger: Any = None
+) -> None:
     """Load the matching weights into a module, and report mismatches to ``logger``.
 
     Raises:
@@ -123,6 +125,6 @@ def _load_checkpoint_to_model(
 
 def _get_mmengine_home() -> str:
     cache = os.getenv(ENV_XDG_CACHE_HOME, DEFAULT_CACHE_DIR)
-    home = Path(os.getenv(ENV_MMENGINE_HOME, os.path.join(cache, "mmengine"))).expanduser()
+    home = Path(os.getenv(ENV_MMENGINE_HOME, os.path.join(cache, "mmengine"))).expanduser()  # noqa: PTH118
     home.mkdir(parents=True, exist_ok=True)
     return str(home)

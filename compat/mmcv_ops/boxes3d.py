@@ -9,8 +9,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trainwright.compat.mmcv_ops.pairs import blocks, first_true, precise, ranks
+from trainwright.compat.mmcv_ops.nms import survivors
+from trainwright.compat.mmcv_ops.pairs import blocks, first_true, ranks
 from trainwright.compat.mmcv_ops.polygons import rotated_intersections
+from trainwright.compat.mmcv_ops.sampling import wide
 
 
 def _in_box_frame(points: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -22,7 +24,7 @@ def _in_box_frame(points: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 def _inside(points: Tensor, boxes: Tensor) -> Tensor:
     """Tell which points are inside boxes, those on the bottom and the top included, those on the sides not."""
-    points, boxes = precise(points), precise(boxes)
+    points, boxes = wide(points), wide(boxes)
     x, y, _ = _in_box_frame(points, boxes)
     half = boxes[..., 3:6] / 2
     z = points[..., 2] - (boxes[..., 2] + half[..., 2])
@@ -116,7 +118,7 @@ def _points_of_cells(rois: Tensor, pts: Tensor, table: Tensor) -> tuple[Tensor, 
     Returns:
         Index of the cell in the flattened table and of the point, for all points listed, in the order of the table.
     """
-    rois, pts = precise(rois), precise(pts)
+    rois, pts = wide(rois), wide(pts)
     found = []
     for _, rows in blocks((1, len(rois)), len(pts)):
         roi, point = _inside(pts, rois[rows, None]).nonzero(as_tuple=True)
@@ -168,7 +170,7 @@ def roiaware_pool3d_forward(
         argmax.fill_(-1)
         return
     cell, point = _points_of_cells(rois, pts, pts_idx_of_voxels)
-    values = precise(pts_feature)[point]
+    values = wide(pts_feature)[point]
     pooled = pooled_features.view(-1, pooled_features.shape[-1])
     if pool_method == 0:
         where = cell[:, None].expand_as(values)
@@ -197,7 +199,7 @@ def roiaware_pool3d_backward(
         grad_in: added to, shape (P, C).
         pool_method: 0 for the maximum, 1 for the mean.
     """
-    gradient = precise(grad_out).flatten(0, 3)
+    gradient = wide(grad_out).flatten(0, 3)
     total = torch.zeros_like(grad_in, dtype=gradient.dtype)
     if pool_method == 0:
         cell, channel = (argmax.flatten(0, 3) >= 0).nonzero(as_tuple=True)
@@ -213,7 +215,7 @@ def roiaware_pool3d_backward(
 
 def _birds_eye(boxes: Tensor) -> Tensor:
     """Return center, sizes and heading in the ground plane, shape (N, 5), of boxes of shape (N, 7)."""
-    return precise(boxes)[:, [0, 1, 3, 4, 6]]
+    return wide(boxes)[:, [0, 1, 3, 4, 6]]
 
 
 @torch.no_grad()
@@ -225,7 +227,9 @@ def iou3d_boxes_overlap_bev_forward(boxes_a: Tensor, boxes_b: Tensor, ans_iou: T
         boxes_b: boxes, shape (N, 7).
         ans_iou: gets the areas, shape (M, N).
     """
-    ans_iou.copy_(rotated_intersections(_birds_eye(boxes_a), _birds_eye(boxes_b)))
+    boxes, others = _birds_eye(boxes_a), _birds_eye(boxes_b)
+    for _, rows in blocks((1, len(boxes)), len(others)):
+        ans_iou[rows] = rotated_intersections(boxes[rows], others).to(ans_iou.dtype)
 
 
 def _suppress(
@@ -237,22 +241,15 @@ def _suppress(
 ) -> None:
     """Keep each box that shares too much with none of those kept before it."""
     areas = boxes[:, 2] * boxes[:, 3]
-    pairs = []
+    pairs = [torch.empty(2, 0, dtype=torch.long, device=boxes.device)]
     for _, rows in blocks((1, len(boxes)), len(boxes)):
-        shared = intersections(boxes[rows], boxes)
-        overlaps = shared / (areas[rows, None] + areas - shared).clamp(min=1e-8)
-        first, second = (overlaps > threshold).nonzero(as_tuple=True)
-        first = first + rows.start
-        later = second > first
-        pairs.append(torch.stack([first[later], second[later]]))
-    alive = torch.ones(len(boxes), dtype=torch.bool)
-    if pairs:
-        first, second = torch.cat(pairs, 1).cpu()
-        begin, sizes = first.unique_consecutive(return_counts=True)
-        for box, others in zip(begin.tolist(), second.split(sizes.tolist())):
-            if alive[box]:
-                alive[others] = False
-    kept = alive.nonzero()[:, 0]
+        start = rows.start
+        shared = intersections(boxes[rows], boxes[start:])
+        overlaps = shared / (areas[rows, None] + areas[start:] - shared).clamp(min=1e-8)
+        pair = (overlaps > threshold).triu(1).nonzero().T
+        pairs.append(pair + start)
+    first, second = torch.cat(pairs, 1)
+    kept = survivors(first, second, len(boxes))
     keep[: len(kept)] = kept.to(keep.device)
     num_out.fill_(len(kept))
 
@@ -306,7 +303,7 @@ def diff_iou_rotated_sort_vertices_forward(vertices: Tensor, mask: Tensor, num_v
         that is no vertex. Shape (B, N, 9), int32. Of vertices in the same place only the first one counts.
     """
     pieces = blocks((1, mask.shape[:2].numel()), mask.shape[2] ** 2)
-    vertices, mask, shape = precise(vertices).flatten(0, 1), mask.flatten(0, 1), mask.shape[:2]
+    vertices, mask, shape = wide(vertices).flatten(0, 1), mask.flatten(0, 1), mask.shape[:2]
     indices = [_sort_vertices(vertices[rows], mask[rows]) for _, rows in pieces]
     return torch.cat(indices).view(*shape, 9) if indices else num_valid.new_zeros(*shape, 9)
 

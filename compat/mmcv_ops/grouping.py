@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from trainwright.compat.mmcv_ops.pairs import blocks, precise
+from trainwright.compat.mmcv_ops.pairs import blocks
+from trainwright.compat.mmcv_ops.sampling import wide
 
 
 def _gather(points: Tensor, index: Tensor, out: Tensor) -> None:
@@ -20,7 +21,7 @@ def _gather(points: Tensor, index: Tensor, out: Tensor) -> None:
 def _add(gradient: Tensor, index: Tensor, total: Tensor) -> None:
     """Add gradients of shape (B, C, ...) at indices of shape (B, ...) to ``total``, shape (B, C, N)."""
     flat = index.flatten(1)[:, None].long().expand(-1, gradient.shape[1], -1)
-    gradient = precise(gradient.flatten(2))
+    gradient = wide(gradient.flatten(2))
     total += torch.zeros_like(total, dtype=gradient.dtype).scatter_add_(2, flat, gradient)
 
 
@@ -176,7 +177,7 @@ def stack_group_points_backward(
         nsample: points of each group.
     """
     index, valid = _global_indices(idx_tensor, features_batch_cnt_tensor, idx_batch_cnt_tensor)
-    gradient = precise(grad_out_tensor.transpose(1, 2)[valid])
+    gradient = wide(grad_out_tensor.transpose(1, 2)[valid])
     total = torch.zeros_like(grad_features_tensor, dtype=gradient.dtype)
     grad_features_tensor += total.index_add_(0, index[valid], gradient)
 
@@ -204,7 +205,7 @@ def three_interpolate_forward(
         m: M.
         n: N.
     """
-    points, index, weight = precise(points_tensor), idx_tensor.long(), precise(weight_tensor)
+    points, index, weight = wide(points_tensor), idx_tensor.long(), wide(weight_tensor)
     total = torch.zeros_like(out_tensor, dtype=points.dtype)
     for i, w in zip(index.unbind(2), weight.unbind(2)):
         total.addcmul_(points.gather(2, i[:, None].expand(-1, points.shape[1], -1)), w[:, None])
@@ -234,7 +235,7 @@ def three_interpolate_backward(
         n: N.
         m: M.
     """
-    gradient, weight = precise(grad_out_tensor), precise(weight_tensor)
+    gradient, weight = wide(grad_out_tensor), wide(weight_tensor)
     _add(gradient[..., None] * weight[:, None], idx_tensor, grad_points_tensor)
 
 
@@ -251,7 +252,7 @@ def _neighborhoods(
     clouds, size = points.shape[:2]
     valid = (knn_idx >= 0) & (knn_idx < size)
     rows = knn_idx.clamp(0, size - 1) + torch.arange(clouds, device=points.device)[:, None, None] * size
-    points, centers, scores = precise(points).flatten(0, 1), precise(centers).flatten(0, 1), precise(scores)
+    points, centers, scores = wide(points).flatten(0, 1), wide(centers).flatten(0, 1), wide(scores)
     for b, n in blocks(knn_idx.shape[:2], knn_idx.shape[2] * points[0].numel(), pairs=1 << 24):
         row, exists = rows[b, n], valid[b, n].to(scores.dtype)
         yield b, n, row, exists, points[row], centers[row[..., 0]], scores[b, n] * exists[..., None]
@@ -335,7 +336,7 @@ def assign_score_withk_backward(
         O: features.
         aggregate: not used.
     """
-    gradient = precise(grad_out)
+    gradient = wide(grad_out)
     total_points = torch.zeros_like(grad_points, dtype=gradient.dtype).flatten(0, 1)
     total_centers = torch.zeros_like(grad_centers, dtype=gradient.dtype).flatten(0, 1)
     with torch.autocast(points.device.type, enabled=False):

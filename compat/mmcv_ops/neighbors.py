@@ -8,12 +8,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trainwright.compat.mmcv_ops.pairs import blocks, first_true, precise
+from trainwright.compat.mmcv_ops.pairs import blocks, first_true
+from trainwright.compat.mmcv_ops.sampling import wide
 
 
 def _coordinates(points: Tensor) -> Tensor:
     """Return points of shape (B, N, 3) as (B, 3, N), in the precision to compute with."""
-    return precise(points).transpose(1, 2).contiguous()
+    return wide(points).transpose(1, 2).contiguous()
 
 
 def _squared_distances(queries: Tensor, points: Tensor) -> Tensor:

@@ -29,11 +29,6 @@ def blocks(shape: Sequence[int], columns: int, pairs: int | None = None) -> Iter
             yield slice(batch, batch + depth), slice(row, row + height)
 
 
-def precise(values: Tensor) -> Tensor:
-    """Return values in the precision to compute with: at least single precision."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-
-
 def ranks(groups: Tensor, sizes: Tensor) -> Tensor:
     """Return the position of each element within its group: 0, 1, 2, ...
 

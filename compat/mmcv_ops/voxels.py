@@ -9,7 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-from trainwright.compat.mmcv_ops.pairs import precise, ranks, unique_rows
+from trainwright.compat.mmcv_ops.pairs import ranks, unique_rows
+from trainwright.compat.mmcv_ops.sampling import wide
 
 
 def _cells(points: Tensor, voxel_size: Tensor, coors_range: Tensor, NDim: int) -> tuple[Tensor, Tensor]:
@@ -17,7 +18,7 @@ def _cells(points: Tensor, voxel_size: Tensor, coors_range: Tensor, NDim: int) -
     size, low, high = voxel_size.float(), coors_range[:NDim].float(), coors_range[NDim:].float()
     grid = [math.floor(cells + 0.5) for cells in ((high - low) / size).tolist()]
     low, size = low.to(points.device), size.to(points.device)
-    cells = ((precise(points[:, :NDim]) - low) / size).floor()
+    cells = ((wide(points[:, :NDim]) - low) / size).floor()
     inside = ((cells >= 0) & (cells < torch.tensor(grid, device=points.device))).all(1)
     return cells.flip(1), inside
 
@@ -109,7 +110,7 @@ def dynamic_point_to_voxel_forward(
     inside = (coors >= 0).all(1)
     kept = coors[inside]
     first, group, sizes = unique_rows(kept)
-    values = precise(feats)[inside]
+    values = wide(feats)[inside]
     start = -math.inf if reduce_type == "max" else 0.0
     reduced = values.new_full((len(first), feats.shape[1]), start)
     if reduce_type == "max":
@@ -151,7 +152,7 @@ def dynamic_point_to_voxel_backward(
     grad_feats.zero_()
     point = (coors_idx >= 0).nonzero()[:, 0]
     voxel = coors_idx[point].long()
-    gradient = precise(grad_reduced_feats)
+    gradient = wide(grad_reduced_feats)
     if reduce_type == "mean":
         gradient = gradient / reduce_count[:, None]
     gradient = gradient[voxel].to(grad_feats.dtype)

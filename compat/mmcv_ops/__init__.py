@@ -19,12 +19,36 @@ from trainwright.compat.mmcv_ops.attention import (
     psamask_backward,
     psamask_forward,
 )
+from trainwright.compat.mmcv_ops.boxes3d import (
+    diff_iou_rotated_sort_vertices_forward,
+    iou3d_boxes_overlap_bev_forward,
+    iou3d_nms3d_forward,
+    iou3d_nms3d_normal_forward,
+    points_in_boxes_all_forward,
+    points_in_boxes_cpu_forward,
+    points_in_boxes_part_forward,
+    roiaware_pool3d_backward,
+    roiaware_pool3d_forward,
+    roipoint_pool3d_forward,
+)
 from trainwright.compat.mmcv_ops.deform_conv import (
     deform_conv_backward_input,
     deform_conv_backward_parameters,
     deform_conv_forward,
     modulated_deform_conv_backward,
     modulated_deform_conv_forward,
+)
+from trainwright.compat.mmcv_ops.grouping import (
+    assign_score_withk_backward,
+    assign_score_withk_forward,
+    gather_points_backward,
+    gather_points_forward,
+    group_points_backward,
+    group_points_forward,
+    stack_group_points_backward,
+    stack_group_points_forward,
+    three_interpolate_backward,
+    three_interpolate_forward,
 )
 from trainwright.compat.mmcv_ops.losses import (
     chamfer_distance_backward,
@@ -33,6 +57,14 @@ from trainwright.compat.mmcv_ops.losses import (
     sigmoid_focal_loss_forward,
     softmax_focal_loss_backward,
     softmax_focal_loss_forward,
+)
+from trainwright.compat.mmcv_ops.neighbors import (
+    ball_query_forward,
+    furthest_point_sampling_forward,
+    furthest_point_sampling_with_dist_forward,
+    knn_forward,
+    stack_ball_query_forward,
+    three_nn_forward,
 )
 from trainwright.compat.mmcv_ops.nms import (
     bbox_overlaps,
@@ -98,6 +130,12 @@ from trainwright.compat.mmcv_ops.sync_bn import (
     sync_bn_forward_var,
 )
 from trainwright.compat.mmcv_ops.text import contour_expand, pixel_group
+from trainwright.compat.mmcv_ops.voxels import (
+    dynamic_point_to_voxel_backward,
+    dynamic_point_to_voxel_forward,
+    dynamic_voxelize_forward,
+    hard_voxelize_forward,
+)
 
 _SPARSE = frozenset(
     f"{name}_{direction}"

@@ -138,7 +138,7 @@ def nms_rotated(
     shared = polygons.rotated_intersections(boxes[first], boxes[second], aligned=True)
     areas = boxes[:, 2] * boxes[:, 3]
     overlap = _ratio(shared, areas[first] + areas[second] - shared) > iou_threshold
-    return order[_survivors(first[overlap], second[overlap], len(order))]
+    return order[survivors(first[overlap], second[overlap], len(order))]
 
 
 def nms_quadri(
@@ -160,7 +160,7 @@ def nms_quadri(
     shared = polygons.polygon_intersections(quads[first], quads[second], aligned=True)
     areas = polygons.polygon_areas(quads)
     overlap = _ratio(shared, areas[first] + areas[second] - shared) > iou_threshold
-    return order[_survivors(first[overlap], second[overlap], len(order))]
+    return order[survivors(first[overlap], second[overlap], len(order))]
 
 
 def _candidates(first: Tensor, second: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -171,7 +171,7 @@ def _candidates(first: Tensor, second: Tensor, labels: Tensor | None) -> tuple[T
     return first[wanted], second[wanted]
 
 
-def _survivors(first: Tensor, second: Tensor, count: int) -> Tensor:
+def survivors(first: Tensor, second: Tensor, count: int) -> Tensor:
     """Return which of ``count`` boxes remain if a box that remains, ``first``, drops the later ``second``.
 
     Each round settles all whose suppressors are settled, as boxes fall in chains that are short. The fixed point is

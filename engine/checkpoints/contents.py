@@ -162,9 +162,13 @@ def safe_to_load(value: Any) -> Any:
         return {safe_to_load(key): safe_to_load(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
         return [safe_to_load(item) for item in value]
-    if value is None or isinstance(value, str | int | float | bool | torch.Tensor):
+    if value is None or type(value) in (str, int, float, bool) or isinstance(value, torch.Tensor):
         return value
-    return value.tolist() if hasattr(value, "tolist") else repr(value)
+    if hasattr(value, "tolist"):  # of numpy; some of its numbers are also floats, and an array can contain anything
+        return safe_to_load(value.tolist())
+    return (
+        str.__str__(value) if isinstance(value, str) else value.real if isinstance(value, int | float) else repr(value)
+    )
 
 
 def saved_config(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -408,7 +408,7 @@ def _is_foreign(component: Any, registry: Registry) -> bool:
 
 def _misspelled(name: str, known: Iterable[str]) -> str | None:
     """Return the known name of which ``name`` is a misspelling, with a letter or two wrong, or None."""
-    close = get_close_matches(name, [other for other in known if abs(len(other) - len(name)) <= 1], 1, cutoff=0.75)
+    close = get_close_matches(name, [other for other in known if abs(len(other) - len(name)) <= 1], 1, cutoff=0.76)
     return close[0] if close else None
 
 

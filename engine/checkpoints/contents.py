@@ -13,6 +13,7 @@ from trainwright.engine.distributed import is_alone
 from trainwright.engine.errors import CheckpointError, ConfigFileError
 from trainwright.engine.optim.scheduler_resume import resume_param_schedulers
 from trainwright.engine.ranks.state import add_ranks
+from trainwright.engine.records.log_processor import num_batches
 from trainwright.engine.run.environment import package_version
 from trainwright.engine.run.hook import has_state
 from trainwright.engine.run.model_setup import unwrap
@@ -53,6 +54,7 @@ def parts(runner: "Runner") -> list[Part]:
         found.append(Part(("optimizer",), wrapper.state_dict, lambda state: _load_optimizer(runner, state)))
     if isinstance(loop, TrainLoop):
         found += [Part((_OURS, "position"), loop.cursor.state_dict, lambda state: _load_position(runner, loop, state))]
+    if wrapper is not None:
         place = ("param_schedulers",)
         found.append(Part(place, lambda: _scheduler_states(runner), lambda state: _load_schedulers(runner, state)))
     stateful: list[Any] = [hook for hook in runner.hooks if has_state(type(hook))]
@@ -247,12 +249,12 @@ def _scheduler_states(runner: "Runner") -> Any:
 
 
 def _load_schedulers(runner: "Runner", saved: Any) -> None:
-    loop = runner.train_loop
+    epoch_length = num_batches(runner.train_dataloader)
     for name, optim_wrapper in runner.optim_wrapper.optim_wrappers.items():
         current, states = (
             part.get(name, []) if isinstance(part, Mapping) else part or [] for part in (runner.param_schedulers, saved)
         )
         resume_param_schedulers(
             current, states, optim_wrapper=optim_wrapper, path=f"param_scheduler.{name}" if name else "param_scheduler",
-            epochs=runner.epoch if loop.epoch_length else None, iterations=runner.iter, epoch_length=loop.epoch_length,
+            epochs=runner.epoch if epoch_length else None, iterations=runner.iter, epoch_length=epoch_length,
         )  # fmt: skip

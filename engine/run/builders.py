@@ -34,13 +34,18 @@ from trainwright.engine.parts import (
     contradicts_by_epoch,
     setting,
 )
+from trainwright.engine.records.log_processor import num_batches
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import LOOPS
+from trainwright.engine.run.base_loop import BaseLoop
+from trainwright.engine.run.custom_loops import CustomLoopHook
 from trainwright.engine.run.device_settings import DeviceSettings
 from trainwright.engine.run.hook import Hook
 from trainwright.engine.run.hook_list import HookList, build_hook, configured_hooks
 from trainwright.engine.run.model_setup import build_model
+from trainwright.engine.run.state import RunState
+from trainwright.engine.run.train_loops import TrainLoop
 from trainwright.engine.signatures import accepted
 from trainwright.engine.strategy.base import Strategy, build_strategy
 
@@ -75,9 +80,11 @@ class Builders:
     param_schedulers: Any
     seed: int
     start: Any
+    state: RunState
     strategy: Strategy
     timestamp: str
     train_loop: Any
+    _building: str = "train"  # the mode whose loop is being built
     _auto_scale_lr: Mapping[str, Any] | None
     _data_preprocessor: Any
     _device_settings: DeviceSettings
@@ -140,7 +147,7 @@ class Builders:
         dataloader: Any,
         seed: int | None = None,
         diff_rank_seed: bool | None = None,
-        mode: str = "train",
+        mode: str | None = None,
     ) -> Any:
         """Build a data loader with per-sample seeds; see :func:`trainwright.engine.build_dataloader`.
 
@@ -150,12 +157,13 @@ class Builders:
             dataloader: the config of a data loader, or a loader, which is returned.
             seed: seed of the order and the samples; by default, that of the run, or a random one without a run.
             diff_rank_seed: whether each rank seeds its samples differently; by default, as ``randomness`` says.
-            mode: ``train``, ``val`` or ``test``.
+            mode: ``train``, ``val`` or ``test``; by default, the one whose loop is being built, or else ``train``.
         """
         if diff_rank_seed is None:
             diff_rank_seed = self is not None and self._randomness_cfg["diff_rank_seed"]
         if seed is None:
             seed = distributed.sync_random_seed() if self is None else self.seed
+        mode = mode or ("train" if self is None else self._building)
         return build_dataloader(
             dataloader, seed=seed, rank_seed=distributed.get_data_rank() if diff_rank_seed else 0,
             path=f"{mode}_dataloader", training=mode == "train",
@@ -191,7 +199,14 @@ class Builders:
         path = f"{mode}_cfg"
         if (cfg := getattr(self, f"_{path}")) is None:
             raise ConfigError(path, f"missing, so this run cannot {mode}", f"pass {', '.join(MODES[mode])}")
-        return getattr(self, f"build_{mode}_loop")(cfg)
+        outer, self._building = self._building, mode
+        try:
+            loop = getattr(self, f"build_{mode}_loop")(cfg)
+        finally:
+            self._building = outer
+        if mode == "train" and isinstance(loop, BaseLoop) and type(loop).run.__module__ != TrainLoop.__module__:
+            self.register_hook(CustomLoopHook(loop, self.state))
+        return loop
 
     def _parts_of(self, mode: str) -> dict[str, Any]:
         """Return the arguments of the loop of a mode that come from the Runner."""
@@ -222,7 +237,7 @@ class Builders:
         loop = self.train_loop
         return build_param_scheduler(
             scheduler, self.optim_wrapper,
-            max_epochs=loop.max_epochs, max_iters=loop.max_iters, epoch_length=loop.epoch_length,
+            max_epochs=loop.max_epochs, max_iters=loop.max_iters, epoch_length=num_batches(loop.dataloader),
         )  # fmt: skip
 
     def _build_optimization(self) -> None:

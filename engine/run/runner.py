@@ -404,6 +404,7 @@ class Runner(Builders, Attributes):
             if self._started or self.start.path != str(filename) or not self.start.resumes:
                 self._sources, self._started, self._restored = (None, str(filename)), False, False
                 self._begin()
+            _ = self.train_loop  # a loop may set its counters to 0 when it is built
             self._started = True
             resume.set_up_weights(self)
         kept = {"optimizer": resume_optimizer, "param_schedulers": resume_param_scheduler}

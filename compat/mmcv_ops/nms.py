@@ -124,17 +124,17 @@ def nms_rotated(
     """Return the rotated boxes kept by greedy suppression, by falling score.
 
     Args:
-        dets: Boxes of shape (N, 5), or (N, 6) with a label as last column.
+        dets: Boxes of shape (N, 5) or more columns.
         scores: Scores of shape (N,).
         order: Indices by falling score.
         dets_sorted: ``dets`` in that order.
-        labels: Not used: the labels are taken from ``dets``.
+        labels: Not used: as in mmcv 2.2, boxes suppress those of other classes too.
         iou_threshold: A box is dropped if it overlaps a kept one by more than this.
-        multi_label: Whether boxes suppress only those with the same label.
+        multi_label: Not used.
     """
     boxes = wide(dets_sorted)[:, :5]
     first, second = polygons.near_boxes(boxes, boxes)
-    first, second = _candidates(first, second, dets_sorted[:, 5] if multi_label else None)
+    first, second = first[first < second], second[first < second]
     shared = polygons.rotated_intersections(boxes[first], boxes[second], aligned=True)
     areas = boxes[:, 2] * boxes[:, 3]
     overlap = _ratio(shared, areas[first] + areas[second] - shared) > iou_threshold
@@ -147,16 +147,16 @@ def nms_quadri(
     """Return the quadrilaterals kept by greedy suppression, by falling score.
 
     Args:
-        dets: Corners (x1, y1, ..., x4, y4) of shape (N, 8), or (N, 9) with a label as last column.
+        dets: Corners (x1, y1, ..., x4, y4) of shape (N, 8) or more columns.
         scores: Scores of shape (N,).
         order: Indices by falling score.
         dets_sorted: ``dets`` in that order.
         iou_threshold: One is dropped if it overlaps a kept one by more than this.
-        multi_label: Whether they suppress only those with the same label.
+        multi_label: Not used: as in mmcv 2.2, boxes suppress those of other classes too.
     """
     quads = wide(dets_sorted)[:, :8].reshape(-1, 4, 2)
     first, second = polygons.near_polygons(quads, quads)
-    first, second = _candidates(first, second, dets_sorted[:, 8] if multi_label else None)
+    first, second = first[first < second], second[first < second]
     shared = polygons.polygon_intersections(quads[first], quads[second], aligned=True)
     areas = polygons.polygon_areas(quads)
     overlap = _ratio(shared, areas[first] + areas[second] - shared) > iou_threshold
@@ -291,7 +291,8 @@ def min_area_polygons(pointsets: Tensor, polygons_: Tensor) -> None:
     turns = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)  # (N, sides, 2, 2)
     turned = torch.einsum("nsij,npj->nspi", turns, points)
     low, high = turned.aminmax(dim=2)
-    best = (high - low).prod(-1).argmin(1)
+    areas = (high - low).prod(-1)
+    best = (areas <= areas.amin(1, keepdim=True) * (1 + 1e-5)).long().argmax(1)  # of equal ones, the first
     each = torch.arange(len(points), device=points.device)
     (left, top), (right, bottom) = low[each, best].unbind(1), high[each, best].unbind(1)
     box = torch.stack([right, top, left, top, left, bottom, right, bottom], 1).view(-1, 4, 2)

@@ -110,15 +110,17 @@ def _pairs(near: Callable[[Tensor], Tensor], rows: int, columns: int, device: to
 def _polygon_areas(polygons1: Tensor, polygons2: Tensor) -> Tensor:
     """Return the shared areas of polygons with broadcast shapes (..., vertices, 2).
 
-    The second polygon is a sum of signed triangles from its first vertex. Each is mapped to the triangle below
-    ``1 - x`` in the unit square, with the edges of the first polygon.
+    The second polygon is a sum of signed triangles from a point. Each is mapped to the triangle below ``1 - x`` in the
+    unit square, with the edges of the first polygon. The point is one through which no line of interest goes: where a
+    vertex lies on the border between two triangles, the gradient of each is one-sided.
     """
-    origin = polygons2[..., :1, :]
-    fan = polygons2 - origin
-    moved = polygons1 - origin
+    count = polygons2.shape[-2]
+    weights = torch.linspace(1, 1.618, count, dtype=polygons2.dtype, device=polygons2.device)
+    origin = (polygons2 * (weights / weights.sum())[:, None]).sum(-2, keepdim=True)
+    fan, moved = polygons2 - origin, polygons1 - origin
     total = moved.new_zeros(moved.shape[:-2])
-    for i in range(1, polygons2.shape[-2] - 1):
-        (ax, ay), (bx, by) = fan[..., i, :].unbind(-1), fan[..., i + 1, :].unbind(-1)
+    for i in range(count):
+        (ax, ay), (bx, by) = fan[..., i - 1, :].unbind(-1), fan[..., i, :].unbind(-1)
         doubled = ax * by - ay * bx
         scale = torch.where(doubled == 0, 1, doubled)[..., None]
         x = (moved[..., 0] * by[..., None] - moved[..., 1] * bx[..., None]) / scale

@@ -18,7 +18,10 @@ def seeded(seed):
 def corners(box):
     x, y, w, h, angle = box.tolist()
     cos, sin = math.cos(angle), math.sin(angle)
-    return [(x + cos * i * w - sin * j * h, y + sin * i * w + cos * j * h) for i, j in ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))]
+    return [
+        (x + cos * i * w - sin * j * h, y + sin * i * w + cos * j * h)
+        for i, j in ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
+    ]
 
 
 def area(polygon):
@@ -93,7 +96,9 @@ def test_shared_area_of_concave_polygons():
 
 def test_shared_areas_have_gradients():
     a, b = (torch.rand(3, 5, dtype=F64, generator=seeded(i)) * torch.tensor([5, 5, 30, 30, 7]) for i in (1, 2))
-    assert torch.autograd.gradcheck(polygons.rotated_intersections, (a.requires_grad_(), b.requires_grad_()), fast_mode=True)
+    assert torch.autograd.gradcheck(
+        polygons.rotated_intersections, (a.requires_grad_(), b.requires_grad_()), fast_mode=True
+    )
     quads = torch.tensor([corners(box) for box in a], dtype=F64).requires_grad_()
     others = torch.tensor([corners(box) for box in b], dtype=F64).requires_grad_()
     assert torch.autograd.gradcheck(polygons.polygon_intersections, (quads, others), fast_mode=True)
@@ -189,25 +194,24 @@ def test_nms_match():
     assert 5 < len(groups) < 45
 
 
-@pytest.mark.parametrize("by_class", [False, True])
-def test_nms_rotated_and_quadri(by_class):
+@pytest.mark.parametrize("labeled", [False, True])
+def test_nms_rotated_and_quadri(labeled):
+    """As in mmcv 2.2, labels make no difference."""
     boxes = torch.rand(50, 5, dtype=F64, generator=seeded(7)) * torch.tensor([40, 40, 25, 25, 7])
     scores = torch.rand(50, dtype=F64, generator=seeded(8))
     labels = torch.arange(50) % 3
     polygon = [corners(box) for box in boxes]
 
     def overlap(i, j):
-        if by_class and labels[i] != labels[j]:
-            return 0
         shared = shared_area(polygon[i], polygon[j])
         return shared / (abs(area(polygon[i])) + abs(area(polygon[j])) - shared)
 
     expected = suppressed(overlap, scores, 0.2)
     order = scores.argsort(descending=True)
     quads = torch.tensor(polygon, dtype=F64).flatten(1)
-    dets, quads = (torch.cat([b, labels[:, None]], 1) if by_class else b for b in (boxes, quads))
-    assert mmcv_ops.nms_rotated(dets, scores, order, dets[order], labels, 0.2, by_class).tolist() == expected
-    assert mmcv_ops.nms_quadri(quads, scores, order, quads[order], 0.2, by_class).tolist() == expected
+    dets, quads = (torch.cat([b, labels[:, None]], 1) if labeled else b for b in (boxes, quads))
+    assert mmcv_ops.nms_rotated(dets, scores, order, dets[order], labels, 0.2, labeled).tolist() == expected
+    assert mmcv_ops.nms_quadri(quads, scores, order, quads[order], 0.2, labeled).tolist() == expected
     assert 5 < len(expected) < 45
 
 
@@ -314,7 +318,9 @@ def test_convex_iou_and_giou():
             for step in (1e-6, -1e-6):
                 moved = points[row].flatten().clone()
                 moved[column] += step
-                values.append(giou(list(map(tuple, moved.view(9, 2).tolist())), list(map(tuple, quads[row].tolist())))[0])
+                values.append(
+                    giou(list(map(tuple, moved.view(9, 2).tolist())), list(map(tuple, quads[row].tolist())))[0]
+                )
             assert abs((values[0] - values[1]) / 2e-6 - output[row, column].item()) < 1e-6
 
 
@@ -333,7 +339,10 @@ def test_min_area_polygons():
         size = polygons.polygon_areas(quad).item()
         assert size <= least + 1e-9 and size > least * 0.99 - 1e-9
         grown = torch.where(quad > quad.mean(0), quad + 1e-9, quad - 1e-9).tolist()
-        assert all(abs(area(hull([*map(tuple, grown), tuple(p)])) - area(hull(list(map(tuple, grown))))) < 1e-7 for p in cloud.tolist())
+        assert all(
+            abs(area(hull([*map(tuple, grown), tuple(p)])) - area(hull(list(map(tuple, grown))))) < 1e-7
+            for p in cloud.tolist()
+        )
 
 
 def test_points_in_polygons():

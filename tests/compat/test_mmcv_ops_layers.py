@@ -56,7 +56,9 @@ def deformed(input, weight, offset, mask, stride, padding, dilation, groups, off
                             y = i * stride[0] - padding[0] + k // columns * dilation[0] + dy
                             x = j * stride[1] - padding[1] + k % columns * dilation[1] + dx
                             value = bilinear(input[n, channel], y, x) * weight[o, c, k // columns, k % columns]
-                            total = total + (value if mask is None else value * mask[n, share * rows * columns + k, i, j])
+                            total = total + (
+                                value if mask is None else value * mask[n, share * rows * columns + k, i, j]
+                            )
                     result.append(total)
     return torch.stack(result).view(len(input), outputs, height, width)
 
@@ -74,7 +76,9 @@ def deform_operands():
 def test_deform_conv():
     input, weight, offset, _ = deform_operands()
     expected = deformed(input, weight, offset, None, *GEOMETRY)
-    settings = dict(kW=2, kH=2, dW=1, dH=2, padW=0, padH=1, dilationW=2, dilationH=1, group=2, deformable_group=2, im2col_step=1)
+    settings = dict(
+        kW=2, kH=2, dW=1, dH=2, padW=0, padH=1, dilationW=2, dilationH=1, group=2, deformable_group=2, im2col_step=1
+    )
     (output,) = zeros(expected.shape)
     columns = torch.zeros(0, dtype=F64)
     x, w, shift = input.detach(), weight.detach(), offset.detach()
@@ -99,7 +103,19 @@ def test_modulated_deform_conv(with_bias):
     input, weight, offset, mask, bias = operands
     expected = deformed(input, weight, offset, mask, *GEOMETRY)
     expected = expected + bias[:, None, None] if with_bias else expected
-    settings = dict(kernel_h=2, kernel_w=2, stride_h=2, stride_w=1, pad_h=1, pad_w=0, dilation_h=1, dilation_w=2, group=2, deformable_group=2, with_bias=with_bias)
+    settings = dict(
+        kernel_h=2,
+        kernel_w=2,
+        stride_h=2,
+        stride_w=1,
+        pad_h=1,
+        pad_w=0,
+        dilation_h=1,
+        dilation_w=2,
+        group=2,
+        deformable_group=2,
+        with_bias=with_bias,
+    )
     (output,) = zeros(expected.shape)
     empty = torch.zeros(0, dtype=F64)
     x, w, shift, m, b = (operand.detach() for operand in operands)
@@ -109,7 +125,10 @@ def test_modulated_deform_conv(with_bias):
     order = (input, weight, bias, offset, mask)
     found = zeros(*(operand.shape for operand in order))
     mmcv_ops.modulated_deform_conv_backward(x, w, b, empty, shift, m, empty, *found, grad, **settings)
-    agree([g for g, o in zip(found, order) if o.numel()], torch.autograd.grad(expected, [o for o in order if o.numel()], grad))
+    agree(
+        [g for g, o in zip(found, order) if o.numel()],
+        torch.autograd.grad(expected, [o for o in order if o.numel()], grad),
+    )
     half = torch.zeros(expected.shape, dtype=torch.half)
     mmcv_ops.modulated_deform_conv_forward(*(t.half() for t in (x, w, b, empty, shift, m)), half, empty, **settings)
     torch.testing.assert_close(half.double(), expected.detach(), atol=2e-2, rtol=0)
@@ -140,7 +159,9 @@ def test_sigmoid_focal_loss_of_extreme_logits_in_half_precision():
     settings = (torch.tensor([1]), torch.zeros(0))
     mmcv_ops.sigmoid_focal_loss_forward(logits, *settings, output, gamma=2.0, alpha=0.25)
     mmcv_ops.sigmoid_focal_loss_backward(logits, *settings, grad, gamma=2.0, alpha=0.25)
-    torch.testing.assert_close(output, torch.tensor([[45, 15, 0.75 * 0.25 * math.log(2)]], dtype=torch.half), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        output, torch.tensor([[45, 15, 0.75 * 0.25 * math.log(2)]], dtype=torch.half), atol=1e-3, rtol=1e-3
+    )
     torch.testing.assert_close(grad[0, :2], torch.tensor([0.75, -0.25], dtype=torch.half))
 
 
@@ -206,7 +227,13 @@ def test_ms_deform_attn():
 
 def test_ms_deform_attn_reads_sizes_again_after_a_change():
     shapes = torch.tensor([[2, 2]])
-    inputs = lambda: (random(1, 4, 1, 1), shapes, torch.tensor([0]), torch.full((1, 1, 1, 1, 1, 2), 0.125, dtype=F64), torch.ones(1, 1, 1, 1, 1, dtype=F64))  # noqa: E731
+    inputs = lambda: (
+        random(1, 4, 1, 1),
+        shapes,
+        torch.tensor([0]),
+        torch.full((1, 1, 1, 1, 1, 2), 0.125, dtype=F64),
+        torch.ones(1, 1, 1, 1, 1, dtype=F64),
+    )  # noqa: E731
     before = mmcv_ops.ms_deform_attn_forward(*inputs(), 64)
     shapes.copy_(torch.tensor([[1, 4]]))
     after = mmcv_ops.ms_deform_attn_forward(*inputs(), 64)
@@ -231,7 +258,16 @@ def test_psamask(kind):
                                 expected[n, y * width + x, h, w] = value
                             else:
                                 expected[n, h * width + w, y, x] = value
-    settings = dict(psa_type=kind, num_=2, h_feature=height, w_feature=width, h_mask=rows, w_mask=columns, half_h_mask=1, half_w_mask=2)
+    settings = dict(
+        psa_type=kind,
+        num_=2,
+        h_feature=height,
+        w_feature=width,
+        h_mask=rows,
+        w_mask=columns,
+        half_h_mask=1,
+        half_w_mask=2,
+    )
     output, found = zeros(expected.shape, input.shape)
     mmcv_ops.psamask_forward(input.detach(), output, **settings)
     grad = random(*expected.shape, seed=1)
@@ -302,13 +338,29 @@ def test_active_rotated_filter():
 
 def test_correlation():
     first, second = random(2, 3, 5, 6).requires_grad_(), random(2, 3, 5, 6, seed=1).requires_grad_()
-    settings = dict(kH=2, kW=1, patchH=3, patchW=5, padH=1, padW=0, dilationH=2, dilationW=1, dilation_patchH=1, dilation_patchW=2, dH=1, dW=2)
+    settings = dict(
+        kH=2,
+        kW=1,
+        patchH=3,
+        patchW=5,
+        padH=1,
+        padW=0,
+        dilationH=2,
+        dilationW=1,
+        dilation_patchH=1,
+        dilation_patchW=2,
+        dH=1,
+        dW=2,
+    )
 
     def at(maps, n, y, x):
         return maps[n, :, y, x] if 0 <= y < 5 and 0 <= x < 6 else maps.new_zeros(3)
 
     result = [
-        sum((at(first, n, y, x) * at(second, n, y + p - 1, x + (q - 2) * 2)).sum() for y, x in ((i - 1, j * 2), (i + 1, j * 2)))
+        sum(
+            (at(first, n, y, x) * at(second, n, y + p - 1, x + (q - 2) * 2)).sum()
+            for y, x in ((i - 1, j * 2), (i + 1, j * 2))
+        )
         for n in range(2)
         for p in range(3)
         for q in range(5)
@@ -447,7 +499,18 @@ def test_sync_bn():
     mmcv_ops.sync_bn_forward_mean(x.detach(), mean)
     mmcv_ops.sync_bn_forward_var(x.detach(), mean, var)
     mmcv_ops.sync_bn_forward_output(
-        x.detach(), mean, var, weight.detach(), bias.detach(), *running, norm, std, output, eps=1e-5, momentum=torch.tensor([0.1]), group_size=1
+        x.detach(),
+        mean,
+        var,
+        weight.detach(),
+        bias.detach(),
+        *running,
+        norm,
+        std,
+        output,
+        eps=1e-5,
+        momentum=torch.tensor([0.1]),
+        group_size=1,
     )
     agree([output, *running], [expected, *expected_running])
     grad, grads = random(3, 2, 5, seed=3).float(), [torch.zeros(2), torch.zeros(2)]

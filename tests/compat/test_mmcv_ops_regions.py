@@ -60,7 +60,10 @@ def agrees(features, expected, result, backward, *others):
         torch.testing.assert_close(found, wanted)
 
 
-BOXES = torch.tensor([[0, 1.3, 2.1, 7.9, 6.2], [1, 0, 0, 3.1, 9.3], [0, -2, -3, 4, 3], [1, 5.2, 5.1, 5.9, 5.4], [1, 4, 3, 16, 12]], dtype=F64)
+BOXES = torch.tensor(
+    [[0, 1.3, 2.1, 7.9, 6.2], [1, 0, 0, 3.1, 9.3], [0, -2, -3, 4, 3], [1, 5.2, 5.1, 5.9, 5.4], [1, 4, 3, 16, 12]],
+    dtype=F64,
+)
 SETTINGS = dict(spatial_scale=0.8, sampling_ratio=2, aligned=True)
 
 
@@ -84,7 +87,14 @@ def test_roi_align(mode, ratio, aligned):
 
     output, grad_input = torch.zeros(5, 3, 3, 2, dtype=F64), torch.zeros(2, 3, 8, 9, dtype=F64)
     argmax = [torch.zeros_like(output) for _ in range(2)]
-    settings = dict(aligned_height=3, aligned_width=2, spatial_scale=0.8, sampling_ratio=ratio, pool_mode=int(mode == "avg"), aligned=aligned)
+    settings = dict(
+        aligned_height=3,
+        aligned_width=2,
+        spatial_scale=0.8,
+        sampling_ratio=ratio,
+        pool_mode=int(mode == "avg"),
+        aligned=aligned,
+    )
     mmcv_ops.roi_align_forward(features.detach(), BOXES, output, *argmax, **settings)
 
     def backward(grad):
@@ -104,7 +114,9 @@ def test_roi_align_of_half_precision_and_no_boxes():
     torch.testing.assert_close(half.float(), single, atol=2e-3, rtol=0)
     none = torch.zeros(0, 2, 2, 2)
     for mode in (0, 1):
-        mmcv_ops.roi_align_forward(features.float(), boxes[:0], none, none.clone(), none.clone(), 2, 2, 1.0, 0, mode, True)
+        mmcv_ops.roi_align_forward(
+            features.float(), boxes[:0], none, none.clone(), none.clone(), 2, 2, 1.0, 0, mode, True
+        )
         grad = torch.ones(1, 2, 8, 8)
         mmcv_ops.roi_align_backward(none, boxes[:0], none, none, grad.zero_(), 2, 2, 1.0, 0, mode, True)
         assert not grad.any()
@@ -126,7 +138,11 @@ def test_roi_pool(scale, monkeypatch):
         columns = range(max(math.floor(left + j * width), 0), min(math.ceil(left + (j + 1) * width), 9))
         cells = [(y, x) for y in rows for x in columns] if height > 0 and width > 0 else []
         best = max(cells, key=lambda c: (plane[c], -c[0] * 9 - c[1]), default=None)
-        return torch.stack([plane[best], torch.tensor(best[0] * 9 + best[1], dtype=F64)]) if best else torch.tensor([0, -1], dtype=F64)
+        return (
+            torch.stack([plane[best], torch.tensor(best[0] * 9 + best[1], dtype=F64)])
+            if best
+            else torch.tensor([0, -1], dtype=F64)
+        )
 
     expected = pooled(features, boxes, 3, 2, greatest)
     assert torch.equal(output, expected[..., 0])
@@ -142,7 +158,10 @@ def test_roi_pool(scale, monkeypatch):
     torch.testing.assert_close(grad_input.flatten(2), wanted)
 
 
-TURNED = torch.tensor([[0, 4.3, 4.1, 5.9, 3.2, 0.7], [1, 3, 5, 6.1, 2.3, -2.0], [0, 0.5, 0.5, 4, 3, 5.0], [1, 4, 4, 0.4, 0.3, 0.1]], dtype=F64)
+TURNED = torch.tensor(
+    [[0, 4.3, 4.1, 5.9, 3.2, 0.7], [1, 3, 5, 6.1, 2.3, -2.0], [0, 0.5, 0.5, 4, 3, 5.0], [1, 4, 4, 0.4, 0.3, 0.1]],
+    dtype=F64,
+)
 
 
 def rotated_bin(plane, roi, i, j, rows, columns, scale, ratio, aligned, clockwise):
@@ -164,14 +183,18 @@ def rotated_bin(plane, roi, i, j, rows, columns, scale, ratio, aligned, clockwis
 def test_roi_align_rotated(aligned, clockwise, ratio):
     features = random(2, 3, 8, 9).requires_grad_()
     output, grad_input = torch.zeros(4, 3, 3, 2, dtype=F64), torch.zeros(2, 3, 8, 9, dtype=F64)
-    settings = dict(pooled_height=3, pooled_width=2, spatial_scale=0.8, sampling_ratio=ratio, aligned=aligned, clockwise=clockwise)
+    settings = dict(
+        pooled_height=3, pooled_width=2, spatial_scale=0.8, sampling_ratio=ratio, aligned=aligned, clockwise=clockwise
+    )
     mmcv_ops.roi_align_rotated_forward(features.detach(), TURNED, output, **settings)
 
     def backward(grad):
         mmcv_ops.roi_align_rotated_backward(grad, TURNED, grad_input, **settings)
         return (grad_input,)
 
-    expected = pooled(features, TURNED, 3, 2, lambda p, r, i, j: rotated_bin(p, r, i, j, 3, 2, 0.8, ratio, aligned, clockwise))
+    expected = pooled(
+        features, TURNED, 3, 2, lambda p, r, i, j: rotated_bin(p, r, i, j, 3, 2, 0.8, ratio, aligned, clockwise)
+    )
     agrees(features, expected, output, backward)
 
 
@@ -179,14 +202,18 @@ def test_roi_align_rotated(aligned, clockwise, ratio):
 def test_riroi_align_rotated(clockwise, ratio):
     features = random(2, 8, 8, 9).requires_grad_()  # two features in four orientations
     output, grad_input = torch.zeros(4, 8, 2, 2, dtype=F64), torch.zeros(2, 8, 8, 9, dtype=F64)
-    settings = dict(pooled_height=2, pooled_width=2, spatial_scale=0.8, num_samples=ratio, num_orientations=4, clockwise=clockwise)
+    settings = dict(
+        pooled_height=2, pooled_width=2, spatial_scale=0.8, num_samples=ratio, num_orientations=4, clockwise=clockwise
+    )
     mmcv_ops.riroi_align_rotated_forward(features.detach(), TURNED, output, **settings)
 
     def backward(grad):
         mmcv_ops.riroi_align_rotated_backward(grad, TURNED, grad_input, **settings)
         return (grad_input,)
 
-    plain = pooled(features, TURNED, 2, 2, lambda p, r, i, j: rotated_bin(p, r, i, j, 2, 2, 0.8, ratio, False, clockwise))
+    plain = pooled(
+        features, TURNED, 2, 2, lambda p, r, i, j: rotated_bin(p, r, i, j, 2, 2, 0.8, ratio, False, clockwise)
+    )
     expected = []
     for roi, regions_ in zip(TURNED, plain):
         steps = roi[5].item() * 4 / (2 * math.pi)
@@ -350,7 +377,9 @@ def test_border_align():
 @pytest.mark.parametrize("points", [1, 5])
 def test_rotated_feature_align(points):
     features = random(2, 2, 4, 5).requires_grad_()
-    boxes = torch.cat([random(2, 4, 5, 2, seed=1) * 8, random(2, 4, 5, 2, seed=2) * 6, random(2, 4, 5, 1, seed=3) * 7], -1)
+    boxes = torch.cat(
+        [random(2, 4, 5, 2, seed=1) * 8, random(2, 4, 5, 2, seed=2) * 6, random(2, 4, 5, 1, seed=3) * 7], -1
+    )
     output, grad_input = torch.zeros(2, 2, 4, 5, dtype=F64), torch.zeros(2, 2, 4, 5, dtype=F64)
     mmcv_ops.rotated_feature_align_forward(features.detach(), boxes, output, spatial_scale=0.5, points=points)
     expected = []

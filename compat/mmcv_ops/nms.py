@@ -163,14 +163,6 @@ def nms_quadri(
     return order[survivors(first[overlap], second[overlap], len(order))]
 
 
-def _candidates(first: Tensor, second: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the pairs in which the first has the higher score, and both the same label."""
-    wanted = first < second
-    if labels is not None:
-        wanted &= labels[first] == labels[second]
-    return first[wanted], second[wanted]
-
-
 def survivors(first: Tensor, second: Tensor, count: int) -> Tensor:
     """Return which of ``count`` boxes remain if a box that remains, ``first``, drops the later ``second``.
 

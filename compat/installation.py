@@ -10,6 +10,7 @@ from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.fidelity import reproduce_mmengine
 from trainwright.engine.records.logger import get_logger
+from trainwright.engine.registry import OPTIM_WRAPPERS, RUNNERS, STRATEGIES
 
 _PACKAGES = {"mmengine", "mmcv", *libraries.LIBRARIES}
 
@@ -29,6 +30,8 @@ def install(fidelity: bool = False) -> None:
     """
     finder.install()
     libraries.install()
+    for registry in (RUNNERS, STRATEGIES, OPTIM_WRAPPERS):
+        registry.add_location("trainwright.compat.mmengine._strategy")
     if "mmcv.ops" not in parts.FOREIGN_MODULES:
         parts.FOREIGN_MODULES.append("mmcv.ops")
     if fidelity:

@@ -299,6 +299,11 @@ class Registry:
             registry = registry.parent
         return sorted(found)
 
+    def add_location(self, location: str) -> None:
+        """Add a module that registers members, imported when an unknown name is looked up."""
+        if location not in self._locations:
+            self._locations.append(location)
+
     def import_from_location(self) -> None:
         """Import the modules that register the members."""
         self.load_all()

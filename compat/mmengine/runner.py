@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from trainwright.compat.mmengine._strategy import FlexibleRunner
 from trainwright.compat.mmengine.checkpoints import (
     DEFAULT_CACHE_DIR,
     ENV_MMENGINE_HOME,

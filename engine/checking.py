@@ -1,5 +1,6 @@
 """Checking a config without building anything, and reporting all mistakes together."""
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -33,6 +34,7 @@ from trainwright.engine.run.hook import Hook, has_state
 from trainwright.engine.run.hook_list import configured_hooks, excluded, same_name, unknown_default_hooks
 from trainwright.engine.run.runner import Runner
 from trainwright.engine.signatures import mismatch, parameters_of
+
 
 def check(cfg: Any) -> list[ConfigError]:
     """Return all mistakes in a config that can be found without building anything.
@@ -296,9 +298,9 @@ class _Check:
             if type_ is None:
                 self.errors.append(missing_type(cfg, registry.name, path))
                 return
-            if in_foreign and isinstance(type_, str) and scoped.get(type_) is None:
-                self._foreign_name(type_, scoped, f"{path}.type", origin_of(cfg, "type"))
-                component: Any = None
+            component: Any
+            if in_foreign and isinstance(type_, str) and scoped.look_up(type_) is None:
+                component = self._foreign_member(type_, scoped, f"{path}.type", origin_of(cfg, "type"))
             else:
                 component = self._resolve(type_, scoped, f"{path}.type", origin_of(cfg, "type"))
             is_foreign = _is_foreign(component, registry)
@@ -309,19 +311,26 @@ class _Check:
                     child = CHILD_REGISTRIES.get(key)
                     self._inside(value, child, registry, f"{path}.{key}", in_foreign or is_foreign)
 
-    def _foreign_name(self, name: str, registry: Registry, path: str, origin: Origin | None) -> None:
-        """Report a name, looked up by a class of another library, that is unknown but resembles a known one."""
-        elsewhere = {member for module in map(import_if_there, parts.FOREIGN_MODULES) for member in dir(module)}
-        if name in elsewhere:
-            return
-        if close := _misspelled(name, {*registry.names(), *elsewhere}):
+    def _foreign_member(self, name: str, registry: Registry, path: str, origin: Origin | None) -> Any:
+        """Return what a class of another library finds under a name that is not registered, or None.
+
+        A name that resembles a known one is reported.
+        """
+        modules = [import_if_there(module) for module in parts.FOREIGN_MODULES]
+        for module in modules:
+            if hasattr(module, name):
+                return getattr(module, name)
+        known = {member for module in modules for member in dir(module)}
+        for root in ROOT_REGISTRIES.values():
+            with root.switch_scope_and_registry(None) as scoped:
+                known.update(scoped.names())
+        if close := _misspelled(name, known):
             hint = f"did you mean {close!r}?"
             message = f"{name!r} is not registered as {with_article(registry.name)}"
             self.errors.append(UnknownTypeError(path, message, hint, origin))
+        return None
 
-    def _inside(
-        self, value: Any, child: Registry | None, parent: Registry, path: str, in_foreign: bool
-    ) -> None:
+    def _inside(self, value: Any, child: Registry | None, parent: Registry, path: str, in_foreign: bool) -> None:
         """Check the parts nested in an argument."""
         if isinstance(value, Mapping):
             type_ = value.get("type")
@@ -354,15 +363,21 @@ class _Check:
         parameters, closed = parameters_of(component)
         known: dict[str, Any] = {**parameters, **slot.keys}
         name = getattr(component, "__name__", str(component))
+        accepted = set(parameters)
+        may_differ = in_foreign or (is_foreign and not closed)  # from what the signature says
+        if may_differ and not closed:
+            accepted.update(*(parameters_of(base)[0] for base in getattr(component, "__mro__", ())))
         for key in cfg:
             origin = origin_of(cfg, key)
             if key in known:
                 if not is_foreign or _is_quoted_number(cfg[key]):  # annotations of other libraries are often too narrow
                     self._value(cfg[key], known[key], f"{path}.{key}", origin)
-            elif in_foreign and not _misspelled(key, (name for name in parameters if name not in cfg)):
+            elif key in ("type", "_scope_"):
                 continue
-            elif closed and key not in ("type", "_scope_"):
-                hint = did_you_mean(key, [*parameters, "type"]) or f"it takes {', '.join(parameters)}"
+            elif may_differ and not _misspelled(key, accepted - set(cfg)):
+                continue
+            elif may_differ or closed:
+                hint = did_you_mean(key, [*accepted, "type"]) or f"it takes {', '.join(parameters)}"
                 type_origin = origin_of(cfg, "type")
                 if type_origin and type_origin != origin:
                     hint += f" ({name} is set at {type_origin})"
@@ -407,9 +422,24 @@ def _is_foreign(component: Any, registry: Registry) -> bool:
 
 
 def _misspelled(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name of which ``name`` is a misspelling, with a letter or two wrong, or None."""
-    close = get_close_matches(name, [other for other in known if abs(len(other) - len(name)) <= 1], 1, cutoff=0.76)
-    return close[0] if close else None
+    """Return the known name of which ``name`` is a misspelling, or None.
+
+    They differ in one letter that is wrong, missing or too many, in two that are swapped, or in a long name in more.
+    Names that differ only in case do not count: both may exist.
+    """
+    similar = sorted(other for other in known if abs(len(other) - len(name)) <= 1)
+    found = next((other for other in similar if _differ_by_one_typo(name, other)), None)
+    close = get_close_matches(name, similar, 1, cutoff=0.85) if found is None and len(name) >= 8 else []
+    return close[0] if close else found
+
+
+def _differ_by_one_typo(one: str, other: str) -> bool:
+    start = len(os.path.commonprefix([one, other]))
+    one, other = one[start:], other[start:]
+    end = len(os.path.commonprefix([one[::-1], other[::-1]]))
+    one, other = one[: len(one) - end], other[: len(other) - end]
+    swapped = len(one) == 2 and one == other[::-1]
+    return swapped or (max(len(one), len(other)) == 1 and one.lower() != other.lower())
 
 
 def _is_quoted_number(value: Any) -> bool:

@@ -3,7 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from trainwright.engine import DDP, FSDP2, OPTIM_WRAPPERS, RUNNERS, STRATEGIES, ConfigError, OptimWrapper, Runner, Single
+from trainwright.engine import (
+    DDP,
+    FSDP2,
+    OPTIM_WRAPPERS,
+    RUNNERS,
+    STRATEGIES,
+    ConfigError,
+    OptimWrapper,
+    Runner,
+    Single,
+)
 from trainwright.engine import Strategy as BaseStrategy
 from trainwright.engine.building import origin_of
 

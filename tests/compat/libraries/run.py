@@ -1,7 +1,7 @@
 """Run a stage of an experiment, on this engine or on the real MMEngine, and print what came out as JSON.
 
-    python -m trainwright.compat run.py resnet FOLDER            # this engine
-    python run.py --real resnet FOLDER                           # the real one, if it is installed
+python -m trainwright.compat run.py resnet FOLDER            # this engine
+python run.py --real resnet FOLDER                           # the real one, if it is installed
 """
 
 import argparse

@@ -362,6 +362,14 @@ def test_a_pickle_cannot_reach_what_a_module_of_data_elements_imports(content: b
     assert not Path("attacked").exists()
 
 
+def test_a_pickle_cannot_import_any_module_of_a_library(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    (folder / "script.py").write_text("import os\nos.mkdir('attacked')\n")
+    monkeypatch.setitem(sys.modules, "mmdet", SimpleNamespace(__path__=[str(folder)]))
+    with pytest.raises(pickle.UnpicklingError, match="could run code"):
+        ROOMS["fileio"].load(io.BytesIO(b"cmmdet.script\nmain\n."), "pkl")
+    assert not Path("attacked").exists()
+
+
 def test_a_user_lets_libraries_load_pickles_of_any_class(monkeypatch: pytest.MonkeyPatch):
     fileio = ROOMS["fileio"]
     monkeypatch.setattr(fileio, "file_handlers", dict(fileio.file_handlers))

@@ -142,6 +142,7 @@ class OperatorFinder(MetaPathFinder, Loader):
         """Look up all names in the operators of this package."""
         operators = import_module("trainwright.compat.mmcv_ops")
         module.__getattr__ = lambda name: getattr(operators, name)  # type: ignore[method-assign]
+        import_module("trainwright.compat.mmcv_ops.devices").follow_arguments()
 
 
 def is_installed() -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.compat import finder, libraries
+from trainwright.engine import parts
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.fidelity import reproduce_mmengine
@@ -28,6 +29,8 @@ def install(fidelity: bool = False) -> None:
     """
     finder.install()
     libraries.install()
+    if "mmcv.ops" not in parts.FOREIGN_MODULES:
+        parts.FOREIGN_MODULES.append("mmcv.ops")
     if fidelity:
         reproduce_mmengine()
         get_logger().warning(

@@ -2,6 +2,7 @@ from .building import build as build
 from .checking import check as check
 from .checkpoints.files import find_latest_checkpoint as find_latest_checkpoint
 from .checkpoints.files import load_checkpoint_file as load_checkpoint_file
+from .checkpoints.loader import CheckpointLoader as CheckpointLoader
 from .config.config import Config as Config
 from .config.config import read_base as read_base
 from .config.config_dict import ConfigDict as ConfigDict

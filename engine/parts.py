@@ -352,3 +352,6 @@ CHILD_REGISTRIES = {
 
 NOT_PARTS = frozenset(["clip_grad", "on_trace_ready", "override", "file_handler_cfg", "when"])
 """Arguments whose ``type`` is not looked up in a registry."""
+
+FOREIGN_MODULES: list[str] = []
+"""Modules in which classes of other libraries look up names of their own, without a registry."""

@@ -36,9 +36,7 @@ def load_checkpoint(
     return _load_checkpoint_to_model(model, _load_checkpoint(filename, map_location), strict, logger, revise_keys)
 
 
-def load_state_dict(
-    module: nn.Module, state_dict: Mapping[str, Any], strict: bool = False, logger: Any = None
-) -> None:
+def load_state_dict(module: nn.Module, state_dict: Mapping[str, Any], strict: bool = False, logger: Any = None) -> None:
     """Load the matching weights into a module, and report mismatches to ``logger``.
 
     Raises:

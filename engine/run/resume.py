@@ -44,15 +44,19 @@ def set_up_weights(runner: "Runner") -> None:
         turn_on_activation_checkpointing(model, names)
 
 
-def restore_run(runner: "Runner") -> None:
+def restore_run(runner: "Runner", left_out: Collection[str] = ()) -> None:
     """Restore the state of a resumed run with all its parts built, apart from the weights.
+
+    Args:
+        runner: the run.
+        left_out: keys of the checkpoint that are ignored: ``optimizer``, ``param_schedulers``.
 
     Raises:
         CheckpointError: a part of the state is missing or does not match.
     """
     start = runner.start
     try:
-        contents.restore_state(runner, start.contents)
+        contents.restore_state(runner, start.contents, left_out)
     except CheckpointError as error:
         raise CheckpointError(f"{start.path}: {error}") from error
     _report_changes(runner, start.contents)

@@ -21,7 +21,7 @@ def force_init_env(method: Method) -> Method:
 
     @functools.wraps(method)
     def opened(self: "BaseVisBackend", *args: Any, **kwargs: Any) -> Any:
-        if not self._env_initialized:
+        if not getattr(self, "_env_initialized", False):  # a subclass may not call our __init__
             self._init_env()
             self._env_initialized = True
         return method(self, *args, **kwargs)

@@ -23,7 +23,7 @@ class TensorboardVisBackend(BaseVisBackend):
     @force_init_env
     def experiment(self) -> Any:
         """The ``torch.utils.tensorboard.SummaryWriter``."""
-        return self._writer
+        return self._tensorboard
 
     def _init_env(self) -> None:
         try:
@@ -32,16 +32,16 @@ class TensorboardVisBackend(BaseVisBackend):
         except ImportError as error:
             raise MissingExtraError("tensorboard", "tensorboard", "TensorboardVisBackend") from error
         self._summary, self._value = Summary, Summary.Value
-        self._writer: Any = SummaryWriter(str(self._make_save_dir()))
+        self._tensorboard: Any = SummaryWriter(str(self._make_save_dir()))
 
     @force_init_env
     def add_config(self, config: "Config", **kwargs: Any) -> None:
         indented = "\n".join(f"    {line}" for line in config.pretty_text.splitlines())  # Markdown code block
-        self._writer.add_text("config", indented)
+        self._tensorboard.add_text("config", indented)
 
     @force_init_env
     def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
-        self._writer.add_image(name, checked_image(image), step, dataformats="HWC")
+        self._tensorboard.add_image(name, checked_image(image), step, dataformats="HWC")
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
         """Write a scalar; other values are left out."""
@@ -54,9 +54,9 @@ class TensorboardVisBackend(BaseVisBackend):
         """Write each scalar as a separate curve, all in one event; other values are left out."""
         values = [self._value(tag=name, simple_value=number) for name, number in scalars(scalar_dict)]
         if values:
-            self._writer.file_writer.add_summary(self._summary(value=values), step)
+            self._tensorboard.file_writer.add_summary(self._summary(value=values), step)
 
     def close(self) -> None:
         if self._env_initialized:
             self._env_initialized = False
-            self._writer.close()
+            self._tensorboard.close()

@@ -51,7 +51,7 @@ class WandbVisBackend(BaseVisBackend):
     @force_init_env
     def experiment(self) -> Any:
         """The ``wandb`` run."""
-        return self._run
+        return self._wandb
 
     def _init_env(self) -> None:
         try:
@@ -60,32 +60,32 @@ class WandbVisBackend(BaseVisBackend):
             raise MissingExtraError("wandb", "wandb", "WandbVisBackend") from error
         # "create_new": a separate run, independent of others in this process
         arguments = {"dir": str(self._make_save_dir()), "reinit": "create_new", **self._init_kwargs}
-        self._run: Any = wandb.init(**arguments)
-        self._init_kwargs.update(id=self._run.id, resume="allow")  # to continue the run after close
+        self._wandb: Any = wandb.init(**arguments)
+        self._init_kwargs.update(id=self._wandb.id, resume="allow")  # to continue the run after close
         self._image_class = wandb.Image
-        self._run.define_metric("*", step_metric="step")
+        self._wandb.define_metric("*", step_metric="step")
         if isinstance(self._define_metric_cfg, Mapping):
             for name, summary in self._define_metric_cfg.items():
-                self._run.define_metric(name, summary=summary, step_metric="step")
+                self._wandb.define_metric(name, summary=summary, step_metric="step")
         else:
             for definition in self._define_metric_cfg:
-                self._run.define_metric(**definition)
+                self._wandb.define_metric(**definition)
 
     @force_init_env
     def add_config(self, config: "Config", **kwargs: Any) -> None:
         """Write the config, and upload the code if ``log_code_name`` is set."""
-        self._run.config.update(config.to_dict(), allow_val_change=True)
+        self._wandb.config.update(config.to_dict(), allow_val_change=True)
         if self._log_code_name is not None:
-            self._run.log_code(name=self._log_code_name)
+            self._wandb.log_code(name=self._log_code_name)
 
     @force_init_env
     def add_graph(self, model: nn.Module, data_batch: Any = None, **kwargs: Any) -> None:
         """Watch the model's gradients with ``watch_kwargs``."""
-        self._run.watch(model, **self._watch_kwargs)
+        self._wandb.watch(model, **self._watch_kwargs)
 
     @force_init_env
     def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
-        self._run.log({name: self._image_class(checked_image(image)), "step": step}, commit=self._commit)
+        self._wandb.log({name: self._image_class(checked_image(image)), "step": step}, commit=self._commit)
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
         self.add_scalars({name: value}, step)
@@ -95,10 +95,10 @@ class WandbVisBackend(BaseVisBackend):
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
         """Write scalars in one row; other values are left out."""
-        self._run.log({"step": step, **dict(scalars(scalar_dict))}, commit=self._commit)
+        self._wandb.log({"step": step, **dict(scalars(scalar_dict))}, commit=self._commit)
 
     def close(self) -> None:
         """Finish the run and wait for its upload."""
         if self._env_initialized:
-            self._run.finish()
+            self._wandb.finish()
             self._env_initialized = False

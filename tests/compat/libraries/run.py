@@ -52,7 +52,7 @@ def main() -> None:
     if given.stage == "resume":
         cfg.resume = True
     if given.stage == "test":
-        cfg.load_from = (work_dir / "last_checkpoint").read_text()
+        cfg.load_from = str(work_dir / (work_dir / "last_checkpoint").read_text())
     runner = Runner.from_cfg(cfg)
     runner.register_hook(Recorder())
     metrics: Any = runner.test() if given.stage == "test" else runner.train() and {}

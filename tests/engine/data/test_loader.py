@@ -345,7 +345,7 @@ def test_bad_samples_of_the_validation_have_a_name_of_their_own(tmp_path: Path) 
     runner = make_runner(
         tmp_path, metric=Scripted(acc=[1, 1, 1]), dataset=Bad([2]), train_dataloader=dict(skip_bad_samples=1)
     )
-    runner._given["val_dataloader"] |= dict(dataset=Bad([3], 4), skip_bad_samples=1)
+    runner._val_dataloader |= dict(dataset=Bad([3], 4), skip_bad_samples=1)
     runner.train()
     assert runner.message_hub.get_info("skipped_samples") == [2]
     assert runner.message_hub.get_info("skipped_samples_val") == [3]

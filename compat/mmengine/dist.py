@@ -192,4 +192,3 @@ def collect_results_cpu(result_part: list[Any], size: int, tmpdir: str | None = 
 def collect_results_gpu(result_part: list[Any], size: int) -> list[Any] | None:
     """Return the results of all processes; see :func:`collect_results`."""
     return collect_results(result_part, size, "gpu")
-

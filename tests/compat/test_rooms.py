@@ -230,6 +230,7 @@ RESULTS = [
     ("logging.HistoryBuffer([1, 2, 3], [1, 1, 2]).mean(), logging.HistoryBuffer([1., 5., 3.], [1, 1, 1]).mean(2), logging.HistoryBuffer([4, 2], [1, 1]).min(), logging.HistoryBuffer([4, 2], [1, 1]).statistics('max', 1)", (1.5, 4.0, 2, 2)),
     ("(l := logging.MMLogger.get_instance('rooms', logger_name='x', log_level='ERROR')) is logging.MMLogger.get_instance('rooms'), l.instance_name, l.name, logging.MMLogger.check_instance_created('rooms')", (True, "rooms", "x", True)),
     ("logging.print_log('a', logger='silent'), logging.print_log('a', logger='rooms', level=level.INFO)", (None, None)),
+    ("(h := logging.MessageHub('a', {'loss': logging.HistoryBuffer([1.0], [1]), 'x': logging.HistoryBuffer([2.0], [1])}, {'task': 't', 'own': 1}, {'loss': True, 'task': True, 'x': False, 'own': False})).get_scalar('x').current(), h.get_info('task'), list(h.state_dict()['log_scalars']), list(h.state_dict()['runtime_info'])", (2.0, "t", ["loss"], ["task"])),
     # data elements
     ("structures.InstanceData(a=torch.arange(3))[1:].a.tolist(), len(structures.InstanceData(a=[1, 2])), structures.InstanceData.cat([structures.InstanceData(a=[1]), structures.InstanceData(a=[2])]).a", ([1, 2], 2, [1, 2])),
     ("structures.LabelData.label_to_onehot(torch.tensor([1]), 3).tolist(), structures.LabelData.onehot_to_label(torch.tensor([0, 1, 1])).tolist(), structures.PixelData(a=torch.ones(2, 3)).shape", ([0, 1, 0], [1, 2], (2, 3))),
@@ -359,6 +360,14 @@ def test_a_pickle_cannot_reach_what_a_module_of_data_elements_imports(content: b
         monkeypatch.setitem(sys.modules, name, SimpleNamespace(os=os, mkdir=os.mkdir, __path__=[]))
     with pytest.raises(pickle.UnpicklingError, match="could run code"):
         ROOMS["fileio"].load(io.BytesIO(content), "pkl")
+    assert not Path("attacked").exists()
+
+
+def test_a_pickle_cannot_import_any_module_of_a_library(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    (folder / "script.py").write_text("import os\nos.mkdir('attacked')\n")
+    monkeypatch.setitem(sys.modules, "mmdet", SimpleNamespace(__path__=[str(folder)]))
+    with pytest.raises(pickle.UnpicklingError, match="could run code"):
+        ROOMS["fileio"].load(io.BytesIO(b"cmmdet.script\nmain\n."), "pkl")
     assert not Path("attacked").exists()
 
 

@@ -260,7 +260,7 @@ def test_current_instance_of_two_runs() -> None:
 
 
 def test_named_instances(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MessageHub, "_instances", {})
+    monkeypatch.setattr(MessageHub, "_instance_dict", {})
     assert not MessageHub.check_instance_created("mine")
     mine = MessageHub.get_instance("mine")
     assert MessageHub.get_instance("mine") is mine

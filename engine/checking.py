@@ -319,7 +319,7 @@ class _Check:
             if key in known:
                 self._value(cfg[key], known[key], f"{path}.{key}", origin)
             elif closed and key not in ("type", "_scope_"):
-                hint = did_you_mean(key, [*parameters, "type"]) or f"it takes {', '.join(parameters)}"
+                hint = parts.argument_hint(name, key, [*parameters, "type"])
                 type_origin = origin_of(cfg, "type")
                 if type_origin and type_origin != origin:
                     hint += f" ({name} is set at {type_origin})"

@@ -13,6 +13,25 @@ from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, wit
 if TYPE_CHECKING:
     from trainwright.engine.registry import Registry
 
+_FSDP2 = "use strategy=dict(type='FSDP2')"
+REPLACEMENTS = {
+    "ApexOptimWrapper": "use 'AmpOptimWrapper', mixed precision by PyTorch itself",
+    "DeepSpeedOptimWrapper": f"use 'OptimWrapper' or 'AmpOptimWrapper', and {_FSDP2.removeprefix('use ')}",
+    "ColossalAIOptimWrapper": f"use 'OptimWrapper' or 'AmpOptimWrapper', and {_FSDP2.removeprefix('use ')}",
+    "FlexibleRunner": "use 'Runner', whose config has the keys strategy and compile, too",
+    "SingleDeviceStrategy": "use 'Single', or leave strategy out",
+    "DDPStrategy": "use 'DDP', or leave strategy out",
+    "FSDPStrategy": "use 'FSDP2', PyTorch's fully_shard",
+    "DeepSpeedStrategy": "use 'FSDP2', which shards parameters, gradients and optimizer state, too",
+    "ColossalAIStrategy": "use 'FSDP2', which shards parameters, gradients and optimizer state, too",
+    "MMFullyShardedDataParallel": _FSDP2,
+    "MMDeepSpeedEngineWrapper": _FSDP2,
+    "ColossalAIModelWrapper": _FSDP2,
+    "ZeroRedundancyOptimizer": f"{_FSDP2}, which shards the state of any optimizer",
+    "NPUProfilerHook": "use 'ProfilerHook'",
+}
+"""What to use instead of parts of MMEngine, by name."""
+
 _building: ContextVar[tuple[str, Mapping[str, Any]] | None] = ContextVar("building", default=None)
 
 
@@ -109,12 +128,16 @@ def resolve(type_: Any, registry: "Registry", *, path: str = "", origin: Origin 
     if isinstance(type_, str):
         found = registry.look_up(type_)
         if found is None:
-            registries = registry.others_with(type_)
-            hint = f"it is registered as {with_article(registries[0])}" if registries else registry.suggest(type_)
+            hint = REPLACEMENTS.get(type_, "")
+            if not hint and (registries := registry.others_with(type_)):
+                hint = f"it is registered as {with_article(registries[0])}"
+            hint = hint or registry.suggest(type_)
             raise UnknownTypeError(
                 f"{path}.type" if path else "type",
                 f"{type_!r} is not registered as {with_article(registry.name)}",
-                hint or "register it with a decorator, and add its module to `custom_imports`",
+                hint
+                or registry.suggest(type_)
+                or "register it with a decorator, and add its module to `custom_imports`",
                 origin,
             )
         return found  # type: ignore[no-any-return]  # a registry holds anything callable

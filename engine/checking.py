@@ -1,6 +1,5 @@
 """Checking a config without building anything, and reporting all mistakes together."""
 
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -372,12 +371,10 @@ class _Check:
             if key in known:
                 if not is_foreign or _is_quoted_number(cfg[key]):  # annotations of other libraries are often too narrow
                     self._value(cfg[key], known[key], f"{path}.{key}", origin)
-            elif key in ("type", "_scope_"):
-                continue
-            elif may_differ and not _misspelled(key, accepted - set(cfg)):
+            elif key in ("type", "_scope_") or (may_differ and not _misspelled(key, accepted - set(cfg))):
                 continue
             elif may_differ or closed:
-                hint = did_you_mean(key, [*accepted, "type"]) or f"it takes {', '.join(parameters)}"
+                hint = parts.argument_hint(name, key, [*parameters, *sorted(accepted - set(parameters)), "type"])
                 type_origin = origin_of(cfg, "type")
                 if type_origin and type_origin != origin:
                     hint += f" ({name} is set at {type_origin})"
@@ -434,10 +431,10 @@ def _misspelled(name: str, known: Iterable[str]) -> str | None:
 
 
 def _differ_by_one_typo(one: str, other: str) -> bool:
-    start = len(os.path.commonprefix([one, other]))
-    one, other = one[start:], other[start:]
-    end = len(os.path.commonprefix([one[::-1], other[::-1]]))
-    one, other = one[: len(one) - end], other[: len(other) - end]
+    while one and other and one[0] == other[0]:
+        one, other = one[1:], other[1:]
+    while one and other and one[-1] == other[-1]:
+        one, other = one[:-1], other[:-1]
     swapped = len(one) == 2 and one == other[::-1]
     return swapped or (max(len(one), len(other)) == 1 and one.lower() != other.lower())
 

@@ -123,6 +123,6 @@ def _load_checkpoint_to_model(
 
 def _get_mmengine_home() -> str:
     cache = os.getenv(ENV_XDG_CACHE_HOME, DEFAULT_CACHE_DIR)
-    home = Path(os.getenv(ENV_MMENGINE_HOME, os.path.join(cache, "mmengine"))).expanduser()  # noqa: PTH118
+    home = Path(os.getenv(ENV_MMENGINE_HOME, os.path.join(cache, "mmengine"))).expanduser()
     home.mkdir(parents=True, exist_ok=True)
     return str(home)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from trainwright.engine.checkpoints.start import StartingPoint
 from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.run.hook import Hook
@@ -15,6 +16,7 @@ class Attributes:
     """The read-only attributes of a Runner, with the names of MMEngine's."""
 
     model: Any
+    start: StartingPoint
     state: RunState
     world_size: int
     _deterministic: bool
@@ -77,6 +79,11 @@ class Attributes:
     def model_name(self) -> str:
         """The class name of the model."""
         return type(unwrap(self.model)).__name__
+
+    @property
+    def _resume(self) -> bool:
+        """Whether the run continues another one, for hooks from OpenMMLab's libraries."""
+        return self.start.resumes
 
     @property
     def has_val(self) -> bool:

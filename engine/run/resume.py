@@ -129,6 +129,8 @@ def _initialize(runner: "Runner", missing: Collection[str] | None = None) -> Non
 
 def _drop_average(runner: "Runner", checkpoint: dict[str, Any]) -> None:
     """Resume from the trained weights instead of their average if no hook averages them anymore."""
+    if any(getattr(hook, "ema_model", None) is not None for hook in runner.hooks):  # it may have left its state there
+        return
     if runner.start.is_resumed(checkpoint) and (trained := checkpoint.pop("ema_state_dict", None)) is not None:
         prefix = "module."
         weights = {name.removeprefix(prefix): value for name, value in trained.items() if name.startswith(prefix)}

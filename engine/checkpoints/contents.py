@@ -163,7 +163,8 @@ def safe_to_load(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {safe_to_load(key): safe_to_load(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
-        return [safe_to_load(item) for item in value]
+        items = [safe_to_load(item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
     if value is None or type(value) in (str, int, float, bool) or isinstance(value, torch.Tensor):
         return value
     if hasattr(value, "tolist"):  # of numpy; some of its numbers are also floats, and an array can contain anything

@@ -219,12 +219,12 @@ def _checked(key: str, value: Any) -> Any:
         if value.numel() != 1:
             raise ValueError(f"{key} must have one element, got shape {tuple(value.shape)}: reduce it first")
         return value.detach() if value.requires_grad else value
-    if isinstance(value, int | float):
-        return value
-    if isinstance(value, np.ndarray | np.generic):
+    if isinstance(value, np.ndarray | np.generic):  # before the next: np.float64 is a float, but no plain data
         if value.size != 1:
             raise ValueError(f"{key} must have one element, got shape {value.shape}: reduce it first")
         return value.item()
+    if isinstance(value, int | float):
+        return value
     raise TypeError(f"{key} is a {type(value).__name__}, not a number: use update_info for other information")
 
 

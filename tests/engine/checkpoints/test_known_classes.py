@@ -169,4 +169,4 @@ def test_what_numpy_has_in_class_information_is_saved_as_plain_data(tmp_path: Pa
     meta = {"date": date, "scale": np.float64(2), "name": np.str_("cat"), "ids": np.arange(2)}
     torch.save(safe_to_load(meta), tmp_path / "x.pth")
     read = torch.load(tmp_path / "x.pth", weights_only=True)
-    assert read == {"date": ["datetime.date(2023, 1, 1)", ["a", 0.5]], "scale": 2.0, "name": "cat", "ids": [0, 1]}
+    assert read == {"date": ["datetime.date(2023, 1, 1)", ("a", 0.5)], "scale": 2.0, "name": "cat", "ids": [0, 1]}

@@ -227,16 +227,14 @@ def test_ms_deform_attn():
 
 def test_ms_deform_attn_reads_sizes_again_after_a_change():
     shapes = torch.tensor([[2, 2]])
-    inputs = lambda: (
+    value, place, weight = (
         random(1, 4, 1, 1),
-        shapes,
-        torch.tensor([0]),
-        torch.full((1, 1, 1, 1, 1, 2), 0.125, dtype=F64),
-        torch.ones(1, 1, 1, 1, 1, dtype=F64),
-    )  # noqa: E731
-    before = mmcv_ops.ms_deform_attn_forward(*inputs(), 64)
+        torch.full((1, 1, 1, 1, 1, 2), 0.125).double(),
+        torch.ones(1, 1, 1, 1, 1).double(),
+    )
+    before = mmcv_ops.ms_deform_attn_forward(value, shapes, torch.tensor([0]), place, weight, 64)
     shapes.copy_(torch.tensor([[1, 4]]))
-    after = mmcv_ops.ms_deform_attn_forward(*inputs(), 64)
+    after = mmcv_ops.ms_deform_attn_forward(value, shapes, torch.tensor([0]), place, weight, 64)
     torch.testing.assert_close(before[0, 0, 0], random(1, 4, 1, 1)[0, 0, 0, 0] * 0.75**2)
     torch.testing.assert_close(after[0, 0, 0], random(1, 4, 1, 1)[0, 0, 0, 0] * 0.625)
 

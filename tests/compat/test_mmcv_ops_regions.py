@@ -1,12 +1,12 @@
 """Pooling of regions against loops over bins and samples, values and gradients."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 
 from trainwright.compat import mmcv_ops
-from trainwright.compat.mmcv_ops import regions
 
 F64 = torch.float64
 
@@ -123,8 +123,7 @@ def test_roi_align_of_half_precision_and_no_boxes():
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.6])
-def test_roi_pool(scale, monkeypatch):
-    monkeypatch.setattr(regions, "ROIS_AT_ONCE", 2)
+def test_roi_pool(scale):
     features = (random(2, 3, 8, 9) * 6).floor()  # with equal values
     boxes = torch.cat([BOXES, torch.tensor([[0, 30, 30, 40, 40], [0, 5, 5, 2, 2]], dtype=F64)])  # outside; inside out
     output, argmax = torch.zeros(7, 3, 3, 2, dtype=F64), torch.zeros(7, 3, 3, 2, dtype=torch.int)
@@ -315,7 +314,7 @@ def test_bezier_align(aligned, ratio):
     def point(controls, u):
         """De Casteljau: interpolate between neighbors until one point is left."""
         while len(controls) > 1:
-            controls = [(a[0] * (1 - u) + b[0] * u, a[1] * (1 - u) + b[1] * u) for a, b in zip(controls, controls[1:])]
+            controls = [(a[0] * (1 - u) + b[0] * u, a[1] * (1 - u) + b[1] * u) for a, b in pairwise(controls)]
         return controls[0]
 
     def one_bin(plane, bezier, i, j):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from trainwright.compat import mmcv_ops
+from trainwright.compat.mmcv_ops import regions
 
 F64 = torch.float64
 
@@ -69,8 +70,11 @@ SETTINGS = dict(spatial_scale=0.8, sampling_ratio=2, aligned=True)
 
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("ratio", [0, 2])
-@pytest.mark.parametrize("mode", ["max", "avg"])
-def test_roi_align(mode, ratio, aligned):
+@pytest.mark.parametrize("mode", ["max", "avg", "avg by torchvision"])
+def test_roi_align(mode, ratio, aligned, monkeypatch):
+    monkeypatch.setattr(regions, "SAMPLES_AT_ONCE", 50)
+    if mode == "avg by torchvision":
+        monkeypatch.setattr(regions, "SAMPLED_ON", ())
     features = random(2, 3, 8, 9).requires_grad_()
 
     def one_bin(plane, roi, i, j):
@@ -92,7 +96,7 @@ def test_roi_align(mode, ratio, aligned):
         aligned_width=2,
         spatial_scale=0.8,
         sampling_ratio=ratio,
-        pool_mode=int(mode == "avg"),
+        pool_mode=int(mode != "max"),
         aligned=aligned,
     )
     mmcv_ops.roi_align_forward(features.detach(), BOXES, output, *argmax, **settings)

@@ -9,12 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from trainwright.compat.mmcv_ops.sampling import gradients, native
+from trainwright.compat.mmcv_ops.sampling import gradients, native, without_autocast
 
 _SIZES: MutableMapping[Tensor, tuple[int, list[tuple[int, int]]]] = WeakTensorKeyDictionary()
 """Sizes of the levels as numbers, of each tensor that holds them: layers share it, and reading it waits for the GPU."""
 
 
+@without_autocast
 def ms_deform_attn_forward(
     value: Tensor,
     spatial_shapes: Tensor,
@@ -42,6 +43,7 @@ def ms_deform_attn_forward(
     return result.to(value.dtype)
 
 
+@without_autocast
 def ms_deform_attn_backward(
     value: Tensor,
     spatial_shapes: Tensor,

@@ -11,9 +11,10 @@ import torch
 import torchvision  # noqa: F401  # registers its operators
 from torch import Tensor
 
-from trainwright.compat.mmcv_ops.sampling import native
+from trainwright.compat.mmcv_ops.sampling import native, without_autocast
 
 
+@without_autocast
 def deform_conv_forward(
     input: Tensor,
     weight: Tensor,
@@ -122,6 +123,7 @@ def deform_conv_backward_parameters(
     columns.resize_(0)
 
 
+@without_autocast
 def modulated_deform_conv_forward(
     input: Tensor,
     weight: Tensor,

@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor
 
 from trainwright.compat.mmcv_ops import polygons
-from trainwright.compat.mmcv_ops.sampling import gradients, wide
+from trainwright.compat.mmcv_ops.sampling import gradients, wide, without_autocast
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -267,6 +267,7 @@ def convex_giou(pointsets: Tensor, polygons_: Tensor, output: Tensor) -> None:
     output.copy_(torch.cat([grad.flatten(1), values[:, None]], 1))
 
 
+@without_autocast
 def min_area_polygons(pointsets: Tensor, polygons_: Tensor) -> None:
     """Compute the smallest rectangles of any rotation around point sets (N, 18) into ``polygons_`` (N, 8).
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainwright.compat.mmcv_ops.sampling import gradients, wide
+from trainwright.compat.mmcv_ops.sampling import gradients, wide, without_autocast
 
 
 def carafe_forward(
@@ -57,6 +57,7 @@ def carafe_backward(
     carafe_naive_backward(grad_output, rfeatures, masks, grad_input, grad_masks, kernel_size, group_size, scale_factor)
 
 
+@without_autocast
 def carafe_naive_forward(
     features: Tensor, masks: Tensor, output: Tensor, kernel_size: int, group_size: int, scale_factor: int
 ) -> None:
@@ -67,6 +68,7 @@ def carafe_naive_forward(
     output.copy_(result.reshape(output.shape))
 
 
+@without_autocast
 def carafe_naive_backward(
     grad_output: Tensor,
     features: Tensor,
@@ -161,6 +163,7 @@ def active_rotated_filter_backward(grad_out: Tensor, indices: Tensor, grad_in: T
     grad_in.copy_(grad.gather(3, places[None, :, None].expand_as(grad)).sum(1).view(grad_in.shape))
 
 
+@without_autocast
 def correlation_forward(
     input1: Tensor,
     input2: Tensor,
@@ -203,6 +206,7 @@ def correlation_forward(
     output.copy_(_correlate(wide(input1), wide(input2), *settings))
 
 
+@without_autocast
 def correlation_backward(
     grad_output: Tensor,
     input1: Tensor,

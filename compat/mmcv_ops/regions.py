@@ -6,19 +6,27 @@ column is the index of the image in the batch. Outputs and gradients are written
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torchvision  # noqa: F401  # registers its operators
 from torch import Tensor
+from torch.nn import functional as F
 
 from trainwright.compat.mmcv_ops.sampling import (
     add_at_corners,
+    corners,
     gradients,
     grids,
     native,
     positions,
     sample_sum,
     wide,
+    without_autocast,
 )
+
+SAMPLED_ON = ("cpu",)
+"""Kinds of devices on which sums of gathered rows are several times as fast as torchvision's kernel of RoIAlign."""
 
 
 def roi_align_forward(
@@ -50,12 +58,13 @@ def roi_align_forward(
         aligned: Shift by half a pixel, so that the center of pixel i is at i + 0.5 in the image.
     """
     features, boxes = native(input), rois.to(native(input).dtype)
+    sizes = (aligned_height, aligned_width)
+    if pool_mode == 1 and features.device.type in SAMPLED_ON:
+        output.copy_(_upright(features, boxes, None, *sizes, spatial_scale, sampling_ratio, aligned))
+        return
     if pool_mode == 1:
-        output.copy_(
-            torch.ops.torchvision.roi_align(
-                features, boxes, spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
-            )
-        )
+        result = torch.ops.torchvision.roi_align(features, boxes, spatial_scale, *sizes, sampling_ratio, aligned)
+        output.copy_(result)
         return
     left, top, width, height = _scaled(rois, spatial_scale, aligned)
     bin_height, bin_width = height / aligned_height, width / aligned_width
@@ -88,30 +97,27 @@ def roi_align_backward(
     aligned: bool,
 ) -> None:
     """Compute the gradient of ``roi_align_forward`` for the features into ``grad_input``."""
+    grad, sizes = native(grad_output), (aligned_height, aligned_width)
+    boxes = rois.to(grad.dtype)
+    if pool_mode == 1 and grad.device.type in SAMPLED_ON:
+        settings = (*sizes, spatial_scale, sampling_ratio, aligned)
+        (result,) = gradients(lambda x: _upright(x, boxes, None, *settings), [_zeros(grad_input, grad)], grad)
+        grad_input.copy_(result)
+        return
     if pool_mode == 1:
-        grad = native(grad_output)
-        grad_input.copy_(
-            torch.ops.torchvision._roi_align_backward(
-                grad,
-                rois.to(grad.dtype),
-                spatial_scale,
-                aligned_height,
-                aligned_width,
-                *grad_input.shape,
-                sampling_ratio,
-                aligned,
-            )
+        result = torch.ops.torchvision._roi_align_backward(
+            grad, boxes, spatial_scale, *sizes, *grad_input.shape, sampling_ratio, aligned
         )
+        grad_input.copy_(result)
         return
     grid = _grid_sizes(rois, spatial_scale, aligned, aligned_height, aligned_width, sampling_ratio)
-    grad = wide(grad_output) * (grid > 0).all(1)[:, None, None, None]
+    grad = wide(grad) * (grid > 0).all(1)[:, None, None, None]
     add_at_corners(grad_input, rois[:, 0], wide(argmax_y), wide(argmax_x), grad)
 
 
 def _scaled(rois: Tensor, scale: float, aligned: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return left, top, width and height of boxes in pixels of the features, as RoIAlign takes them."""
-    corners = wide(rois)[:, 1:] * scale - (0.5 if aligned else 0)
-    left, top, right, bottom = corners.unbind(1)
+    left, top, right, bottom = (wide(rois)[:, 1:] * scale - (0.5 if aligned else 0)).unbind(1)
     width, height = right - left, bottom - top
     return (left, top, width, height) if aligned else (left, top, width.clamp(min=1), height.clamp(min=1))
 
@@ -121,10 +127,6 @@ def _grid_sizes(rois: Tensor, scale: float, aligned: bool, rows: int, columns: i
     _, _, width, height = _scaled(rois, scale, aligned)
     sizes = torch.stack([height / rows, width / columns], 1).ceil()
     return torch.full_like(sizes, ratio) if ratio > 0 else sizes
-
-
-ROIS_AT_ONCE = 64
-"""How many regions ``roi_pool_forward`` treats in one go, which bounds its memory."""
 
 
 def roi_pool_forward(
@@ -149,48 +151,38 @@ def roi_pool_forward(
         pooled_width: Bins along x.
         spatial_scale: Size of the features relative to the image.
     """
-    features, boxes = wide(input), wide(rois)
+    count, channels, height, width = input.shape
+    boxes = wide(rois)
     start = boxes[:, 1:3] * spatial_scale
     extent = (boxes[:, 3:5] + 1) * spatial_scale - start
-    for members in torch.split(torch.arange(len(rois), device=rois.device), ROIS_AT_ONCE):
-        maps = features[boxes[members, 0].long()]
-        ranges = [
-            _bin_ranges(start[members, axis], extent[members, axis], bins, size)
-            for axis, bins, size in ((1, pooled_height, maps.shape[2]), (0, pooled_width, maps.shape[3]))
-        ]
-        flat = torch.arange(maps[0, 0].numel(), device=maps.device).view(maps.shape[2:]).expand(maps.shape)
-        value, index = _window_max(maps, flat, *ranges[0])
-        value, index = _window_max(value.transpose(2, 3), index.transpose(2, 3), *ranges[1])
-        filled = (index >= 0) & (extent[members] > 0).all(1)[:, None, None, None]
-        output[members] = torch.where(filled, value, 0).transpose(2, 3).to(output.dtype)
-        argmax[members] = torch.where(filled, index, -1).transpose(2, 3).to(argmax.dtype)
+    left, right = _bin_ranges(start[:, 0], extent[:, 0], pooled_width, width)
+    top, bottom = _bin_ranges(start[:, 1], extent[:, 1], pooled_height, height)
+    rows, columns = (bottom - top)[:, :, None], (right - left)[:, None]  # (R, bins y, 1) and (R, 1, bins x)
+    sizes = (rows * columns * (extent > 0).all(1)[:, None, None]).flatten()
+    # List the pixels of each bin, one bin after the other.
+    ends = sizes.cumsum(0)
+    bins = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
+    cell = torch.arange(len(bins), device=sizes.device) - (ends - sizes)[bins]
+    across, first_x, first_y, image = (
+        value.expand(-1, pooled_height, pooled_width).flatten()[bins]
+        for value in (columns, left[:, None], top[:, :, None], boxes[:, 0].long()[:, None, None])
+    )
+    pixels = (image * height + first_y + cell // across) * width + first_x + cell % across
+    table = wide(input).permute(0, 2, 3, 1).reshape(count * height * width, channels)
+    best, _, _, where = torch.embedding_bag(table, pixels, ends - sizes, mode=2)
+    where = torch.where(sizes[:, None] > 0, where % (height * width), -1)
+    shape = (len(rois), pooled_height, pooled_width, channels)
+    output.copy_(best.view(shape).permute(0, 3, 1, 2))
+    argmax.copy_(where.view(shape).permute(0, 3, 1, 2))
 
 
 def _bin_ranges(start: Tensor, extent: Tensor, bins: int, size: int) -> tuple[Tensor, Tensor]:
     """Return the first pixel of each bin and the pixel after its last, of shape (R, bins)."""
     edges = torch.arange(bins + 1, device=start.device)
     bin_size = (extent / bins)[:, None]
-    first = (edges[:-1] * bin_size + start[:, None]).floor()
-    after = (edges[1:] * bin_size + start[:, None]).ceil()
-    return first.clamp(0, size).long(), after.clamp(0, size).long()
-
-
-def _window_max(values: Tensor, index: Tensor, first: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the greatest value in windows along axis 2 of (R, C, H, W), and its index, of equal ones the least.
-
-    An empty window has minus infinity and -1.
-    """
-    shape = (len(values), values.shape[1], first.shape[1], values.shape[3])
-    best = torch.full(shape, -torch.inf, dtype=values.dtype, device=values.device)
-    where = torch.full(shape, -1, dtype=torch.long, device=values.device)
-    for step in range(int((after - first).max()) if first.numel() else 0):
-        row = first + step
-        inside = (row < after)[:, None, :, None]
-        row = row.clamp(max=values.shape[2] - 1)[:, None, :, None].expand(shape)
-        value, place = values.gather(2, row), index.gather(2, row)
-        better = inside & (place >= 0) & ((value > best) | (value == best) & (place < where) | (where < 0))
-        best, where = torch.where(better, value, best), torch.where(better, place, where)
-    return best, where
+    first = (edges[:-1] * bin_size + start[:, None]).floor().clamp(0, size).long()
+    after = (edges[1:] * bin_size + start[:, None]).ceil().clamp(0, size).long()
+    return first, torch.maximum(first, after)
 
 
 def roi_pool_backward(
@@ -205,10 +197,9 @@ def roi_pool_backward(
     """Compute the gradient of ``roi_pool_forward`` for the features into ``grad_input``."""
     _, channels, height, width = grad_input.shape
     planes = rois[:, 0].long()[:, None] * channels + torch.arange(channels, device=rois.device)
-    filled = argmax >= 0
-    places = (planes[:, :, None, None] * (height * width) + argmax)[filled]
+    places = planes[:, :, None, None] * (height * width) + argmax.clamp(min=0)
     total = torch.zeros_like(grad_input, memory_format=torch.contiguous_format)
-    total.view(-1).index_add_(0, places, grad_output[filled].to(total.dtype))
+    total.view(-1).index_add_(0, places.flatten(), torch.where(argmax >= 0, grad_output, 0).to(total.dtype).flatten())
     grad_input += total
 
 
@@ -279,24 +270,60 @@ def _rotated(
     center_x, center_y = (rois[:, 1:3] * scale - (0.5 if aligned else 0)).unbind(1)
     width, height = (rois[:, 3:5] * scale).clamp(min=-torch.inf if aligned else 1).unbind(1)
     angle = -rois[:, 5] if clockwise else rois[:, 5]
-    cos, sin = (value[:, None, None, None, None] for value in (angle.cos(), angle.sin()))
-    result = features.new_zeros((len(rois), features.shape[1], rows, columns))
-    for members, samples_y, samples_x in grids(height / rows, width / columns, ratio):
-        y = (positions(rows, samples_y, features) / rows - 0.5) * height[members, None, None]
-        x = (positions(columns, samples_x, features) / columns - 0.5) * width[members, None, None]
-        y, x = y[:, :, None, :, None], x[:, None, :, None, :]  # (R, bins y, bins x, samples y, samples x)
-        turned_y = y * cos[members] - x * sin[members] + center_y[members, None, None, None, None]
-        turned_x = y * sin[members] + x * cos[members] + center_x[members, None, None, None, None]
-        result[members] = _means(features, rois[members, 0], turned_y.flatten(3), turned_x.flatten(3))
-    return result
+    cos, sin, center_y, center_x = (
+        value[:, None, None, None, None] for value in (angle.cos(), angle.sin(), center_y, center_x)
+    )
+
+    def samples() -> Samples:
+        for members, samples_y, samples_x in grids(height / rows, width / columns, ratio):
+            y = (positions(rows, samples_y, features) / rows - 0.5) * height[members, None, None]
+            x = (positions(columns, samples_x, features) / columns - 0.5) * width[members, None, None]
+            y, x = y[:, :, None, :, None], x[:, None, :, None, :]  # (R, bins y, bins x, samples y, samples x)
+            turned_y = y * cos[members] - x * sin[members] + center_y[members]
+            turned_x = y * sin[members] + x * cos[members] + center_x[members]
+            yield members, turned_y.flatten(3), turned_x.flatten(3)
+
+    return _means(features, rois[:, 0], rows, columns, samples())
 
 
-def _means(features: Tensor, image: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Return the means (R, C, bins y, bins x) of samples at coordinates (R, bins y, bins x, samples)."""
-    regions, rows, columns, samples = y.shape
-    each = image.repeat_interleave(rows * columns)
-    sums = sample_sum(features, each, y.reshape(-1, samples), x.reshape(-1, samples))
-    return (sums / samples).view(regions, rows, columns, -1).permute(0, 3, 1, 2)
+Samples = Iterator[tuple[Tensor, Tensor, Tensor]]
+"""Groups of regions with equally many samples: indices of the regions, and y and x of (R, bins y, bins x, samples)."""
+
+SAMPLES_AT_ONCE = 1 << 21
+"""How many samples are taken in one go, which bounds the memory (about 100 bytes each)."""
+
+
+def _means(features: Tensor, image: Tensor, rows: int, columns: int, groups: Samples) -> Tensor:
+    """Return the means (R, C, bins y, bins x) of bilinear samples, 0 for regions that are in no group."""
+    count, channels, height, width = features.shape
+    table = features.permute(0, 2, 3, 1).reshape(count * height * width, channels)
+    result = table.new_zeros((len(image), rows, columns, channels)) + table[:0].sum()  # has a gradient in any case
+    bags: list[tuple[Tensor, Tensor, Tensor, int]] = []
+
+    def taken() -> Tensor:
+        """Return the result with the means of the bags, which are emptied."""
+        pixels, weights, members, sizes = zip(*bags)
+        bags.clear()
+        bins = [len(some) * rows * columns for some in members]
+        lengths = torch.tensor(sizes).repeat_interleave(torch.tensor(bins))
+        starts = (lengths.cumsum(0) - lengths).to(features.device)
+        means = F.embedding_bag(torch.cat(pixels), table, starts, per_sample_weights=torch.cat(weights), mode="sum")
+        return result.index_copy(0, torch.cat(members), means.view(-1, rows, columns, channels))
+
+    waiting = 0
+    for members, y, x in groups:
+        share = max(1, SAMPLES_AT_ONCE // y[0].numel())
+        for some, some_y, some_x in zip(*(torch.split(t, share) for t in (members, y, x))):
+            pixels, weights = corners(some_y, some_x, height, width)
+            pixels = pixels + (image[some].long() * (height * width))[:, None, None, None, None]
+            weights = (weights / y.shape[3]).to(features.dtype)
+            bags.append((pixels.flatten(), weights.flatten(), some, 4 * y.shape[3]))
+            waiting += some_y.numel()
+            if waiting >= SAMPLES_AT_ONCE:
+                result, waiting = taken(), 0
+    if bags:
+        result = taken()
+    return result.permute(0, 3, 1, 2)
 
 
 def riroi_align_rotated_forward(
@@ -371,6 +398,7 @@ def _rotation_invariant(
     return mixed.flatten(1, 2)
 
 
+@without_autocast
 def prroi_pool_forward(
     input: Tensor, rois: Tensor, output: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float
 ) -> None:
@@ -389,6 +417,7 @@ def prroi_pool_forward(
     output.copy_(_precise(input, rois, pooled_height, pooled_width, spatial_scale))
 
 
+@without_autocast
 def prroi_pool_backward(
     grad_output: Tensor, rois: Tensor, grad_input: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float
 ) -> None:
@@ -399,6 +428,7 @@ def prroi_pool_backward(
     grad_input.copy_(result)
 
 
+@without_autocast
 def prroi_pool_coor_backward(
     output: Tensor,
     grad_output: Tensor,
@@ -423,7 +453,7 @@ def _precise(features: Tensor, rois: Tensor, rows: int, columns: int, scale: flo
     along_x = _triangle_integrals(left, right, columns, features.shape[3])
     image = rois[:, 0].detach().long()
     parts = []
-    for members in torch.split(torch.arange(len(rois), device=rois.device), ROIS_AT_ONCE):
+    for members in torch.split(torch.arange(len(rois), device=rois.device), 64):  # bounds the memory
         by_row = torch.einsum("rph,rchw->rcpw", along_y[members], features[image[members]])
         parts.append(torch.einsum("rcpw,rqw->rcpq", by_row, along_x[members]))
     sums = torch.cat(parts)
@@ -467,8 +497,9 @@ def deform_roi_pool_forward(
         sampling_ratio: Samples along each axis of a bin; 0 takes one for each pixel begun.
         gamma: Factor of the offsets.
     """
-    settings = (pooled_height, pooled_width, spatial_scale, sampling_ratio, gamma)
-    output.copy_(_deformable(wide(input), rois, wide(offset), *settings))
+    settings = (pooled_height, pooled_width, spatial_scale, sampling_ratio, True)
+    shifts = gamma * wide(offset) if offset.numel() else None
+    output.copy_(_upright(wide(input), rois, shifts, *settings))
 
 
 def deform_roi_pool_backward(
@@ -485,37 +516,46 @@ def deform_roi_pool_backward(
     gamma: float,
 ) -> None:
     """Compute the gradients of ``deform_roi_pool_forward`` for features and offsets."""
-    settings = (pooled_height, pooled_width, spatial_scale, sampling_ratio, gamma)
-    features, shifts = wide(input), wide(offset)
+    settings = (pooled_height, pooled_width, spatial_scale, sampling_ratio, True)
+    features, shifts, grad = wide(input), wide(offset), wide(grad_output)
     if offset.numel():
-        grads = gradients(
-            lambda x, shift: _deformable(x, rois, shift, *settings), [features, shifts], wide(grad_output)
-        )
-        grad_offset.copy_(grads[1])
+        both = gradients(lambda x, by: _upright(x, rois, gamma * by, *settings), [features, shifts], grad)
+        grad_input.copy_(both[0])
+        grad_offset.copy_(both[1])
     else:
-        grads = gradients(lambda x: _deformable(x, rois, shifts, *settings), [features], wide(grad_output))
-    grad_input.copy_(grads[0])
+        (result,) = gradients(lambda x: _upright(x, rois, None, *settings), [features], grad)
+        grad_input.copy_(result)
 
 
-def _deformable(
-    features: Tensor, rois: Tensor, offset: Tensor, rows: int, columns: int, scale: float, ratio: int, gamma: float
+def _upright(
+    features: Tensor,
+    rois: Tensor,
+    shifts: Tensor | None,
+    rows: int,
+    columns: int,
+    scale: float,
+    ratio: int,
+    aligned: bool,
 ) -> Tensor:
-    left, top, width, height = (value.to(features.dtype) for value in _scaled(rois, scale, True))
-    result = features.new_zeros((len(rois), features.shape[1], rows, columns))
-    for members, samples_y, samples_x in grids(height / rows, width / columns, ratio):
-        tall, broad = height[members, None, None], width[members, None, None]
-        y = positions(rows, samples_y, features) / rows * tall + top[members, None, None]
-        x = positions(columns, samples_x, features) / columns * broad + left[members, None, None]
-        y, x = y[:, :, None, :, None], x[:, None, :, None, :]  # (R, bins y, bins x, samples y, samples x)
-        if offset.numel():
-            x = x + (gamma * broad * offset[members, 0])[..., None, None]
-            y = y + (gamma * tall * offset[members, 1])[..., None, None]
-        shape = (len(members), rows, columns, samples_y, samples_x)
-        places = (c.expand(shape).flatten(3) for c in (y, x))
-        result = result.index_copy(0, members, _means(features, rois[members, 0], *places))
-    return result
+    """Return the means of samples in bins of boxes, which are shifted along x and y by fractions of the box."""
+    left, top, width, height = (value.to(features.dtype) for value in _scaled(rois, scale, aligned))
+
+    def samples() -> Samples:
+        for members, samples_y, samples_x in grids(height / rows, width / columns, ratio):
+            tall, broad = height[members, None, None], width[members, None, None]
+            y = positions(rows, samples_y, features) / rows * tall + top[members, None, None]
+            x = positions(columns, samples_x, features) / columns * broad + left[members, None, None]
+            y, x = y[:, :, None, :, None], x[:, None, :, None, :]  # (R, bins y, bins x, samples y, samples x)
+            if shifts is not None:
+                x = x + (broad * shifts[members, 0])[..., None, None]
+                y = y + (tall * shifts[members, 1])[..., None, None]
+            shape = (len(members), rows, columns, samples_y, samples_x)
+            yield members, y.expand(shape).flatten(3), x.expand(shape).flatten(3)
+
+    return _means(features, rois[:, 0], rows, columns, samples())
 
 
+@without_autocast
 def bezier_align_forward(
     input: Tensor,
     beziers: Tensor,
@@ -545,6 +585,7 @@ def bezier_align_forward(
     output.copy_(_bezier(wide(input), beziers, *settings))
 
 
+@without_autocast
 def bezier_align_backward(
     grad_output: Tensor,
     beziers: Tensor,
@@ -575,16 +616,17 @@ def _bezier(
     extent = torch.maximum((upper[:, 0] - upper[:, 3]).abs(), (lower[:, 0] - lower[:, 3]).abs())
     width, height = (extent if aligned else extent.clamp(min=1)).unbind(1)
     bin_height, bin_width = height / rows, width / columns
-    result = features.new_zeros((len(points), features.shape[1], rows, columns))
-    for members, samples_y, samples_x in grids(bin_height, bin_width, ratio):
-        y = (positions(1, samples_y, features) - 0.5) * bin_height[members, None]
-        x = (positions(1, samples_x, features) - 0.5) * bin_width[members, None]
-        y = centers[members, :, :, 1, None, None] + y[:, None, None, :, None]
-        x = centers[members, :, :, 0, None, None] + x[:, None, None, None, :]
-        shape = (len(members), rows, columns, samples_y, samples_x)
-        places = (c.expand(shape).flatten(3) for c in (y, x))
-        result[members] = _means(features, beziers[members, 0], *places)
-    return result
+
+    def samples() -> Samples:
+        for members, samples_y, samples_x in grids(bin_height, bin_width, ratio):
+            y = (positions(1, samples_y, features) - 0.5) * bin_height[members, None]
+            x = (positions(1, samples_x, features) - 0.5) * bin_width[members, None]
+            y = centers[members, :, :, 1, None, None] + y[:, None, None, :, None]
+            x = centers[members, :, :, 0, None, None] + x[:, None, None, None, :]
+            shape = (len(members), rows, columns, samples_y, samples_x)
+            yield members, y.expand(shape).flatten(3), x.expand(shape).flatten(3)
+
+    return _means(features, beziers[:, 0], rows, columns, samples())
 
 
 def border_align_forward(input: Tensor, boxes: Tensor, output: Tensor, argmax_idx: Tensor, pool_size: int) -> None:

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+Arguments = ParamSpec("Arguments")
+T = TypeVar("T")
+
+
+def without_autocast(function: Callable[Arguments, T]) -> Callable[Arguments, T]:
+    """Keep an operator in the precision of its inputs, as a compiled one is: autocast casts matrix products."""
+
+    @functools.wraps(function)
+    def exact(*args: Arguments.args, **kwargs: Arguments.kwargs) -> T:
+        device = next(value.device for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        with torch.autocast(device.type, enabled=False):
+            return function(*args, **kwargs)
+
+    return exact
 
 
 def gradients(function: Callable[..., Tensor], inputs: Sequence[Tensor], grad_output: Tensor) -> tuple[Tensor, ...]:

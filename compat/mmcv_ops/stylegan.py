@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainwright.compat.mmcv_ops.sampling import wide
+from trainwright.compat.mmcv_ops.sampling import wide, without_autocast
 
 
+@without_autocast
 def upfirdn2d(
     input: Tensor,
     filter: Tensor,
@@ -176,6 +177,7 @@ def _derivative(x: Tensor, y: Tensor, order: int, act: int, alpha: float) -> Ten
     raise ValueError(f"bias_act: no activation has the number {act}; they go from 1 to 9")
 
 
+@without_autocast
 def filtered_lrelu(
     input: Tensor,
     filter_up: Tensor,

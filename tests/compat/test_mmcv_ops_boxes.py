@@ -119,7 +119,7 @@ def random_boxes(count, seed):
 
 
 def suppressed(overlap, scores, threshold):
-    """The greedy loop: keep the best, drop what overlaps it."""
+    """Keep the best, drop what overlaps it, and so on."""
     waiting, kept = scores.argsort(descending=True).tolist(), []
     while waiting:
         kept.append(waiting.pop(0))

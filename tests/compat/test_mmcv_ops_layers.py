@@ -227,16 +227,14 @@ def test_ms_deform_attn():
 
 def test_ms_deform_attn_reads_sizes_again_after_a_change():
     shapes = torch.tensor([[2, 2]])
-    inputs = lambda: (
+    value, place, weight = (
         random(1, 4, 1, 1),
-        shapes,
-        torch.tensor([0]),
-        torch.full((1, 1, 1, 1, 1, 2), 0.125, dtype=F64),
-        torch.ones(1, 1, 1, 1, 1, dtype=F64),
-    )  # noqa: E731
-    before = mmcv_ops.ms_deform_attn_forward(*inputs(), 64)
+        torch.full((1, 1, 1, 1, 1, 2), 0.125).double(),
+        torch.ones(1, 1, 1, 1, 1).double(),
+    )
+    before = mmcv_ops.ms_deform_attn_forward(value, shapes, torch.tensor([0]), place, weight, 64)
     shapes.copy_(torch.tensor([[1, 4]]))
-    after = mmcv_ops.ms_deform_attn_forward(*inputs(), 64)
+    after = mmcv_ops.ms_deform_attn_forward(value, shapes, torch.tensor([0]), place, weight, 64)
     torch.testing.assert_close(before[0, 0, 0], random(1, 4, 1, 1)[0, 0, 0, 0] * 0.75**2)
     torch.testing.assert_close(after[0, 0, 0], random(1, 4, 1, 1)[0, 0, 0, 0] * 0.625)
 
@@ -524,3 +522,59 @@ def test_operators_without_a_substitute_refuse():
         mmcv_ops.indice_conv_forward()
     with pytest.raises(AttributeError, match="no_such_operator"):
         mmcv_ops.no_such_operator  # noqa: B018
+
+
+def under_autocast(case):
+    """Return the results of an operator of float32 inputs: new tensors, and those that it wrote into."""
+    if case == "carafe":
+        output = torch.zeros(1, 4, 6, 6)
+        mmcv_ops.carafe_naive_forward(random(1, 4, 3, 3).float(), random(1, 9, 6, 6).float(), output, 3, 1, 2)
+    elif case == "correlation":
+        output = torch.zeros(1, 1, 1, 3, 3)
+        mmcv_ops.correlation_forward(
+            random(1, 4, 3, 3).float(), random(1, 4, 3, 3, seed=1).float(), output, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1
+        )
+    elif case == "prroi_pool":
+        output = torch.zeros(1, 4, 2, 2)
+        mmcv_ops.prroi_pool_forward(random(1, 4, 5, 5).float(), torch.tensor([[0, 0.3, 0.4, 3, 4]]), output, 2, 2, 1.0)
+    elif case == "bezier_align":
+        output = torch.zeros(1, 4, 2, 2)
+        points = torch.tensor([[0, 0.3, 0.1, 1, 0, 2, 0, 3, 0, 3, 3.3, 2, 3, 1, 3, 0, 3.4]])
+        mmcv_ops.bezier_align_forward(random(1, 4, 5, 5).float(), points, output, 2, 2, 1.0, 2, True)
+    elif case == "upfirdn2d":
+        output = mmcv_ops.upfirdn2d(random(1, 4, 5, 5).float(), random(3, 3).float(), 2, 2, 1, 1, 1, 1, 1, 1, True, 1.0)
+    elif case == "min_area_polygons":
+        output = torch.zeros(1, 8)
+        mmcv_ops.min_area_polygons(random(1, 18).float() * 100, output)
+    elif case == "deform_conv":
+        output = torch.zeros(1, 4, 3, 3)
+        mmcv_ops.deform_conv_forward(
+            *(t.detach().float() for t in deform_operands()[:3]),
+            output,
+            output,
+            output,
+            2,
+            2,
+            1,
+            2,
+            0,
+            1,
+            2,
+            1,
+            2,
+            2,
+            1,
+        )
+    return output
+
+
+@pytest.mark.parametrize(
+    "case", ["carafe", "correlation", "prroi_pool", "bezier_align", "upfirdn2d", "min_area_polygons", "deform_conv"]
+)
+def test_autocast_does_not_change_operators(case):
+    expected = under_autocast(case)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = under_autocast(case)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+    assert expected.any()

@@ -1,6 +1,7 @@
 """Pooling of regions against loops over bins and samples, values and gradients."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -69,8 +70,11 @@ SETTINGS = dict(spatial_scale=0.8, sampling_ratio=2, aligned=True)
 
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("ratio", [0, 2])
-@pytest.mark.parametrize("mode", ["max", "avg"])
-def test_roi_align(mode, ratio, aligned):
+@pytest.mark.parametrize("mode", ["max", "avg", "avg by torchvision"])
+def test_roi_align(mode, ratio, aligned, monkeypatch):
+    monkeypatch.setattr(regions, "SAMPLES_AT_ONCE", 50)
+    if mode == "avg by torchvision":
+        monkeypatch.setattr(regions, "SAMPLED_ON", ())
     features = random(2, 3, 8, 9).requires_grad_()
 
     def one_bin(plane, roi, i, j):
@@ -92,7 +96,7 @@ def test_roi_align(mode, ratio, aligned):
         aligned_width=2,
         spatial_scale=0.8,
         sampling_ratio=ratio,
-        pool_mode=int(mode == "avg"),
+        pool_mode=int(mode != "max"),
         aligned=aligned,
     )
     mmcv_ops.roi_align_forward(features.detach(), BOXES, output, *argmax, **settings)
@@ -123,8 +127,7 @@ def test_roi_align_of_half_precision_and_no_boxes():
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.6])
-def test_roi_pool(scale, monkeypatch):
-    monkeypatch.setattr(regions, "ROIS_AT_ONCE", 2)
+def test_roi_pool(scale):
     features = (random(2, 3, 8, 9) * 6).floor()  # with equal values
     boxes = torch.cat([BOXES, torch.tensor([[0, 30, 30, 40, 40], [0, 5, 5, 2, 2]], dtype=F64)])  # outside; inside out
     output, argmax = torch.zeros(7, 3, 3, 2, dtype=F64), torch.zeros(7, 3, 3, 2, dtype=torch.int)
@@ -315,7 +318,7 @@ def test_bezier_align(aligned, ratio):
     def point(controls, u):
         """De Casteljau: interpolate between neighbors until one point is left."""
         while len(controls) > 1:
-            controls = [(a[0] * (1 - u) + b[0] * u, a[1] * (1 - u) + b[1] * u) for a, b in zip(controls, controls[1:])]
+            controls = [(a[0] * (1 - u) + b[0] * u, a[1] * (1 - u) + b[1] * u) for a, b in pairwise(controls)]
         return controls[0]
 
     def one_bin(plane, bezier, i, j):

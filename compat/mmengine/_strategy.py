@@ -77,10 +77,10 @@ def _units(model_wrapper: Mapping[str, Any]) -> dict[str, Any]:
     rest.pop("type", None)
     rest.pop("use_orig_params", None)
     if rest or not isinstance(policy, Mapping):
-        raise ConfigError(
-            "strategy.model_wrapper", f"FSDP2 has no {', '.join(rest) or 'function that chooses units'}",
-            "use strategy=dict(type='FSDP2', wrap=[...], min_params=...)", origin_of(model_wrapper, next(iter(rest), "")),
-        )  # fmt: skip
+        what = ", ".join(rest) or "function that chooses units"
+        hint = "use strategy=dict(type='FSDP2', wrap=[...], min_params=...)"
+        origin = origin_of(model_wrapper, next(iter(rest), ""))
+        raise ConfigError("strategy.model_wrapper", f"FSDP2 has no {what}", hint, origin)
     units: dict[str, Any] = {}
     if "min_num_params" in policy:
         units["min_params"] = policy["min_num_params"]

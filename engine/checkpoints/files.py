@@ -191,6 +191,18 @@ def get_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     return dict(checkpoint)
 
 
+def revised(state_dict: Mapping[str, Any], revise_keys: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Return weights with other names.
+
+    Args:
+        state_dict: weights by name.
+        revise_keys: pairs of (regular expression, replacement) for the names.
+    """
+    for pattern, replacement in revise_keys:
+        state_dict = {re.sub(pattern, replacement, key): value for key, value in state_dict.items()}
+    return dict(state_dict)
+
+
 @dataclass(frozen=True)
 class Fit:
     """The mismatches found when loading weights into a module; false if there are none.
@@ -228,8 +240,7 @@ def load_state_dict(
     Raises:
         CheckpointError: there is a mismatch and ``strict`` is set, or no weight matches.
     """
-    for pattern, replacement in revise_keys:
-        state_dict = {re.sub(pattern, replacement, key): value for key, value in state_dict.items()}
+    state_dict = revised(state_dict, revise_keys)
     own = module.state_dict()
     wrong_shape: dict[str, str] = {}
     for key, value in state_dict.items():

@@ -15,7 +15,8 @@ from trainwright.engine.checkpoints.durable import disk_errors, replacing
 from trainwright.engine.checkpoints.loader import CheckpointLoader
 from trainwright.engine.checkpoints.safe_load import damage_of, load_file
 from trainwright.engine.errors import CheckpointError
-from trainwright.engine.strategy.shards import shard_all_like
+from trainwright.engine.strategy.shards import is_sharded, shard_all_like
+from trainwright.engine.trees import with_versions
 
 LAST = "last_checkpoint"
 REVISE_KEYS: tuple[tuple[str, str], ...] = ((r"^module\.", ""),)
@@ -187,8 +188,8 @@ def get_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """Return the weights in a checkpoint: under ``state_dict``, ``model``, ``state_dict_ema``, or the whole mapping."""
     for key in ("state_dict", "model", "state_dict_ema"):
         if isinstance(checkpoint.get(key), Mapping):
-            return dict(checkpoint[key])
-    return dict(checkpoint)
+            return with_versions(checkpoint[key], checkpoint[key])
+    return with_versions(checkpoint, checkpoint)
 
 
 def revised(state_dict: Mapping[str, Any], revise_keys: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -198,9 +199,10 @@ def revised(state_dict: Mapping[str, Any], revise_keys: Sequence[tuple[str, str]
         state_dict: weights by name.
         revise_keys: pairs of (regular expression, replacement) for the names.
     """
+    renamed = state_dict
     for pattern, replacement in revise_keys:
-        state_dict = {re.sub(pattern, replacement, key): value for key, value in state_dict.items()}
-    return dict(state_dict)
+        renamed = {re.sub(pattern, replacement, key): value for key, value in renamed.items()}
+    return with_versions(renamed, state_dict)
 
 
 @dataclass(frozen=True)
@@ -243,13 +245,11 @@ def load_state_dict(
     state_dict = revised(state_dict, revise_keys)
     own = module.state_dict()
     wrong_shape: dict[str, str] = {}
-    for key, value in state_dict.items():
-        mine = own.get(key)
-        if isinstance(value, torch.Tensor) and isinstance(mine, torch.Tensor) and value.shape != mine.shape:
-            wrong_shape[key] = f"{tuple(value.shape)} in the file, {tuple(mine.shape)} in the model"
+    for key in _wrong_shapes(module, state_dict, own):
+        shape = f"{tuple(state_dict[key].shape)} in the file" if key in state_dict else "another shape in the file"
+        wrong_shape[key] = f"{shape}, {tuple(own[key].shape)} in the model"
     fitting = {key: value for key, value in state_dict.items() if key not in wrong_shape}
-    fitting = shard_all_like(fitting, own)
-    result = module.load_state_dict(fitting, strict=False)
+    result = module.load_state_dict(with_versions(shard_all_like(fitting, own), state_dict), strict=False)
     missing = [key for key in result.missing_keys if key not in wrong_shape and not key.endswith("num_batches_tracked")]
     parts = []
     if wrong_shape:
@@ -264,6 +264,26 @@ def load_state_dict(
         reason = "none of the weights match the model" if nothing_fits else "the weights do not match the model"
         raise CheckpointError(f"{reason}:\n{report}")
     return Fit(report, frozenset([*missing, *wrong_shape]))
+
+
+def _wrong_shapes(module: torch.nn.Module, state_dict: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """Return the weights that do not fit because of their shapes.
+
+    Modules may reshape or rename what they load, such as position embeddings. Therefore, those that seem not to fit are
+    tried, except on sharded models.
+    """
+    different = [
+        key
+        for key, value in state_dict.items()
+        if isinstance(value, torch.Tensor) and isinstance(own.get(key), torch.Tensor) and value.shape != own[key].shape
+    ]
+    if not different or any(is_sharded(tensor) for tensor in own.values() if isinstance(tensor, torch.Tensor)):
+        return different
+    try:
+        module.load_state_dict(state_dict, strict=False)
+    except RuntimeError as error:
+        return re.findall(r"size mismatch for (\S+):", str(error)) or different
+    return []
 
 
 def _grouped(keys: Iterable[str]) -> str:

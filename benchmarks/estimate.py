@@ -22,7 +22,6 @@ from trainwright.engine.estimate.batch import made_batches
 from trainwright.engine.estimate.meter import Meter
 from trainwright.engine.estimate.mistakes import StepError
 from trainwright.engine.estimate.trace import measure, trace
-from trainwright.engine.run.assembly import build_optimization
 from trainwright.engine.run.model_setup import build_model
 from trainwright.engine.run.runner import Runner
 from trainwright.models.base import BaseModel
@@ -94,7 +93,7 @@ def _measured(cfg: Config, batch: Any, steps: int) -> tuple[float, float, float]
         memory: Any = torch.get_device_module(get_device())
         before = memory.memory_allocated()
         runner = _build(cfg, batch, folder)
-        runner.optim_wrapper, _ = build_optimization(runner, runner._given)
+        runner._build_optimization()
         runner.optim_wrapper.initialize_count_status(runner.model, 0, 10 * steps)
         runner.model.train()
         with runner._as_current(), runner._device_settings.active():

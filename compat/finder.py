@@ -81,7 +81,7 @@ class MMEngineFinder(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Set what has no counterpart."""
-        if module.__name__ == "mmengine":
+        if module.__name__ in ("mmengine", "mmengine.version"):
             module.__version__ = VERSION  # type: ignore[attr-defined]
 
 
@@ -102,8 +102,14 @@ class _Module(ModuleType):
             if inner not in ROOMS:
                 raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
             value = import_module(f"mmengine.{inner}")
-        setattr(self, name, value)
+        super().__setattr__(name, value)
         return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # The import system sets submodules. One of them shares its name with a function, which comes first in MMEngine.
+        if isinstance(value, _Module) and name == "collect_env":
+            value = self.__getattr__(name)
+        super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
         return sorted({name for room in self._modules() for name in public_names(room)})
@@ -136,6 +142,7 @@ class OperatorFinder(MetaPathFinder, Loader):
         """Look up all names in the operators of this package."""
         operators = import_module("trainwright.compat.mmcv_ops")
         module.__getattr__ = lambda name: getattr(operators, name)  # type: ignore[method-assign]
+        import_module("trainwright.compat.mmcv_ops.devices").follow_arguments()
 
 
 def is_installed() -> bool:

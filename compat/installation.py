@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.compat import finder, libraries
+from trainwright.engine import parts
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.fidelity import reproduce_mmengine
 from trainwright.engine.records.logger import get_logger
+from trainwright.engine.registry import OPTIM_WRAPPERS, RUNNERS, STRATEGIES
 
 _PACKAGES = {"mmengine", "mmcv", *libraries.LIBRARIES}
 
@@ -28,6 +30,10 @@ def install(fidelity: bool = False) -> None:
     """
     finder.install()
     libraries.install()
+    for registry in (RUNNERS, STRATEGIES, OPTIM_WRAPPERS):
+        registry.add_location("trainwright.compat.mmengine._strategy")
+    if "mmcv.ops" not in parts.FOREIGN_MODULES:
+        parts.FOREIGN_MODULES.append("mmcv.ops")
     if fidelity:
         reproduce_mmengine()
         get_logger().warning(

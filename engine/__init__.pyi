@@ -1,7 +1,14 @@
 from .building import build as build
+from .building import build_from_cfg as build_from_cfg
 from .checking import check as check
-from .checkpoints.files import find_latest_checkpoint as find_latest_checkpoint
 from .checkpoints.files import load_checkpoint_file as load_checkpoint_file
+from .checkpoints.functions import find_latest_checkpoint as find_latest_checkpoint
+from .checkpoints.functions import get_state_dict as get_state_dict
+from .checkpoints.functions import load_checkpoint as load_checkpoint
+from .checkpoints.functions import load_state_dict as load_state_dict
+from .checkpoints.functions import save_checkpoint as save_checkpoint
+from .checkpoints.functions import weights_to_cpu as weights_to_cpu
+from .checkpoints.loader import CheckpointLoader as CheckpointLoader
 from .config.config import Config as Config
 from .config.config import read_base as read_base
 from .config.config_dict import ConfigDict as ConfigDict
@@ -120,6 +127,9 @@ from .registry import WEIGHT_INITIALIZERS as WEIGHT_INITIALIZERS
 from .registry import Registry as Registry
 from .registry import default_scope as default_scope
 from .run.base_loop import BaseLoop as BaseLoop
+from .run.custom_loops import InfiniteDataloaderIterator as InfiniteDataloaderIterator
+from .run.custom_loops import calc_dynamic_intervals as calc_dynamic_intervals
+from .run.environment import set_random_seed as set_random_seed
 from .run.eval_loops import TestLoop as TestLoop
 from .run.eval_loops import ValLoop as ValLoop
 from .run.hook import Hook as Hook

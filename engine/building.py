@@ -13,6 +13,25 @@ from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, wit
 if TYPE_CHECKING:
     from trainwright.engine.registry import Registry
 
+_FSDP2 = "use strategy=dict(type='FSDP2')"
+REPLACEMENTS = {
+    "ApexOptimWrapper": "use 'AmpOptimWrapper', mixed precision by PyTorch itself",
+    "DeepSpeedOptimWrapper": f"use 'OptimWrapper' or 'AmpOptimWrapper', and {_FSDP2.removeprefix('use ')}",
+    "ColossalAIOptimWrapper": f"use 'OptimWrapper' or 'AmpOptimWrapper', and {_FSDP2.removeprefix('use ')}",
+    "FlexibleRunner": "use 'Runner', whose config has the keys strategy and compile, too",
+    "SingleDeviceStrategy": "use 'Single', or leave strategy out",
+    "DDPStrategy": "use 'DDP', or leave strategy out",
+    "FSDPStrategy": "use 'FSDP2', PyTorch's fully_shard",
+    "DeepSpeedStrategy": "use 'FSDP2', which shards parameters, gradients and optimizer state, too",
+    "ColossalAIStrategy": "use 'FSDP2', which shards parameters, gradients and optimizer state, too",
+    "MMFullyShardedDataParallel": _FSDP2,
+    "MMDeepSpeedEngineWrapper": _FSDP2,
+    "ColossalAIModelWrapper": _FSDP2,
+    "ZeroRedundancyOptimizer": f"{_FSDP2}, which shards the state of any optimizer",
+    "NPUProfilerHook": "use 'ProfilerHook'",
+}
+"""What to use instead of parts of MMEngine, by name."""
+
 _building: ContextVar[tuple[str, Mapping[str, Any]] | None] = ContextVar("building", default=None)
 
 
@@ -52,6 +71,53 @@ def build(cfg: Any, registry: "Registry", *args: Any, path: str = "", **runtime:
                 _building.reset(token)
 
 
+def build_from_cfg(
+    cfg: Mapping[str, Any], registry: "Registry", default_args: Mapping[str, Any] | None = None, **options: Any
+) -> Any:
+    """Build the object that a config describes, as :func:`build` does, with MMEngine's arguments.
+
+    Args:
+        cfg: a mapping with ``type``, unless ``default_args`` has it.
+        registry: the registry in which ``type`` is looked up.
+        default_args: arguments that ``cfg`` can override.
+        **options: further arguments of :func:`build`.
+
+    Raises:
+        TypeError: ``cfg`` or ``default_args`` is not a mapping.
+    """
+    for name, value in (("cfg", cfg), ("default_args", {} if default_args is None else default_args)):
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{name} must be a mapping, not a {type(value).__name__}")
+    return build(cfg, registry, **{**(default_args or {}), **options})
+
+
+def build_model_from_cfg(cfg: Any, registry: "Registry", *args: Any, **options: Any) -> Any:
+    """Build a model, or of a list of configs a ``Sequential`` of several; see :func:`build_from_cfg`."""
+    if not isinstance(cfg, list):
+        return registry.build_part(cfg, *args, **options)
+    modules = (registry.build_part(each, *args, **options) for each in cfg)
+    return resolve("trainwright.models.Sequential", registry.root)(*modules)
+
+
+def build_scheduler_from_cfg(cfg: Any, registry: "Registry", *args: Any, **options: Any) -> Any:
+    """Build a scheduler; with ``convert_to_iter_based``, one that steps by iteration, from settings in epochs."""
+    if isinstance(cfg, Mapping) and cfg.get("convert_to_iter_based"):
+        with registry.switch_scope(cfg.get("_scope_")) as scoped:
+            scheduler: Any = resolve(cfg["type"], scoped, origin=origin_of(cfg, "type"))
+        cfg = {key: value for key, value in cfg.items() if key != "convert_to_iter_based"}
+        cfg["type"] = scheduler.build_iter_from_epoch
+    elif isinstance(cfg, Mapping) and "convert_to_iter_based" in cfg:
+        cfg = {key: value for key, value in cfg.items() if key not in ("convert_to_iter_based", "epoch_length")}
+    return registry.build_part(cfg, *args, **options)
+
+
+def build_runner_from_cfg(cfg: Mapping[str, Any], registry: "Registry") -> Any:
+    """Build the Runner of a whole config, of the class that ``runner_type`` names."""
+    with registry.switch_scope(cfg.get("_scope_")) as scoped:
+        runner: Any = resolve(cfg.get("runner_type", "Runner"), scoped, origin=origin_of(cfg, "runner_type"))
+    return runner.from_cfg(cfg)
+
+
 def resolve(type_: Any, registry: "Registry", *, path: str = "", origin: Origin | None = None) -> Callable[..., Any]:
     """Return the class or function for a ``type``.
 
@@ -60,14 +126,18 @@ def resolve(type_: Any, registry: "Registry", *, path: str = "", origin: Origin 
         ConfigError: ``type`` is neither a string nor callable.
     """
     if isinstance(type_, str):
-        found = registry.get(type_)
+        found = registry.look_up(type_)
         if found is None:
-            registries = registry.others_with(type_)
-            hint = f"it is registered as {with_article(registries[0])}" if registries else registry.suggest(type_)
+            hint = REPLACEMENTS.get(type_, "")
+            if not hint and (registries := registry.others_with(type_)):
+                hint = f"it is registered as {with_article(registries[0])}"
+            hint = hint or registry.suggest(type_)
             raise UnknownTypeError(
                 f"{path}.type" if path else "type",
                 f"{type_!r} is not registered as {with_article(registry.name)}",
-                hint or "register it with a decorator, and add its module to `custom_imports`",
+                hint
+                or registry.suggest(type_)
+                or "register it with a decorator, and add its module to `custom_imports`",
                 origin,
             )
         return found  # type: ignore[no-any-return]  # a registry holds anything callable

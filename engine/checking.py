@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from inspect import Parameter
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +13,12 @@ from torch.utils.data import DataLoader
 
 from trainwright.engine import parts
 from trainwright.engine import registry as registries
-from trainwright.engine.building import missing_type, misspelled_type, origin_of, resolve
+from trainwright.engine.building import import_if_there, missing_type, misspelled_type, origin_of, resolve
 from trainwright.engine.checking_numbers import mismatched_numbers
 from trainwright.engine.checkpoints import files as checkpoint
 from trainwright.engine.checkpoints.start import AUTO
 from trainwright.engine.config.overrides import COMMAND_LINE
-from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, did_you_mean
+from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, did_you_mean, with_article
 from trainwright.engine.evaluation.direction import higher_is_better, unknown_direction
 from trainwright.engine.optim.constructor import (
     DefaultOptimWrapperConstructor,
@@ -63,11 +64,13 @@ class _Check:
             self._dataloaders()
             for slot in parts.FIXED_SLOTS:
                 for path, cfg in slot.find(self.top):
-                    self._part(slot, cfg, path)
+                    if slot is not parts.DATA_PREPROCESSOR or not self._is_completed_by_model(cfg):
+                        self._part(slot, cfg, path)
             self._strategy()
             self._loop_and_schedules()
             self._optimizer()
-            if self.top.get("train_dataloader") and (mistake := missing_weights(self.top)):
+            own_model = not _is_foreign(self._model_class(), registries.MODELS)
+            if own_model and self.top.get("train_dataloader") and (mistake := missing_weights(self.top)):
                 self.errors.append(mistake)
             self._evaluators()
             self._hooks()
@@ -271,10 +274,22 @@ class _Check:
             self._error(path, f"{type_!r} cannot be imported: {error}", origin=origin)
         return None
 
-    def _part(self, slot: Slot, cfg: Mapping[str, Any], path: str, *, descend: bool = True) -> None:
+    def _is_completed_by_model(self, cfg: Mapping[str, Any]) -> bool:
+        """Return whether the class of the model, from another library, sets the type of its preprocessor."""
+        return "type" not in cfg and not misspelled_type(cfg) and _is_foreign(self._model_class(), registries.MODELS)
+
+    def _model_class(self) -> Any:
+        model = self.top.get("model")
+        return _class_of(model, registries.MODELS) if isinstance(model, Mapping) else None
+
+    def _part(
+        self, slot: Slot, cfg: Mapping[str, Any], path: str, *, descend: bool = True, in_foreign: bool = False
+    ) -> None:
         """Check the config of a part and, with ``descend``, of nested parts.
 
-        A slot without places is for a nested part, to which the outer part may add arguments.
+        A slot without places is for a nested part, to which the outer part may add arguments. If that is from another
+        library (``in_foreign``), it may also take some away and look up names elsewhere: then only what resembles a
+        known name is a mistake.
         """
         registry = slot.registry
         with registry.switch_scope(cfg.get("_scope_")) as scoped:
@@ -282,14 +297,39 @@ class _Check:
             if type_ is None:
                 self.errors.append(missing_type(cfg, registry.name, path))
                 return
-            component = self._resolve(type_, scoped, f"{path}.type", origin_of(cfg, "type"))
+            component: Any
+            if in_foreign and isinstance(type_, str) and scoped.look_up(type_) is None:
+                component = self._foreign_member(type_, scoped, f"{path}.type", origin_of(cfg, "type"))
+            else:
+                component = self._resolve(type_, scoped, f"{path}.type", origin_of(cfg, "type"))
+            is_foreign = _is_foreign(component, registry)
             if component is not None:
-                self._arguments(slot, component, cfg, path)
+                self._arguments(slot, component, cfg, path, is_foreign, in_foreign)
             for key, value in cfg.items() if descend else ():
                 if key not in NOT_PARTS:
-                    self._inside(value, CHILD_REGISTRIES.get(key), registry, f"{path}.{key}")
+                    child = CHILD_REGISTRIES.get(key)
+                    self._inside(value, child, registry, f"{path}.{key}", in_foreign or is_foreign)
 
-    def _inside(self, value: Any, child: Registry | None, parent: Registry, path: str) -> None:
+    def _foreign_member(self, name: str, registry: Registry, path: str, origin: Origin | None) -> Any:
+        """Return what a class of another library finds under a name that is not registered, or None.
+
+        A name that resembles a known one is reported.
+        """
+        modules = [import_if_there(module) for module in parts.FOREIGN_MODULES]
+        for module in modules:
+            if hasattr(module, name):
+                return getattr(module, name)
+        known = {member for module in modules for member in dir(module)}
+        for root in ROOT_REGISTRIES.values():
+            with root.switch_scope_and_registry(None) as scoped:
+                known.update(scoped.names())
+        if close := _misspelled(name, known):
+            hint = f"did you mean {close!r}?"
+            message = f"{name!r} is not registered as {with_article(registry.name)}"
+            self.errors.append(UnknownTypeError(path, message, hint, origin))
+        return None
+
+    def _inside(self, value: Any, child: Registry | None, parent: Registry, path: str, in_foreign: bool) -> None:
         """Check the parts nested in an argument."""
         if isinstance(value, Mapping):
             type_ = value.get("type")
@@ -298,28 +338,43 @@ class _Check:
                 if isinstance(type_, str) and registry.get(type_) is None:
                     others = (other for other in ROOT_REGISTRIES.values() if other.get(type_) is not None)
                     registry = next(others, registry)
-                self._part(Slot((), registry), value, path)
+                self._part(Slot((), registry), value, path, in_foreign=in_foreign)
                 return
             key = misspelled_type(value)
             if key is not None and any(registry.get(value[key]) is not None for registry in _named(value[key])):
                 self.errors.append(missing_type(value, "part", path))
             for key, item in value.items():
                 if key not in NOT_PARTS:
-                    self._inside(item, CHILD_REGISTRIES.get(key, child), parent, f"{path}.{key}")
+                    self._inside(item, CHILD_REGISTRIES.get(key, child), parent, f"{path}.{key}", in_foreign)
         elif isinstance(value, list | tuple):
             for index, item in enumerate(value):
-                self._inside(item, child, parent, f"{path}.{index}")
+                self._inside(item, child, parent, f"{path}.{index}", in_foreign)
 
-    def _arguments(self, slot: Slot, component: Callable[..., Any], cfg: Mapping[str, Any], path: str) -> None:
+    def _arguments(
+        self,
+        slot: Slot,
+        component: Callable[..., Any],
+        cfg: Mapping[str, Any],
+        path: str,
+        is_foreign: bool,
+        in_foreign: bool,
+    ) -> None:
         parameters, closed = parameters_of(component)
         known: dict[str, Any] = {**parameters, **slot.keys}
         name = getattr(component, "__name__", str(component))
+        accepted = set(parameters)
+        may_differ = in_foreign or (is_foreign and not closed)  # from what the signature says
+        if may_differ and not closed:
+            accepted.update(*(parameters_of(base)[0] for base in getattr(component, "__mro__", ())))
         for key in cfg:
             origin = origin_of(cfg, key)
             if key in known:
-                self._value(cfg[key], known[key], f"{path}.{key}", origin)
-            elif closed and key not in ("type", "_scope_"):
-                hint = did_you_mean(key, [*parameters, "type"]) or f"it takes {', '.join(parameters)}"
+                if not is_foreign or _is_quoted_number(cfg[key]):  # annotations of other libraries are often too narrow
+                    self._value(cfg[key], known[key], f"{path}.{key}", origin)
+            elif key in ("type", "_scope_") or (may_differ and not _misspelled(key, accepted - set(cfg))):
+                continue
+            elif may_differ or closed:
+                hint = parts.argument_hint(name, key, [*parameters, *sorted(accepted - set(parameters)), "type"])
                 type_origin = origin_of(cfg, "type")
                 if type_origin and type_origin != origin:
                     hint += f" ({name} is set at {type_origin})"
@@ -348,6 +403,46 @@ class _Check:
         annotation = known.type if isinstance(known, Key) else known.annotation
         if not (value is None and known.default is None) and (found := mismatch(value, annotation)):
             self._error(path, *found, origin)
+
+
+def _is_foreign(component: Any, registry: Registry) -> bool:
+    """Return whether a class is from another library: in a package of OpenMMLab, or registered in a child registry."""
+    if str(getattr(component, "__module__", "")).partition(".")[0] in registries.LIBRARIES:
+        return True
+    pending = list(registry.root.children.values())
+    while component is not None and pending:
+        child = pending.pop()
+        if any(member is component for member in child.module_dict.values()):
+            return True
+        pending += child.children.values()
+    return False
+
+
+def _misspelled(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name of which ``name`` is a misspelling, or None.
+
+    They differ in one letter that is wrong, missing or too many, in two that are swapped, or in a long name in more.
+    Names that differ only in case do not count: both may exist.
+    """
+    similar = sorted(other for other in known if abs(len(other) - len(name)) <= 1)
+    found = next((other for other in similar if _differ_by_one_typo(name, other)), None)
+    close = get_close_matches(name, similar, 1, cutoff=0.85) if found is None and len(name) >= 8 else []
+    return close[0] if close else found
+
+
+def _differ_by_one_typo(one: str, other: str) -> bool:
+    while one and other and one[0] == other[0]:
+        one, other = one[1:], other[1:]
+    while one and other and one[-1] == other[-1]:
+        one, other = one[:-1], other[:-1]
+    swapped = len(one) == 2 and one == other[::-1]
+    return swapped or (max(len(one), len(other)) == 1 and one.lower() != other.lower())
+
+
+def _is_quoted_number(value: Any) -> bool:
+    with suppress(ValueError):
+        return isinstance(value, str) and float(value) is not None
+    return False
 
 
 def _named(type_: Any) -> Iterable[Registry]:

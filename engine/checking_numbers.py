@@ -7,7 +7,7 @@ from typing import Any
 from trainwright.engine.building import origin_of, resolve
 from trainwright.engine.data.names import difference, keypoint_problems, names_of, shortened
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.model_traits import are_enough
+from trainwright.engine.model_traits import are_enough, names_classes
 from trainwright.engine.parts import MODES
 from trainwright.engine.registry import DATASETS
 
@@ -16,7 +16,10 @@ _NOT_HEADS = ("data_preprocessor", "loss", "init_cfg", "memory")
 
 def mismatched_numbers(cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
     """Yield an error for each contradiction between the classes of the datasets and of the model in a whole config."""
+    if names_classes(cfg.get("model") or {}):
+        return
     stated: dict[str, tuple[str, ...]] = {}
+    things: set[int] = set()
     for loader, *_ in MODES.values():
         path, dataset = _innermost_dataset(cfg, loader)
         metainfo = _stated_metainfo(dataset)
@@ -30,12 +33,13 @@ def mismatched_numbers(cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
                 hint = "use the same classes in both"
                 yield ConfigError(f"{path}.metainfo.classes", message, hint, origin_of(dataset, "metainfo"))
             stated.setdefault(loader, classes)
+        things.add(len(names_of(metainfo, "thing_classes")))
     heads = list(_shallowest_numbers(cfg.get("model")))
     if not stated or len({number for _, _, number in heads}) != 1:
         return
     loader, classes = next(iter(stated.items()))
     path, owner, number = heads[0]
-    if not are_enough(number, len(classes)):
+    if not are_enough(number, len(classes)) and number not in things:  # panoptic data also has classes of stuff
         message = f"{number}, but {loader}.dataset has {len(classes)} classes: {shortened(classes)}"
         hint = f"set it to {len(classes)}, or correct metainfo['classes']"
         yield ConfigError(path, message, hint, origin_of(owner, "num_classes"))

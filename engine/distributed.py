@@ -192,7 +192,7 @@ def all_reduce(data: Tensor, op: str = "sum", group: "dist.ProcessGroup | None" 
         return
     moved = data.to(_comm_device(data.device, group)).contiguous()
     dist.all_reduce(moved, reduce_op, group)
-    if op == "mean":
+    if op.lower() == "mean":
         moved.div_(world_size, rounding_mode=None if moved.is_floating_point() or moved.is_complex() else "floor")
     if moved is not data:
         data.copy_(moved)
@@ -425,9 +425,9 @@ def sync_random_seed(group: "dist.ProcessGroup | None" = None) -> int:
 
 
 def _reduce_op(op: str) -> Any:
-    if op not in _REDUCE_OPS:
+    if op.lower() not in _REDUCE_OPS:
         raise ValueError(f"unknown reduce operation {op!r}: use one of {', '.join(_REDUCE_OPS)}")
-    return getattr(dist.ReduceOp, _REDUCE_OPS[op])
+    return getattr(dist.ReduceOp, _REDUCE_OPS[op.lower()])
 
 
 def _comm_device(device: torch.device, group: "dist.ProcessGroup | None") -> torch.device:

@@ -3,7 +3,7 @@
 They are recognized by their names, on any model or module; there is no base class.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 
@@ -40,6 +40,15 @@ DECLARED_NUMBERS = {
 def are_enough(number: int, num_classes: int) -> bool:
     """Return whether a number of outputs distinguishes the classes; a single output distinguishes two."""
     return number >= num_classes or (number, num_classes) == (1, 2)
+
+
+def names_classes(model: Any) -> bool:
+    """Return whether a model, or its config, predicts classes that are named in text, so data may have any classes.
+
+    It is recognized by its part ``language_model``.
+    """
+    found = model.get("language_model") if isinstance(model, Mapping) else getattr(model, "language_model", None)
+    return found is not None
 
 
 def labeled_dataset_of(model: Any) -> Any:

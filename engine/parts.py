@@ -143,8 +143,21 @@ def unknown_settings(argument: str, cfg: Mapping[str, Any]) -> Iterator[ConfigEr
     known = RUNNER_ARGUMENT_KEYS[argument]
     for key in cfg:
         if key not in known:
-            hint = did_you_mean(key, known) or f"must be one of {', '.join(known)}"
+            place = SETTINGS_ELSEWHERE.get(key)
+            hint = f"set it in {place}" if place else did_you_mean(key, known) or f"must be one of {', '.join(known)}"
             yield ConfigError(f"{argument}.{key}", "unknown setting", hint, origin_of(cfg, key))
+
+
+def argument_hint(name: str, key: str, known: Iterable[str]) -> str:
+    """Return the hint for an argument that a part does not take.
+
+    Args:
+        name: the name of its class.
+        key: the argument.
+        known: the arguments that it takes.
+    """
+    keys, hint = UNSUPPORTED_ARGUMENTS.get(name, ((), ""))
+    return hint if key in keys else did_you_mean(key, known) or f"it takes {', '.join(known)}"
 
 
 def setting(cfg: Mapping[str, Any], key: str) -> Any:
@@ -260,6 +273,23 @@ RUNNER_ARGUMENT_KEYS = {
 }
 """The keys of arguments of the Runner that are settings, not parts."""
 
+SETTINGS_ELSEWHERE = {
+    **dict.fromkeys(("backend", "timeout", "init_backend", "device_id"), "env_cfg.dist_cfg"),
+    **dict.fromkeys(("mp_start_method", "opencv_num_threads"), "env_cfg.mp_cfg"),
+    **dict.fromkeys(("cudnn_benchmark", "tf32", "channels_last", "resource_limit"), "env_cfg"),
+    **dict.fromkeys(("seed", "deterministic", "diff_rank_seed"), "randomness"),
+}
+"""The places of settings that are easily put into another dictionary."""
+
+UNSUPPORTED_ARGUMENTS = {
+    "Adafactor": (
+        ("scale_parameter", "relative_step", "warmup_init", "clip_threshold", "decay_rate", "beta1"),
+        "this is PyTorch's Adafactor; for that of Hugging Face, install it and set type='transformers.Adafactor'",
+    ),
+    "LoggerHook": (("file_client_args", "backend_args"), "logs are written to the file system: out_dir is a folder"),
+}
+"""Arguments of parts of the same name in MMEngine, by the name of the part, with what to do instead."""
+
 MODEL = Slot(("model",), registries.MODELS, runtime=("data_preprocessor",))
 DATA_PREPROCESSOR = Slot(("data_preprocessor",), registries.MODELS)
 MODEL_WRAPPER = Slot(
@@ -352,3 +382,6 @@ CHILD_REGISTRIES = {
 
 NOT_PARTS = frozenset(["clip_grad", "on_trace_ready", "override", "file_handler_cfg", "when"])
 """Arguments whose ``type`` is not looked up in a registry."""
+
+FOREIGN_MODULES: list[str] = []
+"""Modules in which classes of other libraries look up names of their own, without a registry."""

@@ -2,21 +2,38 @@
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from importlib.util import find_spec
-from types import FunctionType, ModuleType
+from types import FrameType, FunctionType, ModuleType
 from typing import Any, TypeVar, overload
 
 from rich.console import Console
 from rich.table import Table
 
-from trainwright.engine.building import build, import_if_there, import_object
+from trainwright.engine.building import (
+    build,
+    build_model_from_cfg,
+    build_runner_from_cfg,
+    build_scheduler_from_cfg,
+    import_if_there,
+    import_object,
+)
 from trainwright.engine.errors import did_you_mean
 
 ROOT_SCOPE = "trainwright"
+ROOT_ALIASES = ("mmengine",)
+"""Other names of the root scope, under which parts of OpenMMLab's libraries come first, as in other scopes."""
+
+LIBRARIES = frozenset([
+    "mmcv", "mmcls", "mmpretrain", "mmselfsup", "mmfewshot", "mmdet", "mmdet3d", "mmyolo", "mmrotate", "mmtrack",
+    "mmseg", "mmpose", "mmaction", "mmocr", "mmagic", "mmedit", "mmgen", "mmflow", "mmhuman3d", "mmrazor", "mmdeploy",
+])  # fmt: skip
+"""The packages of OpenMMLab. They may register parts under our names in the root registries, as ``mmcv`` does; in a
+scope, theirs are found, and elsewhere ours."""
+
 T = TypeVar("T", bound=Callable[..., Any])
 
 _default_scope: ContextVar[str | None] = ContextVar("default_scope", default=None)
@@ -57,7 +74,7 @@ class Registry:
     Args:
         name: the kind of its members, for messages, such as ``model``.
         build_func: called as ``build_func(cfg, *args, registry=registry, **kwargs)`` by :meth:`build`; if None, that
-            of the parent, or :func:`~trainwright.engine.building.build`.
+            of the parent, or :meth:`build_part`.
         parent: the registry to search after this one, which becomes its child.
         scope: short name of the library that owns this registry; if None, the top-level package of the caller.
         locations: modules that register the members, imported when an unknown name is looked up. Of a lazy
@@ -82,13 +99,34 @@ class Registry:
         self._module_dict: dict[str, Any] = {}
         self._locations = list(locations)
         self._imported: dict[str, ModuleType] = {}
-        self._own: set[str] = set()  # names registered by the library that owns this registry
+        self._owners: dict[str, str] = {}  # the packages that have registered the members
+        self._of_libraries: dict[str, Any] = {}  # parts of OpenMMLab's libraries under our names
         self._forced: set[str] = set()
+        self._asked_library = False
         self._build_func = build_func
         if parent is not None:
-            if self.scope in parent.children:
-                raise ValueError(f"the registry {parent.name!r} already has a child of scope {self.scope!r}")
-            parent.children[self.scope] = self
+            parent._add_child(self)
+
+    @staticmethod
+    def infer_scope() -> str:
+        """Return the top-level package of the caller's caller."""
+        return _calling_package()
+
+    @staticmethod
+    def split_scope_key(key: str) -> tuple[str | None, str]:
+        """Split a name such as ``mmdet.ResNet`` into its scope, None if it has none, and the rest."""
+        scope, dot, rest = key.partition(".")
+        return (scope, rest) if dot else (None, key)
+
+    @property
+    def build_func(self) -> Callable[..., Any]:
+        """The function that :meth:`build` calls."""
+        registry: Registry | None = self
+        while registry is not None:
+            if registry._build_func is not None:
+                return registry._build_func
+            registry = registry.parent
+        return _build_part
 
     @property
     def module_dict(self) -> dict[str, Any]:
@@ -99,6 +137,20 @@ class Registry:
     def root(self) -> "Registry":
         """The topmost ancestor of this registry."""
         return self if self.parent is None else self.parent.root
+
+    def _get_root_registry(self) -> "Registry":
+        return self.root
+
+    def _add_child(self, registry: "Registry") -> None:
+        if registry.scope in self.children:
+            raise ValueError(f"the registry {self.name!r} already has a child of scope {registry.scope!r}")
+        self.children[registry.scope] = registry
+
+    def _search_child(self, scope: str) -> "Registry | None":
+        if scope == self.scope or (self.parent is None and scope in ROOT_ALIASES):
+            return self
+        found = (child._search_child(scope) for child in self.children.values())
+        return next((registry for registry in found if registry is not None), None)
 
     def __len__(self) -> int:
         return len(self._module_dict)
@@ -139,36 +191,54 @@ class Registry:
         if not isinstance(force, bool):
             raise TypeError(f"force must be a bool, not {force!r}")
 
-        own = str(sys._getframe(1).f_globals.get("__name__")).partition(".")[0] == self.scope
+        owner = _package_of(sys._getframe(1))
+        if module is not None:
+            self._register_module(module, name, force, owner)
+            return module
 
-        def register(member: Any) -> Any:
-            if not callable(member):
-                raise TypeError(f"only classes and functions can be registered, not {member!r}")
-            names = [member.__name__] if name is None else [name] if isinstance(name, str) else list(name)
-            for key in names:
-                if not isinstance(key, str):
-                    raise TypeError(f"a name must be a string, not {key!r}")
-                known = self._module_dict.get(key)
-                if known is not None and known is not member and not force:
-                    if (key in self._own) == own:
-                        raise KeyError(
-                            f"{key} is already registered in {self.name} at {known.__module__}; "
-                            "choose another name, or set force=True"
-                        )
-                    if own:  # the library's own modules are imported on demand, so possibly later
-                        self._warn_of_replacement(key, known, member)
-                        continue
-                    self._warn_of_replacement(key, member, known)
-                self._module_dict[key] = member
-                (self._own.add if own else self._own.discard)(key)
-                if force:
-                    self._forced.add(key)
+        def register(member: T) -> T:
+            self._register_module(member, name, force, owner)
             return member
 
-        return register if module is None else register(module)
+        return register
+
+    def _register_module(
+        self, module: Any, module_name: str | Sequence[str] | None = None, force: bool = False, owner: str | None = None
+    ) -> None:
+        """Register a class or function, for the package ``owner``; by default, that of the caller."""
+        if not callable(module):
+            raise TypeError(f"only classes and functions can be registered, not {module!r}")
+        owner = owner or _package_of(sys._getframe(1))
+        names = [module.__name__] if module_name is None else module_name
+        for key in [names] if isinstance(names, str) else names:
+            if not isinstance(key, str):
+                raise TypeError(f"a name must be a string, not {key!r}")
+            known = self._module_dict.get(key)
+            if known is None or known is module or force or self._makes_room(key, module, owner):
+                self._module_dict[key], self._owners[key] = module, owner
+            if force:
+                self._forced.add(key)
+
+    def _makes_room(self, key: str, module: Any, owner: str) -> bool:
+        """Return whether a part replaces the known one of its name. Neither has precedence: ``KeyError``."""
+        known, its_owner = self._module_dict[key], self._owners[key]
+        if (owner == self.scope) == (its_owner == self.scope):
+            raise KeyError(
+                f"{key} is already registered in {self.name} at {known.__module__}; "
+                "choose another name, or set force=True"
+            )
+        own, theirs = (module, known) if owner == self.scope else (known, module)
+        if {owner, its_owner} & LIBRARIES:
+            self._of_libraries[key] = theirs
+            return module is own
+        # the library's own modules are imported on demand, so possibly later
+        self._warn_of_replacement(key, theirs, own)
+        return module is theirs
 
     def get(self, key: str) -> Any:
         """Return the member of this name, or None.
+
+        A root registry looks into the registry of the default scope first.
 
         Args:
             key: a name, a name with scope (``mmdet.ResNet``), or a dotted path (``torch.nn.Linear``).
@@ -176,28 +246,48 @@ class Registry:
         Raises:
             TypeError: ``key`` is not a string.
         """
+        return self._find(key, [self] if self.parent is not None else [self._of_scope(_default_scope.get()), self])
+
+    def look_up(self, key: str) -> Any:
+        """Return what ``type=key`` means in a config, or None: as :meth:`get`, with the default scope always first.
+
+        Raises:
+            TypeError: ``key`` is not a string.
+        """
+        return self._find(key, [self._of_scope(_default_scope.get()), self])
+
+    def _find(self, key: str, registries: Sequence["Registry | None"]) -> Any:
         if not isinstance(key, str):
             raise TypeError(f"a name must be a string, not {key!r}")
-        scoped = self._of_scope(_default_scope.get())
-        if scoped is not None and scoped is not self and (found := scoped._get_upwards(key)) is not None:
-            return found
-        if (found := self._get_upwards(key)) is not None:
-            return found
+        default = _default_scope.get()
+        for registry in registries:
+            if registry is not None:
+                scope = registry.scope if default is None or registry.parent is not None else default
+                if (found := registry._get_upwards(key, scope)) is not None:
+                    return found
         scope, _, rest = key.partition(".")
         if rest:
-            if (registry := self._of_scope(scope)) is not None and (found := registry._get_upwards(rest)) is not None:
+            named = self._of_scope(scope)
+            if named is not None and (found := named._get_upwards(rest, scope)) is not None:
                 return found
             return import_object(key) if _trusted.get() else _import_harmless(key)
         return None
 
     def build(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
-        """Build the object that ``cfg`` describes. Keyword arguments are defaults that ``cfg`` can override."""
-        registry: Registry | None = self
-        while registry is not None:
-            if registry._build_func is not None:
-                return registry._build_func(cfg, *args, registry=self, **kwargs)
-            registry = registry.parent
-        return build(cfg, self, *args, **kwargs)
+        """Build the object that ``cfg`` describes.
+
+        Args:
+            cfg: a mapping with ``type``; anything but a mapping is returned unchanged.
+            *args: positional arguments of the object; a single mapping is taken for ``default_args``.
+            **kwargs: arguments that ``cfg`` can override; also ``default_args``, a mapping of such arguments.
+        """
+        if len(args) == 1 and isinstance(args[0], Mapping):
+            kwargs["default_args"], args = args[0], ()
+        return self.build_func(cfg, *args, registry=self, **kwargs)
+
+    def build_part(self, cfg: Any, *args: Any, default_args: Mapping[str, Any] | None = None, **kwargs: Any) -> Any:
+        """Build the object that ``cfg`` describes, as :meth:`build` does without a ``build_func``."""
+        return build(cfg, self, *args, **{**(default_args or {}), **kwargs})
 
     def names(self) -> list[str]:
         """Return all names known to this registry and its parents. This imports all locations."""
@@ -208,6 +298,15 @@ class Registry:
             found.update(registry._module_dict)
             registry = registry.parent
         return sorted(found)
+
+    def add_location(self, location: str) -> None:
+        """Add a module that registers members, imported when an unknown name is looked up."""
+        if location not in self._locations:
+            self._locations.append(location)
+
+    def import_from_location(self) -> None:
+        """Import the modules that register the members."""
+        self.load_all()
 
     def load_all(self) -> None:
         """Import all locations, including every module of lazy packages."""
@@ -222,7 +321,11 @@ class Registry:
 
     def others_with(self, key: str) -> list[str]:
         """Return the names of the other root registries that contain ``key``."""
-        return [other.name for other in ROOT_REGISTRIES.values() if other is not self.root and other._get_upwards(key)]
+        return [
+            other.name
+            for other in ROOT_REGISTRIES.values()
+            if other is not self.root and other._get_upwards(key, other.scope)
+        ]
 
     @contextmanager
     def switch_scope(self, scope: str | None) -> Iterator["Registry"]:
@@ -233,6 +336,12 @@ class Registry:
         with default_scope(scope):
             yield self._of_scope(scope) or self
 
+    @contextmanager
+    def switch_scope_and_registry(self, scope: str | None) -> Iterator["Registry"]:
+        """As :meth:`switch_scope`, but without ``scope``, yield the registry of the default scope."""
+        with self.switch_scope(_default_scope.get() if scope is None else scope) as registry:
+            yield registry
+
     def _warn_of_replacement(self, key: str, theirs: Any, own: Any) -> None:
         if key not in self._forced:
             warnings.warn(
@@ -241,19 +350,27 @@ class Registry:
                 stacklevel=4,
             )
 
-    def _get_upwards(self, key: str) -> Any:
+    def _get_upwards(self, key: str, scope: str | None) -> Any:
+        """Return a member of this registry or its parents; outside the root scope, those of libraries come first."""
+        in_root_scope = scope in (None, self.root.scope)
         registry: Registry | None = self
         while registry is not None:
-            if key not in registry._module_dict:
+            if key not in registry._module_dict or registry._owners[key] in LIBRARIES:
                 registry._import_locations(key)
+            if not in_root_scope and key in registry._of_libraries:
+                return registry._of_libraries[key]
             if key in registry._module_dict:
                 return registry._module_dict[key]
             registry = registry.parent
         return None
 
     def _import_locations(self, key: str) -> None:
+        if not self._locations and self.scope in LIBRARIES and not self._asked_library:
+            self._asked_library = True
+            register = getattr(import_if_there(f"{self.scope}.utils"), "register_all_modules", lambda init_scope: None)
+            register(False)
         for location in self._locations:
-            if key in self._module_dict:
+            if self._owners.get(key) == self.scope:
                 return
             if location not in self._imported:
                 self._imported[location] = import_module(location)
@@ -264,11 +381,14 @@ class Registry:
         if scope is None:
             return None
         root = self.root
-        if scope == root.scope:
-            return root
-        if scope not in root.children and _trusted.get() and _is_package(scope):
+        if (found := root._search_child(scope)) is None and _trusted.get() and _is_package(scope):
             import_if_there(f"{scope}.registry")
-        return root.children.get(scope)
+            found = root._search_child(scope)
+        return found
+
+
+def _build_part(cfg: Any, *args: Any, registry: Registry, **kwargs: Any) -> Any:
+    return registry.build_part(cfg, *args, **kwargs)
 
 
 def _is_package(name: str) -> bool:
@@ -312,28 +432,33 @@ def _import_harmless(key: str) -> Any:
 
 
 def _calling_package() -> str:
-    frame = sys._getframe(2)
-    module = str(frame.f_globals.get("__name__", ROOT_SCOPE))
-    return module.partition(".")[0]
+    return _package_of(sys._getframe(2))
+
+
+def _package_of(frame: FrameType) -> str:
+    """Return the top-level package of the module that a frame belongs to."""
+    return str(frame.f_globals.get("__name__", ROOT_SCOPE)).partition(".")[0]
 
 
 ROOT_REGISTRIES: dict[str, Registry] = {}
 
 
-def _root(variable: str, name: str, locations: Iterable[str] = ()) -> Registry:
-    registry = Registry(name, scope=ROOT_SCOPE, locations=tuple(locations))
+def _root(
+    variable: str, name: str, locations: Iterable[str] = (), build_func: Callable[..., Any] | None = None
+) -> Registry:
+    registry = Registry(name, build_func, scope=ROOT_SCOPE, locations=tuple(locations))
     ROOT_REGISTRIES[variable] = registry
     return registry
 
 
-RUNNERS = _root("RUNNERS", "runner", ["trainwright.engine.run.runner"])
+RUNNERS = _root("RUNNERS", "runner", ["trainwright.engine.run.runner"], build_runner_from_cfg)
 RUNNER_CONSTRUCTORS = _root("RUNNER_CONSTRUCTORS", "runner constructor")
 LOOPS = _root("LOOPS", "loop", ["trainwright.engine.run.train_loops", "trainwright.engine.run.eval_loops"])
 HOOKS = _root("HOOKS", "hook", ["trainwright.hooks"])
 DATASETS = _root("DATASETS", "dataset", ["trainwright.datasets"])
 DATA_SAMPLERS = _root("DATA_SAMPLERS", "data sampler", ["trainwright.datasets"])
 TRANSFORMS = _root("TRANSFORMS", "transform", ["trainwright.datasets", "trainwright.datasets.vision_transforms"])
-MODELS = _root("MODELS", "model", ["trainwright.models"])
+MODELS = _root("MODELS", "model", ["trainwright.models"], build_model_from_cfg)
 MODEL_WRAPPERS = _root("MODEL_WRAPPERS", "model_wrapper", ["trainwright.models"])
 STRATEGIES = _root(
     "STRATEGIES", "strategy", [f"trainwright.engine.strategy.{file}" for file in ("base", "ddp", "fsdp")]
@@ -346,7 +471,9 @@ OPTIM_WRAPPERS = _root(
 OPTIM_WRAPPER_CONSTRUCTORS = _root(
     "OPTIM_WRAPPER_CONSTRUCTORS", "optimizer wrapper constructor", ["trainwright.engine.optim.constructor"]
 )
-PARAM_SCHEDULERS = _root("PARAM_SCHEDULERS", "parameter scheduler", ["trainwright.engine.optim.schedulers"])
+PARAM_SCHEDULERS = _root(
+    "PARAM_SCHEDULERS", "parameter scheduler", ["trainwright.engine.optim.schedulers"], build_scheduler_from_cfg
+)
 # The metrics of a task are in its models package.
 METRICS = _root("METRICS", "metric", ["trainwright.engine.evaluation.metrics", "trainwright.models"])
 EVALUATOR = _root("EVALUATOR", "evaluator", ["trainwright.engine.evaluation.evaluator"])

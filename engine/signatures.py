@@ -55,6 +55,14 @@ def parameters_of(component: Callable[..., Any]) -> tuple[dict[str, inspect.Para
     return found, False
 
 
+def accepted(function: Callable[..., Any], **options: Any) -> dict[str, Any]:
+    """Return those options that a function has an argument for, such as an override with fewer arguments."""
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return options
+    return {name: value for name, value in options.items() if name in parameters}
+
+
 def mismatch(value: Any, annotation: Any) -> tuple[str, str] | None:
     """Return why a value does not match an annotation, with a hint, or None if it matches."""
     if _fits(value, annotation):

@@ -70,6 +70,8 @@ class CheckpointHook(Hook):
         on_save_error: ``"warn"``, or ``"raise"`` to end the run if a checkpoint cannot be written.
         sharded: write each checkpoint as a folder, to which every process writes its own part, instead of gathering
             it in one process. All processes need the same file system.
+        mmengine_format: write files that MMEngine 0.10 can load and resume from too, at an epoch or, in iteration-based
+            training, at any iteration. Resuming with Trainwright remains exact.
 
     Raises:
         ConfigError: a setting is invalid or, before the first step, a rule cannot be inferred.
@@ -99,6 +101,7 @@ class CheckpointHook(Hook):
         async_save: bool = False,
         on_save_error: Literal["warn", "raise"] = "warn",
         sharded: bool = False,
+        mmengine_format: bool = False,
     ) -> None:
         _reject_remote("file_client_args", file_client_args)
         _reject_remote("backend_args", backend_args)
@@ -122,6 +125,10 @@ class CheckpointHook(Hook):
             raise ConfigError("CheckpointHook.filename_tmpl", f"{filename_tmpl!r} is not a file name", hint)
         if on_save_error not in ("warn", "raise"):
             raise ConfigError("CheckpointHook.on_save_error", f"must be 'warn' or 'raise', not {on_save_error!r}")
+        if mmengine_format and sharded:
+            hint = "remove one of them; `trainwright consolidate` makes files of sharded checkpoints"
+            raise ConfigError("CheckpointHook.mmengine_format", "MMEngine cannot read sharded checkpoints", hint)
+        self.mmengine_format = mmengine_format
         self.async_save = async_save
         self.on_save_error = on_save_error
         self.published_keys = _as_list(published_keys)
@@ -315,6 +322,7 @@ class CheckpointHook(Hook):
             meta=meta,
             newest=(optimizer and schedulers) or not others_are_complete,
             background=self.async_save,
+            mmengine_format=self.mmengine_format,
             then=partial(self.folder.remove_obsolete, self._files_of_other_hooks(runner)),
             done=lambda error: self._finish_write(runner, iteration, error),
         )

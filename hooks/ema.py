@@ -167,11 +167,30 @@ class EMAHook(Hook):
             self._swap_weights()
             self._swapped = False
 
+    def _swap_ema_parameters(self) -> None:
+        """Swap the weights of model and average, for subclasses from MMEngine, which call it before and after."""
+        if self._swapped:
+            self._swap_out()
+        else:
+            self._swap_in()
+
+    def _swap_ema_state_dict(self, checkpoint: dict[str, Any]) -> None:
+        """Swap the weights of model and average in a checkpoint, for subclasses from MMEngine."""
+        _swap_state_dicts(checkpoint)
+
+    @property
+    def _src_params(self) -> list[Tensor]:
+        return self._tensors(self.src_model)
+
+    @property
+    def _ema_params(self) -> list[Tensor]:
+        return self._tensors(self.ema_model.module)
+
     @torch.no_grad()
     def _swap_weights(self) -> None:
         """Swap the weights of the model and of the average in place."""
         reshard(self.src_model)
-        averaged, source = self._tensors(self.ema_model.module), self._tensors(self.src_model)
+        averaged, source = self._ema_params, self._src_params
         copies = [tensor.clone() for tensor in averaged]
         torch._foreach_copy_(averaged, source)
         torch._foreach_copy_(source, copies)

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trainwright.engine.checkpoints.files import downloading, get_state_dict, load_checkpoint_file
+from trainwright.engine.checkpoints.files import get_state_dict, load_checkpoint_file
+from trainwright.engine.checkpoints.loader import downloading
 from trainwright.engine.errors import CheckpointError, ConfigError, MissingExtraError, did_you_mean
 from trainwright.engine.registry import MODELS
 from trainwright.engine.run.model_setup import defers_pretrained, load_pretrained

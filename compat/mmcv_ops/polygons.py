@@ -8,6 +8,8 @@ autograd gives the gradient.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -29,14 +31,20 @@ def rotated_intersections(boxes1: Tensor, boxes2: Tensor, aligned: bool = False)
     """
     if aligned:
         return _box_areas(boxes1, boxes2)
-    reach1, reach2 = (boxes[:, 2:4].norm(dim=1) / 2 for boxes in (boxes1, boxes2))
     areas = boxes1.new_zeros((len(boxes1), len(boxes2)))
-    for rows in torch.arange(len(boxes1), device=boxes1.device).split(max(1, PAIRS_AT_ONCE // max(1, len(boxes2)))):
-        distances = (boxes1[rows, None, :2] - boxes2[None, :, :2]).square().sum(-1)
-        near = distances <= (reach1[rows, None] + reach2).square()
-        first, second = near.nonzero(as_tuple=True)
-        areas = areas.index_put((rows[first], second), _box_areas(boxes1[rows[first]], boxes2[second]))
-    return areas
+    first, second = near_boxes(boxes1, boxes2)
+    return areas.index_put((first, second), _box_areas(boxes1[first], boxes2[second]))
+
+
+def near_boxes(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the indices of all pairs of rotated boxes whose circumscribed circles meet."""
+    reach1, reach2 = (boxes[:, 2:4].norm(dim=1) / 2 for boxes in (boxes1, boxes2))
+
+    def near(rows: Tensor) -> Tensor:
+        distances = (boxes1[rows, None, :2] - boxes2[None, :, :2]).norm(dim=-1)
+        return torch.le(distances, reach1[rows, None] + reach2)
+
+    return _pairs(near, len(boxes1), len(boxes2), boxes1.device)
 
 
 def _box_areas(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -74,29 +82,45 @@ def polygon_intersections(polygons1: Tensor, polygons2: Tensor, aligned: bool = 
     """
     if aligned:
         return _polygon_areas(polygons1, polygons2)
-    (low1, high1), (low2, high2) = (polygons.aminmax(dim=1) for polygons in (polygons1, polygons2))
     areas = polygons1.new_zeros((len(polygons1), len(polygons2)))
-    for rows in torch.arange(len(polygons1), device=polygons1.device).split(
-        max(1, PAIRS_AT_ONCE // max(1, len(polygons2)))
-    ):
-        near = ((low1[rows, None] <= high2) & (low2 <= high1[rows, None])).all(-1)
-        first, second = near.nonzero(as_tuple=True)
-        areas = areas.index_put((rows[first], second), _polygon_areas(polygons1[rows[first]], polygons2[second]))
-    return areas
+    first, second = near_polygons(polygons1, polygons2)
+    return areas.index_put((first, second), _polygon_areas(polygons1[first], polygons2[second]))
+
+
+def near_polygons(polygons1: Tensor, polygons2: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the indices of all pairs of polygons whose bounding boxes meet."""
+    if not (len(polygons1) and len(polygons2)):
+        return (torch.empty(0, dtype=torch.long, device=polygons1.device),) * 2
+    (low1, high1), (low2, high2) = (polygons.aminmax(dim=1) for polygons in (polygons1, polygons2))
+
+    def near(rows: Tensor) -> Tensor:
+        return ((low1[rows, None] <= high2) & (low2 <= high1[rows, None])).all(-1)
+
+    return _pairs(near, len(polygons1), len(polygons2), polygons1.device)
+
+
+def _pairs(near: Callable[[Tensor], Tensor], rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the row and column of each true element of a matrix, which ``near`` gives for a range of rows."""
+    parts = torch.split(torch.arange(rows, device=device), max(1, PAIRS_AT_ONCE // max(1, columns)))
+    found = [(part, *near(part).nonzero(as_tuple=True)) for part in parts]
+    first = torch.cat([part[row] for part, row, _ in found])
+    return first, torch.cat([column for _, _, column in found])
 
 
 def _polygon_areas(polygons1: Tensor, polygons2: Tensor) -> Tensor:
     """Return the shared areas of polygons with broadcast shapes (..., vertices, 2).
 
-    The second polygon is a sum of signed triangles from its first vertex. Each is mapped to the triangle below
-    ``1 - x`` in the unit square, with the edges of the first polygon.
+    The second polygon is a sum of signed triangles from a point. Each is mapped to the triangle below ``1 - x`` in the
+    unit square, with the edges of the first polygon. The point is one through which no line of interest goes: where a
+    vertex lies on the border between two triangles, the gradient of each is one-sided.
     """
-    origin = polygons2[..., :1, :]
-    fan = polygons2 - origin
-    moved = polygons1 - origin
+    count = polygons2.shape[-2]
+    weights = torch.linspace(1, 1.618, count, dtype=polygons2.dtype, device=polygons2.device)
+    origin = (polygons2 * (weights / weights.sum())[:, None]).sum(-2, keepdim=True)
+    fan, moved = polygons2 - origin, polygons1 - origin
     total = moved.new_zeros(moved.shape[:-2])
-    for i in range(1, polygons2.shape[-2] - 1):
-        (ax, ay), (bx, by) = fan[..., i, :].unbind(-1), fan[..., i + 1, :].unbind(-1)
+    for i in range(count):
+        (ax, ay), (bx, by) = fan[..., i - 1, :].unbind(-1), fan[..., i, :].unbind(-1)
         doubled = ax * by - ay * bx
         scale = torch.where(doubled == 0, 1, doubled)[..., None]
         x = (moved[..., 0] * by[..., None] - moved[..., 1] * bx[..., None]) / scale
@@ -135,3 +159,35 @@ def _mean_above(start: Tensor, end: Tensor) -> Tensor:
     crossing = (low < 0) & (high > 0)
     triangle = high.clamp(min=0).square() / (2 * torch.where(crossing, high - low, 1))
     return torch.where(crossing, triangle, ((low + high) / 2).clamp(min=0))
+
+
+def convex_hulls(points: Tensor) -> Tensor:
+    """Return the convex hulls of point sets, by gift wrapping.
+
+    Args:
+        points: Points of shape (N, P, 2).
+
+    Returns:
+        Corners of shape (N, P, 2), in one turning direction; the first is repeated at the end where a hull has fewer.
+    """
+    each = torch.arange(len(points), device=points.device)
+    with torch.no_grad():
+        # The lowest point, of several the leftmost, is a corner.
+        lowest = points[..., 1] == points[..., 1].amin(1, keepdim=True)
+        start = torch.where(lowest, points[..., 0], torch.inf).argmin(1)
+        corner, closed = start, torch.zeros_like(start, dtype=torch.bool)
+        found = []
+        for _ in range(points.shape[1]):
+            found.append(corner)
+            steps = points - points[each, corner][:, None]
+            following, reach = corner, torch.zeros_like(steps[:, 0])
+            for i in range(points.shape[1]):
+                step = steps[:, i]
+                turn = reach[:, 0] * step[:, 1] - reach[:, 1] * step[:, 0]
+                farther = step.square().sum(1) > reach.square().sum(1)
+                better = (turn < 0) | ((turn == 0) & farther)
+                following = torch.where(better, i, following)
+                reach = torch.where(better[:, None], step, reach)
+            closed |= following == start
+            corner = torch.where(closed, start, following)
+    return points[each[:, None], torch.stack(found, 1)]

@@ -306,7 +306,12 @@ class _Unpickler(SafeUnpickler):
     )
 
     def find_class(self, module: str, name: str) -> Any:
-        if "." not in name and module.partition(".")[0] in (*LIBRARIES, "mmengine", "trainwright"):
+        package, *folders = module.split(".")
+        if (
+            module == "trainwright.engine"
+            or package == "mmengine"
+            or (package in LIBRARIES and "structures" in folders)
+        ):
             found = getattr(import_module(module), name, None)
             if isinstance(found, type) and _is_data(found):
                 return found

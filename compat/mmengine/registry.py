@@ -105,9 +105,7 @@ def build_from_cfg(cfg: Cfg, registry: Registry, default_args: Cfg | None = None
     return build(cfg, registry, **(default_args or {}))
 
 
-def build_model_from_cfg(
-    cfg: Cfg | list[Cfg], registry: Registry = MODELS, default_args: Cfg | None = None
-) -> Any:
+def build_model_from_cfg(cfg: Cfg | list[Cfg], registry: Registry = MODELS, default_args: Cfg | None = None) -> Any:
     """Build a model, or a :class:`Sequential` of several."""
     if isinstance(cfg, list):
         return Sequential(*(build_from_cfg(each, registry, default_args) for each in cfg))

@@ -68,8 +68,8 @@ class Visualizer(engine.Visualizer):
         self.fig_save_cfg = dict(fig_save_cfg or {})
         self.fig_show_cfg = dict(fig_show_cfg or {})
         super().__init__(name, image, vis_backends, save_dir)
-        self._instances.pop(name, None)
-        self._instances[name] = self  # MMEngine's registries build visualizers with get_instance
+        self._instance_dict.pop(name, None)
+        self._instance_dict[name] = self  # MMEngine's registries build visualizers with get_instance
 
     def __getattr__(self, name: str) -> Any:
         if name not in ("fig_save_canvas", "fig_save", "ax_save", "dpi"):

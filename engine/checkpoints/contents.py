@@ -1,7 +1,7 @@
 """The contents of a checkpoint: collecting the state of a run, and restoring it."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +13,7 @@ from trainwright.engine.distributed import is_alone
 from trainwright.engine.errors import CheckpointError, ConfigFileError
 from trainwright.engine.optim.scheduler_resume import resume_param_schedulers
 from trainwright.engine.ranks.state import add_ranks
+from trainwright.engine.records.log_processor import num_batches
 from trainwright.engine.run.environment import package_version
 from trainwright.engine.run.hook import has_state
 from trainwright.engine.run.model_setup import unwrap
@@ -53,6 +54,7 @@ def parts(runner: "Runner") -> list[Part]:
         found.append(Part(("optimizer",), wrapper.state_dict, lambda state: _load_optimizer(runner, state)))
     if isinstance(loop, TrainLoop):
         found += [Part((_OURS, "position"), loop.cursor.state_dict, lambda state: _load_position(runner, loop, state))]
+    if wrapper is not None:
         place = ("param_schedulers",)
         found.append(Part(place, lambda: _scheduler_states(runner), lambda state: _load_schedulers(runner, state)))
     stateful: list[Any] = [hook for hook in runner.hooks if has_state(type(hook))]
@@ -109,8 +111,13 @@ def collect_state(
     return checkpoint
 
 
-def restore_state(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
+def restore_state(runner: "Runner", checkpoint: Mapping[str, Any], left_out: Collection[str] = ()) -> None:
     """Restore the state of a run, with all its parts built, from a checkpoint of Trainwright or MMEngine.
+
+    Args:
+        runner: the run.
+        checkpoint: the contents of the file.
+        left_out: keys of parts that are not restored: ``optimizer``, ``param_schedulers``.
 
     Raises:
         CheckpointError: the state of a part is missing or does not match, or a newer version wrote the checkpoint.
@@ -122,8 +129,8 @@ def restore_state(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
             f"this checkpoint was written by trainwright {meta.get('trainwright_version')}: please upgrade"
         )
     load_counters(runner, checkpoint)
-    present = {part.place: part for part in parts(runner)}
-    saved = dict(_states(checkpoint))
+    present = {part.place: part for part in parts(runner) if part.place[0] not in left_out}
+    saved = {place: state for place, state in _states(checkpoint) if place[0] not in left_out}
     for place, part in present.items():
         part.load(saved.get(place))
     if ours is None:  # MMEngine saves less
@@ -156,10 +163,15 @@ def safe_to_load(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {safe_to_load(key): safe_to_load(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
-        return [safe_to_load(item) for item in value]
-    if value is None or isinstance(value, str | int | float | bool | torch.Tensor):
+        items = [safe_to_load(item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    if value is None or type(value) in (str, int, float, bool) or isinstance(value, torch.Tensor):
         return value
-    return value.tolist() if hasattr(value, "tolist") else repr(value)
+    if hasattr(value, "tolist"):  # of numpy; some of its numbers are also floats, and an array can contain anything
+        return safe_to_load(value.tolist())
+    return (
+        str.__str__(value) if isinstance(value, str) else value.real if isinstance(value, int | float) else repr(value)
+    )
 
 
 def saved_config(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -238,12 +250,12 @@ def _scheduler_states(runner: "Runner") -> Any:
 
 
 def _load_schedulers(runner: "Runner", saved: Any) -> None:
-    loop = runner.train_loop
+    epoch_length = num_batches(runner.train_dataloader)
     for name, optim_wrapper in runner.optim_wrapper.optim_wrappers.items():
         current, states = (
             part.get(name, []) if isinstance(part, Mapping) else part or [] for part in (runner.param_schedulers, saved)
         )
         resume_param_schedulers(
             current, states, optim_wrapper=optim_wrapper, path=f"param_scheduler.{name}" if name else "param_scheduler",
-            epochs=runner.epoch if loop.epoch_length else None, iterations=runner.iter, epoch_length=loop.epoch_length,
+            epochs=runner.epoch if epoch_length else None, iterations=runner.iter, epoch_length=epoch_length,
         )  # fmt: skip

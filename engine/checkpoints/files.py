@@ -3,18 +3,16 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
 
 from trainwright.engine.checkpoints import folder_reader
 from trainwright.engine.checkpoints.durable import disk_errors, replacing
+from trainwright.engine.checkpoints.loader import CheckpointLoader
 from trainwright.engine.checkpoints.safe_load import damage_of, load_file
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.strategy.shards import shard_all_like
@@ -149,24 +147,6 @@ def _why_not_resumable(path: Path) -> str | None:
         return str(error)
 
 
-@contextmanager
-def downloading(url: str, what: str = "") -> Iterator[None]:
-    """Convert errors of a download to torch's cache to one that names the path for the file.
-
-    Raises:
-        CheckpointError: the download failed, or the file has a wrong digest. Its message starts with ``what``.
-    """
-    try:
-        yield
-    except (OSError, HTTPException, RuntimeError) as error:
-        place = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
-        what = f"{what} ({url})" if what else url
-        raise CheckpointError(
-            f"{what} cannot be downloaded: {error}. Without network access, put the file at {place} "
-            "(TORCH_HOME sets the location of this cache)"
-        ) from error
-
-
 def load_checkpoint_file(
     path: str | os.PathLike[str],
     map_location: Any = "cpu",
@@ -179,8 +159,9 @@ def load_checkpoint_file(
     without MMEngine: the few classes in them are replaced by plain stand-ins.
 
     Args:
-        path: a file, or the folder of a sharded checkpoint, from which whole tensors are loaded; or ``http(s)://…``,
-            downloaded once to torch's cache; or ``torchvision://resnet18``.
+        path: a file, or the folder of a sharded checkpoint, from which whole tensors are loaded; ``http(s)://…``,
+            downloaded once to torch's cache; ``torchvision://resnet18``; ``open-mmlab://resnet50_v1c``,
+            ``mmdet://retinanet_r50_fpn_1x_coco`` and the like; or another scheme of :class:`CheckpointLoader`.
         map_location: device for the tensors, as in ``torch.load``.
         trusted: allow the file to execute code. Only for files from a source you trust.
         like: a sharded model; of a sharded checkpoint, only the parts of this rank are loaded.
@@ -188,18 +169,17 @@ def load_checkpoint_file(
     Raises:
         CheckpointError: the file is missing, corrupt, or contains classes that are not allowed.
     """
-    text = str(path)
-    if text.startswith("torchvision://"):
-        return _load_torchvision(text.removeprefix("torchvision://"))
-    if urlparse(text).scheme in ("http", "https"):
-        with downloading(text):
-            return dict(torch.hub.load_state_dict_from_url(text, map_location=map_location, weights_only=not trusted))
+    if (loader := CheckpointLoader.find(str(path))) is not None:
+        return _as_checkpoint(loader(str(path), map_location, **({"trusted": True} if trusted else {})), path)
     file = Path(path)
     if file.is_dir():
         return folder_reader.load_folder(file, map_location, like=like)
-    loaded = load_file(file, map_location=map_location, trusted=trusted)
+    return _as_checkpoint(load_file(file, map_location=map_location, trusted=trusted), path)
+
+
+def _as_checkpoint(loaded: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(loaded, dict):
-        raise CheckpointError(f"{file} contains a {type(loaded).__name__}, not a checkpoint")
+        raise CheckpointError(f"{path} contains a {type(loaded).__name__}, not a checkpoint")
     return loaded
 
 
@@ -209,6 +189,18 @@ def get_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(checkpoint.get(key), Mapping):
             return dict(checkpoint[key])
     return dict(checkpoint)
+
+
+def revised(state_dict: Mapping[str, Any], revise_keys: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Return weights with other names.
+
+    Args:
+        state_dict: weights by name.
+        revise_keys: pairs of (regular expression, replacement) for the names.
+    """
+    for pattern, replacement in revise_keys:
+        state_dict = {re.sub(pattern, replacement, key): value for key, value in state_dict.items()}
+    return dict(state_dict)
 
 
 @dataclass(frozen=True)
@@ -248,8 +240,7 @@ def load_state_dict(
     Raises:
         CheckpointError: there is a mismatch and ``strict`` is set, or no weight matches.
     """
-    for pattern, replacement in revise_keys:
-        state_dict = {re.sub(pattern, replacement, key): value for key, value in state_dict.items()}
+    state_dict = revised(state_dict, revise_keys)
     own = module.state_dict()
     wrong_shape: dict[str, str] = {}
     for key, value in state_dict.items():
@@ -282,14 +273,3 @@ def _grouped(keys: Iterable[str]) -> str:
         owner, _, name = key.rpartition(".")
         groups[owner].append(name)
     return "\n".join(f"  {owner + ': ' if owner else ''}{', '.join(names)}" for owner, names in groups.items())
-
-
-def _load_torchvision(name: str) -> dict[str, Any]:
-    from torchvision.models import get_model_weights
-
-    try:
-        weights = get_model_weights(name).DEFAULT
-    except ValueError as error:
-        raise CheckpointError(f"torchvision has no weights for {name!r}: {error}") from error
-    with downloading(weights.url, f"torchvision://{name}"):
-        return dict(weights.get_state_dict(progress=False, weights_only=True))

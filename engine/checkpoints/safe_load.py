@@ -5,12 +5,13 @@ import re
 import zipfile
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
+from trainwright.engine.checkpoints.known_classes import known_classes, stand_in
 from trainwright.engine.errors import CheckpointError
 
 _IS_FOLDER = 0x10  # PyTorch returns uninitialized memory for entries with this bit set
@@ -20,7 +21,7 @@ _CLASS_IN_ERROR = re.compile(r"Unsupported global: GLOBAL (?!torch\.)([\w.]+)")
 def load_file(file: Path, *, map_location: Any = "cpu", mmap: bool = False, trusted: bool = False) -> Any:
     """Load a file written by ``torch.save``.
 
-    The few classes of MMEngine that its checkpoints contain are replaced by plain stand-ins.
+    The classes of MMEngine in its checkpoints are replaced by ours, and all others of OpenMMLab by inert objects.
 
     Args:
         file: the file.
@@ -33,16 +34,53 @@ def load_file(file: Path, *, map_location: Any = "cpu", mmap: bool = False, trus
     """
     if not file.is_file():
         raise CheckpointError(f"checkpoint not found: {file}")
+    options: dict[str, Any] = {"map_location": map_location, "mmap": mmap}
     try:
-        with torch.serialization.safe_globals(_safe_globals()):
-            return torch.load(file, map_location=map_location, mmap=mmap, weights_only=not trusted)
+        return _load_trusted(file, options) if trusted else _load_safely(file, options)
     except Exception as error:  # a corrupt file can raise almost anything
-        if classes := _unsafe_classes(file, error):
+        if classes := [name for name in _unknown_classes(file, error) if stand_in(name) is None]:
             raise CheckpointError(
-                f"{file} was not loaded: it contains {classes}, which could execute code. If you trust its source, "
-                "load it with load_checkpoint_file(path, trusted=True) and save only its weights to a new file"
+                f"{file} was not loaded: it contains {', '.join(classes)}, which could execute code. If you trust its "
+                "source, load it with load_checkpoint_file(path, trusted=True) and save only its weights to a new file"
             ) from error
         raise CheckpointError(f"{file} cannot be read: {damage_of(file) or _first_sentence(error)}") from error
+
+
+def _load_safely(file: Path, options: dict[str, Any]) -> Any:
+    allowed = dict(known_classes())
+    while True:
+        try:
+            with torch.serialization.safe_globals([(value, name) for name, value in allowed.items()]):
+                return torch.load(file, weights_only=True, **options)
+        except pickle.UnpicklingError as error:
+            found = {name: stand_in(name) for name in _unknown_classes(file, error) if name not in allowed}
+            if not found or None in found.values():
+                raise
+            allowed |= found
+
+
+def _load_trusted(file: Path, options: dict[str, Any]) -> Any:
+    """Load a file that may execute code. MMEngine, if it contains classes of it, need not be installed."""
+    own_pickle = SimpleNamespace(__name__=__name__, Unpickler=_TrustingUnpickler, load=_TrustingUnpickler.load_from)
+    return torch.load(file, pickle_module=own_pickle, weights_only=False, **options)
+
+
+class _TrustingUnpickler(pickle.Unpickler):
+    @classmethod
+    def load_from(cls, stream: Any, **options: Any) -> Any:
+        return cls(stream, **options).load()
+
+    def find_class(self, module: str, name: str) -> Any:
+        full_name = f"{module}.{name}"
+        inert = stand_in(full_name)
+        if inert is not None and full_name in known_classes():
+            return known_classes()[full_name]
+        try:
+            return super().find_class(module, name)
+        except (ImportError, AttributeError):
+            if inert is None:
+                raise
+            return inert
 
 
 def damage_of(file: Path) -> str | None:
@@ -64,15 +102,16 @@ def damage_of(file: Path) -> str | None:
         return _kind_of(file) or f"it is incomplete or corrupt ({_first_sentence(error)})"
 
 
-def _unsafe_classes(file: Path, error: Exception) -> str:
-    """Return the classes because of which a file was not loaded, or an empty string if that was not the cause."""
+def _unknown_classes(file: Path, error: Exception) -> list[str]:
+    """Return the classes in a file that are not known; none if they are not the reason why it was not loaded."""
     if not isinstance(error, pickle.UnpicklingError):
-        return ""
+        return []
     try:
-        return ", ".join(get_unsafe_globals_in_checkpoint(file))
+        names = get_unsafe_globals_in_checkpoint(file)
     except Exception:  # it can read only the zip archives of PyTorch 1.6 and later
         found = _CLASS_IN_ERROR.search(str(error))
-        return found[1] if found else ""
+        names = [found[1]] if found else []
+    return sorted(set(names) - known_classes().keys())
 
 
 def _kind_of(file: Path) -> str | None:
@@ -89,32 +128,8 @@ def _kind_of(file: Path) -> str | None:
 
 
 def _first_sentence(error: Exception) -> str:
-    return str(error).partition(". ")[0].partition("\n")[0] or type(error).__name__
-
-
-class _StandIn:
-    """A replacement for a pickled object of another framework that only has its attributes."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.args = args
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
-
-def _safe_globals() -> list[Any]:
-    """Return replacements for the classes in files of MMEngine; none of them executes code when created."""
-    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray  # type: ignore[attr-defined]
-    names = [
-        "mmengine.logging.history_buffer.HistoryBuffer",
-        "mmengine.logging.message_hub.HistoryBuffer",
-        "mmengine.config.config.ConfigDict",
-    ]
-    stand_ins: list[Any] = [(lambda owner, name: name, "builtins.getattr")]  # a HistoryBuffer contains its own methods
-    stand_ins += [(type(name.rpartition(".")[2], (_StandIn,), {}), name) for name in names]
-    arrays: list[Any] = [np.ndarray, np.dtype, multiarray.scalar]
-    arrays += [type(np.dtype(code)) for code in ("f8", "f4", "i8", "i4", "u1", "?")]
-    for core in ("numpy._core", "numpy.core"):
-        arrays.append((multiarray._reconstruct, f"{core}.multiarray._reconstruct"))
-        arrays.append((multiarray.scalar, f"{core}.multiarray.scalar"))
-    return stand_ins + arrays
+    text = str(error)
+    text = (
+        text.partition("WeightsUnpickler error: ")[2] or text
+    ).strip()  # PyTorch's reason comes after a page of advice
+    return text.partition(". ")[0].partition("\n")[0] or type(error).__name__

@@ -9,6 +9,7 @@ from torch import nn
 
 from trainwright.engine.checkpoints.files import find_latest_checkpoint, load_checkpoint_file, verify
 from trainwright.engine.checkpoints.folder_reader import load_folder
+from trainwright.engine.checkpoints.mmengine_format import as_ours
 from trainwright.engine.distributed import is_main_process, value_of_main_process
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.ranks.start import may_restart, restarts
@@ -59,7 +60,7 @@ class StartingPoint:
             return cls()
         if Path(path).is_dir():
             return cls(path, load_folder(Path(path), like=like, verified=True), resumes)
-        return cls(path, load_checkpoint_file(path), resumes)
+        return cls(path, as_ours(load_checkpoint_file(path)), resumes)
 
     @property
     def seed(self) -> int | None:

@@ -18,6 +18,7 @@ from trainwright.engine.checkpoints.durable import link_checkpoint
 from trainwright.engine.checkpoints.files import save_checkpoint, write_last_checkpoint
 from trainwright.engine.checkpoints.folder_reader import SUFFIX
 from trainwright.engine.checkpoints.folder_writer import write_folders
+from trainwright.engine.checkpoints.mmengine_format import as_mmengine
 from trainwright.engine.distributed import is_alone, is_distributed, is_main_process, value_of_main_process
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.ranks import failures
@@ -66,6 +67,7 @@ class CheckpointWriter:
         meta: Mapping[str, Any] | None = None,
         newest: bool = True,
         background: bool = False,
+        mmengine_format: bool = False,
         then: Callable[[], None] | None = None,
         done: Callable[[OSError | None], None] | None = None,
     ) -> None:
@@ -79,6 +81,7 @@ class CheckpointWriter:
             meta: additional entries of the checkpoint's ``meta``.
             newest: record the last path in ``last_checkpoint``.
             background: write on a thread, from a copy in host memory.
+            mmengine_format: write a file that MMEngine can resume from.
             then: called after the file is on disk, on the thread that wrote it.
             done: called on the calling thread after writing, at the latest by :meth:`wait`, with the ``OSError`` if it
                 failed.
@@ -96,6 +99,7 @@ class CheckpointWriter:
             runner, optimizer=optimizer, schedulers=schedulers, meta=meta, gather=not is_folder
         )
         if is_folder or is_main_process():
+            state = as_mmengine(state) if mmengine_format else state
             state = map_tensors(state, self._copier.begin() if background else lambda tensor: tensor.detach().cpu())
             work_dir = runner.work_dir if newest else None
             job = partial(write, state, paths, work_dir, then)

@@ -22,7 +22,6 @@ from trainwright.engine.estimate.meter import Block, Collective, Meter
 from trainwright.engine.estimate.mistakes import StepError, as_config_error
 from trainwright.engine.parts import setting
 from trainwright.engine.registry import RUNNERS, default_scope
-from trainwright.engine.run.assembly import build_optimization
 from trainwright.engine.run.micro_batches import num_samples
 from trainwright.engine.run.model_setup import build_model, unwrap
 from trainwright.engine.run.model_surgery import turn_on_activation_checkpointing
@@ -151,7 +150,7 @@ def measure(runner: Any, batch: Any, meter: Meter) -> Trace:
     model = unwrap(runner.model)
     if names := setting(runner.cfg, "activation_checkpointing"):
         turn_on_activation_checkpointing(model, names)
-    runner.optim_wrapper, runner.param_schedulers = build_optimization(runner, runner._given)
+    runner._build_optimization()
     wrappers = list(runner.optim_wrapper.optim_wrappers.values())
     accumulation = max(wrapper.accumulative_counts for wrapper in wrappers)
     for wrapper in wrappers:

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from trainwright.engine.building import missing_type, origin_of, resolve
-from trainwright.engine.errors import ConfigError, did_you_mean
+from trainwright.engine.errors import ConfigError
 from trainwright.engine.fidelity import reproduces_mmengine
-from trainwright.engine.parts import OPTIMIZER
+from trainwright.engine.parts import OPTIMIZER, argument_hint
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import OPTIMIZERS
 from trainwright.engine.strategy.shards import is_sharded
@@ -125,7 +125,7 @@ def refuse_unknown_arguments(cfg: Mapping[str, Any], component: Callable[..., An
     name = getattr(component, "__name__", "this part")
     for key in cfg:
         if key not in parameters and key not in ("type", "_scope_"):
-            hint = did_you_mean(key, parameters) or f"it takes {', '.join(parameters)}"
+            hint = argument_hint(name, key, parameters)
             raise ConfigError(f"{path}.{key}", f"{name} takes no such argument", hint, origin_of(cfg, key))
 
 

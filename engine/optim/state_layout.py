@@ -77,7 +77,7 @@ def fit_layout(
     saved_position = positions(saved_order, saved_count)
     own_position = positions(order, own_count)
     if saved_sizes != own_sizes or saved_position != own_position:
-        state = _regroup(state, saved_position, own_sizes, own_position)
+        state = regroup(state, saved_position, own_sizes, own_position)
     groups = [fit_settings(saved, own, optimizer.defaults) for saved, own in zip(state["param_groups"], own_groups)]
     return {**state, "param_groups": groups}
 
@@ -187,9 +187,14 @@ def _settings_of_torch() -> set[str]:
     return names - {*_NOT_SETTINGS, *_LATER_SETTINGS}
 
 
-def _regroup(
+def regroup(
     state: Mapping[str, Any], saved_position: list[int], own_sizes: list[int], own_position: list[int]
 ) -> dict[str, Any]:
+    """Return an optimizer state with groups of other sizes, matching parameters by position.
+
+    Raises:
+        CheckpointError: the settings in the state differ within a new group.
+    """
     flat = [(key, group) for group in state["param_groups"] for key in group["params"]]
     by_position = dict(zip(saved_position, flat))
     groups: list[dict[str, Any]] = []

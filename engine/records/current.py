@@ -14,13 +14,13 @@ class CurrentMixin:
     """
 
     _current: ClassVar[ContextVar[Any]]
-    _instances: ClassVar[dict[str, Any]]
+    _instance_dict: ClassVar[dict[str, Any]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if CurrentMixin in cls.__bases__:
             cls._current = ContextVar(cls.__name__, default=None)
-            cls._instances = {}
+            cls._instance_dict = {}
 
     def __init__(self, name: str) -> None:
         self._instance_name = name
@@ -36,15 +36,15 @@ class CurrentMixin:
         current = cls._current.get()
         if current is not None and current.instance_name == name:
             return current  # type: ignore[no-any-return]
-        if name not in cls._instances:
-            cls._instances[name] = cls(name=name, **kwargs)
-        return cls._instances[name]  # type: ignore[no-any-return]
+        if name not in cls._instance_dict:
+            cls._instance_dict[name] = cls(name=name, **kwargs)
+        return cls._instance_dict[name]  # type: ignore[no-any-return]
 
     @classmethod
     def check_instance_created(cls, name: str) -> bool:
         """Return whether an instance with this name exists."""
         current = cls._current.get()
-        return (current is not None and current.instance_name == name) or name in cls._instances
+        return (current is not None and current.instance_name == name) or name in cls._instance_dict
 
     @classmethod
     def get_current_instance(cls) -> Self:
@@ -52,9 +52,9 @@ class CurrentMixin:
         current = cls._current.get()
         if current is not None:
             return current  # type: ignore[no-any-return]
-        if not cls._instances:
-            cls._instances["trainwright"] = cls._fallback()
-        return next(reversed(cls._instances.values()))  # type: ignore[no-any-return]
+        if not cls._instance_dict:
+            cls._instance_dict["trainwright"] = cls._fallback()
+        return next(reversed(cls._instance_dict.values()))  # type: ignore[no-any-return]
 
     @classmethod
     @contextmanager

@@ -87,7 +87,7 @@ class LogProcessor:
     def start_log_after_iter(self, runner: "Runner", batch_idx: int, mode: str) -> UnfinishedLine:
         """Collect what :meth:`get_log_after_iter` returns, except for the means over the ranks."""
         seen = batch_idx + 1
-        length = num_batches(getattr(runner, f"{mode}_dataloader"))
+        length = self._get_dataloader_size(runner, mode)
         shown = self._collect(runner, mode, self.custom_cfg, seen, length)
         shared = {} if mode != "train" else {  # the ranks have as many training batches
             key: value for key, value in shown.items() if isinstance(value, float) and is_shared(key)
@@ -136,6 +136,13 @@ class LogProcessor:
         epoch = f"[{_epoch(runner, mode)}]" if self.by_epoch and mode == "val" else ""
         line = f"{kind}({mode}) {epoch}[{batch_idx}/{batch_idx}]    {self._items({**scalars, **infos, **times})}"
         return {**scalars, **(infos if with_non_scalar else {}), **times}, line
+
+    def _get_cur_loop(self, runner: "Runner", mode: str) -> Any:
+        return getattr(runner, f"{mode}_loop")
+
+    def _get_dataloader_size(self, runner: "Runner", mode: str) -> int | None:
+        """Return the number of batches; overridden for loops over several data loaders."""
+        return num_batches(getattr(runner, f"{mode}_dataloader"))
 
     def _header(self, runner: "Runner", mode: str, seen: int, length: int | None) -> str:
         if mode == "train" and not self.by_epoch:

@@ -28,6 +28,9 @@ class MessageHub(CurrentMixin):
 
     Args:
         name: name of the instance.
+        log_scalars: histories to begin with.
+        runtime_info: information to begin with.
+        resumed_keys: which of these are part of checkpoints; those not named are.
 
     Attributes:
         runtime_info: information by name. A hook that changes an entry in every step may write to it directly; entries
@@ -36,11 +39,21 @@ class MessageHub(CurrentMixin):
 
     _PENDING_LIMIT = 1024  # per scalar; each pending tensor occupies 512 bytes on the device
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        log_scalars: Mapping[str, HistoryBuffer] | None = None,
+        runtime_info: Mapping[str, Any] | None = None,
+        resumed_keys: Mapping[str, bool] | None = None,
+    ) -> None:
         super().__init__(name)
+        resumed = resumed_keys or {}
         self._series: dict[str, Series] = {}
-        self.runtime_info: dict[str, Any] = {}
-        self._resumed_infos: dict[str, bool] = {}
+        for key, history in (log_scalars or {}).items():
+            self._series[key] = Series(resumed.get(key, True))
+            self._series[key].history = history
+        self.runtime_info: dict[str, Any] = dict(runtime_info or {})
+        self._resumed_infos = {key: resumed.get(key, True) for key in self.runtime_info}
 
     @property
     def log_scalars(self) -> dict[str, HistoryBuffer]:
@@ -206,12 +219,12 @@ def _checked(key: str, value: Any) -> Any:
         if value.numel() != 1:
             raise ValueError(f"{key} must have one element, got shape {tuple(value.shape)}: reduce it first")
         return value.detach() if value.requires_grad else value
-    if isinstance(value, int | float):
-        return value
-    if isinstance(value, np.ndarray | np.generic):
+    if isinstance(value, np.ndarray | np.generic):  # before the next: np.float64 is a float, but no plain data
         if value.size != 1:
             raise ValueError(f"{key} must have one element, got shape {value.shape}: reduce it first")
         return value.item()
+    if isinstance(value, int | float):
+        return value
     raise TypeError(f"{key} is a {type(value).__name__}, not a number: use update_info for other information")
 
 

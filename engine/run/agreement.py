@@ -11,7 +11,13 @@ from trainwright.engine.config.compare import origin_of_path
 from trainwright.engine.data.names import adopt_numbers, difference, keypoint_problems, names_of, shortened
 from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError, DataError
-from trainwright.engine.model_traits import DECLARED_NUMBERS, are_enough, declared_number, labeled_dataset_of
+from trainwright.engine.model_traits import (
+    DECLARED_NUMBERS,
+    are_enough,
+    declared_number,
+    labeled_dataset_of,
+    names_classes,
+)
 from trainwright.engine.run.model_setup import unwrap
 
 if TYPE_CHECKING:
@@ -34,6 +40,8 @@ def agree_on_data(runner: "Runner", dataloader: Any, mode: str) -> None:
         DataError: the dataset has other classes than the reference.
         ConfigError: the model has too few outputs, or the numbers in ``metainfo`` contradict each other.
     """
+    if names_classes(unwrap(runner.model)):
+        return
     place = _place(runner, f"{mode}_dataloader.dataset")
     labeled = None if mode == "train" else labeled_dataset_of(unwrap(runner.model))
     for key in _NAMES:

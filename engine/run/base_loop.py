@@ -1,10 +1,12 @@
 """The base class of all loops."""
 
+from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainwright.engine.errors import TrainwrightError
 from trainwright.engine.run.agreement import agree_on_data
 from trainwright.engine.run.first_batch import check_files, check_labels, explain
+from trainwright.engine.signatures import accepted
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
@@ -13,21 +15,38 @@ if TYPE_CHECKING:
 class BaseLoop:
     """Base class of all loops.
 
+    A training loop that derives from it counts with ``self._epoch`` and ``self._iter``, which are the counters of the
+    run: they are saved in checkpoints, and a resumed run sets them.
+
     Args:
         runner: the run that this loop belongs to.
         dataloader: a data loader, or its config.
-        mode: ``train``, ``val`` or ``test``.
+        mode: ``train``, ``val`` or ``test``; by default, the one for which the Runner builds the loop.
     """
 
     by_epoch: ClassVar[bool] = True
-    """Whether a training loop of this class counts epochs, not only iterations."""
+    """Whether a training loop of this class counts epochs, not only iterations. By default, a loop with an argument
+    ``max_iters`` but no ``max_epochs`` does not."""
 
-    def __init__(self, runner: "Runner", dataloader: Any, mode: str = "train") -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        constructors = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)]
+        names = {name for constructor in constructors for name in signature(constructor).parameters}
+        if cls.by_epoch and "by_epoch" not in vars(cls) and "max_iters" in names and "max_epochs" not in names:
+            cls.by_epoch = False
+
+    def __init__(self, runner: "Runner", dataloader: Any, mode: str | None = None) -> None:
         self._runner = runner
-        self._mode = mode
+        self._state = runner.state
+        self._stop_training = False
+        self._mode = mode = mode or runner._building
         self._is_tried = False
         self._trial_batch: Any = None
-        self.dataloader = runner.build_dataloader(dataloader, mode=mode)
+        build = runner.build_dataloader
+        diff_rank_seed = runner._randomness_cfg["diff_rank_seed"]
+        self.dataloader = build(
+            dataloader, seed=runner.seed, diff_rank_seed=diff_rank_seed, **accepted(build, mode=mode)
+        )
         agree_on_data(runner, self.dataloader, mode)
         check_files(self.dataloader, mode)
 
@@ -35,6 +54,33 @@ class BaseLoop:
     def runner(self) -> "Runner":
         """The run that this loop belongs to."""
         return self._runner
+
+    @property
+    def _epoch(self) -> int:
+        return self._state.epoch
+
+    @_epoch.setter
+    def _epoch(self, value: int) -> None:
+        self._state.epoch = value
+        self._state.inner_iter = 0
+
+    @property
+    def _iter(self) -> int:
+        return self._state.iter
+
+    @_iter.setter
+    def _iter(self, value: int) -> None:
+        self._state.inner_iter += value - self._state.iter
+        self._state.iter = value
+
+    @property
+    def stop_training(self) -> bool:
+        """Whether a training loop should end: it was told to, or the run is to stop."""
+        return self._stop_training or self._state.stop_reason is not None
+
+    @stop_training.setter
+    def stop_training(self, value: bool) -> None:
+        self._stop_training = value
 
     def _try_batch(self, data_batch: Any) -> None:
         """Check the labels of the first batch, and keep it until the next, to explain an error that it causes."""

@@ -21,7 +21,6 @@ from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError, TrainwrightError
 from trainwright.engine.parts import MODES, setting
 from trainwright.engine.registry import RUNNERS, default_scope
-from trainwright.engine.run.assembly import build_optimization
 from trainwright.engine.run.first_batch import (
     check_files,
     check_labels,
@@ -139,7 +138,7 @@ class _Trial:
 
     def _train_step(self, loop: Any, batch: Any, mode: str) -> str:
         runner = self.runner
-        runner.optim_wrapper, runner.param_schedulers = build_optimization(runner, runner._given)
+        runner._build_optimization()
         runner.optim_wrapper.initialize_count_status(runner.model, 0, runner.max_iters)
         runner.model.train()
         losses = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)

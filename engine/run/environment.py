@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
-from trainwright.engine.distributed import init_dist, is_distributed
+from trainwright.engine.distributed import get_rank, init_dist, is_distributed, sync_random_seed
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.parts import unknown_settings
+from trainwright.engine.random_streams import seed_all
 from trainwright.engine.ranks.start import control_group
 
 
@@ -46,6 +47,27 @@ def setup_environment(env_cfg: Mapping[str, Any], launcher: str) -> None:
     if is_distributed():
         control_group()  # now, since all ranks must create it together
     _raise_file_limit(int(env_cfg.get("resource_limit", 4096)))
+
+
+def set_random_seed(seed: int | None = None, deterministic: bool = False, diff_rank_seed: bool = False) -> int:
+    """Seed every generator of this process, in a script; a run seeds itself as ``randomness`` says.
+
+    Args:
+        seed: the seed; if None, a random one, the same on all ranks.
+        deterministic: only allow deterministic algorithms from now on.
+        diff_rank_seed: add the rank to the seed.
+
+    Returns:
+        The seed of this process.
+    """
+    seed = sync_random_seed() if seed is None else seed
+    seed += get_rank() if diff_rank_seed else 0
+    seed_all(seed)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        torch.use_deterministic_algorithms(True)
+    return seed
 
 
 def make_folder(folder: str | Path, path: str, hint: str) -> None:

@@ -28,6 +28,7 @@ from trainwright.engine.registry import LOOPS
 from trainwright.engine.run.agreement import check_evaluator
 from trainwright.engine.run.base_loop import BaseLoop
 from trainwright.engine.run.model_setup import unwrap
+from trainwright.engine.signatures import accepted
 from trainwright.engine.strategy.shards import reshard
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ class _EvaluationLoop(BaseLoop):
         if is_endless(self.dataloader):
             hint = "use sampler=dict(type='DefaultSampler', shuffle=False)"
             raise ConfigError(f"{self.mode}_dataloader.sampler", "an endless sampler cannot be evaluated", hint)
-        self.evaluator: Evaluator = runner.build_evaluator(evaluator, path=f"{self.mode}_evaluator")
+        self.evaluator: Evaluator = runner.build_evaluator(
+            evaluator, **accepted(runner.build_evaluator, path=f"{self.mode}_evaluator")
+        )
         metainfo = metainfo_of(self.dataloader)
         if metainfo is not None:
             self.evaluator.dataset_meta = metainfo

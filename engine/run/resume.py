@@ -44,15 +44,19 @@ def set_up_weights(runner: "Runner") -> None:
         turn_on_activation_checkpointing(model, names)
 
 
-def restore_run(runner: "Runner") -> None:
+def restore_run(runner: "Runner", left_out: Collection[str] = ()) -> None:
     """Restore the state of a resumed run with all its parts built, apart from the weights.
+
+    Args:
+        runner: the run.
+        left_out: keys of the checkpoint that are ignored: ``optimizer``, ``param_schedulers``.
 
     Raises:
         CheckpointError: a part of the state is missing or does not match.
     """
     start = runner.start
     try:
-        contents.restore_state(runner, start.contents)
+        contents.restore_state(runner, start.contents, left_out)
     except CheckpointError as error:
         raise CheckpointError(f"{start.path}: {error}") from error
     _report_changes(runner, start.contents)
@@ -125,6 +129,8 @@ def _initialize(runner: "Runner", missing: Collection[str] | None = None) -> Non
 
 def _drop_average(runner: "Runner", checkpoint: dict[str, Any]) -> None:
     """Resume from the trained weights instead of their average if no hook averages them anymore."""
+    if any(getattr(hook, "ema_model", None) is not None for hook in runner.hooks):  # it may have left its state there
+        return
     if runner.start.is_resumed(checkpoint) and (trained := checkpoint.pop("ema_state_dict", None)) is not None:
         prefix = "module."
         weights = {name.removeprefix(prefix): value for name, value in trained.items() if name.startswith(prefix)}

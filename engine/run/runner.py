@@ -3,6 +3,8 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from inspect import signature
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,41 +13,29 @@ from torch import nn
 
 from trainwright.engine import distributed
 from trainwright.engine import registry as registries
-from trainwright.engine.accelerator import has_own_memory
 from trainwright.engine.checkpoints import files as checkpoints
 from trainwright.engine.checkpoints.start import StartingPoint
 from trainwright.engine.checkpoints.writer import CheckpointWriter
 from trainwright.engine.config.config import Config
 from trainwright.engine.config.dump import plain_data
-from trainwright.engine.data.loader import build_dataloader
-from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.data.workers import stop_workers
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.evaluation.evaluator import Evaluator
-from trainwright.engine.parts import EVALUATOR, LOG_PROCESSOR, VISUALIZER, mismatched_parts, setting
+from trainwright.engine.parts import MODES, mismatched_parts, setting
 from trainwright.engine.random_streams import StepSeeder, deterministic_algorithms, preserve_generators, seed_all
 from trainwright.engine.ranks import failures
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import RUNNERS
 from trainwright.engine.run import resume, stop
-from trainwright.engine.run.assembly import build_loop, build_optimization, trains_by_epoch
+from trainwright.engine.run.attributes import Attributes
 from trainwright.engine.run.base_loop import BaseLoop
+from trainwright.engine.run.builders import Builders
 from trainwright.engine.run.device_settings import DeviceSettings
 from trainwright.engine.run.environment import collect_env, setup_environment
-from trainwright.engine.run.eval_loops import TestLoop, ValLoop
-from trainwright.engine.run.hook import Hook
-from trainwright.engine.run.hook_list import HookList, build_hook, configured_hooks
+from trainwright.engine.run.hook_list import HookList
 from trainwright.engine.run.interrupt import raise_for_signal, stop_on_signals
-from trainwright.engine.run.model_setup import (
-    build_model,
-    compile_forward,
-    lone_sample_error,
-    unwrap,
-    warn_of_lone_sample,
-)
+from trainwright.engine.run.model_setup import compile_forward, lone_sample_error, unwrap, warn_of_lone_sample
 from trainwright.engine.run.state import RunState, active_run, in_run
-from trainwright.engine.run.train_loops import TrainLoop
 from trainwright.engine.run.work_dir import WorkDir
 from trainwright.engine.strategy.base import build_strategy
 from trainwright.engine.visualization.visualizer import Visualizer
@@ -55,7 +45,7 @@ _ENDS = {"after_train_iter": "iter_done", "after_train_epoch": "epoch_done"}
 
 
 @RUNNERS.register_module()
-class Runner:
+class Runner(Builders, Attributes):
     """The parts of an experiment, and its training, validation and test.
 
     Every part can be a config or an object. Loops, data loaders, the optimizer and schedulers are built when
@@ -136,57 +126,52 @@ class Runner:
         nested = ExitStack()
         if in_run():
             nested.enter_context(preserve_generators())
-        self._given: dict[str, Any] = dict(
-            train_dataloader=train_dataloader, train_cfg=train_cfg, optim_wrapper=optim_wrapper,
-            val_dataloader=val_dataloader, val_cfg=val_cfg, val_evaluator=val_evaluator,
-            test_dataloader=test_dataloader, test_cfg=test_cfg, test_evaluator=test_evaluator,
-            param_scheduler=param_scheduler, auto_scale_lr=auto_scale_lr,
-        )  # fmt: skip
-        for mistake in mismatched_parts(self._given):
+        self._train_dataloader, self._train_cfg, self._optim_wrapper = train_dataloader, train_cfg, optim_wrapper
+        self._val_dataloader, self._val_cfg, self._val_evaluator = val_dataloader, val_cfg, val_evaluator
+        self._test_dataloader, self._test_cfg, self._test_evaluator = test_dataloader, test_cfg, test_evaluator
+        self._param_scheduler, self._auto_scale_lr = param_scheduler, auto_scale_lr
+        self._data_preprocessor = data_preprocessor
+        needed = {name: getattr(self, f"_{name}") for name in (*chain(*MODES.values()), "param_scheduler")}
+        for mistake in mismatched_parts(needed):
             raise mistake
         if not isinstance(cfg, Config):
             arguments = {
-                **self._given, "model": model, "work_dir": work_dir, "default_hooks": default_hooks,
-                "custom_hooks": custom_hooks, "data_preprocessor": data_preprocessor, "load_from": load_from,
-                "default_scope": default_scope, "randomness": randomness, "env_cfg": env_cfg,
+                **needed, "auto_scale_lr": auto_scale_lr, "model": model, "work_dir": work_dir,
+                "default_hooks": default_hooks, "custom_hooks": custom_hooks, "data_preprocessor": data_preprocessor,
+                "load_from": load_from, "default_scope": default_scope, "randomness": randomness, "env_cfg": env_cfg,
             }  # fmt: skip
             given = {name: value for name, value in arguments.items() if value is not None}
             cfg = Config(plain_data({**given, **dict(cfg or {})}))
         self.cfg = cfg
         self.start = StartingPoint()
-        self._sources = (load_from, resume)
+        self._sources: tuple[Any, Any] = (load_from, resume)
+        self._left_out: set[str] = set()
         self._started = self._restored = self._active = False
         self._default_scope = default_scope
         self._loops: dict[str, Any] = {}
         self.optim_wrapper: Any = None
         self.param_schedulers: Any = []
 
-        setup_environment(env_cfg or {}, launcher)
+        self._launcher = launcher
+        self.setup_env(env_cfg or {})
         self.rank, self.world_size = distributed.get_dist_info()
         self.state = RunState(shared=self.world_size > 1)
         with registries.default_scope(default_scope):
             self.strategy = build_strategy(self.cfg)
         self.device = distributed.get_device(device or None)
         self._device_settings = DeviceSettings(env_cfg or {}, self.device)
-        self.randomness: dict[str, Any] = dict(randomness or {})
-        self.set_randomness(**self.randomness)
+        self.set_randomness(**{"seed": None, **(randomness or {})})
 
         self._folder = WorkDir(work_dir)
         self.work_dir, self.log_dir, self.timestamp = self._folder.path, self._folder.log_dir, self._folder.timestamp
         self.checkpoint_writer = CheckpointWriter(self)
         name = experiment_name or (Path(self.cfg.filename).stem if self.cfg.filename else "")
         self.experiment_name = f"{name}_{self.timestamp}" if name else self.timestamp
-        log_file = Path(self.log_dir, f"{self.timestamp}.log")
-        self.logger = MMLogger(self.experiment_name, log_level=log_level, log_file=log_file)
-        self.message_hub = MessageHub(self.experiment_name)
+        self.logger = self.build_logger(log_level=log_level)
+        self.message_hub = self.build_message_hub()
         with registries.default_scope(default_scope):
-            self.log_processor = LOG_PROCESSOR.build(
-                {} if log_processor is None else log_processor, by_epoch=trains_by_epoch(train_cfg)
-            )
-            self.visualizer: Visualizer = VISUALIZER.build(
-                {} if visualizer is None else visualizer,
-                name=self.experiment_name, save_dir=self.log_dir, vis_backends=[{"type": "LocalVisBackend"}],
-            )  # fmt: skip
+            self.log_processor = self.build_log_processor(log_processor)
+            self.visualizer: Visualizer = self.build_visualizer(visualizer)
         self.logger.info("Environment:\n%s", "\n".join(f"  {key}: {value}" for key, value in collect_env().items()))
         self.logger.info("Seed: %d, device: %s, work_dir: %s", self.seed, self.device, self.work_dir)
         if (configured := setting(self.cfg, "strategy")) != "auto":
@@ -200,16 +185,15 @@ class Runner:
             )
         with self._as_current():
             with self.strategy.construction():
-                built = build_model(model, data_preprocessor, weights_follow=bool(load_from or resume))
-            self.model: Any = self.strategy.place(built, self.device, self._device_settings.channels_last)
+                built = self.build_model(model)
+            self.model: Any = self.wrap_model(setting(self.cfg, "model_wrapper_cfg"), built)
             self._hooks = HookList()
-            for path, hook in configured_hooks(default_hooks or {}, custom_hooks or ()):
-                self.register_hook(hook, path=path)
+            self.register_hooks(default_hooks, custom_hooks)
         if self._device_settings.watches_sizes:
             self.register_hook({"type": "CudnnBenchmarkHook"})
-        self.logger.debug("Hooks at each point, in order:\n%s", self._hooks.table())
+        self.logger.debug("Hooks at each point, in order:\n%s", self.get_hooks_info())
         if self.cfg and distributed.is_main_process():
-            self._folder.dump(self.cfg)
+            self.dump_config()
             self.visualizer.add_config(self.cfg)
         nested.close()
 
@@ -221,88 +205,18 @@ class Runner:
             cfg: a ``Config`` or mapping with the arguments of :class:`Runner` as keys; other keys are kept in ``cfg``.
         """
         cfg = copy.deepcopy(cfg if isinstance(cfg, Config) else Config(dict(cfg)))
-        names = [name for name in cls.__init__.__annotations__ if name not in ("cfg", "return")]
-        arguments = {name: cfg.get(name) for name in names if cfg.get(name) is not None}
+        names = {**signature(Runner).parameters, **signature(cls).parameters}
+        arguments = {name: cfg.get(name) for name in names if name != "cfg" and cfg.get(name) is not None}
         for required in ("model", "work_dir"):
             if required not in arguments:
                 raise ConfigError(required, "every experiment needs it", "set it in the config, or --work-dir")
         return cls(**arguments, cfg=cfg)
 
-    @property
-    def hooks(self) -> list[Hook]:
-        """The hooks, in the order in which they are called."""
-        return self._hooks.hooks
-
-    @property
-    def epoch(self) -> int:
-        """0-based index of the epoch in progress."""
-        return self.state.epoch
-
-    @property
-    def iter(self) -> int:
-        """0-based index of the training iteration in progress."""
-        return self.state.iter
-
-    @property
-    def max_epochs(self) -> int:
-        """The number of epochs to train."""
-        return self.train_loop.max_epochs
-
-    @property
-    def max_iters(self) -> int:
-        """The number of iterations to train."""
-        return self.train_loop.max_iters
-
-    @property
-    def distributed(self) -> bool:
-        """Whether several processes train together."""
-        return self.world_size > 1
-
-    @property
-    def has_val(self) -> bool:
-        """Whether the run validates."""
-        return self._given["val_cfg"] is not None
-
-    @property
-    def train_loop(self) -> TrainLoop:
-        """The training loop, built on first use."""
-        return self._loop("train")  # type: ignore[no-any-return]
-
-    @property
-    def val_loop(self) -> ValLoop:
-        """The validation loop, built on first use."""
-        return self._loop("val")  # type: ignore[no-any-return]
-
-    @property
-    def test_loop(self) -> TestLoop:
-        """The test loop, built on first use."""
-        return self._loop("test")  # type: ignore[no-any-return]
-
     def _loop(self, mode: str) -> Any:
         if mode not in self._loops:
             with self._as_current():
-                self._loops[mode] = build_loop(self, mode, self._given)
+                self._loops[mode] = self._build_loop(mode)
         return self._loops[mode]
-
-    @property
-    def train_dataloader(self) -> Any:
-        """The loader of the training loop."""
-        return self.train_loop.dataloader
-
-    @property
-    def val_dataloader(self) -> Any:
-        """The loader of the validation loop."""
-        return self.val_loop.dataloader
-
-    @property
-    def test_dataloader(self) -> Any:
-        """The loader of the test loop."""
-        return self.test_loop.dataloader
-
-    @property
-    def dataset_meta(self) -> Mapping[str, Any] | None:
-        """The meta information of the training dataset, such as its classes."""
-        return metainfo_of(getattr(self._loops.get("train"), "dataloader", None))
 
     def train(self) -> nn.Module:
         """Train to the end, or until a stop is requested. Called again, continue from there.
@@ -317,15 +231,15 @@ class Runner:
         """
         with self._run(), self._folder.lock(), stop_on_signals(self.state):
             self._begin()
-            loop = self.train_loop
+            loop = self._loop("train")
             if self.optim_wrapper is None:
-                self.optim_wrapper, self.param_schedulers = build_optimization(self, self._given)
+                self._build_optimization()
             if self.has_val:
                 self._loop("val")
             self.call_hook("before_run")
-            self._set_up_weights()
+            self.load_or_resume()
             if self.start.resumes and not self._restored:
-                resume.restore_run(self)
+                resume.restore_run(self, self._left_out)
             if not self._restored:
                 self._restored = True
                 self.start.release()
@@ -367,29 +281,6 @@ class Runner:
             if done is not None:
                 setattr(self.state, done, False)
 
-    def register_hook(self, hook: Hook | Cfg, priority: int | str | None = None, *, path: str = "") -> Hook:
-        """Add a hook.
-
-        Args:
-            hook: the hook or its config, which may have the keys ``priority`` and ``name``.
-            priority: overrides the priority of the hook.
-            path: dotted path of the config, for messages.
-        """
-        if isinstance(hook, Mapping):
-            priority = priority if hook.get("priority") is None else None
-            with self._as_current():
-                hook = build_hook(hook, path)
-        if not isinstance(hook, Hook):
-            raise ConfigError(
-                path or "custom_hooks",
-                f"{hook!r} is not a hook",
-                "derive its class from trainwright.engine.Hook",
-            )
-        if priority is not None:
-            hook.priority = priority
-        self._hooks.add(hook, path)
-        return hook
-
     def request_stop(self, reason: str, *, complete: bool = False) -> None:
         """Stop the training at the next iteration boundary, and save a checkpoint. Only the first request counts.
 
@@ -401,36 +292,30 @@ class Runner:
         """
         self.state.request_stop(reason, complete=complete)
 
+    def setup_env(self, env_cfg: Cfg) -> None:
+        """Set up this process, and the process group if there are several; see :func:`setup_environment`."""
+        setup_environment(env_cfg, self._launcher)
+
     def set_randomness(
-        self, seed: int | None = None, deterministic: bool = False, diff_rank_seed: bool = False
+        self, seed: int | None = None, diff_rank_seed: bool = False, deterministic: bool = False
     ) -> None:
         """Seed everything.
 
         Args:
             seed: the seed; if None, a random one, the same on all ranks.
-            deterministic: only allow deterministic algorithms.
             diff_rank_seed: use a different seed on each rank, also for initial weights and samples.
+            deterministic: only allow deterministic algorithms.
         """
         self.seed = distributed.sync_random_seed() if seed is None else int(seed)
         self.rank_seed = self.strategy.data_rank if diff_rank_seed else 0
         self._deterministic = deterministic
+        self._randomness_cfg = {"seed": seed, "diff_rank_seed": diff_rank_seed, "deterministic": deterministic}
         seed_all(self.seed + self.rank_seed)
         self.seed_step = StepSeeder(self.seed, self.strategy.data_rank, self.device)
 
-    def build_dataloader(self, dataloader: Any, mode: str = "train") -> Any:
-        """Build a data loader with per-sample seeds; see :func:`trainwright.engine.build_dataloader`."""
-        return build_dataloader(
-            dataloader, seed=self.seed, rank_seed=self.rank_seed, path=f"{mode}_dataloader", training=mode == "train",
-            pin_memory=has_own_memory(self.device),
-        )  # fmt: skip
-
-    def build_evaluator(self, evaluator: Any, path: str = "evaluator") -> Evaluator:
-        """Build an evaluator from one or more metrics, or from its config."""
-        if isinstance(evaluator, Evaluator):
-            return evaluator
-        if isinstance(evaluator, Mapping) and "metrics" in evaluator:
-            return EVALUATOR.build(evaluator, path=path)  # type: ignore[no-any-return]
-        return Evaluator(evaluator)
+    def dump_config(self) -> None:
+        """Write the resolved config to the work dir."""
+        self._folder.dump(self.cfg)
 
     def save_checkpoint(
         self,
@@ -485,6 +370,45 @@ class Runner:
         checkpoint = checkpoints.load_checkpoint_file(filename, map_location, like=like)
         resume.load_weights(self, checkpoint, str(filename), strict, revise_keys)
         return checkpoint
+
+    def load_or_resume(self) -> None:
+        """Load or initialize the weights as configured, once. A resumed run also gets its counters."""
+        if self._started:
+            return
+        with self._as_current():
+            if self.start.path is None:
+                self._begin()
+            if self.start.resumes:
+                self.resume(str(self.start.path))
+                return
+            self._started = True
+            resume.set_up_weights(self)
+            self.start.release()
+
+    def resume(
+        self,
+        filename: str | Path,
+        resume_optimizer: bool = True,
+        resume_param_scheduler: bool = True,
+        map_location: Any = "cpu",
+    ) -> None:
+        """Continue from a checkpoint: its weights and counters now, the rest of its state when training starts.
+
+        Args:
+            filename: the checkpoint.
+            resume_optimizer: also continue with the state of the optimizer.
+            resume_param_scheduler: also continue with the state of the schedulers.
+            map_location: accepted for compatibility: tensors go to the device of the model in any case.
+        """
+        with self._as_current():
+            if self._started or self.start.path != str(filename) or not self.start.resumes:
+                self._sources, self._started, self._restored = (None, str(filename)), False, False
+                self._begin()
+            _ = self.train_loop  # a loop may set its counters to 0 when it is built
+            self._started = True
+            resume.set_up_weights(self)
+        kept = {"optimizer": resume_optimizer, "param_schedulers": resume_param_scheduler}
+        self._left_out = {part for part, is_kept in kept.items() if not is_kept}
 
     @contextmanager
     def _as_current(self) -> Iterator[None]:
@@ -548,20 +472,12 @@ class Runner:
         like = unwrap(self.model) if self.strategy.is_sharded else None
         self.start = StartingPoint.find(self.work_dir, load_from, resume_from, like)
         if self.start.seed is not None and self.start.seed != self.seed:
-            self.set_randomness(**{**self.randomness, "seed": self.start.seed})
-
-    def _set_up_weights(self) -> None:
-        """Load or initialize the weights, once."""
-        if not self._started:
-            self._started = True
-            resume.set_up_weights(self)
-            if not self.start.resumes:
-                self.start.release()
+            self.set_randomness(**{**self._randomness_cfg, "seed": self.start.seed})
 
     def _evaluate(self, mode: str) -> dict[str, Any]:
         with self._run():
             self._begin()
             loop = self._loop(mode)
             self.call_hook("before_run")
-            self._set_up_weights()
+            self.load_or_resume()
             return loop.run()  # type: ignore[no-any-return]

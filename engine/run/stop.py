@@ -9,7 +9,7 @@ from trainwright.engine.distributed import continue_alone, is_main_process
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.ranks import failures
 from trainwright.engine.ranks.consensus import Consensus
-from trainwright.engine.run.train_loops import EpochBasedTrainLoop
+from trainwright.engine.run.custom_loops import Stopped
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 def train_and_save(runner: "Runner", loop: "TrainLoop") -> None:
     """Train, and save the run if it stops early, also after an error that left its state consistent."""
     try:
-        loop.run()
+        try:
+            loop.run()
+        except Stopped:
+            runner.call_hook("after_train")
         consensus = Consensus(runner.state)  # a signal may have arrived in a loop that does not ask for it
         consensus.begin()
         consensus.end()
@@ -73,7 +76,7 @@ def save_if_stopped(runner: "Runner") -> None:
 
 def stopped_at_epoch(runner: "Runner") -> bool:
     """Return whether the run stopped between two epochs of an epoch-based loop."""
-    return isinstance(runner.train_loop, EpochBasedTrainLoop) and runner.state.inner_iter == 0
+    return bool(getattr(runner.train_loop, "by_epoch", False)) and runner.state.inner_iter == 0
 
 
 def _report_stop(runner: "Runner") -> None:

@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import count
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from trainwright.engine.ranks.failures import first_failure
 from trainwright.engine.records.logger import OF_RANK, get_logger
 from trainwright.engine.registry import LOOPS
 from trainwright.engine.run.base_loop import BaseLoop
+from trainwright.engine.run.custom_loops import InfiniteDataloaderIterator, calc_dynamic_intervals
 from trainwright.engine.run.micro_batches import OUT_OF_MEMORY_ADVICE, MicroBatches, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -60,8 +62,7 @@ class TrainLoop(BaseLoop):
         self._intervals = sorted(
             [(0, val_interval), *((begin, interval) for begin, interval in dynamic_intervals or ())]
         )
-        self.stop_training = False
-        self._state = runner.state
+        self.dynamic_milestones, self.dynamic_intervals = calc_dynamic_intervals(val_interval, dynamic_intervals)
         self._consensus = Consensus(runner.state)
         self._micro_batches = MicroBatches(runner) if halve_batch_on_oom else None
         self._first_iter = 0
@@ -88,24 +89,6 @@ class TrainLoop(BaseLoop):
         return self._state.iter
 
     @property
-    def _epoch(self) -> int:
-        return self._state.epoch
-
-    @_epoch.setter
-    def _epoch(self, value: int) -> None:
-        self._state.epoch = value
-        self._state.inner_iter = 0
-
-    @property
-    def _iter(self) -> int:
-        return self._state.iter
-
-    @_iter.setter
-    def _iter(self, value: int) -> None:
-        self._state.inner_iter += value - self._state.iter
-        self._state.iter = value
-
-    @property
     def val_interval(self) -> int:
         """Number of epochs (or iterations) between validations. Setting it discards ``dynamic_intervals``."""
         return self._val_interval
@@ -129,11 +112,6 @@ class TrainLoop(BaseLoop):
     def max_iters(self) -> int:
         """Number of iterations to train."""
         return self._max_iters
-
-    @property
-    def stopping(self) -> bool:
-        """Whether a stop was requested."""
-        return self.stop_training or self._state.stop_reason is not None
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
         """Train one iteration.
@@ -164,13 +142,13 @@ class TrainLoop(BaseLoop):
 
     def _settle(self) -> None:
         """Agree with the other ranks on whether to stop, where all of them are at the same point."""
-        self._consensus.begin(quits=self.stop_training, always=True)
+        self._consensus.begin(quits=self._stop_training, always=True)
         self._conclude()
 
     def _conclude(self) -> None:
         """Agree with the other ranks on whether to stop, at the end of an iteration."""
         try:
-            self.stop_training = self._consensus.end().quits or self.stop_training
+            self._stop_training = self._consensus.end().quits or self._stop_training
         except RuntimeError as error:
             if self._ended_by_other_rank(error):
                 self._request_save_after_error("another rank failed")
@@ -325,7 +303,7 @@ class EpochBasedTrainLoop(TrainLoop):
         self._settle()
         if self._state.inner_iter == 0:
             self._validate_if_due()
-        while self._epoch < self._max_epochs and not self.stopping:
+        while self._epoch < self._max_epochs and not self.stop_training:
             self.cursor.seek()  # for an overridden run_epoch that iterates over the loader
             self.run_epoch()
             self._settle()
@@ -349,7 +327,7 @@ class EpochBasedTrainLoop(TrainLoop):
                 data_batch = END
             if data_batch is END:
                 break
-            self._consensus.begin(quits=self.stop_training)
+            self._consensus.begin(quits=self._stop_training)
             self.run_iter(idx, data_batch)
             self._conclude()
             if state.stop_reason is not None:
@@ -399,6 +377,11 @@ class IterBasedTrainLoop(TrainLoop):
         if reproduces_mmengine():
             self.cursor.open_early()
 
+    @cached_property
+    def dataloader_iterator(self) -> InfiniteDataloaderIterator:
+        """Batches from the beginning of the data on, for an override of :meth:`run` from MMEngine."""
+        return InfiniteDataloaderIterator(self.dataloader)
+
     def run(self) -> torch.nn.Module:
         """Train to the end, or until a stop is requested."""
         runner, state = self.runner, self._state
@@ -412,13 +395,13 @@ class IterBasedTrainLoop(TrainLoop):
         runner.seed_step.start_training(state.iter)
         self._settle()
         self._validate_if_due()
-        if state.epoch == 0 and not self.stopping:
+        if state.epoch == 0 and not self.stop_training:
             runner.call_hook("before_train_epoch")
             runner.model.train()
             self.cursor.open()
-            while self._iter < self._max_iters and not self.stopping:
+            while self._iter < self._max_iters and not self.stop_training:
                 data_batch = self._next_batch()
-                self._consensus.begin(quits=self.stop_training)
+                self._consensus.begin(quits=self._stop_training)
                 self.run_iter(data_batch)
                 self._conclude()
                 self._decide_current_val_interval()

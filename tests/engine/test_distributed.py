@@ -30,7 +30,7 @@ def collectives(folder: str) -> dict[str, Any]:
     d.all_reduce(column[:, 1])
     out["strided"] = column.tolist()
     integers = torch.tensor([3, 4]) + rank
-    d.all_reduce(integers, "mean")
+    d.all_reduce(integers, "MEAN")  # MMEngine accepts capitals
     out["integer mean"] = integers.tolist()
     out["all_gather"] = [tensor.tolist() for tensor in d.all_gather(base)]
     out["gather"] = [tensor.tolist() for tensor in d.gather(base, dst=1)]

@@ -9,8 +9,17 @@ from types import ModuleType
 import pytest
 import torch
 
+from trainwright.engine.building import build_from_cfg
 from trainwright.engine.errors import UnknownTypeError
-from trainwright.engine.registry import MODELS, OPTIMIZERS, ROOT_REGISTRIES, Registry
+from trainwright.engine.registry import (
+    HOOKS,
+    MODELS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    ROOT_REGISTRIES,
+    Registry,
+    default_scope,
+)
 
 
 @pytest.fixture
@@ -158,6 +167,110 @@ def test_build_func_is_inherited(animals: Registry) -> None:
     zoo = Registry("animal", build_func=lambda cfg, registry: (cfg, registry.scope), scope="z")
     child = Registry("animal", parent=zoo, scope="c")
     assert child.build("x") == ("x", "c")
+
+
+def test_default_args_yield_to_the_config(animals: Registry) -> None:
+    animals.register_module(name="Cat", module=dict)
+    for arguments, named in (((dict(legs=4, tail=1),), {}), ((), dict(default_args=dict(legs=4, tail=1)))):
+        assert animals.build(dict(type="Cat", legs=3), *arguments, **named) == dict(legs=3, tail=1)
+    assert animals.build(dict(legs=3), default_args=dict(type="Cat")) == dict(legs=3)
+    assert build_from_cfg(dict(legs=3), animals, dict(type="Cat", legs=4)) == dict(legs=3)
+    with pytest.raises(TypeError, match="default_args must be a mapping, not a list"):
+        build_from_cfg(dict(type="Cat"), animals, [])  # type: ignore[arg-type]
+    zoo = Registry("animal", build_func=lambda cfg, registry, default_args=None: (cfg, default_args), scope="z")
+    assert zoo.build("x", dict(y=1)) == ("x", dict(y=1)) == zoo.build_func("x", zoo, dict(y=1))
+
+
+def test_a_switched_scope_is_that_of_builds_but_not_of_get(animals: Registry) -> None:
+    birds, fish = (Registry("animal", parent=animals, scope=scope) for scope in ("aviary", "tank"))
+    nested = Registry("animal", parent=fish, scope="pond")
+    for registry, member in ((birds, list), (fish, set), (nested, dict)):
+        registry.register_module(name="Pet", module=member)
+    with birds.switch_scope_and_registry("tank") as registry:
+        assert registry is fish
+        with birds.switch_scope_and_registry(None) as inner:
+            assert inner is fish
+        assert birds.build(dict(type="Pet")) == set()
+        assert birds.get("Pet") is list
+    assert birds.build(dict(type="Pet", _scope_="pond")) == {}
+    with birds.switch_scope_and_registry(None) as registry:
+        assert registry is birds
+    assert animals._search_child("pond") is nested and nested._get_root_registry() is animals
+    assert Registry.split_scope_key("tank.Pet") == ("tank", "Pet") and Registry.split_scope_key("Pet") == (None, "Pet")
+
+
+def test_root_registries_build_what_mmengines_do() -> None:
+    linear = dict(type="torch.nn.Linear", in_features=2, out_features=2)
+    model = MODELS.build([linear, dict(type="torch.nn.ReLU")])
+    assert [type(layer) for layer in model] == [torch.nn.Linear, torch.nn.ReLU]
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    cfg = dict(type="StepLR", step_size=2, convert_to_iter_based=True, epoch_length=5, optimizer=optimizer)
+    scheduler = PARAM_SCHEDULERS.build(cfg)
+    assert (scheduler.step_size, scheduler.by_epoch) == (10, False)
+    assert PARAM_SCHEDULERS.build({**cfg, "convert_to_iter_based": False}).step_size == 2
+
+
+def run_in_package(package: str, code: str, **variables: object) -> None:
+    exec(textwrap.dedent(code), {"__name__": f"{package}.module", **variables})
+
+
+@pytest.mark.parametrize("library_first", [True, False])
+@pytest.mark.filterwarnings("error")
+def test_a_librarys_part_under_one_of_our_names_is_found_in_scopes_only(library_first: bool) -> None:
+    root = Registry("transform", scope="trainwright")
+    child = Registry("transform", parent=root, scope="mmflow")
+    register = "@root.register_module()\nclass Flip: ..."
+    for package in ("mmcv", "trainwright") if library_first else ("trainwright", "mmcv"):
+        run_in_package(package, register, root=root)
+    run_in_package("mmcv", "@root.register_module()\nclass Pad: ...", root=root)
+
+    def found(registry: Registry, name: str = "Flip") -> str:
+        return str(registry.get(name).__module__).partition(".")[0]
+
+    assert found(root) == found(root, "trainwright.Flip") == "trainwright"
+    assert found(child) == found(root, "mmflow.Flip") == found(root, "mmengine.Flip") == "mmcv"
+    assert found(root, "Pad") == found(child, "Pad") == "mmcv"
+    for scope, package in (("mmflow", "mmcv"), ("mmengine", "mmcv"), ("trainwright", "trainwright")):
+        built = root.build(dict(type="Flip", _scope_=scope))
+        assert type(built).__module__ == f"{package}.module"
+        with default_scope(scope):
+            assert found(root) == package
+    with pytest.raises(KeyError, match="already registered"):
+        run_in_package("trainwright", register, root=root)
+    child.register_module(name="Flip", module=dict)
+    assert root.build(dict(type="Flip", _scope_="mmflow")) == {}
+
+
+def test_ours_that_is_not_imported_yet_comes_before_a_librarys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "late_parts.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    root = Registry("transform", scope="late_parts", locations=["late_parts"])
+    source = "from test_registry_root import ROOT\n@ROOT.register_module()\nclass Flip: ...\n"
+    (tmp_path / "late_parts.py").write_text(source)
+    module = ModuleType("test_registry_root")
+    module.ROOT = root  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "test_registry_root", module)
+    run_in_package("mmcv", "@root.register_module()\nclass Flip: ...", root=root)
+    assert root.get("Flip").__module__ == "late_parts"
+
+
+def test_a_library_without_locations_registers_all_its_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mmhuman3d").mkdir()
+    (tmp_path / "mmhuman3d/__init__.py").write_text("")
+    (tmp_path / "mmhuman3d/registry.py").write_text(
+        "from trainwright.engine import HOOKS as ROOT, Registry\nHOOKS = Registry('hook', parent=ROOT, scope='mmhuman3d')\n"
+    )
+    (tmp_path / "mmhuman3d/utils.py").write_text(
+        "def register_all_modules(init_default_scope=True):\n    assert not init_default_scope\n"
+        "    from mmhuman3d.registry import HOOKS\n    HOOKS.register_module('Late', module=dict)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        assert HOOKS.get("mmhuman3d.Late") is dict
+    finally:
+        HOOKS.children.pop("mmhuman3d", None)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "mmhuman3d"]:
+            del sys.modules[name]
 
 
 def test_repr_is_a_table(animals: Registry) -> None:

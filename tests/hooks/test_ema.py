@@ -213,3 +213,38 @@ def test_another_kind_of_average_continues_from_the_old_one(tmp_path: Path, chan
 def test_a_beginning_beyond_the_end_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"past the end of training \(3\)"):
         make_runner(tmp_path, [EMAHook(begin_epoch=4)]).train()
+
+
+class FromMMEngine(EMAHook):
+    """A subclass that does the swapping itself, with the methods of MMEngine's hook."""
+
+    def before_val_epoch(self, runner: Any) -> None:
+        self._swap_ema_parameters()
+
+    def after_val_epoch(self, runner: Any, metrics: Any = None) -> None:
+        self._swap_ema_parameters()
+
+    def before_train(self, runner: Any) -> None:
+        super().before_train(runner)
+        self.resumed = runner._resume
+        assert [p.shape for p in self._ema_params] == [p.shape for p in self._src_params] != []
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        self._swap_ema_state_dict(checkpoint)
+        self.ema_model.load_state_dict(checkpoint["ema_state_dict"], strict=True)
+
+
+def test_a_subclass_from_mmengine_validates_saves_and_resumes_alike(tmp_path: Path) -> None:
+    ours = make_runner(tmp_path / "a", [EMAHook(momentum=0.1)], metric=Scripted(acc=[0, 0, 0]))
+    ours.train()
+    hook = FromMMEngine(momentum=0.1)
+    theirs = make_runner(tmp_path / "b", [hook], metric=Scripted(acc=[0, 0, 0]), checkpoint={"interval": 1})
+    theirs.train()
+    assert not hook.resumed
+    torch.testing.assert_close(theirs.model.predicted_with, ours.model.predicted_with, rtol=0, atol=0)
+    hook = FromMMEngine(momentum=0.1)
+    resumed = make_runner(tmp_path / "b", [hook], resume=str(tmp_path / "b/epoch_2.pth"), metric=Scripted(acc=[0, 0]))
+    resumed.train()
+    assert hook.resumed
+    torch.testing.assert_close(weights_of(resumed), weights_of(theirs), rtol=0, atol=0)
+    torch.testing.assert_close(resumed.model.predicted_with[-1], ours.model.predicted_with[-1], rtol=0, atol=0)

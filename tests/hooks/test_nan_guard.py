@@ -284,7 +284,7 @@ def test_a_rollback_is_exact_when_the_run_is_interrupted(tmp_path: Path, options
                 **more,
             )
             if options.get("optimizers"):
-                runner._given["optim_wrapper"] = two_optimizers(runner.model)
+                runner._optim_wrapper = two_optimizers(runner.model)
             runner.train()
         return rollback_state_of(runner)
 

@@ -189,7 +189,7 @@ def test_the_classes_of_memory_are_those_of_the_data_by_name(tmp_path: Path, mem
 def test_classes_without_labeled_images_have_a_score_of_zero(tmp_path: Path) -> None:
     metrics = [{"type": "Accuracy", "topk": (1, 3)}, {"type": "ConfusionMatrix"}]
     runner = runner_of(tmp_path, "ba", "abc")
-    runner._given["val_evaluator"] = metrics
+    runner._val_evaluator = metrics
     runner.train()
     scores = runner.val()
     assert scores["accuracy/top1"] == pytest.approx(200 / 3) and scores["accuracy/top3"] == 100

@@ -1,7 +1,7 @@
 """Run a stage of an experiment, on this engine or on the real MMEngine, and print what came out as JSON.
 
-    python -m trainwright.compat run.py resnet FOLDER            # this engine
-    python run.py --real resnet FOLDER                           # the real one, if it is installed
+python -m trainwright.compat run.py resnet FOLDER            # this engine
+python run.py --real resnet FOLDER                           # the real one, if it is installed
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main() -> None:
     if given.stage == "resume":
         cfg.resume = True
     if given.stage == "test":
-        cfg.load_from = (work_dir / "last_checkpoint").read_text()
+        cfg.load_from = str(work_dir / (work_dir / "last_checkpoint").read_text())
     runner = Runner.from_cfg(cfg)
     runner.register_hook(Recorder())
     metrics: Any = runner.test() if given.stage == "test" else runner.train() and {}

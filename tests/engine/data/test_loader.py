@@ -10,7 +10,9 @@ import torch
 from tiny_runs import Points, Scripted, StopAt, log_of, make_runner, weights_of
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from trainwright.datasets import DefaultSampler
 from trainwright.engine.data.loader import build_dataloader, iterate, start_at
+from trainwright.engine.data.seeded import SeededDataset
 from trainwright.engine.errors import ConfigError, TrainingError, UnknownTypeError
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.registry import DATASETS
@@ -130,6 +132,14 @@ def test_the_dataset_of_the_loader_can_be_read_and_changed() -> None:
     loader.sampler.shuffle = False
     assert [sample[0] for batch in batches(loader) for sample in batch] == list(range(20))
     assert len(pickle.loads(pickle.dumps(loader.dataset))) == 20
+
+
+def test_dataset_and_sampler_of_the_loader_are_instances_of_their_classes() -> None:
+    for loader in (build(num_batch_per_epoch=2), pickle.loads(pickle.dumps(build(num_batch_per_epoch=2)))):
+        assert isinstance(loader.dataset, Noisy) and not isinstance(loader.dataset, Stream)
+        assert isinstance(loader.sampler, DefaultSampler) and type(loader.dataset) is SeededDataset
+        assert batches(loader) == batches(build(num_batch_per_epoch=2))
+    assert isinstance(build(dataset=Stream()).dataset, Stream)
 
 
 def test_the_default_generator_is_left_alone() -> None:
@@ -345,7 +355,7 @@ def test_bad_samples_of_the_validation_have_a_name_of_their_own(tmp_path: Path) 
     runner = make_runner(
         tmp_path, metric=Scripted(acc=[1, 1, 1]), dataset=Bad([2]), train_dataloader=dict(skip_bad_samples=1)
     )
-    runner._given["val_dataloader"] |= dict(dataset=Bad([3], 4), skip_bad_samples=1)
+    runner._val_dataloader |= dict(dataset=Bad([3], 4), skip_bad_samples=1)
     runner.train()
     assert runner.message_hub.get_info("skipped_samples") == [2]
     assert runner.message_hub.get_info("skipped_samples_val") == [3]

@@ -149,3 +149,10 @@ def test_optimizers_of_other_packages_are_imported_when_asked_for(
         OPTIMIZERS.module_dict.pop("Lion", None)
         sys.modules.pop("lion_pytorch", None)
     assert OPTIMIZERS.get("DAdaptAdam") is None
+
+
+def test_arguments_of_another_adafactor_are_explained() -> None:
+    with pytest.raises(
+        ConfigError, match="relative_step: Adafactor takes no such argument(.|\n)*transformers.Adafactor"
+    ):
+        build_optimizer(make_params(), dict(type="Adafactor", relative_step=True))

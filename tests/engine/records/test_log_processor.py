@@ -123,6 +123,16 @@ def test_digits_and_window() -> None:
     assert "lr: 4.00e-03  eta: 1:02:05  time: 0.46  data_time: 0.23  grad_norm: 11.50  loss: 0.70" in line
 
 
+def test_a_subclass_may_count_the_batches_of_several_loaders() -> None:
+    class OfSeveral(LogProcessor):
+        def _get_dataloader_size(self, runner: Any, mode: str) -> int:
+            return 10 * len(self._get_cur_loop(runner, mode).dataloader)
+
+    run = a_run()
+    run.val_loop = SimpleNamespace(dataloader=range(3))
+    assert "Epoch(val) [1][ 2/30]  " in OfSeveral().get_log_after_iter(run, 1, "val")[1]
+
+
 def test_mean_pattern() -> None:
     line = LogProcessor(mean_pattern="acc").get_log_after_iter(a_run(), 2, "train")[1]
     assert "loss: 0.6000" in line and "acc: 19.5000" in line

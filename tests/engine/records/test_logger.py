@@ -179,7 +179,7 @@ def test_print_log(capsys: pytest.CaptureFixture[str], stream: io.StringIO) -> N
 
 
 def test_outside_a_run_it_writes_to_stderr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MMLogger, "_instances", {})
+    monkeypatch.setattr(MMLogger, "_instance_dict", {})
     get_logger().info("hello")
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.endswith("INFO - hello\n")

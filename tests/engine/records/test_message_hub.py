@@ -260,7 +260,7 @@ def test_current_instance_of_two_runs() -> None:
 
 
 def test_named_instances(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MessageHub, "_instances", {})
+    monkeypatch.setattr(MessageHub, "_instance_dict", {})
     assert not MessageHub.check_instance_created("mine")
     mine = MessageHub.get_instance("mine")
     assert MessageHub.get_instance("mine") is mine
@@ -277,3 +277,11 @@ def test_the_sum_does_not_depend_on_how_values_are_batched() -> None:
         history.extend(values[split:], [1] * (len(values) - split))
         sums.add(history.state_dict()["sum"])
     assert len(sums) == 1
+
+
+def test_numbers_of_numpy_become_plain_ones_which_a_safe_load_accepts() -> None:
+    hub = MessageHub("test")
+    hub.update_scalar("val/score", np.float64(0.5))
+    assert type(hub.get_scalar("val/score").max()) is float
+    stored = hub.state_dict()["log_scalars"]["val/score"]
+    assert {type(stored[name]) for name in ("sum", "min", "max")} == {float}

@@ -114,7 +114,7 @@ def test_a_checkpoint_of_other_classes_cannot_be_tested(tmp_path: Path, checkpoi
 def test_resuming_with_other_classes(tmp_path: Path, checkpoint: str) -> None:
     more = {"max_epochs": 31, "val_interval": 31}
     resumed = runner_of(tmp_path / "more", "cba", val="acb", resume=checkpoint)
-    resumed._given["train_cfg"] = more
+    resumed._train_cfg = more
     resumed.train()
     assert resumed.dataset_meta is not None and resumed.dataset_meta["classes"] == ("a", "b", "c")
     assert resumed.message_hub.get_scalar("val/accuracy/top1").current() == 100
@@ -125,7 +125,7 @@ def test_resuming_with_other_classes(tmp_path: Path, checkpoint: str) -> None:
 def test_fine_tuning(tmp_path: Path, checkpoint: str) -> None:
     def tuned(name: str, train: str, module: nn.Module | None = None) -> Runner:
         runner = runner_of(tmp_path / name, train, module=module, load_from=checkpoint)
-        runner._given["train_cfg"] = {"max_epochs": 1}
+        runner._train_cfg = {"max_epochs": 1}
         runner.train()
         return runner
 
@@ -209,7 +209,7 @@ def test_one_output_distinguishes_two_classes_but_not_two_keypoints(tmp_path: Pa
 
 def test_a_batch_that_is_not_stacked_is_explained(tmp_path: Path) -> None:
     runner = runner_of(tmp_path)
-    runner._given["train_dataloader"]["collate_fn"] = {"type": "pseudo_collate"}
+    runner._train_dataloader["collate_fn"] = {"type": "pseudo_collate"}
     with pytest.raises(
         ConfigError, match=r"train_dataloader\.collate_fn: the inputs of the model are a list of tensors"
     ):

@@ -415,6 +415,6 @@ def test_what_has_no_end_is_no_epoch(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="train_dataloader.sampler: .*endless"):
         make_runner(tmp_path, train_dataloader=endless).train()
     runner = make_runner(tmp_path, metric=Scripted(acc=[1]), train_cfg=dict(by_epoch=False, max_iters=2))
-    runner._given["val_dataloader"] |= endless
+    runner._val_dataloader |= endless
     with pytest.raises(ConfigError, match="val_dataloader.sampler: .*endless"):
         runner.train()

@@ -147,7 +147,7 @@ def test_parameters_on_meta_get_the_weights_of_an_ordinary_initialization(tmp_pa
         runner = Runner.from_cfg({**config(tmp_path / str(meta), {"type": "FSDP2", "meta": meta}, max_epochs=0)})
         assert all(param.is_meta is False for param in runner.model.parameters())
         runner._begin()
-        runner._set_up_weights()
+        runner.load_or_resume()
         weights.append(shards.gather_whole(runner.model.state_dict()))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 

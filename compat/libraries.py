@@ -1,4 +1,4 @@
-"""What the released libraries need on today's Python packages, while they are imported and for them only."""
+"""What the released libraries need on today's Python packages, for them only."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -8,6 +8,8 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
+
+from trainwright.compat import legacy
 
 _MMCV = {"mmcv": "2.0.1"}
 # Each library refuses to be imported beside versions released after it. These are the ones that it gets to see.
@@ -26,13 +28,17 @@ LIBRARIES: dict[str, dict[str, str]] = {
 
 
 class LibraryFinder(MetaPathFinder):
-    """Finds the libraries as Python does, and shows them acceptable versions while they are imported."""
+    """Finds modules as Python does.
+
+    The libraries see acceptable versions while they are imported; packages that have removed what the libraries use
+    get it back, for them only.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return the spec of a library."""
-        if fullname not in LIBRARIES:
+        """Return the spec of a library or of a package with removed names."""
+        if fullname not in LIBRARIES and fullname not in legacy.PATCHES:
             return None
         for finder in sys.meta_path:
             spec = None if finder is self else finder.find_spec(fullname, path, target)
@@ -54,8 +60,13 @@ class _Loader(Loader):
         return self._loader.create_module(spec)  # type: ignore[no-any-return]
 
     def exec_module(self, module: ModuleType) -> None:
-        with _versions(LIBRARIES[module.__name__]):
+        name = module.__name__
+        if name == "mmpose":
+            legacy.replace_broken_xtcocotools()
+        with _versions(LIBRARIES.get(name, {})):
             self._loader.exec_module(module)
+        if name in legacy.PATCHES:
+            legacy.PATCHES[name](module)
 
 
 @contextmanager
@@ -73,6 +84,7 @@ def _versions(versions: dict[str, str]) -> Iterator[None]:
 
 
 def install() -> None:
-    """Add the finder."""
+    """Add the finders and the removed names."""
+    legacy.install()
     if not any(isinstance(finder, LibraryFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, LibraryFinder())

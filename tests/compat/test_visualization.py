@@ -38,7 +38,7 @@ class TextVisualizer(Visualizer):
 @pytest.fixture(autouse=True)
 def no_instances(monkeypatch):
     """Forget the visualizers of a test."""
-    monkeypatch.setattr(engine.Visualizer, "_instances", {})
+    monkeypatch.setattr(engine.Visualizer, "_instance_dict", {})
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def ball(center: Tensor, cloud: Tensor, minimum: float, maximum: float, count: i
 @pytest.mark.parametrize(("minimum", "maximum"), [(0.0, 0.75), (0.5, 1.0)])
 def test_ball_query(dtype: torch.dtype, minimum: float, maximum: float) -> None:
     points, centers = lattice(2, 30, 3, dtype=dtype), lattice(2, 9, 3, seed=1, dtype=dtype)
-    centers[0, 4] = 50
+    centers[0, 4], centers[1, 3] = 50, points[1, 8]
     index = torch.full((2, 9, 5), 7, dtype=torch.int32)
     ops.ball_query_forward(centers, points, index, b=2, n=30, m=9, min_radius=minimum, max_radius=maximum, nsample=5)
     expected = [[ball(c, points[b], minimum, maximum, 5, [7] * 5) for c in centers[b]] for b in range(2)]

@@ -517,7 +517,8 @@ def _check_clip_arguments(function: Any, arguments: Mapping[str, Any]) -> None:
     parameters = list(inspect.signature(function).parameters)[1:]
     for name in arguments:
         if name not in parameters:
-            hint = did_you_mean(name, parameters) or f"valid arguments: {', '.join(parameters)}"
+            hint = "set type='value', too" if name == "clip_value" else did_you_mean(name, parameters)
+            hint = hint or f"valid arguments: {', '.join(parameters)}"
             raise ValueError(f"clip_grad: {function.__name__} has no argument {name!r}: {hint}")
     if parameters[0] not in arguments:
         raise ValueError(f"clip_grad: {parameters[0]!r}, a required argument of {function.__name__}, is missing")

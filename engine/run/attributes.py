@@ -19,6 +19,7 @@ class Attributes:
     start: StartingPoint
     state: RunState
     world_size: int
+    _default_scope: str | None
     _deterministic: bool
     _hooks: HookList
     _launcher: str
@@ -79,6 +80,11 @@ class Attributes:
     def model_name(self) -> str:
         """The class name of the model."""
         return type(unwrap(self.model)).__name__
+
+    @property
+    def default_scope(self) -> str | None:
+        """The registry scope in which names are looked up first."""
+        return self._default_scope
 
     @property
     def _resume(self) -> bool:

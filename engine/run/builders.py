@@ -85,7 +85,7 @@ class Builders:
     timestamp: str
     train_loop: Any
     _building: str = "train"  # the mode whose loop is being built
-    _auto_scale_lr: Mapping[str, Any] | None
+    auto_scale_lr: Mapping[str, Any] | None
     _data_preprocessor: Any
     _device_settings: DeviceSettings
     _hooks: HookList
@@ -249,9 +249,9 @@ class Builders:
         if self.start.path is None and (mistake := missing_weights({**self.cfg, "resume": False})):
             raise mistake
         self.optim_wrapper = self.build_optim_wrapper(self._optim_wrapper)
-        self.scale_lr(self.optim_wrapper, self._auto_scale_lr)
+        self.scale_lr(self.optim_wrapper, self.auto_scale_lr)
         self.param_schedulers = self.build_param_scheduler(self._param_scheduler)
-        if (self._auto_scale_lr or {}).get("enable"):
+        if (self.auto_scale_lr or {}).get("enable"):
             groups = self.param_schedulers
             groups = groups.values() if isinstance(groups, Mapping) else [groups]
             if any(isinstance(scheduler, OneCycleParamScheduler) for scheduler in chain(*groups)):

@@ -129,7 +129,7 @@ class Runner(Builders, Attributes):
         self._train_dataloader, self._train_cfg, self._optim_wrapper = train_dataloader, train_cfg, optim_wrapper
         self._val_dataloader, self._val_cfg, self._val_evaluator = val_dataloader, val_cfg, val_evaluator
         self._test_dataloader, self._test_cfg, self._test_evaluator = test_dataloader, test_cfg, test_evaluator
-        self._param_scheduler, self._auto_scale_lr = param_scheduler, auto_scale_lr
+        self._param_scheduler, self.auto_scale_lr = param_scheduler, auto_scale_lr
         self._data_preprocessor = data_preprocessor
         needed = {name: getattr(self, f"_{name}") for name in (*chain(*MODES.values()), "param_scheduler")}
         for mistake in mismatched_parts(needed):

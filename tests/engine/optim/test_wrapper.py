@@ -148,6 +148,7 @@ def test_nonfinite_gradients_raise_if_asked() -> None:
         ({"type": "norms", "max_norm": 1.0}, "must be 'norm' or 'value'"),
         ({"norm_type": 2}, "clip_grad: 'max_norm'"),
         ({}, "clip_grad: 'max_norm'"),
+        ({"clip_value": 0.1}, "set type='value'"),
     ],
 )
 def test_wrong_clip_settings(clip_grad: dict[str, Any], message: str) -> None:

@@ -151,6 +151,7 @@ def test_attributes(tmp_path: Path) -> None:
     runner: Any = Runner.from_cfg({**CFG, "work_dir": str(tmp_path), "randomness": dict(seed=3, deterministic=True)})
     assert (runner.launcher, runner.deterministic, runner.seed, runner.model_name) == ("none", True, 3, "Line")
     assert (runner.val_interval, runner.val_begin, runner.max_epochs) == (1, 1, 2)
+    assert runner.default_scope is None and runner.auto_scale_lr == CFG["auto_scale_lr"]
     assert runner.val_evaluator is runner.val_loop.evaluator and runner.test_evaluator is runner.test_loop.evaluator
     assert "EmptyCacheHook" in runner.get_hooks_info()
     alone = Runner(Line(), str(tmp_path / "alone"))

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import Line, Scripted, StopAt, files_in, log_of, make_runner, weights_of
+from ranks import run_group
+from tiny_runs import Line, ParallelLine, Scripted, StopAt, files_in, log_of, make_runner, weights_of
 from torch import nn
 
-from trainwright.engine import BaseLoop, IterBasedTrainLoop, Runner
+from trainwright.engine import BaseLoop, IterBasedTrainLoop, Runner, get_rank
 from trainwright.engine.registry import LOOPS
 from trainwright.engine.run.custom_loops import InfiniteDataloaderIterator, calc_dynamic_intervals
 
@@ -179,6 +180,26 @@ def test_a_stopped_run_is_saved_and_resumed_to_the_same_bits(tmp_path: Path, loo
     assert [batch.tolist() for batch in first.model.seen + second.model.seen] == [b.tolist() for b in whole.model.seen]
     assert all(torch.equal(value, weights_of(whole)[name]) for name, value in weights_of(second).items())
     assert second.optim_wrapper.get_lr() == whole.optim_wrapper.get_lr()
+
+
+@pytest.mark.long
+def test_all_ranks_leave_a_loop_at_the_same_iteration(tmp_path: Path) -> None:
+    class Request(StopAt):
+        def after_train_iter(self, *args: Any, **kwargs: Any) -> None:
+            if get_rank() == 1:
+                super().after_train_iter(*args, **kwargs)
+
+    def in_rank() -> list[int]:
+        iterations = []
+        for hooks in ([Request(5)], []):
+            cfg = dict(type="PlainEpochLoop", max_epochs=50)
+            runner = make_runner(tmp_path, hooks, model=ParallelLine(), batch_size=2, train_cfg=cfg, resume="auto")
+            runner.train()
+            iterations.append(runner.iter)
+        return iterations
+
+    first, second = run_group(2, in_rank, tmp_path)
+    assert first == second and 5 <= first[0] <= 40 and first[1] == 100
 
 
 def test_a_loop_that_stops_by_itself(tmp_path: Path) -> None:

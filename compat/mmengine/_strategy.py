@@ -127,7 +127,7 @@ class ColossalAIStrategy(_Refused):
 class DeepSpeedOptimWrapper(OptimWrapper):
     """The optimizer of DeepSpeed, which is not supported."""
 
-    def __init__(self, *args: Any, **options: Any) -> NoReturn:  # type: ignore[misc]
+    def __init__(self, *args: Any, **options: Any) -> NoReturn:
         raise ConfigError("optim_wrapper.type", "DeepSpeed is not supported", "use OptimWrapper or AmpOptimWrapper")
 
 

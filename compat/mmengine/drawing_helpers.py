@@ -77,8 +77,10 @@ def convert_overlay_heatmap(feat_map: Any, img: Image | None = None, alpha: floa
     values = values.transpose(1, 2, 0) if values.ndim == 3 else values
     scaled: Image = cv2.normalize(values, None, 0, 255, cv2.NORM_MINMAX)
     colored = cv2.applyColorMap(scaled.astype(np.uint8), cv2.COLORMAP_JET)
-    picture = cv2.cvtColor(colored, cv2.COLOR_BGR2RGB)
-    return picture if img is None else cv2.addWeighted(img, 1 - alpha, picture, alpha, 0)
+    picture: Image = cv2.cvtColor(colored, cv2.COLOR_BGR2RGB)
+    if img is not None:
+        picture = cv2.addWeighted(img, 1 - alpha, picture, alpha, 0)
+    return picture
 
 
 def img_from_canvas(canvas: Any) -> Image:

@@ -3,10 +3,9 @@
 from importlib import import_module
 from typing import Any
 
-from trainwright.compat.mmengine.checkpoints import load_checkpoint
 from trainwright.compat.mmengine.registry import DefaultScope
 from trainwright.compat.mmengine.utils import get_installed_path, install_package
-from trainwright.engine import MODELS, Config
+from trainwright.engine import MODELS, Config, load_checkpoint
 from trainwright.engine.inference.model_index import listed_models
 
 

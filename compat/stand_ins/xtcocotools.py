@@ -91,6 +91,12 @@ class COCOeval(cocoeval.COCOeval):  # type: ignore[misc]
         use_area: take the area from the annotations; otherwise it is a share of the box.
     """
 
+    _gts: dict[tuple[int, int], list[dict[str, Any]]]
+    _dts: dict[tuple[int, int], list[dict[str, Any]]]
+    evalImgs: Any
+    eval: dict[str, Any]
+    stats: Any
+
     def __init__(
         self,
         cocoGt: Any = None,

@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--real", action="store_true")
     parser.add_argument("--stage", default="train", choices=["train", "test", "resume"])
+    parser.add_argument("--stop-after", type=int, help="stop after this number of iterations, as by a signal")
     parser.add_argument("--option", nargs=2, action="append", default=[], metavar=("PATH", "JSON"))
     given = parser.parse_args()
     experiment = EXPERIMENTS[given.experiment]
@@ -44,6 +45,8 @@ def main() -> None:
     class Recorder(Hook):
         def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
             losses.append(float(outputs["loss"]))
+            if len(losses) == given.stop_after:
+                runner.request_stop("as asked by --stop-after")
 
     cfg = Config.fromfile(config_file(experiment))
     cfg.merge_from_dict({**experiment.options, **{path: json.loads(value) for path, value in given.option}})

@@ -22,22 +22,25 @@ def sigmoid_focal_loss_forward(
         gamma: Power by which easy cases count less.
         alpha: Weight of the class, beside 1 - alpha for the others.
     """
-    logits = wide(input)
-    probability = logits.sigmoid()
-    hit = -alpha * (1 - probability).pow(gamma) * F.logsigmoid(logits)
-    miss = -(1 - alpha) * probability.pow(gamma) * F.logsigmoid(-logits)
-    output.copy_(torch.where(_is_class(target, logits), hit, miss) * _row_weights(target, weight))
+    toward, factor = _toward_target(wide(input), target, alpha)
+    loss = -factor * (-toward).sigmoid().pow(gamma) * F.logsigmoid(toward)
+    output.copy_(loss * _row_weights(target, weight))
 
 
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
     """Compute the derivatives of ``sigmoid_focal_loss_forward`` for the logits into ``grad_input``."""
-    logits = wide(input)
-    p = logits.sigmoid()
-    hit = -alpha * (1 - p).pow(gamma) * (1 - p - gamma * p * F.logsigmoid(logits))
-    miss = -(1 - alpha) * p.pow(gamma) * (gamma * (1 - p) * F.logsigmoid(-logits) - p)
-    grad_input.copy_(torch.where(_is_class(target, logits), hit, miss) * _row_weights(target, weight))
+    toward, factor = _toward_target(wide(input), target, alpha)
+    miss = (-toward).sigmoid()
+    slope = factor * miss.pow(gamma) * (gamma * (1 - miss) * F.logsigmoid(toward) - miss)
+    grad_input.copy_(torch.where(_is_class(target, input), slope, -slope) * _row_weights(target, weight))
+
+
+def _toward_target(logits: Tensor, target: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Return the logits with the sign by which larger ones are better, and the factor of each loss."""
+    own = _is_class(target, logits)
+    return torch.where(own, logits, -logits), torch.where(own, alpha, 1 - alpha).to(logits.dtype)
 
 
 def _is_class(target: Tensor, logits: Tensor) -> Tensor:

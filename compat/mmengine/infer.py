@@ -106,7 +106,7 @@ class BaseInferencer(metaclass=InferencerMeta):
             raise ValueError("a model is required, or weights that contain its config")
         else:
             cfg = ConfigDict()
-        self.model = self._init_model(cfg, weights, get_device() if device is None else device)
+        self.model: Any = self._init_model(cfg, weights, get_device() if device is None else device)
         self.pipeline = self._init_pipeline(cfg)
         self.collate_fn = self._init_collate(cfg)
         self.visualizer = self._init_visualizer(cfg)
@@ -272,7 +272,8 @@ class BaseInferencer(metaclass=InferencerMeta):
         if isinstance(named, Mapping):
             named = named["type"]
         with FUNCTIONS.switch_scope_and_registry(self.scope) as registry:
-            return registry.get(named) if isinstance(named, str) else named  # type: ignore[return-value]
+            collate: Any = registry.get(named) if isinstance(named, str) else named
+            return collate  # type: ignore[no-any-return]
 
     @abstractmethod
     def _init_pipeline(self, cfg: ConfigType) -> Callable[[Any], Any]:

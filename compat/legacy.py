@@ -1,6 +1,7 @@
 """What today's packages have removed and the libraries still use, for them only, and packages that no longer exist."""
 
 import ast
+import functools
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -237,6 +238,18 @@ def _restore_pattern_config(module: Any) -> None:
     restore_method(module.BackendPatternConfig, "_set_input_output_observed", _set_input_output_observed)
 
 
+def _convert_radius(module: Any) -> None:
+    """Let mmpose convert an array with one radius to an integer, which NumPy 2.4 refuses."""
+    draw = module.OpencvBackendVisualizer.draw_circles
+
+    @functools.wraps(draw)
+    def draw_circles(self: Any, center: Any, radius: Any, *args: Any, **kwargs: Any) -> Any:
+        number = np.asarray(radius).item() if self.backend == "opencv" else radius
+        return draw(self, center, number, *args, **kwargs)
+
+    module.OpencvBackendVisualizer.draw_circles = draw_circles
+
+
 _RAZOR = "mmrazor.structures.quantization.backend_config"
 PATCHES: dict[str, Callable[[Any], None]] = {
     "numpy": _restore_numpy,
@@ -245,6 +258,7 @@ PATCHES: dict[str, Callable[[Any], None]] = {
     "PIL.ImageFont": _restore_fonts,
     "torch.ao.quantization.fuser_method_mappings": _restore_fusing,
     "torch.ao.quantization.backend_config.backend_config": _restore_pattern_config,
+    "mmpose.visualization.opencv_backend_visualizer": _convert_radius,
     **{f"{_RAZOR}.{name}": _reverse_patterns for name in ("common_operator_config_utils", "tensorrt", "openvino")},
 }
 

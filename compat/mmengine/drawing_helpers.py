@@ -75,7 +75,7 @@ def convert_overlay_heatmap(feat_map: Any, img: Image | None = None, alpha: floa
     values = tensor2ndarray(feat_map)
     assert values.ndim == 2 or (values.ndim == 3 and values.shape[0] in (1, 3)), f"{values.shape} is not an image"
     values = values.transpose(1, 2, 0) if values.ndim == 3 else values
-    scaled: Image = cv2.normalize(values, None, 0, 255, cv2.NORM_MINMAX)
+    scaled: Image = cv2.normalize(values, np.zeros(values.shape), 0, 255, cv2.NORM_MINMAX)
     colored = cv2.applyColorMap(scaled.astype(np.uint8), cv2.COLORMAP_JET)
     picture: Image = cv2.cvtColor(colored, cv2.COLOR_BGR2RGB)
     if img is not None:

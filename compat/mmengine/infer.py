@@ -272,7 +272,8 @@ class BaseInferencer(metaclass=InferencerMeta):
         if isinstance(named, Mapping):
             named = named["type"]
         with FUNCTIONS.switch_scope_and_registry(self.scope) as registry:
-            return registry.get(named) if isinstance(named, str) else named  # type: ignore[no-any-return]
+            collate: Any = registry.get(named) if isinstance(named, str) else named
+            return collate  # type: ignore[no-any-return]
 
     @abstractmethod
     def _init_pipeline(self, cfg: ConfigType) -> Callable[[Any], Any]:

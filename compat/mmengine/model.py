@@ -1,5 +1,9 @@
 """``mmengine.model``."""
 
+from typing import Any
+
+from torch.fx import wrap
+
 from trainwright.engine.run.model_surgery import _BatchNormXd, convert_sync_batchnorm, revert_sync_batchnorm
 from trainwright.models import (
     BaseAveragedModel,
@@ -40,3 +44,12 @@ from trainwright.models import (
     xavier_init,
 )
 from trainwright.models.initializers import trunc_normal_
+
+
+@wrap  # not to be traced
+def merge_dict(*args: dict[Any, Any]) -> dict[Any, Any]:
+    """Return the items of several dictionaries in one."""
+    merged: dict[Any, Any] = {}
+    for part in args:
+        merged.update(part)
+    return merged

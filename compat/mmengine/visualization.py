@@ -335,7 +335,14 @@ class Visualizer(engine.Visualizer):
         assert (boxes[:, :2] <= boxes[:, 2:]).all(), "x1 must not exceed x2, nor y1 y2"
         self._warn_outside("box", boxes.reshape(-1, 2, 2))
         corners = list(boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2))
-        return self.draw_polygons(corners, edge_colors, line_styles, line_widths, face_colors, alpha)
+        return self.draw_polygons(  # by keyword, since mmpose's has another order
+            corners,
+            edge_colors=edge_colors,
+            line_styles=line_styles,
+            line_widths=line_widths,
+            face_colors=face_colors,
+            alpha=alpha,
+        )
 
     def draw_polygons(
         self,

@@ -106,6 +106,11 @@ class COCOeval(cocoeval.COCOeval):  # type: ignore[misc]
         use_area: bool = True,
     ) -> None:
         super().__init__(cocoGt, cocoDt, _plain(iouType))
+        self._gts: Any
+        self._dts: Any
+        self.evalImgs: Any
+        self.eval: Any
+        self.stats: Any
         self.params.iouType = iouType
         if sigmas is not None:
             self.params.kpt_oks_sigmas = np.asarray(sigmas)

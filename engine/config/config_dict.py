@@ -24,7 +24,7 @@ class OriginDict(dict[Any, Any]):
     __slots__ = ("_origins",)
     _origins: dict[Any, Origin]
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    def __new__(cls, /, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
         object.__setattr__(self, "_origins", {})
         return self

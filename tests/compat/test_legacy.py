@@ -124,6 +124,19 @@ def test_torch(restored):
     assert mmrazor.one.pattern is nn.Linear and mmrazor.one.observation_type.name == "INPUT_OUTPUT_NOT_OBSERVED"
 
 
+@pytest.mark.parametrize(("backend", "expected"), [("opencv", 3), ("matplotlib", np.array([3.5]))])
+def test_radius_of_mmpose(backend, expected):
+    class OpencvBackendVisualizer:
+        def draw_circles(self, center, radius, alpha=1.0):
+            return (int(radius) if self.backend == "opencv" else radius), alpha
+
+    module = ModuleType("mmpose.m")
+    module.OpencvBackendVisualizer = OpencvBackendVisualizer
+    OpencvBackendVisualizer.backend = backend
+    legacy.PATCHES["mmpose.visualization.opencv_backend_visualizer"](module)
+    assert OpencvBackendVisualizer().draw_circles([1, 2], np.array([3.5]), alpha=0.5) == (expected, 0.5)
+
+
 def test_scripts_of_a_library():
     code = "import sys; frame = sys._getframe()"
     for file, expected in (("/env/mmdet/.mim/tools/train.py", True), ("/home/me/train.py", False), (None, False)):

@@ -92,6 +92,17 @@ def test_lines_points_and_texts(drawn):
     assert (picture[20:40, 30:60] == 255).all(axis=2).any()
 
 
+def test_subclass_with_other_order_of_arguments():
+    """As mmpose's OpencvBackendVisualizer."""
+
+    class Opencv(Visualizer):
+        def draw_polygons(self, polygons, edge_colors="g", alpha=1.0, **kwargs):
+            return super().draw_polygons(polygons, edge_colors=edge_colors, alpha=alpha, **kwargs)
+
+    visualizer = Opencv(image=IMAGE).draw_bboxes(np.array([10, 20, 40, 50]), **OPAQUE)
+    assert (visualizer.get_image()[20:50, 10:40] == BLUE).all()
+
+
 def test_wide_edges_are_limited(drawn):
     where, _ = drawn("draw_bboxes", np.array([30, 30, 60, 60]), line_widths=50)
     assert 26 <= where[0] <= 29  # a quarter of the font size, in points

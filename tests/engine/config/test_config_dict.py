@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from trainwright.engine.config.config import Config
 from trainwright.engine.config.config_dict import ConfigDict, copy_containers, merge_into
 from trainwright.engine.errors import ConfigError, Origin
 
@@ -272,3 +273,12 @@ class TestMergeProperties:
                     assert origin == (HERE if key in below else THERE)
 
         check(merged, child)
+
+
+@pytest.mark.parametrize("key", ["self", "cls", "mapping", "args", "kwargs", "name", "type"])
+def test_any_key_can_be_a_keyword(tmp_path, key):
+    """Several keys are also names of arguments in the code of dictionaries."""
+    assert ConfigDict(**{key: 1}) == {key: 1}
+    (tmp_path / "config.py").write_text(f"a = dict({key}=1)\nb = dict(a, {key}=2)\n")
+    cfg = Config.fromfile(tmp_path / "config.py")
+    assert cfg.a == {key: 1} and cfg.b == {key: 2}

@@ -33,6 +33,7 @@ from .errors import Origin as Origin
 from .errors import TrainingError as TrainingError
 from .errors import TrainwrightError as TrainwrightError
 from .errors import UnknownTypeError as UnknownTypeError
+from .estimate.complexity_table import get_model_complexity_info as get_model_complexity_info
 from .evaluation.evaluator import Evaluator as Evaluator
 from .evaluation.metric import BaseMetric as BaseMetric
 from .evaluation.metric import BatchMetric as BatchMetric

@@ -73,7 +73,7 @@ class LoggerHook(Hook):
         self._averaging: tuple[list[tuple[int, UnfinishedLine]], Callable[[], list[dict[str, float]]]] | None = None
 
     def before_run(self, runner: "Runner") -> None:
-        """Set the name of the file for the test results."""
+        """Set the name of the file for the numbers of this run, in ``vis_data``, and for the test results."""
         self.json_log_path = f"{runner.timestamp}.json"
 
     def before_train_epoch(self, runner: "Runner") -> None:
@@ -140,7 +140,7 @@ class LoggerHook(Hook):
         tag, line = runner.log_processor.get_log_after_epoch(runner, self._evaluated_batches, "val")
         runner.logger.info(line)
         step = runner.epoch if self.log_metric_by_epoch else runner.iter
-        runner.visualizer.add_scalars(tag, step=step)
+        runner.visualizer.add_scalars(tag, step=step, file_path=self.json_log_path)
 
     def after_test_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
         """Log the results, and write them to ``{timestamp}.json`` in the log folder."""
@@ -210,7 +210,7 @@ class LoggerHook(Hook):
     def _write(self, runner: "Runner", step: int, log: "tuple[Tag, str]") -> None:
         tag, line = log
         runner.logger.info(line)
-        runner.visualizer.add_scalars(tag, step=step)
+        runner.visualizer.add_scalars(tag, step=step, file_path=self.json_log_path)
 
     def _log_progress(self, runner: "Runner", batch_idx: int, mode: str) -> None:
         self._evaluated_batches = batch_idx + 1  # the length of the data loader may be unknown

@@ -93,6 +93,7 @@ def test_line_and_files(tmp_path: Path) -> None:
         (2, 1, 2), (1, None, None), (4, 2, 4), (2, None, None),
     ]  # fmt: skip
     assert lines[0]["loss"] == runner.message_hub.get_scalar("train/loss").data[0][1]
+    assert (folder / f"{runner.timestamp}.json").read_text() == (folder / "scalars.json").read_text()
 
 
 def test_validations_by_iteration(tmp_path: Path) -> None:

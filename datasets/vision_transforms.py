@@ -205,7 +205,8 @@ def _register_torchvision_transforms() -> None:
             continue
         if name in _GEOMETRIC:
             globals()[name] = member = _with_fill_of_images(member)  # a global, to be pickled for data workers
-        if name not in TRANSFORMS.module_dict:
+        known = TRANSFORMS.module_dict.get(name)
+        if known is None or not known.__module__.startswith("trainwright."):
             TRANSFORMS.register_module(module=member)
 
 

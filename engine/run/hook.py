@@ -88,14 +88,31 @@ class Hook:
         for name, member in vars(cls).items():
             if name.startswith(("before_", "after_")) and name not in cls.stages and callable(member):
                 hint = did_you_mean(name, cls.stages) or f"the hook points are {', '.join(cls.stages)}"
+                hint += f"\nif a loop of yours calls it, first declare it: Hook.register_points({name!r})"
                 message = "this is not a hook point, so it would never be called"
                 raise HookPointError(f"{cls.__name__}.{name}", message, hint, _origin_of(member))
         mro = cls.__mro__
         for owner in mro[: mro.index(Hook)]:
             if owner is cls or not issubclass(owner, Hook):  # mixins; other hooks are checked when they are defined
                 for name in (*Hook.stages, *_SHARED_POINTS):
-                    if name in vars(owner):
+                    if name in vars(owner) and hasattr(Hook, name):  # others are declared by their loop
                         _check_point(cls, name, vars(owner)[name])
+
+    @staticmethod
+    def register_points(*names: str) -> None:
+        """Declare further hook points, which a loop calls with ``runner.call_hook(name, …)``.
+
+        Call this before the hooks with these points are defined, and before the Runner is built.
+
+        Raises:
+            ValueError: a hook has another attribute of this name.
+        """
+        for name in names:
+            if name not in Hook.stages:
+                if not name.isidentifier() or hasattr(Hook, name):
+                    reason = "taken" if hasattr(Hook, name) else "not a name"
+                    raise ValueError(f"{name!r} cannot be a hook point: it is {reason}")
+                Hook.stages = (*Hook.stages, name)
 
     def before_run(self, runner: "Runner") -> None:
         """Run once, after all parts of the run are built."""
@@ -286,6 +303,8 @@ def _origin_of(member: Any) -> Origin | None:
 
 
 def _overrides(hook: type[Hook], stage: str) -> bool:
+    if not hasattr(Hook, stage):
+        return hasattr(hook, stage)
     when, *_, what = stage.split("_")
     names = {stage, f"_{when}_{what}"}.intersection((stage, *_SHARED_POINTS))
     return any(getattr(hook, name) is not getattr(Hook, name) for name in names)

@@ -89,7 +89,8 @@ def excluded(path: str, hook: type[Hook], other: type[Hook]) -> ConfigError:
 
 class _Points(dict[str, list[Callable[..., None]]]):
     def __missing__(self, stage: str) -> list[Callable[..., None]]:
-        raise ValueError(f"unknown hook point {stage!r}: {did_you_mean(stage, Hook.stages) or ', '.join(Hook.stages)}")
+        known = did_you_mean(stage, Hook.stages) or ", ".join(Hook.stages)
+        raise ValueError(f"unknown hook point {stage!r}: {known} (declare others with Hook.register_points)")
 
 
 class HookList:

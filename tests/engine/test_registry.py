@@ -342,3 +342,16 @@ def test_a_users_metric_named_as_ours_leaves_check_working() -> None:
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
     assert "did you mean 'Accuracy'" in done.stdout and "Traceback" not in done.stderr
     assert "the metric 'Accuracy' is now __main__.Accuracy" in done.stderr
+
+
+@pytest.mark.long
+def test_torchvisions_transforms_come_before_those_of_a_library_that_was_imported_first() -> None:
+    code = """
+        from torchvision.transforms import v2
+        from trainwright.engine import TRANSFORMS, default_scope
+        exec("@TRANSFORMS.register_module()\\nclass Normalize: ...", {"TRANSFORMS": TRANSFORMS, "__name__": "mmcv.transforms"})
+        assert TRANSFORMS.get("Normalize") is v2.Normalize
+        with default_scope("mmengine"):
+            assert TRANSFORMS.get("Normalize").__module__ == "mmcv.transforms"
+        """
+    subprocess.run([sys.executable, "-W", "error::UserWarning:trainwright", "-c", textwrap.dedent(code)], check=True)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from ranks import run_group
-from tiny_runs import Line, ParallelLine, Scripted, StopAt, files_in, log_of, make_runner, weights_of
+from tiny_runs import Line, ParallelLine, Points, Scripted, StopAt, files_in, log_of, make_runner, weights_of
 from torch import nn
 
-from trainwright.engine import BaseLoop, IterBasedTrainLoop, Runner, get_rank
+from trainwright.engine import BaseLoop, Hook, HookPointError, IterBasedTrainLoop, Runner, ValLoop, get_rank
 from trainwright.engine.registry import LOOPS
 from trainwright.engine.run.custom_loops import InfiniteDataloaderIterator, calc_dynamic_intervals
 
@@ -225,6 +225,47 @@ def test_an_evaluation_loop_of_its_own_gets_the_loader_of_an_evaluation(tmp_path
     runner._val_cfg = dict(type="Count")
     assert runner.val()["first"] == [0.0, 0.5, 1.0, 1.5], "shuffled"
     assert runner.val_evaluator is runner.val_loop.evaluator
+
+
+def test_a_loop_with_hook_points_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hook, "stages", Hook.stages)
+    with pytest.raises(HookPointError, match=r"Hook.register_points\('before_second_iter'\)"):
+        type("Early", (Hook,), {"before_second_iter": lambda self, runner: None})
+    Hook.register_points("before_second_iter", "second")
+    for name in ("every_n_epochs", "a b"):
+        with pytest.raises(ValueError, match="cannot be a hook point"):
+            Hook.register_points(name)
+
+    class Counts(Hook):
+        def __init__(self) -> None:
+            self.seen: list[Any] = []
+
+        def before_second_iter(self, runner: Runner, batch_idx: int, data_batch: Any) -> None:
+            self.seen.append(batch_idx)
+
+        def second(self, runner: Runner) -> None:
+            self.seen.append("end")
+
+    @LOOPS.register_module(force=True)
+    class TwoSets(ValLoop):
+        def __init__(self, runner: Runner, dataloader: Any, evaluator: Any, dataloader2: Any) -> None:
+            super().__init__(runner, dataloader, evaluator)
+            self.dataloader2 = runner.build_dataloader(dataloader2)
+
+        def run(self) -> dict[str, Any]:
+            metrics = super().run()
+            for idx, data_batch in enumerate(self.dataloader2):
+                self.runner.call_hook("before_second_iter", batch_idx=idx, data_batch=data_batch)
+            self.runner.call_hook("second")
+            return metrics
+
+    hook = Counts()
+    runner = make_runner(tmp_path, [hook], metric=Scripted(acc=[1]), train_cfg=dict(max_epochs=1))
+    runner._val_cfg = dict(type="TwoSets", dataloader2=dict(dataset=Points(), batch_size=3))
+    runner.train()
+    assert hook.seen == [0, 1, 2, "end"]
+    with pytest.raises(ValueError, match="unknown hook point 'third'.*Hook.register_points"):
+        runner.call_hook("third")
 
 
 def test_the_unit_of_a_loop_is_that_of_its_arguments() -> None:

@@ -11,4 +11,5 @@ def parse_version_info(version_str: str) -> tuple[int | str, ...]:
     return (*(int(part) for part in numbers.split(".") if part.isdigit()), *([candidate] if candidate else []))
 
 
+__version__ = VERSION
 version_info = parse_version_info(VERSION)

@@ -311,7 +311,7 @@ class Registry:
     def load_all(self) -> None:
         """Import all locations, including every module of lazy packages."""
         for location in self._locations:
-            module = import_module(location)
+            module = self._import(location)
             for name in getattr(module, "__all__", ()):
                 getattr(module, name, None)
 
@@ -373,9 +373,13 @@ class Registry:
             if self._owners.get(key) == self.scope:
                 return
             if location not in self._imported:
-                self._imported[location] = import_module(location)
+                self._imported[location] = self._import(location)
             if key.isidentifier():
                 getattr(self._imported[location], key, None)  # a lazy package imports the module that defines it
+
+    def _import(self, location: str) -> Any:
+        """Import a location; the libraries name some that they do not have, as mmaction2's registry of functions does."""
+        return import_if_there(location) if self.scope in LIBRARIES else import_module(location)
 
     def _of_scope(self, scope: str | None) -> "Registry | None":
         if scope is None:

@@ -147,14 +147,17 @@ _RESTORE = {
 }
 _GENERATE = {
     **_CPU,
-    **_loaders(4, root="pairs/train/gt"),
+    **_loaders(2, root="pairs/train/gt"),
     "model.generator.base_channels": 64,
     "model.discriminator.base_channels": 16,
-    **{f"{mode}_evaluator.metrics.0.fake_nums": 8 for mode in ("val", "test")},
+    **{  # the one of the config downloads a network
+        f"{mode}_evaluator.metrics.0": dict(_delete_=True, type="MS_SSIM", fake_nums=4, sample_model="orig")
+        for mode in ("val", "test")
+    },
     "train_cfg.max_iters": 6,
     "train_cfg.val_interval": 3,
     "default_hooks.checkpoint.interval": 3,
-    "custom_hooks.0.interval": 3,
+    "default_hooks.checkpoint.save_best": None,
 }
 _TRANSFORMER = {
     **_CPU,
@@ -172,6 +175,8 @@ _TRANSFORMER = {
     **{f"{mode}_evaluator.topk": (1,) for mode in ("val", "test")},
     "custom_hooks": [dict(type="EMAHook", momentum=0.01, priority="ABOVE_NORMAL")],
     "optim_wrapper.accumulative_counts": 2,
+    "param_scheduler.0.end": 1,
+    "param_scheduler.1.begin": 1,
     "train_cfg.max_epochs": 2,
 }
 _MOSAIC = {
@@ -217,7 +222,9 @@ EXPERIMENTS = {
     "crnn": Experiment("mmocr", "textrecog/crnn/crnn_mini-vgg_5e_mj.py", "text", _READ),
     "dbnet": Experiment("mmocr", "textdet/dbnet/dbnet_resnet18_fpnc_1200e_icdar2015.py", "text", _FIND_TEXT),
     "srcnn": Experiment("mmagic", "srcnn/srcnn_x4k915_1xb16-1000k_div2k.py", "pairs", _RESTORE),
-    "dcgan": Experiment("mmagic", "dcgan/dcgan_Glr4e-4_Dlr1e-4_1xb128-5kiters_mnist-64x64.py", "pairs", _GENERATE),
+    "lsgan": Experiment(
+        "mmagic", "lsgan/lsgan_lsgan-archi_lr1e-4-1xb64-10Mimgs_lsun-bedroom-128x128.py", "pairs", _GENERATE
+    ),
     "deit": Experiment("mmpretrain", "deit/deit-tiny_4xb256_in1k.py", "imagenet", _TRANSFORMER),
     "rtmdet": Experiment("mmdet", "rtmdet/rtmdet_tiny_8xb32-300e_coco.py", "coco", _MOSAIC),
     "mask_rcnn": Experiment("mmdet", "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", "coco", _DETECT),

@@ -178,7 +178,7 @@ class EMAHook(Hook):
         """Swap the weights of model and average in a checkpoint, for subclasses from MMEngine."""
         _swap_state_dicts(checkpoint)
 
-    @property
+    @property  # subclasses from MMEngine use these two, or override them with iterators
     def _src_params(self) -> list[Tensor]:
         return self._tensors(self.src_model)
 
@@ -190,7 +190,7 @@ class EMAHook(Hook):
     def _swap_weights(self) -> None:
         """Swap the weights of the model and of the average in place."""
         reshard(self.src_model)
-        averaged, source = self._ema_params, self._src_params
+        averaged, source = self._tensors(self.ema_model.module), self._tensors(self.src_model)
         copies = [tensor.clone() for tensor in averaged]
         torch._foreach_copy_(averaged, source)
         torch._foreach_copy_(source, copies)

@@ -92,8 +92,9 @@ def make_monitors(
 
 
 def metrics_of(runner: "Runner") -> list[Any]:
-    """Return the metrics of the validation of a run."""
-    return list(getattr(runner.val_loop.evaluator, "metrics", ())) if runner.has_val else []
+    """Return the metrics of the validation of a run, none if its loop keeps them elsewhere, as mmagic's does."""
+    evaluator = getattr(runner.val_loop, "evaluator", None) if runner.has_val else None
+    return list(getattr(evaluator, "metrics", ()))
 
 
 def score_of(metrics: Mapping[str, Any], metric: str, *, owner: str) -> float | None:

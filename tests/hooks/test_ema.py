@@ -216,7 +216,11 @@ def test_a_beginning_beyond_the_end_is_refused(tmp_path: Path) -> None:
 
 
 class FromMMEngine(EMAHook):
-    """A subclass that does the swapping itself, with the methods of MMEngine's hook."""
+    """A subclass that does the swapping itself, with the methods of MMEngine's hook, as mmpretrain's does."""
+
+    @property
+    def _ema_params(self) -> Any:
+        return iter(super()._ema_params)
 
     def before_val_epoch(self, runner: Any) -> None:
         self._swap_ema_parameters()

@@ -125,7 +125,6 @@ def draw_pairs(root: Path, train: int = 8, val: int = 3, size: int = 96) -> None
                 image.resize((size // scale, size // scale), Image.Resampling.BICUBIC).save(
                     root / split / kind / f"{index}.png"
                 )
-        (root / f"{split}.txt").write_text("".join(f"{index}.png\n" for index in range(number)))
 
 
 def _box(rng: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int]:

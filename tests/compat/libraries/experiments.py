@@ -133,7 +133,7 @@ _RESTORE = {
     **_CPU,
     "train_dataloader.batch_size": 2,
     **{f"{mode}_dataloader.num_workers": 0 for mode in ("train", "val")},
-    "train_dataloader.dataset.ann_file": "train.txt",
+    "train_dataloader.dataset.ann_file": "",
     "train_dataloader.dataset.data_root": "pairs/train",
     "train_dataloader.dataset.data_prefix": dict(img="x4", gt="gt"),
     "train_dataloader.dataset.pipeline.3.gt_patch_size": 64,

@@ -11,6 +11,7 @@ from tiny_runs import Line, ParallelLine, Points, Scripted, StopAt, files_in, lo
 from torch import nn
 
 from trainwright.engine import BaseLoop, Hook, HookPointError, IterBasedTrainLoop, Runner, ValLoop, get_rank
+from trainwright.engine.evaluation.monitor import metrics_of
 from trainwright.engine.registry import LOOPS
 from trainwright.engine.run.custom_loops import InfiniteDataloaderIterator, calc_dynamic_intervals
 
@@ -288,5 +289,6 @@ def test_an_error_in_a_loop_without_the_base_constructor_is_not_hidden(tmp_path:
 
     runner = make_runner(tmp_path, [], metric=Scripted(acc=[1]), train_cfg=dict(max_epochs=1))
     runner._val_cfg = dict(type=Own)
+    assert metrics_of(runner) == []
     with pytest.raises(ZeroDivisionError, match="in the loop"):
         runner.val()

@@ -41,8 +41,8 @@ _default_scope: ContextVar[str | None] = ContextVar("default_scope", default=Non
 
 @contextmanager
 def default_scope(scope: str | None) -> Iterator[None]:
-    """Context manager in which names are looked up in the registries of ``scope`` first."""
-    token = _default_scope.set(scope)
+    """Context manager in which names are looked up in the registries of ``scope`` first; None changes nothing."""
+    token = _default_scope.set(_default_scope.get() if scope is None else scope)
     try:
         yield
     finally:

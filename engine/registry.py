@@ -482,7 +482,10 @@ VISUALIZERS = _root("VISUALIZERS", "visualizer", ["trainwright.engine.visualizat
 VISBACKENDS = _root(
     "VISBACKENDS",
     "vis_backend",
-    [f"trainwright.engine.visualization.backends.{file}" for file in ("local", "tensorboard", "wandb", "mlflow")],
+    [
+        f"trainwright.engine.visualization.backends.{file}"
+        for file in ("local", "tensorboard", "wandb", "mlflow", "clearml", "neptune", "dvclive", "aim")
+    ],
 )
 LOG_PROCESSORS = _root("LOG_PROCESSORS", "log_processor", ["trainwright.engine.records.log_processor"])
 INFERENCERS = _root(

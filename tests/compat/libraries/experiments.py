@@ -18,12 +18,14 @@ class Experiment(NamedTuple):
         config: path of the config in the package's ``.mim/configs``.
         data: the dataset that it needs, a name in ``data.py``.
         options: changed values by dotted path.
+        deleted: what is removed from the config, by dotted path.
     """
 
     library: str
     config: str
     data: str
     options: Mapping[str, Any]
+    deleted: tuple[str, ...] = ()
 
 
 def _loaders(batch_size: int, workers: int = 0, root: str | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Run a stage of an experiment, on this engine or on the real MMEngine, and print what came out as JSON.
+"""Run stages of an experiment, on this engine or on the real MMEngine, and print what came out of each as JSON.
 
 python -m trainwright.compat run.py resnet FOLDER            # this engine
 python run.py --real resnet FOLDER                           # the real one, if it is installed
@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--real", action="store_true")
-    parser.add_argument("--stage", default="train", choices=["train", "test", "resume"])
+    parser.add_argument("--stage", nargs="+", default=["train"], choices=["train", "test", "resume", "longer"])
     parser.add_argument("--stop-after", type=int, help="stop after this number of iterations, as by a signal")
     parser.add_argument("--option", nargs=2, action="append", default=[], metavar=("PATH", "JSON"))
     given = parser.parse_args()
@@ -34,6 +35,14 @@ def main() -> None:
     work_dir = given.folder.resolve() / ("real" if given.real else "ours") / given.experiment
     os.chdir(given.folder)
 
+    for stage in given.stage:
+        print(json.dumps(run(experiment, stage, work_dir, given.stop_after, given.option)))
+
+
+def run(
+    experiment: Experiment, stage: str, work_dir: Path, stop_after: int | None = None, options: Sequence[Any] = ()
+) -> dict[str, Any]:
+    """Run one stage: train, test what was trained, resume, or resume and train longer than the experiment says."""
     import torch
     from mmengine.config import Config
     from mmengine.hooks import Hook
@@ -44,29 +53,35 @@ def main() -> None:
 
     class Recorder(Hook):
         def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-            losses.append(float(outputs["loss"]))
-            if len(losses) == given.stop_after:
+            parts = [outputs["loss"]] if "loss" in outputs else [v for key, v in outputs.items() if "loss" in key]
+            losses.append(sum(float(part) for part in parts))
+            if len(losses) == stop_after:
                 runner.request_stop("as asked by --stop-after")
 
     cfg = Config.fromfile(config_file(experiment))
-    cfg.merge_from_dict({**experiment.options, **{path: json.loads(value) for path, value in given.option}})
+    for path in experiment.deleted:
+        parent, _, key = path.rpartition(".")
+        del (cfg.get(parent) if parent else cfg)[key]
+    cfg.merge_from_dict({**experiment.options, **{path: json.loads(value) for path, value in options}})
     cfg.work_dir = str(work_dir)
     cfg.randomness = dict(seed=0)
-    if given.stage == "resume":
+    if stage in ("resume", "longer"):
         cfg.resume = True
-    if given.stage == "test":
+    if stage == "longer":
+        length = "max_iters" if "max_iters" in cfg.train_cfg else "max_epochs"
+        cfg.train_cfg[length] += cfg.train_cfg.get("val_interval", 1)
+    if stage == "test":
         cfg.load_from = str(work_dir / (work_dir / "last_checkpoint").read_text())
     runner = Runner.from_cfg(cfg)
     runner.register_hook(Recorder())
-    metrics: Any = runner.test() if given.stage == "test" else runner.train() and {}
+    metrics: Any = runner.test() if stage == "test" else runner.train() and {}
     weights = hashlib.sha256()
     for name, value in sorted(runner.model.state_dict().items()):
         weights.update(name.encode() + value.cpu().numpy().tobytes())
-    result = dict(
+    return dict(
         engine=Runner.__module__, losses=losses, digest=weights.hexdigest()[:16],
         metrics={key: float(value) for key, value in metrics.items()},
     )  # fmt: skip
-    print(json.dumps(result))
 
 
 def draw(experiment: Experiment, folder: Path) -> None:
@@ -97,14 +112,14 @@ def _adapt_real() -> None:
     from importlib import import_module
     from importlib.machinery import ModuleSpec
 
+    from trainwright.compat import libraries
+
     os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
+    libraries.install()
     operators = import_module(os.environ.get("OPERATORS", "trainwright.compat.mmcv_ops"))
     module: Any = types.ModuleType("mmcv._ext")
     module.__spec__ = ModuleSpec("mmcv._ext", None)
     module.__getattr__ = lambda name: getattr(operators, name)
-    import mmcv.version
-
-    mmcv.version.__version__ = mmcv.__version__ = "2.0.1"
     sys.modules["mmcv._ext"] = module
 
 

@@ -1,5 +1,7 @@
 """``mmengine.hooks``."""
 
+from collections.abc import Sequence
+
 from trainwright.engine import Hook
 from trainwright.hooks import (
     CheckpointHook,
@@ -17,3 +19,6 @@ from trainwright.hooks import (
     SyncBuffersHook,
     build_runner_with_tta,
 )
+
+DATA_BATCH = dict | tuple | list | None
+SUFFIX_TYPE = Sequence[str] | str

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from torch import Tensor
 from torch.fx import wrap
 
+from trainwright.engine import BaseDataElement
 from trainwright.engine.run.model_surgery import _BatchNormXd, convert_sync_batchnorm, revert_sync_batchnorm
 from trainwright.models import (
     BaseAveragedModel,
@@ -53,3 +55,9 @@ def merge_dict(*args: dict[Any, Any]) -> dict[Any, Any]:
     for part in args:
         merged.update(part)
     return merged
+
+
+EnhancedBatchInputs = list[Tensor | list[Tensor]]
+EnhancedBatchDataSamples = list[list[BaseDataElement]]
+MergedDataSamples = list[BaseDataElement]
+CastData = tuple | dict | BaseDataElement | Tensor | list | bytes | str | None

@@ -1,4 +1,9 @@
 """Names of ``mmengine.structures``."""
 
+import numpy as np
+from torch import Tensor
+
 from trainwright.compat.mmengine.device import get_device
 from trainwright.engine import BaseDataElement, InstanceData, LabelData, PixelData
+
+IndexType = str | slice | int | list | Tensor | np.ndarray

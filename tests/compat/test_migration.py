@@ -39,6 +39,7 @@ ROOM = "trainwright.compat.mmengine"
         ("from mmengine import runner\ndef f(runner):\n    runner.loops.x", f"from {ROOM} import runner\ndef f(runner):\n    runner.loops.x"),
         ("with read_base():\n    from .base import *\nhook = dict(type='mmengine.hooks.EMAHook')", "with read_base():\n    from .base import *\nhook = dict(type='trainwright.hooks.EMAHook')"),
         ("patch(r\"mmengine.runner.Runner.train\")\nimport_module('mmengine.runner')", f"patch(r\"trainwright.engine.Runner.train\")\nimport_module('{ROOM}.runner')"),
+        ("from mmengine.runner.checkpoint import digit_version, MODELS", f"from {ROOM}.utils import digit_version\nfrom trainwright.engine import MODELS"),
         ("from mmengine.hooks import Hook, CheckpointHook\r\nx = 1\r\n", "from trainwright.engine import Hook\r\nfrom trainwright.hooks import CheckpointHook\r\nx = 1\r\n"),
         ("x = 1\x0c\nfrom mmengine.hooks import Hook", "x = 1\x0c\nfrom trainwright.engine import Hook"),
     ],

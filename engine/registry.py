@@ -20,6 +20,7 @@ from trainwright.engine.building import (
     build_scheduler_from_cfg,
     import_if_there,
     import_object,
+    is_absent,
 )
 from trainwright.engine.errors import did_you_mean
 
@@ -373,9 +374,18 @@ class Registry:
             if self._owners.get(key) == self.scope:
                 return
             if location not in self._imported:
-                self._imported[location] = import_module(location)
+                self._imported[location] = self._import_location(location)
             if key.isidentifier():
                 getattr(self._imported[location], key, None)  # a lazy package imports the module that defines it
+
+    def _import_location(self, location: str) -> ModuleType:
+        try:
+            return import_module(location)
+        except ModuleNotFoundError as error:
+            if not is_absent(location, error):
+                raise
+            warnings.warn(f"there is no module {location}, which a registry of {self.scope} names", stacklevel=2)
+            return ModuleType(location)
 
     def _of_scope(self, scope: str | None) -> "Registry | None":
         if scope is None:

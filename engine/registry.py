@@ -20,7 +20,6 @@ from trainwright.engine.building import (
     build_scheduler_from_cfg,
     import_if_there,
     import_object,
-    is_absent,
 )
 from trainwright.engine.errors import did_you_mean
 
@@ -312,7 +311,7 @@ class Registry:
     def load_all(self) -> None:
         """Import all locations, including every module of lazy packages."""
         for location in self._locations:
-            module = import_module(location)
+            module = self._import(location)
             for name in getattr(module, "__all__", ()):
                 getattr(module, name, None)
 
@@ -374,18 +373,13 @@ class Registry:
             if self._owners.get(key) == self.scope:
                 return
             if location not in self._imported:
-                self._imported[location] = self._import_location(location)
+                self._imported[location] = self._import(location)
             if key.isidentifier():
                 getattr(self._imported[location], key, None)  # a lazy package imports the module that defines it
 
-    def _import_location(self, location: str) -> ModuleType:
-        try:
-            return import_module(location)
-        except ModuleNotFoundError as error:
-            if not is_absent(location, error):
-                raise
-            warnings.warn(f"there is no module {location}, which a registry of {self.scope} names", stacklevel=2)
-            return ModuleType(location)
+    def _import(self, location: str) -> Any:
+        """Import a location; the libraries name some that they do not have, as mmaction2's registry of functions does."""
+        return import_if_there(location) if self.scope in LIBRARIES else import_module(location)
 
     def _of_scope(self, scope: str | None) -> "Registry | None":
         if scope is None:

@@ -218,6 +218,8 @@ def register_mean_and_std(
 def stack_batch(tensor_list: Sequence[Tensor], pad_size_divisor: int = 1, pad_value: float = 0) -> Tensor:
     """Pad tensors of shape (C, ...) to a common size, at the end of every axis except the first, and stack them.
 
+    The batch has the memory format of the tensors, as ``torch.stack`` gives it.
+
     Args:
         tensor_list: tensors with the same number of dimensions, at least one.
         pad_size_divisor: round the common sizes up to multiples of this number.
@@ -242,12 +244,20 @@ def stack_batch(tensor_list: Sequence[Tensor], pad_size_divisor: int = 1, pad_va
             "the same color_type"
         )
     sizes = [max(tensor.shape[axis] for tensor in tensor_list) for axis in range(1, first.dim())]
-    batch = first.new_full(
-        (len(tensor_list), first.shape[0], *(_round_up(size, pad_size_divisor) for size in sizes)), pad_value
-    )
+    shape = (first.shape[0], *(_round_up(size, pad_size_divisor) for size in sizes))
+    if all(tensor.shape == shape for tensor in tensor_list):
+        return torch.stack(tuple(tensor_list))
+    if not all(tensor.is_contiguous() for tensor in tensor_list):  # keep channels last: it decides the kernels used
+        return torch.stack([_pad_at_end(tensor, shape, pad_value) for tensor in tensor_list])
+    batch = first.new_full((len(tensor_list), *shape), pad_value)
     for padded, tensor in zip(batch, tensor_list):
         padded[tuple(slice(size) for size in tensor.shape)] = tensor
     return batch
+
+
+def _pad_at_end(tensor: Tensor, shape: Sequence[int], value: float) -> Tensor:
+    missing = [(0, size - present) for size, present in zip(shape, tensor.shape)]
+    return nn.functional.pad(tensor, tuple(side for pair in reversed(missing) for side in pair), value=value)
 
 
 def _round_up(size: int, divisor: int) -> int:

@@ -355,3 +355,13 @@ def test_torchvisions_transforms_come_before_those_of_a_library_that_was_importe
             assert TRANSFORMS.get("Normalize").__module__ == "mmcv.transforms"
         """
     subprocess.run([sys.executable, "-W", "error::UserWarning:trainwright", "-c", textwrap.dedent(code)], check=True)
+
+
+def test_locations_that_a_released_library_names_in_vain_are_skipped() -> None:
+    root = Registry("sound", scope="sounds")
+    root.register_module("bark")(object)
+    child = Registry("sound", parent=root, scope="mmfewshot", locations=["mmfewshot.absent"])
+    assert child.get("bark") is object and child.names() == ["bark"]
+    own = Registry("sound", parent=root, scope="own_project", locations=["own_project.absent"])
+    with pytest.raises(ModuleNotFoundError, match="own_project"):
+        own.get("bark")

@@ -114,6 +114,16 @@ def test_cast_data_keeps_containers() -> None:
     assert not sample.gt_label.is_meta
 
 
+@pytest.mark.parametrize("widths", [(4, 4), (4, 3)])
+def test_stack_batch_keeps_clips_with_channels_last(widths: tuple[int, int]) -> None:
+    clips = [torch.arange(3.0 * 5 * w * 2).view(3, 5, w, 2).permute(0, 3, 1, 2) for w in widths]
+    batch = stack_batch(clips, pad_value=-1)
+    assert batch.shape == (2, 3, 2, 5, 4)
+    assert batch.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(batch[1, ..., : widths[1]], clips[1])
+    assert (batch[1, ..., widths[1] :] == -1).all()
+
+
 def test_stack_batch_pads_every_axis_but_the_first() -> None:
     batch = stack_batch([torch.ones(2, 3), torch.ones(2, 5)], pad_size_divisor=4, pad_value=-1)
     assert batch.shape == (2, 2, 8)

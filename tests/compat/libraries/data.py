@@ -69,6 +69,67 @@ def draw_cityscapes(root: Path, train: int = 6, val: int = 3, size: tuple[int, i
                 image.save(folder / f"{name}_{suffix}")
 
 
+def draw_frames(root: Path, classes: int = 4, train: int = 6, val: int = 4, frames: int = 10, size: int = 64) -> None:
+    """Draw videos as folders of frames, ``train_0/00001.jpg``, each with a box that moves, and their lists."""
+    rng = np.random.default_rng(3)
+    for split, number in (("train", train), ("val", val)):
+        lines = []
+        for index in range(number):
+            label = index % classes
+            x, y, w, h = _box(rng, size // 2, size // 2)
+            folder = root / f"{split}_{index}"
+            folder.mkdir(parents=True, exist_ok=True)
+            for frame in range(frames):
+                box = (x + frame * (label - 1), y + frame, w, h)
+                _canvas(rng, (size, size), [(label, box)]).save(folder / f"{frame + 1:05d}.jpg", quality=95)
+            lines.append(f"{folder.name} {frames} {label}\n")
+        (root / f"{split}.txt").write_text("".join(lines))
+
+
+def draw_text(root: Path, train: int = 8, val: int = 4, size: int = 128) -> None:
+    """Draw scenes with two words, and each word, with the annotations of mmocr for detection and recognition."""
+    rng = np.random.default_rng(4)
+    for split, number in (("train", train), ("test", val)):
+        scenes, words = [], []
+        for index in range(number):
+            scene = _canvas(rng, (size, size), [])
+            instances = []
+            for top in (10, 70):
+                text = "".join(rng.choice(list("abcdef012"), 4))
+                word = Image.new("RGB", (64, 24), (240, 240, 240))
+                ImageDraw.Draw(word).text((8, 4), text, fill=(10, 10, 10), font_size=16)
+                left = int(rng.integers(4, size - 68))
+                scene.paste(word, (left, top))
+                name = f"{split}/word_{index}_{top}.png"
+                (root / split).mkdir(parents=True, exist_ok=True)
+                word.save(root / name)
+                words.append(dict(img_path=name, instances=[dict(text=text)]))
+                polygon = [left, top, left + 64, top, left + 64, top + 24, left, top + 24]
+                box = [left, top, left + 64, top + 24]
+                instances.append(dict(polygon=polygon, bbox=box, bbox_label=0, ignore=False, text=text))
+            scene.save(root / split / f"{index}.png")
+            scenes.append(dict(img_path=f"{split}/{index}.png", height=size, width=size, instances=instances))
+        for task, samples in (("textdet", scenes), ("textrecog", words)):
+            content = dict(
+                metainfo=dict(dataset_type=f"{task.capitalize()}Dataset", task_name=task), data_list=samples
+            )
+            (root / f"{task}_{split}.json").write_text(json.dumps(content))
+
+
+def draw_pairs(root: Path, train: int = 8, val: int = 3, size: int = 96) -> None:
+    """Draw images, and the same at a quarter of their size."""
+    rng = np.random.default_rng(5)
+    for split, number in (("train", train), ("val", val)):
+        for index in range(number):
+            image = _canvas(rng, (size, size), [(label, _box(rng, size, size)) for label in range(3)])
+            for kind, scale in (("gt", 1), ("x4", 4)):
+                (root / split / kind).mkdir(parents=True, exist_ok=True)
+                image.resize((size // scale, size // scale), Image.Resampling.BICUBIC).save(
+                    root / split / kind / f"{index}.png"
+                )
+        (root / f"{split}.txt").write_text("".join(f"{index}.png\n" for index in range(number)))
+
+
 def _box(rng: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int]:
     w, h = (int(rng.integers(side // 3, side // 2)) for side in (width, height))
     return int(rng.integers(0, width - w)), int(rng.integers(0, height - h)), w, h

@@ -86,6 +86,62 @@ _POSE = {
     "train_cfg.val_interval": 1,
     "default_hooks.checkpoint.interval": 1,
 }
+_RECOGNIZE = {
+    **_CPU,
+    **_loaders(2),
+    "train_dataloader.dataset.ann_file": "frames/train.txt",
+    **{f"{mode}_dataloader.dataset.ann_file": "frames/val.txt" for mode in ("val", "test")},
+    **{f"{mode}_dataloader.dataset.data_prefix.img": "frames" for mode in ("train", "val", "test")},
+    "train_dataloader.dataset.pipeline.2.scale": (-1, 64),
+    "train_dataloader.dataset.pipeline.3.input_size": 56,
+    "train_dataloader.dataset.pipeline.4.scale": (56, 56),
+    **{f"{mode}_dataloader.dataset.pipeline.2.scale": (-1, 64) for mode in ("val", "test")},
+    **{f"{mode}_dataloader.dataset.pipeline.3.crop_size": 56 for mode in ("val", "test")},
+    "model.backbone.pretrained2d": False,
+    "model.backbone.pretrained": None,
+    "model.cls_head.num_classes": 4,
+    "train_cfg.max_epochs": 2,
+}
+_WORDS = dict(type="OCRDataset", data_root="text")
+_READ = {
+    **_CPU,
+    **_loaders(4),
+    "train_dataloader.dataset.datasets": [{**_WORDS, "ann_file": "textrecog_train.json", "pipeline": None}],
+    **{
+        f"{mode}_dataloader.dataset.datasets": [
+            {**_WORDS, "ann_file": "textrecog_test.json", "test_mode": True, "pipeline": None}
+        ]
+        for mode in ("val", "test")
+    },
+    **{f"{mode}_evaluator.dataset_prefixes": ["tiny"] for mode in ("val", "test")},
+    **{f"{mode}_dataloader.batch_size": 1 for mode in ("val", "test")},
+    "train_cfg.max_epochs": 2,
+}
+_FIND_TEXT = {
+    **_CPU,
+    **_loaders(2, root="text"),
+    "train_dataloader.dataset.pipeline.5.scale": (128, 128),
+    "train_dataloader.dataset.pipeline.6.size": (128, 128),
+    **{f"{mode}_dataloader.dataset.pipeline.1.scale": (128, 128) for mode in ("val", "test")},
+    "model.backbone.init_cfg": None,
+    "train_cfg.max_epochs": 2,
+    "train_cfg.val_interval": 1,
+    "default_hooks.checkpoint.interval": 1,
+}
+_RESTORE = {
+    **_CPU,
+    **_loaders(2),
+    "train_dataloader.dataset.ann_file": "train.txt",
+    "train_dataloader.dataset.data_root": "pairs/train",
+    "train_dataloader.dataset.data_prefix": dict(img="x4", gt="gt"),
+    "val_dataloader.dataset.data_root": "pairs/val",
+    "val_dataloader.dataset.data_prefix": dict(img="x4", gt="gt"),
+    "train_dataloader.dataset.pipeline.3.gt_patch_size": 64,
+    "train_cfg.max_iters": 6,
+    "train_cfg.val_interval": 3,
+    "default_hooks.checkpoint.interval": 3,
+    "default_hooks.checkpoint.out_dir": None,
+}
 
 EXPERIMENTS = {
     "resnet": Experiment("mmpretrain", "resnet/resnet18_8xb32_in1k.py", "imagenet", _CLASSIFY),
@@ -98,4 +154,13 @@ EXPERIMENTS = {
         "person",
         _POSE,
     ),
+    "simcc": Experiment(
+        "mmpose", "body_2d_keypoint/simcc/coco/simcc_res50_8xb64-210e_coco-256x192.py", "person", _POSE
+    ),
+    "tin": Experiment(
+        "mmaction", "recognition/tin/tin_imagenet-pretrained-r50_8xb6-1x1x8-40e_sthv1-rgb.py", "frames", _RECOGNIZE
+    ),
+    "crnn": Experiment("mmocr", "textrecog/crnn/crnn_mini-vgg_5e_mj.py", "text", _READ),
+    "dbnet": Experiment("mmocr", "textdet/dbnet/dbnet_resnet18_fpnc_1200e_icdar2015.py", "text", _FIND_TEXT),
+    "srcnn": Experiment("mmagic", "srcnn/srcnn_x4k915_1xb16-1000k_div2k.py", "pairs", _RESTORE),
 }

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import data
 from experiments import EXPERIMENTS, Experiment
+
+DATA: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "imagenet": ("imagenet", data.draw_imagenet),
+    "coco": ("coco", lambda folder: data.draw_coco(folder, ["person", "bicycle", "car"])),
+    "person": ("coco", lambda folder: data.draw_coco(folder, ["person"], keypoints=17)),
+    "cityscapes": ("cityscapes", data.draw_cityscapes),
+    "frames": ("frames", data.draw_frames),
+    "text": ("text", data.draw_text),
+    "pairs": ("pairs", data.draw_pairs),
+}
 
 
 def main() -> None:
@@ -87,14 +97,9 @@ def run(
 def draw(experiment: Experiment, folder: Path) -> None:
     """Draw the data of an experiment, unless it is there."""
     folder.mkdir(parents=True, exist_ok=True)
-    if experiment.data == "imagenet" and not (folder / "imagenet").exists():
-        data.draw_imagenet(folder / "imagenet")
-    if experiment.data == "coco" and not (folder / "coco").exists():
-        data.draw_coco(folder / "coco", ["person", "bicycle", "car"])
-    if experiment.data == "person" and not (folder / "coco").exists():
-        data.draw_coco(folder / "coco", ["person"], keypoints=17)
-    if experiment.data == "cityscapes" and not (folder / "cityscapes").exists():
-        data.draw_cityscapes(folder / "cityscapes")
+    name, function = DATA[experiment.data]
+    if not (folder / name).exists():
+        function(folder / name)
 
 
 def config_file(experiment: Experiment) -> str:

@@ -378,7 +378,7 @@ class Registry:
                 getattr(self._imported[location], key, None)  # a lazy package imports the module that defines it
 
     def _import(self, location: str) -> Any:
-        """Import a location; the libraries name some that they do not have, as mmaction2's registry of functions does."""
+        """Import a location. The libraries name some that they do not have, as mmaction2 does for functions."""
         return import_if_there(location) if self.scope in LIBRARIES else import_module(location)
 
     def _of_scope(self, scope: str | None) -> "Registry | None":

@@ -110,9 +110,7 @@ def draw_text(root: Path, train: int = 8, val: int = 4, size: int = 128) -> None
             scene.save(root / split / f"{index}.png")
             scenes.append(dict(img_path=f"{split}/{index}.png", height=size, width=size, instances=instances))
         for task, samples in (("textdet", scenes), ("textrecog", words)):
-            content = dict(
-                metainfo=dict(dataset_type=f"{task.capitalize()}Dataset", task_name=task), data_list=samples
-            )
+            content = dict(metainfo=dict(dataset_type=f"{task.capitalize()}Dataset", task_name=task), data_list=samples)
             (root / f"{task}_{split}.json").write_text(json.dumps(content))
 
 

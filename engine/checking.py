@@ -69,8 +69,7 @@ class _Check:
             self._strategy()
             self._loop_and_schedules()
             self._optimizer()
-            own_model = not _is_foreign(self._model_class(), registries.MODELS)
-            if own_model and self.top.get("train_dataloader") and (mistake := missing_weights(self.top)):
+            if self.top.get("train_dataloader") and (mistake := missing_weights(self.top)):
                 self.errors.append(mistake)
             self._evaluators()
             self._hooks()

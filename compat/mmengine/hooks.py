@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from trainwright.compat.mmengine.unsupported import NPUProfilerHook
 from trainwright.engine import Hook
 from trainwright.hooks import (
     CheckpointHook,

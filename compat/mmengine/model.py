@@ -5,6 +5,11 @@ from typing import Any
 from torch import Tensor
 from torch.fx import wrap
 
+from trainwright.compat.mmengine.unsupported import (
+    MMFullyShardedDataParallel,
+    turn_on_efficient_conv_bn_eval,
+    turn_on_efficient_conv_bn_eval_for_single_model,
+)
 from trainwright.engine import BaseDataElement
 from trainwright.engine.run.model_surgery import _BatchNormXd, convert_sync_batchnorm, revert_sync_batchnorm
 from trainwright.models import (

@@ -74,6 +74,18 @@ def place_of(module: str, name: str) -> str | None:
     return None
 
 
+def _elsewhere(module: str, name: str) -> str | None:
+    """Return the place of a name that an MMEngine module imports from another one, if it means one thing only."""
+    if not _rooms(module):
+        return None
+    places = [place for other in ROOMS if other and (place := place_of(f"mmengine.{other}", name)) is not None]
+    meanings = {id(getattr(import_module(place), name)) for place in places}
+    if len(meanings) != 1:
+        return None
+    own = str(getattr(getattr(import_module(places[0]), name), "__module__", ""))
+    return own if own in places else places[0]
+
+
 def migrate(source: str) -> Migrated:
     """Rewrite the imports of MMEngine in a Python file, and dotted names of MMEngine in its strings.
 
@@ -164,7 +176,7 @@ class _Migration:
                 renamed = True
                 for target, star_words in self._star(module):
                     targets.setdefault(target, []).append((star_words, alias))
-            elif (place := place_of(module, alias.name)) is not None:
+            elif (place := place_of(module, alias.name) or _elsewhere(module, alias.name)) is not None:
                 targets.setdefault(place, []).append((words, alias))
             elif len(rooms := _rooms(inner)) == 1:
                 words = rooms[0] if rooms[0] == bound else f"{rooms[0]} as {bound}"

@@ -148,9 +148,13 @@ from .structures.instance_data import InstanceData as InstanceData
 from .structures.label_data import LabelData as LabelData
 from .structures.pixel_data import PixelData as PixelData
 from .structures.sample import DataSample as DataSample
+from .visualization.backends.aim import AimVisBackend as AimVisBackend
 from .visualization.backends.base import BaseVisBackend as BaseVisBackend
+from .visualization.backends.clearml import ClearMLVisBackend as ClearMLVisBackend
+from .visualization.backends.dvclive import DVCLiveVisBackend as DVCLiveVisBackend
 from .visualization.backends.local import LocalVisBackend as LocalVisBackend
 from .visualization.backends.mlflow import MLflowVisBackend as MLflowVisBackend
+from .visualization.backends.neptune import NeptuneVisBackend as NeptuneVisBackend
 from .visualization.backends.tensorboard import TensorboardVisBackend as TensorboardVisBackend
 from .visualization.backends.wandb import WandbVisBackend as WandbVisBackend
 from .visualization.visualizer import Visualizer as Visualizer

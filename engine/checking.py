@@ -69,8 +69,7 @@ class _Check:
             self._strategy()
             self._loop_and_schedules()
             self._optimizer()
-            own_model = not _is_foreign(self._model_class(), registries.MODELS)
-            if own_model and self.top.get("train_dataloader") and (mistake := missing_weights(self.top)):
+            if self.top.get("train_dataloader") and (mistake := missing_weights(self.top)):
                 self.errors.append(mistake)
             self._evaluators()
             self._hooks()
@@ -112,7 +111,7 @@ class _Check:
         is_used = len(re.findall(rf"\b{re.escape(key)}\b", self.text)) > assigned
         if origin != COMMAND_LINE:
             renamed = parts.MMCV_1_KEYS.get(key)
-            hint = f"use {renamed} instead" if renamed else did_you_mean(key, known)
+            hint = f"use {renamed} instead" if renamed else did_you_mean(key, known) if _misspelled(key, known) else ""
             if hint and not is_used:
                 self._error(key, "unknown top-level key, and nothing reads it", hint, origin)
         elif not assigned:
@@ -183,18 +182,19 @@ class _Check:
         elif constructor is None or not names:
             reads_keys = isinstance(built_by, type) and issubclass(built_by, DefaultOptimWrapperConstructor)
             if reads_keys or "optimizer" in cfg:  # the keys of a custom constructor are unknown
-                self._optim_wrapper(cfg, "optim_wrapper")
+                of_foreign = _is_foreign(built_by, registries.OPTIM_WRAPPER_CONSTRUCTORS)
+                self._optim_wrapper(cfg, "optim_wrapper", of_foreign)
         for name in names:
             self._optim_wrapper(cfg[name], f"optim_wrapper.{name}")
 
-    def _optim_wrapper(self, cfg: Mapping[str, Any], path: str) -> None:
+    def _optim_wrapper(self, cfg: Mapping[str, Any], path: str, of_foreign: bool = False) -> None:
         self._part(parts.OPTIM_WRAPPER, cfg, path, descend=False)
         optimizer = cfg.get("optimizer")
         if optimizer is None:
             origin = origin_of(self.top, "optim_wrapper")
             self._error(f"{path}.optimizer", "missing", "optimizer=dict(type='AdamW', lr=...)", origin)
         elif isinstance(optimizer, Mapping):
-            self._part(parts.OPTIMIZER, optimizer, f"{path}.optimizer")
+            self._part(parts.OPTIMIZER, optimizer, f"{path}.optimizer", in_foreign=of_foreign)
 
     def _evaluators(self) -> None:
         for key in parts.EVALUATOR.places:
@@ -298,7 +298,7 @@ class _Check:
                 self.errors.append(missing_type(cfg, registry.name, path))
                 return
             component: Any
-            if in_foreign and isinstance(type_, str) and scoped.look_up(type_) is None:
+            if in_foreign and isinstance(type_, str) and _is_unknown(scoped, type_):
                 component = self._foreign_member(type_, scoped, f"{path}.type", origin_of(cfg, "type"))
             else:
                 component = self._resolve(type_, scoped, f"{path}.type", origin_of(cfg, "type"))
@@ -321,7 +321,7 @@ class _Check:
                 return getattr(module, name)
         known = {member for module in modules for member in dir(module)}
         for root in ROOT_REGISTRIES.values():
-            with root.switch_scope_and_registry(None) as scoped:
+            with root.switch_scope_and_registry(None) as scoped, suppress(ImportError):
                 known.update(scoped.names())
         if close := _misspelled(name, known):
             hint = f"did you mean {close!r}?"
@@ -335,13 +335,13 @@ class _Check:
             type_ = value.get("type")
             if isinstance(type_, str) or callable(type_):
                 registry = child or parent
-                if isinstance(type_, str) and registry.get(type_) is None:
-                    others = (other for other in ROOT_REGISTRIES.values() if other.get(type_) is not None)
+                if isinstance(type_, str) and _is_unknown(registry, type_):
+                    others = (other for other in ROOT_REGISTRIES.values() if _has(other, type_))
                     registry = next(others, registry)
                 self._part(Slot((), registry), value, path, in_foreign=in_foreign)
                 return
             key = misspelled_type(value)
-            if key is not None and any(registry.get(value[key]) is not None for registry in _named(value[key])):
+            if key is not None and any(_has(registry, value[key]) for registry in _named(value[key])):
                 self.errors.append(missing_type(value, "part", path))
             for key, item in value.items():
                 if key not in NOT_PARTS:
@@ -371,7 +371,7 @@ class _Check:
             if key in known:
                 if not is_foreign or _is_quoted_number(cfg[key]):  # annotations of other libraries are often too narrow
                     self._value(cfg[key], known[key], f"{path}.{key}", origin)
-            elif key in ("type", "_scope_") or (may_differ and not _misspelled(key, accepted - set(cfg))):
+            elif key in ("type", "_scope_") or (may_differ and (key in accepted or not _misspelled(key, accepted))):
                 continue
             elif may_differ or closed:
                 hint = parts.argument_hint(name, key, [*parameters, *sorted(accepted - set(parameters)), "type"])
@@ -442,6 +442,20 @@ def _differ_by_one_typo(one: str, other: str) -> bool:
 def _is_quoted_number(value: Any) -> bool:
     with suppress(ValueError):
         return isinstance(value, str) and float(value) is not None
+    return False
+
+
+def _is_unknown(registry: Registry, name: str) -> bool:
+    """Return whether a config cannot use a name; False also if a library has a part that cannot be imported."""
+    with suppress(ImportError):
+        return registry.look_up(name) is None
+    return False
+
+
+def _has(registry: Registry, name: str) -> bool:
+    """Return whether a registry has a name; not if a library has a part that cannot be imported."""
+    with suppress(ImportError):
+        return registry.get(name) is not None
     return False
 
 

@@ -41,8 +41,8 @@ _default_scope: ContextVar[str | None] = ContextVar("default_scope", default=Non
 
 @contextmanager
 def default_scope(scope: str | None) -> Iterator[None]:
-    """Context manager in which names are looked up in the registries of ``scope`` first."""
-    token = _default_scope.set(scope)
+    """Context manager in which names are looked up in the registries of ``scope`` first; None changes nothing."""
+    token = _default_scope.set(_default_scope.get() if scope is None else scope)
     try:
         yield
     finally:
@@ -378,7 +378,7 @@ class Registry:
                 getattr(self._imported[location], key, None)  # a lazy package imports the module that defines it
 
     def _import(self, location: str) -> Any:
-        """Import a location, or of a library what there is: mmaction2's registry of functions names a missing one."""
+        """Import a location. The libraries name some that they do not have, as mmaction2 does for functions."""
         return import_if_there(location) if self.scope in LIBRARIES else import_module(location)
 
     def _of_scope(self, scope: str | None) -> "Registry | None":
@@ -486,7 +486,10 @@ VISUALIZERS = _root("VISUALIZERS", "visualizer", ["trainwright.engine.visualizat
 VISBACKENDS = _root(
     "VISBACKENDS",
     "vis_backend",
-    [f"trainwright.engine.visualization.backends.{file}" for file in ("local", "tensorboard", "wandb", "mlflow")],
+    [
+        f"trainwright.engine.visualization.backends.{file}"
+        for file in ("local", "tensorboard", "wandb", "mlflow", "clearml", "neptune", "dvclive", "aim")
+    ],
 )
 LOG_PROCESSORS = _root("LOG_PROCESSORS", "log_processor", ["trainwright.engine.records.log_processor"])
 INFERENCERS = _root(

@@ -86,7 +86,7 @@ class EMAHook(Hook):
         ):
             if begin > end:
                 raise ConfigError(f"EMAHook.{name}", f"{begin} is past the end of training ({end})")
-        if self._started and not self._is_due(runner):
+        if self._started and not self._ema_started(runner):
             setting = f"begin_epoch={self.begin_epoch}" if self.begin_epoch else f"begin_iter={self.begin_iter}"
             runner.logger.warning(
                 "Discarded the average from the checkpoint: with %s, the averaging has not started yet.", setting
@@ -101,7 +101,7 @@ class EMAHook(Hook):
         outputs: dict[str, Any] | None = None,
     ) -> None:
         """Update the average."""
-        if self._is_due(runner):
+        if self._ema_started(runner):
             self.ema_model.update_parameters(self.src_model)
 
     def before_val_epoch(self, runner: "Runner") -> None:
@@ -150,7 +150,8 @@ class EMAHook(Hook):
     def _started(self) -> bool:
         return int(self.ema_model.steps) > 0
 
-    def _is_due(self, runner: "Runner") -> bool:
+    def _ema_started(self, runner: "Runner") -> bool:
+        """Return whether this iteration is averaged. Subclasses from MMEngine call it."""
         return runner.epoch + 1 >= self.begin_epoch and runner.iter + 1 >= self.begin_iter
 
     def _create_average(self, model: nn.Module) -> None:

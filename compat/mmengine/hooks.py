@@ -1,5 +1,9 @@
 """``mmengine.hooks``."""
 
+from collections.abc import Sequence
+from typing import Any
+
+from trainwright.compat.mmengine.unsupported import NPUProfilerHook
 from trainwright.engine import Hook
 from trainwright.hooks import (
     CheckpointHook,
@@ -17,3 +21,6 @@ from trainwright.hooks import (
     SyncBuffersHook,
     build_runner_with_tta,
 )
+
+DATA_BATCH = dict[str, Any] | tuple[Any, ...] | list[Any] | None
+SUFFIX_TYPE = Sequence[str] | str

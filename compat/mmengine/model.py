@@ -2,8 +2,15 @@
 
 from typing import Any
 
+from torch import Tensor
 from torch.fx import wrap
 
+from trainwright.compat.mmengine.unsupported import (
+    MMFullyShardedDataParallel,
+    turn_on_efficient_conv_bn_eval,
+    turn_on_efficient_conv_bn_eval_for_single_model,
+)
+from trainwright.engine import BaseDataElement
 from trainwright.engine.run.model_surgery import _BatchNormXd, convert_sync_batchnorm, revert_sync_batchnorm
 from trainwright.models import (
     BaseAveragedModel,
@@ -53,3 +60,9 @@ def merge_dict(*args: dict[Any, Any]) -> dict[Any, Any]:
     for part in args:
         merged.update(part)
     return merged
+
+
+EnhancedBatchInputs = list[Tensor | list[Tensor]]
+EnhancedBatchDataSamples = list[list[BaseDataElement]]
+MergedDataSamples = list[BaseDataElement]
+CastData = tuple[Any, ...] | dict[str, Any] | BaseDataElement | Tensor | list[Any] | bytes | str | None

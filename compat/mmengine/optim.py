@@ -1,5 +1,6 @@
 """``mmengine.optim``."""
 
+from trainwright.compat.mmengine.unsupported import ApexOptimWrapper, ZeroRedundancyOptimizer
 from trainwright.engine import (
     OPTIMIZERS,
     AmpOptimWrapper,

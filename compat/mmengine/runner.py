@@ -13,9 +13,14 @@ from trainwright.compat.mmengine.checkpoints import (
 from trainwright.engine import (
     BaseLoop,
     CheckpointLoader,
+    Config,
+    ConfigDict,
     EpochBasedTrainLoop,
     IterBasedTrainLoop,
     LogProcessor,
+    OptimWrapper,
+    OptimWrapperDict,
+    ParamScheduler,
     Priority,
     Runner,
     TestLoop,
@@ -32,6 +37,10 @@ from trainwright.engine import (
 from trainwright.engine.run.custom_loops import InfiniteDataloaderIterator as _InfiniteDataloaderIterator
 from trainwright.engine.run.custom_loops import calc_dynamic_intervals
 from trainwright.engine.run.model_surgery import turn_on_activation_checkpointing
+
+ConfigType = dict[str, Any] | Config | ConfigDict
+ParamSchedulerType = list[ParamScheduler] | dict[str, list[ParamScheduler]]
+OptimWrapperType = OptimWrapper | OptimWrapperDict
 
 
 def _get_batch_size(dataloader: Any) -> Any:

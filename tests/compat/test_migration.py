@@ -12,7 +12,7 @@ ROOM = "trainwright.compat.mmengine"
     [
         ("from mmengine.hooks import Hook", "from trainwright.engine import Hook"),
         ("from mmengine import Config, mkdir_or_exist", f"from trainwright.engine import Config\nfrom {ROOM}.utils import mkdir_or_exist"),
-        ("from mmengine.runner.checkpoint import load_checkpoint as lc  # why", f"from {ROOM}.runner import load_checkpoint as lc  # why"),
+        ("from mmengine.runner.checkpoint import load_checkpoint as lc  # why", "from trainwright.engine import load_checkpoint as lc  # why"),
         ("from mmengine.hooks import (  # a\n    EMAHook,  # b\n    # c\n)", "from trainwright.hooks import (  # a\n    EMAHook,  # b\n    # c\n)"),
         (
             "from mmengine.hooks import (  # a\n    Hook,  # b\n    # c\n    EMAHook,\n)  # d",
@@ -33,12 +33,13 @@ ROOM = "trainwright.compat.mmengine"
         ("import mmengine\nmmengine.__version__", f"import {ROOM}.version\n{ROOM}.version.__version__"),
         ("try: import mmengine, os; x = mmengine.Config\nexcept ImportError: pass", "try: import trainwright.engine; import os; x = trainwright.engine.Config\nexcept ImportError: pass"),
         (
-            "if TYPE_CHECKING:\n    from mmengine.runner import Runner, weights_to_cpu\ndef f(x: 'Runner'):\n    import mmengine\n    return mmengine.Registry",
-            f"if TYPE_CHECKING:\n    from trainwright.engine import Runner\n    from {ROOM}.runner import weights_to_cpu\ndef f(x: 'Runner'):\n    import trainwright.engine\n    return trainwright.engine.Registry",
+            "if TYPE_CHECKING:\n    from mmengine.runner import Runner, save_checkpoint\ndef f(x: 'Runner'):\n    import mmengine\n    return mmengine.Registry",
+            f"if TYPE_CHECKING:\n    from trainwright.engine import Runner\n    from {ROOM}.runner import save_checkpoint\ndef f(x: 'Runner'):\n    import trainwright.engine\n    return trainwright.engine.Registry",
         ),
         ("from mmengine import runner\ndef f(runner):\n    runner.loops.x", f"from {ROOM} import runner\ndef f(runner):\n    runner.loops.x"),
         ("with read_base():\n    from .base import *\nhook = dict(type='mmengine.hooks.EMAHook')", "with read_base():\n    from .base import *\nhook = dict(type='trainwright.hooks.EMAHook')"),
         ("patch(r\"mmengine.runner.Runner.train\")\nimport_module('mmengine.runner')", f"patch(r\"trainwright.engine.Runner.train\")\nimport_module('{ROOM}.runner')"),
+        ("from mmengine.runner.checkpoint import digit_version, MODELS", f"from {ROOM}.utils import digit_version\nfrom trainwright.engine import MODELS"),
         ("from mmengine.hooks import Hook, CheckpointHook\r\nx = 1\r\n", "from trainwright.engine import Hook\r\nfrom trainwright.hooks import CheckpointHook\r\nx = 1\r\n"),
         ("x = 1\x0c\nfrom mmengine.hooks import Hook", "x = 1\x0c\nfrom trainwright.engine import Hook"),
     ],

@@ -16,6 +16,7 @@ import pytest
 
 HERE = Path(__file__).parent / "libraries"
 CURVES: dict[str, Any] = json.loads((HERE / "curves.json").read_text())
+STOPPED = ("resnet", "retinanet", "faster_rcnn", "unet")
 LIBRARIES = {name: curve["library"] for name, curve in CURVES.items()}
 WITH_LIBRARY = [
     pytest.param(
@@ -51,7 +52,7 @@ def test_fidelity_reproduces_the_curve_of_mmengine(name: str, tmp_path: Path) ->
     assert got["losses"] == pytest.approx(expected["losses"], rel=1e-3)
 
 
-@pytest.mark.parametrize("name", WITH_LIBRARY)
+@pytest.mark.parametrize("name", [case for case in WITH_LIBRARY if case.values[0] in STOPPED])
 def test_a_stopped_training_is_resumed_to_the_same_bits_and_can_be_tested(name: str, tmp_path: Path) -> None:
     (whole,) = run(name, tmp_path / "whole")
     stop = len(whole["losses"]) // 4 + 1  # in the middle of an epoch

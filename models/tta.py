@@ -16,7 +16,7 @@ class BaseTTAModel(BaseModel):
 
     A batch contains one batch per view, as produced by ``TestTimeAug`` and ``pseudo_collate``:
     ``dict(inputs=[[image1_view1, image2_view1], [image1_view2, …]], data_samples=…)``, with ``data_samples`` nested in
-    the same way.
+    the same way. Its weights are those of ``module``, whose checkpoints it loads.
 
     Args:
         module: the model, or its config.
@@ -34,6 +34,14 @@ class BaseTTAModel(BaseModel):
         self.module = MODELS.build(module)
         if not hasattr(self.module, "test_step"):
             raise TypeError(f"module must be a model with test_step, not a {type(self.module).__name__}")
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the weights of ``module``."""
+        return self.module.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights into ``module``."""
+        return self.module.load_state_dict(state_dict, strict, assign)
 
     @abstractmethod
     def merge_preds(self, data_samples_list: list[list[Any]]) -> list[Any]:

@@ -1,6 +1,7 @@
 """``mmengine.hooks``."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from trainwright.compat.mmengine.unsupported import NPUProfilerHook
 from trainwright.engine import Hook
@@ -21,5 +22,5 @@ from trainwright.hooks import (
     build_runner_with_tta,
 )
 
-DATA_BATCH = dict | tuple | list | None
+DATA_BATCH = dict[str, Any] | tuple[Any, ...] | list[Any] | None
 SUFFIX_TYPE = Sequence[str] | str

@@ -65,4 +65,4 @@ def merge_dict(*args: dict[Any, Any]) -> dict[Any, Any]:
 EnhancedBatchInputs = list[Tensor | list[Tensor]]
 EnhancedBatchDataSamples = list[list[BaseDataElement]]
 MergedDataSamples = list[BaseDataElement]
-CastData = tuple | dict | BaseDataElement | Tensor | list | bytes | str | None
+CastData = tuple[Any, ...] | dict[str, Any] | BaseDataElement | Tensor | list[Any] | bytes | str | None

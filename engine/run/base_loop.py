@@ -28,6 +28,11 @@ class BaseLoop:
     """Whether a training loop of this class counts epochs, not only iterations. By default, a loop with an argument
     ``max_iters`` but no ``max_epochs`` does not."""
 
+    # for loops with a constructor of their own that does not call this one, such as mmagic's MultiValLoop
+    _stop_training = False
+    _is_tried = False
+    _trial_batch: Any = None
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         constructors = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)]
@@ -38,10 +43,7 @@ class BaseLoop:
     def __init__(self, runner: "Runner", dataloader: Any, mode: str | None = None) -> None:
         self._runner = runner
         self._state = runner.state
-        self._stop_training = False
         self._mode = mode = mode or runner._building
-        self._is_tried = False
-        self._trial_batch: Any = None
         build = runner.build_dataloader
         diff_rank_seed = runner._randomness_cfg["diff_rank_seed"]
         self.dataloader = build(

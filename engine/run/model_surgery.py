@@ -54,7 +54,7 @@ def convert_sync_batchnorm(module: nn.Module, implementation: str = "torch") -> 
     if implementation == "torch":
         layer: Any = nn.SyncBatchNorm
     elif implementation == "mmcv":
-        from mmcv.ops import SyncBatchNorm as layer  # type: ignore[import-not-found,no-redef,unused-ignore]
+        from mmcv.ops import SyncBatchNorm as layer  # type: ignore[no-redef]
     else:
         raise ConfigError("sync_bn", f"must be 'torch' or 'mmcv', not {implementation!r}")
     return _replace(module, lambda part: isinstance(part, _BatchNorm) and not isinstance(part, layer), layer)

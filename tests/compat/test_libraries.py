@@ -59,7 +59,6 @@ def test_a_stopped_training_is_resumed_to_the_same_bits_and_can_be_tested(name: 
     second, tested = run(name, tmp_path / "stopped", "--stage", "resume", "test")
     assert [*first["losses"], *second["losses"]] == whole["losses"]
     assert second["digest"] == whole["digest"]
-    assert tested["metrics"]
     assert tested["digest"] == whole["digest"]
 
 

@@ -11,7 +11,9 @@ from torch import nn
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.metric import BaseMetric
 from trainwright.engine.registry import DATASETS, METRICS, MODELS
+from trainwright.engine.run.runner import Runner
 from trainwright.hooks import build_runner_with_tta
+from trainwright.models import BaseTTAModel
 
 
 @MODELS.register_module(name="TTATestLine")
@@ -91,6 +93,25 @@ def test_the_views_are_merged_and_the_model_is_unwrapped(tmp_path: Path) -> None
     assert runner.model is model
     assert runner.test_dataloader.dataset.pipeline == ["views"]
     assert cfg["test_dataloader"]["dataset"]["dataset"]["pipeline"] == ["plain"]
+
+
+@MODELS.register_module(name="TTATestMerged")
+class Merged(BaseTTAModel):
+    """Take the first view."""
+
+    def merge_preds(self, data_samples_list: list[list[Any]]) -> list[Any]:
+        return [views[0] for views in data_samples_list]
+
+
+def test_a_model_that_merges_views_loads_the_checkpoint_of_the_model_inside(tmp_path: Path) -> None:
+    cfg = config(tmp_path / "train")
+    trained = Runner.from_cfg(cfg)
+    nn.init.constant_(trained.model.fc.weight, 3.0)
+    trained.save_checkpoint(tmp_path, "line.pth")
+    cfg = config(tmp_path / "test", model=dict(type="TTATestMerged", module=cfg["model"]))
+    runner = Runner.from_cfg({**cfg, "load_from": str(tmp_path / "line.pth")})
+    runner.load_or_resume()
+    assert runner.model.module.fc.weight.tolist() == [[3, 3]]
 
 
 def test_a_test_that_fails_leaves_the_model_unwrapped(tmp_path: Path) -> None:

@@ -128,19 +128,78 @@ _FIND_TEXT = {
     "train_cfg.val_interval": 1,
     "default_hooks.checkpoint.interval": 1,
 }
+_PAIRS = dict(data_root="pairs/val", ann_file="", data_prefix=dict(img="x4", gt="gt"))
 _RESTORE = {
     **_CPU,
-    **_loaders(2),
+    "train_dataloader.batch_size": 2,
+    **{f"{mode}_dataloader.num_workers": 0 for mode in ("train", "val")},
     "train_dataloader.dataset.ann_file": "train.txt",
     "train_dataloader.dataset.data_root": "pairs/train",
     "train_dataloader.dataset.data_prefix": dict(img="x4", gt="gt"),
-    "val_dataloader.dataset.data_root": "pairs/val",
-    "val_dataloader.dataset.data_prefix": dict(img="x4", gt="gt"),
     "train_dataloader.dataset.pipeline.3.gt_patch_size": 64,
+    **{f"val_dataloader.dataset.{key}": value for key, value in _PAIRS.items()},
+    **{f"test_dataloader.{index}.dataset.{key}": value for index in range(3) for key, value in _PAIRS.items()},
+    **{f"test_dataloader.{index}.num_workers": 0 for index in range(3)},
     "train_cfg.max_iters": 6,
     "train_cfg.val_interval": 3,
     "default_hooks.checkpoint.interval": 3,
     "default_hooks.checkpoint.out_dir": None,
+}
+_GENERATE = {
+    **_CPU,
+    **_loaders(2, root="pairs/train/gt"),
+    "model.generator.base_channels": 64,
+    "model.discriminator.base_channels": 16,
+    **{  # the one of the config downloads a network
+        f"{mode}_evaluator.metrics.0": dict(_delete_=True, type="MS_SSIM", fake_nums=4, sample_model="orig")
+        for mode in ("val", "test")
+    },
+    "train_cfg.max_iters": 6,
+    "train_cfg.val_interval": 3,
+    "default_hooks.checkpoint.interval": 3,
+    "default_hooks.checkpoint.save_best": None,
+}
+_TRANSFORMER = {
+    **_CPU,
+    **_loaders(4, workers=2, root="imagenet"),
+    **{f"{mode}_dataloader.dataset.metainfo": dict(classes=CLASSES) for mode in ("train", "val", "test")},
+    **{f"{mode}_dataloader.dataset.split": "" for mode in ("train", "val", "test")},
+    **{f"{mode}_dataloader.dataset.data_prefix": mode for mode in ("train", "val")},
+    "test_dataloader.dataset.data_prefix": "val",
+    "data_preprocessor.num_classes": 4,
+    "model.backbone.img_size": 64,
+    "model.head.num_classes": 4,
+    "train_dataloader.dataset.pipeline.1.scale": 64,
+    **{f"{mode}_dataloader.dataset.pipeline.1.scale": 70 for mode in ("val", "test")},
+    **{f"{mode}_dataloader.dataset.pipeline.2.crop_size": 64 for mode in ("val", "test")},
+    **{f"{mode}_evaluator.topk": (1,) for mode in ("val", "test")},
+    "custom_hooks": [dict(type="EMAHook", momentum=0.01, priority="ABOVE_NORMAL")],
+    "optim_wrapper.accumulative_counts": 2,
+    "param_scheduler.0.end": 1,
+    "param_scheduler.1.begin": 1,
+    "train_cfg.max_epochs": 2,
+}
+_MOSAIC = {
+    **_CPU,
+    **_loaders(4, root="coco/"),
+    **{f"{mode}_evaluator.ann_file": "coco/annotations/instances_val2017.json" for mode in ("val", "test")},
+    "model.backbone.init_cfg": None,
+    "train_dataloader.dataset.pipeline.2.img_scale": (96, 96),
+    "train_dataloader.dataset.pipeline.3.scale": (192, 192),
+    "train_dataloader.dataset.pipeline.4.crop_size": (96, 96),
+    "train_dataloader.dataset.pipeline.7.size": (96, 96),
+    "train_dataloader.dataset.pipeline.8.img_scale": (96, 96),
+    "custom_hooks.1.switch_pipeline.2.scale": (96, 96),
+    "custom_hooks.1.switch_pipeline.3.crop_size": (96, 96),
+    "custom_hooks.1.switch_pipeline.6.size": (96, 96),
+    "custom_hooks.1.switch_epoch": 1,
+    **{f"{mode}_dataloader.dataset.pipeline.1.scale": (96, 96) for mode in ("val", "test")},
+    **{f"{mode}_dataloader.dataset.pipeline.2.size": (96, 96) for mode in ("val", "test")},
+    **{f"tta_pipeline.1.transforms.0.{index}.scale": (size, size) for index, size in enumerate((96, 64, 96))},
+    "tta_pipeline.1.transforms.2.0.size": (96, 96),
+    "train_cfg.max_epochs": 2,
+    "train_cfg.val_interval": 1,
+    "default_hooks.checkpoint.interval": 1,
 }
 
 EXPERIMENTS = {
@@ -163,4 +222,16 @@ EXPERIMENTS = {
     "crnn": Experiment("mmocr", "textrecog/crnn/crnn_mini-vgg_5e_mj.py", "text", _READ),
     "dbnet": Experiment("mmocr", "textdet/dbnet/dbnet_resnet18_fpnc_1200e_icdar2015.py", "text", _FIND_TEXT),
     "srcnn": Experiment("mmagic", "srcnn/srcnn_x4k915_1xb16-1000k_div2k.py", "pairs", _RESTORE),
+    "lsgan": Experiment(
+        "mmagic", "lsgan/lsgan_lsgan-archi_lr1e-4-1xb64-10Mimgs_lsun-bedroom-128x128.py", "pairs", _GENERATE
+    ),
+    "deit": Experiment("mmpretrain", "deit/deit-tiny_4xb256_in1k.py", "imagenet", _TRANSFORMER),
+    "rtmdet": Experiment("mmdet", "rtmdet/rtmdet_tiny_8xb32-300e_coco.py", "coco", _MOSAIC),
+    "mask_rcnn": Experiment("mmdet", "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", "coco", _DETECT),
+    "segformer": Experiment(
+        "mmseg",
+        "segformer/segformer_mit-b0_8xb1-160k_cityscapes-1024x1024.py",
+        "cityscapes",
+        {**_SEGMENT, "model.backbone.init_cfg": None},
+    ),
 }

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--real", action="store_true")
-    parser.add_argument("--stage", nargs="+", default=["train"], choices=["train", "test", "resume", "longer"])
+    parser.add_argument("--stage", nargs="+", default=["train"], choices=["train", "test", "tta", "resume", "longer"])
     parser.add_argument("--stop-after", type=int, help="stop after this number of iterations, as by a signal")
     parser.add_argument("--option", nargs=2, action="append", default=[], metavar=("PATH", "JSON"))
     given = parser.parse_args()
@@ -52,7 +52,10 @@ def main() -> None:
 def run(
     experiment: Experiment, stage: str, work_dir: Path, stop_after: int | None = None, options: Sequence[Any] = ()
 ) -> dict[str, Any]:
-    """Run one stage: train, test what was trained, resume, or resume and train longer than the experiment says."""
+    """Run one stage.
+
+    Train, test what was trained, test it with augmentation, resume, or resume and train longer than the experiment.
+    """
     import torch
     from mmengine.config import Config
     from mmengine.hooks import Hook
@@ -80,14 +83,17 @@ def run(
     if stage == "longer":
         length = "max_iters" if "max_iters" in cfg.train_cfg else "max_epochs"
         cfg.train_cfg[length] += cfg.train_cfg.get("val_interval", 1)
-    if stage == "test":
+    if stage == "tta":  # as the libraries' tools/test.py --tta
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.model = dict(cfg.tta_model, module=cfg.model)
+    if stage in ("test", "tta"):
         cfg.load_from = str(work_dir / (work_dir / "last_checkpoint").read_text())
     runner = Runner.from_cfg(cfg)
     runner.register_hook(Recorder())
-    metrics: Any = runner.test() if stage == "test" else runner.train() and {}
+    metrics: Any = runner.test() if stage in ("test", "tta") else runner.train() and {}
     weights = hashlib.sha256()
     for name, value in sorted(runner.model.state_dict().items()):
-        weights.update(name.encode() + value.cpu().numpy().tobytes())
+        weights.update(name.removeprefix("module.").encode() + value.cpu().numpy().tobytes())
     return dict(
         engine=Runner.__module__, losses=losses, digest=weights.hexdigest()[:16],
         metrics={key: float(value) for key, value in metrics.items()},

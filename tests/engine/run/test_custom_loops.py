@@ -276,3 +276,17 @@ def test_the_unit_of_a_loop_is_that_of_its_arguments() -> None:
             super().__init__(**kwargs)
 
     assert Both.by_epoch
+
+
+def test_an_error_in_a_loop_without_the_base_constructor_is_not_hidden(tmp_path: Path) -> None:
+    class Own(ValLoop):
+        def __init__(self, runner: Runner, dataloader: Any, evaluator: Any) -> None:
+            self._runner = runner
+
+        def run(self) -> dict[str, Any]:
+            raise ZeroDivisionError("in the loop")
+
+    runner = make_runner(tmp_path, [], metric=Scripted(acc=[1]), train_cfg=dict(max_epochs=1))
+    runner._val_cfg = dict(type=Own)
+    with pytest.raises(ZeroDivisionError, match="in the loop"):
+        runner.val()

@@ -353,7 +353,7 @@ def _arguments(keys: Mapping[str, parts.Key]) -> list[Argument]:
 
 
 def mmengine_names_page() -> str:
-    """Return the page that tells where each public name of MMEngine is."""
+    """Return the page that tells where each public name of MMEngine is. This imports ``trainwright.compat``."""
     from trainwright.compat.finder import ROOMS, public_names
     from trainwright.compat.migration import place_of
 
@@ -378,14 +378,10 @@ def mmengine_names_page() -> str:
 
 
 def pages() -> dict[str, str]:
-    """Return all generated pages by file name."""
-    return {
-        "config.md": config_page(),
-        "mmengine-names.md": mmengine_names_page(),
-        **{f"{kind}.md": page(kind) for kind in INTRODUCTIONS},
-    }
+    """Return all generated pages by file name, except :func:`mmengine_names_page`."""
+    return {"config.md": config_page(), **{f"{kind}.md": page(kind) for kind in INTRODUCTIONS}}
 
 
 if __name__ == "__main__":
-    for name, text in pages().items():
+    for name, text in (pages() | {"mmengine-names.md": mmengine_names_page()}).items():
         Path(sys.argv[1], name).write_text(text)

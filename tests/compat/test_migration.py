@@ -1,8 +1,11 @@
 """Imports of MMEngine in all forms that Python has, and its names in strings and configs."""
 
+from pathlib import Path
+
 import pytest
 
 from trainwright.compat.migration import migrate, migrate_config
+from trainwright.tools.reference import mmengine_names_page
 
 ROOM = "trainwright.compat.mmengine"
 
@@ -97,6 +100,11 @@ def test_libraries_are_listed_and_stay() -> None:
     migrated = migrate("import os\nfrom mmdet.apis import init_detector\nimport mmcv, mmdet.utils")
     assert migrated.libraries == {"mmdet": 2, "mmcv": 3}
     assert "from mmdet.apis import init_detector" in migrated.text
+
+
+def test_the_page_of_names_is_up_to_date() -> None:
+    page = Path(__file__).parents[2] / "docs" / "mmengine-names.md"
+    assert page.read_text() == mmengine_names_page(), "run `python -m trainwright.tools.reference docs`"
 
 
 def test_configs_in_yaml_and_json() -> None:

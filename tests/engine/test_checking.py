@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,14 @@ from trainwright.engine.checking import check
 from trainwright.engine.config.config import Config
 from trainwright.engine.config.overrides import COMMAND_LINE
 from trainwright.engine.optim.constructor import build_optim_wrapper
-from trainwright.engine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
+from trainwright.engine.registry import (
+    MODELS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    OPTIMIZERS,
+    RUNNERS,
+    STRATEGIES,
+    Registry,
+)
 
 GOOD = """\
 model = dict(
@@ -220,7 +228,12 @@ def test_an_unsupported_setting_of_mmengine_is_reported(mistakes: Any) -> None:
         ("runner_type = 'Runer'", "runner_type: 'Runer' is not registered as a runner"),
     ],
 )  # fmt: skip
-def test_settings_that_are_not_parts(mistakes: Any, more: str, expected: str) -> None:
+def test_settings_that_are_not_parts(mistakes: Any, monkeypatch: pytest.MonkeyPatch, more: str, expected: str) -> None:
+    for registry in (STRATEGIES, RUNNERS):  # other tests import trainwright.compat, which registers those of MMEngine
+        members = registry.module_dict.items()
+        own = {name: member for name, member in members if ".compat." not in member.__module__}
+        monkeypatch.setattr(registry, "_module_dict", own)
+        monkeypatch.setattr(registry, "_locations", [each for each in registry._locations if ".compat" not in each])
     (mistake,) = mistakes(more=f"{more}\n")
     assert mistake.startswith(f"my.py:18: {expected}")
 
@@ -314,3 +327,47 @@ def test_numbers_that_contradict_each_other(mistakes: Any, changes: Any, expecte
 def test_ambiguous_numbers_are_not_compared(mistakes: Any) -> None:
     two = "dict(type='LeNet', num_classes=10), head=dict(type='LinearClsHead', num_classes=5, in_channels=10)"
     assert mistakes(("dict(type='LeNet', num_classes=10)", two)) == []
+
+
+@pytest.fixture
+def library() -> Iterator[Registry]:
+    """Register a library whose classes build what they nest by themselves, as those of OpenMMLab do."""
+    scope = Registry("model", parent=MODELS, scope="fakelab")
+
+    @scope.register_module()
+    class FakeDetector(nn.Module):
+        def __init__(self, head: Any, data_preprocessor: Any = None, width: str = "", **kwargs: Any) -> None: ...
+
+    @scope.register_module()
+    class FakeHead(nn.Module):
+        def __init__(self, num_classes: int, loss_cls: Any = None) -> None: ...
+
+    yield scope
+    del MODELS.children["fakelab"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("", "", []),
+        ("x=1, width=''", "anything_else=2, width=3", []),  # the class takes other arguments, and annotations are often wrong
+        ("num_classes=10, ", "", []),  # the outer class may add it
+        ("num_classes=10", "num_classes=10, conv_cfg=dict(type='Whatever', layers=[1])", []),  # the outer class may take it away
+        ("type='Whatever'", "type='FakeHeda'", ["my.py:1: model.head.loss_cls.type: 'FakeHeda' is not registered as a model"]),
+        ("type='FakeHead'", "type='FakeHaed'", ["my.py:1: model.head.type: 'FakeHaed' is not registered as a model"]),
+        ("num_classes=10", "num_clases=10", ["my.py:1: model.head.num_clases: FakeHead takes no such argument"]),
+        ("width=''", "widht=''", ["my.py:1: model.widht: FakeDetector takes no such argument"]),
+        ("std=[1.0]", "std=[1.0]), optional=dict(typ='FakeHead'", ["my.py:1: model.optional: this part has no 'type'"]),
+    ],
+)  # fmt: skip
+def test_classes_of_other_libraries_build_what_they_nest(
+    mistakes: Any, library: Registry, old: str, new: str, expected: list[str]
+) -> None:
+    model = (
+        "model = dict(type='FakeDetector', x=1, width='', data_preprocessor=dict(mean=[0.0], std=[1.0]), "
+        "head=dict(type='FakeHead', num_classes=10, loss_cls=dict(type='Whatever')))\n"
+    )
+    assert old in model
+    whole = model.replace(old, new, 1) + "default_scope = 'fakelab'\n" + GOOD[GOOD.index("train_dataloader") :]
+    found = mistakes((GOOD, whole))
+    assert [message.splitlines()[0] for message in found] == expected

@@ -1,0 +1,148 @@
+"""Imports with and without ``install``, each in a process of its own, with packages written for the test."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from forked import Process
+
+from trainwright.compat import __main__
+
+OLD_MMCV = {
+    "mmcv/__init__.py": "__version__ = '2.2.0'\n",
+    "mmcv/ops/__init__.py": "from .. import _ext\n",
+    "mmcv/ops/knn.py": "",
+    "mmcv/ops/points_in_boxes.py": "",
+    "mmcv/ops/furthest_point_sample.py": "class FurthestPointSampling: ...\n",
+}
+PICKY = """
+import mmcv
+assert mmcv.__version__ == '2.0.1', mmcv.__version__
+from mmengine.registry import MODELS
+"""
+
+
+def run(folder: Path, code: str, files: dict[str, str], *words: str) -> str:
+    """Run code, or ``python -m trainwright.compat`` with some words, in a process where nothing is installed."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+    def action() -> None:
+        sys.meta_path[:] = [each for each in sys.meta_path if "trainwright" not in type(each).__module__]
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("mmengine", "mmcv", "mmdet")]:
+            del sys.modules[name]
+        os.chdir(folder)
+        sys.path.insert(0, str(folder))
+        if words:
+            sys.argv = ["compat", *words]
+            __main__.main()
+        else:
+            exec(code, {"__name__": "__main__"})
+
+    process = Process(action, folder / "printed")
+    process.wait()
+    printed = process.printed
+    (folder / "printed").unlink()
+    return printed
+
+
+def test_an_environment_where_nobody_calls_install_is_untouched(tmp_path: Path) -> None:
+    code = """
+import sys
+before = list(sys.meta_path)
+import trainwright.compat, trainwright.engine, trainwright.compat.mmengine.runner
+assert sys.meta_path == before, sys.meta_path
+import mmengine, mmdet
+print(mmengine.__file__, mmdet.seen)
+try:
+    trainwright.compat.install()
+except ImportError as error:
+    print(error)
+assert not [each for each in sys.meta_path if type(each).__module__.startswith('trainwright')]
+"""
+    real = {"mmengine/__init__.py": "", "mmcv/__init__.py": "__version__ = '2.2.0'", "mmdet/__init__.py": "import mmcv\nseen = mmcv.__version__"}  # fmt: skip
+    first, second = run(tmp_path, code, real).splitlines()
+    assert first == f"{tmp_path}/mmengine/__init__.py 2.2.0"
+    assert f"already imported from {tmp_path}/mmengine/__init__.py" in second
+
+
+def test_a_library_finds_our_objects_acceptable_versions_and_operators(tmp_path: Path) -> None:
+    code = """
+import pytest
+import trainwright.compat
+trainwright.compat.install()
+trainwright.compat.install()
+import mmdet, mmcv, mmengine, mmengine.runner.checkpoint as checkpoint
+from mmengine.hooks.ema_hook import EMAHook
+from mmengine.utils.dl_utils import collect_env
+from mmengine import runner
+from trainwright import engine, hooks
+assert mmengine.__version__ == '0.10.7' and mmengine.Config is engine.Config
+assert EMAHook is hooks.EMAHook is mmengine.hooks.EMAHook
+assert checkpoint.load_checkpoint is engine.load_checkpoint
+assert runner.Runner is mmengine.runner.runner.Runner is engine.Runner
+assert mmdet.MODELS is engine.MODELS
+assert callable(collect_env)
+assert mmcv.__version__ == '2.2.0', 'only the library sees another one'
+import mmcv.ops
+assert mmcv.ops._ext.nms.__module__.startswith('trainwright.compat')
+for wrong in ('mmengine.nope', 'mmengine.hooks.nope', 'mmengine.runner.runner.nope'):
+    with pytest.raises(ModuleNotFoundError, match=wrong):
+        __import__(wrong)
+with pytest.raises(ImportError, match='Nope'):
+    from mmengine.hooks import Nope
+with pytest.raises(AttributeError, match='mmengine.runner'):
+    mmengine.runner.torch
+print('fine')
+"""
+    assert run(tmp_path, code, {**OLD_MMCV, "mmdet/__init__.py": PICKY}) == "fine\n"
+
+
+def test_a_compiled_mmcv_keeps_its_operators(tmp_path: Path) -> None:
+    code = """
+import trainwright.compat
+trainwright.compat.install()
+import mmcv.ops
+print(mmcv.ops._ext.own)
+"""
+    assert run(tmp_path, code, {**OLD_MMCV, "mmcv/_ext.py": "own = 'compiled'\n"}) == "compiled\n"
+
+
+@pytest.mark.parametrize("words", [["script/s.py"], ["-m", "pack.mod"]])
+def test_scripts_and_modules_run_as_python_runs_them(tmp_path: Path, words: list[str]) -> None:
+    code = "import sys, mmengine\nprint(__name__, sys.argv[1:], mmengine.Config.__module__)\n"
+    files = {
+        "script/s.py": "import beside\n" + code,
+        "script/beside.py": "",
+        "pack/mod.py": code,
+        "pack/__init__.py": "",
+    }
+    printed = run(tmp_path, "", files, "-m", "trainwright.compat", *words, "--fidelity", "-m", "x")
+    assert printed == "__main__ ['--fidelity', '-m', 'x'] trainwright.engine\n"
+
+
+def test_a_missing_script_is_an_error(tmp_path: Path) -> None:
+    assert "there is no file 'nope.py'" in run(tmp_path, "", {}, "-m", "trainwright.compat", "nope.py")
+
+
+def test_only_configs_that_use_a_library_install(tmp_path: Path) -> None:
+    code = """
+from trainwright.compat import finder, read_config
+for name in ('plain.py', 'own.py'):
+    read_config(name)
+    assert not finder.is_installed(), name
+read_config(%r)
+assert finder.is_installed()
+"""
+    files = {
+        "plain.py": "model = dict(type='ImageClassifier', note='mmdet.x')\n",
+        "own.py": "custom_imports = dict(imports=['own_parts'])\n",
+        "own_parts.py": "x = 1\n",
+        "scope.py": "default_scope = 'mmdet'\n",
+        "imports.py": "custom_imports = dict(imports=['parts'])\n",
+        "parts.py": "from mmengine.registry import MODELS\n",
+    }
+    assert "since the config uses mmdet" in run(tmp_path, code % "scope.py", files)
+    assert "since a module in custom_imports imports mmengine" in run(tmp_path, code % "imports.py", files)

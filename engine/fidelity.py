@@ -10,6 +10,8 @@ in the middle of an epoch. With it:
 - No optimizer is fused, unless the config says so.
 - Weights are initialized also where a checkpoint replaces them.
 - Truncated normal distributions are drawn by the inverse of their cumulative distribution function.
+- An iteration-based loop that is resumed loads the batches of earlier iterations and discards them.
+- With ``update_buffers``, an averaged model averages shared tensors once for each of their names.
 - A resumed run does not repeat a validation that was interrupted.
 """
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from trainwright.engine.fidelity import reproduces_mmengine
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import MODELS
 from trainwright.engine.strategy.shards import copy_weights, is_sharded, local
@@ -257,9 +258,13 @@ class MomentumAnnealingEMA(ExponentialMovingAverage):
 
 
 def _tensor_refs(module: nn.Module, persistent_buffers: bool) -> Iterator[tuple[str, _TensorRef]]:
-    """Yield the parameters of a module and optionally its persistent buffers, by name; shared tensors only once."""
+    """Yield the parameters of a module and optionally its persistent buffers, by name; shared tensors only once.
+
+    To reproduce MMEngine, shared tensors are yielded, and so averaged, under each of their names with buffers.
+    """
     seen: set[int] = set()
-    for prefix, submodule in module.named_modules():
+    repeats = persistent_buffers and reproduces_mmengine()
+    for prefix, submodule in module.named_modules(remove_duplicate=not repeats):
         registries: list[Mapping[str, Tensor | None]] = [submodule._parameters]
         if persistent_buffers:
             registries.append(submodule._buffers)
@@ -267,7 +272,8 @@ def _tensor_refs(module: nn.Module, persistent_buffers: bool) -> Iterator[tuple[
             for name, tensor in tensors.items():
                 if tensor is None or id(tensor) in seen or name in submodule._non_persistent_buffers_set:
                     continue
-                seen.add(id(tensor))
+                if not repeats:
+                    seen.add(id(tensor))
                 yield f"{prefix}.{name}".lstrip("."), _TensorRef(tensors, name)  # type: ignore[arg-type]
 
 

@@ -9,6 +9,7 @@ from trainwright.engine.data.streams import StreamLoader
 from trainwright.engine.data.traits import keeps_position
 from trainwright.engine.distributed import get_data_size
 from trainwright.engine.errors import CheckpointError, TrainingError
+from trainwright.engine.fidelity import reproduces_mmengine
 from trainwright.engine.records.log_processor import num_batches
 from trainwright.engine.records.logger import get_logger
 
@@ -153,7 +154,17 @@ class DataCursor:
 
     def open(self) -> None:
         """Start fetching at the next batch."""
-        self._open(*self.position(self._counters.iter))
+        if reproduces_mmengine() and not self._by_epoch and self._counters.iter:
+            self._skip(self._counters.iter)
+        else:
+            self._open(*self.position(self._counters.iter))
+
+    def _skip(self, batches: int) -> None:
+        """Fetch and discard the batches of earlier iterations, as MMEngine does."""
+        get_logger().info("Loading %d batches that have already been trained on", batches)
+        self._open(0, 0)
+        for _ in range(batches):
+            self.next()
 
     def open_early(self) -> None:
         """Start an iterator over the loader now, and use it at the next start at the beginning of a pass."""

@@ -14,11 +14,11 @@ for library in "$@"; do
         mmseg) wheels+=(mmsegmentation==1.2.2) needed+=(prettytable ftfy regex) ;;
         mmpose) wheels+=(mmpose==1.3.2) needed+=(json_tricks munkres pycocotools) ;;
         mmaction) wheels+=(mmaction2==1.2.0) needed+=(einops) ;;
-        mmocr) wheels+=(mmocr==1.0.1 mmdet==3.3.0) needed+=(lmdb pyclipper rapidfuzz scikit-image shapely pycocotools terminaltables) ;;
+        mmocr) wheels+=(mmocr==1.0.1 mmdet==3.3.0) needed+=(imgaug lmdb pyclipper rapidfuzz scikit-image shapely pycocotools terminaltables) ;;
         mmagic) wheels+=(mmagic==1.2.0) needed+=(einops lpips 'av' tqdm) ;;
         mmyolo) wheels+=(mmyolo==0.6.0 mmdet==3.3.0) needed+=(pycocotools prettytable shapely terminaltables) ;;
         mmdet3d) wheels+=(mmdet3d==1.4.0 mmdet==3.3.0) needed+=(numba pycocotools pandas plyfile scikit-image shapely terminaltables trimesh) ;;
-        mmrazor) wheels+=(mmrazor==1.0.0 mmpretrain==1.2.0 mmdet==3.3.0) needed+=(einops 'importlib-metadata<8' mat4py model-index ordered-set pycocotools shapely terminaltables) ;;
+        mmrazor) wheels+=(mmrazor==1.0.0 mmpretrain==1.2.0 mmdet==3.3.0) needed+=(einops 'importlib-metadata<8' mat4py model-index joblib cloudpickle ordered-set pycocotools shapely terminaltables) ;;
         *) echo "unknown library $library" >&2; exit 2 ;;
     esac
 done

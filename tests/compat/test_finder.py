@@ -8,6 +8,7 @@ import pytest
 from forked import Process
 
 from trainwright.compat import __main__
+from trainwright.engine import MMLogger
 
 OLD_MMCV = {
     "mmcv/__init__.py": "__version__ = '2.2.0'\n",
@@ -33,6 +34,7 @@ def run(folder: Path, code: str, files: dict[str, str], *words: str) -> str:
         sys.meta_path[:] = [each for each in sys.meta_path if "trainwright" not in type(each).__module__]
         for name in [name for name in sys.modules if name.partition(".")[0] in ("mmengine", "mmcv", "mmdet")]:
             del sys.modules[name]
+        MMLogger._instance_dict.clear()  # those of other tests, which write elsewhere
         os.chdir(folder)
         sys.path.insert(0, str(folder))
         if words:

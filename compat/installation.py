@@ -1,6 +1,8 @@
 """Switching the doorway on."""
 
+import functools
 from collections.abc import Iterator, Mapping
+from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ from trainwright.compat import finder, libraries
 from trainwright.engine import parts
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.fidelity import reproduce_mmengine
+from trainwright.engine.fidelity import reproduce_mmengine, reproduces_mmengine
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import OPTIM_WRAPPERS, RUNNERS, STRATEGIES, get_default_scope, set_default_scope
 
@@ -16,7 +18,9 @@ _PACKAGES = {"mmengine", "mmcv", *libraries.LIBRARIES}
 
 
 def install(fidelity: bool = False) -> None:
-    """Let OpenMMLab's libraries run on this engine, in this process. Calling it again changes nothing.
+    """Let OpenMMLab's libraries run on this engine, in this process and those that it starts with ``multiprocessing``.
+
+    Calling it again changes nothing.
 
     Call it before the first import of ``mmengine`` or of a library that uses it. A real MMEngine is neither needed nor
     loaded.
@@ -36,12 +40,43 @@ def install(fidelity: bool = False) -> None:
         registry.add_location("trainwright.compat.mmengine._strategy")
     if "mmcv.ops" not in parts.FOREIGN_MODULES:
         parts.FOREIGN_MODULES.append("mmcv.ops")
+    _install_in_spawned_processes()
     if fidelity:
         reproduce_mmengine()
         get_logger().warning(
             "With fidelity, random numbers are drawn as in MMEngine: a run that is resumed differs from one that was "
             "not interrupted."
         )
+
+
+def _install_in_spawned_processes() -> None:
+    """Let data workers and other processes that are spawned, not forked, install before they load their objects.
+
+    What a new process is told about its parent comes first, as a pickled dictionary: one more value in it installs when
+    it is loaded. Python has no public hook for this.
+    """
+    prepare = spawn.get_preparation_data
+    if getattr(prepare, "__wrapped__", None) is not None:
+        return
+
+    @functools.wraps(prepare)
+    def get_preparation_data(name: str) -> dict[str, Any]:
+        return {**prepare(name), "trainwright.compat": _Installation(reproduces_mmengine())}
+
+    spawn.get_preparation_data = get_preparation_data
+
+
+class _Installation:
+    """Installs when it is unpickled."""
+
+    def __init__(self, fidelity: bool) -> None:
+        if fidelity:
+            reproduce_mmengine()
+        install()
+        self.fidelity = fidelity
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.fidelity,)
 
 
 def read_config(file: str | Path) -> Config:

@@ -185,6 +185,7 @@ class _EndOfWorkers:
     """
 
     def __init__(self, event: Any) -> None:
+        self._event = event  # kept, since a spawned worker opens its locks later than this, by name
         self._flag = event._flag
         self._is_set = False
 

@@ -1,6 +1,7 @@
 """Imports with and without ``install``, each in a process of its own, with packages written for the test."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -148,3 +149,28 @@ assert finder.is_installed()
     }
     assert "since the config uses mmdet" in run(tmp_path, code % "scope.py", files)
     assert "since a module in custom_imports imports mmengine" in run(tmp_path, code % "imports.py", files)
+
+
+def test_spawned_processes_have_what_their_parent_has_installed(tmp_path: Path) -> None:
+    (tmp_path / "project.py").write_text("""
+from mmengine.dataset import Compose
+from trainwright.engine.fidelity import reproduces_mmengine
+
+def describe(queue):
+    queue.put((Compose.__module__, reproduces_mmengine()))
+""")
+    (tmp_path / "main.py").write_text("""
+from multiprocessing import get_context
+from project import describe
+
+if __name__ == "__main__":
+    context = get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=describe, args=(queue,))
+    process.start()
+    print(queue.get(timeout=60))
+    process.join()
+""")
+    words = [sys.executable, "-m", "trainwright.compat", "--fidelity", str(tmp_path / "main.py")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=100)
+    assert done.stdout == "('trainwright.datasets', True)\n"

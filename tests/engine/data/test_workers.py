@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from fake_accelerator import pretend_accelerator
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from trainwright.engine.data.loader import build_dataloader, iterate
@@ -92,6 +92,13 @@ def test_the_worker_of_a_stream_dies_in_the_middle_of_sending_a_batch(persistent
 def children() -> list[int]:
     """Return the process IDs of the data workers that are alive, oldest first."""
     return sorted(child.pid for child in multiprocessing.active_children() if child.pid is not None)
+
+
+def test_spawned_workers_load_the_same_batches() -> None:
+    cfg = dict(dataset=TensorDataset(torch.arange(64)), batch_size=16, num_workers=1, multiprocessing_context="spawn")
+    with time_limit(60):
+        batches = list(iterate(build_dataloader(cfg, seed=0)))
+    assert [int(value) for (values,) in batches for value in values] == list(range(64))
 
 
 def test_a_connection_breaks_before_the_worker_has_ended() -> None:

@@ -24,7 +24,7 @@ def main() -> None:
     if given.module:
         sys.path.insert(0, "")
         runpy.run_module(given.program, run_name="__main__", alter_sys=True)
-    elif not Path(given.program).is_file():
+    elif not Path(given.program).exists():
         parser.error(f"there is no file {given.program!r}")
     else:
         sys.path.insert(0, str(Path(given.program).resolve().parent))

@@ -348,7 +348,11 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
         return chain.from_iterable(group["params"] for group in self.optimizer.param_groups)
 
     def _clip_grad(self) -> None:
-        params = [param for param in self._params() if param.grad is not None and param.requires_grad]
+        params = list(self._params())
+        if (order := self.param_order) is not None and len(order) == len(params):
+            # merging groups must not change the rounding of the norm
+            params = [params[index] for index in sorted(range(len(order)), key=order.__getitem__)]
+        params = [param for param in params if param.grad is not None and param.requires_grad]
         if params:
             norm = self.clip_func(params, **self.clip_grad_kwargs)
             if norm is not None:

@@ -201,6 +201,47 @@ _MOSAIC = {
     "train_cfg.val_interval": 1,
     "default_hooks.checkpoint.interval": 1,
 }
+_WINDOWS = {
+    **{
+        key: value
+        for key, value in _TRANSFORMER.items()
+        if not key.startswith(("custom_hooks", "model.backbone", "optim_wrapper", "train_dataloader.dataset.pipeline"))
+    },
+    **{f"{mode}_dataloader.dataset.pipeline.1.scale": 230 for mode in ("val", "test")},
+    **{f"{mode}_dataloader.dataset.pipeline.2.crop_size": 224 for mode in ("val", "test")},
+}
+_QUERIES = {
+    **{key: value for key, value in _DETECT.items() if key != "train_dataloader.dataset.pipeline.2.scale"},
+    "train_dataloader.dataset.pipeline.3.transforms.0.0.scales": [(96, 160), (64, 160)],
+    "train_dataloader.dataset.pipeline.3.transforms.1.0.scales": [(96, 200), (80, 200)],
+    "train_dataloader.dataset.pipeline.3.transforms.1.1.crop_size": (48, 96),
+    "train_dataloader.dataset.pipeline.3.transforms.1.2.scales": [(96, 160), (64, 160)],
+    "param_scheduler.0.milestones": [1],
+    "param_scheduler.0.end": 2,
+}
+_MIXED = {
+    **_CPU,
+    **_loaders(4),
+    "train_dataloader.dataset.dataset.data_root": "coco/",
+    **{f"{mode}_dataloader.dataset.data_root": "coco/" for mode in ("val", "test")},
+    **{f"{mode}_evaluator.ann_file": "coco/annotations/instances_val2017.json" for mode in ("val", "test")},
+    "train_dataloader.dataset.pipeline.0.img_scale": (96, 96),
+    "train_dataloader.dataset.pipeline.1.border": (-48, -48),
+    "train_dataloader.dataset.pipeline.4.scale": (96, 96),
+    **{f"{mode}_dataloader.dataset.pipeline.1.scale": (96, 96) for mode in ("val", "test")},
+    "model.data_preprocessor.batch_augments.0.random_size_range": (64, 128),
+    "model.data_preprocessor.batch_augments.0.interval": 1,
+    "custom_hooks.0.num_last_epochs": 1,
+    "param_scheduler.0.end": 1,
+    "param_scheduler.1.begin": 1,
+    "param_scheduler.1.T_max": 1,
+    "param_scheduler.1.end": 2,
+    "param_scheduler.2.begin": 2,
+    "param_scheduler.2.end": 3,
+    "train_cfg.max_epochs": 3,
+    "train_cfg.val_interval": 1,
+    "default_hooks.checkpoint.interval": 1,
+}
 
 EXPERIMENTS = {
     "resnet": Experiment("mmpretrain", "resnet/resnet18_8xb32_in1k.py", "imagenet", _CLASSIFY),
@@ -233,5 +274,38 @@ EXPERIMENTS = {
         "segformer/segformer_mit-b0_8xb1-160k_cityscapes-1024x1024.py",
         "cityscapes",
         {**_SEGMENT, "model.backbone.init_cfg": None},
+    ),
+    "swin": Experiment("mmpretrain", "swin_transformer/swin-tiny_16xb64_in1k.py", "imagenet", _WINDOWS),
+    "deeplabv3plus": Experiment(
+        "mmseg",
+        "deeplabv3plus/deeplabv3plus_r18-d8_4xb2-80k_cityscapes-512x1024.py",
+        "cityscapes",
+        {
+            **{key: value for key, value in _SEGMENT.items() if not key.startswith("model.test_cfg")},
+            "model.pretrained": None,
+        },
+    ),
+    "deformable_detr": Experiment("mmdet", "deformable_detr/deformable-detr_r50_16xb2-50e_coco.py", "coco", _QUERIES),
+    "yolox": Experiment("mmdet", "yolox/yolox_tiny_8xb8-300e_coco.py", "coco", _MIXED),
+    "rtmpose": Experiment(
+        "mmpose",
+        "body_2d_keypoint/rtmpose/coco/rtmpose-t_8xb256-420e_coco-256x192.py",
+        "person",
+        {
+            **{
+                key: value
+                for key, value in _POSE.items()
+                if not key.startswith(("model", "val_dataloader.dataset.bbox", "test_dataloader.dataset.bbox"))
+            },
+            "model.backbone.init_cfg": None,
+            "custom_hooks.0.switch_epoch": 1,
+            **{  # those of the config need albumentations
+                f"{path}.7": dict(_delete_=True, type="Pixelate", max_prob=0.5)
+                for path in ("train_dataloader.dataset.pipeline", "custom_hooks.0.switch_pipeline")
+            },
+            "param_scheduler.1.begin": 1,
+            "param_scheduler.1.end": 2,
+            "param_scheduler.1.T_max": 1,
+        },
     ),
 }

@@ -363,6 +363,19 @@ def test_what_is_built_already_passes_through() -> None:
         build_optim_wrapper(model, {"optimizer": optimizer, "paramwise_cfg": {"norm_decay_mult": 0.0}})
 
 
+def test_gradients_are_clipped_in_module_order() -> None:
+    model = Net()
+    cfg = {"optimizer": dict(SGD), "paramwise_cfg": {"bias_decay_mult": 0.0}, "clip_grad": {"max_norm": 1.0}}
+    wrapper: Any = build_optim_wrapper(model, cfg)
+    for param in model.parameters():
+        param.grad = torch.ones_like(param)
+    clipped: list[Any] = []
+    wrapper.clip_func = lambda params, max_norm: clipped.extend(params)
+    wrapper.step()
+    assert [id(param) for param in clipped] == [id(param) for param in model.parameters()]
+    assert [id(param) for group in wrapper.param_groups for param in group["params"]] != list(map(id, clipped))
+
+
 def test_the_wrapper_of_the_config_with_its_arguments_and_the_config_unharmed() -> None:
     cfg = {
         "type": "AmpOptimWrapper",

@@ -229,6 +229,7 @@ _MIXED = {
     "train_dataloader.dataset.pipeline.1.border": (-48, -48),
     "train_dataloader.dataset.pipeline.4.scale": (96, 96),
     **{f"{mode}_dataloader.dataset.pipeline.1.scale": (96, 96) for mode in ("val", "test")},
+    "model.bbox_head.num_classes": 3,
     "model.data_preprocessor.batch_augments.0.random_size_range": (64, 128),
     "model.data_preprocessor.batch_augments.0.interval": 1,
     "custom_hooks.0.num_last_epochs": 1,
@@ -300,7 +301,7 @@ EXPERIMENTS = {
             "model.backbone.init_cfg": None,
             "custom_hooks.0.switch_epoch": 1,
             **{  # those of the config need albumentations
-                f"{path}.7": dict(_delete_=True, type="Pixelate", max_prob=0.5)
+                f"{path}.7": dict(type="RandomApply", transforms=[dict(type="PhotometricDistortion")], prob=0.5)
                 for path in ("train_dataloader.dataset.pipeline", "custom_hooks.0.switch_pipeline")
             },
             "param_scheduler.1.begin": 1,

@@ -46,7 +46,7 @@ def innermost(dataset: Any, index: int) -> tuple[Any, int, int]:
     if hasattr(dataset, "dataset") and (find is not None or isinstance(dataset, Subset)):
         if find is None:
             return innermost(dataset.dataset, dataset.indices[index])
-        # A wrapper that has taken a part of the other dataset may find the index in the whole, as mmpretrain's folds do.
+        # A wrapper around a part of a dataset may find the index in the whole, as mmpretrain's folds do.
         is_part = len(dataset) == len(dataset.dataset)
         return innermost(dataset.dataset, index if is_part else find(index))
     return dataset, index, index

@@ -12,7 +12,7 @@ from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.fidelity import reproduce_mmengine, reproduces_mmengine
 from trainwright.engine.records.logger import get_logger
-from trainwright.engine.registry import OPTIM_WRAPPERS, RUNNERS, STRATEGIES, get_default_scope, set_default_scope
+from trainwright.engine.registry import OPTIM_WRAPPERS, RUNNERS, STRATEGIES, prefer_libraries
 
 _PACKAGES = {"mmengine", "mmcv", *libraries.LIBRARIES}
 
@@ -34,8 +34,7 @@ def install(fidelity: bool = False) -> None:
     """
     finder.install()
     libraries.install()
-    if get_default_scope() is None:
-        set_default_scope("mmengine")  # in which mmcv's parts come before ours of the same name
+    prefer_libraries()
     for registry in (RUNNERS, STRATEGIES, OPTIM_WRAPPERS):
         registry.add_location("trainwright.compat.mmengine._strategy")
     if "mmcv.ops" not in parts.FOREIGN_MODULES:

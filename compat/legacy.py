@@ -191,6 +191,15 @@ def _restore_color_maps(module: Any) -> None:
     restore(module, {"get_cmap": lambda: get_cmap})
 
 
+def _restore_renderer(module: Any) -> None:
+    adjust_bbox = module.adjust_bbox
+
+    def with_renderer(fig: Any, bbox_inches: Any, renderer: Any = None, fixed_dpi: float | None = None) -> Any:
+        return adjust_bbox(fig, bbox_inches, fig.canvas.get_renderer() if renderer is None else renderer, fixed_dpi)
+
+    module.adjust_bbox = with_renderer
+
+
 def _restore_fonts(module: Any) -> None:
     def getsize(self: Any, text: str, *args: Any, **kwargs: Any) -> tuple[int, int]:
         _, _, right, bottom = self.getbbox(text, *args, **kwargs)
@@ -254,6 +263,7 @@ _RAZOR = "mmrazor.structures.quantization.backend_config"
 PATCHES: dict[str, Callable[[Any], None]] = {
     "numpy": _restore_numpy,
     "matplotlib.backends.backend_agg": _restore_canvas,
+    "matplotlib._tight_bbox": _restore_renderer,
     "matplotlib.cm": _restore_color_maps,
     "PIL.ImageFont": _restore_fonts,
     "torch.ao.quantization.fuser_method_mappings": _restore_fusing,

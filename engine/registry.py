@@ -59,6 +59,15 @@ def set_default_scope(scope: str | None) -> None:
     _default_scope.set(scope)
 
 
+_unscoped: str | None = None
+
+
+def prefer_libraries() -> None:
+    """Find the libraries' parts before ours of the same name where no default scope is set, too."""
+    global _unscoped
+    _unscoped = "mmengine"
+
+
 class Registry:
     """A mapping from names to classes or functions of one kind.
 
@@ -262,7 +271,7 @@ class Registry:
         default = _default_scope.get()
         for registry in registries:
             if registry is not None:
-                scope = registry.scope if default is None or registry.parent is not None else default
+                scope = registry.scope if registry.parent is not None else default or _unscoped
                 if (found := registry._get_upwards(key, scope)) is not None:
                     return found
         scope, _, rest = key.partition(".")

@@ -33,7 +33,7 @@ class DDPStrategy(DDP):
     """Train with PyTorch's ``DistributedDataParallel``.
 
     Args:
-        sync_bn: replace batch norms by synchronized ones, on accelerators.
+        sync_bn: replace batch norms by synchronized ones.
         model_wrapper: config of the wrapper.
         **options: further arguments of :class:`~trainwright.engine.DDP`.
     """

@@ -44,7 +44,7 @@ def origin_of_path(config: Config, path: str) -> Origin | None:
     here: Any = config
     origin = None
     for key in path.split("."):
-        if isinstance(here, list | tuple):
+        if isinstance(here, list | tuple) and key.isdecimal():
             here = here[int(key)] if int(key) < len(here) else None
             continue
         if not isinstance(here, Mapping) or key not in here:

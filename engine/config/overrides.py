@@ -55,6 +55,8 @@ class DictAction(argparse.Action):
         >>> parser.add_argument("--cfg-options", nargs="+", action=DictAction)
     """
 
+    _parse_iterable = staticmethod(parse_override)  # MMEngine's name, which mmpretrain's tools use
+
     def __call__(
         self,
         parser: argparse.ArgumentParser,

@@ -44,7 +44,11 @@ def innermost(dataset: Any, index: int) -> tuple[Any, int, int]:
         owner, position, number = innermost(parts[part], position)
         return owner, position, number + sum(len(other) for other in parts[:part])
     if hasattr(dataset, "dataset") and (find is not None or isinstance(dataset, Subset)):
-        return innermost(dataset.dataset, find(index) if find is not None else dataset.indices[index])
+        if find is None:
+            return innermost(dataset.dataset, dataset.indices[index])
+        # A wrapper around a part of a dataset may find the index in the whole, as mmpretrain's folds do.
+        is_part = len(dataset) == len(dataset.dataset)
+        return innermost(dataset.dataset, index if is_part else find(index))
     return dataset, index, index
 
 

@@ -7,12 +7,14 @@ from types import MethodType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 from torch.utils.checkpoint import checkpoint
 
+from trainwright.engine import distributed
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.registry import MODEL_WRAPPERS, Registry
 
@@ -36,6 +38,71 @@ class _BatchNormXd(_BatchNorm):
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
             raise ValueError(f"a batch norm needs an input with at least 2 dimensions, not {input.dim()}")
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        total = values.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        total = grads[0].clone()
+        dist.all_reduce(total, group=ctx.group)
+        return total, None
+
+
+class CPUSyncBatchNorm(_BatchNormXd):
+    """``torch.nn.SyncBatchNorm`` for the CPU, where PyTorch's cannot be used.
+
+    While it is trained, it normalizes by the mean and the variance over the batches of all processes, computed in two
+    passes, and at least in float32.
+    """
+
+    process_group: Any = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize a batch."""
+        self._check_input_dim(input)
+        if not self.training or distributed.get_world_size() == 1:
+            return super().forward(input)
+        values = input if input.dtype is torch.float64 else input.float()
+        dims = [0, *range(2, input.dim())]
+        shape = [1, -1, *[1] * (input.dim() - 2)]
+        sums = torch.cat([values.sum(dims), values.new_tensor([input.numel() // input.shape[1]])])
+        *totals, count = _SumOverProcesses.apply(sums, self.process_group).split([self.num_features, 1])
+        mean = totals[0] / count
+        centered = values - mean.view(shape)
+        variance = _SumOverProcesses.apply(centered.square().sum(dims), self.process_group) / count
+        self._track(mean.detach(), (variance * count / (count - 1).clamp(min=1)).detach())
+        output = centered * torch.rsqrt(variance + self.eps).view(shape)
+        if self.affine:
+            output = output * self.weight.view(shape) + self.bias.view(shape)
+        normalized: Tensor = output.to(input.dtype)
+        return normalized
+
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        weight = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), weight)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), weight)
+
+
+def sync_batchnorm_on_cpu(module: nn.Module) -> nn.Module:
+    """Replace PyTorch's synchronized batch norms, which need an accelerator, by those for the CPU.
+
+    Args:
+        module: the model, which is changed in place unless it is a batch norm itself.
+
+    Returns:
+        The model.
+    """
+    return _replace(module, lambda part: isinstance(part, nn.SyncBatchNorm), CPUSyncBatchNorm)
 
 
 def convert_sync_batchnorm(module: nn.Module, implementation: str = "torch") -> nn.Module:
@@ -70,7 +137,7 @@ def revert_sync_batchnorm(module: nn.Module) -> nn.Module:
         The model.
     """
     # By name, because mmcv may not be installed.
-    return _replace(module, lambda part: type(part).__name__ == "SyncBatchNorm", _BatchNormXd)
+    return _replace(module, lambda part: type(part).__name__.endswith("SyncBatchNorm"), _BatchNormXd)
 
 
 def turn_on_activation_checkpointing(model: nn.Module, modules: str | Iterable[str]) -> None:
@@ -150,6 +217,8 @@ def _like(old: Any, layer: Any) -> nn.Module:
     new: nn.Module = layer(old.num_features, old.eps, old.momentum, old.affine, old.track_running_stats)
     new._parameters.update(old._parameters)
     new._buffers.update(old._buffers)
+    if isinstance(new, CPUSyncBatchNorm):
+        new.process_group = getattr(old, "process_group", None)
     if hasattr(old, "qconfig"):  # quantized models
         new.qconfig = old.qconfig
     return new.train(old.training)

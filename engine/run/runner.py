@@ -457,6 +457,10 @@ class Runner(Builders, Attributes):
             return lone_sample_error()
         if "view size is not compatible" in str(error) and self._device_settings.channels_last:
             error.add_note("the network is channels-last: use reshape, or set env_cfg.channels_last=False")
+        if "unsupported ScalarType BFloat16" in str(error):
+            error.add_note(
+                "NumPy has no bfloat16, in which the model computes: set optim_wrapper.dtype='float16', or no AMP"
+            )
         if "mixed torch.Tensor and DTensor" in str(error) and self.strategy.is_sharded:
             error.add_note(
                 "a layer was used whose unit was not called as a module: add the modules that are called to "

@@ -9,10 +9,15 @@ from torch import nn
 
 from trainwright.engine import distributed
 from trainwright.engine.building import origin_of, resolve
-from trainwright.engine.errors import ConfigError, Origin
+from trainwright.engine.errors import ConfigError
 from trainwright.engine.parts import STRATEGY, setting, strategy_cfg
 from trainwright.engine.registry import STRATEGIES
-from trainwright.engine.run.model_surgery import convert_sync_batchnorm, revert_sync_batchnorm, to_channels_last
+from trainwright.engine.run.model_surgery import (
+    convert_sync_batchnorm,
+    revert_sync_batchnorm,
+    sync_batchnorm_on_cpu,
+    to_channels_last,
+)
 
 
 class Strategy:
@@ -42,12 +47,7 @@ class Strategy:
     @classmethod
     def mistakes(cls, cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
         """Yield an error for each setting of a whole config that does not work with this strategy."""
-        options = setting(cfg, "strategy")
-        own = options.get("sync_bn") if isinstance(options, Mapping) else None
-        sync_bn, device = own or setting(cfg, "sync_bn"), cfg.get("device")
-        on_cpu = str(device).startswith("cpu") if device else not torch.accelerator.is_available()
-        if sync_bn in (True, "torch") and on_cpu and cfg.get("launcher", "none") != "none":
-            yield _no_synced_batchnorm(origin_of(options, "sync_bn") if own else origin_of(cfg, "sync_bn"))
+        yield from ()
 
     def construction(self) -> AbstractContextManager[Any]:
         """Return the context in which the model is built."""
@@ -128,18 +128,7 @@ def on_device(model: nn.Module, device: torch.device, channels_last: bool) -> nn
 
 
 def with_synced_batchnorm(model: nn.Module, sync_bn: bool | str | None, device: torch.device) -> nn.Module:
-    """Replace batch norms by synchronized ones if ``sync_bn`` is set.
-
-    Raises:
-        ConfigError: PyTorch has no synchronized batch norm for the device.
-    """
-    if not sync_bn:
-        return model
-    if device.type == "cpu" and sync_bn in (True, "torch"):
-        raise _no_synced_batchnorm()
-    return convert_sync_batchnorm(model, "torch" if sync_bn is True else sync_bn)
-
-
-def _no_synced_batchnorm(origin: Origin | None = None) -> ConfigError:
-    hint = "remove sync_bn (--cfg-options sync_bn=None), or train on an accelerator"
-    return ConfigError("sync_bn", "PyTorch has no synchronized batch norm for the CPU", hint, origin)
+    """Replace batch norms by synchronized ones if ``sync_bn`` is set, and those of the model by ones for its device."""
+    if sync_bn:
+        model = convert_sync_batchnorm(model, "torch" if sync_bn is True else sync_bn)
+    return sync_batchnorm_on_cpu(model) if device.type == "cpu" else model

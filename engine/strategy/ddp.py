@@ -32,7 +32,7 @@ class DDP(Strategy):
         comm_hook: how gradients are exchanged: ``"fp16_compress"`` or ``"bf16_compress"`` in half precision,
             ``"powerSGD"`` compressed (Vogels et al. 2019, https://arxiv.org/abs/1905.13727), or a dict with this name
             as ``type`` and the arguments of PyTorch's ``PowerSGDState``. Its error feedback is not part of checkpoints.
-        sync_bn: replace batch norms by synchronized ones, on accelerators.
+        sync_bn: replace batch norms by synchronized ones.
         model_wrapper_cfg: ``type`` of the wrapper, ``MMDistributedDataParallel`` by default, and further arguments.
         randomness: if it has ``deterministic=True``, or on a CPU, the buckets of gradients are not rearranged after the
             first iteration, so that a resumed run has the same bits.

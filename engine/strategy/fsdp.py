@@ -56,7 +56,7 @@ class FSDP2(Strategy):
             patterns of module names and styles: ``"colwise"``, ``"rowwise"`` or ``"sequence"``, or a dict of ``style``
             and its layouts, ``input`` and ``output`` (``"replicate"`` or the dimension that is split), or ``dim`` of
             ``"sequence"``. These processes get the same data.
-        sync_bn: replace batch norms by synchronized ones, on accelerators.
+        sync_bn: replace batch norms by synchronized ones.
 
     Raises:
         ConfigError: an argument is invalid, or PyTorch is too old.
@@ -141,9 +141,9 @@ class FSDP2(Strategy):
         fully_shard, precision, offload = _engine()
         from torch.distributed.device_mesh import init_device_mesh
 
-        if self._sync_bn:
+        if self._sync_bn or self.data_size > 1:
             model = with_synced_batchnorm(model, self._sync_bn, device)
-        elif self.data_size == 1:
+        else:
             model = revert_sync_batchnorm(model)
         self._meta = self._meta and any(param.is_meta for param in model.parameters())  # not if passed as an object
         if self._meta:

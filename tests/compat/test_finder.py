@@ -103,6 +103,18 @@ print('fine')
     assert run(tmp_path, code, {**OLD_MMCV, "mmdet/__init__.py": PICKY}) == "fine\n"
 
 
+def test_without_a_default_scope_a_library_finds_its_own_part_of_one_of_our_names(tmp_path: Path) -> None:
+    code = """
+import trainwright.compat
+trainwright.compat.install()
+from mmengine.registry import DATASETS, DefaultScope, Registry
+own = Registry("dataset", parent=DATASETS, scope="mmpretrain")
+own.register_module(name="ImageNet", module=dict)
+print(own.build(dict(type="ImageNet", a=1)), DefaultScope.get_current_instance())
+"""
+    assert run(tmp_path, code, OLD_MMCV) == "{'a': 1} None\n"
+
+
 def test_a_compiled_mmcv_keeps_its_operators(tmp_path: Path) -> None:
     code = """
 import trainwright.compat

@@ -137,6 +137,18 @@ def test_radius_of_mmpose(backend, expected):
     assert OpencvBackendVisualizer().draw_circles([1, 2], np.array([3.5]), alpha=0.5) == (expected, 0.5)
 
 
+def test_cropping_a_figure_without_a_renderer(restored):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    from matplotlib import _tight_bbox, transforms
+
+    restored(_tight_bbox)
+    figure = pyplot.figure(figsize=(4, 3), dpi=100)
+    figure.add_subplot()
+    _tight_bbox.adjust_bbox(figure, transforms.Bbox([[0, 0], [2, 1]]))
+    assert figure.bbox.size.tolist() == [200, 100]
+    pyplot.close(figure)
+
+
 def test_scripts_of_a_library():
     code = "import sys; frame = sys._getframe()"
     for file, expected in (("/env/mmdet/.mim/tools/train.py", True), ("/home/me/train.py", False), (None, False)):

@@ -17,6 +17,7 @@ from trainwright.datasets import (
     pseudo_collate,
     whole_batch,
 )
+from trainwright.engine.data.faults import describe_sample
 from trainwright.engine.registry import DATASETS
 
 
@@ -51,6 +52,20 @@ def test_concat():
     for index in (8, -9):
         with pytest.raises(IndexError, match=f"sample {index} is out of range .* 8"):
             dataset[index]
+
+
+def test_a_part_is_named_by_its_own_index_where_a_wrapper_tells_that_in_the_whole():
+    class Fold:  # as mmpretrain's KFoldDataset
+        def __init__(self):
+            self.dataset = WrappedNumbers().get_subset([3, 4, 5])
+
+        def _get_ori_dataset_idx(self, index):
+            return [3, 4, 5][index]
+
+        def __len__(self):
+            return 3
+
+    assert describe_sample(Fold(), 2) == "sample 2 of WrappedNumbers"
 
 
 def test_repeat():

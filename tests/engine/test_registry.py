@@ -19,6 +19,7 @@ from trainwright.engine.registry import (
     ROOT_REGISTRIES,
     Registry,
     default_scope,
+    prefer_libraries,
 )
 
 
@@ -216,7 +217,9 @@ def run_in_package(package: str, code: str, **variables: object) -> None:
 
 @pytest.mark.parametrize("library_first", [True, False])
 @pytest.mark.filterwarnings("error")
-def test_a_librarys_part_under_one_of_our_names_is_found_in_scopes_only(library_first: bool) -> None:
+def test_a_librarys_part_under_one_of_our_names_is_found_in_scopes_only(
+    library_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = Registry("transform", scope="trainwright")
     child = Registry("transform", parent=root, scope="mmflow")
     register = "@root.register_module()\nclass Flip: ..."
@@ -239,6 +242,9 @@ def test_a_librarys_part_under_one_of_our_names_is_found_in_scopes_only(library_
         run_in_package("trainwright", register, root=root)
     child.register_module(name="Flip", module=dict)
     assert root.build(dict(type="Flip", _scope_="mmflow")) == {}
+    monkeypatch.setattr("trainwright.engine.registry._unscoped", None)  # restored after the test
+    prefer_libraries()
+    assert found(root) == "mmcv" and found(root, "trainwright.Flip") == "trainwright"
 
 
 def test_ours_that_is_not_imported_yet_comes_before_a_librarys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,6 +155,9 @@ class TestDictAction:
         assert parser.parse_args(["--o", "b=2"]).o == {"a": 1, "b": 2}
         assert default == {"a": 1}
 
+    def test_the_name_that_mmpretrains_tools_use(self) -> None:
+        assert DictAction._parse_iterable("(1,[a,true])") == (1, ["a", True])
+
     def test_a_mistake_is_an_argument_error(self) -> None:
         with pytest.raises(argparse.ArgumentError, match="argument --cfg-options: 'abc'"):
             self.parser().parse_args(["--cfg-options", "abc"])

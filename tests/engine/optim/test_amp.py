@@ -2,10 +2,12 @@
 
 import io
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tiny_runs import Line, make_runner
 from torch import Tensor, nn
 
 from trainwright.engine.optim.amp import AmpOptimWrapper, autocast
@@ -308,3 +310,15 @@ def test_a_loss_in_parts_is_scaled_like_a_whole_one_and_counted_once(counts: int
     for one, two in zip(models[0].parameters(), models[1].parameters()):
         assert torch.allclose(one, two, rtol=1e-2, atol=1e-3)
         assert not torch.equal(two, torch.zeros_like(two))
+
+
+def test_bfloat16_given_to_numpy_is_explained(tmp_path: Path) -> None:
+    class ToNumpy(Line):
+        def train_step(self, data: Any, optim_wrapper: Any) -> Any:
+            with optim_wrapper.optim_context(self):
+                return {"loss": self(data[0]).detach().numpy()}
+
+    runner = make_runner(tmp_path, model=ToNumpy(), optim_wrapper={"type": "AmpOptimWrapper"}, device="cpu")
+    with pytest.raises(TypeError, match="BFloat16") as error:
+        runner.train()
+    assert any("optim_wrapper.dtype='float16'" in note for note in error.value.__notes__)

@@ -48,7 +48,9 @@ class Declaring(nn.Linear):
 def runner_of(
     folder: Path, train: Any = "abc", val: Any = None, test: Any = None, module: nn.Module | None = None, **options: Any
 ) -> Runner:
-    def loader(data: Any) -> dict[str, Any]:
+    def loader(data: Any) -> Any:
+        if isinstance(data, list):
+            return data
         dataset = Named(data) if isinstance(data, str) else data
         return {"dataset": dataset, "batch_size": 6, "collate_fn": {"type": "default_collate"}}
 
@@ -97,6 +99,15 @@ def test_data_without_classes_is_not_compared(tmp_path: Path) -> None:
     runner = runner_of(tmp_path, val=val)
     runner.train()
     assert runner.message_hub.get_scalar("val/accuracy/top1").current() < 100
+
+
+def test_a_loader_may_be_a_list_of_batches(tmp_path: Path) -> None:
+    class Loader(list[Any]):
+        dataset = Named()
+
+    runner = runner_of(tmp_path, Loader([(torch.eye(5)[:3], torch.arange(3))]))
+    runner.train()
+    assert runner.iter == 30
 
 
 @pytest.mark.parametrize("test", ["abc", "bca", "b"])

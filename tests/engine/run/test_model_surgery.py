@@ -1,12 +1,15 @@
 """Synchronized batch normalization, activation checkpointing, and model wrappers."""
 
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ranks import run_group
 from torch import Tensor, nn
 
+from trainwright.engine.distributed import get_rank
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import MODEL_WRAPPERS, Registry
 from trainwright.engine.run.model_surgery import (
@@ -15,6 +18,7 @@ from trainwright.engine.run.model_surgery import (
     revert_sync_batchnorm,
     turn_on_activation_checkpointing,
 )
+from trainwright.engine.strategy.base import with_synced_batchnorm
 
 
 class Block(nn.Module):
@@ -76,6 +80,40 @@ def test_a_batch_norm_alone() -> None:
     assert sync.running_mean is None
     with pytest.raises(ConfigError, match="sync_bn: must be 'torch' or 'mmcv', not 'apex'"):
         convert_sync_batchnorm(norm, "apex")
+
+
+@pytest.mark.parametrize("momentum", [0.3, None])
+def test_on_cpus_batches_of_several_processes_are_normalized_as_one(tmp_path: Path, momentum: float | None) -> None:
+    torch.manual_seed(0)
+    inputs, wanted = torch.randn(5, 4, 3, 2) + 10, torch.rand(5, 4, 3, 2)
+    parts = [slice(0, 2), slice(2, 5)]
+
+    def step(norm: nn.Module, own: slice) -> list[Tensor]:
+        given = inputs[own].clone().requires_grad_()
+        outputs = [norm(given)]
+        ((outputs[0] - wanted[own]) ** 2).sum().backward()
+        return [
+            *outputs,
+            given.grad,
+            norm.weight.grad,
+            norm(given),
+            norm.running_mean,
+            norm.running_var,
+            norm.eval()(given),
+        ]
+
+    def in_rank() -> list[Tensor]:
+        norm = with_synced_batchnorm(nn.SyncBatchNorm(4, momentum=momentum), None, torch.device("cpu"))
+        return [value.detach() for value in step(norm, parts[get_rank()])]
+
+    whole = step(nn.BatchNorm2d(4, momentum=momentum), slice(0, 5))
+    ranks = run_group(2, in_rank, tmp_path)
+    for rank, part in zip(ranks, parts):
+        for index in (0, 1, 3, 6):
+            torch.testing.assert_close(rank[index], whole[index][part], rtol=1e-4, atol=1e-5)
+        for index in (4, 5):
+            torch.testing.assert_close(rank[index], whole[index])
+    torch.testing.assert_close(ranks[0][2] + ranks[1][2], whole[2])
 
 
 def test_checkpointing_changes_no_number() -> None:

@@ -172,8 +172,6 @@ def test_single_is_refused_in_several_processes(tmp_path: Path) -> None:
         ({"strategy": {"type": "DDP", "comm_hook": "fp16"}}, r"strategy.comm_hook: .* 'fp16'"),
         ({"model_wrapper_cfg": {"type": "DataParallel"}}, r"model_wrapper_cfg.type: .* train_step"),
         ({"model": {"type": OwnStep}, "strategy": {"type": "DDP", "static_graph": True}}, r"static_graph: .* OwnStep"),
-        ({"launcher": "pytorch", "device": "cpu", "sync_bn": True}, r"sync_bn: .* for the CPU"),
-        ({"launcher": "pytorch", "device": "cpu", "strategy": {"type": "DDP", "sync_bn": "torch"}}, r"sync_bn: .* CPU"),
     ],
 )
 def test_mistakes_are_found_by_check(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -151,13 +151,48 @@ _GENERATE = {
     "model.generator.base_channels": 64,
     "model.discriminator.base_channels": 16,
     **{  # the one of the config downloads a network
-        f"{mode}_evaluator.metrics.0": dict(_delete_=True, type="MS_SSIM", fake_nums=4, sample_model="orig")
+        f"{mode}_evaluator.metrics": [dict(type="MS_SSIM", fake_nums=4, sample_model="orig")]
         for mode in ("val", "test")
     },
     "train_cfg.max_iters": 6,
     "train_cfg.val_interval": 3,
     "default_hooks.checkpoint.interval": 3,
-    "default_hooks.checkpoint.save_best": None,
+    "default_hooks.checkpoint.save_best": ["avg"],
+}
+_DEGRADE = {
+    **_CPU,
+    **_loaders(2),
+    "train_dataloader.dataset.ann_file": "",
+    "train_dataloader.dataset.data_root": "pairs/train",
+    "train_dataloader.dataset.data_prefix": dict(img="gt", gt="gt"),
+    **{f"{mode}_dataloader.dataset.{key}": value for key, value in _PAIRS.items() for mode in ("val", "test")},
+    "model.generator.mid_channels": 16,
+    "model.generator.num_blocks": 2,
+    "train_dataloader.dataset.pipeline.2.crop_size": (80, 80),
+    "train_dataloader.dataset.pipeline.12.degradations.1.0.params.target_size": (20, 20),
+    "train_dataloader.dataset.pipeline.16.gt_patch_size": 64,
+    "train_cfg.max_iters": 6,
+    "train_cfg.val_interval": 3,
+    "default_hooks.checkpoint.interval": 3,
+    "default_hooks.checkpoint.out_dir": None,
+}
+_GROW = {
+    **_CPU,
+    **{f"{mode}_dataloader.num_workers": 0 for mode in ("train", "test")},
+    "train_dataloader.batch_size": 4,
+    "train_dataloader.dataset.data_roots": {"128": "pairs/train/gt"},
+    "train_dataloader.dataset.gpu_samples_per_scale": {"4": 4, "8": 2},
+    "train_dataloader.dataset.gpu_samples_base": 2,
+    "test_dataloader.batch_size": 2,
+    "test_dataloader.dataset.data_root": "pairs/train/gt",
+    "model.nkimgs_per_scale": {"4": 0.012, "8": 0.012, "16": 0.1},
+    "model.transition_kimgs": 0.006,
+    "custom_hooks.0.interval": 100,
+    "test_evaluator.metrics.0.fake_nums": 4,
+    "test_evaluator.metrics.1.fake_nums": 4,
+    "train_cfg.max_iters": 10,
+    "train_cfg.val_interval": 4,
+    "default_hooks.checkpoint.interval": 4,
 }
 _TRANSFORMER = {
     **_CPU,
@@ -225,6 +260,10 @@ EXPERIMENTS = {
     "lsgan": Experiment(
         "mmagic", "lsgan/lsgan_lsgan-archi_lr1e-4-1xb64-10Mimgs_lsun-bedroom-128x128.py", "pairs", _GENERATE
     ),
+    "realesrnet": Experiment(
+        "mmagic", "real_esrgan/realesrnet_c64b23g32_4xb12-lr2e-4-1000k_df2k-ost.py", "pairs", _DEGRADE
+    ),
+    "pggan": Experiment("mmagic", "pggan/pggan_8xb4-12Mimgs_celeba-cropped-128x128.py", "pairs", _GROW),
     "deit": Experiment("mmpretrain", "deit/deit-tiny_4xb256_in1k.py", "imagenet", _TRANSFORMER),
     "rtmdet": Experiment("mmdet", "rtmdet/rtmdet_tiny_8xb32-300e_coco.py", "coco", _MOSAIC),
     "mask_rcnn": Experiment("mmdet", "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", "coco", _DETECT),

@@ -54,7 +54,8 @@ def run(
 ) -> dict[str, Any]:
     """Run one stage.
 
-    Train, test what was trained, test it with augmentation, resume, or resume and train longer than the experiment.
+    Train, test what was trained, test it with augmentation, resume, or resume and train longer than the experiment. The
+    metrics are those of the test or of the last validation.
     """
     import torch
     from mmengine.config import Config
@@ -63,6 +64,7 @@ def run(
 
     torch.set_num_threads(1)
     losses: list[float] = []
+    results: dict[str, Any] = {}
 
     class Recorder(Hook):
         def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
@@ -70,6 +72,11 @@ def run(
             losses.append(sum(float(part) for part in parts))
             if len(losses) == stop_after:
                 runner.request_stop("as asked by --stop-after")
+
+        def after_val_epoch(self, runner: Any, metrics: Any = None) -> None:
+            results.update(metrics)
+
+        after_test_epoch = after_val_epoch
 
     cfg = Config.fromfile(config_file(experiment))
     for path in experiment.deleted:
@@ -90,13 +97,13 @@ def run(
         cfg.load_from = str(work_dir / (work_dir / "last_checkpoint").read_text())
     runner = Runner.from_cfg(cfg)
     runner.register_hook(Recorder())
-    metrics: Any = runner.test() if stage in ("test", "tta") else runner.train() and {}
+    runner.test() if stage in ("test", "tta") else runner.train()
     weights = hashlib.sha256()
     for name, value in sorted(runner.model.state_dict().items()):
         weights.update(name.removeprefix("module.").encode() + value.cpu().numpy().tobytes())
     return dict(
         engine=Runner.__module__, losses=losses, digest=weights.hexdigest()[:16],
-        metrics={key: float(value) for key, value in metrics.items()},
+        metrics={key: float(value) for key, value in results.items()},
     )  # fmt: skip
 
 

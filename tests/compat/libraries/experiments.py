@@ -194,6 +194,68 @@ _GROW = {
     "train_cfg.val_interval": 4,
     "default_hooks.checkpoint.interval": 4,
 }
+_YOLO = {
+    **_CPU,
+    **_loaders(2, root="coco/"),
+    **{f"{mode}_evaluator.ann_file": "coco/annotations/instances_val2017.json" for mode in ("val", "test")},
+    **{f"model.{part}.widen_factor": 0.125 for part in ("backbone", "neck", "bbox_head.head_module")},
+    "model.bbox_head.head_module.num_classes": 3,
+    "model.test_cfg.score_thr": 0,
+    "train_dataloader.dataset.pipeline.2.img_scale": (96, 96),
+    "train_dataloader.dataset.pipeline.3.border": (-48, -48),
+    **{f"{mode}_dataloader.dataset.pipeline.{step}.scale": (96, 96) for mode in ("val", "test") for step in (1, 2)},
+    "custom_hooks.0.momentum": 0.1,
+    "default_hooks.param_scheduler.max_epochs": 2,
+    "train_cfg.max_epochs": 2,
+    "train_cfg.val_interval": 1,
+    "default_hooks.checkpoint.interval": 1,
+}
+_BATCH_SHAPES = {
+    f"{mode}_dataloader.dataset.batch_shapes_cfg.{key}": value
+    for mode in ("val", "test")
+    for key, value in dict(img_size=96, batch_size=2).items()
+}
+_SWITCH = {
+    "custom_hooks.1.switch_epoch": 1,
+    **{f"custom_hooks.1.switch_pipeline.{step}.scale": (96, 96) for step in (2, 3)},
+    "model.train_cfg.assigner.num_classes": 3,
+    "train_cfg.dynamic_intervals": None,
+}
+_VOTE = {
+    **_CPU,
+    **_loaders(2),
+    "train_dataloader.dataset.times": 2,
+    "train_dataloader.dataset.dataset.data_root": "scannet/",
+    **{f"{mode}_dataloader.dataset.data_root": "scannet/" for mode in ("val", "test")},
+    "train_dataloader.dataset.dataset.pipeline.4.num_points": 2048,
+    **{f"{mode}_dataloader.dataset.pipeline.2.transforms.2.num_points": 2048 for mode in ("val", "test")},
+    "model.backbone.num_points": (256, 128, 64, 32),
+    "model.bbox_head.vote_aggregation_cfg.num_point": 32,
+    "model.test_cfg.score_thr": 0,
+    "train_cfg.max_epochs": 2,
+}
+_AREA = [0, -10.24, -3, 20.48, 10.24, 1]
+_PILLARS = {
+    **_CPU,
+    **_loaders(2),
+    "train_dataloader.dataset.times": 2,
+    "train_dataloader.dataset.dataset.data_root": "kitti/",
+    "train_dataloader.dataset.dataset.pipeline.2.db_sampler.data_root": "kitti/",
+    "train_dataloader.dataset.dataset.pipeline.2.db_sampler.info_path": "kitti/kitti_dbinfos_train.pkl",
+    **{f"train_dataloader.dataset.dataset.pipeline.{step}.point_cloud_range": _AREA for step in (5, 6)},
+    **{f"{mode}_dataloader.dataset.data_root": "kitti/" for mode in ("val", "test")},
+    **{f"{mode}_dataloader.dataset.pipeline.1.transforms.2.point_cloud_range": _AREA for mode in ("val", "test")},
+    **{f"{mode}_evaluator.ann_file": "kitti/kitti_infos_val.pkl" for mode in ("val", "test")},
+    **{f"{mode}_evaluator.metric": "img_bbox" for mode in ("val", "test")},  # the others take a GPU
+    "model.test_cfg.score_thr": 0,
+    "model.data_preprocessor.voxel_layer.point_cloud_range": _AREA,
+    "model.voxel_encoder.point_cloud_range": _AREA,
+    "model.middle_encoder.output_shape": [128, 128],
+    "model.bbox_head.anchor_generator.ranges": [[0, -10.24, -1.78, 20.48, 10.24, -1.78]],
+    "param_scheduler": [],
+    "train_cfg.max_epochs": 2,
+    "train_cfg.val_interval": 1,
+}
 _TRANSFORMER = {
     **_CPU,
     **_loaders(4, workers=2, root="imagenet"),
@@ -264,6 +326,24 @@ EXPERIMENTS = {
         "mmagic", "real_esrgan/realesrnet_c64b23g32_4xb12-lr2e-4-1000k_df2k-ost.py", "pairs", _DEGRADE
     ),
     "pggan": Experiment("mmagic", "pggan/pggan_8xb4-12Mimgs_celeba-cropped-128x128.py", "pairs", _GROW),
+    "yolov5": Experiment(
+        "mmyolo",
+        "yolov5/yolov5_n-v61_syncbn_fast_8xb16-300e_coco.py",
+        "coco",
+        {**_YOLO, **_BATCH_SHAPES},
+        deleted=("train_dataloader.dataset.pipeline.4",),  # albumentations, which cannot be seeded
+    ),
+    "yolov8": Experiment(
+        "mmyolo",
+        "yolov8/yolov8_n_syncbn_fast_8xb16-500e_coco.py",
+        "coco",
+        {**_YOLO, **_SWITCH},
+        deleted=("train_dataloader.dataset.pipeline.4", "custom_hooks.1.switch_pipeline.5"),
+    ),
+    "votenet": Experiment("mmdet3d", "votenet/votenet_8xb8_scannet-3d.py", "scannet", _VOTE),
+    "pointpillars": Experiment(
+        "mmdet3d", "pointpillars/pointpillars_hv_secfpn_8xb6-160e_kitti-3d-car.py", "kitti", _PILLARS
+    ),
     "deit": Experiment("mmpretrain", "deit/deit-tiny_4xb256_in1k.py", "imagenet", _TRANSFORMER),
     "rtmdet": Experiment("mmdet", "rtmdet/rtmdet_tiny_8xb32-300e_coco.py", "coco", _MOSAIC),
     "mask_rcnn": Experiment("mmdet", "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", "coco", _DETECT),

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ DATA: dict[str, tuple[str, Callable[[Path], None]]] = {
     "frames": ("frames", data.draw_frames),
     "text": ("text", data.draw_text),
     "pairs": ("pairs", data.draw_pairs),
+    "kitti": ("kitti", data.draw_kitti),
+    "scannet": ("scannet", data.draw_scannet),
 }
 
 
@@ -80,8 +83,9 @@ def run(
 
     cfg = Config.fromfile(config_file(experiment))
     for path in experiment.deleted:
-        parent, _, key = path.rpartition(".")
-        del (cfg.get(parent) if parent else cfg)[key]
+        *parents, last = path.split(".")
+        owner = reduce(lambda part, key: part[int(key) if isinstance(part, list) else key], parents, cfg)
+        del owner[int(last) if isinstance(owner, list) else last]
     cfg.merge_from_dict({**experiment.options, **{path: json.loads(value) for path, value in options}})
     cfg.work_dir = str(work_dir)
     cfg.randomness = dict(seed=0)
@@ -139,6 +143,7 @@ def _adapt_real() -> None:
     module.__spec__ = ModuleSpec("mmcv._ext", None)
     module.__getattr__ = lambda name: getattr(operators, name)
     sys.modules["mmcv._ext"] = module
+    import_module("trainwright.compat.mmcv_ops.devices").follow_arguments()
 
 
 if __name__ == "__main__":

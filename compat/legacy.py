@@ -16,7 +16,7 @@ import numpy as np
 
 # Packages of OpenMMLab, and unmaintained ones that they need.
 _CALLERS = """
-mmcv mmpretrain mmdet mmseg mmpose mmaction mmocr mmagic mmyolo mmdet3d mmrazor mmrotate mmtrack mmdeploy
+mmcv mmcls mmpretrain mmdet mmseg mmpose mmaction mmocr mmagic mmyolo mmdet3d mmrazor mmrotate mmtrack mmdeploy
 imgaug lvis trackeval
 """
 CALLERS = frozenset(_CALLERS.split())

@@ -256,6 +256,16 @@ _PILLARS = {
     "train_cfg.max_epochs": 2,
     "train_cfg.val_interval": 1,
 }
+_OF_MMCLS = {
+    **_CPU,
+    **_loaders(4, root="imagenet"),
+    **{f"{mode}_dataloader.dataset.ann_file": "" for mode in ("train", "val", "test")},
+    **{f"{mode}_dataloader.dataset.metainfo": dict(classes=CLASSES) for mode in ("train", "val", "test")},
+    "train_dataloader.dataset.pipeline.1.scale": 32,
+    **{f"{mode}_dataloader.dataset.pipeline.1.scale": 36 for mode in ("val", "test")},
+    **{f"{mode}_dataloader.dataset.pipeline.2.crop_size": 32 for mode in ("val", "test")},
+}
+_DISTILL = {**_OF_MMCLS, "model.teacher_ckpt": None, "train_cfg.max_epochs": 2}
 _TRANSFORMER = {
     **_CPU,
     **_loaders(4, workers=2, root="imagenet"),
@@ -343,6 +353,9 @@ EXPERIMENTS = {
     "votenet": Experiment("mmdet3d", "votenet/votenet_8xb8_scannet-3d.py", "scannet", _VOTE),
     "pointpillars": Experiment(
         "mmdet3d", "pointpillars/pointpillars_hv_secfpn_8xb6-160e_kitti-3d-car.py", "kitti", _PILLARS
+    ),
+    "distillation": Experiment(
+        "mmrazor", "distill/mmcls/kd/kd_logits_resnet34_resnet18_8xb32_in1k.py", "imagenet", _DISTILL
     ),
     "deit": Experiment("mmpretrain", "deit/deit-tiny_4xb256_in1k.py", "imagenet", _TRANSFORMER),
     "rtmdet": Experiment("mmdet", "rtmdet/rtmdet_tiny_8xb32-300e_coco.py", "coco", _MOSAIC),

@@ -16,7 +16,7 @@ import numpy as np
 
 # Packages of OpenMMLab, and unmaintained ones that they need.
 _CALLERS = """
-mmcv mmpretrain mmdet mmseg mmpose mmaction mmocr mmagic mmyolo mmdet3d mmrazor mmrotate mmtrack mmdeploy
+mmcv mmcls mmpretrain mmdet mmseg mmpose mmaction mmocr mmagic mmyolo mmdet3d mmrazor mmrotate mmtrack mmdeploy
 imgaug lvis trackeval
 """
 CALLERS = frozenset(_CALLERS.split())
@@ -259,6 +259,11 @@ def _convert_radius(module: Any) -> None:
     module.OpencvBackendVisualizer.draw_circles = draw_circles
 
 
+def _convert_single_elements(module: Any) -> None:
+    """Let a module convert arrays with one element by ``float``, which NumPy 2.4 refuses."""
+    module.float = lambda value: value.item() if isinstance(value, np.ndarray) else float(value)
+
+
 _RAZOR = "mmrazor.structures.quantization.backend_config"
 PATCHES: dict[str, Callable[[Any], None]] = {
     "numpy": _restore_numpy,
@@ -269,6 +274,7 @@ PATCHES: dict[str, Callable[[Any], None]] = {
     "torch.ao.quantization.fuser_method_mappings": _restore_fusing,
     "torch.ao.quantization.backend_config.backend_config": _restore_pattern_config,
     "mmpose.visualization.opencv_backend_visualizer": _convert_radius,
+    "mmdet3d.evaluation.functional.indoor_eval": _convert_single_elements,
     **{f"{_RAZOR}.{name}": _reverse_patterns for name in ("common_operator_config_utils", "tensorrt", "openvino")},
 }
 

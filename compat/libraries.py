@@ -14,6 +14,7 @@ from trainwright.compat import legacy
 _MMCV = {"mmcv": "2.0.1"}
 # Each library refuses to be imported beside versions released after it. These are the ones that it gets to see.
 LIBRARIES: dict[str, dict[str, str]] = {
+    "mmcls": _MMCV,
     "mmpretrain": _MMCV,
     "mmdet": _MMCV,
     "mmseg": _MMCV,

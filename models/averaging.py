@@ -86,6 +86,11 @@ class BaseAveragedModel(nn.Module):
             # The inherited fast version computes a different average.
             cls.avg_foreach = BaseAveragedModel.avg_foreach  # type: ignore[method-assign]
 
+    @property
+    def avg_parameters(self) -> dict[str, Tensor]:
+        """The averaged tensors by name, for subclasses from MMEngine that override :meth:`update_parameters`."""
+        return self.module.state_dict() if self.update_buffers else dict(self.module.named_parameters())
+
     def avg_func(self, averaged_param: Tensor, source_param: Tensor, steps: int) -> None:
         """Update one averaged tensor in place.
 

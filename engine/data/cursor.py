@@ -183,6 +183,13 @@ class DataCursor:
                 "start in the middle of an epoch: the change takes effect at the next epoch."
             )
 
+    def replace(self, batches: Iterator[Any]) -> bool:
+        """Go on with other batches than those of the loader, if it is fetching, and return whether it is."""
+        if self._batches is None:
+            return False
+        self._batches = batches
+        return True
+
     def close(self) -> None:
         """Stop fetching."""
         self._batches = None

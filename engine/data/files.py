@@ -1,7 +1,7 @@
 """Whether the files that a dataset names exist."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from trainwright.engine.data.faults import innermost
@@ -30,7 +30,7 @@ def missing_files(dataset: Any, indices: Iterable[int]) -> Iterator[tuple[int, s
         owner, position, _ = innermost(dataset, index)
         if id(owner) in without_files:
             continue
-        info = owner.get_data_info(position) if hasattr(owner, "get_data_info") else {}
+        info = _info(owner, position)
         paths = [info[key] for key in _KEYS if isinstance(info.get(key), str)]
         if not paths:
             without_files.add(id(owner))
@@ -42,6 +42,15 @@ def missing_files(dataset: Any, indices: Iterable[int]) -> Iterator[tuple[int, s
                 return
             is_confirmed = True
             yield index, path
+
+
+def _info(dataset: Any, index: int) -> Mapping[str, Any]:
+    """Return what a dataset has on a sample, or nothing if it does not use ``get_data_info``, which then may fail."""
+    try:
+        info = dataset.get_data_info(index)
+    except Exception:  # raised again when the sample is loaded
+        return {}
+    return info if isinstance(info, Mapping) else {}
 
 
 def _loads(dataset: Any, index: int) -> bool:

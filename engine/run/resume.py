@@ -11,6 +11,7 @@ from trainwright.engine.config.compare import what_changed
 from trainwright.engine.distributed import value_of_main_process
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.fidelity import reproduces_mmengine
+from trainwright.engine.optim.wrapper import OptimWrapperDict
 from trainwright.engine.parts import setting
 from trainwright.engine.random_streams import mix, preserve_python_rng, seed_all
 from trainwright.engine.ranks.state import take_own
@@ -158,7 +159,7 @@ def _report_batch_size(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
     position = (checkpoint.get("trainwright") or {}).get("position") or {}
     before, now = position.get("samples"), None if cursor is None else cursor.batching.samples
     wrapper = runner.optim_wrapper
-    if not before or not now or len(wrapper.optim_wrappers) > 1:
+    if not before or not now or isinstance(wrapper, OptimWrapperDict):
         return
     with suppress(CheckpointError):
         saved = (contents.saved_config(checkpoint) or {}).get("optim_wrapper")

@@ -1,8 +1,7 @@
 """The training loops: epoch-based and iteration-based."""
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -374,13 +373,27 @@ class IterBasedTrainLoop(TrainLoop):
             raise ConfigError("train_cfg.max_iters", f"must be an integer, not {max_iters}")
         super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals, halve_batch_on_oom)
         self._max_epochs, self._max_iters = 1, int(max_iters)
+        self._iterator: Iterator[Any] | None = None
         if reproduces_mmengine():
             self.cursor.open_early()
 
-    @cached_property
-    def dataloader_iterator(self) -> InfiniteDataloaderIterator:
-        """Batches from the beginning of the data on, for an override of :meth:`run` from MMEngine."""
-        return InfiniteDataloaderIterator(self.dataloader)
+    @property
+    def dataloader_iterator(self) -> Iterator[Any]:
+        """The batches from the beginning of the data on, for an override of :meth:`run` from MMEngine.
+
+        A hook may set other ones, which are trained on from the next iteration on. Their position is not saved.
+        """
+        if self._iterator is None:
+            self._iterator = InfiniteDataloaderIterator(self.dataloader)
+        return self._iterator
+
+    @dataloader_iterator.setter
+    def dataloader_iterator(self, value: Iterator[Any]) -> None:
+        self._iterator = value
+        if self.cursor.replace(value):
+            get_logger().warning(
+                "The training data has been replaced. The position in it is not saved: a resumed run begins it again."
+            )
 
     def run(self) -> torch.nn.Module:
         """Train to the end, or until a stop is requested."""

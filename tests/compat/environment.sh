@@ -15,7 +15,7 @@ for library in "$@"; do
         mmpose) wheels+=(mmpose==1.3.2) needed+=(json_tricks munkres pycocotools) ;;
         mmaction) wheels+=(mmaction2==1.2.0) needed+=(einops) ;;
         mmocr) wheels+=(mmocr==1.0.1 mmdet==3.3.0) needed+=(imgaug lmdb pyclipper rapidfuzz scikit-image shapely pycocotools terminaltables) ;;
-        mmagic) wheels+=(mmagic==1.2.0) needed+=(einops lpips 'av' tqdm) ;;
+        mmagic) wheels+=(mmagic==1.2.0) needed+=(einops lpips av tqdm diffusers==0.24.0 transformers==4.46.3 huggingface_hub==0.25.2 face-alignment facexlib resize-right lmdb) ;;
         mmyolo) wheels+=(mmyolo==0.6.0 mmdet==3.3.0) needed+=(pycocotools prettytable shapely terminaltables) ;;
         mmdet3d) wheels+=(mmdet3d==1.4.0 mmdet==3.3.0) needed+=(numba pycocotools pandas plyfile scikit-image shapely terminaltables trimesh) ;;
         mmrazor) wheels+=(mmrazor==1.0.0 mmpretrain==1.2.0 mmdet==3.3.0) needed+=(einops 'importlib-metadata<8' mat4py model-index joblib cloudpickle ordered-set pycocotools shapely terminaltables) ;;

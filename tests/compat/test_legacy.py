@@ -149,6 +149,13 @@ def test_cropping_a_figure_without_a_renderer(restored):
     pyplot.close(figure)
 
 
+def test_floats_of_mmdet3d():
+    module = ModuleType("mmdet3d.m")
+    legacy.PATCHES["mmdet3d.evaluation.functional.indoor_eval"](module)
+    exec("values = list(map(float, [np.array([0.5]), np.array(2), '3', 4]))", {"np": np, **vars(module)}, vars(module))
+    assert module.values == [0.5, 2.0, 3.0, 4.0]
+
+
 def test_scripts_of_a_library():
     code = "import sys; frame = sys._getframe()"
     for file, expected in (("/env/mmdet/.mim/tools/train.py", True), ("/home/me/train.py", False), (None, False)):

@@ -106,3 +106,34 @@ def test_in_a_real_run(tmp_path: Path) -> None:
     data_times, times = (runner.message_hub.get_scalar(f"train/{key}").data[0] for key in ("data_time", "time"))
     assert len(times) == 6 and (data_times > 0).all() and (data_times < times).all()
     assert runner.message_hub.get_info("eta") == 0.0
+
+
+def test_a_subclass_from_mmengine_that_overrides_after_iter(
+    clock: Clock, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(iter_timer, "time", lambda: clock.now + 1000)
+
+    class Timer(IterTimerHook):
+        def _after_iter(
+            self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None, mode: str = "train"
+        ) -> None:
+            now = clock.now + 1000
+            runner.message_hub.update_scalar(f"{mode}/time", now - self.t)
+            self.t = now
+            if mode == "train":
+                self.time_sec_tot += runner.message_hub.get_scalar("train/time").current()
+                mean = self.time_sec_tot / (runner.iter - self.start_iter + 1)
+                runner.message_hub.update_info("eta", mean * (runner.max_iters - runner.iter - 1))
+
+    hook = Timer()
+    run.iter = 4
+    hook.before_train(run)
+    hook.before_train_epoch(run)
+    train(hook, run, clock, 1.0, 2.0)
+    train(hook, run, clock, 2.0, 3.0)
+    assert history(run, "train/time") == [3.0, 5.0] and history(run, "train/data_time") == [1.0, 2.0]
+    assert run.message_hub.get_info("eta") == 4.0 * 4
+    hook.before_val_epoch(run)
+    clock.wait(1.0)
+    hook.after_val_iter(run, 0)
+    assert history(run, "val/time") == [1.0]

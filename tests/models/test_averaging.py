@@ -217,3 +217,23 @@ def test_another_model_is_refused() -> None:
     averaged = ExponentialMovingAverage(small_net())
     with pytest.raises(ValueError, match=r"Linear .* no 0\.bias"):
         averaged.update_parameters(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("update_buffers", [False, True])
+def test_a_subclass_from_mmengine_updates_the_tensors_itself(update_buffers: bool) -> None:
+    class Copy(ExponentialMovingAverage):
+        """Like ``ExpMomentumEMA`` of mmyolo."""
+
+        def update_parameters(self, model: nn.Module) -> None:
+            source = model.state_dict()
+            for name, averaged in self.avg_parameters.items():
+                averaged.copy_(source[name])
+            self.steps += 1
+
+    model = small_net()
+    average = Copy(model, update_buffers=update_buffers)
+    change(model, torch.Generator())
+    average.update_parameters(model)
+    pairs = zip(average.module.state_dict().items(), model.state_dict().values())
+    different = [name for (name, averaged), source in pairs if not torch.equal(averaged, source)]
+    assert different == ([] if update_buffers else ["1.running_mean", "1.running_var", "1.num_batches_tracked"])

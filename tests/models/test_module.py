@@ -96,3 +96,14 @@ def test_containers() -> None:
         container.init_weights()
         assert layers[0].weight.unique().tolist() == [value]
         assert f"init_cfg={constant(value)}" in repr(container)
+
+
+def test_a_subclass_from_mmengine_asks_for_its_log_of_parameters() -> None:
+    class Translation(Net):
+        def init_weights(self) -> None:
+            super().init_weights()
+            super()._dump_init_info()
+
+    model = Translation(dict(type="Constant", val=1, layer="Linear"))
+    model.init_weights()
+    assert model.is_init

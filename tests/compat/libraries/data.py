@@ -1,6 +1,7 @@
 """Tiny datasets in the layouts that OpenMMLab's configs expect, drawn with a fixed seed."""
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,86 @@ def draw_pairs(root: Path, train: int = 8, val: int = 3, size: int = 96) -> None
                 image.resize((size // scale, size // scale), Image.Resampling.BICUBIC).save(
                     root / split / kind / f"{index}.png"
                 )
+
+
+def draw_kitti(root: Path, train: int = 4, val: int = 2, points: int = 2000) -> None:
+    """Draw laser scans of a street with three cars, and the points of each car, with mmdet3d's annotations of KITTI."""
+    rng = np.random.default_rng(6)
+    lidar2cam = [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
+    camera = dict(lidar2cam=lidar2cam, cam2img=[[700, 0, 600, 0], [0, 700, 180, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    for folder in ("training/velodyne_reduced", "kitti_gt_database"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    cars = []
+    for split, start, number in (("train", 0, train), ("val", train, val)):
+        samples = []
+        for index in range(start, start + number):
+            low, high = (0, -10, -1.8, 0), (24, 10, -1.6, 1)
+            scan, instances = [rng.uniform(low, high, (points, 4)).astype(np.float32)], []
+            for place, middle in enumerate((5, 11, 17)):
+                center = np.array([middle + rng.uniform(-1, 1), rng.uniform(-6, 6), -1.7])
+                size, yaw = np.array([3.9, 1.6, 1.5]), rng.uniform(-0.5, 0.5)
+                car = rng.uniform((-0.5, -0.5, 0, 0), (0.5, 0.5, 1, 1), (80, 4)) * [*size, 1]
+                turn = np.array([[np.cos(yaw), np.sin(yaw)], [-np.sin(yaw), np.cos(yaw)]])
+                car[:, :2] = car[:, :2] @ turn
+                car = car.astype(np.float32)
+                path = f"kitti_gt_database/{index}_Car_{place}.bin"
+                car.tofile(root / path)
+                if split == "train":
+                    box = np.array([*center, *size, yaw], np.float32)
+                    cars.append(
+                        dict(name="Car", path=path, image_idx=index, gt_idx=place, box3d_lidar=box, group_id=len(cars),
+                             num_points_in_gt=80, difficulty=0)
+                    )  # fmt: skip
+                scan.append(car + np.array([*center, 0], np.float32))
+                x, y, z = center
+                instances.append(
+                    dict(
+                        bbox=[100.0, 100.0, 200.0, 180.0], bbox_label=2, bbox_label_3d=2, depth=x, alpha=-yaw,
+                        bbox_3d=[-y, -z, x, size[0], size[2], size[1], -yaw - np.pi / 2], center_2d=[150.0, 140.0],
+                        num_lidar_pts=80, difficulty=0, truncated=0, occluded=0, score=0.0, index=place, group_id=place,
+                    )
+                )  # fmt: skip
+            np.concatenate(scan).tofile(root / "training/velodyne_reduced" / f"{index:06d}.bin")
+            images = dict(CAM2=dict(img_path=f"{index:06d}.png", height=375, width=1242, **camera))
+            lidar = dict(lidar_path=f"{index:06d}.bin", num_pts_feats=4)
+            samples.append(
+                dict(sample_idx=index, images=images, lidar_points=lidar, instances=instances, plane=[0, -1, 0, 1.7])
+            )
+        categories = dict(Pedestrian=0, Cyclist=1, Car=2)
+        content = dict(metainfo=dict(categories=categories, dataset="kitti", info_version="1.1"), data_list=samples)
+        (root / f"kitti_infos_{split}.pkl").write_bytes(pickle.dumps(content))
+    (root / "kitti_dbinfos_train.pkl").write_bytes(pickle.dumps(dict(Car=cars)))
+
+
+def draw_scannet(root: Path, train: int = 4, val: int = 2, points: int = 3000) -> None:
+    """Draw scans of rooms with three boxes, with mmdet3d's annotations of ScanNet."""
+    rng = np.random.default_rng(7)
+    for folder in ("points", "instance_mask", "semantic_mask"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    number_of = (3, 4, 5, 6, 7)  # ScanNet's numbers of the first classes
+    for split, start, number in (("train", 0, train), ("val", train, val)):
+        samples = []
+        for index in range(start, start + number):
+            scan = rng.uniform((-3, -3, 0, 0, 0, 0), (3, 3, 0.05, 255, 255, 255), (points, 6))
+            instance, semantic, instances = np.zeros(points, np.int64), np.full(points, 2), []
+            for place in range(3):
+                label, part = int(rng.integers(5)), slice(place * 400, place * 400 + 400)
+                center, size = rng.uniform((-2, -2, 0.5), (2, 2, 0.7)), rng.uniform(0.6, 1, 3)
+                scan[part, :3] = center + rng.uniform(-0.5, 0.5, (400, 3)) * size
+                instance[part], semantic[part] = place + 1, number_of[label]
+                instances.append(dict(bbox_3d=[*center, *size], bbox_label_3d=label))
+            name = f"scene{index:04d}_00.bin"
+            scan.astype(np.float32).tofile(root / "points" / name)
+            instance.tofile(root / "instance_mask" / name)
+            semantic.astype(np.int64).tofile(root / "semantic_mask" / name)
+            samples.append(
+                dict(
+                    lidar_points=dict(num_pts_feats=6, lidar_path=name), instances=instances, pts_instance_mask_path=name,
+                    pts_semantic_mask_path=name, axis_align_matrix=np.eye(4).tolist(),
+                )
+            )  # fmt: skip
+        content = dict(metainfo=dict(dataset="scannet", info_version="1.1"), data_list=samples)
+        (root / f"scannet_infos_{split}.pkl").write_bytes(pickle.dumps(content))
 
 
 def _box(rng: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int]:

@@ -151,14 +151,121 @@ _GENERATE = {
     "model.generator.base_channels": 64,
     "model.discriminator.base_channels": 16,
     **{  # the one of the config downloads a network
-        f"{mode}_evaluator.metrics.0": dict(_delete_=True, type="MS_SSIM", fake_nums=4, sample_model="orig")
+        f"{mode}_evaluator.metrics": [dict(type="MS_SSIM", fake_nums=4, sample_model="orig")]
         for mode in ("val", "test")
     },
     "train_cfg.max_iters": 6,
     "train_cfg.val_interval": 3,
     "default_hooks.checkpoint.interval": 3,
-    "default_hooks.checkpoint.save_best": None,
+    "default_hooks.checkpoint.save_best": ["avg"],
 }
+_DEGRADE = {
+    **_CPU,
+    **_loaders(2),
+    "train_dataloader.dataset.ann_file": "",
+    "train_dataloader.dataset.data_root": "pairs/train",
+    "train_dataloader.dataset.data_prefix": dict(img="gt", gt="gt"),
+    **{f"{mode}_dataloader.dataset.{key}": value for key, value in _PAIRS.items() for mode in ("val", "test")},
+    "model.generator.mid_channels": 16,
+    "model.generator.num_blocks": 2,
+    "train_dataloader.dataset.pipeline.2.crop_size": (80, 80),
+    "train_dataloader.dataset.pipeline.12.degradations.1.0.params.target_size": (20, 20),
+    "train_dataloader.dataset.pipeline.16.gt_patch_size": 64,
+    "train_cfg.max_iters": 6,
+    "train_cfg.val_interval": 3,
+    "default_hooks.checkpoint.interval": 3,
+    "default_hooks.checkpoint.out_dir": None,
+}
+_GROW = {
+    **_CPU,
+    **{f"{mode}_dataloader.num_workers": 0 for mode in ("train", "test")},
+    "train_dataloader.batch_size": 4,
+    "train_dataloader.dataset.data_roots": {"128": "pairs/train/gt"},
+    "train_dataloader.dataset.gpu_samples_per_scale": {"4": 4, "8": 2},
+    "train_dataloader.dataset.gpu_samples_base": 2,
+    "test_dataloader.batch_size": 2,
+    "test_dataloader.dataset.data_root": "pairs/train/gt",
+    "model.nkimgs_per_scale": {"4": 0.012, "8": 0.012, "16": 0.1},
+    "model.transition_kimgs": 0.006,
+    "custom_hooks.0.interval": 100,
+    "test_evaluator.metrics.0.fake_nums": 4,
+    "test_evaluator.metrics.1.fake_nums": 4,
+    "train_cfg.max_iters": 10,
+    "train_cfg.val_interval": 4,
+    "default_hooks.checkpoint.interval": 4,
+}
+_YOLO = {
+    **_CPU,
+    **_loaders(2, root="coco/"),
+    **{f"{mode}_evaluator.ann_file": "coco/annotations/instances_val2017.json" for mode in ("val", "test")},
+    **{f"model.{part}.widen_factor": 0.125 for part in ("backbone", "neck", "bbox_head.head_module")},
+    "model.bbox_head.head_module.num_classes": 3,
+    "model.test_cfg.score_thr": 0,
+    "train_dataloader.dataset.pipeline.2.img_scale": (96, 96),
+    "train_dataloader.dataset.pipeline.3.border": (-48, -48),
+    **{f"{mode}_dataloader.dataset.pipeline.{step}.scale": (96, 96) for mode in ("val", "test") for step in (1, 2)},
+    "custom_hooks.0.momentum": 0.1,
+    "default_hooks.param_scheduler.max_epochs": 2,
+    "train_cfg.max_epochs": 2,
+    "train_cfg.val_interval": 1,
+    "default_hooks.checkpoint.interval": 1,
+}
+_BATCH_SHAPES = {
+    f"{mode}_dataloader.dataset.batch_shapes_cfg.{key}": value
+    for mode in ("val", "test")
+    for key, value in dict(img_size=96, batch_size=2).items()
+}
+_SWITCH = {
+    "custom_hooks.1.switch_epoch": 1,
+    **{f"custom_hooks.1.switch_pipeline.{step}.scale": (96, 96) for step in (2, 3)},
+    "model.train_cfg.assigner.num_classes": 3,
+    "train_cfg.dynamic_intervals": None,
+}
+_VOTE = {
+    **_CPU,
+    **_loaders(2),
+    "train_dataloader.dataset.times": 2,
+    "train_dataloader.dataset.dataset.data_root": "scannet/",
+    **{f"{mode}_dataloader.dataset.data_root": "scannet/" for mode in ("val", "test")},
+    "train_dataloader.dataset.dataset.pipeline.4.num_points": 2048,
+    **{f"{mode}_dataloader.dataset.pipeline.2.transforms.2.num_points": 2048 for mode in ("val", "test")},
+    "model.backbone.num_points": (256, 128, 64, 32),
+    "model.bbox_head.vote_aggregation_cfg.num_point": 32,
+    "model.test_cfg.score_thr": 0,
+    "train_cfg.max_epochs": 2,
+}
+_AREA = [0, -10.24, -3, 20.48, 10.24, 1]
+_PILLARS = {
+    **_CPU,
+    **_loaders(2),
+    "train_dataloader.dataset.times": 2,
+    "train_dataloader.dataset.dataset.data_root": "kitti/",
+    "train_dataloader.dataset.dataset.pipeline.2.db_sampler.data_root": "kitti/",
+    "train_dataloader.dataset.dataset.pipeline.2.db_sampler.info_path": "kitti/kitti_dbinfos_train.pkl",
+    **{f"train_dataloader.dataset.dataset.pipeline.{step}.point_cloud_range": _AREA for step in (5, 6)},
+    **{f"{mode}_dataloader.dataset.data_root": "kitti/" for mode in ("val", "test")},
+    **{f"{mode}_dataloader.dataset.pipeline.1.transforms.2.point_cloud_range": _AREA for mode in ("val", "test")},
+    **{f"{mode}_evaluator.ann_file": "kitti/kitti_infos_val.pkl" for mode in ("val", "test")},
+    **{f"{mode}_evaluator.metric": "img_bbox" for mode in ("val", "test")},  # the others take a GPU
+    "model.test_cfg.score_thr": 0,
+    "model.data_preprocessor.voxel_layer.point_cloud_range": _AREA,
+    "model.voxel_encoder.point_cloud_range": _AREA,
+    "model.middle_encoder.output_shape": [128, 128],
+    "model.bbox_head.anchor_generator.ranges": [[0, -10.24, -1.78, 20.48, 10.24, -1.78]],
+    "param_scheduler": [],
+    "train_cfg.max_epochs": 2,
+    "train_cfg.val_interval": 1,
+}
+_OF_MMCLS = {
+    **_CPU,
+    **_loaders(4, root="imagenet"),
+    **{f"{mode}_dataloader.dataset.ann_file": "" for mode in ("train", "val", "test")},
+    **{f"{mode}_dataloader.dataset.metainfo": dict(classes=CLASSES) for mode in ("train", "val", "test")},
+    "train_dataloader.dataset.pipeline.1.scale": 32,
+    **{f"{mode}_dataloader.dataset.pipeline.1.scale": 36 for mode in ("val", "test")},
+    **{f"{mode}_dataloader.dataset.pipeline.2.crop_size": 32 for mode in ("val", "test")},
+}
+_DISTILL = {**_OF_MMCLS, "model.teacher_ckpt": None, "train_cfg.max_epochs": 2}
 _TRANSFORMER = {
     **_CPU,
     **_loaders(4, workers=2, root="imagenet"),
@@ -266,6 +373,31 @@ EXPERIMENTS = {
     "srcnn": Experiment("mmagic", "srcnn/srcnn_x4k915_1xb16-1000k_div2k.py", "pairs", _RESTORE),
     "lsgan": Experiment(
         "mmagic", "lsgan/lsgan_lsgan-archi_lr1e-4-1xb64-10Mimgs_lsun-bedroom-128x128.py", "pairs", _GENERATE
+    ),
+    "realesrnet": Experiment(
+        "mmagic", "real_esrgan/realesrnet_c64b23g32_4xb12-lr2e-4-1000k_df2k-ost.py", "pairs", _DEGRADE
+    ),
+    "pggan": Experiment("mmagic", "pggan/pggan_8xb4-12Mimgs_celeba-cropped-128x128.py", "pairs", _GROW),
+    "yolov5": Experiment(
+        "mmyolo",
+        "yolov5/yolov5_n-v61_syncbn_fast_8xb16-300e_coco.py",
+        "coco",
+        {**_YOLO, **_BATCH_SHAPES},
+        deleted=("train_dataloader.dataset.pipeline.4",),  # albumentations, which cannot be seeded
+    ),
+    "yolov8": Experiment(
+        "mmyolo",
+        "yolov8/yolov8_n_syncbn_fast_8xb16-500e_coco.py",
+        "coco",
+        {**_YOLO, **_SWITCH},
+        deleted=("train_dataloader.dataset.pipeline.4", "custom_hooks.1.switch_pipeline.5"),
+    ),
+    "votenet": Experiment("mmdet3d", "votenet/votenet_8xb8_scannet-3d.py", "scannet", _VOTE),
+    "pointpillars": Experiment(
+        "mmdet3d", "pointpillars/pointpillars_hv_secfpn_8xb6-160e_kitti-3d-car.py", "kitti", _PILLARS
+    ),
+    "distillation": Experiment(
+        "mmrazor", "distill/mmcls/kd/kd_logits_resnet34_resnet18_8xb32_in1k.py", "imagenet", _DISTILL
     ),
     "deit": Experiment("mmpretrain", "deit/deit-tiny_4xb256_in1k.py", "imagenet", _TRANSFORMER),
     "rtmdet": Experiment("mmdet", "rtmdet/rtmdet_tiny_8xb32-300e_coco.py", "coco", _MOSAIC),

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ DATA: dict[str, tuple[str, Callable[[Path], None]]] = {
     "frames": ("frames", data.draw_frames),
     "text": ("text", data.draw_text),
     "pairs": ("pairs", data.draw_pairs),
+    "kitti": ("kitti", data.draw_kitti),
+    "scannet": ("scannet", data.draw_scannet),
 }
 
 
@@ -54,7 +57,8 @@ def run(
 ) -> dict[str, Any]:
     """Run one stage.
 
-    Train, test what was trained, test it with augmentation, resume, or resume and train longer than the experiment.
+    Train, test what was trained, test it with augmentation, resume, or resume and train longer than the experiment. The
+    metrics are those of the test or of the last validation.
     """
     import torch
     from mmengine.config import Config
@@ -63,6 +67,7 @@ def run(
 
     torch.set_num_threads(1)
     losses: list[float] = []
+    results: dict[str, Any] = {}
 
     class Recorder(Hook):
         def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
@@ -71,10 +76,16 @@ def run(
             if len(losses) == stop_after:
                 runner.request_stop("as asked by --stop-after")
 
+        def after_val_epoch(self, runner: Any, metrics: Any = None) -> None:
+            results.update(metrics)
+
+        after_test_epoch = after_val_epoch
+
     cfg = Config.fromfile(config_file(experiment))
     for path in experiment.deleted:
-        parent, _, key = path.rpartition(".")
-        del (cfg.get(parent) if parent else cfg)[key]
+        *parents, last = path.split(".")
+        owner = reduce(lambda part, key: part[int(key) if isinstance(part, list) else key], parents, cfg)
+        del owner[int(last) if isinstance(owner, list) else last]
     cfg.merge_from_dict({**experiment.options, **{path: json.loads(value) for path, value in options}})
     cfg.work_dir = str(work_dir)
     cfg.randomness = dict(seed=0)
@@ -90,13 +101,13 @@ def run(
         cfg.load_from = str(work_dir / (work_dir / "last_checkpoint").read_text())
     runner = Runner.from_cfg(cfg)
     runner.register_hook(Recorder())
-    metrics: Any = runner.test() if stage in ("test", "tta") else runner.train() and {}
+    runner.test() if stage in ("test", "tta") else runner.train()
     weights = hashlib.sha256()
     for name, value in sorted(runner.model.state_dict().items()):
         weights.update(name.removeprefix("module.").encode() + value.cpu().numpy().tobytes())
     return dict(
         engine=Runner.__module__, losses=losses, digest=weights.hexdigest()[:16],
-        metrics={key: float(value) for key, value in metrics.items()},
+        metrics={key: float(value) for key, value in results.items()},
     )  # fmt: skip
 
 
@@ -132,6 +143,7 @@ def _adapt_real() -> None:
     module.__spec__ = ModuleSpec("mmcv._ext", None)
     module.__getattr__ = lambda name: getattr(operators, name)
     sys.modules["mmcv._ext"] = module
+    import_module("trainwright.compat.mmcv_ops.devices").follow_arguments()
 
 
 if __name__ == "__main__":

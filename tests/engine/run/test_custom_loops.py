@@ -292,3 +292,19 @@ def test_an_error_in_a_loop_without_the_base_constructor_is_not_hidden(tmp_path:
     assert metrics_of(runner) == []
     with pytest.raises(ZeroDivisionError, match="in the loop"):
         runner.val()
+
+
+def test_a_hook_replaces_the_data(tmp_path: Path) -> None:
+    """As mmagic's ``PGGANFetchDataHook`` does when the images grow."""
+
+    class Grow(Hook):
+        def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+            if runner.iter == 1:
+                loader = runner.build_dataloader(dict(dataset=Points(6), batch_size=3, collate_fn="default_collate"))
+                runner.train_loop.dataloader = loader
+                runner.train_loop.dataloader_iterator = InfiniteDataloaderIterator(loader)
+
+    runner = make_runner(tmp_path, [Grow()], train_cfg=dict(by_epoch=False, max_iters=5))
+    runner.train()
+    assert [len(batch) for batch in runner.model.seen] == [4, 4, 3, 3, 3]
+    assert "a resumed run begins it again" in log_of(runner)

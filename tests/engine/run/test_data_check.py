@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_runs import make_runner
 
+from trainwright.datasets import BaseDataset
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import DataError
 from trainwright.engine.run.data_check import check_data
@@ -144,6 +146,21 @@ def test_paths_that_are_not_of_files_are_left_to_the_pipeline(folder: Path) -> N
     )
     listed = {"train_dataloader.dataset.ann_file": "list.txt"}
     assert found_in(text, **listed) == []
+
+
+def test_samples_in_a_form_of_their_own(tmp_path: Path) -> None:
+    class Paths(BaseDataset):
+        """mmagic's ``GrowScaleImgDataset`` has such a list, and does not use ``get_data_info``."""
+
+        def load_data_list(self) -> Any:
+            return [str(tmp_path / f"{index}.png") for index in range(8)]
+
+        def __getitem__(self, index: int) -> Any:
+            return torch.ones(2), torch.tensor(float(index))
+
+    runner = make_runner(tmp_path, dataset=Paths(serialize_data=False))
+    runner.train()
+    assert len(runner.model.seen) == 6
 
 
 def test_an_error_in_a_users_component(folder: Path) -> None:

@@ -17,6 +17,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from trainwright.engine.checking import check
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
 from trainwright.engine.run.hook import Hook
 from trainwright.engine.run.runner import Runner
 
@@ -227,6 +228,33 @@ def test_a_loader_of_ones_own_with_state_resumes_exactly(tmp_path: Path) -> None
     train("cut", StopAt(8))
     rest = train("cut", resume=True)
     assert torch.equal(torch.cat(rest.model.seen), torch.cat(whole.model.seen[8:]))
+
+
+class OneByName:
+    """As mmagic's constructor where the config has a generator only."""
+
+    def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: Any = None) -> None:
+        pass
+
+    def __call__(self, model: Line) -> OptimWrapperDict:
+        return OptimWrapperDict(generator=OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1)))
+
+
+def test_a_single_optimizer_with_a_name_is_resumed(tmp_path: Path) -> None:
+    class NamedLine(Line):
+        def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
+            return super().train_step(data, optim_wrapper["generator"])
+
+    def train(folder: str, *hooks: Hook, **options: Any) -> Runner:
+        wrapper = {"constructor": OneByName}
+        runner = make_runner(tmp_path / folder, hooks, model=NamedLine(), optim_wrapper=wrapper, **options)
+        runner.train()
+        return runner
+
+    whole = train("whole")
+    train("cut", StopAt(3))
+    rest = train("cut", resume=True)
+    assert torch.equal(rest.model.fc.weight, whole.model.fc.weight)
 
 
 # --------------------------------------------------------------------------------------------- names of stateful hooks

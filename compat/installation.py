@@ -1,6 +1,7 @@
 """Switching the doorway on."""
 
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,16 @@ from trainwright.engine import parts
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.fidelity import reproduce_mmengine
+from trainwright.engine.records.current import CurrentMixin
 from trainwright.engine.records.logger import get_logger
-from trainwright.engine.registry import OPTIM_WRAPPERS, RUNNERS, STRATEGIES, get_default_scope, set_default_scope
+from trainwright.engine.registry import (
+    OPTIM_WRAPPERS,
+    RUNNERS,
+    STRATEGIES,
+    VISUALIZERS,
+    get_default_scope,
+    set_default_scope,
+)
 
 _PACKAGES = {"mmengine", "mmcv", *libraries.LIBRARIES}
 
@@ -32,8 +41,11 @@ def install(fidelity: bool = False) -> None:
     libraries.install()
     if get_default_scope() is None:
         set_default_scope("mmengine")  # in which mmcv's parts come before ours of the same name
+    CurrentMixin.outlives_runs = True
     for registry in (RUNNERS, STRATEGIES, OPTIM_WRAPPERS):
         registry.add_location("trainwright.compat.mmengine._strategy")
+    visualization = import_module("trainwright.compat.mmengine.visualization")
+    VISUALIZERS._register_module(visualization.Visualizer, owner="mmengine")
     if "mmcv.ops" not in parts.FOREIGN_MODULES:
         parts.FOREIGN_MODULES.append("mmcv.ops")
     if fidelity:

@@ -56,6 +56,9 @@ class BaseModule(nn.Module, metaclass=ABCMeta):
         initialize(self, [cfg for cfg in configs if _is_pretrained(cfg)])
         self._is_init = True
 
+    def _dump_init_info(self) -> None:
+        """Do nothing; exists because models written for MMEngine call it."""
+
     def __repr__(self) -> str:
         text = super().__repr__()
         return f"{text}\ninit_cfg={self.init_cfg}" if self.init_cfg else text

@@ -12,6 +12,15 @@ from trainwright.engine.run.model_setup import unwrap
 from trainwright.engine.run.state import RunState
 
 
+class ScopeName(str):
+    """The name of a registry scope, also with the attribute that MMEngine's object for a scope has."""
+
+    @property
+    def scope_name(self) -> str:
+        """The name."""
+        return str(self)
+
+
 class Attributes:
     """The read-only attributes of a Runner, with the names of MMEngine's."""
 
@@ -82,9 +91,9 @@ class Attributes:
         return type(unwrap(self.model)).__name__
 
     @property
-    def default_scope(self) -> str | None:
+    def default_scope(self) -> ScopeName | None:
         """The registry scope in which names are looked up first."""
-        return self._default_scope
+        return None if self._default_scope is None else ScopeName(self._default_scope)
 
     @property
     def _resume(self) -> bool:

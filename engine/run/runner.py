@@ -172,6 +172,9 @@ class Runner(Builders, Attributes):
         with registries.default_scope(default_scope):
             self.log_processor = self.build_log_processor(log_processor)
             self.visualizer: Visualizer = self.build_visualizer(visualizer)
+        MessageHub.set_newest(self.message_hub)
+        MMLogger.set_newest(self.logger)
+        Visualizer.set_newest(self.visualizer)
         self.logger.info("Environment:\n%s", "\n".join(f"  {key}: {value}" for key, value in collect_env().items()))
         self.logger.info("Seed: %d, device: %s, work_dir: %s", self.seed, self.device, self.work_dir)
         if (configured := setting(self.cfg, "strategy")) != "auto":

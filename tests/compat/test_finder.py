@@ -50,6 +50,40 @@ def run(folder: Path, code: str, files: dict[str, str], *words: str) -> str:
     return printed
 
 
+def test_global_access(tmp_path: Path) -> None:
+    code = """
+import trainwright.compat
+trainwright.compat.install()
+import torch
+from mmengine.config.lazy import LazyAttr, LazyObject
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.model import BaseModel
+from mmengine.registry import VISUALIZERS, count_registered_modules
+from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
+
+class Model(BaseModel):
+    def forward(self, mode): ...
+
+runner = Runner(Model(), "work", default_scope="mmengine", experiment_name="mine")
+assert type(runner.visualizer) is Visualizer is VISUALIZERS.get("Visualizer")
+assert runner.default_scope == runner.default_scope.scope_name == "mmengine"
+for cls, own in ((MessageHub, runner.message_hub), (MMLogger, runner.logger), (Visualizer, runner.visualizer)):
+    assert cls.get_current_instance() is own is cls.get_instance(own.instance_name)
+    assert cls.get_instance("other") is cls.get_current_instance() is not own
+second = Runner(Model(), "work")
+assert MessageHub.get_current_instance() is second.message_hub
+VISUALIZERS.build(dict(type="Visualizer", name="newest"))
+count_registered_modules("new/folder", verbose=False)
+lazy = LazyObject("torch.optim", "SGD")
+assert isinstance(lazy, LazyObject) and lazy.build() is torch.optim.SGD
+assert LazyAttr("SGD", LazyObject(["torch.optim"])) == lazy
+print("done")
+"""
+    assert run(tmp_path, code, {}).endswith("done\n")
+    assert (tmp_path / "new" / "folder").is_dir()
+
+
 def test_an_environment_where_nobody_calls_install_is_untouched(tmp_path: Path) -> None:
     code = """
 import sys

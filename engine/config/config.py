@@ -121,12 +121,14 @@ class Config(MutableMapping[str, Any]):
         Returns:
             The lines that differ, as a unified diff; an empty string if the configs are equal.
         """
-        texts = [(Config.fromfile(cfg) if isinstance(cfg, str) else cfg).pretty_text for cfg in (cfg1, cfg2)]
-        return "\n".join(unified_diff(*(text.splitlines() for text in texts), lineterm=""))
+        one, two = (
+            (Config.fromfile(cfg) if isinstance(cfg, str) else cfg).pretty_text.splitlines() for cfg in (cfg1, cfg2)
+        )
+        return "\n".join(unified_diff(one, two, lineterm=""))
 
     @staticmethod
     def auto_argparser(description: str | None = None) -> "tuple[ArgumentParser, Config]":
-        """Read the config that is the first argument of the command line, and make a parser with an option for each key.
+        """Read the config that the command line starts with, and make a parser with an option for each of its keys.
 
         Args:
             description: text for the help.

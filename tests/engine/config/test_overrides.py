@@ -173,8 +173,10 @@ def test_options_and_configs_are_read_without_torch() -> None:
 
 def test_a_parser_with_an_option_for_each_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.py"
-    file.write_text("optimizer = dict(type='SGD', lr=0.1)\nsteps = [1, 2]\nis_long = True\nnothing = None\nname = '3'\n")
-    given = "--optimizer.lr 0.5 --steps 4 5 --no-is_long --nothing (1,2) --name 7".split()
+    file.write_text(
+        "optimizer = dict(type='SGD', lr=0.1)\nsteps = [1, 2]\nis_long = True\nnothing = None\nname = '3'\n"
+    )
+    given = ["--optimizer.lr", "0.5", "--steps", "4", "5", "--no-is_long", "--nothing", "(1,2)", "--name", "7"]
     monkeypatch.setattr(sys, "argv", ["train.py", str(file), *given])
     parser, cfg = Config.auto_argparser("Train")
     assert cfg.optimizer.lr == 0.1

@@ -13,6 +13,7 @@ from trainwright.engine.fidelity import reproduce_mmengine
 from trainwright.engine.records.current import CurrentMixin
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import (
+    LOG_PROCESSORS,
     OPTIM_WRAPPERS,
     RUNNERS,
     STRATEGIES,
@@ -46,6 +47,8 @@ def install(fidelity: bool = False) -> None:
         registry.add_location("trainwright.compat.mmengine._strategy")
     visualization = import_module("trainwright.compat.mmengine.visualization")
     VISUALIZERS._register_module(visualization.Visualizer, owner="mmengine")
+    log_processor = import_module("trainwright.compat.mmengine.log_processor")
+    LOG_PROCESSORS._register_module(log_processor.LogProcessor, owner="mmengine")
     if "mmcv.ops" not in parts.FOREIGN_MODULES:
         parts.FOREIGN_MODULES.append("mmcv.ops")
     if fidelity:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trainwright.engine.checkpoints.disk_space import bytes_of, human_bytes
 from trainwright.engine.checkpoints.durable import remove_leftovers, sync_folder, temporary_path
-from trainwright.engine.checkpoints.files import load_checkpoint_file, save_checkpoint
+from trainwright.engine.checkpoints.files import load_checkpoint_file, save_checkpoint, write_last_checkpoint
 from trainwright.engine.checkpoints.folder import CheckpointFolder, best_name, is_file_name
 from trainwright.engine.checkpoints.folder_reader import SUFFIX
 from trainwright.engine.checkpoints.folder_writer import check_shared
@@ -195,7 +195,7 @@ class CheckpointHook(Hook):
         last = self.save_last and self.is_last_train_epoch(runner)
         if last or self.every_n_epochs(runner, self.interval, self.save_begin):
             runner.logger.info(f"Saving checkpoint at {runner.epoch + 1} epochs")
-            self._save_regular(runner)
+            self._save_checkpoint(runner)
 
     def after_train_iter(
         self,
@@ -208,7 +208,7 @@ class CheckpointHook(Hook):
         last = self.save_last and self.is_last_train_iter(runner)
         if last or self.every_n_train_iters(runner, self.interval, self.save_begin):
             runner.logger.info(f"Saving checkpoint at {runner.iter + 1} iterations")
-            self._save_regular(runner)
+            self._save_checkpoint(runner)
 
     def after_val_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
         """Compare the scores with the best ones."""
@@ -221,7 +221,20 @@ class CheckpointHook(Hook):
             self._monitors = self._make_monitors(runner, [next(iter(metrics))])
             self._forget_stale_best(runner)
             self._update_hub(runner)
-        for monitor in self._monitors:
+        self._save_best_checkpoint(runner, metrics)
+
+    def _save_checkpoint(self, runner: "Runner") -> None:
+        """Save a checkpoint that is due; subclasses written for MMEngine override this and the next two methods."""
+        done = (runner.epoch if self.by_epoch else runner.iter) + 1
+        self._save_checkpoint_with_step(runner, done, {"epoch": done, "iter": runner.iter})
+
+    def _save_checkpoint_with_step(self, runner: "Runner", step: int, meta: Mapping[str, Any]) -> None:
+        """Save the checkpoint of epoch or iteration ``step``; ``meta`` is unused, the counters of the run apply."""
+        self._save_regular(runner)
+
+    def _save_best_checkpoint(self, runner: "Runner", metrics: Mapping[str, Any]) -> None:
+        """Compare the scores with the best ones; :meth:`after_val` saves a checkpoint if one is better."""
+        for monitor in self._monitors or ():
             score = score_of(metrics, monitor.metric, owner="CheckpointHook.save_best")
             best = self.folder.best_scores.get(monitor.metric, monitor.worst)
             if score is not None and monitor.is_better(score, best):
@@ -315,17 +328,31 @@ class CheckpointHook(Hook):
             hook.save_optimizer and hook.save_param_scheduler for hook in _checkpoint_hooks(runner)
         )
         iteration = _progress(runner)[1]
-        runner.checkpoint_writer.write(
-            [self.folder.file(name) for name in names],
-            optimizer=optimizer,
-            schedulers=schedulers,
-            meta=meta,
-            newest=(optimizer and schedulers) or not others_are_complete,
-            background=self.async_save,
-            mmengine_format=self.mmengine_format,
-            then=partial(self.folder.remove_obsolete, self._files_of_other_hooks(runner)),
-            done=lambda error: self._finish_write(runner, iteration, error),
-        )
+        newest = (optimizer and schedulers) or not others_are_complete
+        then = partial(self.folder.remove_obsolete, self._files_of_other_hooks(runner))
+        if runner.saves_in_its_own_way:
+            for name in names:
+                runner.save_checkpoint(
+                    str(self.folder.path), name, save_optimizer=optimizer, save_param_scheduler=schedulers,
+                    meta=None if meta is None else dict(meta), by_epoch=self.by_epoch,
+                )  # fmt: skip
+            if is_main_process():
+                if newest:
+                    write_last_checkpoint(runner.work_dir, self.folder.file(names[-1]))
+                then()
+            self._finish_write(runner, iteration, None)
+        else:
+            runner.checkpoint_writer.write(
+                [self.folder.file(name) for name in names],
+                optimizer=optimizer,
+                schedulers=schedulers,
+                meta=meta,
+                newest=newest,
+                background=self.async_save,
+                mmengine_format=self.mmengine_format,
+                then=then,
+                done=lambda error: self._finish_write(runner, iteration, error),
+            )
         if not is_main_process():
             self.folder.obsolete.clear()
 

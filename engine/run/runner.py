@@ -23,6 +23,7 @@ from trainwright.engine.errors import ConfigError
 from trainwright.engine.parts import MODES, mismatched_parts, setting
 from trainwright.engine.random_streams import StepSeeder, deterministic_algorithms, preserve_generators, seed_all
 from trainwright.engine.ranks import failures
+from trainwright.engine.records.current import CurrentMixin
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import RUNNERS
@@ -175,6 +176,8 @@ class Runner(Builders, Attributes):
         MessageHub.set_newest(self.message_hub)
         MMLogger.set_newest(self.logger)
         Visualizer.set_newest(self.visualizer)
+        if CurrentMixin.outlives_runs and default_scope is not None:
+            registries.set_default_scope(default_scope)
         self.logger.info("Environment:\n%s", "\n".join(f"  {key}: {value}" for key, value in collect_env().items()))
         self.logger.info("Seed: %d, device: %s, work_dir: %s", self.seed, self.device, self.work_dir)
         if (configured := setting(self.cfg, "strategy")) != "auto":
@@ -324,14 +327,18 @@ class Runner(Builders, Attributes):
         self,
         out_dir: str | Path,
         filename: str,
+        *,
         save_optimizer: bool = True,
         save_param_scheduler: bool = True,
         meta: Mapping[str, Any] | None = None,
         by_epoch: bool = True,
+        file_client_args: None = None,
+        backend_args: None = None,
     ) -> Path:
         """Save the state of the run, durably. All ranks call it; ``last_checkpoint`` is not changed.
 
-        Rank 0 writes a file. If the name ends in ``.dist``, all ranks write a folder.
+        Rank 0 writes a file. If the name ends in ``.dist``, all ranks write a folder. If a subclass overrides this
+        method, :class:`CheckpointHook` calls it.
 
         Args:
             out_dir: the folder.
@@ -340,6 +347,8 @@ class Runner(Builders, Attributes):
             save_param_scheduler: include the schedulers.
             meta: additional entries of ``meta``.
             by_epoch: whether the number in the file name counts epochs.
+            file_client_args: unused; exists because subclasses written for MMEngine pass it on.
+            backend_args: unused, like ``file_client_args``.
 
         Returns:
             The path of the file.
@@ -350,6 +359,11 @@ class Runner(Builders, Attributes):
             [path], optimizer=save_optimizer, schedulers=save_param_scheduler, meta=meta, newest=False
         )
         return path
+
+    @property
+    def saves_in_its_own_way(self) -> bool:
+        """Whether a subclass overrides :meth:`save_checkpoint`."""
+        return type(self).save_checkpoint is not Runner.save_checkpoint
 
     def load_checkpoint(
         self,

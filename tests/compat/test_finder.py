@@ -58,8 +58,8 @@ import torch
 from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import BaseModel
-from mmengine.registry import VISUALIZERS, count_registered_modules
-from mmengine.runner import Runner
+from mmengine.registry import DefaultScope, VISUALIZERS, count_registered_modules
+from mmengine.runner import LogProcessor, Runner
 from mmengine.visualization import Visualizer
 
 class Model(BaseModel):
@@ -71,6 +71,11 @@ assert runner.default_scope == runner.default_scope.scope_name == "mmengine"
 for cls, own in ((MessageHub, runner.message_hub), (MMLogger, runner.logger), (Visualizer, runner.visualizer)):
     assert cls.get_current_instance() is own is cls.get_instance(own.instance_name)
     assert cls.get_instance("other") is cls.get_current_instance() is not own
+second = Runner(Model(), "work", default_scope="mmengine")
+assert isinstance(second.log_processor, LogProcessor)
+assert DefaultScope.get_current_instance().scope_name == "mmengine"
+Runner(Model(), "work", default_scope="other")
+assert DefaultScope.get_current_instance().scope_name == "other"
 second = Runner(Model(), "work")
 assert MessageHub.get_current_instance() is second.message_hub
 VISUALIZERS.build(dict(type="Visualizer", name="newest"))

@@ -138,6 +138,7 @@ class CheckpointHook(Hook):
         self._greater_keys = _as_list(greater_keys)
         self._less_keys = _as_list(less_keys)
         self._monitors: list[Monitor] | None = None
+        self._best_paths: dict[str, str] = {}
         check_rules(self.save_best, rule, owner="CheckpointHook")
         if "auto" in self.save_best and len(self.save_best) > 1:
             raise ConfigError(
@@ -147,6 +148,21 @@ class CheckpointHook(Hook):
         self._new_best: dict[str, float] = {}
         self._rules: dict[str, str] = {}
         self._save_failed = False
+
+    @property
+    def key_indicators(self) -> list[str]:
+        """The metrics of the best checkpoints, by MMEngine's name."""
+        return list(self._best_paths) or list(self.save_best)
+
+    @property
+    def best_ckpt_path_dict(self) -> dict[str, str]:
+        """The path of the best checkpoint for each metric, by MMEngine's name."""
+        return dict(self._best_paths)
+
+    @property
+    def best_ckpt_path(self) -> str | None:
+        """The path of the best checkpoint for the first metric, None before there is one."""
+        return next(iter(self._best_paths.values()), None)
 
     def get_triggered_stages(self) -> list[str]:
         """Return the hook points: those of epochs or those of iterations."""
@@ -480,6 +496,8 @@ class CheckpointHook(Hook):
     def _update_hub(self, runner: "Runner") -> None:
         """Write the best scores and paths of all checkpoint hooks to the keys that MMEngine uses."""
         hub, hooks = runner.message_hub, _checkpoint_hooks(runner)
+        if self.folder.path is not None:
+            self._best_paths = {metric: str(self.folder.file(name)) for metric, name in self.folder.best.items()}
         metrics = {metric for hook in hooks for metric in (*hook._rules, *hook._known_rules())}
         for key in ("best_score", "best_ckpt"):
             for name in (key, *(f"{key}_{metric}" for metric in metrics)):

@@ -21,6 +21,18 @@ class ScopeName(str):
         return str(self)
 
 
+def _loop_or_cfg(mode: str) -> property:
+    """Return the property of a loop, or what it is built from, that code copied from MMEngine reads and sets."""
+
+    def get(runner: "Attributes") -> Any:
+        return runner._loops.get(mode, getattr(runner, f"_{mode}_cfg"))
+
+    def set(runner: "Attributes", loop: Any) -> None:
+        runner._loops[mode] = loop
+
+    return property(get, set)
+
+
 class Attributes:
     """The read-only attributes of a Runner, with the names of MMEngine's."""
 
@@ -104,6 +116,8 @@ class Attributes:
     def has_val(self) -> bool:
         """Whether the run validates."""
         return self._val_cfg is not None
+
+    _train_loop, _val_loop, _test_loop = map(_loop_or_cfg, ("train", "val", "test"))
 
     @property
     def train_loop(self) -> Any:

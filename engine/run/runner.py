@@ -244,8 +244,6 @@ class Runner(Builders, Attributes):
                 self._loop("val")
             self.call_hook("before_run")
             self.load_or_resume()
-            if self.start.resumes and not self._restored:
-                resume.restore_run(self, self._left_out)
             if not self._restored:
                 self._restored = True
                 self.start.release()
@@ -389,9 +387,16 @@ class Runner(Builders, Attributes):
         return checkpoint
 
     def load_or_resume(self) -> None:
-        """Load or initialize the weights as configured, once. A resumed run also gets its counters."""
-        if self._started:
-            return
+        """Load or initialize the weights as configured, once.
+
+        A resumed run also gets its counters and, if the optimizer wrapper is built, the state of all parts.
+        """
+        if not self._started:
+            self._load_or_resume()
+        if self.start.resumes and not self._restored and self.optim_wrapper is not None:
+            resume.restore_run(self, self._left_out)
+
+    def _load_or_resume(self) -> None:
         with self._as_current():
             if self.start.path is None:
                 self._begin()
@@ -401,6 +406,13 @@ class Runner(Builders, Attributes):
             self._started = True
             resume.set_up_weights(self)
             self.start.release()
+
+    def _init_model_weights(self) -> None:
+        """Do nothing; exists because overrides of :meth:`train` copied from MMEngine call it: see load_or_resume."""
+
+    def _maybe_compile(self, target: str) -> None:
+        """Compile the model if configured; overrides of :meth:`train` copied from MMEngine call it."""
+        compile_forward(unwrap(self.model), setting(self.cfg, "compile"))
 
     def resume(
         self,

@@ -60,6 +60,10 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope, VISUALIZERS, count_registered_modules
 from mmengine.runner import LogProcessor, Runner
+from mmengine.runner.runner import DefaultScope, Hook, Visualizer, get_device, print_log  # it only uses them
+import mmengine
+assert Visualizer is mmengine.visualization.Visualizer and get_device is mmengine.device.get_device
+assert not hasattr(mmengine.runner, "print_log") and not hasattr(mmengine.runner.runner, "print_logs")
 from mmengine.visualization import Visualizer
 
 class Model(BaseModel):

@@ -82,10 +82,16 @@ def test_a_hook_with_methods_of_mmengine(tmp_path: Path) -> None:
         def _save_best_checkpoint(self, runner: Runner, metrics: Any) -> None:
             super()._save_best_checkpoint(runner, {"acc": -metrics["acc"]})
 
+        def after_run(self, runner: Runner) -> None:
+            super().after_run(runner)
+            seen.append((self.key_indicators, self.best_ckpt_path, self.best_ckpt_path_dict))
+
     seen: list[Any] = []
     checkpoint = {"type": Own, "interval": 1, "save_best": "acc", "save_last": False}
     make_runner(tmp_path, checkpoint=checkpoint, metric=Scripted(acc=[2, 1, 3])).train()
     assert files_in(tmp_path) == ["best_acc_epoch_2.pth", "epoch_1.pth", "epoch_3.pth"]
+    best = str(tmp_path / "best_acc_epoch_2.pth")
+    assert seen.pop() == (["acc"], best, {"acc": best})
     assert seen == [(epoch, {"epoch": epoch, "iter": 2 * epoch}) for epoch in (1, 2, 3)]
 
 

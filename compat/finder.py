@@ -99,9 +99,10 @@ class _Module(ModuleType):
             if hasattr(room, name) and not isinstance(value, ModuleType):  # one that the room imports for its own use
                 break
         else:
-            if inner not in ROOMS:
+            if inner in ROOMS:
+                value = import_module(f"mmengine.{inner}")
+            elif self.__name__.partition(".")[2] in (*_MODULES, "") or (value := _elsewhere(name)) is None:
                 raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-            value = import_module(f"mmengine.{inner}")
         super().__setattr__(name, value)
         return value
 
@@ -116,6 +117,18 @@ class _Module(ModuleType):
 
     def _modules(self) -> list[ModuleType]:
         return [import_module(f"{_HERE}.{room}") for room in ROOMS[self.__name__.partition(".")[2]]]
+
+
+def _elsewhere(name: str) -> Any:
+    """Return what the other modules have under this name, since some code imports it from a module that only uses it.
+
+    None if it is unknown. An object that is defined in one of them comes before those that they import.
+    """
+    names = dict.fromkeys(room for rooms in ROOMS.values() for room in rooms)
+    modules = [import_module(f"{_HERE}.{room}") for room in names]
+    found = [room for room in modules if not isinstance(vars(room).get(name), ModuleType | None)]
+    found.sort(key=lambda room: getattr(vars(room)[name], "__module__", "") != room.__name__)
+    return vars(found[0])[name] if found else None
 
 
 def public_names(room: ModuleType) -> list[str]:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,16 @@ from trainwright.engine import parts
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.fidelity import reproduce_mmengine, reproduces_mmengine
+from trainwright.engine.records.current import CurrentMixin
 from trainwright.engine.records.logger import get_logger
-from trainwright.engine.registry import OPTIM_WRAPPERS, RUNNERS, STRATEGIES, prefer_libraries
+from trainwright.engine.registry import (
+    LOG_PROCESSORS,
+    OPTIM_WRAPPERS,
+    RUNNERS,
+    STRATEGIES,
+    VISUALIZERS,
+    prefer_libraries,
+)
 
 _PACKAGES = {"mmengine", "mmcv", *libraries.LIBRARIES}
 
@@ -35,8 +44,13 @@ def install(fidelity: bool = False) -> None:
     finder.install()
     libraries.install()
     prefer_libraries()
+    CurrentMixin.outlives_runs = True
     for registry in (RUNNERS, STRATEGIES, OPTIM_WRAPPERS):
         registry.add_location("trainwright.compat.mmengine._strategy")
+    visualization = import_module("trainwright.compat.mmengine.visualization")
+    VISUALIZERS._register_module(visualization.Visualizer, owner="mmengine")
+    log_processor = import_module("trainwright.compat.mmengine.log_processor")
+    LOG_PROCESSORS._register_module(log_processor.LogProcessor, owner="mmengine")
     if "mmcv.ops" not in parts.FOREIGN_MODULES:
         parts.FOREIGN_MODULES.append("mmcv.ops")
     _install_in_spawned_processes()

@@ -28,8 +28,9 @@ ROOT_ALIASES = ("mmengine",)
 """Other names of the root scope, under which parts of OpenMMLab's libraries come first, as in other scopes."""
 
 LIBRARIES = frozenset([
-    "mmcv", "mmcls", "mmpretrain", "mmselfsup", "mmfewshot", "mmdet", "mmdet3d", "mmyolo", "mmrotate", "mmtrack",
-    "mmseg", "mmpose", "mmaction", "mmocr", "mmagic", "mmedit", "mmgen", "mmflow", "mmhuman3d", "mmrazor", "mmdeploy",
+    "mmengine", "mmcv", "mmcls", "mmpretrain", "mmselfsup", "mmfewshot", "mmdet", "mmdet3d", "mmyolo", "mmrotate",
+    "mmtrack", "mmseg", "mmpose", "mmaction", "mmocr", "mmagic", "mmedit", "mmgen", "mmflow", "mmhuman3d", "mmrazor",
+    "mmdeploy",
 ])  # fmt: skip
 """The packages of OpenMMLab. They may register parts under our names in the root registries, as ``mmcv`` does; in a
 scope, theirs are found, and elsewhere ours."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trainwright.engine.checkpoints.disk_space import bytes_of, human_bytes
 from trainwright.engine.checkpoints.durable import remove_leftovers, sync_folder, temporary_path
-from trainwright.engine.checkpoints.files import load_checkpoint_file, save_checkpoint
+from trainwright.engine.checkpoints.files import load_checkpoint_file, save_checkpoint, write_last_checkpoint
 from trainwright.engine.checkpoints.folder import CheckpointFolder, best_name, is_file_name
 from trainwright.engine.checkpoints.folder_reader import SUFFIX
 from trainwright.engine.checkpoints.folder_writer import check_shared
@@ -138,6 +138,7 @@ class CheckpointHook(Hook):
         self._greater_keys = _as_list(greater_keys)
         self._less_keys = _as_list(less_keys)
         self._monitors: list[Monitor] | None = None
+        self._best_paths: dict[str, str] = {}
         check_rules(self.save_best, rule, owner="CheckpointHook")
         if "auto" in self.save_best and len(self.save_best) > 1:
             raise ConfigError(
@@ -147,6 +148,21 @@ class CheckpointHook(Hook):
         self._new_best: dict[str, float] = {}
         self._rules: dict[str, str] = {}
         self._save_failed = False
+
+    @property
+    def key_indicators(self) -> list[str]:
+        """The metrics of the best checkpoints, by MMEngine's name."""
+        return list(self._best_paths) or list(self.save_best)
+
+    @property
+    def best_ckpt_path_dict(self) -> dict[str, str]:
+        """The path of the best checkpoint for each metric, by MMEngine's name."""
+        return dict(self._best_paths)
+
+    @property
+    def best_ckpt_path(self) -> str | None:
+        """The path of the best checkpoint for the first metric, None before there is one."""
+        return next(iter(self._best_paths.values()), None)
 
     def get_triggered_stages(self) -> list[str]:
         """Return the hook points: those of epochs or those of iterations."""
@@ -195,7 +211,7 @@ class CheckpointHook(Hook):
         last = self.save_last and self.is_last_train_epoch(runner)
         if last or self.every_n_epochs(runner, self.interval, self.save_begin):
             runner.logger.info(f"Saving checkpoint at {runner.epoch + 1} epochs")
-            self._save_regular(runner)
+            self._save_checkpoint(runner)
 
     def after_train_iter(
         self,
@@ -208,7 +224,7 @@ class CheckpointHook(Hook):
         last = self.save_last and self.is_last_train_iter(runner)
         if last or self.every_n_train_iters(runner, self.interval, self.save_begin):
             runner.logger.info(f"Saving checkpoint at {runner.iter + 1} iterations")
-            self._save_regular(runner)
+            self._save_checkpoint(runner)
 
     def after_val_epoch(self, runner: "Runner", metrics: dict[str, Any] | None = None) -> None:
         """Compare the scores with the best ones."""
@@ -221,7 +237,20 @@ class CheckpointHook(Hook):
             self._monitors = self._make_monitors(runner, [next(iter(metrics))])
             self._forget_stale_best(runner)
             self._update_hub(runner)
-        for monitor in self._monitors:
+        self._save_best_checkpoint(runner, metrics)
+
+    def _save_checkpoint(self, runner: "Runner") -> None:
+        """Save a checkpoint that is due; subclasses written for MMEngine override this and the next two methods."""
+        done = (runner.epoch if self.by_epoch else runner.iter) + 1
+        self._save_checkpoint_with_step(runner, done, {"epoch": done, "iter": runner.iter})
+
+    def _save_checkpoint_with_step(self, runner: "Runner", step: int, meta: Mapping[str, Any]) -> None:
+        """Save the checkpoint of epoch or iteration ``step``; ``meta`` is unused, the counters of the run apply."""
+        self._save_regular(runner)
+
+    def _save_best_checkpoint(self, runner: "Runner", metrics: Mapping[str, Any]) -> None:
+        """Compare the scores with the best ones; :meth:`after_val` saves a checkpoint if one is better."""
+        for monitor in self._monitors or ():
             score = score_of(metrics, monitor.metric, owner="CheckpointHook.save_best")
             best = self.folder.best_scores.get(monitor.metric, monitor.worst)
             if score is not None and monitor.is_better(score, best):
@@ -315,17 +344,31 @@ class CheckpointHook(Hook):
             hook.save_optimizer and hook.save_param_scheduler for hook in _checkpoint_hooks(runner)
         )
         iteration = _progress(runner)[1]
-        runner.checkpoint_writer.write(
-            [self.folder.file(name) for name in names],
-            optimizer=optimizer,
-            schedulers=schedulers,
-            meta=meta,
-            newest=(optimizer and schedulers) or not others_are_complete,
-            background=self.async_save,
-            mmengine_format=self.mmengine_format,
-            then=partial(self.folder.remove_obsolete, self._files_of_other_hooks(runner)),
-            done=lambda error: self._finish_write(runner, iteration, error),
-        )
+        newest = (optimizer and schedulers) or not others_are_complete
+        then = partial(self.folder.remove_obsolete, self._files_of_other_hooks(runner))
+        if runner.saves_in_its_own_way:
+            for name in names:
+                runner.save_checkpoint(
+                    str(self.folder.path), name, save_optimizer=optimizer, save_param_scheduler=schedulers,
+                    meta=None if meta is None else dict(meta), by_epoch=self.by_epoch,
+                )  # fmt: skip
+            if is_main_process():
+                if newest:
+                    write_last_checkpoint(runner.work_dir, self.folder.file(names[-1]))
+                then()
+            self._finish_write(runner, iteration, None)
+        else:
+            runner.checkpoint_writer.write(
+                [self.folder.file(name) for name in names],
+                optimizer=optimizer,
+                schedulers=schedulers,
+                meta=meta,
+                newest=newest,
+                background=self.async_save,
+                mmengine_format=self.mmengine_format,
+                then=then,
+                done=lambda error: self._finish_write(runner, iteration, error),
+            )
         if not is_main_process():
             self.folder.obsolete.clear()
 
@@ -453,6 +496,8 @@ class CheckpointHook(Hook):
     def _update_hub(self, runner: "Runner") -> None:
         """Write the best scores and paths of all checkpoint hooks to the keys that MMEngine uses."""
         hub, hooks = runner.message_hub, _checkpoint_hooks(runner)
+        if self.folder.path is not None:
+            self._best_paths = {metric: str(self.folder.file(name)) for metric, name in self.folder.best.items()}
         metrics = {metric for hook in hooks for metric in (*hook._rules, *hook._known_rules())}
         for key in ("best_score", "best_ckpt"):
             for name in (key, *(f"{key}_{metric}" for metric in metrics)):

@@ -57,7 +57,7 @@ class BaseModule(nn.Module, metaclass=ABCMeta):
         self._is_init = True
 
     def _dump_init_info(self) -> None:
-        """Do nothing. Subclasses from MMEngine call it where MMEngine logs how each parameter was initialized."""
+        """Do nothing; exists because models written for MMEngine call it."""
 
     def __repr__(self) -> str:
         text = super().__repr__()

@@ -159,5 +159,6 @@ def count_registered_modules(save_path: str | None = None, verbose: bool = True)
     counted = {name: traverse_registry_tree(registry, verbose) for name, registry in ROOT_REGISTRIES.items()}
     result = {"scan_date": f"{datetime.now():%Y-%m-%d %H:%M:%S}", "registries": counted}
     if save_path is not None:
+        Path(save_path).mkdir(parents=True, exist_ok=True)
         Path(save_path, "modules_statistic_results.json").write_text(json.dumps(result, indent=2))
     return result

@@ -10,6 +10,7 @@ from trainwright.compat.mmengine.checkpoints import (
     _load_checkpoint_with_prefix,
     save_checkpoint,
 )
+from trainwright.compat.mmengine.log_processor import LogProcessor
 from trainwright.engine import (
     BaseLoop,
     CheckpointLoader,
@@ -17,7 +18,6 @@ from trainwright.engine import (
     ConfigDict,
     EpochBasedTrainLoop,
     IterBasedTrainLoop,
-    LogProcessor,
     OptimWrapper,
     OptimWrapperDict,
     ParamScheduler,
@@ -36,6 +36,8 @@ from trainwright.engine import (
 )
 from trainwright.engine.run.custom_loops import InfiniteDataloaderIterator as _InfiniteDataloaderIterator
 from trainwright.engine.run.custom_loops import calc_dynamic_intervals
+from trainwright.engine.run.eval_losses import parse_losses as _parse_losses
+from trainwright.engine.run.eval_losses import update_losses as _update_losses
 from trainwright.engine.run.model_surgery import turn_on_activation_checkpointing
 
 ConfigType = dict[str, Any] | Config | ConfigDict

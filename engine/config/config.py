@@ -1,14 +1,17 @@
 """The config of an experiment."""
 
+from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from copy import deepcopy
+from difflib import unified_diff
 from pathlib import Path
 from typing import Any, cast
 
 from trainwright.engine.config.config_dict import ConfigDict, copy_containers, merge_into
 from trainwright.engine.config.custom_imports import import_custom_modules
 from trainwright.engine.config.dump import WIDTH, dump_config, format_python
+from trainwright.engine.config.overrides import add_options
 from trainwright.engine.config.paths import PYTHON_SUFFIX, find_config
 from trainwright.engine.config.read import Reader, check_format
 from trainwright.engine.errors import ConfigError, Origin
@@ -110,6 +113,35 @@ class Config(MutableMapping[str, Any]):
         reader = Reader()
         keys = reader.read_text(cfg_str, Path.cwd() / f"config{check_format(file_format)}", "<string>")
         return _finish(keys, reader, None, True, True)
+
+    @staticmethod
+    def diff(cfg1: "str | Config", cfg2: "str | Config") -> str:
+        """Compare the texts of two configs, or of two files.
+
+        Returns:
+            The lines that differ, as a unified diff; an empty string if the configs are equal.
+        """
+        one, two = (
+            (Config.fromfile(cfg) if isinstance(cfg, str) else cfg).pretty_text.splitlines() for cfg in (cfg1, cfg2)
+        )
+        return "\n".join(unified_diff(one, two, lineterm=""))
+
+    @staticmethod
+    def auto_argparser(description: str | None = None) -> "tuple[ArgumentParser, Config]":
+        """Read the config that the command line starts with, and make a parser with an option for each of its keys.
+
+        Args:
+            description: text for the help.
+
+        Returns:
+            The parser, whose options are None unless they are given, and the config.
+        """
+        parser = ArgumentParser(description=description, add_help=False)
+        parser.add_argument("config", help="path of a config")
+        cfg = Config.fromfile(parser.parse_known_args()[0].config)
+        parser = ArgumentParser(parents=[parser], description=description)
+        add_options(parser, cfg.to_dict())
+        return parser, cfg
 
     @property
     def filename(self) -> str | None:

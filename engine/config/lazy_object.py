@@ -28,6 +28,10 @@ class LazyObject:
             raise AttributeError(attribute)
         return LazyObject(f"{self._lazy_name}.{attribute}", self._lazy_origin)
 
+    def build(self) -> Any:
+        """Import the object, or raise a :class:`ConfigError` as :func:`resolve` does."""
+        return resolve(self)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
             f"{self._lazy_name} cannot be called in a config, since configs are read without importing other packages; "

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from trainwright.engine.errors import ConfigError, Origin
@@ -46,6 +46,26 @@ def parse_overrides(options: Sequence[str]) -> dict[str, Any]:
         except ConfigError as error:
             raise ConfigError(key, error.message, error.hint, COMMAND_LINE) from None
     return parsed
+
+
+def add_options(parser: argparse.ArgumentParser, values: Mapping[str, Any], prefix: str = "") -> None:
+    """Add an option for each value in nested dictionaries, such as ``--optim_wrapper.optimizer.lr``.
+
+    Args:
+        parser: the parser.
+        values: the dictionaries. An option has the type of its value; those of lists and tuples take several values.
+        prefix: what precedes the keys.
+    """
+    for key, value in values.items():
+        option = f"--{prefix}{key}"
+        if isinstance(value, Mapping):
+            add_options(parser, value, f"{prefix}{key}.")
+        elif isinstance(value, bool):
+            parser.add_argument(option, action=argparse.BooleanOptionalAction)
+        elif isinstance(value, list | tuple):
+            parser.add_argument(option, nargs="+", type=parse_override)
+        else:
+            parser.add_argument(option, type=type(value) if isinstance(value, str | int | float) else parse_override)
 
 
 class DictAction(argparse.Action):

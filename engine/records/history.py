@@ -77,6 +77,16 @@ class HistoryBuffer:
         """The kept values and their counts, oldest first."""
         return np.array(self._values), np.array(self._counts)
 
+    @property
+    def _log_history(self) -> np.ndarray[Any, Any]:
+        """The kept values, under the name that statistics registered for MMEngine use."""
+        return self.data[0]
+
+    @property
+    def _count_history(self) -> np.ndarray[Any, Any]:
+        """The counts of the kept values, under the name that statistics registered for MMEngine use."""
+        return self.data[1]
+
     def update(self, log_val: Number, count: int = 1) -> None:
         """Append a value that is a sum over ``count`` items."""
         self.extend([log_val], [count])

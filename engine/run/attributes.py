@@ -12,6 +12,27 @@ from trainwright.engine.run.model_setup import unwrap
 from trainwright.engine.run.state import RunState
 
 
+class ScopeName(str):
+    """The name of a registry scope, also with the attribute that MMEngine's object for a scope has."""
+
+    @property
+    def scope_name(self) -> str:
+        """The name."""
+        return str(self)
+
+
+def _loop_or_cfg(mode: str) -> property:
+    """Return the property of a loop, or what it is built from, that code copied from MMEngine reads and sets."""
+
+    def get(runner: "Attributes") -> Any:
+        return runner._loops.get(mode, getattr(runner, f"_{mode}_cfg"))
+
+    def set(runner: "Attributes", loop: Any) -> None:
+        runner._loops[mode] = loop
+
+    return property(get, set)
+
+
 class Attributes:
     """The read-only attributes of a Runner, with the names of MMEngine's."""
 
@@ -82,9 +103,9 @@ class Attributes:
         return type(unwrap(self.model)).__name__
 
     @property
-    def default_scope(self) -> str | None:
+    def default_scope(self) -> ScopeName | None:
         """The registry scope in which names are looked up first."""
-        return self._default_scope
+        return None if self._default_scope is None else ScopeName(self._default_scope)
 
     @property
     def _resume(self) -> bool:
@@ -95,6 +116,8 @@ class Attributes:
     def has_val(self) -> bool:
         """Whether the run validates."""
         return self._val_cfg is not None
+
+    _train_loop, _val_loop, _test_loop = map(_loop_or_cfg, ("train", "val", "test"))
 
     @property
     def train_loop(self) -> Any:

@@ -216,7 +216,8 @@ class Builders:
         return arguments
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
-        """Build the optimizer wrapper for the model; a plain optimizer is wrapped."""
+        """Build the optimizer wrapper for the model, None for that of the run; a plain optimizer is wrapped."""
+        optim_wrapper = self._optim_wrapper if optim_wrapper is None else optim_wrapper
         if isinstance(optim_wrapper, Optimizer):
             return OptimWrapper(optim_wrapper)
         if isinstance(optim_wrapper, Mapping):
@@ -227,11 +228,13 @@ class Builders:
         """Build the schedulers for ``optim_wrapper`` of the run.
 
         Args:
-            scheduler: one or several, or their configs; for several optimizers, a dict of lists.
+            scheduler: one or several, or their configs; for several optimizers, a dict of lists. An empty list, which
+                the attribute is before they are built, stands for those of the run.
 
         Returns:
             A list of schedulers; for several optimizers, a dict of lists.
         """
+        scheduler = self._param_scheduler if scheduler == [] else scheduler
         if scheduler is None:
             return []
         loop = self.train_loop

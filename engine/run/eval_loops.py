@@ -27,6 +27,7 @@ from trainwright.engine.ranks.consensus import Consensus
 from trainwright.engine.registry import LOOPS
 from trainwright.engine.run.agreement import check_evaluator
 from trainwright.engine.run.base_loop import BaseLoop
+from trainwright.engine.run.eval_losses import Losses, losses_of_all_ranks, update_losses
 from trainwright.engine.run.model_setup import unwrap
 from trainwright.engine.signatures import accepted
 from trainwright.engine.strategy.shards import reshard
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 class _EvaluationLoop(BaseLoop):
     """Evaluate the predictions for a dataset, in one pass without gradients.
+
+    Predictions may end with losses, ``BaseDataElement(loss=dict(...))``: their means over the batches become metrics,
+    and their sum ``val_loss`` or ``test_loss``.
 
     Args:
         runner: the run that this loop belongs to.
@@ -73,6 +77,7 @@ class _EvaluationLoop(BaseLoop):
             )  # fmt: skip
         self._losses: dict[str, Tensor | float] = {}
         self._loss_samples = 0
+        self._returned_losses: Losses = {}
 
     def run(self) -> dict[str, Any]:
         """Run the evaluation.
@@ -87,6 +92,7 @@ class _EvaluationLoop(BaseLoop):
             self._check_with_loss()  # a hook may have wrapped the model
             runner.model.eval()
             self._losses, self._loss_samples = {}, 0
+            self._returned_losses.clear()
             start_at(self.dataloader, 0, 0)
             with averaged_buffers(runner.model):
                 is_complete = self._run_batches()
@@ -96,7 +102,10 @@ class _EvaluationLoop(BaseLoop):
             self._end_trial()
             if runner.strategy.is_sharded:
                 reshard(runner.model)  # a forward pass without a backward pass leaves whole weights in place
-            found = {**self.evaluator.evaluate(num_unpadded_samples(self.dataloader)), **self._mean_losses()}
+            found = {
+                **self.evaluator.evaluate(num_unpadded_samples(self.dataloader)), **self._mean_losses(),
+                **losses_of_all_ranks(self._returned_losses, mode),
+            }  # fmt: skip
             metrics: dict[str, Any] = value_of_main_process(found)  # so that whatever decides, decides alike
             runner.call_hook(f"after_{mode}_epoch", metrics=metrics)
             if mode == "val":
@@ -148,6 +157,7 @@ class _EvaluationLoop(BaseLoop):
             self._loss_samples += size
             for name, value in losses.items():
                 self._losses[name] = self._losses.get(name, 0.0) + value.detach() * size
+        outputs, _ = update_losses(outputs, self._returned_losses)
         self.evaluator.process(data_samples=outputs, data_batch=data_batch)
         runner.call_hook(f"after_{mode}_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs)
 
@@ -185,9 +195,27 @@ class _EvaluationLoop(BaseLoop):
 class ValLoop(_EvaluationLoop):
     __doc__ = _EvaluationLoop.__doc__
 
+    @property
+    def val_loss(self) -> Losses:
+        """The losses that the model has returned beside its predictions."""
+        return self._returned_losses
+
+    @val_loss.setter
+    def val_loss(self, losses: Losses) -> None:
+        self._returned_losses = losses
+
 
 @LOOPS.register_module()
 class TestLoop(_EvaluationLoop):
     __doc__ = _EvaluationLoop.__doc__
     mode = "test"
     __test__ = False  # despite the name, not a test case for pytest
+
+    @property
+    def test_loss(self) -> Losses:
+        """The losses that the model has returned beside its predictions."""
+        return self._returned_losses
+
+    @test_loss.setter
+    def test_loss(self, losses: Losses) -> None:
+        self._returned_losses = losses

@@ -23,6 +23,7 @@ from trainwright.engine.errors import ConfigError
 from trainwright.engine.parts import MODES, mismatched_parts, setting
 from trainwright.engine.random_streams import StepSeeder, deterministic_algorithms, preserve_generators, seed_all
 from trainwright.engine.ranks import failures
+from trainwright.engine.records.current import CurrentMixin
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import RUNNERS
@@ -172,6 +173,11 @@ class Runner(Builders, Attributes):
         with registries.default_scope(default_scope):
             self.log_processor = self.build_log_processor(log_processor)
             self.visualizer: Visualizer = self.build_visualizer(visualizer)
+        MessageHub.set_newest(self.message_hub)
+        MMLogger.set_newest(self.logger)
+        Visualizer.set_newest(self.visualizer)
+        if CurrentMixin.outlives_runs and default_scope is not None:
+            registries.set_default_scope(default_scope)
         self.logger.info("Environment:\n%s", "\n".join(f"  {key}: {value}" for key, value in collect_env().items()))
         self.logger.info("Seed: %d, device: %s, work_dir: %s", self.seed, self.device, self.work_dir)
         if (configured := setting(self.cfg, "strategy")) != "auto":
@@ -238,8 +244,6 @@ class Runner(Builders, Attributes):
                 self._loop("val")
             self.call_hook("before_run")
             self.load_or_resume()
-            if self.start.resumes and not self._restored:
-                resume.restore_run(self, self._left_out)
             if not self._restored:
                 self._restored = True
                 self.start.release()
@@ -321,14 +325,18 @@ class Runner(Builders, Attributes):
         self,
         out_dir: str | Path,
         filename: str,
+        *,
         save_optimizer: bool = True,
         save_param_scheduler: bool = True,
         meta: Mapping[str, Any] | None = None,
         by_epoch: bool = True,
+        file_client_args: None = None,
+        backend_args: None = None,
     ) -> Path:
         """Save the state of the run, durably. All ranks call it; ``last_checkpoint`` is not changed.
 
-        Rank 0 writes a file. If the name ends in ``.dist``, all ranks write a folder.
+        Rank 0 writes a file. If the name ends in ``.dist``, all ranks write a folder. If a subclass overrides this
+        method, :class:`CheckpointHook` calls it.
 
         Args:
             out_dir: the folder.
@@ -337,6 +345,8 @@ class Runner(Builders, Attributes):
             save_param_scheduler: include the schedulers.
             meta: additional entries of ``meta``.
             by_epoch: whether the number in the file name counts epochs.
+            file_client_args: unused; exists because subclasses written for MMEngine pass it on.
+            backend_args: unused, like ``file_client_args``.
 
         Returns:
             The path of the file.
@@ -347,6 +357,11 @@ class Runner(Builders, Attributes):
             [path], optimizer=save_optimizer, schedulers=save_param_scheduler, meta=meta, newest=False
         )
         return path
+
+    @property
+    def saves_in_its_own_way(self) -> bool:
+        """Whether a subclass overrides :meth:`save_checkpoint`."""
+        return type(self).save_checkpoint is not Runner.save_checkpoint
 
     def load_checkpoint(
         self,
@@ -372,9 +387,16 @@ class Runner(Builders, Attributes):
         return checkpoint
 
     def load_or_resume(self) -> None:
-        """Load or initialize the weights as configured, once. A resumed run also gets its counters."""
-        if self._started:
-            return
+        """Load or initialize the weights as configured, once.
+
+        A resumed run also gets its counters and, if the optimizer wrapper is built, the state of all parts.
+        """
+        if not self._started:
+            self._load_or_resume()
+        if self.start.resumes and not self._restored and self.optim_wrapper is not None:
+            resume.restore_run(self, self._left_out)
+
+    def _load_or_resume(self) -> None:
         with self._as_current():
             if self.start.path is None:
                 self._begin()
@@ -384,6 +406,13 @@ class Runner(Builders, Attributes):
             self._started = True
             resume.set_up_weights(self)
             self.start.release()
+
+    def _init_model_weights(self) -> None:
+        """Do nothing; exists because overrides of :meth:`train` copied from MMEngine call it: see load_or_resume."""
+
+    def _maybe_compile(self, target: str) -> None:
+        """Compile the model if configured; overrides of :meth:`train` copied from MMEngine call it."""
+        compile_forward(unwrap(self.model), setting(self.cfg, "compile"))
 
     def resume(
         self,

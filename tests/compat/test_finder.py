@@ -51,6 +51,49 @@ def run(folder: Path, code: str, files: dict[str, str], *words: str) -> str:
     return printed
 
 
+def test_global_access(tmp_path: Path) -> None:
+    code = """
+import trainwright.compat
+trainwright.compat.install()
+import torch
+from mmengine.config.lazy import LazyAttr, LazyObject
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope, VISUALIZERS, count_registered_modules
+from mmengine.runner import LogProcessor, Runner
+from mmengine.runner.runner import DefaultScope, Hook, Visualizer, get_device, print_log  # it only uses them
+import mmengine
+assert Visualizer is mmengine.visualization.Visualizer and get_device is mmengine.device.get_device
+assert not hasattr(mmengine.runner, "print_log") and not hasattr(mmengine.runner.runner, "print_logs")
+from mmengine.visualization import Visualizer
+
+class Model(BaseModel):
+    def forward(self, mode): ...
+
+runner = Runner(Model(), "work", default_scope="mmengine", experiment_name="mine")
+assert type(runner.visualizer) is Visualizer is VISUALIZERS.get("Visualizer")
+assert runner.default_scope == runner.default_scope.scope_name == "mmengine"
+for cls, own in ((MessageHub, runner.message_hub), (MMLogger, runner.logger), (Visualizer, runner.visualizer)):
+    assert cls.get_current_instance() is own is cls.get_instance(own.instance_name)
+    assert cls.get_instance("other") is cls.get_current_instance() is not own
+second = Runner(Model(), "work", default_scope="mmengine")
+assert isinstance(second.log_processor, LogProcessor)
+assert DefaultScope.get_current_instance().scope_name == "mmengine"
+Runner(Model(), "work", default_scope="other")
+assert DefaultScope.get_current_instance().scope_name == "other"
+second = Runner(Model(), "work")
+assert MessageHub.get_current_instance() is second.message_hub
+VISUALIZERS.build(dict(type="Visualizer", name="newest"))
+count_registered_modules("new/folder", verbose=False)
+lazy = LazyObject("torch.optim", "SGD")
+assert isinstance(lazy, LazyObject) and lazy.build() is torch.optim.SGD
+assert LazyAttr("SGD", LazyObject(["torch.optim"])) == lazy
+print("done")
+"""
+    assert run(tmp_path, code, {}).endswith("done\n")
+    assert (tmp_path / "new" / "folder").is_dir()
+
+
 def test_an_environment_where_nobody_calls_install_is_untouched(tmp_path: Path) -> None:
     code = """
 import sys

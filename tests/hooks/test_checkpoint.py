@@ -54,6 +54,47 @@ def test_optimizer_can_be_left_out(tmp_path: Path) -> None:
     assert "optimizer" not in load(tmp_path / "epoch_1.pth")
 
 
+def test_a_runner_that_saves_in_its_own_way(tmp_path: Path) -> None:
+    class Own(Runner):
+        def save_checkpoint(self, out_dir: Any, filename: str, **kwargs: Any) -> Path:
+            assert kwargs["save_optimizer"] and kwargs["by_epoch"]
+            path = Path(out_dir, filename)
+            save_checkpoint({"own": self.epoch}, path)
+            return path
+
+    runner = make_runner(
+        tmp_path, checkpoint={"interval": 1, "save_best": "acc", "max_keep_ckpts": 1}, metric=Scripted(acc=[2, 1, 0])
+    )
+    runner.__class__ = Own
+    runner.train()
+    assert files_in(tmp_path) == ["best_acc_epoch_1.pth", "epoch_3.pth"]
+    assert load(tmp_path / "epoch_3.pth") == {"own": 2}
+    assert (tmp_path / "last_checkpoint").read_text() == "epoch_3.pth"
+
+
+def test_a_hook_with_methods_of_mmengine(tmp_path: Path) -> None:
+    class Own(CheckpointHook):
+        def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: Any) -> None:
+            seen.append((step, meta))
+            if step != 2:
+                super()._save_checkpoint_with_step(runner, step, meta)
+
+        def _save_best_checkpoint(self, runner: Runner, metrics: Any) -> None:
+            super()._save_best_checkpoint(runner, {"acc": -metrics["acc"]})
+
+        def after_run(self, runner: Runner) -> None:
+            super().after_run(runner)
+            seen.append((self.key_indicators, self.best_ckpt_path, self.best_ckpt_path_dict))
+
+    seen: list[Any] = []
+    checkpoint = {"type": Own, "interval": 1, "save_best": "acc", "save_last": False}
+    make_runner(tmp_path, checkpoint=checkpoint, metric=Scripted(acc=[2, 1, 3])).train()
+    assert files_in(tmp_path) == ["best_acc_epoch_2.pth", "epoch_1.pth", "epoch_3.pth"]
+    best = str(tmp_path / "best_acc_epoch_2.pth")
+    assert seen.pop() == (["acc"], best, {"acc": best})
+    assert seen == [(epoch, {"epoch": epoch, "iter": 2 * epoch}) for epoch in (1, 2, 3)]
+
+
 def test_out_dir_gets_a_folder_for_each_run(tmp_path: Path) -> None:
     out = tmp_path / "elsewhere"
     make_runner(tmp_path / "run", checkpoint={"interval": 1, "out_dir": str(out)}, train_cfg={"max_epochs": 1}).train()

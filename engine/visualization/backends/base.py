@@ -92,6 +92,8 @@ def scalars(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def checked_image(image: Image) -> Image:
+    if image.dtype.kind in "iu" and image.size and image.min() >= 0 and image.max() <= 255:
+        image = image.astype(np.uint8, copy=False)  # of np.random.randint, for example
     if image.dtype != np.uint8 or image.ndim not in (2, 3):
         raise ValueError(f"an image must be uint8 of (height, width, 3), not {image.dtype} of {image.shape}")
     return np.ascontiguousarray(image)

@@ -138,3 +138,13 @@ class TestFromString:
     def test_an_unknown_format(self) -> None:
         with pytest.raises(ConfigFileError, match="config format"):
             Config.fromstring("", ".toml")
+
+
+def test_the_difference_of_two_configs(cfg: Config) -> None:
+    other = copy.deepcopy(cfg)
+    assert Config.diff(cfg, other) == ""
+    other.lr = 0.2
+    assert [line for line in Config.diff("c.py", other).splitlines() if line[0] in "+-"][2:] == [
+        "-lr = 0.1",
+        "+lr = 0.2",
+    ]

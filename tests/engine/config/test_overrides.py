@@ -3,12 +3,14 @@
 import argparse
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from trainwright.engine.config.config import Config
 from trainwright.engine.config.overrides import DictAction, parse_override, parse_overrides
 from trainwright.engine.errors import ConfigError
 
@@ -170,3 +172,21 @@ def test_options_and_configs_are_read_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_parser_with_an_option_for_each_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.py"
+    file.write_text(
+        "optimizer = dict(type='SGD', lr=0.1)\nsteps = [1, 2]\nis_long = True\nnothing = None\nname = '3'\n"
+    )
+    given = ["--optimizer.lr", "0.5", "--steps", "4", "5", "--no-is_long", "--nothing", "(1,2)", "--name", "7"]
+    monkeypatch.setattr(sys, "argv", ["train.py", str(file), *given])
+    parser, cfg = Config.auto_argparser("Train")
+    assert cfg.optimizer.lr == 0.1
+    options = vars(parser.parse_args())
+    assert options == {
+        "config": str(file), "optimizer.type": None, "optimizer.lr": 0.5, "steps": [4, 5], "is_long": False,
+        "nothing": (1, 2), "name": "7",
+    }  # fmt: skip
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--optimizer.lr", "fast"])

@@ -86,6 +86,11 @@ def test_registered_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     def spread(history: HistoryBuffer, window_size: int | None = None) -> float:
         return history.max(window_size) - history.min(window_size)
 
+    @HistoryBuffer.register_statistics
+    def newest_weighted(history: HistoryBuffer, weight: int) -> float:  # as in MMEngine's documentation
+        return float(history._log_history[-1] * weight / history._count_history[-1])
+
     assert HistoryBuffer([1.0, 5.0, 4.0], [1, 1, 1]).statistics("spread", window_size=2) == 1.0
+    assert HistoryBuffer([1.0, 6.0], [1, 3]).statistics("newest_weighted", 5) == 10.0
     with pytest.raises(KeyError, match="'spread'"):
         HistoryBuffer.register_statistics(spread)

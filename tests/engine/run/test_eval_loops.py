@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.run.runner import Runner
+from trainwright.engine.structures.elements import BaseDataElement
 from trainwright.models.base import BaseModel
 
 
@@ -39,3 +40,27 @@ def test_the_losses_of_an_evaluation(tmp_path: Path, mode: str) -> None:
     assert getattr(runner(model), mode)() == {"acc": 1, "loss": pytest.approx(float(loss))}
     with pytest.raises(ConfigError, match=f"{mode}_cfg.with_loss: {mode}_step of Line .*with_loss"):
         getattr(runner(Line()), mode)()
+
+
+class WithLosses(Line):
+    """A model that returns losses beside its predictions, as some models written for MMEngine do."""
+
+    def val_step(self, data: Any) -> Any:
+        inputs, _ = data
+        losses = dict(loss_a=inputs.new_tensor(len(inputs)), acc=[inputs.new_tensor(0.5)] * 2)
+        return [*inputs, BaseDataElement(loss=losses)]
+
+
+def test_losses_beside_the_predictions(tmp_path: Path) -> None:
+    class Counting(Scripted):
+        def process(self, data_batch: Any, data_samples: Any) -> None:
+            super().process(data_batch, data_samples)
+            seen.append(len(data_samples))
+
+    seen: list[int] = []
+    runner = Runner(
+        model=WithLosses(), work_dir=str(tmp_path), val_cfg={}, val_evaluator=Counting(top=[1, 1]),
+        val_dataloader=dict(dataset=Points(6), batch_size=4, collate_fn="default_collate"),
+    )  # fmt: skip
+    assert runner.val() == runner.val() == {"top": 1, "loss_a": 3.0, "acc": 0.5, "val_loss": 3.0}
+    assert seen == [4, 2, 4, 2] and runner.val_loop.val_loss["acc"].total_length == 4

@@ -1,6 +1,7 @@
 import json
 import random
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -424,6 +425,40 @@ def test_an_exception_keeps_its_type_and_is_in_no_way_hidden(tmp_path: Path) -> 
         make_runner(tmp_path, [Broken()]).train()
     assert "in Broken.after_train_iter" in caught.value.__notes__
     assert MessageHub.get_current_instance() is outside
+
+
+class CopiedTrain(Runner):
+    """A runner whose ``train`` takes the steps of MMEngine's."""
+
+    def train(self) -> Any:
+        assert isinstance(self._train_loop, Mapping) and self._test_loop is None
+        self._train_loop = self.build_train_loop(self._train_loop)
+        self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
+        self.scale_lr(self.optim_wrapper, self.auto_scale_lr)
+        self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
+        self._val_loop = self.build_val_loop(self._val_loop)
+        self.call_hook("before_run")
+        self._init_model_weights()
+        self.load_or_resume()
+        self.optim_wrapper.initialize_count_status(self.model, self._train_loop.iter, self._train_loop.max_iters)
+        self._maybe_compile("train_step")
+        model = self.train_loop.run()
+        self.call_hook("after_run")
+        return model
+
+
+def test_a_train_method_copied_from_mmengine(tmp_path: Path) -> None:
+    done = []
+    for cls, resume, epochs in ((Runner, False, 2), (CopiedTrain, False, 1), (CopiedTrain, True, 2)):
+        runner = make_runner(
+            tmp_path / cls.__name__, checkpoint=dict(interval=1), metric=Scripted(acc=[1, 2]), resume=resume,
+            train_cfg=dict(max_epochs=epochs), param_scheduler=dict(type="ExponentialLR", gamma=0.5),
+        )  # fmt: skip
+        runner.__class__ = cls
+        runner.train()
+        done.append((runner.iter, runner.optim_wrapper.get_lr()["lr"], runner.model.fc.weight))
+    assert done[1][0] == 2 and done[2][:2] == done[0][:2] == (4, [0.05])
+    assert torch.equal(done[2][2], done[0][2])
 
 
 def test_a_loop_of_ones_own(tmp_path: Path) -> None:

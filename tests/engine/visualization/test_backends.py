@@ -85,6 +85,11 @@ def test_local_image_and_config(tmp_path: Path) -> None:
     backend.add_image("val/cat", PICTURE, step=7)
     with Image.open(tmp_path / "pictures" / "val" / "cat_7.png") as image:
         np.testing.assert_array_equal(np.array(image), PICTURE)
+    backend.add_image("integers", PICTURE.astype(np.int64))
+    with Image.open(tmp_path / "pictures" / "integers_0.png") as image:
+        np.testing.assert_array_equal(np.array(image), PICTURE)
+    with pytest.raises(ValueError, match="uint8"):
+        backend.add_image("integers", PICTURE.astype(np.int64) - 1)
     backend.add_config(Config({"lr": 0.1}))
     assert Config.fromfile(str(tmp_path / "all.py")).lr == 0.1
     assert backend.experiment is backend

@@ -39,7 +39,7 @@ def load_from_mmcls(filename: str, map_location: Any = None) -> dict[str, Any]:
     return {"state_dict": {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}}
 
 
-@CheckpointLoader.register_scheme([f"{library}://" for library in LIBRARIES])
+@CheckpointLoader.register_scheme([f"{library}://" for library in LIBRARIES if library != "mmcls"])
 def load_from_library(filename: str, map_location: Any = None) -> Any:
     """Load the weights that an installed library publishes for one of its configs.
 

@@ -264,6 +264,11 @@ def _convert_single_elements(module: Any) -> None:
     module.float = lambda value: value.item() if isinstance(value, np.ndarray) else float(value)
 
 
+def _name_numpy(module: Any) -> None:
+    """Let a module evaluate the texts of NumPy's scalars, which begin with ``np.`` since NumPy 2."""
+    module.np = np
+
+
 _RAZOR = "mmrazor.structures.quantization.backend_config"
 PATCHES: dict[str, Callable[[Any], None]] = {
     "numpy": _restore_numpy,
@@ -275,6 +280,7 @@ PATCHES: dict[str, Callable[[Any], None]] = {
     "torch.ao.quantization.backend_config.backend_config": _restore_pattern_config,
     "mmpose.visualization.opencv_backend_visualizer": _convert_radius,
     "mmdet3d.evaluation.functional.indoor_eval": _convert_single_elements,
+    "mmrazor.structures.subnet.candidate": _name_numpy,
     **{f"{_RAZOR}.{name}": _reverse_patterns for name in ("common_operator_config_utils", "tensorrt", "openvino")},
 }
 

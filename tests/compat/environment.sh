@@ -15,10 +15,10 @@ for library in "$@"; do
         mmpose) wheels+=(mmpose==1.3.2) needed+=(json_tricks munkres pycocotools) ;;
         mmaction) wheels+=(mmaction2==1.2.0) needed+=(einops) ;;
         mmocr) wheels+=(mmocr==1.0.1 mmdet==3.3.0) needed+=(imgaug lmdb pyclipper rapidfuzz scikit-image shapely pycocotools terminaltables) ;;
-        mmagic) wheels+=(mmagic==1.2.0) needed+=(einops lpips av tqdm diffusers==0.24.0 transformers==4.46.3 huggingface_hub==0.25.2 face-alignment facexlib resize-right lmdb) ;;
+        mmagic) wheels+=(mmagic==1.2.0 face-alignment==1.3.4 facexlib==0.3.0) needed+=(einops lpips av tqdm diffusers==0.24.0 transformers==4.46.3 huggingface_hub==0.25.2 filterpy lmdb numba resize-right scikit-image) ;;
         mmyolo) wheels+=(mmyolo==0.6.0 mmdet==3.3.0) needed+=(pycocotools prettytable shapely terminaltables) ;;
-        mmdet3d) wheels+=(mmdet3d==1.4.0 mmdet==3.3.0) needed+=(numba pycocotools pandas plyfile scikit-image shapely terminaltables trimesh) ;;
-        mmrazor) wheels+=(mmrazor==1.0.0 mmpretrain==1.2.0 mmdet==3.3.0) needed+=(einops 'importlib-metadata<8' mat4py model-index joblib cloudpickle ordered-set pycocotools shapely terminaltables) ;;
+        mmdet3d) wheels+=(mmdet3d==1.4.0 mmdet==3.3.0 lyft_dataset_sdk==0.0.8 nuscenes-devkit==1.2.0) needed+=(cachetools descartes numba pyquaternion scikit-learn pycocotools pandas plyfile scikit-image shapely terminaltables trimesh) ;;
+        mmrazor) wheels+=(mmrazor==1.0.0 mmcls==1.0.0rc6 mmpretrain==1.2.0 mmdet==3.3.0) needed+=(einops 'importlib-metadata<8' mat4py model-index joblib cloudpickle ordered-set pycocotools rich shapely terminaltables) ;;
         *) echo "unknown library $library" >&2; exit 2 ;;
     esac
 done

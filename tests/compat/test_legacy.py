@@ -156,6 +156,13 @@ def test_floats_of_mmdet3d():
     assert module.values == [0.5, 2.0, 3.0, 4.0]
 
 
+def test_texts_of_numbers_that_mmrazor_evaluates():
+    module = ModuleType("mmrazor.m")
+    legacy.PATCHES["mmrazor.structures.subnet.candidate"](module)
+    text = str({0: np.str_("shuffle_3x3"), 1: np.float64(0.5)})
+    assert eval(text, vars(module)) == {0: "shuffle_3x3", 1: 0.5}
+
+
 def test_scripts_of_a_library():
     code = "import sys; frame = sys._getframe()"
     for file, expected in (("/env/mmdet/.mim/tools/train.py", True), ("/home/me/train.py", False), (None, False)):

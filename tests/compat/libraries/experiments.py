@@ -265,6 +265,14 @@ _OF_MMCLS = {
     **{f"{mode}_dataloader.dataset.pipeline.1.scale": 36 for mode in ("val", "test")},
     **{f"{mode}_dataloader.dataset.pipeline.2.crop_size": 32 for mode in ("val", "test")},
 }
+_SLIM = {
+    **_OF_MMCLS,
+    **{f"{mode}_dataloader.persistent_workers": False for mode in ("train", "val", "test")},
+    "train_dataloader.batch_size": 16,
+    "model.mutator.parse_cfg.demo_input": (1, 3, 32, 32),
+    "param_scheduler.end": 2,
+    "train_cfg.max_epochs": 2,
+}
 _DISTILL = {**_OF_MMCLS, "model.teacher_ckpt": None, "train_cfg.max_epochs": 2}
 _TRANSFORMER = {
     **_CPU,
@@ -398,6 +406,9 @@ EXPERIMENTS = {
     ),
     "distillation": Experiment(
         "mmrazor", "distill/mmcls/kd/kd_logits_resnet34_resnet18_8xb32_in1k.py", "imagenet", _DISTILL
+    ),
+    "autoslim": Experiment(
+        "mmrazor", "nas/mmcls/autoslim/autoslim_mbv2_1.5x_supernet_8xb256_in1k.py", "imagenet", _SLIM
     ),
     "deit": Experiment("mmpretrain", "deit/deit-tiny_4xb256_in1k.py", "imagenet", _TRANSFORMER),
     "rtmdet": Experiment("mmdet", "rtmdet/rtmdet_tiny_8xb32-300e_coco.py", "coco", _MOSAIC),

@@ -143,6 +143,13 @@ class Config(MutableMapping[str, Any]):
         add_options(parser, cfg.to_dict())
         return parser, cfg
 
+    @staticmethod
+    def _merge_a_into_b(a: Mapping[str, Any], b: Mapping[str, Any], allow_list_keys: bool = False) -> ConfigDict:
+        """Return ``b`` with ``a`` merged into it; scripts written for MMEngine call it. Neither is changed."""
+        merged = ConfigDict({"inner": b})
+        merge_into(merged, {"inner": a}, strict=True, list_keys=allow_list_keys)
+        return cast(ConfigDict, merged["inner"])
+
     @property
     def filename(self) -> str | None:
         """The file that the config was read from."""

@@ -148,3 +148,11 @@ def test_the_difference_of_two_configs(cfg: Config) -> None:
         "-lr = 0.1",
         "+lr = 0.2",
     ]
+
+
+def test_merging_dictionaries_under_the_name_of_mmengine() -> None:
+    a, b = dict(obj=dict(a=2), n=3), dict(obj=dict(a=1, b=1))
+    assert Config._merge_a_into_b(a, b) == dict(obj=dict(a=2, b=1), n=3)
+    assert b == dict(obj=dict(a=1, b=1))
+    assert Config._merge_a_into_b(dict(obj=dict(_delete_=True, a=2)), b) == dict(obj=dict(a=2))
+    assert Config._merge_a_into_b({"0": dict(a=2)}, [dict(a=1), dict(b=2)], True) == [dict(a=2), dict(b=2)]  # type: ignore[arg-type]

@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--stage", nargs="+", default=["train"], choices=["train", "test", "tta", "resume", "longer"])
     parser.add_argument("--stop-after", type=int, help="stop after this number of iterations, as by a signal")
     parser.add_argument("--option", nargs=2, action="append", default=[], metavar=("PATH", "JSON"))
+    parser.add_argument("--write", metavar="FILE", help="only draw the data, and write the changed config")
     given = parser.parse_args()
     experiment = EXPERIMENTS[given.experiment]
     if given.real:
@@ -44,7 +45,9 @@ def main() -> None:
     draw(experiment, given.folder)
     work_dir = given.folder.resolve() / ("real" if given.real else "ours") / given.experiment
     os.chdir(given.folder)
-
+    if given.write:
+        Path(given.write).write_text(configure(experiment, given.option).pretty_text)
+        return
     for stage in given.stage:
         print(json.dumps(run(experiment, stage, work_dir, given.stop_after, given.option)))
 
@@ -57,7 +60,6 @@ def run(
     Train, test what was trained, test it with augmentation, resume, or resume and train longer than the experiment.
     """
     import torch
-    from mmengine.config import Config
     from mmengine.hooks import Hook
     from mmengine.runner import Runner
 
@@ -71,13 +73,8 @@ def run(
             if len(losses) == stop_after:
                 runner.request_stop("as asked by --stop-after")
 
-    cfg = Config.fromfile(config_file(experiment))
-    for path in experiment.deleted:
-        parent, _, key = path.rpartition(".")
-        del (cfg.get(parent) if parent else cfg)[key]
-    cfg.merge_from_dict({**experiment.options, **{path: json.loads(value) for path, value in options}})
+    cfg = configure(experiment, options)
     cfg.work_dir = str(work_dir)
-    cfg.randomness = dict(seed=0)
     if stage in ("resume", "longer"):
         cfg.resume = True
     if stage == "longer":
@@ -98,6 +95,19 @@ def run(
         engine=Runner.__module__, losses=losses, digest=weights.hexdigest()[:16],
         metrics={key: float(value) for key, value in metrics.items()},
     )  # fmt: skip
+
+
+def configure(experiment: Experiment, options: Sequence[Any] = ()) -> Any:
+    """Return the config of an experiment, and further options as paths and JSON."""
+    from mmengine.config import Config
+
+    cfg = Config.fromfile(config_file(experiment))
+    for path in experiment.deleted:
+        parent, _, key = path.rpartition(".")
+        del (cfg.get(parent) if parent else cfg)[key]
+    cfg.merge_from_dict({**experiment.options, **{path: json.loads(value) for path, value in options}})
+    cfg.randomness = dict(seed=0)
+    return cfg
 
 
 def draw(experiment: Experiment, folder: Path) -> None:

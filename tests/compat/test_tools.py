@@ -98,7 +98,7 @@ CASES = {
     ),
     "mmseg": Case(
         "unet",
-        {},
+        {"default_hooks.visualization.interval": 1},
         "mIoU",
         "--out maps --show-dir shown",
         [

@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--stage", nargs="+", default=["train"], choices=["train", "test", "tta", "resume", "longer"])
     parser.add_argument("--stop-after", type=int, help="stop after this number of iterations, as by a signal")
     parser.add_argument("--option", nargs=2, action="append", default=[], metavar=("PATH", "JSON"))
+    parser.add_argument("--write", metavar="FILE", help="only draw the data, and write the changed config")
     given = parser.parse_args()
     experiment = EXPERIMENTS[given.experiment]
     if given.real:
@@ -47,7 +48,9 @@ def main() -> None:
     draw(experiment, given.folder)
     work_dir = given.folder.resolve() / ("real" if given.real else "ours") / given.experiment
     os.chdir(given.folder)
-
+    if given.write:
+        Path(given.write).write_text(configure(experiment, given.option).pretty_text)
+        return
     for stage in given.stage:
         print(json.dumps(run(experiment, stage, work_dir, given.stop_after, given.option)))
 
@@ -61,7 +64,6 @@ def run(
     metrics are those of the test or of the last validation.
     """
     import torch
-    from mmengine.config import Config
     from mmengine.hooks import Hook
     from mmengine.runner import Runner
 
@@ -81,14 +83,8 @@ def run(
 
         after_test_epoch = after_val_epoch
 
-    cfg = Config.fromfile(config_file(experiment))
-    for path in experiment.deleted:
-        *parents, last = path.split(".")
-        owner = reduce(lambda part, key: part[int(key) if isinstance(part, list) else key], parents, cfg)
-        del owner[int(last) if isinstance(owner, list) else last]
-    cfg.merge_from_dict({**experiment.options, **{path: json.loads(value) for path, value in options}})
+    cfg = configure(experiment, options)
     cfg.work_dir = str(work_dir)
-    cfg.randomness = dict(seed=0)
     if stage in ("resume", "longer"):
         cfg.resume = True
     if stage == "longer":
@@ -109,6 +105,20 @@ def run(
         engine=Runner.__module__, losses=losses, digest=weights.hexdigest()[:16],
         metrics={key: float(value) for key, value in results.items()},
     )  # fmt: skip
+
+
+def configure(experiment: Experiment, options: Sequence[Any] = ()) -> Any:
+    """Return the config of an experiment, and further options as paths and JSON."""
+    from mmengine.config import Config
+
+    cfg = Config.fromfile(config_file(experiment))
+    for path in experiment.deleted:
+        *parents, last = path.split(".")
+        owner = reduce(lambda part, key: part[int(key) if isinstance(part, list) else key], parents, cfg)
+        del owner[int(last) if isinstance(owner, list) else last]
+    cfg.merge_from_dict({**experiment.options, **{path: json.loads(value) for path, value in options}})
+    cfg.randomness = dict(seed=0)
+    return cfg
 
 
 def draw(experiment: Experiment, folder: Path) -> None:

@@ -48,6 +48,7 @@ def parts(runner: "Runner") -> list[Part]:
     found = [
         Part((_OURS, "counters"), runner.state.state_dict, lambda state: None),  # loaded by load_counters()
         Part((_OURS, "host_streams"), runner.seed_step.python_rng_state, lambda state: _load_python_rng(runner, state)),
+        Part((_OURS, "modules"), runner.module_values.state_dict, partial(_load_if_saved, runner.module_values)),
         Part(("message_hub",), runner.message_hub.state_dict, partial(_load_if_saved, runner.message_hub)),
     ]
     if (wrapper := runner.optim_wrapper) is not None:

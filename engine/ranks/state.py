@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _OURS = "trainwright"
 _NEWEST = 100  # values of each scalar, more than most windows of log lines
+_PER_RANK = ("host_streams", "modules")
 _PREFIXES = {"state_dict": "", "ema_state_dict": "module."}
 
 
@@ -26,15 +27,16 @@ def add_ranks(runner: "Runner", checkpoint: dict[str, Any], gather: bool) -> Non
 
     Buffers become their means over all ranks, so that the saved model is the validated one. On rank 0, ``ranks`` under
     ``trainwright`` receives what the means and the state of rank 0 do not tell: the buffers of each rank, and of the
-    other ranks their host random streams, accumulated gradients, data loader, the buffers in snapshots of hooks, and
-    the newest values and the totals of logged losses. Without ``gather``, every rank receives its own part alone.
+    other ranks their host random streams, numbers in modules, accumulated gradients, data loader, the buffers in
+    snapshots of hooks, and the newest values and the totals of logged losses. Without ``gather``, every rank receives
+    its own part alone.
     """
     if not has_peers():
         return
     own: dict[str, Any] = {"buffers": _average_buffers(runner, checkpoint)}
     if runner.rank > 0:  # those of rank 0 are in their usual places
         position = checkpoint[_OURS].get("position", {})
-        own["host_streams"] = checkpoint[_OURS].get("host_streams")
+        own.update({key: checkpoint[_OURS].get(key) for key in _PER_RANK})
         if not runner.strategy.is_sharded:  # otherwise all ranks have a part of the same
             own["gradients"] = {name: state["grads"] for name, state in _accumulations(checkpoint) if "grads" in state}
         own.update({"loader": position["loader"]} if "loader" in position else {})
@@ -111,8 +113,7 @@ def _overlay(checkpoint: dict[str, Any], own: Mapping[str, Any], own_gradients: 
     ours = checkpoint[_OURS]
     for key, buffers in own["buffers"].items():
         checkpoint[key] = {**checkpoint[key], **buffers}
-    if "host_streams" in own:
-        ours["host_streams"] = own["host_streams"]
+    ours.update({key: own[key] for key in _PER_RANK if key in own})
     for name, accumulation in _accumulations(checkpoint):
         if own_gradients and name in own.get("gradients", {}):
             accumulation["grads"] = own["gradients"][name]

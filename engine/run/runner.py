@@ -36,6 +36,7 @@ from trainwright.engine.run.environment import collect_env, setup_environment
 from trainwright.engine.run.hook_list import HookList
 from trainwright.engine.run.interrupt import raise_for_signal, stop_on_signals
 from trainwright.engine.run.model_setup import compile_forward, lone_sample_error, unwrap, warn_of_lone_sample
+from trainwright.engine.run.module_values import ModuleValues
 from trainwright.engine.run.state import RunState, active_run, in_run
 from trainwright.engine.run.work_dir import WorkDir
 from trainwright.engine.strategy.base import build_strategy
@@ -193,6 +194,7 @@ class Runner(Builders, Attributes):
             with self.strategy.construction():
                 built = self.build_model(model)
             self.model: Any = self.wrap_model(setting(self.cfg, "model_wrapper_cfg"), built)
+            self.module_values = ModuleValues(unwrap(self.model))
             self._hooks = HookList()
             self.register_hooks(default_hooks, custom_hooks)
         if self._device_settings.watches_sizes:

@@ -191,7 +191,7 @@ def test_tools_and_inferencers(library: str, tmp_path: Path) -> None:
     tool(f"test.py config.py {checkpoint} --work-dir one {case.dump}")
     dump = case.dump.partition(" --show-dir")[0].replace("results", "two").replace("maps", "maps_of_two")
     tool(f"test.py config.py {checkpoint} --work-dir two --launcher pytorch {dump}", TORCHRUN)
-    assert tested(tmp_path / "one", case.metric) == tested(tmp_path / "two", case.metric) == pytest.approx(last)
+    assert result_of(tmp_path / "one", case.metric) == result_of(tmp_path / "two", case.metric) == pytest.approx(last)
     for file in tmp_path.glob("results.pkl"):
         one, two = (list(arrays(pickle.loads(each.read_bytes()))) for each in (file, tmp_path / "two.pkl"))
         assert len(one) == len(two) > 4 and all(np.allclose(*pair, atol=1e-3) for pair in zip(one, two))
@@ -270,7 +270,7 @@ def scores(work_dir: Path, name: str) -> list[float]:
     return [record[name] for record in records if name in record]
 
 
-def tested(work_dir: Path, name: str) -> float:
+def result_of(work_dir: Path, name: str) -> float:
     """Return a result of ``test.py``."""
     (file,) = (file for file in work_dir.glob("*/*.json"))
     value: float = json.loads(file.read_text())[name]

@@ -5,6 +5,7 @@ connections, look for that message and add one line. A thread of each rank waits
 that is still waiting for a peer, with its stack.
 """
 
+import atexit
 import json
 import os
 import re
@@ -80,6 +81,10 @@ def unwatch() -> None:
     if _watch is not None:
         _watch.close()
         _watch = None
+
+
+# A script that never leaves its process group: a thread that is inside the store when Python ends aborts the process.
+atexit.register(unwatch)
 
 
 def report(error: BaseException, saves: bool = False) -> bool:

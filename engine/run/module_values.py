@@ -12,7 +12,7 @@ _LONGEST = 64  # longer lists are data
 
 
 class ModuleValues:
-    """The numbers, and short lists of numbers, that have changed in a model's modules since they were built.
+    """The numbers, and short lists of numbers, that training has changed in a model's modules.
 
     Examples are a counter, a threshold that follows the training, and the size to which the next batch is resized. A
     module that has got other new attributes, too, is left out: its numbers may describe these, such as the size for
@@ -24,17 +24,22 @@ class ModuleValues:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._initial = {name: (_numbers(module), _others(module)) for name, module in model.named_modules()}
+        self._initial: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+
+    def start(self) -> None:
+        """Note the values from which changes count: those of the model with its initial weights."""
+        self._initial = {name: (_numbers(module), _others(module)) for name, module in self._model.named_modules()}
 
     def state_dict(self) -> dict[str, dict[str, Any]] | None:
         """Return the changed values of each module, by its name; None if nothing has changed."""
         changed = {}
         for name, module in self._model.named_modules():
-            numbers, others = self._initial.get(name, ({}, None))
-            if others is not None and _same(others, _others(module)):
-                now = _numbers(module).items()
-                if values := {key: value for key, value in now if key not in numbers or numbers[key] != value}:
-                    changed[name] = values
+            if name not in self._initial:
+                continue
+            numbers, others = self._initial[name]
+            now = {key: value for key, value in _numbers(module).items() if (key, value) not in numbers.items()}
+            if now and _same(others, _others(module)):
+                changed[name] = now
         return changed or None
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:

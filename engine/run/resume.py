@@ -43,6 +43,7 @@ def set_up_weights(runner: "Runner") -> None:
         contents.load_counters(runner, start.contents)
     if names := setting(runner.cfg, "activation_checkpointing"):
         turn_on_activation_checkpointing(model, names)
+    runner.module_values.start()
 
 
 def restore_run(runner: "Runner", left_out: Collection[str] = ()) -> None:

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_runs import Line, StopAt, make_runner, weights_of
+from tiny_runs import Line, ParallelLine, StopAt, make_runner, weights_of
 from torch import Tensor, nn
 
+from trainwright.engine.checkpoints.files import load_checkpoint_file
 from trainwright.engine.run.module_values import ModuleValues
 
 
@@ -43,6 +44,13 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     assert all(torch.equal(*pair) for pair in zip(weights_of(whole).values(), weights_of(resumed).values()))
 
 
+def test_checkpoints_of_an_ordinary_model_contain_none(tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, model=ParallelLine(), checkpoint=dict(interval=1))
+    runner.train()
+    assert runner.model._is_init
+    assert "modules" not in load_checkpoint_file(tmp_path / "epoch_3.pth")["trainwright"]
+
+
 class Masked(nn.Module):
     """A module that computes a mask for the size of its input."""
 
@@ -63,6 +71,7 @@ def test_numbers_that_describe_an_object_are_not_restored() -> None:
     for register in (False, True):
         model = nn.Sequential(Masked(register), nn.Dropout())
         values = ModuleValues(model)
+        values.start()
         assert values.state_dict() is None
         model(torch.ones(3))
         assert values.state_dict() is None
@@ -77,6 +86,7 @@ def test_a_cache_in_a_dictionary_or_list_of_objects() -> None:
     model: Any = nn.Identity()
     model.cache, model.parts = {}, []
     values = ModuleValues(model)
+    values.start()
     model.count = 1
     assert values.state_dict() == {"": {"count": 1}}
     model.cache[3] = torch.ones(3)

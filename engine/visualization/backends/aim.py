@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainwright.engine.errors import MissingExtraError
 from trainwright.engine.registry import VISBACKENDS
 from trainwright.engine.visualization.backends.base import BaseVisBackend, Image, checked_image, force_init_env, scalars
 from trainwright.engine.visualization.backends.local import to_plain
@@ -35,10 +33,7 @@ class AimVisBackend(BaseVisBackend):
         return self._run
 
     def _init_env(self) -> None:
-        try:
-            aim = import_module("aim")
-        except ImportError as error:
-            raise MissingExtraError("aim", "aim", "AimVisBackend") from error
+        aim = self._import("aim")
         if self._save_dir is None:
             name = datetime.now().strftime("%Y%m%d_%H%M%S")
         else:
@@ -53,9 +48,6 @@ class AimVisBackend(BaseVisBackend):
     @force_init_env
     def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
         self._run.track(name=name, value=self._image_class(checked_image(image)), step=step)
-
-    def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        self.add_scalars({name: value}, step)
 
     @force_init_env
     def add_scalars(

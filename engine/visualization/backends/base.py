@@ -3,11 +3,14 @@
 import functools
 import numbers
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from torch import Tensor, nn
+
+from trainwright.engine.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from trainwright.engine.config.config import Config
@@ -59,6 +62,7 @@ class BaseVisBackend:
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
         """Write a scalar: an int, a float, or a tensor or array with one element."""
+        self.add_scalars({name: value}, step, **kwargs)
 
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
@@ -74,6 +78,14 @@ class BaseVisBackend:
 
     def close(self) -> None:
         """Close files and connections. Writing reopens them."""
+
+    def _import(self, module: str) -> Any:
+        """Import a module of an optional package, which is also the name of the extra."""
+        try:
+            return import_module(module)
+        except ImportError as error:
+            package = module.partition(".")[0]
+            raise MissingExtraError(package, package, type(self).__name__) from error
 
     def _make_save_dir(self) -> Path:
         assert self._save_dir is not None

@@ -1,11 +1,9 @@
 """A backend that writes to ClearML."""
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainwright.engine.errors import MissingExtraError
 from trainwright.engine.registry import VISBACKENDS
 from trainwright.engine.visualization.backends.base import BaseVisBackend, Image, checked_image, force_init_env, scalars
 
@@ -41,10 +39,7 @@ class ClearMLVisBackend(BaseVisBackend):
         return self._clearml
 
     def _init_env(self) -> None:
-        try:
-            self._clearml: Any = import_module("clearml")
-        except ImportError as error:
-            raise MissingExtraError("clearml", "clearml", "ClearMLVisBackend") from error
+        self._clearml: Any = self._import("clearml")
         self._task = self._clearml.Task.init(**self._init_kwargs)
         self._logger = self._task.get_logger()
 
@@ -56,9 +51,6 @@ class ClearMLVisBackend(BaseVisBackend):
     @force_init_env
     def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
         self._logger.report_image(title=name, series=name, iteration=step, image=checked_image(image))
-
-    def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        self.add_scalars({name: value}, step)
 
     @force_init_env
     def add_scalars(

@@ -1,11 +1,9 @@
 """A backend that writes to DVCLive."""
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainwright.engine.errors import MissingExtraError
 from trainwright.engine.registry import VISBACKENDS
 from trainwright.engine.visualization.backends.base import BaseVisBackend, Image, checked_image, force_init_env, scalars
 from trainwright.engine.visualization.backends.local import to_plain
@@ -42,10 +40,7 @@ class DVCLiveVisBackend(BaseVisBackend):
         return self._live
 
     def _init_env(self) -> None:
-        try:
-            dvclive = import_module("dvclive")
-        except ImportError as error:
-            raise MissingExtraError("dvclive", "dvclive", "DVCLiveVisBackend") from error
+        dvclive = self._import("dvclive")
         self._live: Any = dvclive.Live(**{"dir": str(self._make_save_dir()), **self._init_kwargs})
 
     @force_init_env
@@ -57,9 +52,6 @@ class DVCLiveVisBackend(BaseVisBackend):
         """Write an image. DVCLive keeps the newest of each name."""
         self._live.step = step
         self._live.log_image(f"{name}.png", checked_image(image))
-
-    def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        self.add_scalars({name: value}, step)
 
     @force_init_env
     def add_scalars(

@@ -3,11 +3,10 @@
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainwright.engine.errors import ConfigError, MissingExtraError, did_you_mean
+from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.registry import VISBACKENDS
 from trainwright.engine.visualization.backends.base import BaseVisBackend, Image, checked_image, force_init_env, scalars
 
@@ -67,10 +66,7 @@ class MLflowVisBackend(BaseVisBackend):
         return self._run_id
 
     def _init_env(self) -> None:
-        try:
-            mlflow = import_module("mlflow")
-        except ImportError as error:
-            raise MissingExtraError("mlflow", "mlflow", "MLflowVisBackend") from error
+        mlflow = self._import("mlflow")
         root = self._make_save_dir().absolute()
         # Calls use the run id, since MLflow's "active run" is global and would mix two runs.
         self._client: Any = mlflow.MlflowClient(self._tracking_uri or f"sqlite:///{root / 'mlflow.db'}")
@@ -109,9 +105,6 @@ class MLflowVisBackend(BaseVisBackend):
     @force_init_env
     def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
         self._client.log_image(self._run_id, checked_image(image), key=_mlflow_name(name), step=step)
-
-    def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        self.add_scalars({name: value}, step)
 
     @force_init_env
     def add_scalars(

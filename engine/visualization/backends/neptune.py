@@ -1,12 +1,10 @@
 """A backend that writes to Neptune."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainwright.engine.errors import MissingExtraError
 from trainwright.engine.registry import VISBACKENDS
 from trainwright.engine.visualization.backends.base import BaseVisBackend, Image, checked_image, force_init_env, scalars
 
@@ -34,11 +32,8 @@ class NeptuneVisBackend(BaseVisBackend):
         return self._run
 
     def _init_env(self) -> None:
-        try:
-            neptune = import_module("neptune")
-            self._file = import_module("neptune.types").File
-        except ImportError as error:
-            raise MissingExtraError("neptune", "neptune", "NeptuneVisBackend") from error
+        neptune = self._import("neptune")
+        self._file = self._import("neptune.types").File
         self._run: Any = neptune.init_run(**self._init_kwargs)
 
     @force_init_env
@@ -49,9 +44,6 @@ class NeptuneVisBackend(BaseVisBackend):
     def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
         picture = self._file.as_image(checked_image(image).astype(np.float32) / 255)
         self._run["images"].append(picture, name=name, step=step)
-
-    def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        self.add_scalars({name: value}, step)
 
     @force_init_env
     def add_scalars(

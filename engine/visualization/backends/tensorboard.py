@@ -43,10 +43,6 @@ class TensorboardVisBackend(BaseVisBackend):
     def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
         self._tensorboard.add_image(name, checked_image(image), step, dataformats="HWC")
 
-    def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        """Write a scalar; other values are left out."""
-        self.add_scalars({name: value}, step)
-
     @force_init_env
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any

@@ -1,12 +1,10 @@
 """A backend that writes to Weights & Biases."""
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from trainwright.engine.errors import MissingExtraError
 from trainwright.engine.registry import VISBACKENDS
 from trainwright.engine.visualization.backends.base import BaseVisBackend, Image, checked_image, force_init_env, scalars
 
@@ -54,10 +52,7 @@ class WandbVisBackend(BaseVisBackend):
         return self._wandb
 
     def _init_env(self) -> None:
-        try:
-            wandb = import_module("wandb")
-        except ImportError as error:
-            raise MissingExtraError("wandb", "wandb", "WandbVisBackend") from error
+        wandb = self._import("wandb")
         # "create_new": a separate run, independent of others in this process
         arguments = {"dir": str(self._make_save_dir()), "reinit": "create_new", **self._init_kwargs}
         self._wandb: Any = wandb.init(**arguments)
@@ -86,9 +81,6 @@ class WandbVisBackend(BaseVisBackend):
     @force_init_env
     def add_image(self, name: str, image: Image, step: int = 0, **kwargs: Any) -> None:
         self._wandb.log({name: self._image_class(checked_image(image)), "step": step}, commit=self._commit)
-
-    def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        self.add_scalars({name: value}, step)
 
     @force_init_env
     def add_scalars(

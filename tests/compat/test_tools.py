@@ -166,6 +166,35 @@ CASES = {
         same = same and np.allclose(found, results[1]["pred_score"], atol=1e-5)
         """,
     ),
+    "mmocr": Case(
+        "dbnet",
+        {
+            "train_cfg.max_epochs": 8,  # until it finds words
+            "train_cfg.val_interval": 8,
+            "default_hooks.checkpoint.interval": 8,
+            "test_dataloader.batch_size": 1,
+        },
+        "icdar/hmean",
+        "--save-preds --show-dir shown",
+        [
+            ("analysis_tools/offline_eval.py config.py one/epoch_8.pth_predictions.pkl", "icdar/hmean"),
+            ("visualizations/browse_dataset.py config.py -o browse --not-show -p val -m pipeline", ">browse/*.png"),
+            ("visualizations/vis_scheduler.py config.py -d 8 --not-show --save-path lr.png", ">lr.png"),
+        ],
+        """
+        from mmocr.apis import TextDetInferencer
+        results = pickle.loads(Path("one/epoch_8.pth_predictions.pkl").read_bytes())
+        inferencer = TextDetInferencer("config.py", checkpoint, "cpu")
+        found = inferencer([sample["img_path"] for sample in results], out_dir="inferred", save_vis=True)["predictions"]
+        kept = [sample["pred_instances"] for sample in results]
+        same = any(len(one["scores"]) for one in kept) and len(found) == len(kept) and all(
+            np.allclose(one["scores"], two["scores"], atol=1e-6)
+            and len(one["polygons"]) == len(two["polygons"])
+            and all(np.allclose(*pair, atol=1e-3) for pair in zip(one["polygons"], two["polygons"]))
+            for one, two in zip(found, kept)
+        )
+        """,
+    ),
 }
 
 

@@ -107,6 +107,7 @@ class PositionedLoader(DataLoader[Any]):
                 self.order.start, self.order.skip = first + done * (self.batch_size or 1), skip
             with clear_errors(self._iterator):  # persistent workers may have died since the last pass
                 batches = DataLoader.__iter__(self)
+            self.dataset.checked = True  # type: ignore[attr-defined]  # in this process: the workers have their copies
             return batches_from_workers(batches)
 
         return self._restarts.iterate(start)
@@ -181,7 +182,7 @@ def build_dataloader(
     if options["sampler"] is None:
         options["sampler"] = dict(type="DefaultSampler", shuffle=training)
     order = _build_sampler(options.pop("sampler"), dataset, seed, path, training)
-    return _build_positioned_loader(options, dataset, order, seed + rank_seed, path)
+    return _build_positioned_loader(options, dataset, order, seed + rank_seed, path, training)
 
 
 def _build_dataset(cfg: Mapping[str, Any], options: dict[str, Any], path: str) -> Any:
@@ -232,7 +233,7 @@ def _build_sampler(cfg: Any, dataset: Any, seed: int, path: str, training: bool)
 
 
 def _build_positioned_loader(
-    options: dict[str, Any], dataset: Any, order: Any, seed: int, path: str
+    options: dict[str, Any], dataset: Any, order: Any, seed: int, path: str, training: bool
 ) -> PositionedLoader:
     if (batch_sampler_cfg := options.pop("batch_sampler")) is not None:
         drop_last = {"drop_last": True} if options.pop("drop_last", False) else {}
@@ -245,7 +246,7 @@ def _build_positioned_loader(
         mode = path.removesuffix("_dataloader")
         mode = "" if mode in ("train", "dataloader") else f"_{mode}"
         bad_samples = BadSamples(limit, f"skipped_samples{mode}")
-    seeded = SeededDataset(dataset, seed, bad_samples)
+    seeded = SeededDataset(dataset, seed, bad_samples, checked=not training)
     return PositionedLoader(seeded, PositionedSampler(order, seeded), bad_samples=bad_samples, **options)
 
 

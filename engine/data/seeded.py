@@ -15,14 +15,17 @@ from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from trainwright.engine.data import traits
 from trainwright.engine.data.faults import BadSamples, describe_sample, failed_sample
+from trainwright.engine.data.own_generators import find_generators, seed_generators
 from trainwright.engine.data.proxy import Proxy
+from trainwright.engine.data.repeatability import WHEN, find_difference
 from trainwright.engine.distributed import get_data_rank, get_data_size
 from trainwright.engine.errors import TrainingError
 from trainwright.engine.random_streams import extend_mix, mix, preserve_python_rng, seed_cpu_generators
+from trainwright.engine.records.logger import get_logger
 
 # Limits: 10^12 samples, 16 million epochs, and 10^12 visits, which are 10^6 batches of 10^6 samples in an epoch.
 _INDEX_BITS, _EPOCH_BITS, _OFFSET_BITS = 40, 24, 20
-_INDEX_MASK = (1 << _INDEX_BITS) - 1
+_INDEX_MASK, _EPOCH_MASK = (1 << _INDEX_BITS) - 1, (1 << _EPOCH_BITS) - 1
 
 
 def pack_key(index: int, epoch: int, visit: int = 0) -> int:
@@ -55,10 +58,17 @@ class SeededDataset(DatasetProxy):
         dataset: a map-style dataset.
         seed: seed of the run.
         bad_samples: records samples that raise an error, each replaced by the next one; if None, errors propagate.
+        checked: whether to load no sample twice; otherwise a few are, and a warning is logged if these differ.
     """
 
-    def __init__(self, dataset: Any, seed: int, bad_samples: BadSamples | None = None) -> None:
-        super().__init__(dataset, _seed=seed, _bad_samples=bad_samples)
+    checked: bool
+    _epoch: int
+    _generators: list[Any]
+    _loaded: int
+
+    def __init__(self, dataset: Any, seed: int, bad_samples: BadSamples | None = None, *, checked: bool = True) -> None:
+        own: dict[str, Any] = {"_generators": [], "_epoch": -1, "_loaded": 0}
+        super().__init__(dataset, _seed=seed, _bad_samples=bad_samples, checked=checked, **own)
 
     def __getitem__(self, key: int) -> Any:
         return self._fetch_good([key], by_batch=False)[0]
@@ -111,7 +121,7 @@ class SeededDataset(DatasetProxy):
         """Call ``get`` with each request, after seeding the generators from its key."""
         seeded = not traits.is_deterministic(self._inner)
         fetched: list[Any] = []
-        epoch_mixed, state = -1, 0
+        epoch_mixed, state, own = -1, 0, []
         try:
             with preserve_python_rng() if seeded and get_worker_info() is None else nullcontext():
                 for key, request in zip(keys, requests):
@@ -119,7 +129,11 @@ class SeededDataset(DatasetProxy):
                         index, epoch = unpack_key(key)
                         if epoch != epoch_mixed:
                             epoch_mixed, state = epoch, mix(self._seed, epoch)
-                        seed_cpu_generators(extend_mix(state, index))
+                            own = self._own_generators(epoch)
+                        stream = extend_mix(state, index)
+                        seed_cpu_generators(stream)
+                        if own:
+                            seed_generators(own, stream)
                     fetched.append(get(request))
         except Exception as error:
             request = requests[len(fetched)]
@@ -128,7 +142,38 @@ class SeededDataset(DatasetProxy):
             else:
                 error.add_note(f"while loading the samples {request} of {type(self._inner).__name__}")
             raise
+        if not self.checked and seeded:
+            self._check(get, keys, requests, fetched)
         return fetched
+
+    def _own_generators(self, epoch: int) -> list[Any]:
+        """Return the generators that the dataset keeps itself, found in each epoch: hooks may replace transforms."""
+        if (epoch := epoch & _EPOCH_MASK) != self._epoch:
+            self._epoch, self._generators = epoch, find_generators(self._inner)
+        return self._generators
+
+    def _check(self, get: Callable[[Any], Any], keys: list[int], requests: Sequence[Any], fetched: list[Any]) -> None:
+        """Load a sample for a second time, at a few moments, and warn if it differs."""
+        before, self._loaded = self._loaded, self._loaded + len(keys)
+        worker = get_worker_info()
+        is_first = worker is None or worker.id == 0
+        self.checked = not is_first or self._loaded >= WHEN[-1]
+        if not is_first or not any(before < number <= self._loaded for number in WHEN):
+            return
+        with preserve_python_rng():
+            index, epoch = unpack_key(keys[-1])
+            stream = mix(self._seed, epoch, index)
+            seed_cpu_generators(stream)
+            seed_generators(self._own_generators(epoch), stream)
+            place = find_difference(fetched[-1], get(requests[-1]))
+        if place is not None:
+            self.checked = True
+            get_logger().warning(
+                "%s differs%s when it is loaded again with the same random numbers. Either the dataset or a transform "
+                "depends on the samples loaded before, or draws random numbers that are not seeded (random, "
+                "numpy.random, torch and generators in attributes are). A resumed run will get other samples.",
+                describe_sample(self._inner, index), f" in {place!r}" if place else "",
+            )  # fmt: skip
 
 
 class PositionedSampler(Proxy, Sampler[Any]):

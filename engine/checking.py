@@ -361,6 +361,10 @@ class _Check:
     ) -> None:
         parameters, closed = parameters_of(component)
         known: dict[str, Any] = {**parameters, **slot.keys}
+        if slot is parts.PARAM_SCHEDULER and slot.read(cfg, "convert_to_iter_based") is True:
+            counted = {"begin", "end", *getattr(component, "counted_in_steps", ())}  # epochs, or fractions of them
+            whole = [key for key in counted & known.keys() if known[key].annotation is int]
+            known |= {key: known[key].replace(annotation=float) for key in whole}
         name = getattr(component, "__name__", str(component))
         accepted = set(parameters)
         may_differ = in_foreign or (is_foreign and not closed)  # from what the signature says
@@ -371,7 +375,9 @@ class _Check:
             if key in known:
                 if not is_foreign or _is_quoted_number(cfg[key]):  # annotations of other libraries are often too narrow
                     self._value(cfg[key], known[key], f"{path}.{key}", origin)
-            elif key in ("type", "_scope_") or (may_differ and (key in accepted or not _misspelled(key, accepted))):
+            elif key in ("type", "_scope_") or (
+                may_differ and (key in accepted or not _misspelled(key, accepted, cfg))
+            ):
                 continue
             elif may_differ or closed:
                 hint = parts.argument_hint(name, key, [*parameters, *sorted(accepted - set(parameters)), "type"])
@@ -418,13 +424,15 @@ def _is_foreign(component: Any, registry: Registry) -> bool:
     return False
 
 
-def _misspelled(name: str, known: Iterable[str]) -> str | None:
+def _misspelled(name: str, known: Iterable[str], given: Iterable[str] = ()) -> str | None:
     """Return the known name of which ``name`` is a misspelling, or None.
 
     They differ in one letter that is wrong, missing or too many, in two that are swapped, or in a long name in more.
-    Names that differ only in case do not count: both may exist.
+    Names that differ only in case do not count: both may exist. Nor does a ``given`` name for one of a letter or two.
     """
     similar = sorted(other for other in known if abs(len(other) - len(name)) <= 1)
+    if len(name) <= 2:
+        similar = [other for other in similar if other not in given]
     found = next((other for other in similar if _differ_by_one_typo(name, other)), None)
     close = get_close_matches(name, similar, 1, cutoff=0.85) if found is None and len(name) >= 8 else []
     return close[0] if close else found

@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from trainwright.engine.building import origin_of, resolve
-from trainwright.engine.data.names import difference, keypoint_problems, names_of, shortened
+from trainwright.engine.data.names import difference, keypoint_problems, names_of, only_adds, shortened
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.model_traits import are_enough, names_classes
 from trainwright.engine.parts import MODES
@@ -28,19 +28,21 @@ def mismatched_numbers(cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
         classes = names_of(metainfo, "classes")
         if classes and "seg_classes" not in metainfo:
             reference, there = next(iter(stated.items()), (loader, classes))
-            if not set(classes) <= set(there):
+            if not set(classes) <= set(there) and not only_adds(
+                classes, there
+            ):  # as tracking data does: never predicted
                 message = f"has other classes than {reference}: {difference(classes, there)}"
                 hint = "use the same classes in both"
                 yield ConfigError(f"{path}.metainfo.classes", message, hint, origin_of(dataset, "metainfo"))
             stated.setdefault(loader, classes)
         things.add(len(names_of(metainfo, "thing_classes")))
     heads = list(_shallowest_numbers(cfg.get("model")))
-    if not stated or len({number for _, _, number in heads}) != 1:
+    classes = stated.get("train_dataloader", ())
+    if not classes or len({number for _, _, number in heads}) != 1:
         return
-    loader, classes = next(iter(stated.items()))
     path, owner, number = heads[0]
     if not are_enough(number, len(classes)) and number not in things:  # panoptic data also has classes of stuff
-        message = f"{number}, but {loader}.dataset has {len(classes)} classes: {shortened(classes)}"
+        message = f"{number}, but train_dataloader.dataset has {len(classes)} classes: {shortened(classes)}"
         hint = f"set it to {len(classes)}, or correct metainfo['classes']"
         yield ConfigError(path, message, hint, origin_of(owner, "num_classes"))
 

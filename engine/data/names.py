@@ -52,6 +52,11 @@ def adopt_numbers(dataset: Any, key: str, reference: Sequence[str], name: str, s
     return f"{name}: its {key} are numbered as in {source} ({changes})"
 
 
+def only_adds(names: Sequence[str], reference: Sequence[str]) -> bool:
+    """Return whether names begin with those of a reference, in the same order, and go on with others."""
+    return len(names) > len(reference) > 0 and tuple(names[: len(reference)]) == tuple(reference)
+
+
 def difference(names: Sequence[str], reference: Sequence[str]) -> str:
     """Describe the names that only one of two lists has."""
     only_here = [name for name in names if name not in reference]

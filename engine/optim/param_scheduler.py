@@ -176,8 +176,8 @@ class ParamScheduler:
     def build_iter_from_epoch(
         cls,
         *args: Any,
-        begin: int = 0,
-        end: int = INF,
+        begin: float = 0,
+        end: float = INF,
         by_epoch: bool = True,
         epoch_length: int | None = None,
         **kwargs: Any,
@@ -186,8 +186,8 @@ class ParamScheduler:
 
         Args:
             *args: positional arguments of the class, none of them in epochs.
-            begin: first epoch.
-            end: first epoch after the schedule.
+            begin: first epoch; with a fraction, it is in the middle of one.
+            end: first epoch after the schedule, likewise.
             by_epoch: must be True.
             epoch_length: iterations per epoch.
             **kwargs: further arguments of the class.

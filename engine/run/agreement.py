@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.config.compare import origin_of_path
-from trainwright.engine.data.names import adopt_numbers, difference, keypoint_problems, names_of, shortened
+from trainwright.engine.data.names import adopt_numbers, difference, keypoint_problems, names_of, only_adds, shortened
 from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError, DataError
 from trainwright.engine.model_traits import (
@@ -29,7 +29,8 @@ _NAMES = ("classes", "seg_classes", "keypoints")
 def agree_on_data(runner: "Runner", dataloader: Any, mode: str) -> None:
     """Renumber the classes of a loader's dataset like those of the reference, and compare them with the model.
 
-    For a model that predicts the labels of a dataset, that dataset is renumbered too.
+    Data for evaluation may have further classes after those of the reference, as in tracking; a warning is logged. For
+    a model that predicts the labels of a dataset, that dataset is renumbered too.
 
     Args:
         runner: the run; its training loop, if already built, and the checkpoint that it starts from are the reference.
@@ -44,15 +45,25 @@ def agree_on_data(runner: "Runner", dataloader: Any, mode: str) -> None:
         return
     place = _place(runner, f"{mode}_dataloader.dataset")
     labeled = None if mode == "train" else labeled_dataset_of(unwrap(runner.model))
+    known: dict[str, Sequence[str]] = {}
     for key in _NAMES:
         if labeled is None:
             reference, source = _reference(runner, key, metainfo_of(dataloader), mode)
         else:
             reference, source = _adopted_by_labeled(runner, key, labeled)
+        if (
+            mode != "train"
+            and key != "keypoints"
+            and only_adds(names := names_of(metainfo_of(dataloader), key), reference)
+        ):
+            rest = shortened(names[len(reference) :])
+            runner.logger.warning("%s has %s that %s lacks: %s. They are never predicted.", place, key, source, rest)
+            known[key] = reference
+            continue
         _adopt(runner, getattr(dataloader, "dataset", None), key, reference, place, source)
     for problem in keypoint_problems(metainfo_of(dataloader) or {}):
         raise DataError(f"{place}: {problem}")
-    _compare_numbers(runner, metainfo_of(dataloader) or {}, mode)
+    _compare_numbers(runner, {**(metainfo_of(dataloader) or {}), **known}, mode)
 
 
 def check_evaluator(runner: "Runner", evaluator: Any, mode: str) -> None:

@@ -59,6 +59,7 @@ def mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_good_config_has_no_mistakes(mistakes: Any) -> None:
     assert mistakes() == []
+    assert mistakes(("step_size=1", "step_size=0.5, end=2.5, convert_to_iter_based=True")) == []
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,8 @@ def test_a_good_config_has_no_mistakes(mistakes: Any) -> None:
         ("type='SGD'", "type='SDG'", "my.py:11: optim_wrapper.optimizer.type: 'SDG' is not registered as an optimizer\n    did you mean 'SGD'"),
         ("dict(optimizer=dict", "dict(clip=1, optimizer=dict", "my.py:11: optim_wrapper.clip: OptimWrapper takes no such argument"),
         ("step_size=1", "step=1", "my.py:12: param_scheduler.0.step: StepLR takes no such argument\n    did you mean 'step_size'"),
+        ("step_size=1", "step_size=0.5", "my.py:12: param_scheduler.0.step_size: must be int, not float 0.5"),
+        ("step_size=1", "step_size='1', convert_to_iter_based=True", "my.py:12: param_scheduler.0.step_size: must be "),
         ("step_size=1", "step_size=1, begin=3", "my.py:12: param_scheduler.0.begin: it begins at 3, but the run ends after 3 epochs"),
         ("'StepLR', step_size=1", "'MultiStepLR', milestones=[4, 8]", "my.py:12: param_scheduler.0.milestones: all its milestones [4, 8] are after the end"),
         ("'StepLR', step_size=1", "'ReduceOnPlateauLR', by_epoch=False", "my.py:12: param_scheduler.0.by_epoch: this scheduler counts epochs"),
@@ -315,6 +318,7 @@ def test_a_hook_whose_module_cannot_be_imported_is_reported(in_tmp: Path, monkey
         ([("num_classes=10", "num_classes=11")], []),
         ([("split='test'", "split='test', metainfo=dict(classes=('Bag', 'Boot'))")], ["val_dataloader.dataset.metainfo.classes: has other classes than train_dataloader"]),
         ([("split='test'", "split='test', metainfo=dict(classes=('Bag', 'Coat'))")], []),
+        ([("split='train'", "split='train', metainfo=dict(classes=('T-shirt/top', 'Trouser'))")], []),
         ([("split='train'", "split='train', metainfo=dict(keypoints=('a', 'b'), flip_indices=(0, 0))")], ["train_dataloader.dataset.metainfo: metainfo['flip_indices'] must"]),
     ],
 )  # fmt: skip
@@ -336,7 +340,9 @@ def library() -> Iterator[Registry]:
 
     @scope.register_module()
     class FakeDetector(nn.Module):
-        def __init__(self, head: Any, data_preprocessor: Any = None, width: str = "", **kwargs: Any) -> None: ...
+        def __init__(
+            self, head: Any, data_preprocessor: Any = None, width: str = "", op: str = "", **kwargs: Any
+        ) -> None: ...
 
     @scope.register_module()
     class FakeHead(nn.Module):
@@ -356,6 +362,8 @@ def library() -> Iterator[Registry]:
         ("type='Whatever'", "type='FakeHeda'", ["my.py:1: model.head.loss_cls.type: 'FakeHeda' is not registered as a model"]),
         ("type='FakeHead'", "type='FakeHaed'", ["my.py:1: model.head.type: 'FakeHaed' is not registered as a model"]),
         ("num_classes=10", "num_clases=10", ["my.py:1: model.head.num_clases: FakeHead takes no such argument"]),
+        ("x=1", "op='Flip', p=1", []),  # an argument of another class
+        ("x=1", "po='Flip'", ["my.py:1: model.po: FakeDetector takes no such argument"]),
         ("width=''", "widht=''", ["my.py:1: model.widht: FakeDetector takes no such argument"]),
         ("std=[1.0]", "std=[1.0]), optional=dict(typ='FakeHead'", ["my.py:1: model.optional: this part has no 'type'"]),
     ],

@@ -338,6 +338,7 @@ def test_build_takes_the_end_of_the_run_and_converts_epochs() -> None:
             {"type": "CosineAnnealingLR", "begin": 1, "convert_to_iter_based": True},
             {"type": "MultiStepMomentum", "milestones": [2]},
             {"type": "StepParamScheduler", "param_name": "weight_decay", "step_size": 5, "by_epoch": False},
+            {"type": "LinearLR", "end": 2.5, "convert_to_iter_based": True},
         ],
         wrapper,
         max_epochs=10,
@@ -350,6 +351,7 @@ def test_build_takes_the_end_of_the_run_and_converts_epochs() -> None:
         ("CosineAnnealingLR", False, 7, 70),
         ("MultiStepMomentum", True, 0, 10),
         ("StepParamScheduler", False, 0, 70),
+        ("LinearLR", False, 0, 17),
     ]
     ready = StepLR(wrapper, step_size=1)
     assert build_param_scheduler(ready, wrapper) == [ready]

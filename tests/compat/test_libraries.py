@@ -16,10 +16,7 @@ import pytest
 
 HERE = Path(__file__).parent / "libraries"
 CURVES: dict[str, Any] = json.loads((HERE / "curves.json").read_text())
-STOPPED = (
-    "resnet", "swin", "retinanet", "faster_rcnn", "deformable_detr", "yolox", "unet", "heatmap", "tin", "srcnn", "lsgan",
-    "realesrnet", "yolov5", "yolov8", "votenet",
-)  # fmt: skip
+NOT_EXACT = ("pggan", "pointpillars")  # each logs a warning: the stage of growth, and pasted objects, are not saved
 LIBRARIES = {name: curve["library"] for name, curve in CURVES.items()}
 WITH_LIBRARY = [
     pytest.param(
@@ -57,7 +54,7 @@ def test_fidelity_reproduces_the_curve_of_mmengine(name: str, tmp_path: Path) ->
     assert len(got["losses"]) == len(expected["losses"])
 
 
-@pytest.mark.parametrize("name", [case for case in WITH_LIBRARY if case.values[0] in STOPPED])
+@pytest.mark.parametrize("name", [case for case in WITH_LIBRARY if case.values[0] not in NOT_EXACT])
 def test_a_stopped_training_is_resumed_to_the_same_bits_and_can_be_tested(name: str, tmp_path: Path) -> None:
     whole, whole_tested = run(name, tmp_path / "whole", "--stage", "train", "test")
     stop = len(whole["losses"]) // 4 + 1  # in the middle of an epoch

@@ -299,6 +299,7 @@ _MOSAIC = {
     **_loaders(4, root="coco/"),
     **{f"{mode}_evaluator.ann_file": "coco/annotations/instances_val2017.json" for mode in ("val", "test")},
     "model.backbone.init_cfg": None,
+    "model.bbox_head.num_classes": 3,
     "train_dataloader.dataset.pipeline.2.img_scale": (96, 96),
     "train_dataloader.dataset.pipeline.3.scale": (192, 192),
     "train_dataloader.dataset.pipeline.4.crop_size": (96, 96),

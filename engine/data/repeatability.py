@@ -41,7 +41,7 @@ def _equal(one: Any, other: Any) -> bool:
         return False
     if isinstance(one, torch.Tensor):
         if one.shape != other.shape or one.dtype != other.dtype or one.layout is not torch.strided:
-            return one.shape == other.shape and one.dtype == other.dtype
+            return bool(one.shape == other.shape and one.dtype == other.dtype)
         one, other = (each.detach().cpu().reshape(-1).view(torch.uint8).numpy() for each in (one, other))
     if isinstance(one, np.ndarray) and one.dtype == object:
         return bool(one.shape == other.shape)

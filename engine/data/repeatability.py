@@ -42,7 +42,7 @@ def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
         if one.shape != other.shape or one.dtype != other.dtype or one.layout is not torch.strided:
             return bool(one.shape == other.shape and one.dtype == other.dtype)
-        one, other = (each.detach().cpu().reshape(-1).view(torch.uint8).numpy() for each in (one, other))
+        one, other = (_bytes_of(each) for each in (one, other))
     if isinstance(one, np.ndarray) and one.dtype == object:
         return bool(one.shape == other.shape)
     if hasattr(one, "tobytes"):  # arrays, and images of Pillow
@@ -50,3 +50,8 @@ def _equal(one: Any, other: Any) -> bool:
         same = all(getattr(one, kind, None) == getattr(other, kind, None) for kind in kinds)
         return same and one.tobytes() == other.tobytes()
     return bool(one == other or one != one) if isinstance(one, str | bytes | int | float) else True
+
+
+def _bytes_of(tensor: torch.Tensor) -> Any:
+    packed = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # an expanded tensor is not packed
+    return packed.resolve_conj().resolve_neg().reshape(-1).view(torch.uint8).numpy()

@@ -7,7 +7,7 @@ order and the number of workers.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from itertools import islice
 from typing import Any
 
@@ -165,7 +165,10 @@ class SeededDataset(DatasetProxy):
             stream = mix(self._seed, epoch, index)
             seed_cpu_generators(stream)
             seed_generators(self._own_generators(epoch), stream)
-            place = find_difference(fetched[-1], get(requests[-1]))
+            again = get(requests[-1])
+        place = None
+        with suppress(Exception):  # samples may contain anything, also what cannot be compared
+            place = find_difference(fetched[-1], again)
         if place is not None:
             self.checked = True
             get_logger().warning(

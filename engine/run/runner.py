@@ -327,12 +327,11 @@ class Runner(Builders, Attributes):
         self,
         out_dir: str | Path,
         filename: str,
-        *,
+        file_client_args: None = None,
         save_optimizer: bool = True,
         save_param_scheduler: bool = True,
         meta: Mapping[str, Any] | None = None,
         by_epoch: bool = True,
-        file_client_args: None = None,
         backend_args: None = None,
     ) -> Path:
         """Save the state of the run, durably. All ranks call it; ``last_checkpoint`` is not changed.
@@ -343,11 +342,11 @@ class Runner(Builders, Attributes):
         Args:
             out_dir: the folder.
             filename: the file name, in which ``{}`` is replaced by the number of epochs or iterations.
+            file_client_args: unused; exists because subclasses written for MMEngine pass it on.
             save_optimizer: include the optimizer.
             save_param_scheduler: include the schedulers.
             meta: additional entries of ``meta``.
             by_epoch: whether the number in the file name counts epochs.
-            file_client_args: unused; exists because subclasses written for MMEngine pass it on.
             backend_args: unused, like ``file_client_args``.
 
         Returns:

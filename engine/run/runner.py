@@ -149,7 +149,7 @@ class Runner(Builders, Attributes):
         self._sources: tuple[Any, Any] = (load_from, resume)
         self._left_out: set[str] = set()
         self._started = self._restored = self._active = False
-        self._default_scope = default_scope
+        self._default_scope = default_scope = registries.scope_of_run(default_scope)
         self._loops: dict[str, Any] = {}
         self.optim_wrapper: Any = None
         self.param_schedulers: Any = []

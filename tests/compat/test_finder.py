@@ -82,6 +82,7 @@ assert DefaultScope.get_current_instance().scope_name == "mmengine"
 Runner(Model(), "work", default_scope="other")
 assert DefaultScope.get_current_instance().scope_name == "other"
 second = Runner(Model(), "work")
+assert DefaultScope.get_current_instance().scope_name == second.default_scope.scope_name == "mmengine"
 assert MessageHub.get_current_instance() is second.message_hub
 VISUALIZERS.build(dict(type="Visualizer", name="newest"))
 count_registered_modules("new/folder", verbose=False)

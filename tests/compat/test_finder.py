@@ -87,6 +87,10 @@ assert MessageHub.get_current_instance() is second.message_hub
 VISUALIZERS.build(dict(type="Visualizer", name="newest"))
 count_registered_modules("new/folder", verbose=False)
 lazy = LazyObject("torch.optim", "SGD")
+from mmengine.runner import FlexibleRunner
+flexible = FlexibleRunner(Model(), strategy=dict(type="SingleDeviceStrategy"), compile=dict(backend="eager"))
+assert flexible.cfg.strategy.type == "SingleDeviceStrategy" and flexible.launcher == "none"
+assert flexible.cfg.compile.backend == "eager" and flexible.work_dir.endswith("work_dirs")
 assert isinstance(lazy, LazyObject) and lazy.build() is torch.optim.SGD
 assert LazyAttr("SGD", LazyObject(["torch.optim"])) == lazy
 print("done")

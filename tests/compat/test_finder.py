@@ -184,6 +184,8 @@ def test_scripts_and_modules_run_as_python_runs_them(tmp_path: Path, words: list
     }
     printed = run(tmp_path, "", files, "-m", "trainwright.compat", *words, "--fidelity", "-m", "x")
     assert printed == "__main__ ['--fidelity', '-m', 'x'] trainwright.engine\n"
+    printed = run(tmp_path, "", files, "--local-rank=1", *words, "x")  # as torch.distributed.launch does
+    assert printed == "__main__ ['--local-rank=1', 'x'] trainwright.engine\n"
 
 
 def test_a_missing_script_is_an_error(tmp_path: Path) -> None:

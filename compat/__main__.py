@@ -16,11 +16,13 @@ def main() -> None:
     )
     parser.add_argument("--fidelity", action="store_true", help="reproduce MMEngine's randomness and arithmetic")
     parser.add_argument("-m", dest="module", action="store_true", help="run a module instead of a script")
+    parser.add_argument("--local-rank", "--local_rank", help=argparse.SUPPRESS)  # from torch.distributed.launch
     parser.add_argument("program", metavar="SCRIPT|MODULE")
     parser.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="arguments of the program")
     given = parser.parse_args()
     install(given.fidelity)
-    sys.argv = [given.program, *given.arguments]
+    rank = [] if given.local_rank is None else [f"--local-rank={given.local_rank}"]
+    sys.argv = [given.program, *rank, *given.arguments]
     if given.module:
         sys.path.insert(0, "")
         runpy.run_module(given.program, run_name="__main__", alter_sys=True)

@@ -102,6 +102,10 @@ class CheckpointError(TrainwrightError, RuntimeError):
     """A checkpoint that is missing, corrupt, unsafe to load, or incompatible."""
 
 
+class MissingCheckpointError(CheckpointError, FileNotFoundError):
+    """A checkpoint that is missing."""
+
+
 class MissingExtraError(TrainwrightError, ImportError):
     """An optional package is not installed.
 

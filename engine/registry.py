@@ -63,6 +63,11 @@ def set_default_scope(scope: str | None) -> None:
 _unscoped: str | None = None
 
 
+def scope_of_run(scope: str | None) -> str | None:
+    """Return the scope of a run whose ``default_scope`` is given, or None."""
+    return _unscoped if scope is None else scope
+
+
 def prefer_libraries() -> None:
     """Find the libraries' parts before ours of the same name where no default scope is set, too."""
     global _unscoped

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from trainwright.engine.checkpoints.disk_space import bytes_of, human_bytes
 from trainwright.engine.checkpoints.durable import remove_leftovers, sync_folder, temporary_path
@@ -17,6 +17,7 @@ from trainwright.engine.checkpoints.folder_writer import check_shared
 from trainwright.engine.distributed import broadcast_object_list, is_alone, is_main_process
 from trainwright.engine.errors import CheckpointError, ConfigError
 from trainwright.engine.evaluation.monitor import Monitor, check_rules, make_monitors, metrics_of, score_of
+from trainwright.engine.fileio import LocalFiles
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import DataBatch, Hook
 from trainwright.engine.run.model_setup import unwrap
@@ -78,6 +79,9 @@ class CheckpointHook(Hook):
     """
 
     priority = "VERY_LOW"
+    file_backend = file_client = LocalFiles()  # for subclasses copied from MMEngine, like the next lines
+    file_client_args = backend_args = None
+    args: ClassVar[Mapping[str, Any]] = {}
     monitor_argument = "save_best"  # names the metrics whose rules `check` tries to infer
 
     def __init__(
@@ -111,7 +115,7 @@ class CheckpointHook(Hook):
         self.by_epoch = by_epoch
         self.save_optimizer = save_optimizer
         self.save_param_scheduler = save_param_scheduler
-        self.out_dir = out_dir
+        self._out_dir, self._saves_to = out_dir, ""
         self.save_last = save_last
         self._suffix = SUFFIX if sharded else ".pth"
         self.filename_tmpl = filename_tmpl or f"{'epoch' if by_epoch else 'iter'}_{{}}{self._suffix}"
@@ -150,6 +154,15 @@ class CheckpointHook(Hook):
         self._save_failed = False
 
     @property
+    def out_dir(self) -> str | os.PathLike[str] | None:
+        """The argument and, from the start of training on, the folder of the checkpoints."""
+        return self._saves_to or self._out_dir
+
+    @out_dir.setter
+    def out_dir(self, value: str | os.PathLike[str] | None) -> None:
+        self._out_dir, self._saves_to = value, ""
+
+    @property
     def key_indicators(self) -> list[str]:
         """The metrics of the best checkpoints, by MMEngine's name."""
         return list(self._best_paths) or list(self.save_best)
@@ -184,6 +197,7 @@ class CheckpointHook(Hook):
             self._monitors = self._make_monitors(runner, self.save_best)
         folder = self.folder
         folder.path = self._folder_path(runner)
+        self._saves_to = str(folder.path)
         runner.logger.info(f"Checkpoints will be saved to {folder.path}.")
         if self._suffix == SUFFIX:
             check_shared(folder.path)
@@ -450,8 +464,8 @@ class CheckpointHook(Hook):
 
     def _folder_path(self, runner: "Runner") -> Path:
         folder = Path(runner.work_dir)
-        if self.out_dir is not None and Path(self.out_dir) != folder:
-            folder = Path(self.out_dir) / folder.absolute().name
+        if self._out_dir is not None and Path(self._out_dir) != folder:
+            folder = Path(self._out_dir) / folder.absolute().name
         return folder
 
     def _stop_name(self, runner: "Runner") -> str:

@@ -1,6 +1,8 @@
 """``mmengine._strategy``, and what cannot run on this engine."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from functools import partial
 from typing import Any, NoReturn
 
 from trainwright.engine import (
@@ -16,11 +18,48 @@ from trainwright.engine import (
 )
 from trainwright.engine import Strategy as BaseStrategy
 from trainwright.engine.building import origin_of
+from trainwright.engine.distributed import infer_launcher
 
 
 @RUNNERS.register_module()
 class FlexibleRunner(Runner):
-    """MMEngine's Runner for strategies. Every Runner has them here: this is only its name."""
+    """MMEngine's Runner for strategies, which every Runner has here, and in a config.
+
+    Args:
+        model: the model, or its config.
+        work_dir: the folder for checkpoints and logs.
+        strategy: config of the strategy; if None, it is chosen.
+        compile: whether to compile the model, or the arguments of ``torch.compile``.
+        launcher: as for a Runner; if None, inferred from the environment variables.
+        cfg: as for a Runner.
+        **options: further arguments of a Runner.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        work_dir: str = "work_dirs",
+        strategy: Mapping[str, Any] | None = None,
+        compile: bool | Mapping[str, Any] = False,
+        launcher: str | None = None,
+        cfg: Any = None,
+        **options: Any,
+    ) -> None:
+        settings = {"strategy": _plain(strategy), "compile": compile}
+        cfg = deepcopy(cfg) or {}
+        for key, value in settings.items():
+            if value:
+                cfg[key] = value
+        launcher = infer_launcher() if launcher is None else launcher
+        super().__init__(model, work_dir, launcher=launcher, cfg=cfg, **options)
+
+
+def _plain(value: Any) -> Any:
+    """Return a config with the arguments of partial functions, such as an ``auto_wrap_policy``, in their place."""
+    if isinstance(value, partial):
+        return _plain(value.keywords)
+    return {key: _plain(inner) for key, inner in value.items()} if isinstance(value, Mapping) else value
 
 
 @STRATEGIES.register_module()

@@ -12,7 +12,7 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from trainwright.engine.checkpoints.known_classes import known_classes, stand_in
-from trainwright.engine.errors import CheckpointError
+from trainwright.engine.errors import CheckpointError, MissingCheckpointError
 
 _IS_FOLDER = 0x10  # PyTorch returns uninitialized memory for entries with this bit set
 _CLASS_IN_ERROR = re.compile(r"Unsupported global: GLOBAL (?!torch\.)([\w.]+)")
@@ -33,7 +33,7 @@ def load_file(file: Path, *, map_location: Any = "cpu", mmap: bool = False, trus
         CheckpointError: the file is missing, corrupt or of another kind, or contains classes that are not allowed.
     """
     if not file.is_file():
-        raise CheckpointError(f"checkpoint not found: {file}")
+        raise MissingCheckpointError(f"checkpoint not found: {file}")
     options: dict[str, Any] = {"map_location": map_location, "mmap": mmap}
     try:
         return _load_trusted(file, options) if trusted else _load_safely(file, options)

@@ -71,6 +71,7 @@ class SeededDataset(DatasetProxy):
         super().__init__(dataset, _seed=seed, _bad_samples=bad_samples, checked=checked, **own)
 
     def __getitem__(self, key: int) -> Any:
+        key = key if key >= 0 else key + len(self._inner)  # from the end
         return self._fetch_good([key], by_batch=False)[0]
 
     def __getitems__(self, keys: list[int]) -> Any:

@@ -100,18 +100,29 @@ def _random_inputs(model: nn.Module, shape: tuple[Any, ...]) -> tuple[Tensor, ..
 
 
 def _table(model: nn.Module, by_module: Mapping[str, Mapping[str, int]], max_depth: int = 3) -> str:
+    """Return a row for each module and parameter; one for a module and its only part, if that has the same counts."""
     table = Table("module", "#parameters or shape", "#flops", "#activations", box=box.ASCII2)
+    rows: dict[str, list[str]] = {}
+    parts: dict[str, list[str]] = {}
     for name, module in model.named_modules():
-        depth = name.count(".") + 1 if name else 0
         params, *counts = (by_module[kind].get(name, 0) for kind in ("params", "flops", "activations"))
-        if depth > max_depth or not (params or any(counts)):
+        if not (params or any(counts) or name == ""):
             continue
-        indent = " " * depth
-        table.add_row(*(indent + cell for cell in (name or "model", *map(format_size, (params, *counts)))))
-        if depth < max_depth:
-            for own, parameter in module.named_parameters(recurse=False):
-                full_name = f"{name}.{own}" if name else own
-                table.add_row(f"{indent} {full_name}", f"{indent} {tuple(parameter.shape)}", "", "")
+        rows[name] = [format_size(params) if params else "", *map(format_size, counts)]
+        parts.setdefault(name.rpartition(".")[0], []).append(name)
+        for own, parameter in module.named_parameters(prefix=name, recurse=False):
+            rows[own] = [str(tuple(parameter.shape)), "", ""]
+            parts.setdefault(name, []).append(own)
+    parts[""].remove("")
+
+    def add(name: str, depth: int, hidden: str) -> None:
+        while len(inner := parts.get(name, [])) == 1 and rows[inner[0]] == rows[name]:
+            name = inner[0]
+        table.add_row(*(" " * depth + cell for cell in (name.removeprefix(hidden) or "model", *rows[name])))
+        for part in inner if depth < max_depth else ():
+            add(part, depth + 1, hidden if depth or not name else f"{name}.")
+
+    add("", 0, "")
     return _text_of(table)
 
 

@@ -26,8 +26,8 @@ _OTHER_PACKAGES = {
     "DAdaptAdam": "dadaptation",
     "DAdaptSGD": "dadaptation",
     "Lion": "lion_pytorch",
-    "Sophia": "Sophia",
-    "SophiaG": "Sophia",
+    **dict.fromkeys(("Sophia", "Sophia2", "SophiaG", "DecoupledSophia"), "Sophia"),
+    **dict.fromkeys(("AdEMAMix", "LAMB", "LARS"), "bitsandbytes.optim"),
 }
 
 
@@ -44,7 +44,7 @@ _register_torch_optimizers()
 def __getattr__(name: str) -> Any:
     """Import and register an optimizer of an optional package on first lookup."""
     package, attribute = _OTHER_PACKAGES.get(name), name
-    if name.startswith("bnb_"):
+    if name.startswith(("bnb_", "Paged")) or name.endswith("bit"):
         package, attribute = "bitsandbytes.optim", name.removeprefix("bnb_")
     if package is None or find_spec(package.partition(".")[0]) is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

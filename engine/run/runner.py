@@ -149,7 +149,7 @@ class Runner(Builders, Attributes):
         self._sources: tuple[Any, Any] = (load_from, resume)
         self._left_out: set[str] = set()
         self._started = self._restored = self._active = False
-        self._default_scope = default_scope
+        self._default_scope = default_scope = registries.scope_of_run(default_scope)
         self._loops: dict[str, Any] = {}
         self.optim_wrapper: Any = None
         self.param_schedulers: Any = []
@@ -327,12 +327,11 @@ class Runner(Builders, Attributes):
         self,
         out_dir: str | Path,
         filename: str,
-        *,
+        file_client_args: None = None,
         save_optimizer: bool = True,
         save_param_scheduler: bool = True,
         meta: Mapping[str, Any] | None = None,
         by_epoch: bool = True,
-        file_client_args: None = None,
         backend_args: None = None,
     ) -> Path:
         """Save the state of the run, durably. All ranks call it; ``last_checkpoint`` is not changed.
@@ -343,11 +342,11 @@ class Runner(Builders, Attributes):
         Args:
             out_dir: the folder.
             filename: the file name, in which ``{}`` is replaced by the number of epochs or iterations.
+            file_client_args: unused; exists because subclasses written for MMEngine pass it on.
             save_optimizer: include the optimizer.
             save_param_scheduler: include the schedulers.
             meta: additional entries of ``meta``.
             by_epoch: whether the number in the file name counts epochs.
-            file_client_args: unused; exists because subclasses written for MMEngine pass it on.
             backend_args: unused, like ``file_client_args``.
 
         Returns:

@@ -82,10 +82,15 @@ assert DefaultScope.get_current_instance().scope_name == "mmengine"
 Runner(Model(), "work", default_scope="other")
 assert DefaultScope.get_current_instance().scope_name == "other"
 second = Runner(Model(), "work")
+assert DefaultScope.get_current_instance().scope_name == second.default_scope.scope_name == "mmengine"
 assert MessageHub.get_current_instance() is second.message_hub
 VISUALIZERS.build(dict(type="Visualizer", name="newest"))
 count_registered_modules("new/folder", verbose=False)
 lazy = LazyObject("torch.optim", "SGD")
+from mmengine.runner import FlexibleRunner
+flexible = FlexibleRunner(Model(), strategy=dict(type="SingleDeviceStrategy"), compile=dict(backend="eager"))
+assert flexible.cfg.strategy.type == "SingleDeviceStrategy" and flexible.launcher == "none"
+assert flexible.cfg.compile.backend == "eager" and flexible.work_dir.endswith("work_dirs")
 assert isinstance(lazy, LazyObject) and lazy.build() is torch.optim.SGD
 assert LazyAttr("SGD", LazyObject(["torch.optim"])) == lazy
 print("done")
@@ -179,6 +184,8 @@ def test_scripts_and_modules_run_as_python_runs_them(tmp_path: Path, words: list
     }
     printed = run(tmp_path, "", files, "-m", "trainwright.compat", *words, "--fidelity", "-m", "x")
     assert printed == "__main__ ['--fidelity', '-m', 'x'] trainwright.engine\n"
+    printed = run(tmp_path, "", files, "--local-rank=1", *words, "x")  # as torch.distributed.launch does
+    assert printed == "__main__ ['--local-rank=1', 'x'] trainwright.engine\n"
 
 
 def test_a_missing_script_is_an_error(tmp_path: Path) -> None:

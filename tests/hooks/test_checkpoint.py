@@ -95,11 +95,39 @@ def test_a_hook_with_methods_of_mmengine(tmp_path: Path) -> None:
     assert seen == [(epoch, {"epoch": epoch, "iter": 2 * epoch}) for epoch in (1, 2, 3)]
 
 
+def test_a_hook_that_saves_as_that_of_mmengine_does(tmp_path: Path) -> None:
+    class Own(CheckpointHook):
+        def after_train_epoch(self, runner: Runner) -> None:
+            path = self.file_backend.join_path(self.out_dir, "only.pth")
+            seen.append((path, self.file_backend.isfile(path)))
+            if seen[-1][1]:
+                self.file_client.remove(path)
+            runner.save_checkpoint(
+                self.out_dir, "only.pth", self.file_client_args, save_optimizer=self.save_optimizer, by_epoch=True,
+                backend_args=self.backend_args, **self.args,
+            )  # fmt: skip
+
+    seen: list[tuple[str, bool]] = []
+    make_runner(tmp_path, checkpoint={"type": Own, "save_last": False}, train_cfg={"max_epochs": 2}).train()
+    assert seen == [(str(tmp_path / "only.pth"), False), (str(tmp_path / "only.pth"), True)]
+    assert files_in(tmp_path) == ["only.pth"]
+
+
 def test_out_dir_gets_a_folder_for_each_run(tmp_path: Path) -> None:
     out = tmp_path / "elsewhere"
     make_runner(tmp_path / "run", checkpoint={"interval": 1, "out_dir": str(out)}, train_cfg={"max_epochs": 1}).train()
     assert files_in(out / "run") == ["epoch_1.pth"]
     assert (tmp_path / "run" / "last_checkpoint").read_text() == str(out / "run" / "epoch_1.pth")
+
+
+def test_the_folder_is_known_from_the_start_of_training_on(tmp_path: Path) -> None:
+    for given, folder in ((None, tmp_path / "run"), (tmp_path / "out", tmp_path / "out" / "run")):
+        hook = CheckpointHook(out_dir=given, save_last=False)
+        for _ in range(2):
+            make_runner(tmp_path / "run", hooks=[hook], train_cfg={"max_epochs": 1}).train()
+            assert hook.out_dir == str(folder)
+        hook.out_dir = given
+        assert hook.out_dir == given
 
 
 def test_filename_tmpl(tmp_path: Path) -> None:

@@ -142,6 +142,11 @@ def test_dataset_and_sampler_of_the_loader_are_instances_of_their_classes() -> N
     assert isinstance(build(dataset=Stream()).dataset, Stream)
 
 
+def test_samples_of_the_dataset_are_counted_from_the_end_too() -> None:
+    dataset = build().dataset
+    assert dataset[-1][0] == dataset[len(dataset) - 1][0] and dataset[-len(dataset)][0] == dataset[0][0]
+
+
 def test_the_default_generator_is_left_alone() -> None:
     torch.manual_seed(5)
     expected = float(torch.rand(()))

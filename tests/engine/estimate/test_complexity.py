@@ -1,6 +1,6 @@
 """Operations, activations and parameters. The numbers of networks are those of MMEngine 0.10.7."""
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from typing import Any
 
 import pytest
@@ -197,6 +197,14 @@ def test_complexity_info() -> None:
     assert short == {**info, "out_table": "", "out_arch": ""}
     two = get_model_complexity_info(Call(torch.matmul), ((2, 3), (3, 4)), show_table=False, show_arch=False)
     assert two["flops"] == 24 and two["params"] == 0
+
+
+def test_a_module_and_its_only_part_share_a_row() -> None:
+    model = nn.Sequential(OrderedDict(net=nn.Sequential(nn.Sequential(nn.Linear(2, 3)), nn.Linear(3, 1, bias=False))))
+    table = get_model_complexity_info(model, (2,), show_arch=False)["out_table"]
+    assert [line.split("|")[1].strip() for line in table.splitlines() if "|" in line][1:] == [
+        "net", "0.0", "0.0.weight", "0.0.bias", "1", "1.weight",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -274,8 +274,9 @@ def test_resume_passes_over_a_broken_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_named_checkpoint_that_is_missing_or_broken_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="checkpoint not found"):
+    with pytest.raises(CheckpointError, match="checkpoint not found") as missing:
         make_runner(tmp_path, resume=str(tmp_path / "none.pth")).train()
+    assert isinstance(missing.value, FileNotFoundError)
     make_runner(tmp_path, checkpoint=dict(interval=1)).train()
     (tmp_path / "epoch_3.pth").write_bytes(b"")
     with pytest.raises(CheckpointError, match="cannot be read"):

@@ -62,6 +62,7 @@ CASES = {
         "accuracy/top1",
         "--out results.pkl --show-dir shown",
         [
+            ("test.py config.py CHECKPOINT --work-dir tta --tta", "accuracy/top1"),
             ("analysis_tools/eval_metric.py results.pkl --metric type=Accuracy topk=1,2", "accuracy/top2"),
             ("analysis_tools/analyze_results.py config.py results.pkl --out-dir analysis", ">analysis/fail/*"),
             ("visualization/browse_dataset.py config.py --output-dir browse --not-show -n 2", ">browse/*.jpg"),
@@ -83,6 +84,7 @@ CASES = {
         "coco/bbox_mAP",
         "--out results.pkl --show-dir shown",
         [
+            ("test.py config.py CHECKPOINT --work-dir tta --tta", "coco/bbox_mAP"),
             ("analysis_tools/eval_metric.py config.py results.pkl", "bbox_mAP"),
             ("analysis_tools/browse_dataset.py config.py --output-dir browse --not-show", ">browse/*.jpg"),
             ("analysis_tools/get_flops.py config.py --num-images 1", "Flops: "),
@@ -102,6 +104,7 @@ CASES = {
         "mIoU",
         "--out maps --show-dir shown",
         [
+            ("test.py config.py CHECKPOINT --work-dir tta --tta", "mIoU"),
             ("analysis_tools/benchmark.py config.py CHECKPOINT --log-interval 1 --work-dir benchmark", "fps"),
             ("misc/print_config.py config.py", "EncoderDecoder"),
             ("misc/publish_model.py CHECKPOINT published.pth", ">published-*.pth"),
@@ -225,6 +228,12 @@ def test_tools_and_inferencers(library: str, tmp_path: Path) -> None:
         one, two = (list(arrays(pickle.loads(each.read_bytes()))) for each in (file, tmp_path / "two.pkl"))
         assert len(one) == len(two) > 4 and all(np.allclose(*pair, atol=1e-3) for pair in zip(one, two))
     assert "--show-dir" not in case.dump or any(tmp_path.rglob("shown/**/*.[jp][pn]g"))
+
+    if library != "mmpose":  # it computes its accuracy in NumPy, which has no bfloat16, the default on CPUs
+        tool("train.py config.py --work-dir mixed --amp")
+        assert "AmpOptimWrapper" in (tmp_path / "mixed/config.py").read_text()
+        losses = scores(tmp_path / "mixed", "loss")
+        assert losses and np.isfinite(losses).all() and scores(tmp_path / "mixed", case.metric)
 
     for command, result in case.tools:
         printed = tool(command.replace("CHECKPOINT", checkpoint))

@@ -53,7 +53,7 @@ def adopt_numbers(dataset: Any, key: str, reference: Sequence[str], name: str, s
 
 
 def only_adds(names: Sequence[str], reference: Sequence[str]) -> bool:
-    """Return whether names begin with those of a reference, in the same order, and go on with others."""
+    """Return whether names are those of a reference, in the same order, followed by others."""
     return len(names) > len(reference) > 0 and tuple(names[: len(reference)]) == tuple(reference)
 
 

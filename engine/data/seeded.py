@@ -161,15 +161,13 @@ class SeededDataset(DatasetProxy):
         self.checked = not is_first or self._loaded >= WHEN[-1]
         if not is_first or not any(before < number <= self._loaded for number in WHEN):
             return
-        with preserve_python_rng():
-            index, epoch = unpack_key(keys[-1])
-            stream = mix(self._seed, epoch, index)
+        index, epoch = unpack_key(keys[-1])
+        stream = mix(self._seed, epoch, index)
+        place = None
+        with preserve_python_rng(), suppress(Exception):  # a check must not stop a training
             seed_cpu_generators(stream)
             seed_generators(self._own_generators(epoch), stream)
-            again = get(requests[-1])
-        place = None
-        with suppress(Exception):  # samples may contain anything, also what cannot be compared
-            place = find_difference(fetched[-1], again)
+            place = find_difference(fetched[-1], get(requests[-1]))
         if place is not None:
             self.checked = True
             get_logger().warning(

@@ -202,9 +202,9 @@ class ParamScheduler:
         for name in cls.counted_in_steps:
             value = kwargs.get(name)
             if isinstance(value, Sequence):
-                kwargs[name] = [item * epoch_length for item in value]
+                kwargs[name] = [_iterations(item, epoch_length) for item in value]
             elif value is not None:
-                kwargs[name] = value * epoch_length
+                kwargs[name] = _iterations(value, epoch_length)
         end = end if end == INF else int(end * epoch_length)
         kwargs.update(begin=int(begin * epoch_length), end=end, by_epoch=False)
         return cls(*args, **kwargs)
@@ -254,6 +254,11 @@ class ParamScheduler:
 
 
 _ParamScheduler = ParamScheduler  # MMEngine's name
+
+
+def _iterations(epochs: float, epoch_length: int) -> int:
+    """Return a number of epochs in iterations, rounded down, but not to 0."""
+    return max(int(epochs * epoch_length), int(epochs > 0))
 
 
 def _is_plain(value: Any) -> bool:

@@ -43,6 +43,8 @@ def check_labels(runner: "Runner", dataloader: Any, batch: Any, mode: str) -> No
     model, meta = unwrap(runner.model), metainfo_of(dataloader) or {}
     place = f"{mode}_dataloader.dataset"
     number = number_of_classes(model, meta, "num_classes")
+    if number and mode != "train":  # data for evaluation may have more classes
+        number = max(number, len(names_of(meta, "classes")))
     labels_of_samples = list(_labels(batch))
     for name, labels in labels_of_samples:
         if number and labels.numel() and int(labels.max()) >= number:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_runs import Points, log_of, make_runner
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, RandomSampler
 
 from trainwright.engine.data.loader import build_dataloader, start_at
 from trainwright.engine.data.own_generators import find_generators
@@ -33,7 +33,8 @@ class Holders(Dataset):
         self.numpy = np.random.default_rng(0)
         self.transforms = [Holder(np.random.Generator(np.random.MT19937(1))), {"inner": Holder(random.Random(2))}]
         self.steps: Any = (partial(np.random.RandomState.rand, np.random.RandomState(3)), self.transforms[0].draw)
-        self.torch = torch.Generator()
+        self.torch, self.method = torch.Generator(), np.random.default_rng(7).random
+        self.order = RandomSampler([1, 2], generator=torch.Generator())  # left alone
         self.annotations = [random.Random(number) for number in range(100)]  # data, left alone
 
     def __len__(self) -> int:
@@ -41,7 +42,7 @@ class Holders(Dataset):
 
     def __getitem__(self, index: int) -> tuple[float, ...]:
         own = self.transforms[1]["inner"].draw(), *(step() for step in self.steps)
-        return index, self.numpy.random(), float(torch.rand((), generator=self.torch)), *own
+        return index, self.numpy.random(), float(torch.rand((), generator=self.torch)), self.method(), *own
 
 
 class Remembers(Dataset):
@@ -101,7 +102,7 @@ def test_generators_of_a_transform_that_is_replaced_are_found_in_the_next_epoch(
 def test_a_dataset_that_refers_to_itself_is_searched_once() -> None:
     dataset = Holders()
     dataset.itself = [dataset]
-    assert len(find_generators(dataset)) == 5
+    assert len(find_generators(dataset)) == 6
 
 
 @pytest.mark.parametrize("kind", ["counts", "unseeded", "mixes"])
@@ -127,6 +128,16 @@ class Counting(Points):
     def __getitem__(self, index: int) -> Any:
         self.count += 1
         return self.inputs[index] + self.count, self.targets[index]
+
+
+def test_samples_that_can_be_loaded_only_once_do_not_stop_a_training() -> None:
+    class Consumed(Points):
+        def __getitem__(self, index: int) -> Any:
+            left.remove(index)
+            return super().__getitem__(index)
+
+    left = list(range(24))
+    assert len(batches(build(Consumed(24)))) == 6 and not left
 
 
 @pytest.mark.parametrize(("dataset", "expected"), [(Points(24), 0), (Counting(24), 1)])

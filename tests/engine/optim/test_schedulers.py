@@ -339,6 +339,8 @@ def test_build_takes_the_end_of_the_run_and_converts_epochs() -> None:
             {"type": "MultiStepMomentum", "milestones": [2]},
             {"type": "StepParamScheduler", "param_name": "weight_decay", "step_size": 5, "by_epoch": False},
             {"type": "LinearLR", "end": 2.5, "convert_to_iter_based": True},
+            {"type": "StepLR", "step_size": 0.1, "convert_to_iter_based": True},
+            {"type": "MultiStepLR", "milestones": [0, 2.5], "convert_to_iter_based": True},
         ],
         wrapper,
         max_epochs=10,
@@ -352,7 +354,10 @@ def test_build_takes_the_end_of_the_run_and_converts_epochs() -> None:
         ("MultiStepMomentum", True, 0, 10),
         ("StepParamScheduler", False, 0, 70),
         ("LinearLR", False, 0, 17),
+        ("StepLR", False, 0, 70),
+        ("MultiStepLR", False, 0, 70),
     ]
+    assert built[-2].step_size == 1 and built[-1].milestones == {0: 1, 17: 1}
     ready = StepLR(wrapper, step_size=1)
     assert build_param_scheduler(ready, wrapper) == [ready]
 

@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
 import pickle
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -200,3 +203,67 @@ _DUMPERS: dict[str, Callable[[Any, Mapping[str, Any]], Any]] = {
     "yaml": lambda obj, kwargs: yaml.dump(obj, **{"sort_keys": False, "allow_unicode": True, **kwargs}),
     "pickle": lambda obj, kwargs: pickle.dumps(obj, **kwargs),
 }
+
+
+class LocalFiles:
+    """Files on a disk, by the names of MMEngine's storage backends."""
+
+    def get(self, filepath: Any) -> bytes:
+        """Return the content of a file as bytes."""
+        return Path(filepath).read_bytes()
+
+    def get_text(self, filepath: Any, encoding: str = "utf-8") -> str:
+        """Return the content of a file as text."""
+        return Path(filepath).read_text(encoding)
+
+    def put(self, obj: bytes, filepath: Any) -> None:
+        """Write bytes to a file, whose folder is created."""
+        Path(filepath).parent.mkdir(parents=True, exist_ok=True)
+        Path(filepath).write_bytes(obj)
+
+    def put_text(self, obj: str, filepath: Any, encoding: str = "utf-8") -> None:
+        """Write text to a file, whose folder is created."""
+        Path(filepath).parent.mkdir(parents=True, exist_ok=True)
+        Path(filepath).write_text(obj, encoding)
+
+    def exists(self, filepath: Any) -> bool:
+        """Return whether there is a file or folder."""
+        return os.path.exists(filepath)  # noqa: PTH110  # False for ""
+
+    def isdir(self, filepath: Any) -> bool:
+        """Return whether there is a folder."""
+        return os.path.isdir(filepath)  # noqa: PTH112
+
+    def isfile(self, filepath: Any) -> bool:
+        """Return whether there is a file."""
+        return os.path.isfile(filepath)  # noqa: PTH113
+
+    def join_path(self, filepath: Any, *filepaths: Any) -> str:
+        """Join parts of a path."""
+        return str(os.path.join(filepath, *filepaths))  # noqa: PTH118  # which keeps a leading ./
+
+    @contextmanager
+    def get_local_path(self, filepath: Any) -> Iterator[Any]:
+        """Yield the path itself."""
+        yield filepath
+
+    def copyfile(self, src: Any, dst: Any) -> Any:
+        """Copy a file to a file or into a folder; return the path of the copy."""
+        return shutil.copy(src, dst)
+
+    def copytree(self, src: Any, dst: Any) -> Any:
+        """Copy a folder to one that does not exist yet."""
+        return shutil.copytree(src, dst)
+
+    copyfile_from_local = copyfile_to_local = copyfile
+    copytree_from_local = copytree_to_local = copytree
+
+    def remove(self, filepath: Any) -> None:
+        """Remove a file."""
+        if self.isdir(filepath):
+            raise IsADirectoryError(f"{filepath} is a folder: use rmtree")
+        Path(filepath).unlink()
+
+    def rmtree(self, dir_path: Any) -> None:
+        """Remove a folder with all it contains."""
+        shutil.rmtree(dir_path)

@@ -17,6 +17,7 @@ from trainwright.engine.checkpoints.folder_writer import check_shared
 from trainwright.engine.distributed import broadcast_object_list, is_alone, is_main_process
 from trainwright.engine.errors import CheckpointError, ConfigError
 from trainwright.engine.evaluation.monitor import Monitor, check_rules, make_monitors, metrics_of, score_of
+from trainwright.engine.fileio import LocalFiles
 from trainwright.engine.registry import HOOKS
 from trainwright.engine.run.hook import DataBatch, Hook
 from trainwright.engine.run.model_setup import unwrap
@@ -78,7 +79,8 @@ class CheckpointHook(Hook):
     """
 
     priority = "VERY_LOW"
-    file_client_args = backend_args = None  # for subclasses copied from MMEngine, like the next line
+    file_backend = file_client = LocalFiles()  # for subclasses copied from MMEngine, like the next lines
+    file_client_args = backend_args = None
     args: ClassVar[Mapping[str, Any]] = {}
     monitor_argument = "save_best"  # names the metrics whose rules `check` tries to infer
 
@@ -159,15 +161,6 @@ class CheckpointHook(Hook):
     @out_dir.setter
     def out_dir(self, value: str | os.PathLike[str] | None) -> None:
         self._out_dir, self._saves_to = value, ""
-
-    @property
-    def file_backend(self) -> Any:
-        """The storage of the checkpoints, for subclasses copied from MMEngine."""
-        from trainwright.compat.mmengine.file_backends import LocalBackend
-
-        return LocalBackend()
-
-    file_client = file_backend
 
     @property
     def key_indicators(self) -> list[str]:

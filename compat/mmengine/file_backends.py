@@ -16,6 +16,7 @@ from urllib.request import urlopen
 
 from trainwright.compat.mmengine.utils import is_filepath, mkdir_or_exist, walk
 from trainwright.engine import print_log
+from trainwright.engine.fileio import LocalFiles
 
 
 class BaseStorageBackend(metaclass=ABCMeta):
@@ -42,70 +43,10 @@ class BaseStorageBackend(metaclass=ABCMeta):
         """Return the content of a file as text."""
 
 
-class LocalBackend(BaseStorageBackend):
+class LocalBackend(LocalFiles, BaseStorageBackend):
     """Files on a disk."""
 
     _allow_symlink = True
-
-    def get(self, filepath: Any) -> bytes:
-        """Return the content of a file as bytes."""
-        return Path(filepath).read_bytes()
-
-    def get_text(self, filepath: Any, encoding: str = "utf-8") -> str:
-        """Return the content of a file as text."""
-        return Path(filepath).read_text(encoding)
-
-    def put(self, obj: bytes, filepath: Any) -> None:
-        """Write bytes to a file, whose folder is created."""
-        mkdir_or_exist(Path(filepath).parent)
-        Path(filepath).write_bytes(obj)
-
-    def put_text(self, obj: str, filepath: Any, encoding: str = "utf-8") -> None:
-        """Write text to a file, whose folder is created."""
-        mkdir_or_exist(Path(filepath).parent)
-        Path(filepath).write_text(obj, encoding)
-
-    def exists(self, filepath: Any) -> bool:
-        """Return whether there is a file or folder."""
-        return os.path.exists(filepath)
-
-    def isdir(self, filepath: Any) -> bool:
-        """Return whether there is a folder."""
-        return os.path.isdir(filepath)
-
-    def isfile(self, filepath: Any) -> bool:
-        """Return whether there is a file."""
-        return os.path.isfile(filepath)
-
-    def join_path(self, filepath: Any, *filepaths: Any) -> str:
-        """Join parts of a path."""
-        return str(os.path.join(filepath, *filepaths))
-
-    @contextmanager
-    def get_local_path(self, filepath: Any) -> Iterator[Any]:
-        """Yield the path itself."""
-        yield filepath
-
-    def copyfile(self, src: Any, dst: Any) -> Any:
-        """Copy a file to a file or into a folder; return the path of the copy."""
-        return shutil.copy(src, dst)
-
-    def copytree(self, src: Any, dst: Any) -> Any:
-        """Copy a folder to one that does not exist yet."""
-        return shutil.copytree(src, dst)
-
-    copyfile_from_local = copyfile_to_local = copyfile
-    copytree_from_local = copytree_to_local = copytree
-
-    def remove(self, filepath: Any) -> None:
-        """Remove a file."""
-        if self.isdir(filepath):
-            raise IsADirectoryError(f"{filepath} is a folder: use rmtree")
-        Path(filepath).unlink()
-
-    def rmtree(self, dir_path: Any) -> None:
-        """Remove a folder with all it contains."""
-        shutil.rmtree(dir_path)
 
     def copy_if_symlink_fails(self, src: Any, dst: Any) -> bool:
         """Create a symbolic link, or else a copy; return whether it is a link."""

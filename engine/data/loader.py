@@ -17,7 +17,7 @@ from trainwright.engine.data.faults import BadSamples, CollateWithReports
 from trainwright.engine.data.seeded import DatasetProxy, PositionedSampler, SeededDataset
 from trainwright.engine.data.sharing import share_of
 from trainwright.engine.data.streams import SeededStream, StreamLoader
-from trainwright.engine.data.workers import Restarts, batches_from_workers, clear_errors
+from trainwright.engine.data.workers import Restarts, batches_from_workers, clear_errors, start_workers
 from trainwright.engine.distributed import all_gather_object, get_data_size, get_rank
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.fidelity import reproduces_mmengine
@@ -101,12 +101,18 @@ class PositionedLoader(DataLoader[Any]):
         epoch, first, skip = self.order.epoch, self.order.start, self.order.skip
 
         def start(done: int, restart: bool) -> Iterator[Any]:
+            def iterate() -> Any:
+                nonlocal restart
+                if restart:
+                    self.order.set_epoch(epoch)
+                    self.order.start, self.order.skip = first + done * (self.batch_size or 1), skip
+                restart = True
+                return DataLoader.__iter__(self)
+
             if restart:
                 self._iterator = None  # the one of dead persistent workers
-                self.order.set_epoch(epoch)
-                self.order.start, self.order.skip = first + done * (self.batch_size or 1), skip
             with clear_errors(self._iterator):  # persistent workers may have died since the last pass
-                batches = DataLoader.__iter__(self)
+                batches = start_workers(self, iterate)
             self.dataset.checked = True  # type: ignore[attr-defined]  # in this process: the workers have their copies
             return batches_from_workers(batches)
 
@@ -311,7 +317,10 @@ def iterate(dataloader: Any) -> Iterator[Any]:
     Without workers, PyTorch's iterator has an overhead of about 20 µs per batch. For a ``TensorDataset``, indexing a
     whole batch is faster than stacking its samples. With workers, see :func:`batches_from_workers`.
     """
-    batches: Any = iter(dataloader)
+    start = partial(iter, dataloader)
+    # Our own loaders start their workers by themselves, when the first batch is due.
+    own = isinstance(dataloader, PositionedLoader | StreamLoader)
+    batches: Any = start_workers(dataloader, start) if isinstance(dataloader, DataLoader) and not own else start()
     if isinstance(batches, _MultiProcessingDataLoaderIter):
         return batches_from_workers(batches)
     plain = type(batches) is _SingleProcessDataLoaderIter and batches._dataset_kind == _DatasetKind.Map

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from trainwright.engine.data.proxy import Proxy
 from trainwright.engine.data.sharing import Share
 from trainwright.engine.data.traits import keeps_position
-from trainwright.engine.data.workers import batches_from_workers
+from trainwright.engine.data.workers import batches_from_workers, start_workers
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.random_streams import mix, preserve_python_rng, seed_cpu_generators
 from trainwright.engine.records.message_hub import storable
@@ -162,7 +162,7 @@ class StreamLoader(DataLoader[Any]):
         self.dataset.start(epoch)  # type: ignore[attr-defined]
 
     def __iter__(self) -> Any:
-        batches = super().__iter__()
+        batches = start_workers(self, super().__iter__)
         return self._batches(batches_from_workers(batches) if self.num_workers else batches)
 
     def _batches(self, batches: Iterator[_Batch]) -> Iterator[Any]:

@@ -9,7 +9,9 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
+from multiprocessing import get_start_method
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from trainwright.engine.errors import DataError, TrainingError
 from trainwright.engine.records.logger import OF_RANK, get_logger
 
 MAX_RESTARTS = 3
+START_TIMEOUTS = 10, 30, 90
+"""Seconds within which forked data workers have to start, at the first and each further attempt."""
 _RAISED_BY_WORKER = re.compile(r"^Caught .* in DataLoader worker process")
 _DATA_ERROR = re.compile(r"(?ms)^Caught (?:Data|\w+File)Error in .*^trainwright\.engine\.\w+: (.*)")
 _DEAD_WORKER = re.compile(r"DataLoader worker .*(exited unexpectedly|is killed by signal)|DataLoader timed out")
@@ -69,6 +73,73 @@ class Restarts:
             raise TrainingError(f"data workers died {self._number} times, most recently: {error}") from error
         message = "%s. Restarting the data workers at the same batch (restart %d of at most %d)."
         get_logger().warning(message, error, self._number, MAX_RESTARTS, extra=OF_RANK)
+
+
+def start_workers(dataloader: Any, iterate: Callable[[], Any]) -> Any:
+    """Return a new iterator over a loader; if it has forked data workers, all of them have started.
+
+    A forked process waits forever for a lock that another thread held at the fork. CPython 3.11 needs such a lock
+    before it runs any code in the new process, and the threads of gloo take it after each collective. Workers that do
+    not start are replaced here, before any batch is taken.
+
+    Args:
+        dataloader: a ``torch.utils.data.DataLoader``.
+        iterate: returns PyTorch's iterator over the loader; called again if workers do not start.
+
+    Raises:
+        TrainingError: workers did not start within any of the ``START_TIMEOUTS``.
+    """
+    context = dataloader.multiprocessing_context
+    method = get_start_method() if context is None else context.get_start_method()
+    if not dataloader.num_workers or method != "fork" or getattr(dataloader, "_iterator", None) is not None:
+        return iterate()
+    for attempt, timeout in enumerate(START_TIMEOUTS, 1):
+        batches, late = _start_workers(dataloader, iterate, timeout)
+        if not late:
+            return batches
+        message = "%d of %d data workers did not start within %d s: a lock was held when their process was forked"
+        arguments = late, dataloader.num_workers, timeout
+        if attempt == len(START_TIMEOUTS):
+            hint = "set multiprocessing_context='forkserver' in the data loader"
+            raise TrainingError(f"{message % arguments}, {attempt} times in a row: {hint}")
+        get_logger().warning(f"{message}. Starting them again.", *arguments, extra=OF_RANK)
+        dataloader._iterator = None
+
+
+def _start_workers(dataloader: Any, iterate: Callable[[], Any], timeout: float) -> tuple[Any, int]:
+    """Return an iterator over a loader, and how many of its workers have not started and were killed."""
+    before, (reader, writer) = dataloader.worker_init_fn, os.pipe()
+    try:
+        dataloader.worker_init_fn = partial(_report_start, writer, before)
+        try:
+            batches = iterate()
+        finally:
+            dataloader.worker_init_fn = before
+            os.close(writer)
+        waiting = {worker.pid: worker for worker in getattr(batches, "_workers", [])}
+        deadline = time.monotonic() + timeout
+        while waiting and (left := deadline - time.monotonic()) > 0:
+            ready = wait([reader, *(worker.sentinel for worker in waiting.values())], left)
+            started = os.read(reader, 4 * len(waiting)) if reader in ready else b""
+            for pid in memoryview(started).cast("i"):
+                waiting.pop(pid, None)
+            if ready and not started:  # a worker has died, which is found when its batch is due
+                return batches, 0
+    finally:
+        os.close(reader)
+    for worker in waiting.values():
+        worker.kill()  # it would not react to being terminated
+    if waiting:
+        batches._shutdown_workers()
+    return batches, len(waiting)
+
+
+def _report_start(writer: int, user_function: Callable[[int], None] | None, worker_id: int) -> None:
+    with suppress(BrokenPipeError):
+        os.write(writer, os.getpid().to_bytes(4, sys.byteorder))
+    os.close(writer)
+    if user_function is not None:
+        user_function(worker_id)
 
 
 def batches_from_workers(batches: Any) -> Iterator[Any]:

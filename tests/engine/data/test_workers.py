@@ -19,6 +19,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from trainwright.engine.data.loader import build_dataloader, iterate
 from trainwright.engine.data.workers import WorkerDied, batches_from_workers, num_oom_kills, stop_workers
+from trainwright.engine.errors import TrainingError
 
 
 class Samples(Dataset[Any]):
@@ -197,6 +198,70 @@ def test_persistent_workers_that_die_between_passes_are_replaced() -> None:
     with time_limit():
         assert list(iterate(loader)) == [16] * 4
     stop_workers(loader)
+
+
+hanging = multiprocessing.Value("i", 0)
+"""How many of the next forked processes hang before they run any code of PyTorch."""
+
+
+def _hang() -> None:
+    with hanging.get_lock():
+        hangs = hanging.value > 0
+        hanging.value -= hangs
+    while hangs:
+        time.sleep(60)
+
+
+@pytest.fixture
+def hanging_forks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Return a function that makes a number of forked processes hang as at a lock, immune to SIGTERM."""
+    monkeypatch.setattr("trainwright.engine.data.workers.START_TIMEOUTS", (1, 1))
+    handler = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    yield lambda number: setattr(hanging, "value", number)
+    hanging.value = 0
+    signal.signal(signal.SIGTERM, handler)
+
+
+os.register_at_fork(after_in_child=_hang)
+
+
+class Numbers(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        assert info is not None
+        yield from range(info.id, 8, info.num_workers)
+
+
+@pytest.mark.parametrize("kind", ["samples", "middle", "persistent", "stream", "foreign"])
+def test_a_worker_that_does_not_start_is_replaced(
+    kind: str, hanging_forks: Callable[[int], None], log: pytest.LogCaptureFixture
+) -> None:
+    cfg: dict[str, Any] = dict(dataset=Samples(int), num_workers=2, batch_size=8, collate_fn=dict(type="whole_batch"))
+    cfg |= {"persistent_workers": True} if kind == "persistent" else {}
+    cfg |= {"dataset": Numbers(), "batch_size": 1} if kind == "stream" else {}
+    loader: Any = build_dataloader(cfg, seed=0)
+    if kind == "foreign":
+        loader = DataLoader(Samples(int), batch_size=8, num_workers=2, collate_fn=list)
+    expected = list(iterate(loader))
+    if kind == "middle":
+        loader.start(0, batch=3)
+        expected = expected[3:]
+    stop_workers(loader)
+    hanging_forks(1)
+    with time_limit():
+        assert list(iterate(loader)) == expected
+        assert len(log.records) == 1
+        assert "1 of 2 data workers did not start within 1 s: a lock was held" in log.text
+        stop_workers(loader)
+        assert not children()
+
+
+def test_workers_that_never_start_end_the_run(hanging_forks: Callable[[int], None]) -> None:
+    loader = build_dataloader(dict(dataset=Samples(int), num_workers=1), seed=0)
+    hanging_forks(10)
+    with time_limit(), pytest.raises(TrainingError, match="2 times in a row: set multiprocessing_context='forkserver'"):
+        exhaust(iterate(loader))
+    assert not children()
 
 
 def test_an_error_of_a_sample_is_not_taken_for_a_death() -> None:

@@ -11,6 +11,7 @@ from trainwright.engine import distributed
 from trainwright.engine.building import origin_of, resolve
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.parts import STRATEGY, setting, strategy_cfg
+from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import STRATEGIES
 from trainwright.engine.run.model_surgery import (
     convert_sync_batchnorm,
@@ -87,10 +88,12 @@ def build_strategy(cfg: Mapping[str, Any]) -> Strategy:
     options = strategy_cfg(cfg, distributed.get_world_size() > 1)
     with STRATEGIES.switch_scope(options.get("_scope_")) as registry:
         cls: Any = resolve(options.get("type"), registry, path="strategy", origin=origin_of(options, "type"))
-    if not distributed.is_distributed():
-        options, cls = {"type": "Single"}, Single
     for mistake in cls.mistakes(cfg):
         raise mistake
+    if not distributed.is_distributed():
+        if ignored := [key for key in options if key not in ("type", "_scope_")]:
+            get_logger().warning("A single process trains without strategy.%s", ", ".join(ignored))
+        options, cls = {"type": "Single"}, Single
     values = {
         "model_wrapper_cfg": setting(cfg, "model_wrapper_cfg"),
         "find_unused_parameters": setting(cfg, "find_unused_parameters"),

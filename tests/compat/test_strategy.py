@@ -7,6 +7,7 @@ import pytest
 
 from trainwright.compat.mmengine._strategy import _plain, _units
 from trainwright.engine import ConfigError
+from trainwright.engine.strategy.base import build_strategy
 
 
 class Block: ...
@@ -21,3 +22,9 @@ def test_the_arguments_of_a_policy_choose_the_units_of_fsdp(arguments: dict[str,
         assert _units(_plain({"auto_wrap_policy": policy})) == units
     with pytest.raises(ConfigError, match="FSDP2 has no function that chooses units"):
         _units(_plain({"auto_wrap_policy": print}))
+
+
+@pytest.mark.parametrize("name", ["DeepSpeed", "ColossalAI"])
+def test_what_is_not_supported_is_refused_in_a_single_process_too(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is not supported"):
+        build_strategy({"strategy": {"type": f"{name}Strategy"}})

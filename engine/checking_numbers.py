@@ -28,9 +28,8 @@ def mismatched_numbers(cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
         classes = names_of(metainfo, "classes")
         if classes and "seg_classes" not in metainfo:
             reference, there = next(iter(stated.items()), (loader, classes))
-            if not set(classes) <= set(there) and not only_adds(
-                classes, there
-            ):  # as tracking data does: never predicted
+            has_unpredicted = only_adds(classes, there)  # as data for tracking does
+            if not set(classes) <= set(there) and not has_unpredicted:
                 message = f"has other classes than {reference}: {difference(classes, there)}"
                 hint = "use the same classes in both"
                 yield ConfigError(f"{path}.metainfo.classes", message, hint, origin_of(dataset, "metainfo"))

@@ -113,6 +113,7 @@ def _start_workers(dataloader: Any, iterate: Callable[[], Any], timeout: float) 
         dataloader.worker_init_fn = partial(_report_start, writer, before)
         try:
             batches = iterate()
+            _remove_child_signal_handler()
         finally:
             dataloader.worker_init_fn = before
             os.close(writer)

@@ -51,11 +51,8 @@ def agree_on_data(runner: "Runner", dataloader: Any, mode: str) -> None:
             reference, source = _reference(runner, key, metainfo_of(dataloader), mode)
         else:
             reference, source = _adopted_by_labeled(runner, key, labeled)
-        if (
-            mode != "train"
-            and key != "keypoints"
-            and only_adds(names := names_of(metainfo_of(dataloader), key), reference)
-        ):
+        names = names_of(metainfo_of(dataloader), key)
+        if mode != "train" and key != "keypoints" and only_adds(names, reference):
             rest = shortened(names[len(reference) :])
             runner.logger.warning("%s has %s that %s lacks: %s. They are never predicted.", place, key, source, rest)
             known[key] = reference

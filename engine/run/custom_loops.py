@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.data.cursor import DataCursor
+from trainwright.engine.data.loader import iterate
 from trainwright.engine.data.traits import set_epoch
 from trainwright.engine.ranks.consensus import Consensus
 from trainwright.engine.run.hook import Hook
@@ -63,7 +64,7 @@ class InfiniteDataloaderIterator:
 
     def __init__(self, dataloader: Any) -> None:
         self._dataloader = dataloader
-        self._batches = iter(dataloader)
+        self._batches = iterate(dataloader)
         self._epoch = 0
 
     def __iter__(self) -> Iterator[Any]:
@@ -76,7 +77,7 @@ class InfiniteDataloaderIterator:
             self._epoch += 1
             for name in ("sampler", "batch_sampler"):
                 set_epoch(getattr(self._dataloader, name, None), self._epoch)
-            self._batches = iter(self._dataloader)
+            self._batches = iterate(self._dataloader)
             return next(self._batches)
 
 

@@ -11,7 +11,6 @@ from trainwright.engine import distributed
 from trainwright.engine.building import origin_of, resolve
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.parts import STRATEGY, setting, strategy_cfg
-from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import STRATEGIES
 from trainwright.engine.run.model_surgery import (
     convert_sync_batchnorm,
@@ -91,8 +90,6 @@ def build_strategy(cfg: Mapping[str, Any]) -> Strategy:
     for mistake in cls.mistakes(cfg):
         raise mistake
     if not distributed.is_distributed():
-        if ignored := [key for key in options if key not in ("type", "_scope_")]:
-            get_logger().warning("A single process trains without strategy.%s", ", ".join(ignored))
         options, cls = {"type": "Single"}, Single
     values = {
         "model_wrapper_cfg": setting(cfg, "model_wrapper_cfg"),

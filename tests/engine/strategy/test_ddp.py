@@ -155,13 +155,6 @@ def test_a_run_knows_its_strategy_and_its_share_of_the_data(tmp_path: Path) -> N
     assert run_ranks(2, facts, tmp_path / "ranks") == [("DDP", 0, 2, 24), ("DDP", 1, 2, 24)]
 
 
-def test_a_single_process_names_what_it_trains_without(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
-    Runner.from_cfg(config(tmp_path, "FSDP2"))
-    assert "trains without" not in log.text
-    Runner.from_cfg(config(tmp_path, {"type": "FSDP2", "mixed_precision": "bfloat16", "wrap": "Linear"}))
-    assert "A single process trains without strategy.mixed_precision, wrap" in log.text
-
-
 def test_single_is_refused_in_several_processes(tmp_path: Path) -> None:
     def error() -> str:
         with pytest.raises(ConfigError) as info:

@@ -200,16 +200,27 @@ def test_persistent_workers_that_die_between_passes_are_replaced() -> None:
     stop_workers(loader)
 
 
-hanging = multiprocessing.Value("i", 0)
-"""How many of the next forked processes hang before they run any code of PyTorch."""
+class Forks:
+    """Forked processes of these tests, some of which hang before they run any code of PyTorch.
+
+    The parent decides, without a lock: processes forked by other tests, which may be killed at any moment, run this.
+    """
+
+    to_hang = 0
+    hangs = False
+
+    @classmethod
+    def decide(cls) -> None:
+        cls.hangs = cls.to_hang > 0
+        cls.to_hang -= cls.hangs
+
+    @classmethod
+    def hang(cls) -> None:
+        while cls.hangs:
+            time.sleep(60)
 
 
-def _hang() -> None:
-    with hanging.get_lock():
-        hangs = hanging.value > 0
-        hanging.value -= hangs
-    while hangs:
-        time.sleep(60)
+os.register_at_fork(before=Forks.decide, after_in_child=Forks.hang)
 
 
 @pytest.fixture
@@ -221,14 +232,11 @@ def hanging_forks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], N
     def begin(number: int) -> None:
         # As in a new process, PyTorch's handler raises an error wherever the main process is when a worker dies.
         monkeypatch.setattr("torch.utils.data._utils.signal_handling._SIGCHLD_handler_set", False)
-        hanging.value = number
+        Forks.to_hang = number
 
     yield begin
-    hanging.value = 0
+    Forks.to_hang = 0
     signal.signal(signal.SIGTERM, handler)
-
-
-os.register_at_fork(after_in_child=_hang)
 
 
 class Numbers(IterableDataset[Any]):

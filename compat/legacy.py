@@ -269,6 +269,35 @@ def _name_numpy(module: Any) -> None:
     module.np = np
 
 
+# Names of transformers that its versions 4.5x and 5 have moved or removed, which mmpretrain and mmdet import.
+
+
+def _find_pruneable_heads(heads: Any, n_heads: int, head_size: int, already_pruned_heads: set[int]) -> Any:
+    """Return the heads that are not pruned yet, and the indices of the elements of an output that remain."""
+    heads = set(heads) - already_pruned_heads
+    places = [number for number in range(n_heads + len(already_pruned_heads)) if number not in already_pruned_heads]
+    kept = [place for place, number in enumerate(places[:n_heads]) if number not in heads]
+    index = np.arange(n_heads * head_size).reshape(n_heads, head_size)[kept].ravel()
+    return heads, import_module("torch").from_numpy(index)
+
+
+def _restore_transformers(module: Any) -> None:
+    def moved(owner: str, name: str) -> Callable[[], Any]:
+        return lambda: getattr(import_module(owner), name)
+
+    restore(
+        module,
+        {
+            "apply_chunking_to_forward": moved("transformers.pytorch_utils", "apply_chunking_to_forward"),
+            "prune_linear_layer": moved("transformers.pytorch_utils", "prune_linear_layer"),
+            "find_pruneable_heads_and_indices": lambda: _find_pruneable_heads,
+            "GenerationConfig": moved("transformers", "GenerationConfig"),
+            "GenerationMixin": moved("transformers", "GenerationMixin"),
+            "PretrainedConfig": moved("transformers", "PretrainedConfig"),
+        },
+    )
+
+
 _RAZOR = "mmrazor.structures.quantization.backend_config"
 PATCHES: dict[str, Callable[[Any], None]] = {
     "numpy": _restore_numpy,
@@ -278,6 +307,7 @@ PATCHES: dict[str, Callable[[Any], None]] = {
     "PIL.ImageFont": _restore_fonts,
     "torch.ao.quantization.fuser_method_mappings": _restore_fusing,
     "torch.ao.quantization.backend_config.backend_config": _restore_pattern_config,
+    "transformers.modeling_utils": _restore_transformers,
     "mmpose.visualization.opencv_backend_visualizer": _convert_radius,
     "mmdet3d.evaluation.functional.indoor_eval": _convert_single_elements,
     "mmrazor.structures.subnet.candidate": _name_numpy,

@@ -14,13 +14,14 @@ torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option for the device of tests/gpu."""
-    parser.addoption("--device", help="device of the tests marked gpu (default: the accelerator); cpu tries them out")
+    """Add the option for the device of tests/gpu and of the operators in tests/compat."""
+    message = "device of tests marked gpu (default: the accelerator) and of mmcv's operators; cpu tries them out"
+    parser.addoption("--device", help=message)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Hide CUDA devices from all other tests, and from the processes that they start."""
-    if "gpu" not in config.getoption("markexpr").replace("not gpu", ""):
+    if "gpu" not in config.getoption("markexpr").replace("not gpu", "") and not config.getoption("--device"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 

@@ -12,7 +12,7 @@ from trainwright.engine.optim.optimizers import has_unsafe_fused_momentum
 from trainwright.engine.optim.wrapper import NO_CONTEXT, OptimWrapper
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import OPTIM_WRAPPERS
-from trainwright.engine.strategy.shards import device_type_of
+from trainwright.engine.strategy.shards import device_type_of, local
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -94,6 +94,9 @@ class AmpOptimWrapper(OptimWrapper):
 
             scaler_class = ShardedGradScaler
         self.loss_scaler = scaler_class(self.device_type, **scaler_args)
+        if local(next(self._params())).device.type != self.device_type:
+            # With CPU offload, PyTorch unscales before its copies of the scale have arrived: keep the scale there, too.
+            self.loss_scaler.scale(torch.zeros(()))
         if self.loss_scaler.is_enabled() and has_unsafe_fused_momentum(optimizer):
             raise ValueError(
                 "SGD with momentum and fused=True reads uninitialized memory when the loss scaler skips its first "

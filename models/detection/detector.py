@@ -72,6 +72,8 @@ class TorchvisionDetector(BaseModel):
         self._extra_fields = [field for field, check in checks if heads is not None and getattr(heads, check)()]
         predictor = getattr(heads, "keypoint_predictor", None)
         self.num_keypoints = None if predictor is None else int(predictor.kps_score_lowres.out_channels)
+        if predictor is not None:
+            predictor.register_forward_hook(_contiguous)
         self.mask_thr_binary = mask_thr_binary
 
     def forward(self, inputs: Sequence[Tensor], data_samples: Any = None, mode: str = "tensor") -> Any:
@@ -200,6 +202,11 @@ def _computing_losses(network: nn.Module) -> Iterator[None]:
     finally:
         for module in detection_modules:
             module.training = False
+
+
+def _contiguous(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    """Return the output of a layer in the format that torchvision's loss takes for granted."""
+    return output.contiguous()
 
 
 def _num_classes_and_first_label(network: Any) -> tuple[int, int]:

@@ -263,7 +263,8 @@ def test_a_device_with_an_index(cuda: torch.device, tmp_path: Path) -> None:
         f"runner = make_runner(Path({str(tmp_path)!r}), model=ParallelLine(), device='cuda:0'); runner.train()\n"
         "assert next(runner.model.parameters()).device == torch.device('cuda:0')"
     )
-    support = {"PYTHONPATH": str(Path(__file__).parents[1] / "support")}
+    folders = [str(Path(__file__).parents[1] / "support"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    support = {"PYTHONPATH": os.pathsep.join(filter(None, folders))}
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, **support})
 
 

@@ -20,6 +20,7 @@ from trainwright.engine.inference.inferencer import Inferencer
 from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.registry import MODELS
+from trainwright.engine.run.model_surgery import to_channels_last
 from trainwright.engine.run.runner import Runner
 from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.sample import DataSample
@@ -96,6 +97,7 @@ def fcos() -> TorchvisionDetector:
 def test_every_architecture_trains_and_predicts_with_a_custom_backbone(name: str) -> None:
     torch.manual_seed(0)
     model = TorchvisionDetector(network(name))
+    to_channels_last(model)  # as a run does on an accelerator
     assert model.num_classes == 3
     optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-3))
     log = model.train().train_step(batch(), optimizer)

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.distributed as dist
 
+from trainwright.engine.errors import ConfigError
 from trainwright.engine.ranks import failures
 
 _LAUNCHERS = ("pytorch", "slurm", "mpi")
@@ -107,6 +108,24 @@ def init_fake(world_size: int, rank: int = 0) -> None:
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world_size)
+
+
+def refuse_shared_gpus(device: torch.device) -> None:
+    """Check that no other rank uses the GPU of this one, if they communicate by NCCL.
+
+    Raises:
+        ConfigError: in all ranks, if two of them share a GPU.
+    """
+    if device.type != "cuda" or not dist.is_initialized() or "nccl" not in dist.get_backend_config():
+        return
+    properties: Any = torch.cuda.get_device_properties(device)
+    used = [""] * dist.get_world_size()
+    dist.all_gather_object(used, f"{properties.uuid} ({properties.name})", control_group())
+    for gpu in used:
+        if len(ranks := [rank for rank, other in enumerate(used) if other == gpu]) > 1:
+            message = f"ranks {ranks[0]} and {ranks[1]} use the same GPU, {gpu}, which NCCL does not support"
+            hint = "start one process per GPU, or use 'gloo', which is slow"
+            raise ConfigError("env_cfg.dist_cfg.backend", message, hint)
 
 
 def close_dist() -> None:

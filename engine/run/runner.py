@@ -23,6 +23,7 @@ from trainwright.engine.errors import ConfigError
 from trainwright.engine.parts import MODES, mismatched_parts, setting
 from trainwright.engine.random_streams import StepSeeder, deterministic_algorithms, preserve_generators, seed_all
 from trainwright.engine.ranks import failures
+from trainwright.engine.ranks.start import refuse_shared_gpus
 from trainwright.engine.records.current import CurrentMixin
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.records.message_hub import MessageHub
@@ -161,6 +162,7 @@ class Runner(Builders, Attributes):
         with registries.default_scope(default_scope):
             self.strategy = build_strategy(self.cfg)
         self.device = distributed.get_device(device or None)
+        refuse_shared_gpus(self.device)
         self._device_settings = DeviceSettings(env_cfg or {}, self.device)
         self.set_randomness(**{"seed": None, **(randomness or {})})
 

@@ -73,6 +73,24 @@ def test_numpy(restored):
             execute(f"import numpy; numpy.{name}", "mmdetection_of_mine")
 
 
+def test_transformers(restored, monkeypatch):
+    names = "transformers", "transformers.modeling_utils", "transformers.pytorch_utils"
+    package, models, utils = (ModuleType(name) for name in names)
+    for name, module in zip(names, (package, models, utils)):
+        monkeypatch.setitem(sys.modules, name, module)
+    package.GenerationMixin = utils.apply_chunking_to_forward = utils.prune_linear_layer = object()
+    restored(models)
+    found = execute("""
+        from transformers.modeling_utils import (
+            GenerationMixin, apply_chunking_to_forward, find_pruneable_heads_and_indices, prune_linear_layer)
+        heads, kept = find_pruneable_heads_and_indices([1, 2, 5], 5, 2, {1})  # of six heads, one was removed before
+    """)
+    assert found["GenerationMixin"] is found["apply_chunking_to_forward"] is package.GenerationMixin
+    assert found["heads"] == {2, 5} and found["kept"].tolist() == [0, 1, 4, 5, 6, 7]
+    with pytest.raises(AttributeError, match="find_pruneable"):
+        models.find_pruneable_heads_and_indices  # noqa: B018
+
+
 def test_all_former_names_of_numpy_have_a_value():
     assert all(value() is not None for value in legacy._NUMPY.values())
 

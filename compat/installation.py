@@ -22,6 +22,7 @@ from trainwright.engine.registry import (
     VISUALIZERS,
     prefer_libraries,
 )
+from trainwright.engine.run.device_settings import DeviceSettings
 
 _PACKAGES = {"mmengine", "mmcv", *libraries.LIBRARIES}
 
@@ -45,6 +46,7 @@ def install(fidelity: bool = False) -> None:
     libraries.install()
     prefer_libraries()
     CurrentMixin.outlives_runs = True
+    DeviceSettings.channels_last_by_default = False
     for registry in (RUNNERS, STRATEGIES, OPTIM_WRAPPERS):
         registry.add_location("trainwright.compat.mmengine._strategy")
     visualization = import_module("trainwright.compat.mmengine.visualization")

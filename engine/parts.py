@@ -255,7 +255,10 @@ RUNNER_ARGUMENT_KEYS = {
         ),
         "tf32": Key(bool, True, "Round the factors of float32 products to TF32 on CUDA devices that support it."),
         "channels_last": Key(
-            bool | None, None, "Store the weights of 2-d convolutions channels-last; None: on accelerators, except MPS."
+            bool | None,
+            None,
+            "Store the weights of 2-d convolutions channels-last; None: on accelerators except MPS, but not for code "
+            "that imports MMEngine.",
         ),
         "mp_cfg": Key(Mapping, None, "Multiprocessing settings: `mp_start_method` and `opencv_num_threads`."),
         "dist_cfg": Key(Mapping, None, "Arguments of `init_dist`."),

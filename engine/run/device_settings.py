@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from trainwright.engine.accelerator import has_own_memory
+from trainwright.engine.fidelity import reproduces_mmengine
 
 
 class DeviceSettings:
@@ -17,12 +18,16 @@ class DeviceSettings:
         device: device of the run.
     """
 
+    channels_last_by_default: ClassVar[bool] = True
+    """Whether accelerators store convolutions channels-last: code written for MMEngine needs contiguous maps."""
+
     def __init__(self, env_cfg: Mapping[str, Any], device: torch.device) -> None:
         self._device = device
-        self.tf32: bool = env_cfg.get("tf32") is not False
-        self.cudnn_benchmark: bool | None = env_cfg.get("cudnn_benchmark")
+        self.tf32: bool | None = env_cfg.get("tf32", None if reproduces_mmengine() else True)
+        self.cudnn_benchmark: bool | None = env_cfg.get("cudnn_benchmark", False if reproduces_mmengine() else None)
+        by_default = has_own_memory(device) and self.channels_last_by_default
         channels_last = env_cfg.get("channels_last")
-        self.channels_last: bool = has_own_memory(device) if channels_last is None else channels_last
+        self.channels_last: bool = by_default if channels_last is None else channels_last
 
     @property
     def watches_sizes(self) -> bool:
@@ -39,7 +44,8 @@ class DeviceSettings:
             stack.callback(setattr, torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
             if self.cudnn_benchmark is not None:
                 torch.backends.cudnn.benchmark = self.cudnn_benchmark
-            stack.enter_context(_tf32(self.tf32))
+            if self.tf32 is not None:
+                stack.enter_context(_tf32(self.tf32))
             yield
 
     def describe(self) -> str:
@@ -47,7 +53,8 @@ class DeviceSettings:
         benchmark = {None: "on if images have one size", True: "on", False: "off"}[self.cudnn_benchmark]
         shown = {"channels-last": "on" if self.channels_last else "off"}
         if self._device.type == "cuda":
-            shown |= {"TF32": "on" if self.tf32 else "off", "cuDNN benchmark": benchmark}
+            tf32 = {None: "in convolutions", True: "on", False: "off"}[self.tf32]
+            shown |= {"TF32": tf32, "cuDNN benchmark": benchmark}
         return ", ".join(f"{name}: {value}" for name, value in shown.items())
 
 

@@ -137,11 +137,11 @@ def explain(error: BaseException, batch: Any, runner: "Runner", mode: str) -> Tr
         hint = "set it to dict(type='default_collate'), or give the model a data_preprocessor that stacks images"
         return ConfigError(f"{mode}_dataloader.collate_fn", message, hint)
     inputs = _first_input(batch)
-    if inputs is not None and not isinstance(inputs, Tensor):
+    if inputs is not None and not isinstance(inputs, Tensor | Mapping):
         message = f"the inputs of the model are {type(inputs).__module__}.{type(inputs).__name__}, not tensors"
         return ConfigError(f"{place}.pipeline", message, "end the pipeline with dict(type='PackInputs')")
     found = _CHANNELS.search(text)
-    if found is not None and inputs is not None and int(found[2]) in inputs.shape[-4:]:
+    if found is not None and isinstance(inputs, Tensor) and int(found[2]) in inputs.shape[-4:]:
         expected, channels = int(found[1]), int(found[2])
         message = f"its first convolution takes {expected} channels, but the images of {place} have {channels}"
         wanted = {1: "grayscale", 3: "color"}.get(expected)

@@ -71,6 +71,7 @@ class Model(BaseModel):
     def forward(self, mode): ...
 
 runner = Runner(Model(), "work", default_scope="mmengine", experiment_name="mine")
+assert not type(runner._device_settings)({}, torch.device("cuda")).channels_last  # maps that can be viewed
 assert type(runner.visualizer) is Visualizer is VISUALIZERS.get("Visualizer")
 assert runner.default_scope == runner.default_scope.scope_name == "mmengine"
 for cls, own in ((MessageHub, runner.message_hub), (MMLogger, runner.logger), (Visualizer, runner.visualizer)):

@@ -9,7 +9,9 @@ from torch.utils.data import Dataset
 
 from trainwright.engine.data.names import keypoint_problems
 from trainwright.engine.errors import ConfigError, DataError
+from trainwright.engine.run.first_batch import explain
 from trainwright.engine.run.runner import Runner
+from trainwright.engine.structures.sample import DataSample
 
 EVALUATORS = {"type": "Accuracy"}
 
@@ -234,6 +236,16 @@ def test_a_batch_that_is_not_stacked_is_explained(tmp_path: Path) -> None:
         ConfigError, match=r"train_dataloader\.collate_fn: the inputs of the model are a list of tensors"
     ):
         runner.train()
+
+
+def test_errors_of_models_with_several_inputs_are_their_own(tmp_path: Path) -> None:
+    batch = {
+        "inputs": {"points": [torch.zeros(4, 3)], "image": torch.zeros(1, 3, 2, 2)},
+        "data_samples": [DataSample()],
+    }
+    assert explain(AssertionError(), batch, runner_of(tmp_path), "train") is None
+    batch["inputs"] = [Path("a.png")]
+    assert "the inputs of the model are pathlib" in str(explain(AssertionError(), batch, runner_of(tmp_path), "train"))
 
 
 def test_labels_out_of_range_are_named_before_the_first_step(tmp_path: Path) -> None:

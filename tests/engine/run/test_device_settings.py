@@ -61,6 +61,17 @@ def test_precisions_set_by_the_newer_interface_are_kept() -> None:
         assert torch.backends.cuda.matmul.fp32_precision == "tf32"
 
 
+def test_fidelity_keeps_the_precisions_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainwright.engine.fidelity._active", True)
+    before = flags()
+    settings = DeviceSettings({}, CUDA)
+    with settings.active():
+        assert flags() == before == ("highest", True, False)
+    assert not settings.watches_sizes and "TF32: in convolutions, cuDNN benchmark: off" in settings.describe()
+    with DeviceSettings({"tf32": True, "cudnn_benchmark": True}, CUDA).active():
+        assert flags() == ("high", True, True)
+
+
 def test_channels_last_is_the_default_where_it_helps() -> None:
     assert DeviceSettings({}, CUDA).channels_last and DeviceSettings({"channels_last": True}, CPU).channels_last
     for device in (CPU, torch.device("mps")):

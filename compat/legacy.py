@@ -269,7 +269,7 @@ def _name_numpy(module: Any) -> None:
     module.np = np
 
 
-# Names of transformers that its versions 4.5x and 5 have moved or removed, which mmpretrain and mmdet import.
+# transformers: what its version 5 has moved or removed, and mmpretrain and mmdet import.
 
 
 def _find_pruneable_heads(heads: Any, n_heads: int, head_size: int, already_pruned_heads: set[int]) -> Any:

@@ -7,7 +7,7 @@ in the middle of an epoch. With it:
   turn. Samples draw from them as well, or in a data worker from the generators of the worker, which are seeded once.
 - The loader of an iteration-based loop is started when the loop is built. Later passes of an ``InfiniteSampler`` go on
   with its generator.
-- No optimizer is fused, unless the config says so. TF32 and cuDNN's benchmark are as PyTorch has them.
+- No optimizer is fused, and TF32 and cuDNN's benchmark stay as PyTorch sets them, unless the config asks for more.
 - Weights are initialized also where a checkpoint replaces them.
 - Truncated normal distributions are drawn by the inverse of their cumulative distribution function.
 - An iteration-based loop that is resumed loads the batches of earlier iterations and discards them.

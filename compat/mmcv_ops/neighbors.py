@@ -114,7 +114,7 @@ def stack_ball_query_forward(
 def _nearest(distance: Tensor, count: int) -> Tensor:
     """Return the indices of the smallest distances of each row, sorted, the lower index first among equal ones."""
     if distance.dtype != torch.float32:
-        infinity = float("inf")  # CUDA sorts NaN before the numbers
+        infinity = float("inf")  # instead of NaN, which came first on CUDA
         return distance.nan_to_num(infinity, posinf=infinity).argsort(dim=-1, stable=True)[..., :count]
     # The bits of floats without a sign are ordered as the floats are, NaN last, and the index breaks ties.
     key = (distance.view(torch.int32) & 0x7FFFFFFF).long().bitwise_left_shift_(32)

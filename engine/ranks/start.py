@@ -120,7 +120,8 @@ def refuse_shared_gpus(device: torch.device) -> None:
         return
     properties: Any = torch.cuda.get_device_properties(device)
     used = [""] * dist.get_world_size()
-    dist.all_gather_object(used, f"{properties.uuid} ({properties.name})", control_group())
+    own = getattr(properties, "uuid", f"of rank {dist.get_rank()}")  # early versions of ROCm have none
+    dist.all_gather_object(used, f"{own} ({properties.name})", control_group())
     for gpu in used:
         if len(ranks := [rank for rank, other in enumerate(used) if other == gpu]) > 1:
             message = f"ranks {ranks[0]} and {ranks[1]} use the same GPU, {gpu}, which NCCL does not support"

@@ -20,6 +20,7 @@ from trainwright.engine.checkpoints.start import AUTO
 from trainwright.engine.config.overrides import COMMAND_LINE
 from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, did_you_mean, with_article
 from trainwright.engine.evaluation.direction import higher_is_better, unknown_direction
+from trainwright.engine.evaluation.monitor import of_set
 from trainwright.engine.optim.constructor import (
     DefaultOptimWrapperConstructor,
     several_without_constructor,
@@ -61,6 +62,7 @@ class _Check:
         with registries.default_scope(self.top.get("default_scope")):
             self._top_level()
             self.errors += parts.mismatched_parts(self.top)
+            self.errors += parts.mismatched_names(self.top)
             self._dataloaders()
             for slot in parts.FIXED_SLOTS:
                 for path, cfg in slot.find(self.top):
@@ -124,8 +126,8 @@ class _Check:
     def _dataloaders(self) -> None:
         arguments = {name: each for name, each in parameters_of(DataLoader)[0].items() if name != "shuffle"}
         known: dict[str, Any] = {**arguments, **parts.DATALOADER_KEYS}
-        for loader, *_ in parts.MODES.values():
-            cfg = self.top.get(loader)
+        loaders = [found for key in parts.DATALOADERS for found in parts.dataloaders(self.top, key)]
+        for loader, cfg in loaders:
             if not isinstance(cfg, Mapping):
                 continue
             for name in cfg:
@@ -140,7 +142,8 @@ class _Check:
                 if isinstance(cfg.get(name), str):
                     self._resolve(cfg[name], registries.FUNCTIONS, f"{loader}.{name}", origin_of(cfg, name))
             if "dataset" not in cfg:
-                self._error(f"{loader}.dataset", "missing", "dataset=dict(type=...)", origin_of(self.top, loader))
+                origin = origin_of(self.top, loader.partition(".")[0])
+                self._error(f"{loader}.dataset", "missing", "dataset=dict(type=...)", origin)
 
     def _strategy(self) -> None:
         cfg = parts.strategy_cfg(self.top, several=True)
@@ -198,10 +201,10 @@ class _Check:
 
     def _evaluators(self) -> None:
         for key in parts.EVALUATOR.places:
-            given = self.top.get(key)
-            slot = parts.EVALUATOR if isinstance(given, Mapping) and "metrics" in given else parts.METRIC
-            for path, cfg in slot.find({key: given}):
-                self._part(slot, cfg, path)
+            for place, given in parts.evaluators(self.top, key):
+                slot = parts.EVALUATOR if isinstance(given, Mapping) and "metrics" in given else parts.METRIC
+                for path, cfg in slot.configs(given, place):
+                    self._part(slot, cfg, path)
 
     def _hooks(self) -> None:
         default_hooks, custom_hooks = self.top.get("default_hooks") or {}, self.top.get("custom_hooks") or ()
@@ -237,14 +240,20 @@ class _Check:
         names = cfg.get(argument) if argument else None
         if names is None or any(cfg.get(key) is not None for key in ("rule", "greater_keys", "less_keys")):
             return
-        metrics = list(self._metrics("val_evaluator"))
+        metrics = list(self._metrics())
         for name in [names] if isinstance(names, str) else names:
             if name != "auto" and higher_is_better(name, metrics) is None:
                 self.errors.append(unknown_direction(name, path, origin_of(cfg, argument)))
 
-    def _metrics(self, key: str) -> Iterator[Any]:
-        """Yield the metrics of an evaluator; instead of a config, an object with its prefix and direction."""
-        given = self.top.get(key)
+    def _metrics(self) -> Iterator[Any]:
+        """Yield the metrics of the validation; instead of a config, an object with its prefix and direction."""
+        names = parts.loader_names(self.top.get("val_dataloader"))
+        for path, given in parts.evaluators(self.top, "val_evaluator"):
+            of = [path.rpartition(".")[2]] if "." in path else names
+            for metric in self._metrics_in(given):
+                yield from (of_set(metric, name) for name in of) if names else [metric]
+
+    def _metrics_in(self, given: Any) -> Iterator[Any]:
         given = given.get("metrics", given) if isinstance(given, Mapping) else getattr(given, "metrics", given)
         for metric in given if isinstance(given, list | tuple) else [given]:
             if not isinstance(metric, Mapping):

@@ -8,7 +8,7 @@ from trainwright.engine.building import origin_of, resolve
 from trainwright.engine.data.names import difference, keypoint_problems, names_of, only_adds, shortened
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.model_traits import are_enough, names_classes
-from trainwright.engine.parts import MODES
+from trainwright.engine.parts import DATALOADERS, dataloaders
 from trainwright.engine.registry import DATASETS
 
 _NOT_HEADS = ("data_preprocessor", "loss", "init_cfg", "memory")
@@ -20,8 +20,8 @@ def mismatched_numbers(cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
         return
     stated: dict[str, tuple[str, ...]] = {}
     things: set[int] = set()
-    for loader, *_ in MODES.values():
-        path, dataset = _innermost_dataset(cfg, loader)
+    for loader, options in (found for key in DATALOADERS for found in dataloaders(cfg, key)):
+        path, dataset = _innermost_dataset(options, loader)
         metainfo = _stated_metainfo(dataset)
         for problem in keypoint_problems(metainfo):
             yield ConfigError(f"{path}.metainfo", problem, origin=origin_of(dataset, "metainfo"))
@@ -29,26 +29,26 @@ def mismatched_numbers(cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
         if classes and "seg_classes" not in metainfo:
             reference, there = next(iter(stated.items()), (loader, classes))
             has_unpredicted = only_adds(classes, there)  # as data for tracking does
-            if not set(classes) <= set(there) and not has_unpredicted:
+            together = loader.startswith("train_dataloader.") and loader != reference  # with labels of its own
+            if not set(classes) <= set(there) and not has_unpredicted and not together:
                 message = f"has other classes than {reference}: {difference(classes, there)}"
                 hint = "use the same classes in both"
                 yield ConfigError(f"{path}.metainfo.classes", message, hint, origin_of(dataset, "metainfo"))
             stated.setdefault(loader, classes)
         things.add(len(names_of(metainfo, "thing_classes")))
     heads = list(_shallowest_numbers(cfg.get("model")))
-    classes = stated.get("train_dataloader", ())
+    source, classes = next(((key, names) for key, names in stated.items() if key.startswith("train")), ("", ()))
     if not classes or len({number for _, _, number in heads}) != 1:
         return
     path, owner, number = heads[0]
     if not are_enough(number, len(classes)) and number not in things:  # panoptic data also has classes of stuff
-        message = f"{number}, but train_dataloader.dataset has {len(classes)} classes: {shortened(classes)}"
+        message = f"{number}, but {source}.dataset has {len(classes)} classes: {shortened(classes)}"
         hint = f"set it to {len(classes)}, or correct metainfo['classes']"
         yield ConfigError(path, message, hint, origin_of(owner, "num_classes"))
 
 
-def _innermost_dataset(cfg: Mapping[str, Any], loader: str) -> tuple[str, Mapping[str, Any]]:
+def _innermost_dataset(options: Any, loader: str) -> tuple[str, Mapping[str, Any]]:
     """Return the path and config of a dataset inside wrappers (the first of several); an empty config without one."""
-    options = cfg.get(loader)
     path, dataset = f"{loader}.dataset", options.get("dataset") if isinstance(options, Mapping) else None
     while isinstance(dataset, Mapping):
         if dataset.get("dataset") is not None:

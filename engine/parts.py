@@ -96,22 +96,111 @@ class Slot:
     def find(self, cfg: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield the path and config of each part of this slot in a whole config."""
         for place in self.places:
-            value: Any = cfg
-            for key in place.split("."):
-                value = value.get(key) if isinstance(value, Mapping) else None
-            yield from _configs(value, place, self.many)
+            top, *keys = place.split(".")
+            for path, value in dataloaders(cfg, top) if top in DATALOADERS else [(top, cfg.get(top))]:
+                for key in keys:
+                    value = value.get(key) if isinstance(value, Mapping) else None
+                yield from self.configs(value, ".".join((path, *keys)))
+
+    def configs(self, value: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield the path and config of each part in a value for this slot."""
+        nested: Iterable[tuple[Any, Any]] = ()
+        if self.many and isinstance(value, list | tuple):
+            nested = enumerate(value)
+        elif not isinstance(value, Mapping):
+            return
+        elif self.many and all(isinstance(item, Mapping | list | tuple) for item in value.values()):
+            nested = value.items()
+        else:
+            yield path, value
+        for key, item in nested:
+            yield from self.configs(item, f"{path}.{key}")
 
 
-def _configs(value: Any, path: str, many: bool) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    nested: Iterable[tuple[Any, Any]] = ()
-    if many and isinstance(value, list | tuple):
-        nested = enumerate(value)
-    elif isinstance(value, Mapping) and many and all(isinstance(v, Mapping | list | tuple) for v in value.values()):
-        nested = value.items()
-    elif isinstance(value, Mapping):
-        yield path, value
-    for key, item in nested:
-        yield from _configs(item, f"{path}.{key}", many)
+def loader_names(cfg: Any) -> list[str]:
+    """Return the names of the data loaders in the config of a mode with several loaders; none for a single one.
+
+    Several loaders are configured by name, such as ``dict(labeled=dict(dataset=...), unlabeled=dict(dataset=...))``.
+    """
+    if not isinstance(cfg, Mapping) or "dataset" in cfg or not any(map(_is_loader, cfg, cfg.values())):
+        return []
+    return [key for key in cfg if key not in SEVERAL_LOADERS_KEYS]
+
+
+def _is_loader(key: str, value: Any) -> bool:
+    """Return whether a value in a config is a data loader, or its config."""
+    if isinstance(value, Mapping):
+        return "dataset" in value
+    return key not in DATALOADER_KEYS and hasattr(value, "__iter__") and not isinstance(value, str | list | tuple)
+
+
+def dataloaders(cfg: Mapping[str, Any], key: str) -> Iterator[tuple[str, Any]]:
+    """Yield the path and config of each data loader of a mode in a whole config: one, or several by name."""
+    value: Any = cfg.get(key)
+    names = loader_names(value)
+    yield from ((f"{key}.{name}", value[name]) for name in names) if names else [(key, value)]
+
+
+def evaluators(cfg: Mapping[str, Any], key: str) -> Iterator[tuple[str, Any]]:
+    """Yield the path and config of each evaluator of a mode in a whole config.
+
+    There is one, or one for each name if the mode has several data loaders.
+    """
+    value: Any = cfg.get(key)
+    names = loader_names(cfg.get(key.replace("evaluator", "dataloader")))
+    yield from ((f"{key}.{name}", value[name]) for name in value) if is_by_name(value, names) else [(key, value)]
+
+
+def is_by_name(evaluator: Any, names: Sequence[str]) -> bool:
+    """Return whether there are several data loaders, and an evaluator config has metrics for each of them."""
+    return bool(names) and isinstance(evaluator, Mapping) and not {"type", "metrics"} & evaluator.keys()
+
+
+def mismatched_names(cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
+    """Yield an error for each wrong name of a data loader or evaluator, and each wrong ``ends_with``."""
+    for loader_key, _, evaluator_key in MODES.values():
+        loaders: Any = cfg.get(loader_key)
+        if not (names := loader_names(loaders)):
+            continue
+        for name in names:
+            value, origin = loaders[name], origin_of(loaders, name)
+            if not (isinstance(value, Mapping) or _is_loader(name, value)):
+                hint = did_you_mean(name, SEVERAL_LOADERS_KEYS) or "set it in each data loader"
+                message = f"{value!r} is not a data loader, and the data loaders are configured by name"
+                yield ConfigError(f"{loader_key}.{name}", message, hint, origin)
+            elif not name.isidentifier() or name in EPOCH_ENDS:
+                message = f"{name!r} cannot be the name of a data loader"
+                yield ConfigError(f"{loader_key}.{name}", message, "choose another name", origin)
+        if (mistake := _wrong_end(loaders, names, loader_key)) is not None:
+            yield mistake
+        if evaluator_key.endswith("evaluator"):
+            yield from _mismatched_evaluators(cfg.get(evaluator_key), names, loader_key, evaluator_key)
+
+
+def _wrong_end(loaders: Mapping[str, Any], names: list[str], path: str) -> ConfigError | None:
+    if ENDS_WITH not in loaders:
+        return None
+    place, given, origin = f"{path}.{ENDS_WITH}", loaders[ENDS_WITH], origin_of(loaders, ENDS_WITH)
+    if path != "train_dataloader":
+        return ConfigError(place, "each data loader is read to its end", "remove it", origin)
+    if given in (*EPOCH_ENDS, *names):
+        return None
+    hint = did_you_mean(str(given), names) or f"must be one of {', '.join((*EPOCH_ENDS, *names))}"
+    return ConfigError(place, f"there is no data loader {given!r}", hint, origin)
+
+
+def _mismatched_evaluators(evaluator: Any, names: list[str], loader_key: str, path: str) -> Iterator[ConfigError]:
+    if not is_by_name(evaluator, names):
+        return
+    for name in evaluator:
+        if name not in names:
+            hint = did_you_mean(name, names) or f"its data loaders are {', '.join(names)}"
+            message = f"{loader_key} has no data loader {name!r}"
+            yield ConfigError(f"{path}.{name}", message, hint, origin_of(evaluator, name))
+    for name in names:
+        if name not in evaluator:
+            message, hint = f"missing, though there is {loader_key}.{name}", f"{name}=dict(type=...)"
+            yield ConfigError(f"{path}.{name}", message, hint)
 
 
 def mismatched_parts(cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
@@ -247,6 +336,21 @@ DATALOADER_KEYS = {
     "disable_subprocess_warning": Key(bool, False, "Accepted for compatibility; has no effect."),
 }
 """The keys of a data loader in addition to the arguments of ``torch.utils.data.DataLoader``."""
+
+DATALOADERS = tuple(loader for loader, *_ in MODES.values())
+"""The keys of the data loaders."""
+
+ENDS_WITH = "ends_with"
+EPOCH_ENDS = ("longest", "shortest")
+SEVERAL_LOADERS_KEYS = {
+    ENDS_WITH: Key(
+        str,
+        "longest",
+        "The loader with which a training epoch ends: the `longest`, the `shortest`, or the one of this name. The "
+        "other loaders go on in the next epoch where they are, and begin their data again when it ends.",
+    ),
+}
+"""The keys beside the names of several data loaders."""
 
 RUNNER_ARGUMENT_KEYS = {
     "env_cfg": {

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trainwright.engine.data.faults import place_of
 from trainwright.engine.distributed import all_reduce
 from trainwright.engine.errors import ConfigError, TrainingError, did_you_mean
 from trainwright.engine.registry import HOOKS
@@ -213,13 +212,7 @@ class NanGuardHook(Hook):
         share = f"{len(bad)} of iterations {first + 1} to {done} are not finite"
         lines = [f"The {self.monitor} of iteration {iteration + 1} is {value} ({share})."]
         cursor = getattr(runner.train_loop, "cursor", None)  # a custom loop may not have one
-        indices = None if cursor is None else cursor.indices(iteration)
-        if indices is not None:
-            lines.append(f"Samples in its batch: {indices}.")
-            places = [place_of(runner.train_dataloader.dataset, index) for index in indices]
-            if places := [place for place in places if place is not None]:
-                lines.append(f"Files: {', '.join(places)}.")
-        return "\n".join(lines)
+        return "\n".join(lines if cursor is None else [*lines, *cursor.describe_batch(iteration)])
 
     def _missing_loss(self, outputs: Any) -> ConfigError:
         names = list(outputs) if isinstance(outputs, Mapping) else []

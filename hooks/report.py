@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from trainwright.engine.data.loader import batch_of, is_sequential
+from trainwright.engine.data.several import NamedLoaders
 from trainwright.engine.distributed import broadcast_object_list, is_main_process
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.metric import BaseMetric
@@ -15,6 +16,7 @@ from trainwright.engine.evaluation.report import Samples, Section
 from trainwright.engine.evaluation.samples import samples_of
 from trainwright.engine.optim.amp import autocast
 from trainwright.engine.registry import HOOKS
+from trainwright.engine.run.eval_loops import sets_of
 from trainwright.engine.run.hook import Hook
 from trainwright.engine.structures.elements import BaseDataElement
 from trainwright.engine.visualization.inputs import image_of_batch
@@ -55,7 +57,7 @@ class ReportHook(Hook):
         self.num_samples = num_samples
         self.score_thr = score_thr
         self.val = val
-        self._metrics: list[BaseMetric] = []
+        self._metrics: list[tuple[str, BaseMetric]] = []  # with the name of one of several datasets
 
     def before_test(self, runner: "Runner") -> None:
         """Ask the metrics to keep their items."""
@@ -80,12 +82,17 @@ class ReportHook(Hook):
         self._release()
 
     def _start(self, loop: Any) -> None:
-        self._metrics = [metric for metric in loop.evaluator.metrics if isinstance(metric, BaseMetric)]
-        for metric in self._metrics:
+        self._metrics = [
+            (name, metric)
+            for name, _, evaluator in sets_of(loop)
+            for metric in evaluator.metrics
+            if isinstance(metric, BaseMetric)
+        ]
+        for _, metric in self._metrics:
             metric.reporting = True
 
     def _release(self) -> None:
-        for metric in self._metrics:
+        for _, metric in self._metrics:
             metric.reporting, metric.collected = False, None
         self._metrics = []
 
@@ -113,11 +120,17 @@ class ReportHook(Hook):
         runner.logger.warning("The %s report failed; the results above are not affected:", mode, exc_info=True)
 
     def _sections(self) -> list[Section]:
-        """Return the sections of all metrics; equal ones once, others of the same title with the metric's prefix."""
+        """Return the sections of all metrics; equal ones once, others of the same title with the metric's prefix.
+
+        The titles begin with the name of the dataset, if there are several.
+        """
         sections: dict[str, Section] = {}
-        for metric in self._metrics:
+        for name, metric in self._metrics:
             for section in metric.report(metric.collected, self.num_samples) if metric.collected else ():
                 title = section.title
+                if name:
+                    title = f"{name}: {title}"
+                    section = type(section)(**{**vars(section), "title": title})
                 if title in sections and repr(sections[title]) != repr(section):
                     title = f"{title} ({metric.prefix})"
                     section = type(section)(**{**vars(section), "title": title})
@@ -136,8 +149,9 @@ class ReportHook(Hook):
         from trainwright.engine.visualization.report_page import write_report
 
         facts = {name: value for name, value in results.items() if isinstance(value, int | float)}
-        if hasattr(loop.dataloader.dataset, "__len__"):
-            facts["samples"] = len(loop.dataloader.dataset)
+        datasets = [getattr(loader, "dataset", None) for _, loader, _ in sets_of(loop)]
+        if all(hasattr(dataset, "__len__") for dataset in datasets):
+            facts["samples"] = sum(map(len, datasets))  # type: ignore[arg-type]  # they have lengths
         if runner.iter:
             facts |= {"epoch": runner.epoch, "iteration": runner.iter}
         title = f"{runner.experiment_name}: {mode}"
@@ -147,6 +161,9 @@ class ReportHook(Hook):
     def _pictures(self, runner: "Runner", loop: Any, indices: Sequence[int]) -> dict[int, tuple[Any, str]]:
         """Predict samples, and on rank 0 return an image and a name of each by its index."""
         if not indices:
+            return {}
+        if isinstance(loop.dataloader, NamedLoaders):
+            runner.logger.info("The report has no pictures of samples: there are several datasets")
             return {}
         if not is_sequential(loop.dataloader):
             runner.logger.info("The report has no pictures of samples: they require a sampler without shuffling")

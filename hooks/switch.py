@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.data.proxy import Proxy
+from trainwright.engine.data.several import NamedLoaders, loaders_of
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.evaluation.monitor import score_of
 from trainwright.engine.registry import HOOKS, ROOT_REGISTRIES
@@ -170,6 +171,9 @@ class PipelineSwitchHook(SwitchHook):
 
     def apply(self, runner: "Runner") -> None:
         """Apply the switch."""
+        if isinstance(runner.train_dataloader, NamedLoaders):
+            hint = "use SwitchHook with target='train_dataloader.NAME.dataset.pipeline'"
+            raise ConfigError("PipelineSwitchHook", "there are several training datasets", hint)
         datasets = list(_datasets_with_pipeline(runner.train_dataloader.dataset))
         if not datasets:
             raise ConfigError("PipelineSwitchHook", "the training dataset has no pipeline", "use SwitchHook instead")
@@ -193,8 +197,9 @@ def _datasets_with_pipeline(dataset: Any) -> Iterator[Any]:
 
 def _restart_workers(runner: "Runner", loader: Any) -> None:
     """Restart the workers, because each has its own copy of the dataset."""
-    if getattr(loader, "_iterator", None) is not None:
-        loader._iterator = None
+    for each in loaders_of(loader, "").values():
+        if getattr(each, "_iterator", None) is not None:
+            each._iterator = None
     if loader is runner.train_dataloader:
         runner.train_loop.cursor.reopen()
 

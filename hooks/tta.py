@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.parts import TTA_MODEL, setting
+from trainwright.engine.parts import TTA_MODEL, dataloaders, setting
 from trainwright.engine.registry import HOOKS, RUNNERS
 from trainwright.engine.run.hook import Hook
 
@@ -58,10 +58,11 @@ def build_runner_with_tta(cfg: Any) -> "Runner":
         if cfg.get(key) is None:
             raise ConfigError(key, "required for test-time augmentation, but missing in the config")
     cfg = copy.deepcopy(cfg)
-    dataset = cfg["test_dataloader"]["dataset"]
-    while "dataset" in dataset:
-        dataset = dataset["dataset"]
-    dataset["pipeline"] = cfg["tta_pipeline"]
+    for _, loader in dataloaders(cfg, "test_dataloader"):
+        dataset = loader["dataset"]
+        while "dataset" in dataset:
+            dataset = dataset["dataset"]
+        dataset["pipeline"] = cfg["tta_pipeline"]
     runner: Runner = RUNNERS.get(setting(cfg, "runner_type")).from_cfg(cfg)
     runner.register_hook(PrepareTTAHook(tta_cfg=cfg["tta_model"]))
     return runner

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from trainwright.engine.config.config import Config
 from trainwright.engine.data.seeded import SeededDataset
-from trainwright.engine.errors import ConfigError, DamagedFileError, DataError
-from trainwright.engine.parts import DATASET
+from trainwright.engine.errors import ConfigError, DamagedFileError, DataError, did_you_mean
+from trainwright.engine.parts import DATASET, MODES, dataloaders
 from trainwright.engine.registry import DATASETS, default_scope
 from trainwright.engine.run.environment import make_folder
 from trainwright.engine.signatures import parameters_of
@@ -34,7 +34,7 @@ def browse_dataset(cfg: Config, split: str, number: int, out_dir: Path, seed: in
 
     Args:
         cfg: config of an experiment.
-        split: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val`` or ``test``; with several data loaders, also the name of one, as in ``train.labeled``.
         number: maximum number of samples to draw.
         out_dir: folder for the images.
         seed: seed of the augmentation.
@@ -46,11 +46,9 @@ def browse_dataset(cfg: Config, split: str, number: int, out_dir: Path, seed: in
     Raises:
         ConfigError: the config does not define the split, or its samples cannot be drawn.
     """
-    path = f"{split}_dataloader"
-    if not cfg.get(path):
-        raise ConfigError(path, "missing in the config", "choose another --split")
+    path, loader = _loader_of(cfg, split)
     with default_scope(cfg.get("default_scope")):
-        settings = copy.deepcopy(cfg[path]["dataset"])
+        settings = copy.deepcopy(loader["dataset"])
         _skip_bad_annotations(settings)
         dataset = _build_dataset(settings, f"{path}.dataset")
         problems = _print_problems(dataset)
@@ -82,7 +80,7 @@ def show_stats(cfg: Config, split: str, out_dir: Path) -> None:
 
     Args:
         cfg: config of an experiment.
-        split: ``train``, ``val`` or ``test``.
+        split: as for :func:`browse_dataset`.
         out_dir: folder for the picture.
 
     Raises:
@@ -90,17 +88,31 @@ def show_stats(cfg: Config, split: str, out_dir: Path) -> None:
     """
     from trainwright.tools import stats
 
-    path = f"{split}_dataloader"
-    if not cfg.get(path):
-        raise ConfigError(path, "missing in the config", "choose another --split")
+    path, loader = _loader_of(cfg, split)
     with default_scope(cfg.get("default_scope")):
-        dataset = _build_dataset(cfg[path]["dataset"], f"{path}.dataset")
+        dataset = _build_dataset(loader["dataset"], f"{path}.dataset")
         counted = stats.count_dataset(dataset)
     meta = getattr(dataset, "metainfo", None) or {}
     stats.print_stats(counted, meta, f"{type(dataset).__name__} ({split})")
     make_folder(out_dir, "", "choose another --out-dir")
     if stats.draw_stats(counted, meta, out_dir / "stats.png"):
         print(f"Saved the charts to {out_dir / 'stats.png'}")
+
+
+def _loader_of(cfg: Config, split: str) -> tuple[str, Any]:
+    """Return the path and config of the data loader of a split."""
+    mode, _, name = split.partition(".")
+    if mode not in MODES:
+        raise ConfigError("--split", f"there is no split {mode!r}", did_you_mean(mode, MODES) or ", ".join(MODES))
+    key = f"{mode}_dataloader"
+    if not cfg.get(key):
+        raise ConfigError(key, "missing in the config", "choose another --split")
+    loaders = dict(dataloaders(cfg, key))
+    path = f"{key}.{name}" if name else key
+    if path not in loaders:
+        names = [place.replace("_dataloader", "") for place in loaders]
+        raise ConfigError("--split", f"the config has no data loader {split!r}", f"choose {' or '.join(names)}")
+    return path, loaders[path]
 
 
 def _skip_bad_annotations(settings: Any) -> None:

@@ -352,7 +352,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("config", metavar="CONFIG", help=config_help)
     command.add_argument(
-        "--split", choices=["train", "val", "test"], default="train", help="split to draw (default: %(default)s)"
+        "--split",
+        default="train",
+        help="train, val, test, or one of several data loaders, as train.NAME (default: train)",
     )
     command.add_argument("--number", type=int, default=20, help="number of samples (default: %(default)s)")
     command.add_argument("--out-dir", help="folder for the images (default: browse/CONFIG/SPLIT)")

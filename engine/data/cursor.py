@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from trainwright.engine.data.faults import place_of
 from trainwright.engine.data.loader import PositionedLoader, is_endless, iterate, start_at
 from trainwright.engine.data.streams import StreamLoader
 from trainwright.engine.data.traits import keeps_position
@@ -98,6 +99,11 @@ class DataCursor:
         self._after_end = False  # the restored position may be the end of the previous pass
 
     @property
+    def leading(self) -> "DataCursor":
+        """The cursor of the data that ends an epoch: this one."""
+        return self
+
+    @property
     def length(self) -> int | None:
         """Number of batches per pass; None if unknown or infinite."""
         return num_batches(self.dataloader)
@@ -147,10 +153,26 @@ class DataCursor:
         items = islice(loader.order.items_from(batch * size, skip), size)
         return [index for item in items for index in ([item] if isinstance(item, int) else item)]
 
+    def describe_batch(self, iteration: int) -> list[str]:
+        """Return lines about the samples in this rank's batch of an iteration, as far as they are known."""
+        indices = self.indices(iteration)
+        if indices is None:
+            return []
+        places = [place_of(self.dataloader.dataset, index) for index in indices]
+        files = [place for place in places if place is not None]
+        return [f"Samples in its batch: {indices}.", *([f"Files: {', '.join(files)}."] if files else [])]
+
+    def begin_here(self) -> None:
+        """Begin with the first sample at the current iteration, in data that follows the iterations."""
+        self._ahead = -self._counters.iter
+
     def seek(self) -> None:
         """Make a direct iteration over the loader begin with the next batch, if supported, for loops from MMEngine."""
         if isinstance(self.dataloader, PositionedLoader):
             self.dataloader.start(*self.position(self._counters.iter))
+
+    def begin_run(self) -> None:
+        """Prepare for a training, possibly a further one with the same loader."""
 
     def open(self) -> None:
         """Start fetching at the next batch."""

@@ -382,7 +382,7 @@ def num_padding(dataloader: Any) -> int:
     return 0 if size == sys.maxsize else max(0, dataloader.sampler.total_size - size)
 
 
-def refuse_unequal_lengths(dataloader: Any) -> None:
+def refuse_unequal_lengths(dataloader: Any, path: str) -> None:
     """Raise an error on every rank if the ranks would train on different numbers of batches per epoch.
 
     Raises:
@@ -396,4 +396,4 @@ def refuse_unequal_lengths(dataloader: Any) -> None:
         hint = "let __len__ of the dataset return the same on all ranks, such as the smallest of their numbers"
     else:
         hint = "set round_up=True in the sampler (the default of DefaultSampler), or drop_last=True in the data loader"
-    raise ConfigError("train_dataloader", f"the ranks have different numbers of batches per epoch: {listed}", hint)
+    raise ConfigError(path, f"the ranks have different numbers of batches per epoch: {listed}", hint)

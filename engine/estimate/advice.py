@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from trainwright.engine.config.config import Config
+from trainwright.engine.data.several import NamedBatches
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.estimate.fake import FakeMeter
 from trainwright.engine.estimate.speed import Hardware
@@ -63,7 +64,7 @@ def remedies(cfg: Config, found: Trace, batch: Any, hardware: Hardware) -> Itera
     if blocks:
         change = f"activation_checkpointing={_shown(blocks)}"
         yield from _tried(change, cfg, {"activation_checkpointing": blocks}, world_size, batch, hardware, until)
-    size = num_samples(batch) // 2
+    size = 0 if isinstance(batch, NamedBatches) else num_samples(batch) // 2
     while size >= 1:
         smaller = slice_batch(batch, 0, size)
         remedy = next(

@@ -11,8 +11,10 @@ from torch.utils.data import Dataset
 
 from trainwright.engine.config.config import Config
 from trainwright.engine.data.loader import build_dataloader, iterate, start_at
+from trainwright.engine.data.several import NamedBatches
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.estimate.mistakes import as_config_error
+from trainwright.engine.parts import dataloaders, loader_names
 from trainwright.engine.registry import default_scope
 from trainwright.engine.run.micro_batches import num_samples
 from trainwright.engine.structures.instance_data import InstanceData
@@ -31,7 +33,8 @@ def read_batch(cfg: Config) -> Any:
     """
     if cfg.get("train_dataloader") is None:
         raise ConfigError("train_dataloader", "missing", _HINT)
-    size = cfg.train_dataloader.get("batch_size")
+    sizes = [loader.get("batch_size") for _, loader in dataloaders(cfg, "train_dataloader")]
+    size = None if None in sizes else sum(sizes)
     batch = None
     with as_config_error("train_dataloader", "a batch cannot be read", _HINT), suppress(StopIteration):
         batch = _first_batch(cfg, {})
@@ -68,12 +71,15 @@ def made_batches(cfg: Config, shape: Sequence[int], dtype: torch.dtype) -> Itera
 
 
 def _first_batch(cfg: Config, changes: dict[str, Any]) -> Any:
-    options: dict[str, Any] = {**copy.deepcopy(cfg.get("train_dataloader") or {}), **changes}
-    options = {key: value for key, value in options.items() if key not in _OF_WORKERS and value is not None}
+    batches = {}
     with default_scope(cfg.get("default_scope")):
-        loader = build_dataloader(options, seed=0, rank_seed=0, path="train_dataloader", training=True)
-        start_at(loader, 0, 0)
-        return next(iter(iterate(loader)))
+        for path, given in dataloaders(cfg, "train_dataloader"):
+            options: dict[str, Any] = {**copy.deepcopy(given or {}), **changes}
+            options = {key: value for key, value in options.items() if key not in _OF_WORKERS and value is not None}
+            loader = build_dataloader(options, seed=0, rank_seed=0, path=path, training=True)
+            start_at(loader, 0, 0)
+            batches[path.rpartition(".")[2]] = next(iter(iterate(loader)))
+    return NamedBatches(batches) if loader_names(cfg.get("train_dataloader")) else batches["train_dataloader"]
 
 
 def _annotated(inputs: Tensor) -> DataSample:

@@ -133,6 +133,45 @@ class Evaluator:
         return self.evaluate(size)
 
 
+class NamedEvaluators:
+    """The evaluators of several datasets, of which one is in use.
+
+    Args:
+        evaluators: the evaluators by the names of the datasets.
+    """
+
+    def __init__(self, evaluators: Mapping[str, Evaluator]) -> None:
+        self.evaluators = dict(evaluators)
+        self.current = next(iter(self.evaluators))
+
+    @property
+    def metrics(self) -> list[BaseMetric]:
+        """The metrics of all evaluators."""
+        return [metric for evaluator in self.evaluators.values() for metric in evaluator.metrics]
+
+    @property
+    def dataset_meta(self) -> dict[str, Any] | None:
+        """Metadata of the current dataset."""
+        return self.evaluators[self.current].dataset_meta
+
+    def process(self, data_samples: Any, data_batch: Any = None) -> None:
+        """Pass the predictions of one batch of the current dataset to its metrics; see :meth:`Evaluator.process`."""
+        self.evaluators[self.current].process(data_samples, data_batch)
+
+    def reset(self) -> None:
+        """Reset every metric."""
+        for evaluator in self.evaluators.values():
+            evaluator.reset()
+
+
+def is_built(evaluator: Any) -> bool:
+    """Return whether an evaluator, or one of several metrics, is an object rather than a config."""
+    if isinstance(evaluator, Mapping):
+        metrics = evaluator.get("metrics", ())
+        return is_built(metrics) if metrics else False
+    return any(map(is_built, evaluator)) if isinstance(evaluator, list | tuple) else True
+
+
 def _take(items: Iterator[Any], number: int) -> list[Any]:
     taken = list(islice(items, number))
     if len(taken) < number:

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.evaluation.direction import higher_is_better, unknown_direction
+from trainwright.engine.evaluation.evaluator import NamedEvaluators
 
 if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
@@ -92,9 +94,20 @@ def make_monitors(
 
 
 def metrics_of(runner: "Runner") -> list[Any]:
-    """Return the metrics of the validation of a run, none if its loop keeps them elsewhere, as mmagic's does."""
+    """Return the metrics of the validation of a run, none if its loop keeps them elsewhere, as mmagic's does.
+
+    For each of several datasets, they are objects with the prefix and direction of the metric.
+    """
     evaluator = getattr(runner.val_loop, "evaluator", None) if runner.has_val else None
+    if isinstance(evaluator, NamedEvaluators):
+        return [of_set(metric, name) for name, each in evaluator.evaluators.items() for metric in each.metrics]
     return list(getattr(evaluator, "metrics", ()))
+
+
+def of_set(metric: Any, name: str) -> Any:
+    """Return an object with the direction of a metric, and its prefix in the results for one of several datasets."""
+    prefix = "/".join(filter(None, (name, getattr(metric, "prefix", None))))
+    return SimpleNamespace(prefix=prefix, higher_is_better=getattr(metric, "higher_is_better", None))
 
 
 def score_of(metrics: Mapping[str, Any], metric: str, *, owner: str) -> float | None:

@@ -29,7 +29,7 @@ from trainwright.engine.inference.images import ImagePipeline, list_images
 from trainwright.engine.inference.model_index import find_model_index, listed_models, names_of
 from trainwright.engine.inference.results import as_plain
 from trainwright.engine.model_traits import labeled_dataset_of
-from trainwright.engine.parts import COLLATE_FN, DATASET, VISUALIZER, setting
+from trainwright.engine.parts import COLLATE_FN, DATASET, VISUALIZER, dataloaders, setting
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import DATASETS, INFERENCERS, ROOT_SCOPE, TRANSFORMS, default_scope, untrusted
 from trainwright.engine.run.model_setup import build_model, initialize_model
@@ -433,7 +433,8 @@ class Inferencer:
         """Return the collate function: the test data loader's, or one that stacks equal shapes."""
         one_shape = isinstance(self.pipeline, ImagePipeline) and not self.pipeline.has_transforms
         default = "default_collate" if one_shape else "pseudo_collate"
-        collate = (cfg.get("test_dataloader") or {}).get("collate_fn") or default
+        _, loader = next(dataloaders(cfg, "test_dataloader"))
+        collate = (loader or {}).get("collate_fn") or default
         return COLLATE_FN.build(collate, path="test_dataloader.collate_fn")  # type: ignore[no-any-return]
 
     def _init_visualizer(self, cfg: ConfigLike) -> Any:
@@ -495,8 +496,8 @@ def _untrusted_file(file: Any) -> Iterator[None]:
 
 
 def _test_dataset(cfg: ConfigLike) -> Mapping[str, Any] | None:
-    """Return the config of the test (or validation) dataset, inside any wrappers."""
-    loader = cfg.get("test_dataloader") or cfg.get("val_dataloader")
+    """Return the config of the test (or validation) dataset, the first of several, inside any wrappers."""
+    _, loader = next(dataloaders(cfg, "test_dataloader" if cfg.get("test_dataloader") else "val_dataloader"))
     dataset = loader.get("dataset") if isinstance(loader, Mapping) else None
     while isinstance(dataset, Mapping):
         inner = dataset.get("dataset") or dataset.get("datasets")

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 _NAMES = ("classes", "seg_classes", "keypoints")
 
 
-def agree_on_data(runner: "Runner", dataloader: Any, mode: str) -> None:
+def agree_on_data(
+    runner: "Runner", dataloader: Any, mode: str, path: str, first: Mapping[str, Any] | None = None
+) -> None:
     """Renumber the classes of a loader's dataset like those of the reference, and compare them with the model.
 
     Data for evaluation may have further classes after those of the reference, as in tracking; a warning is logged. For
@@ -36,6 +38,9 @@ def agree_on_data(runner: "Runner", dataloader: Any, mode: str) -> None:
         runner: the run; its training loop, if already built, and the checkpoint that it starts from are the reference.
         dataloader: the loader, whose dataset may be renumbered.
         mode: ``train``, ``val`` or ``test``.
+        path: dotted path of the loader, for messages.
+        first: ``metainfo`` of the first of several training datasets, if this is another one. It is the reference for
+            datasets with the same classes. Datasets with other classes keep their labels.
 
     Raises:
         DataError: the dataset has other classes than the reference.
@@ -43,7 +48,10 @@ def agree_on_data(runner: "Runner", dataloader: Any, mode: str) -> None:
     """
     if names_classes(unwrap(runner.model)):
         return
-    place = _place(runner, f"{mode}_dataloader.dataset")
+    place = _place(runner, f"{path}.dataset")
+    if mode == "train" and first is not None:
+        _agree_on_further_data(runner, dataloader, first, place)
+        return
     labeled = None if mode == "train" else labeled_dataset_of(unwrap(runner.model))
     known: dict[str, Sequence[str]] = {}
     for key in _NAMES:
@@ -60,11 +68,28 @@ def agree_on_data(runner: "Runner", dataloader: Any, mode: str) -> None:
         _adopt(runner, getattr(dataloader, "dataset", None), key, reference, place, source)
     for problem in keypoint_problems(metainfo_of(dataloader) or {}):
         raise DataError(f"{place}: {problem}")
-    _compare_numbers(runner, {**(metainfo_of(dataloader) or {}), **known}, mode)
+    _compare_numbers(runner, {**(metainfo_of(dataloader) or {}), **known}, mode, path)
 
 
-def check_evaluator(runner: "Runner", evaluator: Any, mode: str) -> None:
+def _agree_on_further_data(runner: "Runner", dataloader: Any, first: Mapping[str, Any], place: str) -> None:
+    for key in _NAMES:
+        reference, names = names_of(first, key), names_of(metainfo_of(dataloader), key)
+        if names and set(names) <= set(reference):
+            _adopt(runner, getattr(dataloader, "dataset", None), key, reference, place, "the first data loader")
+        elif names and reference:
+            runner.logger.warning(
+                "%s has other %s than the first data loader (%s). Its labels are its own numbers.",
+                place, key, difference(names, reference),
+            )  # fmt: skip
+
+
+def check_evaluator(runner: "Runner", evaluator: Any, path: str) -> None:
     """Check that the metrics agree with the dataset whose ``metainfo`` they have.
+
+    Args:
+        runner: the run.
+        evaluator: the evaluator.
+        path: its dotted path, for messages.
 
     Raises:
         DataError: they do not agree.
@@ -74,7 +99,7 @@ def check_evaluator(runner: "Runner", evaluator: Any, mode: str) -> None:
         if check is not None:
             check()
     except DataError as error:
-        raise DataError(f"{_place(runner, f'{mode}_evaluator')}: {error}") from error
+        raise DataError(f"{_place(runner, path)}: {error}") from error
 
 
 def _adopt(runner: "Runner", dataset: Any, key: str, reference: Sequence[str], place: str, source: str) -> None:
@@ -131,7 +156,7 @@ def _reference(
     return (), source
 
 
-def _compare_numbers(runner: "Runner", metainfo: Mapping[str, Any], mode: str) -> None:
+def _compare_numbers(runner: "Runner", metainfo: Mapping[str, Any], mode: str, path: str) -> None:
     model = unwrap(runner.model)
     for attribute, keys in DECLARED_NUMBERS.items():
         number = declared_number(model, attribute)
@@ -140,7 +165,7 @@ def _compare_numbers(runner: "Runner", metainfo: Mapping[str, Any], mode: str) -
         if number is None or not names or number == len(names):
             continue
         what = f"{type(model).__name__} has {number} {'keypoints' if key == 'keypoints' else 'classes'}"
-        message = f"{what}, but {mode}_dataloader.dataset has {len(names)} {key}: {shortened(names)}"
+        message = f"{what}, but {path}.dataset has {len(names)} {key}: {shortened(names)}"
         if key == "keypoints" or not are_enough(number, len(names)):
             hint = f"set the model's number to {len(names)}, or correct metainfo[{key!r}]"
             raise ConfigError("model", message, hint, origin_of_path(runner.cfg, "model"))
@@ -148,7 +173,7 @@ def _compare_numbers(runner: "Runner", metainfo: Mapping[str, Any], mode: str) -
             runner.logger.warning("%s. The remaining outputs of the model are unused.", message)
     flips, own = getattr(model, "flip_indices", None), metainfo.get("flip_indices")
     if flips is not None and own is not None and list(flips) != list(own):
-        message = f"{list(flips)} differ from those of {mode}_dataloader.dataset, {list(own)}"
+        message = f"{list(flips)} differ from those of {path}.dataset, {list(own)}"
         hint = "copy them from the metainfo of the dataset"
         raise ConfigError("model.flip_indices", message, hint, origin_of_path(runner.cfg, "model.flip_indices"))
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainwright.engine.checkpoints.start import StartingPoint
+from trainwright.engine.data.several import loaders_of
 from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.run.hook import Hook
@@ -171,5 +172,6 @@ class Attributes:
 
     @property
     def dataset_meta(self) -> Mapping[str, Any] | None:
-        """The meta information of the training dataset, such as its classes."""
-        return metainfo_of(getattr(self._loops.get("train"), "dataloader", None))
+        """The meta information of the training dataset, such as its classes; of the first that has any of several."""
+        loaders = loaders_of(getattr(self._loops.get("train"), "dataloader", None), "")
+        return next(filter(None, map(metainfo_of, loaders.values())), None)

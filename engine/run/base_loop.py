@@ -3,6 +3,8 @@
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from trainwright.engine.data.several import batches_of, loaders_of
+from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import TrainwrightError
 from trainwright.engine.run.agreement import agree_on_data
 from trainwright.engine.run.first_batch import check_files, check_labels, explain
@@ -32,6 +34,7 @@ class BaseLoop:
     _stop_training = False
     _is_tried = False
     _trial_batch: Any = None
+    _trial_path = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -44,13 +47,17 @@ class BaseLoop:
         self._runner = runner
         self._state = runner.state
         self._mode = mode = mode or runner._building
+        self._trial_path = f"{mode}_dataloader"
         build = runner.build_dataloader
         diff_rank_seed = runner._randomness_cfg["diff_rank_seed"]
         self.dataloader = build(
             dataloader, seed=runner.seed, diff_rank_seed=diff_rank_seed, **accepted(build, mode=mode)
         )
-        agree_on_data(runner, self.dataloader, mode)
-        check_files(self.dataloader, mode)
+        first: dict[str, Any] | None = None
+        for path, loader in loaders_of(self.dataloader, f"{mode}_dataloader").items():
+            agree_on_data(runner, loader, mode, path, first)
+            check_files(loader, path)
+            first = first or metainfo_of(loader)
 
     @property
     def runner(self) -> "Runner":
@@ -87,7 +94,9 @@ class BaseLoop:
     def _try_batch(self, data_batch: Any) -> None:
         """Check the labels of the first batch, and keep it until the next, to explain an error that it causes."""
         if self._trial_batch is None:
-            check_labels(self.runner, self.dataloader, data_batch, self._mode)
+            loaders = loaders_of(self.dataloader, f"{self._mode}_dataloader")
+            for path, batch in batches_of(data_batch, self._trial_path).items():
+                check_labels(self.runner, loaders[path], batch, self._mode, path)
             self._trial_batch = data_batch
         else:
             self._end_trial()
@@ -97,7 +106,7 @@ class BaseLoop:
 
     def explain(self, error: Exception) -> TrainwrightError | None:
         """Return the error to raise instead of one that the first batch caused, or None if its cause is not known."""
-        return None if self._trial_batch is None else explain(error, self._trial_batch, self.runner, self._mode)
+        return None if self._trial_batch is None else explain(error, self._trial_batch, self.runner, self._trial_path)
 
     def run(self) -> Any:
         """Run the loop."""

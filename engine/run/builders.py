@@ -15,7 +15,7 @@ from trainwright.engine import distributed
 from trainwright.engine.accelerator import has_own_memory
 from trainwright.engine.building import origin_of, resolve
 from trainwright.engine.config.config import Config
-from trainwright.engine.data.loader import build_dataloader
+from trainwright.engine.data.several import NamedLoaders, build_dataloaders
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import Evaluator
 from trainwright.engine.optim.constructor import build_optim_wrapper
@@ -154,7 +154,7 @@ class Builders:
         ``Runner.build_dataloader(cfg)`` works, too, without a run.
 
         Args:
-            dataloader: the config of a data loader, or a loader, which is returned.
+            dataloader: the config of a data loader, or of several by name; or a loader, which is returned.
             seed: seed of the order and the samples; by default, that of the run, or a random one without a run.
             diff_rank_seed: whether each rank seeds its samples differently; by default, as ``randomness`` says.
             mode: ``train``, ``val`` or ``test``; by default, the one whose loop is being built, or else ``train``.
@@ -164,7 +164,7 @@ class Builders:
         if seed is None:
             seed = distributed.sync_random_seed() if self is None else self.seed
         mode = mode or ("train" if self is None else self._building)
-        return build_dataloader(
+        return build_dataloaders(
             dataloader, seed=seed, rank_seed=distributed.get_data_rank() if diff_rank_seed else 0,
             path=f"{mode}_dataloader", training=mode == "train",
             pin_memory=has_own_memory(distributed.get_device() if self is None else self.device),
@@ -270,7 +270,7 @@ class Builders:
             auto_scale_lr: ``dict(enable=True, base_batch_size=…)``; otherwise, nothing changes.
 
         Raises:
-            ConfigError: ``base_batch_size`` is missing, or the batch size is unknown.
+            ConfigError: ``base_batch_size`` is missing, or the batch size is unknown, as with several loaders.
         """
         options = auto_scale_lr or {}
         if not options.get("enable"):
@@ -280,6 +280,9 @@ class Builders:
             hint = "set it to the batch size that the learning rate was tuned for"
             raise ConfigError("auto_scale_lr.base_batch_size", "missing", hint)
         loader = self.train_loop.dataloader
+        if isinstance(loader, NamedLoaders):
+            message = "it is not known which of several data loaders the learning rate depends on"
+            raise ConfigError("auto_scale_lr.enable", message, "set the learning rate itself")
         own = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)  # a batch sampler decides itself
         if own is None:
             raise ConfigError(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainwright.engine.data.cursor import DataCursor
+from trainwright.engine.data.joint_cursor import make_cursor
 from trainwright.engine.data.loader import iterate
 from trainwright.engine.data.traits import set_epoch
 from trainwright.engine.ranks.consensus import Consensus
@@ -40,9 +40,7 @@ class CustomLoopHook(Hook):
     def before_train_epoch(self, runner: "Runner") -> None:
         """Let the data loader start at the next batch."""
         if self._loop.by_epoch:
-            cursor = DataCursor(runner.state, by_epoch=True)
-            cursor.dataloader = self._loop.dataloader
-            cursor.seek()
+            make_cursor(runner.state, True, self._loop.dataloader).seek()
 
     def before_train_iter(self, runner: "Runner", batch_idx: int, data_batch: Any = None) -> None:
         """Leave the loop if the run is to stop, and seed the generators."""

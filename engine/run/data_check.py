@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,10 +18,12 @@ from trainwright.engine.config.config import Config
 from trainwright.engine.config.config_dict import ConfigDict
 from trainwright.engine.data.loader import iterate, start_at
 from trainwright.engine.data.names import names_of, shortened
+from trainwright.engine.data.several import joined, loaders_of
 from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError, TrainwrightError
-from trainwright.engine.parts import MODES, setting
+from trainwright.engine.parts import DATALOADERS, MODES, dataloaders, setting
 from trainwright.engine.registry import RUNNERS, default_scope
+from trainwright.engine.run.eval_loops import sets_of
 from trainwright.engine.run.first_batch import (
     check_files,
     check_labels,
@@ -78,7 +81,8 @@ def _prepared(cfg: Config, folder: str, device: str) -> Config:
         cfg.pop("load_from")
     model: Any = cfg.get("model")
     memory = model.get("memory") if isinstance(model, Mapping) else None  # that of a k-NN classifier
-    for options in (*(cfg.get(loader) for loader, *_ in MODES.values()), memory):
+    loaders = [loader for key in DATALOADERS for _, loader in dataloaders(cfg, key)]
+    for options in (*loaders, memory):
         if isinstance(options, ConfigDict):
             options.batch_size = min(options.get("batch_size", 1), _BATCH_SIZE)
             options.num_workers = 0
@@ -117,26 +121,36 @@ class _Trial:
             loop = self.runner._loop(mode)
         if loop is None:
             return
-        summary = [f"{mode}: {_describe_data(loop.dataloader)}"]
+        summary: list[str] = []
         before = len(self.report.mistakes)
-        with self._reported(f"{mode}_dataloader"):
-            check_files(loop.dataloader, mode, number=sys.maxsize)
-        batch: Any = None
-        with self._reported(f"{mode}_dataloader"):
-            for problem in _label_problems(loop.dataloader, self.runner):
-                self.report.mistakes.append(f"{mode}_dataloader.dataset: {problem}")
-            start_at(loop.dataloader, 0, 0)
-            batch = next(iter(iterate(loop.dataloader)))
-            summary.append(_describe_inputs(batch))
-            if len(self.report.mistakes) == before:
-                check_labels(self.runner, loop.dataloader, batch, mode)
-        if len(self.report.mistakes) == before:
-            step = self._train_step if mode == "train" else self._evaluation_step
-            with self._reported(f"{mode}_cfg", explained=lambda error: explain(error, batch, self.runner, mode)):
-                summary.append(step(loop, batch, mode))
+        batches: dict[str, Any] = {}
+        for path, loader in loaders_of(loop.dataloader, f"{mode}_dataloader").items():
+            summary.append(f"{path.replace('_dataloader', '')}: {_describe_data(loader)}")
+            with self._reported(path):
+                check_files(loader, path, number=sys.maxsize)
+            with self._reported(path):
+                for problem in _label_problems(loader, self.runner):
+                    self.report.mistakes.append(f"{path}.dataset: {problem}")
+                start_at(loader, 0, 0)
+                batches[path] = batch = next(iter(iterate(loader)))
+                summary.append(_describe_inputs(batch))
+                if len(self.report.mistakes) == before:
+                    check_labels(self.runner, loader, batch, mode, path)
+        trials: list[tuple[str, Any, Callable[[], str]]] = []
+        if len(self.report.mistakes) > before:
+            pass
+        elif mode == "train":
+            batch = joined(loop.dataloader, batches)
+            trials = [(f"{mode}_dataloader", batch, partial(self._train_step, batch))]
+        else:
+            for (_, _, evaluator), (path, batch) in zip(sets_of(loop), batches.items()):
+                trials.append((path, batch, partial(self._evaluation_step, evaluator, batch, mode)))
+        for path, batch, step in trials:
+            with self._reported(f"{mode}_cfg", partial(explain, batch=batch, runner=self.runner, path=path)):
+                summary.append(step())
         self.report.lines.append("; ".join(summary))
 
-    def _train_step(self, loop: Any, batch: Any, mode: str) -> str:
+    def _train_step(self, batch: Any) -> str:
         runner = self.runner
         runner._build_optimization()
         runner.optim_wrapper.initialize_count_status(runner.model, 0, runner.max_iters)
@@ -145,11 +159,11 @@ class _Trial:
         return f"losses {shortened(list(losses))}" if isinstance(losses, Mapping) else "no losses"
 
     @torch.no_grad()
-    def _evaluation_step(self, loop: Any, batch: Any, mode: str) -> str:
+    def _evaluation_step(self, evaluator: Any, batch: Any, mode: str) -> str:
         self.runner.model.eval()
         step = self.runner.model.val_step if mode == "val" else self.runner.model.test_step
-        loop.evaluator.process(data_samples=step(batch), data_batch=batch)
-        silent = [metric for metric in loop.evaluator.metrics if not getattr(metric, "writes_files", False)]
+        evaluator.process(data_samples=step(batch), data_batch=batch)
+        silent = [metric for metric in evaluator.metrics if not getattr(metric, "writes_files", False)]
         names = [name for metric in silent for name in metric.evaluate(_BATCH_SIZE)]
         return f"metrics {shortened(names)}"
 

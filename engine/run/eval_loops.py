@@ -16,12 +16,14 @@ from trainwright.engine.data.loader import (
     num_unpadded_samples,
     start_at,
 )
+from trainwright.engine.data.several import NamedLoaders, loaders_of
 from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.distributed import all_gather_object, value_of_main_process
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.evaluation.evaluator import Evaluator
+from trainwright.engine.evaluation.evaluator import NamedEvaluators, is_built
 from trainwright.engine.evaluation.samples import number_of
 from trainwright.engine.optim.amp import autocast
+from trainwright.engine.parts import is_by_name
 from trainwright.engine.ranks.buffers import averaged_buffers
 from trainwright.engine.ranks.consensus import Consensus
 from trainwright.engine.registry import LOOPS
@@ -36,16 +38,27 @@ if TYPE_CHECKING:
     from trainwright.engine.run.runner import Runner
 
 
+def sets_of(loop: Any) -> list[tuple[str, Any, Any]]:
+    """Return the name, data loader and evaluator of each dataset of a loop; the name of a single one is empty."""
+    if isinstance(loop.dataloader, NamedLoaders):
+        return [(name, loader, loop.evaluator.evaluators[name]) for name, loader in loop.dataloader.loaders.items()]
+    return [("", loop.dataloader, loop.evaluator)]
+
+
 class _EvaluationLoop(BaseLoop):
     """Evaluate the predictions for a dataset, in one pass without gradients.
 
     Predictions may end with losses, ``BaseDataElement(loss=dict(...))``: their means over the batches become metrics,
     and their sum ``val_loss`` or ``test_loss``.
 
+    With several data loaders, they are evaluated one after the other, each by its own evaluator. The metrics of each
+    are prefixed with its name, such as ``clean/accuracy/top1``.
+
     Args:
         runner: the run that this loop belongs to.
-        dataloader: a data loader, or its config.
-        evaluator: an :class:`Evaluator`, or the config of one or several metrics.
+        dataloader: a data loader, or its config; or several by name.
+        evaluator: an :class:`Evaluator`, or the config of one or several metrics. For several data loaders, a config
+            that holds for each, or a dict of configs by the names of the loaders.
         fp16: use mixed precision.
         with_loss: also compute the losses, averaged over the samples, as metrics ``loss`` and ``loss_*``.
     """
@@ -56,21 +69,21 @@ class _EvaluationLoop(BaseLoop):
         self, runner: "Runner", dataloader: Any, evaluator: Any, fp16: bool = False, with_loss: bool = False
     ) -> None:
         super().__init__(runner, dataloader, self.mode)
-        if is_endless(self.dataloader):
-            hint = "use sampler=dict(type='DefaultSampler', shuffle=False)"
-            raise ConfigError(f"{self.mode}_dataloader.sampler", "an endless sampler cannot be evaluated", hint)
-        self.evaluator: Evaluator = runner.build_evaluator(
-            evaluator, **accepted(runner.build_evaluator, path=f"{self.mode}_evaluator")
-        )
-        metainfo = metainfo_of(self.dataloader)
-        if metainfo is not None:
-            self.evaluator.dataset_meta = metainfo
-            runner.visualizer.dataset_meta = metainfo
-            check_evaluator(runner, self.evaluator, self.mode)
+        for path, loader in loaders_of(self.dataloader, f"{self.mode}_dataloader").items():
+            if is_endless(loader):
+                hint = "use sampler=dict(type='DefaultSampler', shuffle=False)"
+                raise ConfigError(f"{path}.sampler", "an endless sampler cannot be evaluated", hint)
+        self.evaluator: Any = self._build_evaluator(evaluator)
+        for name, loader, each in sets_of(self):
+            if (metainfo := metainfo_of(loader)) is not None:
+                each.dataset_meta = metainfo
+                runner.visualizer.dataset_meta = metainfo
+                check_evaluator(runner, each, ".".join(filter(None, (f"{self.mode}_evaluator", name))))
         self.fp16 = fp16
         self.with_loss = with_loss
         self._check_with_loss()
-        if with_loss and (repeated := num_padding(self.dataloader)):
+        repeated = sum(num_padding(loader) for _, loader, _ in sets_of(self))
+        if with_loss and repeated:
             runner.logger.warning(
                 "%s_cfg.with_loss: the losses count %d samples twice, which the sampler repeats so that all processes "
                 "get the same number. Set round_up=False in the sampler, or leave it out.", self.mode, repeated,
@@ -78,6 +91,22 @@ class _EvaluationLoop(BaseLoop):
         self._losses: dict[str, Tensor | float] = {}
         self._loss_samples = 0
         self._returned_losses: Losses = {}
+        self._tried: set[str] = set()
+
+    def _build_evaluator(self, given: Any) -> Any:
+        """Build the evaluator, or one for each of several data loaders."""
+        path, build = f"{self.mode}_evaluator", self._runner.build_evaluator
+        if not isinstance(self.dataloader, NamedLoaders):
+            return build(given, **accepted(build, path=path))
+        names = list(self.dataloader.loaders)
+        if is_by_name(given, names):
+            return NamedEvaluators(
+                {name: build(given[name], **accepted(build, path=f"{path}.{name}")) for name in names}
+            )
+        if is_built(given):
+            message = "a metric or evaluator that is already built cannot evaluate several data loaders"
+            raise ConfigError(path, message, "pass a config, or one evaluator for each: dict(name=...)")
+        return NamedEvaluators({name: build(given, **accepted(build, path=path)) for name in names})
 
     def run(self) -> dict[str, Any]:
         """Run the evaluation.
@@ -91,21 +120,27 @@ class _EvaluationLoop(BaseLoop):
             runner.call_hook(f"before_{mode}_epoch")
             self._check_with_loss()  # a hook may have wrapped the model
             runner.model.eval()
-            self._losses, self._loss_samples = {}, 0
-            self._returned_losses.clear()
-            start_at(self.dataloader, 0, 0)
-            with averaged_buffers(runner.model):
-                is_complete = self._run_batches()
-            if not is_complete:
-                self.evaluator.reset()
-                return {}
-            self._end_trial()
+            found: dict[str, Any] = {}
+            batches = 0
+            for name, loader, evaluator in sets_of(self):
+                if name:
+                    self._begin_set(name, loader)
+                self._losses, self._loss_samples = {}, 0
+                self._returned_losses.clear()
+                start_at(loader, 0, 0)
+                with averaged_buffers(runner.model):
+                    batches, is_complete = self._run_batches(loader, batches)
+                if not is_complete:
+                    self.evaluator.reset()
+                    return {}
+                self._end_trial()
+                results = {
+                    **evaluator.evaluate(num_unpadded_samples(loader)), **self._mean_losses(),
+                    **losses_of_all_ranks(self._returned_losses, mode),
+                }  # fmt: skip
+                found |= {f"{name}/{key}": value for key, value in results.items()} if name else results
             if runner.strategy.is_sharded:
                 reshard(runner.model)  # a forward pass without a backward pass leaves whole weights in place
-            found = {
-                **self.evaluator.evaluate(num_unpadded_samples(self.dataloader)), **self._mean_losses(),
-                **losses_of_all_ranks(self._returned_losses, mode),
-            }  # fmt: skip
             metrics: dict[str, Any] = value_of_main_process(found)  # so that whatever decides, decides alike
             runner.call_hook(f"after_{mode}_epoch", metrics=metrics)
             if mode == "val":
@@ -113,16 +148,25 @@ class _EvaluationLoop(BaseLoop):
             runner.call_hook(f"after_{mode}")
             return metrics
 
-    def _run_batches(self) -> bool:
-        """Run all batches, and return whether the evaluation was not interrupted.
+    def _begin_set(self, name: str, loader: Any) -> None:
+        """Begin with one of several data loaders."""
+        self.evaluator.current = name
+        self._trial_path = f"{self.mode}_dataloader.{name}"
+        self._is_tried = name in self._tried
+        self._tried.add(name)
+        if (metainfo := metainfo_of(loader)) is not None:
+            self.runner.visualizer.dataset_meta = metainfo
+
+    def _run_batches(self, loader: Any, done: int) -> tuple[int, bool]:
+        """Run all batches of a loader, and return the number of batches so far, and whether it was not interrupted.
 
         A rank may have fewer batches than others. It then waits for them, since any may receive a signal, and if a
         forward pass takes all ranks, it repeats its last batch, whose predictions do not count.
         """
         state, consensus = self.runner.state, Consensus(self.runner.state)
         together = self.runner.strategy.forward_is_collective
-        batches, last = iter(iterate(self.dataloader)), None
-        for idx in count():
+        batches, last = iter(iterate(loader)), None
+        for idx in count(done):
             data_batch = next(batches, END)
             consensus.begin(more=data_batch is not END, always=together)
             if data_batch is not END:
@@ -133,13 +177,13 @@ class _EvaluationLoop(BaseLoop):
             agreed = consensus.end()
             others_continue = state.shared and agreed.more
             if data_batch is END and together and others_continue:
-                last = batch_of(self.dataloader, [0]) if last is None else last
+                last = batch_of(loader, [0]) if last is None else last
                 self._predict(last)
             if state.stop_signal:
-                return False
+                return idx, False
             if data_batch is END and not others_continue:
-                break
-        return True
+                return idx, True
+        raise AssertionError("an endless count has ended")
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: Any) -> None:

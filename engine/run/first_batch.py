@@ -10,10 +10,12 @@ from torch.utils.data import IterableDataset
 
 from trainwright.engine.data.files import missing_files
 from trainwright.engine.data.names import names_of
+from trainwright.engine.data.several import NamedBatches, batches_of
 from trainwright.engine.data.traits import metainfo_of
 from trainwright.engine.errors import ConfigError, DataError, MissingFileError, TrainwrightError
 from trainwright.engine.model_traits import DECLARED_NUMBERS, declared_number
 from trainwright.engine.run.model_setup import unwrap
+from trainwright.engine.signatures import parameters_of
 from trainwright.engine.structures.elements import BaseDataElement
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ _CHANNELS = re.compile(r"expected input\[[\d, ]+\] to have (\d+) channels, but g
 _TARGET = re.compile(r"Target (-?\d+) is out of bounds")
 
 
-def check_labels(runner: "Runner", dataloader: Any, batch: Any, mode: str) -> None:
+def check_labels(runner: "Runner", dataloader: Any, batch: Any, mode: str, path: str) -> None:
     """Check the labels of a batch on the CPU: on an accelerator, those out of range end the process.
 
     Args:
@@ -36,12 +38,13 @@ def check_labels(runner: "Runner", dataloader: Any, batch: Any, mode: str) -> No
         dataloader: the loader of the batch.
         batch: a batch with ``data_samples``; any other is not checked.
         mode: ``train``, ``val`` or ``test``.
+        path: dotted path of the loader, for messages.
 
     Raises:
         DataError: a label is out of range, or the masks have only one class besides ignored pixels.
     """
     model, meta = unwrap(runner.model), metainfo_of(dataloader) or {}
-    place = f"{mode}_dataloader.dataset"
+    place = f"{path}.dataset"
     number = number_of_classes(model, meta, "num_classes")
     if number and mode != "train":  # data for evaluation may have more classes
         number = max(number, len(names_of(meta, "classes")))
@@ -68,12 +71,12 @@ def check_labels(runner: "Runner", dataloader: Any, batch: Any, mode: str) -> No
         raise DataError(f"{place}: {problem}")
 
 
-def check_files(dataloader: Any, mode: str, number: int = 1000) -> None:
+def check_files(dataloader: Any, path: str, number: int = 1000) -> None:
     """Check that the files of evenly spaced samples exist, unless the loader may skip bad samples.
 
     Args:
         dataloader: a loader.
-        mode: ``train``, ``val`` or ``test``.
+        path: its dotted path, for messages.
         number: maximum number of samples to look at.
 
     Raises:
@@ -90,14 +93,14 @@ def check_files(dataloader: Any, mode: str, number: int = 1000) -> None:
     missing = list(missing_files(dataset, indices))
     if not missing:
         return
-    lines = [f"    sample {index}: {MissingFileError.of(path)}" for index, path in missing[:_SHOWN]]
+    lines = [f"    sample {index}: {MissingFileError.of(file)}" for index, file in missing[:_SHOWN]]
     if len(missing) > _SHOWN:
         lines.append(f"    … and {len(missing) - _SHOWN} more")
     listed = "\n".join(lines)
     raise MissingFileError(
-        f"{mode}_dataloader.dataset names files that do not exist, {len(missing)} in {len(indices)} samples\n{listed}\n"
+        f"{path}.dataset names files that do not exist, {len(missing)} in {len(indices)} samples\n{listed}\n"
         "Check data_root and data_prefix, remove these samples, or skip them with "
-        "LoadImageFromFile(ignore_empty=True) or train_dataloader.skip_bad_samples"
+        "LoadImageFromFile(ignore_empty=True) or skip_bad_samples of the data loader"
     )
 
 
@@ -114,19 +117,21 @@ def evenly_spaced(size: int, number: int) -> list[int]:
     return list(range(0, size, max(1, -(-size // number))))
 
 
-def explain(error: BaseException, batch: Any, runner: "Runner", mode: str) -> TrainwrightError | None:
+def explain(error: BaseException, batch: Any, runner: "Runner", path: str) -> TrainwrightError | None:
     """Return the error to raise instead, if it is known how the batch caused an error, or None.
 
     Args:
         error: raised by a step with the batch.
         batch: the batch from the data loader.
         runner: the run.
-        mode: ``train``, ``val`` or ``test``.
+        path: dotted path of the data loader.
     """
     if isinstance(error, TrainwrightError):
-        error.add_note(f"in the first batch of {mode}_dataloader")
+        error.add_note(f"in the first batch of {path}")
         return None
-    text, place = str(error), f"{mode}_dataloader.dataset"
+    if isinstance(batch, NamedBatches):
+        return _explain_named(error, batch, runner, path)
+    text, place = str(error), f"{path}.dataset"
     if _is_unpacked(batch) and (isinstance(error, TypeError) or "inputs" in text):
         message = f"the samples are not packed: they have {', '.join(map(str, batch))}, not inputs and data_samples"
         return ConfigError(f"{place}.pipeline", message, "end the pipeline with dict(type='PackInputs')")
@@ -135,7 +140,7 @@ def explain(error: BaseException, batch: Any, runner: "Runner", mode: str) -> Tr
             f"the inputs of the model are a {type(inputs_of(batch)).__name__} of tensors, which it does not accept"
         )
         hint = "set it to dict(type='default_collate'), or give the model a data_preprocessor that stacks images"
-        return ConfigError(f"{mode}_dataloader.collate_fn", message, hint)
+        return ConfigError(f"{path}.collate_fn", message, hint)
     inputs = _first_input(batch)
     if inputs is not None and not isinstance(inputs, Tensor | Mapping):
         message = f"the inputs of the model are {type(inputs).__module__}.{type(inputs).__name__}, not tensors"
@@ -154,6 +159,17 @@ def explain(error: BaseException, batch: Any, runner: "Runner", mode: str) -> Tr
             "model", message, "set num_classes of the model to the number of classes, or correct the labels"
         )
     return None
+
+
+def _explain_named(error: BaseException, batches: NamedBatches, runner: "Runner", path: str) -> TrainwrightError | None:
+    model = unwrap(runner.model)
+    parameters, closed = parameters_of(model.forward)
+    lacking = [name for name in batches if name not in parameters]
+    if closed and lacking and isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
+        message = f"its forward takes {', '.join(parameters)}, but not {lacking[0]}, a batch of {path}"
+        return ConfigError("model", message, f"with several data loaders, it is called with {', '.join(batches)}, mode")
+    found = (explain(error, each, runner, place) for place, each in batches_of(batches, path).items())
+    return next((cause for cause in found if cause is not None), None)
 
 
 def _is_unpacked(batch: Any) -> bool:

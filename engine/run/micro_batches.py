@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainwright.engine.data.several import NamedBatches
 from trainwright.engine.errors import ConfigError, TrainingError
 from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
 from trainwright.engine.structures.elements import BaseDataElement
@@ -43,7 +44,8 @@ class MicroBatches:
         runner: the run; its model must call ``optim_wrapper.update_params`` once per step.
 
     Raises:
-        ConfigError: the run has several optimizers, or several processes, of which only one may run out of memory.
+        ConfigError: the run has several optimizers or data loaders, or several processes, of which only one may run
+            out of memory.
     """
 
     def __init__(self, runner: "Runner") -> None:
@@ -66,6 +68,9 @@ class MicroBatches:
         if isinstance(wrapper, OptimWrapperDict):
             message = "works with a single optimizer only, whose update can wait until all parts are done"
             raise ConfigError("train_cfg.halve_batch_on_oom", message, "set a smaller batch size instead")
+        if isinstance(data_batch, NamedBatches):
+            message = "works with a single data loader only"
+            raise ConfigError("train_cfg.halve_batch_on_oom", message, "set smaller batch sizes instead")
         while True:
             count = wrapper.inner_count
             try:
@@ -149,9 +154,12 @@ def num_samples(data_batch: Any) -> int:
         data_batch: a list of samples (data samples, or mappings with the same keys); or a mapping, list or tuple of
             the model's arguments. The number is that of the first countable argument, starting with ``inputs``: the
             first dimension of a tensor, the length of a list, or that of a batched data sample or mapping of these.
+            For the batches of several data loaders, it is the sum.
     """
     if data_batch is None:
         return 0
+    if isinstance(data_batch, NamedBatches):
+        return sum(map(num_samples, data_batch.values()))
     if not isinstance(data_batch, list | tuple) or _is_list_of_samples(data_batch):
         return _count(data_batch) or 1
     return next((number for value in data_batch if (number := _count(value)) is not None), len(data_batch))

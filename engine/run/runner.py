@@ -18,9 +18,10 @@ from trainwright.engine.checkpoints.start import StartingPoint
 from trainwright.engine.checkpoints.writer import CheckpointWriter
 from trainwright.engine.config.config import Config
 from trainwright.engine.config.dump import plain_data
+from trainwright.engine.data.several import loaders_of
 from trainwright.engine.data.workers import stop_workers
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.parts import MODES, mismatched_parts, setting
+from trainwright.engine.parts import MODES, mismatched_names, mismatched_parts, setting
 from trainwright.engine.random_streams import StepSeeder, deterministic_algorithms, preserve_generators, seed_all
 from trainwright.engine.ranks import failures
 from trainwright.engine.ranks.start import refuse_shared_gpus
@@ -61,7 +62,8 @@ class Runner(Builders, Attributes):
     Args:
         model: the model. A module without ``train_step`` is wrapped in ``ModuleWrapper``.
         work_dir: the folder for checkpoints and logs.
-        train_dataloader: the training data; requires ``train_cfg`` and ``optim_wrapper``.
+        train_dataloader: the training data; requires ``train_cfg`` and ``optim_wrapper``. Like the two below, it may be
+            a dict of several by name.
         val_dataloader: the validation data; requires ``val_cfg`` and ``val_evaluator``.
         test_dataloader: the test data; requires ``test_cfg`` and ``test_evaluator``.
         train_cfg: the training loop: ``dict(by_epoch=True, max_epochs=…)``, ``dict(by_epoch=False, max_iters=…)``, or
@@ -135,7 +137,7 @@ class Runner(Builders, Attributes):
         self._param_scheduler, self.auto_scale_lr = param_scheduler, auto_scale_lr
         self._data_preprocessor = data_preprocessor
         needed = {name: getattr(self, f"_{name}") for name in (*chain(*MODES.values()), "param_scheduler")}
-        for mistake in mismatched_parts(needed):
+        for mistake in chain(mismatched_parts(needed), mismatched_names(needed)):
             raise mistake
         if not isinstance(cfg, Config):
             arguments = {
@@ -477,7 +479,8 @@ class Runner(Builders, Attributes):
             finally:
                 self._active = outer
                 for loop in self._loops.values():
-                    stop_workers(getattr(loop, "dataloader", None))
+                    for loader in loaders_of(getattr(loop, "dataloader", None), "").values():
+                        stop_workers(loader)
             self.call_hook("after_run")
 
     def _explanation_of(self, error: Exception) -> Exception | None:

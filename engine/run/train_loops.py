@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainwright.engine.data.cursor import END, DataCursor
+from trainwright.engine.data.joint_cursor import JointCursor, make_cursor
 from trainwright.engine.data.loader import PositionedLoader, is_endless, refuse_unequal_lengths
+from trainwright.engine.data.several import NamedLoaders, loaders_of
 from trainwright.engine.data.traits import keeps_position
-from trainwright.engine.errors import ConfigError
+from trainwright.engine.errors import CheckpointError, ConfigError
 from trainwright.engine.fidelity import reproduces_mmengine
 from trainwright.engine.ranks.consensus import Consensus
 from trainwright.engine.ranks.failures import first_failure
+from trainwright.engine.records.log_processor import num_batches
 from trainwright.engine.records.logger import OF_RANK, get_logger
 from trainwright.engine.registry import LOOPS
 from trainwright.engine.run.base_loop import BaseLoop
@@ -50,12 +53,15 @@ class TrainLoop(BaseLoop):
         dynamic_intervals: Sequence[tuple[int, int]] | None = None,
         halve_batch_on_oom: bool = False,
     ) -> None:
-        self.cursor = DataCursor(runner.state, self.by_epoch)
+        self.cursor: DataCursor | JointCursor = DataCursor(runner.state, self.by_epoch)
         super().__init__(runner, dataloader)
-        if self.epoch_length == 0:
-            cause = "the dataset is empty, or smaller than one batch with drop_last"
-            raise ConfigError("train_dataloader", "the loader has no batches", cause)
-        refuse_unequal_lengths(self.dataloader)
+        for path, loader in loaders_of(self.dataloader, "train_dataloader").items():
+            if num_batches(loader) == 0:
+                cause = "the dataset is empty, or smaller than one batch with drop_last"
+                raise ConfigError(path, "the loader has no batches", cause)
+            refuse_unequal_lengths(loader, path)
+        if isinstance(self.cursor, JointCursor):
+            runner.logger.info("%s.", self.cursor.describe_shares())
         self.val_begin = val_begin
         self._val_interval = val_interval
         self._intervals = sorted(
@@ -75,7 +81,10 @@ class TrainLoop(BaseLoop):
 
     @dataloader.setter
     def dataloader(self, value: Any) -> None:
-        self.cursor.dataloader = value
+        if isinstance(value, NamedLoaders) or isinstance(self.cursor, JointCursor):
+            self.cursor = make_cursor(self._state, self.by_epoch, value)
+        else:
+            self.cursor.dataloader = value
 
     @property
     def epoch(self) -> int:
@@ -156,7 +165,7 @@ class TrainLoop(BaseLoop):
     @property
     def _may_end_apart(self) -> bool:
         """Whether the data of another rank may end at an earlier batch, which only the data itself shows."""
-        return self._state.shared and not isinstance(self.dataloader, PositionedLoader)
+        return self._state.shared and not isinstance(self.cursor.leading.dataloader, PositionedLoader)
 
     def _warn_of_surplus(self, data_batch: Any) -> None:
         if data_batch is not END and not self._warned_of_surplus:
@@ -204,26 +213,39 @@ class TrainLoop(BaseLoop):
 
         Returns:
             A message about the change, or None if nothing changed.
+
+        Raises:
+            CheckpointError: the checkpoint is from a run with one data loader, and this one has several, or vice versa.
         """
-        move = self.cursor.load_state_dict(saved)
+        if isinstance(self.cursor, JointCursor) != ("loaders" in saved):
+            before, now = ("several data loaders", "one") if "loaders" in saved else ("one data loader", "several")
+            raise CheckpointError(f"the checkpoint is from a run with {before}, and this one has {now}: set load_from")
+        if isinstance(self.cursor, JointCursor):
+            return self.cursor.load_state_dict(saved, self._load_position)
+        return self._load_position(self.cursor, saved)
+
+    def _load_position(self, cursor: DataCursor, saved: Mapping[str, Any]) -> str | None:
+        move = cursor.load_state_dict(saved)
         if move is None:
             return None
         state = self._state
         old, validated = (state.epoch, state.iter), state.validated_at == state.iter
-        if self.by_epoch:
+        if cursor is not self.cursor.leading:
+            pass
+        elif self.by_epoch:
             state.epoch, state.inner_iter = move.data_pass, move.batch
             state.iter = move.data_pass * (self.epoch_length or 0) + move.batch
         elif move.before.by_epoch:
             state.epoch = 0
         if validated:
             state.validated_at = state.iter
-        changes = move.before.changes(self.cursor.batching)
+        changes = move.before.changes(cursor.batching)
         text = f"The checkpoint was written with different batches ({changes})."
         if (state.epoch, state.iter) != old:
             text += f" Epoch {old[0]}, iteration {old[1]} is now epoch {state.epoch}, iteration {state.iter}."
-        if move.before.samples is None or self.cursor.batching.samples is None:
+        if move.before.samples is None or cursor.batching.samples is None:
             return f"{text} Training continues at the same batch: its samples are not known, so some may be repeated."
-        size = self.cursor.pass_size
+        size = cursor.pass_size
         if saved["taken"] and saved.get("size", size) != size:
             return (
                 f"{text} The dataset has {size} samples (before: {saved['size']}), so the rest of this pass has "
@@ -288,13 +310,14 @@ class EpochBasedTrainLoop(TrainLoop):
             raise ConfigError(
                 "train_dataloader", "a data loader without a length cannot be used with by_epoch=True", hint
             )
-        if is_endless(self.dataloader):
+        if is_endless(self.cursor.leading.dataloader):
             hint = "train_cfg=dict(by_epoch=False, max_iters=...), or sampler=dict(type='DefaultSampler', shuffle=True)"
             raise ConfigError("train_dataloader.sampler", "an endless sampler cannot be used with by_epoch=True", hint)
         self._max_iters = self._max_epochs * self.epoch_length
 
     def run(self) -> torch.nn.Module:
         """Train to the end, or until a stop is requested."""
+        self.cursor.begin_run()
         self._first_iter = self._state.iter
         self.runner.call_hook("before_train")
         self._decide_current_val_interval()
@@ -331,7 +354,8 @@ class EpochBasedTrainLoop(TrainLoop):
             self._conclude()
             if state.stop_reason is not None:
                 # The length of a stateful stream may be an estimate; only resuming it shows whether it has ended.
-                if idx + 1 < len(self.dataloader) or keeps_position(self.dataloader):
+                loader = self.cursor.leading.dataloader
+                if idx + 1 < len(loader) or keeps_position(loader):
                     return
                 break
         self.cursor.close()
@@ -398,6 +422,7 @@ class IterBasedTrainLoop(TrainLoop):
     def run(self) -> torch.nn.Module:
         """Train to the end, or until a stop is requested."""
         runner, state = self.runner, self._state
+        self.cursor.begin_run()
         if state.iter < self._max_iters:  # possibly after max_iters of a finished run was raised
             state.epoch = 0
         if state.epoch == 0:
@@ -420,7 +445,7 @@ class IterBasedTrainLoop(TrainLoop):
                 self._decide_current_val_interval()
                 self._validate_if_due()
             if state.stop_reason is None:
-                self.cursor.close()
+                self.cursor.begin_run()
                 runner.call_hook("after_train_epoch")
                 self._epoch += 1
         runner.call_hook("after_train")

@@ -243,9 +243,11 @@ def test_errors_of_models_with_several_inputs_are_their_own(tmp_path: Path) -> N
         "inputs": {"points": [torch.zeros(4, 3)], "image": torch.zeros(1, 3, 2, 2)},
         "data_samples": [DataSample()],
     }
-    assert explain(AssertionError(), batch, runner_of(tmp_path), "train") is None
+    assert explain(AssertionError(), batch, runner_of(tmp_path), "train_dataloader") is None
     batch["inputs"] = [Path("a.png")]
-    assert "the inputs of the model are pathlib" in str(explain(AssertionError(), batch, runner_of(tmp_path), "train"))
+    assert "the inputs of the model are pathlib" in str(
+        explain(AssertionError(), batch, runner_of(tmp_path), "train_dataloader")
+    )
 
 
 def test_labels_out_of_range_are_named_before_the_first_step(tmp_path: Path) -> None:

@@ -209,9 +209,9 @@ def test_maps_beside_boxes_have_classes_of_their_own() -> None:
     sample.gt_sem_seg = PixelData(sem_seg=torch.tensor([[[0, 3]]]))
     run, batch = cast(Runner, SimpleNamespace(model=model)), {"data_samples": [sample]}
     with pytest.raises(DataError, match="has the value 3, but there are 3 classes"):
-        check_labels(run, [], batch, "train")
+        check_labels(run, [], batch, "train", "train_dataloader")
     sample.gt_instances = InstanceData(labels=torch.tensor([2]))
-    check_labels(run, [], batch, "train")
+    check_labels(run, [], batch, "train", "train_dataloader")
     sample.gt_instances = InstanceData(labels=torch.tensor([3]))
     with pytest.raises(DataError, match="has the label 3, but there are 3 classes"):
-        check_labels(run, [], batch, "train")
+        check_labels(run, [], batch, "train", "train_dataloader")

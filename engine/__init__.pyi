@@ -133,6 +133,7 @@ from .run.custom_loops import calc_dynamic_intervals as calc_dynamic_intervals
 from .run.environment import set_random_seed as set_random_seed
 from .run.eval_loops import TestLoop as TestLoop
 from .run.eval_loops import ValLoop as ValLoop
+from .run.freezing import freeze as freeze
 from .run.hook import Hook as Hook
 from .run.hook import Priority as Priority
 from .run.hook import get_priority as get_priority

@@ -30,6 +30,7 @@ from trainwright.engine.optim.fine_tuning import missing_weights
 from trainwright.engine.optim.schedulers import beyond_end
 from trainwright.engine.parts import CHILD_REGISTRIES, NOT_PARTS, Key, Slot
 from trainwright.engine.registry import ROOT_REGISTRIES, Registry
+from trainwright.engine.run.freezing import wrong_keys
 from trainwright.engine.run.hook import Hook, has_state
 from trainwright.engine.run.hook_list import configured_hooks, excluded, same_name, unknown_default_hooks
 from trainwright.engine.run.runner import Runner
@@ -101,7 +102,10 @@ class _Check:
                 self.errors += parts.unknown_settings(argument, cfg)
                 for key in (key for key in cfg if key in keys):
                     self._value(cfg[key], keys[key], f"{argument}.{key}", origin_of(cfg, key))
-        if self.top.get("model") is None:
+        model = self.top.get("model")
+        if isinstance(model, Mapping):
+            self.errors += wrong_keys(parts.MODEL.read(model, "frozen"), "model.frozen")
+        if model is None:
             self._error("model", "missing: there is nothing to train", "model=dict(type=...)")
 
     def _unknown_key(self, key: str, known: Iterable[str], origin: Origin | None) -> None:

@@ -3,8 +3,11 @@
 They are recognized by their names, on any model or module; there is no base class.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
+
+from torch.nn import Module
+from torch.optim import Optimizer
 
 
 class ModelTraits(Protocol):
@@ -22,6 +25,12 @@ class ModelTraits(Protocol):
     num_keypoints: int | None
     flip_indices: Sequence[int] | None
 
+    def follow(self, optimizers: Iterable[Optimizer]) -> None:
+        """Register hooks of optimizers, for a part of the model that changes after their steps.
+
+        It is called on every module that has it, once, when the training begins or is resumed.
+        """
+
     def labeled_dataset(self) -> Any:
         """Return the dataset whose labels the model predicts, as in k-NN classification.
 
@@ -35,6 +44,14 @@ DECLARED_NUMBERS = {
     "num_keypoints": ("keypoints",),
 }
 """The attributes that declare a number, and the keys of ``metainfo`` whose first one must have this length."""
+
+
+def follow_optimizers(model: Module, optimizers: Iterable[Optimizer]) -> None:
+    """Call ``follow`` of every module that has it."""
+    several = list(optimizers)
+    for module in model.modules():
+        if callable(follow := getattr(module, "follow", None)):
+            follow(several)
 
 
 def are_enough(number: int, num_classes: int) -> bool:

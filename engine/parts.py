@@ -397,7 +397,16 @@ UNSUPPORTED_ARGUMENTS = {
 }
 """Arguments of parts of the same name in MMEngine, by the name of the part, with what to do instead."""
 
-MODEL = Slot(("model",), registries.MODELS, runtime=("data_preprocessor",))
+MODEL = Slot(
+    ("model",), registries.MODELS, runtime=("data_preprocessor",),
+    keys={
+        "frozen": Key(
+            str | Sequence[str] | Mapping, (),
+            "Names or patterns of submodules and parameters that are not trained; submodules stay in evaluation mode. "
+            "`dict(names=[...], in_checkpoint=False)` leaves them out of checkpoints.",
+        ),
+    },
+)  # fmt: skip
 DATA_PREPROCESSOR = Slot(("data_preprocessor",), registries.MODELS)
 MODEL_WRAPPER = Slot(
     ("model_wrapper_cfg",), registries.MODEL_WRAPPERS, "MMDistributedDataParallel",

@@ -92,6 +92,7 @@ class EMAHook(Hook):
                 "Discarded the average from the checkpoint: with %s, the averaging has not started yet.", setting
             )
             self._create_average(self.src_model)
+        runner.unsaved_weights.copy_to(self.ema_model.module)
 
     def after_train_iter(
         self,
@@ -141,8 +142,9 @@ class EMAHook(Hook):
             return
         _swap_state_dicts(checkpoint)
         report = load_state_dict(
-            self.ema_model, checkpoint.pop("ema_state_dict"), strict=self.strict_load, revise_keys=()
-        )
+            self.ema_model, checkpoint.pop("ema_state_dict"), strict=self.strict_load, revise_keys=(),
+            optional={_PREFIX + name for name in runner.unsaved_weights.names},
+        )  # fmt: skip
         if report:
             runner.logger.warning(f"The averaged weights were only partially resumed:\n{report}")
 

@@ -1,6 +1,7 @@
 from .averaging import BaseAveragedModel as BaseAveragedModel
 from .averaging import ExponentialMovingAverage as ExponentialMovingAverage
 from .averaging import MomentumAnnealingEMA as MomentumAnnealingEMA
+from .averaging import MomentumTeacher as MomentumTeacher
 from .averaging import StochasticWeightAverage as StochasticWeightAverage
 from .base import BaseModel as BaseModel
 from .classification.batch_augment import CutMix as CutMix

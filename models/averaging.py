@@ -1,14 +1,17 @@
 """Running averages of a model's weights."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from trainwright.engine.fidelity import reproduces_mmengine
 from trainwright.engine.records.logger import get_logger
+from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import MODELS
 from trainwright.engine.strategy.shards import copy_weights, is_sharded, local
 
@@ -260,6 +263,89 @@ class MomentumAnnealingEMA(ExponentialMovingAverage):
 
     def _momentum_at(self, steps: int) -> float:
         return max(self.momentum, self.gamma / (self.gamma + steps))
+
+
+@MODELS.register_module()
+class MomentumTeacher(MomentumAnnealingEMA):
+    """A copy of a part of a model that follows its weights: the teacher of BYOL, MoCo, DINO and mean teachers.
+
+    It is a part of the model, and of its checkpoints, but is not trained: its outputs have no gradients. It has the
+    weights of the student when the training begins, and is updated after each step of the optimizer that trains the
+    student: with an overflow of mixed precision, or while gradients are accumulated, not at all.
+
+    Example:
+        >>> class MyBYOL(BaseModel):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.student = nn.Sequential(backbone, projector)
+        ...         self.teacher = MomentumTeacher(self.student, momentum=0.004, end_momentum=0.0)
+
+    Args:
+        student: the part of the model to follow.
+        momentum: weight of the new weights, in (0, 1): 0.004 is a decay of 0.996.
+        end_momentum: the momentum at the end of the training, in [0, 1), reached on a half cosine as in BYOL (Grill et
+            al. 2020, https://arxiv.org/abs/2006.07733); None for a constant one.
+        gamma: at least a momentum of ``gamma / (gamma + steps)``, so that the teacher first follows fast, as in mean
+            teachers (Tarvainen and Valpola 2017, https://arxiv.org/abs/1703.01780); 0 for none.
+        update_buffers: average floating-point buffers too; if False, they are copied. Those of a teacher in training
+            mode are updated by its own batches as well.
+        evaluates: keep the teacher in evaluation mode, without dropout and updates of normalization statistics.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    student: nn.Module
+
+    def __init__(
+        self,
+        student: nn.Module,
+        momentum: float = 0.004,
+        end_momentum: float | None = None,
+        gamma: int = 0,
+        update_buffers: bool = True,
+        evaluates: bool = False,
+    ) -> None:
+        super().__init__(student, momentum, max(gamma, 1), update_buffers=update_buffers)
+        if gamma < 0:
+            raise ValueError(f"gamma must not be negative, not {gamma}")
+        if end_momentum is not None and not 0 <= end_momentum < 1:
+            raise ValueError(f"end_momentum must be in [0, 1), not {end_momentum}")
+        self.gamma = gamma
+        self.end_momentum = end_momentum
+        self.evaluates = evaluates
+        object.__setattr__(self, "student", student)  # bypass nn.Module, which would register a submodule
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, unless the teacher stays in evaluation mode."""
+        return super().train(mode and not self.evaluates)
+
+    @torch.no_grad()
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the teacher, without gradients."""
+        return self.module(*args, **kwargs)
+
+    def follow(self, optimizers: Iterable[Optimizer]) -> None:
+        """Start to follow the student; the Runner calls this when it begins to train.
+
+        Args:
+            optimizers: all optimizers of the run.
+        """
+        if self._num_steps == 0:
+            self.update_parameters(self.student)
+        trained = {id(parameter) for parameter in self.student.parameters()}
+        for optimizer in optimizers:
+            if any(id(parameter) in trained for group in optimizer.param_groups for parameter in group["params"]):
+                optimizer.register_step_post_hook(lambda *_: self.update_parameters(self.student))
+
+    def _momentum_at(self, steps: int) -> float:
+        momentum = self.momentum
+        if self.end_momentum is not None:
+            hub = MessageHub.get_current_instance()
+            progress = min(1.0, hub.get_info("iter", 0) / max(1, hub.get_info("max_iters", 1)))
+            momentum = self.end_momentum + (momentum - self.end_momentum) * (math.cos(math.pi * progress) + 1) / 2
+        return max(momentum, self.gamma / (self.gamma + steps) if self.gamma else 0.0)
 
 
 def _tensor_refs(module: nn.Module, persistent_buffers: bool) -> Iterator[tuple[str, _TensorRef]]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from trainwright.engine.accelerator import has_own_memory, overlapping_copies
-from trainwright.engine.errors import DataError
+from trainwright.engine.data.several import NamedBatches
+from trainwright.engine.errors import ConfigError, DataError, did_you_mean
 from trainwright.engine.registry import MODELS
 from trainwright.engine.structures.elements import BaseDataElement
 
@@ -18,6 +19,9 @@ _MOVABLE = (Tensor, BaseDataElement)
 @MODELS.register_module()
 class BaseDataPreprocessor(nn.Module):
     """Move a batch to the device of the model.
+
+    With several data loaders, each of their batches is preprocessed on its own; see also
+    :class:`DataPreprocessorByLoader`.
 
     Args:
         non_blocking: copy the batch during the computation of the previous step; pinned memory makes this faster. On by
@@ -64,6 +68,15 @@ class BaseDataPreprocessor(nn.Module):
             return type(data)(self._cast(value, move) for value in data)  # type: ignore[call-arg]
         return data
 
+    def __call__(self, data: Any, training: bool = False) -> Any:
+        if isinstance(data, NamedBatches):
+            return {name: self.of_loader(name)(batch, training) for name, batch in data.items()}
+        return super().__call__(data, training)
+
+    def of_loader(self, name: str) -> "BaseDataPreprocessor":
+        """Return the preprocessor for the batches of one of several data loaders: this one."""
+        return self
+
     def forward(self, data: Any, training: bool = False) -> Any:
         """Return the batch on the device.
 
@@ -91,6 +104,48 @@ class BaseDataPreprocessor(nn.Module):
         self._device = fn(torch.empty(0, device=self._device)).device
         self._overlaps = self._non_blocking is not False and has_own_memory(self._device)
         return self
+
+
+@MODELS.register_module()
+class DataPreprocessorByLoader(BaseDataPreprocessor):
+    """Preprocess the batches of several training data loaders, each in its own way.
+
+    Example:
+        >>> DataPreprocessorByLoader(
+        ...     default=dict(type="ImgDataPreprocessor", mean=[127.5], std=[127.5]),
+        ...     text=dict(type="BaseDataPreprocessor"),
+        ... )
+
+    Args:
+        default: module or config for the batches of all other data loaders, also in validation and test;
+            :class:`BaseDataPreprocessor` if None.
+        **by_loader: module or config for the batches of each data loader, by its name.
+    """
+
+    def __init__(
+        self, default: Mapping[str, Any] | nn.Module | None = None, **by_loader: Mapping[str, Any] | nn.Module
+    ) -> None:
+        super().__init__()
+        self.default = MODELS.build({"type": "BaseDataPreprocessor"} if default is None else default)
+        self.by_loader = nn.ModuleDict({name: MODELS.build(cfg) for name, cfg in by_loader.items()})
+        self._known = False
+
+    def __call__(self, data: Any, training: bool = False) -> Any:
+        if not self._known and isinstance(data, NamedBatches):
+            self._known = True
+            for name in self.by_loader:
+                if name not in data:
+                    hint = did_you_mean(name, data) or f"the data loaders are {', '.join(data)}"
+                    raise ConfigError(f"data_preprocessor.{name}", f"there is no data loader {name!r}", hint)
+        return super().__call__(data, training)
+
+    def of_loader(self, name: str) -> Any:
+        """Return the preprocessor for the batches of one of several data loaders."""
+        return self.by_loader[name] if name in self.by_loader else self.default  # noqa: SIM401  # it has no `get`
+
+    def forward(self, data: Any, training: bool = False) -> Any:
+        """Return a batch that is not of one of several data loaders, as ``default`` preprocesses it."""
+        return self.default(data, training)
 
 
 @MODELS.register_module()

@@ -48,6 +48,7 @@ def parts(runner: "Runner") -> list[Part]:
     found = [
         Part((_OURS, "counters"), runner.state.state_dict, lambda state: None),  # loaded by load_counters()
         Part((_OURS, "host_streams"), runner.seed_step.python_rng_state, lambda state: _load_python_rng(runner, state)),
+        Part((_OURS, "unsaved"), runner.unsaved_weights.state_dict, partial(_load_if_saved, runner.unsaved_weights)),
         Part((_OURS, "modules"), runner.module_values.state_dict, partial(_load_if_saved, runner.module_values)),
         Part(("message_hub",), runner.message_hub.state_dict, partial(_load_if_saved, runner.message_hub)),
     ]
@@ -94,7 +95,7 @@ def collect_state(
             **({"alone": {"rank": runner.rank, "world_size": runner.world_size}} if is_alone() else {}),
             **(meta or {}),
         },
-        "state_dict": unwrap(runner.model).state_dict(),
+        "state_dict": runner.unsaved_weights.without(unwrap(runner.model).state_dict()),
         _OURS: {"format": FORMAT, "hooks": {}},
     }
     left_out = {place for place, wanted in (("optimizer", optimizer), ("param_schedulers", schedulers)) if not wanted}
@@ -106,6 +107,9 @@ def collect_state(
             owner = owner[key]
         owner[part.place[-1]] = state
     runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)
+    if "ema_state_dict" in checkpoint:
+        average = checkpoint["ema_state_dict"]
+        checkpoint["ema_state_dict"] = runner.unsaved_weights.without(average, prefix="module.")
     if runner.strategy.is_sharded and gather:
         checkpoint = gather_whole(checkpoint)
     add_ranks(runner, checkpoint, gather)

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -230,6 +230,7 @@ def load_state_dict(
     *,
     strict: bool = False,
     revise_keys: Sequence[tuple[str, str]] = REVISE_KEYS,
+    optional: Collection[str] = (),
 ) -> Fit:
     """Load the matching weights into a module, and return the mismatches.
 
@@ -238,6 +239,7 @@ def load_state_dict(
         state_dict: weights by name.
         strict: raise an error on any mismatch.
         revise_keys: pairs of (regular expression, replacement) for the names.
+        optional: names of weights that the file may lack: that is not a mismatch.
 
     Raises:
         CheckpointError: there is a mismatch and ``strict`` is set, or no weight matches.
@@ -256,8 +258,8 @@ def load_state_dict(
         parts.append("not loaded, shapes differ:\n" + "\n".join(f"  {k}: {v}" for k, v in wrong_shape.items()))
     if result.unexpected_keys:
         parts.append("in the file but not in the model:\n" + _grouped(result.unexpected_keys))
-    if missing:
-        parts.append("in the model but not in the file:\n" + _grouped(missing))
+    if needed := [key for key in missing if key not in optional]:
+        parts.append("in the model but not in the file:\n" + _grouped(needed))
     report = "\n".join(parts)
     nothing_fits = own and not (set(own) & set(fitting))
     if report and (strict or nothing_fits):

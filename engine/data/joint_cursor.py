@@ -59,17 +59,19 @@ class JointCursor:
         ]
 
     def describe_shares(self) -> str:
-        """Describe how many samples of an iteration come from each loader, and how often its data is repeated."""
+        """Describe how many samples of an iteration come from each loader, and how often an epoch repeats its data."""
         batchings = {name: cursor.batching for name, cursor in self._cursors.items()}
         total = sum(batching.samples or 0 for batching in batchings.values())
-        known = all(batching.samples for batching in batchings.values())
         parts = []
-        for name, batching in batchings.items():
-            share = f"{batching.samples} samples ({batching.samples / total:.0%})" if known else "1 batch"  # type: ignore[operator]
-            passes = f", {self.length / batching.batches:.3g} passes" if self.length and batching.batches else ""
-            parts.append(f"{name} {share}{passes}")
-        epoch = f"; passes per epoch of {self.length} iterations, which {self._lead} ends" if self.length else ""
-        return f"Each iteration takes {', '.join(parts)}{epoch}"
+        for name, (_, samples, batches, _) in batchings.items():
+            number = "1 batch" if samples is None else f"{samples} samples"
+            known = all(batching.samples for batching in batchings.values())
+            facts = [f"{samples / total:.0%}"] if samples and known else []
+            if self.length and batches:
+                facts.append(f"{self.length / batches:.3g} passes per epoch")
+            parts.append(f"{number} of {name}" + (f" ({', '.join(facts)})" if facts else ""))
+        end = f"; an epoch has {self.length} iterations, and ends with {self._lead}" if self.length else ""
+        return f"Each iteration takes {', '.join(parts)}{end}"
 
     def seek(self) -> None:
         """Make a direct iteration over the loaders begin with their next batches, if supported."""

@@ -32,6 +32,7 @@ from trainwright.engine.model_traits import labeled_dataset_of
 from trainwright.engine.parts import COLLATE_FN, DATASET, VISUALIZER, dataloaders, setting
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import DATASETS, INFERENCERS, ROOT_SCOPE, TRANSFORMS, default_scope, untrusted
+from trainwright.engine.run.freezing import unsaved_names
 from trainwright.engine.run.model_setup import build_model, initialize_model
 from trainwright.engine.structures.elements import BaseDataElement
 
@@ -397,8 +398,9 @@ class Inferencer:
         if checkpoint is None:
             print_log("no weights: predictions are from a model with random weights", "current", logging.WARNING)
             return
-        fit = load_state_dict(model, get_state_dict(checkpoint))
-        initialize_model(model, fit.missing)
+        unneeded = unsaved_names(model)  # such as those of a teacher
+        fit = load_state_dict(model, get_state_dict(checkpoint), optional=unneeded)
+        initialize_model(model, fit.missing - unneeded)
         if fit:
             load_state_dict(model, get_state_dict(checkpoint))
             print_log(f"the checkpoint does not match the model completely:\n{fit}", "current", logging.WARNING)

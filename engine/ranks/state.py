@@ -40,6 +40,8 @@ def add_ranks(runner: "Runner", checkpoint: dict[str, Any], gather: bool) -> Non
         if not runner.strategy.is_sharded:  # otherwise all ranks have a part of the same
             own["gradients"] = {name: state["grads"] for name, state in _accumulations(checkpoint) if "grads" in state}
         own.update({"loader": position["loader"]} if "loader" in position else {})
+        several = position.get("loaders", {}).items()
+        own["loaders"] = {name: state["loader"] for name, state in several if "loader" in state}
         own["snapshots"] = _buffers_of_snapshots(runner, checkpoint)
         own["histories"] = _newest_values(checkpoint)
     own = map_tensors(own, lambda tensor: tensor.detach().cpu())
@@ -119,6 +121,8 @@ def _overlay(checkpoint: dict[str, Any], own: Mapping[str, Any], own_gradients: 
             accumulation["grads"] = own["gradients"][name]
     if "loader" in own:
         ours["position"]["loader"] = own["loader"]
+    for name, state in own.get("loaders", {}).items():
+        ours["position"]["loaders"][name]["loader"] = state
     for hook, buffers in own.get("snapshots", {}).items():
         snapshot = ours["hooks"][hook]["snapshot"]
         snapshot["modules"] = [{**weights, **part} for weights, part in zip(snapshot["modules"], buffers)]

@@ -10,6 +10,7 @@ from torch import nn
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.parts import MODEL
 from trainwright.engine.records.logger import get_logger
+from trainwright.engine.run.freezing import freeze_as_configured
 from trainwright.engine.run.model_surgery import contiguous_weights, is_model_wrapper
 
 _LONE_SAMPLE = "set drop_last=True to drop an incomplete last batch, or change batch_size (at least 2)"
@@ -41,9 +42,11 @@ def build_model(model: Any, data_preprocessor: Any = None, *, weights_follow: bo
 
 def _build(model: Any, data_preprocessor: Any) -> nn.Module:
     runtime = {} if data_preprocessor is None else {"data_preprocessor": data_preprocessor}
+    frozen = MODEL.read(model, "frozen") if isinstance(model, Mapping) else ()
     model = MODEL.build(model, **runtime)
     if not isinstance(model, nn.Module):
         raise ConfigError("model", f"a {type(model).__name__} is not a torch.nn.Module")
+    freeze_as_configured(model, frozen)
     if hasattr(model, "train_step"):
         return model
     return MODEL.build({"type": "ModuleWrapper", "module": model}, **runtime)  # type: ignore[no-any-return]

@@ -101,8 +101,9 @@ def load_weights(
     runner.call_hook("after_load_checkpoint", checkpoint=checkpoint)
     _drop_average(runner, checkpoint)
     weights, model = checkpoints.get_state_dict(checkpoint), unwrap(runner.model)
+    optional = runner.unsaved_weights.names
     try:
-        fit = checkpoints.load_state_dict(model, weights, strict=strict, revise_keys=revise_keys)
+        fit = checkpoints.load_state_dict(model, weights, strict=strict, revise_keys=revise_keys, optional=optional)
     except CheckpointError as error:
         raise CheckpointError(f"{filename}: {error}") from error
     if initialize:
@@ -158,7 +159,7 @@ def _report_batch_size(runner: "Runner", checkpoint: Mapping[str, Any]) -> None:
     """Log a changed number of samples per update, and how to keep the previous one."""
     cursor = getattr(runner.train_loop, "cursor", None)
     position = (checkpoint.get("trainwright") or {}).get("position") or {}
-    before, now = position.get("samples"), None if cursor is None else cursor.batching.samples
+    before, now = position.get("samples"), None if cursor is None else cursor.leading.batching.samples
     wrapper = runner.optim_wrapper
     if not before or not now or isinstance(wrapper, OptimWrapperDict):
         return

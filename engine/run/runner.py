@@ -21,6 +21,7 @@ from trainwright.engine.config.dump import plain_data
 from trainwright.engine.data.several import loaders_of
 from trainwright.engine.data.workers import stop_workers
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.model_traits import follow_optimizers
 from trainwright.engine.parts import MODES, mismatched_names, mismatched_parts, setting
 from trainwright.engine.random_streams import StepSeeder, deterministic_algorithms, preserve_generators, seed_all
 from trainwright.engine.ranks import failures
@@ -35,6 +36,7 @@ from trainwright.engine.run.base_loop import BaseLoop
 from trainwright.engine.run.builders import Builders
 from trainwright.engine.run.device_settings import DeviceSettings
 from trainwright.engine.run.environment import collect_env, setup_environment
+from trainwright.engine.run.freezing import UnsavedWeights
 from trainwright.engine.run.hook_list import HookList
 from trainwright.engine.run.interrupt import raise_for_signal, stop_on_signals
 from trainwright.engine.run.model_setup import compile_forward, lone_sample_error, unwrap, warn_of_lone_sample
@@ -199,6 +201,7 @@ class Runner(Builders, Attributes):
                 built = self.build_model(model)
             self.model: Any = self.wrap_model(setting(self.cfg, "model_wrapper_cfg"), built)
             self.module_values = ModuleValues(unwrap(self.model))
+            self.unsaved_weights = UnsavedWeights(unwrap(self.model))
             self._hooks = HookList()
             self.register_hooks(default_hooks, custom_hooks)
         if self._device_settings.watches_sizes:
@@ -254,6 +257,8 @@ class Runner(Builders, Attributes):
                 self._restored = True
                 self.start.release()
                 self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
+                wrappers = self.optim_wrapper.optim_wrappers.values()
+                follow_optimizers(unwrap(self.model), [wrapper.optimizer for wrapper in wrappers])
                 warn_of_lone_sample(self.model, loop.dataloader, self.logger)
                 compile_forward(unwrap(self.model), setting(self.cfg, "compile"))
             if self.iter >= self.max_iters:

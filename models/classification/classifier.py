@@ -1,7 +1,7 @@
 """Image classification."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -10,7 +10,6 @@ from trainwright.engine.model_traits import declared_number
 from trainwright.engine.registry import MODELS
 from trainwright.models.base import BaseModel
 from trainwright.models.classification.samples import add_predictions, gather_labels
-from trainwright.models.freezing import freeze, keep_frozen
 from trainwright.models.module import InitCfg
 
 _PREDICT_WITH_LOSS = "predict with loss"
@@ -29,7 +28,6 @@ class ImageClassifier(BaseModel):
         ...     neck=dict(type="GlobalAveragePooling"),
         ...     head=dict(type="LinearClsHead", num_classes=10, in_channels=512),
         ... )
-        >>> ImageClassifier("resnet50", num_classes=10, frozen=["backbone.conv1", "backbone.bn1", "backbone.layer1"])
 
     Args:
         backbone: name of a torchvision classification network, name of a timm network with the prefix ``timm/``, or a
@@ -39,14 +37,11 @@ class ImageClassifier(BaseModel):
         num_classes: number of classes, for a backbone given by name, for a ``TorchvisionModel`` or ``TimmModel`` config
             that does not set it, and for the batch augmentations of the preprocessor.
         loss: config of the loss on the logits if there is no head; ``dict(type='CrossEntropyLoss')`` if None.
-        frozen: names of submodules that are not trained and stay in evaluation mode, such as ``["backbone"]`` for
-            linear evaluation of its features.
         data_preprocessor: module or config; the type defaults to ``ClsDataPreprocessor``.
         init_cfg: one or more initializer configs.
 
     Raises:
-        ConfigError: there is a neck without a head, or ``loss`` in addition to a head, or a frozen submodule does not
-            exist.
+        ConfigError: there is a neck without a head, or ``loss`` in addition to a head.
     """
 
     def __init__(
@@ -56,7 +51,6 @@ class ImageClassifier(BaseModel):
         head: Mapping[str, Any] | nn.Module | None = None,
         num_classes: int | None = None,
         loss: Mapping[str, Any] | nn.Module | None = None,
-        frozen: Sequence[str] = (),
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: InitCfg = None,
     ) -> None:
@@ -73,8 +67,6 @@ class ImageClassifier(BaseModel):
         # What the logits come from declares the number of classes; other heads may take any number of features.
         declared = declared_number(self.backbone if head is None else self.head, "num_classes")
         self.num_classes = num_classes if declared is None else declared
-        self.frozen = tuple(frozen)
-        freeze(self, self.frozen)
 
     @property
     def with_neck(self) -> bool:
@@ -111,12 +103,6 @@ class ImageClassifier(BaseModel):
         """Return the output of the backbone and neck, which is the logits if there is no head."""
         features = self.backbone(inputs)
         return features if self.neck is None else self.neck(features)
-
-    def train(self, mode: bool = True) -> Self:
-        """Set training or evaluation mode; frozen submodules stay in evaluation mode."""
-        super().train(mode)
-        keep_frozen(self, self.frozen)
-        return self
 
     def val_step(self, data: Any, with_loss: bool = False) -> Any:
         """Predict a batch, see :meth:`BaseModel.val_step`; the losses need no second forward pass."""

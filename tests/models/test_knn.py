@@ -14,6 +14,7 @@ from trainwright.engine import Inferencer
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError, DataError
 from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.run.model_setup import build_model
 from trainwright.engine.run.runner import Runner
 from trainwright.models import ImageClassifier, KNNClassifier
 
@@ -82,13 +83,10 @@ def test_several_processes_have_the_features_of_one(tmp_path: Path) -> None:
     assert run_group(2, memory, tmp_path) == [expected, expected]
 
 
-def frozen_classifier(frozen: list[str]) -> ImageClassifier:
-    return ImageClassifier(
-        dict(type="LeNet", num_classes=None, image_size=8, channels=(2, 2), hidden_features=4, batch_norm=True),
-        head=dict(type="LinearClsHead", num_classes=3, in_channels=4),
-        frozen=frozen,
-        data_preprocessor=PLAIN,
-    )
+def frozen_classifier(frozen: list[str]) -> Any:
+    backbone = dict(type="LeNet", num_classes=None, image_size=8, channels=(2, 2), hidden_features=4, batch_norm=True)
+    head = dict(type="LinearClsHead", num_classes=3, in_channels=4)
+    return build_model(dict(type=ImageClassifier, backbone=backbone, head=head, frozen=frozen, data_preprocessor=PLAIN))
 
 
 def test_only_what_is_not_frozen_is_trained() -> None:
@@ -107,7 +105,7 @@ def test_only_what_is_not_frozen_is_trained() -> None:
 def test_a_part_may_be_frozen_and_a_mistaken_one_is_named() -> None:
     model = frozen_classifier(["backbone.features"]).train()
     assert [model.backbone.training, model.backbone.features.training] == [True, False]
-    with pytest.raises(ConfigError, match="ImageClassifier has no submodule 'backbon'") as caught:
+    with pytest.raises(ConfigError, match="ImageClassifier has no submodule or parameter 'backbon'") as caught:
         frozen_classifier(["backbon"])
     assert "did you mean 'backbone'?" in str(caught.value)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset, Sampler, TensorDataset
 
+from trainwright.engine.data.several import NamedBatches
 from trainwright.engine.evaluation.metric import BaseMetric
 from trainwright.engine.optim.constructor import build_optim_wrapper
 from trainwright.engine.optim.wrapper import OptimWrapperDict
@@ -284,7 +285,18 @@ class ComboNet(BaseModel):
             nn.init.normal_(self.head.weight, std=0.3)
             nn.init.uniform_(self.body[0].weight, -0.5, 0.5)
 
-    def forward(self, inputs: Tensor, labels: Tensor, index: Any = None, mode: str = "tensor") -> Any:
+    def forward(
+        self,
+        inputs: Any = None,
+        labels: Any = None,
+        index: Any = None,
+        mode: str = "tensor",
+        main: Any = None,
+        side: Any = None,
+    ) -> Any:
+        if main is not None:
+            losses = [self(**self._named(batch), mode=mode)["loss"] for batch in (main, side)]
+            return {"loss": losses[0] + 0.5 * losses[1]}
         hidden = self.body(inputs)
         if self.late:
             hidden = hidden + self.branch(inputs)
@@ -294,10 +306,18 @@ class ComboNet(BaseModel):
             return {"loss": nn.functional.cross_entropy(logits, labels)}
         return [{"score": row} for row in logits]
 
+    def _named(self, batch: Any) -> dict[str, Any]:
+        return batch if isinstance(batch, dict) else dict(zip(("inputs", "labels", "index"), batch))
+
     def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
+        if isinstance(data, NamedBatches):
+            return self._train_step(data, optim_wrapper)
         inputs = data["inputs"] if isinstance(data, Mapping) else data[0]
         if self.memory is not None and len(inputs) > self.memory:
             raise torch.OutOfMemoryError("a test: out of memory")
+        return self._train_step(data, optim_wrapper)
+
+    def _train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
         if self.draws:
             self.noise = torch.tensor(1 + 0.1 * random.random() + 0.1 * float(np.random.rand()))
         outputs = self._step_of_two(data, optim_wrapper) if self.two_losses else super().train_step(data, optim_wrapper)
@@ -395,12 +415,15 @@ class Recorder(Hook):
         self.momenta = [_momentum(group) for group in groups]
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        index = data_batch["index"] if isinstance(data_batch, Mapping) else data_batch[2]
+        batches = list(data_batch.values()) if isinstance(data_batch, NamedBatches) else [data_batch]
+        index = torch.cat(
+            [torch.as_tensor(batch["index"] if isinstance(batch, Mapping) else batch[2]) for batch in batches]
+        )
         total = sum(float(param.detach().double().sum()) for param in runner.model.parameters())
         row = {
             "iter": runner.iter + 1,
             "epoch": runner.epoch,
-            "samples": torch.as_tensor(index).tolist(),
+            "samples": index.tolist(),
             "lr": self.rates,
             "momentum": self.momenta,
             "loss": float(outputs["loss"]).hex(),

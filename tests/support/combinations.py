@@ -75,6 +75,8 @@ FEATURES: dict[str, tuple[Any, ...]] = {
     "batches_per_epoch": (None, 2),
     "workers": (0, 0, 0, 0, 0, 0, 1, 2),
     "persistent": (False, True),
+    "beside": (None, None, "map", "stream"),
+    "ends_with": ("longest", "main", "side"),
     "bad": (False, True),
     "nan": (False, True),
     # the model
@@ -163,6 +165,14 @@ def settle(chosen: Mapping[str, Any]) -> Combination:
         c["sampler"] = "DefaultSampler"
     if c["sampler"] == "InfiniteSampler":
         c["batch_sampler"] = None
+    if c["beside"] is not None:
+        c.update(halve=False, scale_lr=False, change=None)
+        if c["dataset"] == "loader":  # a loader that is passed as an object
+            c["dataset"] = "map"
+    if c["ends_with"] == "main" and (c["dataset"] == "endless" or c["sampler"] == "InfiniteSampler"):
+        c["ends_with"] = "side"
+    if c["beside"] is None:
+        c["ends_with"] = DEFAULTS["ends_with"]
     if c["batch_sampler"] is not None:
         c["scale_lr"] = False
     if not c["workers"]:
@@ -342,7 +352,13 @@ def _train_dataloader(c: Combination) -> dict[str, Any]:
         loader["sampler"] = {"type": c["sampler"]}
         if c["batch_sampler"]:
             loader["batch_sampler"] = {"type": c["batch_sampler"]}
-    return loader
+    if c["beside"] is None:
+        return loader
+    type_ = "ComboPoints" if c["beside"] == "map" else "ComboSizedStream"
+    side = {"dataset": {"type": type_, "length": 11}, "batch_size": 3, "collate_fn": "default_collate"}
+    if c["ends_with"] == "longest" and (c["dataset"] == "endless" or c["sampler"] == "InfiniteSampler"):
+        return {"main": loader, "side": side}  # which is refused in a loop by epochs
+    return {"main": loader, "side": side, "ends_with": c["ends_with"]}
 
 
 def _optim_wrapper(c: Combination) -> dict[str, Any]:
@@ -458,6 +474,8 @@ def _hooks(c: Combination) -> list[dict[str, Any]]:
             "val_interval": ("train_loop.val_interval", 1, {"at_epoch": 1} if c["loop"] == "epoch" else {"at_iter": 5}),
             "clip": ("optim_wrapper.clip_grad_kwargs", {"max_norm": 0.1} if c["clip"] == "norm" else {"clip_value": 0.01}, {"at_iter": 5}),
         }[c["switch"]]  # fmt: skip
+        if c["beside"]:
+            target = target.replace("train_dataloader.", "train_dataloader.main.")
         if c["wrapper"] and c["switch"] == "dataset":
             target = target.replace("dataset.", "dataset.datasets.0." if c["wrapper"] == "concat" else "dataset.dataset.")  # fmt: skip
         hooks.append({"type": "SwitchHook", "name": "other", "target": target, "value": value, **at})

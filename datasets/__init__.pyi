@@ -15,6 +15,8 @@ from .classification.multilabel import VOC as VOC
 from .classification.multilabel import LabelsFromInstances as LabelsFromInstances
 from .classification.multilabel import MultiLabelDataset as MultiLabelDataset
 from .collate import default_collate as default_collate
+from .collate import list_collate as list_collate
+from .collate import pad_collate as pad_collate
 from .collate import pseudo_collate as pseudo_collate
 from .collate import whole_batch as whole_batch
 from .collate import worker_init_fn as worker_init_fn

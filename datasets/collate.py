@@ -44,6 +44,63 @@ def default_collate(data_batch: Any) -> Any:
 
 
 @FUNCTIONS.register_module()
+def list_collate(data_batch: Any) -> Any:
+    """Return the list of samples unchanged, for models that take such a list, as those of Detectron2."""
+    return data_batch
+
+
+@FUNCTIONS.register_module()
+def pad_collate(data_batch: Any, padding_value: float = 0) -> Any:
+    """Transpose a list of samples and stack tensors, padding those of different sizes, such as points and tokens.
+
+    In dicts, ``NAME_mask`` is added for each padded tensor ``NAME``: a bool tensor that is True for real elements, of
+    the shape of the batch up to the last axis that is padded.
+
+    Args:
+        data_batch: list of samples with the same nested structure; arrays and tensors must have the same number of
+            dimensions.
+        padding_value: value of the padding, at the end of each axis.
+
+    Raises:
+        RuntimeError: sequences in the samples differ in length, or tensors in their number of dimensions.
+    """
+    first = data_batch[0]
+    if not isinstance(first, Mapping):
+        return _collate(data_batch, lambda leaves: _pad(leaves, padding_value)[0])
+    batch: dict[str, Any] = {}
+    for name in first:
+        values = [sample[name] for sample in data_batch]
+        if isinstance(values[0], Tensor | np.ndarray):
+            batch[name], mask = _pad(values, padding_value)
+            if mask is not None:
+                batch[f"{name}_mask"] = mask
+        elif isinstance(values[0], Mapping):
+            batch[name] = pad_collate(values, padding_value)
+        else:
+            batch[name] = _collate(values, _stack)
+    return batch
+
+
+def _pad(leaves: Sequence[Any], value: float) -> tuple[Any, Tensor | None]:
+    """Return a stacked batch, and a mask of its real elements if any had to be padded."""
+    if not isinstance(leaves[0], Tensor | np.ndarray):
+        return _stack(leaves), None
+    tensors = [torch.as_tensor(leaf) for leaf in leaves]
+    if len(dims := {tensor.dim() for tensor in tensors}) > 1:
+        raise RuntimeError(f"cannot pad tensors with {' and '.join(map(str, sorted(dims)))} dimensions to one size")
+    sizes = [max(axis) for axis in zip(*(tensor.shape for tensor in tensors))]
+    ragged = [axis for axis, size in enumerate(sizes) if any(tensor.shape[axis] != size for tensor in tensors)]
+    if not ragged:
+        return _stack(tensors), None
+    batch = tensors[0].new_full((len(tensors), *sizes), value)
+    mask = torch.zeros(len(tensors), *sizes[: ragged[-1] + 1], dtype=torch.bool)
+    for index, tensor in enumerate(tensors):
+        batch[(index, *(slice(size) for size in tensor.shape))] = tensor
+        mask[(index, *(slice(size) for size in tensor.shape[: ragged[-1] + 1]))] = True
+    return batch, mask
+
+
+@FUNCTIONS.register_module()
 def whole_batch(data_batch: Any) -> Any:
     """Return the batch unchanged, for datasets that fetch whole batches (``__getitems__``)."""
     return data_batch

@@ -1,6 +1,8 @@
 from .base import BaseDataset as BaseDataset
 from .base import Compose as Compose
 from .base import force_full_init as force_full_init
+from .batch_samplers import EpisodeBatchSampler as EpisodeBatchSampler
+from .batch_samplers import PKBatchSampler as PKBatchSampler
 from .batch_transforms import BatchRandomCrop as BatchRandomCrop
 from .batch_transforms import BatchRandomHorizontalFlip as BatchRandomHorizontalFlip
 from .classification.cifar import CIFAR10 as CIFAR10
@@ -30,6 +32,8 @@ from .detection.text_files import YOLODataset as YOLODataset
 from .detection.transforms import LoadAnnotations as LoadAnnotations
 from .detection.voc import VOCDataset as VOCDataset
 from .in_memory import InMemoryDataset as InMemoryDataset
+from .parts import ApplyAlike as ApplyAlike
+from .parts import MultiView as MultiView
 from .pose.dataset import BaseCocoStyleDataset as BaseCocoStyleDataset
 from .pose.dataset import CocoKeypointDataset as CocoKeypointDataset
 from .pose.text_files import LabelMePoseDataset as LabelMePoseDataset

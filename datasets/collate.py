@@ -95,8 +95,9 @@ def _pad(leaves: Sequence[Any], value: float) -> tuple[Any, Tensor | None]:
     batch = tensors[0].new_full((len(tensors), *sizes), value)
     mask = torch.zeros(len(tensors), *sizes[: ragged[-1] + 1], dtype=torch.bool)
     for index, tensor in enumerate(tensors):
-        batch[(index, *(slice(size) for size in tensor.shape))] = tensor
-        mask[(index, *(slice(size) for size in tensor.shape[: ragged[-1] + 1]))] = True
+        real = [slice(size) for size in tensor.shape]
+        batch[index][tuple(real)] = tensor
+        mask[index][tuple(real[: ragged[-1] + 1])] = True
     return batch, mask
 
 

@@ -165,7 +165,7 @@ class ClassAwareSampler(_EpochSampler):
             raise ValueError(f"num_sample_class must be at least 1, not {num_sample_class}")
         super().__init__(dataset, seed)
         self.num_sample_class = num_sample_class
-        self.members = _members_by_class(dataset)
+        self.members = members_by_class(dataset)
 
     def _share(self, skip: int) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
@@ -230,7 +230,12 @@ def _random_cycle(items: Sequence[int], generator: torch.Generator) -> Iterator[
             yield items[position]
 
 
-def _members_by_class(dataset: Any) -> dict[int, list[int]]:
+def members_by_class(dataset: Any) -> dict[int, list[int]]:
+    """Return the indices of the samples of each class, in the order of the classes.
+
+    Raises:
+        ValueError: no sample has a class.
+    """
     members: dict[int, list[int]] = {}
     for index in range(len(dataset)):
         for label in set(dataset.get_cat_ids(index)):

@@ -67,6 +67,8 @@ class LoadImageFromFile:
         apply_exif: turn the image as its EXIF orientation specifies. Set it to False if the annotations refer to the
             pixels as they are stored.
         value_range: values of the file that become 0 and 255. Values beyond are clipped to them.
+        key: key of the image in a sample with several; its path is then at ``KEY_path``, and its original size at
+            ``ori_KEY_shape``.
 
     Raises:
         ValueError: an unknown ``color_type`` or ``imdecode_backend``, or an invalid ``value_range``.
@@ -82,7 +84,10 @@ class LoadImageFromFile:
         ignore_empty: bool = False,
         apply_exif: bool = True,
         value_range: Sequence[float] | None = None,
+        key: str = "img",
     ) -> None:
+        self.key = key
+        self._size_key = "ori_shape" if key == "img" else f"ori_{key}_shape"
         self.reader = ImageReader(color_type, imdecode_backend, apply_exif, value_range, to_float32)
         self.ignore_empty = ignore_empty
 
@@ -97,7 +102,7 @@ class LoadImageFromFile:
         from torchvision.tv_tensors import Image
 
         try:
-            image = read_tile(self.reader.read, results["img_path"], results.get("tile"))
+            image = read_tile(self.reader.read, results[f"{self.key}_path"], results.get("tile"))
         except OSError as error:
             if self.ignore_empty:
                 return None
@@ -109,8 +114,8 @@ class LoadImageFromFile:
                     "train_dataloader.skip_bad_samples; `trainwright browse-dataset` lists all"
                 )
             raise
-        results["img"] = image.as_subclass(Image)
-        results["ori_shape"] = tuple(image.shape[-2:])
+        results[self.key] = image.as_subclass(Image)
+        results[self._size_key] = tuple(image.shape[-2:])
         if not self.reader.apply_exif:
             results["apply_exif"] = False
         return results
@@ -209,8 +214,11 @@ _INSTANCE_FIELDS = {
 class PackInputs:
     """Pack a sample into model inputs: ``dict(inputs=Tensor, data_samples=DataSample)``.
 
-    ``inputs`` is the image as a plain, contiguous tensor of shape (C, H, W), with its dtype unchanged. The data sample
-    contains the following fields, if the sample has them:
+    ``inputs`` is the image as a plain, contiguous tensor of shape (C, H, W), with its dtype unchanged; of several views
+    (see ``MultiView``), a list of them. With several ``input_key``, it is a dict of inputs, in which arrays become
+    tensors of the same shape, and text stays text.
+
+    The data sample contains the following fields, if the sample has them:
 
     - ``gt_label``: int64 of shape () for one class, (L,) for a list of classes;
     - ``gt_score``: float32 (classes,);
@@ -226,10 +234,10 @@ class PackInputs:
         meta_keys: keys to store as meta information, if the sample has them. Two keys are computed: ``img_shape``,
             (height, width) of the packed image, and, for samples with boxes, ``gt_shape``, (height, width) of the
             image that the boxes refer to.
-        input_key: key of the image in the sample.
+        input_key: key of the image in the sample, or keys of several inputs: images, arrays such as points, and text.
 
     Raises:
-        KeyError: the sample lacks ``input_key``.
+        KeyError: the sample lacks an ``input_key``.
     """
 
     packed_keys: ClassVar[tuple[str, ...]] = (*_OTHER_FIELDS, *_INSTANCE_FIELDS)
@@ -237,10 +245,12 @@ class PackInputs:
     def __init__(
         self,
         meta_keys: Sequence[str] = _META_KEYS,
-        input_key: str = "img",
+        input_key: str | Sequence[str] = "img",
     ) -> None:
         self.meta_keys = tuple(meta_keys)
         self.input_key = input_key
+        self._keys = (input_key,) if isinstance(input_key, str) else tuple(input_key)
+        self._known = {*self.packed_keys, *self.meta_keys, *self._keys, *(f"{key}_path" for key in self._keys)}
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Return the packed sample.
@@ -249,19 +259,26 @@ class PackInputs:
             DataError: an annotation would be lost.
         """
         for key in results:
-            if key.startswith("gt_") and key not in self.packed_keys and key not in self.meta_keys:
+            if key.startswith("gt_") and key not in self._known:
                 close = did_you_mean(key[3:], [name[3:] for name in self.packed_keys]).replace("'", "'gt_", 1)
                 raise DataError(
                     f"{sample_name(results)}: {type(self).__name__} does not pack {key!r}: {close and f'{close} '}"
                     "KeepAnnotations drops it, meta_keys stores it, and a subclass with packed_keys packs it"
                 )
-        if self.input_key not in results:
-            raise KeyError(
-                f"the sample has no key {self.input_key!r}, only {', '.join(map(repr, results))}: "
-                "does the pipeline start with LoadImageFromFile?"
-            )
-        inputs = _as_plain_tensor(results[self.input_key])
-        known = dict(results, img_shape=tuple(inputs.shape[-2:]))
+        for key in self._keys:
+            if key not in results:
+                raise KeyError(
+                    f"the sample has no key {key!r}, only {', '.join(map(repr, results))}: "
+                    "does the pipeline start with LoadImageFromFile?"
+                )
+        several = not isinstance(self.input_key, str)
+        inputs: Any = {key: _as_part(results[key]) if several else _as_images(results[key]) for key in self._keys}
+        known = dict(results)
+        images = [each for value in inputs.values() for each in (value if isinstance(value, list) else [value])]
+        if (first := next((each for each in images if isinstance(each, Tensor) and each.dim() >= 3), None)) is not None:
+            known["img_shape"] = tuple(first.shape[-2:])
+        if not several:
+            (inputs,) = inputs.values()
         if (canvas := getattr(results.get("gt_bboxes"), "canvas_size", None)) is not None:
             known["gt_shape"] = tuple(canvas)
         sample = DataSample(metainfo={key: known[key] for key in self.meta_keys if key in known})
@@ -290,6 +307,20 @@ class PackInputs:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(meta_keys={self.meta_keys}, input_key={self.input_key!r})"
+
+
+def _as_images(value: Any) -> Any:
+    """Convert an image, or each of several views, to a plain tensor."""
+    return [_as_plain_tensor(view) for view in value] if isinstance(value, list) else _as_plain_tensor(value)
+
+
+def _as_part(value: Any) -> Any:
+    """Convert one of several inputs: an image, views, an array, or anything else, which stays unchanged."""
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(np.ascontiguousarray(value))
+    is_image = isinstance(value, Tensor) or hasattr(value, "convert")  # of Pillow
+    views = isinstance(value, list) and bool(value) and all(isinstance(view, Tensor) for view in value)
+    return _as_images(value) if is_image or views else value
 
 
 def _as_plain_tensor(image: Any) -> Tensor:

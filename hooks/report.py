@@ -149,9 +149,7 @@ class ReportHook(Hook):
         from trainwright.engine.visualization.report_page import write_report
 
         facts = {name: value for name, value in results.items() if isinstance(value, int | float)}
-        datasets = [getattr(loader, "dataset", None) for _, loader, _ in sets_of(loop)]
-        if all(hasattr(dataset, "__len__") for dataset in datasets):
-            facts["samples"] = sum(map(len, datasets))  # type: ignore[arg-type]  # they have lengths
+        facts["samples"] = sum(loop.num_samples.values())
         if runner.iter:
             facts |= {"epoch": runner.epoch, "iteration": runner.iter}
         title = f"{runner.experiment_name}: {mode}"

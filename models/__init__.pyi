@@ -76,6 +76,7 @@ from .pose.metric import PCKAccuracy as PCKAccuracy
 from .pose.oks import CocoKeypointMetric as CocoKeypointMetric
 from .pose.preprocessor import PoseDataPreprocessor as PoseDataPreprocessor
 from .preprocessor import BaseDataPreprocessor as BaseDataPreprocessor
+from .preprocessor import DataPreprocessorByLoader as DataPreprocessorByLoader
 from .preprocessor import ImgDataPreprocessor as ImgDataPreprocessor
 from .preprocessor import stack_batch as stack_batch
 from .pretrained import TimmModel as TimmModel

@@ -195,7 +195,8 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
 
         Args:
             data: dict with ``inputs``, or a tuple or list whose first item is the inputs: a list of tensors of shape
-                (C, H, W), of any sizes, or one tensor of shape (N, C, H, W).
+                (C, H, W), of any sizes, or one tensor of shape (N, C, H, W); or a list of several views, or a dict of
+                several inputs, each of this form.
             training: unused.
 
         Returns:
@@ -208,8 +209,18 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
         """
         return self._convert_batch(data, self.batch_images)
 
-    def batch_images(self, images: Any) -> Tensor:
-        """Return one normalized and padded float tensor of shape (N, C, H, W) on the device."""
+    def batch_images(self, images: Any) -> Any:
+        """Return one normalized and padded float tensor of shape (N, C, H, W) on the device.
+
+        Of several views, return a list of tensors, and of a dict of inputs, a dict, in which images are batched.
+        """
+        if isinstance(images, Mapping):
+            return {
+                name: self.batch_images(part) if _are_images(part) else self.cast_data(part)
+                for name, part in images.items()
+            }
+        if _are_views(images):
+            return [self.batch_images(view) for view in images]
         if isinstance(images, list | tuple) and images and all(isinstance(image, Tensor) for image in images):
             images = self.cast_data(images)
             if any(image.shape != images[0].shape or image.dtype != images[0].dtype for image in images):
@@ -243,6 +254,25 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
                 "images, or load color images (color_type='color')"
             )
         return (images - self.mean).div_(self.std)
+
+
+def _are_images(inputs: Any) -> bool:
+    """Return whether inputs are a batch of images, a list of images, or views of these."""
+    if isinstance(inputs, Tensor):
+        return inputs.dim() == 4
+    return _are_views(inputs) or (
+        isinstance(inputs, list | tuple)
+        and bool(inputs)
+        and all(isinstance(image, Tensor) and image.dim() == 3 for image in inputs)
+    )
+
+
+def _are_views(inputs: Any) -> bool:
+    """Return whether inputs are several batches or lists of images."""
+    return isinstance(inputs, list | tuple) and bool(inputs) and all(
+        _are_images(view) if isinstance(view, list | tuple) else isinstance(view, Tensor) and view.dim() == 4
+        for view in inputs
+    )  # fmt: skip
 
 
 def register_mean_and_std(

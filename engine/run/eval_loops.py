@@ -30,6 +30,7 @@ from trainwright.engine.registry import LOOPS
 from trainwright.engine.run.agreement import check_evaluator
 from trainwright.engine.run.base_loop import BaseLoop
 from trainwright.engine.run.eval_losses import Losses, losses_of_all_ranks, update_losses
+from trainwright.engine.run.micro_batches import num_samples
 from trainwright.engine.run.model_setup import unwrap
 from trainwright.engine.signatures import accepted
 from trainwright.engine.strategy.shards import reshard
@@ -92,6 +93,9 @@ class _EvaluationLoop(BaseLoop):
         self._loss_samples = 0
         self._returned_losses: Losses = {}
         self._tried: set[str] = set()
+        self._seen = 0
+        self.num_samples: dict[str, int] = {}
+        """The number of evaluated samples, by the name of the dataset; the name of a single one is empty."""
 
     def _build_evaluator(self, given: Any) -> Any:
         """Build the evaluator, or one for each of several data loaders."""
@@ -125,7 +129,7 @@ class _EvaluationLoop(BaseLoop):
             for name, loader, evaluator in sets_of(self):
                 if name:
                     self._begin_set(name, loader)
-                self._losses, self._loss_samples = {}, 0
+                self._losses, self._loss_samples, self._seen = {}, 0, 0
                 self._returned_losses.clear()
                 start_at(loader, 0, 0)
                 with averaged_buffers(runner.model):
@@ -134,8 +138,10 @@ class _EvaluationLoop(BaseLoop):
                     self.evaluator.reset()
                     return {}
                 self._end_trial()
+                size = num_unpadded_samples(loader)
+                self.num_samples[name] = min(size, sum(all_gather_object(self._seen)))
                 results = {
-                    **evaluator.evaluate(num_unpadded_samples(loader)), **self._mean_losses(),
+                    **evaluator.evaluate(size), **self._mean_losses(),
                     **losses_of_all_ranks(self._returned_losses, mode),
                 }  # fmt: skip
                 found |= {f"{name}/{key}": value for key, value in results.items()} if name else results
@@ -172,6 +178,7 @@ class _EvaluationLoop(BaseLoop):
             if data_batch is not END:
                 if not self._is_tried:
                     self._try_batch(data_batch)
+                self._seen += num_samples(data_batch)
                 self.run_iter(idx, data_batch)
                 last = data_batch if together else None
             agreed = consensus.end()

@@ -48,10 +48,20 @@ def to_image(tensor: Tensor) -> np.ndarray[Any, Any]:
 def image_of_batch(data_batch: Any, sample: BaseDataElement) -> np.ndarray[Any, Any]:
     """Return an image of the first sample in a batch, whose predictions are ``sample``; see :func:`to_image`."""
     inputs = data_batch["inputs"] if isinstance(data_batch, Mapping) else data_batch[0]
+    if isinstance(inputs, Mapping):  # several inputs, of which the first image is shown
+        inputs = next(part for part in inputs.values() if isinstance(part, Tensor | list) and _is_image(part))
     first = inputs[0]
     while not isinstance(first, Tensor):  # several views
         first = first[0]
     return _original_image(first, sample)
+
+
+def _is_image(part: Any) -> bool:
+    while not isinstance(part, Tensor):
+        if not isinstance(part, list | tuple) or not part:
+            return False
+        part = part[0]
+    return part.dim() >= 3
 
 
 def _original_image(inputs: Tensor, sample: BaseDataElement) -> np.ndarray[Any, Any]:

@@ -311,9 +311,15 @@ def config_page() -> str:
         "`trainwright list KIND NAME` for any other component.",
         "## Top-level keys",
         _table(sorted(top_level, key=lambda argument: argument.name)),
+        "## `model`",
+        "The model, with the arguments of its class, and:",
+        _table(_arguments(parts.MODEL.keys)),
         "## `train_dataloader`, `val_dataloader`, `test_dataloader`",
         "All arguments of `torch.utils.data.DataLoader` except `shuffle`, and:",
         _table(_arguments(parts.DATALOADER_KEYS)),
+        "Each of them may also be a dict of [several data loaders](training-blocks.md) by name. In `train_dataloader`, "
+        "this dict may also have:",
+        _table(_arguments(parts.SEVERAL_LOADERS_KEYS)),
         "## `train_cfg`, `val_cfg`, `test_cfg`",
         "The arguments of a loop, selected by `type`. The default for `train_cfg` is `EpochBasedTrainLoop`, or "
         "`IterBasedTrainLoop` with `by_epoch=False`.",

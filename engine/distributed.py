@@ -209,6 +209,34 @@ def all_gather(data: Tensor, group: "dist.ProcessGroup | None" = None) -> list[T
     return [tensor.to(data.device) for tensor in gathered]
 
 
+class _GatherWithGradients(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, data: Tensor) -> Tensor:
+        ctx.size = len(data)
+        return torch.cat(all_gather(data))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].contiguous()
+        all_reduce(total)
+        return total.narrow(0, get_rank() * ctx.size, ctx.size)
+
+
+def gather_with_gradients(data: Tensor) -> Tensor:
+    """Concatenate the tensors of all ranks along the first dimension, such as the negatives of a contrastive loss.
+
+    The gradient of a rank's tensor is the sum over the losses of all ranks. With gradients that are averaged over the
+    ranks, training is then the same as with the whole batch in one process.
+
+    Args:
+        data: tensor of shape (N, ...), with the same N on every rank.
+
+    Returns:
+        Tensor of shape (world size × N, ...), in the order of the ranks; ``data`` itself in a single process.
+    """
+    return _GatherWithGradients.apply(data) if get_world_size() > 1 else data
+
+
 def gather(data: Tensor, dst: int = 0, group: "dist.ProcessGroup | None" = None) -> list[Tensor]:
     """Return the tensors of all processes, ordered by rank, on rank ``dst``; an empty list elsewhere."""
     world_size = get_world_size(group)

@@ -93,6 +93,14 @@ from .segmentation.pixels import add_seg_predictions as add_seg_predictions
 from .segmentation.pixels import gather_seg_maps as gather_seg_maps
 from .segmentation.preprocessor import SegDataPreprocessor as SegDataPreprocessor
 from .segmentation.segmentor import SemanticSegmentor as SemanticSegmentor
+from .selfsup.base import SelfSupervisedModel as SelfSupervisedModel
+from .selfsup.contrastive import BYOL as BYOL
+from .selfsup.contrastive import MoCoV3 as MoCoV3
+from .selfsup.contrastive import SimCLR as SimCLR
+from .selfsup.dino import DINO as DINO
+from .selfsup.heads import DINOHead as DINOHead
+from .selfsup.heads import ProjectionMLP as ProjectionMLP
+from .selfsup.mae import MAE as MAE
 from .tta import BaseTTAModel as BaseTTAModel
 from .video.inferencer import ActionRecogInferencer as ActionRecogInferencer
 from .video.networks import SmallC3D as SmallC3D

@@ -50,7 +50,7 @@ def TorchvisionModel(
 
     Args:
         name: name in torchvision, such as ``resnet18``.
-        num_classes: number of classes.
+        num_classes: number of classes; 0 to return features instead of logits, whose size is then ``num_features``.
         weights: ``DEFAULT`` or another name of torchvision weights, which are downloaded, or a checkpoint file. Layers
             that do not fit, such as the last one for a different number of classes, are skipped and logged.
         in_channels: number of image channels; 1 for grayscale.
@@ -69,7 +69,11 @@ def TorchvisionModel(
     if name in ("googlenet", "inception_v3"):
         # Without this argument they warn that their initialization will change; this is the fast one.
         kwargs = {"init_weights": False, **kwargs}
-    model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **kwargs)
+    model: nn.Module = models.get_model(
+        name, weights=None, **({"num_classes": num_classes} if num_classes else {}), **kwargs
+    )
+    if num_classes == 0:
+        _remove_classifier(name, model)
     model.num_classes = num_classes  # type: ignore[assignment]  # not a tensor or module
     if small_input:
         _adapt_to_small_input(name, model)
@@ -183,6 +187,16 @@ def _load_weights_of_any_channels(model: nn.Module, weights: Mapping[str, Tensor
 
 def _only_own_is_gray(own: Tensor, weight: Tensor) -> bool:
     return own.dim() == 4 and own.shape[1] == 1 and weight.shape[1:2] == (3,) and own.shape[2:] == weight.shape[2:]
+
+
+def _remove_classifier(name: str, model: Any) -> None:
+    """Remove the last linear layer of a classification network, and declare the size of its features."""
+    path, layer = [(path, module) for path, module in model.named_modules() if not path.count("aux")][-1]
+    if not isinstance(layer, nn.Linear):
+        raise ConfigError("num_classes", f"the last layer of {name} is not linear, so 0 classes are not supported")
+    parent, _, attribute = path.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, nn.Identity())
+    model.num_features = layer.in_features
 
 
 def _adapt_to_small_input(name: str, model: nn.Module) -> None:

@@ -3,18 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from trainwright.engine.data.loader import build_dataloader, num_unpadded_samples, start_at
-from trainwright.engine.data.names import names_of
-from trainwright.engine.distributed import all_gather, all_gather_object, get_world_size, one_per_data_rank
 from trainwright.engine.errors import ConfigError, did_you_mean
-from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import MODELS
 from trainwright.models.classification.classifier import ImageClassifier
-from trainwright.models.classification.samples import add_predictions, gather_labels
+from trainwright.models.classification.neighbors import FeatureBank, pooled
+from trainwright.models.classification.samples import gather_labels
 
 
 @MODELS.register_module()
@@ -59,17 +54,10 @@ class KNNClassifier(ImageClassifier):
         layer: str | None = None,
         **kwargs: Any,
     ) -> None:
-        if k < 1 or temperature <= 0:
-            raise ConfigError("k", f"k must be at least 1 and temperature positive, not {k} and {temperature}")
         super().__init__(backbone, **kwargs)
-        self.memory = memory
-        self.k = k
-        self.temperature = temperature
+        self.neighbors = FeatureBank(memory, k, temperature)
         self.layer = layer
-        self._memory_loader: Any = None
         self._layer_output: Any = None
-        self._bank: tuple[Tensor, Tensor] | None = None
-        self._num_named = 0  # classes that the dataset names
         if layer is not None:
             known = [name for name, _ in self.named_modules() if name.startswith(("backbone.", "neck."))]
             if layer not in known:
@@ -80,72 +68,34 @@ class KNNClassifier(ImageClassifier):
     def train(self, mode: bool = True) -> Self:
         """Set training or evaluation mode; training mode discards the features of the training images."""
         if mode:
-            self._bank = None
+            self.neighbors.discard()
         return super().train(mode)
 
     def labeled_dataset(self) -> Any:
         """Return the labeled training images, built on the first call."""
-        if self._memory_loader is None:
-            sampler = {"type": "DefaultSampler", "shuffle": False}
-            self._memory_loader = build_dataloader({"sampler": sampler, **self.memory}, seed=0, path="model.memory")
-        return self._memory_loader.dataset
+        return self.neighbors.dataset
 
-    @torch.no_grad()
     def bank(self) -> tuple[Tensor, Tensor]:
         """Return unit-length features (M, D) and labels (M,) of the training images, computed on the first call."""
-        if self._bank is None:
-            self.labeled_dataset()
-            loader = self._memory_loader
-            start_at(loader, 0, 0)
-            local_features: list[Tensor] = []
-            local_labels: list[Tensor] = []
-            for batch in loader:
-                data = self.data_preprocessor(batch, False)
-                inputs, samples = (data["inputs"], data["data_samples"]) if isinstance(data, dict) else data
-                local_features.append(self._embed(self.extract_feat(inputs)))
-                local_labels.append(gather_labels(samples).to(inputs.device))
-            size = num_unpadded_samples(loader) if get_world_size() > 1 else None
-            # Samplers distribute round-robin: some ranks may have one sample less, or be padded with the first ones.
-            own = [torch.cat(column) for column in (local_features, local_labels)]
-            longest = max(all_gather_object(len(own[0])))
-            padded = [torch.cat([column, column[: longest - len(column)]]) for column in own]
-            columns = [one_per_data_rank(all_gather(column)) for column in padded]
-            by_rank = [torch.stack(parts, 1) for parts in columns]
-            features, labels = (parts.flatten(0, 1)[:size] for parts in by_rank)
-            self._bank = features, labels
-            self._num_named = len(names_of(getattr(loader.dataset, "metainfo", None), "classes"))
-            print_log(f"Computed the features of {len(features)} training images", logger="current")
-        return self._bank
-
-    def votes(self, queries: Tensor, features: Tensor, labels: Tensor, num_classes: int = 0) -> Tensor:
-        """Return the share of votes for each class, of shape (N, C).
-
-        Args:
-            queries: unit-length features, of shape (N, D).
-            features: unit-length features of the training images, of shape (M, D).
-            labels: classes of the training images, of shape (M,).
-            num_classes: C, if it is more than the largest label plus 1.
-        """
-        similarity, nearest = (queries @ features.T).topk(min(self.k, len(features)))
-        weights = (similarity / self.temperature).softmax(1)
-        votes = queries.new_zeros(len(queries), max(int(labels.max()) + 1, num_classes))
-        return votes.scatter_add_(1, labels[nearest], weights)
+        return self.neighbors.get(self._embed_batch)
 
     def _predictions(self, features: Any, data_samples: Any) -> Any:
-        queries = self._embed(features).detach()
-        features, labels = self.bank()
-        return add_predictions(self.votes(queries, features, labels, self._num_named).log(), data_samples)
+        return self.neighbors.predict(self._embed(features), self._embed_batch, data_samples)
 
     def _embed(self, features: Any) -> Tensor:
-        """Return unit-length features (N, D), given the latest output of ``extract_feat``."""
+        """Return features (N, D), given the latest output of ``extract_feat``."""
         if self.layer is not None:
             features, self._layer_output = self._layer_output, None
-        last: Tensor = features if isinstance(features, Tensor) else features[-1]
-        return F.normalize(last.float().flatten(2).mean(2) if last.dim() > 2 else last.float(), dim=1)
+        return pooled(features)
+
+    def _embed_batch(self, batch: Any) -> tuple[Tensor, Tensor]:
+        data = self.data_preprocessor(batch, False)
+        inputs, samples = (data["inputs"], data["data_samples"]) if isinstance(data, dict) else data
+        return self._embed(self.extract_feat(inputs)), gather_labels(samples).to(inputs.device)
 
     def _keep_output(self, module: nn.Module, inputs: Any, output: Any) -> None:
         self._layer_output = output
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._bank = None
+        self.neighbors.discard()

@@ -402,8 +402,8 @@ MODEL = Slot(
     keys={
         "frozen": Key(
             str | Sequence[str] | Mapping, (),
-            "Names or patterns of submodules and parameters that are not trained; submodules stay in evaluation mode. "
-            "`dict(names=[...], in_checkpoint=False)` leaves them out of checkpoints.",
+            "Names or patterns of submodules and parameters that are not trained, or "
+            "`dict(names=[...], in_checkpoint=False)` to leave them out of checkpoints, too.",
         ),
     },
 )  # fmt: skip

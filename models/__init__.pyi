@@ -34,6 +34,10 @@ from .detection.networks import FeaturePyramid as FeaturePyramid
 from .detection.networks import TorchvisionDetectionModel as TorchvisionDetectionModel
 from .detection.preprocessor import DetDataPreprocessor as DetDataPreprocessor
 from .detection.voc_metric import VOCMetric as VOCMetric
+from .distillation.distillation import Distillation as Distillation
+from .distillation.distillation import KDLoss as KDLoss
+from .fewshot.metrics import EpisodeAccuracy as EpisodeAccuracy
+from .fewshot.prototypical import PrototypicalNetwork as PrototypicalNetwork
 from .initializers import BaseInit as BaseInit
 from .initializers import Caffe2XavierInit as Caffe2XavierInit
 from .initializers import ConstantInit as ConstantInit
@@ -81,6 +85,8 @@ from .preprocessor import ImgDataPreprocessor as ImgDataPreprocessor
 from .preprocessor import stack_batch as stack_batch
 from .pretrained import TimmModel as TimmModel
 from .pretrained import TorchvisionModel as TorchvisionModel
+from .retrieval.metrics import RetrievalMetric as RetrievalMetric
+from .retrieval.model import EmbeddingModel as EmbeddingModel
 from .segmentation.heads import SegmentationHead as SegmentationHead
 from .segmentation.losses import DiceLoss as DiceLoss
 from .segmentation.losses import OhemCrossEntropyLoss as OhemCrossEntropyLoss
@@ -101,6 +107,9 @@ from .selfsup.dino import DINO as DINO
 from .selfsup.heads import DINOHead as DINOHead
 from .selfsup.heads import ProjectionMLP as ProjectionMLP
 from .selfsup.mae import MAE as MAE
+from .semi.classifiers import FixMatch as FixMatch
+from .semi.classifiers import MeanTeacher as MeanTeacher
+from .semi.classifiers import SemiSupervisedClassifier as SemiSupervisedClassifier
 from .tta import BaseTTAModel as BaseTTAModel
 from .video.inferencer import ActionRecogInferencer as ActionRecogInferencer
 from .video.networks import SmallC3D as SmallC3D

@@ -1,0 +1,1 @@
+"""Semi-supervised learning: a few labeled samples, and many without labels."""

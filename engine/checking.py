@@ -21,13 +21,10 @@ from trainwright.engine.config.overrides import COMMAND_LINE
 from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, did_you_mean, with_article
 from trainwright.engine.evaluation.direction import higher_is_better, unknown_direction
 from trainwright.engine.evaluation.monitor import of_set
-from trainwright.engine.optim.constructor import (
-    DefaultOptimWrapperConstructor,
-    several_without_constructor,
-    wrappers_by_name,
-)
+from trainwright.engine.optim.constructor import DefaultOptimWrapperConstructor, several_without_constructor
 from trainwright.engine.optim.fine_tuning import missing_weights
-from trainwright.engine.optim.schedulers import beyond_end
+from trainwright.engine.optim.multi_constructor import NAMED_OPTIM_WRAPPER, MultiOptimWrapperConstructor
+from trainwright.engine.optim.schedulers import beyond_end, other_names
 from trainwright.engine.parts import CHILD_REGISTRIES, NOT_PARTS, Key, Slot
 from trainwright.engine.registry import ROOT_REGISTRIES, Registry
 from trainwright.engine.run.freezing import wrong_keys
@@ -183,7 +180,14 @@ class _Check:
         if constructor is not None:
             place, origin = "optim_wrapper.constructor", origin_of(cfg, "constructor")
             built_by = self._resolve(constructor, registries.OPTIM_WRAPPER_CONSTRUCTORS, place, origin)
-        names = wrappers_by_name(cfg)
+        if isinstance(built_by, type) and issubclass(built_by, MultiOptimWrapperConstructor):
+            self.errors += built_by.mistakes(cfg, "optim_wrapper")
+            for name, wrapper in cfg.items():
+                if isinstance(wrapper, Mapping) and name not in MultiOptimWrapperConstructor.not_names:
+                    self._optim_wrapper(wrapper, f"optim_wrapper.{name}", slot=NAMED_OPTIM_WRAPPER)
+            self._names_of_schedules(cfg)
+            return
+        names = parts.wrappers_by_name(cfg)
         if constructor is None and names and "optimizer" not in cfg:
             self.errors.append(several_without_constructor(cfg, names, "optim_wrapper"))
         elif constructor is None or not names:
@@ -194,12 +198,26 @@ class _Check:
         for name in names:
             self._optim_wrapper(cfg[name], f"optim_wrapper.{name}")
 
-    def _optim_wrapper(self, cfg: Mapping[str, Any], path: str, of_foreign: bool = False) -> None:
-        self._part(parts.OPTIM_WRAPPER, cfg, path, descend=False)
+    def _names_of_schedules(self, optim_wrapper: Mapping[str, Any]) -> None:
+        """Report schedules by name that are not those of the optimizers."""
+        schedules = self.top.get("param_scheduler")
+        names = [name for name in optim_wrapper if name not in MultiOptimWrapperConstructor.not_names]
+        if isinstance(schedules, Mapping) and "type" not in schedules and (error := other_names(schedules, names)):
+            self.errors.append(error)
+
+    def _optim_wrapper(
+        self, cfg: Mapping[str, Any], path: str, of_foreign: bool = False, slot: Slot = parts.OPTIM_WRAPPER
+    ) -> None:
+        self._part(slot, cfg, path, descend=False)
         optimizer = cfg.get("optimizer")
         if optimizer is None:
             origin = origin_of(self.top, "optim_wrapper")
-            self._error(f"{path}.optimizer", "missing", "optimizer=dict(type='AdamW', lr=...)", origin)
+            hint = did_you_mean("optimizer", cfg) or "optimizer=dict(type='AdamW', lr=...)"
+            self._error(f"{path}.optimizer", "missing", hint, origin)
+        elif slot is NAMED_OPTIM_WRAPPER and cfg.get("constructor") is not None:
+            place, origin = f"{path}.constructor", origin_of(cfg, "constructor")
+            self._resolve(cfg["constructor"], registries.OPTIM_WRAPPER_CONSTRUCTORS, place, origin)
+            self._part(parts.OPTIMIZER, optimizer, f"{path}.optimizer")
         elif isinstance(optimizer, Mapping):
             self._part(parts.OPTIMIZER, optimizer, f"{path}.optimizer", in_foreign=of_foreign)
 

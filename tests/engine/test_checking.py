@@ -288,7 +288,7 @@ def test_several_optimizers_need_a_constructor(mistakes: Any) -> None:
     several = mistakes((one, two.format("")))
     assert len(several) == 2
     assert "optim_wrapper: optimizers are configured by name (a, b), but the 'constructor'" in several[0]
-    assert "set optim_wrapper=dict(constructor=..., ...)" in several[0]
+    assert "optim_wrapper=dict(constructor='MultiOptimWrapperConstructor', a=dict(...), ...)" in several[0]
     assert "optim_wrapper.b.optimizer.type: 'SDG' is not registered" in several[1]
 
 

@@ -19,8 +19,10 @@ from trainwright.engine.checkpoints import files as checkpoint
 from trainwright.engine.checkpoints.start import AUTO
 from trainwright.engine.config.overrides import COMMAND_LINE
 from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, did_you_mean, with_article
+from trainwright.engine.evaluation.condition import Condition
 from trainwright.engine.evaluation.direction import higher_is_better, unknown_direction
 from trainwright.engine.evaluation.monitor import of_set
+from trainwright.engine.evaluation.training_scalar import reading_mistakes
 from trainwright.engine.optim.constructor import DefaultOptimWrapperConstructor, several_without_constructor
 from trainwright.engine.optim.fine_tuning import missing_weights
 from trainwright.engine.optim.multi_constructor import NAMED_OPTIM_WRAPPER, MultiOptimWrapperConstructor
@@ -163,6 +165,7 @@ class _Check:
         ends = [limit if isinstance(limit, int) else None for limit in limits]
         for path, cfg in parts.PARAM_SCHEDULER.find(self.top):
             if getattr(_class_of(cfg, registries.PARAM_SCHEDULERS), "need_val_args", False):
+                self._readings(cfg, path)
                 for key, by_iteration in (("by_epoch", False), ("convert_to_iter_based", True)):
                     if cfg.get(key) is by_iteration:
                         message = "this scheduler counts epochs and cannot step by iteration"
@@ -241,6 +244,7 @@ class _Check:
             if isinstance(cfg, Mapping):
                 self._part(parts.HOOK, cfg, path)
                 self._directions(cfg, path)
+                self._conditions(cfg, path)
             cls = _class_of(cfg, registries.HOOKS) if isinstance(cfg, Mapping) else type(cfg)
             origin = origin_of(cfg, "type")
             if (words := getattr(cls, "exclusive", None)) is not None:
@@ -266,6 +270,22 @@ class _Check:
         for name in [names] if isinstance(names, str) else names:
             if name != "auto" and higher_is_better(name, metrics) is None:
                 self.errors.append(unknown_direction(name, path, origin_of(cfg, argument)))
+
+    def _conditions(self, cfg: Mapping[str, Any], path: str) -> None:
+        """Report mistakes in the condition of a hook, and in its settings for scalars of the training."""
+        hook = _class_of(cfg, registries.HOOKS)
+        argument = getattr(hook, "condition_argument", None)
+        if argument and isinstance(cfg.get(argument), Mapping):
+            metrics = list(self._metrics())
+            self.errors += Condition.mistakes(cfg[argument], f"{path}.{argument}", metrics)
+        if getattr(hook, "reads_training_scalars", False):
+            self._readings(cfg, path)
+
+    def _readings(self, cfg: Mapping[str, Any], path: str) -> None:
+        """Report settings for scalars of the training that have no effect or are out of range."""
+        monitor, known = cfg.get("monitor"), {error.path for error in self.errors}
+        monitors = monitor if isinstance(monitor, list | tuple) else [monitor]
+        self.errors += [error for error in reading_mistakes(monitors, cfg, path) if error.path not in known]
 
     def _metrics(self) -> Iterator[Any]:
         """Yield the metrics of the validation; instead of a config, an object with its prefix and direction."""

@@ -22,7 +22,8 @@ class GradientAccumulationScheduleHook(Hook):
 
     Larger batches instead of lower learning rates: Smith et al., https://arxiv.org/abs/1711.00489.
 
-    Cost per step: none by epoch; 0.4 µs by iteration; 0.5 µs with a scalar of the training. Reading that synchronizes once.
+    Cost per step: none by epoch; 0.4 µs by iteration; 0.5 µs with a scalar of the training, with one synchronization
+    for each reading.
 
     Example:
         >>> dict(type="GradientAccumulationScheduleHook", schedule={0: 1, 4: 4})  # 4 from the fifth epoch on

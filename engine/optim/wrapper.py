@@ -111,6 +111,11 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
         return self._window.done
 
     @property
+    def num_waiting(self) -> int:
+        """Number of losses that are waiting for their update."""
+        return 0 if self._window.is_complete else self._window.gathered
+
+    @property
     def optim_wrappers(self) -> Mapping[str, "OptimWrapper"]:
         """This wrapper under an empty name, for code that also handles :class:`OptimWrapperDict`."""
         return {"": self}

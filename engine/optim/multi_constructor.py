@@ -120,11 +120,13 @@ class MultiOptimWrapperConstructor:
         modules = NAMED_OPTIM_WRAPPER.read(cfg, "modules")
         names: list[str] = [name] if modules is None else [modules] if isinstance(modules, str) else list(modules)
         found: dict[str, Any] = {**dict(model.named_modules()), **dict(model.named_parameters())}
+        children = [child for child, module in model.named_children() if any(True for _ in module.parameters())]
         part = nn.Module()
         for module_name in names:
+            if len(children) == 1 and (inner := f"{children[0]}.{module_name}") in found:  # a plain module in a wrapper
+                module_name = inner
             if not module_name or module_name not in found:
                 place, key = (f"{self.path}.{name}", "modules") if modules is not None else (self.path, name)
-                children = [child for child, module in model.named_children() if any(True for _ in module.parameters())]
                 hint = did_you_mean(module_name, list(found)) or f"it has {', '.join(children)}"
                 if modules is None:
                     hint += f"\nor name the submodules: {name}=dict(modules=[...], ...)"
@@ -148,8 +150,8 @@ class MultiOptimWrapperConstructor:
             raise ConfigError(
                 self.path,
                 f"no optimizer trains {shown}",
-                "add them to the modules of a wrapper, or freeze them (requires_grad=False): their gradients would be "
-                "computed in each step, but never used or cleared",
+                "add them to the modules of a wrapper, or freeze them, as with model=dict(frozen=[...]): their "
+                "gradients would be computed in each step, but never used or cleared",
             )
 
     def _wrapper(self, name: str, part: nn.Module) -> OptimWrapper:

@@ -159,6 +159,29 @@ def test_losses_without_names_train_all_parts() -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+class Plain(nn.Module):
+    """A plain module with two parts, whose losses have names of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator, self.discriminator = nn.Linear(2, 2), nn.Linear(2, 1)
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> dict[str, dict[str, Tensor]]:
+        made = self.discriminator(self.generator(inputs))
+        return {"generator": {"fooled": made.mean()}, "discriminator": {"error": (made.mean() - 1).square()}}
+
+
+def test_a_plain_module_returns_losses_by_optimizer(tmp_path: Path) -> None:
+    cfg = config(tmp_path, several(generator={"interval": 2}))
+    runner = Runner.from_cfg({**cfg, "model": Plain()})
+    before = weights_of(runner)
+    runner.train()
+    after = weights_of(runner)
+    assert not any(torch.equal(value, after[name]) for name, value in before.items())
+    assert "generator.loss_fooled: " in log_of(runner)
+    assert "discriminator.loss_error: " in log_of(runner)
+
+
 class Parts(nn.Module):
     """A model with nested parts, and a parameter of its own."""
 

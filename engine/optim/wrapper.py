@@ -147,7 +147,7 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
             step_kwargs: arguments of :meth:`step`.
             zero_kwargs: arguments of :meth:`zero_grad`.
         """
-        if self.checks_of_gradients:
+        if self.checks_of_gradients and not zero_kwargs:  # which may keep zeros
             self._check_gradients()
         self.backward(loss if self._window.size == 1 else self.scale_loss(loss))
         self.finish_update(step_kwargs, zero_kwargs)

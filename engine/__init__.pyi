@@ -59,6 +59,7 @@ from .optim.constructor import (
     LearningRateDecayOptimWrapperConstructor as LearningRateDecayOptimWrapperConstructor,
 )
 from .optim.constructor import build_optim_wrapper as build_optim_wrapper
+from .optim.multi_constructor import MultiOptimWrapperConstructor as MultiOptimWrapperConstructor
 from .optim.optimizers import build_optimizer as build_optimizer
 from .optim.param_scheduler import ParamScheduler as ParamScheduler
 from .optim.param_scheduler import Schedule as Schedule
@@ -95,7 +96,7 @@ from .optim.schedulers import StepMomentum as StepMomentum
 from .optim.schedulers import beyond_end as beyond_end
 from .optim.schedulers import build_param_scheduler as build_param_scheduler
 from .optim.wrapper import OptimWrapper as OptimWrapper
-from .optim.wrapper import OptimWrapperDict as OptimWrapperDict
+from .optim.wrapper_dict import OptimWrapperDict as OptimWrapperDict
 from .records.history import HistoryBuffer as HistoryBuffer
 from .records.log_processor import LogProcessor as LogProcessor
 from .records.logger import MMLogger as MMLogger

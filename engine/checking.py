@@ -19,15 +19,14 @@ from trainwright.engine.checkpoints import files as checkpoint
 from trainwright.engine.checkpoints.start import AUTO
 from trainwright.engine.config.overrides import COMMAND_LINE
 from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, did_you_mean, with_article
+from trainwright.engine.evaluation.condition import Condition
 from trainwright.engine.evaluation.direction import higher_is_better, unknown_direction
 from trainwright.engine.evaluation.monitor import of_set
-from trainwright.engine.optim.constructor import (
-    DefaultOptimWrapperConstructor,
-    several_without_constructor,
-    wrappers_by_name,
-)
+from trainwright.engine.evaluation.training_scalar import reading_mistakes
+from trainwright.engine.optim.constructor import DefaultOptimWrapperConstructor, several_without_constructor
 from trainwright.engine.optim.fine_tuning import missing_weights
-from trainwright.engine.optim.schedulers import beyond_end
+from trainwright.engine.optim.multi_constructor import NAMED_OPTIM_WRAPPER, MultiOptimWrapperConstructor
+from trainwright.engine.optim.schedulers import beyond_end, other_names
 from trainwright.engine.parts import CHILD_REGISTRIES, NOT_PARTS, Key, Slot
 from trainwright.engine.registry import ROOT_REGISTRIES, Registry
 from trainwright.engine.run.freezing import wrong_keys
@@ -166,6 +165,7 @@ class _Check:
         ends = [limit if isinstance(limit, int) else None for limit in limits]
         for path, cfg in parts.PARAM_SCHEDULER.find(self.top):
             if getattr(_class_of(cfg, registries.PARAM_SCHEDULERS), "need_val_args", False):
+                self._readings(cfg, path)
                 for key, by_iteration in (("by_epoch", False), ("convert_to_iter_based", True)):
                     if cfg.get(key) is by_iteration:
                         message = "this scheduler counts epochs and cannot step by iteration"
@@ -183,7 +183,14 @@ class _Check:
         if constructor is not None:
             place, origin = "optim_wrapper.constructor", origin_of(cfg, "constructor")
             built_by = self._resolve(constructor, registries.OPTIM_WRAPPER_CONSTRUCTORS, place, origin)
-        names = wrappers_by_name(cfg)
+        if isinstance(built_by, type) and issubclass(built_by, MultiOptimWrapperConstructor):
+            self.errors += built_by.mistakes(cfg, "optim_wrapper")
+            for name, wrapper in cfg.items():
+                if isinstance(wrapper, Mapping) and name not in MultiOptimWrapperConstructor.not_names:
+                    self._optim_wrapper(wrapper, f"optim_wrapper.{name}", slot=NAMED_OPTIM_WRAPPER)
+            self._names_of_schedules(cfg)
+            return
+        names = parts.wrappers_by_name(cfg)
         if constructor is None and names and "optimizer" not in cfg:
             self.errors.append(several_without_constructor(cfg, names, "optim_wrapper"))
         elif constructor is None or not names:
@@ -194,12 +201,26 @@ class _Check:
         for name in names:
             self._optim_wrapper(cfg[name], f"optim_wrapper.{name}")
 
-    def _optim_wrapper(self, cfg: Mapping[str, Any], path: str, of_foreign: bool = False) -> None:
-        self._part(parts.OPTIM_WRAPPER, cfg, path, descend=False)
+    def _names_of_schedules(self, optim_wrapper: Mapping[str, Any]) -> None:
+        """Report schedules by name that are not those of the optimizers."""
+        schedules = self.top.get("param_scheduler")
+        names = [name for name in optim_wrapper if name not in MultiOptimWrapperConstructor.not_names]
+        if isinstance(schedules, Mapping) and "type" not in schedules and (error := other_names(schedules, names)):
+            self.errors.append(error)
+
+    def _optim_wrapper(
+        self, cfg: Mapping[str, Any], path: str, of_foreign: bool = False, slot: Slot = parts.OPTIM_WRAPPER
+    ) -> None:
+        self._part(slot, cfg, path, descend=False)
         optimizer = cfg.get("optimizer")
         if optimizer is None:
             origin = origin_of(self.top, "optim_wrapper")
-            self._error(f"{path}.optimizer", "missing", "optimizer=dict(type='AdamW', lr=...)", origin)
+            hint = did_you_mean("optimizer", cfg) or "optimizer=dict(type='AdamW', lr=...)"
+            self._error(f"{path}.optimizer", "missing", hint, origin)
+        elif slot is NAMED_OPTIM_WRAPPER and cfg.get("constructor") is not None:
+            place, origin = f"{path}.constructor", origin_of(cfg, "constructor")
+            self._resolve(cfg["constructor"], registries.OPTIM_WRAPPER_CONSTRUCTORS, place, origin)
+            self._part(parts.OPTIMIZER, optimizer, f"{path}.optimizer")
         elif isinstance(optimizer, Mapping):
             self._part(parts.OPTIMIZER, optimizer, f"{path}.optimizer", in_foreign=of_foreign)
 
@@ -223,6 +244,7 @@ class _Check:
             if isinstance(cfg, Mapping):
                 self._part(parts.HOOK, cfg, path)
                 self._directions(cfg, path)
+                self._conditions(cfg, path)
             cls = _class_of(cfg, registries.HOOKS) if isinstance(cfg, Mapping) else type(cfg)
             origin = origin_of(cfg, "type")
             if (words := getattr(cls, "exclusive", None)) is not None:
@@ -248,6 +270,22 @@ class _Check:
         for name in [names] if isinstance(names, str) else names:
             if name != "auto" and higher_is_better(name, metrics) is None:
                 self.errors.append(unknown_direction(name, path, origin_of(cfg, argument)))
+
+    def _conditions(self, cfg: Mapping[str, Any], path: str) -> None:
+        """Report mistakes in the condition of a hook, and in its settings for scalars of the training."""
+        hook = _class_of(cfg, registries.HOOKS)
+        argument = getattr(hook, "condition_argument", None)
+        if argument and isinstance(cfg.get(argument), Mapping):
+            metrics = list(self._metrics())
+            self.errors += Condition.mistakes(cfg[argument], f"{path}.{argument}", metrics)
+        if getattr(hook, "reads_training_scalars", False):
+            self._readings(cfg, path)
+
+    def _readings(self, cfg: Mapping[str, Any], path: str) -> None:
+        """Report settings for scalars of the training that have no effect or are out of range."""
+        monitor, known = cfg.get("monitor"), {error.path for error in self.errors}
+        monitors = monitor if isinstance(monitor, list | tuple) else [monitor]
+        self.errors += [error for error in reading_mistakes(monitors, cfg, path) if error.path not in known]
 
     def _metrics(self) -> Iterator[Any]:
         """Yield the metrics of the validation; instead of a config, an object with its prefix and direction."""

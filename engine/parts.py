@@ -268,6 +268,12 @@ def strategy_cfg(cfg: Mapping[str, Any], several: bool) -> Mapping[str, Any]:
     return {"type": given if given != "auto" else "DDP" if several else "Single"}
 
 
+def wrappers_by_name(cfg: Any) -> list[str]:
+    """Return the keys of an ``optim_wrapper`` that each configure a separate optimizer wrapper."""
+    items = cfg.items() if isinstance(cfg, Mapping) else ()
+    return [key for key, value in items if isinstance(value, Mapping) and "optimizer" in value]
+
+
 def _in_every_mode(place: str) -> tuple[str, ...]:
     return tuple(place.format(mode) for mode in MODES)
 
@@ -414,7 +420,7 @@ MODEL_WRAPPER = Slot(
 )  # fmt: skip
 STRATEGY = Slot(
     ("strategy",), registries.STRATEGIES,
-    runtime=("model_wrapper_cfg", "find_unused_parameters", "sync_bn", "randomness"),
+    runtime=("model_wrapper_cfg", "find_unused_parameters", "sync_bn", "randomness", "optim_wrapper"),
 )  # fmt: skip
 TTA_MODEL = Slot(("tta_model",), registries.MODELS, runtime=("module",))
 LOG_PROCESSOR = Slot(("log_processor",), registries.LOG_PROCESSORS, "LogProcessor", runtime=("by_epoch",))
@@ -455,6 +461,13 @@ OPTIM_WRAPPER = Slot(
         "paramwise_cfg": Key(Mapping, None, "Per-parameter settings, read by the constructor."),
     },
 )  # fmt: skip
+NAMED_OPTIM_WRAPPER_KEYS = {
+    "modules": Key(
+        str | Sequence[str], None, "Names of the submodules and parameters to train; the key itself by default."
+    ),
+    "interval": Key(int, 1, "Update in every n-th iteration only; for models without their own `train_step`."),
+}
+"""The keys of one of several optimizer wrappers, in addition to those of :data:`OPTIM_WRAPPER`."""
 OPTIM_WRAPPER_CONSTRUCTOR = Slot(
     ("optim_wrapper.constructor",), registries.OPTIM_WRAPPER_CONSTRUCTORS, "DefaultOptimWrapperConstructor",
     runtime=("optim_wrapper_cfg", "paramwise_cfg"),

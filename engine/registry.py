@@ -485,10 +485,14 @@ STRATEGIES = _root(
 WEIGHT_INITIALIZERS = _root("WEIGHT_INITIALIZERS", "weight initializer", ["trainwright.models.initializers"])
 OPTIMIZERS = _root("OPTIMIZERS", "optimizer", ["trainwright.engine.optim.optimizers"])
 OPTIM_WRAPPERS = _root(
-    "OPTIM_WRAPPERS", "optim_wrapper", ["trainwright.engine.optim.wrapper", "trainwright.engine.optim.amp"]
+    "OPTIM_WRAPPERS",
+    "optim_wrapper",
+    [f"trainwright.engine.optim.{file}" for file in ("wrapper", "wrapper_dict", "amp")],
 )
 OPTIM_WRAPPER_CONSTRUCTORS = _root(
-    "OPTIM_WRAPPER_CONSTRUCTORS", "optimizer wrapper constructor", ["trainwright.engine.optim.constructor"]
+    "OPTIM_WRAPPER_CONSTRUCTORS",
+    "optimizer wrapper constructor",
+    ["trainwright.engine.optim.constructor", "trainwright.engine.optim.multi_constructor"],
 )
 PARAM_SCHEDULERS = _root(
     "PARAM_SCHEDULERS", "parameter scheduler", ["trainwright.engine.optim.schedulers"], build_scheduler_from_cfg

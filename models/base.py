@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainwright.engine.errors import TrainingError
+from trainwright.engine.errors import TrainingError, did_you_mean
 from trainwright.engine.evaluation.samples import describe
+from trainwright.engine.optim.wrapper_dict import OptimWrapperDict
 from trainwright.engine.registry import MODELS
 from trainwright.models.module import BaseModule, InitCfg
 
@@ -62,9 +63,11 @@ class BaseModel(BaseModule):
     def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
         """Run one training step: preprocess, forward, backward, and parameter update.
 
+        With several optimizers, see :class:`MultiOptimWrapperConstructor`, the losses may be grouped by optimizer.
+
         Args:
             data: a batch from the data loader.
-            optim_wrapper: wrapper of the optimizer.
+            optim_wrapper: wrapper of the optimizer, or several in an :class:`OptimWrapperDict`.
 
         Returns:
             The losses to log, each a scalar tensor on the model's device; ``loss`` is the minimized one.
@@ -72,6 +75,8 @@ class BaseModel(BaseModule):
         with optim_wrapper.optim_context(self):
             data = self.data_preprocessor(data, True)
             losses = self._run_forward(data, "loss")
+        if isinstance(optim_wrapper, OptimWrapperDict):
+            return self._update_each(losses, optim_wrapper)
         loss, log_vars = self.parse_losses(losses)
         update_params(loss, optim_wrapper, self)
         return log_vars
@@ -104,7 +109,8 @@ class BaseModel(BaseModule):
         """Sum the losses returned by :meth:`forward`.
 
         A tensor is reduced to its mean, a list of tensors to the sum of their means. The total is the sum of all
-        entries whose name contains ``loss``; other entries are only logged.
+        entries whose name contains ``loss``; other entries are only logged. Of the losses of several optimizers by
+        name, the name of each is prefixed with that of its optimizer.
 
         Args:
             losses: losses by name.
@@ -122,6 +128,9 @@ class BaseModel(BaseModule):
                 f"{type(self).__name__}.forward(mode='loss') must return a dictionary of losses, such as "
                 f"dict(loss=...), not {describe(losses)}"
             )
+        if _is_by_optimizer(losses):
+            totals, by_name = self._parse_each(losses)
+            return sum(totals.values(), start=torch.zeros(())), by_name
         log_vars: dict[str, Tensor] = {}
         total: Tensor | None = None
         for name, value in losses.items():
@@ -141,6 +150,32 @@ class BaseModel(BaseModule):
         log_vars.pop("loss", None)
         return total, {"loss": total, **log_vars}
 
+    def _update_each(self, losses: Any, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
+        """Update the parameters of each optimizer with its losses, or with all losses if they are not grouped."""
+        names = list(optim_wrapper.keys())
+        if not _is_by_optimizer(losses):
+            total, log_vars = self.parse_losses(losses)
+            update_params(dict.fromkeys(names, total), optim_wrapper, self)
+            return log_vars
+        if set(losses) != set(names):
+            guesses = [guess for name in losses if name not in names and (guess := did_you_mean(name, names))]
+            raise TrainingError(
+                f"{type(self).__name__} returned losses for {', '.join(losses)}, but the optimizers are "
+                f"{', '.join(names)}{': ' if guesses else ''}{', '.join(guesses)}"
+            )
+        totals, log_vars = self._parse_each(losses)
+        update_params(totals, optim_wrapper, self)
+        return log_vars
+
+    def _parse_each(self, losses: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the total of each optimizer, and all scalars by name, starting with the sum as ``loss``."""
+        totals: dict[str, Tensor] = {}
+        log_vars: dict[str, Tensor] = {}
+        for name, own in losses.items():
+            totals[name], scalars = self.parse_losses(own)
+            log_vars.update((f"{name}.{key}", value) for key, value in scalars.items())
+        return totals, {"loss": sum(totals.values(), start=torch.zeros(())).detach(), **log_vars}
+
     def compile_forward(self, **options: Any) -> None:
         """Compile the forward pass in place, without changing the names in the state dict.
 
@@ -157,8 +192,22 @@ class BaseModel(BaseModule):
         raise TypeError(f"the data preprocessor must return a dict, list or tuple, not {type(data).__name__}")
 
 
-def update_params(loss: Tensor, optim_wrapper: Any, model: nn.Module) -> None:
+def _is_by_optimizer(losses: Any) -> bool:
+    """Return whether losses are grouped by optimizer: dicts of losses, under names that are not those of losses."""
+    return (
+        isinstance(losses, Mapping)
+        and bool(losses)
+        and all(isinstance(value, Mapping) and "loss" not in str(name) for name, value in losses.items())
+    )
+
+
+def update_params(loss: Any, optim_wrapper: Any, model: nn.Module) -> None:
     """Update the parameters, with a helpful error if the loss does not depend on any of them.
+
+    Args:
+        loss: the loss, or the losses by optimizer.
+        optim_wrapper: the wrapper, or several.
+        model: the model, for messages.
 
     Raises:
         TrainingError: the loss has no gradient.
@@ -166,7 +215,9 @@ def update_params(loss: Tensor, optim_wrapper: Any, model: nn.Module) -> None:
     try:
         optim_wrapper.update_params(loss)
     except RuntimeError as error:
-        if loss.requires_grad:
+        losses = loss if isinstance(loss, Mapping) else {"": loss}
+        constant = [name for name, value in losses.items() if not value.requires_grad]
+        if not constant:
             raise
         frozen = not any(parameter.requires_grad for parameter in model.parameters())
         cause = (
@@ -174,7 +225,8 @@ def update_params(loss: Tensor, optim_wrapper: Any, model: nn.Module) -> None:
             if frozen
             else "it was computed with .item(), .detach(), torch.no_grad() or integers, or only from frozen parameters"
         )
-        raise TrainingError(f"the loss of {type(model).__name__} has no gradient: {cause}") from error
+        owner = repr(constant[0]) if constant[0] else type(model).__name__
+        raise TrainingError(f"the loss of {owner} has no gradient: {cause}") from error
 
 
 def _to_scalar(name: str, value: Any, model: nn.Module) -> Tensor:

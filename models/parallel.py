@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from trainwright.engine.distributed import average_gradients, broadcast
 from trainwright.engine.errors import ConfigError, TrainingError
+from trainwright.engine.optim.wrapper_dict import OptimWrapperDict
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import MODEL_WRAPPERS
 from trainwright.engine.run.model_surgery import is_model_wrapper
@@ -96,7 +97,14 @@ class MMDistributedDataParallel(_WrapsModel, DistributedDataParallel):
         self.reducer = reducer
 
     def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
-        """Run one training step; see :meth:`BaseModel.train_step`."""
+        """Run one training step; see :meth:`BaseModel.train_step`.
+
+        Raises:
+            ConfigError: there are several optimizers.
+        """
+        if isinstance(optim_wrapper, OptimWrapperDict):
+            message = f"{type(self).__name__} cannot train with several optimizers"
+            raise ConfigError("model_wrapper_cfg.type", message, "use 'MMSeparateDistributedDataParallel'")
         with optim_wrapper.optim_context(self):
             data = self.module.data_preprocessor(data, True)
             # Call the wrapper's forward, which prepares the gradient all-reduce.

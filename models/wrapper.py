@@ -108,6 +108,8 @@ class ModuleWrapper(BaseModel):
             return {"loss": own}  # of Hugging Face: the other entries are outputs, or parts of this loss
         if isinstance(output, Mapping) and any("loss" in str(name) for name in output):
             return dict(output)
+        if isinstance(output, Mapping) and output and all(isinstance(own, Mapping) for own in output.values()):
+            return {name: self._losses(own, None, True) for name, own in output.items()}  # of several optimizers
         if has_got_targets and isinstance(output, Mapping) and output and all(map(_is_scalar, output.values())):
             return {f"loss_{name}" if value.requires_grad else name: value for name, value in output.items()}
         if targets is None:

@@ -50,7 +50,11 @@ def train(arguments: argparse.Namespace) -> int:
     """Check a config, then train with it."""
     cfg = _load(arguments)
     if arguments.amp:
-        cfg.optim_wrapper.type = "AmpOptimWrapper"
+        from trainwright.engine.parts import wrappers_by_name
+
+        several = [cfg.optim_wrapper[name] for name in wrappers_by_name(cfg.optim_wrapper)]
+        for wrapper in several or [cfg.optim_wrapper]:
+            wrapper.type = "AmpOptimWrapper"
     if arguments.resume is not None:
         cfg.resume = arguments.resume
     if arguments.load_from is not None:

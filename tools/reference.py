@@ -332,6 +332,15 @@ def config_page() -> str:
         "The optimizer and its wrapper. In addition to the arguments of the wrapper:",
         _table(_arguments(parts.OPTIM_WRAPPER.keys)),
     ]
+    several = describe("", ROOT_REGISTRIES["OPTIM_WRAPPER_CONSTRUCTORS"].get("MultiOptimWrapperConstructor"))
+    sections += [
+        "### Several optimizers",
+        "`constructor='MultiOptimWrapperConstructor'`: " + markdown(several.docstring.summary),
+        markdown(several.docstring.details),
+        f"```pycon\n{several.docstring.example}\n```",
+        "In addition to the keys above, each wrapper accepts:",
+        _table(_arguments(parts.NAMED_OPTIM_WRAPPER_KEYS)),
+    ]
     for name in ("OptimWrapper", "AmpOptimWrapper"):
         wrapper = describe(name, ROOT_REGISTRIES["OPTIM_WRAPPERS"].get(name))
         sections += [f"### {name}", markdown(wrapper.docstring.summary), _table(wrapper.arguments)]

@@ -157,6 +157,7 @@ def measure(runner: Any, batch: Any, meter: Meter) -> Trace:
         wrapper.accumulative_counts = min(wrapper.accumulative_counts, _TRACED)
         if hasattr(wrapper, "loss_scaler"):  # reads values; its state is two numbers
             wrapper.loss_scaler = torch.amp.GradScaler(wrapper.device_type, enabled=False)
+    getattr(runner.optim_wrapper, "intervals", {}).clear()  # all optimizers take part in an update
     runner.optim_wrapper.initialize_count_status(runner.model, 0, 1000 * _TRACED)
     runner.model.train()
     traced = min(accumulation, _TRACED)

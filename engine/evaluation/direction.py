@@ -6,6 +6,8 @@ from typing import Any
 
 from trainwright.engine.errors import ConfigError, Origin
 
+TRAINING = "train/"
+"""How the names of scalars of the training begin."""
 _LESS = frozenset([
     "loss", "losses", "error", "errors", "err", "mae", "mse", "rmse", "rmsle", "msle", "mape", "smape", "wmape",
     "nrmse", "medae", "nll", "perplexity", "ppl", "entropy", "fid", "kid", "lpips", "wer", "cer", "epe", "aepe",
@@ -24,7 +26,7 @@ _NEEDS_NUMBER = frozenset(["f", "mf", "r", "idf"])  # F1, R2
 
 def higher_is_better(name: str, metrics: Iterable[Any] = ()) -> bool | None:
     """Return whether higher is better for a result, by the metrics or by words in its full name; None if unknown."""
-    declared = declared_direction(name, metrics)
+    declared = None if name.startswith(TRAINING) else declared_direction(name, metrics)
     return direction_of_name(name) if declared is None else declared
 
 

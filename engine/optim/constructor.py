@@ -15,8 +15,9 @@ from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.optim.fine_tuning import NEEDS_PRETRAINED
 from trainwright.engine.optim.layer_depth import layer_depths
 from trainwright.engine.optim.optimizers import build_optimizer, optimizer_class_of, refuse_unknown_arguments
-from trainwright.engine.optim.wrapper import AnyOptimWrapper, OptimWrapper, OptimWrapperDict
-from trainwright.engine.parts import OPTIM_WRAPPER, OPTIM_WRAPPER_CONSTRUCTOR
+from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.optim.wrapper_dict import AnyOptimWrapper, OptimWrapperDict
+from trainwright.engine.parts import OPTIM_WRAPPER, OPTIM_WRAPPER_CONSTRUCTOR, wrappers_by_name
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
@@ -69,18 +70,13 @@ def build_optim_wrapper(model: nn.Module, cfg: Any, *, path: str = "optim_wrappe
     return constructor(model)  # type: ignore[no-any-return]
 
 
-def wrappers_by_name(cfg: Mapping[str, Any]) -> list[str]:
-    """Return the keys of a config that each configure a separate optimizer wrapper."""
-    return [key for key, value in cfg.items() if isinstance(value, Mapping) and "optimizer" in value]
-
-
 def several_without_constructor(cfg: Mapping[str, Any], names: list[str], path: str) -> ConfigError:
     """Return the error for wrappers configured by name without a constructor that builds them."""
     return ConfigError(
         path,
         f"optimizers are configured by name ({', '.join(names)}), but the 'constructor' that builds them is missing",
-        "register a class in OPTIM_WRAPPER_CONSTRUCTORS that returns an OptimWrapperDict, and set "
-        "optim_wrapper=dict(constructor=..., ...)",
+        f"{path}=dict(constructor='MultiOptimWrapperConstructor', {names[0]}=dict(...), ...) trains the submodules of "
+        "the model that have these names",
         origin_of(cfg, names[0]),
     )
 
@@ -132,7 +128,7 @@ class DefaultOptimWrapperConstructor:
             raise ConfigError(
                 f"{self.path}.optimizer",
                 f"expected a config, not {self.optimizer_cfg!r}",
-                "several optimizers need a custom constructor: optim_wrapper=dict(constructor=...)",
+                "several optimizers need optim_wrapper=dict(constructor='MultiOptimWrapperConstructor', ...)",
             )
         self.paramwise_cfg: Any = {} if paramwise_cfg is None else paramwise_cfg
         self.base_lr = self._setting("lr")

@@ -5,6 +5,7 @@ from typing import Any
 
 from trainwright.engine.building import origin_of
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.parts import wrappers_by_name
 
 NEEDS_PRETRAINED = "needs_pretrained"
 _WEIGHT_KEYS = ("weights", "weights_backbone", "pretrained", "checkpoint")
@@ -21,10 +22,19 @@ def missing_weights(cfg: Mapping[str, Any]) -> ConfigError | None:
     Args:
         cfg: a whole config.
     """
-    wrapper = cfg.get("optim_wrapper")
-    settings = wrapper.get("paramwise_cfg") if isinstance(wrapper, Mapping) else None
-    model = cfg.get("model")
-    if not isinstance(settings, Mapping) or not isinstance(model, Mapping):
+    wrapper, model = cfg.get("optim_wrapper"), cfg.get("model")
+    if not isinstance(wrapper, Mapping) or not isinstance(model, Mapping):
+        return None
+    wrappers = {
+        "optim_wrapper": wrapper,
+        **{f"optim_wrapper.{name}": wrapper[name] for name in wrappers_by_name(wrapper)},
+    }
+    found = (_missing_weights(cfg, model, one.get("paramwise_cfg"), path) for path, one in wrappers.items())
+    return next((mistake for mistake in found if mistake), None)
+
+
+def _missing_weights(cfg: Mapping[str, Any], model: Mapping[str, Any], settings: Any, path: str) -> ConfigError | None:
+    if not isinstance(settings, Mapping):
         return None
     rate = settings.get("decay_rate", settings.get("layer_decay_rate"))
     decays = isinstance(rate, int | float) and rate < 1
@@ -33,7 +43,7 @@ def missing_weights(cfg: Mapping[str, Any]) -> ConfigError | None:
     key = NEEDS_PRETRAINED if NEEDS_PRETRAINED in settings or not decays else "decay_rate"
     reason = f"decay_rate={rate:g} is" if decays else "these learning rates are"
     return ConfigError(
-        f"optim_wrapper.paramwise_cfg.{key}",
+        f"{path}.paramwise_cfg.{key}",
         f"{reason} for fine-tuning, but the config loads no pretrained weights: the first layers would hardly learn",
         "set weights in the model (a name or a file) or load_from; to train from scratch, use another recipe; if the "
         f"model loads weights in its own way, set {NEEDS_PRETRAINED}=False",

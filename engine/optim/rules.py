@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Unpack
 
 from trainwright.engine.evaluation.monitor import RULES, Monitor, score_of
+from trainwright.engine.evaluation.training_scalar import TrainingScalar, is_training_scalar, reading_mistakes
 from trainwright.engine.optim.param_scheduler import INF, AnyOptimizer, ParamScheduler, Schedule
 from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.registry import PARAM_SCHEDULERS
@@ -391,8 +392,11 @@ class CosineRestartParamScheduler(ParamScheduler):
 class ReduceOnPlateauParamScheduler(ParamScheduler):
     """Multiply the value by ``factor`` when a metric has not improved for more than ``patience`` validations.
 
+    A scalar of the training, such as ``train/loss``, is read every ``interval`` iterations instead, as its mean over
+    the ranks and the last ``window`` iterations. ``patience`` and ``cooldown`` then count these readings.
+
     Args:
-        monitor: name of the metric.
+        monitor: name of the metric, or of a scalar of the training: ``train/`` and an output of ``train_step``.
         rule: ``"less"`` if lower scores are better, ``"greater"`` if higher ones are.
         factor: the factor, below 1.
         patience: number of validations without improvement to tolerate.
@@ -401,6 +405,8 @@ class ReduceOnPlateauParamScheduler(ParamScheduler):
         cooldown: number of validations to ignore after a change.
         min_value: lower bound of the value, or one for each parameter group.
         eps: minimum change of the value; smaller changes are skipped.
+        interval: for a scalar of the training, the number of iterations between readings; 50 if None.
+        window: for a scalar of the training, the number of iterations to average over; ``interval`` if None.
         **schedule: see :class:`ParamScheduler`; steps are epochs.
 
     Raises:
@@ -423,8 +429,16 @@ class ReduceOnPlateauParamScheduler(ParamScheduler):
         cooldown: int = 0,
         min_value: float | Sequence[float] = 0.0,
         eps: float = 1e-8,
+        interval: int | None = None,
+        window: int | None = None,
         **schedule: Unpack[Schedule],
     ) -> None:
+        for mistake in reading_mistakes([monitor], {"interval": interval, "window": window}, "param_scheduler"):
+            raise mistake
+        self._scalar: TrainingScalar | None = None
+        if is_training_scalar(monitor):
+            self._scalar = TrainingScalar(monitor, interval, window, owner="param_scheduler.monitor")
+            self.interval, self.window = self._scalar.interval, self._scalar.window  # settings, compared on resume
         if factor >= 1.0:
             raise ValueError(f"factor must be below 1, not {factor}")
         if threshold < 0:
@@ -452,16 +466,21 @@ class ReduceOnPlateauParamScheduler(ParamScheduler):
         minima = _for_each_group("min_value", min_value, len(self.base_values) - has_base)
         self.min_values = [*minima, *minima[-1:] * has_base]
 
+    @property
+    def scalar(self) -> TrainingScalar | None:
+        """The monitored scalar of the training; None for a result of the validation."""
+        return self._scalar
+
     def _start(self) -> None:
         """Do not take a step before the first validation."""
         self._global_step = 0
         self._last_value = self._current()
 
     def step(self, metrics: Mapping[str, float] | None = None) -> None:
-        """Count an epoch, or process the results of a validation.
+        """Count an epoch, or process the results of a validation or the scalar of the training.
 
         Args:
-            metrics: results of the validation; None after a training epoch.
+            metrics: results of the validation, or the scalar by its name; None after a training epoch.
 
         Raises:
             ConfigError: the monitored metric is missing.

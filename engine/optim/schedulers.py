@@ -1,11 +1,11 @@
 """Schedulers of the learning rate and the momentum, and building them from configs."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec
 
 from trainwright.engine.building import missing_type, origin_of, resolve
-from trainwright.engine.errors import ConfigError
+from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.optim.param_scheduler import AnyOptimizer, ParamScheduler, Schedule
 from trainwright.engine.optim.rules import (
     ConstantParamScheduler,
@@ -19,7 +19,8 @@ from trainwright.engine.optim.rules import (
     ReduceOnPlateauParamScheduler,
     StepParamScheduler,
 )
-from trainwright.engine.optim.wrapper import AnyOptimWrapper, OptimWrapper, OptimWrapperDict
+from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.optim.wrapper_dict import AnyOptimWrapper, OptimWrapperDict
 from trainwright.engine.parts import PARAM_SCHEDULER
 from trainwright.engine.registry import PARAM_SCHEDULERS
 
@@ -266,9 +267,22 @@ def build_param_scheduler(
     wrappers = optim_wrapper.optim_wrappers
     if not isinstance(cfg, Mapping) or "type" in cfg:
         return {name: build_list(cfg, wrapper, path) for name, wrapper in wrappers.items()}
-    if cfg.keys() != wrappers.keys():
-        raise ConfigError(path, f"the names {sorted(cfg)} do not match the optimizers", ", ".join(wrappers))
+    if error := other_names(cfg, list(wrappers), path):
+        raise error
     return {name: build_list(cfg[name], wrapper, f"{path}.{name}") for name, wrapper in wrappers.items()}
+
+
+def other_names(cfg: Mapping[str, Any], names: Sequence[str], path: str = "param_scheduler") -> ConfigError | None:
+    """Return the error for schedules by name whose names are not those of the optimizers, or None."""
+    if set(cfg) == set(names):
+        return None
+    unknown = next((name for name in cfg if name not in names), None)
+    message, hint = f"the names {sorted(cfg)} do not match the optimizers", ", ".join(names)
+    if unknown is not None and (guess := did_you_mean(unknown, names)):
+        hint = guess
+    elif unknown is None:
+        hint += "; an empty list stands for no schedule"
+    return ConfigError(path, message, hint, origin_of(cfg, unknown) if unknown is not None else None)
 
 
 def beyond_end(cfg: Mapping[str, Any], max_epochs: int | None, max_iters: int | None) -> tuple[str, str] | None:

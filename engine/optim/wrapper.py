@@ -5,7 +5,7 @@ from abc import ABCMeta
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ def _in_window(name: str) -> Any:
 
 
 @OPTIM_WRAPPERS.register_module()
-class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is registered as a subclass, below
+class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is registered as a subclass
     """A wrapper that turns losses into parameter updates: backward, accumulation, clipping and step.
 
     With ``accumulative_counts=n``, the gradients of ``n`` iterations (a *window*) are averaged into one update: each
@@ -89,6 +89,8 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
         self._window_is_restored = False
         self.exchange_gradients: Callable[[Iterable[Tensor]], None] | None = None
         """Called with the parameters before an update, if several processes average gradients at this point only."""
+        self.checks_of_gradients = 0
+        """Number of further windows that are expected to begin without gradients, as a warning checks."""
         closure = inspect.signature(type(optimizer).step).parameters.get("closure")
         self._needs_closure = closure is not None and closure.default is inspect.Parameter.empty
         # Equivalent to PyTorch's zero_grad, but about 20 µs faster (no profiler range).
@@ -107,6 +109,11 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
     def inner_count(self) -> int:
         """Number of losses propagated back."""
         return self._window.done
+
+    @property
+    def num_waiting(self) -> int:
+        """Number of losses that are waiting for their update."""
+        return 0 if self._window.is_complete else self._window.gathered
 
     @property
     def optim_wrappers(self) -> Mapping[str, "OptimWrapper"]:
@@ -140,13 +147,35 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
             step_kwargs: arguments of :meth:`step`.
             zero_kwargs: arguments of :meth:`zero_grad`.
         """
+        if self.checks_of_gradients and not zero_kwargs:  # which may keep zeros
+            self._check_gradients()
+        self.backward(loss if self._window.size == 1 else self.scale_loss(loss))
+        self.finish_update(step_kwargs, zero_kwargs)
+
+    def finish_update(
+        self, step_kwargs: dict[str, Any] | None = None, zero_kwargs: dict[str, Any] | None = None
+    ) -> None:
+        """Do the part of :meth:`update_params` that follows :meth:`backward`."""
         window = self._window
-        self.backward(loss if window.size == 1 else self.scale_loss(loss))
         if window.size == 1 or self.should_update():
             self.step(**step_kwargs) if step_kwargs else self.step()
             self.zero_grad(**zero_kwargs) if zero_kwargs else self.zero_grad()
             if window.next_size is not None:
                 window.resize(window.next_size)
+
+    def _check_gradients(self) -> None:
+        if not self._window.is_complete:
+            return
+        self.checks_of_gradients -= 1
+        if any(param.grad is not None for param in self._params()):
+            self.checks_of_gradients = 0
+            names = f", such as {self.param_names[0]}," if self.param_names else ""
+            get_logger().warning(
+                "the parameters of an optimizer%s have gradients of another loss, which its next update will include, "
+                "and which are not part of checkpoints: set requires_grad to False where that loss is computed, or "
+                "call zero_grad before",
+                names,
+            )
 
     def accumulate(self, loss: Tensor) -> None:
         """Propagate back a partial scalar loss of an iteration; pass the last part to :meth:`update_params`."""
@@ -389,126 +418,6 @@ class OptimWrapper(metaclass=ABCMeta):  # noqa: B024  # OptimWrapperDict is regi
         for param in self._params():
             if param.grad is not None:
                 param.grad.mul_(before / now)
-
-
-def _of_one_wrapper(name: str) -> Callable[..., NoReturn]:
-    """Return a method that raises: only the model knows which wrapper to use."""
-
-    def fail(wrappers: "OptimWrapperDict", *args: Any, **kwargs: Any) -> NoReturn:
-        names = ", ".join(wrappers.optim_wrappers)
-        raise NotImplementedError(f"call {name} on a single optimizer wrapper: optim_wrapper[name], one of {names}")
-
-    return fail
-
-
-@OPTIM_WRAPPERS.register_module()
-class OptimWrapperDict:
-    """A dict of optimizer wrappers, for models that update their parts separately, such as GANs.
-
-    The model selects a wrapper by name, as in ``optim_wrapper["generator"].update_params(loss)``. Saving, loading,
-    ``zero_grad`` and learning rates cover all wrappers.
-
-    Args:
-        **optim_wrappers: the wrappers.
-
-    Raises:
-        TypeError: one of them is not an :class:`OptimWrapper`.
-    """
-
-    def __init__(self, **optim_wrappers: OptimWrapper) -> None:
-        for name, wrapper in optim_wrappers.items():
-            if not isinstance(wrapper, OptimWrapper):
-                raise TypeError(f"OptimWrapperDict expects optimizer wrappers, not {name}={wrapper!r}")
-        self.optim_wrappers = optim_wrappers
-
-    update_params = _of_one_wrapper("update_params")
-    backward = _of_one_wrapper("backward")
-    step = _of_one_wrapper("step")
-    optim_context = _of_one_wrapper("optim_context")
-    accumulative_counts = property(_of_one_wrapper("accumulative_counts"), _of_one_wrapper("accumulative_counts"))
-
-    def zero_grad(self, **kwargs: Any) -> None:
-        """Clear the gradients of all wrappers."""
-        for wrapper in self.optim_wrappers.values():
-            wrapper.zero_grad(**kwargs)
-
-    def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
-        """Do nothing: the model decides how often each wrapper steps."""
-
-    def shift_counts(self, by: int) -> None:
-        """Do nothing: see :meth:`initialize_count_status`."""
-
-    def has_completed(self, losses: int) -> bool:
-        """Return False: the number of losses per wrapper and iteration is unknown."""
-        return False
-
-    @property
-    def param_groups(self) -> dict[str, list[dict[str, Any]]]:
-        """The parameter groups by wrapper name."""
-        return {name: wrapper.param_groups for name, wrapper in self.optim_wrappers.items()}
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        """The optimizers' default settings by wrapper name."""
-        return {name: wrapper.defaults for name, wrapper in self.optim_wrappers.items()}
-
-    def get_lr(self) -> dict[str, list[float]]:
-        """Return ``{name}.lr`` and ``{name}.base_lr`` of all wrappers."""
-        return {f"{name}.{key}": rates for name, one in self.items() for key, rates in one.get_lr().items()}
-
-    def get_momentum(self) -> dict[str, list[float]]:
-        """Return ``{name}.momentum`` of all wrappers."""
-        return {f"{name}.{key}": values for name, one in self.items() for key, values in one.get_momentum().items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the states by wrapper name."""
-        return {name: wrapper.state_dict() for name, wrapper in self.optim_wrappers.items()}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore the states by wrapper name.
-
-        Raises:
-            CheckpointError: the names differ, or a state does not fit its optimizer.
-        """
-        if set(state_dict) != set(self.optim_wrappers):
-            found = "one optimizer" if "param_groups" in state_dict else f"the optimizers {sorted(state_dict)}"
-            raise CheckpointError(
-                f"the checkpoint contains {found}, but this run has {sorted(self.optim_wrappers)}: resume with the "
-                f"original optim_wrapper, or {FROM_WEIGHTS}"
-            )
-        for name, state in state_dict.items():
-            try:
-                self.optim_wrappers[name].load_state_dict(state)
-            except CheckpointError as error:
-                raise CheckpointError(f"optim_wrapper.{name}: {error}") from error
-
-    def items(self) -> Iterator[tuple[str, OptimWrapper]]:
-        yield from self.optim_wrappers.items()
-
-    def keys(self) -> Iterator[str]:
-        yield from self.optim_wrappers
-
-    def values(self) -> Iterator[OptimWrapper]:
-        yield from self.optim_wrappers.values()
-
-    def __getitem__(self, name: str) -> OptimWrapper:
-        if name not in self.optim_wrappers:
-            hint = did_you_mean(name, self.optim_wrappers) or f"available: {', '.join(self.optim_wrappers)}"
-            raise KeyError(f"no optimizer wrapper {name!r}: {hint}")
-        return self.optim_wrappers[name]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.optim_wrappers
-
-    def __len__(self) -> int:
-        return len(self.optim_wrappers)
-
-    def __repr__(self) -> str:
-        return "".join(f"name: {name}\n{wrapper!r}" for name, wrapper in self.optim_wrappers.items())
-
-
-OptimWrapper.register(OptimWrapperDict)  # a real subclass in MMEngine
-AnyOptimWrapper = OptimWrapper | OptimWrapperDict
 
 
 def _checked_counts(counts: int) -> int:

@@ -66,6 +66,11 @@ class MessageHub(CurrentMixin):
         """Whether there are unread values; if not, reading does not wait for a device."""
         return any(series.pending for series in self._series.values())
 
+    @property
+    def scalar_names(self) -> list[str]:
+        """The names of the scalars that have values, which are not read."""
+        return [key for key, series in self._series.items() if series.pending or series.history.total_length]
+
     def update_scalar(self, key: str, value: Any, count: int = 1, resumed: bool = True) -> None:
         """Append a value to the history of a scalar without waiting for the device that computes it.
 

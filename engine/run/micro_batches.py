@@ -11,7 +11,8 @@ from torch import Tensor
 
 from trainwright.engine.data.several import NamedBatches
 from trainwright.engine.errors import ConfigError, TrainingError
-from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.optim.wrapper_dict import OptimWrapperDict
 from trainwright.engine.structures.elements import BaseDataElement
 from trainwright.engine.structures.sample import DataSample
 

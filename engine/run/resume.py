@@ -11,7 +11,7 @@ from trainwright.engine.config.compare import what_changed
 from trainwright.engine.distributed import value_of_main_process
 from trainwright.engine.errors import CheckpointError
 from trainwright.engine.fidelity import reproduces_mmengine
-from trainwright.engine.optim.wrapper import OptimWrapperDict
+from trainwright.engine.optim.wrapper_dict import OptimWrapperDict
 from trainwright.engine.parts import setting
 from trainwright.engine.random_streams import mix, preserve_python_rng, seed_all
 from trainwright.engine.ranks.state import take_own

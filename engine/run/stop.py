@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from trainwright.engine.checkpoints.files import find_latest_checkpoint
 from trainwright.engine.distributed import continue_alone, is_main_process
 from trainwright.engine.errors import CheckpointError
+from trainwright.engine.optim.wrapper_dict import OptimWrapperDict
 from trainwright.engine.ranks import failures
 from trainwright.engine.ranks.consensus import Consensus
 from trainwright.engine.run.custom_loops import Stopped
@@ -46,6 +47,7 @@ def train_and_save(runner: "Runner", loop: "TrainLoop") -> None:
         raise
     save_if_stopped(runner)
     _report_stop(runner)
+    _report_unused_losses(runner)
 
 
 def save_if_stopped(runner: "Runner") -> None:
@@ -93,3 +95,14 @@ def _report_stop(runner: "Runner") -> None:
     else:
         message = "Stopped early after iteration %d (%s): training is complete."
         runner.logger.info(message, state.iter, state.stop_reason)
+
+
+def _report_unused_losses(runner: "Runner") -> None:
+    """Log losses without an update at the end of the training, of a model that calls its optimizers itself."""
+    several = isinstance(runner.optim_wrapper, OptimWrapperDict) and runner.iter >= runner.max_iters
+    for name, wrapper in runner.optim_wrapper.items() if several else ():
+        if number := wrapper.num_waiting:
+            runner.logger.warning(
+                "The training ended within an accumulation window of optimizer %r: the last %d of its losses had no "
+                "effect.", name, number,
+            )  # fmt: skip

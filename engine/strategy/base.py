@@ -96,6 +96,7 @@ def build_strategy(cfg: Mapping[str, Any]) -> Strategy:
         "find_unused_parameters": setting(cfg, "find_unused_parameters"),
         "sync_bn": setting(cfg, "sync_bn"),
         "randomness": cfg.get("randomness"),
+        "optim_wrapper": cfg.get("optim_wrapper"),
     }
     return STRATEGY.build(options, **{key: values[key] for key in cls.top_level_keys})  # type: ignore[no-any-return]
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from trainwright.engine.building import origin_of, resolve
 from trainwright.engine.errors import ConfigError, did_you_mean
-from trainwright.engine.parts import MODEL_WRAPPER, setting, strategy_cfg
+from trainwright.engine.parts import MODEL_WRAPPER, setting, strategy_cfg, wrappers_by_name
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import MODEL_WRAPPERS, MODELS, STRATEGIES, Registry
 from trainwright.engine.run.model_surgery import revert_sync_batchnorm
@@ -23,7 +23,8 @@ class DDP(Strategy):
     """Train with PyTorch's ``DistributedDataParallel``, which averages the gradients of all processes in each update.
 
     With gradient accumulation, gradients are exchanged once per window. In a single process, the model is not wrapped.
-    A model with its own ``train_step``, such as a GAN, is wrapped in ``MMSeparateDistributedDataParallel`` by default.
+    A model with its own ``train_step``, such as a GAN, or with several optimizers is wrapped in
+    ``MMSeparateDistributedDataParallel`` by default.
 
     Args:
         find_unused_parameters: look for parameters without a gradient in every iteration. Required if there are any.
@@ -36,12 +37,13 @@ class DDP(Strategy):
         model_wrapper_cfg: ``type`` of the wrapper, ``MMDistributedDataParallel`` by default, and further arguments.
         randomness: if it has ``deterministic=True``, or on a CPU, the buckets of gradients are not rearranged after the
             first iteration, so that a resumed run has the same bits.
+        optim_wrapper: the config of the optimizer.
 
     Raises:
         ConfigError: ``comm_hook`` is unknown.
     """
 
-    top_level_keys: ClassVar = ("model_wrapper_cfg", "find_unused_parameters", "sync_bn", "randomness")
+    top_level_keys: ClassVar = ("model_wrapper_cfg", "find_unused_parameters", "sync_bn", "randomness", "optim_wrapper")
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class DDP(Strategy):
         sync_bn: bool | str | None = None,
         model_wrapper_cfg: Mapping[str, Any] | None = None,
         randomness: Mapping[str, Any] | None = None,
+        optim_wrapper: Any = None,
     ) -> None:
         super().__init__()
         self._options: dict[str, Any] = {"find_unused_parameters": find_unused_parameters}
@@ -61,6 +64,7 @@ class DDP(Strategy):
         self._comm_hook = _comm_hook(comm_hook)
         self._sync_bn = sync_bn
         self._deterministic = bool((randomness or {}).get("deterministic"))
+        self._several = bool(wrappers_by_name(optim_wrapper))
         self._wrapper_cfg = {} if model_wrapper_cfg is None else model_wrapper_cfg
 
     @classmethod
@@ -79,7 +83,7 @@ class DDP(Strategy):
             message, hint = f"{wrapper.__name__} has no train_step", f"use {_DEFAULT!r}"
             yield ConfigError("model_wrapper_cfg.type", message, hint, origin_of(wrapper_cfg, "type"))
         if wrapper is None and (model := _class_of(cfg.get("model"), MODELS)) is not None:
-            for mistake in _without_effect(options, model):
+            for mistake in _without_effect(options, model, bool(wrappers_by_name(cfg.get("optim_wrapper")))):
                 mistake.origin = origin_of(options, mistake.path.rpartition(".")[2])
                 yield mistake
 
@@ -91,12 +95,12 @@ class DDP(Strategy):
         model = with_synced_batchnorm(model, self._sync_bn, device)
         device_ids: dict[str, Any] = {"device_ids": [device.index]} if device.type == "cuda" else {}
         wrapper_cfg = self._wrapper_cfg
-        if wrapper_cfg.get("type") is None and not MODEL_WRAPPERS.get(_DEFAULT).can_train(type(model)):
-            for error in _without_effect({**self._options, "comm_hook": self._comm_hook}, type(model)):
+        reason = _reason_for_separate(type(model), self._several)
+        if wrapper_cfg.get("type") is None and reason:
+            for error in _without_effect({**self._options, "comm_hook": self._comm_hook}, type(model), self._several):
                 raise error
             wrapper_cfg = {**wrapper_cfg, "type": _SEPARATE}
-            name = type(model).__name__
-            get_logger().info("%s has its own train_step: gradients are averaged at each update.", name)
+            get_logger().info("%s: gradients are averaged at each update.", reason)
         wrapped: Any = MODEL_WRAPPER.build(wrapper_cfg, module=model, **self._options, **device_ids)
         exact = device.type == "cpu" or self._deterministic  # where everything else is
         if exact and self.data_size > 2 and hasattr(wrapped, "keep_buckets"):
@@ -109,14 +113,21 @@ class DDP(Strategy):
         return wrapped  # type: ignore[no-any-return]
 
 
-def _without_effect(options: Mapping[str, Any], model: type) -> Iterator[ConfigError]:
-    """Yield an error for each option that has no effect, since a model has its own step."""
-    if MODEL_WRAPPERS.get(_DEFAULT).can_train(model):
+def _reason_for_separate(model: type, several: bool) -> str:
+    """Return why a model is not wrapped as usual by default; empty if it is."""
+    if not MODEL_WRAPPERS.get(_DEFAULT).can_train(model):
+        return f"{model.__name__} has its own train_step"
+    return "There are several optimizers" if several else ""
+
+
+def _without_effect(options: Mapping[str, Any], model: type, several: bool) -> Iterator[ConfigError]:
+    """Yield an error for each option that has no effect, since gradients are exchanged by the optimizers."""
+    if not (reason := _reason_for_separate(model, several)):
         return
-    reason = f"{model.__name__} has its own train_step, and is wrapped in {_SEPARATE}"
     for name in ("static_graph", "gradient_as_bucket_view", "comm_hook"):
         if options.get(name):
-            yield ConfigError(f"strategy.{name}", f"has no effect: {reason}", "remove it")
+            message = f"has no effect: {reason}, and the model is wrapped in {_SEPARATE}"
+            yield ConfigError(f"strategy.{name}", message, "remove it")
 
 
 def _class_of(cfg: Any, registry: Registry) -> type[Any] | None:

@@ -106,6 +106,45 @@ def test_each_mistake_is_named_with_its_place_and_a_remedy(mistakes: Any, old: s
     assert any(message.startswith(expected) for message in found), found
 
 
+SWITCH = "dict(type='SwitchHook', target='model.head.x', value=1, when=dict({}))"
+GROW = "dict(type='GradientAccumulationScheduleHook', counts=[2, 4], when=dict({}))"
+STOP = "dict(type='EarlyStoppingHook', {})"
+
+
+@pytest.mark.parametrize(
+    ("hook", "expected"),
+    [
+        (SWITCH.format("monitor='accuracy/top1', above=90"), None),
+        (GROW.format("monitor='train/loss', window=100, interval=50, plateau=dict(patience=3, min_delta=0.1)"), None),
+        (STOP.format("monitor=['train/loss', 'accuracy/top1'], interval=100, window=200"), None),
+        (SWITCH.format("moniter='train/loss', above=1"), "when.moniter: unknown key of a condition\n    did you mean 'monitor'"),
+        (GROW.format("monitor='train/loss', bellow=1"), "when.bellow: unknown key of a condition\n    did you mean 'below'"),
+        (SWITCH.format("monitor='train/loss', below=1, above=2"), "when: invalid condition"),
+        (GROW.format("monitor='train/loss', below='0.1'"), "when.below: must be a number, not '0.1'"),
+        (SWITCH.format("monitor='accuracy/top1', above=1, window=5"), "when.window: has no effect"),
+        (GROW.format("monitor='train/loss', above=1, interval=0"), "when.interval: must be a positive integer"),
+        (SWITCH.format("monitor='train/loss', plateau=dict(patince=3)"), "when.plateau.patince: unknown key of a plateau\n    did you mean 'patience'"),
+        (SWITCH.format("monitor='train/loss', plateau=dict(patience=0)"), "when.plateau.patience: must be an integer of at least 1"),
+        (GROW.format("monitor='train/x', plateau=dict(patience=3)"), "when.plateau.rule: cannot infer the rule for key 'train/x'"),
+        (STOP.format("monitor='accuracy/top1', interval=100"), "interval: has no effect: no scalar of the training"),
+        (STOP.format("monitor='train/loss', intervall=100"), "intervall: EarlyStoppingHook takes no such argument"),
+        (STOP.format("monitor='train/x'"), "rule: cannot infer the rule for key 'train/x'"),
+    ],
+)  # fmt: skip
+def test_conditions_on_scalars_of_the_training(mistakes: Any, hook: str, expected: str | None) -> None:
+    found = mistakes(("dict(type='EMAHook'", f"{hook}, dict(type='EMAHook'"))
+    assert found == [] if expected is None else any(f"my.py:17: custom_hooks.0.{expected}" in each for each in found), (
+        found
+    )
+
+
+def test_a_scheduler_that_monitors_a_scalar_of_the_training(mistakes: Any) -> None:
+    plateau = "'ReduceOnPlateauLR', monitor='{}', interval=20"
+    assert mistakes(("'StepLR', step_size=1", plateau.format("train/loss"))) == []
+    [error] = mistakes(("'StepLR', step_size=1", plateau.format("loss")))
+    assert error.startswith("my.py:12: param_scheduler.0.interval: has no effect")
+
+
 def test_all_mistakes_come_at_once_in_the_order_of_the_config(mistakes: Any) -> None:
     found = mistakes(("'LeNet'", "'LeNett'"), ("lr=0.1", "lr='fast'"), ("'Accuracy'", "'Acc'"))
     assert [message.split(":")[1] for message in found] == ["3", "11", "15"]
@@ -288,7 +327,7 @@ def test_several_optimizers_need_a_constructor(mistakes: Any) -> None:
     several = mistakes((one, two.format("")))
     assert len(several) == 2
     assert "optim_wrapper: optimizers are configured by name (a, b), but the 'constructor'" in several[0]
-    assert "set optim_wrapper=dict(constructor=..., ...)" in several[0]
+    assert "optim_wrapper=dict(constructor='MultiOptimWrapperConstructor', a=dict(...), ...)" in several[0]
     assert "optim_wrapper.b.optimizer.type: 'SDG' is not registered" in several[1]
 
 

@@ -8,7 +8,8 @@ import torch
 from tiny_runs import Line, Points, Scripted, StopAt, files_in, log_of, make_runner, weights_of
 
 from trainwright.engine.errors import ConfigError, TrainingError
-from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.optim.wrapper_dict import OptimWrapperDict
 from trainwright.engine.run.hook import Hook
 from trainwright.hooks import CheckpointHook, EarlyStoppingHook, EMAHook, NanGuardHook
 

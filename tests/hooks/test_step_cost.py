@@ -17,6 +17,14 @@ HOOKS = [
     {"type": "GradientAccumulationScheduleHook", "schedule": {0: 1, 20: 2}, "by_epoch": False},
     {"type": "TimeLimitHook", "max_time": 1000},
     {"type": "SwitchHook", "target": "model.training", "value": True, "at_iter": 20},
+    {
+        "type": "SwitchHook",
+        "target": "model.training",
+        "value": True,
+        "name": "by_scalar",
+        "when": {"monitor": "train/loss", "interval": 50, "below": -1},
+    },
+    {"type": "EarlyStoppingHook", "monitor": "train/loss", "interval": 50},
     {"type": "EmptyCacheHook", "after_iter": True},
 ]
 

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, IterableDataset, Sampler, TensorDataset
 from trainwright.engine.data.several import NamedBatches
 from trainwright.engine.evaluation.metric import BaseMetric
 from trainwright.engine.optim.constructor import build_optim_wrapper
-from trainwright.engine.optim.wrapper import OptimWrapperDict
+from trainwright.engine.optim.wrapper_dict import OptimWrapperDict
 from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import (
     DATA_SAMPLERS,

@@ -85,7 +85,7 @@ FEATURES: dict[str, tuple[Any, ...]] = {
     "hub": (False, True),
     "random_init": (False, True),
     "load_from": (False, True),
-    "late": (None, "at_iter", "at_epoch", "when"),
+    "late": (None, "at_iter", "at_epoch", "when", "scalar"),
     "checkpointing": (False, True),
     "compile": (False, False, False, False, False, False, False, True),
     # the optimizer
@@ -93,7 +93,7 @@ FEATURES: dict[str, tuple[Any, ...]] = {
     "two": (False, True),
     "amp": (None, "bfloat16", "float16", "static"),
     "accumulate": (1, 2, 3),
-    "accumulation": (None, "epoch", "iter"),
+    "accumulation": (None, "epoch", "iter", "scalar"),
     "clip": (None, "norm", "value"),
     "paramwise": (None, "bias", "custom"),
     "scale_lr": (False, True),
@@ -104,13 +104,13 @@ FEATURES: dict[str, tuple[Any, ...]] = {
     "schedule_by": ("epoch", "iter", "converted"),
     "warmup": (False, True),
     "momentum": (None, "linear", "exponential"),
-    "plateau": (False, True),
+    "plateau": (False, True, "scalar"),
     # hooks
     "average": (None, "ema", "swa", "annealing"),
     "average_begin": (None, "iter", "epoch"),
     "average_interval": (1, 2),
     "average_buffers": (False, True),
-    "early_stop": (None, "patience", "threshold"),
+    "early_stop": (None, "patience", "threshold", "scalar"),
     "switch": (None, "dataset", "val_interval", "clip"),
     "nan_guard": (None, "stop", "rollback"),
     "nan_interval": (1, 3, 50),
@@ -195,7 +195,9 @@ def settle(chosen: Mapping[str, Any]) -> Combination:
     if c["paramwise"] and c["schedule"] == "onecycle":
         c["paramwise"] = None
     if not c["validate"]:
-        c.update(plateau=False, early_stop=None, save_best=None, val_loss=False, dynamic=False)
+        c.update(save_best=None, val_loss=False, dynamic=False)
+        c["plateau"] = c["plateau"] == "scalar" and "scalar"
+        c["early_stop"] = "scalar" if c["early_stop"] == "scalar" else None
         c["late"] = "at_iter" if c["late"] == "when" else c["late"]
         c["switch"] = None if c["switch"] == "val_interval" else c["switch"]
     if c["loop"] == "iter":
@@ -212,6 +214,9 @@ def settle(chosen: Mapping[str, Any]) -> Combination:
         c["nan"] = False
     if c["nan_guard"] == "rollback" and (c["two"] or c["nan_interval"] > 1):
         c["user_hook"] = False  # it depends on losses, also on those of iterations that are undone
+        c.update(
+            {name: DEFAULTS[name] for name in ("late", "accumulation", "plateau", "early_stop") if c[name] == "scalar"}
+        )
     c["second_saver"] = c["second_saver"] and c["save_by"] is not None
     if c["cuts"] == []:
         c["change"] = None
@@ -410,7 +415,8 @@ def _schedulers(c: Combination) -> list[dict[str, Any]]:
     if c["momentum"] == "exponential":
         schedulers.append({"type": "ExponentialMomentum", "gamma": 0.9, "by_epoch": by_epoch})
     if c["plateau"]:
-        watching = {"monitor": "val/score", "rule": "greater"}
+        by_score = {"monitor": "val/score", "rule": "greater"}
+        watching = {"monitor": "train/loss", "interval": 2} if c["plateau"] == "scalar" else by_score
         schedulers.append({"type": "ReduceOnPlateauLR", **watching, "factor": 0.5, "patience": 0})
     return schedulers
 
@@ -454,16 +460,23 @@ def _hooks(c: Combination) -> list[dict[str, Any]]:
         hooks.append({"type": "EMAHook", **kinds[c["average"]], **begin, **further})
     if c["early_stop"]:
         limit = {"patience": 2} if c["early_stop"] == "patience" else {"stopping_threshold": 0.05, "patience": 9}
-        hooks.append({"type": "EarlyStoppingHook", "monitor": "val/drawn", "rule": "greater", **limit})
+        watching = {"monitor": "val/drawn", "rule": "greater", **limit}
+        if c["early_stop"] == "scalar":
+            watching = {"monitor": "train/loss", "interval": 3, "window": 4, "patience": 2, "min_delta": 0.1}
+        hooks.append({"type": "EarlyStoppingHook", **watching})
     if c["accumulation"]:
         schedule = {0: 1, 1: 3, 3: 2} if c["accumulation"] == "epoch" else {2: 2, 5: 3, 11: 1}
-        by_epoch = c["accumulation"] == "epoch"
-        hooks.append({"type": "GradientAccumulationScheduleHook", "schedule": schedule, "by_epoch": by_epoch})
+        settings: dict[str, Any] = {"schedule": schedule, "by_epoch": c["accumulation"] == "epoch"}
+        if c["accumulation"] == "scalar":
+            when = {"monitor": "train/loss", "interval": 2, "plateau": {"patience": 1}}
+            settings = {"counts": [2, 3], "when": when}
+        hooks.append({"type": "GradientAccumulationScheduleHook", **settings})
     if c["late"]:
         when = {
             "at_iter": {"at_iter": 3},
             "at_epoch": {"at_epoch": 1},
             "when": {"when": {"monitor": "val/score", "above": -9.0}},
+            "scalar": {"when": {"monitor": "train/loss", "interval": 3, "window": 2, "below": 99.0}},
         }[c["late"]]
         hooks.append({"type": "SwitchHook", "name": "late", "target": "model.late", "value": True, **when})
     if c.get("switch_in_front"):

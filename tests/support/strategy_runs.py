@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from trainwright.engine.evaluation.metric import BaseMetric
-from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.optim.wrapper_dict import OptimWrapperDict
 from trainwright.engine.run.hook import Hook
 from trainwright.engine.run.runner import Runner
 from trainwright.models.base import BaseModel

@@ -16,7 +16,8 @@ from trainwright.engine.optim.constructor import (
     build_optim_wrapper,
 )
 from trainwright.engine.optim.optimizers import build_optimizer
-from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.optim.wrapper_dict import OptimWrapperDict
 from trainwright.engine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 
@@ -400,7 +401,7 @@ def test_sparse_gradients_forbid_fused() -> None:
 
 def test_a_constructor_of_a_library() -> None:
     @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
-    class MultiOptimWrapperConstructor:
+    class ByName:
         def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: Any = None) -> None:
             self.optim_wrapper_cfg = optim_wrapper_cfg
 
@@ -416,13 +417,13 @@ def test_a_constructor_of_a_library() -> None:
         wrappers = build_optim_wrapper(
             Net(),
             {
-                "constructor": "MultiOptimWrapperConstructor",
+                "constructor": "ByName",
                 "conv": {"optimizer": {"type": "SGD", "lr": 0.5}},
                 "head": {"type": "AmpOptimWrapper", "optimizer": {"type": "Adam", "lr": 0.2}},
             },
         )
     finally:
-        OPTIM_WRAPPER_CONSTRUCTORS.module_dict.pop("MultiOptimWrapperConstructor")
+        OPTIM_WRAPPER_CONSTRUCTORS.module_dict.pop("ByName")
     assert wrappers.get_lr() == {"conv.lr": [0.5], "head.lr": [0.2]}
 
 

@@ -46,5 +46,7 @@ def test_settings(settings: dict[str, Any], refused: bool) -> None:
     cfg: dict[str, Any] = dict(model=dict(type="Net", backbone=dict(weights=None)))
     cfg["optim_wrapper"] = dict(paramwise_cfg=settings)
     assert (missing_weights(cfg) is not None) is refused
+    cfg["optim_wrapper"] = dict(head=dict(optimizer={}, paramwise_cfg=settings))
+    assert (missing_weights(cfg) is not None) is refused
     cfg["model"]["backbone"]["weights"] = "net.pth"
     assert missing_weights(cfg) is None

@@ -10,7 +10,8 @@ from tiny_runs import Line, Points, log_of, make_runner, weights_of
 from torch import nn
 
 from trainwright.engine.errors import CheckpointError
-from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.optim.wrapper_dict import OptimWrapperDict
 from trainwright.engine.run.hook import Hook
 from trainwright.engine.run.runner import Runner
 

@@ -33,7 +33,8 @@ from trainwright.engine.optim.schedulers import (
     beyond_end,
     build_param_scheduler,
 )
-from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.optim.wrapper_dict import OptimWrapperDict
 from trainwright.engine.records.logger import get_logger
 from trainwright.engine.registry import PARAM_SCHEDULERS
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from trainwright.engine.checkpoints.files import load_checkpoint_file
 from trainwright.engine.distributed import continue_alone, get_rank
-from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.optim.wrapper_dict import OptimWrapperDict
 from trainwright.engine.run.hook import Hook
 from trainwright.engine.run.model_setup import unwrap
 from trainwright.engine.run.runner import Runner

@@ -9,7 +9,8 @@ from tiny_runs import Line, Points, files_in, log_of, make_runner, weights_of
 from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError, TrainingError
-from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.optim.wrapper_dict import OptimWrapperDict
 from trainwright.engine.run.micro_batches import num_samples, slice_batch
 from trainwright.engine.structures.sample import DataSample
 

@@ -17,7 +17,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from trainwright.engine.checking import check
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.optim.wrapper import OptimWrapper, OptimWrapperDict
+from trainwright.engine.optim.wrapper import OptimWrapper
+from trainwright.engine.optim.wrapper_dict import OptimWrapperDict
 from trainwright.engine.run.hook import Hook
 from trainwright.engine.run.runner import Runner
 

@@ -38,8 +38,10 @@ class Distillation(BaseModel):
         ...                  init_cfg=dict(type="Pretrained", checkpoint="resnet50.pth")),
         ...     pairs=dict(
         ...         logits=dict(student="backbone", loss=dict(type="KDLoss", temperature=4)),
-        ...         layer3=dict(student="backbone.layer3", connector=dict(type="torch.nn.Conv2d",
-        ...                     in_channels=256, out_channels=1024, kernel_size=1), loss=dict(type="torch.nn.MSELoss"), weight=10),
+        ...         layer3=dict(
+        ...             student="backbone.layer3", loss=dict(type="torch.nn.MSELoss"), weight=10,
+        ...             connector=dict(type="torch.nn.Conv2d", in_channels=256, out_channels=1024, kernel_size=1),
+        ...         ),
         ...     ),
         ... )
 

@@ -63,7 +63,7 @@ class RetrievalMetric(BaseMetric):
         gallery = (roles == 0).nonzero().flatten() if split else torch.arange(len(results))
         precisions: list[Tensor] = []
         first_matches: list[Tensor] = []
-        for chunk in queries.split(_CHUNK):
+        for chunk in torch.split(queries, _CHUNK):
             similarity = embeddings[chunk] @ embeddings[gallery].T
             match = labels[chunk][:, None] == labels[gallery]
             ignored = chunk[:, None] == gallery

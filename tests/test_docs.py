@@ -41,7 +41,9 @@ def test_the_index_leads_to_every_page() -> None:
 
 def test_every_task_has_a_page() -> None:
     tasks = {
-        init.parent.name for folder in ("models", "datasets") for init in (DOCS.parent / folder).glob("*/__init__.py")
+        init.parent.name.replace("_", "-")
+        for folder in ("models", "datasets")
+        for init in (DOCS.parent / folder).glob("*/__init__.py")
     }
     missing = sorted(tasks - {"synthetic", "formats"} - {page.stem for page in PAGES})
     assert not missing, "describe these tasks in docs/<task>.md"

@@ -14,8 +14,8 @@ from trainwright.engine import ConfigError, Hook, Runner, TrainingError, check
 from trainwright.engine.distributed import gather_with_gradients
 from trainwright.engine.registry import MODELS
 from trainwright.models import DINO, MAE, ImageClassifier, SimCLR
-from trainwright.models.selfsup.contrastive import nt_xent
-from trainwright.models.selfsup.mae import patchify, sine_positions
+from trainwright.models.self_supervised.contrastive import nt_xent
+from trainwright.models.self_supervised.mae import patchify, sine_positions
 
 BACKBONE = dict(type="LeNet", num_classes=None, image_size=16, channels=(2, 4), hidden_features=8, batch_norm=True)
 VIT = dict(
@@ -116,6 +116,16 @@ def test_the_prototypes_of_dino_are_not_trained_at_first() -> None:
     model([torch.rand(4, 1, 16, 16)] * 2, mode="loss")["loss"].backward()
     assert model.head.prototypes.weight.grad.abs().max() == 0  # not None: DDP waits for it
     assert model.head.mlp[0].weight.grad.abs().max() > 0
+
+
+def test_heads_have_the_layers_of_their_papers() -> None:
+    layers = [type(layer).__name__ for layer in MODELS.build(dict(type="ProjectionMLP", in_channels=4, last_norm=True))]
+    assert layers == ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d"]
+    head = MODELS.build(
+        dict(type="DINOHead", in_channels=4, hidden_channels=8, bottleneck_channels=3, num_prototypes=5)
+    )
+    cosines = head(torch.randn(6, 4))
+    assert cosines.shape == (6, 5) and float(cosines.detach().abs().max()) <= 1 + 1e-6
 
 
 @pytest.mark.parametrize("name", ["SimCLR", "MoCoV3", "BYOL"])

@@ -11,8 +11,8 @@ from trainwright.engine.distributed import gather_with_gradients, get_rank
 from trainwright.engine.registry import MODELS
 from trainwright.models.averaging import MomentumTeacher
 from trainwright.models.classification.neighbors import pooled
-from trainwright.models.selfsup.base import SelfSupervisedModel, feature_size
-from trainwright.models.selfsup.heads import ProjectionMLP
+from trainwright.models.self_supervised.base import SelfSupervisedModel, feature_size
+from trainwright.models.self_supervised.heads import ProjectionMLP
 
 
 class ProjectedBackbone(nn.Module):

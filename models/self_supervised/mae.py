@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.registry import MODELS
-from trainwright.models.selfsup.base import SelfSupervisedModel
+from trainwright.models.self_supervised.base import SelfSupervisedModel
 
 
 @MODELS.register_module()

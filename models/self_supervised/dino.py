@@ -12,9 +12,9 @@ from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import MODELS
 from trainwright.models.averaging import MomentumTeacher
 from trainwright.models.classification.neighbors import pooled
-from trainwright.models.selfsup.base import SelfSupervisedModel, feature_size
-from trainwright.models.selfsup.contrastive import ProjectedBackbone
-from trainwright.models.selfsup.heads import DINOHead
+from trainwright.models.self_supervised.base import SelfSupervisedModel, feature_size
+from trainwright.models.self_supervised.contrastive import ProjectedBackbone
+from trainwright.models.self_supervised.heads import DINOHead
 
 
 @MODELS.register_module()

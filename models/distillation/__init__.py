@@ -1,1 +1,0 @@
-"""Distillation of a teacher's knowledge."""

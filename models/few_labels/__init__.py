@@ -1,0 +1,1 @@
+"""Learning with few labels: semi-supervised and few-shot learning, and retrieval."""

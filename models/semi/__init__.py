@@ -1,1 +1,0 @@
-"""Semi-supervised learning: a few labeled samples, and many without labels."""

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.export.form import ExportForm
 from trainwright.engine.model_traits import declared_number
 from trainwright.engine.registry import MODELS
 from trainwright.models.base import BaseModel
+from trainwright.models.classification.export import classification_form
 from trainwright.models.classification.samples import add_predictions, gather_labels
 from trainwright.models.module import InitCfg
 
@@ -89,6 +91,12 @@ class Recognizer3D(BaseModel):
         if mode == "tensor":
             return torch.unflatten(self.logits(inputs.flatten(0, 1)), 0, inputs.shape[:2])
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
+
+    def export_form(self) -> ExportForm:
+        """Return the form that ``trainwright export`` needs, for uint8 clips of shape (N, clips, C, T, H, W)."""
+        return classification_form(
+            self, lambda clips: self._average_clips(self._clip_logits(clips)), size_axes=(4, 5)
+        )
 
     def logits(self, clips: Tensor) -> Tensor:
         """Return logits of shape (N, num_classes).

@@ -129,6 +129,9 @@ def _export(
     failure: Exception | None = None
     for free in _fewer_and_fewer(axes):
         for method in to.methods:
+            if method in form.needs_size and any(axis in form.size_axes for axis in free):
+                print_log(f"{method} exports this model for one size only", "current")
+                continue
             described = f"{method} with any {' and '.join(free.values())}" if free else f"{method} with fixed sizes"
             folder = temporary_path(target)
             folder.mkdir()

@@ -34,6 +34,7 @@ class ExportForm:
             Otherwise all outputs have a batch axis.
         maps: the last two axes of all outputs are those of the preprocessed inputs; their padding is removed.
         size_axes: axes of the inputs that may have any size, if the network accepts that.
+        needs_size: exporters that can export the model for one size only.
         refused: reasons why the model cannot be exported, by format.
         exporting: context manager that is active while the function is traced.
     """
@@ -45,6 +46,7 @@ class ExportForm:
     instances: bool = False
     maps: bool = False
     size_axes: tuple[int, ...] = (2, 3)
+    needs_size: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     exporting: Callable[[], AbstractContextManager[Any]] = nullcontext
 

@@ -61,7 +61,7 @@ class _Session(Runtime):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         wanted = {"cuda": ["CUDAExecutionProvider"]}.get(device.type, [])
         known = onnxruntime.get_available_providers()
         providers = [name for name in wanted if name in known] + ["CPUExecutionProvider"]

@@ -47,7 +47,8 @@ def detection_form(
         {"type": "DetectionDecoder", "mask_thr_binary": mask_thr_binary},
         instances=True,
         refused=refused,
-        exporting=_one_kind_of_nms,
+        exporting=_traceable,
+        needs_size=("torch.export",),
     )
 
 
@@ -100,21 +101,31 @@ def to_instances(
 
 
 @contextmanager
-def _one_kind_of_nms() -> Iterator[None]:
-    """Make torchvision suppress boxes of all classes in one pass, without a choice by their number.
-
-    ``torch.export`` cannot trace that choice. The TorchScript exporter never makes it.
-    """
+def _traceable() -> Iterator[None]:
+    """Replace what the exporters cannot trace in torchvision by equivalents, while a detector is exported."""
+    from torchvision.models.detection import transform
     from torchvision.ops import boxes as box_ops
 
-    original = box_ops.batched_nms
-    box_ops.batched_nms = lambda boxes, scores, idxs, iou_threshold: (
-        _batched_nms if torch.compiler.is_exporting() else original
-    )(boxes, scores, idxs, iou_threshold)
+    nms, resize = box_ops.batched_nms, transform._resize_image_and_masks
+
+    def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Any:
+        # Torchvision chooses between two ways by the number of boxes; its TorchScript version does not.
+        chosen = _batched_nms if torch.compiler.is_exporting() else nms
+        return chosen(boxes, scores, idxs, iou_threshold)
+
+    def resize_image(
+        image: Tensor, min_size: int, max_size: int, target: Any = None, fixed_size: tuple[int, int] | None = None
+    ) -> Any:
+        # Torchvision's TorchScript version resizes by the scale before rounding, which moves all pixels a little.
+        if fixed_size is not None or torch.compiler.is_exporting():
+            return resize(image, min_size, max_size, target, fixed_size)
+        return _resize_to_whole_pixels(image, min_size, max_size), target
+
+    box_ops.batched_nms, transform._resize_image_and_masks = batched_nms, resize_image
     try:
         yield
     finally:
-        box_ops.batched_nms = original
+        box_ops.batched_nms, transform._resize_image_and_masks = nms, resize
 
 
 def _batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
@@ -123,3 +134,14 @@ def _batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: flo
     offsets = idxs.to(boxes) * (largest + 1)
     kept: Tensor = torch.ops.torchvision.nms(boxes + offsets[:, None], scores, iou_threshold)
     return kept
+
+
+def _resize_to_whole_pixels(image: Tensor, min_size: int, max_size: int) -> Tensor:
+    """Resize an image as torchvision does without tracing, in double precision up to the size in whole pixels."""
+    shape = torch._shape_as_tensor(image)[-2:].double()  # type: ignore[attr-defined]
+    # Divided as tensors: the exporter would multiply by a reciprocal, which may round down to one pixel less.
+    limits = shape.new_tensor([float(min_size), float(max_size)])
+    scale = torch.div(limits, torch.stack([shape.min(), shape.max()])).min()
+    height, width = (shape * scale).floor().long()
+    size: Any = (height, width)  # not ints, which would be constants
+    return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]

@@ -260,4 +260,4 @@ def _pad_at_end(tensor: Tensor, shape: Sequence[int], value: float) -> Tensor:
 
 
 def _round_up(size: int, divisor: int) -> int:
-    return -(-size // divisor) * divisor  # for symbolic sizes, too
+    return (size + divisor - 1) // divisor * divisor  # for symbolic sizes, too

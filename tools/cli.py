@@ -372,9 +372,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("config", metavar="CONFIG", help=config_help)
     command.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint with the weights")
-    command.add_argument(
-        "--format", required=True, metavar="FORMAT", help="onnx, torch_export, openvino or executorch"
-    )
+    command.add_argument("--format", required=True, metavar="FORMAT", help="onnx, torch_export, openvino or executorch")
     command.add_argument(
         "-o", "--output", required=True, metavar="FILE", help="file to write: .onnx, .pt2, .xml or .pte"
     )

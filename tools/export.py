@@ -36,9 +36,8 @@ def export(
     if not report.is_close:
         print(f"This is more than the tolerance of {tolerance:g}: no file was written.", file=sys.stderr)
         return False
-    size = report.file.stat().st_size / 1e6
     print(
-        f"Saved {report.file} ({size:.1f} MB), exported by {report.method}, for inputs of shape "
+        f"Saved {report.file} ({report.size / 1e6:.1f} MB), exported by {report.method}, for inputs of shape "
         f"{shape_text(report.shape)}"
     )
     return True

@@ -60,16 +60,16 @@ def _matches(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], reach:
     """Return pairs of the indices of instances whose numbers differ by less than a fraction ``reach``."""
     free = torch.ones(len(found["scores"]), dtype=torch.bool)
     pairs = []
-    for index in range(len(expected["scores"])):
+    for index in range(len(expected["scores"]) if len(free) else 0):
         distance = torch.zeros(len(free), dtype=torch.double)
         for name, value in expected.items():
             if value.dim() > 2:  # masks and keypoints follow the boxes
                 continue
             others, own = found[name].double(), value[index].double()
-            apart = (others - own).abs().reshape(len(free), -1).amax(1)
+            apart = (others - own).abs().reshape(len(free), own.numel()).amax(1)
             distance = torch.maximum(distance, apart / (_scale(value) if value.is_floating_point() else 1.0))
         distance[~free] = torch.inf
-        if len(free) and float(distance.min()) < reach:
+        if float(distance.min()) < reach:
             best = int(distance.argmin())
             free[best] = False
             pairs.append((index, best))

@@ -44,6 +44,7 @@ class ExportReport:
             :func:`~trainwright.engine.export.compare.differences`.
         compared: shapes of the inputs that were compared.
         source: where these are from.
+        size: bytes on disk, with the files beside it.
         is_close: whether the differences are within the tolerance. If not, there is no file.
     """
 
@@ -54,10 +55,11 @@ class ExportReport:
     differences: Mapping[str, float]
     compared: tuple[tuple[int, ...], ...]
     source: str
+    size: int
     is_close: bool
 
     def __str__(self) -> str:
-        values = ", ".join(f"{name} {value:.1e}" for name, value in self.differences.items())
+        values = ", ".join(f"{name} {value:.1e}" if value else f"{name} 0" for name, value in self.differences.items())
         shapes = ", ".join("x".join(map(str, shape)) for shape in self.compared)
         return f"differs from PyTorch by at most: {values} ({self.source}, inputs {shapes})"
 
@@ -137,7 +139,7 @@ def _export(
             folder.mkdir()
             try:
                 with _quiet(), form.exporting():
-                    traced = to.trace(graph, _example(samples, free), free, form.outputs, method)
+                    traced = to.trace(graph, _example(samples[0], free, form.size_axes), free, form.outputs, method)
                 if fixed := [name for axis, name in free.items() if traced.shape[axis] is not None]:
                     print_log(f"{described}: the exporter has fixed the {' and '.join(fixed)}", "current")
                     continue
@@ -179,6 +181,7 @@ def _write(
     with _quiet():
         to.save(traced.program, to_json(described), file)
         runtime = load_exported(file)
+    size = sum(path.stat().st_size for path in file.parent.iterdir())
     worst: dict[str, float] = {}
     compared = []
     for batch in _batches(samples, traced.shape, form.size_axes):
@@ -187,7 +190,7 @@ def _write(
         for name, value in differences(expected, found, form.instances).items():
             worst[name] = max(worst.get(name, 0.0), value)
         compared.append(tuple(batch.shape))
-    return ExportReport(file, to.name, method, traced.shape, worst, tuple(dict.fromkeys(compared)), source, False)
+    return ExportReport(file, to.name, method, traced.shape, worst, tuple(dict.fromkeys(compared)), source, size, False)
 
 
 def _check_weights(model: nn.Module, checkpoint: str) -> None:
@@ -271,31 +274,31 @@ def _resized(inputs: Tensor, axes: Sequence[int], factors: Sequence[float]) -> T
     return inputs.contiguous()
 
 
-def _example(samples: Sequence[Tensor], axes: Mapping[int, str]) -> Tensor:
-    """Return inputs to trace with: sizes of 1 would be taken for constants, and equal ones for the same."""
-    return torch.stack([samples[0]] * (2 if BATCH_AXIS in axes else 1))
+def _example(sample: Tensor, axes: Mapping[int, str], size_axes: Sequence[int]) -> Tensor:
+    """Return inputs to trace with.
+
+    A batch size of 1 would be taken for a constant, equal sizes for the same, and a multiple of 8 for always one.
+    """
+    batch = torch.stack([sample] * (2 if BATCH_AXIS in axes else 1))
+    return _resized(batch, size_axes, _OTHER_SIZES[0]) if any(axis in axes for axis in size_axes) else batch
 
 
 def _batches(samples: Sequence[Tensor], shape: Sequence[int | None], size_axes: Sequence[int]) -> Iterator[Tensor]:
     """Yield inputs to compare: one by one, in a batch, and in other sizes, as the program allows."""
     sizes = tuple(shape[1:])
-    fitting = [
-        one for one in samples if all(size in (None, own) for size, own in zip(sizes, one.shape, strict=True))
-    ]
+    fitting = [one for one in samples if all(size in (None, own) for size, own in zip(sizes, one.shape, strict=True))]
     for one in fitting:
         yield one[None]
     same = [one for one in fitting if one.shape == fitting[0].shape]
     if shape[BATCH_AXIS] is None:
         yield torch.stack(same)
         yield torch.stack([*same[:1]] * 3)
-    if any(shape[axis] is None for axis in size_axes):
+    if any(shape[axis] is None for axis in size_axes if axis < len(shape)):
         for factors in _OTHER_SIZES:
             yield _resized(same[0][None], size_axes, factors)
 
 
-def _metadata(
-    cfg: Any, inferencer: Inferencer, form: ExportForm, to: ExportFormat, sample: Tensor
-) -> dict[str, Any]:
+def _metadata(cfg: Any, inferencer: Inferencer, form: ExportForm, to: ExportFormat, sample: Tensor) -> dict[str, Any]:
     """Return what the file says of the model, as plain data; the config in it suffices for an :class:`Inferencer`."""
     meta = dict(inferencer.dataset_meta)
     steps = setting(cfg, "inference_pipeline") or setting(cfg, "test_pipeline")

@@ -32,7 +32,9 @@ class OnnxFormat(ExportFormat):
         size = sum(tensor.nbytes for tensor in graph.state_dict().values())
         if size > _MAX_BYTES:
             hint = "use --format torch_export"
-            raise ConfigError("--format", f"an ONNX file holds at most 2 GB, but the model has {size / 1e9:.1f} GB", hint)
+            raise ConfigError(
+                "--format", f"an ONNX file holds at most 2 GB, but the model has {size / 1e9:.1f} GB", hint
+            )
         if method == "torchscript":
             return Traced(_by_torchscript(graph, example, axes, outputs), _shape(example, axes))
         program, shape = export_program(graph, example, axes)

@@ -68,9 +68,7 @@ class DetectionDecoder:
         sample = data_samples[0] if data_samples else DataSample()
         size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
         original = tuple(sample.get("ori_shape") or size)
-        sample.pred_instances = to_instances(
-            outputs, size, (int(original[0]), int(original[1])), self.mask_thr_binary
-        )
+        sample.pred_instances = to_instances(outputs, size, (int(original[0]), int(original[1])), self.mask_thr_binary)
         return [sample]
 
 

@@ -94,9 +94,7 @@ class Recognizer3D(BaseModel):
 
     def export_form(self) -> ExportForm:
         """Return the form that ``trainwright export`` needs, for uint8 clips of shape (N, clips, C, T, H, W)."""
-        return classification_form(
-            self, lambda clips: self._average_clips(self._clip_logits(clips)), size_axes=(4, 5)
-        )
+        return classification_form(self, lambda clips: self._average_clips(self._clip_logits(clips)), size_axes=(4, 5))
 
     def logits(self, clips: Tensor) -> Tensor:
         """Return logits of shape (N, num_classes).

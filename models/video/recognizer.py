@@ -116,8 +116,11 @@ class Recognizer3D(BaseModel):
     def _clip_logits(self, inputs: Tensor) -> Tensor:
         """Return the logits of all clips, of shape (N, clips, num_classes), ``max_testing_views`` at a time."""
         clips = inputs.flatten(0, 1)
-        parts = torch.split(clips, self.max_testing_views or len(clips))
-        return torch.unflatten(torch.cat([self.logits(part) for part in parts]), 0, inputs.shape[:2])
+        if self.max_testing_views is None:
+            logits = self.logits(clips)
+        else:
+            logits = torch.cat([self.logits(part) for part in torch.split(clips, self.max_testing_views)])
+        return torch.unflatten(logits, 0, inputs.shape[:2])
 
     def _average_clips(self, logits: Tensor) -> Tensor:
         """Return logits (N, num_classes) whose softmax is the average over the clips."""

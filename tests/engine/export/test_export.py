@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from trainwright.datasets import pseudo_collate
 from trainwright.engine import Config, ConfigError, Inferencer
-from trainwright.engine.checkpoints.files import save_checkpoint
+from trainwright.engine.checkpoints.files import load_checkpoint_file, save_checkpoint
 from trainwright.engine.errors import CheckpointError, DataError, MissingExtraError
 from trainwright.engine.export.exporting import export_model
 from trainwright.engine.export.form import ExportForm
@@ -46,6 +47,10 @@ CLIPS = [
     dict(type="PackInputs"),
 ]
 ANY = (None, 3, None, None)
+DECODERS = {
+    "multilabel": "MultiLabelDecoder", "segmentation": "SegmentationDecoder", "fcos": "DetectionDecoder",
+    "mask_rcnn": "DetectionDecoder", "pose": "PoseDecoder", "video": "ClassificationDecoder",
+}  # fmt: skip
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int | None, ...]]] = {
     "multilabel": (
         dict(
@@ -123,7 +128,10 @@ def write_checkpoint(cfg: Config, file: str = "epoch_1.pth") -> Any:
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear | nn.Conv3d):
             nn.init.normal_(module.weight, std=1.2 * module.weight[0].numel() ** -0.5)
-    save_checkpoint({"state_dict": model.state_dict(), "meta": {"dataset_meta": {"classes": ["a", "b", "c"]}}}, file)
+    save_checkpoint(
+        {"state_dict": model.state_dict(), "meta": {"dataset_meta": {"classes": ["circle", "square", "triangle"]}}},
+        file,
+    )
     return model
 
 
@@ -163,6 +171,7 @@ def test_each_task_predicts_the_same_in_onnxruntime(in_tmp: Path, name: str) -> 
         assert_equal(one, other)
         if name in ("fcos", "mask_rcnn"):
             assert len(one.pred_instances) > 1
+    assert load_exported("model.onnx").metadata["decoder"]["type"] == DECODERS[name]
     assert sorted(path.name for path in in_tmp.iterdir()) == ["epoch_1.pth", "model.onnx"]
 
 
@@ -194,7 +203,7 @@ def lenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "    data_preprocessor=dict(mean=[128], std=[64]))\n"
         "steps = [dict(type='Resize', size=(28, 28)), dict(type='Grayscale'), dict(type='PackInputs')]\n"
         "test_dataloader = dict(batch_size=3, num_workers=0, collate_fn=dict(type='pseudo_collate'),\n"
-        "    dataset=dict(type='Shapes', num_samples=8, size=40, num_shapes=1, annotations=('gt_label',),\n"
+        "    dataset=dict(type='Shapes', num_samples=8, size=40, max_shapes=1, annotations=('gt_label',),\n"
         "                 pipeline=steps))\n"
         "test_evaluator = dict(type='Accuracy')\n"
         "test_cfg = dict()\n"
@@ -207,16 +216,17 @@ def lenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_file_is_tested_in_the_place_of_a_checkpoint(in_tmp: Path, lenet: Path, log: Any) -> None:
+def test_a_file_is_tested_in_the_place_of_a_checkpoint(
+    in_tmp: Path, lenet: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     accuracies = []
     for file in ("epoch_1.pth", "lenet.onnx"):
-        log.clear()
         assert main(["test", str(lenet / "lenet.py"), str(lenet / file), "--seed", "0"]) == 0
-        accuracies.append(
-            [line.partition("accuracy/top1: ")[2][:7] for line in log.text.splitlines() if "accuracy" in line]
-        )
+        captured = capfd.readouterr()
+        accuracies.append(re.findall(r"accuracy/top1: ([\d.]+)", captured.out + captured.err))
     assert accuracies[0] == accuracies[1]
     assert accuracies[0]
+    assert main(["test", str(lenet / "lenet.py"), str(lenet / "lenet.onnx"), "--tta"]) == 2
 
 
 def test_a_file_alone_is_enough_to_predict(in_tmp: Path, lenet: Path) -> None:
@@ -233,7 +243,7 @@ def test_a_file_alone_is_enough_to_predict(in_tmp: Path, lenet: Path) -> None:
 
 def test_the_metadata_describes_the_file(lenet: Path) -> None:
     metadata = load_exported(lenet / "lenet.onnx").metadata
-    assert metadata["dataset_meta"]["classes"] == ["a", "b", "c"]
+    assert metadata["dataset_meta"]["classes"] == ["circle", "square", "triangle"]
     assert metadata["inputs"] == {"dtype": "uint8", "shape": [None, 1, 28, 28]}
     assert metadata["outputs"] == ["pred_score", "pred_label"]
     assert [step["type"] for step in metadata["config"]["inference_pipeline"]] == ["Resize", "Grayscale", "PackInputs"]
@@ -263,7 +273,8 @@ def test_what_cannot_be_exported_is_refused_before_the_work(
     (in_tmp / "folder.onnx").mkdir()
     assert "is a folder" in refused("--format", "onnx", "-o", "folder.onnx")
     assert "no_such.pth" in refused("--format", "onnx", "-o", "a.onnx", checkpoint="no_such.pth")
-    save_checkpoint({"state_dict": {"head.weight": torch.zeros(1)}, "meta": {}}, "other.pth")
+    part = dict(list(load_checkpoint_file(checkpoint)["state_dict"].items())[:1])
+    save_checkpoint({"state_dict": part, "meta": {}}, "other.pth")
     assert "is not a checkpoint of this model" in refused("--format", "onnx", "-o", "a.onnx", checkpoint="other.pth")
     monkeypatch.setattr(ExportFormat, "packages", ("no_such_package",))
     monkeypatch.setattr("trainwright.engine.export.formats.find_spec", lambda name: None)

@@ -105,7 +105,7 @@ class ExportedModel(nn.Module):
         else:  # the last part is filled up with copies of the last input
             missing = -len(inputs) % size
             filled = torch.cat([inputs, inputs[-1:].expand(missing, *inputs.shape[1:])]).contiguous()
-            parts = [self.runtime(part) for part in filled.split(size)]
+            parts = [self.runtime(part) for part in torch.split(filled, size)]
         outputs = [torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts)]
         if not self.metadata["instances"]:
             outputs = [output[: len(inputs)] for output in outputs]
@@ -121,8 +121,8 @@ class ExportedModel(nn.Module):
         )
         if not fits:
             raise DataError(
-                f"{self.file} takes inputs of shape {shape_text(shape)}, not {shape_text(inputs.shape)}: resize them in "
-                "the pipeline, or export the model without --fixed size if it accepts other sizes"
+                f"{self.file} takes inputs of shape {shape_text(shape)}, not {shape_text(inputs.shape)}: resize them "
+                "in the pipeline, or export the model without --fixed size if it accepts other sizes"
             )
 
     def _apply(self, fn: Any, recurse: bool = True) -> "ExportedModel":

@@ -1,6 +1,6 @@
 """How far the outputs of an exported model differ from PyTorch's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor

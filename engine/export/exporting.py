@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from trainwright.engine.checkpoints.durable import remove, replace, temporary_path
 from trainwright.engine.checkpoints.files import get_state_dict, load_checkpoint_file, load_state_dict
@@ -102,7 +101,7 @@ def export_model(
     to.require()
     make_folder(target.parent, "--output", "choose another --output")
     with torch.no_grad(), default_scope(cfg.get("default_scope")):
-        inferencer = Inferencer(cfg, checkpoint, "cpu", show_progress=False)
+        inferencer = _TrainedModel(cfg, checkpoint, "cpu", show_progress=False)
         _check_weights(inferencer.model, checkpoint)
         form = form_of(inferencer.model)
         if reason := form.refused.get(to.name):
@@ -113,6 +112,19 @@ def export_model(
         axes = _free_axes(form, to, graph, samples, fixed)
         metadata = _metadata(cfg, inferencer, form, to, samples[0])
         return _export(graph, form, to, target, axes, samples, source, metadata, tolerance)
+
+
+class _TrainedModel(Inferencer):
+    """An inferencer of which only the model and the meta information on its data are used."""
+
+    def _init_pipeline(self, cfg: Any) -> Any:
+        return None
+
+    def _init_collate(self, cfg: Any) -> Any:
+        return None
+
+    def _init_visualizer(self, cfg: Any) -> Any:
+        return None
 
 
 def _export(
@@ -258,9 +270,9 @@ def _accepts_any_size(form: ExportForm, graph: nn.Module, sample: Tensor) -> boo
 def _fewer_and_fewer(axes: Mapping[int, str]) -> Iterator[dict[int, str]]:
     """Yield the axes, then the batch alone, then none."""
     yield dict(axes)
-    if batch := {axis: name for axis, name in axes.items() if axis == BATCH_AXIS}:
-        if batch != axes:
-            yield batch
+    batch = {axis: name for axis, name in axes.items() if axis == BATCH_AXIS}
+    if batch and batch != axes:
+        yield batch
     if axes:
         yield {}
 
@@ -302,7 +314,11 @@ def _metadata(cfg: Any, inferencer: Inferencer, form: ExportForm, to: ExportForm
     """Return what the file says of the model, as plain data; the config in it suffices for an :class:`Inferencer`."""
     meta = dict(inferencer.dataset_meta)
     steps = setting(cfg, "inference_pipeline") or setting(cfg, "test_pipeline")
-    kept = {name: cfg[name] for name in ("inferencer_type", "default_scope", "visualizer") if cfg.get(name) is not None}
+    kept = {
+        name: cfg[name]
+        for name in ("inferencer_type", "default_scope", "visualizer", "custom_imports")
+        if cfg.get(name) is not None
+    }
     loader = cfg.get("test_dataloader") or cfg.get("val_dataloader") or {}
     steps = steps or _pipeline_of(loader)
     if steps:

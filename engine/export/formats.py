@@ -181,7 +181,7 @@ def export_program(graph: nn.Module, example: Tensor, axes: Mapping[int, str]) -
         example: inputs.
         axes: axes that may have any size, where the module allows it.
     """
-    sizes = {axis: torch.export.Dim.AUTO for axis in axes}  # type: ignore[attr-defined]
+    sizes = dict.fromkeys(axes, torch.export.Dim.AUTO)
     program = torch.export.export(graph, (example,), dynamic_shapes=({**sizes},) if sizes else None)
     name = program.graph_signature.user_inputs[0]
     node = next(node for node in program.graph.nodes if node.name == name)

@@ -67,7 +67,8 @@ class Inferencer:
     Args:
         model: a config file, a config, or the name of a config of Trainwright or, with ``scope``, of another library; a
             checkpoint file for both ``weights`` and their config; None for the config in ``weights``.
-        weights: checkpoint file, or a file that ``trainwright export`` has written. Without one, the weights are random, and a warning is logged.
+        weights: checkpoint file, or a file that ``trainwright export`` has written. Without one, the weights are
+            random, and a warning is logged.
         device: device for the model; if None, the accelerator or else the CPU.
         scope: library whose registries are searched first; ``default_scope`` of the config if None.
         show_progress: show a progress bar.
@@ -119,14 +120,14 @@ class Inferencer:
             cfg, checkpoint = _with_exported(cfg, exported)
         elif weights is not None:
             checkpoint = load_checkpoint_file(weights, map_location="cpu")
-        if model is None:
+        if cfg is None:
             assert checkpoint is not None
-            cfg = config_of(checkpoint, str(weights)) if exported is None else cfg
-            if trusted:
-                import_custom_modules(cfg._cfg_dict, [])
-        else:
+            cfg = config_of(checkpoint, str(weights))
+        if model is not None:
             trusted = True
-        assert cfg is not None
+        elif trusted:
+            assert isinstance(cfg, Config)
+            import_custom_modules(cfg._cfg_dict, [])
         self.cfg = cfg
         self.scope = scope or cfg.get("default_scope")
         self.show_progress = show_progress

@@ -136,7 +136,7 @@ def _batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: flo
 
 def _resize_to_whole_pixels(image: Tensor, min_size: int, max_size: int) -> Tensor:
     """Resize an image as torchvision does without tracing, in double precision up to the size in whole pixels."""
-    shape = torch._shape_as_tensor(image)[-2:].double()  # type: ignore[attr-defined]
+    shape = torch._shape_as_tensor(image)[-2:].double()
     # Divided as tensors: the exporter would multiply by a reciprocal, which may round down to one pixel less.
     limits = shape.new_tensor([float(min_size), float(max_size)])
     scale = torch.div(limits, torch.stack([shape.min(), shape.max()])).min()

@@ -196,7 +196,7 @@ def test_a_model_of_a_user_is_exported_to_the_other_formats(in_tmp: Path, format
 
 @pytest.fixture(scope="module")
 def lenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a config, a checkpoint, and the exported model."""
+    """Return a folder with a config, a checkpoint, and the exported model."""
     folder = tmp_path_factory.mktemp("lenet")
     text = (
         "model = dict(type='ImageClassifier', backbone=dict(type='LeNet', num_classes=3),\n"

@@ -40,6 +40,7 @@ from .evaluation.metric import BatchMetric as BatchMetric
 from .evaluation.metric import get_metric_value as get_metric_value
 from .evaluation.metrics import DumpResults as DumpResults
 from .evaluation.metrics import TorchMetric as TorchMetric
+from .export.form import ExportForm as ExportForm
 from .fileio import (
     dump as dump,
 )

@@ -18,6 +18,7 @@ class ModelTraits(Protocol):
         num_seg_classes: the same for semantic segmentation: ``metainfo["seg_classes"]``, or else ``classes``.
         num_keypoints: number of keypoints that the model predicts.
         flip_indices: for a flip test, the keypoint that each keypoint becomes in the mirror image.
+        dataset_meta: of an exported model, the meta information on the data that its weights were trained on.
     """
 
     num_classes: int | None

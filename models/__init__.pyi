@@ -8,6 +8,8 @@ from .classification.batch_augment import CutMix as CutMix
 from .classification.batch_augment import Mixup as Mixup
 from .classification.batch_augment import RandomBatchAugment as RandomBatchAugment
 from .classification.classifier import ImageClassifier as ImageClassifier
+from .classification.export import ClassificationDecoder as ClassificationDecoder
+from .classification.export import MultiLabelDecoder as MultiLabelDecoder
 from .classification.heads import GlobalAveragePooling as GlobalAveragePooling
 from .classification.heads import LinearClsHead as LinearClsHead
 from .classification.knn import KNNClassifier as KNNClassifier
@@ -29,6 +31,7 @@ from .classification.samples import add_predictions as add_predictions
 from .classification.samples import gather_labels as gather_labels
 from .classification.tta import ClassificationTTA as ClassificationTTA
 from .detection.detector import TorchvisionDetector as TorchvisionDetector
+from .detection.export import DetectionDecoder as DetectionDecoder
 from .detection.metric import CocoMetric as CocoMetric
 from .detection.networks import FeaturePyramid as FeaturePyramid
 from .detection.networks import TorchvisionDetectionModel as TorchvisionDetectionModel
@@ -36,6 +39,7 @@ from .detection.preprocessor import DetDataPreprocessor as DetDataPreprocessor
 from .detection.voc_metric import VOCMetric as VOCMetric
 from .distillation import Distillation as Distillation
 from .distillation import KDLoss as KDLoss
+from .exported import ExportedModel as ExportedModel
 from .few_labels.embedding import EmbeddingModel as EmbeddingModel
 from .few_labels.episode_accuracy import EpisodeAccuracy as EpisodeAccuracy
 from .few_labels.prototypical import PrototypicalNetwork as PrototypicalNetwork
@@ -75,6 +79,7 @@ from .parallel import detect_anomalous_params as detect_anomalous_params
 from .parallel import is_model_wrapper as is_model_wrapper
 from .pose.codec import MSRAHeatmap as MSRAHeatmap
 from .pose.estimator import TopdownPoseEstimator as TopdownPoseEstimator
+from .pose.export import PoseDecoder as PoseDecoder
 from .pose.heads import HeatmapHead as HeatmapHead
 from .pose.heads import flip_heatmaps as flip_heatmaps
 from .pose.inferencer import Pose2DInferencer as Pose2DInferencer
@@ -90,6 +95,7 @@ from .preprocessor import ImgDataPreprocessor as ImgDataPreprocessor
 from .preprocessor import stack_batch as stack_batch
 from .pretrained import TimmModel as TimmModel
 from .pretrained import TorchvisionModel as TorchvisionModel
+from .segmentation.export import SegmentationDecoder as SegmentationDecoder
 from .segmentation.heads import SegmentationHead as SegmentationHead
 from .segmentation.losses import DiceLoss as DiceLoss
 from .segmentation.losses import OhemCrossEntropyLoss as OhemCrossEntropyLoss

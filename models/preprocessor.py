@@ -1,6 +1,5 @@
 """Modules that convert a batch from the data loader to the arguments of a model's forward."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -232,7 +231,7 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
             raise ValueError(f"images must have the shape (N, C, H, W), or (C, H, W) in a list, not {images.shape}")
         batch: Tensor = self._normalize(self.cast_data(images))
         height, width = (_round_up(size, self.pad_size_divisor) for size in batch.shape[-2:])
-        if (height, width) == batch.shape[-2:]:
+        if self.pad_size_divisor == 1 or (not torch.compiler.is_exporting() and (height, width) == batch.shape[-2:]):
             return batch
         padding = (0, width - batch.shape[-1], 0, height - batch.shape[-2])
         return nn.functional.pad(batch, padding, value=self.pad_value)
@@ -346,4 +345,4 @@ def _pad_at_end(tensor: Tensor, shape: Sequence[int], value: float) -> Tensor:
 
 
 def _round_up(size: int, divisor: int) -> int:
-    return math.ceil(size / divisor) * divisor
+    return (size + divisor - 1) // divisor * divisor  # for symbolic sizes, too

@@ -6,11 +6,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trainwright.engine.errors import TrainingError
+from trainwright.engine.errors import ConfigError, TrainingError
 from trainwright.engine.evaluation.samples import describe
+from trainwright.engine.export.form import ExportForm
 from trainwright.engine.model_traits import declared_number
 from trainwright.engine.registry import MODELS
 from trainwright.models.base import BaseModel
+from trainwright.models.classification.export import classification_form
 from trainwright.models.classification.losses import CrossEntropyLoss
 from trainwright.models.classification.samples import add_predictions, gather_labels
 from trainwright.models.module import InitCfg
@@ -100,6 +102,24 @@ class ModuleWrapper(BaseModel):
             **options: arguments of :func:`torch.compile`.
         """
         self.network.compile(**options)
+
+    def export_form(self) -> ExportForm:
+        """Return the form that ``trainwright export`` needs: scores and labels, or the module's output.
+
+        Raises:
+            ConfigError: the module returns neither a tensor nor logits.
+        """
+        if self._classifies:
+            return classification_form(self, self._exported_output)
+        return ExportForm(self, self._exported_output, ("output",))
+
+    def _exported_output(self, inputs: Any) -> Tensor:
+        output = self.network(inputs)
+        output = output if isinstance(output, Tensor) else _logits(output)
+        if not isinstance(output, Tensor):
+            message = f"a {type(self.network).__name__} returns {describe(output)}, not a tensor"
+            raise ConfigError("model", message, "give the model an export_form: see docs/export.md")
+        return output
 
     def _losses(self, output: Any, targets: Any, has_got_targets: bool) -> dict[str, Any]:
         if isinstance(output, Tensor) and output.dim() == 0:

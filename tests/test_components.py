@@ -136,6 +136,7 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
 }
 NEEDED = {"TorchMetric": "torchmetrics", "CocoKeypointMetric": "pycocotools"}
 NOT_BUILT_ALONE = {
+    "ExportedModel": "needs a file",
     "TimmModel": "needs timm",
     "WandbVisBackend": "logs in when it is first used",
 }

@@ -65,9 +65,15 @@ def train(arguments: argparse.Namespace) -> int:
 
 def test(arguments: argparse.Namespace) -> int:
     """Test a checkpoint."""
+    from trainwright.engine.export.formats import is_exported, use_exported
+
     cfg = _load(arguments)
     cfg.load_from = arguments.checkpoint
     cfg.resume = False
+    if is_exported(arguments.checkpoint):
+        if arguments.tta:
+            raise ConfigError("", "--tta needs a checkpoint: an exported model has no views", "remove --tta")
+        use_exported(cfg, arguments.checkpoint)
     if arguments.tta:
         from trainwright.hooks import build_runner_with_tta
 
@@ -191,6 +197,23 @@ def predict(arguments: argparse.Namespace) -> int:
         _given(arguments, "bboxes", "bbox_thr", "nms_thr"),
     )  # fmt: skip
     return 1 if unreadable else 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Export a trained model to a file for another runtime, and compare it with PyTorch on real inputs.
+
+    Preprocessing and post-processing become part of the model. The exit status is 1, and no file is written, if the
+    outputs differ by more than --tolerance.
+    """
+    from trainwright.tools.export import export
+
+    cfg = _read(arguments.config, arguments.cfg_options)
+    _check(cfg)
+    is_close = export(
+        cfg, arguments.checkpoint, arguments.format, arguments.output, arguments.fixed, arguments.tolerance,
+        arguments.input_shape,
+    )  # fmt: skip
+    return 0 if is_close else 1
 
 
 def migrate(arguments: argparse.Namespace) -> int:
@@ -347,6 +370,29 @@ def _parser() -> argparse.ArgumentParser:
     boxes.add_argument("--bbox-thr", type=float, metavar="SCORE", help="lowest score of a box (default: 0.3)")
     boxes.add_argument("--nms-thr", type=float, metavar="IOU", help="highest overlap of two boxes (default: 0.3)")
     command.set_defaults(run=predict)
+
+    command = commands.add_parser(
+        "export", parents=[common], help="export a model for another runtime", description=export.__doc__
+    )
+    command.add_argument("config", metavar="CONFIG", help=config_help)
+    command.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint with the weights")
+    command.add_argument("--format", required=True, metavar="FORMAT", help="onnx, torch_export, openvino or executorch")
+    command.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help="file to write: .onnx, .pt2, .xml or .pte"
+    )
+    command.add_argument(
+        "--fixed", nargs="+", choices=["batch", "size"], default=[], metavar="AXIS",
+        help="batch: always one input at a time; size: only the size of the test data (default: any, where possible)",
+    )  # fmt: skip
+    command.add_argument(
+        "--tolerance", type=float, default=1e-4, metavar="FRACTION",
+        help="largest difference between the outputs, as a fraction of their range (default: %(default)s)",
+    )  # fmt: skip
+    command.add_argument(
+        "--input-shape", metavar="SHAPE",
+        help="compare on random inputs of this shape instead of the test data, e.g. 3,224,224:uint8",
+    )  # fmt: skip
+    command.set_defaults(run=export)
 
     command = commands.add_parser(
         "browse-dataset",

@@ -24,6 +24,7 @@ from trainwright.engine.config.paths import find_named_config, shipped_configs
 from trainwright.engine.distributed import get_device
 from trainwright.engine.errors import CheckpointError, ConfigError, UnknownTypeError, did_you_mean
 from trainwright.engine.evaluation.samples import check_number, samples_of
+from trainwright.engine.export.formats import UNSAFE_SUFFIXES, is_exported, load_exported, use_exported
 from trainwright.engine.images.reader import ImageReader
 from trainwright.engine.inference.images import ImagePipeline, list_images
 from trainwright.engine.inference.model_index import find_model_index, listed_models, names_of
@@ -39,6 +40,7 @@ from trainwright.engine.structures.elements import BaseDataElement
 ConfigLike = Config | ConfigDict | Mapping[str, Any]
 
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".dist")
+_EXPORTED = "exported"  # key that marks what stands for a checkpoint if the model is an exported one
 
 
 @INFERENCERS.register_module()
@@ -66,7 +68,8 @@ class Inferencer:
     Args:
         model: a config file, a config, or the name of a config of Trainwright or, with ``scope``, of another library; a
             checkpoint file for both ``weights`` and their config; None for the config in ``weights``.
-        weights: checkpoint file. Without one, the weights are random, and a warning is logged.
+        weights: checkpoint file, or a file that ``trainwright export`` has written. Without one, the weights are
+            random, and a warning is logged.
         device: device for the model; if None, the accelerator or else the CPU.
         scope: library whose registries are searched first; ``default_scope`` of the config if None.
         show_progress: show a progress bar.
@@ -103,18 +106,29 @@ class Inferencer:
     ) -> None:
         if isinstance(model, str | os.PathLike) and Path(model).suffix in _CHECKPOINT_SUFFIXES and weights is None:
             model, weights = None, model
+        if is_exported(model) and weights is None:
+            model, weights = None, model
+        exported = str(weights) if is_exported(weights) else None
+        if exported and model is None and not trusted and Path(exported).suffix in UNSAFE_SUFFIXES:
+            hint = "pass its config as well, or set trusted=True if you trust the file"
+            raise CheckpointError(f"{exported} is a program, which may run any code: {hint}")
         if model is None and weights is None:
             raise ValueError("a model or weights are required, e.g. Inferencer('epoch_8.pth')")
         cfg, listed_weights = (None, None) if model is None else self._load_config(model, scope)
         weights = listed_weights if weights is None else weights
-        checkpoint = None if weights is None else load_checkpoint_file(weights, map_location="cpu")
+        checkpoint: Mapping[str, Any] | None = None
+        if exported is not None:
+            cfg, checkpoint = _with_exported(cfg, exported)
+        elif weights is not None:
+            checkpoint = load_checkpoint_file(weights, map_location="cpu")
         if cfg is None:
             assert checkpoint is not None
             cfg = config_of(checkpoint, str(weights))
-            if trusted:
-                import_custom_modules(cfg._cfg_dict, [])
-        else:
+        if model is not None:
             trusted = True
+        elif trusted:
+            assert isinstance(cfg, Config)
+            import_custom_modules(cfg._cfg_dict, [])
         self.cfg = cfg
         self.scope = scope or cfg.get("default_scope")
         self.show_progress = show_progress
@@ -390,6 +404,8 @@ class Inferencer:
                 "pass it as well, Inferencer(dict(model=...), weights=...)"
             )
         model = build_model(cfg["model"], cfg.get("data_preprocessor"), weights_follow=checkpoint is not None)
+        if checkpoint is not None and _EXPORTED in checkpoint:
+            return model.to(device).eval()
         self._load_weights_to_model(model, checkpoint, cfg)
         return model.to(device).eval()
 
@@ -481,6 +497,19 @@ def config_of(checkpoint: Mapping[str, Any], name: str = "the checkpoint") -> Co
     if not keys:
         raise CheckpointError(f"there is no config in {name}: {hint}")
     return Config(keys)
+
+
+def _with_exported(cfg: ConfigLike | None, file: str) -> tuple[Config, dict[str, Any]]:
+    """Return a config with an exported model in the place of its model, and what stands for the checkpoint.
+
+    Args:
+        cfg: the config; that in the file if None.
+        file: the exported model.
+    """
+    metadata = load_exported(file).metadata
+    whole = Config(dict(metadata["config"])) if cfg is None else Config(dict(cfg))
+    use_exported(whole, file)
+    return whole, {_EXPORTED: file, "meta": {"dataset_meta": metadata["dataset_meta"]}}
 
 
 @contextmanager

@@ -1,14 +1,17 @@
 """Image classification."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.export.form import ExportForm, form_of
 from trainwright.engine.model_traits import declared_number
 from trainwright.engine.registry import MODELS
 from trainwright.models.base import BaseModel
+from trainwright.models.classification.export import classification_form
 from trainwright.models.classification.samples import add_predictions, gather_labels
 from trainwright.models.module import InitCfg
 
@@ -103,6 +106,17 @@ class ImageClassifier(BaseModel):
         """Return the output of the backbone and neck, which is the logits if there is no head."""
         features = self.backbone(inputs)
         return features if self.neck is None else self.neck(features)
+
+    def export_form(self) -> ExportForm:
+        """Return the form that ``trainwright export`` needs.
+
+        Raises:
+            ConfigError: the head has no ``export_form``.
+        """
+        if self.head is None:
+            return classification_form(self, self.extract_feat)
+        form = form_of(self.head, "model.head")
+        return replace(form, model=self, function=lambda inputs: form.function(self.extract_feat(inputs)))
 
     def val_step(self, data: Any, with_loss: bool = False) -> Any:
         """Predict a batch, see :meth:`BaseModel.val_step`; the losses need no second forward pass."""

@@ -5,7 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from trainwright.engine.export.form import ExportForm
 from trainwright.engine.registry import MODELS
+from trainwright.models.classification.export import classification_form
 from trainwright.models.classification.samples import add_predictions, gather_labels
 from trainwright.models.module import BaseModule, InitCfg
 
@@ -63,3 +65,7 @@ class LinearClsHead(BaseModule):
     def predict(self, features: Tensor | Sequence[Tensor], data_samples: Any = None) -> Any:
         """Return the data samples of a batch with their predictions."""
         return add_predictions(self(features), data_samples)
+
+    def export_form(self) -> ExportForm:
+        """Return the form for features: scores and labels."""
+        return classification_form(self, self)

@@ -45,6 +45,8 @@ class KNNClassifier(ImageClassifier):
         ConfigError: the layer does not exist, or ``k`` or ``temperature`` is out of range.
     """
 
+    export_form: Any = None  # the labeled images are not part of the model
+
     def __init__(
         self,
         backbone: str | Mapping[str, Any] | nn.Module,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.export.form import ExportForm
 from trainwright.engine.registry import MODELS
 from trainwright.engine.structures.elements import BaseDataElement
 from trainwright.engine.structures.sample import DataSample, sample_name
@@ -52,23 +53,16 @@ class MultiLabelClsHead(BaseModule):
 
     def predict(self, features: Any, data_samples: Any = None) -> list[DataSample]:
         """Return the data samples of a batch with scores ``pred_score`` (C,) and classes ``pred_label`` (L,)."""
-        scores = self(features).detach().sigmoid()
-        labels = self.predicted_labels(scores)
-        if isinstance(data_samples, DataSample):
-            data_samples = data_samples.unbatch()
-        if not isinstance(data_samples, list | tuple) or not isinstance(data_samples[0], BaseDataElement):
-            truth = [None] * len(scores) if data_samples is None else gather_multi_hot(data_samples, scores.shape[1])
-            data_samples = [DataSample() if row is None else DataSample(gt_score=row) for row in truth]
-        for sample, score, label in zip(data_samples, scores, labels):
-            sample.pred_score, sample.pred_label = score, label
-        return list(data_samples)
+        return add_multi_label_scores(self(features).detach().sigmoid(), data_samples, self.thr, self.topk)
 
     def predicted_labels(self, scores: Tensor) -> list[Tensor]:
         """Return the predicted classes of each sample, in ascending order, for scores of shape (N, C)."""
-        if self.topk is not None:
-            return list(scores.topk(min(self.topk, scores.shape[1])).indices.sort().values)
-        chosen = scores >= self.thr
-        return list(torch.split(chosen.nonzero()[:, 1], chosen.sum(1).tolist()))
+        return _predicted_labels(scores, self.thr, self.topk)
+
+    def export_form(self) -> ExportForm:
+        """Return the form for features: the scores, whose threshold is in the metadata of the file."""
+        decoder = {"type": "MultiLabelDecoder", "thr": self.thr, "topk": self.topk}
+        return ExportForm(self, lambda features: self(features).sigmoid(), ("pred_score",), decoder)
 
 
 @MODELS.register_module()
@@ -100,6 +94,35 @@ class MultiLabelLinearClsHead(MultiLabelClsHead):
         """Return logits of shape (N, num_classes) for features of shape (N, in_channels)."""
         logits: Tensor = self.fc(super().forward(features))
         return logits
+
+
+def add_multi_label_scores(
+    scores: Tensor, data_samples: Any = None, thr: float = 0.5, topk: int | None = None
+) -> list[DataSample]:
+    """Return the data samples of a batch with ``pred_score`` (C,) and the predicted classes ``pred_label`` (L,).
+
+    Args:
+        scores: shape (N, C).
+        data_samples: see :func:`gather_multi_hot`; new ones are created if None.
+        thr: predict classes whose score is at least this threshold.
+        topk: predict the classes with the highest scores instead.
+    """
+    labels = _predicted_labels(scores, thr, topk)
+    if isinstance(data_samples, DataSample):
+        data_samples = data_samples.unbatch()
+    if not isinstance(data_samples, list | tuple) or not isinstance(data_samples[0], BaseDataElement):
+        truth = [None] * len(scores) if data_samples is None else gather_multi_hot(data_samples, scores.shape[1])
+        data_samples = [DataSample() if row is None else DataSample(gt_score=row) for row in truth]
+    for sample, score, label in zip(data_samples, scores, labels):
+        sample.pred_score, sample.pred_label = score, label
+    return list(data_samples)
+
+
+def _predicted_labels(scores: Tensor, thr: float, topk: int | None) -> list[Tensor]:
+    if topk is not None:
+        return list(scores.topk(min(topk, scores.shape[1])).indices.sort().values)
+    chosen = scores >= thr
+    return list(torch.split(chosen.nonzero()[:, 1], chosen.sum(1).tolist()))
 
 
 def gather_multi_hot(data_samples: Any, num_classes: int) -> Tensor:

@@ -45,7 +45,11 @@ def add_predictions(logits: Tensor, data_samples: Any = None) -> Any:
         data_samples: a list of data samples; one batched data sample; or a tensor of labels or None, in which case a
             batched data sample is created.
     """
-    scores = logits.detach().softmax(1)
+    return add_scores(logits.detach().softmax(1), data_samples)
+
+
+def add_scores(scores: Tensor, data_samples: Any = None) -> Any:
+    """Return the same as :func:`add_predictions`, given probabilities of shape (N, C)."""
     labels = scores.argmax(1)
     if isinstance(data_samples, list | tuple) and data_samples and isinstance(data_samples[0], BaseDataElement):
         for sample, score, label in zip(data_samples, scores, labels):

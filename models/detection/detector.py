@@ -6,14 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.export.form import ExportForm
 from trainwright.engine.registry import MODELS
 from trainwright.engine.structures.elements import BaseDataElement
 from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.sample import DataSample, sample_name
 from trainwright.models.base import BaseModel
+from trainwright.models.detection.export import detection_form, to_instances
 from trainwright.models.module import InitCfg
 from trainwright.models.pretrained import build_network
 
@@ -162,26 +163,32 @@ class TorchvisionDetector(BaseModel):
         for sample, detection, image in zip(samples, detections, inputs):
             size = (int(image.shape[-2]), int(image.shape[-1]))
             original = tuple(sample.get("ori_shape") or size)
-            sample.pred_instances = self._instances(detection, size, (int(original[0]), int(original[1])))
+            original = (int(original[0]), int(original[1]))
+            sample.pred_instances = to_instances(self._fields(detection), size, original, self.mask_thr_binary)
         return list(samples)
 
-    def _instances(
-        self, detection: Mapping[str, Tensor], size: tuple[int, int], original: tuple[int, int]
-    ) -> InstanceData:
-        boxes, keypoints, masks = detection["boxes"], detection.get("keypoints"), detection.get("masks")
-        if size != original:
-            scale = boxes.new_tensor([original[1] / size[1], original[0] / size[0]])
-            boxes = boxes * scale.repeat(2)
-            keypoints = None if keypoints is None else keypoints[..., :2] * scale
-            masks = None if masks is None else F.interpolate(masks, original, mode="bilinear", align_corners=False)
-        labels = detection["labels"] - self._first_label
-        instances = InstanceData(bboxes=boxes, labels=labels, scores=detection["scores"])
-        if masks is not None:
-            instances.masks = masks.squeeze(1) >= self.mask_thr_binary
-        if keypoints is not None:
-            instances.keypoints = keypoints[..., :2]
-            instances.keypoint_scores = detection["keypoints_scores"]
-        return instances
+    def _fields(self, detection: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return torchvision's detections in an image under our names, with labels starting at 0."""
+        fields = {name: detection[key] for key, name in _NAMES.items() if key in detection}
+        fields["labels"] = fields["labels"] - self._first_label
+        if "keypoints" in fields:
+            fields["keypoints"] = fields["keypoints"][..., :2]
+        return fields
+
+    def export_form(self) -> ExportForm:
+        """Return the form that ``trainwright export`` needs, for one image at a time; see :func:`detection_form`."""
+        names = [name for key, name in _NAMES.items() if key.partition("_")[0] in ("boxes", "labels", "scores")]
+        names += [name for name in _NAMES.values() if any(name.startswith(field[:-1]) for field in self._extra_fields)]
+        return detection_form(
+            self, self.network, lambda images: self._fields(self.network(images)[0]), names, self.mask_thr_binary
+        )
+
+
+_NAMES = {
+    "boxes": "bboxes", "labels": "labels", "scores": "scores", "masks": "masks", "keypoints": "keypoints",
+    "keypoints_scores": "keypoint_scores",
+}  # fmt: skip
+"""Torchvision's names of the fields of detections, and ours."""
 
 
 @contextmanager

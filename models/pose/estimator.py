@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.export.form import ExportForm
 from trainwright.engine.model_traits import declared_number
 from trainwright.engine.registry import MODELS
 from trainwright.models.base import BaseModel
@@ -99,13 +100,36 @@ class TopdownPoseEstimator(BaseModel):
         if self.neck is not None:
             self.neck.compile(**options)
 
+    def export_form(self) -> ExportForm:
+        """Return the form that ``trainwright export`` needs: keypoints in pixels of the crop, and their scores.
+
+        Raises:
+            ConfigError: the head has no codec.
+        """
+        if getattr(self.head, "codec", None) is None:
+            message = f"a {type(self.head).__name__} cannot be exported: it has no codec that decodes heat maps"
+            raise ConfigError("model.head", message)
+        return ExportForm(
+            self,
+            lambda inputs: self.head.codec.decode(self._heatmaps(inputs)),
+            ("keypoints", "keypoint_scores"),
+            {"type": "PoseDecoder"},
+            size_axes=(),  # the codec has a fixed size
+        )
+
     def _predict(self, inputs: Tensor, data_samples: Any) -> Any:
         if not self.flip_test:
             return self.head.predict(self.extract_feat(inputs), data_samples)
+        return self.head.predict_heatmaps(self._heatmaps(inputs), data_samples)
+
+    def _heatmaps(self, inputs: Tensor) -> Tensor:
+        """Return the heat maps, averaged over the mirror image in a flip test."""
+        heatmaps: Tensor = self.head(self.extract_feat(inputs))
+        if not self.flip_test:
+            return heatmaps
         assert self.flip_indices is not None
         mirrored = flip_heatmaps(self.head(self.extract_feat(inputs.flip(-1))), self.flip_indices)
-        heatmaps = (self.head(self.extract_feat(inputs)) + mirrored) / 2
-        return self.head.predict_heatmaps(heatmaps, data_samples)
+        return (heatmaps + mirrored) / 2
 
 
 def _flip_test(test_cfg: Mapping[str, Any], flip_indices: Sequence[int] | None) -> bool:

@@ -64,7 +64,7 @@ class Pose2DInferencer(Inferencer):
         self.det_cat_ids = det_cat_ids
         self.detector: Inferencer | None = None
         if det_model is not None or det_weights is not None:
-            device = next(self.model.parameters()).device
+            device = next(self.model.parameters(), torch.empty(0)).device
             self.detector = Inferencer(det_model, det_weights, device, show_progress=False)
             self._labels = category_labels(det_cat_ids, list(self.detector.dataset_meta.get("classes") or ()))
 

@@ -77,16 +77,16 @@ def _shapes(sample: BaseDataElement, input_size: Sequence[int] | None, logits: T
 
 
 def _classes(logits: Tensor, padded: Size, image: Size, original: Size) -> Tensor:
-    if logits.shape[-2:] != padded:
-        logits = _resize(logits, padded)
+    logits = resize_logits(logits, padded)
     logits = logits[..., : image[0], : image[1]]
-    if image != original:
-        logits = _resize(logits, original)
-    return logits.argmax(1)
+    return resize_logits(logits, original).argmax(1)
 
 
-def _resize(logits: Tensor, size: Size) -> Tensor:
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+def resize_logits(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Return logits (N, C, h, w) in a size (height, width), by bilinear interpolation if it differs from theirs."""
+    if tuple(logits.shape[-2:]) == tuple(size):
+        return logits
+    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def _size(shape: Sequence[int]) -> Size:

@@ -6,12 +6,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.export.form import ExportForm
 from trainwright.engine.inference.tiles import window_starts
 from trainwright.engine.model_traits import declared_number
 from trainwright.engine.registry import MODELS
 from trainwright.models.base import BaseModel
 from trainwright.models.module import InitCfg
 from trainwright.models.pretrained import build_network
+from trainwright.models.segmentation.export import segmentation_form
 from trainwright.models.segmentation.pixels import add_seg_predictions, gather_seg_maps
 
 LossLike = Mapping[str, Any] | nn.Module | Sequence[Mapping[str, Any] | nn.Module]
@@ -83,6 +85,14 @@ class SemanticSegmentor(BaseModel):
         if mode == "tensor":
             return _main_logits(self.network(inputs))
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
+
+    def export_form(self) -> ExportForm:
+        """Return the form that ``trainwright export`` needs: the class of each pixel, and the logits.
+
+        A model that predicts by sliding windows can be exported for one size of images only.
+        """
+        sizes = (2, 3) if self.window is None else ()
+        return segmentation_form(self, self.encode_decode, size_axes=sizes)
 
     def encode_decode(self, inputs: Tensor) -> Tensor:
         """Return the logits of whole images, or the mean over sliding windows, according to ``test_cfg``."""

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.export.form import ExportForm
 from trainwright.engine.model_traits import declared_number
 from trainwright.engine.registry import MODELS
 from trainwright.models.base import BaseModel
+from trainwright.models.classification.export import classification_form
 from trainwright.models.classification.samples import add_predictions, gather_labels
 from trainwright.models.module import InitCfg
 
@@ -90,6 +92,10 @@ class Recognizer3D(BaseModel):
             return torch.unflatten(self.logits(inputs.flatten(0, 1)), 0, inputs.shape[:2])
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
 
+    def export_form(self) -> ExportForm:
+        """Return the form that ``trainwright export`` needs, for uint8 clips of shape (N, clips, C, T, H, W)."""
+        return classification_form(self, lambda clips: self._average_clips(self._clip_logits(clips)), size_axes=(4, 5))
+
     def logits(self, clips: Tensor) -> Tensor:
         """Return logits of shape (N, num_classes).
 
@@ -110,8 +116,11 @@ class Recognizer3D(BaseModel):
     def _clip_logits(self, inputs: Tensor) -> Tensor:
         """Return the logits of all clips, of shape (N, clips, num_classes), ``max_testing_views`` at a time."""
         clips = inputs.flatten(0, 1)
-        parts = torch.split(clips, self.max_testing_views or len(clips))
-        return torch.unflatten(torch.cat([self.logits(part) for part in parts]), 0, inputs.shape[:2])
+        if self.max_testing_views is None:
+            logits = self.logits(clips)
+        else:
+            logits = torch.cat([self.logits(part) for part in torch.split(clips, self.max_testing_views)])
+        return torch.unflatten(logits, 0, inputs.shape[:2])
 
     def _average_clips(self, logits: Tensor) -> Tensor:
         """Return logits (N, num_classes) whose softmax is the average over the clips."""

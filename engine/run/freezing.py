@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trainwright.engine.errors import CheckpointError, ConfigError, did_you_mean
 from trainwright.engine.strategy.shards import is_sharded
+from trainwright.engine.trees import with_versions
 
 _UNSAVED = "_is_not_saved"
 
@@ -106,7 +107,8 @@ class UnsavedWeights:
 
     def without(self, state_dict: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         """Return a state dict, whose names begin with ``prefix``, without these weights."""
-        return {name: value for name, value in state_dict.items() if name.removeprefix(prefix) not in self.names}
+        kept = {name: value for name, value in state_dict.items() if name.removeprefix(prefix) not in self.names}
+        return with_versions(kept, state_dict)
 
     def copy_to(self, other: nn.Module) -> None:
         """Copy these weights to another module of the same structure."""

@@ -113,7 +113,7 @@ def TimmModel(
 
     def create_pretrained() -> nn.Module:
         try:
-            return create(pretrained=True)  # type: ignore[no-any-return]
+            return create(pretrained=True)  # type: ignore[no-any-return,unused-ignore]
         except OSError as error:  # includes the download errors of huggingface_hub
             cfg = timm.get_pretrained_cfg(name)
             source = getattr(cfg, "hf_hub_id", None) or getattr(cfg, "url", None)

@@ -153,8 +153,8 @@ def num_samples(data_batch: Any) -> int:
 
     Args:
         data_batch: a list of samples (data samples, or mappings with the same keys); or a mapping, list or tuple of
-            the model's arguments. The number is that of the first countable argument, starting with ``inputs``: the
-            first dimension of a tensor, the length of a list, or that of a batched data sample or mapping of these.
+            the model's arguments. The number is that of the first countable argument, starting with ``data_samples``
+            and ``inputs``: the first dimension of a tensor, the length of a list, or that of a batched data sample or mapping of these.
             For the batches of several data loaders, it is the sum.
     """
     if data_batch is None:
@@ -168,6 +168,10 @@ def num_samples(data_batch: Any) -> int:
 
 def slice_batch(data_batch: Any, start: int, end: int) -> Any:
     """Return the samples ``start:end`` of a batch; see :func:`num_samples` for the kinds of batches."""
+    if isinstance(data_batch, Mapping) and isinstance(views := data_batch.get("inputs"), list):
+        number = num_samples(data_batch)
+        if len(views) != number and all(isinstance(view, Tensor) and len(view) == number for view in views):
+            return {**_slice({**data_batch, "inputs": None}, start, end), "inputs": [view[start:end] for view in views]}
     if isinstance(data_batch, Tensor | Mapping | DataSample) or _is_list_of_samples(data_batch):
         return _slice(data_batch, start, end)
     if hasattr(data_batch, "_fields"):
@@ -189,7 +193,7 @@ def _count(value: Any) -> int | None:
     """Return the number of samples in an argument of the model, or None if unknown."""
     if isinstance(value, Mapping | BaseDataElement):
         items = dict(value.items())
-        first = [items["inputs"]] if "inputs" in items else []
+        first = [items[name] for name in ("data_samples", "inputs") if name in items]  # inputs may be a list of views
         return next((number for item in [*first, *items.values()] if (number := _count(item)) is not None), None)
     if isinstance(value, Tensor | np.ndarray):
         return len(value) if value.ndim else None
@@ -197,6 +201,8 @@ def _count(value: Any) -> int | None:
 
 
 def _slice(value: Any, start: int, end: int) -> Any:
+    if value is None:
+        return None
     if isinstance(value, Mapping):
         return {name: _slice(item, start, end) for name, item in value.items()}
     if isinstance(value, DataSample):

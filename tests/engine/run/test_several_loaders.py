@@ -9,13 +9,15 @@ import pytest
 import torch
 from ranks import run_group
 from tiny_runs import Points, StopAt, log_of, weights_of
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from trainwright.engine import BaseMetric, ConfigError, Hook, Runner, check
 from trainwright.engine.config.config import Config
 from trainwright.engine.distributed import all_gather_object
 from trainwright.engine.errors import CheckpointError
+from trainwright.engine.run.micro_batches import num_samples, slice_batch
+from trainwright.engine.structures.sample import DataSample
 from trainwright.models import BaseModel
 
 SIZES = {"few": 10, "many": 36}
@@ -71,7 +73,7 @@ def loaders(few: int = 2, many: int = 4, **options: Any) -> dict[str, Any]:
     return found | {key: options[key] for key in ("ends_with",) if key in options}
 
 
-def make(folder: Path, *hooks: Hook, loader: Any = None, train_cfg: Any = None, **options: Any) -> Runner:
+def make(folder: Path, *hooks: Any, loader: Any = None, train_cfg: Any = None, **options: Any) -> Runner:
     return Runner(
         TwoLines(), str(folder), train_dataloader=loader or loaders(),
         train_cfg=train_cfg or dict(by_epoch=True, max_epochs=3),
@@ -342,9 +344,10 @@ def test_loaders_of_the_user_are_accepted_by_name(tmp_path: Path) -> None:
 
 
 def test_the_samples_of_all_loaders_are_counted(tmp_path: Path) -> None:
-    from trainwright.engine.run.micro_batches import num_samples
-
     assert num_samples(next(iter(Runner.build_dataloader(loaders())))) == 6
+    views = dict(inputs=[torch.zeros(5, 3, 8, 8)] * 2, data_samples=torch.zeros(5))
+    assert num_samples(views) == 5 and [len(part) for part in slice_batch(views, 1, 4)["inputs"]] == [3, 3]
+    assert num_samples(dict(inputs=[torch.zeros(5, 3, 8, 8)] * 2, data_samples=[DataSample()] * 5)) == 5
     with pytest.raises(ConfigError, match="halve_batch_on_oom: works with a single data loader only"):
         make(tmp_path, train_cfg=dict(max_epochs=1, halve_batch_on_oom=True)).train()
 
@@ -353,8 +356,4 @@ def test_a_bad_loss_names_the_samples_of_each_loader(tmp_path: Path) -> None:
     data = loaders()
     data["few"]["dataset"] = Points(10, bad=[3])
     with pytest.raises(RuntimeError, match=r"few: Samples in its batch: \[.*3.*\]\.\nmany: Samples in its batch"):
-        make(tmp_path, Guard, loader=data).train()
-
-
-Guard: Any = dict(type="NanGuardHook", interval=1)
-assert isinstance(Guard, dict) and Tensor
+        make(tmp_path, dict(type="NanGuardHook", interval=1), loader=data).train()

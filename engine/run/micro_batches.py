@@ -154,8 +154,8 @@ def num_samples(data_batch: Any) -> int:
     Args:
         data_batch: a list of samples (data samples, or mappings with the same keys); or a mapping, list or tuple of
             the model's arguments. The number is that of the first countable argument, starting with ``data_samples``
-            and ``inputs``: the first dimension of a tensor, the length of a list, or that of a batched data sample or mapping of these.
-            For the batches of several data loaders, it is the sum.
+            and ``inputs``: the first dimension of a tensor, the length of a list, or that of a batched data sample or
+            mapping of these. For the batches of several data loaders, it is the sum.
     """
     if data_batch is None:
         return 0

@@ -15,12 +15,15 @@ class ModelTraits(Protocol):
         num_seg_classes: the same for semantic segmentation: ``metainfo["seg_classes"]``, or else ``classes``.
         num_keypoints: number of keypoints that the model predicts.
         flip_indices: for a flip test, the keypoint that each keypoint becomes in the mirror image.
+        dataset_meta: the ``metainfo`` of the data that its pretrained weights were trained on; None if it is unknown.
+            The training data, or the checkpoint, replaces it.
     """
 
     num_classes: int | None
     num_seg_classes: int | None
     num_keypoints: int | None
     flip_indices: Sequence[int] | None
+    dataset_meta: Mapping[str, Any] | None
 
     def labeled_dataset(self) -> Any:
         """Return the dataset whose labels the model predicts, as in k-NN classification.

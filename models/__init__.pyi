@@ -33,6 +33,11 @@ from .detection.networks import FeaturePyramid as FeaturePyramid
 from .detection.networks import TorchvisionDetectionModel as TorchvisionDetectionModel
 from .detection.preprocessor import DetDataPreprocessor as DetDataPreprocessor
 from .detection.voc_metric import VOCMetric as VOCMetric
+from .huggingface.classifier import HuggingFaceClassifier as HuggingFaceClassifier
+from .huggingface.detector import HuggingFaceDetector as HuggingFaceDetector
+from .huggingface.masks import HuggingFaceInstanceSegmentor as HuggingFaceInstanceSegmentor
+from .huggingface.preprocessor import HuggingFacePreprocessor as HuggingFacePreprocessor
+from .huggingface.segmentor import HuggingFaceSegmentor as HuggingFaceSegmentor
 from .initializers import BaseInit as BaseInit
 from .initializers import Caffe2XavierInit as Caffe2XavierInit
 from .initializers import ConstantInit as ConstantInit

@@ -27,6 +27,8 @@ from .classification.preprocessor import ClsDataPreprocessor as ClsDataPreproces
 from .classification.samples import add_predictions as add_predictions
 from .classification.samples import gather_labels as gather_labels
 from .classification.tta import ClassificationTTA as ClassificationTTA
+from .depth.losses import SiLogLoss as SiLogLoss
+from .depth.metric import DepthMetric as DepthMetric
 from .detection.detector import TorchvisionDetector as TorchvisionDetector
 from .detection.metric import CocoMetric as CocoMetric
 from .detection.networks import FeaturePyramid as FeaturePyramid
@@ -34,10 +36,13 @@ from .detection.networks import TorchvisionDetectionModel as TorchvisionDetectio
 from .detection.preprocessor import DetDataPreprocessor as DetDataPreprocessor
 from .detection.voc_metric import VOCMetric as VOCMetric
 from .huggingface.classifier import HuggingFaceClassifier as HuggingFaceClassifier
+from .huggingface.depth import HuggingFaceDepthEstimator as HuggingFaceDepthEstimator
 from .huggingface.detector import HuggingFaceDetector as HuggingFaceDetector
 from .huggingface.masks import HuggingFaceInstanceSegmentor as HuggingFaceInstanceSegmentor
+from .huggingface.pose import HuggingFacePoseEstimator as HuggingFacePoseEstimator
 from .huggingface.preprocessor import HuggingFacePreprocessor as HuggingFacePreprocessor
 from .huggingface.segmentor import HuggingFaceSegmentor as HuggingFaceSegmentor
+from .huggingface.video import HuggingFaceVideoClassifier as HuggingFaceVideoClassifier
 from .initializers import BaseInit as BaseInit
 from .initializers import Caffe2XavierInit as Caffe2XavierInit
 from .initializers import ConstantInit as ConstantInit
@@ -69,6 +74,7 @@ from .parallel import MMSeparateDistributedDataParallel as MMSeparateDistributed
 from .parallel import detect_anomalous_params as detect_anomalous_params
 from .parallel import is_model_wrapper as is_model_wrapper
 from .pose.codec import MSRAHeatmap as MSRAHeatmap
+from .pose.codec import UDPHeatmap as UDPHeatmap
 from .pose.estimator import TopdownPoseEstimator as TopdownPoseEstimator
 from .pose.heads import HeatmapHead as HeatmapHead
 from .pose.heads import flip_heatmaps as flip_heatmaps

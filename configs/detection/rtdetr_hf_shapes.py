@@ -1,5 +1,5 @@
-# A small RT-DETR of Hugging Face's transformers on colored shapes: box mAP@50 over 0.8. Made from a config, so nothing is
-# downloaded; pip install "trainwright[transformers]". Trains in XX minutes on one CPU core.
+# A small RT-DETR of Hugging Face's transformers on colored shapes: box mAP@50 over 0.45 in four minutes on one core.
+# Made from a config, so nothing is downloaded; pip install "trainwright[transformers,coco]".
 _base_ = ["../_base_/datasets/shapes_detection.py", "../_base_/default_runtime.py"]
 
 model = dict(

@@ -49,11 +49,12 @@ class HuggingFaceModel:
         config: ConfigLike | None,
         num_labels: int | None,
         image_processor: Mapping[str, Any] | None,
+        argument: str = "num_classes",
     ) -> Any:
         """Return the network, and set the image processor and the classes that the weights were trained for."""
-        if num_labels is None and pretrained is None and not _names_labels(config):
-            hint = "set it to the number of classes of the data"
-            raise ConfigError("num_classes", f"is required for a model for {self.task} without weights", hint)
+        if argument and num_labels is None and pretrained is None and not _names_labels(config):
+            hint = f"set it to the number of {self.names_key} of the data"
+            raise ConfigError(argument, f"is required for a model for {self.task} without weights", hint)
         network, classes = build_network(self.task, pretrained, config, num_labels)
         self._image_processor = build_image_processor(network, pretrained, image_processor)
         self._dataset_meta = {self.names_key: classes} if classes else None
@@ -115,6 +116,17 @@ def require_own_preprocessor(given: Any) -> None:
     if name not in (None, "HuggingFacePreprocessor"):
         hint = "set data_preprocessor=None, and change the image processor by image_processor=dict(...) in the model"
         raise ConfigError("data_preprocessor", f"{name} cannot take the place of the model's image processor", hint)
+
+
+def normalization(image_processor: Any) -> dict[str, Any]:
+    """Return the mean and standard deviation of an image processor, for pixels from 0 to 255; none if it has none."""
+    factor = image_processor.rescale_factor if image_processor.do_rescale else 1.0
+    if not image_processor.do_normalize:
+        return {"mean": [0.0], "std": [1 / factor]}
+    return {
+        "mean": [value / factor for value in image_processor.image_mean],
+        "std": [value / factor for value in image_processor.image_std],
+    }
 
 
 def original_size(sample: Any, inputs: Tensor) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +17,8 @@ from trainwright.datasets import Shapes, pseudo_collate
 from trainwright.engine.checking import check
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import CheckpointError, ConfigError, DataError, MissingExtraError
-from trainwright.engine.inference.inferencer import Inferencer
 from trainwright.engine.optim.wrapper import OptimWrapper
-from trainwright.engine.registry import MODELS
+from trainwright.engine.registry import INFERENCERS, MODELS
 from trainwright.engine.run.runner import Runner
 from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.pixel_data import PixelData
@@ -68,6 +68,25 @@ KINDS: dict[str, tuple[str, str, dict[str, Any], int, dict[str, Any]]] = {
     "mask2former": ("HuggingFaceSegmentor", "mask2former", MASK2FORMER, 4, SQUARE),
     "instances": ("HuggingFaceInstanceSegmentor", "mask2former", MASK2FORMER, 3, SQUARE),
 }
+VITPOSE = dict(
+    backbone_config=dict(
+        model_type="vitpose_backbone", image_size=[32, 32], patch_size=[8, 8], hidden_size=16, num_hidden_layers=2,
+        num_attention_heads=2, out_indices=[2],
+    ),
+    scale_factor=4,
+)  # fmt: skip
+VIDEOMAE = dict(
+    image_size=32, patch_size=8, num_frames=4, tubelet_size=2, hidden_size=16, num_hidden_layers=2,
+    num_attention_heads=2, intermediate_size=32,
+)  # fmt: skip
+GLPN = dict(
+    depths=[1] * 4, hidden_sizes=[8, 16, 24, 32], num_attention_heads=[1, 1, 2, 2], decoder_hidden_size=16, max_depth=12
+)
+KINDS |= {
+    "pose": ("HuggingFacePoseEstimator", "vitpose", VITPOSE, 4, {}),
+    "video": ("HuggingFaceVideoClassifier", "videomae", VIDEOMAE, 6, {}),
+    "depth": ("HuggingFaceDepthEstimator", "glpn", GLPN, 0, {}),
+}
 PACK = [dict(type="PackInputs")]
 
 
@@ -75,7 +94,8 @@ def config_of(kind: str, **changes: Any) -> dict[str, Any]:
     """Return the config of a tiny model."""
     type_, model_type, config, number, processor = KINDS[kind]
     config = {**config, "model_type": model_type}
-    return {"type": type_, "config": config, "num_classes": number, "image_processor": processor, **changes}
+    numbers = {} if kind == "depth" else {"num_keypoints" if kind == "pose" else "num_classes": number}
+    return {"type": type_, "config": config, **numbers, "image_processor": processor, **changes}
 
 
 def build(kind: str, **changes: Any) -> Any:
@@ -110,16 +130,32 @@ def run_cfg(kind: str, work_dir: Path, **changes: Any) -> Config:
         "HuggingFaceDetector": dict(type="CocoMetric"),
         "HuggingFaceSegmentor": dict(type="IoUMetric"),
         "HuggingFaceInstanceSegmentor": dict(type="CocoMetric", metric=["segm", "bbox"]),
+        "HuggingFacePoseEstimator": dict(type="PCKAccuracy"),
+        "HuggingFaceVideoClassifier": dict(type="Accuracy"),
+        "HuggingFaceDepthEstimator": dict(type="DepthMetric"),
     }
+    datasets = {
+        "resnet": dict(annotations=("gt_label",)),
+        "depth": dict(annotations=("gt_depth_map",)),
+        "pose": dict(
+            type="TopdownShapes",
+            pipeline=[dict(type="GetBBoxCenterScale"), dict(type="TopdownAffine", input_size=(32, 32)), *PACK],
+        ),
+        "video": dict(
+            type="MovingShapes",
+            size=32,
+            pipeline=[
+                dict(type="SampleFrames", clip_len=4), dict(type="ArrayDecode"), dict(type="FormatShape"), *PACK
+            ],
+        ),
+    }  # fmt: skip
     loader = dict(
         batch_size=4,
         num_workers=0,
-        dataset=dict(type="Shapes", num_samples=12, size=48, pipeline=PACK),
+        dataset={**dict(type="Shapes", num_samples=12, size=48, pipeline=PACK), **datasets.get(kind, {})},
         sampler=dict(type="DefaultSampler", shuffle=True),
         collate_fn=dict(type="pseudo_collate"),
     )
-    if kind == "resnet":
-        loader["dataset"]["annotations"] = ("gt_label",)  # type: ignore[index]
     evaluated = {**loader, "sampler": dict(type="DefaultSampler", shuffle=False)}
     return Config({
         "model": config_of(kind),
@@ -136,6 +172,7 @@ def run_cfg(kind: str, work_dir: Path, **changes: Any) -> Config:
         "default_hooks": dict(checkpoint=dict(interval=4, by_epoch=False, max_keep_ckpts=3), logger=dict(interval=1)),
         "randomness": dict(seed=3),
         "visualizer": dict(type="Visualizer", vis_backends=[]),
+        "inferencer_type": {"video": "ActionRecogInferencer", "pose": "Pose2DInferencer"}.get(kind, "Inferencer"),
         **changes,
     })  # fmt: skip
 
@@ -149,11 +186,13 @@ def test_a_run_is_exact_after_a_resume_in_mid_epoch_and_its_checkpoint_predicts(
     middle = str(tmp_path / "whole/iter_4.pth")
     resumed = Runner.from_cfg(run_cfg(kind, tmp_path / "resumed", resume=middle))
     resumed.train()
-    assert different_bits(tmp_path / "resumed/iter_6.pth", tmp_path / "whole/iter_6.pth") == []
-    (answer,) = Inferencer(tmp_path / "resumed/iter_6.pth", show_progress=False)(
-        torch.full((3, 40, 60), 90, dtype=torch.uint8), out_dir=tmp_path / "out"
-    )["predictions"]
-    assert answer.keys() & {"pred_class", "pred_instances", "pred_sem_seg"}
+    last = read_last_checkpoint(tmp_path / "whole").name
+    assert different_bits(tmp_path / "resumed" / last, tmp_path / "whole" / last) == []
+    inferencer = INFERENCERS.get(cfg.inferencer_type)(tmp_path / "resumed" / last, show_progress=False)
+    image = torch.full((3, 40, 60), 90, dtype=torch.uint8)
+    video = torch.full((6, 3, 32, 32), 90, dtype=torch.uint8)
+    (answer,) = inferencer(video if kind == "video" else image, out_dir=tmp_path / "out")["predictions"]
+    assert answer.keys() & {"pred_class", "pred_instances", "pred_sem_seg", "pred_depth_map"}
     assert list((tmp_path / "out").rglob("*.png")) or list((tmp_path / "out").rglob("*.jpg"))
 
 
@@ -306,6 +345,54 @@ def test_masks_of_instances_are_those_of_transformers_without_padding() -> None:
         assert instances.masks.sum() == theirs["segmentation"].sum()
         rows = instances.masks[0].any(1).nonzero().flatten()
         assert instances.bboxes[0, 1] == rows[0] and instances.bboxes[0, 3] == rows[-1] + 1
+
+
+def test_keypoints_are_those_of_transformers() -> None:
+    model = build("pose").eval()
+    torch.manual_seed(1)
+    centers = torch.rand(2, 4, 2) * 16 + 8
+    heatmaps, weights = model.head.codec.encode(centers, torch.ones(2, 4))
+    assert model.head.codec.heatmap_size == (16, 16) and weights.all()
+    box = [[0.0, 0.0, 32.0, 32.0]]
+    options = {"boxes": [box, box], "kernel_size": 11}
+    model.image_processor.size = {"height": 32, "width": 32}
+    output = SimpleNamespace(heatmaps=heatmaps)
+    theirs = model.image_processor.post_process_pose_estimation(output, **options)
+    # They enlarge boxes by a quarter, and place the outermost pixels on the border of the box.
+    expected = torch.stack([each[0]["keypoints"] for each in theirs])
+    found, scores = model.head.codec.decode(heatmaps)
+    torch.testing.assert_close(((found / 31) - 0.5) * 40 + 16, expected, atol=0.2, rtol=0)
+    torch.testing.assert_close(found, centers, atol=0.1, rtol=0)
+    assert scores.min() > 0.8
+
+
+def test_depths_are_those_of_transformers_and_unknown_ones_are_left_out() -> None:
+    model = build("depth").eval()
+    shapes = Shapes(2, 64, annotations=("gt_depth_map",), pipeline=PACK)
+    batch = pseudo_collate([shapes[0], shapes[1]])
+    batch["data_samples"][0].gt_depth_map.data[:, :20] = 0
+    prepared = model.data_preprocessor(batch)
+    output = model.network(prepared["inputs"])
+    expected = model.image_processor.post_process_depth_estimation(output, target_sizes=[(64, 64)] * 2)
+    losses = model(**prepared, mode="loss")
+    found = model(**prepared, mode="predict")
+    for sample, theirs in zip(found, expected):
+        assert torch.equal(sample.pred_depth_map.data[0], theirs["predicted_depth"])
+    target = torch.cat([sample.gt_depth_map.data for sample in found])
+    resized = torch.nn.functional.interpolate(output.predicted_depth[:, None], (64, 64), mode="bilinear")[:, 0]
+    difference = (resized.log() - target.log())[target > 0]
+    torch.testing.assert_close(
+        losses["loss_silog"], (difference.square().mean() - 0.5 * difference.mean().square()).sqrt()
+    )
+    prepared["data_samples"][1].gt_depth_map = PixelData(data=torch.ones(1, 32, 32))
+    with pytest.raises(DataError, match="depth maps of a batch have different sizes"):
+        model(**prepared, mode="loss")
+
+
+def test_clips_of_another_size_are_named() -> None:
+    model = build("video")
+    with pytest.raises(DataError, match=r"clips have 8 frames of size \(32, 32\).*takes 4 of size \(32, 32\)"):
+        model(torch.zeros(1, 1, 3, 8, 32, 32))
 
 
 def test_weights_from_a_folder_with_another_number_of_classes(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from trainwright.datasets import Shapes, pseudo_collate
 from trainwright.engine.checking import check
+from trainwright.engine.checkpoints.files import read_last_checkpoint
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import CheckpointError, ConfigError, DataError, MissingExtraError
 from trainwright.engine.optim.wrapper import OptimWrapper
@@ -186,7 +187,9 @@ def test_a_run_is_exact_after_a_resume_in_mid_epoch_and_its_checkpoint_predicts(
     middle = str(tmp_path / "whole/iter_4.pth")
     resumed = Runner.from_cfg(run_cfg(kind, tmp_path / "resumed", resume=middle))
     resumed.train()
-    last = read_last_checkpoint(tmp_path / "whole").name
+    newest = read_last_checkpoint(tmp_path / "whole")
+    assert newest is not None
+    last = newest.name
     assert different_bits(tmp_path / "resumed" / last, tmp_path / "whole" / last) == []
     inferencer = INFERENCERS.get(cfg.inferencer_type)(tmp_path / "resumed" / last, show_progress=False)
     image = torch.full((3, 40, 60), 90, dtype=torch.uint8)

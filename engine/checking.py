@@ -410,8 +410,8 @@ class _Check:
             return
         try:
             errors = list(check_config(cfg))
-        except MissingExtraError as error:
-            errors = [ConfigError("type", str(error))]
+        except MissingExtraError as missing:
+            errors = [ConfigError("type", str(missing))]
         for error in errors:
             *owners, key = error.path.split(".")
             owner: Any = cfg

@@ -17,10 +17,8 @@ model = dict(
             num_attention_heads=4,
             out_indices=[3],
         ),
-        use_simple_decoder=False,
     ),
     num_keypoints=4,
-    codec=dict(type="UDPHeatmap", input_size=(64, 64), heatmap_size=(32, 32), sigma=2),
     test_cfg=dict(flip_test=True),
     flip_indices=(0, 2, 1, 3),
 )

@@ -10,11 +10,12 @@ model = dict(
         image_size=36,
         patch_size=6,
         num_frames=8,
-        tubelet_size=2,
+        tubelet_size=8,  # one token sees the whole motion
         hidden_size=64,
         num_hidden_layers=3,
         num_attention_heads=4,
         intermediate_size=128,
+        initializer_range=0.1,
     ),
     num_classes=6,
 )

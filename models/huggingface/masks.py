@@ -111,4 +111,5 @@ def _boxes(masks: Tensor) -> Tensor:
     """Return the bounding boxes of masks, none of which is empty: float, of shape (N, 4)."""
     from torchvision.ops import masks_to_boxes
 
-    return masks_to_boxes(masks) + masks.new_tensor([0, 0, 1, 1])
+    boxes: Tensor = masks_to_boxes(masks) + masks.new_tensor([0, 0, 1, 1])
+    return boxes

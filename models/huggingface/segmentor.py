@@ -148,7 +148,7 @@ class HuggingFaceSegmentor(HuggingFaceModel, SemanticSegmentor):
             logits = self.encode_decode(inputs)
             seg_maps = [
                 _resized(_without_padding(one, sample.get("input_shape") or whole, whole), size).argmax(1)[0]
-                for one, sample, size in zip(logits.split(1), samples, sizes)
+                for one, sample, size in zip(torch.split(logits, 1), samples, sizes)
             ]
         for sample, seg_map in zip(samples, seg_maps):
             sample.pred_sem_seg = PixelData(sem_seg=seg_map[None])

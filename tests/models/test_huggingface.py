@@ -587,3 +587,25 @@ def test_two_processes_have_the_same_weights(tmp_path: Path) -> None:
 
     one, other = run_ranks(2, action, tmp_path)
     assert one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "metric", "score"),
+    [
+        ("classification/resnet_hf_shapes", "accuracy/top1", 90),
+        ("detection/rtdetr_hf_shapes", "coco/bbox_mAP_50", 0.45),
+        ("instance_segmentation/mask2former_hf_shapes", "coco/segm_mAP_50", 0.25),
+        ("segmentation/upernet_hf_shapes", "seg/mIoU", 75),
+        ("pose/vitpose_hf_shapes", "pose/PCK", 0.15),
+        ("video/videomae_hf_moving_shapes", "accuracy/top1", 90),
+        ("depth/glpn_hf_shapes", "depth/abs_rel", -0.08),
+    ],
+)
+def test_the_shipped_configs_reach_their_scores(name: str, metric: str, score: float, tmp_path: Path) -> None:
+    cfg = Config.fromfile(CONFIGS / f"{name}.py")
+    cfg.merge_from_dict({"work_dir": str(tmp_path), "visualizer.vis_backends": [], "default_hooks.final_test": None})
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    found = runner.test()[metric]
+    assert found > score if score > 0 else found < -score

@@ -1,7 +1,7 @@
 """Metrics for depth estimation."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from trainwright.engine.evaluation.metric import BatchMetric
 from trainwright.engine.registry import METRICS
 
 _NAMES = ("d1", "d2", "d3", "abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog")
+_DIRECTIONS = {name: name in ("d1", "d2", "d3") for name in _NAMES}
 _SMALLEST = 1e-3
 
 
@@ -35,7 +36,7 @@ class DepthMetric(BatchMetric):
     """
 
     default_prefix = "depth"
-    higher_is_better: ClassVar[Mapping[str, bool]] = {name: name in ("d1", "d2", "d3") for name in _NAMES}
+    higher_is_better = _DIRECTIONS
     accepts_batches = False
 
     def __init__(

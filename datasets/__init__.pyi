@@ -22,6 +22,8 @@ from .collate import pad_collate as pad_collate
 from .collate import pseudo_collate as pseudo_collate
 from .collate import whole_batch as whole_batch
 from .collate import worker_init_fn as worker_init_fn
+from .depth.dataset import DepthDataset as DepthDataset
+from .depth.transforms import LoadDepthAnnotation as LoadDepthAnnotation
 from .detection.dataset import BaseDetDataset as BaseDetDataset
 from .detection.dataset import CocoDataset as CocoDataset
 from .detection.mixing import CopyPaste as CopyPaste

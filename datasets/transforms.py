@@ -21,6 +21,7 @@ and optionally, for N instances with K keypoints each:
     gt_keypoints_visible  float32 (N, K): 0 not labeled, 1 labeled but not visible, 2 visible
     gt_areas              float32 (N,): area of each instance in square pixels of the image file
     gt_seg_map            tv_tensors.Mask: (H, W), uint8 or int64, class of each pixel; 255 is ignored
+    gt_depth_map          tv_tensors.Mask: (H, W), float32, depth of each pixel; 0 is unknown
 
 Every v2 transform receives the whole dict and transforms values by type (images and ``tv_tensors`` such as boxes and
 masks), so other keys may be added freely.
@@ -199,7 +200,7 @@ _META_KEYS = (
     "filename", "frame_dir",
     "bbox", "bbox_label", "bbox_score", "warp_matrix",
 )  # fmt: skip
-_OTHER_FIELDS = ("gt_label", "gt_score", "gt_seg_map", "gt_ignore_flags")
+_OTHER_FIELDS = ("gt_label", "gt_score", "gt_seg_map", "gt_depth_map", "gt_ignore_flags")
 _INSTANCE_FIELDS = {
     "gt_bboxes": "bboxes",
     "gt_bboxes_labels": "labels",
@@ -225,7 +226,8 @@ class PackInputs:
     - ``gt_instances`` with ``bboxes`` (N, 4), ``labels`` (N,), ``masks`` (N, H, W), ``keypoints`` (N, K, 2),
       ``keypoints_visible`` (N, K) and ``areas`` (N,); instances whose ``gt_ignore_flags`` is true are moved to
       ``ignored_instances``;
-    - ``gt_sem_seg`` with ``sem_seg``: int64 (1, H, W).
+    - ``gt_sem_seg`` with ``sem_seg``: int64 (1, H, W);
+    - ``gt_depth_map`` with ``data``: float32 (1, H, W).
 
     An annotation under another key is an error, since the model would not receive it. A subclass that packs more
     adds their keys to ``packed_keys``.
@@ -303,6 +305,9 @@ class PackInputs:
         if "gt_seg_map" in results:
             plane = torch.as_tensor(results["gt_seg_map"]).as_subclass(Tensor).to(torch.int64)
             sample.gt_sem_seg = PixelData(sem_seg=plane[None])
+        if "gt_depth_map" in results:
+            depths = torch.as_tensor(results["gt_depth_map"], dtype=torch.float32).as_subclass(Tensor)
+            sample.gt_depth_map = PixelData(data=depths[None])
         return {"inputs": inputs, "data_samples": sample}
 
     def __repr__(self) -> str:

@@ -18,7 +18,14 @@ from trainwright.engine.checking_numbers import mismatched_numbers
 from trainwright.engine.checkpoints import files as checkpoint
 from trainwright.engine.checkpoints.start import AUTO
 from trainwright.engine.config.overrides import COMMAND_LINE
-from trainwright.engine.errors import ConfigError, Origin, UnknownTypeError, did_you_mean, with_article
+from trainwright.engine.errors import (
+    ConfigError,
+    MissingExtraError,
+    Origin,
+    UnknownTypeError,
+    did_you_mean,
+    with_article,
+)
 from trainwright.engine.evaluation.condition import Condition
 from trainwright.engine.evaluation.direction import higher_is_better, unknown_direction
 from trainwright.engine.evaluation.monitor import of_set
@@ -356,6 +363,7 @@ class _Check:
             is_foreign = _is_foreign(component, registry)
             if component is not None:
                 self._arguments(slot, component, cfg, path, is_foreign, in_foreign)
+                self._own_check(component, cfg, path)
             for key, value in cfg.items() if descend else ():
                 if key not in NOT_PARTS:
                     child = CHILD_REGISTRIES.get(key)
@@ -445,6 +453,22 @@ class _Check:
             by_name = parameter.kind is not Parameter.POSITIONAL_ONLY
             if key not in given and parameter.default is Parameter.empty and by_name:
                 self._error(f"{path}.{key}", f"{name} requires this argument", origin=origin_of(cfg, "type"))
+
+    def _own_check(self, component: Any, cfg: Mapping[str, Any], path: str) -> None:
+        """Add the mistakes that a class with ``check_config`` finds in its config, with paths inside it."""
+        check_config = getattr(component, "check_config", None)
+        if check_config is None:
+            return
+        try:
+            errors = list(check_config(cfg))
+        except MissingExtraError as missing:
+            errors = [ConfigError("type", str(missing))]
+        for error in errors:
+            *owners, key = error.path.split(".")
+            owner: Any = cfg
+            for name in owners:
+                owner = owner.get(name) if isinstance(owner, Mapping) else None
+            self._error(f"{path}.{error.path}", error.message, error.hint, origin_of(owner, key))
 
     def _is_inherited(self, origin: Origin | None, type_origin: Origin | None) -> bool:
         """Return whether an argument comes from a base of the file or command line that sets the type."""

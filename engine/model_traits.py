@@ -18,13 +18,15 @@ class ModelTraits(Protocol):
         num_seg_classes: the same for semantic segmentation: ``metainfo["seg_classes"]``, or else ``classes``.
         num_keypoints: number of keypoints that the model predicts.
         flip_indices: for a flip test, the keypoint that each keypoint becomes in the mirror image.
-        dataset_meta: of an exported model, the meta information on the data that its weights were trained on.
+        dataset_meta: of a pretrained or exported model, the ``metainfo`` of the data that its weights were trained on;
+            None if it is unknown. The training data, or the checkpoint, replaces it.
     """
 
     num_classes: int | None
     num_seg_classes: int | None
     num_keypoints: int | None
     flip_indices: Sequence[int] | None
+    dataset_meta: Mapping[str, Any] | None
 
     def follow(self, optimizers: Iterable[Optimizer]) -> None:
         """Register hooks of optimizers, for a part of the model that changes after their steps.

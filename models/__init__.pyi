@@ -30,6 +30,8 @@ from .classification.preprocessor import ClsDataPreprocessor as ClsDataPreproces
 from .classification.samples import add_predictions as add_predictions
 from .classification.samples import gather_labels as gather_labels
 from .classification.tta import ClassificationTTA as ClassificationTTA
+from .depth.losses import SiLogLoss as SiLogLoss
+from .depth.metric import DepthMetric as DepthMetric
 from .detection.detector import TorchvisionDetector as TorchvisionDetector
 from .detection.export import DetectionDecoder as DetectionDecoder
 from .detection.metric import CocoMetric as CocoMetric
@@ -47,6 +49,14 @@ from .few_labels.retrieval_metric import RetrievalMetric as RetrievalMetric
 from .few_labels.semi_supervised import FixMatch as FixMatch
 from .few_labels.semi_supervised import MeanTeacher as MeanTeacher
 from .few_labels.semi_supervised import SemiSupervisedClassifier as SemiSupervisedClassifier
+from .huggingface.classifier import HuggingFaceClassifier as HuggingFaceClassifier
+from .huggingface.depth import HuggingFaceDepthEstimator as HuggingFaceDepthEstimator
+from .huggingface.detector import HuggingFaceDetector as HuggingFaceDetector
+from .huggingface.masks import HuggingFaceInstanceSegmentor as HuggingFaceInstanceSegmentor
+from .huggingface.pose import HuggingFacePoseEstimator as HuggingFacePoseEstimator
+from .huggingface.preprocessor import HuggingFacePreprocessor as HuggingFacePreprocessor
+from .huggingface.segmentor import HuggingFaceSegmentor as HuggingFaceSegmentor
+from .huggingface.video import HuggingFaceVideoClassifier as HuggingFaceVideoClassifier
 from .initializers import BaseInit as BaseInit
 from .initializers import Caffe2XavierInit as Caffe2XavierInit
 from .initializers import ConstantInit as ConstantInit
@@ -78,6 +88,7 @@ from .parallel import MMSeparateDistributedDataParallel as MMSeparateDistributed
 from .parallel import detect_anomalous_params as detect_anomalous_params
 from .parallel import is_model_wrapper as is_model_wrapper
 from .pose.codec import MSRAHeatmap as MSRAHeatmap
+from .pose.codec import UDPHeatmap as UDPHeatmap
 from .pose.estimator import TopdownPoseEstimator as TopdownPoseEstimator
 from .pose.export import PoseDecoder as PoseDecoder
 from .pose.heads import HeatmapHead as HeatmapHead

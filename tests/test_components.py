@@ -61,6 +61,7 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "TorchvisionModel": dict(name="squeezenet1_1", num_classes=2),
         "TorchvisionSegmentationModel": dict(name="lraspp_mobilenet_v3_large", num_classes=2),
         "TorchvisionVideoModel": dict(name="mc3_18", num_classes=2),
+        "UDPHeatmap": dict(input_size=(16, 16), heatmap_size=(4, 4)),
         "UNet": dict(num_classes=2, base_channels=4, depth=2),
     },
     "DATASETS": {
@@ -70,6 +71,7 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "BaseSegDataset": dict(data_root="none", lazy_init=True),
         "Cityscapes": dict(data_root="none", lazy_init=True),
         "CocoDataset": dict(lazy_init=True),
+        "DepthDataset": dict(lazy_init=True),
         "LabelMeDataset": dict(data_root="none", lazy_init=True),
         "LabelMePoseDataset": dict(data_root="none", lazy_init=True),
         "YOLODataset": dict(lazy_init=True),
@@ -138,6 +140,7 @@ NEEDED = {"TorchMetric": "torchmetrics", "CocoKeypointMetric": "pycocotools"}
 NOT_BUILT_ALONE = {
     "ExportedModel": "needs a file",
     "TimmModel": "needs timm",
+    **dict.fromkeys((name for name in names("MODELS") if name.startswith("HuggingFace")), "imports transformers"),
     "WandbVisBackend": "logs in when it is first used",
 }
 

@@ -17,6 +17,8 @@ _ANNOTATIONS = (
     "gt_label", "gt_bboxes", "gt_bboxes_labels", "gt_masks", "gt_areas", "gt_keypoints", "gt_keypoints_visible",
     "gt_seg_map",
 )  # fmt: skip
+_ON_REQUEST = ("gt_depth_map",)
+_FARTHEST = 10.0
 _MIN_VISIBLE_FRACTION = 0.4
 
 # Polygons within a circle of radius 1 around the origin, y pointing down, before rotation.
@@ -44,7 +46,9 @@ class Shapes(BaseDataset):
     pixels), ``gt_bboxes`` and ``gt_masks`` of the visible pixels, ``gt_bboxes_labels``, ``gt_areas`` (numbers of
     visible pixels), ``gt_keypoints`` (the corners), ``gt_keypoints_visible``, and ``gt_seg_map`` (0 for the background,
     1 + class for shapes). With ``kinds=("arrow",)`` the four keypoints are distinguishable: tip, left barb, right barb,
-    tail. Shapes that are less than 40% visible are not annotated as instances.
+    tail. Shapes that are less than 40% visible are not annotated as instances. ``gt_depth_map``, if it is listed in
+    ``annotations``, is the depth of each pixel: that of a shape is the inverse of its radius as a fraction of ``size``,
+    that of the background 10.
 
     Args:
         num_samples: number of images.
@@ -53,7 +57,8 @@ class Shapes(BaseDataset):
         max_shapes: maximum number of shapes per image, at least 1; the minimum is 1.
         radius: minimum and maximum radius of a shape as fractions of ``size``, in (0, 0.5].
         seed: random seed of the images.
-        annotations: annotations to return, such as ``("gt_bboxes", "gt_bboxes_labels")``; all if None.
+        annotations: annotations to return, such as ``("gt_bboxes", "gt_bboxes_labels")``; all but
+            ``gt_depth_map`` if None.
         pipeline: transforms or their configs.
         **kwargs: arguments of :class:`BaseDataset`.
 
@@ -86,9 +91,10 @@ class Shapes(BaseDataset):
         self.max_shapes = max_shapes
         self.radius = radius
         self.seed = seed
-        if unknown := [name for name in annotations or () if name not in _ANNOTATIONS]:
-            raise ValueError(f"unknown annotation {unknown[0]!r}: must be one of {', '.join(_ANNOTATIONS)}")
-        self.left_out = set() if annotations is None else set(_ANNOTATIONS) - set(annotations)
+        known = (*_ANNOTATIONS, *_ON_REQUEST)
+        if unknown := [name for name in annotations or () if name not in known]:
+            raise ValueError(f"unknown annotation {unknown[0]!r}: must be one of {', '.join(known)}")
+        self.left_out = set(known) - set(_ANNOTATIONS if annotations is None else annotations)
         metainfo: dict[str, Any] = {"classes": self.kinds, "seg_classes": ("background", *self.kinds)}
         if self.kinds == ("arrow",):
             metainfo |= {
@@ -123,6 +129,9 @@ class Shapes(BaseDataset):
         seg_map = np.zeros((self.size, self.size), np.uint8)
         for index, shape in enumerate(shapes):
             seg_map[visible[index]] = 1 + shape["label"]
+        if "gt_depth_map" not in self.left_out:
+            depths = np.append([self.size / shape["radius"] for shape in shapes], _FARTHEST)[owner]  # -1: background
+            info["gt_depth_map"] = tv_tensors.Mask(torch.from_numpy(depths.astype(np.float32)))
         masks = np.stack([visible[index] for index in kept])
         labels = [shapes[index]["label"] for index in kept]
         points, seen = zip(*(self._keypoints(shapes[index], owner == index) for index in kept))
@@ -162,7 +171,9 @@ class Shapes(BaseDataset):
         ImageDraw.Draw(canvas).polygon([(x, y) for x, y in outline], fill=1)
         # One dark and one bright channel, to contrast with the gray background.
         color = rng.permutation([rng.uniform(0, 50), rng.uniform(205, 255), rng.uniform(0, 255)])
-        return {"label": label, "inside": np.array(canvas), "corners": corners, "color": color}
+        return {
+            "label": label, "inside": np.array(canvas), "corners": corners, "color": color, "radius": radius
+        }  # fmt: skip
 
     def _keypoints(self, shape: dict[str, Any], visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         points, seen = np.zeros((_KEYPOINTS, 2)), np.zeros(_KEYPOINTS)

@@ -422,7 +422,7 @@ class Inferencer:
             print_log(f"the checkpoint does not match the model completely:\n{fit}", "current", logging.WARNING)
 
     def _dataset_meta(self, cfg: ConfigLike, checkpoint: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Return the meta information on the dataset from the checkpoint, or else from the test dataset's class.
+        """Return the meta information on the dataset from the weights, or else from the test dataset's class.
 
         For a model that predicts the labels of a dataset, it is that of this dataset.
         """
@@ -430,6 +430,8 @@ class Inferencer:
             return dict(labeled)
         if checkpoint is not None and (saved := (checkpoint.get("meta") or {}).get("dataset_meta")):
             return dict(saved)
+        if checkpoint is None and (pretrained := getattr(self.model, "dataset_meta", None)):
+            return dict(pretrained)
         dataset = _test_dataset(cfg)
         if dataset is None:
             return {}

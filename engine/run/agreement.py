@@ -69,6 +69,8 @@ def agree_on_data(
     for problem in keypoint_problems(metainfo_of(dataloader) or {}):
         raise DataError(f"{place}: {problem}")
     _compare_numbers(runner, {**(metainfo_of(dataloader) or {}), **known}, mode, path)
+    if mode == "train" and hasattr(unwrap(runner.model), "dataset_meta"):
+        unwrap(runner.model).dataset_meta = metainfo_of(dataloader)  # type: ignore[assignment]  # not a module
 
 
 def _agree_on_further_data(runner: "Runner", dataloader: Any, first: Mapping[str, Any], place: str) -> None:
@@ -137,6 +139,8 @@ def _reference(
     model = unwrap(runner.model)
     saved, source = _saved(runner, key)
     own = names_of(metainfo, key)
+    if not saved and own and not runner.start.contents:
+        return _of_pretrained(runner, key, own)
     if not saved or not own or own == saved:
         return (), source
     if runner.start.resumes:
@@ -150,12 +154,30 @@ def _reference(
     if mode != "train" or set(own) == set(saved) or (number is not None and set(own) <= set(saved)):
         return saved, source
     if len(own) == len(saved):
-        runner.logger.warning(
-            "The %s of train_dataloader.dataset are not those of %s (%s). If the last layers are loaded from it, their "
-            "outputs were trained for other %s.",
-            key, source, difference(own, saved), key,
-        )  # fmt: skip
+        _warn_of_others(runner, key, own, saved, source)
     return (), source
+
+
+def _of_pretrained(runner: "Runner", key: str, own: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """Return the names that the outputs of pretrained weights stand for, if the data has no others, and their source.
+
+    They may be in other words than those of the data, so a difference is only a warning.
+    """
+    model = unwrap(runner.model)
+    names, source = names_of(getattr(model, "dataset_meta", None), key), f"the weights of {type(model).__name__}"
+    if names and names != own and set(own) <= set(names):
+        return names, source
+    if names != own and len(names) == len(own):
+        _warn_of_others(runner, key, own, names, source)
+    return (), source
+
+
+def _warn_of_others(runner: "Runner", key: str, own: Sequence[str], saved: Sequence[str], source: str) -> None:
+    runner.logger.warning(
+        "The %s of the dataset are not those of %s (%s). If the last layers are loaded from it, their outputs were "
+        "trained for other %s.",
+        key, source, difference(own, saved), key,
+    )  # fmt: skip
 
 
 def _compare_numbers(runner: "Runner", metainfo: Mapping[str, Any], mode: str, path: str) -> None:

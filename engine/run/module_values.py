@@ -16,7 +16,9 @@ class ModuleValues:
 
     Examples are a counter, a threshold that follows the training, and the size to which the next batch is resized. A
     module that has got other new attributes, too, is left out: its numbers may describe these, such as the size for
-    which it has computed a mask, and these are not saved. MMEngine restores none of them.
+    which it has computed a mask, and these are not saved. So is a flag that a module has newly got: it says that
+    something was set up, such as the hooks that transformers adds in the first forward pass. MMEngine restores none of
+    them.
 
     Args:
         model: the model, on its device.
@@ -37,7 +39,11 @@ class ModuleValues:
             if name not in self._initial:
                 continue
             numbers, others = self._initial[name]
-            now = {key: value for key, value in _numbers(module).items() if (key, value) not in numbers.items()}
+            now = {
+                key: value
+                for key, value in _numbers(module).items()
+                if (key, value) not in numbers.items() and not (type(value) is bool and key not in numbers)
+            }
             if now and _same(others, _others(module)):
                 changed[name] = now
         return changed or None

@@ -50,6 +50,8 @@ class DataSample(BaseDataElement):
     pred_instances: InstanceData = _field("pred_instances", InstanceData, "Predicted instances.")
     gt_sem_seg: PixelData = _field("gt_sem_seg", PixelData, "True class of each pixel.")
     pred_sem_seg: PixelData = _field("pred_sem_seg", PixelData, "Predicted class of each pixel.")
+    gt_depth_map: PixelData = _field("gt_depth_map", PixelData, "True depth of each pixel, as `data`; 0 is unknown.")
+    pred_depth_map: PixelData = _field("pred_depth_map", PixelData, "Predicted depth of each pixel, as `data`.")
 
     def set_gt_label(self, value: "Tensor | np.ndarray[Any, Any] | Sequence[int] | int") -> Self:
         """Set one or more true labels; return the sample."""

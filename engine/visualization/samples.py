@@ -16,7 +16,7 @@ from trainwright.engine.visualization.text import Rgb
 if TYPE_CHECKING:
     from PIL import Image
 
-KINDS = ("label", "score", "sem_seg", "instances")
+KINDS = ("label", "score", "sem_seg", "depth_map", "instances")
 """The fields that can be drawn, after ``gt_`` or ``pred_``."""
 
 _TITLES = {"gt": "ground truth", "pred": "prediction"}
@@ -24,6 +24,8 @@ _SMALLEST_SIDE = 224
 _TOP = 3
 _GAP = 4
 _IGNORED = 255
+# From near to far: yellow, orange, red, violet, blue, as in the color map "plasma".
+_DEPTH_COLORS = ((240, 249, 33), (248, 149, 64), (204, 71, 120), (126, 3, 168), (13, 8, 135))
 _CAPTION_COLOR, _RIGHT, _WRONG, _BAR = (32, 33, 36), (126, 211, 133), (255, 138, 128), (64, 84, 112)
 
 
@@ -37,9 +39,9 @@ def draw_sample(
 ) -> Array:
     """Return an image with the annotations and, to the right, the predictions of a sample.
 
-    These fields are drawn: ``*_label``, ``pred_score``, ``*_sem_seg``, and in ``*_instances`` ``bboxes``, ``labels``,
-    ``scores``, ``masks`` and ``keypoints``. Small images are enlarged, so that texts are readable. Classes of the image
-    and titles are in a caption above it.
+    These fields are drawn: ``*_label``, ``pred_score``, ``*_sem_seg``, ``*_depth_map`` (in colors from near to far),
+    and in ``*_instances`` ``bboxes``, ``labels``, ``scores``, ``masks`` and ``keypoints``. Small images are enlarged,
+    so that texts are readable. Classes of the image and titles are in a caption above it.
 
     Args:
         image: RGB, uint8, (height, width, 3).
@@ -69,6 +71,10 @@ def _draw_panel(
     sem_seg = sample.get(f"{kind}_sem_seg")
     if sem_seg is not None:
         image = _draw_sem_seg(image, array(getattr(sem_seg, "sem_seg", sem_seg.get("data"))), meta)
+    depth_map = sample.get(f"{kind}_depth_map")
+    if depth_map is not None:
+        scale = sample.get("gt_depth_map") or depth_map  # one scale for both
+        image = _draw_depth_map(image, array(depth_map.get("data")), array(scale.get("data")))
     instances = sample.get(f"{kind}_instances")
     if instances is not None:
         image = _draw_instances(image, instances, meta, factor, score_thr)
@@ -121,9 +127,7 @@ def _with_caption(image: Array, lines: int, caption: Sequence[_Line]) -> Array:
 
 def _draw_sem_seg(image: Array, labels: Array, meta: Mapping[str, Any]) -> Array:
     """Draw a segmentation map with class names, resized to the image."""
-    plane = labels.reshape(labels.shape[-2:])
-    rows, columns = (np.arange(wanted) * given // wanted for wanted, given in zip(image.shape[:2], plane.shape))
-    plane = plane[rows[:, None], columns]
+    plane = _as_large_as(image, labels)
     shown = [int(label) for label in np.unique(plane) if 0 <= label != _IGNORED]
     meta = {**meta, "classes": meta.get("seg_classes") or meta.get("classes")}
     colors = class_colors(meta, max(shown, default=0) + 1)
@@ -145,6 +149,25 @@ def _draw_sem_seg(image: Array, labels: Array, meta: Mapping[str, Any]) -> Array
     for label, place in zip(named, places):
         text.draw_label(draw, names[label], place, colors[label], size)
     return np.array(canvas)
+
+
+def _draw_depth_map(image: Array, depths: Array, scale: Array) -> Array:
+    """Return the colors of depths, from those of the nearest to the farthest in ``scale``; unknown ones are black."""
+    plane, known = _as_large_as(image, depths), scale[scale > 0]
+    nearest, farthest = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    share = ((plane - nearest) / max(farthest - nearest, 1e-9)).clip(0, 1)
+    stops = np.linspace(0, 1, len(_DEPTH_COLORS))
+    colors = np.stack([np.interp(share, stops, channel) for channel in zip(*_DEPTH_COLORS)], -1)
+    drawn: Array = np.where((plane > 0)[..., None], colors, 0).round().astype(np.uint8)
+    return drawn
+
+
+def _as_large_as(image: Array, values: Array) -> Array:
+    """Return values of pixels, of shape (..., H, W), resized to an image by their nearest values."""
+    plane = values.reshape(values.shape[-2:])
+    rows, columns = (np.arange(wanted) * given // wanted for wanted, given in zip(image.shape[:2], plane.shape))
+    resized: Array = plane[rows[:, None], columns]
+    return resized
 
 
 def _middle(mask: Array) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.sample import DataSample, sample_name
 from trainwright.models.base import BaseModel
 from trainwright.models.detection.export import detection_form, to_instances
+from trainwright.models.detection.instances import checked_instances
 from trainwright.models.module import InitCfg
 from trainwright.models.pretrained import build_network
 
@@ -112,10 +113,7 @@ class TorchvisionDetector(BaseModel):
 
     def _targets(self, data_samples: Any) -> list[dict[str, Tensor]]:
         """Return the annotations of a batch in torchvision's format."""
-        if not isinstance(data_samples, list | tuple) or not data_samples:
-            raise ValueError(f"the batch has no annotations: its data samples are {data_samples!r}")
-        truths = [_checked_instances(sample) for sample in data_samples]
-        self._check_boxes_and_labels(data_samples, truths)
+        truths = checked_instances(data_samples, self.num_classes)
         return [self._target(sample, truth) for sample, truth in zip(data_samples, truths)]
 
     def _target(self, sample: BaseDataElement, truth: InstanceData) -> dict[str, Tensor]:
@@ -133,28 +131,6 @@ class TorchvisionDetector(BaseModel):
                 visible = truth.keypoints.new_ones(truth.keypoints.shape[:-1])
             target["keypoints"] = torch.cat([truth.keypoints, visible[..., None]], -1)
         return target
-
-    def _check_boxes_and_labels(self, data_samples: Sequence[BaseDataElement], truths: Sequence[InstanceData]) -> None:
-        """Check the boxes and labels of all images together, to synchronize with the device only once."""
-        boxes = torch.cat([truth.bboxes for truth in truths])
-        labels = torch.cat([truth.labels for truth in truths])
-        valid = (boxes[:, 2:] > boxes[:, :2]).all(1) & boxes.isfinite().all(1)
-        valid &= (labels >= 0) & (labels < self.num_classes)
-        if valid.all():
-            return
-        index = int(valid.logical_not().nonzero()[0])
-        box, label = boxes[index].tolist(), int(labels[index])
-        owners = [
-            (sample, number) for sample, truth in zip(data_samples, truths) for number in range(len(truth.bboxes))
-        ]
-        sample, number = owners[index]
-        problem = (
-            f"has the label {label}, but labels must be from 0 to {self.num_classes - 1}"
-            if not 0 <= label < self.num_classes
-            else f"has no area or is not finite, its box is {box}: find bad annotations with `trainwright "
-            "browse-dataset`, and remove boxes that were cropped away with SanitizeBoundingBoxes"
-        )
-        raise ValueError(f"{sample_name(sample)}: instance {number} {problem}")
 
     def _predictions(
         self, detections: Sequence[Mapping[str, Tensor]], inputs: Sequence[Tensor], data_samples: Any
@@ -235,18 +211,3 @@ def _num_classes_and_first_label(network: Any) -> tuple[int, int]:
     raise ConfigError(
         "network", f"a {type(network).__name__} is not a torchvision detector", "see TorchvisionDetectionModel"
     )
-
-
-def _checked_instances(sample: BaseDataElement) -> InstanceData:
-    instances = sample.get("gt_instances")
-    if instances is None or "bboxes" not in instances or "labels" not in instances:
-        raise ValueError(
-            f"{sample_name(sample)} has no gt_instances with bboxes and labels: does the pipeline load them "
-            "(LoadAnnotations)?"
-        )
-    if (size := sample.get("gt_shape")) is not None and size != sample.get("img_shape", size):
-        raise ValueError(
-            f"the instances of {sample_name(sample)} are for an image of size {size}, but the image has size "
-            f"{sample.img_shape}: load them before resizing, so that they are resized too"
-        )
-    return instances  # type: ignore[no-any-return]  # checked by the data sample

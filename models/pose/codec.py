@@ -145,3 +145,40 @@ class MSRAHeatmap(nn.Module):
         planes = heatmaps.flatten(0, 1)[:, None]
         planes = F.conv2d(planes, kernel.view(1, 1, 1, -1), padding=(0, reach))
         return F.conv2d(planes, kernel.view(1, 1, -1, 1), padding=(reach, 0))[:, 0].view_as(heatmaps)
+
+
+@MODELS.register_module()
+class UDPHeatmap(MSRAHeatmap):
+    """A codec of heat maps whose corner pixels are those of the input (UDP, Huang et al. 2020), as in ViTPose.
+
+    https://arxiv.org/abs/1911.07524. Like :class:`MSRAHeatmap` with ``unbiased``, except that the centers of the first
+    and last pixels of the heat map are those of the input.
+
+    Args:
+        input_size: width and height of the network's input.
+        heatmap_size: width and height of the heat maps.
+        sigma: standard deviation of the Gaussians, in heat map pixels; positive.
+        blur_kernel_size: size of the Gaussian filter that smooths heat maps before decoding; odd.
+
+    Raises:
+        ValueError: a size, ``sigma`` or ``blur_kernel_size`` is out of range.
+    """
+
+    def __init__(
+        self,
+        input_size: tuple[int, int],
+        heatmap_size: tuple[int, int],
+        sigma: float = 2.0,
+        blur_kernel_size: int = 11,
+    ) -> None:
+        super().__init__(input_size, heatmap_size, sigma, unbiased=True, blur_kernel_size=blur_kernel_size)
+
+    def _stride(self, like: Tensor) -> Tensor:
+        pairs = zip(self.input_size, self.heatmap_size)
+        return like.new_tensor([(whole - 1) / (part - 1) for whole, part in pairs])
+
+    def _to_heatmap(self, points: Tensor) -> Tensor:
+        return points / self._stride(points)
+
+    def _to_input(self, points: Tensor) -> Tensor:
+        return points * self._stride(points)

@@ -17,64 +17,37 @@ _DEFAULT_INIT_CFG = [
 ]
 
 
-@MODELS.register_module()
-class HeatmapHead(BaseModule):
-    """A heat map head: transposed convolutions that upsample a feature map, and a convolution to the heat maps.
-
-    This is the head of the simple baseline of Xiao et al. (2018), https://arxiv.org/abs/1804.06208.
+class HeatmapDecoder(BaseModule):
+    """The end of a pose network whose output is heat maps: their loss, and their conversion to keypoints.
 
     Args:
-        in_channels: channels of the feature map.
-        out_channels: number of keypoints.
+        num_keypoints: number of keypoints.
         codec: module or config that converts between keypoints and heat maps, such as
             ``dict(type='MSRAHeatmap', input_size=(192, 256), heatmap_size=(48, 64), sigma=2)``.
-        deconv_out_channels: output channels of each transposed convolution, which doubles the height and width.
-        deconv_kernel_sizes: kernel size of each transposed convolution: 2, 3 or 4.
         loss: module or config of the loss on the heat maps; ``dict(type='KeypointMSELoss')`` if None.
         init_cfg: one or more initializer configs.
-
-    Raises:
-        ConfigError: ``deconv_out_channels`` and ``deconv_kernel_sizes`` differ in length, or a kernel size is not
-            supported.
     """
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
+        num_keypoints: int,
         codec: Mapping[str, Any] | nn.Module,
-        deconv_out_channels: Sequence[int] = (256, 256, 256),
-        deconv_kernel_sizes: Sequence[int] = (4, 4, 4),
         loss: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: InitCfg = None,
     ) -> None:
-        super().__init__(_DEFAULT_INIT_CFG if init_cfg is None else init_cfg)
-        if len(deconv_out_channels) != len(deconv_kernel_sizes):
-            raise ConfigError(
-                "deconv_kernel_sizes",
-                f"expected one size per item of deconv_out_channels: {len(deconv_out_channels)}, not "
-                f"{len(deconv_kernel_sizes)}",
-            )
-        self.num_keypoints = out_channels
+        super().__init__(init_cfg)
+        self.num_keypoints = num_keypoints
         self.codec: MSRAHeatmap = MODELS.build(codec)
-        layers: list[nn.Module] = []
-        channels = in_channels
-        for width, kernel in zip(deconv_out_channels, deconv_kernel_sizes):
-            layers += [_upsampling_layer(channels, width, kernel), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-            channels = width
-        self.deconv_layers = nn.Sequential(*layers)
-        self.final_layer = nn.Conv2d(channels, out_channels, 1)
         self.loss_module: nn.Module = MODELS.build({"type": "KeypointMSELoss"} if loss is None else loss)
 
     def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
-        """Return heat maps of shape (N, out_channels, H, W).
+        """Return heat maps of shape (N, num_keypoints, H, W): the features themselves.
 
         Args:
-            features: shape (N, in_channels, h, w), or a sequence of feature maps whose last one is used.
+            features: the heat maps.
         """
-        last = features if isinstance(features, Tensor) else features[-1]
-        heatmaps: Tensor = self.final_layer(self.deconv_layers(last))
-        return heatmaps
+        assert isinstance(features, Tensor)
+        return features
 
     def loss(self, features: Tensor | Sequence[Tensor], data_samples: Any) -> dict[str, Tensor]:
         """Return the loss of a batch.
@@ -104,6 +77,63 @@ class HeatmapHead(BaseModule):
         """Return the same as :meth:`predict`, given heat maps of shape (N, K, H, W)."""
         keypoints, scores = self.codec.decode(heatmaps.detach())
         return add_pose_predictions(keypoints, scores, data_samples)
+
+
+@MODELS.register_module()
+class HeatmapHead(HeatmapDecoder):
+    """A heat map head: transposed convolutions that upsample a feature map, and a convolution to the heat maps.
+
+    This is the head of the simple baseline of Xiao et al. (2018), https://arxiv.org/abs/1804.06208.
+
+    Args:
+        in_channels: channels of the feature map.
+        out_channels: number of keypoints.
+        codec: module or config that converts between keypoints and heat maps, such as
+            ``dict(type='MSRAHeatmap', input_size=(192, 256), heatmap_size=(48, 64), sigma=2)``.
+        deconv_out_channels: output channels of each transposed convolution, which doubles the height and width.
+        deconv_kernel_sizes: kernel size of each transposed convolution: 2, 3 or 4.
+        loss: module or config of the loss on the heat maps; ``dict(type='KeypointMSELoss')`` if None.
+        init_cfg: one or more initializer configs.
+
+    Raises:
+        ConfigError: ``deconv_out_channels`` and ``deconv_kernel_sizes`` differ in length, or a kernel size is not
+            supported.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        codec: Mapping[str, Any] | nn.Module,
+        deconv_out_channels: Sequence[int] = (256, 256, 256),
+        deconv_kernel_sizes: Sequence[int] = (4, 4, 4),
+        loss: Mapping[str, Any] | nn.Module | None = None,
+        init_cfg: InitCfg = None,
+    ) -> None:
+        super().__init__(out_channels, codec, loss, _DEFAULT_INIT_CFG if init_cfg is None else init_cfg)
+        if len(deconv_out_channels) != len(deconv_kernel_sizes):
+            raise ConfigError(
+                "deconv_kernel_sizes",
+                f"expected one size per item of deconv_out_channels: {len(deconv_out_channels)}, not "
+                f"{len(deconv_kernel_sizes)}",
+            )
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for width, kernel in zip(deconv_out_channels, deconv_kernel_sizes):
+            layers += [_upsampling_layer(channels, width, kernel), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            channels = width
+        self.deconv_layers = nn.Sequential(*layers)
+        self.final_layer = nn.Conv2d(channels, out_channels, 1)
+
+    def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
+        """Return heat maps of shape (N, out_channels, H, W).
+
+        Args:
+            features: shape (N, in_channels, h, w), or a sequence of feature maps whose last one is used.
+        """
+        last = features if isinstance(features, Tensor) else features[-1]
+        heatmaps: Tensor = self.final_layer(self.deconv_layers(last))
+        return heatmaps
 
 
 def flip_heatmaps(heatmaps: Tensor, flip_indices: Sequence[int]) -> Tensor:

@@ -15,6 +15,8 @@ from trainwright.engine.structures.sample import DataSample, sample_name
 def gather_seg_maps(data_samples: Any, size: Sequence[int], ignore_index: int = 255) -> Tensor:
     """Return the segmentation maps of a batch, padded at the bottom and right like its images.
 
+    If a preprocessor has resized the images, and samples have their ``input_shape``, the maps are resized to it too.
+
     Args:
         data_samples: a list of data samples with ``gt_sem_seg.sem_seg`` of shape (1, h, w); or a tensor of shape
             (N, h, w) or (N, 1, h, w).
@@ -34,7 +36,8 @@ def gather_seg_maps(data_samples: Any, size: Sequence[int], ignore_index: int = 
     if not isinstance(data_samples, list | tuple) or not data_samples:
         raise ValueError(f"the batch has no segmentation maps: its data samples are {data_samples!r}")
     maps = [
-        _pad(_seg_map(sample), height, width, ignore_index, sample).reshape(height, width) for sample in data_samples
+        _pad(_as_in_input(_seg_map(sample), sample), height, width, ignore_index, sample).reshape(height, width)
+        for sample in data_samples
     ]
     return torch.stack(maps).long()
 
@@ -112,6 +115,14 @@ def _seg_map(sample: BaseDataElement) -> Tensor:
         )
     seg_map: Tensor = pixels.sem_seg
     return seg_map
+
+
+def _as_in_input(seg_map: Tensor, sample: BaseDataElement) -> Tensor:
+    """Return a map that is resized like the image, if its preprocessor did that."""
+    size = sample.get("input_shape")
+    if size is None or seg_map.shape[-2:] in (size, torch.Size(size)) or seg_map.shape[-2:] != sample.get("img_shape"):
+        return seg_map
+    return F.interpolate(seg_map[None].float(), size=tuple(size), mode="nearest-exact")[0].to(seg_map.dtype)
 
 
 def _pad(seg_map: Tensor, height: int, width: int, value: int, sample: BaseDataElement | None) -> Tensor:

@@ -83,7 +83,7 @@ class SemanticSegmentor(BaseModel):
         if mode == "predict":
             return add_seg_predictions(self.encode_decode(inputs), data_samples, inputs.shape[-2:])
         if mode == "tensor":
-            return _main_logits(self.network(inputs))
+            return self.logits(inputs)
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
 
     def export_form(self) -> ExportForm:
@@ -96,9 +96,11 @@ class SemanticSegmentor(BaseModel):
 
     def encode_decode(self, inputs: Tensor) -> Tensor:
         """Return the logits of whole images, or the mean over sliding windows, according to ``test_cfg``."""
-        if self.window is None:
-            return _main_logits(self.network(inputs))
-        return slide(lambda crop: _main_logits(self.network(crop)), inputs, *self.window)
+        return self.logits(inputs) if self.window is None else slide(self.logits, inputs, *self.window)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Return the logits of the main head, of shape (N, num_classes, H, W)."""
+        return _main_logits(self.network(inputs))
 
     def compile_forward(self, **options: Any) -> None:
         """Compile the network; the rest handles data samples and would not benefit.

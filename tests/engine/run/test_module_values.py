@@ -94,3 +94,14 @@ def test_a_cache_in_a_dictionary_or_list_of_objects() -> None:
     model.cache.clear()
     model.parts.append(torch.ones(1))
     assert values.state_dict() is None
+
+
+def test_a_new_flag_is_not_restored() -> None:
+    model: Any = nn.Identity()
+    model.frozen = False
+    values = ModuleValues(model)
+    values.start()
+    model.hooks_installed = True
+    assert values.state_dict() is None
+    model.frozen, model.count = True, 1
+    assert values.state_dict() == {"": {"frozen": True, "count": 1}}

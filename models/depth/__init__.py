@@ -1,0 +1,1 @@
+"""Depth estimation: loss and metric."""

@@ -18,8 +18,9 @@ class ModelTraits(Protocol):
         num_seg_classes: the same for semantic segmentation: ``metainfo["seg_classes"]``, or else ``classes``.
         num_keypoints: number of keypoints that the model predicts.
         flip_indices: for a flip test, the keypoint that each keypoint becomes in the mirror image.
-        dataset_meta: of a pretrained or exported model, the ``metainfo`` of the data that its weights were trained on;
-            None if it is unknown. The training data, or the checkpoint, replaces it.
+        dataset_meta: the ``metainfo`` of the data that its pretrained weights were trained on; None if it is unknown.
+            The training data, or the checkpoint, replaces it.
+        exported_meta: of an exported model, the ``metainfo`` of its training data, as in a checkpoint.
     """
 
     num_classes: int | None

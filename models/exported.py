@@ -39,7 +39,7 @@ class ExportedModel(nn.Module):
         self.runtime: Runtime = load_exported(file)
         metadata = self.runtime.metadata
         self.metadata = metadata
-        self.dataset_meta: dict[str, Any] = metadata["dataset_meta"]
+        self.exported_meta: dict[str, Any] = metadata["dataset_meta"]
         for name in ("num_classes", "num_seg_classes", "num_keypoints"):
             setattr(self, name, metadata.get(name))
         decoder = metadata["decoder"]

@@ -122,9 +122,9 @@ def _adopted_by_labeled(runner: "Runner", key: str, labeled: Any) -> tuple[tuple
 
 
 def _saved(runner: "Runner", key: str) -> tuple[tuple[str, ...], str]:
-    """Return the names in the checkpoint that the run starts from, and a name for it in messages."""
+    """Return the names in the checkpoint that the run starts from, or in the exported model, and a name for it."""
     start, model = runner.start, unwrap(runner.model)
-    if exported := getattr(model, "dataset_meta", None):
+    if exported := getattr(model, "exported_meta", None):
         return names_of(exported, key), "the exported model"
     names = names_of((start.contents.get("meta") or {}).get("dataset_meta"), key)
     return names, f"the checkpoint {start.path}"

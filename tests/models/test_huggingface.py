@@ -20,6 +20,7 @@ from trainwright.engine.config.config import Config
 from trainwright.engine.errors import CheckpointError, ConfigError, DataError, MissingExtraError
 from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.registry import INFERENCERS, MODELS
+from trainwright.engine.run.model_setup import build_model
 from trainwright.engine.run.runner import Runner
 from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.pixel_data import PixelData
@@ -101,7 +102,7 @@ def config_of(kind: str, **changes: Any) -> dict[str, Any]:
 
 def build(kind: str, **changes: Any) -> Any:
     torch.manual_seed(0)
-    model = MODELS.build(config_of(kind, **changes))
+    model: Any = build_model(config_of(kind, **changes))
     model.init_weights()
     return model
 

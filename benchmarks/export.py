@@ -112,7 +112,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             runs, image = contestants(name, arguments.formats, Path(folder))
             seconds = measure(runs, arguments.rounds, arguments.repeats, CLOCKS[arguments.clock])
-        print(f"\n{name}, one image of {image.shape[-2]}x{image.shape[-1]}, one thread of PyTorch")
+        print(f"\n{name}, one image of {image.shape[-2]}x{image.shape[-1]}, one thread")
         print(table(seconds, "PyTorch", "ms", lambda value: f"{1000 * value:.2f}", speedup=True), flush=True)
 
 

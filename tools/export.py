@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from trainwright.engine.config.config import Config
+from trainwright.engine.errors import ConfigError, MissingExtraError
 from trainwright.engine.export.exporting import export_model
 from trainwright.engine.export.formats import shape_text
 from trainwright.tools.estimate import shape
@@ -29,9 +30,11 @@ def export(
         tolerance: largest difference allowed.
         input_shape: shape and dtype of random inputs to compare on; the test data if None.
     """
-    report = export_model(
-        cfg, checkpoint, format, output, fixed=fixed, tolerance=tolerance, input_shape=shape(input_shape)
-    )
+    sample = shape(input_shape)
+    try:
+        report = export_model(cfg, checkpoint, format, output, fixed=fixed, tolerance=tolerance, input_shape=sample)
+    except MissingExtraError as error:
+        raise ConfigError("--format", str(error)) from error
     print(f"{report.file.name} {report}")
     if not report.is_close:
         print(f"This is more than the tolerance of {tolerance:g}: no file was written.", file=sys.stderr)

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from trainwright.engine.errors import CheckpointError, ConfigError, MissingExtraError, did_you_mean
-from trainwright.engine.export.form import BATCH_AXIS
 
 _MODULES = {
     "onnx": "trainwright.engine.export.onnx_format.OnnxFormat",
@@ -191,8 +190,3 @@ def export_program(graph: nn.Module, example: Tensor, axes: Mapping[int, str]) -
 def shape_text(shape: Sequence[int | None]) -> str:
     """Return a shape such as ``any x 3 x 224 x 224``."""
     return " x ".join("any" if size is None else str(size) for size in shape)
-
-
-def batch_limit(shape: Sequence[int | None]) -> int | None:
-    """Return the only batch size that a file takes, or None."""
-    return shape[BATCH_AXIS]

@@ -64,6 +64,7 @@ class _Session(Runtime):
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
+        options.intra_op_num_threads = torch.get_num_threads()
         wanted = {"cuda": ["CUDAExecutionProvider"]}.get(device.type, [])
         known = onnxruntime.get_available_providers()
         providers = [name for name in wanted if name in known] + ["CPUExecutionProvider"]

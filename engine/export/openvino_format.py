@@ -54,7 +54,8 @@ class _Compiled(Runtime):
         model = core.read_model(str(file))
         text = model.get_rt_info(_PLACE).value if model.has_rt_info(_PLACE) else None
         super().__init__(parse_metadata(text, file))
-        self.model = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        self.model = core.compile_model(model, "CPU", options)
 
     def __call__(self, inputs: Tensor) -> list[Tensor]:
         results = self.model(inputs.numpy())

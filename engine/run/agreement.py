@@ -140,7 +140,7 @@ def _reference(
     saved, source = _saved(runner, key)
     own = names_of(metainfo, key)
     if not saved and own and not runner.start.contents:
-        return _of_pretrained(runner, key, own)
+        return _of_pretrained(runner, key, metainfo or {})
     if not saved or not own or own == saved:
         return (), source
     if runner.start.resumes:
@@ -158,13 +158,16 @@ def _reference(
     return (), source
 
 
-def _of_pretrained(runner: "Runner", key: str, own: Sequence[str]) -> tuple[tuple[str, ...], str]:
+def _of_pretrained(runner: "Runner", key: str, metainfo: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
     """Return the names that the outputs of pretrained weights stand for, if the data has no others, and their source.
 
     They may be in other words than those of the data, so a difference is only a warning.
     """
-    model = unwrap(runner.model)
-    names, source = names_of(getattr(model, "dataset_meta", None), key), f"the weights of {type(model).__name__}"
+    model, own = unwrap(runner.model), names_of(metainfo, key)
+    known, source = getattr(model, "dataset_meta", None), f"the weights of {type(model).__name__}"
+    names = names_of(known, key)
+    if key == "classes" and "seg_classes" not in metainfo:  # then these are the classes of pixels
+        names = names or names_of(known, "seg_classes")
     if names and names != own and set(own) <= set(names):
         return names, source
     if names != own and len(names) == len(own):

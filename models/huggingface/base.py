@@ -74,6 +74,8 @@ class HuggingFaceModel:
     def dataset_meta(self, metainfo: Mapping[str, Any] | None) -> None:
         self._dataset_meta = metainfo
         names, config = names_of(metainfo, self.names_key), self.hf_network.config
+        if self.names_key == "seg_classes":
+            names = names or names_of(metainfo, "classes")
         if names and len(names) == config.num_labels:
             config.update(class_names_config(names))
 

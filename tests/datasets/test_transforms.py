@@ -167,21 +167,21 @@ def test_random_erasing_writes_its_value_into_a_rectangle() -> None:
 
 
 def test_annotations_that_would_be_lost_are_named() -> None:
-    sample = {"img": torch.zeros(3, 4, 4), "img_path": "a.png", "gt_depth": torch.ones(4, 4)}
-    with pytest.raises(DataError, match="a.png: PackInputs does not pack 'gt_depth': KeepAnnotations drops it"):
+    sample = {"img": torch.zeros(3, 4, 4), "img_path": "a.png", "gt_flow": torch.ones(4, 4)}
+    with pytest.raises(DataError, match="a.png: PackInputs does not pack 'gt_flow': KeepAnnotations drops it"):
         PackInputs()(dict(sample))
     with pytest.raises(DataError, match="'gt_lable': did you mean 'gt_label'"):
         PackInputs()({"img": sample["img"], "gt_lable": 3})
 
-    class PackDepth(PackInputs):
-        packed_keys = (*PackInputs.packed_keys, "gt_depth")
+    class PackFlow(PackInputs):
+        packed_keys = (*PackInputs.packed_keys, "gt_flow")
 
         def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
             packed = super().__call__(results)
-            packed["data_samples"].gt_depth = results["gt_depth"]
+            packed["data_samples"].gt_flow = results["gt_flow"]
             return packed
 
-    assert PackDepth()(dict(sample))["data_samples"].gt_depth.sum() == 16
-    assert PackInputs(meta_keys=("gt_depth",))(dict(sample))["data_samples"].gt_depth.sum() == 16
+    assert PackFlow()(dict(sample))["data_samples"].gt_flow.sum() == 16
+    assert PackInputs(meta_keys=("gt_flow",))(dict(sample))["data_samples"].gt_flow.sum() == 16
     kept = KeepAnnotations(())(dict(sample))
-    assert "gt_depth" not in PackInputs()(kept)["data_samples"]
+    assert "gt_flow" not in PackInputs()(kept)["data_samples"]

@@ -428,6 +428,15 @@ def test_weights_from_a_folder_with_another_number_of_classes(tmp_path: Path, lo
     assert changed.backbone.config.hidden_act == "gelu" and changed.image_processor.size["shortest_edge"] == 40
 
 
+def test_names_that_occur_twice_are_numbered(tmp_path: Path) -> None:
+    """As in the weights of DETR, which have 91 classes, 11 of them unused."""
+    model = build("detr")
+    model.network.config.update({"id2label": {0: "N/A", 1: "cat", 2: "N/A"}})
+    model.save_pretrained(tmp_path)
+    loaded = MODELS.build(dict(type="HuggingFaceDetector", pretrained=str(tmp_path)))
+    assert loaded.num_classes == 3 and loaded.dataset_meta == {"classes": ("N/A 0", "cat", "N/A 2")}
+
+
 def test_data_adopts_the_order_of_the_classes_in_the_weights(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     model = build("resnet")
     model.dataset_meta = {"classes": ("cat", "ant", "bee")}
@@ -462,6 +471,31 @@ def test_data_adopts_the_order_of_the_classes_in_the_weights(tmp_path: Path, log
     other = trained("auk", "bat", "cow")
     assert "are not those of the weights of HuggingFaceClassifier (only the former has 'auk', 'bat', 'cow'" in log.text
     assert other.model.backbone.config.id2label[0] == "auk"
+
+
+def test_classes_of_pixels_may_be_the_only_ones(tmp_path: Path) -> None:
+    names = ("sky", "road", "tree", "car")
+    model = build("segformer")
+    model.dataset_meta = {"classes": names}
+    assert model.network.config.id2label == dict(enumerate(names))
+    model.dataset_meta = {"classes": names[1:], "seg_classes": names[::-1]}
+    assert model.network.config.id2label == dict(enumerate(names[::-1]))
+    model.save_pretrained(tmp_path / "saved")
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "images/1.jpg")
+    Image.new("L", (64, 64), 1).save(tmp_path / "masks/1.png")
+    pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadSegMap"), *PACK]
+    dataset = dict(
+        type="BaseSegDataset", data_root=str(tmp_path), metainfo=dict(classes=names[:2]), pipeline=pipeline,
+    )  # fmt: skip
+    cfg = run_cfg("segformer", tmp_path / "run")
+    cfg.model = dict(type="HuggingFaceSegmentor", pretrained=str(tmp_path / "saved"))
+    cfg.test_dataloader = dict(batch_size=1, dataset=dataset, collate_fn=dict(type="pseudo_collate"))
+    runner = Runner.from_cfg(cfg)
+    runner.test()
+    sample = runner.test_dataloader.dataset[0]["data_samples"]
+    assert sample.gt_sem_seg.sem_seg.unique().tolist() == [2]  # road, as in the weights
 
 
 def test_nothing_is_loaded_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

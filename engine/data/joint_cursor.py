@@ -109,7 +109,9 @@ class JointCursor:
 
     def close(self) -> None:
         """Stop fetching at the end of an epoch, except from the loaders that continue in the next one."""
-        self.leading.close()
+        for cursor in self._cursors.values():
+            if cursor is self.leading or not self._by_epoch:
+                cursor.close()
         self._reading = self._by_epoch
 
     def next(self) -> Any:

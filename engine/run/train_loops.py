@@ -445,7 +445,7 @@ class IterBasedTrainLoop(TrainLoop):
                 self._decide_current_val_interval()
                 self._validate_if_due()
             if state.stop_reason is None:
-                self.cursor.begin_run()
+                self.cursor.close()
                 runner.call_hook("after_train_epoch")
                 self._epoch += 1
         runner.call_hook("after_train")

@@ -141,10 +141,12 @@ def test_a_run_that_was_cut_ends_with_the_same_bits(tmp_path: Path, loop: str, w
     assert all(torch.equal(weight, weights_of(whole)[name]) for name, weight in weights_of(last).items())
 
 
-def test_a_training_continues_in_the_same_process(tmp_path: Path) -> None:
-    _, seen = train(tmp_path / "whole")
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_training_continues_in_the_same_process(tmp_path: Path, loop: str) -> None:
+    _, seen = train(tmp_path / "whole", train_cfg=LOOPS[loop])
     part = Seen()
-    runner = make(tmp_path / "cut", part, StopAt(9), StopAt(14), loader=loaders(num_workers=1, persistent_workers=True))
+    data = loaders(num_workers=1, persistent_workers=True)
+    runner = make(tmp_path / "cut", part, StopAt(9), StopAt(14), loader=data, train_cfg=LOOPS[loop])
     for _ in range(3):
         runner.train()
     assert part.batches == seen.batches

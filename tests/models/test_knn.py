@@ -45,7 +45,7 @@ def test_features_are_those_of_a_layer_averaged_over_positions() -> None:
     features, labels = model.bank()
     torch.testing.assert_close(features, F.normalize(backbone[0](images).mean((2, 3)), dim=1).detach())
     assert labels.tolist() == [0, 1, 0]
-    assert model.test_step([images, None]).pred_label.tolist() == [0, 1, 0] or model.k > 3
+    assert model.test_step([images, None]).pred_label.tolist() == [0, 1, 0] or model.neighbors.k > 3
 
 
 def test_training_and_loading_weights_discard_the_features() -> None:
@@ -199,7 +199,7 @@ def test_weights_of_other_classes_are_evaluated_but_other_data_is_refused(tmp_pa
     checkpoint = str(tmp_path / "train/epoch_1.pth")
     assert runner_of(tmp_path / "other", "cab", "ba", load_from=checkpoint).test()["accuracy/top1"] == 100
     unnamed = runner_of(tmp_path / "unnamed", "abc", "abc", load_from=checkpoint)
-    unnamed.model.memory["dataset"].metainfo = {}
+    unnamed.model.neighbors.memory["dataset"].metainfo = {}
     assert unnamed.test()["accuracy/top1"] == 100
     with pytest.raises(DataError, match=r"the labeled dataset of KNNClassifier and train_dataloader.* has 'c'"):
         runner_of(tmp_path / "memory", "cab", "ab", train="abd").train()

@@ -1,6 +1,7 @@
 """Whether higher is better: by a rule, the metric itself, or the words in its name."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,8 @@ def test_builtin_metrics_declare_it() -> None:
     METRICS.load_all()
     for name, cls in METRICS.module_dict.items():
         if cls.__module__.startswith("trainwright.") and name not in silent:
-            assert cls.higher_is_better is True, name
+            better = cls.higher_is_better
+            assert better is True or (isinstance(better, Mapping) and set(better.values()) == {True, False}), name
 
 
 def test_torchmetrics_declares_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from .classification.batch_augment import CutMix as CutMix
 from .classification.batch_augment import Mixup as Mixup
 from .classification.batch_augment import RandomBatchAugment as RandomBatchAugment
 from .classification.classifier import ImageClassifier as ImageClassifier
+from .classification.conv_net import ConvNet as ConvNet
 from .classification.export import ClassificationDecoder as ClassificationDecoder
 from .classification.export import MultiLabelDecoder as MultiLabelDecoder
 from .classification.heads import GlobalAveragePooling as GlobalAveragePooling

@@ -32,7 +32,7 @@ def setup_environment(env_cfg: Mapping[str, Any], launcher: str) -> None:
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 
     Raises:
-        ConfigError: a key is unknown.
+        ConfigError: a key is unknown, or torchrun started several processes and the launcher is ``none``.
     """
     for mistake in unknown_settings("env_cfg", env_cfg):
         raise mistake
@@ -42,8 +42,14 @@ def setup_environment(env_cfg: Mapping[str, Any], launcher: str) -> None:
     method = mp_cfg.get("mp_start_method")
     if method and multiprocessing.get_start_method(allow_none=True) != method:
         multiprocessing.set_start_method(method, force=True)
-    if launcher != "none" and not is_distributed():
-        init_dist(launcher, **(env_cfg.get("dist_cfg") or {}))
+    if not is_distributed():
+        if launcher != "none":
+            init_dist(launcher, **(env_cfg.get("dist_cfg") or {}))
+        elif "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1:
+            message = f"torchrun started {os.environ['WORLD_SIZE']} processes, each of which would train on its own"
+            raise ConfigError(
+                "launcher", message, "launcher='pytorch', or infer_launcher() of trainwright.engine.distributed"
+            )
     if is_distributed():
         control_group()  # now, since all ranks must create it together
     _raise_file_limit(int(env_cfg.get("resource_limit", 4096)))

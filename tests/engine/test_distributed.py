@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import torch
 from ranks import run_group
+from torch import nn
 
+from trainwright.engine import ConfigError, Runner
 from trainwright.engine import distributed as d
 
 
@@ -137,6 +139,17 @@ def test_the_launcher_is_known_by_its_environment(monkeypatch: pytest.MonkeyPatc
     if variable is not None:
         monkeypatch.setenv(variable, "1")
     assert d.infer_launcher() == launcher
+
+
+def test_a_script_under_torchrun_names_its_launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    for name, value in (("TORCHELASTIC_RUN_ID", "none"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        ConfigError, match="launcher: torchrun started 2 processes, each of which would train on its own"
+    ):
+        Runner(nn.Linear(1, 1), str(tmp_path))
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    Runner(nn.Linear(1, 1), str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from trainwright.models import (
     MLP,
     BinaryCrossEntropyLoss,
     ClassificationTTA,
+    ConvNet,
     CrossEntropyLoss,
     CutMix,
     ImageClassifier,
@@ -149,6 +150,13 @@ def test_lenet_and_mlp() -> None:
     mlp = MODELS.build({"type": "MLP", "in_features": 6, "num_classes": 3, "hidden_features": [4, 5]})
     assert [tuple(weight.shape) for weight in mlp.parameters()][::2] == [(4, 6), (5, 4), (3, 5)]
     assert mlp(torch.rand(2, 2, 3)).shape == (2, 3)
+
+
+def test_conv_net_returns_features_of_images_of_any_size():
+    network = ConvNet(in_channels=1, channels=(2, 3, 5))
+    assert network.num_features == 5
+    assert network(torch.rand(4, 1, 28, 28)).shape == network(torch.rand(4, 1, 33, 20)).shape == (4, 5)
+    assert sum(parameter.numel() for parameter in ConvNet().parameters()) == 9 * (3 + 3 * 64) * 64 + 4 * 2 * 64
 
 
 def test_torchvision_by_name() -> None:

@@ -50,6 +50,7 @@ from .few_labels.retrieval_metric import RetrievalMetric as RetrievalMetric
 from .few_labels.semi_supervised import FixMatch as FixMatch
 from .few_labels.semi_supervised import MeanTeacher as MeanTeacher
 from .few_labels.semi_supervised import SemiSupervisedClassifier as SemiSupervisedClassifier
+from .few_labels.semi_supervised_detection import SemiSupervisedDetector as SemiSupervisedDetector
 from .huggingface.classifier import HuggingFaceClassifier as HuggingFaceClassifier
 from .huggingface.depth import HuggingFaceDepthEstimator as HuggingFaceDepthEstimator
 from .huggingface.detector import HuggingFaceDetector as HuggingFaceDetector

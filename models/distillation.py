@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainwright.engine.errors import ConfigError, TrainingError, did_you_mean
+from trainwright.engine.export.form import ExportForm, form_of_part
 from trainwright.engine.registry import MODELS
 from trainwright.engine.run.freezing import freeze
 from trainwright.models.base import BaseModel
@@ -123,6 +124,10 @@ class Distillation(BaseModel):
             losses[f"loss_{pair.name}"] = self._compare(pair) * pair.weight
         self._outputs.clear()
         return losses
+
+    def export_form(self) -> ExportForm:
+        """Return the form of the student, for ``trainwright export``."""
+        return form_of_part(self.student, self.data_preprocessor)
 
     def _compare(self, pair: _Pair) -> Tensor:
         found = []

@@ -1,5 +1,6 @@
 """What a model provides to be exported."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -90,3 +91,18 @@ def form_of(module: Any, path: str = "model") -> ExportForm:
         raise ConfigError(path, f"a {type(module).__name__} cannot be exported: it has no export_form", hint)
     form: ExportForm = method()
     return form
+
+
+def form_of_part(part: Any, data_preprocessor: Any) -> ExportForm:
+    """Return the form of the part of a model that predicts, such as a teacher, with the preprocessor of the model.
+
+    Args:
+        part: the part; a copy is exported.
+        data_preprocessor: the preprocessor.
+
+    Raises:
+        ConfigError: the part has no ``export_form``.
+    """
+    alone = copy.deepcopy(part)
+    alone.data_preprocessor = data_preprocessor
+    return form_of(alone)

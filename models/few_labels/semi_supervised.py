@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.export.form import ExportForm, form_of_part
 from trainwright.engine.records.message_hub import MessageHub
 from trainwright.engine.registry import MODELS
 from trainwright.models.averaging import MomentumTeacher
@@ -82,6 +83,11 @@ class SemiSupervisedClassifier(BaseModel):
     def predictor(self) -> Any:
         """The classifier that predicts."""
         return self.classifier
+
+    def export_form(self) -> ExportForm:
+        """Return the form of the classifier that predicts, for ``trainwright export``."""
+        predictor = self.predictor
+        return form_of_part(getattr(predictor, "module", predictor), self.data_preprocessor)
 
     def _losses(
         self, images: Tensor, labels: Tensor, first: Tensor, second: Tensor

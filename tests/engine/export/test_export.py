@@ -17,7 +17,7 @@ from trainwright.engine import Config, ConfigError, Inferencer
 from trainwright.engine.checkpoints.files import load_checkpoint_file, save_checkpoint
 from trainwright.engine.errors import CheckpointError, DataError
 from trainwright.engine.export.exporting import export_model
-from trainwright.engine.export.form import ExportForm
+from trainwright.engine.export.form import ExportForm, form_of
 from trainwright.engine.export.formats import ExportFormat, load_exported
 from trainwright.engine.parts import DATASET
 from trainwright.engine.registry import MODELS
@@ -174,6 +174,36 @@ def test_each_task_predicts_the_same_in_onnxruntime(in_tmp: Path, name: str) -> 
             assert len(one.pred_instances) > 1
     assert load_exported("model.onnx").metadata["decoder"]["type"] == DECODERS[name]
     assert sorted(path.name for path in in_tmp.iterdir()) == ["epoch_1.pth", "model.onnx"]
+
+
+PART = dict(
+    type="ImageClassifier",
+    backbone=dict(type="LeNet", in_channels=3, image_size=40, num_classes=3, channels=(2, 2), hidden_features=4),
+    data_preprocessor=NORMALIZED,
+)
+WRAPPERS = {
+    "MeanTeacher": dict(classifier=PART),
+    "Distillation": dict(
+        student=PART, teacher=PART, pairs=dict(logits=dict(student="backbone", loss=dict(type="KDLoss")))
+    ),
+    "SemiSupervisedDetector": dict(detector=CASES["fcos"][0]),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_the_part_that_predicts_is_exported(in_tmp: Path, name: str) -> None:
+    detects = name == "SemiSupervisedDetector"
+    cfg = config_of(dict(type=name, **WRAPPERS[name]), **(BOXES if detects else dict(annotations=("gt_label",))))
+    original = write_checkpoint(cfg)
+    before = original.state_dict().keys()
+    report = export_model(cfg, "epoch_1.pth", "onnx", "model.onnx")
+    assert report.is_close
+    with torch.no_grad():
+        expected = original.test_step(batch_of(cfg))
+    for one, other in zip(expected, ExportedModel("model.onnx").test_step(batch_of(cfg))):
+        assert_equal(one, other)
+    form_of(original)
+    assert original.state_dict().keys() == before
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ class DINO(SelfSupervisedModel):
 
     @torch.no_grad()
     def _move_center(self, targets: Tensor) -> None:
-        mean = targets.mean(0)
+        mean = targets.float().mean(0)  # of half precision under autocast
         if get_world_size() > 1:
             all_reduce(mean, "mean")
         self.center.lerp_(mean, self.center_momentum)

@@ -156,6 +156,7 @@ def test_conv_net_returns_features_of_images_of_any_size():
     network = ConvNet(in_channels=1, channels=(2, 3, 5))
     assert network.num_features == 5
     assert network(torch.rand(4, 1, 28, 28)).shape == network(torch.rand(4, 1, 33, 20)).shape == (4, 5)
+    assert ConvNet(pools=False)(torch.rand(2, 3, 84, 84)).shape == (2, 1600)
     assert sum(parameter.numel() for parameter in ConvNet().parameters()) == 9 * (3 + 3 * 64) * 64 + 4 * 2 * 64
 
 

@@ -159,7 +159,7 @@ def config(name: str, folder: Path, **changes: Any) -> dict[str, Any]:
         work_dir=str(folder), train_cfg=dict(max_epochs=3, val_interval=3), randomness=dict(seed=0),
         train_dataloader=dict(dataset=dict(**data, pipeline=pipeline), batch_size=4, collate_fn="default_collate"),
         val_dataloader=loader, val_cfg={}, val_evaluator=dict(type="Accuracy"),
-        optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.05, momentum=0.9)),
+        optim_wrapper=dict(type="AmpOptimWrapper", dtype="bfloat16", optimizer=dict(type="SGD", lr=0.05, momentum=0.9)),
         default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=1)), **changes,
     )  # fmt: skip
 

@@ -131,7 +131,7 @@ class Detectron2Model(BaseModel):
         Raises:
             ConfigError: the network returns something other than instances.
         """
-        image = torch.zeros(3, 64, 64, dtype=torch.uint8, device=self.data_preprocessor.device)
+        image = torch.zeros(3, 64, 64, dtype=torch.uint8, device=next(self.network.parameters()).device)
         output = self.network([self._record(image, DataSample())])[0]
         if set(output) != {"instances"}:
             message = f"only instances can be exported, but the network returns {', '.join(output)}"

@@ -21,7 +21,7 @@ from trainwright.engine.export.exporting import export_model
 from trainwright.engine.inference.inferencer import Inferencer
 from trainwright.engine.registry import MODELS
 from trainwright.engine.run.runner import Runner
-from trainwright.models import Detectron2Model, TorchvisionDetector
+from trainwright.models import Detectron2Model, ModuleWrapper, TorchvisionDetector
 from trainwright.models.detection.losses import named_losses
 from trainwright.models.detectron2 import structures
 
@@ -225,6 +225,14 @@ def test_mistakes_in_a_network_of_torchvisions_form() -> None:
     model = TorchvisionDetector(network, 3, background=True).eval()
     with pytest.raises(TrainingError, match="TorchvisionStyle must return a list of one dict for each image"):
         model._predictions({"boxes": 1}, batch_of(48)["inputs"], None)
+
+
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")
+@pytest.mark.parametrize("network", [TorchvisionStyle(), Detectron2Style()])
+def test_a_detector_without_its_adapter_is_an_error_that_names_it(network: nn.Module) -> None:
+    with pytest.raises((IndexError, RuntimeError)) as error:
+        ModuleWrapper(network)(**batch_of(48), mode="loss")
+    assert "by TorchvisionDetector or Detectron2Model" in error.value.__notes__[0]
 
 
 def test_names_of_losses() -> None:

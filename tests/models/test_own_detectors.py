@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoint_bits import different_bits
-from own_detectors import Detectron2Style, TorchvisionStyle, build_rcnn, filled
+from own_detectors import Detectron2Style, Noise, TorchvisionStyle, build_rcnn, filled
 from ranks import run_ranks
 from torch import Tensor, nn
 
@@ -166,7 +166,7 @@ def test_losses_in_evaluation_mode_are_those_of_training_without_its_noise(kind:
     found = model.eval().val_step(batch, with_loss=True)[1]
     assert not any(module.training for module in model.modules())
     for module in model.network.modules():
-        module.training = not isinstance(module, nn.BatchNorm2d | nn.Dropout)
+        module.training = not isinstance(module, nn.BatchNorm2d | nn.Dropout | Noise)
     torch.manual_seed(1)
     expected = model.parse_losses(model(**model.data_preprocessor(batch), mode="loss"))[1]
     assert found.keys() == expected.keys() and len(found) > (kind != "semantic")

@@ -15,12 +15,19 @@ from trainwright.models.detectron2.structures import Boxes, Instances
 STRIDE = 16
 
 
+class Noise(nn.Module):
+    """A layer of a user that only has an effect in training mode."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return F.dropout(inputs, 0.3, self.training)
+
+
 class Grid(nn.Module):
     """Scores and a box for each cell of images that are padded to a common size."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
-        self.backbone = nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.backbone = nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.BatchNorm2d(8), nn.ReLU(), Noise())
         self.head = nn.Sequential(nn.Conv2d(8, 8, 3, 4, 1), nn.Dropout(0.5), nn.Conv2d(8, outputs + 4, 1))
 
     def predict(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

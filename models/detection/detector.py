@@ -1,6 +1,6 @@
 """Object detection, instance segmentation and keypoint detection."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -87,6 +87,11 @@ class TorchvisionDetector(BaseModel):
         if predictor is not None:
             predictor.register_forward_hook(_contiguous)
         self.mask_thr_binary = mask_thr_binary
+
+    @classmethod
+    def check_config(cls, cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
+        """Yield the mistakes in a config of this model that its arguments show, with paths inside it."""
+        yield from _mistakes(cfg.get("network"), cfg.get("num_classes"), cfg.get("background"))
 
     def forward(self, inputs: Sequence[Tensor], data_samples: Any = None, mode: str = "tensor") -> Any:
         """Return losses, predictions, or the network's output.
@@ -204,10 +209,9 @@ def _build(
             hint = "set it to True if label 0 of the network is the background, otherwise to False, and set num_classes"
             raise ConfigError("background", message, hint)
         return module, *known
-    if isinstance(network, str):
-        raise ConfigError("background", "is only for networks of your own", "remove it")
-    if num_classes is None:
-        raise ConfigError("num_classes", "is required with background", "set it to the number of classes of the data")
+    for mistake in _mistakes(network, num_classes, background):
+        raise mistake
+    assert num_classes is not None and not isinstance(network, str)
     module = MODELS.build(network)
     if not isinstance(module, nn.Module):
         raise ConfigError("network", f"must be a module, not {describe(module)}")
@@ -218,6 +222,15 @@ def _build(
         )
         raise ConfigError("background", message, "remove background and num_classes, or correct the network")
     return module, *given
+
+
+def _mistakes(network: Any, num_classes: int | None, background: bool | None) -> Iterator[ConfigError]:
+    if background is None:
+        return
+    if isinstance(network, str):
+        yield ConfigError("background", "is only for networks of your own", "remove it")
+    elif num_classes is None:
+        yield ConfigError("num_classes", "is required with background", "set it to the number of classes of the data")
 
 
 def _are_detections(output: Any, number: int) -> bool:

@@ -1,6 +1,6 @@
 """Models with the inputs and outputs of Detectron2's: lists of dicts in, a dict of losses or a list of dicts out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -86,13 +86,19 @@ class Detectron2Model(BaseModel):
             hint = "set it to the number of classes of the data"
             raise ConfigError("num_classes", f"is required for a {name}, which does not declare it", hint)
         self.input_format = input_format or getattr(self.network, "input_format", None) or "BGR"
-        if self.input_format not in _FORMATS:
-            raise ConfigError("input_format", f"must be one of {', '.join(_FORMATS)}, not {self.input_format!r}")
+        for mistake in self.check_config({"input_format": self.input_format}):
+            raise mistake
         self._structures = {
             name: getattr(import_if_there("detectron2.structures") or own_structures, name)
             for name in ("Instances", "Boxes", "BitMasks", "Keypoints")
         }
         self._event_storage = getattr(import_if_there("detectron2.utils.events"), "EventStorage", None)
+
+    @classmethod
+    def check_config(cls, cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
+        """Yield the mistakes in a config of this model that its arguments show, with paths inside it."""
+        if cfg.get("input_format") not in (None, *_FORMATS):
+            yield ConfigError("input_format", f"must be one of {', '.join(_FORMATS)}, not {cfg['input_format']!r}")
 
     def forward(self, inputs: Sequence[Tensor] | Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
         """Return losses, predictions, or the network's output.
@@ -151,11 +157,13 @@ class Detectron2Model(BaseModel):
 
     def _with_annotations(self, inputs: Any, data_samples: Any) -> list[dict[str, Any]]:
         """Return the dicts of a batch for training."""
+        if not isinstance(data_samples, list | tuple):
+            raise ValueError(f"the batch has no annotations: its data samples are {data_samples!r}")
         truths: Sequence[InstanceData | None] = [None] * len(inputs)
         if self.num_classes is not None:
             truths = checked_instances(data_samples, self.num_classes)
         records = []
-        for image, sample, truth in zip(inputs, data_samples or (), truths):
+        for image, sample, truth in zip(inputs, data_samples, truths):
             record = self._record(image, sample)
             if truth is not None:
                 record["instances"] = self._instances(truth, (int(image.shape[-2]), int(image.shape[-1])))

@@ -118,6 +118,9 @@ def test_mistakes_in_the_config_are_found(kind: str, tmp_path: Path) -> None:
     model = MODELS_BY_KIND[kind]
     typo = run_cfg(kind, tmp_path, model={**model, "network": {**model["network"], "mask": True}})
     assert "did you mean 'masks'?" in "".join(map(str, check(typo)))
+    wrong = {"torchvision": dict(num_classes=None), "detectron2": dict(input_format="bgr")}[kind]
+    (mistake,) = check(run_cfg(kind, tmp_path, model={**model, **wrong}))
+    assert mistake.path in ("model.num_classes", "model.input_format")
     few = run_cfg(kind, tmp_path, model={**model, "network": {**model["network"], "num_classes": 2}})
     if kind == "torchvision":
         few.model.num_classes = 2
@@ -303,6 +306,8 @@ def test_maps_of_pixels_have_the_size_of_the_original_image() -> None:
     del batch["data_samples"][0].gt_sem_seg
     with pytest.raises(ValueError, match="has no gt_sem_seg"):
         model(**batch, mode="loss")
+    with pytest.raises(ValueError, match="no annotations: its data samples are None"):
+        model(batch["inputs"], mode="loss")
 
 
 class Storage:

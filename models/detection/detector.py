@@ -83,9 +83,10 @@ class TorchvisionDetector(BaseModel):
         heads = getattr(self.network, "roi_heads", None)
         self._extra_fields = _extra_fields(self.network)
         predictor = getattr(heads, "keypoint_predictor", None)
-        self.num_keypoints = None if predictor is None else int(predictor.kps_score_lowres.out_channels)
-        if predictor is not None:
-            predictor.register_forward_hook(_contiguous)
+        layer = getattr(predictor, "kps_score_lowres", None)
+        self.num_keypoints = None if layer is None else int(layer.out_channels)
+        if layer is not None:
+            predictor.register_forward_hook(_contiguous)  # type: ignore[union-attr]
         self.mask_thr_binary = mask_thr_binary
 
     @classmethod
@@ -191,8 +192,6 @@ _NAMES = {
     "keypoints_scores": "keypoint_scores",
 }  # fmt: skip
 """Torchvision's names of the fields of detections, and ours."""
-
-
 _REQUIRED = ("boxes", "labels", "scores")
 
 

@@ -186,7 +186,7 @@ class Detectron2Model(BaseModel):
     def _losses(self, records: list[dict[str, Any]]) -> dict[str, Any]:
         with computing_losses(self.network), self._recording() as storage:
             losses = named_losses(self.network(records), self.network)
-        device = next(iter(losses.values())).device
+        device = records[0]["image"].device
         for name, (value, _) in ({} if storage is None else storage.latest()).items():
             if "loss" not in name:  # or it would be added to the losses
                 losses.setdefault(name, torch.full((), value, device=device))

@@ -40,6 +40,7 @@ from .detection.networks import FeaturePyramid as FeaturePyramid
 from .detection.networks import TorchvisionDetectionModel as TorchvisionDetectionModel
 from .detection.preprocessor import DetDataPreprocessor as DetDataPreprocessor
 from .detection.voc_metric import VOCMetric as VOCMetric
+from .detectron2.model import Detectron2Model as Detectron2Model
 from .distillation import Distillation as Distillation
 from .distillation import KDLoss as KDLoss
 from .exported import ExportedModel as ExportedModel

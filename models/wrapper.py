@@ -1,7 +1,8 @@
 """A wrapper that makes any module trainable."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from trainwright.engine.evaluation.samples import describe
 from trainwright.engine.export.form import ExportForm
 from trainwright.engine.model_traits import declared_number
 from trainwright.engine.registry import MODELS
+from trainwright.engine.structures.elements import BaseDataElement
 from trainwright.models.base import BaseModel
 from trainwright.models.classification.export import classification_form
 from trainwright.models.classification.losses import CrossEntropyLoss
@@ -90,7 +92,8 @@ class ModuleWrapper(BaseModel):
         else:
             inputs, targets = _bound(*args, **batch)
             has_got_targets = trains and self._takes_targets
-            output = self.network(inputs, targets) if has_got_targets else self.network(inputs)
+            with _explaining_instances(targets):
+                output = self.network(inputs, targets) if has_got_targets else self.network(inputs)
         if trains:
             return self._losses(output, targets, has_got_targets)
         return self._predictions(output, targets) if mode == "predict" else output
@@ -149,6 +152,21 @@ class ModuleWrapper(BaseModel):
         if isinstance(logits, Tensor) and logits.dim() == 2:
             return add_predictions(logits, targets)
         return output
+
+
+@contextmanager
+def _explaining_instances(targets: Any) -> Iterator[None]:
+    """Add a note to errors of a detector that gets data samples instead of its own form of targets."""
+    try:
+        yield
+    except Exception as error:
+        several = targets if isinstance(targets, list | tuple) else []
+        if any(isinstance(target, BaseDataElement) and "gt_instances" in target for target in several):
+            error.add_note(
+                "the targets are data samples with boxes; detectors with the inputs and outputs of torchvision's or "
+                "Detectron2's are trained on these by TorchvisionDetector or Detectron2Model: see docs/other-models.md"
+            )
+        raise
 
 
 def _bound(inputs: Any, data_samples: Any = None) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ import pytest
 from coco_files import write_coco_shapes
 from PIL import Image
 
-from trainwright.engine import Runner
+from trainwright.engine import Runner, check
 
 EXAMPLES = {path.stem: path for path in (Path(__file__).parents[1] / "examples").glob("*.py")}
 
@@ -58,6 +58,13 @@ def simclr(cfg: dict[str, Any]) -> None:
         cfg["load_from"] = cfg["load_from"].replace("epoch_8", "epoch_2")
 
 
+def detectron2_style(cfg: dict[str, Any]) -> None:
+    pytest.importorskip("pycocotools")
+    for split in ("train_dataloader", "val_dataloader"):
+        cfg[split]["dataset"]["num_samples"] = 4
+    cfg["param_scheduler"]["total_steps"] = 2
+
+
 def unchanged(cfg: dict[str, Any]) -> None:
     pass
 
@@ -69,6 +76,7 @@ REPLACED: dict[str, Callable[[dict[str, Any]], None]] = {
     "gan": unchanged,
     "simclr": simclr,
     "semi_supervised": unchanged,
+    "detectron2_style": detectron2_style,
 }
 
 
@@ -92,6 +100,7 @@ def test_example(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def build_smaller(cfg: dict[str, Any]) -> Runner:
         cut(cfg)
         REPLACED[name](cfg)
+        assert check(cfg) == []
         runs.append((build(cfg), cfg))
         return runs[-1][0]
 
@@ -110,3 +119,13 @@ def test_example(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_examples_fit_on_two_screens() -> None:
     assert {name: lines for name, path in EXAMPLES.items() if (lines := len(path.read_text().splitlines())) > 80} == {}
+
+
+@pytest.mark.slow
+def test_the_detector_in_the_style_of_detectron2_reaches_its_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runner = Runner.from_cfg(runpy.run_path(str(EXAMPLES["detectron2_style"]))["cfg"])
+    runner.train()
+    assert runner.message_hub.log_scalars["val/coco/bbox_mAP_50"].current() > 0.6

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trainwright.engine.structures.elements import BaseDataElement
 from trainwright.engine.structures.instance_data import InstanceData
@@ -26,6 +27,17 @@ def checked_instances(data_samples: Any, num_classes: int) -> list[InstanceData]
     truths = [_instances_of(sample) for sample in data_samples]
     _check_boxes_and_labels(data_samples, truths, num_classes)
     return truths
+
+
+def keypoints_with_visibility(truth: InstanceData) -> Tensor:
+    """Return the keypoints (N, K, 3) of instances, as x, y and visibility, which is 1 if it is unknown."""
+    keypoints: Tensor = truth.keypoints
+    if keypoints.shape[-1] == 3:
+        return keypoints
+    visible = truth.get("keypoints_visible")
+    if visible is None:
+        visible = keypoints.new_ones(keypoints.shape[:-1])
+    return torch.cat([keypoints, visible[..., None]], -1)
 
 
 def _instances_of(sample: BaseDataElement) -> InstanceData:

@@ -181,7 +181,7 @@ def test_mistakes_in_the_detector() -> None:
         TorchvisionDetector("fcos_resnet50_fpn")
     with pytest.raises(ConfigError, match="num_classes: the network"):
         TorchvisionDetector(network("fcos"), num_classes=3)
-    with pytest.raises(ConfigError, match="network: a Linear"):
+    with pytest.raises(ConfigError, match="background: is required for a Linear"):
         TorchvisionDetector(nn.Linear(1, 1))
 
 

@@ -1,0 +1,1 @@
+"""Models of Detectron2, and others with the same inputs and outputs."""

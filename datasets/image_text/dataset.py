@@ -1,7 +1,9 @@
 """A dataset of images with captions: COCO captions, tables and JSON lines."""
 
 import csv
+import io
 import json
+import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from trainwright.datasets.base import BaseDataset, force_full_init
 from trainwright.datasets.formats.tables import PATH_NAMES, TABLE_SUFFIXES
 from trainwright.engine.errors import DataError, did_you_mean
 from trainwright.engine.fileio import load, read_text
+from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import DATASETS, TRANSFORMS
 
 _CAPTION_NAMES = ("caption", "captions", "text", "texts", "title", "description", "sentence", "comment", "raw")
@@ -111,6 +114,10 @@ def _coco_pairs(file: str, content: Any) -> _Pairs:
             hint = "use captions_*.json instead of instances_*.json"
             raise DataError(f"{place} has no caption, only {', '.join(annotation)}: {hint}")
         texts.setdefault(annotation.get("image_id"), []).append((annotation["caption"], place))
+    without = sum(image.get("id") not in texts for image in content["images"])
+    if without:
+        message = f"{file}: {without} of {len(content['images'])} images have no caption, and are left out"
+        print_log(message, logger="current", level=logging.WARNING)
     names = {image.get("id"): image.get("file_name") for image in content["images"]}
     if unknown := texts.keys() - names.keys():
         place = texts[next(iter(unknown))][0][1]
@@ -127,7 +134,7 @@ def _table_rows(file: str) -> _Rows:
     first = next((line for line in text.splitlines() if line.strip()), None)
     if first is None:
         raise DataError(f"{file} is empty")
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=max(",\t;|", key=first.count))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",\t;|", key=first.count))
     header: list[str] = []
     for words in reader:
         words = [word.strip() for word in words]
@@ -144,7 +151,7 @@ def _table_rows(file: str) -> _Rows:
 
 
 def _json_rows(file: str) -> _Rows:
-    for number, line in enumerate(read_text(file).splitlines(), 1):
+    for number, line in enumerate(read_text(file).split("\n"), 1):
         if not line.strip():
             continue
         try:

@@ -1,5 +1,6 @@
 """CLIP: the contrastive losses, zero-shot classification, retrieval, tokenizers, exact resume."""
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from trainwright.datasets import CaptionedShapes, pseudo_collate
 from trainwright.engine import ConfigError, DataError, Inferencer, Runner, check
 from trainwright.engine.checkpoints.files import read_last_checkpoint
 from trainwright.engine.evaluation.direction import higher_is_better
+from trainwright.engine.export.form import ExportedGraph
 from trainwright.engine.registry import MODELS
 from trainwright.engine.structures.sample import DataSample
 from trainwright.models import CLIP, ImageTextRetrievalMetric, WordTokenizer
 
+EXAMPLE = Path(__file__).parents[2] / "examples/clip.py"
 COLORS = ["red", "blue"]
 SHAPES: dict[str, Any] = dict(type="CaptionedShapes", size=16, colors=COLORS, kinds=["circle", "square"])
 TEMPLATES = ["a small {}", "a photo of a large {}"]
@@ -272,6 +275,31 @@ def test_ranks_train_one_model(tmp_path: Path) -> None:
     (one, results), (other, same) = run_group(2, in_rank, tmp_path)
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     assert results == same and results["captions/retrieval/image_to_text_median_rank"] >= 1
+
+
+def test_an_exported_classifier_has_the_classes_of_the_config() -> None:
+    model, images = build(classes=COLORS), torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)
+    scores, labels = ExportedGraph(model.export_form())(images)
+    predicted = model.test_step({"inputs": images})
+    torch.testing.assert_close(scores, predicted.pred_score)
+    assert torch.equal(labels, predicted.pred_label) and scores.shape == (2, 2)
+    with pytest.raises(ConfigError, match=r"model\.classes: there are neither"):
+        build().export_form()
+
+
+def test_the_example_runs_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("Convolutions", "MeanOfWords"):  # another test may run it too
+        monkeypatch.setitem(MODELS._module_dict, name, None)
+    example = runpy.run_path(str(EXAMPLE))
+    example["draw"]("train", 8), example["draw"]("val", 4)
+    cfg = example["cfg"]
+    assert check(cfg) == [] and len(EXAMPLE.read_text().splitlines()) <= 80
+    cfg["train_cfg"] = dict(max_epochs=2, val_interval=2)
+    cfg["train_dataloader"]["batch_size"] = 4
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert 0 <= runner.message_hub.get_scalar("val/accuracy/top1").current() <= 100
 
 
 def test_check_finds_typos_anywhere_in_the_config(tmp_path: Path) -> None:

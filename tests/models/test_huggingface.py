@@ -24,6 +24,7 @@ from trainwright.engine.run.model_setup import build_model
 from trainwright.engine.run.runner import Runner
 from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.pixel_data import PixelData
+from trainwright.models import HuggingFaceTokenizer
 
 transformers = pytest.importorskip("transformers")
 
@@ -769,6 +770,7 @@ def test_a_dual_encoder_is_saved_and_loaded_with_its_tokenizer(tmp_path: Path, l
     again: Any = build_model(dict(type="HuggingFaceCLIP", pretrained=str(tmp_path / "saved"))).eval()
     texts = ["a small red circle", "a red", " ".join(["red"] * 40)]
     torch.testing.assert_close(again.encode_texts(texts), model.encode_texts(texts))
+    assert type(again.tokenizer) is HuggingFaceTokenizer
     assert again.tokenizer(texts[:2])["input_ids"].tolist() == [[6, 2, 3, 4, 5, 7], [6, 2, 4, 7, 0, 0]]
     assert log.text.count("Texts of more than max_length=24 tokens are cut: 1 in this batch, such as 'red red") == 1
     image = torch.full((3, 40, 60), 90, dtype=torch.uint8)

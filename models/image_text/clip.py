@@ -167,7 +167,7 @@ class ImageTextModel(BaseModel):
             logits = logits if bias is None else logits + bias
             signs = torch.full_like(logits, -1.0).scatter(1, own[:, None], 1.0)
             loss = -F.logsigmoid(signs * logits).sum() / len(images)
-        return {"loss": loss, "logit_scale": scale.detach()}
+        return {"loss": loss, "logit_scale": scale.detach().squeeze()}
 
     def _predictions(self, images: Tensor, data_samples: Any) -> Any:
         several = data_samples if isinstance(data_samples, list | tuple) else []
@@ -272,8 +272,9 @@ class CLIP(ImageTextModel):
         self.text_encoder: Any = MODELS.build(text_encoder)
         self.tokenizer: Any = MODELS.build(tokenizer)
         scale = (1 / 0.07 if loss == "softmax" else 10.0) if logit_scale is None else logit_scale
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(scale)))
-        self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if loss == "sigmoid" else None
+        # Of shape (1,), because FSDP2 does not accept scalar parameters.
+        self.logit_scale = nn.Parameter(torch.tensor([math.log(scale)]))
+        self.logit_bias = nn.Parameter(torch.tensor([-10.0])) if loss == "sigmoid" else None
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Return the embeddings of preprocessed images (N, C, H, W), of shape (N, D)."""

@@ -776,3 +776,15 @@ def test_a_dual_encoder_is_saved_and_loaded_with_its_tokenizer(tmp_path: Path, l
     image = torch.full((3, 40, 60), 90, dtype=torch.uint8)
     inputs = again.data_preprocessor({"inputs": [image]})["inputs"]
     torch.testing.assert_close(again(inputs), model(inputs))
+
+
+@pytest.mark.slow
+def test_the_shipped_clip_finds_classes_that_were_never_labels_and_captions(tmp_path: Path) -> None:
+    cfg = Config.fromfile(CONFIGS / "image_text/clip_hf_shapes.py")
+    cfg.merge_from_dict({"work_dir": str(tmp_path), "visualizer.vis_backends": [], "default_hooks.final_test": None})
+    runner = Runner.from_cfg(cfg)
+    before = runner.val()
+    assert before["zero_shot/accuracy/top1"] < 12 and before["captions/retrieval/mean_recall"] < 8
+    runner.train()
+    after = runner.val()
+    assert after["zero_shot/accuracy/top1"] > 35 and after["captions/retrieval/mean_recall"] > 75

@@ -18,12 +18,14 @@ from trainwright.engine.checkpoints.files import read_last_checkpoint
 from trainwright.engine.evaluation.direction import higher_is_better
 from trainwright.engine.export.form import ExportedGraph
 from trainwright.engine.registry import MODELS
+from trainwright.engine.run.model_setup import unwrap
 from trainwright.engine.structures.sample import DataSample
 from trainwright.models import CLIP, ImageTextRetrievalMetric, WordTokenizer
 
 EXAMPLE = Path(__file__).parents[2] / "examples/clip.py"
 COLORS = ["red", "blue"]
 SHAPES: dict[str, Any] = dict(type="CaptionedShapes", size=16, colors=COLORS, kinds=["circle", "square"])
+OTHERS = SHAPES | dict(kinds=["arrow"], num_shapes=1, metainfo=dict(classes=["red arrow", "blue arrow"]))
 TEMPLATES = ["a small {}", "a photo of a large {}"]
 
 
@@ -73,14 +75,16 @@ def run_config(folder: Path, **changes: Any) -> dict[str, Any]:
     evaluated = dict(
         zero_shot=dict(**loader, dataset=dict(**SHAPES, num_samples=6, num_shapes=1, pipeline=pack)),
         captions=dict(**loader, dataset=dict(**SHAPES, num_samples=6, pipeline=pack)),
+        others=dict(**loader, dataset=dict(**OTHERS, num_samples=6, pipeline=pack)),
+    )
+    metrics = dict(
+        zero_shot=dict(type="Accuracy"), captions=dict(type="ImageTextRetrievalMetric"), others=dict(type="Accuracy")
     )
     return dict(
         model=clip_config(), work_dir=str(folder), randomness=dict(seed=0), train_cfg=dict(max_epochs=2),
         train_dataloader=dict(**loader, dataset=dict(**SHAPES, num_samples=12, pipeline=drawn)),
         optim_wrapper=dict(optimizer=dict(type="AdamW", lr=0.01)), val_cfg={}, val_dataloader=evaluated,
-        val_evaluator=dict(zero_shot=dict(type="Accuracy"), captions=dict(type="ImageTextRetrievalMetric")),
-        test_cfg={}, test_dataloader=evaluated,
-        test_evaluator=dict(zero_shot=dict(type="Accuracy"), captions=dict(type="ImageTextRetrievalMetric")),
+        val_evaluator=metrics, test_cfg={}, test_dataloader=evaluated, test_evaluator=metrics,
     ) | changes  # fmt: skip
 
 
@@ -249,6 +253,7 @@ def test_a_run_that_was_cut_ends_with_the_same_bits_and_its_checkpoint_predicts(
     last.train()
     assert [n for n, value in weights_of(last).items() if not torch.equal(value, weights_of(whole)[n])] == []
     assert results[1].keys() >= {"zero_shot/accuracy/top1", "captions/retrieval/mean_recall"}
+    assert unwrap(whole.model).classes == ("red arrow", "blue arrow")  # of the dataset evaluated last
 
     newest = read_last_checkpoint(tmp_path / "whole")
     log.clear()
@@ -262,6 +267,8 @@ def test_a_run_that_was_cut_ends_with_the_same_bits_and_its_checkpoint_predicts(
     assert found["pred_class"] in ("red circle", "zebra") and len(found["pred_scores"]) == 2
     assert "does not know these words, which are all alike to the model: photo, zebra" in log.text
     assert list((tmp_path / "out").glob("*.png"))
+    with pytest.raises(ConfigError, match="only predicts the classes that it was trained for"):
+        Inferencer(dict(model=dict(type="LeNet"), inference_pipeline=[dict(type="PackInputs")])).use_classes(["a"])
     own = Inferencer(dict(run_config(tmp_path), model=clip_config(classes=["blue circle", "red square"])), newest)
     assert own(picture)["predictions"][0]["pred_class"] in ("blue circle", "red square")
 
@@ -311,6 +318,6 @@ def test_check_finds_typos_anywhere_in_the_config(tmp_path: Path) -> None:
     errors = {error.path: error.hint for error in check(cfg)}
     assert list(errors) == [
         "model.template", "model.tokenizer.dataset.num_sample", "train_dataloader.dataset.pipeline.0.type",
-        "val_evaluator.captions.topks",
+        "val_evaluator.captions.topks", "test_evaluator.captions.topks",
     ]  # fmt: skip
     assert "'templates'" in errors["model.template"]

@@ -205,7 +205,8 @@ def _instantiated(config: Mapping[str, Any]) -> Any:
 
     values = {key: _plain(value) for key, value in config.items() if key != "model_type"}
     try:
-        return config_class_of(config["model_type"])(**values)
+        with _quiet():  # defaults of SigLIP contradict each other
+            return config_class_of(config["model_type"])(**values)
     except (TypeError, ValueError, StrictDataclassError) as error:
         raise ConfigError("config", f"transformers refuses it: {' '.join(str(error).split())}") from error
 

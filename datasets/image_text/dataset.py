@@ -87,12 +87,12 @@ class ImageTextDataset(BaseDataset):
 
 @TRANSFORMS.register_module()
 class RandomCaption:
-    """Draw one of the captions of a sample, ``gt_caption``, for training."""
+    """Draw one of the captions of a sample, ``gt_caption``, for training. Without captions, it changes nothing."""
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Return the sample with one caption."""
-        captions = results["gt_caption"]
-        return results if isinstance(captions, str) else {**results, "gt_caption": random.choice(captions)}
+        captions = results.get("gt_caption")
+        return {**results, "gt_caption": random.choice(captions)} if isinstance(captions, list) else results
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

@@ -89,7 +89,7 @@ class ImageTextModel(BaseModel):
         Raises:
             ConfigError: there are no classes.
         """
-        if self._weights is not None:
+        if self._weights is not None and self._weights.device == self.scale_and_bias()[0].device:
             return self._weights
         if not self.classes:
             message = "there are neither captions nor names of classes to compare the images with"

@@ -90,7 +90,7 @@ def test_one_caption_is_drawn_and_packed() -> None:
     random.seed(0)
     draw, sample = RandomCaption(), dict(gt_caption=["a", "b", "c"], img=torch.zeros(3, 2, 2))
     assert {draw(sample)["gt_caption"] for _ in range(50)} == {"a", "b", "c"}
-    assert draw(dict(gt_caption="a")) == dict(gt_caption="a")
+    assert draw(dict(gt_caption="a")) == dict(gt_caption="a") and draw({}) == {}  # an image for inference
     assert PackInputs()(dict(sample))["data_samples"].gt_caption == ["a", "b", "c"]
     with pytest.raises(TypeError, match="gt_caption must be"):
         PackInputs()(dict(sample, gt_caption=3))

@@ -1,8 +1,10 @@
-# A tiny CLIP of Hugging Face's transformers, from scratch on drawn shapes with captions: images of one shape are then
-# classified by the names of 24 classes, which it has never seen as labels, with an accuracy of 43.2 ± 2.1 %, and the
-# mean recall@1, 5 and 10 between 200 images of two shapes and 600 captions is 84.1 ± 1.3 %, in two minutes on one CPU
-# core (mean and standard deviation over three seeds; untrained: UNTRAINED; trained on the captions of other images:
-# SHUFFLED). pip install "trainwright[transformers]".
+# A tiny CLIP of Hugging Face's transformers, from scratch on drawn shapes with captions: 43 % zero-shot accuracy of 24
+# classes, in two minutes on one CPU core. The classes are found by their names, in images of one shape; the training
+# has images of two. Mean and standard deviation over three seeds:
+#                                         untrained     captions of other images     this config
+#     zero-shot accuracy                4.6 ± 0.9 %                        2.8 %    43.2 ± 2.1 %
+#     mean of recall@1, 5 and 10        2.4 ± 0.5 %                        4.6 %    84.1 ± 1.3 %
+# The recalls are those of 200 images and 600 captions. pip install "trainwright[transformers]".
 _base_ = "../_base_/default_runtime.py"
 
 train_dataset = dict(

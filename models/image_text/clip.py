@@ -155,16 +155,16 @@ class ImageTextModel(BaseModel):
         return scale.exp()
 
     def _contrast(self, images: Tensor, texts: Tensor) -> dict[str, Tensor]:
-        scale = self._scale()
+        scale, bias = self._scale(), self.scale_and_bias()[1]
         every_text = gather_with_gradients(texts)
         own = get_rank() * len(images) + torch.arange(len(images), device=images.device)
         logits = scale * images @ every_text.T
+        if bias is not None:  # without effect on the softmax, but DDP waits for its gradient
+            logits = logits + bias
         if self.loss == "softmax":
             of_texts = scale * texts @ gather_with_gradients(images).T
             loss = (F.cross_entropy(logits, own) + F.cross_entropy(of_texts, own)) / 2
         else:
-            bias = self.scale_and_bias()[1]
-            logits = logits if bias is None else logits + bias
             signs = torch.full_like(logits, -1.0).scatter(1, own[:, None], 1.0)
             loss = -F.logsigmoid(signs * logits).sum() / len(images)
         return {"loss": loss, "logit_scale": scale.detach().squeeze()}

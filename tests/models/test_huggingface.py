@@ -702,6 +702,9 @@ def test_the_contrastive_loss_is_that_of_transformers(model_type: str) -> None:
     )
     losses["loss"].backward()
     assert all(each.grad is not None for each in (scale, model.network.text_model.get_input_embeddings().weight))
+    model.loss = "softmax" if bias is not None else "sigmoid"
+    model(**batch, mode="loss")["loss"].backward()  # of every parameter
+    assert bias is None or bias.grad is not None
     model.use_classes({"classes": ["red circle", "blue square"]})
     found = model(**batch, mode="predict")
     torch.testing.assert_close(found[1].image_embedding, expected.image_embeds[1])

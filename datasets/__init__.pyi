@@ -33,6 +33,8 @@ from .detection.text_files import LabelMeDataset as LabelMeDataset
 from .detection.text_files import YOLODataset as YOLODataset
 from .detection.transforms import LoadAnnotations as LoadAnnotations
 from .detection.voc import VOCDataset as VOCDataset
+from .image_text.dataset import ImageTextDataset as ImageTextDataset
+from .image_text.dataset import RandomCaption as RandomCaption
 from .in_memory import InMemoryDataset as InMemoryDataset
 from .parts import ApplyAlike as ApplyAlike
 from .parts import MultiView as MultiView
@@ -54,6 +56,7 @@ from .segmentation.dataset import Cityscapes as Cityscapes
 from .segmentation.dataset import VOCSegmentation as VOCSegmentation
 from .segmentation.transforms import LoadSegMap as LoadSegMap
 from .segmentation.transforms import SegRandomCrop as SegRandomCrop
+from .synthetic.captioned_shapes import CaptionedShapes as CaptionedShapes
 from .synthetic.moving_shapes import MovingShapes as MovingShapes
 from .synthetic.shapes import Shapes as Shapes
 from .synthetic.topdown_shapes import TopdownShapes as TopdownShapes

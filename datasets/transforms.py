@@ -6,6 +6,7 @@ The steps in between are usually torchvision's v2 transforms, referenced by name
     tile        (top, left, height, width) of the part of the file to read, if not the whole    set by TiledDataset
     gt_label    int for single-label classification, list of int for multi-label (may be empty)
     gt_score    float (classes,): 1 for classes that are present, 0 for absent, -1 for ignored
+    gt_caption  str, or list of str: one or several texts on the image
     sample_idx  int, index in the dataset
     img         tv_tensors.Image: (C, H, W), RGB or grayscale, uint8 (0 to 255)    set by LoadImageFromFile
     apply_exif  False if the image is stored in another orientation                set by LoadImageFromFile
@@ -200,7 +201,7 @@ _META_KEYS = (
     "filename", "frame_dir",
     "bbox", "bbox_label", "bbox_score", "warp_matrix",
 )  # fmt: skip
-_OTHER_FIELDS = ("gt_label", "gt_score", "gt_seg_map", "gt_depth_map", "gt_ignore_flags")
+_OTHER_FIELDS = ("gt_label", "gt_score", "gt_caption", "gt_seg_map", "gt_depth_map", "gt_ignore_flags")
 _INSTANCE_FIELDS = {
     "gt_bboxes": "bboxes",
     "gt_bboxes_labels": "labels",
@@ -223,6 +224,7 @@ class PackInputs:
 
     - ``gt_label``: int64 of shape () for one class, (L,) for a list of classes;
     - ``gt_score``: float32 (classes,);
+    - ``gt_caption``: text, or a list of texts;
     - ``gt_instances`` with ``bboxes`` (N, 4), ``labels`` (N,), ``masks`` (N, H, W), ``keypoints`` (N, K, 2),
       ``keypoints_visible`` (N, K) and ``areas`` (N,); instances whose ``gt_ignore_flags`` is true are moved to
       ``ignored_instances``;
@@ -288,6 +290,8 @@ class PackInputs:
             sample.gt_label = torch.as_tensor(results["gt_label"], dtype=torch.int64)
         if "gt_score" in results:
             sample.gt_score = torch.as_tensor(results["gt_score"], dtype=torch.float32)
+        if "gt_caption" in results:
+            sample.gt_caption = results["gt_caption"]
         fields = {
             field: torch.as_tensor(results[key]).as_subclass(Tensor)
             for key, field in _INSTANCE_FIELDS.items()

@@ -9,14 +9,15 @@ from trainwright.engine.data.names import difference, keypoint_problems, names_o
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.model_traits import are_enough, names_classes
 from trainwright.engine.parts import DATALOADERS, dataloaders
-from trainwright.engine.registry import DATASETS
+from trainwright.engine.registry import DATASETS, MODELS, Registry
 
 _NOT_HEADS = ("data_preprocessor", "loss", "init_cfg", "memory")
 
 
 def mismatched_numbers(cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
     """Yield an error for each contradiction between the classes of the datasets and of the model in a whole config."""
-    if names_classes(cfg.get("model") or {}):
+    model = cfg.get("model") or {}
+    if names_classes(model) or names_classes(_component(model, MODELS)):
         return
     stated: dict[str, tuple[str, ...]] = {}
     things: set[int] = set()
@@ -62,11 +63,17 @@ def _innermost_dataset(options: Any, loader: str) -> tuple[str, Mapping[str, Any
 
 def _stated_metainfo(dataset: Mapping[str, Any]) -> dict[str, Any]:
     """Return the meta information that the config or the class of a dataset states."""
-    component: Any = None
-    with suppress(ConfigError, ImportError), DATASETS.switch_scope(dataset.get("_scope_")) as registry:
-        component = resolve(dataset.get("type"), registry)
-    known, given = getattr(component, "METAINFO", None), dataset.get("metainfo")
+    known, given = getattr(_component(dataset, DATASETS), "METAINFO", None), dataset.get("metainfo")
     return {**(known if isinstance(known, Mapping) else {}), **(given if isinstance(given, Mapping) else {})}
+
+
+def _component(cfg: Any, root: Registry) -> Any:
+    """Return the class or function that a config names; None if there is none."""
+    if not isinstance(cfg, Mapping):
+        return None
+    with suppress(ConfigError, ImportError), root.switch_scope(cfg.get("_scope_")) as registry:
+        return resolve(cfg.get("type"), registry)
+    return None
 
 
 def _shallowest_numbers(model: Any) -> Iterator[tuple[str, Mapping[str, Any], int]]:

@@ -41,6 +41,13 @@ class ModelTraits(Protocol):
         The classes of predictions are then those of this dataset, not those that the weights were trained for.
         """
 
+    def use_classes(self, metainfo: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the names of the classes of the next predictions, for a model that finds classes by their names.
+
+        They are those that the ``metainfo`` of the data names, or else the model's own. This is called before each
+        dataset is evaluated, and by an :class:`Inferencer`. The data of such a model may have any classes.
+        """
+
 
 DECLARED_NUMBERS = {
     "num_classes": ("classes",),
@@ -66,10 +73,20 @@ def are_enough(number: int, num_classes: int) -> bool:
 def names_classes(model: Any) -> bool:
     """Return whether a model, or its config, predicts classes that are named in text, so data may have any classes.
 
-    It is recognized by its part ``language_model``.
+    It is recognized by its part ``language_model``, or its method ``use_classes``.
     """
-    found = model.get("language_model") if isinstance(model, Mapping) else getattr(model, "language_model", None)
-    return found is not None
+    if isinstance(model, Mapping):
+        return model.get("language_model") is not None
+    return any(getattr(model, name, None) is not None for name in ("language_model", "use_classes"))
+
+
+def use_classes(model: Any, metainfo: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Let a model that finds classes by their names predict those of a dataset, and return their names.
+
+    Any other model is not changed, and the result is empty.
+    """
+    method = getattr(model, "use_classes", None)
+    return () if method is None else tuple(method(metainfo or {}))
 
 
 def labeled_dataset_of(model: Any) -> Any:

@@ -53,6 +53,7 @@ from .few_labels.semi_supervised import MeanTeacher as MeanTeacher
 from .few_labels.semi_supervised import SemiSupervisedClassifier as SemiSupervisedClassifier
 from .few_labels.semi_supervised_detection import SemiSupervisedDetector as SemiSupervisedDetector
 from .huggingface.classifier import HuggingFaceClassifier as HuggingFaceClassifier
+from .huggingface.clip import HuggingFaceCLIP as HuggingFaceCLIP
 from .huggingface.depth import HuggingFaceDepthEstimator as HuggingFaceDepthEstimator
 from .huggingface.detector import HuggingFaceDetector as HuggingFaceDetector
 from .huggingface.masks import HuggingFaceInstanceSegmentor as HuggingFaceInstanceSegmentor
@@ -60,6 +61,11 @@ from .huggingface.pose import HuggingFacePoseEstimator as HuggingFacePoseEstimat
 from .huggingface.preprocessor import HuggingFacePreprocessor as HuggingFacePreprocessor
 from .huggingface.segmentor import HuggingFaceSegmentor as HuggingFaceSegmentor
 from .huggingface.video import HuggingFaceVideoClassifier as HuggingFaceVideoClassifier
+from .image_text.clip import CLIP as CLIP
+from .image_text.clip import ImageTextModel as ImageTextModel
+from .image_text.retrieval import ImageTextRetrievalMetric as ImageTextRetrievalMetric
+from .image_text.tokenizers import HuggingFaceTokenizer as HuggingFaceTokenizer
+from .image_text.tokenizers import WordTokenizer as WordTokenizer
 from .initializers import BaseInit as BaseInit
 from .initializers import Caffe2XavierInit as Caffe2XavierInit
 from .initializers import ConstantInit as ConstantInit

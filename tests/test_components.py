@@ -36,6 +36,7 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "ImageClassifier": dict(backbone=dict(type="LeNet")),
         "KNNClassifier": dict(backbone=dict(type="LeNet"), memory={}),
         "LinearClsHead": dict(num_classes=2, in_channels=4),
+        "WordTokenizer": dict(dataset=["a red bird"]),
         "LabelSmoothLoss": dict(label_smooth_val=0.1),
         "MLP": dict(in_features=2, num_classes=2),
         "Mixup": dict(num_classes=2),

@@ -76,6 +76,7 @@ REPLACED: dict[str, Callable[[dict[str, Any]], None]] = {
     "gan": unchanged,
     "simclr": simclr,
     "semi_supervised": unchanged,
+    "clip": unchanged,
     "detectron2_style": detectron2_style,
 }
 
@@ -86,7 +87,7 @@ def cut(cfg: dict[str, Any]) -> None:
         loaders = cfg.get(split, {})
         for loader in [loaders] if "dataset" in loaders else loaders.values():
             loader.update(batch_size=4, num_workers=0, persistent_workers=False)
-            if "Subset" in loader["dataset"]["type"]:
+            if loader["dataset"]["type"] in ("FashionMNISTSubset", "ImageTextDataset"):
                 loader["dataset"]["indices"] = 8
     for key, most in (("max_epochs", 2), ("max_iters", 4), ("val_interval", 2)):
         if key in cfg["train_cfg"]:

@@ -1,6 +1,6 @@
 # FixMatch on CIFAR-10 with 250 labels (Sohn et al. 2020, https://arxiv.org/abs/2001.07685; reported with a
-# WideResNet-28-2: 94.9 %). The network here is a ResNet-18 for small images. 2^20 iterations with 64 labeled and 448 other
-# images; torchvision's files are expected in data/cifar10, with download=True they are downloaded.
+# WideResNet-28-2: 94.9 %). The network here is a ResNet-18 for small images. 2^20 iterations with 64 labeled and 448
+# other images; torchvision's files are expected in data/cifar10, and downloaded with download=True.
 _base_ = "../_base_/default_runtime.py"
 
 weak = [

@@ -1,7 +1,8 @@
 # A Faster R-CNN with a teacher on COCO with 10 % of the boxes (Unbiased Teacher, Liu et al. 2021,
-# https://arxiv.org/abs/2102.09480; reported box mAP: 31.5, from labels alone 23.9). 8 processes with 4 labeled and 4 other
-# images each, 180,000 iterations. The annotations are those that the literature uses, as split by MMDetection's
-# tools/misc/split_coco.py: data/coco/semi_anns/instances_train2017.1@10.json and instances_train2017.1@10-unlabeled.json.
+# https://arxiv.org/abs/2102.09480; reported box mAP: 31.5, from labels alone 23.9). 8 processes with 4 labeled and 4
+# other images each, 180,000 iterations. The annotations are those of the literature, split by MMDetection's
+# tools/misc/split_coco.py: instances_train2017.1@10.json and instances_train2017.1@10-unlabeled.json in
+# data/coco/semi_anns.
 #     trainwright launch few_labels/semi_faster_rcnn_resnet50_fpn_coco
 _base_ = ["../_base_/datasets/coco_detection.py", "../_base_/default_runtime.py"]
 

@@ -10,7 +10,7 @@ from trainwright.engine.errors import DataError
 from trainwright.engine.fileio import read_text
 
 TABLE_SUFFIXES = (".csv", ".tsv")
-_PATH_NAMES = (
+PATH_NAMES = (
     "path", "file", "filename", "file_name", "filepath", "file_path", "image", "img", "image_path", "img_path",
     "image_name", "image_id", "img_id", "video", "video_path", "name", "id",
 )  # fmt: skip
@@ -87,7 +87,7 @@ def read_table(file: str) -> Table:
         if any(word.strip() for word in words):
             lines.append((reader.line_num, [word.strip() for word in words]))
     header = [word.lower() for word in lines[0][1]]
-    if not any(word in _PATH_NAMES for word in header) or "." in "".join(header):
+    if not any(word in PATH_NAMES for word in header) or "." in "".join(header):
         return _without_header(file, lines)
     if len(lines) == 1:
         raise DataError(f"{file} has no rows below its header")
@@ -173,7 +173,7 @@ def _without_header(file: str, lines: Sequence[tuple[int, list[str]]]) -> Table:
 def _with_header(file: str, lines: Sequence[tuple[int, list[str]]]) -> Table:
     names = lines[0][1]
     lowered = [name.lower() for name in names]
-    path_column = min((lowered.index(name) for name in _PATH_NAMES if name in lowered), default=0)
+    path_column = min((lowered.index(name) for name in PATH_NAMES if name in lowered), default=0)
     split_column = next((lowered.index(name) for name in _SPLIT_NAMES if name in lowered), None)
     others = [index for index, name in enumerate(names) if index not in (path_column, split_column) and name]
     label_column = next((lowered.index(name) for name in _LABEL_NAMES if name in lowered), None)

@@ -60,6 +60,7 @@ class Shapes(BaseDataset):
         annotations: annotations to return, such as ``("gt_bboxes", "gt_bboxes_labels")``; all but
             ``gt_depth_map`` if None.
         pipeline: transforms or their configs.
+        metainfo: see :class:`BaseDataset`.
         **kwargs: arguments of :class:`BaseDataset`.
 
     Raises:
@@ -76,6 +77,7 @@ class Shapes(BaseDataset):
         seed: int = 0,
         annotations: Sequence[str] | None = None,
         pipeline: Sequence[Mapping[str, Any] | Callable[..., Any]] = (),
+        metainfo: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         if unknown := [kind for kind in kinds if kind not in OUTLINES]:
@@ -95,15 +97,15 @@ class Shapes(BaseDataset):
         if unknown := [name for name in annotations or () if name not in known]:
             raise ValueError(f"unknown annotation {unknown[0]!r}: must be one of {', '.join(known)}")
         self.left_out = set(known) - set(_ANNOTATIONS if annotations is None else annotations)
-        metainfo: dict[str, Any] = {"classes": self.kinds, "seg_classes": ("background", *self.kinds)}
+        known_meta: dict[str, Any] = {"classes": self.kinds, "seg_classes": ("background", *self.kinds)}
         if self.kinds == ("arrow",):
-            metainfo |= {
+            known_meta |= {
                 "keypoints": ("tip", "left barb", "right barb", "tail"),
                 "flip_indices": (0, 2, 1, 3),
                 "sigmas": (0.08,) * _KEYPOINTS,
                 "skeleton_links": ((0, 1), (0, 2), (0, 3)),
             }
-        super().__init__(metainfo={**metainfo, **kwargs.pop("metainfo", {})}, pipeline=pipeline, **kwargs)
+        super().__init__(metainfo={**known_meta, **(metainfo or {})}, pipeline=pipeline, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Return an entry for each sample, with its index as ``img_id``."""

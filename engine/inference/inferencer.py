@@ -29,7 +29,7 @@ from trainwright.engine.images.reader import ImageReader
 from trainwright.engine.inference.images import ImagePipeline, list_images
 from trainwright.engine.inference.model_index import find_model_index, listed_models, names_of
 from trainwright.engine.inference.results import as_plain
-from trainwright.engine.model_traits import labeled_dataset_of
+from trainwright.engine.model_traits import labeled_dataset_of, names_classes, use_classes
 from trainwright.engine.parts import COLLATE_FN, DATASET, VISUALIZER, dataloaders, setting
 from trainwright.engine.records.logger import print_log
 from trainwright.engine.registry import DATASETS, INFERENCERS, ROOT_SCOPE, TRANSFORMS, default_scope, untrusted
@@ -137,6 +137,8 @@ class Inferencer:
         with default_scope(self.scope), nullcontext() if trusted else _untrusted_file(weights):
             self.model: Any = self._init_model(cfg, checkpoint, get_device(device))
             self.dataset_meta = self._dataset_meta(cfg, checkpoint)
+            if names := use_classes(self.model, {}) or use_classes(self.model, self.dataset_meta):
+                self.dataset_meta["classes"] = names
             self.pipeline = self._init_pipeline(cfg)
             self.collate_fn = self._init_collate(cfg)
             self.visualizer = self._init_visualizer(cfg)
@@ -323,6 +325,17 @@ class Inferencer:
     def pred2dict(self, data_sample: Any) -> Any:
         """Return a prediction as numbers, strings, lists and dictionaries."""
         return as_plain(data_sample, self.dataset_meta)
+
+    def use_classes(self, classes: Sequence[str]) -> None:
+        """Predict these classes from now on, with a model that finds classes by their names, such as CLIP.
+
+        Raises:
+            ConfigError: the model only predicts the classes that it was trained for.
+        """
+        if not names_classes(self.model):
+            message = f"a {type(self.model).__name__} only predicts the classes that it was trained for"
+            raise ConfigError("model", message)
+        self.dataset_meta["classes"] = use_classes(self.model, {"classes": tuple(classes)})
 
     @staticmethod
     def list_models(scope: str | None = None, patterns: str = r".*") -> list[str]:

@@ -22,6 +22,7 @@ from trainwright.engine.distributed import all_gather_object, value_of_main_proc
 from trainwright.engine.errors import ConfigError
 from trainwright.engine.evaluation.evaluator import NamedEvaluators, is_built
 from trainwright.engine.evaluation.samples import number_of
+from trainwright.engine.model_traits import use_classes
 from trainwright.engine.optim.amp import autocast
 from trainwright.engine.parts import is_by_name
 from trainwright.engine.ranks.buffers import averaged_buffers
@@ -131,6 +132,7 @@ class _EvaluationLoop(BaseLoop):
                     self._begin_set(name, loader)
                 self._losses, self._loss_samples, self._seen = {}, 0, 0
                 self._returned_losses.clear()
+                use_classes(unwrap(runner.model), metainfo_of(loader))
                 start_at(loader, 0, 0)
                 with averaged_buffers(runner.model):
                     batches, is_complete = self._run_batches(loader, batches)

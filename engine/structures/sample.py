@@ -13,7 +13,7 @@ from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.pixel_data import PixelData
 
 
-def _field(name: str, dtype: type, meaning: str) -> Any:
+def _field(name: str, dtype: type | tuple[type, ...], meaning: str) -> Any:
     """Return a property for a field of :class:`DataSample` that checks the type of its value."""
     stored = f"_{name}"
 
@@ -50,6 +50,7 @@ class DataSample(BaseDataElement):
     pred_instances: InstanceData = _field("pred_instances", InstanceData, "Predicted instances.")
     gt_sem_seg: PixelData = _field("gt_sem_seg", PixelData, "True class of each pixel.")
     pred_sem_seg: PixelData = _field("pred_sem_seg", PixelData, "Predicted class of each pixel.")
+    gt_caption: str | list[str] = _field("gt_caption", (str, list), "A text on the image, or several.")
     gt_depth_map: PixelData = _field("gt_depth_map", PixelData, "True depth of each pixel, as `data`; 0 is unknown.")
     pred_depth_map: PixelData = _field("pred_depth_map", PixelData, "Predicted depth of each pixel, as `data`.")
 

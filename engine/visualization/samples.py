@@ -16,7 +16,7 @@ from trainwright.engine.visualization.text import Rgb
 if TYPE_CHECKING:
     from PIL import Image
 
-KINDS = ("label", "score", "sem_seg", "depth_map", "instances")
+KINDS = ("label", "score", "caption", "sem_seg", "depth_map", "instances")
 """The fields that can be drawn, after ``gt_`` or ``pred_``."""
 
 _TITLES = {"gt": "ground truth", "pred": "prediction"}
@@ -39,9 +39,9 @@ def draw_sample(
 ) -> Array:
     """Return an image with the annotations and, to the right, the predictions of a sample.
 
-    These fields are drawn: ``*_label``, ``pred_score``, ``*_sem_seg``, ``*_depth_map`` (in colors from near to far),
-    and in ``*_instances`` ``bboxes``, ``labels``, ``scores``, ``masks`` and ``keypoints``. Small images are enlarged,
-    so that texts are readable. Classes of the image and titles are in a caption above it.
+    These fields are drawn: ``*_label``, ``pred_score``, ``gt_caption``, ``*_sem_seg``, ``*_depth_map`` (in colors from
+    near to far), and in ``*_instances`` ``bboxes``, ``labels``, ``scores``, ``masks`` and ``keypoints``. Small images
+    are enlarged, so that texts are readable. Classes of the image and titles are in a caption above it.
 
     Args:
         image: RGB, uint8, (height, width, 3).
@@ -88,7 +88,9 @@ _Line = tuple[str, Rgb, float]
 def _caption(sample: BaseDataElement, kind: str, meta: Mapping[str, Any], titled: bool) -> list[_Line]:
     label, score = sample.get(f"{kind}_label"), sample.get(f"{kind}_score")
     if label is None and (score is None or kind == "gt"):
-        return [(_TITLES[kind], (255, 255, 255), 0.0)] if titled else []
+        found = sample.get(f"{kind}_caption") or ()
+        texts = [found] if isinstance(found, str) else found[:_TOP]
+        return [(text, (255, 255, 255), 0.0) for text in ([_TITLES[kind]] if titled else []) + list(texts)]
     labels = [] if label is None else array(label).reshape(-1).tolist()
     names = ", ".join(_class_name(index, meta) for index in labels) or "none"
     title = f"{_TITLES[kind]}: {names}" if label is not None else _TITLES[kind]

@@ -22,7 +22,10 @@ TASKS = {
     "instance segmentation": ("UniversalSegmentation",),
     "depth estimation": ("DepthEstimation",),
     "pose estimation": ("PoseEstimation",),
+    "images and texts": ("ZeroShotImageClassification",),
 }
+# Types of model for a task, if its auto classes have others.
+_TYPES = {"images and texts": {"altclip", "chinese_clip", "clip", "metaclip_2", "siglip"}}
 _LISTED = 8
 
 
@@ -93,7 +96,7 @@ def build_image_processor(network: nn.Module, pretrained: str | None, options: M
     options = {key: value for key, value in (options or {}).items() if key != _PROCESSOR_TYPE}
     if pretrained is not None:
         try:
-            with _reading(pretrained), _quiet():
+            with reading(pretrained), _quiet():
                 found = transformers.AutoImageProcessor.from_pretrained(pretrained, backend="torchvision")
         except CheckpointError:
             if not Path(pretrained).is_dir():
@@ -132,7 +135,7 @@ def check_model_config(task: str, pretrained: Any, config: Any) -> Iterator[Conf
     if model_type not in known:
         yield _unknown_type(task, model_type, known)
         return
-    unknown = list(_unknown_keys(config, _config_class(model_type), "config"))
+    unknown = list(_unknown_keys(config, config_class_of(model_type), "config"))
     yield from unknown
     if not unknown and "backbone" not in config:  # which might be looked up on the hub
         try:
@@ -182,7 +185,7 @@ def _build_config(task: str, pretrained: str | None, config: ConfigLike | None) 
         if isinstance(config, str):
             raise ConfigError("config", "the weights have their own", "give a dict with changes to it, or remove it")
         changes = dict(config or {})
-        with _reading(pretrained):
+        with reading(pretrained):
             found = AutoConfig.from_pretrained(pretrained)
             own_type = changes.pop("model_type", found.model_type)
             if own_type != found.model_type:
@@ -191,7 +194,7 @@ def _build_config(task: str, pretrained: str | None, config: ConfigLike | None) 
                 raise error
             return AutoConfig.from_pretrained(pretrained, **changes) if changes else found
     if isinstance(config, str):
-        with _reading(config):
+        with reading(config):
             return AutoConfig.from_pretrained(config)
     assert config is not None  # checked above
     return _instantiated(config)
@@ -202,7 +205,8 @@ def _instantiated(config: Mapping[str, Any]) -> Any:
 
     values = {key: _plain(value) for key, value in config.items() if key != "model_type"}
     try:
-        return _config_class(config["model_type"])(**values)
+        with _quiet():  # defaults of SigLIP contradict each other
+            return config_class_of(config["model_type"])(**values)
     except (TypeError, ValueError, StrictDataclassError) as error:
         raise ConfigError("config", f"transformers refuses it: {' '.join(str(error).split())}") from error
 
@@ -212,7 +216,7 @@ def _auto_class(task: str, model_type: str) -> Any:
 
     for name in TASKS[task]:
         auto_class = getattr(transformers, f"AutoModelFor{name}")
-        if model_type in _types_of(auto_class):
+        if model_type in _types_for(task) and model_type in _types_of(auto_class):
             return auto_class
     raise _unknown_type(task, model_type, _types_for(task))
 
@@ -227,7 +231,7 @@ def _from_config(auto_class: Any, config: Any) -> nn.Module:
 def _from_pretrained(auto_class: Any, pretrained: str, config: Any) -> nn.Module:
     import torch
 
-    with _reading(pretrained), _quiet():
+    with reading(pretrained), _quiet():
         network, report = auto_class.from_pretrained(
             pretrained, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
         )
@@ -278,13 +282,21 @@ def _types_of(auto_class: Any) -> set[str]:
 def _types_for(task: str) -> set[str]:
     import transformers
 
-    return {each for name in TASKS[task] for each in _types_of(getattr(transformers, f"AutoModelFor{name}"))}
+    found = {each for name in TASKS[task] for each in _types_of(getattr(transformers, f"AutoModelFor{name}"))}
+    return found & _TYPES.get(task, found)
 
 
-def _config_class(model_type: str) -> Any:
+def config_class_of(model_type: str) -> Any:
+    """Return the config class of a known type of model."""
     from transformers import CONFIG_MAPPING
 
     return CONFIG_MAPPING[model_type]
+
+
+def part_class(config_class: Any, key: str) -> Any:
+    """Return the class of a part of a config, such as ``text_config``; None if it may have several."""
+    found = config_class.sub_configs.get(key)
+    return found if hasattr(found, "__dataclass_fields__") else None
 
 
 def _unknown_type(task: str, model_type: Any, known: set[str]) -> ConfigError:
@@ -314,8 +326,11 @@ def _unknown_keys(config: Mapping[str, Any], config_class: Any, path: str) -> It
             hint = did_you_mean(key, known)
             message = f"{config_class.__name__} has no such entry"
             yield ConfigError(f"{path}.{key}", message, hint or "see the documentation of transformers")
-        elif isinstance(value, Mapping) and key.endswith("config") and "model_type" in value:
-            if (inner := value["model_type"]) not in CONFIG_MAPPING:
+        elif isinstance(value, Mapping) and key.endswith("config"):
+            if "model_type" not in value:
+                if (part := part_class(config_class, key)) is not None:
+                    yield from _unknown_keys(value, part, f"{path}.{key}")
+            elif (inner := value["model_type"]) not in CONFIG_MAPPING:
                 hint = did_you_mean(str(inner), CONFIG_MAPPING)
                 message = f"transformers has no model of the type {inner!r}"
                 yield ConfigError(f"{path}.{key}.model_type", message, hint)
@@ -338,7 +353,7 @@ def _processor_class(model_type: str, options: Mapping[str, Any] | None) -> Any:
 
     name = (options or {}).get(_PROCESSOR_TYPE) or _PROCESSOR_TYPES.get(model_type)
     if name is None:
-        classes = IMAGE_PROCESSOR_MAPPING.get(_config_class(model_type), None)
+        classes = IMAGE_PROCESSOR_MAPPING.get(config_class_of(model_type), None)
         return classes.get("torchvision") if isinstance(classes, Mapping) else classes
     if (found := get_image_processor_class_from_name(name)) is None:
         known = {each for names in IMAGE_PROCESSOR_MAPPING_NAMES.values() for each in names.values() if each}
@@ -379,7 +394,7 @@ def _defaults_of(processor_class: Any) -> str:
 
 
 @contextmanager
-def _reading(source: str) -> Iterator[None]:
+def reading(source: str) -> Iterator[None]:
     """Convert errors while files are read or downloaded.
 
     Raises:

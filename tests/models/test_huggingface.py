@@ -13,7 +13,7 @@ from PIL import Image
 from ranks import run_ranks
 from torch import Tensor
 
-from trainwright.datasets import Shapes, pseudo_collate
+from trainwright.datasets import CaptionedShapes, Shapes, pseudo_collate
 from trainwright.engine.checking import check
 from trainwright.engine.checkpoints.files import read_last_checkpoint
 from trainwright.engine.config.config import Config
@@ -24,6 +24,7 @@ from trainwright.engine.run.model_setup import build_model
 from trainwright.engine.run.runner import Runner
 from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.pixel_data import PixelData
+from trainwright.models import HuggingFaceTokenizer
 
 transformers = pytest.importorskip("transformers")
 
@@ -511,6 +512,8 @@ def test_nothing_is_loaded_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_names_on_the_hub_are_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=r"owner/words is neither a folder nor"):
+        build_clip(tokenizer="owner/words")
     with pytest.raises(CheckpointError, match=r"PekingU/rtdetr_r18vd is neither a folder nor(.|\n)*HF_HUB_OFFLINE"):
         MODELS.build(dict(type="HuggingFaceDetector", pretrained="PekingU/rtdetr_r18vd", num_classes=3))
     with pytest.raises(CheckpointError, match=r"some/config is neither"):
@@ -644,3 +647,147 @@ def test_the_shipped_configs_reach_their_scores(name: str, metric: str, score: f
     runner.train()
     found = runner.test()[metric]
     assert found > score if score > 0 else found < -score
+
+
+TOWER = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+DUAL: dict[str, dict[str, Any]] = {
+    "clip": {}, "siglip": {}, "metaclip_2": {}, "chinese_clip": {}, "altclip": dict(text_config=dict(project_dim=16))
+}  # fmt: skip
+CAPTIONED = dict(type="CaptionedShapes", size=16, num_samples=8, pipeline=[dict(type="RandomCaption"), *PACK])
+
+
+def clip_config(model_type: str = "clip", **changes: Any) -> dict[str, Any]:
+    """Return the config of a tiny dual encoder."""
+    own = DUAL[model_type]
+    size = dict(height=16, width=16)
+    config = dict(
+        model_type=model_type,
+        **({} if model_type == "siglip" else dict(projection_dim=8)),
+        text_config={**TOWER, "max_position_embeddings": 24, **own.get("text_config", {})},
+        vision_config={**TOWER, "image_size": 16, "patch_size": 8},
+    )
+    return {
+        "type": "HuggingFaceCLIP", "config": config, "templates": ["a small {}", "a large {}"],
+        "tokenizer": dict(type="WordTokenizer", dataset=CAPTIONED, vocab_size=40),
+        "image_processor": dict(size=size, **({} if model_type == "siglip" else dict(crop_size=size))), **changes,
+    }  # fmt: skip
+
+
+def build_clip(model_type: str = "clip", **changes: Any) -> Any:
+    torch.manual_seed(0)
+    model: Any = build_model(clip_config(model_type, **changes))
+    model.init_weights()
+    return model
+
+
+def captioned_batch() -> dict[str, Any]:
+    dataset = CaptionedShapes(**{key: value for key, value in CAPTIONED.items() if key != "type"})
+    batch: dict[str, Any] = pseudo_collate([dataset[index] for index in range(4)])
+    return batch
+
+
+@pytest.mark.parametrize("model_type", DUAL)
+def test_the_contrastive_loss_is_that_of_transformers(model_type: str) -> None:
+    model = build_clip(model_type).eval()
+    batch = model.data_preprocessor(captioned_batch())
+    losses = model(**batch, mode="loss")
+    tokens = model.tokenizer([sample.gt_caption for sample in batch["data_samples"]])
+    expected = model.network(**tokens, pixel_values=batch["inputs"], return_loss=True)
+    torch.testing.assert_close(losses["loss"], expected.loss)
+    assert (tokens["input_ids"].shape[1] == 24) == (model_type == "siglip")  # or the longest caption
+    scale, bias = model.scale_and_bias()
+    start = (10, -10) if model_type == "siglip" else (1 / 0.07, None)
+    assert float(scale.detach().exp()) == pytest.approx(start[0], rel=1e-3) and (
+        bias is None or float(bias.detach()) == start[1]
+    )
+    losses["loss"].backward()
+    assert all(each.grad is not None for each in (scale, model.network.text_model.get_input_embeddings().weight))
+    model.loss = "softmax" if bias is not None else "sigmoid"
+    model(**batch, mode="loss")["loss"].backward()  # of every parameter
+    assert bias is None or bias.grad is not None
+    model.use_classes({"classes": ["red circle", "blue square"]})
+    found = model(**batch, mode="predict")
+    torch.testing.assert_close(found[1].image_embedding, expected.image_embeds[1])
+    torch.testing.assert_close(found[1].text_embeddings[0], expected.text_embeds[1])
+    assert found[1].pred_score.shape == (2,)
+
+
+def test_a_dual_encoder_is_exact_after_a_resume_in_mid_epoch(tmp_path: Path) -> None:
+    loader = dict(batch_size=2, dataset=CAPTIONED, collate_fn="pseudo_collate")
+    zero_shot = dict(**loader | dict(dataset=CAPTIONED | dict(num_shapes=1, pipeline=PACK)))
+    captions = dict(**loader | dict(dataset=CAPTIONED | dict(pipeline=PACK)))
+
+    def cfg(name: str, **changes: Any) -> Config:
+        return Config({
+            "model": clip_config(), "work_dir": str(tmp_path / name), "train_dataloader": loader,
+            "train_cfg": dict(max_epochs=2, val_interval=2), "optim_wrapper": dict(optimizer=dict(type="AdamW", lr=1e-3)),
+            "val_dataloader": dict(zero_shot=zero_shot, captions=captions), "val_cfg": {},
+            "val_evaluator": dict(zero_shot=dict(type="Accuracy"), captions=dict(type="ImageTextRetrievalMetric")),
+            "default_hooks": dict(checkpoint=dict(interval=3, by_epoch=False)), "randomness": dict(seed=3), **changes,
+        })  # fmt: skip
+
+    assert check(cfg("whole")) == []
+    Runner.from_cfg(cfg("whole")).train()
+    Runner.from_cfg(cfg("resumed", resume=str(tmp_path / "whole/iter_3.pth"))).train()
+    assert different_bits(tmp_path / "resumed/iter_6.pth", tmp_path / "whole/iter_6.pth") == []
+
+
+def test_the_mistakes_in_the_config_of_a_dual_encoder_are_found() -> None:
+    wrong = clip_config()
+    wrong["config"]["text_config"]["hidden_sizes"] = 3
+    wrong["image_processor"]["crop"] = 3
+    del wrong["tokenizer"]
+    errors = {error.path: error.hint for error in check(dict(model=wrong))}
+    assert (
+        "'hidden_size'" in errors["model.config.text_config.hidden_sizes"]
+        and "WordTokenizer" in errors["model.tokenizer"]
+    )
+    for model_type in ("siglip2", "bert"):
+        errors = {
+            error.path: error.hint for error in check(dict(model=clip_config(config=dict(model_type=model_type))))
+        }
+        assert list(errors) == ["model.config.model_type"]
+    with pytest.raises(ConfigError, match=r"image_processor: makes images of size \(224, 224\).* takes \(16, 16\)"):
+        build_clip(image_processor=None)
+    with pytest.raises(ConfigError, match="tokenizer: has 40 tokens, but the network only 30"):
+        config = clip_config()["config"]
+        build_clip(config={**config, "text_config": {**config["text_config"], "vocab_size": 30}})
+
+
+def test_a_dual_encoder_is_saved_and_loaded_with_its_tokenizer(tmp_path: Path, log: Any) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    words = {
+        word: number for number, word in enumerate(["[PAD]", "[UNK]", "a", "small", "red", "circle", "[BOS]", "[EOS]"])
+    }
+    own = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    own.pre_tokenizer = pre_tokenizers.Whitespace()
+    own.post_processor = processors.TemplateProcessing(
+        single="[BOS] $A [EOS]", special_tokens=[("[BOS]", 6), ("[EOS]", 7)]
+    )
+    special = dict(pad_token="[PAD]", unk_token="[UNK]", bos_token="[BOS]", eos_token="[EOS]")
+    transformers.PreTrainedTokenizerFast(tokenizer_object=own, **special).save_pretrained(tmp_path / "words")
+    model = build_clip(tokenizer=str(tmp_path / "words")).eval()
+    assert (model.network.config.text_config.vocab_size, model.network.config.text_config.eos_token_id) == (8, 7)
+    model.save_pretrained(tmp_path / "saved")
+    again: Any = build_model(dict(type="HuggingFaceCLIP", pretrained=str(tmp_path / "saved"))).eval()
+    texts = ["a small red circle", "a red", " ".join(["red"] * 40)]
+    torch.testing.assert_close(again.encode_texts(texts), model.encode_texts(texts))
+    assert type(again.tokenizer) is HuggingFaceTokenizer
+    assert again.tokenizer(texts[:2])["input_ids"].tolist() == [[6, 2, 3, 4, 5, 7], [6, 2, 4, 7, 0, 0]]
+    assert log.text.count("Texts of more than max_length=24 tokens are cut: 1 in this batch, such as 'red red") == 1
+    image = torch.full((3, 40, 60), 90, dtype=torch.uint8)
+    inputs = again.data_preprocessor({"inputs": [image]})["inputs"]
+    torch.testing.assert_close(again(inputs), model(inputs))
+
+
+@pytest.mark.slow
+def test_the_shipped_clip_finds_classes_that_were_never_labels_and_captions(tmp_path: Path) -> None:
+    cfg = Config.fromfile(CONFIGS / "image_text/clip_hf_shapes.py")
+    cfg.merge_from_dict({"work_dir": str(tmp_path), "visualizer.vis_backends": [], "default_hooks.final_test": None})
+    runner = Runner.from_cfg(cfg)
+    before = runner.val()
+    assert before["zero_shot/accuracy/top1"] < 12 and before["captions/retrieval/mean_recall"] < 8
+    runner.train()
+    after = runner.val()
+    assert after["zero_shot/accuracy/top1"] > 35 and after["captions/retrieval/mean_recall"] > 75

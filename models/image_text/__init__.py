@@ -1,0 +1,1 @@
+"""Models of images and texts: contrastive training, zero-shot classification and retrieval."""

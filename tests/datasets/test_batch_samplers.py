@@ -77,6 +77,24 @@ def test_impossible_batches_are_refused(changes: dict[str, Any], message: str) -
         build_dataloader(dict(dataset=Labeled(), batch_sampler=EPISODES, batch_size=4), seed=3)
 
 
+def test_classes_can_be_kept_for_the_test() -> None:
+    dataset = dict(type="FashionMNISTSubset", indices=200)
+
+    def loader(**sampler: Any) -> Any:
+        return build_dataloader(dict(dataset=dataset, batch_sampler=sampler), seed=0)
+
+    found = loader(**EPISODES, classes=["Coat", "Bag", 6])
+    assert {label for batch in found for label in batch["data_samples"].gt_label.tolist()} == {4, 8, 6}
+    pairs = loader(type="PKBatchSampler", num_classes=2, num_samples=5, classes=[0, 1])
+    assert len(pairs) == 5, "24 and 26 samples"
+    with pytest.raises(ValueError, match="no samples of the class 'Goat': did you mean 'Coat'"):
+        loader(**EPISODES, classes=["Goat", "Bag", "Shirt"])
+    with pytest.raises(ValueError, match="no samples of the class 10: the classes are T-shirt/top, "):
+        loader(**EPISODES, classes=[10, 2, 3])
+    with pytest.raises(ValueError, match="needs 3 classes, but there are 2"):
+        loader(**EPISODES, classes=[1, 2])
+
+
 def test_check_accepts_them_and_finds_typos() -> None:
     def errors(sampler: dict[str, Any]) -> list[ConfigError]:
         data = dict(dataset=dict(type="FashionMNISTSubset"), batch_sampler=sampler)

@@ -109,11 +109,17 @@ def TimmModel(
     if not timm.is_model(name):
         hint = did_you_mean(name, timm.list_models()) or "see `timm.list_models()`"
         raise ConfigError("name", f"timm has no network {name!r}", hint)
-    create = partial(timm.create_model, name, num_classes=num_classes, in_chans=in_channels, **kwargs)
+
+    def create(pretrained: bool) -> nn.Module:
+        network: nn.Module = timm.create_model(
+            name, pretrained, num_classes=num_classes, in_chans=in_channels, **kwargs
+        )
+        network.is_init = True  # type: ignore[assignment]  # `init_weights` of the model would replace its weights
+        return network
 
     def create_pretrained() -> nn.Module:
         try:
-            return create(pretrained=True)  # type: ignore[no-any-return,unused-ignore]
+            return create(pretrained=True)
         except OSError as error:  # includes the download errors of huggingface_hub
             cfg = timm.get_pretrained_cfg(name)
             source = getattr(cfg, "hf_hub_id", None) or getattr(cfg, "url", None)
@@ -124,7 +130,7 @@ def TimmModel(
 
     if weights == "DEFAULT":
         return build_pretrained(create_pretrained, partial(create, pretrained=False))
-    model: nn.Module = create(pretrained=False)
+    model = create(pretrained=False)
     if weights is not None:
         load_pretrained(
             model,

@@ -1,4 +1,4 @@
-# UNet of segmentation-models-pytorch with a small RegNet of timm on colored shapes: mIoU over 80 in five minutes on
+# UNet of segmentation-models-pytorch with a small ResNet of timm on colored shapes: mIoU over 80 in five minutes on
 # one CPU core. Random weights, so nothing is downloaded; pip install "trainwright[smp]".
 _base_ = ["../_base_/datasets/shapes_segmentation.py", "../_base_/default_runtime.py"]
 
@@ -8,9 +8,11 @@ model = dict(
         type="SMPModel",
         arch="Unet",
         num_classes=4,  # background, circle, square, triangle
-        encoder_name="tu-regnetx_002",
+        encoder_name="tu-resnet10t",
         encoder_depth=4,
-        decoder_channels=(96, 48, 32, 16),
+        decoder_channels=(64, 32, 24, 16),
+        stem_width=12,  # arguments of the network of timm
+        channels=(24, 48, 96, 128),
     ),
     loss=[
         dict(type="SegCrossEntropyLoss"),
@@ -18,11 +20,11 @@ model = dict(
     ],
 )
 
-max_epochs = 8
-train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=2)
+max_epochs = 12
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=3)
 val_cfg = dict()
 test_cfg = dict()
 
 optim_wrapper = dict(optimizer=dict(type="AdamW", lr=1e-3, weight_decay=1e-2))
 param_scheduler = dict(type="OneCycleLR", eta_max=5e-3, total_steps=max_epochs, convert_to_iter_based=True)
-default_hooks = dict(checkpoint=dict(interval=2, save_best="seg/mIoU"))
+default_hooks = dict(checkpoint=dict(interval=3, save_best="seg/mIoU"))

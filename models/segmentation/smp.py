@@ -14,7 +14,6 @@ from trainwright.engine.checkpoints.files import get_state_dict, load_checkpoint
 from trainwright.engine.errors import CheckpointError, ConfigError, MissingExtraError, did_you_mean
 from trainwright.engine.registry import MODELS
 from trainwright.engine.run.model_setup import load_pretrained
-from trainwright.models.initializers import load_weights
 from trainwright.models.pretrained import load_weights_of_any_channels, read_backbone
 from trainwright.models.timm_networks import check_timm_name, create_with_any_size, import_timm, unknown_argument_error
 
@@ -75,18 +74,18 @@ class SMPModel(nn.Module):
             if name is None:
                 load_pretrained(
                     network.encoder,
-                    lambda encoder: load_weights_of_any_channels(
-                        encoder, read_backbone(encoder_weights), encoder_weights
-                    ),
+                    lambda encoder: _load_file(encoder, read_backbone(encoder_weights), encoder_weights),
                 )
             else:
                 load_pretrained(network.encoder, lambda encoder: _download_encoder(encoder, create, encoder_name, name))
         if weights is not None:
-            load_pretrained(network, lambda module: load_weights(module, _read_network(weights), weights))
+            load_pretrained(network, lambda module: _load_file(module, _read_network(weights), weights))
         self.network: Any = network
         self.num_classes = num_classes
         needs_padding = network.requires_divisible_input_shape or encoder_name.startswith(_TIMM)
         self._divisor = int(network.encoder.output_stride) if needs_padding else 1
+        if type(network).__name__ == "DPT":
+            self._divisor *= 2  # its decoder begins at half the resolution of the encoder
 
     @classmethod
     def check_config(cls, cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
@@ -226,6 +225,12 @@ def _check_arguments(arch: str, parameters: list[str], encoder_name: str, kwargs
         if key not in parameters and not encoder_name.startswith(_TIMM):
             others = [name for name in [*parameters, "num_classes", "weights"] if name not in refused]
             raise ConfigError(key, f"{arch} takes no such argument", did_you_mean(key, others))
+
+
+def _load_file(part: nn.Module, state: Mapping[str, Any], source: str) -> None:
+    """Load weights into a network or encoder, and log those that do not fit, which `load_state_dict` of SMP hides."""
+    whole = nn.ModuleDict({"network": part})
+    load_weights_of_any_channels(whole, {f"network.{name}": weight for name, weight in state.items()}, source)
 
 
 def _download_encoder(encoder: Any, create: partial[Any], encoder_name: str, weights: str) -> None:

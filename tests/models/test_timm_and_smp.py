@@ -207,6 +207,9 @@ def test_features_from_a_file(name: str, tmp_path: Path, log: Any) -> None:
     assert "in the file but not in the model:\n  " in log.text  # the classifier
     gray = MODELS.build(features(name, weights=str(tmp_path / "ours.pth"), in_channels=1)).eval()
     torch.testing.assert_close(gray(images[:, :1])[0], body(images[:, :1].expand(-1, 3, -1, -1))[0])
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "timm.safetensors").read_bytes()[:-9])
+    with pytest.raises(CheckpointError, match=r"cut.safetensors cannot be read"):
+        MODELS.build(features(name, weights=str(tmp_path / "cut.safetensors")))
     torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="none of the weights match"):
         MODELS.build(features(name, weights=str(tmp_path / "other.pth")))

@@ -203,11 +203,12 @@ def check_timm_name(name: str, weights: Any = None, argument: str = "name", pref
         raise ConfigError("weights", f"timm has no weights of {network}", "set a checkpoint file, or remove it")
 
 
-def create_with_any_size(create: partial[Any]) -> tuple[partial[Any], Any]:
+def create_with_any_size(create: partial[Any], name: str) -> tuple[partial[Any], Any]:
     """Build a network so that it takes images of any size, if it can.
 
     Args:
         create: builds the network; takes the arguments of ``timm.create_model``.
+        name: name of the network in timm.
 
     Returns:
         ``create`` with the arguments for images of any size, and the network without pretrained weights.
@@ -215,7 +216,8 @@ def create_with_any_size(create: partial[Any]) -> tuple[partial[Any], Any]:
     Raises:
         TypeError: the class of the network lacks an argument.
     """
-    for options in _ANY_SIZE:
+    cfg = None if name.startswith(_SOURCES) else import_timm(name).get_pretrained_cfg(name)
+    for options in _ANY_SIZE if cfg is None or cfg.fixed_input_size else ():
         if options.keys() & create.keywords.keys():
             break  # the user decides
         attempt = partial(create, **options)
@@ -288,7 +290,7 @@ def _find_features(
     if out_indices is not None:
         create = partial(create, out_indices=tuple(out_indices))
     try:
-        create, network = create_with_any_size(create)
+        create, network = create_with_any_size(create, name)
     except (AssertionError, AttributeError, IndexError, NotImplementedError, RuntimeError) as error:
         if out_indices is not None:
             _check_indices(name, out_indices)

@@ -155,7 +155,9 @@ def _find_network(
         build, encoder_name=encoder_name, encoder_weights=None, in_channels=in_channels, classes=num_classes, **kwargs
     )
     try:
-        return create_with_any_size(create) if encoder_name.startswith(_TIMM) else (create, create())
+        if encoder_name.startswith(_TIMM):
+            return create_with_any_size(create, encoder_name.removeprefix(_TIMM))
+        return create, create()
     except TypeError as error:
         mistake = unknown_argument_error(error, encoder_name.removeprefix(_TIMM), parameters)
         if mistake is None:

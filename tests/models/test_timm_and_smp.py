@@ -274,7 +274,6 @@ def test_normalization_in_a_detector(log: Any) -> None:
 )  # fmt: skip
 def test_networks_of_smp_take_images_of_any_size(network: dict[str, Any]) -> None:
     model = build_model(segmentor(**network))
-    assert check(Config(dict(model=segmentor(**network)))) == []
     assert model.num_seg_classes == 4
     images = torch.rand(2, network.get("in_channels", 3), 50, 70)
     model.eval()

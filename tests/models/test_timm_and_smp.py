@@ -398,7 +398,12 @@ def run_cfg(kind: str, work_dir: Path, **changes: Any) -> Config:
 def test_a_run_is_exact_after_a_resume_in_mid_epoch(kind: str, tmp_path: Path) -> None:
     cfg = run_cfg(kind, tmp_path / "whole")
     assert check(cfg) == []
-    Runner.from_cfg(cfg).train()
+    whole: Any = Runner.from_cfg(cfg)
+    network = whole.model.network
+    (network.network.encoder if kind == "smp" else network.backbone).trained_normalization = ([0.0] * 3, [255.0] * 3)
+    whole.train()
+    (text,) = [file.read_text() for file in (tmp_path / "whole").rglob("*.log")]
+    assert "were trained on images with mean=[0.0, 0.0, 0.0] and std=[255.0, 255.0, 255.0]" in text
     resumed = run_cfg(kind, tmp_path / "resumed", resume=str(tmp_path / "whole/iter_4.pth"))
     Runner.from_cfg(resumed).train()
     newest = read_last_checkpoint(tmp_path / "whole")

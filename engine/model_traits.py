@@ -21,6 +21,10 @@ class ModelTraits(Protocol):
         dataset_meta: the ``metainfo`` of the data that its pretrained weights were trained on; None if it is unknown.
             The training data, or the checkpoint, replaces it.
         exported_meta: of an exported model, the ``metainfo`` of its training data, as in a checkpoint.
+        normalization: of a model or its data preprocessor: mean and standard deviation that images are normalized with,
+            by channel; None if they are not.
+        trained_normalization: of any part: those of the images that its pretrained weights were trained on, for pixels
+            from 0 to 255.
     """
 
     num_classes: int | None
@@ -28,6 +32,8 @@ class ModelTraits(Protocol):
     num_keypoints: int | None
     flip_indices: Sequence[int] | None
     dataset_meta: Mapping[str, Any] | None
+    normalization: tuple[Sequence[float], Sequence[float]] | None
+    trained_normalization: tuple[Sequence[float], Sequence[float]] | None
 
     def follow(self, optimizers: Iterable[Optimizer]) -> None:
         """Register hooks of optimizers, for a part of the model that changes after their steps.

@@ -113,7 +113,6 @@ from .preprocessor import BaseDataPreprocessor as BaseDataPreprocessor
 from .preprocessor import DataPreprocessorByLoader as DataPreprocessorByLoader
 from .preprocessor import ImgDataPreprocessor as ImgDataPreprocessor
 from .preprocessor import stack_batch as stack_batch
-from .pretrained import TimmModel as TimmModel
 from .pretrained import TorchvisionModel as TorchvisionModel
 from .segmentation.export import SegmentationDecoder as SegmentationDecoder
 from .segmentation.heads import SegmentationHead as SegmentationHead
@@ -128,6 +127,7 @@ from .segmentation.pixels import add_seg_predictions as add_seg_predictions
 from .segmentation.pixels import gather_seg_maps as gather_seg_maps
 from .segmentation.preprocessor import SegDataPreprocessor as SegDataPreprocessor
 from .segmentation.segmentor import SemanticSegmentor as SemanticSegmentor
+from .segmentation.smp import SMPModel as SMPModel
 from .self_supervised.base import SelfSupervisedModel as SelfSupervisedModel
 from .self_supervised.contrastive import BYOL as BYOL
 from .self_supervised.contrastive import MoCoV3 as MoCoV3
@@ -136,6 +136,8 @@ from .self_supervised.dino import DINO as DINO
 from .self_supervised.heads import DINOHead as DINOHead
 from .self_supervised.heads import ProjectionMLP as ProjectionMLP
 from .self_supervised.mae import MAE as MAE
+from .timm_networks import TimmFeatures as TimmFeatures
+from .timm_networks import TimmModel as TimmModel
 from .tta import BaseTTAModel as BaseTTAModel
 from .video.inferencer import ActionRecogInferencer as ActionRecogInferencer
 from .video.networks import SmallC3D as SmallC3D

@@ -208,6 +208,11 @@ class ImgDataPreprocessor(BaseDataPreprocessor):
         """
         return self._convert_batch(data, self.batch_images)
 
+    @property
+    def normalization(self) -> tuple[list[float], list[float]] | None:
+        """Mean and standard deviation that images are normalized with, by channel; None if they are not."""
+        return (self.mean.flatten().tolist(), self.std.flatten().tolist()) if self._enable_normalize else None
+
     def batch_images(self, images: Any) -> Any:
         """Return one normalized and padded float tensor of shape (N, C, H, W) on the device.
 

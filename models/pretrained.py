@@ -1,17 +1,18 @@
-"""Torchvision and timm networks by name, adapted to the number of classes and channels."""
+"""Torchvision networks by name, adapted to the number of classes and channels; and what loads pretrained weights."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from trainwright.engine.checkpoints.files import get_state_dict, load_checkpoint_file
 from trainwright.engine.checkpoints.loader import downloading
-from trainwright.engine.errors import CheckpointError, ConfigError, MissingExtraError, did_you_mean
+from trainwright.engine.errors import ConfigError, did_you_mean
 from trainwright.engine.registry import MODELS
 from trainwright.engine.run.model_setup import defers_pretrained, load_pretrained
 from trainwright.models.initializers import load_weights
+
+_BACKBONE = "backbone."
 
 
 def build_network(network: str | Mapping[str, Any] | nn.Module, num_classes: int | None, by_name: str) -> nn.Module:
@@ -81,57 +82,7 @@ def TorchvisionModel(
         _adapt_to_channels(name, model, in_channels)
     if weights is not None:
         fetch = find_torchvision_weights(name, weights)
-        load_pretrained(model, lambda network: _load_weights_of_any_channels(network, fetch(), weights))
-    return model
-
-
-@MODELS.register_module()
-def TimmModel(
-    name: str, num_classes: int = 1000, weights: str | None = None, in_channels: int = 3, **kwargs: Any
-) -> nn.Module:
-    """Build a timm classification network.
-
-    Args:
-        name: name in timm, such as ``resnet18`` or ``vit_tiny_patch16_224``.
-        num_classes: number of classes; 0 to return features instead of logits.
-        weights: ``DEFAULT`` for timm's weights, which are downloaded, or a checkpoint file.
-        in_channels: number of image channels; 1 for grayscale.
-        **kwargs: further arguments of ``timm.create_model``.
-
-    Raises:
-        MissingExtraError: timm is not installed.
-        ConfigError: timm has no such network.
-    """
-    try:
-        import timm  # type: ignore[import-not-found,unused-ignore]
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("timm", "timm", f"the network {name!r}") from error
-    if not timm.is_model(name):
-        hint = did_you_mean(name, timm.list_models()) or "see `timm.list_models()`"
-        raise ConfigError("name", f"timm has no network {name!r}", hint)
-    create = partial(timm.create_model, name, num_classes=num_classes, in_chans=in_channels, **kwargs)
-
-    def create_pretrained() -> nn.Module:
-        try:
-            return create(pretrained=True)  # type: ignore[no-any-return,unused-ignore]
-        except OSError as error:  # includes the download errors of huggingface_hub
-            cfg = timm.get_pretrained_cfg(name)
-            source = getattr(cfg, "hf_hub_id", None) or getattr(cfg, "url", None)
-            raise CheckpointError(
-                f"cannot download the weights of {name} ({source}): {error}. Without network access, fill the "
-                "huggingface_hub cache (HF_HOME) beforehand, or set `weights` to a file"
-            ) from error
-
-    if weights == "DEFAULT":
-        return build_pretrained(create_pretrained, partial(create, pretrained=False))
-    model: nn.Module = create(pretrained=False)
-    if weights is not None:
-        load_pretrained(
-            model,
-            lambda network: _load_weights_of_any_channels(
-                network, get_state_dict(load_checkpoint_file(weights)), weights
-            ),
-        )
+        load_pretrained(model, lambda network: load_weights_of_any_channels(network, fetch(), weights))
     return model
 
 
@@ -144,8 +95,15 @@ def build_pretrained(trained: Callable[[], nn.Module], untrained: Callable[[], n
     """
     if not defers_pretrained():
         return trained()
+
+    def load(module: nn.Module) -> None:
+        source = trained()
+        module.load_state_dict(source.state_dict())
+        if hasattr(source, "trained_normalization"):
+            module.trained_normalization = source.trained_normalization
+
     network = untrained()
-    load_pretrained(network, lambda module: module.load_state_dict(trained().state_dict()))
+    load_pretrained(network, load)
     return network
 
 
@@ -172,7 +130,7 @@ def find_torchvision_weights(name: str, weights: str) -> Callable[[], Mapping[st
     return lambda: get_state_dict(load_checkpoint_file(weights))
 
 
-def _load_weights_of_any_channels(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+def load_weights_of_any_channels(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Load weights, summing those of a convolution on RGB images over the channels if the model takes gray images."""
     own = model.state_dict()
     load_weights(
@@ -183,6 +141,13 @@ def _load_weights_of_any_channels(model: nn.Module, weights: Mapping[str, Tensor
         },
         source,
     )
+
+
+def read_backbone(weights: str) -> Mapping[str, Tensor]:
+    """Return the weights of a network in a checkpoint file: those of the ``backbone``, if it is of a model with one."""
+    state = get_state_dict(load_checkpoint_file(weights))
+    own = {name.removeprefix(_BACKBONE): weight for name, weight in state.items() if name.startswith(_BACKBONE)}
+    return own or state
 
 
 def _only_own_is_gray(own: Tensor, weight: Tensor) -> bool:

@@ -140,7 +140,8 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
 NEEDED = {"TorchMetric": "torchmetrics", "CocoKeypointMetric": "pycocotools"}
 NOT_BUILT_ALONE = {
     "ExportedModel": "needs a file",
-    "TimmModel": "needs timm",
+    **dict.fromkeys(("TimmFeatures", "TimmModel"), "imports timm"),
+    "SMPModel": "imports segmentation-models-pytorch",
     **dict.fromkeys((name for name in names("MODELS") if name.startswith("HuggingFace")), "imports transformers"),
     "WandbVisBackend": "logs in when it is first used",
 }

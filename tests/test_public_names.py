@@ -76,7 +76,7 @@ def test_optional_modules_are_not_imported() -> None:
     )
     loaded = modules_after(everything + bases)
     optional = {"torchvision", "PIL", "tensorboard", "torch.utils.tensorboard", "rich.progress", "matplotlib"}
-    optional |= {"timm", "torchmetrics", "wandb", "mlflow"}
+    optional |= {"timm", "segmentation_models_pytorch", "torchmetrics", "wandb", "mlflow"}
     assert "torch" in loaded
     assert sorted(loaded & optional) == []
 

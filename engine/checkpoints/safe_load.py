@@ -12,14 +12,14 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from trainwright.engine.checkpoints.known_classes import known_classes, stand_in
-from trainwright.engine.errors import CheckpointError, MissingCheckpointError
+from trainwright.engine.errors import CheckpointError, MissingCheckpointError, MissingExtraError
 
 _IS_FOLDER = 0x10  # PyTorch returns uninitialized memory for entries with this bit set
 _CLASS_IN_ERROR = re.compile(r"Unsupported global: GLOBAL (?!torch\.)([\w.]+)")
 
 
 def load_file(file: Path, *, map_location: Any = "cpu", mmap: bool = False, trusted: bool = False) -> Any:
-    """Load a file written by ``torch.save``.
+    """Load a file written by ``torch.save``, or weights in the format of safetensors (``.safetensors``).
 
     The classes of MMEngine in its checkpoints are replaced by ours, and all others of OpenMMLab by inert objects.
 
@@ -31,9 +31,12 @@ def load_file(file: Path, *, map_location: Any = "cpu", mmap: bool = False, trus
 
     Raises:
         CheckpointError: the file is missing, corrupt or of another kind, or contains classes that are not allowed.
+        MissingExtraError: the package for files in the format of safetensors is not installed.
     """
     if not file.is_file():
         raise MissingCheckpointError(f"checkpoint not found: {file}")
+    if file.suffix == ".safetensors":
+        return _load_safetensors(file, map_location)
     options: dict[str, Any] = {"map_location": map_location, "mmap": mmap}
     try:
         return _load_trusted(file, options) if trusted else _load_safely(file, options)
@@ -44,6 +47,18 @@ def load_file(file: Path, *, map_location: Any = "cpu", mmap: bool = False, trus
                 "source, load it with load_checkpoint_file(path, trusted=True) and save only its weights to a new file"
             ) from error
         raise CheckpointError(f"{file} cannot be read: {damage_of(file) or _first_sentence(error)}") from error
+
+
+def _load_safetensors(file: Path, map_location: Any) -> dict[str, torch.Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file as load_tensors
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("safetensors", "timm", str(file)) from error
+    try:
+        return load_tensors(file, device="cpu" if callable(map_location) else str(map_location or "cpu"))
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
 
 
 def _load_safely(file: Path, options: dict[str, Any]) -> Any:

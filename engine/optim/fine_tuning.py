@@ -8,7 +8,7 @@ from trainwright.engine.errors import ConfigError
 from trainwright.engine.parts import wrappers_by_name
 
 NEEDS_PRETRAINED = "needs_pretrained"
-_WEIGHT_KEYS = ("weights", "weights_backbone", "pretrained", "checkpoint")
+_WEIGHT_KEYS = ("weights", "weights_backbone", "encoder_weights", "pretrained", "checkpoint")
 
 
 def missing_weights(cfg: Mapping[str, Any]) -> ConfigError | None:

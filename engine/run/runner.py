@@ -41,6 +41,7 @@ from trainwright.engine.run.hook_list import HookList
 from trainwright.engine.run.interrupt import raise_for_signal, stop_on_signals
 from trainwright.engine.run.model_setup import compile_forward, lone_sample_error, unwrap, warn_of_lone_sample
 from trainwright.engine.run.module_values import ModuleValues
+from trainwright.engine.run.normalization import warn_of_normalization
 from trainwright.engine.run.state import RunState, active_run, in_run
 from trainwright.engine.run.work_dir import WorkDir
 from trainwright.engine.strategy.base import build_strategy
@@ -260,6 +261,7 @@ class Runner(Builders, Attributes):
                 wrappers = self.optim_wrapper.optim_wrappers.values()
                 follow_optimizers(unwrap(self.model), [wrapper.optimizer for wrapper in wrappers])
                 warn_of_lone_sample(self.model, loop.dataloader, self.logger)
+                warn_of_normalization(unwrap(self.model), self.logger)
                 compile_forward(unwrap(self.model), setting(self.cfg, "compile"))
             if self.iter >= self.max_iters:
                 self.logger.info("The training is complete (iteration %d): nothing left to do.", self.iter)

@@ -118,6 +118,12 @@ class TorchvisionDetector(BaseModel):
             return self.network(inputs)
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
 
+    @property
+    def normalization(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation that images are normalized with by channel, for pixels from 0 to 255."""
+        transform: Any = self.network.transform
+        return [255 * value for value in transform.image_mean], [255 * value for value in transform.image_std]
+
     def compile_forward(self, **options: Any) -> None:
         """Compile the backbone, if the network has one; the shapes in the rest change with every batch.
 

@@ -28,6 +28,7 @@ _DETECTOR_CLASSES = {
     "ssd": "SSD",
     "ssdlite": "SSD",
 }
+_EXTRA_LEVELS = {None: 0, "pool": 1, "p6p7": 2}
 _WITHOUT_BACKGROUND = ("retinanet", "fcos")
 _UNUSED_CATEGORIES = ("__background__", "N/A", "no person")
 
@@ -129,7 +130,8 @@ class FeaturePyramid(nn.Module):
     followed by the extra levels.
 
     Args:
-        body: module or config; returns a tuple of feature maps from fine to coarse, such as ``TorchvisionFeatures``.
+        body: module or config; returns a tuple of feature maps from fine to coarse, such as ``TorchvisionFeatures`` or
+            ``TimmFeatures``.
         out_channels: channels of each level; a multiple of 32 for FCOS.
         extra_levels: ``pool`` adds the coarsest level subsampled by 2, as in Faster R-CNN; ``p6p7`` adds two levels by
             strided convolutions of the body's coarsest feature map, as in RetinaNet; None adds none.
@@ -149,14 +151,16 @@ class FeaturePyramid(nn.Module):
 
         super().__init__()
         self.body: nn.Module = MODELS.build(body)
-        channels = [level.shape[1] for level in _probe_feature_maps(self.body)]
-        if extra_levels not in (None, "pool", "p6p7"):
+        channels, strides = _channels_and_strides(self.body)
+        if extra_levels not in _EXTRA_LEVELS:
             raise ConfigError("extra_levels", f"must be 'pool', 'p6p7' or None, not {extra_levels!r}")
         extra: Any = None
         if extra_levels is not None:
             extra = LastLevelMaxPool() if extra_levels == "pool" else LastLevelP6P7(channels[-1], out_channels)
         self.fpn = FeaturePyramidNetwork(channels, out_channels, extra)
         self.out_channels = out_channels
+        strides += [strides[-1] * 2 ** (1 + level) for level in range(_EXTRA_LEVELS[extra_levels])]
+        self.feature_channels, self.feature_strides = [out_channels] * len(strides), strides
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the feature maps by name.
@@ -284,22 +288,22 @@ def _assemble(
     from torchvision.models import detection
     from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-    levels = _probe_feature_maps(backbone)
-    if not hasattr(backbone, "out_channels") and not name.startswith("ssd"):
+    channels, strides = _channels_and_strides(backbone)
+    is_bare = not hasattr(backbone, "out_channels")  # a tuple of feature maps of several widths
+    if is_bare and (not name.startswith("ssd") or hasattr(backbone, "feature_channels")):
         hint = "wrap it in dict(type='FeaturePyramid', body=...)"
         raise ConfigError("backbone", f"{name} requires out_channels, the same for all levels", hint)
     if name.startswith("ssd"):
-        return _assemble_ssd(name, backbone, [level.shape[1] for level in levels], outputs, aspect_ratios, kwargs)
+        return _assemble_ssd(name, backbone, channels, outputs, aspect_ratios, kwargs)
     build = getattr(detection, _DETECTOR_CLASSES[name])
-    strides = [_PROBED_SIZE // level.shape[-1] for level in levels]
     if anchor_sizes is None:
         factors = {"fcos": (1.0,), "retinanet": (4.0, 4 * 2 ** (1 / 3), 4 * 2 ** (2 / 3))}.get(name, (8.0,))
         anchor_sizes = [[factor * stride for factor in factors] for stride in strides]
     ratios = aspect_ratios or [(1.0,) if name == "fcos" else (0.5, 1.0, 2.0)] * len(anchor_sizes)
     for argument, values in (("anchor_sizes", anchor_sizes), ("aspect_ratios", ratios)):
-        if len(values) != len(levels):
+        if len(values) != len(strides):
             raise ConfigError(
-                argument, f"must have one item per level of the backbone: {len(levels)}, not {len(values)}"
+                argument, f"must have one item per level of the backbone: {len(strides)}, not {len(values)}"
             )
     anchors = AnchorGenerator(tuple(map(tuple, anchor_sizes)), tuple(map(tuple, ratios)))
     if name in _WITHOUT_BACKGROUND:
@@ -364,9 +368,12 @@ _PROBED_SIZE = 256
 
 
 @torch.no_grad()
-def _probe_feature_maps(module: nn.Module) -> list[Tensor]:
-    """Return the feature maps of a black square image."""
+def _channels_and_strides(module: Any) -> tuple[list[int], list[int]]:
+    """Return the channels and strides of feature maps: as declared, or else as those of a black square image are."""
+    if hasattr(module, "feature_channels") and hasattr(module, "feature_strides"):
+        return list(module.feature_channels), list(module.feature_strides)
     training = module.training
     maps = module.eval()(torch.zeros(1, 3, _PROBED_SIZE, _PROBED_SIZE))
     module.train(training)
-    return list(maps.values() if isinstance(maps, Mapping) else [maps] if isinstance(maps, Tensor) else maps)
+    levels = list(maps.values() if isinstance(maps, Mapping) else [maps] if isinstance(maps, Tensor) else maps)
+    return [level.shape[1] for level in levels], [_PROBED_SIZE // level.shape[-1] for level in levels]

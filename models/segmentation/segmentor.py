@@ -124,6 +124,10 @@ class SemanticSegmentor(BaseModel):
 class SegLosses(nn.Module):
     """One or more losses on the same logits.
 
+    A loss takes logits of shape (N, C, H, W) and classes of shape (N, H, W), like those of segmentation-models-pytorch.
+    Its name in the log is its ``loss_name``. One without is ``loss_seg``, or if there are several losses, ``loss_`` and
+    the name of its class, such as ``loss_dice``.
+
     Args:
         losses: one or more modules or configs; ``dict(type='SegCrossEntropyLoss')`` if None.
         ignore_index: ``ignore_index`` of the default loss; other losses must have the same.
@@ -139,13 +143,13 @@ class SegLosses(nn.Module):
         configs = list(losses) if isinstance(losses, list | tuple) else [losses]
         self.parts = nn.ModuleList(MODELS.build(config) for config in configs)
         self.ignore_index = ignore_index
-        self.names = [getattr(part, "loss_name", "loss_seg") for part in self.parts]
+        self.names = [getattr(part, "loss_name", None) or _default_name(part, len(configs)) for part in self.parts]
         if len(set(self.names)) < len(self.names):
             raise ConfigError("loss", f"two losses have the same name: {self.names}", "set a different loss_name")
         for part in self.parts:
             index = getattr(part, "ignore_index", ignore_index)
             if index != ignore_index:
-                hint = f"set ignore_index={index} for the model too"
+                hint = f"set ignore_index={ignore_index} for the loss, or another ignore_index for the model"
                 raise ConfigError("loss", f"its ignore_index is {index}, but the model's is {ignore_index}", hint)
 
     def forward(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -156,6 +160,11 @@ class SegLosses(nn.Module):
             target: int64 classes, of shape (N, H, W).
         """
         return {name: part(logits, target) for name, part in zip(self.names, self.parts)}
+
+
+def _default_name(loss: nn.Module, number: int) -> str:
+    """Return the name of one of a number of losses, from its class if there are several."""
+    return "loss_seg" if number == 1 else f"loss_{type(loss).__name__.removesuffix('Loss').lower()}"
 
 
 def slide(network: Any, inputs: Tensor, crop_size: Sequence[int], stride: Sequence[int]) -> Tensor:

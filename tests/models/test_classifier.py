@@ -13,6 +13,7 @@ from trainwright.engine.errors import ConfigError, MissingExtraError
 from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.records.logger import MMLogger
 from trainwright.engine.registry import MODELS
+from trainwright.engine.run.model_setup import initialize_model
 from trainwright.engine.structures.sample import DataSample
 from trainwright.models import (
     MLP,
@@ -229,6 +230,17 @@ def test_timm() -> None:
     assert classifier(torch.rand(2, 1, 64, 64)).shape == (2, 3)
     with pytest.raises(ConfigError, match="timm has no network 'resnet10x'"):
         ImageClassifier("timm/resnet10x", num_classes=3)
+
+
+def test_weights_of_timm_survive_the_initialization(tmp_path: Path) -> None:
+    """Most networks of timm have a method ``init_weights``, which draws new weights."""
+    timm = pytest.importorskip("timm")
+    weights = timm.create_model("test_vit", num_classes=3).state_dict()
+    torch.save(weights, tmp_path / "vit.pth")
+    backbone = {"type": "TimmModel", "name": "test_vit", "weights": str(tmp_path / "vit.pth")}
+    classifier = ImageClassifier(backbone, num_classes=3)
+    initialize_model(classifier)
+    assert all(torch.equal(weight, weights[name]) for name, weight in classifier.backbone.state_dict().items())
 
 
 def test_backbone_neck_and_head(images: Tensor) -> None:

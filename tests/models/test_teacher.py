@@ -11,7 +11,7 @@ from strategy_runs import Samples
 from tiny_runs import StopAt, weights_of
 from torch import Tensor, nn
 
-from trainwright.engine import Hook, MessageHub, Runner
+from trainwright.engine import AmpOptimWrapper, Hook, MessageHub, Runner
 from trainwright.models import BaseModel, MomentumTeacher
 
 
@@ -112,6 +112,21 @@ def test_buffers_are_averaged_or_copied(update_buffers: bool) -> None:
     student.layers[1].running_mean.fill_(1.0)
     teacher.update_parameters(student)
     assert float(teacher.module.layers[1].running_mean[0]) == (0.5 if update_buffers else 1.0)
+
+
+def test_a_step_that_the_loss_scaler_skips_changes_no_teacher() -> None:
+    model = Taught(momentum=0.5)
+    optimizer = torch.optim.SGD(model.student.parameters(), lr=0.1)
+    wrapper = AmpOptimWrapper(optimizer=optimizer, dtype="float16", loss_scale={"init_scale": 4.0})
+    model.teacher.follow([optimizer])
+    before = model.teacher.module.layers[0].weight.clone()
+    for factor, steps in ((1.0, 2), (math.inf, 2), (1.0, 3)):
+        loss = factor * model.student(torch.ones(2, 16)).square().mean()
+        wrapper.update_params(loss)
+        assert int(model.teacher.steps) == steps
+    assert wrapper.loss_scaler.get_scale() == 2.0
+    assert model.teacher.module.layers[0].weight.isfinite().all()
+    assert not torch.equal(model.teacher.module.layers[0].weight, before)
 
 
 def test_a_teacher_may_stay_in_evaluation_mode_and_is_never_trained() -> None:

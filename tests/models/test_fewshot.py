@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from ranks import run_group
 from tiny_runs import StopAt, weights_of
 from torch import nn
 from torch.nn import functional as F
@@ -89,3 +90,20 @@ def test_a_run_that_was_cut_ends_with_the_same_bits(tmp_path: Path) -> None:
     assert whole.iter == 8
     assert [n for n, value in weights_of(last).items() if not torch.equal(value, weights_of(whole)[n])] == []
     assert last.val() == whole.val()
+
+
+def test_ranks_share_the_episodes_and_resume_exactly(tmp_path: Path) -> None:
+    def in_rank() -> Any:
+        whole = Runner.from_cfg(config(tmp_path / "whole"))
+        whole.train()
+        Runner.from_cfg(config(tmp_path / "cut", custom_hooks=[StopAt(3)])).train()
+        last = Runner.from_cfg(config(tmp_path / "cut", resume="auto"))
+        last.train()
+        weights = weights_of(whole)
+        same = all(torch.equal(value, weights[name]) for name, value in weights_of(last).items())
+        return whole.iter, same, weights, whole.val(), last.val()
+
+    (iterations, same, weights, result, again), other = run_group(2, in_rank, tmp_path)
+    assert (iterations, same) == (4, True), "of four episodes per epoch, each rank has two"
+    assert other[:2] == (4, True) and result == again == other[3] == other[4]
+    assert all(torch.equal(value, other[2][name]) for name, value in weights.items())

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from ranks import run_group
 from torch import Tensor, nn
 
 from trainwright.engine import DataError, Runner, check
@@ -112,3 +113,5 @@ def test_a_model_learns_and_is_evaluated(tmp_path: Path) -> None:
     before = runner.val()["retrieval/mAP"]
     runner.train()
     assert runner.val()["retrieval/mAP"] > before + 5
+    found = run_group(2, lambda: Runner.from_cfg(cfg).val(), tmp_path)
+    assert found[0] == found[1] and found[0]["retrieval/mAP"] == pytest.approx(before)

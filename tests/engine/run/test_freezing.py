@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from ranks import run_group
 from strategy_runs import Samples
 from tiny_runs import StopAt, log_of, weights_of
 from torch import nn
@@ -140,6 +141,23 @@ def test_a_run_resumes_exactly_without_the_frozen_weights_in_its_checkpoints(tmp
     averages = [[hook.ema_model for hook in runner.hooks if hasattr(hook, "ema_model")] for runner in (whole, last)]
     for one, other in zip(*averages):  # the average of the frozen weights, which no checkpoint has, too
         assert all(torch.equal(value, one.state_dict()[name]) for name, value in other.state_dict().items())
+
+
+def test_ranks_have_the_same_frozen_weights_and_resume_exactly(tmp_path: Path) -> None:
+    def in_rank() -> Any:
+        whole = make(tmp_path / "whole")
+        whole.train()
+        make(tmp_path / "cut", StopAt(3)).train()
+        last = make(tmp_path / "cut", resume="auto")
+        last.train()
+        return weights_of(whole), weights_of(last)
+
+    (whole, last), other = run_group(2, in_rank, tmp_path)
+    for weights in (last, *other):
+        assert weights.keys() == whole.keys()
+        different = [name for name, value in weights.items() if not torch.equal(value, whole[name])]
+        assert all("student" in name and "running" in name for name in different), "statistics are those of a rank"
+    assert any("teacher" in name for name in whole)
 
 
 def test_other_frozen_weights_than_before_are_refused(tmp_path: Path) -> None:

@@ -183,8 +183,8 @@ def _labels(
     for wanted in only:
         label = names.index(wanted) if wanted in names else wanted
         if label not in members:
-            known = names or sorted(members)
-            hint = did_you_mean(str(wanted), names) or f"the classes are {', '.join(map(str, known))}"
+            known = names or [str(label) for label in sorted(members)]
+            hint = did_you_mean(str(wanted), names) or f"the classes are {', '.join(known)}"
             raise ValueError(f"{sampler}: there are no samples of the class {wanted!r}: {hint}")
         labels.add(int(label))
     return sorted(labels)

@@ -448,11 +448,22 @@ class _Check:
                 self._error(f"{path}.{key}", f"{name} takes no such argument", hint, origin)
         if not slot.places or slot.registry is registries.FUNCTIONS:  # its caller may add arguments
             return
+        if slot is parts.MODEL and closed and not may_differ and not {*parameters, *cfg} & {*slot.runtime}:
+            self._unused_preprocessor(name)
         given = {*cfg, *slot.runtime, *list(parameters)[: len(slot.positional)]}
         for key, parameter in parameters.items():
             by_name = parameter.kind is not Parameter.POSITIONAL_ONLY
             if key not in given and parameter.default is Parameter.empty and by_name:
                 self._error(f"{path}.{key}", f"{name} requires this argument", origin=origin_of(cfg, "type"))
+
+    def _unused_preprocessor(self, name: str) -> None:
+        """Add an error if the config has a data preprocessor for a model that does not take one."""
+        if self.top.get("data_preprocessor") is not None:
+            hint = (
+                f"give it to a part of the {name}, or use dict(type='ModuleWrapper', module=dict(type={name!r}, ...))"
+            )
+            message = f"{name} takes no data_preprocessor"
+            self._error("data_preprocessor", message, hint, origin_of(self.top, "data_preprocessor"))
 
     def _own_check(self, component: Any, cfg: Mapping[str, Any], path: str) -> None:
         """Add the mistakes that a class with ``check_config`` finds in its config, with paths inside it."""

@@ -13,6 +13,7 @@ from trainwright.engine.registry import MODELS
 from trainwright.engine.run.freezing import freeze
 from trainwright.models.base import BaseModel
 from trainwright.models.module import InitCfg
+from trainwright.models.preprocessor import with_preprocessor
 
 
 class _Pair(NamedTuple):
@@ -54,10 +55,12 @@ class Distillation(BaseModel):
             both outputs; ``weight``, 1 by default; and ``connector``, a module or config that is applied to the
             student's output first, and trained.
         saves_teacher: whether checkpoints contain the teacher.
+        data_preprocessor: module or config of the preprocessor, if the student does not define its own.
         init_cfg: one or more initializer configs.
 
     Raises:
-        ConfigError: there are no pairs, or one of them has an unknown or missing key or submodule.
+        ConfigError: there are no pairs, one of them has an unknown or missing key or submodule, or there are two
+            preprocessors.
     """
 
     def __init__(
@@ -66,9 +69,10 @@ class Distillation(BaseModel):
         teacher: Mapping[str, Any] | nn.Module,
         pairs: Mapping[str, Mapping[str, Any]],
         saves_teacher: bool = False,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: InitCfg = None,
     ) -> None:
-        built: Any = MODELS.build(student)
+        built: Any = MODELS.build(with_preprocessor(student, data_preprocessor, "student"))
         super().__init__(built.data_preprocessor, init_cfg)
         if not pairs:
             raise ConfigError("pairs", "must not be empty", "pairs=dict(logits=dict(student=..., loss=dict(type=...)))")

@@ -351,3 +351,22 @@ def _pad_at_end(tensor: Tensor, shape: Sequence[int], value: float) -> Tensor:
 
 def _round_up(size: int, divisor: int) -> int:
     return (size + divisor - 1) // divisor * divisor  # for symbolic sizes, too
+
+
+def with_preprocessor(part: Mapping[str, Any] | nn.Module, data_preprocessor: Any, name: str) -> Any:
+    """Return the config of the part of a model whose preprocessor prepares the batches of the whole model.
+
+    Args:
+        part: the part, or its config.
+        data_preprocessor: module or config; None to leave the part as it is.
+        name: what the part is called.
+
+    Raises:
+        ConfigError: the part has a preprocessor of its own, too.
+    """
+    if data_preprocessor is None:
+        return part
+    if isinstance(part, nn.Module) or part.get("data_preprocessor") is not None:
+        message = f"the {name} of the model has a preprocessor of its own"
+        raise ConfigError("data_preprocessor", message, "remove one of them")
+    return {**part, "data_preprocessor": data_preprocessor}

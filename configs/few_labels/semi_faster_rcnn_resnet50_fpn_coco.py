@@ -18,7 +18,6 @@ strong = [
     dict(type="RandomErasing", p=0.5, scale=(0.02, 0.2), ratio=(0.1, 6.0)),
 ]
 
-data_preprocessor = None  # that of the detector
 model = dict(
     type="SemiSupervisedDetector",
     detector=dict(
@@ -29,7 +28,6 @@ model = dict(
             num_classes=80,
             weights_backbone="IMAGENET1K_V1",
         ),
-        data_preprocessor=dict(type="DetDataPreprocessor", non_blocking=True),
     ),
     threshold=0.7,
     weight=4.0,

@@ -16,6 +16,7 @@ from trainwright.models.averaging import MomentumTeacher
 from trainwright.models.base import BaseModel
 from trainwright.models.classification.samples import gather_labels
 from trainwright.models.module import InitCfg
+from trainwright.models.preprocessor import with_preprocessor
 
 
 class SemiSupervisedClassifier(BaseModel):
@@ -29,6 +30,7 @@ class SemiSupervisedClassifier(BaseModel):
             preprocessor prepares all batches.
         weight: weight of the loss on the unlabeled images.
         label_smoothing: of the loss on the labeled images, in [0, 1).
+        data_preprocessor: module or config of the preprocessor, if the classifier does not define its own.
         init_cfg: one or more initializer configs.
     """
 
@@ -37,9 +39,10 @@ class SemiSupervisedClassifier(BaseModel):
         classifier: Mapping[str, Any] | nn.Module,
         weight: float = 1.0,
         label_smoothing: float = 0.0,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: InitCfg = None,
     ) -> None:
-        built: Any = MODELS.build(classifier)
+        built: Any = MODELS.build(with_preprocessor(classifier, data_preprocessor, "classifier"))
         super().__init__(built.data_preprocessor, init_cfg)
         built.data_preprocessor = nn.Identity()  # that of this model is used
         self.classifier: Any = built
@@ -109,6 +112,7 @@ class FixMatch(SemiSupervisedClassifier):
         threshold: probability above which a prediction is a label, in [0, 1).
         weight: weight of the loss on the unlabeled images.
         label_smoothing: of the loss on the labeled images, in [0, 1).
+        data_preprocessor: module or config of the preprocessor, if the classifier does not define its own.
         init_cfg: one or more initializer configs.
     """
 
@@ -118,9 +122,10 @@ class FixMatch(SemiSupervisedClassifier):
         threshold: float = 0.95,
         weight: float = 1.0,
         label_smoothing: float = 0.0,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: InitCfg = None,
     ) -> None:
-        super().__init__(classifier, weight, label_smoothing, init_cfg)
+        super().__init__(classifier, weight, label_smoothing, data_preprocessor, init_cfg)
         if not 0 <= threshold < 1:
             raise ConfigError("model.threshold", f"must be in [0, 1), not {threshold}")
         self.threshold = threshold
@@ -155,6 +160,7 @@ class MeanTeacher(SemiSupervisedClassifier):
         weight: weight of the consistency, after ``warmup``.
         warmup: part of the training, in [0, 1], in which the weight rises from 0, by a sigmoid.
         label_smoothing: of the loss on the labeled images, in [0, 1).
+        data_preprocessor: module or config of the preprocessor, if the classifier does not define its own.
         init_cfg: one or more initializer configs.
     """
 
@@ -165,9 +171,10 @@ class MeanTeacher(SemiSupervisedClassifier):
         weight: float = 10.0,
         warmup: float = 0.25,
         label_smoothing: float = 0.0,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: InitCfg = None,
     ) -> None:
-        super().__init__(classifier, weight, label_smoothing, init_cfg)
+        super().__init__(classifier, weight, label_smoothing, data_preprocessor, init_cfg)
         self.warmup = warmup
         self.teacher = MomentumTeacher(self.classifier, momentum, gamma=1)
 

@@ -15,7 +15,7 @@ from trainwright.engine.structures.sample import DataSample
 from trainwright.models.averaging import MomentumTeacher
 from trainwright.models.base import BaseModel
 from trainwright.models.module import InitCfg
-from trainwright.models.preprocessor import BaseDataPreprocessor
+from trainwright.models.preprocessor import BaseDataPreprocessor, with_preprocessor
 
 _LABELED, _UNLABELED = "labeled", "unlabeled"
 
@@ -43,10 +43,11 @@ class SemiSupervisedDetector(BaseModel):
         weight: weight of the losses on the unlabeled images.
         burn_in: number of iterations that learn from labeled images alone, before the teacher labels others.
         momentum: momentum of the teacher, after a faster beginning.
+        data_preprocessor: module or config of the preprocessor, if the detector does not define its own.
         init_cfg: one or more initializer configs.
 
     Raises:
-        ConfigError: ``threshold`` is out of range.
+        ConfigError: ``threshold`` is out of range, or there are two preprocessors.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class SemiSupervisedDetector(BaseModel):
         weight: float = 1.0,
         burn_in: int = 0,
         momentum: float = 0.001,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: InitCfg = None,
     ) -> None:
-        built: Any = MODELS.build(detector)
+        built: Any = MODELS.build(with_preprocessor(detector, data_preprocessor, "detector"))
         super().__init__(_TwoViewsPreprocessor(built.data_preprocessor), init_cfg)
         if not 0 <= threshold < 1:
             raise ConfigError("model.threshold", f"must be in [0, 1), not {threshold}")

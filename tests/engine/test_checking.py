@@ -178,6 +178,16 @@ def test_keys_of_mmcv_1_are_translated(mistakes: Any) -> None:
     ]
 
 
+def test_a_preprocessor_for_a_model_that_takes_none(mistakes: Any) -> None:
+    more = "data_preprocessor = dict(type='ImgDataPreprocessor', mean=[1.0], std=[1.0])\n"
+    assert mistakes(more=more) == []
+    (error,) = mistakes(
+        ("type='ImageClassifier',\n    backbone=dict(type='LeNet', num_classes=10),", "type='LeNet'"), more=more
+    )
+    assert error.startswith("my.py:17: data_preprocessor: LeNet takes no data_preprocessor\n")
+    assert "dict(type='ModuleWrapper', module=dict(type='LeNet', ...))" in error
+
+
 def test_a_missing_argument_is_named(mistakes: Any) -> None:
     assert mistakes(("step_size=1", "gamma=0.1")) == [
         "my.py:12: param_scheduler.0.step_size: StepLR requires this argument"

@@ -11,7 +11,8 @@ from tiny_runs import StopAt, weights_of
 from torch.nn import functional as F
 
 from trainwright.engine import ConfigError, MessageHub, Runner, check
-from trainwright.models import FixMatch, MeanTeacher
+from trainwright.engine.run.model_setup import build_model
+from trainwright.models import FixMatch, ImgDataPreprocessor, MeanTeacher
 
 CLASSIFIER = dict(
     type="ImageClassifier",
@@ -98,6 +99,26 @@ def test_a_run_that_was_cut_ends_with_the_same_bits(name: str, tmp_path: Path) -
     last.train()
     assert [n for n, value in weights_of(last).items() if not torch.equal(value, weights_of(whole)[n])] == []
     assert 0 <= last.val()["accuracy/top1"] <= 100
+
+
+@pytest.mark.parametrize("name", ["FixMatch", "Distillation", "SemiSupervisedDetector"])
+def test_the_preprocessor_of_a_config_is_that_of_the_inner_model(name: str) -> None:
+    inner = {key: value for key, value in CLASSIFIER.items() if key != "data_preprocessor"}
+    preprocessor = dict(type="ImgDataPreprocessor", mean=[128.0], std=[64.0])
+    model = dict(
+        FixMatch=dict(classifier=inner),
+        Distillation=dict(
+            student=inner, teacher=inner, pairs=dict(a=dict(student="backbone", loss=dict(type="KDLoss")))
+        ),
+        SemiSupervisedDetector=dict(detector=inner),
+    )[name]
+    built = build_model(dict(type=name, **model), preprocessor)
+    found = [module for module in built.modules() if isinstance(module, ImgDataPreprocessor)]
+    assert [module.mean.item() for module in found] == [128.0]
+    part = next(iter(model))
+    both = {**model, part: {**inner, "data_preprocessor": preprocessor}}
+    with pytest.raises(ConfigError, match=f"the {part} of the model has a preprocessor of its own"):
+        build_model(dict(type=name, **both), preprocessor)
 
 
 def test_check_finds_a_typo(tmp_path: Path) -> None:

@@ -6,7 +6,12 @@ Run `python examples/semi_supervised.py`: a few minutes on a CPU. Two data loade
 from trainwright.engine import Runner
 
 weak = [dict(type="RandomHorizontalFlip"), dict(type="RandomCrop", size=28, padding=2)]
-strong = [*weak, dict(type="RandAugment"), dict(type="RandomErasing", p=1.0, scale=(0.02, 0.2))]
+strong = [
+    dict(type="RandomHorizontalFlip"),
+    dict(type="RandomAffine", degrees=20, translate=(0.1, 0.1), scale=(0.8, 1.2), shear=10),
+    dict(type="ColorJitter", brightness=0.5, contrast=0.5),
+    dict(type="RandomErasing", p=1.0, scale=(0.05, 0.25)),
+]
 
 
 def images(batch_size, pipeline, shuffle=False, **dataset):
@@ -26,7 +31,8 @@ cfg = dict(
             backbone=dict(type="LeNet", num_classes=10, batch_norm=True, channels=(16, 32)),
             data_preprocessor=dict(type="ImgDataPreprocessor", mean=[72.94], std=[90.02]),
         ),
-        threshold=0.95,
+        threshold=0.8,
+        label_smoothing=0.1,  # or the network is soon sure of everything
     ),
     work_dir="work_dirs/semi_supervised",
     train_dataloader=dict(

@@ -185,6 +185,6 @@ def _labels(
         if label not in members:
             known = names or [str(label) for label in sorted(members)]
             hint = did_you_mean(str(wanted), names) or f"the classes are {', '.join(known)}"
-            raise ValueError(f"{sampler}: there are no samples of the class {wanted!r}: {hint}")
+            raise ValueError(f"{sampler}: the class {wanted!r} has no samples: {hint}")
         labels.add(int(label))
     return sorted(labels)

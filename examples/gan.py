@@ -1,6 +1,6 @@
 """A GAN that draws clothes: two networks with an optimizer each, trained from one forward pass.
 
-Run `python examples/gan.py`: 15 minutes on a CPU. After each epoch, samples are drawn to work_dirs/gan/*/vis_data.
+Run `python examples/gan.py`: seven minutes on a CPU. After each epoch, samples are drawn to work_dirs/gan/*/vis_data.
 """
 
 import torch

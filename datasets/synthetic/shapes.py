@@ -113,6 +113,10 @@ class Shapes(BaseDataset):
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
         """Draw the image of a sample and return it with its annotations."""
+        return {key: value for key, value in self._draw(idx).items() if key not in self.left_out}
+
+    def _draw(self, idx: int) -> dict[str, Any]:
+        """Draw the image of a sample and return it with all annotations."""
         info = super().get_data_info(idx)
         rng = np.random.default_rng((self.seed, info["img_id"]))
         shapes = [self._draw_shape(rng) for _ in range(rng.integers(1, self.max_shapes + 1))]
@@ -152,11 +156,11 @@ class Shapes(BaseDataset):
             gt_keypoints_visible=torch.tensor(np.array(seen), dtype=torch.float32),
             gt_seg_map=tv_tensors.Mask(torch.from_numpy(seg_map)),
         )
-        return {key: value for key, value in info.items() if key not in self.left_out}
+        return info
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """Return the class indices of the shapes in a sample."""
-        labels: list[int] = self.get_data_info(idx)["gt_bboxes_labels"].tolist()
+        labels: list[int] = self._draw(idx)["gt_bboxes_labels"].tolist()
         return labels
 
     def _draw_shape(self, rng: np.random.Generator) -> dict[str, Any]:

@@ -72,8 +72,7 @@ class SemiSupervisedClassifier(BaseModel):
         if labeled is None or unlabeled is None:
             if inputs is not None:  # the losses of a validation
                 return self.classifier(inputs, data_samples, mode="loss")
-            hint = "train_dataloader=dict(labeled=dict(...), unlabeled=dict(...))"
-            raise ConfigError("train_dataloader", f"{type(self).__name__} needs two data loaders", hint)
+            raise missing_loaders(self)
         images, labels = _images_of(labeled), gather_labels(_samples_of(labeled))
         views = _images_of(unlabeled)
         if not isinstance(views, list | tuple) or len(views) != 2:
@@ -110,22 +109,12 @@ class FixMatch(SemiSupervisedClassifier):
     Args:
         classifier: see :class:`SemiSupervisedClassifier`.
         threshold: probability above which a prediction is a label, in [0, 1).
-        weight: weight of the loss on the unlabeled images.
-        label_smoothing: of the loss on the labeled images, in [0, 1).
-        data_preprocessor: module or config of the preprocessor, if the classifier does not define its own.
-        init_cfg: one or more initializer configs.
+        **kwargs: further arguments of :class:`SemiSupervisedClassifier`: ``weight``, ``label_smoothing``,
+            ``data_preprocessor``, ``init_cfg``.
     """
 
-    def __init__(
-        self,
-        classifier: Mapping[str, Any] | nn.Module,
-        threshold: float = 0.95,
-        weight: float = 1.0,
-        label_smoothing: float = 0.0,
-        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
-        init_cfg: InitCfg = None,
-    ) -> None:
-        super().__init__(classifier, weight, label_smoothing, data_preprocessor, init_cfg)
+    def __init__(self, classifier: Mapping[str, Any] | nn.Module, threshold: float = 0.95, **kwargs: Any) -> None:
+        super().__init__(classifier, **kwargs)
         if not 0 <= threshold < 1:
             raise ConfigError("model.threshold", f"must be in [0, 1), not {threshold}")
         self.threshold = threshold
@@ -159,9 +148,8 @@ class MeanTeacher(SemiSupervisedClassifier):
         momentum: momentum of the teacher, after a faster beginning.
         weight: weight of the consistency, after ``warmup``.
         warmup: part of the training, in [0, 1], in which the weight rises from 0, by a sigmoid.
-        label_smoothing: of the loss on the labeled images, in [0, 1).
-        data_preprocessor: module or config of the preprocessor, if the classifier does not define its own.
-        init_cfg: one or more initializer configs.
+        **kwargs: further arguments of :class:`SemiSupervisedClassifier`: ``label_smoothing``, ``data_preprocessor``,
+            ``init_cfg``.
     """
 
     def __init__(
@@ -170,11 +158,9 @@ class MeanTeacher(SemiSupervisedClassifier):
         momentum: float = 0.001,
         weight: float = 10.0,
         warmup: float = 0.25,
-        label_smoothing: float = 0.0,
-        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
-        init_cfg: InitCfg = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(classifier, weight, label_smoothing, data_preprocessor, init_cfg)
+        super().__init__(classifier, weight, **kwargs)
         self.warmup = warmup
         self.teacher = MomentumTeacher(self.classifier, momentum, gamma=1)
 
@@ -201,6 +187,12 @@ class MeanTeacher(SemiSupervisedClassifier):
         hub = MessageHub.get_current_instance()
         progress = hub.get_info("iter", 0) / max(1, hub.get_info("max_iters", 1)) / self.warmup
         return math.exp(-5 * (1 - min(1.0, progress)) ** 2)
+
+
+def missing_loaders(model: nn.Module) -> ConfigError:
+    """Return the error for a semi-supervised model that gets no labeled and unlabeled batch."""
+    hint = "train_dataloader=dict(labeled=dict(...), unlabeled=dict(...))"
+    return ConfigError("train_dataloader", f"{type(model).__name__} needs two data loaders", hint)
 
 
 def _images_of(batch: Any) -> Any:

@@ -14,6 +14,7 @@ from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.sample import DataSample
 from trainwright.models.averaging import MomentumTeacher
 from trainwright.models.base import BaseModel
+from trainwright.models.few_labels.semi_supervised import missing_loaders
 from trainwright.models.module import InitCfg
 from trainwright.models.preprocessor import BaseDataPreprocessor, with_preprocessor
 
@@ -97,8 +98,7 @@ class SemiSupervisedDetector(BaseModel):
         if labeled is None or unlabeled is None:
             if inputs is not None:  # the losses of a validation
                 return self.detector(inputs, data_samples, mode="loss", **kwargs)
-            hint = "train_dataloader=dict(labeled=dict(...), unlabeled=dict(...))"
-            raise ConfigError("train_dataloader", "SemiSupervisedDetector needs two data loaders", hint)
+            raise missing_loaders(self)
         losses = {f"{_LABELED}_{name}": value for name, value in self.detector(**labeled, mode="loss").items()}
         if MessageHub.get_current_instance().get_info("iter", 0) < self.burn_in:
             return losses

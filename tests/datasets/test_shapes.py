@@ -54,3 +54,11 @@ def test_only_the_requested_annotations_are_returned():
     assert torch.equal(some["gt_masks"], everything["gt_masks"])
     with pytest.raises(ValueError, match="annotation 'gt_boxes'.*gt_label"):
         Shapes(annotations=("gt_boxes",))
+
+
+def test_classes_are_known_without_their_annotations() -> None:
+    whole = Shapes(num_samples=5)
+    for annotations in ((), ("gt_label",)):
+        bare = Shapes(num_samples=5, annotations=annotations)
+        assert [bare.get_cat_ids(index) for index in range(5)] == [whole.get_cat_ids(index) for index in range(5)]
+        assert "gt_bboxes_labels" not in bare[0]

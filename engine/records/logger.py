@@ -5,6 +5,7 @@ import logging
 import logging.handlers
 import socket
 import sys
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -151,6 +152,8 @@ class MMLogger(logging.Logger, CurrentMixin):
             handler.setFormatter(LogFormatter("%Y/%m/%d %H:%M:%S"))
             handler.handleError = _report_first_failure(self.log_file)  # type: ignore[method-assign,assignment]
             self.addHandler(handler)
+            # A failed run is freed by the garbage collector, which would close its file at any time, with a warning.
+            weakref.finalize(self, handler.close).atexit = False
 
     def _log(  # type: ignore[override]
         self, level: int, msg: object, args: Any, exc_info: Any = None, **options: Any

@@ -1,9 +1,11 @@
 """The logger: its lines in files, in a terminal and in a pipe."""
 
+import gc
 import io
 import logging
 import pickle
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,17 @@ def test_logging_reopens_a_closed_file(tmp_path: Path, stream: io.StringIO) -> N
     logger.info("two")
     logger.close()
     assert [line.split(" - ")[-1] for line in lines(tmp_path)] == ["one", "two"]
+
+
+def test_the_file_of_an_abandoned_logger_is_closed(tmp_path: Path, stream: io.StringIO) -> None:
+    logger = make(tmp_path, stream)
+    logger.info("one")
+    logger.in_a_cycle = logger  # type: ignore[attr-defined]
+    del logger
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        gc.collect()
+    assert not [warning for warning in seen if str(tmp_path) in str(warning.message)]
 
 
 def test_file_mode(tmp_path: Path, stream: io.StringIO) -> None:

@@ -1,8 +1,10 @@
 """Torchvision networks by name, adapted to the number of classes and channels; and what loads pretrained weights."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from trainwright.engine.checkpoints.files import get_state_dict, load_checkpoint_file
@@ -59,20 +61,21 @@ def TorchvisionModel(
         **kwargs: further arguments of the torchvision function.
 
     Raises:
-        ConfigError: torchvision has no such network, or it cannot be adapted.
+        ConfigError: torchvision has no such network or weights, the network no such argument, or it cannot be adapted.
     """
     from torchvision import models
 
-    classifiers = models.list_models(module=models)
-    if name not in classifiers:
-        hint = did_you_mean(name, classifiers) or "see `torchvision.models.list_models()`"
-        raise ConfigError("name", f"torchvision has no classification network {name!r}", hint)
+    check_torchvision_name(name)
     if name in ("googlenet", "inception_v3"):
         # Without this argument they warn that their initialization will change; this is the fast one.
         kwargs = {"init_weights": False, **kwargs}
-    model: nn.Module = models.get_model(
-        name, weights=None, **({"num_classes": num_classes} if num_classes else {}), **kwargs
-    )
+    classes = {"num_classes": num_classes} if num_classes else {}
+    try:
+        model: nn.Module = models.get_model(name, weights=None, **classes, **kwargs)
+    except TypeError as error:
+        if unknown := unknown_arguments(error):
+            raise ConfigError(unknown[0], f"{name} takes no such argument") from error
+        raise
     if num_classes == 0:
         _remove_classifier(name, model)
     model.num_classes = num_classes  # type: ignore[assignment]  # not a tensor or module
@@ -84,6 +87,44 @@ def TorchvisionModel(
         fetch = find_torchvision_weights(name, weights)
         load_pretrained(model, lambda network: load_weights_of_any_channels(network, fetch(), weights))
     return model
+
+
+def _mistake_in_model(cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
+    name, weights = cfg.get("name"), cfg.get("weights")
+    if not isinstance(name, str):
+        return
+    try:
+        check_torchvision_name(name)
+        if isinstance(weights, str):
+            find_torchvision_weights(name, weights)
+        build_without_weights(TorchvisionModel, cfg)
+    except ConfigError as error:
+        yield error
+
+
+TorchvisionModel.check_config = _mistake_in_model  # type: ignore[attr-defined]
+
+
+def build_without_weights(build: Callable[..., nn.Module], cfg: Mapping[str, Any]) -> None:
+    """Build a network on the device ``meta``, to find the mistakes in its config.
+
+    Raises:
+        ConfigError: a mistake that the builder has found. Its other errors are ignored.
+    """
+    settings = {key: value for key, value in cfg.items() if key not in ("type", "_scope_", "weights")}
+    try:
+        with torch.device("meta"):
+            build(**settings)
+    except ConfigError:
+        raise
+    except Exception:  # such as those of a value of a wrong type, which is found without building
+        return
+
+
+def unknown_arguments(error: TypeError) -> list[str]:
+    """Return the arguments that a function does not take, none for another error."""
+    message = str(error).partition("unexpected keyword argument")[2]
+    return re.findall(r"'(\w+)'", message)
 
 
 def build_pretrained(trained: Callable[[], nn.Module], untrained: Callable[[], nn.Module]) -> nn.Module:
@@ -152,6 +193,20 @@ def read_backbone(weights: str) -> Mapping[str, Tensor]:
 
 def _only_own_is_gray(own: Tensor, weight: Tensor) -> bool:
     return own.dim() == 4 and own.shape[1] == 1 and weight.shape[1:2] == (3,) and own.shape[2:] == weight.shape[2:]
+
+
+def check_torchvision_name(name: str, argument: str = "name") -> None:
+    """Check that torchvision has a classification network.
+
+    Raises:
+        ConfigError: it has none of this name; ``argument`` is the one in which it was given.
+    """
+    from torchvision import models
+
+    classifiers = models.list_models(module=models)
+    if name not in classifiers:
+        hint = did_you_mean(name, classifiers) or "see `torchvision.models.list_models()`"
+        raise ConfigError(argument, f"torchvision has no classification network {name!r}", hint)
 
 
 def _remove_classifier(name: str, model: Any) -> None:

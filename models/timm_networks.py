@@ -1,7 +1,6 @@
 """Networks of timm by name: classifiers, and backbones that return feature maps."""
 
 import inspect
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -12,7 +11,13 @@ from torch import Tensor, nn
 from trainwright.engine.errors import CheckpointError, ConfigError, MissingExtraError, did_you_mean
 from trainwright.engine.registry import MODELS
 from trainwright.engine.run.model_setup import load_pretrained
-from trainwright.models.pretrained import build_pretrained, load_weights_of_any_channels, read_backbone
+from trainwright.models.pretrained import (
+    build_pretrained,
+    build_without_weights,
+    load_weights_of_any_channels,
+    read_backbone,
+    unknown_arguments,
+)
 
 # Networks with a fixed input size take images of any size with one of these, depending on their class.
 _ANY_SIZE: tuple[dict[str, Any], ...] = (
@@ -42,17 +47,33 @@ def TimmModel(
 
     Raises:
         MissingExtraError: timm is not installed.
-        ConfigError: timm has no such network or weights.
+        ConfigError: timm has no such network or weights, or the network no such argument.
         CheckpointError: the weights cannot be downloaded.
     """
     check_timm_name(name, weights)
+    _check_channels(kwargs)
     create = partial(_create, name, num_classes=num_classes, in_chans=in_channels, **kwargs)
     if weights == "DEFAULT":
         return build_pretrained(partial(_download, create, name), create)
-    model: nn.Module = create()
+    model: nn.Module = _build(create, name, ("num_classes", "weights", "in_channels"))
     if weights is not None:
         load_pretrained(model, lambda network: load_weights_of_any_channels(network, read_backbone(weights), weights))
     return model
+
+
+def _mistake_in_model(cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
+    name = cfg.get("name")
+    if not isinstance(name, str):
+        return
+    try:
+        check_timm_name(name, cfg.get("weights"))
+        if not name.startswith(_SOURCES):  # which might be looked up on the hub
+            build_without_weights(TimmModel, cfg)
+    except ConfigError as error:
+        yield error
+
+
+TimmModel.check_config = _mistake_in_model  # type: ignore[attr-defined]
 
 
 @MODELS.register_module()
@@ -224,7 +245,7 @@ def create_with_any_size(create: partial[Any], name: str) -> tuple[partial[Any],
         try:
             return attempt, attempt()
         except TypeError as error:
-            if not options.keys() & {*_unknown_arguments(error)}:
+            if not options.keys() & {*unknown_arguments(error)}:
                 raise
     return create, create()
 
@@ -237,7 +258,7 @@ def unknown_argument_error(error: TypeError, name: str, known: Sequence[str] = (
         name: name of the network in timm.
         known: further arguments that could be meant.
     """
-    unknown = _unknown_arguments(error)
+    unknown = unknown_arguments(error)
     if not unknown:
         return None
     timm = import_timm(name)
@@ -278,6 +299,25 @@ def _download(create: Callable[..., nn.Module], name: str) -> nn.Module:
         ) from error
 
 
+def _build(create: Callable[[], Any], name: str, known: Sequence[str]) -> Any:
+    """Build a network; ``known`` are further arguments that could be meant by an unknown one.
+
+    Raises:
+        ConfigError: the class of the network lacks an argument.
+    """
+    try:
+        return create()
+    except TypeError as error:
+        if mistake := unknown_argument_error(error, name, known):
+            raise mistake from error
+        raise
+
+
+def _check_channels(kwargs: Mapping[str, Any]) -> None:
+    if "in_chans" in kwargs:
+        raise ConfigError("in_chans", "has another name here, as in all our networks", "in_channels")
+
+
 def _find_features(
     name: str, out_indices: Sequence[int] | None, in_channels: int, kwargs: Mapping[str, Any]
 ) -> tuple[partial[Any], Any]:
@@ -286,20 +326,18 @@ def _find_features(
     Raises:
         ConfigError: the network has no such feature maps or arguments.
     """
+    _check_channels(kwargs)
     create = partial(_create, name, features_only=True, in_chans=in_channels, **kwargs)
     if out_indices is not None:
         create = partial(create, out_indices=tuple(out_indices))
     try:
-        create, network = create_with_any_size(create, name)
+        known = ("out_indices", "weights", "in_channels")
+        create, network = _build(lambda: create_with_any_size(create, name), name, known)
     except (AssertionError, AttributeError, IndexError, NotImplementedError, RuntimeError) as error:
         if out_indices is not None:
             _check_indices(name, out_indices)
         message = f"timm cannot make a feature extractor of {name}: {error}"
         raise ConfigError("name", message, "use a network of another family") from error
-    except TypeError as error:
-        if mistake := unknown_argument_error(error, name, ("out_indices", "weights", "in_channels")):
-            raise mistake from error
-        raise
     if out_indices is not None:
         _check_indices(name, out_indices, network)
     return create, network
@@ -352,12 +390,6 @@ def _fixed_size(pretrained_cfg: Mapping[str, Any], settings: Mapping[str, Any]) 
     if takes_any or not pretrained_cfg.get("fixed_input_size"):
         return None
     return _pair(settings.get("img_size") or pretrained_cfg["input_size"][1:])
-
-
-def _unknown_arguments(error: TypeError) -> list[str]:
-    """Return the arguments that the class of a network does not take, none for another error."""
-    message = str(error).partition("unexpected keyword argument")[2]
-    return re.findall(r"'(\w+)'", message)
 
 
 def _pair(size: Any) -> tuple[int, int]:

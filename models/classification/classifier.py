@@ -1,6 +1,6 @@
 """Image classification."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,10 @@ from trainwright.models.base import BaseModel
 from trainwright.models.classification.export import classification_form
 from trainwright.models.classification.samples import add_predictions, gather_labels
 from trainwright.models.module import InitCfg
+from trainwright.models.pretrained import check_torchvision_name
+from trainwright.models.timm_networks import check_timm_name
 
+_TIMM = "timm/"
 _PREDICT_WITH_LOSS = "predict with loss"
 
 
@@ -70,6 +73,18 @@ class ImageClassifier(BaseModel):
         # What the logits come from declares the number of classes; other heads may take any number of features.
         declared = declared_number(self.backbone if head is None else self.head, "num_classes")
         self.num_classes = num_classes if declared is None else declared
+
+    @classmethod
+    def check_config(cls, cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
+        """Yield the mistake in the name of the backbone."""
+        name = cfg.get("backbone")
+        try:
+            if isinstance(name, str) and name.startswith(_TIMM):
+                check_timm_name(name.removeprefix(_TIMM), argument="backbone", prefix=_TIMM)
+            elif isinstance(name, str):
+                check_torchvision_name(name, "backbone")
+        except ConfigError as mistake:
+            yield mistake
 
     @property
     def with_neck(self) -> bool:
@@ -161,8 +176,8 @@ def _preprocessor_config(config: Mapping[str, Any] | nn.Module | None, num_class
 
 def _build_backbone(backbone: str | Mapping[str, Any] | nn.Module, num_classes: int | None) -> nn.Module:
     if isinstance(backbone, str):
-        source = "TimmModel" if backbone.startswith("timm/") else "TorchvisionModel"
-        backbone = {"type": source, "name": backbone.removeprefix("timm/")}
+        source = "TimmModel" if backbone.startswith(_TIMM) else "TorchvisionModel"
+        backbone = {"type": source, "name": backbone.removeprefix(_TIMM)}
     defaults = {}
     if isinstance(backbone, Mapping) and backbone.get("type") in ("TorchvisionModel", "TimmModel"):
         defaults = {} if num_classes is None else {"num_classes": num_classes}

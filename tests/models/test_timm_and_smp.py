@@ -1,5 +1,6 @@
 """Networks of timm as backbones, and those of segmentation-models-pytorch. One file, because the imports take seconds."""
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -187,6 +188,30 @@ def test_check_finds_mistakes_in_features(monkeypatch: pytest.MonkeyPatch) -> No
     assert "did you mean 'out_indices'" in found("test_resnet", out_indicies=(1,))[0]
     monkeypatch.setitem(sys.modules, "timm", None)
     assert "pip install 'trainwright[timm]'" in found("test_resnet")[0]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "mistake"),
+    [
+        (dict(type="TimmModel", name="test_vit", drop_rate=0.1), None),
+        (dict(type="TimmModel", name="test_vit", in_chans=1), "in_chans: has another name here.*\n.*in_channels"),
+        (dict(type="TimmModel", name="test_vit", dropp_rate=0.1), "dropp_rate: test_vit takes no .*\n.*'drop_rate'"),
+        (dict(type="TimmModel", name="test_vitt"), "name: timm has no network 'test_vitt'\n.*'test_vit'"),
+        (dict(type="TorchvisionModel", name="vit_b_16", image_size=64), None),
+        (dict(type="TorchvisionModel", name="resnt18"), "name: torchvision has no .*\n.*'resnet18'"),
+        (dict(type="TorchvisionModel", name="resnet18", weights="IMAGENET1K_V3"), "weights: resnet18 has no weights"),
+        (dict(type="TorchvisionModel", name="resnet18", dropp=1), "dropp: resnet18 takes no such argument"),
+        (dict(type="TorchvisionModel", name="vit_b_16", small_input=True), "small_input: only ResNets can be adapted"),
+        ("timm/test_vit", None),
+        ("timm/test_vitt", "backbone: timm has no network 'test_vitt'\n.*'timm/test_vit'"),
+        ("resnt18", "backbone: torchvision has no .*\n.*'resnet18'"),
+    ],
+)
+def test_check_finds_mistakes_in_classification_networks(backbone: Any, mistake: str | None) -> None:
+    cfg = Config(dict(model=dict(type="ImageClassifier", num_classes=3, backbone=backbone)))
+    found = [str(error).removeprefix("model.") for error in check(cfg)]
+    assert len(found) == (mistake is not None)
+    assert all(re.match(rf"(backbone\.)?{mistake}", text) for text in found)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])  # with three kinds of names in features

@@ -15,7 +15,7 @@ class FinalTestHook(Hook):
     """Run the test loop on the final weights, unless the training was interrupted.
 
     It is also run after an early stop, once the last checkpoint is written. The test data is already read before the
-    first step, so that a mistake in it is found then.
+    first step, so that a mistake in it is found then. Without test data there is no test, which is logged.
 
     Cost per step: none.
     """
@@ -24,10 +24,11 @@ class FinalTestHook(Hook):
 
     def before_train(self, runner: "Runner") -> None:
         """Build the test loop."""
-        _ = runner.test_loop
+        if runner.test_loop is None:
+            runner.logger.info("There is no test at the end of the training: the config has no test_dataloader.")
 
     def after_train(self, runner: "Runner") -> None:
         """Run the test loop."""
-        if not runner.state.interrupted:
+        if runner.test_loop is not None and not runner.state.interrupted:
             save_if_stopped(runner)
             runner.test_loop.run()

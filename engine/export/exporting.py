@@ -251,7 +251,7 @@ def _free_axes(
 ) -> dict[int, str]:
     """Return the axes that may have any size, with their names."""
     axes = {}
-    if to.any_batch and not form.instances and "batch" not in fixed:
+    if to.any_batch and form.any_batch and not form.instances and "batch" not in fixed:
         axes.update(_NAMES)
     if to.any_size and "size" not in fixed and form.size_axes and _accepts_any_size(form, graph, samples[0]):
         names = ("height", "width") if len(form.size_axes) == 2 else tuple(f"size_{axis}" for axis in form.size_axes)

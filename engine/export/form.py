@@ -34,6 +34,8 @@ class ExportForm:
         instances: the outputs are those of a single input: one row per instance, sorted by the output ``scores``.
             Otherwise all outputs have a batch axis.
         maps: the last two axes of all outputs are those of the preprocessed inputs; their padding is removed.
+        takes_raw: the function takes the raw inputs, and prepares them itself.
+        any_batch: the batch may have any size. That of instances is always 1.
         size_axes: axes of the inputs that may have any size, if the network accepts that.
         needs_size: exporters that can export the model for one size only.
         refused: reasons why the model cannot be exported, by format.
@@ -46,6 +48,8 @@ class ExportForm:
     decoder: Mapping[str, Any] | None = None
     instances: bool = False
     maps: bool = False
+    takes_raw: bool = False
+    any_batch: bool = True
     size_axes: tuple[int, ...] = (2, 3)
     needs_size: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -64,11 +68,12 @@ class ExportedGraph(nn.Module):
         self.model = form.model
         self.function = form.function
         self.maps = form.maps
+        self.takes_raw = form.takes_raw
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs for raw inputs, such as uint8 images of shape (N, C, H, W)."""
         preprocessor: Any = self.model.data_preprocessor
-        outputs = self.function(preprocessor({"inputs": inputs}, False)["inputs"])
+        outputs = self.function(inputs if self.takes_raw else preprocessor({"inputs": inputs}, False)["inputs"])
         outputs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
         if self.maps and (getattr(preprocessor, "pad_size_divisor", 1) or 1) > 1:
             outputs = tuple(output[..., : inputs.shape[-2], : inputs.shape[-1]] for output in outputs)

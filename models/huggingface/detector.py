@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.export.form import ExportForm
 from trainwright.engine.registry import MODELS
 from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.sample import DataSample
@@ -101,6 +102,32 @@ class HuggingFaceDetector(HuggingFaceModel, BaseModel):
             return self.network(**images)
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
 
+    def export_form(self) -> ExportForm:
+        """Return the form that ``trainwright export`` needs, for one image at a time; see :func:`detection_form`."""
+        return ExportForm(
+            self,
+            self._detections,
+            ("bboxes", "labels", "scores"),
+            {"type": "DetectionDecoder"},
+            instances=True,
+            takes_raw=True,
+            size_axes=(),  # the image processors compute with sizes in Python
+        )
+
+    def _detections(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the boxes, labels and scores of a batch of one raw image, in pixels of this image."""
+        values, mask = self.data_preprocessor.process(images)
+        output = self.network(values) if mask is None else self.network(values, pixel_mask=mask)
+        (found,) = self.image_processor.post_process_object_detection(
+            output, threshold=_Below(), target_sizes=torch.tensor([images.shape[-2:]])
+        )
+        scores, order = found["scores"].topk(min(self.max_per_img, len(found["scores"])))
+        boxes, labels = found["boxes"][order], found["labels"][order]
+        if self.score_thr > 0:
+            kept = scores > self.score_thr
+            boxes, labels, scores = boxes[kept], labels[kept], scores[kept]
+        return boxes, labels, scores
+
     def compile_forward(self, **options: Any) -> None:
         """Compile the network.
 
@@ -140,6 +167,13 @@ class HuggingFaceDetector(HuggingFaceModel, BaseModel):
             boxes, labels = detection["boxes"][order], detection["labels"][order]
             sample.pred_instances = InstanceData(bboxes=boxes, labels=labels, scores=scores)
         return list(samples)
+
+
+class _Below:
+    """A threshold below all scores. To index by the comparison changes nothing, so an exporter knows the shapes."""
+
+    def __lt__(self, scores: Tensor) -> slice:
+        return slice(None)
 
 
 def _relative(boxes: Tensor, size: Sequence[int]) -> Tensor:

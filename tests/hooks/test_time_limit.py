@@ -80,6 +80,13 @@ def test_the_final_test_follows_an_early_stop_when_its_checkpoint_is_safe(tmp_pa
     assert spy.files == [["epoch_2.pth"]]
 
 
+def test_without_test_data_there_is_no_final_test(tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, [{"type": "FinalTestHook"}])
+    runner.train()
+    assert runner.iter == runner.max_iters
+    assert "no test at the end" in Path(runner.logger.log_file).read_text()
+
+
 @pytest.mark.parametrize(
     ("written", "seconds"),
     [

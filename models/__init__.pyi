@@ -31,6 +31,7 @@ from .classification.preprocessor import ClsDataPreprocessor as ClsDataPreproces
 from .classification.samples import add_predictions as add_predictions
 from .classification.samples import gather_labels as gather_labels
 from .classification.tta import ClassificationTTA as ClassificationTTA
+from .depth.export import DepthMapDecoder as DepthMapDecoder
 from .depth.losses import SiLogLoss as SiLogLoss
 from .depth.metric import DepthMetric as DepthMetric
 from .detection.detector import TorchvisionDetector as TorchvisionDetector

@@ -167,14 +167,21 @@ def _export(
                 raise
             except Exception as error:
                 failure = error
-                reason = str(error).strip().partition("\n")[0][:200]
-                print_log(f"{described} failed: {type(error).__name__}: {reason}", "current", logging.WARNING)
+                cause = _first_cause(error)
+                reason = str(cause).strip().partition("\n")[0][:200]
+                print_log(f"{described} failed: {type(cause).__name__}: {reason}", "current", logging.WARNING)
             finally:
                 remove(folder)
     if report is not None:
         return ExportReport(**{**vars(report), "file": target})
     model = type(form.model).__name__
     raise ConfigError("--format", f"no exporter can export this {model} to {to.name}; see above") from failure
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _write(

@@ -4,6 +4,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +40,9 @@ class OnnxFormat(ExportFormat):
             return Traced(_by_torchscript(graph, example, axes, outputs), _shape(example, axes))
         program, shape = export_program(graph, example, axes)
         exported: Any = torch.onnx.export(
-            program, (), dynamo=True, input_names=["inputs"], output_names=list(outputs), verbose=False
-        )
+            program, (), dynamo=True, input_names=["inputs"], output_names=list(outputs), verbose=False,
+            custom_translation_table={torch.ops.aten._is_all_true.default: _is_all_true},
+        )  # fmt: skip
         model = exported.model_proto
         _name_axes(model, axes)
         return Traced(model, shape)
@@ -79,12 +81,22 @@ def _by_torchscript(graph: nn.Module, example: Tensor, axes: Mapping[int, str], 
     import onnx
 
     stream = io.BytesIO()
-    torch.onnx.export(
-        graph, (example,), stream,  # type: ignore[arg-type]  # a stream, for this exporter
-        dynamo=False, opset_version=_OPSET, input_names=["inputs"], output_names=list(outputs),
-        dynamic_axes={"inputs": dict(axes)} if axes else None,
-    )  # fmt: skip
+    # This exporter prints the whole graph if it fails, whatever its `verbose` is.
+    with mock.patch.object(torch._C, "_jit_onnx_log", lambda *_: None, create=True):
+        torch.onnx.export(
+            graph, (example,), stream,  # type: ignore[arg-type]  # a stream, for this exporter
+            dynamo=False, opset_version=_OPSET, input_names=["inputs"], output_names=list(outputs),
+            dynamic_axes={"inputs": dict(axes)} if axes else None,
+        )  # fmt: skip
     return onnx.load_from_string(stream.getvalue())
+
+
+def _is_all_true(values: Any) -> Any:
+    """Translate the operator of this name, which PyTorch's exporter lacks, to those of ONNX."""
+    import onnxscript
+
+    operators: Any = onnxscript.opset18
+    return operators.Cast(operators.ReduceMin(operators.Cast(values, to=7), keepdims=0), to=9)  # int64, bool
 
 
 def _shape(example: Tensor, axes: Mapping[int, str]) -> tuple[int | None, ...]:

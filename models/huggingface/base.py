@@ -1,6 +1,7 @@
 """What the models of Hugging Face have in common."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from trainwright.engine.data.names import names_of
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.export.form import ExportForm
 from trainwright.models.huggingface.networks import (
     ConfigLike,
     build_image_processor,
@@ -16,6 +18,7 @@ from trainwright.models.huggingface.networks import (
     check_processor_options,
     class_names_config,
 )
+from trainwright.models.huggingface.preprocessor import HuggingFacePreprocessor
 
 
 class HuggingFaceModel:
@@ -83,6 +86,22 @@ class HuggingFaceModel:
     def hf_network(self) -> Any:
         """The network of transformers."""
         return getattr(self, self.network_name)
+
+    def export_form(self) -> ExportForm:
+        """Return the form for ``trainwright export``: of one image of one size, if an image processor prepares it.
+
+        The image processors compute with sizes, and sort images by them, in Python, so an exporter takes them for
+        constants.
+        """
+        form: ExportForm = super().export_form()  # type: ignore[misc]
+        preprocessor = form.model.data_preprocessor
+        if not isinstance(preprocessor, HuggingFacePreprocessor):
+            return form
+
+        def predict(images: Tensor) -> Any:
+            return form.function(preprocessor.process(images, portable=True)[0])
+
+        return replace(form, function=predict, takes_raw=True, any_batch=False, size_axes=())
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder that transformers can load: config.json, the weights, and preprocessor_config.json.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainwright.engine.errors import DataError
+from trainwright.engine.export.form import ExportForm
 from trainwright.engine.registry import MODELS
 from trainwright.engine.structures.pixel_data import PixelData
 from trainwright.engine.structures.sample import DataSample, sample_name
@@ -96,6 +97,18 @@ class HuggingFaceDepthEstimator(HuggingFaceModel, BaseModel):
         if mode == "tensor":
             return self.network(inputs).predicted_depth
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
+
+    def export_form(self) -> ExportForm:
+        """Return the form that ``trainwright export`` needs: ``depth`` (1, H, W), in the size of the raw image."""
+        decoder = {"type": "DepthMapDecoder"}
+        return ExportForm(self, self._depths, ("depth",), decoder, takes_raw=True, any_batch=False, size_axes=())
+
+    def _depths(self, images: Tensor) -> Tensor:
+        """Return the depths (N, H, W) of a batch of raw images."""
+        sizes = [tuple(images.shape[-2:])] * len(images)
+        output = self.network(self.data_preprocessor.process(images, portable=True)[0])
+        found = self.image_processor.post_process_depth_estimation(output, target_sizes=sizes)
+        return torch.stack([depth["predicted_depth"] for depth in found]).float()
 
     def compile_forward(self, **options: Any) -> None:
         """Compile the network.

@@ -116,7 +116,7 @@ class HuggingFaceDetector(HuggingFaceModel, BaseModel):
 
     def _detections(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the boxes, labels and scores of a batch of one raw image, in pixels of this image."""
-        values, mask = self.data_preprocessor.process(images)
+        values, mask = self.data_preprocessor.process(images, portable=True)
         output = self.network(values) if mask is None else self.network(values, pixel_mask=mask)
         (found,) = self.image_processor.post_process_object_detection(
             output, threshold=_Below(), target_sizes=torch.tensor([images.shape[-2:]])

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainwright.engine.errors import ConfigError
+from trainwright.engine.export.form import ExportForm
 from trainwright.engine.registry import MODELS
 from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.sample import DataSample, sample_name
@@ -46,6 +48,16 @@ class HuggingFaceInstanceSegmentor(HuggingFaceDetector):
 
     task = "instance segmentation"
     _post_process = "post_process_instance_segmentation"
+
+    def export_form(self) -> ExportForm:
+        """Refuse to be exported.
+
+        Raises:
+            ConfigError: always.
+        """
+        reason = "its image processor chooses the instances one by one in Python"
+        message = f"a {type(self).__name__} cannot be exported: {reason}"
+        raise ConfigError("model", message, "a TorchvisionDetector with masks can, such as a Mask R-CNN")
 
     def _losses(self, images: Mapping[str, Tensor], data_samples: Any) -> Iterator[tuple[str, Tensor]]:
         truths = checked_instances(data_samples, self.num_classes)

@@ -1,6 +1,7 @@
 """Data preprocessing by the image processors of transformers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -45,11 +46,12 @@ class HuggingFacePreprocessor(ClsDataPreprocessor):
         self.image_processor = image_processor
         self._input_size = input_size(image_processor)
 
-    def process(self, images: Any) -> tuple[Tensor, Tensor | None]:
+    def process(self, images: Any, portable: bool = False) -> tuple[Tensor, Tensor | None]:
         """Return the images (N, 3, H, W) as input of the network, and their mask (N, H, W) if they are padded.
 
         Args:
             images: a list of tensors of shape (3, h, w), or one tensor of shape (N, 3, h, w), from 0 to 255.
+            portable: resize in floating point, because no other runtime rounds bytes exactly like PyTorch.
 
         Raises:
             TypeError: these are not images.
@@ -60,7 +62,8 @@ class HuggingFacePreprocessor(ClsDataPreprocessor):
         sizes = {tuple(image.shape[-2:]) for image in images}
         options = {} if sizes != {self._input_size} else {"do_resize": False, "do_center_crop": False}
         options = {key: value for key, value in options.items() if hasattr(self.image_processor, key)}
-        features = self.image_processor(images, input_data_format="channels_first", **options)
+        with _resizing_floats(self.image_processor) if portable else nullcontext():
+            features = self.image_processor(images, input_data_format="channels_first", **options)
         values, mask = features["pixel_values"], features.get("pixel_mask")
         if not isinstance(values, Tensor):
             different = {tuple(value.shape[-2:]) for value in values}
@@ -88,18 +91,29 @@ class HuggingFacePreprocessor(ClsDataPreprocessor):
         return batch if mask is None else {**batch, "pixel_mask": mask}
 
 
+@contextmanager
+def _resizing_floats(image_processor: Any) -> Iterator[None]:
+    resize = image_processor.resize
+    image_processor.resize = lambda image, *args, **kwargs: resize(image.float(), *args, **kwargs).clamp(0, 255)
+    try:
+        yield
+    finally:
+        del image_processor.resize
+
+
 def _record_sizes(samples: Sequence[Any], images: Any, values: Tensor, mask: Tensor | None) -> None:
     """Set the size of each image in the input, and the size before processing if it is unknown."""
     whole = (int(values.shape[-2]), int(values.shape[-1]))
     same = mask is None or (len({tuple(image.shape) for image in images}) == 1 and bool(mask.all()))
-    sizes: list[Any] = [whole] * len(samples) if same else _sizes_of_masks(mask)
+    sizes: list[Any] = [whole] * len(samples) if same else sizes_of_masks(mask)
     for sample, image, size in zip(samples, images, sizes):
         if isinstance(sample, BaseDataElement):
             own = {} if "img_shape" in sample else {"img_shape": tuple(image.shape[-2:])}
             sample.set_metainfo({**own, "input_shape": size, "batch_input_shape": whole})
 
 
-def _sizes_of_masks(mask: Any) -> list[tuple[int, int]]:
+def sizes_of_masks(mask: Any) -> list[tuple[int, int]]:
+    """Return the height and width of each image without its padding, from a mask of shape (N, H, W)."""
     height, width = mask.any(2).sum(1), mask.any(1).sum(1)
     return [(rows, columns) for rows, columns in torch.stack([height, width], 1).tolist()]
 

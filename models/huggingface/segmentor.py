@@ -1,6 +1,8 @@
 """Semantic segmentation with Hugging Face's transformers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainwright.engine.errors import ConfigError
+from trainwright.engine.export.form import ExportForm
 from trainwright.engine.registry import MODELS
 from trainwright.engine.structures.pixel_data import PixelData
 from trainwright.engine.structures.sample import DataSample
@@ -19,6 +22,7 @@ from trainwright.models.huggingface.base import (
 )
 from trainwright.models.huggingface.masks import image_outputs
 from trainwright.models.huggingface.networks import ConfigLike
+from trainwright.models.huggingface.preprocessor import HuggingFacePreprocessor, sizes_of_masks
 from trainwright.models.module import InitCfg
 from trainwright.models.segmentation.pixels import gather_seg_maps
 from trainwright.models.segmentation.segmentor import LossLike, SemanticSegmentor
@@ -120,6 +124,30 @@ class HuggingFaceSegmentor(HuggingFaceModel, SemanticSegmentor):
         output = self.network(inputs)
         scores = _class_probabilities(output, inputs.shape[-2:]) if self.predicts_masks else output.logits
         return scores if self.window is None else _resized(scores, inputs.shape[-2:])
+
+    def export_form(self) -> ExportForm:
+        """Return the form for ``trainwright export``, whose outputs have the size of the raw image."""
+        form = super().export_form()
+        if not isinstance(self.data_preprocessor, HuggingFacePreprocessor):
+            return form
+        sizes: dict[tuple[int, ...], tuple[int, int]] = {}
+        return replace(form, function=partial(self._raw_logits, sizes=sizes), takes_raw=True, maps=False)
+
+    def _raw_logits(self, images: Tensor, sizes: dict[tuple[int, ...], tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """Return the classes (N, H, W) and logits (N, C, H, W) of the pixels of a batch of raw images of one size.
+
+        Args:
+            images: the images.
+            sizes: for each shape of the images, their size in the input without its padding. It is filled by the first
+                call; an exporter calls this function with tensors that have no values.
+        """
+        values, mask = self.data_preprocessor.process(images, portable=True)
+        padded = (int(values.shape[-2]), int(values.shape[-1]))
+        if images.shape not in sizes:
+            sizes[images.shape] = padded if mask is None else sizes_of_masks(mask)[0]
+        logits = _without_padding(self.encode_decode(values), sizes[images.shape], padded)
+        logits = _resized(logits, images.shape[-2:])
+        return logits.argmax(1), logits
 
     def _network_losses(self, inputs: Tensor, data_samples: Any, pixel_mask: Tensor | None) -> dict[str, Tensor]:
         target = gather_seg_maps(data_samples, inputs.shape[-2:], _IGNORED)

@@ -15,16 +15,19 @@ from torch import Tensor
 
 from trainwright.datasets import CaptionedShapes, Shapes, pseudo_collate
 from trainwright.engine.checking import check
-from trainwright.engine.checkpoints.files import read_last_checkpoint
+from trainwright.engine.checkpoints.files import read_last_checkpoint, save_checkpoint
 from trainwright.engine.config.config import Config
 from trainwright.engine.errors import CheckpointError, ConfigError, DataError, MissingExtraError
+from trainwright.engine.export.compare import UNMATCHED, differences
+from trainwright.engine.export.exporting import export_model
+from trainwright.engine.export.form import form_of
 from trainwright.engine.optim.wrapper import OptimWrapper
 from trainwright.engine.registry import INFERENCERS, MODELS
 from trainwright.engine.run.model_setup import build_model
 from trainwright.engine.run.runner import Runner
 from trainwright.engine.structures.instance_data import InstanceData
 from trainwright.engine.structures.pixel_data import PixelData
-from trainwright.models import HuggingFaceTokenizer
+from trainwright.models import ExportedModel, HuggingFaceTokenizer
 
 transformers = pytest.importorskip("transformers")
 
@@ -791,3 +794,79 @@ def test_the_shipped_clip_finds_classes_that_were_never_labels_and_captions(tmp_
     runner.train()
     after = runner.val()
     assert after["zero_shot/accuracy/top1"] > 35 and after["captions/retrieval/mean_recall"] > 75
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [
+        ("resnet", "pred_score"),
+        ("segformer", "pred_sem_seg"),
+        ("depth", "pred_depth_map"),
+        ("detr", "pred_instances"),
+        pytest.param("rt_detr", "pred_instances", marks=pytest.mark.slow),
+        pytest.param("d_fine", "pred_instances", marks=pytest.mark.slow),
+        pytest.param("mask2former", "pred_sem_seg", marks=pytest.mark.slow),
+    ],
+)
+def test_exported_models_prepare_raw_images_and_predict_the_same(
+    kind: str, field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    images = dict(type="Shapes", num_samples=4, size=48, pipeline=[dict(type="CenterCrop", size=[32, 48]), *PACK])
+    loader = dict(batch_size=3, dataset=images, collate_fn=dict(type="pseudo_collate"))
+    cfg = Config(dict(model=config_of(kind), test_dataloader=loader))
+    model = build(kind).eval()
+    for module in model.modules():  # or all scores are nearly equal
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            torch.nn.init.normal_(module.weight, std=1.2 * module.weight[0].numel() ** -0.5)
+    save_checkpoint({"state_dict": model.state_dict(), "meta": {}}, "model.pth")
+    report = export_model(cfg, "model.pth", "onnx", "model.onnx")
+    assert report.is_close
+    assert report.shape == (1, 3, 32, 48)
+    exported = ExportedModel("model.onnx")
+    sizes = ((32, 48), (64, 96))
+    if kind == "d_fine":  # its random weights choose other queries after the slightest change of a pixel
+        sizes = ()
+    for size in sizes:
+        batch = batch_of(48, 48, 48)
+        batch["inputs"] = [image[:, 8:40] for image in batch["inputs"]]
+        for sample in batch["data_samples"]:
+            sample.set_metainfo(dict(img_shape=(32, 48), ori_shape=size))
+        with torch.no_grad():
+            expected = [sample.get(field) for sample in model.test_step({**batch})]
+        predictions = [sample.get(field) for sample in exported.test_step(batch)]
+        for one, other in zip(expected, predictions, strict=True):
+            if kind == "resnet":
+                torch.testing.assert_close(other, one, rtol=0, atol=2e-3)
+            elif field == "pred_sem_seg":
+                assert other.sem_seg.shape == one.sem_seg.shape == (1, *size)
+                # Twice the size: the exported one resizes its logits twice.
+                assert (other.sem_seg == one.sem_seg).float().mean() > (0.98 if size == (32, 48) else 0.9)
+            elif field == "pred_depth_map":
+                torch.testing.assert_close(other.data, one.data, rtol=0, atol=0.05 if size == (32, 48) else 0.5)
+            else:
+                names = ("bboxes", "labels", "scores")
+                found, wanted = ({name: instances.get(name) for name in names} for instances in (other, one))
+                assert differences(wanted, found, instances=True)[UNMATCHED] < 0.15  # by more than 1 %
+
+
+def test_scores_below_the_threshold_are_not_exported() -> None:
+    model = build("detr").eval()
+    batch = batch_of(48)
+    with torch.no_grad():
+        (every,) = model.test_step({**batch})
+        model.score_thr, model.max_per_img = float(every.pred_instances.scores[6]), 5
+        (expected,) = model.test_step({**batch})
+        found = dict(zip(("bboxes", "labels", "scores"), form_of(model).function(torch.stack(batch["inputs"]))))
+        model.score_thr = float(every.pred_instances.scores[3])
+        assert len(form_of(model).function(torch.stack(batch["inputs"]))[0]) == 3
+    assert len(expected.pred_instances) == 5 < len(every.pred_instances)
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected.pred_instances.get(name), rtol=1e-2, atol=1e-2)
+
+
+def test_an_instance_segmentor_is_not_exported_and_says_why() -> None:
+    with pytest.raises(ConfigError, match="HuggingFaceInstanceSegmentor cannot be exported: .*one by one"):
+        form_of(build("instances"))

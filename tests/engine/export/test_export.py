@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from trainwright.engine.checkpoints.files import load_checkpoint_file, save_chec
 from trainwright.engine.errors import CheckpointError, DataError
 from trainwright.engine.export.exporting import export_model
 from trainwright.engine.export.form import ExportForm, form_of
-from trainwright.engine.export.formats import ExportFormat, load_exported
+from trainwright.engine.export.formats import ExportFormat, get_format, load_exported
 from trainwright.engine.parts import DATASET
 from trainwright.engine.registry import MODELS
 from trainwright.engine.run.model_setup import build_model
@@ -223,6 +224,36 @@ def test_a_model_of_a_user_is_exported_to_the_other_formats(in_tmp: Path, format
     batch = batch_of(cfg)
     expected = original(torch.stack(batch["inputs"]))
     torch.testing.assert_close(ExportedModel(name).test_step(batch), expected.detach(), rtol=1e-5, atol=1e-5)
+
+
+class Checked(Fraction):
+    """A model that checks values, as transformers does in compiled code."""
+
+    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
+        result = super().forward(inputs)
+        torch._check(torch.ops.aten._is_all_true(result.isfinite()).item())
+        return result
+
+
+def test_checks_of_all_values_are_exported_to_onnx(in_tmp: Path) -> None:
+    MODELS.register_module(module=Checked, force=True)
+    cfg = config_of(dict(type="Checked"))
+    write_checkpoint(cfg)
+    assert export_model(cfg, "epoch_1.pth", "onnx", "model.onnx").method == "torch.export"
+
+
+class Smaller(nn.Module):
+    """What the older exporter cannot export."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
+
+
+def test_a_failure_of_the_older_exporter_does_not_print_the_graph(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Exception, match="upsample_bilinear2d_aa"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        get_format("onnx").trace(Smaller(), torch.rand(1, 3, 8, 8), {}, ("small",), "torchscript")
+    assert "graph(" not in "".join(capfd.readouterr())
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any
 from trainwright.engine.building import origin_of, resolve
 from trainwright.engine.data.names import difference, keypoint_problems, names_of, only_adds, shortened
 from trainwright.engine.errors import ConfigError
-from trainwright.engine.model_traits import are_enough, names_classes
+from trainwright.engine.model_traits import are_enough, learns_no_classes, names_classes
 from trainwright.engine.parts import DATALOADERS, dataloaders
 from trainwright.engine.registry import DATASETS, MODELS, Registry
 
@@ -17,7 +17,8 @@ _NOT_HEADS = ("data_preprocessor", "loss", "init_cfg", "memory")
 def mismatched_numbers(cfg: Mapping[str, Any]) -> Iterator[ConfigError]:
     """Yield an error for each contradiction between the classes of the datasets and of the model in a whole config."""
     model = cfg.get("model") or {}
-    if names_classes(model) or names_classes(_component(model, MODELS)):
+    component = _component(model, MODELS)
+    if names_classes(model) or names_classes(component) or learns_no_classes(component):
         return
     stated: dict[str, tuple[str, ...]] = {}
     things: set[int] = set()

@@ -15,6 +15,8 @@ class ModelTraits(Protocol):
 
     Attributes:
         num_classes: number of classes in ``metainfo["classes"]`` that the outputs of the model distinguish.
+        any_classes: the model learns no classes, as in retrieval and self-supervised learning, so data for evaluation
+            may have other ones than the training data.
         num_seg_classes: the same for semantic segmentation: ``metainfo["seg_classes"]``, or else ``classes``.
         num_keypoints: number of keypoints that the model predicts.
         flip_indices: for a flip test, the keypoint that each keypoint becomes in the mirror image.
@@ -28,6 +30,7 @@ class ModelTraits(Protocol):
     """
 
     num_classes: int | None
+    any_classes: bool
     num_seg_classes: int | None
     num_keypoints: int | None
     flip_indices: Sequence[int] | None
@@ -84,6 +87,11 @@ def names_classes(model: Any) -> bool:
     if isinstance(model, Mapping):
         return model.get("language_model") is not None
     return any(getattr(model, name, None) is not None for name in ("language_model", "use_classes"))
+
+
+def learns_no_classes(model: Any) -> bool:
+    """Return whether data for evaluation may have other classes than the training data."""
+    return bool(getattr(model, "any_classes", False))
 
 
 def use_classes(model: Any, metainfo: Mapping[str, Any] | None) -> tuple[str, ...]:

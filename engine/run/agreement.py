@@ -16,6 +16,7 @@ from trainwright.engine.model_traits import (
     are_enough,
     declared_number,
     labeled_dataset_of,
+    learns_no_classes,
     names_classes,
 )
 from trainwright.engine.run.model_setup import unwrap
@@ -46,13 +47,14 @@ def agree_on_data(
         DataError: the dataset has other classes than the reference.
         ConfigError: the model has too few outputs, or the numbers in ``metainfo`` contradict each other.
     """
-    if names_classes(unwrap(runner.model)):
+    model = unwrap(runner.model)
+    labeled = None if mode == "train" else labeled_dataset_of(model)
+    if names_classes(model) or (learns_no_classes(model) and labeled is None):
         return
     place = _place(runner, f"{path}.dataset")
     if mode == "train" and first is not None:
         _agree_on_further_data(runner, dataloader, first, place)
         return
-    labeled = None if mode == "train" else labeled_dataset_of(unwrap(runner.model))
     known: dict[str, Sequence[str]] = {}
     for key in _NAMES:
         if labeled is None:
@@ -113,6 +115,8 @@ def _adopted_by_labeled(runner: "Runner", key: str, labeled: Any) -> tuple[tuple
     """Renumber the dataset whose labels the model predicts, and return the names that other data has to adopt."""
     name = f"the labeled dataset of {type(unwrap(runner.model)).__name__}"
     own = names_of(getattr(labeled, "metainfo", None), key)
+    if learns_no_classes(unwrap(runner.model)):
+        return own, name
     reference, source = names_of(runner.dataset_meta, key), "train_dataloader.dataset"
     if not reference:
         saved, source = _saved(runner, key)

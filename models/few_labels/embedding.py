@@ -40,6 +40,8 @@ class EmbeddingModel(BaseModel):
         init_cfg: one or more initializer configs.
     """
 
+    any_classes = True
+
     def __init__(
         self,
         backbone: Mapping[str, Any] | nn.Module,

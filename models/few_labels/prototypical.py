@@ -40,6 +40,8 @@ class PrototypicalNetwork(BaseModel):
         ConfigError: a value is out of range.
     """
 
+    any_classes = True
+
     def __init__(
         self,
         backbone: Mapping[str, Any] | nn.Module,

@@ -33,6 +33,8 @@ class SelfSupervisedModel(BaseModel):
         init_cfg: one or more initializer configs.
     """
 
+    any_classes = True
+
     num_views: ClassVar[int | None] = None
     """Number of views of an image; None for any number of them."""
 

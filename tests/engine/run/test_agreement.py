@@ -7,11 +7,16 @@ from tiny_runs import log_of
 from torch import nn
 from torch.utils.data import Dataset
 
+from trainwright.engine.checking import check
+from trainwright.engine.config.config import Config
 from trainwright.engine.data.names import keypoint_problems
 from trainwright.engine.errors import ConfigError, DataError
 from trainwright.engine.run.first_batch import explain
 from trainwright.engine.run.runner import Runner
 from trainwright.engine.structures.sample import DataSample
+from trainwright.models import EmbeddingModel
+from trainwright.models.preprocessor import BaseDataPreprocessor
+from trainwright.models.self_supervised.base import SelfSupervisedModel
 
 EVALUATORS = {"type": "Accuracy"}
 
@@ -62,14 +67,13 @@ def runner_of(
             options.setdefault(f"{mode}_cfg", {})
             options.setdefault(f"{mode}_evaluator", EVALUATORS)
     return Runner(
-        model={"type": "ModuleWrapper", "module": Declaring() if module is None else module},
+        **{"model": {"type": "ModuleWrapper", "module": module or Declaring()}, **options},
         work_dir=str(folder),
         train_dataloader=loader(train),
         train_cfg={"max_epochs": 30, "val_interval": 30},
         optim_wrapper={"optimizer": {"type": "SGD", "lr": 3.0}},
         default_hooks={"checkpoint": {"type": "CheckpointHook", "interval": 30}},
         randomness={"seed": 0},
-        **options,
     )
 
 
@@ -93,6 +97,51 @@ def test_validation_data_adopts_the_numbers_of_the_training_data(tmp_path: Path,
 def test_other_classes_than_in_training_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"val_dataloader\.dataset and train_dataloader\.dataset .* only the former has 'e'"):  # fmt: skip
         runner_of(tmp_path, val="abe").train()
+
+
+class Drawn(nn.Module):
+    """A loss that draws embeddings together."""
+
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return embeddings.square().mean() + 0 * labels.sum()
+
+
+class Contrasted(SelfSupervisedModel):
+    num_views = 1
+
+    def view_losses(self, views: Any) -> dict[str, torch.Tensor]:
+        return {"loss": self.backbone(views[0]).square().mean()}
+
+
+@pytest.mark.parametrize("kind", ["embedding", "self-supervised"])
+def test_a_model_that_learns_no_classes_is_evaluated_on_other_ones(tmp_path: Path, kind: str) -> None:
+    own: dict[str, Any] = {"data_preprocessor": BaseDataPreprocessor()}
+    model: Any
+    if kind == "embedding":
+        model, evaluator = EmbeddingModel(nn.Linear(5, 5), Drawn(), **own), {"type": "RetrievalMetric", "topk": 1}
+    else:
+        memory = {"dataset": Named("ed"), "batch_size": 4, "collate_fn": {"type": "default_collate"}}
+        backbone = nn.Linear(5, 5)
+        nn.init.eye_(backbone.weight)
+        model, evaluator = Contrasted(backbone, memory, k=1, **own), EVALUATORS
+    runner = runner_of(tmp_path, "abc", val="de", val_evaluator=evaluator, model=model)
+    runner.train()
+    assert runner.val_loop.evaluator.dataset_meta["classes"] == (("d", "e") if kind == "embedding" else ("e", "d"))
+    (result,) = (value for name, value in runner.val().items() if name in ("retrieval/rank1", "accuracy/top1"))
+    assert result == 100
+
+
+def test_check_lets_a_model_that_learns_no_classes_have_any(tmp_path: Path) -> None:
+    def mistakes(model: dict[str, Any]) -> list[ConfigError]:
+        named = {
+            name: {"type": "ImageFolder", "data_root": name, "metainfo": {"classes": [name]}} for name in ("a", "b")
+        }
+        loaders = {f"{mode}_dataloader": {"dataset": named[name]} for mode, name in (("train", "a"), ("val", "b"))}
+        found = check(Config({"model": model, **loaders}))
+        return [error for error in found if "has other classes" in str(error)]
+
+    assert mistakes({"type": "PrototypicalNetwork", "backbone": {"type": "ConvNet"}}) == []
+    assert len(mistakes({"type": "ImageClassifier", "backbone": {"type": "LeNet"}})) == 1
 
 
 def test_validation_data_may_have_further_classes(tmp_path: Path) -> None:

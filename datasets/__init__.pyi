@@ -10,6 +10,7 @@ from .classification.cifar import CIFAR100 as CIFAR100
 from .classification.image_folder import CustomDataset as CustomDataset
 from .classification.image_folder import ImageFolder as ImageFolder
 from .classification.image_folder import ImageNet as ImageNet
+from .classification.market1501 import Market1501 as Market1501
 from .classification.mnist import MNIST as MNIST
 from .classification.mnist import FashionMNIST as FashionMNIST
 from .classification.mnist import FashionMNISTSubset as FashionMNISTSubset

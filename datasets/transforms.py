@@ -199,7 +199,7 @@ class KeepAnnotations:
 _META_KEYS = (
     "sample_idx", "img_id", "img_path", "ori_shape", "img_shape", "gt_shape", "apply_exif",
     "filename", "frame_dir",
-    "bbox", "bbox_label", "bbox_score", "warp_matrix",
+    "bbox", "bbox_label", "bbox_score", "warp_matrix", "camera", "is_query",
 )  # fmt: skip
 _OTHER_FIELDS = ("gt_label", "gt_score", "gt_caption", "gt_seg_map", "gt_depth_map", "gt_ignore_flags")
 _INSTANCE_FIELDS = {

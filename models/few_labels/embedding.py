@@ -32,7 +32,8 @@ class EmbeddingModel(BaseModel):
 
     Args:
         backbone: module or config; returns features (N, C), or feature maps, which are averaged over all positions.
-        loss: module or config, called with embeddings (N, D) and labels (N,), and with what the miner returns.
+        loss: module or config, called with embeddings (N, D) and labels (N,), and with what the miner returns. Its
+            arguments may be configs, too, such as ``distance=dict(type="pytorch_metric_learning.distances...")``.
         head: module or config that turns features into embeddings; the features themselves if None.
         miner: module or config, called with embeddings and labels.
         normalized: whether embeddings have unit length.
@@ -57,8 +58,8 @@ class EmbeddingModel(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         self.backbone: Any = MODELS.build(backbone)
         self.head: Any = None if head is None else MODELS.build(head)
-        self.loss_module: Any = MODELS.build(loss)
-        self.miner: Any = None if miner is None else MODELS.build(miner)
+        self.loss_module: Any = _with_parts(loss)
+        self.miner: Any = None if miner is None else _with_parts(miner)
         self.normalized = normalized
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
@@ -94,3 +95,10 @@ def _with_embeddings(embeddings: Tensor, data_samples: Any) -> Any:
         data_samples = DataSample() if data_samples is None else DataSample(gt_label=gather_labels(data_samples))
     data_samples.embedding = embeddings
     return data_samples
+
+
+def _with_parts(config: Any) -> Any:
+    """Build a module from a config whose arguments may be configs."""
+    if not isinstance(config, Mapping) or "type" not in config:
+        return config
+    return MODELS.build({key: value if key == "type" else _with_parts(value) for key, value in config.items()})

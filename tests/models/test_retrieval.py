@@ -1,14 +1,18 @@
 """Embeddings for retrieval and re-identification."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from ranks import run_group
 from torch import Tensor, nn
 
-from trainwright.engine import DataError, Runner, check
+from trainwright.datasets import Market1501
+from trainwright.engine import ConfigError, DataError, Runner, check
+from trainwright.engine.errors import MissingFileError
 from trainwright.models import EmbeddingModel, RetrievalMetric
 
 
@@ -62,6 +66,65 @@ def test_queries_are_compared_with_the_gallery_of_other_cameras() -> None:
     assert (found["retrieval/mAP"], found["retrieval/rank1"]) == pytest.approx(expected)
     with pytest.raises(DataError, match="have no field 'camera'"):
         evaluate(RetrievalMetric(other="camera"), embeddings, labels)
+
+
+def test_the_length_of_embeddings_counts_in_distances() -> None:
+    embeddings, labels = torch.tensor([[1.0, 0], [4, 0], [0.5, 0.5], [5, 1]]), torch.tensor([0, 1, 0, 1])
+    assert evaluate(RetrievalMetric(1, distance="euclidean"), embeddings, labels)["retrieval/rank1"] == 100
+    assert evaluate(RetrievalMetric(1), embeddings, labels)["retrieval/rank1"] == 0
+    with pytest.raises(ConfigError, match="unknown distance 'euclid'\n.*'euclidean'"):
+        RetrievalMetric(distance="euclid")
+
+
+def test_people_are_found_on_other_cameras(tmp_path: Path) -> None:
+    for folder in ("bounding_box_train", "query", "bounding_box_test"):
+        (tmp_path / folder).mkdir()
+        people = (2, 7) if folder == "bounding_box_train" else (1, 3)
+        cameras = (1,) if folder == "query" else (1, 2)
+        for person, camera, number in product(people, cameras, range(2)):
+            shade = Image.new("RGB", (4, 8), (60 * person % 256, 99, 99))
+            shade.save(tmp_path / folder / f"{person:04}_c{camera}s1_{number:06}_00.jpg")
+    for name in ("-1_c1s1_000401_03.jpg", "0000_c3s1_000001_00.jpg"):
+        Image.new("RGB", (4, 8)).save(tmp_path / "bounding_box_test" / name)
+    pipeline = [dict(type="LoadImageFromFile"), dict(type="PackInputs")]
+    train = Market1501(tmp_path, pipeline=pipeline)
+    assert (len(train), train.metainfo["classes"], train.get_cat_ids(7)) == (8, ("0002", "0007"), [1])
+    test = Market1501(tmp_path, "test", pipeline)
+    assert (len(test), test.metainfo["classes"]) == (4 + 8 + 1, ("0000", "0001", "0003"))
+    assert sum(test.get_data_info(index)["is_query"] for index in range(len(test))) == 4
+
+    class Mean(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean((2, 3))
+
+    loader = dict(batch_size=3, collate_fn="pseudo_collate")
+    runner = Runner(
+        EmbeddingModel(Mean(), Pull(), normalized=False),
+        str(tmp_path / "run"),
+        test_dataloader={**loader, "dataset": test},
+        test_cfg={},
+        test_evaluator=dict(type="RetrievalMetric", topk=1, other="camera", distance="euclidean"),
+    )
+    assert runner.test() == {"retrieval/mAP": 100, "retrieval/rank1": 100}
+    (tmp_path / "query" / "person.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="person.jpg: the name must begin like 0002_c1"):
+        Market1501(tmp_path, "test").full_init()
+    with pytest.raises(MissingFileError, match="no images found in .*bounding_box_train"):
+        Market1501(tmp_path / "query").full_init()
+    with pytest.raises(ValueError, match="split must be 'train' or 'test', not 'val'"):
+        Market1501(tmp_path, "val")
+
+
+def test_losses_have_parts_of_their_own() -> None:
+    pytest.importorskip("pytorch_metric_learning")
+    library = "pytorch_metric_learning."
+    distance = dict(type=f"{library}distances.LpDistance", normalize_embeddings=False)
+    loss = dict(type=f"{library}losses.TripletMarginLoss", margin=0.0, smooth_loss=True, distance=distance)
+    model = EmbeddingModel(nn.Identity(), loss, normalized=False)
+    embeddings = torch.tensor([[0.0, 0], [3, 0], [0, 5]])
+    found = model(embeddings, torch.tensor([0, 0, 1]), mode="loss")["loss"]
+    apart = torch.tensor([3 - 5, 3 - 34**0.5])
+    torch.testing.assert_close(found, nn.functional.softplus(apart).mean())
 
 
 def test_the_scores_are_those_of_the_maintained_library() -> None:

@@ -36,6 +36,12 @@ def test_a_few_triplets_help_retrieval(tmp_path: Path) -> None:
     assert gain("few_labels/triplet_fashion_mnist", "retrieval/mAP", tmp_path, **short) > 8
 
 
+def test_a_few_masked_images_help_a_vision_transformer(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    short = {"train_dataloader.num_batch_per_epoch": 20, "train_cfg.max_epochs": 1, "param_scheduler.T_max": 1}
+    assert gain("self_supervised/mae_fashion_mnist", "accuracy/top1", tmp_path, **short) > 3
+
+
 @pytest.mark.slow
 def test_new_classes_reach_their_score(tmp_path: Path) -> None:
     assert gain("few_labels/prototypical_fashion_mnist", "episode/accuracy", tmp_path) > 6
@@ -44,6 +50,25 @@ def test_new_classes_reach_their_score(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_triplets_reach_their_score(tmp_path: Path) -> None:
     assert gain("few_labels/triplet_fashion_mnist", "retrieval/mAP", tmp_path) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "least"), [("mocov3", 4), ("byol", 1), ("dino", 1), ("mae", 20)])
+def test_images_without_labels_reach_their_score(name: str, least: float, tmp_path: Path) -> None:
+    assert gain(f"self_supervised/{name}_fashion_mnist", "accuracy/top1", tmp_path) > least
+
+
+@pytest.mark.slow
+def test_a_student_reaches_its_score(tmp_path: Path) -> None:
+    runner("classification/lenet_fashion_mnist", tmp_path / "teacher").train()
+    teacher = {"model.teacher.init_cfg.checkpoint": str(tmp_path / "teacher/epoch_8.pth")}
+    scores = []
+    for weight in (0, 1):
+        changes = {**teacher, "model.pairs.logits.weight": weight}
+        run = runner("classification/lenet_distilled_fashion_mnist", tmp_path / str(weight), **changes)
+        run.train()
+        scores.append(run.val()["accuracy/top1"])
+    assert scores[1] > scores[0] + 1.5
 
 
 @pytest.mark.slow

@@ -45,6 +45,7 @@ from .detectron2.model import Detectron2Model as Detectron2Model
 from .distillation import Distillation as Distillation
 from .distillation import KDLoss as KDLoss
 from .exported import ExportedModel as ExportedModel
+from .few_labels.embedding import EmbeddingDecoder as EmbeddingDecoder
 from .few_labels.embedding import EmbeddingModel as EmbeddingModel
 from .few_labels.episode_accuracy import EpisodeAccuracy as EpisodeAccuracy
 from .few_labels.prototypical import PrototypicalNetwork as PrototypicalNetwork

@@ -1,5 +1,6 @@
 # MoCo v3 on the images of Fashion-MNIST, without labels, in four minutes on one core. With 500 labeled images, nearest
-# neighbors reach 70.9 % ± 1.1 (with random weights, 64.8 % ± 1.5): mean and standard deviation of three seeds.
+# neighbors reach 70.9 % ± 1.1 (with random weights, 64.8 % ± 1.5), and linear evaluation by linear_fashion_mnist
+# 73.5 % ± 0.6 (51.6 % ± 2.6): mean and standard deviation of three seeds.
 _base_ = "simclr_fashion_mnist.py"
 
 model = dict(

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainwright.engine.export.form import ExportForm
 from trainwright.engine.registry import MODELS
 from trainwright.engine.structures.elements import BaseDataElement
 from trainwright.engine.structures.sample import DataSample
@@ -84,6 +85,19 @@ class EmbeddingModel(BaseModel):
         if mode == "tensor":
             return embeddings
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
+
+    def export_form(self) -> ExportForm:
+        """Return the form that ``trainwright export`` needs: ``embedding`` (N, D)."""
+        return ExportForm(self, self.forward, ("embedding",), {"type": "EmbeddingDecoder"})
+
+
+@MODELS.register_module()
+class EmbeddingDecoder:
+    """Write the output ``embedding`` of an exported model to data samples."""
+
+    def __call__(self, outputs: Mapping[str, Tensor], data_samples: Any, inputs: Tensor) -> Any:
+        """Return the data samples with ``embedding``; see :class:`ExportForm`."""
+        return _with_embeddings(outputs["embedding"], data_samples)
 
 
 def _with_embeddings(embeddings: Tensor, data_samples: Any) -> Any:

@@ -50,7 +50,7 @@ CLIPS = [
 ANY = (None, 3, None, None)
 DECODERS = {
     "multilabel": "MultiLabelDecoder", "segmentation": "SegmentationDecoder", "fcos": "DetectionDecoder",
-    "mask_rcnn": "DetectionDecoder", "pose": "PoseDecoder", "video": "ClassificationDecoder",
+    "mask_rcnn": "DetectionDecoder", "pose": "PoseDecoder", "embedding": "EmbeddingDecoder", "video": "ClassificationDecoder",
 }  # fmt: skip
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int | None, ...]]] = {
     "multilabel": (
@@ -75,6 +75,16 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int | None, ...]]] 
     ),
     "fcos": (dict(type="TorchvisionDetector", network=DETECTOR | dict(name="fcos", score_thresh=0.02)), BOXES, (1, *ANY[1:])),
     "mask_rcnn": (dict(type="TorchvisionDetector", network=DETECTOR | R_CNN), BOXES, (1, *ANY[1:])),
+    "embedding": (
+        dict(
+            type="EmbeddingModel",
+            backbone=dict(type="ConvNet", channels=(8, 16)),
+            loss=dict(type="torch.nn.CrossEntropyLoss"),
+            data_preprocessor=NORMALIZED,
+        ),
+        dict(annotations=("gt_label",)),
+        ANY,
+    ),
     "pose": (
         dict(
             type="TopdownPoseEstimator",

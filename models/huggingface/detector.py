@@ -175,6 +175,8 @@ class _Below:
     def __lt__(self, scores: Tensor) -> slice:
         return slice(None)
 
+    __le__ = __lt__
+
 
 def _relative(boxes: Tensor, size: Sequence[int]) -> Tensor:
     """Convert left, top, right and bottom to center, width and height, relative to the size of the image."""

@@ -814,6 +814,10 @@ def test_exported_models_prepare_raw_images_and_predict_the_same(
 ) -> None:
     pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
+    decoders = {
+        "pred_score": "ClassificationDecoder", "pred_sem_seg": "SegmentationDecoder",
+        "pred_depth_map": "DepthMapDecoder", "pred_instances": "DetectionDecoder",
+    }  # fmt: skip
     images = dict(type="Shapes", num_samples=4, size=48, pipeline=[dict(type="CenterCrop", size=[32, 48]), *PACK])
     loader = dict(batch_size=3, dataset=images, collate_fn=dict(type="pseudo_collate"))
     cfg = Config(dict(model=config_of(kind), test_dataloader=loader))
@@ -826,6 +830,7 @@ def test_exported_models_prepare_raw_images_and_predict_the_same(
     assert report.is_close
     assert report.shape == (1, 3, 32, 48)
     exported = ExportedModel("model.onnx")
+    assert exported.metadata["decoder"]["type"] == decoders[field]
     sizes = ((32, 48), (64, 96))
     if kind == "d_fine":  # its random weights choose other queries after the slightest change of a pixel
         sizes = ()

@@ -59,6 +59,16 @@ def test_images_without_labels_reach_their_score(name: str, least: float, tmp_pa
 
 
 @pytest.mark.slow
+def test_images_without_labels_help_a_classifier(tmp_path: Path) -> None:
+    scores = []
+    for weight in (0, 1):
+        run = runner("few_labels/fixmatch_fashion_mnist", tmp_path / str(weight), **{"model.weight": weight})
+        run.train()
+        scores.append(run.val()["accuracy/top1"])
+    assert scores[1] > scores[0] + 0.5
+
+
+@pytest.mark.slow
 def test_a_student_reaches_its_score(tmp_path: Path) -> None:
     runner("classification/lenet_fashion_mnist", tmp_path / "teacher").train()
     teacher = {"model.teacher.init_cfg.checkpoint": str(tmp_path / "teacher/epoch_8.pth")}

@@ -15,6 +15,7 @@ from trainwright.engine.run.model_setup import defers_pretrained, load_pretraine
 from trainwright.models.initializers import load_weights
 
 _BACKBONE = "backbone."
+_OTHER_NAMES = {"in_chans": "in_channels", "pretrained": "weights='DEFAULT'"}
 
 
 def build_network(network: str | Mapping[str, Any] | nn.Module, num_classes: int | None, by_name: str) -> nn.Module:
@@ -66,6 +67,7 @@ def TorchvisionModel(
     from torchvision import models
 
     check_torchvision_name(name)
+    check_argument_names(kwargs)
     if name in ("googlenet", "inception_v3"):
         # Without this argument they warn that their initialization will change; this is the fast one.
         kwargs = {"init_weights": False, **kwargs}
@@ -193,6 +195,17 @@ def read_backbone(weights: str) -> Mapping[str, Tensor]:
 
 def _only_own_is_gray(own: Tensor, weight: Tensor) -> bool:
     return own.dim() == 4 and own.shape[1] == 1 and weight.shape[1:2] == (3,) and own.shape[2:] == weight.shape[2:]
+
+
+def check_argument_names(arguments: Mapping[str, Any]) -> None:
+    """Check that the arguments of a network have the names that they have here, not those in timm or torchvision.
+
+    Raises:
+        ConfigError: one of them has another name.
+    """
+    for name in arguments:
+        if name in _OTHER_NAMES:
+            raise ConfigError(name, "has another name here, as in all our networks", _OTHER_NAMES[name])
 
 
 def check_torchvision_name(name: str, argument: str = "name") -> None:

@@ -14,6 +14,7 @@ from trainwright.engine.run.model_setup import load_pretrained
 from trainwright.models.pretrained import (
     build_pretrained,
     build_without_weights,
+    check_argument_names,
     load_weights_of_any_channels,
     read_backbone,
     unknown_arguments,
@@ -51,7 +52,7 @@ def TimmModel(
         CheckpointError: the weights cannot be downloaded.
     """
     check_timm_name(name, weights)
-    _check_channels(kwargs)
+    check_argument_names(kwargs)
     create = partial(_create, name, num_classes=num_classes, in_chans=in_channels, **kwargs)
     if weights == "DEFAULT":
         return build_pretrained(partial(_download, create, name), create)
@@ -313,11 +314,6 @@ def _build(create: Callable[[], Any], name: str, known: Sequence[str]) -> Any:
         raise
 
 
-def _check_channels(kwargs: Mapping[str, Any]) -> None:
-    if "in_chans" in kwargs:
-        raise ConfigError("in_chans", "has another name here, as in all our networks", "in_channels")
-
-
 def _find_features(
     name: str, out_indices: Sequence[int] | None, in_channels: int, kwargs: Mapping[str, Any]
 ) -> tuple[partial[Any], Any]:
@@ -326,7 +322,7 @@ def _find_features(
     Raises:
         ConfigError: the network has no such feature maps or arguments.
     """
-    _check_channels(kwargs)
+    check_argument_names(kwargs)
     create = partial(_create, name, features_only=True, in_chans=in_channels, **kwargs)
     if out_indices is not None:
         create = partial(create, out_indices=tuple(out_indices))

@@ -36,7 +36,7 @@ class Market1501(BaseDataset):
     Raises:
         ValueError: an unknown ``split``.
         FileNotFoundError: a folder is missing or has no images.
-        DataError: the name of an image has another form.
+        DataError: the name of an image has another form, or ``metainfo`` has classes, but not all people.
     """
 
     def __init__(
@@ -70,8 +70,10 @@ class Market1501(BaseDataset):
         folders = (_TRAIN,) if self.split == "train" else (_QUERY, _GALLERY)
         found = [sample for folder in folders for sample in self._samples(folder)]
         people = sorted({person for person, _ in found}, key=int)
-        classes = self._metainfo.setdefault("classes", tuple(people))
-        return [{**sample, "gt_label": classes.index(person)} for person, sample in found]
+        label_of = {name: label for label, name in enumerate(self._metainfo.setdefault("classes", tuple(people)))}
+        if unknown := [person for person in people if person not in label_of]:
+            raise DataError(f"{self.data_root}: metainfo['classes'] lacks person {', '.join(unknown[:5])}")
+        return [{**sample, "gt_label": label_of[person]} for person, sample in found]
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """Return the label of a sample as a list."""

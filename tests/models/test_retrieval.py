@@ -109,6 +109,8 @@ def test_people_are_found_on_other_cameras(tmp_path: Path) -> None:
     (tmp_path / "query" / "person.jpg").write_bytes(b"")
     with pytest.raises(DataError, match="person.jpg: the name must begin like 0002_c1"):
         Market1501(tmp_path, "test").full_init()
+    with pytest.raises(DataError, match="lacks person 0007"):
+        Market1501(tmp_path, metainfo=dict(classes=("0002",))).full_init()
     with pytest.raises(MissingFileError, match="no images found in .*bounding_box_train"):
         Market1501(tmp_path / "query").full_init()
     with pytest.raises(ValueError, match="split must be 'train' or 'test', not 'val'"):

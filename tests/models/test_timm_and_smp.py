@@ -195,6 +195,8 @@ def test_check_finds_mistakes_in_features(monkeypatch: pytest.MonkeyPatch) -> No
     [
         (dict(type="TimmModel", name="test_vit", drop_rate=0.1), None),
         (dict(type="TimmModel", name="test_vit", in_chans=1), "in_chans: has another name here.*\n.*in_channels"),
+        (dict(type="TimmModel", name="test_vit", pretrained=True), "pretrained: has another .*\n.*weights='DEFAULT'"),
+        (dict(type="TorchvisionModel", name="resnet18", pretrained=True), "pretrained: has another name"),
         (dict(type="TimmModel", name="test_vit", dropp_rate=0.1), "dropp_rate: test_vit takes no .*\n.*'drop_rate'"),
         (dict(type="TimmModel", name="test_vitt"), "name: timm has no network 'test_vitt'\n.*'test_vit'"),
         (dict(type="TorchvisionModel", name="vit_b_16", image_size=64), None),

@@ -15,7 +15,7 @@ class FinalTestHook(Hook):
     """Run the test loop on the final weights, unless the training was interrupted.
 
     It is also run after an early stop, once the last checkpoint is written. The test data is already read before the
-    first step, so that a mistake in it is found then. Without test data there is no test, which is logged.
+    first step, so that a mistake in it is found then. Without test data it does nothing but log this.
 
     Cost per step: none.
     """

@@ -87,7 +87,7 @@ class Distillation(BaseModel):
         for pair in self.pairs:
             for part, path in (("student", pair.student), ("teacher", pair.teacher)):
                 getattr(self, part).get_submodule(path).register_forward_hook(_Keep(self._outputs, part, path))
-        for attribute in ("num_classes", "num_seg_classes", "num_keypoints"):
+        for attribute in ("num_classes", "num_seg_classes", "num_keypoints", "any_classes"):
             if hasattr(built, attribute):
                 setattr(self, attribute, getattr(built, attribute))
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from trainwright.engine.errors import ConfigError, TrainingError
 from trainwright.engine.evaluation.samples import describe
 from trainwright.engine.export.form import ExportForm
-from trainwright.engine.model_traits import declared_number
+from trainwright.engine.model_traits import declared_number, learns_no_classes
 from trainwright.engine.registry import MODELS
 from trainwright.engine.structures.elements import BaseDataElement
 from trainwright.models.base import BaseModel
@@ -67,6 +67,7 @@ class ModuleWrapper(BaseModel):
         self.loss_module = MODELS.build({"type": "CrossEntropyLoss"} if loss is None else loss)
         self._classifies = isinstance(self.loss_module, CrossEntropyLoss | nn.CrossEntropyLoss)
         self.num_classes = declared_number(self.network, "num_classes")
+        self.any_classes = learns_no_classes(self.network)
         self._takes_targets = _takes_targets(self.network)
 
     def forward(self, *args: Any, mode: str = "tensor", **batch: Any) -> Any:

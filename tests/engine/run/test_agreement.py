@@ -11,10 +11,11 @@ from trainwright.engine.checking import check
 from trainwright.engine.config.config import Config
 from trainwright.engine.data.names import keypoint_problems
 from trainwright.engine.errors import ConfigError, DataError
+from trainwright.engine.model_traits import learns_no_classes
 from trainwright.engine.run.first_batch import explain
 from trainwright.engine.run.runner import Runner
 from trainwright.engine.structures.sample import DataSample
-from trainwright.models import EmbeddingModel
+from trainwright.models import Distillation, EmbeddingModel
 from trainwright.models.preprocessor import BaseDataPreprocessor
 from trainwright.models.self_supervised.base import SelfSupervisedModel
 
@@ -129,6 +130,15 @@ def test_a_model_that_learns_no_classes_is_evaluated_on_other_ones(tmp_path: Pat
     assert runner.val_loop.evaluator.dataset_meta["classes"] == (("d", "e") if kind == "embedding" else ("e", "d"))
     (result,) = (value for name, value in runner.val().items() if name in ("retrieval/rank1", "accuracy/top1"))
     assert result == 100
+
+
+def test_a_wrapper_learns_no_classes_if_its_part_does_not(tmp_path: Path) -> None:
+    runner = runner_of(tmp_path, "abc", val="de", module=Declaring(any_classes=True))
+    runner.train()
+    assert runner.val_loop.evaluator.dataset_meta["classes"] == ("d", "e")
+    student, teacher = (EmbeddingModel(nn.Linear(5, 5), Drawn()) for _ in range(2))
+    pairs = {"embeddings": {"student": "backbone", "loss": nn.MSELoss()}}
+    assert learns_no_classes(Distillation(student, teacher, pairs))
 
 
 def test_check_lets_a_model_that_learns_no_classes_have_any(tmp_path: Path) -> None:
